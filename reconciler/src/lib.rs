@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The pure core of Windlass. No I/O, no clock, no randomness: the same input gives the same bytes on every host.
+//!
+//! ```text
+//! files of a commit ──manifest::parse──► Objects + Problems
+//! Objects           ──desired::check───► Problems of references and clashes
+//!
+//! ClusterInput ──cluster()──► ClusterChange        what the leader decides: roll-out, controllers, placement, addresses
+//! NodeInput    ──node()─────► NodePlan             what one host does: lanes of steps, probes, services, status
+//! ```
+
+pub mod manifest;
+pub mod name;
+pub mod object;

@@ -1,0 +1,50 @@
+//! What is wrong with a manifest, said so that its author can mend it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One thing wrong with a commit. Prints as `file:line:column: field: what, and what to do`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Problem {
+    /// Path in the repository; empty where the problem is of the whole commit.
+    pub file: String,
+    /// 1-based line; 0 where there is none.
+    pub line: u32,
+    /// 1-based column; 0 where there is none.
+    pub column: u32,
+    /// Whether the commit is refused for it.
+    pub severity: Severity,
+    /// The field, as `spec.containers[0].image`; empty where the problem is of the whole document.
+    pub field: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// Whether a problem refuses the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Severity {
+    /// The commit is refused.
+    Error,
+    /// The commit is taken; somebody should know.
+    Warning,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.file.is_empty() {
+            write!(f, "{}", self.file)?;
+            if self.line > 0 {
+                write!(f, ":{}:{}", self.line, self.column)?;
+            }
+            f.write_str(": ")?;
+        }
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}

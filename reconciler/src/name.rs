@@ -1,0 +1,205 @@
+//! The names everything is called by, as types that cannot be mixed up.
+//!
+//! All of them order and hash by their text, so that every map in the core has one order on every host.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! text_name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Wraps a text that is already known to be a valid name of this sort.
+            pub fn new(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.0)
+            }
+        }
+    };
+}
+
+text_name! {
+    /// A host's name in the cluster (`metadata.name` of a Node).
+    NodeName
+}
+text_name! {
+    /// A Git commit, as its full hexadecimal object id.
+    CommitId
+}
+text_name! {
+    /// A pod's `metadata.uid`: a UUID that no other pod of this cluster ever had or will have.
+    PodUid
+}
+text_name! {
+    /// Hash over a pod template as it was written, with the number of its algorithm: `1-9f86d081884c7d65`.
+    TemplateHash
+}
+text_name! {
+    /// Docker's id of a container, full length.
+    ContainerId
+}
+text_name! {
+    /// Docker's id of an image, `sha256:` and 64 hexadecimal digits.
+    ImageId
+}
+
+impl CommitId {
+    /// The first ten digits, for people.
+    pub fn short(&self) -> &str {
+        self.0.get(..10).unwrap_or(&self.0)
+    }
+}
+
+impl TemplateHash {
+    /// The part that goes into pod names and the `pod-template-hash` label: ten digits.
+    pub fn short(&self) -> &str {
+        let digits = self.0.split_once('-').map_or(self.0.as_str(), |(_, digits)| digits);
+        digits.get(..10).unwrap_or(digits)
+    }
+}
+
+/// Namespace and name of a namespaced object; prints as `namespace/name`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// The namespace, `default` where the manifest names none.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// Joins a namespace and a name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A key of a JSON map must be text, so keys are written as `namespace/name`.
+impl Serialize for ObjectKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (namespace, name) =
+            text.split_once('/').ok_or_else(|| serde::de::Error::custom("expected namespace/name"))?;
+        Ok(Self::new(namespace, name))
+    }
+}
+
+/// The kinds that own pods.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum WorkloadKind {
+    /// A bare Pod: it owns the one pod of its own name.
+    Pod,
+    /// apps/v1 ReplicaSet.
+    ReplicaSet,
+    /// v1 ReplicationController.
+    ReplicationController,
+    /// apps/v1 Deployment.
+    Deployment,
+    /// apps/v1 DaemonSet.
+    DaemonSet,
+}
+
+impl WorkloadKind {
+    /// The kind as a manifest writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::ReplicationController => "ReplicationController",
+            Self::Deployment => "Deployment",
+            Self::DaemonSet => "DaemonSet",
+        }
+    }
+
+    /// The kind of this text, if it is one that owns pods.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Pod, Self::ReplicaSet, Self::ReplicationController, Self::Deployment, Self::DaemonSet]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+    }
+}
+
+/// Kind, namespace and name of what owns pods; prints and serialises as `Deployment/default/web`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkloadKey {
+    /// The kind.
+    pub kind: WorkloadKind,
+    /// Namespace and name.
+    pub object: ObjectKey,
+}
+
+impl fmt::Display for WorkloadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.as_str(), self.object)
+    }
+}
+
+impl fmt::Debug for WorkloadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for WorkloadKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl std::str::FromStr for WorkloadKey {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, '/');
+        let kind = parts.next().and_then(WorkloadKind::parse).ok_or("unknown kind of workload")?;
+        let (Some(namespace), Some(name)) = (parts.next(), parts.next()) else {
+            return Err("expected kind/namespace/name");
+        };
+        Ok(Self { kind, object: ObjectKey::new(namespace, name) })
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkloadKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

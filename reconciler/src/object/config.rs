@@ -1,0 +1,47 @@
+//! ConfigMaps, Secrets, and values that must not be shown.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::Meta;
+
+/// A value that may be a secret: no `Display`, no serde, and `Debug` shows only that it is there.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Sensitive<T>(T);
+
+impl<T> Sensitive<T> {
+    /// Wraps a value.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value itself, for the one place that must hand it on.
+    pub const fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Sensitive<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// A ConfigMap: `data` and `binaryData` in one map of bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigMap {
+    /// `metadata`.
+    pub meta: Meta,
+    /// Key to content.
+    pub data: BTreeMap<String, Vec<u8>>,
+}
+
+/// A Secret: `data` decoded from base64, `stringData` laid over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secret {
+    /// `metadata`.
+    pub meta: Meta,
+    /// `type`, `Opaque` by default.
+    pub kind: String,
+    /// Key to content.
+    pub data: BTreeMap<String, Sensitive<Vec<u8>>>,
+}

@@ -1,0 +1,429 @@
+//! A pod's specification: every field that Windlass honours, and none that it does not.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::Toleration;
+use crate::name::NodeName;
+
+/// `PodSpec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSpec {
+    /// `restartPolicy`.
+    pub restart_policy: RestartPolicy,
+    /// `terminationGracePeriodSeconds`; zero kills at once.
+    pub termination_grace: Duration,
+    /// `activeDeadlineSeconds`.
+    pub active_deadline: Option<Duration>,
+    /// `hostNetwork`.
+    pub host_network: bool,
+    /// `hostPID`.
+    pub host_pid: bool,
+    /// `hostIPC`.
+    pub host_ipc: bool,
+    /// `hostname`; `None` is the pod's name.
+    pub hostname: Option<String>,
+    /// `subdomain`.
+    pub subdomain: Option<String>,
+    /// `hostAliases`: address to names.
+    pub host_aliases: Vec<(std::net::IpAddr, Vec<String>)>,
+    /// `dnsPolicy`.
+    pub dns_policy: DnsPolicy,
+    /// `dnsConfig`.
+    pub dns_config: DnsConfig,
+    /// `enableServiceLinks`.
+    pub enable_service_links: bool,
+    /// `nodeName`.
+    pub node_name: Option<NodeName>,
+    /// `nodeSelector`.
+    pub node_selector: BTreeMap<String, String>,
+    /// `tolerations`.
+    pub tolerations: Vec<Toleration>,
+    /// `initContainers`, in order.
+    pub init_containers: Vec<Container>,
+    /// `containers`, in order, at least one.
+    pub containers: Vec<Container>,
+    /// `volumes` by name.
+    pub volumes: BTreeMap<String, VolumeSource>,
+}
+
+/// `restartPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    /// Restart whatever the exit code.
+    #[default]
+    Always,
+    /// Restart unless it exited with 0.
+    OnFailure,
+    /// Never restart.
+    Never,
+}
+
+/// `dnsPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DnsPolicy {
+    /// The cluster's DNS, except for pods on the host's network.
+    #[default]
+    ClusterFirst,
+    /// The cluster's DNS, on the host's network too.
+    ClusterFirstWithHostNet,
+    /// The host's resolv.conf.
+    Default,
+    /// Only `dnsConfig`.
+    None,
+}
+
+/// `dnsConfig`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// `nameservers`.
+    pub nameservers: Vec<std::net::IpAddr>,
+    /// `searches`.
+    pub searches: Vec<String>,
+    /// `options`, each `name` or `name:value`.
+    pub options: Vec<String>,
+}
+
+/// `Container`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    /// `name`.
+    pub name: String,
+    /// `image`, as written.
+    pub image: String,
+    /// `imagePullPolicy`, with its default for the tag applied.
+    pub pull: PullPolicy,
+    /// `command`: replaces the image's ENTRYPOINT. Empty is not given.
+    pub command: Vec<String>,
+    /// `args`: replaces the image's CMD. Empty is not given.
+    pub args: Vec<String>,
+    /// `workingDir`.
+    pub working_dir: Option<String>,
+    /// `envFrom`, in order; later ones win, `env` wins over all.
+    pub env_from: Vec<EnvFrom>,
+    /// `env`, in order.
+    pub env: Vec<EnvVar>,
+    /// `ports`.
+    pub ports: Vec<ContainerPort>,
+    /// `resources`.
+    pub resources: Resources,
+    /// `volumeMounts`.
+    pub mounts: Vec<VolumeMount>,
+    /// `lifecycle.postStart`.
+    pub post_start: Option<Handler>,
+    /// `lifecycle.preStop`.
+    pub pre_stop: Option<Handler>,
+    /// `startupProbe`.
+    pub startup: Option<Probe>,
+    /// `readinessProbe`.
+    pub readiness: Option<Probe>,
+    /// `livenessProbe`.
+    pub liveness: Option<Probe>,
+    /// `terminationMessagePath`.
+    pub termination_message_path: String,
+    /// `terminationMessagePolicy: FallbackToLogsOnError`.
+    pub message_from_logs: bool,
+    /// `stdin`.
+    pub stdin: bool,
+    /// `tty`.
+    pub tty: bool,
+    /// `securityContext`.
+    pub security: ContainerSecurity,
+}
+
+/// `securityContext` of a container, merged with the pod's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerSecurity {
+    /// `privileged`.
+    pub privileged: bool,
+    /// `runAsUser`.
+    pub run_as_user: Option<i64>,
+    /// `runAsGroup`.
+    pub run_as_group: Option<i64>,
+    /// `readOnlyRootFilesystem`.
+    pub read_only_root: bool,
+    /// `allowPrivilegeEscalation: false`.
+    pub no_new_privileges: bool,
+    /// `capabilities.add`.
+    pub add_capabilities: Vec<String>,
+    /// `capabilities.drop`.
+    pub drop_capabilities: Vec<String>,
+}
+
+/// `imagePullPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PullPolicy {
+    /// Only what is already here.
+    Never,
+    /// Pull if it is not here.
+    #[default]
+    IfNotPresent,
+    /// Ask the registry; keep what is here if it cannot be reached, and say so.
+    Always,
+}
+
+/// One of `envFrom`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvFrom {
+    /// `prefix`.
+    pub prefix: String,
+    /// Which ConfigMap or Secret.
+    pub source: ConfigSource,
+    /// `optional`: absent is no error.
+    pub optional: bool,
+}
+
+/// A ConfigMap or Secret of the pod's namespace, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigSource {
+    /// A ConfigMap.
+    ConfigMap(String),
+    /// A Secret.
+    Secret(String),
+}
+
+/// One of `env`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvVar {
+    /// `name`.
+    pub name: String,
+    /// Where its value comes from.
+    pub value: EnvValue,
+}
+
+/// Where a variable's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvValue {
+    /// `value`, with `$(VAR)` still to be expanded.
+    Text(String),
+    /// `valueFrom.fieldRef`.
+    Field(FieldRef),
+    /// `valueFrom.configMapKeyRef` or `secretKeyRef`.
+    Key {
+        /// Which ConfigMap or Secret.
+        source: ConfigSource,
+        /// Which key of it.
+        key: String,
+        /// `optional`: the variable is left out if it is absent.
+        optional: bool,
+    },
+}
+
+/// What `fieldRef` may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldRef {
+    /// `metadata.name`.
+    Name,
+    /// `metadata.namespace`.
+    Namespace,
+    /// `metadata.uid`.
+    Uid,
+    /// `metadata.labels['key']`.
+    Label(String),
+    /// `metadata.annotations['key']`.
+    Annotation(String),
+    /// `spec.nodeName`.
+    NodeName,
+    /// `spec.serviceAccountName`.
+    ServiceAccountName,
+    /// `status.podIP` and `status.podIPs`.
+    PodIp,
+    /// `status.hostIP` and `status.hostIPs`.
+    HostIp,
+}
+
+/// One of a container's `ports`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerPort {
+    /// `name`, which Services may use as targetPort.
+    pub name: Option<String>,
+    /// `containerPort`.
+    pub port: u16,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `hostPort`.
+    pub host_port: Option<u16>,
+    /// `hostIP`.
+    pub host_ip: Option<std::net::Ipv4Addr>,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// As a manifest writes it: `TCP`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+}
+
+/// `resources`, in the units Docker takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// `requests.cpu` in thousandths of a core (defaults to the limit).
+    pub cpu_request_milli: Option<u64>,
+    /// `limits.cpu` in thousandths of a core.
+    pub cpu_limit_milli: Option<u64>,
+    /// `requests.memory` in bytes (defaults to the limit).
+    pub memory_request_bytes: Option<u64>,
+    /// `limits.memory` in bytes.
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// One of `volumeMounts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeMount {
+    /// `name` of the volume.
+    pub volume: String,
+    /// `mountPath`, absolute.
+    pub path: String,
+    /// `subPath`, relative and without `..`.
+    pub sub_path: Option<String>,
+    /// `readOnly`.
+    pub read_only: bool,
+    /// `mountPropagation`.
+    pub propagation: MountPropagation,
+}
+
+/// `mountPropagation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MountPropagation {
+    /// Docker's `rprivate`.
+    #[default]
+    None,
+    /// Docker's `rslave`.
+    HostToContainer,
+    /// Docker's `rshared`.
+    Bidirectional,
+}
+
+/// One of `volumes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// `hostPath`.
+    HostPath {
+        /// `path`, absolute and normalised.
+        path: String,
+        /// `type`.
+        kind: HostPathKind,
+    },
+    /// `emptyDir`.
+    EmptyDir {
+        /// `medium: Memory`.
+        memory: bool,
+        /// `sizeLimit` in bytes.
+        size_limit: Option<u64>,
+    },
+    /// `configMap` or `secret`.
+    Config {
+        /// Which.
+        source: ConfigSource,
+        /// `items`: key, path, mode; empty is all keys.
+        items: Vec<ConfigItem>,
+        /// `defaultMode`.
+        mode: u32,
+        /// `optional`.
+        optional: bool,
+    },
+}
+
+/// One of the `items` of a configMap or secret volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigItem {
+    /// `key`.
+    pub key: String,
+    /// `path`, relative and without `..`.
+    pub path: String,
+    /// `mode`.
+    pub mode: Option<u32>,
+}
+
+/// `hostPath.type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostPathKind {
+    /// No check; Docker makes a directory where nothing is.
+    #[default]
+    Any,
+    /// Made with mode 0755 where nothing is.
+    DirectoryOrCreate,
+    /// Must be a directory.
+    Directory,
+    /// Made empty with mode 0644 where nothing is.
+    FileOrCreate,
+    /// Must be a file.
+    File,
+    /// Must be a Unix socket.
+    Socket,
+    /// Must be a character device.
+    CharDevice,
+    /// Must be a block device.
+    BlockDevice,
+}
+
+/// What a lifecycle hook or probe does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Handler {
+    /// `exec`: good when it exits 0.
+    Exec {
+        /// The command, not through a shell.
+        command: Vec<String>,
+    },
+    /// `httpGet`: good for 200 to 399.
+    HttpGet {
+        /// `host`; `None` is the pod's address.
+        host: Option<String>,
+        /// `port`, already resolved if it was a name.
+        port: u16,
+        /// `path`.
+        path: String,
+        /// `scheme: HTTPS`; the certificate is not checked, as in Kubernetes.
+        https: bool,
+        /// `httpHeaders`.
+        headers: Vec<(String, String)>,
+    },
+    /// `tcpSocket`: good when it connects.
+    TcpSocket {
+        /// `host`; `None` is the pod's address.
+        host: Option<String>,
+        /// `port`, already resolved if it was a name.
+        port: u16,
+    },
+    /// `sleep`, only for hooks.
+    Sleep {
+        /// How long.
+        duration: Duration,
+    },
+}
+
+/// A probe with its defaults applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What is asked.
+    pub handler: Handler,
+    /// `initialDelaySeconds`, 0.
+    pub initial_delay: Duration,
+    /// `periodSeconds`, 10.
+    pub period: Duration,
+    /// `timeoutSeconds`, 1.
+    pub timeout: Duration,
+    /// `successThreshold`, 1.
+    pub success_threshold: u32,
+    /// `failureThreshold`, 3.
+    pub failure_threshold: u32,
+    /// `terminationGracePeriodSeconds` of a liveness or startup probe.
+    pub termination_grace: Option<Duration>,
+}
