@@ -8,6 +8,10 @@
 //! NodeInput    ──node()─────► NodePlan             what one host does: lanes of steps, probes, services, status
 //! ```
 
+pub mod fault;
 pub mod manifest;
 pub mod name;
+pub mod network;
 pub mod object;
+pub mod observed;
+pub mod plan;

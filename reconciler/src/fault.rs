@@ -1,0 +1,79 @@
+//! What went wrong while doing a step, as the core needs to know it: whose fault it is decides what follows.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A step that failed. The effect crates classify an error once, where it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What sort of failure it is.
+    pub kind: FaultKind,
+    /// What failed, on what, why, and what to do: one line for people.
+    pub message: String,
+}
+
+impl Fault {
+    /// Joins a kind and a message.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What sort of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// The registry says that there is no such image, or that it is not for this architecture. The commit's fault.
+    ImageMissing,
+    /// The registry refuses our credentials, or wants some. Waiting: somebody must mend the host's configuration.
+    RegistryDenied,
+    /// The registry does not answer. Waiting.
+    RegistryUnreachable,
+    /// The engine refuses the container as specified: command not found, bad mount, bad user. The commit's fault.
+    Rejected,
+    /// A hostPath is not of the type the manifest asks for. The commit's fault on this host.
+    HostPath,
+    /// A postStart hook failed; the container is killed and restarted.
+    HookFailed,
+    /// The engine does not answer or hangs. Waiting.
+    EngineUnreachable,
+    /// No space left on the disk. Waiting.
+    DiskFull,
+    /// What the step works on is gone (container removed, process ended); look again.
+    Gone,
+    /// The host's network could not be set up. Waiting.
+    Network,
+    /// The step was cancelled by a later plan.
+    Cancelled,
+    /// Anything else. Waiting.
+    Other,
+}
+
+impl FaultKind {
+    /// Whether trying the same again with the same commit cannot help.
+    pub fn is_commits_fault(self) -> bool {
+        matches!(self, Self::ImageMissing | Self::Rejected | Self::HostPath)
+    }
+
+    /// The word that Kubernetes uses for a waiting container in this state.
+    pub fn waiting_reason(self) -> &'static str {
+        match self {
+            Self::ImageMissing => "ErrImagePull",
+            Self::RegistryDenied | Self::RegistryUnreachable => "ImagePullBackOff",
+            Self::Rejected | Self::HostPath => "CreateContainerError",
+            Self::HookFailed => "PostStartHookError",
+            Self::EngineUnreachable => "EngineUnreachable",
+            Self::DiskFull => "DiskFull",
+            Self::Network => "NetworkNotReady",
+            Self::Gone | Self::Cancelled | Self::Other => "ContainerCreating",
+        }
+    }
+}
