@@ -15,3 +15,6 @@ pub mod network;
 pub mod object;
 pub mod observed;
 pub mod plan;
+pub mod rollout;
+pub mod state;
+pub mod status;
