@@ -1,11 +1,17 @@
 //! The life of a commit: which one the controllers follow, how far it is, and what becomes of it.
 
+mod judge;
+mod step;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::name::CommitId;
+
+pub use judge::{Judgement, changed_workloads, config_sources, judge, next_available, progress, worst};
+pub use step::{Head, RolloutSettings, StepInput, step};
 
 /// The roll-out as it stands; persisted, so that a restart goes on where it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
