@@ -4,10 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
+pub use reconciler::commit::Commit;
 use reconciler::{
-    manifest::Problem,
     name::{CommitId, NodeName, PodUid},
-    object::Objects,
     state::{ClusterState, NodeFacts},
     status::PodStatus,
 };
@@ -36,25 +35,6 @@ pub struct View {
     pub converged: bool,
     /// What stands in the way of the daemon itself: the engine does not answer, the disk is full.
     pub troubles: Vec<String>,
-}
-
-/// A commit that was read and checked.
-#[derive(Debug)]
-pub struct Commit {
-    /// Its id.
-    pub id: CommitId,
-    /// The first line of its message.
-    pub subject: String,
-    /// Who signed it; empty where verification is off.
-    pub signer: String,
-    /// Committer's time.
-    pub time: Timestamp,
-    /// Its message carries `Windlass-Allow-Deletions: yes`.
-    pub allow_deletions: bool,
-    /// What it says.
-    pub objects: Objects,
-    /// Warnings.
-    pub warnings: Vec<Problem>,
 }
 
 /// Where commits come from and how that stands.

@@ -1,6 +1,9 @@
 //! What the leader decides: how far the commit is, which pods there must be, where, and with which addresses.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -61,7 +64,7 @@ pub struct ClusterChange {
 }
 
 /// The commits whose content is needed to go on from this state.
-pub fn commits_in_use(state: &ClusterState) -> std::collections::BTreeSet<CommitId> {
+pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
     let rollout = &state.rollout;
     let pointers = [&rollout.target, &rollout.driving, &rollout.healthy];
     let from = rollout.rollback.as_ref().map(|rollback| rollback.from.clone());
@@ -203,7 +206,7 @@ impl<'a> Decision<'a> {
     fn control_workloads(&mut self) {
         let Some(driving) = self.driving() else { return };
         let mut placer = self.placer();
-        let mut names: std::collections::BTreeSet<ObjectKey> =
+        let mut names: BTreeSet<ObjectKey> =
             self.input.state.pods.values().map(|record| record.key.clone()).collect();
         for workload in driving.objects.workloads.values() {
             let view = self.view(workload);
@@ -216,8 +219,15 @@ impl<'a> Decision<'a> {
             if let Some(progress) = progress {
                 self.changes.push(Change::Progress(workload.key.clone(), progress));
             }
+            let stopped = actions
+                .iter()
+                .filter_map(|action| match action {
+                    Action::Stop(uid, _) => Some(uid.clone()),
+                    Action::Create { .. } => None,
+                })
+                .collect();
             self.act(driving, workload, actions, &mut placer, &mut names);
-            self.keep_in_place(driving, workload, &mut placer);
+            self.keep_in_place(driving, workload, &stopped, &mut placer);
         }
         let removed: Vec<&OwnedPod<'_>> = self
             .owned
@@ -258,7 +268,7 @@ impl<'a> Decision<'a> {
         workload: &Workload,
         actions: Vec<Action>,
         placer: &mut Placer,
-        names: &mut std::collections::BTreeSet<ObjectKey>,
+        names: &mut BTreeSet<ObjectKey>,
     ) {
         for action in actions {
             match action {
@@ -304,12 +314,7 @@ impl<'a> Decision<'a> {
     }
 
     /// Counts the serial up until the name is free; every pod has a serial of its own.
-    fn name(
-        &mut self,
-        workload: &Workload,
-        naming: &PodNaming,
-        names: &std::collections::BTreeSet<ObjectKey>,
-    ) -> ObjectKey {
+    fn name(&mut self, workload: &Workload, naming: &PodNaming, names: &BTreeSet<ObjectKey>) -> ObjectKey {
         loop {
             self.serial += 1;
             let name = match naming {
@@ -327,7 +332,13 @@ impl<'a> Decision<'a> {
 
     /// What happens to pods that stay: their locator follows the driving commit while the template is the same, those
     /// that no node took are tried again, and a NoExecute taint stops them.
-    fn keep_in_place(&mut self, driving: &Commit, workload: &Workload, placer: &mut Placer) {
+    fn keep_in_place(
+        &mut self,
+        driving: &Commit,
+        workload: &Workload,
+        stopped: &BTreeSet<PodUid>,
+        placer: &mut Placer,
+    ) {
         let Some(pods) = self.owned.get(&workload.key) else { return };
         for pod in pods.iter().filter(|pod| !pod.is_stopping()) {
             if self
