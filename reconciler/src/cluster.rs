@@ -341,11 +341,7 @@ impl<'a> Decision<'a> {
     ) {
         let Some(pods) = self.owned.get(&workload.key) else { return };
         for pod in pods.iter().filter(|pod| !pod.is_stopping()) {
-            if self
-                .changes
-                .iter()
-                .any(|change| matches!(change, Change::Pod(one) if one.uid == pod.record.uid))
-            {
+            if stopped.contains(&pod.record.uid) {
                 continue;
             }
             let node = pod.record.place.node();

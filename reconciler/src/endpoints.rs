@@ -80,7 +80,7 @@ impl<'a> Index<'a> {
 
     fn selected<'s>(
         &'s self,
-        key: &ObjectKey,
+        key: &'s ObjectKey,
         service: &'s Service,
     ) -> impl Iterator<Item = &'a Endpoint<'a>> + 's {
         let first = service.selector.iter().next();
