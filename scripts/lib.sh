@@ -56,6 +56,16 @@ need_command() {
     have "$1" || die "$1 is not on the PATH even with package $2 installed"
 }
 
+# need_tool COMMAND PKG: like need_command, for a package that comes with a service which nobody asked for.
+need_tool() {
+    have "$1" && return 0
+    need "$2"
+    if [ -d /run/systemd/system ]; then
+        systemctl disable --now "$2" >/dev/null 2>&1 || warn "the service $2, which came with its package, could not be stopped"
+    fi
+    have "$1" || die "$1 is not on the PATH even with package $2 installed"
+}
+
 # wait_for SECONDS WHAT COMMAND...: runs COMMAND until it succeeds or the dead line has passed.
 wait_for() {
     local deadline=$((SECONDS + $1)) what=$2

@@ -77,8 +77,16 @@ fn hosts_reach_each_other_and_not_the_world() {
     let [one, two] = [(), ()].map(|()| Host::start_on(&network, HostOptions::default()));
     start_app(&one, "app");
 
-    two.exec(&["ping", "-c1", "-W2", &one.address.to_string()])
-        .ok();
+    two.exec(&[
+        "busybox",
+        "ping",
+        "-c",
+        "1",
+        "-W",
+        "2",
+        &one.address.to_string(),
+    ])
+    .ok();
     let url = format!("http://{}:18080/", one.address);
     assert_eq!(two.http_get(&url).unwrap().status, 200);
     assert_eq!(two.http_get("http://192.0.2.1/"), None, "a world answers");

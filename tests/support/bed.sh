@@ -61,6 +61,8 @@ guard() { # DIR NETNS [CGROUP]
     ip netns del "$2"
     drop_control_groups "${3:-}"
     rm -rf "$1"
+    # Its own log, which stays only if there was something to say.
+    [ -s "$1.guard.log" ] || rm -f "$1.guard.log"
 }
 
 "$@"

@@ -68,15 +68,12 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         drop(self.leash.take());
-        // What the guard could not remove shows as its log, which is left behind only then.
-        let log = self.dir.with_extension("guard.log");
-        match self.process.wait() {
-            Ok(status) if status.success() => drop(std::fs::remove_file(log)),
-            ended => eprintln!(
-                "the guard of {} ended as {ended:?}: see {}",
-                self.name,
-                log.display()
-            ),
+        let ended = self.process.wait();
+        if !ended.as_ref().is_ok_and(|status| status.success()) {
+            eprintln!(
+                "the guard of {} ended as {ended:?}: see its log there",
+                self.dir.display()
+            );
         }
     }
 }

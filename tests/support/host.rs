@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::command::repository_root;
@@ -193,7 +193,7 @@ impl Host {
     /// Starts the engine and waits until it answers.
     #[track_caller]
     pub(crate) fn start_docker(&self) {
-        let mut engine = self.engine.lock().unwrap();
+        let mut engine = self.engine();
         assert!(engine.is_none(), "the engine runs already");
         let log = File::options()
             .create(true)
@@ -222,7 +222,7 @@ impl Host {
     /// Stops the engine as a service manager does, and with it every container.
     #[track_caller]
     pub(crate) fn stop_docker(&self) {
-        let mut child = self.engine.lock().unwrap().take().unwrap();
+        let mut child = self.engine().take().unwrap();
         run(Command::new("kill").args(["-TERM", &child.id().to_string()])).ok();
         eventually(ENGINE_STOP, "dockerd ends", || {
             child.try_wait().unwrap().is_some()
@@ -239,9 +239,18 @@ impl Host {
     /// Kills the engine with signal 9. Its containers and their shims live on.
     #[track_caller]
     pub(crate) fn kill_docker(&self) {
-        let mut child = self.engine.lock().unwrap().take().unwrap();
+        let mut child = self.engine().take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+        // The kernel kills dockerd's containerd with it. A next dockerd that still sees its process, or
+        // the zombie of it, would wait for it in vain.
+        let file = self.path("/run/docker/containerd/containerd.pid");
+        let pid = fs::read_to_string(&file).unwrap();
+        eventually(ENGINE_STOP, "containerd ends with dockerd", || {
+            fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+                .map_or(true, |stat| stat.contains(") Z "))
+        });
+        fs::remove_file(file).unwrap();
     }
 
     /// Switches the host off and on: no process, link, route, rule or file in `/run` survives. The
@@ -249,7 +258,7 @@ impl Host {
     #[track_caller]
     pub(crate) fn reboot(&self) {
         self.guard.halt(self.holder.id());
-        if let Some(mut child) = self.engine.lock().unwrap().take() {
+        if let Some(mut child) = self.engine().take() {
             child.wait().unwrap();
         }
         let script = "
@@ -290,6 +299,11 @@ impl Host {
     /// What the engine logged so far.
     pub(crate) fn docker_log(&self) -> String {
         fs::read_to_string(self.guard.dir.join("dockerd.log")).unwrap_or_default()
+    }
+
+    /// The engine's process; also after a test panicked while it started or stopped the engine.
+    fn engine(&self) -> MutexGuard<'_, Option<Child>> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn docker_host(&self) -> String {
@@ -342,7 +356,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.guard.halt(0);
-        if let Some(mut child) = self.engine.lock().unwrap().take() {
+        if let Some(mut child) = self.engine().take() {
             drop(child.wait());
         }
         drop(self.holder.wait());

@@ -18,6 +18,8 @@ impl Registry {
     /// Starts the network's registry. A network has at most one.
     #[track_caller]
     pub(crate) fn start(network: &Arc<Network>) -> Registry {
+        // The registry's own namespace has no way to a package mirror.
+        run(Command::new(script()).arg("install")).ok();
         let registry = Registry {
             network: Arc::clone(network),
         };
@@ -51,26 +53,30 @@ impl Registry {
     /// Stops the registry; what it holds stays.
     #[track_caller]
     pub(crate) fn stop(&self) {
-        run(self.script().args(["stop", "--dir"]).arg(self.dir())).ok();
+        run(self.command().args(["stop", "--dir"]).arg(self.dir())).ok();
     }
 
     /// Starts a stopped registry.
     #[track_caller]
     pub(crate) fn resume(&self) {
         run(self
-            .script()
+            .command()
             .args(["start", "--listen", &self.address(), "--dir"])
             .arg(self.dir()))
         .ok();
     }
 
-    fn script(&self) -> Command {
+    fn command(&self) -> Command {
         let mut command = self.network.command();
-        command.arg(repository_root().join("scripts/registry"));
+        command.arg(script());
         command
     }
 
     fn dir(&self) -> PathBuf {
         self.network.dir().join("registry")
     }
+}
+
+fn script() -> PathBuf {
+    repository_root().join("scripts/registry")
 }
