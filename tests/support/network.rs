@@ -11,6 +11,8 @@ use super::run;
 /// The hosts' default gateway, which answers and forwards nothing, and where the registry listens.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 
+const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
+
 /// A switch that hosts are plugged into. Every network uses the same addresses and sees no other.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -25,19 +27,22 @@ impl Network {
             guard: Guard::start(),
             hosts: AtomicU8::new(0),
         };
-        // Whoever asks for the world gets a refusal at once, not a time-out. Frames between hosts
-        // must not meet the filter on their way over the bridge.
+        // Whoever asks for the world gets a refusal at once, not a time-out: a resolver heeds only
+        // "port unreachable", so packets must get as far as the filter, by a route to nobody. Frames
+        // between hosts must not meet the filter on their way over the bridge.
         let script = format!(
             "set -e
             ip link set lo up
             ip link add br0 type bridge
             ip addr add {GATEWAY}/24 dev br0
             ip link set br0 up
-            sysctl -qw net.ipv4.ip_forward=1
+            sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
+            sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.br0.send_redirects=0
             ! [ -e /proc/sys/net/bridge ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0
-            ip route add unreachable default
+            ip route add default via {NOBODY}
             nft add table inet bed
             nft 'add chain inet bed forward {{ type filter hook forward priority 0; }}'
+            nft 'add rule inet bed forward meta l4proto tcp reject with tcp reset'
             nft 'add rule inet bed forward reject'"
         );
         run(network.command().args(["sh", "-c", &script])).ok();
