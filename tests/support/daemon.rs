@@ -83,9 +83,7 @@ impl Daemon {
     /// Waits until its log contains a text; panics with the log when it does not, or the daemon ends.
     #[track_caller]
     pub(crate) fn wait_for_log(&mut self, deadline: Duration, text: &str) {
-        self.wait_until(deadline, &format!("the log says {text:?}"), |daemon| {
-            daemon.log().contains(text)
-        });
+        self.wait_until(deadline, &format!("the log says {text:?}"), |daemon| daemon.log().contains(text));
     }
 
     /// Waits for a condition; panics with the log when it does not come, or the daemon ends before.
@@ -98,16 +96,8 @@ impl Daemon {
     ) {
         let start = std::time::Instant::now();
         while !condition(self) {
-            assert!(
-                self.is_running(),
-                "the daemon ended before {what}:\n{}",
-                self.log()
-            );
-            assert!(
-                start.elapsed() < deadline,
-                "not within {deadline:?}: {what}; the log:\n{}",
-                self.log()
-            );
+            assert!(self.is_running(), "the daemon ended before {what}:\n{}", self.log());
+            assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}; the log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -115,9 +105,7 @@ impl Daemon {
     /// Waits for the daemon to end by itself.
     #[track_caller]
     pub(crate) fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
-        super::eventually_some(deadline, "the daemon ends", || {
-            self.process.try_wait().unwrap()
-        })
+        super::eventually_some(deadline, "the daemon ends", || self.process.try_wait().unwrap())
     }
 
     /// Sends a signal by name, such as `TERM`, `STOP` or `CONT`.

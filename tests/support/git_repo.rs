@@ -26,10 +26,7 @@ impl Signer {
     /// The public key, as one line `ssh-ed25519 AAAA...`, without a comment.
     pub(crate) fn public_key(&self) -> String {
         let line = fs::read_to_string(self.key.with_extension("pub")).unwrap();
-        line.split_whitespace()
-            .take(2)
-            .collect::<Vec<_>>()
-            .join(" ")
+        line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -44,23 +41,17 @@ pub(crate) struct GitRepo {
 impl GitRepo {
     /// A repository without a commit, and a new ed25519 key which `allowed_signers` trusts for commits.
     pub(crate) fn new() -> GitRepo {
-        let dir = tempfile::Builder::new()
-            .prefix("wlt-git-")
-            .tempdir()
-            .unwrap();
+        let dir = tempfile::Builder::new().prefix("wlt-git-").tempdir().unwrap();
         // The daemon may read the repository as another user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let signer = make_key(dir.path(), "deployer@example.com", "ed25519");
         let repo = GitRepo { dir, signer };
         run(git(repo.dir.path()).args(["init", "-q", "--bare", "-b", BRANCH, "repo.git"])).ok();
         run(git(repo.dir.path()).args(["init", "-q", "-b", BRANCH, "work"])).ok();
-        repo.git(&["remote", "add", "origin", repo.path().to_str().unwrap()])
-            .ok();
-        for (name, value) in [
-            ("gpg.format", "ssh"),
-            ("user.name", "Deployer"),
-            ("user.email", "deployer@example.com"),
-        ] {
+        repo.git(&["remote", "add", "origin", repo.path().to_str().unwrap()]).ok();
+        for (name, value) in
+            [("gpg.format", "ssh"), ("user.name", "Deployer"), ("user.email", "deployer@example.com")]
+        {
             repo.git(&["config", name, value]).ok();
         }
         repo.set_allowed_signers("");
@@ -95,17 +86,8 @@ impl GitRepo {
 
     /// Adds a signer's key to `allowed_signers`.
     pub(crate) fn trust(&self, signer: &Signer) {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(self.allowed_signers())
-            .unwrap();
-        writeln!(
-            file,
-            "{} namespaces=\"git\" {}",
-            signer.principal,
-            signer.public_key()
-        )
-        .unwrap();
+        let mut file = OpenOptions::new().append(true).open(self.allowed_signers()).unwrap();
+        writeln!(file, "{} namespaces=\"git\" {}", signer.principal, signer.public_key()).unwrap();
     }
 
     /// Makes a key which nobody trusts yet, of a kind that `ssh-keygen -t` knows: ed25519, ecdsa, rsa.
@@ -121,12 +103,7 @@ impl GitRepo {
 
     /// The same, signed by another key.
     #[track_caller]
-    pub(crate) fn commit_signed_by(
-        &self,
-        signer: &Signer,
-        files: &[(&str, &str)],
-        message: &str,
-    ) -> String {
+    pub(crate) fn commit_signed_by(&self, signer: &Signer, files: &[(&str, &str)], message: &str) -> String {
         self.write(files);
         self.commit(Some(signer), message);
         self.push()
@@ -205,30 +182,15 @@ impl GitRepo {
 fn make_key(dir: &Path, principal: &str, kind: &str) -> Signer {
     let taken = fs::read_dir(dir).unwrap().count();
     let key = dir.join(format!("key-{taken}"));
-    run(Command::new("ssh-keygen")
-        .args(["-q", "-t", kind, "-N", "", "-C", principal, "-f"])
-        .arg(&key))
-    .ok();
-    Signer {
-        principal: principal.to_owned(),
-        key,
-    }
+    run(Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", "", "-C", principal, "-f"]).arg(&key)).ok();
+    Signer { principal: principal.to_owned(), key }
 }
 
 fn git(dir: &Path) -> Command {
     let mut command = Command::new("git");
-    command
-        .arg("-C")
-        .arg(dir)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1");
+    command.arg("-C").arg(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     // Set when the tests run from a hook of another repository.
-    for variable in [
-        "GIT_DIR",
-        "GIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "SSH_AUTH_SOCK",
-    ] {
+    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "SSH_AUTH_SOCK"] {
         command.env_remove(variable);
     }
     command

@@ -28,12 +28,8 @@ impl Guard {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("wlt{}-{number}", std::process::id());
         let dir = PathBuf::from("/var/tmp").join(&name);
-        std::fs::create_dir(&dir).unwrap_or_else(|error| {
-            panic!(
-                "cannot make {} (these tests need root): {error}",
-                dir.display()
-            )
-        });
+        std::fs::create_dir(&dir)
+            .unwrap_or_else(|error| panic!("cannot make {} (these tests need root): {error}", dir.display()));
         let log = File::create(dir.with_extension("guard.log")).unwrap();
         let mut process = Command::new("setsid")
             .arg(script())
@@ -46,22 +42,12 @@ impl Guard {
             .unwrap();
         let leash = process.stdin.take();
         super::run(Command::new("ip").args(["netns", "add", &name])).ok();
-        Guard {
-            process,
-            leash,
-            dir,
-            name,
-        }
+        Guard { process, leash, dir, name }
     }
 
     /// Ends every process of the guarded part but `keep`, at once.
     pub(crate) fn halt(&self, keep: u32) {
-        super::run(
-            Command::new(script())
-                .args(["halt", &self.name, &self.name])
-                .arg(keep.to_string()),
-        )
-        .ok();
+        super::run(Command::new(script()).args(["halt", &self.name, &self.name]).arg(keep.to_string())).ok();
     }
 }
 
@@ -70,10 +56,7 @@ impl Drop for Guard {
         drop(self.leash.take());
         let ended = self.process.wait();
         if !ended.as_ref().is_ok_and(|status| status.success()) {
-            eprintln!(
-                "the guard of {} ended as {ended:?}: see its log there",
-                self.dir.display()
-            );
+            eprintln!("the guard of {} ended as {ended:?}: see its log there", self.dir.display());
         }
     }
 }
@@ -87,9 +70,6 @@ fn script() -> PathBuf {
 /// `ip netns exec` would remount `/sys` and hide the control groups from an engine.
 pub(crate) fn in_netns(name: &str) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!(
-        "--net={}",
-        Path::new("/run/netns").join(name).display()
-    ));
+    command.arg(format!("--net={}", Path::new("/run/netns").join(name).display()));
     command
 }

@@ -88,11 +88,7 @@ impl Host {
     #[track_caller]
     pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
-        for (prefix, part) in [
-            ("/var/run", "run"),
-            ("/run", "run"),
-            ("/var/lib", "var-lib"),
-        ] {
+        for (prefix, part) in [("/var/run", "run"), ("/run", "run"), ("/var/lib", "var-lib")] {
             if let Ok(rest) = path.strip_prefix(prefix) {
                 return self.guard.dir.join(part).join(rest);
             }
@@ -118,23 +114,14 @@ impl Host {
 
     /// Runs the docker client, whatever comes of it.
     pub(crate) fn try_docker(&self, args: &[&str]) -> Outcome {
-        run(Command::new("docker")
-            .env("DOCKER_HOST", self.docker_host())
-            .args(args))
+        run(Command::new("docker").env("DOCKER_HOST", self.docker_host()).args(args))
     }
 
     /// A command that will run on the host: in its network and mount namespace.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .args([
-                "-t",
-                &self.holder.id().to_string(),
-                "--mount",
-                "--net",
-                "--",
-                program,
-            ])
+            .args(["-t", &self.holder.id().to_string(), "--mount", "--net", "--", program])
             .env_remove("DOCKER_HOST");
         command
     }
@@ -148,31 +135,17 @@ impl Host {
 
     /// Runs the windlass command line on the host, against the daemon's default sockets there.
     pub(crate) fn windlass(&self, args: &[&str]) -> Outcome {
-        run(self
-            .command(super::daemon::BINARY)
-            .args(["--socket-dir", super::daemon::SOCKET_DIR])
-            .args(args))
+        run(self.command(super::daemon::BINARY).args(["--socket-dir", super::daemon::SOCKET_DIR]).args(args))
     }
 
     /// Fetches a URL from inside the host; nothing when no HTTP answer came within 5 seconds.
     pub(crate) fn http_get(&self, url: &str) -> Option<Answer> {
-        let outcome = self.exec(&[
-            "curl",
-            "-sS",
-            "--max-time",
-            "5",
-            "-w",
-            "\n%{http_code}",
-            url,
-        ]);
+        let outcome = self.exec(&["curl", "-sS", "--max-time", "5", "-w", "\n%{http_code}", url]);
         if !outcome.success() {
             return None;
         }
         let (body, status) = outcome.stdout.rsplit_once('\n')?;
-        Some(Answer {
-            status: status.parse().ok()?,
-            body: body.trim_end().to_owned(),
-        })
+        Some(Answer { status: status.parse().ok()?, body: body.trim_end().to_owned() })
     }
 
     /// Loads one of the images that `scripts/images` makes into the engine.
@@ -195,11 +168,7 @@ impl Host {
     pub(crate) fn start_docker(&self) {
         let mut engine = self.engine();
         assert!(engine.is_none(), "the engine runs already");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.guard.dir.join("dockerd.log"))
-            .unwrap();
+        let log = File::options().create(true).append(true).open(self.guard.dir.join("dockerd.log")).unwrap();
         let mut child = self
             .command("dockerd")
             .args(self.dockerd_arguments())
@@ -209,11 +178,7 @@ impl Host {
             .spawn()
             .unwrap();
         eventually(ENGINE_START, "the engine answers", || {
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "dockerd ended at once: {}",
-                self.docker_log()
-            );
+            assert!(child.try_wait().unwrap().is_none(), "dockerd ended at once: {}", self.docker_log());
             self.try_docker(&["version"]).success()
         });
         *engine = Some(child);
@@ -224,9 +189,7 @@ impl Host {
     pub(crate) fn stop_docker(&self) {
         let mut child = self.engine().take().unwrap();
         run(Command::new("kill").args(["-TERM", &child.id().to_string()])).ok();
-        eventually(ENGINE_STOP, "dockerd ends", || {
-            child.try_wait().unwrap().is_some()
-        });
+        eventually(ENGINE_STOP, "dockerd ends", || child.try_wait().unwrap().is_some());
     }
 
     /// Stops the engine and starts it again.
@@ -285,15 +248,7 @@ impl Host {
     /// Puts the cable back.
     pub(crate) fn replug(&self) {
         self.exec(&["ip", "link", "set", "eth0", "up"]).ok();
-        self.exec(&[
-            "ip",
-            "route",
-            "replace",
-            "default",
-            "via",
-            &GATEWAY.to_string(),
-        ])
-        .ok();
+        self.exec(&["ip", "route", "replace", "default", "via", &GATEWAY.to_string()]).ok();
     }
 
     /// What the engine logged so far.
@@ -383,23 +338,11 @@ fn hold_mount_namespace(guard: &Guard) -> Child {
         exec sleep infinity"
     );
     let child = in_netns(&guard.name)
-        .args([
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            &script,
-        ])
+        .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", &script])
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
     let held = guard.dir.join("held");
-    eventually(
-        Duration::from_secs(10),
-        "the mount namespace is made",
-        || held.exists(),
-    );
+    eventually(Duration::from_secs(10), "the mount namespace is made", || held.exists());
     child
 }

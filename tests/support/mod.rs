@@ -10,18 +10,9 @@
 //!
 //! All of it needs root, and ends with the test, also when the test is killed.
 
-#![allow(
-    dead_code,
-    reason = "every test binary includes the whole bed and uses a part of it"
-)]
-#![allow(
-    unused_imports,
-    reason = "every test binary includes the whole bed and uses a part of it"
-)]
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test bed that cannot be set up is a failed test"
-)]
+#![allow(dead_code, reason = "every test binary includes the whole bed and uses a part of it")]
+#![allow(unused_imports, reason = "every test binary includes the whole bed and uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test bed that cannot be set up is a failed test")]
 
 mod command;
 mod daemon;

@@ -23,10 +23,7 @@ pub(crate) struct Network {
 impl Network {
     /// Makes an empty network.
     pub(crate) fn start() -> Arc<Network> {
-        let network = Network {
-            guard: Guard::start(),
-            hosts: AtomicU8::new(0),
-        };
+        let network = Network { guard: Guard::start(), hosts: AtomicU8::new(0) };
         // Whoever asks for the world gets a refusal at once, not a time-out: a resolver heeds only
         // "port unreachable", so packets must get as far as the filter, by a route to nobody. Frames
         // between hosts must not meet the filter on their way over the bridge.

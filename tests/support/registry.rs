@@ -20,9 +20,7 @@ impl Registry {
     pub(crate) fn start(network: &Arc<Network>) -> Registry {
         // The registry's own namespace has no way to a package mirror.
         run(Command::new(script()).arg("install")).ok();
-        let registry = Registry {
-            network: Arc::clone(network),
-        };
+        let registry = Registry { network: Arc::clone(network) };
         registry.resume();
         registry
     }
@@ -39,13 +37,7 @@ impl Registry {
         let target = format!("{}/{name}", self.address());
         host.docker(&["tag", image, &target]);
         host.docker(&["push", "-q", &target]);
-        let digest = host.docker(&[
-            "image",
-            "inspect",
-            "-f",
-            "{{index .RepoDigests 0}}",
-            &target,
-        ]);
+        let digest = host.docker(&["image", "inspect", "-f", "{{index .RepoDigests 0}}", &target]);
         host.docker(&["rmi", &target]);
         digest.rsplit_once('@').unwrap().1.to_owned()
     }
@@ -59,11 +51,7 @@ impl Registry {
     /// Starts a stopped registry.
     #[track_caller]
     pub(crate) fn resume(&self) {
-        run(self
-            .command()
-            .args(["start", "--listen", &self.address(), "--dir"])
-            .arg(self.dir()))
-        .ok();
+        run(self.command().args(["start", "--listen", &self.address(), "--dir"]).arg(self.dir())).ok();
     }
 
     fn command(&self) -> Command {
