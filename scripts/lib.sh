@@ -46,8 +46,13 @@ need() {
     need_root
     say "installing ${missing[*]}"
     apt_update
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >&2 ||
-        die "apt-get could not install: ${missing[*]}"
+    local log
+    log=$(mktemp)
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >"$log" 2>&1 || {
+        tail -20 "$log" >&2
+        die "apt-get could not install ${missing[*]}: its output is in $log"
+    }
+    rm -f "$log"
 }
 
 # need_command COMMAND PKG: installs PKG unless COMMAND is there from anywhere.
@@ -110,7 +115,7 @@ ensure_rust() {
         . "$HOME/.cargo/env"
     fi
     have cargo || die "no Rust toolchain: install one with rustup (or package cargo, if it is 1.85 or newer), then run this again"
-    need gcc g++ libc6-dev make cmake pkg-config libssl-dev zlib1g-dev
+    need gcc libc6-dev pkg-config libssl-dev
     # libgit2 links the host's OpenSSL; building OpenSSL itself takes three minutes.
     export OPENSSL_NO_VENDOR=1
 }
