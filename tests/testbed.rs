@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{GitRepo, Host, HostOptions, Network, Registry, eventually};
+use support::{Daemon, GitRepo, Host, HostOptions, Network, Registry, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -179,4 +179,52 @@ fn a_repository_signs_as_git_itself_verifies() {
     assert!(!repo.git(&["merge-base", "--is-ancestor", &before, &rewritten]).success());
     repo.commit_removing(&["a"], "remove a directory");
     assert!(!repo.work().join("a").exists());
+}
+
+#[test]
+fn the_images_run_the_software_they_are_named_after() {
+    let host = Host::shared();
+    for image in ["httpd", "mysql", "wordpress"] {
+        host.load_image(image);
+    }
+    let address_of = |name: &str| host.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", name]);
+    host.docker(&["run", "-d", "--name", "httpd", "httpd"]);
+    host.docker(&[
+        "run",
+        "-d",
+        "--name=mysql",
+        "--env=MYSQL_RANDOM_ROOT_PASSWORD=yes",
+        "--env=MYSQL_DATABASE=blog",
+        "--env=MYSQL_USER=writer",
+        "--env=MYSQL_PASSWORD=it's secret",
+        "mysql",
+    ]);
+    host.docker(&[
+        "run",
+        "-d",
+        "--name=wordpress",
+        &format!("--env=WORDPRESS_DB_HOST={}", address_of("mysql")),
+        "--env=WORDPRESS_DB_NAME=blog",
+        "--env=WORDPRESS_DB_USER=writer",
+        "--env=WORDPRESS_DB_PASSWORD=it's secret",
+        "wordpress",
+    ]);
+
+    let answers = |name: &str, path: &str, text: &str| {
+        let url = format!("http://{}{path}", address_of(name));
+        eventually(Duration::from_secs(60), &format!("{url} says {text}"), || {
+            host.http_get(&url).is_some_and(|answer| answer.status == 200 && answer.body.contains(text))
+        });
+    };
+    answers("httpd", "/", "It works!");
+    answers("wordpress", "/wp-admin/install.php", "Information needed");
+
+    host.docker(&["rm", "-fv", "httpd", "mysql", "wordpress"]);
+}
+
+#[test]
+fn the_binary_under_test_runs_on_its_host() {
+    let host = Host::shared();
+    let mut daemon = Daemon::start(host, &["--version"], &[]);
+    assert!(daemon.wait_for_end(SOON).success(), "{}", daemon.log());
 }
