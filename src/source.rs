@@ -11,13 +11,13 @@
 //! Everything here blocks; asynchronous callers go through `spawn_blocking`, or [`child`] for fetching.
 
 pub(crate) mod allowed_signers;
-// pub(crate) mod child;
+pub(crate) mod child;
 pub(crate) mod commit;
-// pub(crate) mod fetch;
-// pub(crate) mod mirror;
+pub(crate) mod fetch;
+pub(crate) mod mirror;
 pub(crate) mod snapshot;
 pub(crate) mod ssh_signature;
 #[cfg(test)]
 mod testing;
 pub(crate) mod verify;
-// pub(crate) mod watch;
+pub(crate) mod watch;
