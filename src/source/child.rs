@@ -40,7 +40,8 @@ pub(crate) async fn fetch_in_child(
 ) -> Result<Fetched, FetchError> {
     let url: RemoteUrl = request.url.parse()?;
     let failed = |detail: String| FetchError::Child { detail };
-    let document = serde_json::to_vec(request).map_err(|error| failed(format!("encode the request: {error}")))?;
+    let document =
+        serde_json::to_vec(request).map_err(|error| failed(format!("encode the request: {error}")))?;
     let mut process = command(child, request)
         .spawn()
         .map_err(|error| failed(format!("start {}: {error}", child.program.display())))?;
@@ -61,7 +62,9 @@ pub(crate) async fn fetch_in_child(
         Ok(Ok((answer, status))) => read_answer(&answer, status, &url, request),
         Ok(Err(error)) => Err(failed(format!("talk to it: {error}"))),
         // The process is dropped here, and with that killed.
-        Err(_) => Err(FetchError::Timeout { url: url.to_string(), seconds: request.limits.deadline.as_secs() }),
+        Err(_) => {
+            Err(FetchError::Timeout { url: url.to_string(), seconds: request.limits.deadline.as_secs() })
+        }
     }
 }
 
@@ -119,11 +122,9 @@ fn read_answer(
     }
     let url = url.to_string();
     match status.signal().and_then(Signal::from_named_raw) {
-        Some(Signal::XFSZ) => Err(FetchError::Limit {
-            url,
-            what: "bytes".to_owned(),
-            limit: request.limits.received_bytes,
-        }),
+        Some(Signal::XFSZ) => {
+            Err(FetchError::Limit { url, what: "bytes".to_owned(), limit: request.limits.received_bytes })
+        }
         Some(Signal::XCPU) => Err(FetchError::Timeout { url, seconds: request.limits.deadline.as_secs() }),
         _ => Err(FetchError::Child { detail: format!("it ended without an answer ({status})") }),
     }

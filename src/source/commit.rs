@@ -222,7 +222,8 @@ fn parse_oid(value: &[u8]) -> Result<Oid, &'static str> {
 
 /// The seconds of `Name <address> 1700000000 +0100`.
 fn parse_time(value: &[u8]) -> Result<Timestamp, &'static str> {
-    let after_address = value.iter().rposition(|byte| *byte == b'>').ok_or("a person without an address")? + 1;
+    let after_address =
+        value.iter().rposition(|byte| *byte == b'>').ok_or("a person without an address")? + 1;
     let text = std::str::from_utf8(&value[after_address..]).map_err(|_| "a time that is not text")?;
     let seconds = text.split_ascii_whitespace().next().ok_or("a person without a time")?;
     seconds.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).ok_or("a time out of range")
@@ -253,7 +254,8 @@ mod tests {
 
     #[test]
     fn the_signature_is_cut_out_and_the_rest_is_kept_byte_for_byte() {
-        let signed = format!("{PLAIN}gpgsig -----BEGIN\n abc\n \n -----END\nmergetag object\n gpgsig x\n\nsubject\n");
+        let signed =
+            format!("{PLAIN}gpgsig -----BEGIN\n abc\n \n -----END\nmergetag object\n gpgsig x\n\nsubject\n");
         let commit = parse(&signed).unwrap();
         assert_eq!(commit.signatures, [("gpgsig".to_owned(), b"-----BEGIN\nabc\n\n-----END\n".to_vec())]);
         let expected = format!("{PLAIN}mergetag object\n gpgsig x\n\nsubject\n");

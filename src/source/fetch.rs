@@ -14,10 +14,10 @@ use std::collections::BTreeSet;
 use git2::{Oid, Repository};
 use reconciler::name::CommitId;
 
-pub(crate) use self::error::FetchError;
 use self::error::Failure;
-pub(crate) use self::request::{Credentials, FetchLimits, FetchRequest, Fetched, Secret};
+pub(crate) use self::error::FetchError;
 use self::request::Budget;
+pub(crate) use self::request::{Credentials, FetchLimits, FetchRequest, Fetched, Secret};
 pub(crate) use self::url::{LocalRepository, RemoteUrl};
 use super::mirror::{self, Check, Mirror, MirrorError, MirrorLock};
 
@@ -91,9 +91,9 @@ fn clone_again(
     let repo = mirror.begin_replacement(lock).map_err(|error| kept(chain(&error)))?;
     let fetched = transfer(&repo, url, request, budget)
         .map_err(|failure| kept(failure.explain(url, budget).to_string()))?;
-    mirror
-        .check(&repo, &request.keep, Check::Thorough)
-        .map_err(|error| kept(format!("a new clone of {url} would lose what this host runs: {}", chain(&error))))?;
+    mirror.check(&repo, &request.keep, Check::Thorough).map_err(|error| {
+        kept(format!("a new clone of {url} would lose what this host runs: {}", chain(&error)))
+    })?;
     mirror::pin(&repo, &request.keep).map_err(|error| kept(error.message().to_owned()))?;
     drop(repo);
     mirror.replace(lock).map_err(|error| kept(chain(&error)))?;
@@ -109,7 +109,11 @@ fn transfer(
 ) -> Result<Fetched, Failure> {
     let tracking = format!("refs/remotes/origin/{}", request.branch);
     if !git2::Reference::is_valid_name(&tracking) {
-        let what = FetchError::NoSuchBranch { url: url.to_string(), branch: request.branch.clone(), has: Vec::new() };
+        let what = FetchError::NoSuchBranch {
+            url: url.to_string(),
+            branch: request.branch.clone(),
+            has: Vec::new(),
+        };
         return Err(Failure::Known(what));
     }
     let previous = mirror::ref_target(repo, &tracking)?;

@@ -168,8 +168,11 @@ impl Mirror {
         }
         let mut seen = BTreeSet::new();
         for commit in wanted {
-            check_commit(repo, &commit, check, &mut seen)
-                .map_err(|source| MirrorError::Incomplete { path: self.path.clone(), commit, source })?;
+            check_commit(repo, &commit, check, &mut seen).map_err(|source| MirrorError::Incomplete {
+                path: self.path.clone(),
+                commit,
+                source,
+            })?;
         }
         Ok(())
     }
@@ -195,7 +198,8 @@ impl Mirror {
     /// Whether so many packs lie around that reading slows down.
     pub(super) fn is_scattered(&self) -> bool {
         fs::read_dir(self.path.join("objects/pack")).is_ok_and(|packs| {
-            packs.flatten().filter(|file| file.path().extension() == Some(OsStr::new("pack"))).count() > MAX_PACKS
+            packs.flatten().filter(|file| file.path().extension() == Some(OsStr::new("pack"))).count()
+                > MAX_PACKS
         })
     }
 
@@ -225,7 +229,8 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
     }
     for reference in repo.references_glob(&format!("{PINS}*"))? {
         let mut reference = reference?;
-        let in_use = reference.name()?.strip_prefix(PINS).is_some_and(|id| commits.contains(&CommitId::new(id)));
+        let in_use =
+            reference.name()?.strip_prefix(PINS).is_some_and(|id| commits.contains(&CommitId::new(id)));
         if !in_use {
             reference.delete()?;
         }
@@ -302,8 +307,8 @@ fn remove_leftovers(directory: &Path, recurse: bool) {
             }
             continue;
         }
-        let half_written =
-            directory.ends_with("objects/pack") && !entry.file_name().as_encoded_bytes().starts_with(b"pack-");
+        let half_written = directory.ends_with("objects/pack")
+            && !entry.file_name().as_encoded_bytes().starts_with(b"pack-");
         if half_written || path.extension() == Some(OsStr::new("lock")) {
             let _ = fs::remove_file(&path);
         }

@@ -47,7 +47,9 @@ pub(crate) enum SignatureError {
     #[error("its security key signed without being touched")]
     NoUserPresence,
     /// The key did not make this signature over this commit.
-    #[error("its signature does not fit its content: the commit was changed after signing, or the key is not the one named")]
+    #[error(
+        "its signature does not fit its content: the commit was changed after signing, or the key is not the one named"
+    )]
     Wrong,
 }
 
@@ -113,8 +115,9 @@ impl SshSignature {
     fn signed_message(&self, payload: &[u8]) -> Result<Vec<u8>, SignatureError> {
         let algorithm = if self.hash == HashAlg::Sha256 { &SHA256 } else { &SHA512 };
         let mut message = MAGIC.to_vec();
-        let fields = [NAMESPACE.as_bytes(), b"", self.hash.as_str().as_bytes(), digest(algorithm, payload).as_ref()]
-            .map(<[u8]>::to_vec);
+        let fields =
+            [NAMESPACE.as_bytes(), b"", self.hash.as_str().as_bytes(), digest(algorithm, payload).as_ref()]
+                .map(<[u8]>::to_vec);
         for field in fields {
             field.encode(&mut message).map_err(|_| SignatureError::Malformed("it does not encode"))?;
         }
@@ -181,7 +184,9 @@ impl VerifyingKey {
             (Self::Ecdsa(Curve::P384, point), Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 }) => {
                 check(&signature::ECDSA_P384_SHA384_FIXED, point, message, &fixed_width(signature, 48)?)
             }
-            (Self::Rsa(n, e), Algorithm::Rsa { hash: Some(hash) }) => verify_rsa(n, e, *hash, signature, message),
+            (Self::Rsa(n, e), Algorithm::Rsa { hash: Some(hash) }) => {
+                verify_rsa(n, e, *hash, signature, message)
+            }
             (Self::SecurityKeyEd25519(key, application), Algorithm::SkEd25519) => {
                 let (signature, message) = security_key_parts(application, signature, message)?;
                 check(&signature::ED25519, key, &message, signature)
@@ -250,7 +255,8 @@ fn security_key_parts<'a>(
     signature: &'a [u8],
     message: &[u8],
 ) -> Result<(&'a [u8], Vec<u8>), SignatureError> {
-    let length = signature.len().checked_sub(5).ok_or(SignatureError::Malformed("a short security key signature"))?;
+    let length =
+        signature.len().checked_sub(5).ok_or(SignatureError::Malformed("a short security key signature"))?;
     let (signature, trailer) = signature.split_at(length);
     if trailer.first().is_none_or(|flags| flags & USER_PRESENT == 0) {
         return Err(SignatureError::NoUserPresence);

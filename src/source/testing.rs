@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod https;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,7 +11,10 @@ use git2::Repository;
 use reconciler::name::CommitId;
 use tempfile::TempDir;
 
+pub(crate) use self::https::HttpsServer;
 use super::allowed_signers::AllowedSigners;
+use super::fetch::{FetchLimits, FetchRequest};
+use super::mirror::Check;
 
 /// Runs a command that must succeed, and gives its standard output.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
@@ -38,7 +43,10 @@ impl Keys {
     /// Makes a key pair and gives the private key's path.
     pub(crate) fn generate(&self, name: &str, kind: &str, bits: &str) -> PathBuf {
         let path = self.path(name);
-        run("ssh-keygen", &["-q", "-t", kind, "-b", bits, "-N", "", "-C", name, "-f", path.to_str().unwrap()]);
+        run(
+            "ssh-keygen",
+            &["-q", "-t", kind, "-b", bits, "-N", "", "-C", name, "-f", path.to_str().unwrap()],
+        );
         path
     }
 
@@ -124,5 +132,20 @@ impl Work {
         arguments.extend(sign.as_deref());
         self.git(&arguments);
         self.head()
+    }
+}
+
+/// A request for `main` with default limits.
+pub(crate) fn request(url: impl Into<String>, mirror: &Path) -> FetchRequest {
+    FetchRequest {
+        url: url.into(),
+        branch: "main".to_owned(),
+        mirror: mirror.to_owned(),
+        credentials: None,
+        ca_file: None,
+        known_hosts: None,
+        limits: FetchLimits::default(),
+        keep: std::collections::BTreeSet::new(),
+        check: Check::Quick,
     }
 }

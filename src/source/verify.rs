@@ -245,8 +245,7 @@ fn descends(repo: &Repository, head: &CommitId, ancestor: &CommitId) -> Result<b
         return Ok(true);
     }
     let (from, to) = (commit::oid(head)?, commit::oid(ancestor)?);
-    repo.graph_descendant_of(from, to)
-        .map_err(|source| CouldNotCheck::History { head: head.clone(), source })
+    repo.graph_descendant_of(from, to).map_err(|source| CouldNotCheck::History { head: head.clone(), source })
 }
 
 /// The commits whose signatures decide, newest first.

@@ -22,6 +22,8 @@ use super::fetch::LocalRepository;
 
 /// How often it is looked whether the watched directories are still the ones at their paths, where no event said so.
 const RECHECK: Duration = Duration::from_secs(15);
+/// A repository that is replaced faster than that is watched again at the next look.
+const MAX_REWATCHES: usize = 10;
 
 /// Why changes are not seen at once. Polling still sees them.
 #[derive(Debug, Error)]
@@ -89,21 +91,28 @@ struct Follower {
 impl Follower {
     fn run(mut self) {
         loop {
+            self.watch_what_is_there();
             let changed = self.changes.recv_timeout(RECHECK).is_ok();
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
-            if self.watched.directories != directories(&self.repository) {
-                // They were replaced, and the old watches see nothing any more. Where new ones fail, the next round
-                // tries again and polling goes on.
-                if let Ok(fresh) = Watched::new(&self.repository, &self.wake) {
-                    self.watched = fresh;
-                    self.nudge.notify_one();
-                }
-            }
             if changed {
                 self.nudge.notify_one();
             }
+        }
+    }
+
+    /// Where directories came, went or were replaced, the old watches see nothing any more. Looks again after setting
+    /// new ones, because what changed in between was seen by neither.
+    fn watch_what_is_there(&mut self) {
+        for _ in 0..MAX_REWATCHES {
+            if self.watched.directories == directories(&self.repository) {
+                return;
+            }
+            // Where new watches fail, the next round tries again, and polling goes on.
+            let Ok(fresh) = Watched::new(&self.repository, &self.wake) else { return };
+            self.watched = fresh;
+            self.nudge.notify_one();
         }
     }
 }

@@ -60,9 +60,9 @@ impl Line {
     /// list lets through is the signer.
     fn principal(&self) -> Option<&str> {
         let positive = self.principals.split(',').filter(|pattern| !pattern.starts_with('!'));
-        positive.into_iter().find(|pattern| {
-            !pattern.is_empty() && pattern::list_matches(&self.principals, pattern)
-        })
+        positive
+            .into_iter()
+            .find(|pattern| !pattern.is_empty() && pattern::list_matches(&self.principals, pattern))
     }
 }
 
@@ -81,7 +81,10 @@ pub(super) fn parse(text: &str) -> Result<Option<Entry>, String> {
     }
     let rest = rest.trim_start();
     if starts_with_key(text) && rest.starts_with("AAAA") {
-        return Err("no principal before the key; begin the line with who it belongs to, as in dev@example.com".to_owned());
+        return Err(
+            "no principal before the key; begin the line with who it belongs to, as in dev@example.com"
+                .to_owned(),
+        );
     }
     let (options, key) = if starts_with_key(rest) { ("", rest) } else { split_options(rest) };
     let options = parse_options(options)?;
@@ -92,7 +95,8 @@ pub(super) fn parse(text: &str) -> Result<Option<Entry>, String> {
 
 fn starts_with_key(text: &str) -> bool {
     let word = text.split_whitespace().next().unwrap_or_default();
-    !word.contains(['=', ',']) && (word.starts_with("ssh-") || word.starts_with("ecdsa-") || word.starts_with("sk-"))
+    !word.contains(['=', ','])
+        && (word.starts_with("ssh-") || word.starts_with("ecdsa-") || word.starts_with("sk-"))
 }
 
 fn parse_key(text: &str) -> Result<PublicKey, String> {
@@ -101,7 +105,9 @@ fn parse_key(text: &str) -> Result<PublicKey, String> {
         return Err("expected a key type and a key, as in an .pub file".to_owned());
     };
     if kind.contains("-cert-") {
-        return Err(format!("{kind} is a certificate; list its authority's key with the option cert-authority"));
+        return Err(format!(
+            "{kind} is a certificate; list its authority's key with the option cert-authority"
+        ));
     }
     if matches!(kind.parse::<Algorithm>(), Err(_) | Ok(Algorithm::Other(_))) {
         return Err(format!("{kind:?} is no option and no key type known here"));
@@ -152,7 +158,8 @@ fn parse_options(mut text: &str) -> Result<Options, String> {
 }
 
 fn parse_value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str), String> {
-    let quoted = text.strip_prefix('"').ok_or_else(|| format!("the value of {name} must be in double quotes"))?;
+    let quoted =
+        text.strip_prefix('"').ok_or_else(|| format!("the value of {name} must be in double quotes"))?;
     let mut value = String::new();
     let mut escaped = false;
     for (index, c) in quoted.char_indices() {

@@ -50,9 +50,9 @@ pub(super) fn history(
         walk.push(*id)?;
     }
     for reference in target.references()? {
-        let known = reference?.target().filter(|id| {
-            from.read_header(*id).is_ok_and(|(_, kind)| kind == ObjectType::Commit)
-        });
+        let known = reference?
+            .target()
+            .filter(|id| from.read_header(*id).is_ok_and(|(_, kind)| kind == ObjectType::Commit));
         if let Some(known) = known {
             walk.hide(known)?;
         }
@@ -60,7 +60,8 @@ pub(super) fn history(
     let mut builder = source.packbuilder()?;
     builder.insert_walk(&mut walk)?;
     let objects = builder.object_count() as u64;
-    let stopped = || Failure::Git(git2::Error::new(ErrorCode::User, ErrorClass::Callback, "stopped by a limit"));
+    let stopped =
+        || Failure::Git(git2::Error::new(ErrorCode::User, ErrorClass::Callback, "stopped by a limit"));
     if !budget.allows(0, objects) {
         return Err(stopped());
     }

@@ -47,7 +47,8 @@ fn download(
     let mut proxy = ProxyOptions::new();
     proxy.auto();
     let mut remote = repo.remote_anonymous(network.full())?;
-    let mut connection = remote.connect_auth(Direction::Fetch, Some(callbacks(introduction, budget)), Some(proxy))?;
+    let mut connection =
+        remote.connect_auth(Direction::Fetch, Some(callbacks(introduction, budget)), Some(proxy))?;
 
     let branch = format!("refs/heads/{}", request.branch);
     let mut head = None;

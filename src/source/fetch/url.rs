@@ -79,7 +79,8 @@ impl FromStr for RemoteUrl {
         if text.is_empty() || text.contains(['\0', '\n', '\r']) {
             return Err(bad("it is empty or holds control characters"));
         }
-        let network = || Self::Network(NetworkUrl { full: text.to_owned(), shown: without_credentials(text) });
+        let network =
+            || Self::Network(NetworkUrl { full: text.to_owned(), shown: without_credentials(text) });
         match text.split_once("://") {
             Some(("file", rest)) => {
                 let path = rest.strip_prefix("localhost").unwrap_or(rest);
@@ -89,7 +90,9 @@ impl FromStr for RemoteUrl {
                 let path = percent_decode(path).ok_or_else(|| bad("its percent encoding is broken"))?;
                 Ok(Self::Local(LocalRepository { path }))
             }
-            Some(("https" | "http" | "ssh", rest)) if !rest.starts_with('/') && !rest.is_empty() => Ok(network()),
+            Some(("https" | "http" | "ssh", rest)) if !rest.starts_with('/') && !rest.is_empty() => {
+                Ok(network())
+            }
             Some(_) => Err(bad("use a path, file://, https:// or ssh://")),
             None if is_scp_like(text) => Ok(network()),
             None => std::path::absolute(text)
@@ -185,7 +188,8 @@ mod tests {
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("secret"));
         }
-        for text in ["", "ftp://x/y", "file://host/x", "https://", "file:///a%zz", "git://git.example.com/a"] {
+        for text in ["", "ftp://x/y", "file://host/x", "https://", "file:///a%zz", "git://git.example.com/a"]
+        {
             assert!(text.parse::<RemoteUrl>().is_err(), "{text}");
         }
     }

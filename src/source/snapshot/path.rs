@@ -24,7 +24,9 @@ impl FromStr for SourcePath {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.starts_with('/') {
-            return Err(format!("{text:?} is no path inside a repository; write it from the root, as in apps/web"));
+            return Err(format!(
+                "{text:?} is no path inside a repository; write it from the root, as in apps/web"
+            ));
         }
         let names: Vec<String> =
             text.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();

@@ -38,7 +38,9 @@ fn problems(work: &Work, paths: &[&str], limits: &SnapshotLimits) -> String {
 #[test]
 fn manifests_are_taken_in_order_and_dot_names_and_other_files_are_passed_over() {
     let work = Work::new();
-    for path in ["web/b.yml", "web/a.yaml", "db.json", "README.md", ".github/workflows/ci.yml", ".yamllint.yaml"] {
+    for path in
+        ["web/b.yml", "web/a.yaml", "db.json", "README.md", ".github/workflows/ci.yml", ".yamllint.yaml"]
+    {
         work.write(path, path);
     }
     work.commit("manifests\n\nWindlass-Allow-Deletions: yes", None);
@@ -99,7 +101,9 @@ fn a_repository_without_manifests_is_not_an_empty_listing() {
     let work = Work::new();
     work.write("README.md", "hello");
     work.commit("no manifests", None);
-    assert!(problems(&work, &[], &SnapshotLimits::default()).starts_with(".: no *.yaml, *.yml or *.json file"));
+    assert!(
+        problems(&work, &[], &SnapshotLimits::default()).starts_with(".: no *.yaml, *.yml or *.json file")
+    );
 }
 
 #[test]

@@ -39,11 +39,8 @@ pub(super) fn files(
     paths: &[SourcePath],
     limits: &SnapshotLimits,
 ) -> Result<Vec<SourceFile>, SnapshotError> {
-    let read = |source| SnapshotError::Read {
-        commit: commit.id.short().to_owned(),
-        path: ".".to_owned(),
-        source,
-    };
+    let read =
+        |source| SnapshotError::Read { commit: commit.id.short().to_owned(), path: ".".to_owned(), source };
     let mut walk = Walk {
         repo,
         database: repo.odb().map_err(read)?,
@@ -128,7 +125,9 @@ impl Walk<'_> {
                 continue;
             }
             match std::str::from_utf8(name) {
-                Ok(name) => self.entry(Kind::of(entry.filemode_raw()), entry.id(), join(path, name), depth)?,
+                Ok(name) => {
+                    self.entry(Kind::of(entry.filemode_raw()), entry.id(), join(path, name), depth)?
+                }
                 Err(_) => {
                     let path = join(path, &String::from_utf8_lossy(name));
                     self.problem(SnapshotProblem::BadName { path })?;

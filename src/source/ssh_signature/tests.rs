@@ -81,11 +81,13 @@ fn a_security_key_must_have_been_touched() {
     let key_blob = PublicKey::from(key.clone()).to_bytes().unwrap();
     let verifying = VerifyingKey::new(&key);
     for (flags, expected) in [(1, Ok(())), (5, Ok(())), (4, Err(SignatureError::NoUserPresence))] {
-        let message = [MAGIC, &blob(&[b"git", b"", b"sha256", digest(&SHA256, b"a commit").as_ref()])].concat();
+        let message =
+            [MAGIC, &blob(&[b"git", b"", b"sha256", digest(&SHA256, b"a commit").as_ref()])].concat();
         let trailer = [flags, 0, 0, 0, 9];
         let signed =
             [digest(&SHA256, b"ssh:").as_ref(), &trailer, digest(&SHA256, &message).as_ref()].concat();
-        let raw = [&blob(&[b"sk-ssh-ed25519@openssh.com", pair.sign(&signed).as_ref()]), &trailer[..]].concat();
+        let raw =
+            [&blob(&[b"sk-ssh-ed25519@openssh.com", pair.sign(&signed).as_ref()]), &trailer[..]].concat();
         let signature = SshSignature::parse(&sshsig(&key_blob, "git", b"", "sha256", &raw)).unwrap();
         assert_eq!(signature.verify(&verifying, b"a commit"), expected);
     }

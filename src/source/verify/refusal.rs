@@ -146,16 +146,21 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unsigned => f.write_str("it is not signed; sign it with git commit -S"),
-            Self::SeveralSignatures(count) => write!(f, "it carries {count} signatures, and only one may be there"),
+            Self::SeveralSignatures(count) => {
+                write!(f, "it carries {count} signatures, and only one may be there")
+            }
             Self::ForeignSignature(header) => {
-                write!(f, "its only signature is in the header {header}, which does not count in this repository")
+                write!(
+                    f,
+                    "its only signature is in the header {header}, which does not count in this repository"
+                )
             }
             Self::OpenPgp => f.write_str(
                 "OpenPGP signatures are not supported yet; sign with an SSH key (git config gpg.format ssh)",
             ),
-            Self::UnknownFormat => {
-                f.write_str("its signature is of an unknown format; sign with an SSH key (git config gpg.format ssh)")
-            }
+            Self::UnknownFormat => f.write_str(
+                "its signature is of an unknown format; sign with an SSH key (git config gpg.format ssh)",
+            ),
             Self::Signature(error) => error.fmt(f),
             Self::UnknownKey { fingerprint } => {
                 write!(f, "its key {fingerprint} is not in the allowed signers of this host")

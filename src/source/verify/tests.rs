@@ -127,7 +127,8 @@ fn a_signed_merge_vouches_for_what_it_merges_in_mainline_only() {
     work.commit("unsigned topic", None);
     work.git(&["checkout", "-q", "main"]);
     let merge = work.merge("topic", Some(&key));
-    let judge_with = |mode, head| verify(&work.repo(), &policy(mode, &signers), Some(&accepted(&base)), head).unwrap();
+    let judge_with =
+        |mode, head| verify(&work.repo(), &policy(mode, &signers), Some(&accepted(&base)), head).unwrap();
     assert_eq!(signer(&judge_with(Mode::Mainline, &merge)), "dev@example.com");
     assert_eq!(refused(judge_with(Mode::All, &merge)), [("unsigned topic".to_owned(), "unsigned")]);
 
@@ -196,10 +197,7 @@ fn an_anchor_stands_in_for_the_first_verified_commit() {
     let repo = work.repo();
     let anchored = Policy { anchor: Some(&anchor), ..policy(Mode::All, &signers) };
     let at_anchor = verify(&repo, &anchored, None, &anchor).unwrap();
-    assert_eq!(
-        at_anchor,
-        Verdict::Trusted(VerifiedCommit { id: anchor.clone(), grounds: Grounds::Anchor })
-    );
+    assert_eq!(at_anchor, Verdict::Trusted(VerifiedCommit { id: anchor.clone(), grounds: Grounds::Anchor }));
     let head = work.commit("signed", Some(&key));
     assert_eq!(signer(&verify(&repo, &anchored, None, &head).unwrap()), "dev@example.com");
     work.commit("unsigned", None);
@@ -275,7 +273,8 @@ fn offenders_are_listed_up_to_a_limit_and_then_counted() {
     for number in 0..MAX_LISTED + 3 {
         work.commit(&format!("number {number}"), None);
     }
-    let verdict = verify(&work.repo(), &policy(Mode::All, &nobody), Some(&accepted(&base)), &work.head()).unwrap();
+    let verdict =
+        verify(&work.repo(), &policy(Mode::All, &nobody), Some(&accepted(&base)), &work.head()).unwrap();
     let Verdict::Untrusted(refusals) = verdict else { panic!("trusted") };
     assert_eq!((refusals.listed.len(), refusals.unlisted), (MAX_LISTED, 3));
     assert!(refusals.to_string().ends_with("and 3 more commits"));
