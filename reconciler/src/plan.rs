@@ -255,6 +255,10 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// The merged security context.
     pub security: crate::object::ContainerSecurity,
+    /// `terminationMessagePath`; empty mounts none.
+    pub termination_message_path: String,
+    /// `terminationMessagePolicy: FallbackToLogsOnError`.
+    pub message_from_logs: bool,
 }
 
 /// One mount of a container.
