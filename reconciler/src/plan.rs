@@ -253,9 +253,9 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// The merged security context.
     pub security: crate::object::ContainerSecurity,
-    /// Where the container may leave its last words.
+    /// `terminationMessagePath`; empty mounts none.
     pub termination_message_path: String,
-    /// Take the tail of the log for them if it ended badly and left none.
+    /// `terminationMessagePolicy: FallbackToLogsOnError`.
     pub message_from_logs: bool,
 }
 
