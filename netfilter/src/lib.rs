@@ -1,1 +1,35 @@
-//! Placeholder.
+//! The host's network: the NAT table of Services, the links of pods, routes.
+//!
+//! ```text
+//! ServiceTable ──table──► Ruleset ──text──► `nft -f -`      all of it, or what has changed
+//! PodLink      ──link───► veth pair, addresses, route       netlink, no other program
+//! HostNetwork  ──host───► ip_forward, windlass0, the route of the service range, accept rules
+//! ```
+//!
+//! Everything is level-triggered: each call makes the host say what is wanted and does nothing where it already
+//! does. What is ours is known by the table's name, the links' prefix, the routes' protocol number and the accept
+//! rules' comment; `uninstall` needs nothing else, except for what it has to put back.
+
+pub mod error;
+pub mod fake;
+mod host;
+
+mod accept;
+mod conntrack;
+mod forwarding;
+mod link;
+mod netlink;
+mod nft;
+mod program;
+mod record;
+mod route;
+mod table;
+mod text;
+mod watch;
+
+pub use error::NetworkError;
+pub use host::{Drift, HostNet, Network, Obstacle, Removed, record_path, uninstall};
+pub use link::LINK_PREFIX;
+pub use nft::Synced;
+pub use route::{POD_GATEWAY, ROUTE_PROTOCOL, SERVICE_DEVICE};
+pub use table::TABLE;

@@ -1,0 +1,181 @@
+//! The few rules that let pod traffic through the host's own filter.
+//!
+//! An accept in our table does not help against a drop in another one. So where the host filters with iptables
+//! (which Docker does, with FORWARD set to DROP), accept rules by address go into its chains, marked with a comment:
+//! into `DOCKER-USER` where Docker asks for it, else to the top of FORWARD. Where nothing is filtered, none are made.
+
+use std::collections::BTreeSet;
+
+use reconciler::network::HostNetwork;
+
+use crate::{error::NetworkError, program, table::TABLE};
+
+const SAVE: &str = "iptables-save";
+const RESTORE: &str = "iptables-restore";
+const DOCKER_CHAIN: &str = "DOCKER-USER";
+/// Seconds to wait for another program's lock.
+const WAIT: &str = "--wait=10";
+
+/// A rule of ours in a chain of iptables. Two are equal if they mean the same, however iptables prints them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AcceptRule {
+    chain: String,
+    source: Option<String>,
+    destination: Option<String>,
+    protocol: Option<String>,
+    port: Option<String>,
+}
+
+impl AcceptRule {
+    /// The rule's part of an iptables command.
+    fn specification(&self) -> String {
+        let mut text = String::new();
+        for (option, value) in [("-s", &self.source), ("-d", &self.destination), ("-p", &self.protocol)] {
+            if let Some(value) = value {
+                text.push_str(&format!("{option} {value} "));
+            }
+        }
+        if let (Some(protocol), Some(port)) = (&self.protocol, &self.port) {
+            text.push_str(&format!("-m {protocol} --dport {port} "));
+        }
+        format!("{text}-m comment --comment {TABLE} -j ACCEPT")
+    }
+}
+
+impl std::fmt::Display for AcceptRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "iptables {} {}", self.chain, self.specification())
+    }
+}
+
+/// What `iptables-save -t filter` says, as far as it concerns us.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Saved {
+    ours: Vec<AcceptRule>,
+    forward_filters: bool,
+    input_filters: bool,
+    forward_asks_docker_user: bool,
+}
+
+impl Saved {
+    fn read(text: &str) -> Self {
+        let mut saved = Self::default();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                [":FORWARD", policy, ..] => saved.forward_filters |= *policy != "ACCEPT",
+                [":INPUT", policy, ..] => saved.input_filters |= *policy != "ACCEPT",
+                ["-A", chain, rest @ ..] if is_ours(rest) => saved.ours.push(read_rule(chain, rest)),
+                ["-A", "FORWARD", rest @ ..] => {
+                    saved.forward_filters = true;
+                    saved.forward_asks_docker_user |= *rest == ["-j", DOCKER_CHAIN];
+                }
+                ["-A", "INPUT", ..] => saved.input_filters = true,
+                _ => {}
+            }
+        }
+        saved
+    }
+
+    /// The rules that must be there.
+    fn wanted(&self, host: &HostNetwork) -> BTreeSet<AcceptRule> {
+        let mut wanted = BTreeSet::new();
+        let pods = Some(host.pod_range.trunc().to_string());
+        if self.forward_filters {
+            let chain = if self.forward_asks_docker_user { DOCKER_CHAIN } else { "FORWARD" };
+            let rule = AcceptRule { chain: chain.to_owned(), ..AcceptRule::default() };
+            wanted.insert(AcceptRule { source: pods.clone(), ..rule.clone() });
+            wanted.insert(AcceptRule { destination: pods.clone(), ..rule });
+        }
+        if self.input_filters {
+            for protocol in ["tcp", "udp"] {
+                wanted.insert(AcceptRule {
+                    chain: "INPUT".to_owned(),
+                    source: pods.clone(),
+                    destination: Some(format!("{}/32", host.dns)),
+                    protocol: Some(protocol.to_owned()),
+                    port: Some("53".to_owned()),
+                });
+            }
+        }
+        wanted
+    }
+}
+
+fn is_ours(words: &[&str]) -> bool {
+    words.windows(2).any(|pair| matches!(pair, ["--comment", comment] if comment.trim_matches('"') == TABLE))
+}
+
+fn read_rule(chain: &str, words: &[&str]) -> AcceptRule {
+    let option = |name: &str| {
+        words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].to_owned())
+    };
+    AcceptRule {
+        chain: chain.to_owned(),
+        source: option("-s"),
+        destination: option("-d"),
+        protocol: option("-p"),
+        port: option("--dport"),
+    }
+}
+
+/// Makes sure that the accept rules are where they work, and nowhere else. True if something was changed.
+pub(crate) async fn ensure(host: &HostNetwork) -> Result<bool, NetworkError> {
+    let saved = save().await?;
+    let wanted = saved.wanted(host);
+    let text = change(&saved.ours, &wanted);
+    if text.is_empty() {
+        return Ok(false);
+    }
+    restore(&text).await?;
+    Ok(true)
+}
+
+/// Removes all accept rules and returns them.
+pub(crate) async fn remove() -> Result<Vec<AcceptRule>, NetworkError> {
+    let saved = save().await?;
+    let text = change(&saved.ours, &BTreeSet::new());
+    if !text.is_empty() {
+        restore(&text).await?;
+    }
+    Ok(saved.ours)
+}
+
+/// The commands that lead from the rules that are there to those that are wanted, each once.
+fn change(present: &[AcceptRule], wanted: &BTreeSet<AcceptRule>) -> String {
+    let mut kept = BTreeSet::new();
+    let mut text = String::new();
+    for rule in present {
+        if !wanted.contains(rule) || !kept.insert(rule) {
+            text.push_str(&format!("-D {} {}\n", rule.chain, rule.specification()));
+        }
+    }
+    for rule in wanted.iter().filter(|rule| !kept.contains(rule)) {
+        text.push_str(&format!("-I {} 1 {}\n", rule.chain, rule.specification()));
+    }
+    text
+}
+
+/// A host without iptables has no chains of it.
+async fn save() -> Result<Saved, NetworkError> {
+    match program::run(SAVE, &["-t", "filter"], "").await {
+        Ok(text) => Ok(Saved::read(&text)),
+        Err(error) if program::is_missing(&error) => Ok(Saved::default()),
+        Err(error) => Err(error),
+    }
+}
+
+/// One transaction; `--noflush` keeps all that is not named.
+async fn restore(commands: &str) -> Result<(), NetworkError> {
+    let text = format!("*filter\n{commands}COMMIT\n");
+    program::run(RESTORE, &["--noflush", WAIT], &text).await?;
+    Ok(())
+}
+
+/// Whether this host's iptables does not go through nftables, so that its changes leave no trace there.
+pub(crate) async fn is_legacy() -> bool {
+    program::run("iptables", &["--version"], "").await.is_ok_and(|version| version.contains("legacy"))
+}
+
+#[cfg(test)]
+mod tests;

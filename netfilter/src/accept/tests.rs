@@ -1,0 +1,66 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use super::*;
+use crate::table::tests::host;
+
+/// What a Docker engine leaves behind (rules as iptables 1.8.9 saves them).
+const DOCKER: &str = "\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j DOCKER
+-A DOCKER-USER -j RETURN
+COMMIT
+";
+
+fn commands(saved: &str) -> String {
+    let saved = Saved::read(saved);
+    change(&saved.ours, &saved.wanted(&host()))
+}
+
+#[test]
+fn a_host_that_does_not_filter_gets_no_rules() {
+    assert_eq!(commands(""), "");
+    assert_eq!(commands(":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n"), "");
+}
+
+#[test]
+fn rules_go_where_docker_asks_for_them() {
+    assert_eq!(
+        commands(DOCKER),
+        "-I DOCKER-USER 1 -d 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n\
+         -I DOCKER-USER 1 -s 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n"
+    );
+}
+
+#[test]
+fn without_docker_rules_go_to_the_top_of_the_chains_that_filter() {
+    assert_eq!(
+        commands(":INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n"),
+        "-I FORWARD 1 -d 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n\
+         -I FORWARD 1 -s 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n\
+         -I INPUT 1 -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m tcp --dport 53 -m comment --comment windlass -j ACCEPT\n\
+         -I INPUT 1 -s 10.244.0.0/16 -d 10.96.0.10/32 -p udp -m udp --dport 53 -m comment --comment windlass -j ACCEPT\n"
+    );
+}
+
+#[test]
+fn rules_that_are_there_are_left_and_misplaced_ones_move() {
+    let ours = "-A DOCKER-USER -s 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n\
+                -A DOCKER-USER -d 10.244.0.0/16 -m comment --comment \"windlass\" -j ACCEPT\n";
+    assert_eq!(commands(&DOCKER.replace("COMMIT\n", ours)), "");
+    let misplaced = ours.replace("DOCKER-USER", "FORWARD");
+    let commands = commands(&DOCKER.replace("COMMIT\n", &misplaced));
+    assert_eq!(commands.lines().filter(|line| line.starts_with("-D FORWARD")).count(), 2);
+    assert_eq!(commands.lines().filter(|line| line.starts_with("-I DOCKER-USER")).count(), 2);
+}
+
+#[test]
+fn our_own_rules_alone_do_not_make_a_chain_filter() {
+    let alone = ":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n\
+                 -A FORWARD -s 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n";
+    assert_eq!(commands(alone).lines().next().unwrap().split(' ').next(), Some("-D"));
+}

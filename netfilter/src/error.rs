@@ -1,0 +1,170 @@
+//! What can go wrong with the host's network.
+
+use std::{error::Error, io, net::Ipv4Addr, path::PathBuf};
+
+use reconciler::fault::{Fault, FaultKind};
+
+/// An operation on the host's network that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// A netlink socket could not be opened.
+    #[error("cannot open a netlink socket")]
+    Netlink(#[source] io::Error),
+    /// A kernel setting could not be read or written.
+    #[error("cannot set {path}")]
+    Sysctl {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file that says how the host was before could not be read or written.
+    #[error("cannot keep the record of the host's settings in {path}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The device that carries the DNS address could not be made.
+    #[error("cannot make the device {device} with the address {address}")]
+    Device {
+        /// The device.
+        device: &'static str,
+        /// Its address.
+        address: Ipv4Addr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The route of the service range could not be made.
+    #[error(
+        "cannot route the service range from the node address {node_address}; it must be an address of this host"
+    )]
+    ServiceRoute {
+        /// The configured node address.
+        node_address: Ipv4Addr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A pod's network namespace could not be entered.
+    #[error("cannot enter the network namespace of the pod behind {link}")]
+    Namespace {
+        /// The link's name.
+        link: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A pod's link could not be made.
+    #[error("cannot connect the link {link}: {action}")]
+    Connect {
+        /// The link's name.
+        link: String,
+        /// Which part failed.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A pod's link could not be removed.
+    #[error("cannot remove the link {link}")]
+    Disconnect {
+        /// The link's name.
+        link: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Links, addresses or routes could not be listed.
+    #[error("cannot list the host's {what}")]
+    List {
+        /// What was listed.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Links and routes cannot be watched.
+    #[error("cannot watch the host's links and routes")]
+    Watch(#[source] io::Error),
+    /// A program that we need is missing or could not be started.
+    #[error("cannot run {program}; is it installed")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program did not end in time.
+    #[error("{program} did not answer within {seconds} s")]
+    Timeout {
+        /// The program.
+        program: &'static str,
+        /// The limit.
+        seconds: u64,
+    },
+    /// `nft` or `iptables` refused what we asked.
+    #[error("{program} refused: {message}")]
+    Refused {
+        /// The program.
+        program: &'static str,
+        /// What it refused for.
+        kind: Refusal,
+        /// What it wrote to standard error, on one line and cut.
+        message: String,
+    },
+    /// The thread that does the work has ended.
+    #[error("the network worker has stopped")]
+    Stopped,
+}
+
+/// Why `nft` or `iptables` refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Something that must be there is not, or the other way round: somebody else changed the table.
+    Drifted,
+    /// We may not.
+    Denied,
+    /// Anything else.
+    Other,
+}
+
+impl Refusal {
+    /// Reads it from what the program wrote.
+    pub(crate) fn of(stderr: &str) -> Self {
+        if stderr.contains("No such file or directory")
+            || stderr.contains("File exists")
+            || stderr.contains("does not exist")
+        {
+            Self::Drifted
+        } else if stderr.contains("Operation not permitted") || stderr.contains("Permission denied") {
+            Self::Denied
+        } else {
+            Self::Other
+        }
+    }
+}
+
+impl From<NetworkError> for Fault {
+    /// The host's network is never the commit's fault: the step waits and is tried again.
+    fn from(error: NetworkError) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        Self::new(FaultKind::Network, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_tells_the_whole_chain_on_one_line() {
+        let fault = Fault::from(NetworkError::Disconnect {
+            link: "wdl1".to_owned(),
+            source: io::Error::from_raw_os_error(1),
+        });
+        assert_eq!(fault.kind, FaultKind::Network);
+        assert_eq!(fault.message, "cannot remove the link wdl1: Operation not permitted (os error 1)");
+    }
+}

@@ -1,0 +1,39 @@
+//! `net.ipv4.ip_forward`: shared with the host, set by us, put back by `uninstall`.
+
+use std::{fs, path::Path};
+
+use crate::{error::NetworkError, record::RecordFile};
+
+const SETTING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// Makes sure that the host forwards. What was found is on disk before it is changed. True if it was changed.
+pub(crate) fn ensure(record: &RecordFile) -> Result<bool, NetworkError> {
+    let found = read()?;
+    if found == "1" {
+        return Ok(false);
+    }
+    if record.read()?.is_none() {
+        record.write(&found)?;
+    }
+    write("1")?;
+    Ok(true)
+}
+
+/// Puts back what was found; `None` if we never changed it.
+pub(crate) fn restore(record: &RecordFile) -> Result<Option<String>, NetworkError> {
+    let Some(found) = record.read()? else { return Ok(None) };
+    write(&found.ip_forward)?;
+    record.remove()?;
+    Ok(Some(found.ip_forward))
+}
+
+fn read() -> Result<String, NetworkError> {
+    fs::read_to_string(SETTING)
+        .map(|value| value.trim().to_owned())
+        .map_err(|source| NetworkError::Sysctl { path: Path::new(SETTING).to_owned(), source })
+}
+
+fn write(value: &str) -> Result<(), NetworkError> {
+    fs::write(SETTING, value)
+        .map_err(|source| NetworkError::Sysctl { path: Path::new(SETTING).to_owned(), source })
+}

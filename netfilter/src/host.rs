@@ -1,0 +1,238 @@
+//! The network of one host: what the control loop calls.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    future::Future,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use reconciler::network::{HostNetwork, PodLink, ServiceTable};
+use tokio::sync::{Mutex, watch};
+
+use crate::{
+    accept,
+    conntrack::{self, Changed},
+    error::NetworkError,
+    forwarding, link,
+    netlink::Socket,
+    nft::{self, Nft, Synced},
+    record::RecordFile,
+    route,
+    watch::{self as events, Watch},
+};
+
+mod obstacle;
+mod uninstall;
+
+pub use obstacle::Obstacle;
+pub use uninstall::{Removed, uninstall};
+
+/// Checking again after a repair ends when nothing was left to repair, or after this many times.
+const REPAIR_ROUNDS: usize = 3;
+
+/// Something of ours on the host that was not as it should be, and was put right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drift {
+    /// `net.ipv4.ip_forward` was 0.
+    Forwarding,
+    /// The device with the DNS address was missing, down or without its address.
+    ServiceDevice,
+    /// The route of the service range was missing or different.
+    ServiceRoute,
+    /// An accept rule was missing, or in a chain where it does not work.
+    AcceptRules,
+    /// The table was gone, flushed or changed.
+    Table,
+}
+
+impl Drift {
+    /// A word for metrics.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Forwarding => "ip_forward",
+            Self::ServiceDevice => "service_device",
+            Self::ServiceRoute => "service_route",
+            Self::AcceptRules => "accept_rules",
+            Self::Table => "nft_table",
+        }
+    }
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forwarding => "net.ipv4.ip_forward was off",
+            Self::ServiceDevice => "the device windlass0 was not up with the DNS address",
+            Self::ServiceRoute => "the route of the service range was missing",
+            Self::AcceptRules => "the accept rules for pod traffic were missing",
+            Self::Table => "the nftables table ip windlass was changed by somebody else",
+        })
+    }
+}
+
+/// The seam between the control loop and the host's network: the real one, or [`crate::fake::FakeNet`].
+pub trait HostNet: Send + Sync {
+    /// Makes forwarding, the service device and route and the accept rules. Does nothing where they are.
+    fn prepare(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
+    /// Gives a pod its link. Does nothing where it has it.
+    fn connect(
+        &self,
+        link: &PodLink,
+        netns: OwnedFd,
+    ) -> impl Future<Output = Result<(), NetworkError>> + Send;
+    /// Removes a pod's link by name. Fine if it is gone.
+    fn disconnect(&self, name: &str) -> impl Future<Output = Result<(), NetworkError>> + Send;
+    /// The names of the complete links.
+    fn links(&self) -> impl Future<Output = Result<BTreeSet<String>, NetworkError>> + Send;
+    /// Makes the service table say this.
+    fn sync(&self, table: &ServiceTable) -> impl Future<Output = Result<Synced, NetworkError>> + Send;
+    /// Looks for what somebody else has changed, repairs it and says what it was.
+    fn resync(&self) -> impl Future<Output = Result<Vec<Drift>, NetworkError>> + Send;
+}
+
+/// The network of this host, in the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Network {
+    host: Arc<HostNetwork>,
+    record: RecordFile,
+    nft: Mutex<Nft>,
+    watch: Watch,
+    legacy_iptables: bool,
+}
+
+impl Network {
+    /// Starts to watch the host's links and routes. Changes nothing yet.
+    ///
+    /// `record` is a file in the data directory: what the host was like before, for [`uninstall`].
+    pub async fn open(host: HostNetwork, record: &Path) -> Result<Self, NetworkError> {
+        Ok(Self {
+            host: Arc::new(host),
+            record: RecordFile::at(record),
+            nft: Mutex::default(),
+            watch: events::start()?,
+            legacy_iptables: accept::is_legacy().await,
+        })
+    }
+
+    /// A number that changes whenever a link or route of ours may have gone.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.watch.changes.clone()
+    }
+
+    /// Firewalls of this host that may drop pod traffic and into which we put no rules.
+    pub async fn obstacles(&self) -> Result<Vec<Obstacle>, NetworkError> {
+        obstacle::find(&self.host).await
+    }
+
+    /// The part that netlink does.
+    async fn put_host_right(&self) -> Result<Vec<Drift>, NetworkError> {
+        let (host, record) = (Arc::clone(&self.host), self.record.clone());
+        blocking(move || {
+            let socket = Socket::route().map_err(NetworkError::Netlink)?;
+            let done = [
+                (Drift::Forwarding, forwarding::ensure(&record)?),
+                (Drift::ServiceDevice, route::ensure_device(&socket, &host)?),
+                (Drift::ServiceRoute, route::ensure_service_route(&socket, &host)?),
+            ];
+            Ok(done.into_iter().filter(|(_, changed)| *changed).map(|(drift, _)| drift).collect())
+        })
+        .await
+    }
+
+    /// The part in nftables. While nobody has touched it this costs one question to the kernel.
+    async fn put_filters_right(&self) -> Result<BTreeSet<Drift>, NetworkError> {
+        let mut nft = self.nft.lock().await;
+        let mut repaired = BTreeSet::new();
+        for _ in 0..REPAIR_ROUNDS {
+            let undisturbed = nft.is_undisturbed()?;
+            if undisturbed && !self.legacy_iptables {
+                break;
+            }
+            let generation = nft::generation()?;
+            let rules = accept::ensure(&self.host).await?;
+            let table = !undisturbed && nft.verify(&self.host).await?;
+            repaired.extend(rules.then_some(Drift::AcceptRules));
+            repaired.extend(table.then_some(Drift::Table));
+            if !rules && !table {
+                nft.set_verified(generation);
+                break;
+            }
+        }
+        Ok(repaired)
+    }
+
+    /// Forgets the UDP flows that the new table leads elsewhere. A kernel that does not let us costs only that.
+    async fn forget_flows(&self, changed: Changed) {
+        let forgotten = blocking(move || {
+            let socket = Socket::route().map_err(NetworkError::Netlink)?;
+            let local = route::addresses(&socket)?.into_iter().map(|(_, address)| address).collect();
+            conntrack::forget(&changed, &local)
+                .map_err(|source| NetworkError::List { what: "tracked connections", source })
+        });
+        match forgotten.await {
+            Ok(count) => tracing::debug!(count, "stale UDP flows forgotten"),
+            Err(error) => tracing::warn!(%error, "stale UDP flows may be left until they time out"),
+        }
+    }
+}
+
+impl HostNet for Network {
+    async fn prepare(&self) -> Result<(), NetworkError> {
+        self.put_host_right().await?;
+        self.put_filters_right().await?;
+        Ok(())
+    }
+
+    async fn connect(&self, link: &PodLink, netns: OwnedFd) -> Result<(), NetworkError> {
+        let (link, node_address) = (link.clone(), self.host.node_address);
+        blocking(move || link::connect(&link, &netns, node_address)).await
+    }
+
+    async fn disconnect(&self, name: &str) -> Result<(), NetworkError> {
+        let link = name.to_owned();
+        blocking(move || {
+            let socket = Socket::route().map_err(NetworkError::Netlink)?;
+            link::remove(&socket, &link).map_err(|source| NetworkError::Disconnect { link, source })
+        })
+        .await
+    }
+
+    async fn links(&self) -> Result<BTreeSet<String>, NetworkError> {
+        blocking(|| link::complete(&Socket::route().map_err(NetworkError::Netlink)?)).await
+    }
+
+    async fn sync(&self, table: &ServiceTable) -> Result<Synced, NetworkError> {
+        let mut nft = self.nft.lock().await;
+        if nft.wanted() == Some(table) {
+            return Ok(Synced::Unchanged);
+        }
+        let changed = Changed::between(nft.wanted().unwrap_or(&ServiceTable::default()), table);
+        let synced = nft.sync(&self.host, table).await?;
+        drop(nft);
+        if !changed.is_empty() {
+            self.forget_flows(changed).await;
+        }
+        Ok(synced)
+    }
+
+    async fn resync(&self) -> Result<Vec<Drift>, NetworkError> {
+        let mut drift = self.put_host_right().await?;
+        drift.extend(self.put_filters_right().await?);
+        Ok(drift)
+    }
+}
+
+/// Runs what waits for the kernel where waiting is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<T, NetworkError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(NetworkError::Stopped))
+}
+
+/// Where the record is kept when the caller has only a data directory.
+pub fn record_path(data: &Path) -> PathBuf {
+    data.join("network.json")
+}

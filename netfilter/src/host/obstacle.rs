@@ -1,0 +1,79 @@
+//! Firewalls that may drop pod traffic behind our back.
+
+use std::fmt;
+
+use ipnet::Ipv4Net;
+use reconciler::network::HostNetwork;
+
+use crate::{error::NetworkError, program, table::TABLE};
+
+/// A table of somebody else that filters forwarded or incoming packets. An accept elsewhere does not help against
+/// its drop, and we do not write into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// `inet firewalld`.
+    pub table: String,
+    /// What an administrator can run to let pods through.
+    pub remedy: String,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the firewall in table {} may drop pod traffic; allow it with: {}", self.table, self.remedy)
+    }
+}
+
+/// Looks for them.
+pub(super) async fn find(host: &HostNetwork) -> Result<Vec<Obstacle>, NetworkError> {
+    let chains = program::run("nft", &["list", "chains"], "").await?;
+    Ok(read(&chains, &host.pod_range.trunc()))
+}
+
+/// Reads `nft list chains`. `ip filter` is the one of iptables, which gets accept rules.
+fn read(chains: &str, pods: &Ipv4Net) -> Vec<Obstacle> {
+    let mut obstacles: Vec<Obstacle> = Vec::new();
+    let (mut table, mut chain) = ("", "");
+    for line in chains.lines().map(str::trim) {
+        let hooked = line.contains("hook forward") || line.contains("hook input");
+        if let Some(name) = line.strip_prefix("table ") {
+            table = name.trim_end_matches(" {");
+        } else if let Some(name) = line.strip_prefix("chain ") {
+            chain = name.trim_end_matches(" {");
+        } else if hooked && filters_ip(table) && (line.contains("policy drop") || table.ends_with("firewalld")) {
+            let remedy = if table.ends_with("firewalld") {
+                format!("firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload")
+            } else {
+                format!("nft insert rule {table} {chain} ip saddr {pods} accept; nft insert rule {table} {chain} ip daddr {pods} accept")
+            };
+            obstacles.push(Obstacle { table: table.to_owned(), remedy });
+        }
+    }
+    obstacles.dedup_by(|a, b| a == b);
+    obstacles
+}
+
+fn filters_ip(table: &str) -> bool {
+    let family = table.split(' ').next();
+    matches!(family, Some("ip" | "inet")) && table != "ip filter" && table != format!("ip {TABLE}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_tables_that_drop_are_named_with_a_remedy() {
+        let chains = "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n\
+                      table inet filter {\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n\
+                      \tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\t}\n}\n\
+                      table inet firewalld {\n\tchain filter_FORWARD {\n\t\ttype filter hook forward priority filter + 10; policy accept;\n\t}\n}\n\
+                      table ip6 filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n";
+        let found = read(chains, &Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 1, 0, 0), 16));
+        let tables: Vec<&str> = found.iter().map(|obstacle| obstacle.table.as_str()).collect();
+        assert_eq!(tables, ["inet filter", "inet firewalld"]);
+        assert_eq!(
+            found[0].remedy,
+            "nft insert rule inet filter forward ip saddr 10.1.0.0/16 accept; nft insert rule inet filter forward ip daddr 10.1.0.0/16 accept"
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! Takes everything of ours off the host's network, and puts back what we changed.
+
+use std::path::Path;
+
+use crate::{
+    accept,
+    error::NetworkError,
+    forwarding, link,
+    netlink::Socket,
+    nft::Nft,
+    record::RecordFile,
+    route::{self, SERVICE_DEVICE},
+    table::TABLE,
+};
+
+use super::blocking;
+
+/// What [`uninstall`] did. What failed does not keep the rest from being removed.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// What was removed or put back, for people.
+    pub done: Vec<String>,
+    /// What could not be.
+    pub failed: Vec<NetworkError>,
+}
+
+impl Removed {
+    fn note(&mut self, result: Result<Vec<String>, NetworkError>) {
+        match result {
+            Ok(done) => self.done.extend(done),
+            Err(error) => self.failed.push(error),
+        }
+    }
+}
+
+/// Removes the table, the accept rules, the pod links, the service device and our routes, and puts `ip_forward`
+/// back to what the record says. Needs no daemon, and finds nothing when run again.
+pub async fn uninstall(record: &Path) -> Removed {
+    let mut removed = Removed::default();
+    let table = Nft::default().remove().await;
+    removed.note(table.map(|was_there| {
+        was_there.then(|| format!("nftables table ip {TABLE}")).into_iter().collect()
+    }));
+    let rules = accept::remove().await;
+    removed.note(rules.map(|rules| rules.iter().map(ToString::to_string).collect()));
+    removed.note(blocking(remove_links).await);
+    let record = RecordFile::at(record);
+    removed.note(forwarding::restore(&record).map(|value| {
+        value.map(|value| format!("net.ipv4.ip_forward put back to {value}")).into_iter().collect()
+    }));
+    removed
+}
+
+/// Routes go with their links; those that are left are removed one by one.
+fn remove_links() -> Result<Vec<String>, NetworkError> {
+    let socket = Socket::route().map_err(NetworkError::Netlink)?;
+    let mut done = Vec::new();
+    let mut names: Vec<String> = link::pod_links(&socket)?.into_iter().map(|link| link.name).collect();
+    let device = link::find(&socket, SERVICE_DEVICE)
+        .map_err(|source| NetworkError::List { what: "links", source })?;
+    names.extend(device.map(|device| device.name));
+    for name in names {
+        link::remove(&socket, &name)
+            .map_err(|source| NetworkError::Disconnect { link: name.clone(), source })?;
+        done.push(format!("link {name}"));
+    }
+    done.extend(route::remove_all(&socket)?);
+    Ok(done)
+}

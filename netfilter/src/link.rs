@@ -1,0 +1,276 @@
+//! The links of pods: a veth pair each, routed, no bridge.
+//!
+//! The host's side is called as the plan says, the pod's side `eth0`. The route to the pod is made last: a link
+//! with its route is complete, whatever happened in between.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::Ipv4Addr,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+    thread,
+};
+
+use ipnet::Ipv4Net;
+use reconciler::network::PodLink;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::{
+    error::NetworkError,
+    netlink::{Answer, Message, REPLACE, Socket, attribute, number},
+    route::{self, NEW, POD_GATEWAY, Route, Scope},
+};
+
+/// What the names of all pod links begin with.
+pub const LINK_PREFIX: &str = "wdl";
+const POD_DEVICE: &str = "eth0";
+/// The loopback device has this index in every network namespace.
+const LOOPBACK: u32 = 1;
+
+pub(crate) const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWNEIGH: u16 = 28;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+pub(crate) const IFF_UP: u32 = 1;
+const SKIP_STATS: u32 = 1 << 3;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_PERMANENT: u16 = 0x80;
+const ENODEV: i32 = 19;
+const ESRCH: i32 = 3;
+
+/// A network device as the kernel tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+    pub(crate) up: bool,
+    /// Index of a veth's other side, in that side's namespace.
+    pub(crate) peer: Option<u32>,
+    pub(crate) mac: Vec<u8>,
+    pub(crate) mtu: Option<u32>,
+}
+
+/// Gives a pod its network, or makes sure that it has it. A half-made link is made again.
+///
+/// Blocks for a few milliseconds: call it where blocking is allowed.
+pub(crate) fn connect(link: &PodLink, netns: &OwnedFd, node_address: Ipv4Addr) -> Result<(), NetworkError> {
+    let failed = |action| {
+        move |source| NetworkError::Connect { link: link.name.clone(), action, source }
+    };
+    let host = Socket::route().map_err(NetworkError::Netlink)?;
+    let pod = socket_in(netns)
+        .map_err(|source| NetworkError::Namespace { link: link.name.clone(), source })?;
+
+    let (host_index, pod_index) = match existing_pair(&host, &pod, link).map_err(failed("looking"))? {
+        Some(indexes) => indexes,
+        None => make_pair(&host, &pod, link, netns).map_err(failed("making the pair"))?,
+    };
+    settle_host_side(&link.name).map_err(failed("setting up the host's side"))?;
+    host.request(set_up(host_index)).map_err(failed("setting up the host's side"))?;
+    pod.requests(pod_side(pod_index, link)).map_err(failed("setting up the pod's side"))?;
+    let route = Route {
+        destination: single(link.address),
+        device: host_index,
+        gateway: None,
+        source: Some(node_address),
+    };
+    host.request(route.put()).map_err(failed("making the route to the pod"))
+}
+
+/// Opens a socket in the pod's namespace, from a thread that ends there: a thread cannot be trusted to come back.
+fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
+    thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+                disable_ipv6("default")?;
+                Socket::route()
+            })
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread in the pod's namespace panicked")))
+    })
+}
+
+/// The indexes of both sides, if the pair is there and is this pod's. Anything else by the link's name, or a link
+/// that leads elsewhere, is taken away.
+fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Option<(u32, u32)>> {
+    let Some(found) = find(host, &wanted.name)? else { return Ok(None) };
+    if let Some(inside) = find(pod, POD_DEVICE)?
+        && found.peer == Some(inside.index)
+        && inside.peer == Some(found.index)
+        && found.mac == wanted.host_mac
+        && found.mtu == Some(wanted.mtu)
+        && inside.mtu == Some(wanted.mtu)
+    {
+        return Ok(Some((found.index, inside.index)));
+    }
+    remove(host, &wanted.name)?;
+    Ok(None)
+}
+
+/// Makes the pair with the pod's side already in its namespace, called `eth0` and up.
+fn make_pair(host: &Socket, pod: &Socket, wanted: &PodLink, netns: &OwnedFd) -> io::Result<(u32, u32)> {
+    let namespace = netns.as_raw_fd().to_ne_bytes();
+    let mtu = wanted.mtu.to_ne_bytes();
+    let message = Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
+        .text(IFLA_IFNAME, &wanted.name)
+        .attribute(IFLA_ADDRESS, &wanted.host_mac)
+        .attribute(IFLA_MTU, &mtu)
+        .nested(IFLA_LINKINFO, &[], |info| {
+            info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, &[], |data| {
+                data.nested(VETH_INFO_PEER, &header(0, IFF_UP, IFF_UP), |peer| {
+                    peer.text(IFLA_IFNAME, POD_DEVICE)
+                        .attribute(IFLA_MTU, &mtu)
+                        .attribute(IFLA_NET_NS_FD, &namespace)
+                })
+            })
+        });
+    host.request(message)?;
+    let gone = || io::Error::from_raw_os_error(ENODEV);
+    let outside = find(host, &wanted.name)?.ok_or_else(gone)?;
+    let inside = find(pod, POD_DEVICE)?.ok_or_else(gone)?;
+    Ok((outside.index, inside.index))
+}
+
+/// Everything inside the pod's namespace; each part is made or put right.
+fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
+    let gateway = Route { destination: single(POD_GATEWAY), device: index, gateway: None, source: None };
+    let default = Route {
+        destination: Ipv4Net::default(),
+        device: index,
+        gateway: Some(POD_GATEWAY),
+        source: None,
+    };
+    vec![
+        set_up(LOOPBACK),
+        set_up(index),
+        route::put_address(index, link.address, Some(Scope::Universe)),
+        permanent_neighbour(index, POD_GATEWAY, link.host_mac),
+        gateway.put(),
+        default.put(),
+    ]
+}
+
+fn permanent_neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Message {
+    let mut header = [0; 12];
+    header[0] = 2; // AF_INET
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
+    Message::new(RTM_NEWNEIGH, REPLACE, &header)
+        .attribute(NDA_DST, &address.octets())
+        .attribute(NDA_LLADDR, &mac)
+}
+
+/// A pod must not be able to send with another's address, answer ARP for others or speak IPv6 on its link.
+fn settle_host_side(name: &str) -> io::Result<()> {
+    let settings = Path::new("/proc/sys/net/ipv4/conf").join(name);
+    for (setting, value) in [("rp_filter", "1"), ("proxy_arp", "0"), ("send_redirects", "0"), ("forwarding", "1")]
+    {
+        fs::write(settings.join(setting), value)?;
+    }
+    disable_ipv6(name)
+}
+
+/// Keeps IPv6 off a device; a kernel without IPv6 has nothing to be kept off.
+pub(crate) fn disable_ipv6(device: &str) -> io::Result<()> {
+    let setting = Path::new("/proc/sys/net/ipv6/conf").join(device).join("disable_ipv6");
+    match fs::write(setting, "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a link, and so both its sides and its route; one that is gone is fine.
+pub(crate) fn remove(socket: &Socket, name: &str) -> io::Result<()> {
+    let message = Message::new(RTM_DELLINK, 0, &header(0, 0, 0)).text(IFLA_IFNAME, name);
+    match socket.request(message) {
+        Err(error) if !is_gone(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The names of all pod links that are complete: there, up, with their route.
+pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError> {
+    let routed: BTreeSet<u32> = route::ours(socket)?.into_iter().map(|route| route.device).collect();
+    let links = pod_links(socket)?;
+    Ok(links.into_iter().filter(|link| link.up && routed.contains(&link.index)).map(|link| link.name).collect())
+}
+
+/// All devices with the name of a pod link, complete or not.
+pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<Link>, NetworkError> {
+    let answers = socket
+        .dump(|| {
+            Message::new(RTM_GETLINK, 0, &header(0, 0, 0)).attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
+        })
+        .map_err(|source| NetworkError::List { what: "links", source })?;
+    Ok(answers.iter().filter_map(read).filter(|link| link.name.starts_with(LINK_PREFIX)).collect())
+}
+
+/// One device by name.
+pub(crate) fn find(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
+    let message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
+        .text(IFLA_IFNAME, name)
+        .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
+    match socket.get(message) {
+        Ok(answer) => Ok(read(&answer)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a link message; `None` if it is something else.
+pub(crate) fn read(answer: &Answer) -> Option<Link> {
+    let rest = answer.body.get(16..)?;
+    let name = attribute(rest, IFLA_IFNAME)?;
+    let text = name.strip_suffix(&[0]).unwrap_or(name);
+    Some(Link {
+        name: String::from_utf8_lossy(text).into_owned(),
+        index: answer.body.get(4..).and_then(number)?,
+        up: answer.body.get(8..).and_then(number)? & IFF_UP != 0,
+        peer: attribute(rest, IFLA_LINK).and_then(number),
+        mac: attribute(rest, IFLA_ADDRESS).unwrap_or_default().to_vec(),
+        mtu: attribute(rest, IFLA_MTU).and_then(number),
+    })
+}
+
+/// Makes a device of a kind that needs no more than its name.
+pub(crate) fn create(name: &str, kind: &str) -> Message {
+    Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
+        .text(IFLA_IFNAME, name)
+        .nested(IFLA_LINKINFO, &[], |info| info.text(IFLA_INFO_KIND, kind))
+}
+
+/// Sets a device up.
+pub(crate) fn set_up(index: u32) -> Message {
+    Message::new(RTM_NEWLINK, 0, &header(index, IFF_UP, IFF_UP))
+}
+
+/// Whether the kernel says that there is no such device or route.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(ENODEV | ESRCH))
+}
+
+/// `struct ifinfomsg`.
+fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+fn single(address: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::from(address)
+}

@@ -1,0 +1,55 @@
+//! Runs `nft` and `iptables`: bounded in time, their words kept.
+
+use std::{io, process::Stdio, time::Duration};
+
+use tokio::{io::AsyncWriteExt, process::Command, time};
+
+use crate::error::{NetworkError, Refusal};
+
+/// A load of 10,000 services takes a third of a second; a lock that others hold may take longer.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// What is kept of a program's complaints.
+const MESSAGE_LIMIT: usize = 600;
+
+/// Runs a program with a text as its input and returns its output.
+pub(crate) async fn run(
+    program: &'static str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, NetworkError> {
+    let failed = |source| NetworkError::Program { program, source };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let stdin = child.stdin.take();
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // A program that stops reading says why on its standard error.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+    };
+    let finished = time::timeout(DEADLINE, async { tokio::join!(feed, child.wait_with_output()).1 })
+        .await
+        .map_err(|_| NetworkError::Timeout { program, seconds: DEADLINE.as_secs() })?
+        .map_err(failed)?;
+    if finished.status.success() {
+        return Ok(String::from_utf8_lossy(&finished.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&finished.stderr);
+    Err(NetworkError::Refused { program, kind: Refusal::of(&stderr), message: one_line(&stderr) })
+}
+
+/// Whether an error says that the program is not installed.
+pub(crate) fn is_missing(error: &NetworkError) -> bool {
+    matches!(error, NetworkError::Program { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+fn one_line(text: &str) -> String {
+    let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    joined.chars().take(MESSAGE_LIMIT).collect()
+}

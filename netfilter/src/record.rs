@@ -1,0 +1,70 @@
+//! What the host was like before us, in a file: `uninstall` puts it back, maybe years later.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::NetworkError;
+
+const SCHEMA: u32 = 1;
+
+/// The content of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    schema: u32,
+    /// `net.ipv4.ip_forward` as it was found.
+    pub(crate) ip_forward: String,
+}
+
+/// Where the record is.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordFile(PathBuf);
+
+impl RecordFile {
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Reads the record; `None` if none was ever made.
+    pub(crate) fn read(&self) -> Result<Option<Record>, NetworkError> {
+        match fs::read(&self.0) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|error| self.failed(io::Error::from(error)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Writes the record, so that it is there after a crash or not at all.
+    pub(crate) fn write(&self, ip_forward: &str) -> Result<(), NetworkError> {
+        let record = Record { schema: SCHEMA, ip_forward: ip_forward.to_owned() };
+        let write = || -> io::Result<()> {
+            let directory = self.0.parent().unwrap_or(Path::new("."));
+            fs::create_dir_all(directory)?;
+            let temporary = self.0.with_extension("new");
+            let mut file = File::create(&temporary)?;
+            file.write_all(&serde_json::to_vec(&record)?)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &self.0)?;
+            File::open(directory)?.sync_all()
+        };
+        write().map_err(|error| self.failed(error))
+    }
+
+    pub(crate) fn remove(&self) -> Result<(), NetworkError> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> NetworkError {
+        NetworkError::Record { path: self.0.clone(), source }
+    }
+}

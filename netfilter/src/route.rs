@@ -1,0 +1,212 @@
+//! Addresses and routes of the host: the device that carries the DNS address, the service range, the pods.
+
+use std::{collections::BTreeSet, io, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use reconciler::network::HostNetwork;
+
+use crate::{
+    error::NetworkError,
+    link::{self, Link},
+    netlink::{Answer, CREATE, Message, REPLACE, Socket, attribute, number},
+};
+
+/// The number by which our routes are known: `ip route show proto 87`.
+pub const ROUTE_PROTOCOL: u8 = 87;
+/// The device that carries the DNS address and the route of the service range.
+pub const SERVICE_DEVICE: &str = "windlass0";
+/// The gateway that every pod sees; no interface has it, a neighbour entry leads to the host's side.
+pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+pub(crate) const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+const AF_INET: u8 = 2;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const TABLE_MAIN: u8 = 254;
+const TYPE_UNICAST: u8 = 1;
+const SCOPE_HOST: u8 = 254;
+
+/// How far a route or an address reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Through a gateway.
+    Universe = 0,
+    /// On the link.
+    Link = 253,
+}
+
+/// A route of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Route {
+    pub(crate) destination: Ipv4Net,
+    pub(crate) device: u32,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) source: Option<Ipv4Addr>,
+}
+
+impl Route {
+    fn message(&self, kind: u16, flags: u16) -> Message {
+        let scope = if self.gateway.is_some() { Scope::Universe } else { Scope::Link };
+        let header = [
+            AF_INET,
+            self.destination.prefix_len(),
+            0,
+            0,
+            TABLE_MAIN,
+            ROUTE_PROTOCOL,
+            scope as u8,
+            TYPE_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let mut message = Message::new(kind, flags, &header)
+            .attribute(RTA_DST, &self.destination.network().octets())
+            .attribute(RTA_OIF, &self.device.to_ne_bytes());
+        if let Some(gateway) = self.gateway {
+            message = message.attribute(RTA_GATEWAY, &gateway.octets());
+        }
+        if let Some(source) = self.source {
+            message = message.attribute(RTA_PREFSRC, &source.octets());
+        }
+        message
+    }
+
+    /// Makes the route, or changes it to this.
+    pub(crate) fn put(&self) -> Message {
+        self.message(RTM_NEWROUTE, REPLACE)
+    }
+
+    fn delete(&self) -> Message {
+        self.message(RTM_DELROUTE, 0)
+    }
+}
+
+/// Gives a device an address. Scope `host` keeps the address from being picked as a source for anything that is
+/// not addressed to it.
+pub(crate) fn put_address(device: u32, address: Ipv4Addr, reach: Option<Scope>) -> Message {
+    let [a, b, c, d] = device.to_ne_bytes();
+    let scope = reach.map_or(SCOPE_HOST, |scope| scope as u8);
+    Message::new(RTM_NEWADDR, REPLACE, &[AF_INET, 32, 0, scope, a, b, c, d])
+        .attribute(IFA_LOCAL, &address.octets())
+        .attribute(IFA_ADDRESS, &address.octets())
+}
+
+/// All routes with our protocol number.
+pub(crate) fn ours(socket: &Socket) -> Result<BTreeSet<Route>, NetworkError> {
+    let mut header = [0; 12];
+    header[0] = AF_INET;
+    let answers = socket
+        .dump(|| Message::new(RTM_GETROUTE, 0, &header))
+        .map_err(|source| NetworkError::List { what: "routes", source })?;
+    Ok(answers.iter().filter_map(read_route).collect())
+}
+
+/// `None` for a route that is not ours.
+fn read_route(answer: &Answer) -> Option<Route> {
+    let header: [u8; 12] = *answer.body.first_chunk()?;
+    if answer.kind != RTM_NEWROUTE || header[5] != ROUTE_PROTOCOL || header[4] != TABLE_MAIN {
+        return None;
+    }
+    let rest = &answer.body[12..];
+    let address = |kind| attribute(rest, kind).and_then(address);
+    Some(Route {
+        destination: Ipv4Net::new(address(RTA_DST).unwrap_or(Ipv4Addr::UNSPECIFIED), header[1]).ok()?,
+        device: attribute(rest, RTA_OIF).and_then(number)?,
+        gateway: address(RTA_GATEWAY),
+        source: address(RTA_PREFSRC),
+    })
+}
+
+/// The device and address of every IPv4 address of this host.
+pub(crate) fn addresses(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Addr)>, NetworkError> {
+    let answers = socket
+        .dump(|| Message::new(RTM_GETADDR, 0, &[AF_INET, 0, 0, 0, 0, 0, 0, 0]))
+        .map_err(|source| NetworkError::List { what: "addresses", source })?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| {
+            let device = answer.body.get(4..).and_then(number)?;
+            let local = attribute(answer.body.get(8..)?, IFA_LOCAL).and_then(address)?;
+            Some((device, local))
+        })
+        .collect())
+}
+
+fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
+    bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
+}
+
+/// Makes sure that the service device is there, up, and carries the DNS address. True if it was not so.
+pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool, NetworkError> {
+    let failed = |source| NetworkError::Device { device: SERVICE_DEVICE, address: host.dns, source };
+    let found = link::find(socket, SERVICE_DEVICE).map_err(failed)?;
+    let device = match &found {
+        Some(link) => link.clone(),
+        None => make_device(socket).map_err(failed)?,
+    };
+    let addressed = addresses(socket)?.contains(&(device.index, host.dns));
+    if found.is_some() && device.up && addressed {
+        return Ok(false);
+    }
+    socket
+        .requests(vec![link::set_up(device.index), put_address(device.index, host.dns, None)])
+        .map_err(failed)?;
+    Ok(true)
+}
+
+/// A dummy; where the kernel has none, an empty bridge, which is as good a place for an address.
+fn make_device(socket: &Socket) -> io::Result<Link> {
+    let made = socket.request(link::create(SERVICE_DEVICE, "dummy"));
+    if made.is_err() {
+        socket.request(link::create(SERVICE_DEVICE, "bridge"))?;
+    }
+    link::disable_ipv6(SERVICE_DEVICE)?;
+    link::find(socket, SERVICE_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+/// Makes sure that the service range has a route. Without one a host with no default route answers
+/// "unreachable" before the packet meets our table; and `src` keeps the DNS address, which every host has, from
+/// being the source. True if the route was not so.
+pub(crate) fn ensure_service_route(socket: &Socket, host: &HostNetwork) -> Result<bool, NetworkError> {
+    let failed = |source| NetworkError::ServiceRoute { node_address: host.node_address, source };
+    let device = link::find(socket, SERVICE_DEVICE)
+        .map_err(failed)?
+        .ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))?;
+    let wanted = Route {
+        destination: host.service_range.trunc(),
+        device: device.index,
+        gateway: None,
+        source: Some(host.node_address),
+    };
+    if ours(socket)?.contains(&wanted) {
+        return Ok(false);
+    }
+    socket.request(wanted.put()).map_err(failed)?;
+    Ok(true)
+}
+
+/// Removes all our routes and says which they were.
+pub(crate) fn remove_all(socket: &Socket) -> Result<Vec<String>, NetworkError> {
+    let mut removed = Vec::new();
+    for route in ours(socket)? {
+        socket
+            .request(route.delete())
+            .or_else(|error| if link::is_gone(&error) { Ok(()) } else { Err(error) })
+            .map_err(|source| NetworkError::List { what: "routes", source })?;
+        removed.push(format!("route {}", route.destination));
+    }
+    Ok(removed)
+}
+
+/// Flags of a message that makes something new.
+pub(crate) const NEW: u16 = CREATE | crate::netlink::EXCLUSIVE;

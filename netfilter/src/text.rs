@@ -1,0 +1,190 @@
+//! The table as text for `nft -f -`: all of it, or what has changed; and what `nft list` says, read back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
+
+use crate::table::{Chain, Ruleset, TABLE};
+
+/// Elements that one command carries; a very long line slows nft down.
+const ELEMENTS_A_COMMAND: usize = 500;
+
+/// How many elements a text puts in and takes out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) added: usize,
+    pub(crate) removed: usize,
+}
+
+/// The text that replaces the table, whatever it was, in one transaction.
+pub(crate) fn replace(new: &Ruleset) -> (String, Count) {
+    let mut text = format!("table ip {TABLE}\ndelete table ip {TABLE}\n");
+    let (content, count) = difference(&Ruleset::default(), new);
+    text.push_str(&format!("table ip {TABLE}\n"));
+    text.push_str(&content);
+    (text, count)
+}
+
+/// The text that turns one content into the other in one transaction; empty if they are equal.
+///
+/// The order matters: what is referred to is there before, and gone after, what refers to it.
+pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
+    let mut text = String::new();
+    let mut count = Count::default();
+    for (_, declaration) in missing(&new.sets, &old.sets) {
+        let (kind, rest) = declaration.split_once(' ').unwrap_or((declaration, ""));
+        line(&mut text, format_args!("add {kind} ip {TABLE} {rest}"));
+    }
+    for (name, chain) in missing(&new.chains, &old.chains) {
+        declare_chain(&mut text, name, chain);
+    }
+    for (name, chain) in &old.chains {
+        if new.chains.get(name) != Some(chain) {
+            line(&mut text, format_args!("flush chain ip {TABLE} {name}"));
+        }
+    }
+    for (set, elements) in &old.elements {
+        let gone = elements.iter().filter(|(key, value)| lookup(new, set, key) != Some(value));
+        let gone: Vec<String> = gone.map(|(key, _)| key.clone()).collect();
+        count.removed += gone.len();
+        element_commands(&mut text, "delete", set, &gone);
+    }
+    for (name, chain) in &new.chains {
+        if old.chains.get(name) != Some(chain) {
+            for rule in &chain.rules {
+                line(&mut text, format_args!("add rule ip {TABLE} {name} {rule}"));
+            }
+        }
+    }
+    for (set, elements) in &new.elements {
+        let fresh = elements.iter().filter(|(key, value)| lookup(old, set, key) != Some(value));
+        let fresh: Vec<String> = fresh.map(|(key, value)| element(key, value)).collect();
+        count.added += fresh.len();
+        element_commands(&mut text, "add", set, &fresh);
+    }
+    for (name, _) in missing(&old.chains, &new.chains) {
+        line(&mut text, format_args!("delete chain ip {TABLE} {name}"));
+    }
+    for (name, _) in missing(&old.sets, &new.sets) {
+        line(&mut text, format_args!("delete set ip {TABLE} {name}"));
+    }
+    (text, count)
+}
+
+fn missing<'a, T>(
+    from: &'a BTreeMap<String, T>,
+    other: &'a BTreeMap<String, T>,
+) -> impl Iterator<Item = (&'a String, &'a T)> {
+    from.iter().filter(|(name, _)| !other.contains_key(*name))
+}
+
+fn lookup<'a>(ruleset: &'a Ruleset, set: &str, key: &str) -> Option<&'a String> {
+    ruleset.elements.get(set)?.get(key)
+}
+
+fn declare_chain(text: &mut String, name: &str, chain: &Chain) {
+    match chain.hook {
+        Some(hook) => {
+            line(text, format_args!("add chain ip {TABLE} {name} {{ type {hook}; policy accept; }}"));
+        }
+        None => line(text, format_args!("add chain ip {TABLE} {name}")),
+    }
+}
+
+fn element(key: &str, value: &str) -> String {
+    if value.is_empty() { key.to_owned() } else { format!("{key} : {value}") }
+}
+
+fn element_commands(text: &mut String, verb: &str, set: &str, elements: &[String]) {
+    for chunk in elements.chunks(ELEMENTS_A_COMMAND) {
+        line(text, format_args!("{verb} element ip {TABLE} {set} {{ {} }}", chunk.join(", ")));
+    }
+}
+
+fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{content}");
+}
+
+/// Whether a listing (`nft -p list table`) shows what we put there: every chain with its number of rules, every
+/// element. Rules are counted and not compared, because each version of nft prints them in its own way.
+pub(crate) fn matches(ruleset: &Ruleset, listing: &str) -> bool {
+    let found = Listing::read(listing);
+    let rules: BTreeMap<&str, usize> =
+        ruleset.chains.iter().map(|(name, chain)| (name.as_str(), chain.rules.len())).collect();
+    let sets: BTreeSet<&str> = ruleset.sets.keys().map(String::as_str).collect();
+    rules == found.rules
+        && sets == found.sets
+        && ruleset.elements.iter().all(|(set, elements)| {
+            let wanted: BTreeSet<String> =
+                elements.iter().map(|(key, value)| element(&numeric(key), value)).collect();
+            wanted == found.elements.get(set.as_str()).cloned().unwrap_or_default()
+        })
+}
+
+/// A key with its protocol as a number, as `nft -p` prints it: the word depends on the host's /etc/protocols.
+fn numeric(key: &str) -> String {
+    let parts = key.split(" . ").map(|part| match part {
+        "tcp" => "6",
+        "udp" => "17",
+        "sctp" => "132",
+        other => other,
+    });
+    parts.collect::<Vec<_>>().join(" . ")
+}
+
+#[derive(Default)]
+struct Listing<'a> {
+    sets: BTreeSet<&'a str>,
+    rules: BTreeMap<&'a str, usize>,
+    elements: BTreeMap<&'a str, BTreeSet<String>>,
+}
+
+impl<'a> Listing<'a> {
+    fn read(text: &'a str) -> Self {
+        let mut listing = Self::default();
+        let mut chain = None;
+        let mut set = "";
+        let mut in_elements = false;
+        for content in text.lines().map(str::trim) {
+            let mut words = content.split(' ');
+            match (words.next().unwrap_or_default(), words.next().unwrap_or_default()) {
+                ("table" | "" | "}", _) if !in_elements => chain = None,
+                ("map" | "set", name) if chain.is_none() && content.ends_with('{') => {
+                    set = name;
+                    listing.sets.insert(name);
+                }
+                ("chain", name) if chain.is_none() => {
+                    chain = Some(name);
+                    listing.rules.insert(name, 0);
+                }
+                ("elements", "=") => {
+                    in_elements = listing.take_elements(set, content.trim_start_matches("elements = {"));
+                }
+                _ if in_elements => in_elements = listing.take_elements(set, content),
+                ("type", _) => {}
+                _ => {
+                    if let Some(count) = chain.and_then(|chain| listing.rules.get_mut(chain)) {
+                        *count += 1;
+                    }
+                }
+            }
+        }
+        listing
+    }
+
+    /// Takes the elements of one line; false at the last.
+    fn take_elements(&mut self, set: &'a str, content: &str) -> bool {
+        let (elements, more) = match content.strip_suffix('}') {
+            Some(last) => (last, false),
+            None => (content, true),
+        };
+        let elements = elements.split(',').map(str::trim).filter(|element| !element.is_empty());
+        self.elements.entry(set).or_default().extend(elements.map(str::to_owned));
+        more
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Says when a link or route of ours may have gone. It only means "look again".
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
+
+use crate::{
+    error::NetworkError,
+    link::{self, IFF_UP, LINK_PREFIX, Link, RTM_DELLINK, RTM_NEWLINK},
+    netlink::{self, Answer, Socket},
+    route::{ROUTE_PROTOCOL, RTM_DELROUTE, SERVICE_DEVICE},
+};
+
+/// `RTMGRP_LINK | RTMGRP_IPV4_ROUTE`.
+const GROUPS: u32 = 0x1 | 0x40;
+const ENOBUFS: i32 = 105;
+
+/// Counts what happened; ends with its owner.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) changes: watch::Receiver<u64>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts to watch.
+pub(crate) fn start() -> Result<Watch, NetworkError> {
+    let events = Socket::route_events(GROUPS).and_then(register).map_err(NetworkError::Watch)?;
+    let (sender, changes) = watch::channel(0);
+    let task = tokio::spawn(async move {
+        while let Some(concerns_us) = next(&events).await {
+            if concerns_us {
+                sender.send_modify(|count| *count += 1);
+            }
+        }
+    });
+    Ok(Watch { changes, task })
+}
+
+#[expect(deprecated, reason = "deprecated for types that may swap their descriptor; an OwnedFd does not")]
+fn register(events: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(events)
+}
+
+/// Waits for a datagram and says whether it concerns us; `None` when the socket is broken.
+async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
+    loop {
+        let mut ready = events.readable().await.ok()?;
+        match ready.try_io(|fd| netlink::receive(fd.as_fd())) {
+            Err(_would_block) => {}
+            Ok(Ok(bytes)) => return Some(concerns_us(&bytes)),
+            // Events were lost: anything may have happened.
+            Ok(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => return Some(true),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "links and routes are no longer watched");
+                return None;
+            }
+        }
+    }
+}
+
+/// A link of ours that went or went down, a route of ours that went. A new link is down too, but it tells all its
+/// flags as changed.
+fn concerns_us(bytes: &[u8]) -> bool {
+    netlink::datagram(bytes).any(|(kind, _, body)| match kind {
+        RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
+        RTM_NEWLINK => {
+            let change = body.get(12..).and_then(netlink::number).unwrap_or(0);
+            change != u32::MAX && change & IFF_UP != 0 && our_link(kind, body).is_some_and(|link| !link.up)
+        }
+        RTM_DELLINK => our_link(kind, body).is_some(),
+        _ => false,
+    })
+}
+
+fn our_link(kind: u16, body: &[u8]) -> Option<Link> {
+    let link = link::read(&Answer { kind, body: body.to_vec() })?;
+    (link.name.starts_with(LINK_PREFIX) || link.name == SERVICE_DEVICE).then_some(link)
+}
