@@ -80,11 +80,7 @@ impl Reading {
     fn object(&mut self, kind: &'static Kind, mut value: Value, report: &Report<'_>, at: &At<'_>) {
         let place = Place { file: report.file.to_owned(), line: report.line };
         let Some(object) = read_object(kind.name, &value, place.clone(), at) else { return };
-        let id = ObjectId {
-            api_version: kind.api_version(),
-            kind: kind.name.to_owned(),
-            key: object.key(),
-        };
+        let id = ObjectId { api_version: kind.api_version(), kind: kind.name.to_owned(), key: object.key() };
         if id.key.name.is_empty() || !self.place(&id, report, at) {
             return;
         }
@@ -233,7 +229,8 @@ fn list(mut value: Value, at: &At<'_>) -> Outcome {
 /// What the API shows of a Secret: its keys.
 fn hide_values(value: &mut Value) {
     for field in ["data", "stringData"] {
-        for value in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
+        for value in
+            value.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
         {
             *value = Value::from("");
         }

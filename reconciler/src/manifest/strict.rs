@@ -74,7 +74,9 @@ impl<'de> Strict<'de, '_> {
         let hint = match (expected, self.value) {
             ("a text", Value::Bool(_) | Value::Number(_)) => ": write it in quotes",
             ("a whole number", Value::String(text)) if text.parse::<i64>().is_ok() => ": remove the quotes",
-            ("true or false", Value::String(text)) if text == "true" || text == "false" => ": remove the quotes",
+            ("true or false", Value::String(text)) if text == "true" || text == "false" => {
+                ": remove the quotes"
+            }
             _ => "",
         };
         self.at.error(format_args!("must be {expected}, not {found}{hint}"));
@@ -119,8 +121,12 @@ fn reported(at: &At<'_>, stop: Stop) -> Stop {
     if let Some(message) = stop.0 {
         match at.to_string().split(['.', '[']).next() {
             // The decoder's own words tell a byte of the secret.
-            Some("data") => at.error("must be base64: encode it, or move it to stringData, which takes plain text"),
-            Some("binaryData") => at.error("must be base64: encode it, or move it to data, which takes plain text"),
+            Some("data") => {
+                at.error("must be base64: encode it, or move it to stringData, which takes plain text")
+            }
+            Some("binaryData") => {
+                at.error("must be base64: encode it, or move it to data, which takes plain text")
+            }
             _ => at.error(message),
         }
     }

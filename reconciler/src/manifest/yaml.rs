@@ -38,7 +38,8 @@ pub(super) fn read(path: &str, text: &str, limits: &Limits) -> (Vec<Document>, V
     if let Some(unreadable) = too_many_open_brackets(text) {
         return (Vec::new(), vec![unreadable]);
     }
-    let source = Source { text, budget: Cell::new(limits.nodes), depth: limits.depth, first_key: Cell::new(None) };
+    let source =
+        Source { text, budget: Cell::new(limits.nodes), depth: limits.depth, first_key: Cell::new(None) };
     if path.ends_with(".json") { read_json(&source) } else { read_yaml(&source) }
 }
 
@@ -198,7 +199,8 @@ fn yaml_1_1(text: &str) -> Option<Value> {
         Some(digits) => (-1, digits),
         None => (1, text),
     };
-    let octal = digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let octal =
+        digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
     if !octal {
         return None;
     }
@@ -262,14 +264,15 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| ours("neither infinity nor NaN is a value here: write it in quotes if it is a text"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| {
+            ours("neither infinity nor NaN is a value here: write it in quotes if it is a text")
+        })
     }
 
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Value, E> {
-        let plain = matches!(value.as_bytes(), [b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O', ..])
-            && self.source.is_plain(value);
+        let plain =
+            matches!(value.as_bytes(), [b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O', ..])
+                && self.source.is_plain(value);
         Ok(plain.then(|| yaml_1_1(value)).flatten().unwrap_or_else(|| Value::String(value.to_owned())))
     }
 
