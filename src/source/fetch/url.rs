@@ -56,6 +56,11 @@ impl fmt::Debug for NetworkUrl {
 }
 
 impl RemoteUrl {
+    /// Whether the server proves itself by a certificate.
+    pub(crate) fn is_https(&self) -> bool {
+        matches!(self, Self::Network(url) if url.full.starts_with("https://"))
+    }
+
     /// Whether anybody on the way can read along.
     pub(super) fn is_plain_http(&self) -> bool {
         matches!(self, Self::Network(url) if url.full.starts_with("http://"))
