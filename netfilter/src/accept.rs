@@ -107,9 +107,7 @@ fn is_ours(words: &[&str]) -> bool {
 }
 
 fn read_rule(chain: &str, words: &[&str]) -> AcceptRule {
-    let option = |name: &str| {
-        words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].to_owned())
-    };
+    let option = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].to_owned());
     AcceptRule {
         chain: chain.to_owned(),
         source: option("-s"),

@@ -50,7 +50,9 @@ impl Changed {
         };
         let udp = |port: &HostPort| (port.protocol == Protocol::Udp).then_some(port.port);
         Self {
-            virtual_ports: differing(&old.cluster_ips, &new.cluster_ips, virtual_port, |b| b.endpoints.clone()),
+            virtual_ports: differing(&old.cluster_ips, &new.cluster_ips, virtual_port, |b| {
+                b.endpoints.clone()
+            }),
             node_ports: differing(&old.node_ports, &new.node_ports, udp, |b| b.endpoints.clone()),
             host_ports: differing(
                 &old.host_ports,
@@ -76,7 +78,8 @@ impl Changed {
             return false;
         }
         let port = flow.to.port();
-        let host_port = self.host_ports.get(&(Some(*flow.to.ip()), port)).or(self.host_ports.get(&(None, port)));
+        let host_port =
+            self.host_ports.get(&(Some(*flow.to.ip()), port)).or(self.host_ports.get(&(None, port)));
         host_port.or(self.node_ports.get(&port)).is_some_and(leads_astray)
     }
 }

@@ -66,12 +66,10 @@ pub(crate) struct Link {
 ///
 /// Blocks for a few milliseconds: call it where blocking is allowed.
 pub(crate) fn connect(link: &PodLink, netns: &OwnedFd, node_address: Ipv4Addr) -> Result<(), NetworkError> {
-    let failed = |action| {
-        move |source| NetworkError::Connect { link: link.name.clone(), action, source }
-    };
+    let failed = |action| move |source| NetworkError::Connect { link: link.name.clone(), action, source };
     let host = Socket::route().map_err(NetworkError::Netlink)?;
-    let pod = socket_in(netns)
-        .map_err(|source| NetworkError::Namespace { link: link.name.clone(), source })?;
+    let pod =
+        socket_in(netns).map_err(|source| NetworkError::Namespace { link: link.name.clone(), source })?;
 
     let (host_index, pod_index) = match existing_pair(&host, &pod, link).map_err(failed("looking"))? {
         Some(indexes) => indexes,
@@ -147,12 +145,8 @@ fn make_pair(host: &Socket, pod: &Socket, wanted: &PodLink, netns: &OwnedFd) -> 
 /// Everything inside the pod's namespace; each part is made or put right.
 fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
     let gateway = Route { destination: single(POD_GATEWAY), device: index, gateway: None, source: None };
-    let default = Route {
-        destination: Ipv4Net::default(),
-        device: index,
-        gateway: Some(POD_GATEWAY),
-        source: None,
-    };
+    let default =
+        Route { destination: Ipv4Net::default(), device: index, gateway: Some(POD_GATEWAY), source: None };
     vec![
         set_up(LOOPBACK),
         set_up(index),
@@ -176,7 +170,8 @@ fn permanent_neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Message {
 /// A pod must not be able to send with another's address, answer ARP for others or speak IPv6 on its link.
 fn settle_host_side(name: &str) -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(name);
-    for (setting, value) in [("rp_filter", "1"), ("proxy_arp", "0"), ("send_redirects", "0"), ("forwarding", "1")]
+    for (setting, value) in
+        [("rp_filter", "1"), ("proxy_arp", "0"), ("send_redirects", "0"), ("forwarding", "1")]
     {
         fs::write(settings.join(setting), value)?;
     }
@@ -205,7 +200,11 @@ pub(crate) fn remove(socket: &Socket, name: &str) -> io::Result<()> {
 pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError> {
     let routed: BTreeSet<u32> = route::ours(socket)?.into_iter().map(|route| route.device).collect();
     let links = pod_links(socket)?;
-    Ok(links.into_iter().filter(|link| link.up && routed.contains(&link.index)).map(|link| link.name).collect())
+    Ok(links
+        .into_iter()
+        .filter(|link| link.up && routed.contains(&link.index))
+        .map(|link| link.name)
+        .collect())
 }
 
 /// All devices with the name of a pod link, complete or not.
@@ -247,9 +246,11 @@ pub(crate) fn read(answer: &Answer) -> Option<Link> {
 
 /// Makes a device of a kind that needs no more than its name.
 pub(crate) fn create(name: &str, kind: &str) -> Message {
-    Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
-        .text(IFLA_IFNAME, name)
-        .nested(IFLA_LINKINFO, &[], |info| info.text(IFLA_INFO_KIND, kind))
+    Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0)).text(IFLA_IFNAME, name).nested(
+        IFLA_LINKINFO,
+        &[],
+        |info| info.text(IFLA_INFO_KIND, kind),
+    )
 }
 
 /// Sets a device up.

@@ -101,10 +101,9 @@ impl Ruleset {
     /// The chain that spreads connections over a number of endpoints.
     fn balance(&mut self, front: &Front, count: usize) -> String {
         let name = format!("{}{count}", front.balance);
-        self.chains.entry(name.clone()).or_insert_with(|| Chain {
-            hook: None,
-            rules: vec![draw(count), dnat(front)],
-        });
+        self.chains
+            .entry(name.clone())
+            .or_insert_with(|| Chain { hook: None, rules: vec![draw(count), dnat(front)] });
         name
     }
 
@@ -118,7 +117,8 @@ impl Ruleset {
             rules.push(format!("ip saddr @{set} meta mark set {}", mark(index)));
         }
         for (index, set) in (0..).zip(&clients) {
-            rules.push(format!("meta mark {} update @{set} {{ ip saddr timeout {timeout_s}s }}", mark(index)));
+            rules
+                .push(format!("meta mark {} update @{set} {{ ip saddr timeout {timeout_s}s }}", mark(index)));
         }
         rules.push(dnat(front));
         for set in clients {

@@ -39,11 +39,18 @@ fn read(chains: &str, pods: &Ipv4Net) -> Vec<Obstacle> {
             table = name.trim_end_matches(" {");
         } else if let Some(name) = line.strip_prefix("chain ") {
             chain = name.trim_end_matches(" {");
-        } else if hooked && filters_ip(table) && (line.contains("policy drop") || table.ends_with("firewalld")) {
+        } else if hooked
+            && filters_ip(table)
+            && (line.contains("policy drop") || table.ends_with("firewalld"))
+        {
             let remedy = if table.ends_with("firewalld") {
-                format!("firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload")
+                format!(
+                    "firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload"
+                )
             } else {
-                format!("nft insert rule {table} {chain} ip saddr {pods} accept; nft insert rule {table} {chain} ip daddr {pods} accept")
+                format!(
+                    "nft insert rule {table} {chain} ip saddr {pods} accept; nft insert rule {table} {chain} ip daddr {pods} accept"
+                )
             };
             obstacles.push(Obstacle { table: table.to_owned(), remedy });
         }

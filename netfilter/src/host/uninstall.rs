@@ -38,9 +38,9 @@ impl Removed {
 pub async fn uninstall(record: &Path) -> Removed {
     let mut removed = Removed::default();
     let table = Nft::default().remove().await;
-    removed.note(table.map(|was_there| {
-        was_there.then(|| format!("nftables table ip {TABLE}")).into_iter().collect()
-    }));
+    removed.note(
+        table.map(|was_there| was_there.then(|| format!("nftables table ip {TABLE}")).into_iter().collect()),
+    );
     let rules = accept::remove().await;
     removed.note(rules.map(|rules| rules.iter().map(ToString::to_string).collect()));
     removed.note(blocking(remove_links).await);
@@ -56,8 +56,8 @@ fn remove_links() -> Result<Vec<String>, NetworkError> {
     let socket = Socket::route().map_err(NetworkError::Netlink)?;
     let mut done = Vec::new();
     let mut names: Vec<String> = link::pod_links(&socket)?.into_iter().map(|link| link.name).collect();
-    let device = link::find(&socket, SERVICE_DEVICE)
-        .map_err(|source| NetworkError::List { what: "links", source })?;
+    let device =
+        link::find(&socket, SERVICE_DEVICE).map_err(|source| NetworkError::List { what: "links", source })?;
     names.extend(device.map(|device| device.name));
     for name in names {
         link::remove(&socket, &name)

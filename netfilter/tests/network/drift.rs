@@ -164,7 +164,14 @@ fn uninstall_leaves_nothing_and_puts_back_what_was() {
     });
     assert_eq!(world.host.inside(move || sh(state)), before);
     assert!(again.is_empty(), "{again:?}");
-    for part in ["table ip windlass", "link wdl", "link windlass0", "iptables FORWARD", "iptables INPUT", "ip_forward"] {
+    for part in [
+        "table ip windlass",
+        "link wdl",
+        "link windlass0",
+        "iptables FORWARD",
+        "iptables INPUT",
+        "ip_forward",
+    ] {
         assert!(done.iter().any(|done| done.contains(part)), "{part} in {done:?}");
     }
 }
