@@ -8,10 +8,22 @@
 //! NodeInput    ──node()─────► NodePlan             what one host does: lanes of steps, probes, services, status
 //! ```
 
+pub mod allocate;
+pub mod cluster;
+pub mod commit;
+pub mod controller;
+pub mod digest;
+pub mod endpoints;
 pub mod fault;
 pub mod manifest;
 pub mod name;
 pub mod network;
+pub mod node;
 pub mod object;
 pub mod observed;
+pub mod placement;
 pub mod plan;
+pub mod pod;
+pub mod rollout;
+pub mod state;
+pub mod status;

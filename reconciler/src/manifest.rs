@@ -1,5 +1,226 @@
 //! YAML to typed objects, with every problem of a commit at once.
+//!
+//! ```text
+//! file ──yaml──► values ──kind, upgrade──► values of current groups ──strict──► Kubernetes' structs ──convert──► objects
+//!                                                      problems, without columns ──position──► problems
+//! ```
 
+mod at;
+mod convert;
+mod document;
+mod hash;
+mod kind;
+mod position;
 mod problem;
+pub(crate) mod similar;
+mod strict;
+mod syntax;
+mod upgrade;
+mod yaml;
 
+use std::collections::BTreeSet;
+
+use document::{Outcome, Reading};
+use position::Marks;
 pub use problem::{Problem, Severity};
+use serde_json::Value;
+
+use crate::object::Objects;
+
+/// A file of a commit.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceFile<'a> {
+    /// Path in the repository. Files that end in `.json` are read as JSON, all others as YAML.
+    pub path: &'a str,
+    /// What is in it.
+    pub content: &'a [u8],
+}
+
+/// What a commit may cost to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one file; 1 MiB by default.
+    pub file_bytes: usize,
+    /// Documents of a commit, items of lists included; 10,000 by default.
+    pub documents: usize,
+    /// Values of one file after expanding aliases; 100,000 by default.
+    pub nodes: usize,
+    /// Values within values; 64 by default.
+    pub depth: usize,
+    /// Problems that are told of one file; 200 by default.
+    pub problems: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { file_bytes: 1 << 20, documents: 10_000, nodes: 100_000, depth: 64, problems: 200 }
+    }
+}
+
+/// Reads all files of a commit: what they say, and everything that is wrong with it, sorted by file and line.
+///
+/// The commit must be refused if one of the problems is an error; the objects are then incomplete.
+pub fn parse(files: &[SourceFile<'_>], limits: &Limits) -> (Objects, Vec<Problem>) {
+    let mut files: Vec<SourceFile<'_>> = files.to_vec();
+    files.sort_by_key(|file| file.path);
+    let mut commit = Commit { limits, documents: 0, reading: Reading::default() };
+    let mut problems = Vec::new();
+    for file in &files {
+        commit.file(file);
+        let mut of_file = std::mem::take(&mut commit.reading.problems);
+        locate(&mut of_file, std::slice::from_ref(file));
+        of_file.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+        bound(&mut of_file, file.path, limits.problems);
+        problems.append(&mut of_file);
+        if commit.documents > limits.documents {
+            let message =
+                format!("the commit has more than {} documents: split it over several paths", limits.documents);
+            problems.push(whole_file(file.path, message));
+            break;
+        }
+    }
+    (commit.reading.objects, problems)
+}
+
+/// Fills in the line and column of the fields of problems that know only the line where their document begins.
+pub fn locate(problems: &mut [Problem], files: &[SourceFile<'_>]) {
+    let unlocated = |problem: &&mut Problem| problem.column == 0 && problem.line > 0;
+    let paths: BTreeSet<String> =
+        problems.iter_mut().filter(unlocated).map(|problem| problem.file.clone()).collect();
+    for file in files.iter().filter(|file| paths.contains(file.path)) {
+        let marks = Marks::read(std::str::from_utf8(file.content).unwrap_or_default());
+        for problem in problems.iter_mut().filter(unlocated).filter(|problem| problem.file == file.path) {
+            match marks.locate(problem.line, &problem.field) {
+                Some(position) => (problem.line, problem.column) = (position.line, position.column),
+                None => problem.column = 1,
+            }
+        }
+    }
+}
+
+/// The commit that is being read.
+struct Commit<'a> {
+    limits: &'a Limits,
+    documents: usize,
+    reading: Reading,
+}
+
+impl Commit<'_> {
+    fn file(&mut self, file: &SourceFile<'_>) {
+        let SourceFile { path, content } = *file;
+        if content.len() > self.limits.file_bytes {
+            self.reading.problems.push(whole_file(
+                path,
+                format!(
+                    "the file has {} bytes and may have {}: split it, or move what is no manifest elsewhere",
+                    content.len(),
+                    self.limits.file_bytes
+                ),
+            ));
+            return;
+        }
+        let text = match std::str::from_utf8(content) {
+            Ok(text) => text,
+            Err(error) => {
+                let message = format!("not UTF-8 at byte {}: save the file as UTF-8", error.valid_up_to());
+                self.reading.problems.push(whole_file(path, message));
+                return;
+            }
+        };
+        let (documents, unreadable) = yaml::read(path, text, self.limits);
+        for yaml::Unreadable { line, column, message } in unreadable {
+            self.reading.problems.push(Problem { line, column, ..whole_file(path, message) });
+        }
+        let mut marks = None;
+        let mut without_effect = Vec::new();
+        for yaml::Document { value, index, line } in documents {
+            if value.is_null() {
+                continue;
+            }
+            let line = line.unwrap_or_else(|| {
+                marks.get_or_insert_with(|| Marks::read(text)).document_line(index).unwrap_or(1)
+            });
+            let items = self.document(value, path, line, &mut without_effect);
+            if let Some(items) = items {
+                let lines = marks.get_or_insert_with(|| Marks::read(text)).item_lines(index);
+                for (item, value) in items.into_iter().enumerate().filter(|(_, value)| !value.is_null()) {
+                    let line = lines.get(item).copied().unwrap_or(line);
+                    if self.document(value, path, line, &mut without_effect).is_some() {
+                        let message = "a list within a list: write its items one level up".to_owned();
+                        self.reading.problems.push(Problem { line, ..whole_file(path, message) });
+                    }
+                }
+            }
+        }
+        self.warn_of_kinds_without_effect(path, &without_effect);
+    }
+
+    /// Reads a document; the items if it is a list.
+    fn document(
+        &mut self,
+        value: Value,
+        path: &str,
+        line: u32,
+        without_effect: &mut Vec<(&'static str, u32)>,
+    ) -> Option<Vec<Value>> {
+        self.documents += 1;
+        if self.documents > self.limits.documents {
+            return None;
+        }
+        match self.reading.document(value, path, line) {
+            Outcome::Done => None,
+            Outcome::NoEffect(kind) => {
+                without_effect.push((kind, line));
+                None
+            }
+            Outcome::List(items) => Some(items),
+        }
+    }
+
+    fn warn_of_kinds_without_effect(&mut self, path: &str, kinds: &[(&'static str, u32)]) {
+        let Some((_, line)) = kinds.first() else { return };
+        let names: BTreeSet<&str> = kinds.iter().map(|(kind, _)| *kind).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let message =
+            format!("accepted without effect: {} mean something only to a Kubernetes API server", names.join(", "));
+        self.reading.problems.push(Problem {
+            line: *line,
+            severity: Severity::Warning,
+            ..whole_file(path, message)
+        });
+    }
+}
+
+/// An error of a whole file.
+fn whole_file(path: &str, message: String) -> Problem {
+    Problem {
+        file: path.to_owned(),
+        line: 0,
+        column: 0,
+        severity: Severity::Error,
+        field: String::new(),
+        message,
+    }
+}
+
+/// Keeps the first so many problems of a file, errors before warnings, and says how many there are more.
+fn bound(problems: &mut Vec<Problem>, path: &str, most: usize) {
+    let more = problems.len().saturating_sub(most);
+    if more > 0 {
+        let mut errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count().min(most);
+        let mut warnings = most - errors;
+        problems.retain(|problem| {
+            let left = match problem.severity {
+                Severity::Error => &mut errors,
+                Severity::Warning => &mut warnings,
+            };
+            let keep = *left > 0;
+            *left = left.saturating_sub(1);
+            keep
+        });
+        problems.push(whole_file(path, format!("and {more} more problems: mend these first")));
+    }
+}
+
+#[cfg(test)]
+mod tests;

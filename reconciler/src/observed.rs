@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::Fault,
-    name::{ContainerId, ImageId},
+    name::{ContainerId, ImageId, PodUid},
     plan::{LaneKey, PodIdentity, ProbeKind, Role},
 };
 
@@ -24,6 +24,10 @@ pub struct Observed {
     pub images: BTreeSet<ImageId>,
     /// Names of pod links that exist with their route, `wdl...`.
     pub links: BTreeSet<String>,
+    /// Pods that have a directory with all its files, and the digest of the files from ConfigMaps and Secrets.
+    pub files: BTreeMap<PodUid, String>,
+    /// Containers whose postStart hook is done.
+    pub hooked: BTreeSet<ContainerId>,
     /// What the prober has found.
     pub probes: BTreeMap<(ContainerId, ProbeKind), ProbeFact>,
     /// Lanes still under way.

@@ -134,10 +134,8 @@ pub enum Step {
     StartContainer(Box<ContainerSpec>),
     /// Run a postStart hook. If it fails the container is killed, and so the step fails.
     PostStart {
-        /// In which container: the running one of this name.
-        pod: PodUid,
-        /// The container's name.
-        container: String,
+        /// In which container.
+        container: ContainerId,
         /// What to do.
         handler: Handler,
         /// The pod's address, for handlers that name no host.
@@ -255,6 +253,10 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// The merged security context.
     pub security: crate::object::ContainerSecurity,
+    /// `terminationMessagePath`; empty mounts none.
+    pub termination_message_path: String,
+    /// `terminationMessagePolicy: FallbackToLogsOnError`.
+    pub message_from_logs: bool,
 }
 
 /// One mount of a container.

@@ -1,1 +1,40 @@
-//! Placeholder.
+//! Pods on Docker: the effects of a plan, and what is there to be observed.
+//!
+//! ```text
+//! Step ──Runtime──► translate ──► docker (time-outs, faults) ──► engine
+//! engine ──events──► observer ──observe()──► Observation        what there is, never an empty answer for an error
+//! ProbeTask ──Prober──► http, tcp, exec ──► ProbeFact           counted, and only sensed: the core decides
+//! ```
+//!
+//! Everything is found again by labels and names, so that a daemon killed between any two calls makes nothing twice.
+
+mod config;
+mod container;
+mod docker;
+mod engine_info;
+mod events;
+mod exec;
+pub mod fake;
+mod hook;
+mod http;
+mod image;
+mod labels;
+mod logs;
+mod observer;
+mod pause;
+mod prober;
+mod runtime;
+mod sandbox;
+mod stop;
+mod translate;
+mod uninstall;
+mod volume;
+
+pub use config::{RegistryAuth, RuntimeConfig};
+pub use engine_info::EngineInfo;
+pub use exec::ExecOutcome;
+pub use image::collect::Collected;
+pub use logs::{LogOptions, LogStream};
+pub use observer::Observation;
+pub use prober::Prober;
+pub use runtime::{Runtime, RuntimeError};

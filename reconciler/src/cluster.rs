@@ -1,0 +1,415 @@
+//! What the leader decides: how far the commit is, which pods there must be, where, and with which addresses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    allocate::{ServiceRanges, allocate},
+    commit::Commit,
+    controller::{Action, OwnedPod, OwnerView, PodNaming, control},
+    digest::{name_suffix, pod_uid},
+    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
+    object::Workload,
+    placement::{Candidate, Placer, candidates, evicts, host_ports},
+    plan::Next,
+    rollout::{
+        Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, changed_workloads, judge,
+        next_available, progress, step, worst,
+    },
+    state::{Change, ClusterState, NodeFacts, NodeReport, PodPlace, PodRecord, StopReason, StopRecord},
+    status::PodStatus,
+};
+
+/// Everything the leader looks at.
+#[derive(Debug)]
+pub struct ClusterInput<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The bounds.
+    pub settings: &'a ClusterSettings,
+    /// What was decided so far.
+    pub state: &'a ClusterState,
+    /// The newest commit.
+    pub head: &'a Head,
+    /// All commits in use, see [`commits_in_use`], and the head.
+    pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    /// The nodes there are.
+    pub nodes: &'a BTreeMap<NodeName, NodeFacts>,
+    /// What they say. A missing report is no evidence of anything.
+    pub reports: &'a BTreeMap<NodeName, NodeReport>,
+}
+
+/// What bounds the leader's decisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Of a roll-out.
+    pub rollout: RolloutSettings,
+    /// Of Services.
+    pub ranges: ServiceRanges,
+    /// How many pods a node may have.
+    pub max_pods: usize,
+}
+
+/// What the leader decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterChange {
+    /// The changes, in order; empty when nothing is to be done.
+    pub changes: Vec<Change>,
+    /// When to look again.
+    pub next: Next,
+}
+
+/// The commits whose content is needed to go on from this state.
+pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
+    let rollout = &state.rollout;
+    let pointers = [&rollout.target, &rollout.driving, &rollout.healthy];
+    let from = rollout.rollback.as_ref().map(|rollback| rollback.from.clone());
+    pointers
+        .into_iter()
+        .flatten()
+        .cloned()
+        .chain(from)
+        .chain(state.pods.values().map(|record| record.commit.clone()))
+        .collect()
+}
+
+/// One decision over one snapshot. Called again after its changes are applied it finds what they made possible, until
+/// it changes nothing.
+pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
+    let mut decision = Decision::new(input);
+    decision.forget_and_adopt();
+    decision.step_rollout();
+    decision.control_workloads();
+    decision.allocate_services();
+    decision.finish()
+}
+
+struct Decision<'a> {
+    input: &'a ClusterInput<'a>,
+    owned: BTreeMap<&'a WorkloadKey, Vec<OwnedPod<'a>>>,
+    nodes: Vec<Candidate>,
+    changes: Vec<Change>,
+    serial: u64,
+    next: Next,
+}
+
+impl<'a> Decision<'a> {
+    fn new(input: &'a ClusterInput<'a>) -> Self {
+        let statuses: BTreeMap<&PodUid, &PodStatus> =
+            input.reports.values().flat_map(|report| &report.pods).collect();
+        let mut owned: BTreeMap<&WorkloadKey, Vec<OwnedPod<'a>>> = BTreeMap::new();
+        for record in input.state.pods.values() {
+            let pod = OwnedPod { record, status: statuses.get(&record.uid).copied() };
+            owned.entry(&record.owner).or_default().push(pod);
+        }
+        for pods in owned.values_mut() {
+            pods.sort_by_key(|pod| pod.record.serial);
+        }
+        let driving = input.state.rollout.driving.as_ref().and_then(|id| input.commits.get(id));
+        let empty = BTreeMap::new();
+        let nodes = candidates(input.nodes, driving.map_or(&empty, |commit| &commit.objects.nodes));
+        Self { input, owned, nodes, changes: Vec::new(), serial: input.state.serial, next: Next::AwaitChange }
+    }
+
+    /// The commit the controllers follow.
+    fn driving(&self) -> Option<&'a Arc<Commit>> {
+        self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+    }
+
+    /// Pods of which nothing is left go out of the state; pods that run without a record come into it, since a lost
+    /// record is not a reason to stop anything.
+    fn forget_and_adopt(&mut self) {
+        for report in self.input.reports.values() {
+            for uid in &report.gone {
+                if self.input.state.pods.get(uid).is_some_and(|record| record.stop.is_some()) {
+                    self.changes.push(Change::Forget(uid.clone()));
+                }
+            }
+        }
+        for (node, report) in self.input.reports {
+            for orphan in &report.orphans {
+                if self.input.state.pods.contains_key(&orphan.uid) {
+                    continue;
+                }
+                self.serial += 1;
+                self.changes.push(Change::Pod(Box::new(PodRecord {
+                    uid: orphan.uid.clone(),
+                    key: orphan.pod.clone(),
+                    owner: orphan.owner.clone(),
+                    place: PodPlace::Node(node.clone()),
+                    commit: orphan.commit.clone(),
+                    template: orphan.template.clone(),
+                    created: self.input.now,
+                    serial: self.serial,
+                    stop: None,
+                })));
+            }
+        }
+        // A pod that no node ever had needs nobody to stop it.
+        for record in self.input.state.pods.values() {
+            if record.stop.is_some() && record.place.node().is_none() {
+                self.changes.push(Change::Forget(record.uid.clone()));
+            }
+        }
+    }
+
+    fn step_rollout(&mut self) {
+        let rollout = &self.input.state.rollout;
+        let judgement = self.judgement();
+        let (after, next) = step(&StepInput {
+            now: self.input.now,
+            settings: &self.input.settings.rollout,
+            rollout,
+            head: self.input.head,
+            commits: self.input.commits,
+            reports: self.input.reports.values().collect(),
+            judgement,
+        });
+        self.next = self.next.sooner(next);
+        if after != *rollout {
+            self.changes.push(Change::Rollout(Box::new(after)));
+        }
+    }
+
+    fn judgement(&self) -> Judgement {
+        let rollout = &self.input.state.rollout;
+        if matches!(rollout.phase, Phase::Empty | Phase::Healthy | Phase::Preparing { .. }) {
+            return Judgement::Settled;
+        }
+        let Some(driving) = self.driving() else { return Judgement::Settled };
+        let base = rollout.base().and_then(|id| self.input.commits.get(&id));
+        let judged = changed_workloads(driving, base.map(AsRef::as_ref));
+        let judgements = judged
+            .into_iter()
+            .map(|workload| {
+                let progress = self.input.state.workloads.get(&workload.key);
+                (&workload.key, judge(&self.view(workload), progress))
+            })
+            .collect();
+        worst(judgements)
+    }
+
+    fn view<'v>(&'v self, workload: &'v Workload) -> OwnerView<'v> {
+        OwnerView {
+            now: self.input.now,
+            workload,
+            pods: self.owned.get(&workload.key).map_or(&[], Vec::as_slice),
+            nodes: &self.nodes,
+            restarted: self.input.state.rollout.restarts.get(&workload.key.to_string()).copied(),
+        }
+    }
+
+    fn control_workloads(&mut self) {
+        let Some(driving) = self.driving() else { return };
+        let mut placer = self.placer();
+        let mut names: BTreeSet<ObjectKey> =
+            self.input.state.pods.values().map(|record| record.key.clone()).collect();
+        for workload in driving.objects.workloads.values() {
+            let view = self.view(workload);
+            let actions = control(&view);
+            let progress = progress(&view, self.input.state.workloads.get(&workload.key));
+            let min_ready = workload.control.min_ready();
+            if let Some(wait) = next_available(view.pods, self.input.now, min_ready) {
+                self.next = self.next.sooner(Next::After(wait));
+            }
+            if let Some(progress) = progress {
+                self.changes.push(Change::Progress(workload.key.clone(), progress));
+            }
+            let stopped = actions
+                .iter()
+                .filter_map(|action| match action {
+                    Action::Stop(uid, _) => Some(uid.clone()),
+                    Action::Create { .. } => None,
+                })
+                .collect();
+            self.act(driving, workload, actions, &mut placer, &mut names);
+            self.keep_in_place(driving, workload, &stopped, &mut placer);
+        }
+        let removed: Vec<&OwnedPod<'_>> = self
+            .owned
+            .iter()
+            .filter(|(owner, _)| !driving.objects.workloads.contains_key(**owner))
+            .flat_map(|(_, pods)| pods)
+            .filter(|pod| !pod.is_stopping())
+            .collect();
+        for pod in removed {
+            self.changes.push(stop(pod.record, StopReason::OwnerRemoved, self.input.now));
+        }
+        for key in self.input.state.workloads.keys() {
+            if !driving.objects.workloads.contains_key(key) {
+                self.changes.push(Change::DropProgress(key.clone()));
+            }
+        }
+    }
+
+    fn placer(&self) -> Placer {
+        let commits = self.input.commits;
+        Placer::new(
+            self.nodes.clone(),
+            self.input.settings.max_pods,
+            self.input.state.pods.values(),
+            |record| {
+                commits
+                    .get(&record.commit)
+                    .and_then(|commit| commit.resolve(&record.owner, &record.template))
+                    .map(|workload| host_ports(&workload.template.spec))
+                    .unwrap_or_default()
+            },
+        )
+    }
+
+    fn act(
+        &mut self,
+        driving: &Commit,
+        workload: &Workload,
+        actions: Vec<Action>,
+        placer: &mut Placer,
+        names: &mut BTreeSet<ObjectKey>,
+    ) {
+        for action in actions {
+            match action {
+                Action::Stop(uid, reason) => {
+                    if let Some(record) = self.input.state.pods.get(&uid) {
+                        self.changes.push(stop(record, reason, self.input.now));
+                    }
+                }
+                Action::Create { name, node, like } => {
+                    let place = match node {
+                        Some(node) => {
+                            placer.pin(&node, &workload.key, &workload.template.spec);
+                            PodPlace::Node(node)
+                        }
+                        None => match placer.place(&workload.key, &workload.template.spec) {
+                            Ok(node) => PodPlace::Node(node),
+                            Err(why) => PodPlace::Unplaced(why),
+                        },
+                    };
+                    let unplaced = place.node().is_none();
+                    let (commit, template) =
+                        like.unwrap_or_else(|| (driving.id.clone(), workload.template.hash.clone()));
+                    let key = self.name(workload, &name, names);
+                    names.insert(key.clone());
+                    self.changes.push(Change::Pod(Box::new(PodRecord {
+                        uid: pod_uid(&self.input.state.cluster, self.serial),
+                        key,
+                        owner: workload.key.clone(),
+                        place,
+                        commit,
+                        template,
+                        created: self.input.now,
+                        serial: self.serial,
+                        stop: None,
+                    })));
+                    // One that no node takes is enough to say so.
+                    if unplaced {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts the serial up until the name is free; every pod has a serial of its own.
+    fn name(&mut self, workload: &Workload, naming: &PodNaming, names: &BTreeSet<ObjectKey>) -> ObjectKey {
+        loop {
+            self.serial += 1;
+            let name = match naming {
+                PodNaming::Exact => workload.key.object.name.clone(),
+                PodNaming::Generated(prefix) => {
+                    format!("{prefix}{}", name_suffix(&self.input.state.cluster, self.serial))
+                }
+            };
+            let key = ObjectKey::new(workload.key.object.namespace.clone(), name);
+            if *naming == PodNaming::Exact || !names.contains(&key) {
+                return key;
+            }
+        }
+    }
+
+    /// What happens to pods that stay: their locator follows the driving commit while the template is the same, those
+    /// that no node took are tried again, and a NoExecute taint stops them.
+    fn keep_in_place(
+        &mut self,
+        driving: &Commit,
+        workload: &Workload,
+        stopped: &BTreeSet<PodUid>,
+        placer: &mut Placer,
+    ) {
+        let Some(pods) = self.owned.get(&workload.key) else { return };
+        for pod in pods.iter().filter(|pod| !pod.is_stopping()) {
+            if stopped.contains(&pod.record.uid) {
+                continue;
+            }
+            let node = pod.record.place.node();
+            let evicted = node
+                .and_then(|node| self.nodes.iter().find(|known| known.name == *node))
+                .is_some_and(|node| {
+                    workload.key.kind != WorkloadKind::DaemonSet && evicts(&workload.template.spec, node)
+                });
+            if evicted {
+                self.changes.push(stop(pod.record, StopReason::NodeExcluded, self.input.now));
+                continue;
+            }
+            let mut record = pod.record.clone();
+            if record.template == workload.template.hash {
+                record.commit = driving.id.clone();
+            }
+            if node.is_none() {
+                record.place = match placer.place(&workload.key, &workload.template.spec) {
+                    Ok(node) => PodPlace::Node(node),
+                    Err(why) => PodPlace::Unplaced(why),
+                };
+            }
+            if record != *pod.record {
+                self.changes.push(Change::Pod(Box::new(record)));
+            }
+        }
+    }
+
+    fn allocate_services(&mut self) {
+        let Some(driving) = self.driving() else { return };
+        let rollout = &self.input.state.rollout;
+        let returnable: Vec<&Arc<Commit>> = [&rollout.target, &rollout.healthy]
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.input.commits.get(id))
+            .collect();
+        let settled = rollout.phase == Phase::Healthy;
+        let droppable = |key: &ObjectKey| {
+            settled && !returnable.iter().any(|commit| commit.objects.services.contains_key(key))
+        };
+        self.changes.extend(allocate(
+            &self.input.settings.ranges,
+            &driving.objects.services,
+            &self.input.state.services,
+            droppable,
+        ));
+    }
+
+    fn finish(mut self) -> ClusterChange {
+        if self.serial != self.input.state.serial {
+            self.changes.push(Change::Serial(self.serial));
+        }
+        ClusterChange { changes: self.changes, next: self.next }
+    }
+}
+
+fn stop(record: &PodRecord, reason: StopReason, now: Timestamp) -> Change {
+    let mut record = record.clone();
+    record.stop = Some(StopRecord { at: now, reason });
+    Change::Pod(Box::new(record))
+}
+
+/// A roll-out as a person asked to change it.
+pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
+    let mut rollout = rollout.clone();
+    let from = rollout.target.clone().unwrap_or_else(|| to.clone());
+    rollout.pinned_against = Some(from.clone());
+    let reason = "asked for by `windlass rollback`".to_owned();
+    rollout.go_back_to(to, crate::rollout::Rollback { from, reason }, now);
+    rollout
+}

@@ -1,0 +1,128 @@
+//! What the owner of pods wants: which to make, which to stop. Pure, one owner at a time.
+
+mod daemonset;
+mod deployment;
+mod pod;
+mod replicas;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::{
+    name::{CommitId, NodeName, PodUid, TemplateHash},
+    object::{Control, Workload},
+    placement::Candidate,
+    state::{PodRecord, StopReason},
+    status::PodStatus,
+};
+
+/// One pod of an owner, with what its node says about it.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnedPod<'a> {
+    /// What was decided.
+    pub record: &'a PodRecord,
+    /// What its node says; `None` before the first word.
+    pub status: Option<&'a PodStatus>,
+}
+
+impl OwnedPod<'_> {
+    /// Must stop.
+    pub fn is_stopping(&self) -> bool {
+        self.record.stop.is_some()
+    }
+
+    /// Ended for good.
+    pub fn is_final(&self) -> bool {
+        self.status.is_some_and(|status| status.phase.is_final())
+    }
+
+    /// Neither stopping nor ended.
+    pub fn is_active(&self) -> bool {
+        !self.is_stopping() && !self.is_final()
+    }
+
+    /// Takes traffic.
+    pub fn is_ready(&self) -> bool {
+        self.status.is_some_and(|status| status.ready.is_some())
+    }
+
+    /// Has been ready for `minReadySeconds`.
+    pub fn is_available(&self, now: Timestamp, min_ready: Duration) -> bool {
+        self.is_active() && self.status.is_some_and(|status| status.available(now, min_ready))
+    }
+}
+
+/// What is done about one owner.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make a pod.
+    Create {
+        /// What it is called.
+        name: PodNaming,
+        /// Where it must run; `None` leaves that to placement.
+        node: Option<NodeName>,
+        /// Another template than the current one: a paused Deployment grows by its old pods.
+        like: Option<(CommitId, TemplateHash)>,
+    },
+    /// Stop a pod.
+    Stop(PodUid, StopReason),
+}
+
+/// What a new pod is called.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PodNaming {
+    /// Exactly so: a bare Pod.
+    Exact,
+    /// This and five letters.
+    Generated(String),
+}
+
+/// What a controller sees.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnerView<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The owner as the driving commit has it.
+    pub workload: &'a Workload,
+    /// Its pods, oldest first.
+    pub pods: &'a [OwnedPod<'a>],
+    /// The nodes there are.
+    pub nodes: &'a [Candidate],
+    /// Pods decided before this are replaced: a restart was asked for.
+    pub restarted: Option<Timestamp>,
+}
+
+impl OwnerView<'_> {
+    /// Whether a pod is as the driving commit wants it.
+    pub fn is_current(&self, pod: &OwnedPod<'_>) -> bool {
+        pod.record.template == self.workload.template.hash
+            && self.restarted.is_none_or(|asked| pod.record.created >= asked)
+    }
+
+    /// Why a pod that is not current is stopped.
+    pub fn outdated_reason(&self, pod: &OwnedPod<'_>) -> StopReason {
+        if pod.record.template == self.workload.template.hash {
+            StopReason::Restarted
+        } else {
+            StopReason::Replaced
+        }
+    }
+
+    /// Whether a pod has been ready for the owner's `minReadySeconds`.
+    pub fn is_available(&self, pod: &OwnedPod<'_>) -> bool {
+        pod.is_available(self.now, self.workload.control.min_ready())
+    }
+}
+
+/// What is done about one owner now.
+pub fn control(view: &OwnerView<'_>) -> Vec<Action> {
+    match &view.workload.control {
+        Control::Pod => pod::control(view),
+        Control::Replicas { replicas, .. } => replicas::control(view, *replicas),
+        Control::Deployment { replicas, strategy, paused, .. } => {
+            deployment::control(view, *replicas, *strategy, *paused)
+        }
+        Control::DaemonSet { update, .. } => daemonset::control(view, *update),
+    }
+}

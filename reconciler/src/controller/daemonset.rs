@@ -1,0 +1,87 @@
+//! DaemonSet: one pod on every node that takes it.
+
+use super::{Action, OwnedPod, OwnerView, PodNaming, replicas::stop_failed};
+use crate::{
+    name::NodeName,
+    object::DaemonSetUpdate,
+    placement::{Candidate, eligible_for_daemon},
+    state::StopReason,
+};
+
+pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Action> {
+    let mut actions = stop_failed(view.pods);
+    let eligible: Vec<&Candidate> =
+        view.nodes.iter().filter(|node| eligible_for_daemon(&view.workload.template.spec, node)).collect();
+    actions.extend(stop_elsewhere(view, &eligible));
+
+    let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
+    let (surge, unavailable) = match update {
+        DaemonSetUpdate::OnDelete => (0, 0),
+        DaemonSetUpdate::RollingUpdate { max_surge, max_unavailable } => {
+            let surge = max_surge.round_up(nodes);
+            let unavailable = max_unavailable.round_up(nodes);
+            (surge, if surge == 0 { unavailable.max(1) } else { unavailable })
+        }
+    };
+    let down =
+        eligible.iter().filter(|node| !on(view, &node.name).any(|pod| view.is_available(&pod))).count();
+    let mut may_go_down = (unavailable as usize).saturating_sub(down);
+    let surging =
+        eligible.iter().filter(|node| on(view, &node.name).filter(OwnedPod::is_active).count() > 1).count();
+    let mut may_surge = (surge as usize).saturating_sub(surging);
+
+    for node in eligible {
+        let active: Vec<OwnedPod<'_>> = on(view, &node.name).filter(OwnedPod::is_active).collect();
+        let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
+            active.iter().copied().partition(|pod| view.is_current(pod));
+        actions.extend(
+            new.iter().skip(1).map(|pod| Action::Stop(pod.record.uid.clone(), StopReason::ScaledDown)),
+        );
+        match old.first() {
+            // Nothing starts over an unfinished stop.
+            None if new.is_empty() && on(view, &node.name).next().is_none() => {
+                actions.push(create(view, node))
+            }
+            None => {}
+            Some(_) if update == DaemonSetUpdate::OnDelete => {}
+            Some(_) if new.iter().any(|pod| view.is_available(pod)) => actions.extend(replace(view, &old)),
+            Some(_) if !new.is_empty() => {}
+            Some(_) if !old.iter().any(|pod| view.is_available(pod)) => actions.extend(replace(view, &old)),
+            Some(_) if may_surge > 0 => {
+                may_surge -= 1;
+                actions.push(create(view, node));
+            }
+            Some(_) if may_go_down > 0 => {
+                may_go_down -= 1;
+                actions.extend(replace(view, &old));
+            }
+            Some(_) => {}
+        }
+    }
+    actions
+}
+
+fn on<'v>(view: &'v OwnerView<'_>, node: &'v NodeName) -> impl Iterator<Item = OwnedPod<'v>> {
+    view.pods.iter().copied().filter(move |pod| pod.record.place.node() == Some(node))
+}
+
+fn stop_elsewhere(view: &OwnerView<'_>, eligible: &[&Candidate]) -> Vec<Action> {
+    // A node that is not known at all is not evidence of anything; only a known one can refuse.
+    let refused = |node: &NodeName| {
+        view.nodes.iter().any(|known| known.name == *node) && !eligible.iter().any(|one| one.name == *node)
+    };
+    view.pods
+        .iter()
+        .filter(|pod| pod.is_active() && pod.record.place.node().is_some_and(refused))
+        .map(|pod| Action::Stop(pod.record.uid.clone(), StopReason::NodeExcluded))
+        .collect()
+}
+
+fn replace(view: &OwnerView<'_>, old: &[OwnedPod<'_>]) -> Vec<Action> {
+    old.iter().map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod))).collect()
+}
+
+fn create(view: &OwnerView<'_>, node: &Candidate) -> Action {
+    let name = PodNaming::Generated(format!("{}-", view.workload.key.object.name));
+    Action::Create { name, node: Some(node.name.clone()), like: None }
+}

@@ -1,0 +1,118 @@
+//! Deployment: old pods give way to new ones within maxSurge and maxUnavailable, or all at once.
+
+use super::{
+    Action, OwnedPod, OwnerView, PodNaming,
+    replicas::{scale_down, stop, stop_failed},
+};
+use crate::{object::DeploymentStrategy, state::StopReason};
+
+pub(super) fn control(
+    view: &OwnerView<'_>,
+    replicas: u32,
+    strategy: DeploymentStrategy,
+    paused: bool,
+) -> Vec<Action> {
+    let mut actions = stop_failed(view.pods);
+    let active: Vec<OwnedPod<'_>> = view.pods.iter().filter(|pod| pod.is_active()).copied().collect();
+    let (new, old): (Vec<_>, Vec<_>) = active.into_iter().partition(|pod| view.is_current(pod));
+    actions.extend(match (paused, strategy) {
+        (true, _) => scale_only(view, replicas, &new, &old),
+        (false, DeploymentStrategy::Recreate) => recreate(view, replicas, &new, &old),
+        (false, DeploymentStrategy::RollingUpdate { max_surge, max_unavailable }) => {
+            let surge = max_surge.round_up(replicas);
+            let unavailable = max_unavailable.round_down(replicas);
+            // Both may come to nothing by rounding; then one may be down, as in Kubernetes.
+            let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
+            roll(view, Bounds { replicas, surge, unavailable }, &new, &old)
+        }
+    });
+    actions
+}
+
+#[derive(Clone, Copy)]
+struct Bounds {
+    replicas: u32,
+    surge: u32,
+    unavailable: u32,
+}
+
+fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[OwnedPod<'_>]) -> Vec<Action> {
+    let wanted = bounds.replicas as usize;
+    let total = new.len() + old.len();
+    let most = wanted + bounds.surge as usize;
+    let least_available = wanted.saturating_sub(bounds.unavailable as usize);
+    let mut actions = Vec::new();
+
+    if new.len() > wanted {
+        let surplus = new.len() - wanted;
+        actions.extend(stop(scale_down(new).into_iter().take(surplus), StopReason::ScaledDown));
+    } else if !new.iter().any(|pod| pod.record.place.node().is_none()) {
+        let room = most.saturating_sub(total).min(wanted - new.len());
+        actions.extend(create(view, room));
+    }
+
+    // Old pods that are down already may go first; available ones only while enough others are.
+    let new_available = new.iter().filter(|pod| view.is_available(pod)).count();
+    let new_unavailable = new.len().min(wanted) - new_available.min(wanted);
+    let (old_up, old_down): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
+        scale_down(old).into_iter().partition(|pod| view.is_available(pod));
+    let may_go = total.saturating_sub(least_available + new_unavailable);
+    let down: Vec<_> = old_down.into_iter().take(may_go).collect();
+    let spare = (new_available + old_up.len()).saturating_sub(least_available);
+    let up = old_up.into_iter().take(spare.min(may_go - down.len()));
+    for pod in down.into_iter().chain(up) {
+        actions.push(Action::Stop(pod.record.uid.clone(), view.outdated_reason(&pod)));
+    }
+    actions
+}
+
+fn recreate(view: &OwnerView<'_>, replicas: u32, new: &[OwnedPod<'_>], old: &[OwnedPod<'_>]) -> Vec<Action> {
+    if !old.is_empty() {
+        return old
+            .iter()
+            .map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod)))
+            .collect();
+    }
+    // All of the old ones must be gone, not only told to go.
+    if view.pods.iter().any(|pod| pod.is_stopping() && !view.is_current(pod)) {
+        return Vec::new();
+    }
+    let wanted = replicas as usize;
+    match new.len().cmp(&wanted) {
+        std::cmp::Ordering::Less if new.iter().all(|pod| pod.record.place.node().is_some()) => {
+            create(view, wanted - new.len()).collect()
+        }
+        std::cmp::Ordering::Greater => {
+            stop(scale_down(new).into_iter().take(new.len() - wanted), StopReason::ScaledDown)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A paused Deployment follows `replicas` with the pods it has, and makes none of a new template.
+fn scale_only(
+    view: &OwnerView<'_>,
+    replicas: u32,
+    new: &[OwnedPod<'_>],
+    old: &[OwnedPod<'_>],
+) -> Vec<Action> {
+    let all: Vec<OwnedPod<'_>> = new.iter().chain(old).copied().collect();
+    let wanted = replicas as usize;
+    if all.len() >= wanted {
+        return stop(scale_down(&all).into_iter().take(all.len() - wanted), StopReason::ScaledDown);
+    }
+    let Some(model) = all.iter().max_by_key(|pod| pod.record.serial) else { return Vec::new() };
+    let like =
+        (!view.is_current(model)).then(|| (model.record.commit.clone(), model.record.template.clone()));
+    let name = generated(view, model.record.template.short());
+    vec![Action::Create { name, node: None, like }; wanted - all.len()]
+}
+
+fn create(view: &OwnerView<'_>, count: usize) -> impl Iterator<Item = Action> {
+    let name = generated(view, view.workload.template.hash.short());
+    std::iter::repeat_n(Action::Create { name, node: None, like: None }, count)
+}
+
+fn generated(view: &OwnerView<'_>, hash: &str) -> PodNaming {
+    PodNaming::Generated(format!("{}-{hash}-", view.workload.key.object.name))
+}

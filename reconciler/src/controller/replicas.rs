@@ -1,0 +1,59 @@
+//! ReplicaSet and ReplicationController: so many pods. A changed template does not touch what runs.
+
+use super::{Action, OwnedPod, OwnerView, PodNaming};
+use crate::state::StopReason;
+
+pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
+    let mut actions = stop_failed(view.pods);
+    let active: Vec<OwnedPod<'_>> = view.pods.iter().filter(|pod| pod.is_active()).copied().collect();
+    let (restarting, staying): (Vec<_>, Vec<_>) = active
+        .iter()
+        .copied()
+        .partition(|pod| view.restarted.is_some_and(|asked| pod.record.created < asked));
+    let wanted = replicas as usize;
+    if staying.len() + restarting.len() > wanted {
+        let surplus = staying.len() + restarting.len() - wanted;
+        let mut first: Vec<OwnedPod<'_>> = restarting;
+        first.sort_by_key(scale_down_order);
+        first.extend(scale_down(&staying));
+        actions.extend(stop(first.into_iter().take(surplus), StopReason::ScaledDown));
+        return actions;
+    }
+    // A restart goes pod by pod: the next one stops when all others are available.
+    let all_available = active.len() == wanted && active.iter().all(|pod| view.is_available(pod));
+    if all_available {
+        actions.extend(stop(restarting.into_iter().take(1), StopReason::Restarted));
+    }
+    // One that no node takes is enough to say so; a million would say no more.
+    let unplaced = active.iter().any(|pod| pod.record.place.node().is_none());
+    if !unplaced {
+        actions.extend(create(view, wanted - active.len()));
+    }
+    actions
+}
+
+/// Pods of a controller that ended for good are replaced.
+pub(super) fn stop_failed(pods: &[OwnedPod<'_>]) -> Vec<Action> {
+    stop(pods.iter().filter(|pod| pod.is_final() && !pod.is_stopping()).copied(), StopReason::Failed)
+}
+
+pub(super) fn stop<'a>(pods: impl IntoIterator<Item = OwnedPod<'a>>, reason: StopReason) -> Vec<Action> {
+    pods.into_iter().map(|pod| Action::Stop(pod.record.uid.clone(), reason)).collect()
+}
+
+fn create(view: &OwnerView<'_>, count: usize) -> impl Iterator<Item = Action> {
+    let name = PodNaming::Generated(format!("{}-", view.workload.key.object.name));
+    std::iter::repeat_n(Action::Create { name, node: None, like: None }, count)
+}
+
+/// The pods in the order in which they are given up.
+pub(super) fn scale_down<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
+    let mut order = pods.to_vec();
+    order.sort_by_key(scale_down_order);
+    order
+}
+
+/// Not placed, not ready, newest: the first in this order goes first.
+fn scale_down_order(pod: &OwnedPod<'_>) -> (bool, bool, std::cmp::Reverse<u64>) {
+    (pod.record.place.node().is_some(), pod.is_ready(), std::cmp::Reverse(pod.record.serial))
+}

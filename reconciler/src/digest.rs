@@ -1,0 +1,32 @@
+//! Hashes and the names made from them. They stand in for randomness: the same input names the same thing everywhere.
+
+use ring::digest::{SHA256, digest};
+
+use crate::name::PodUid;
+
+/// Letters and digits that spell no words, as Kubernetes uses for generated names.
+const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// SHA-256 as lower-case hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A pod's uid: a UUID (version 8, RFC 9562) over the cluster's id and the number of the pod.
+pub fn pod_uid(cluster: &str, serial: u64) -> PodUid {
+    let hex = sha256_hex(format!("pod uid\n{cluster}\n{serial}").as_bytes());
+    PodUid::new(format!(
+        "{}-{}-8{}-8{}-{}",
+        &hex[0..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..32]
+    ))
+}
+
+/// Five letters for a generated pod name.
+pub fn name_suffix(cluster: &str, serial: u64) -> String {
+    let hash = digest(&SHA256, format!("pod name\n{cluster}\n{serial}").as_bytes());
+    hash.as_ref().iter().take(5).map(|byte| char::from(SUFFIX_ALPHABET[usize::from(*byte) % 27])).collect()
+}

@@ -1,0 +1,175 @@
+//! Where in a document one is: a path that costs nothing until something there is wrong.
+
+use std::{
+    cell::RefCell,
+    fmt::{self, Display},
+};
+
+use super::{Problem, Severity, similar};
+
+/// More than this a document is not told at once; who has so many mends the first and asks again.
+const PROBLEMS_PER_DOCUMENT: usize = 200;
+
+/// Collects the problems of one document.
+pub(super) struct Report<'a> {
+    /// Path in the repository.
+    pub(super) file: &'a str,
+    /// Line of the document's first key. Problems carry it until they are located.
+    pub(super) line: u32,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(file: &'a str, line: u32) -> Self {
+        Self { file, line, problems: RefCell::default() }
+    }
+
+    /// The document itself.
+    pub(super) fn root(&self) -> At<'_> {
+        At { report: self, parent: None, step: Step::Root }
+    }
+
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems.into_inner()
+    }
+}
+
+/// A field of the document that is being read.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    report: &'a Report<'a>,
+    parent: Option<&'a At<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Key(&'a str),
+    Index(usize),
+}
+
+impl At<'_> {
+    /// A field of this mapping.
+    pub(super) fn field<'b>(&'b self, name: &'b str) -> At<'b> {
+        At { report: self.report, parent: Some(self), step: Step::Key(name) }
+    }
+
+    /// An element of this list.
+    pub(super) fn index(&self, index: usize) -> At<'_> {
+        At { report: self.report, parent: Some(self), step: Step::Index(index) }
+    }
+
+    /// The commit is refused for this.
+    pub(super) fn error(&self, message: impl Display) {
+        self.push(Severity::Error, &message);
+    }
+
+    /// Somebody should know this.
+    pub(super) fn warning(&self, message: impl Display) {
+        self.push(Severity::Warning, &message);
+    }
+
+    /// Refuses a field that Windlass does not honour yet and that cannot be left out without surprise.
+    pub(super) fn refuse(&self, given: bool, ignoring_would: &str) {
+        if given {
+            self.error(format_args!("not supported yet: ignoring it would {ignoring_would}; remove it"));
+        }
+    }
+
+    /// Warns of a field that has no meaning here and whose absence surprises nobody.
+    pub(super) fn ignore(&self, given: bool, why: &str) {
+        if given {
+            self.warning(format_args!("no effect: {why}"));
+        }
+    }
+
+    /// The text if the syntax takes it; says why if it does not, and hands it on all the same.
+    pub(super) fn checked(&self, text: String, syntax: fn(&str) -> Result<(), &'static str>) -> String {
+        if text.is_empty() {
+            self.error("required: give it a value");
+        } else if let Err(rule) = syntax(&text) {
+            self.error(format_args!("{text:?} is not valid: it must be {rule}"));
+        }
+        text
+    }
+
+    /// As [`At::checked`], for a field that may be left out.
+    pub(super) fn optional(
+        &self,
+        text: Option<String>,
+        syntax: fn(&str) -> Result<(), &'static str>,
+    ) -> Option<String> {
+        text.filter(|text| !text.is_empty()).map(|text| self.checked(text, syntax))
+    }
+
+    /// One of a closed set of words; absent and empty are the default.
+    pub(super) fn word<T: Copy>(&self, text: Option<&str>, words: &[(&str, T)], default: T) -> T {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return default };
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return *value;
+        }
+        let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let hint = similar::did_you_mean(text, all.iter().copied());
+        self.error(format_args!("{text:?} is not known here: write one of {}{hint}", all.join(", ")));
+        default
+    }
+
+    /// A whole number within bounds; the nearest bound after a problem.
+    pub(super) fn within(&self, number: i64, least: i64, most: i64) -> i64 {
+        if number < least || number > most {
+            if most >= i64::from(i32::MAX) {
+                self.error(format_args!("{number} is out of range: it must be {least} or more"));
+            } else {
+                self.error(format_args!("{number} is out of range: it must be from {least} to {most}"));
+            }
+        }
+        number.clamp(least, most)
+    }
+
+    /// A port number.
+    pub(super) fn port(&self, number: i32) -> u16 {
+        u16::try_from(self.within(number.into(), 1, 65535)).unwrap_or(1)
+    }
+
+    /// A number of seconds or of pods that must not be negative.
+    pub(super) fn count(&self, number: i32) -> u32 {
+        u32::try_from(self.within(number.into(), 0, i32::MAX.into())).unwrap_or(0)
+    }
+
+    fn push(&self, severity: Severity, message: &dyn Display) {
+        let mut problems = self.report.problems.borrow_mut();
+        if problems.len() < PROBLEMS_PER_DOCUMENT {
+            problems.push(Problem {
+                file: self.report.file.to_owned(),
+                line: self.report.line,
+                column: 0,
+                severity,
+                field: self.to_string(),
+                message: message.to_string(),
+            });
+        }
+    }
+}
+
+/// As `spec.containers[0].image`, with keys that are no words in brackets: `metadata.labels[app.example.com/name]`.
+impl Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Index(index) => write!(f, "[{index}]"),
+            Step::Key(key) => {
+                let word = !key.is_empty()
+                    && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+                match (word, self.parent.is_some_and(|parent| !matches!(parent.step, Step::Root))) {
+                    (true, true) => write!(f, ".{key}"),
+                    (true, false) => f.write_str(key),
+                    (false, _) => write!(f, "[{key}]"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::api::resource::Quantity};
+
+use super::{
+    env::{env, env_from},
+    probe::{Asks, lifecycle, probe},
+    quantity,
+    security::{PodSecurity, container_security},
+    volume::mounts,
+};
+use crate::{
+    manifest::{at::At, syntax},
+    object::{Container, ContainerPort, Protocol, PullPolicy, Resources, VolumeSource},
+};
+
+/// What a container needs to know of its pod.
+pub(super) struct OfPod<'a> {
+    pub(super) volumes: &'a BTreeMap<String, VolumeSource>,
+    pub(super) security: PodSecurity,
+    pub(super) service_account: &'a str,
+    pub(super) host_network: bool,
+}
+
+/// One of `containers` or `initContainers`.
+pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>, at: &At<'_>) -> Container {
+    let core::Container {
+        args,
+        command,
+        env: variables,
+        env_from: sources,
+        image,
+        image_pull_policy,
+        lifecycle: hooks,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources: wanted,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+    } = container;
+    let sidecar = init && restart_policy.as_deref() == Some("Always");
+    if sidecar {
+        at.field("restartPolicy")
+            .error("not supported yet: a sidecar would hold up the others; make it one of containers");
+    } else {
+        at.field("restartPolicy").refuse(restart_policy.is_some(), "restart the container as its pod says");
+    }
+    at.field("restartPolicyRules").refuse(
+        restart_policy_rules.is_some_and(|rules| !rules.is_empty()),
+        "restart the container as its pod says",
+    );
+    at.field("volumeDevices").refuse(
+        volume_devices.is_some_and(|devices| !devices.is_empty()),
+        "start the container without its device",
+    );
+    at.field("resizePolicy")
+        .ignore(resize_policy.is_some_and(|policies| !policies.is_empty()), "a changed container is replaced");
+    at.field("stdinOnce").ignore(stdin_once == Some(true), "nothing attaches to a container");
+    if init && !sidecar {
+        for (field, given) in [
+            ("lifecycle", hooks.is_some()),
+            ("livenessProbe", liveness_probe.is_some()),
+            ("readinessProbe", readiness_probe.is_some()),
+            ("startupProbe", startup_probe.is_some()),
+        ] {
+            if given {
+                at.field(field).error("an init container has none: it runs to its end; remove it");
+            }
+        }
+    }
+    let image = at.field("image").checked(image.unwrap_or_default(), syntax::image);
+    let pull = at.field("imagePullPolicy").word(
+        image_pull_policy.as_deref(),
+        &[("Always", PullPolicy::Always), ("IfNotPresent", PullPolicy::IfNotPresent), ("Never", PullPolicy::Never)],
+        default_pull(&image),
+    );
+    let security = container_security(security_context, pod.security, &at.field("securityContext"));
+    let ports = container_ports(ports, pod.host_network, &at.field("ports"));
+    let (post_start, pre_stop) = lifecycle(hooks, &ports, &at.field("lifecycle"));
+    Container {
+        name: at.field("name").checked(name, syntax::label),
+        pull,
+        image,
+        command: command.unwrap_or_default(),
+        args: args.unwrap_or_default(),
+        working_dir: at.field("workingDir").optional(working_dir, syntax::absolute_path),
+        env_from: env_from(sources, &at.field("envFrom")),
+        env: env(variables, pod.service_account, &at.field("env")),
+        resources: resources(wanted, &at.field("resources")),
+        mounts: mounts(volume_mounts, pod.volumes, security.privileged, &at.field("volumeMounts")),
+        post_start,
+        pre_stop,
+        startup: probe(startup_probe, Asks::Life, &ports, &at.field("startupProbe")),
+        readiness: probe(readiness_probe, Asks::Readiness, &ports, &at.field("readinessProbe")),
+        liveness: probe(liveness_probe, Asks::Life, &ports, &at.field("livenessProbe")),
+        ports,
+        termination_message_path: at
+            .field("terminationMessagePath")
+            .optional(termination_message_path, syntax::absolute_path)
+            .unwrap_or_else(|| "/dev/termination-log".to_owned()),
+        message_from_logs: at.field("terminationMessagePolicy").word(
+            termination_message_policy.as_deref(),
+            &[("File", false), ("FallbackToLogsOnError", true)],
+            false,
+        ),
+        stdin: stdin.unwrap_or(false),
+        tty: tty.unwrap_or(false),
+        security,
+    }
+}
+
+/// Always for `:latest` and for no tag, since such an image changes under its name.
+fn default_pull(image: &str) -> PullPolicy {
+    if image.contains('@') {
+        return PullPolicy::IfNotPresent;
+    }
+    let last = image.rsplit_once('/').map_or(image, |(_, last)| last);
+    match last.split_once(':') {
+        None | Some((_, "latest")) => PullPolicy::Always,
+        Some(_) => PullPolicy::IfNotPresent,
+    }
+}
+
+const PROTOCOLS: &[(&str, Protocol)] =
+    &[("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
+
+/// `protocol` of a port.
+pub(super) fn protocol(protocol: Option<&str>, at: &At<'_>) -> Protocol {
+    at.word(protocol, PROTOCOLS, Protocol::Tcp)
+}
+
+fn container_ports(
+    ports: Option<Vec<core::ContainerPort>>,
+    host_network: bool,
+    at: &At<'_>,
+) -> Vec<ContainerPort> {
+    let mut names = BTreeSet::new();
+    let mut read = Vec::new();
+    for (index, port) in ports.unwrap_or_default().into_iter().enumerate() {
+        let at = at.index(index);
+        let core::ContainerPort { container_port, host_ip, host_port, name, protocol: transport } = port;
+        let port = ContainerPort {
+            name: at.field("name").optional(name, syntax::port_name),
+            port: at.field("containerPort").port(container_port),
+            protocol: protocol(transport.as_deref(), &at.field("protocol")),
+            host_port: host_port.filter(|port| *port != 0).map(|port| at.field("hostPort").port(port)),
+            host_ip: host_address(host_ip, &at.field("hostIP")),
+        };
+        if let Some(name) = &port.name
+            && !names.insert(name.clone())
+        {
+            at.field("name").error(format_args!("the port name {name:?} is there twice: rename one"));
+        }
+        if host_network && port.host_port.is_some_and(|host| host != port.port) {
+            at.field("hostPort").error("must equal containerPort with hostNetwork: correct or remove it");
+        }
+        read.push(port);
+    }
+    read
+}
+
+/// `hostIP`; `0.0.0.0` is every address, as if it were not given.
+fn host_address(address: Option<String>, at: &At<'_>) -> Option<std::net::Ipv4Addr> {
+    let address = address.filter(|address| !address.is_empty())?;
+    match address.parse::<std::net::Ipv4Addr>() {
+        Ok(address) => Some(address).filter(|address| !address.is_unspecified()),
+        Err(_) => {
+            at.error(format_args!("{address:?} is not an IPv4 address: correct or remove it"));
+            None
+        }
+    }
+}
+
+/// The least memory that Docker takes as a limit.
+const LEAST_MEMORY: u64 = 6 << 20;
+
+fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Resources {
+    let core::ResourceRequirements { claims, limits, requests } = resources.unwrap_or_default();
+    at.field("claims")
+        .refuse(claims.is_some_and(|claims| !claims.is_empty()), "start the container without its device");
+    let limits = amounts(limits, &at.field("limits"));
+    let requests = amounts(requests, &at.field("requests"));
+    if limits.memory_bytes.is_some_and(|bytes| bytes < LEAST_MEMORY) {
+        at.field("limits").field("memory").error("Docker takes no memory limit below 6Mi: raise or remove it");
+    }
+    for (field, request, limit) in [
+        ("cpu", requests.cpu_milli, limits.cpu_milli),
+        ("memory", requests.memory_bytes, limits.memory_bytes),
+    ] {
+        if let (Some(request), Some(limit)) = (request, limit)
+            && request > limit
+        {
+            at.field("requests").field(field).error("more than the limit: lower it, or raise the limit");
+        }
+    }
+    Resources {
+        cpu_request_milli: requests.cpu_milli.or(limits.cpu_milli),
+        cpu_limit_milli: limits.cpu_milli,
+        memory_request_bytes: requests.memory_bytes.or(limits.memory_bytes),
+        memory_limit_bytes: limits.memory_bytes,
+    }
+}
+
+#[derive(Default)]
+struct Amounts {
+    cpu_milli: Option<u64>,
+    memory_bytes: Option<u64>,
+}
+
+fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amounts {
+    let mut amounts = Amounts::default();
+    for (resource, Quantity(text)) in quantities.unwrap_or_default() {
+        let at = at.field(&resource);
+        let invalid = |rule: &str| at.error(format_args!("{text:?} is not valid: it must be {rule}"));
+        match resource.as_str() {
+            "cpu" => amounts.cpu_milli = quantity::milli(&text).map_err(invalid).ok().filter(|cpu| *cpu > 0),
+            "memory" if text.ends_with('m') => {
+                at.error(format_args!("{text:?} is a fraction of a byte: write Mi for mebibytes"));
+            }
+            "memory" => {
+                amounts.memory_bytes = quantity::whole(&text).map_err(invalid).ok().filter(|bytes| *bytes > 0);
+            }
+            "ephemeral-storage" => at.warning("no effect: the size of a container's layer is not bounded here"),
+            _ => at.refuse(true, "place the pod where this resource may not be"),
+        }
+    }
+    amounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_changes_under_its_name_is_pulled_always() {
+        for image in ["httpd", "httpd:latest", "registry.example.com:5000/httpd"] {
+            assert_eq!(default_pull(image), PullPolicy::Always, "{image}");
+        }
+        for image in ["httpd:2.4", "httpd@sha256:00", "registry.example.com:5000/httpd:2.4"] {
+            assert_eq!(default_pull(image), PullPolicy::IfNotPresent, "{image}");
+        }
+    }
+}

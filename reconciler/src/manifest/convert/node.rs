@@ -1,0 +1,103 @@
+//! Namespaces, Nodes, and what keeps pods off a node.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::meta::{Named, object_meta};
+use crate::{
+    manifest::{at::At, syntax},
+    name::NodeName,
+    object::{Meta, NodeObject, Taint, TaintEffect, Toleration},
+};
+
+/// A Namespace.
+pub(in crate::manifest) fn namespace(namespace: core::Namespace, at: &At<'_>) -> (String, Meta) {
+    let core::Namespace { metadata, spec, status: _ } = namespace;
+    let core::NamespaceSpec { finalizers } = spec.unwrap_or_default();
+    at.field("spec").field("finalizers").ignore(finalizers.is_some(), "what leaves the commit is removed at once");
+    let (key, meta) = object_meta(metadata, Named::Namespace, at);
+    (key.name, meta)
+}
+
+const HOSTS: &str = "the host's own configuration says this";
+
+/// A Node: labels, taints and the cordon of one host.
+pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, NodeObject) {
+    let core::Node { metadata, spec, status: _ } = node;
+    let (key, Meta { labels, annotations }) = object_meta(metadata, Named::Node, at);
+    let at = at.field("spec");
+    let core::NodeSpec { config_source, external_id, pod_cidr, pod_cidrs, provider_id, taints, unschedulable } =
+        spec.unwrap_or_default();
+    at.field("configSource").ignore(config_source.is_some(), HOSTS);
+    at.field("externalID").ignore(external_id.is_some(), HOSTS);
+    at.field("podCIDR").ignore(pod_cidr.is_some(), HOSTS);
+    at.field("podCIDRs").ignore(pod_cidrs.is_some(), HOSTS);
+    at.field("providerID").ignore(provider_id.is_some(), HOSTS);
+    let mut seen = BTreeSet::new();
+    let mut read = Vec::new();
+    for (index, taint) in taints.unwrap_or_default().into_iter().enumerate() {
+        let at = at.field("taints");
+        let at = at.index(index);
+        let Some(taint) = one_taint(taint, &at) else { continue };
+        if !seen.insert((taint.key.clone(), taint.effect)) {
+            at.field("key").error(format_args!("{:?} is there twice with this effect: keep one", taint.key));
+        }
+        read.push(taint);
+    }
+    let node =
+        NodeObject { labels, annotations, taints: read, unschedulable: unschedulable.unwrap_or(false) };
+    (NodeName::new(key.name), node)
+}
+
+const EFFECTS: &[(&str, Option<TaintEffect>)] = &[
+    ("NoSchedule", Some(TaintEffect::NoSchedule)),
+    ("PreferNoSchedule", Some(TaintEffect::PreferNoSchedule)),
+    ("NoExecute", Some(TaintEffect::NoExecute)),
+];
+
+fn one_taint(taint: core::Taint, at: &At<'_>) -> Option<Taint> {
+    let core::Taint { effect, key, time_added, value } = taint;
+    at.field("timeAdded").ignore(time_added.is_some(), "only an API server writes this");
+    if effect.is_empty() {
+        at.field("effect").error("required: write one of NoSchedule, PreferNoSchedule, NoExecute");
+    }
+    let effect = at.field("effect").word(Some(&effect), EFFECTS, None);
+    let taint = Taint {
+        key: at.field("key").checked(key, syntax::qualified_name),
+        value: at.field("value").optional(value, syntax::label_value).unwrap_or_default(),
+        effect: effect?,
+    };
+    Some(taint)
+}
+
+/// `tolerations` of a pod.
+pub(super) fn tolerations(tolerations: Option<Vec<core::Toleration>>, at: &At<'_>) -> Vec<Toleration> {
+    let tolerations = tolerations.unwrap_or_default().into_iter().enumerate();
+    tolerations.map(|(index, toleration)| one_toleration(toleration, &at.index(index))).collect()
+}
+
+fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
+    let core::Toleration { effect, key, operator, toleration_seconds, value } = toleration;
+    let key = at.field("key").optional(key, syntax::qualified_name);
+    let value = at.field("value").optional(value, syntax::label_value);
+    let exists =
+        at.field("operator").word(operator.as_deref(), &[("Equal", false), ("Exists", true)], false);
+    if exists && value.is_some() {
+        at.field("value").error("the operator Exists takes no value: remove one of them");
+    }
+    if !exists && key.is_none() {
+        at.field("key").error("required: only the operator Exists goes without a key");
+    }
+    let effect = at.field("effect").word(effect.as_deref(), EFFECTS, None);
+    if toleration_seconds.is_some() && effect != Some(TaintEffect::NoExecute) {
+        at.field("tolerationSeconds").error("only for the effect NoExecute: set it, or remove this");
+    }
+    Toleration {
+        key,
+        equal: (!exists).then(|| value.unwrap_or_default()),
+        effect,
+        // Kubernetes takes a negative number for "at once".
+        for_at_most: toleration_seconds.map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs())),
+    }
+}

@@ -1,0 +1,268 @@
+//! `PodSpec`.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::{
+    container::{OfPod, container},
+    meta::labels,
+    node::tolerations,
+    security::pod_security,
+    volume::volumes,
+};
+use crate::{
+    manifest::{at::At, syntax},
+    name::NodeName,
+    object::{Container, DnsConfig, DnsPolicy, PodSpec, RestartPolicy},
+};
+
+const RESTART: &[(&str, RestartPolicy)] = &[
+    ("Always", RestartPolicy::Always),
+    ("OnFailure", RestartPolicy::OnFailure),
+    ("Never", RestartPolicy::Never),
+];
+
+const DNS: &[(&str, DnsPolicy)] = &[
+    ("ClusterFirst", DnsPolicy::ClusterFirst),
+    ("ClusterFirstWithHostNet", DnsPolicy::ClusterFirstWithHostNet),
+    ("Default", DnsPolicy::Default),
+    ("None", DnsPolicy::None),
+];
+
+/// `spec` of a pod or of a pod template.
+pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
+    let core::PodSpec {
+        active_deadline_seconds,
+        affinity,
+        automount_service_account_token,
+        containers,
+        dns_config: dns,
+        dns_policy,
+        enable_service_links,
+        ephemeral_containers,
+        host_aliases: aliases,
+        host_ipc,
+        host_network,
+        host_pid,
+        host_users,
+        hostname,
+        hostname_override,
+        image_pull_secrets,
+        init_containers,
+        node_name,
+        node_selector,
+        os,
+        overhead,
+        preemption_policy,
+        priority,
+        priority_class_name,
+        readiness_gates,
+        resource_claims,
+        resources,
+        restart_policy,
+        runtime_class_name,
+        scheduler_name,
+        scheduling_gates,
+        security_context,
+        service_account,
+        service_account_name,
+        set_hostname_as_fqdn,
+        share_process_namespace,
+        subdomain,
+        termination_grace_period_seconds,
+        tolerations: tolerated,
+        topology_spread_constraints,
+        volumes: sources,
+    } = spec;
+
+    at.field("affinity")
+        .refuse(affinity.is_some_and(|affinity| affinity != core::Affinity::default()), PLACED_ELSEWHERE);
+    at.field("topologySpreadConstraints").refuse(some(&topology_spread_constraints), PLACED_ELSEWHERE);
+    at.field("schedulerName").refuse(
+        scheduler_name.is_some_and(|name| !matches!(name.as_str(), "" | "default-scheduler")),
+        PLACED_ELSEWHERE,
+    );
+    at.field("schedulingGates").refuse(some(&scheduling_gates), "start the pod before its gates open");
+    at.field("readinessGates").refuse(some(&readiness_gates), "call the pod ready too early");
+    at.field("ephemeralContainers").refuse(some(&ephemeral_containers), "leave containers out");
+    at.field("resourceClaims").refuse(some(&resource_claims), "start the pod without its devices");
+    at.field("resources").refuse(
+        resources.is_some_and(|resources| resources != core::ResourceRequirements::default()),
+        "leave the pod without bounds; give them to its containers",
+    );
+    at.field("runtimeClassName").refuse(runtime_class_name.is_some(), "run the pod by another runtime");
+    at.field("overhead").refuse(overhead.is_some_and(|overhead| !overhead.is_empty()), PLACED_ELSEWHERE);
+    at.field("hostUsers").refuse(host_users == Some(false), "run the pod as users of the host");
+    at.field("hostnameOverride").refuse(hostname_override.is_some(), "give the pod another name");
+    at.field("setHostnameAsFQDN").refuse(set_hostname_as_fqdn == Some(true), "give the pod another name");
+    at.field("shareProcessNamespace")
+        .refuse(share_process_namespace == Some(true), "hide the containers' processes from each other");
+    if some(&image_pull_secrets) {
+        at.field("imagePullSecrets")
+            .error("not supported yet: use the registry credentials of the host configuration; remove it");
+    }
+    if os.is_some_and(|core::PodOS { name }| name != "linux") {
+        at.field("os").error("only linux runs here: remove this pod");
+    }
+    at.field("automountServiceAccountToken")
+        .ignore(automount_service_account_token == Some(true), "there is no API server to speak to");
+    at.field("priority").ignore(priority.is_some_and(|priority| priority != 0), NO_PRIORITY);
+    at.field("priorityClassName")
+        .ignore(priority_class_name.is_some_and(|class| !class.is_empty()), NO_PRIORITY);
+    at.field("preemptionPolicy").ignore(preemption_policy.is_some(), NO_PRIORITY);
+    at.field("serviceAccount").ignore(names_account(service_account.as_deref()), NO_ACCOUNT);
+    at.field("serviceAccountName").ignore(names_account(service_account_name.as_deref()), NO_ACCOUNT);
+
+    let host_network = host_network.unwrap_or(false);
+    let volumes = volumes(sources, &at.field("volumes"));
+    let of_pod = OfPod {
+        volumes: &volumes,
+        security: pod_security(security_context, &at.field("securityContext")),
+        service_account: service_account_name
+            .as_deref()
+            .or(service_account.as_deref())
+            .filter(|name| !name.is_empty())
+            .unwrap_or("default"),
+        host_network,
+    };
+    let (init_containers, containers) = all_containers(init_containers, containers, &of_pod, at);
+    let node_selector = node_selector.unwrap_or_default();
+    labels(&node_selector, &at.field("nodeSelector"));
+    let dns_policy = at.field("dnsPolicy").word(dns_policy.as_deref(), DNS, DnsPolicy::ClusterFirst);
+    let dns_config = dns_config(dns, &at.field("dnsConfig"));
+    if dns_policy == DnsPolicy::None && dns_config.nameservers.is_empty() {
+        at.field("dnsConfig").field("nameservers").error("required: dnsPolicy None has no other name servers");
+    }
+    PodSpec {
+        restart_policy: at.field("restartPolicy").word(
+            restart_policy.as_deref(),
+            RESTART,
+            RestartPolicy::Always,
+        ),
+        termination_grace: seconds(
+            termination_grace_period_seconds.unwrap_or(30),
+            0,
+            &at.field("terminationGracePeriodSeconds"),
+        ),
+        active_deadline: active_deadline_seconds
+            .map(|number| seconds(number, 1, &at.field("activeDeadlineSeconds"))),
+        host_network,
+        host_pid: host_pid.unwrap_or(false),
+        host_ipc: host_ipc.unwrap_or(false),
+        hostname: at.field("hostname").optional(hostname, syntax::label),
+        subdomain: at.field("subdomain").optional(subdomain, syntax::label),
+        host_aliases: host_aliases(aliases, &at.field("hostAliases")),
+        dns_policy,
+        dns_config,
+        enable_service_links: enable_service_links.unwrap_or(true),
+        node_name: at.field("nodeName").optional(node_name, syntax::subdomain).map(NodeName::new),
+        node_selector,
+        tolerations: tolerations(tolerated, &at.field("tolerations")),
+        init_containers,
+        containers,
+        volumes,
+    }
+}
+
+const PLACED_ELSEWHERE: &str = "place the pod where you did not ask for it";
+const NO_PRIORITY: &str = "pods are not preempted here";
+const NO_ACCOUNT: &str = "there is no API server to speak to";
+
+fn some<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn names_account(name: Option<&str>) -> bool {
+    name.is_some_and(|name| !matches!(name, "" | "default"))
+}
+
+fn seconds(number: i64, least: i64, at: &At<'_>) -> Duration {
+    Duration::from_secs(at.within(number, least, i64::from(i32::MAX)).unsigned_abs())
+}
+
+fn all_containers(
+    init: Option<Vec<core::Container>>,
+    main: Vec<core::Container>,
+    pod: &OfPod<'_>,
+    at: &At<'_>,
+) -> (Vec<Container>, Vec<Container>) {
+    let mut names = BTreeSet::new();
+    let mut read = |containers: Vec<core::Container>, field: &str, init: bool| -> Vec<Container> {
+        let at = at.field(field);
+        let containers = containers.into_iter().enumerate();
+        containers
+            .map(|(index, spec)| {
+                let at = at.index(index);
+                let read = container(spec, init, pod, &at);
+                if !names.insert(read.name.clone()) {
+                    at.field("name").error(format_args!("the container {:?} is there twice: rename one", read.name));
+                }
+                read
+            })
+            .collect()
+    };
+    let init = read(init.unwrap_or_default(), "initContainers", true);
+    let main = read(main, "containers", false);
+    if main.is_empty() {
+        at.field("containers").error("required: a pod needs at least one container");
+    }
+    (init, main)
+}
+
+fn host_aliases(aliases: Option<Vec<core::HostAlias>>, at: &At<'_>) -> Vec<(IpAddr, Vec<String>)> {
+    let mut read = Vec::new();
+    for (index, core::HostAlias { hostnames, ip }) in aliases.unwrap_or_default().into_iter().enumerate() {
+        let at = at.index(index);
+        let names = hostnames.unwrap_or_default().into_iter().enumerate();
+        let names = names
+            .map(|(index, name)| at.field("hostnames").index(index).checked(name, syntax::subdomain))
+            .collect();
+        if let Some(address) = address(&ip, &at.field("ip")) {
+            read.push((address, names));
+        }
+    }
+    read
+}
+
+fn dns_config(config: Option<core::PodDNSConfig>, at: &At<'_>) -> DnsConfig {
+    let core::PodDNSConfig { nameservers, options, searches } = config.unwrap_or_default();
+    let nameservers = nameservers.unwrap_or_default();
+    if nameservers.len() > 3 {
+        at.field("nameservers").error("resolvers ask at most 3 name servers: remove some");
+    }
+    let servers = nameservers.iter().enumerate();
+    let nameservers =
+        servers.filter_map(|(index, text)| address(text, &at.field("nameservers").index(index))).collect();
+    let searches = searches.unwrap_or_default();
+    for (index, domain) in searches.iter().enumerate() {
+        let at = at.field("searches");
+        let at = at.index(index);
+        // A single dot is the root, and a trailing one is allowed.
+        if domain != "." {
+            at.checked(domain.trim_end_matches('.').to_owned(), syntax::search_domain);
+        }
+    }
+    if searches.len() > 32 {
+        at.field("searches").error("resolvers search at most 32 domains: remove some");
+    }
+    let mut texts = Vec::new();
+    for (index, core::PodDNSConfigOption { name, value }) in options.unwrap_or_default().into_iter().enumerate() {
+        let at = at.field("options");
+        let at = at.index(index);
+        let name = at.field("name").checked(name.unwrap_or_default(), syntax::word);
+        texts.push(match value.map(|value| at.field("value").checked(value, syntax::word)) {
+            Some(value) => format!("{name}:{value}"),
+            None => name,
+        });
+    }
+    DnsConfig { nameservers, searches, options: texts }
+}
+
+fn address(text: &str, at: &At<'_>) -> Option<IpAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        at.error(format_args!("{text:?} is not an IP address: correct it"));
+    }
+    address
+}

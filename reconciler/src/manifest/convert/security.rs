@@ -1,0 +1,134 @@
+//! `securityContext` of pods and containers.
+
+use k8s_openapi::api::core::v1 as core;
+
+use crate::{manifest::at::At, object::ContainerSecurity};
+
+const WEAKER: &str = "leave the pod with more rights than you asked for";
+
+/// What a pod's `securityContext` says for all of its containers.
+#[derive(Clone, Copy, Default)]
+pub(super) struct PodSecurity {
+    run_as_user: Option<i64>,
+    run_as_group: Option<i64>,
+}
+
+/// A pod's `securityContext`.
+pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_>) -> PodSecurity {
+    let Some(context) = context else { return PodSecurity::default() };
+    let core::PodSecurityContext {
+        app_armor_profile,
+        fs_group,
+        fs_group_change_policy,
+        run_as_group,
+        run_as_non_root,
+        run_as_user,
+        se_linux_change_policy,
+        se_linux_options,
+        seccomp_profile,
+        supplemental_groups,
+        supplemental_groups_policy,
+        sysctls,
+        windows_options,
+    } = context;
+    app_armor(app_armor_profile, at);
+    seccomp(seccomp_profile, at);
+    at.field("fsGroup").refuse(fs_group.is_some(), "leave volumes that the pod cannot write to");
+    at.field("fsGroupChangePolicy").ignore(fs_group_change_policy.is_some(), "fsGroup is not supported yet");
+    at.field("runAsNonRoot").refuse(run_as_non_root == Some(true), WEAKER);
+    at.field("seLinuxOptions").refuse(se_linux_options.is_some(), WEAKER);
+    at.field("seLinuxChangePolicy")
+        .ignore(se_linux_change_policy.is_some(), "seLinuxOptions is not supported yet");
+    at.field("supplementalGroups")
+        .refuse(supplemental_groups.is_some_and(|groups| !groups.is_empty()), "change what the pod may read");
+    at.field("supplementalGroupsPolicy")
+        .refuse(supplemental_groups_policy.is_some_and(|policy| policy != "Merge"), WEAKER);
+    at.field("sysctls").refuse(
+        sysctls.is_some_and(|sysctls| !sysctls.is_empty()),
+        "run the pod with other kernel settings",
+    );
+    at.field("windowsOptions").refuse(windows_options.is_some(), "do nothing on Linux");
+    PodSecurity {
+        run_as_user: id(run_as_user, &at.field("runAsUser")),
+        run_as_group: id(run_as_group, &at.field("runAsGroup")),
+    }
+}
+
+/// A container's `securityContext`, over the pod's.
+pub(super) fn container_security(
+    context: Option<core::SecurityContext>,
+    pod: PodSecurity,
+    at: &At<'_>,
+) -> ContainerSecurity {
+    let core::SecurityContext {
+        allow_privilege_escalation,
+        app_armor_profile,
+        capabilities,
+        privileged,
+        proc_mount,
+        read_only_root_filesystem,
+        run_as_group,
+        run_as_non_root,
+        run_as_user,
+        se_linux_options,
+        seccomp_profile,
+        windows_options,
+    } = context.unwrap_or_default();
+    app_armor(app_armor_profile, at);
+    seccomp(seccomp_profile, at);
+    at.field("procMount").refuse(proc_mount.is_some_and(|mount| mount != "Default"), "mask parts of /proc");
+    at.field("runAsNonRoot").refuse(run_as_non_root == Some(true), WEAKER);
+    at.field("seLinuxOptions").refuse(se_linux_options.is_some(), WEAKER);
+    at.field("windowsOptions").refuse(windows_options.is_some(), "do nothing on Linux");
+    let core::Capabilities { add, drop } = capabilities.unwrap_or_default();
+    let add_capabilities = capability_names(add, &at.field("capabilities").field("add"));
+    let drop_capabilities = capability_names(drop, &at.field("capabilities").field("drop"));
+    let privileged = privileged.unwrap_or(false);
+    let no_new_privileges = allow_privilege_escalation == Some(false);
+    let admin = add_capabilities.iter().any(|name| name == "SYS_ADMIN" || name == "CAP_SYS_ADMIN");
+    if no_new_privileges && (privileged || admin) {
+        at.field("allowPrivilegeEscalation")
+            .error("false contradicts privileged and SYS_ADMIN, which escalate by themselves: remove one of them");
+    }
+    ContainerSecurity {
+        privileged,
+        run_as_user: id(run_as_user, &at.field("runAsUser")).or(pod.run_as_user),
+        run_as_group: id(run_as_group, &at.field("runAsGroup")).or(pod.run_as_group),
+        read_only_root: read_only_root_filesystem.unwrap_or(false),
+        no_new_privileges,
+        add_capabilities,
+        drop_capabilities,
+    }
+}
+
+/// Docker's default profile is what `RuntimeDefault` asks for.
+fn seccomp(profile: Option<core::SeccompProfile>, at: &At<'_>) {
+    if let Some(core::SeccompProfile { localhost_profile, type_ }) = profile {
+        let default = type_ == "RuntimeDefault" && localhost_profile.is_none();
+        at.field("seccompProfile").refuse(!default, "run the container with Docker's default profile");
+    }
+}
+
+/// Docker's default profile is what `RuntimeDefault` asks for.
+fn app_armor(profile: Option<core::AppArmorProfile>, at: &At<'_>) {
+    if let Some(core::AppArmorProfile { localhost_profile, type_ }) = profile {
+        let default = type_ == "RuntimeDefault" && localhost_profile.is_none();
+        at.field("appArmorProfile").refuse(!default, "run the container with Docker's default profile");
+    }
+}
+
+fn id(id: Option<i64>, at: &At<'_>) -> Option<i64> {
+    id.map(|id| at.within(id, 0, i64::from(i32::MAX)))
+}
+
+fn capability_names(names: Option<Vec<String>>, at: &At<'_>) -> Vec<String> {
+    let names = names.unwrap_or_default();
+    for (index, name) in names.iter().enumerate() {
+        let allowed = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        if name.is_empty() || !name.bytes().all(allowed) {
+            at.index(index)
+                .error(format_args!("{name:?} is not a capability: write it like NET_ADMIN, or ALL"));
+        }
+    }
+    names
+}

@@ -1,0 +1,84 @@
+//! Label selectors of controllers.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+
+use super::meta::labels;
+use crate::{
+    manifest::{at::At, syntax},
+    object::{Operator, Requirement, Selector},
+};
+
+/// `spec.selector`, which must be there and match the labels of the template.
+pub(super) fn selector(
+    selector: LabelSelector,
+    template_labels: &BTreeMap<String, String>,
+    spec: &At<'_>,
+) -> Selector {
+    let at = spec.field("selector");
+    let LabelSelector { match_expressions, match_labels } = selector;
+    let match_labels = match_labels.unwrap_or_default();
+    labels(&match_labels, &at.field("matchLabels"));
+    let expressions: Vec<Requirement> = match_expressions
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, expression)| requirement(expression, &at.field("matchExpressions").index(index)))
+        .collect();
+    let selector = Selector { labels: match_labels, expressions };
+    check_matches(&selector, template_labels, &at);
+    selector
+}
+
+/// A ReplicationController's plain map; empty is the template's labels.
+pub(super) fn plain_selector(
+    selector: Option<BTreeMap<String, String>>,
+    template_labels: &BTreeMap<String, String>,
+    spec: &At<'_>,
+) -> Selector {
+    let at = spec.field("selector");
+    let given = selector.filter(|selector| !selector.is_empty());
+    let selector = Selector {
+        labels: given.unwrap_or_else(|| template_labels.clone()),
+        expressions: Vec::new(),
+    };
+    labels(&selector.labels, &at);
+    check_matches(&selector, template_labels, &at);
+    selector
+}
+
+fn check_matches(selector: &Selector, template_labels: &BTreeMap<String, String>, at: &At<'_>) {
+    if selector.labels.is_empty() && selector.expressions.is_empty() {
+        at.error("required: write under matchLabels the labels that spec.template.metadata.labels has");
+    } else if !selector.matches(template_labels) {
+        at.error(
+            "does not match the labels of the template: make spec.template.metadata.labels and this selector agree",
+        );
+    }
+}
+
+fn requirement(requirement: LabelSelectorRequirement, at: &At<'_>) -> Option<Requirement> {
+    let LabelSelectorRequirement { key, operator, values } = requirement;
+    let key = at.field("key").checked(key, syntax::qualified_name);
+    let values = values.unwrap_or_default();
+    let takes_values = matches!(operator.as_str(), "In" | "NotIn");
+    if takes_values && values.is_empty() {
+        at.field("values").error(format_args!("required: {operator} needs at least one value"));
+    } else if !takes_values && !values.is_empty() {
+        at.field("values").error(format_args!("{operator} takes no values: remove them"));
+    }
+    let operator = match operator.as_str() {
+        "In" => Operator::In(values),
+        "NotIn" => Operator::NotIn(values),
+        "Exists" => Operator::Exists,
+        "DoesNotExist" => Operator::DoesNotExist,
+        other => {
+            at.field("operator").error(format_args!(
+                "{other:?} is not known here: write one of In, NotIn, Exists, DoesNotExist"
+            ));
+            return None;
+        }
+    };
+    Some(Requirement { key, operator })
+}

@@ -1,0 +1,267 @@
+//! Services.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use k8s_openapi::{
+    api::core::v1 as core,
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::{
+    container::protocol,
+    meta::{Named, labels, object_meta},
+};
+use crate::{
+    manifest::{at::At, syntax},
+    name::ObjectKey,
+    object::{Service, ServiceKind, ServicePort, TargetPort},
+};
+
+/// `spec.type`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+}
+
+const SORTS: &[(&str, Sort)] = &[
+    ("ClusterIP", Sort::ClusterIp),
+    ("NodePort", Sort::NodePort),
+    ("LoadBalancer", Sort::LoadBalancer),
+    ("ExternalName", Sort::ExternalName),
+];
+
+/// `spec.clusterIP`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Address {
+    None,
+    Any,
+    Given(Ipv4Addr),
+}
+
+/// A Service.
+pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (ObjectKey, Service) {
+    let core::Service { metadata, spec, status: _ } = service;
+    let (key, meta) = object_meta(metadata, Named::Service, at);
+    let at = at.field("spec");
+    let core::ServiceSpec {
+        allocate_load_balancer_node_ports,
+        cluster_ip,
+        cluster_ips,
+        external_ips,
+        external_name,
+        external_traffic_policy,
+        health_check_node_port,
+        internal_traffic_policy,
+        ip_families,
+        ip_family_policy,
+        load_balancer_class,
+        load_balancer_ip,
+        load_balancer_source_ranges,
+        ports,
+        publish_not_ready_addresses,
+        selector,
+        session_affinity,
+        session_affinity_config,
+        traffic_distribution,
+        type_,
+    } = spec.unwrap_or_default();
+    refuse_outside(
+        &at,
+        &[
+            ("externalIPs", external_ips.is_some_and(|list| !list.is_empty())),
+            ("loadBalancerIP", load_balancer_ip.is_some_and(|address| !address.is_empty())),
+            ("loadBalancerClass", load_balancer_class.is_some()),
+        ],
+    );
+    at.field("loadBalancerSourceRanges")
+        .refuse(load_balancer_source_ranges.is_some_and(|list| !list.is_empty()), "let everyone in");
+    at.field("allocateLoadBalancerNodePorts")
+        .refuse(allocate_load_balancer_node_ports == Some(false), "open ports you did not want");
+    for (field, policy) in
+        [("externalTrafficPolicy", external_traffic_policy), ("internalTrafficPolicy", internal_traffic_policy)]
+    {
+        let at = at.field(field);
+        let local = at.word(policy.as_deref(), &[("Cluster", false), ("Local", true)], false);
+        at.refuse(local, "hide the callers' addresses");
+    }
+    at.field("healthCheckNodePort")
+        .ignore(health_check_node_port.is_some_and(|port| port != 0), "externalTrafficPolicy Local needs it only");
+    at.field("trafficDistribution").ignore(traffic_distribution.is_some(), "all endpoints are used alike");
+    ip_family(ip_families, ip_family_policy, &at);
+
+    let sort = at.field("type").word(type_.as_deref(), SORTS, Sort::ClusterIp);
+    let address = cluster_address(cluster_ip, cluster_ips, &at);
+    let selector = selector.unwrap_or_default();
+    labels(&selector, &at.field("selector"));
+    let kind = service_kind(sort, address, external_name, &at);
+    let needs_ports = !matches!(kind, ServiceKind::Headless | ServiceKind::ExternalName { .. });
+    let service = Service {
+        meta,
+        ports: service_ports(ports, sort, needs_ports, &at.field("ports")),
+        kind,
+        selector,
+        publish_not_ready: publish_not_ready_addresses.unwrap_or(false),
+        client_ip_affinity: affinity(session_affinity, session_affinity_config, &at),
+    };
+    (key, service)
+}
+
+fn refuse_outside(at: &At<'_>, fields: &[(&str, bool)]) {
+    for (field, given) in fields {
+        at.field(field).refuse(*given, "leave the service unreachable at that address");
+    }
+}
+
+fn ip_family(families: Option<Vec<String>>, policy: Option<String>, at: &At<'_>) {
+    let families = families.unwrap_or_default();
+    if families.iter().any(|family| family != "IPv4") {
+        at.field("ipFamilies").error("not supported yet: services have IPv4 addresses only; write IPv4");
+    }
+    match policy.as_deref() {
+        None | Some("" | "SingleStack") => {}
+        Some("PreferDualStack") => {
+            at.field("ipFamilyPolicy").warning("no effect: services have IPv4 addresses only");
+        }
+        Some("RequireDualStack") => {
+            at.field("ipFamilyPolicy").error("not supported yet: services have IPv4 addresses only; remove it");
+        }
+        Some(other) => at.field("ipFamilyPolicy").error(format_args!(
+            "{other:?} is not known here: write one of SingleStack, PreferDualStack, RequireDualStack"
+        )),
+    }
+}
+
+fn cluster_address(address: Option<String>, addresses: Option<Vec<String>>, at: &At<'_>) -> Address {
+    let addresses = addresses.unwrap_or_default();
+    let first = addresses.first().cloned().unwrap_or_default();
+    let address = address.filter(|address| !address.is_empty());
+    if addresses.len() > 1 || address.as_ref().is_some_and(|address| !addresses.is_empty() && *address != first) {
+        at.field("clusterIPs").error("must hold the one address that clusterIP has: correct or remove it");
+    }
+    match address.unwrap_or(first).as_str() {
+        "" => Address::Any,
+        "None" => Address::None,
+        text => text.parse().map_or_else(
+            |_| {
+                at.field("clusterIP")
+                    .error(format_args!("{text:?} is not an IPv4 address: write one, or None, or remove it"));
+                Address::Any
+            },
+            Address::Given,
+        ),
+    }
+}
+
+fn service_kind(sort: Sort, address: Address, external_name: Option<String>, at: &At<'_>) -> ServiceKind {
+    let external_name = external_name.filter(|name| !name.is_empty());
+    if sort != Sort::ExternalName && external_name.is_some() {
+        at.field("externalName").error("only a Service of type ExternalName has it: set the type, or remove it");
+    }
+    let given = match address {
+        Address::Given(address) => Some(address),
+        Address::None | Address::Any => None,
+    };
+    if address == Address::None && matches!(sort, Sort::NodePort | Sort::LoadBalancer) {
+        at.field("clusterIP").error("None is only for type ClusterIP: remove it, or change the type");
+    }
+    match sort {
+        Sort::ClusterIp if address == Address::None => ServiceKind::Headless,
+        Sort::ClusterIp => ServiceKind::ClusterIp { address: given },
+        Sort::NodePort => ServiceKind::NodePort { address: given },
+        Sort::LoadBalancer => ServiceKind::LoadBalancer { address: given },
+        Sort::ExternalName => {
+            if given.is_some() {
+                at.field("clusterIP").error("an ExternalName has no address: remove it");
+            }
+            ServiceKind::ExternalName { target: external_target(external_name, &at.field("externalName")) }
+        }
+    }
+}
+
+fn external_target(name: Option<String>, at: &At<'_>) -> String {
+    let name = name.unwrap_or_default();
+    if name.parse::<Ipv4Addr>().is_ok() {
+        at.warning("an address, not a name: DNS answers it as an A record, which Kubernetes does not");
+        return name;
+    }
+    at.checked(name.trim_end_matches('.').to_owned(), syntax::subdomain)
+}
+
+fn affinity(
+    affinity: Option<String>,
+    config: Option<core::SessionAffinityConfig>,
+    at: &At<'_>,
+) -> Option<Duration> {
+    let client_ip =
+        at.field("sessionAffinity").word(affinity.as_deref(), &[("None", false), ("ClientIP", true)], false);
+    let core::SessionAffinityConfig { client_ip: config } = config.unwrap_or_default();
+    let at = at.field("sessionAffinityConfig");
+    if !client_ip && config.is_some() {
+        at.error("only for sessionAffinity ClientIP: set it, or remove this");
+    }
+    let seconds = config.and_then(|core::ClientIPConfig { timeout_seconds }| timeout_seconds).unwrap_or(10_800);
+    let seconds = at.field("clientIP").field("timeoutSeconds").within(seconds.into(), 1, 86_400);
+    client_ip.then(|| Duration::from_secs(seconds.unsigned_abs()))
+}
+
+fn service_ports(
+    ports: Option<Vec<core::ServicePort>>,
+    sort: Sort,
+    required: bool,
+    at: &At<'_>,
+) -> Vec<ServicePort> {
+    let ports = ports.unwrap_or_default();
+    if required && ports.is_empty() {
+        at.error("required: a Service needs at least one port");
+    }
+    let several = ports.len() > 1;
+    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let mut read = Vec::new();
+    for (index, port) in ports.into_iter().enumerate() {
+        let at = at.index(index);
+        let port = service_port(port, sort, several, &at);
+        if several && !port.name.is_empty() && !names.insert(port.name.clone()) {
+            at.field("name").error(format_args!("the port name {:?} is there twice: rename one", port.name));
+        }
+        if !numbers.insert((port.port, port.protocol)) {
+            at.field("port").error(format_args!(
+                "{}/{} is there twice: change one",
+                port.port,
+                port.protocol.as_str()
+            ));
+        }
+        read.push(port);
+    }
+    read
+}
+
+fn service_port(port: core::ServicePort, sort: Sort, several: bool, at: &At<'_>) -> ServicePort {
+    let core::ServicePort { app_protocol, name, node_port, port, protocol: transport, target_port } = port;
+    at.field("appProtocol").ignore(app_protocol.is_some(), "bytes are passed on as they are");
+    let name = at.field("name").optional(name, syntax::label).unwrap_or_default();
+    if several && name.is_empty() {
+        at.field("name").error("required: each port of several needs a name");
+    }
+    let node_port = node_port.filter(|port| *port != 0).map(|port| at.field("nodePort").port(port));
+    if node_port.is_some() && !matches!(sort, Sort::NodePort | Sort::LoadBalancer) {
+        at.field("nodePort").error("only for the types NodePort and LoadBalancer: set the type, or remove it");
+    }
+    let number = at.field("port").port(port);
+    let target = match target_port {
+        None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
+        Some(IntOrString::Int(target)) => TargetPort::Number(at.field("targetPort").port(target)),
+        Some(IntOrString::String(name)) => {
+            TargetPort::Name(at.field("targetPort").checked(name, syntax::port_name))
+        }
+    };
+    ServicePort {
+        name,
+        protocol: protocol(transport.as_deref(), &at.field("protocol")),
+        port: number,
+        target,
+        node_port,
+    }
+}

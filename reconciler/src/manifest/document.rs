@@ -1,0 +1,244 @@
+//! One document to one of our objects.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    Problem,
+    at::{At, Report},
+    convert::{self, LAST_APPLIED, Written},
+    hash::template_hash,
+    kind::{self, Fate, Kind},
+    strict,
+    upgrade::upgrade,
+};
+use crate::{
+    name::{NodeName, ObjectKey, WorkloadKey, WorkloadKind},
+    object::{ObjectId, Objects, Place},
+};
+
+/// Everything read so far.
+#[derive(Default)]
+pub(super) struct Reading {
+    pub(super) objects: Objects,
+    pub(super) problems: Vec<Problem>,
+    /// Where everything was written, what has no effect too.
+    seen: BTreeMap<ObjectId, Place>,
+}
+
+/// What a document turned out to be.
+pub(super) enum Outcome {
+    /// It is dealt with.
+    Done,
+    /// It is of a kind without effect.
+    NoEffect(&'static str),
+    /// It is a list of documents.
+    List(Vec<Value>),
+}
+
+impl Reading {
+    /// Reads one document that begins on a line of a file.
+    pub(super) fn document(&mut self, value: Value, file: &str, line: u32) -> Outcome {
+        let report = Report::new(file, line);
+        let outcome = self.reported(value, &report);
+        self.problems.append(&mut report.into_problems());
+        outcome
+    }
+
+    fn reported(&mut self, mut value: Value, report: &Report<'_>) -> Outcome {
+        let at = report.root();
+        if !value.is_object() {
+            at.error("must be a mapping with apiVersion and kind: correct or remove this document");
+            return Outcome::Done;
+        }
+        let Some((kind, api_version)) = kind::of(&value, &at) else { return Outcome::Done };
+        let api_version = api_version.to_owned();
+        match kind.fate {
+            Fate::List => return list(value, &at),
+            Fate::NoEffect => {
+                if let Some(id) = self.identify(kind, &value) {
+                    self.place(&id, report, &at);
+                }
+                return Outcome::NoEffect(kind.name);
+            }
+            Fate::Works | Fate::Later => {}
+        }
+        upgrade(&mut value, kind.name, &api_version, &kind.api_version(), &at);
+        let status = value.as_object_mut().and_then(|document| document.remove("status"));
+        at.field("status").ignore(
+            status.is_some_and(|status| !status.is_null() && status != Value::Object(serde_json::Map::new())),
+            "Git says what is wanted, not what is",
+        );
+        self.object(kind, value, report, &at);
+        Outcome::Done
+    }
+
+    /// Converts a document of a kind that works and keeps the object, also when there are problems with it: what
+    /// refers to it is then judged by what it is, and not told that it is missing.
+    fn object(&mut self, kind: &'static Kind, mut value: Value, report: &Report<'_>, at: &At<'_>) {
+        let place = Place { file: report.file.to_owned(), line: report.line };
+        let Some(object) = read_object(kind.name, &value, place.clone(), at) else { return };
+        let id = ObjectId {
+            api_version: kind.api_version(),
+            kind: kind.name.to_owned(),
+            key: object.key(),
+        };
+        if id.key.name.is_empty() || !self.place(&id, report, at) {
+            return;
+        }
+        if kind.namespaced {
+            value["metadata"]["namespace"] = Value::from(id.key.namespace.as_str());
+        }
+        if let Object::Secret(..) = object {
+            hide_values(&mut value);
+        }
+        self.objects.places.insert(id.clone(), place);
+        self.objects.originals.insert(id, value);
+        match object {
+            Object::Workload(workload) => {
+                self.objects.workloads.insert(workload.key.clone(), *workload);
+            }
+            Object::Service(key, service) => {
+                self.objects.services.insert(key, service);
+            }
+            Object::ConfigMap(key, map) => {
+                self.objects.config_maps.insert(key, map);
+            }
+            Object::Secret(key, secret) => {
+                self.objects.secrets.insert(key, secret);
+            }
+            Object::Namespace(name, meta) => {
+                self.objects.namespaces.insert(name, meta);
+            }
+            Object::Node(name, node) => {
+                self.objects.nodes.insert(name, node);
+            }
+        }
+    }
+
+    /// Remembers where an object is written; false, and a problem, if it is written elsewhere too.
+    fn place(&mut self, id: &ObjectId, report: &Report<'_>, at: &At<'_>) -> bool {
+        if let Some(first) = self.seen.get(id) {
+            let name = if id.key.namespace.is_empty() { id.key.name.clone() } else { id.key.to_string() };
+            at.field("metadata").field("name").error(format_args!(
+                "{} {name} is written at {}:{} already: keep one of them",
+                id.kind, first.file, first.line
+            ));
+            return false;
+        }
+        self.seen.insert(id.clone(), Place { file: report.file.to_owned(), line: report.line });
+        true
+    }
+
+    /// The identity of a document that is not read further.
+    fn identify(&self, kind: &Kind, value: &Value) -> Option<ObjectId> {
+        let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let namespace = if kind.namespaced { text("/metadata/namespace").unwrap_or("default") } else { "" };
+        Some(ObjectId {
+            api_version: kind.api_version(),
+            kind: kind.name.to_owned(),
+            key: ObjectKey::new(namespace, text("/metadata/name")?),
+        })
+    }
+}
+
+/// A document as one of our objects.
+enum Object {
+    Workload(Box<crate::object::Workload>),
+    Service(ObjectKey, crate::object::Service),
+    ConfigMap(ObjectKey, crate::object::ConfigMap),
+    Secret(ObjectKey, crate::object::Secret),
+    Namespace(String, crate::object::Meta),
+    Node(NodeName, crate::object::NodeObject),
+}
+
+impl Object {
+    fn key(&self) -> ObjectKey {
+        match self {
+            Self::Workload(workload) => {
+                let WorkloadKey { kind: _, object } = &workload.key;
+                object.clone()
+            }
+            Self::Service(key, _) | Self::ConfigMap(key, _) | Self::Secret(key, _) => key.clone(),
+            Self::Namespace(name, _) => ObjectKey::new("", name),
+            Self::Node(name, _) => ObjectKey::new("", name.as_str()),
+        }
+    }
+}
+
+/// Reads a document of a kind that works; `None` after a problem.
+fn read_object(kind: &str, value: &Value, place: Place, at: &At<'_>) -> Option<Object> {
+    if let Some(kind) = WorkloadKind::parse(kind) {
+        let written = Written { hash: template_hash(value), place };
+        let workload = match kind {
+            WorkloadKind::Pod => convert::pod(typed(value, at)?, written, at),
+            WorkloadKind::ReplicaSet => convert::replica_set(typed(value, at)?, written, at),
+            WorkloadKind::ReplicationController => {
+                convert::replication_controller(typed(value, at)?, written, at)
+            }
+            WorkloadKind::Deployment => convert::deployment(typed(value, at)?, written, at),
+            WorkloadKind::DaemonSet => convert::daemon_set(typed(value, at)?, written, at),
+        };
+        return Some(Object::Workload(Box::new(workload)));
+    }
+    match kind {
+        "Service" => {
+            let (key, service) = convert::service(typed(value, at)?, at);
+            Some(Object::Service(key, service))
+        }
+        "ConfigMap" => {
+            let (key, map) = convert::config_map(typed(value, at)?, at);
+            Some(Object::ConfigMap(key, map))
+        }
+        "Secret" => {
+            let (key, secret) = convert::secret(typed(value, at)?, at);
+            Some(Object::Secret(key, secret))
+        }
+        "Namespace" => {
+            let (name, meta) = convert::namespace(typed(value, at)?, at);
+            Some(Object::Namespace(name, meta))
+        }
+        "Node" => {
+            let (name, node) = convert::node(typed(value, at)?, at);
+            Some(Object::Node(name, node))
+        }
+        _ => None,
+    }
+}
+
+fn typed<T: DeserializeOwned>(value: &Value, at: &At<'_>) -> Option<T> {
+    strict::read(value, at)
+}
+
+fn list(mut value: Value, at: &At<'_>) -> Outcome {
+    let Some(list) = value.as_object_mut() else { return Outcome::Done };
+    let items = list.remove("items").unwrap_or_default();
+    for key in list.keys() {
+        if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
+            at.field(key).error("unknown field: a list has only items; remove it");
+        }
+    }
+    match items {
+        Value::Array(items) => Outcome::List(items),
+        Value::Null => Outcome::List(Vec::new()),
+        _ => {
+            at.field("items").error("must be a list of documents");
+            Outcome::Done
+        }
+    }
+}
+
+/// What the API shows of a Secret: its keys.
+fn hide_values(value: &mut Value) {
+    for field in ["data", "stringData"] {
+        for value in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
+        {
+            *value = Value::from("");
+        }
+    }
+    if let Some(annotations) = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+}

@@ -1,0 +1,54 @@
+//! Did-you-mean: the nearest of the words that would have been right.
+
+/// ` (did you mean "replicas"?)`, or nothing where no word is near.
+pub(crate) fn did_you_mean<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> String {
+    nearest(wrong, right).map_or_else(String::new, |word| format!(" (did you mean {word:?}?)"))
+}
+
+/// The word with the fewest edits to it, if those are few for its length; the first by name among equals.
+pub(crate) fn nearest<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Nobody mistypes so long a word, and the distance costs the product of the lengths.
+    if wrong.len() > 64 {
+        return None;
+    }
+    let folded = wrong.to_ascii_lowercase();
+    right
+        .filter(|word| word.len() <= 128)
+        .map(|word| (distance(&folded, &word.to_ascii_lowercase()), word))
+        .filter(|(edits, word)| *edits <= word.len().min(wrong.len()).div_ceil(3))
+        .min()
+        .map(|(_, word)| word)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours that turn one into the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_found_and_far_ones_are_not() {
+        let fields = ["replicas", "selector", "template", "paused"];
+        assert_eq!(nearest("replicsa", fields.into_iter()), Some("replicas"));
+        assert_eq!(nearest("Selector", fields.into_iter()), Some("selector"));
+        assert_eq!(nearest("volumes", fields.into_iter()), None);
+        assert_eq!(did_you_mean("pausd", fields.into_iter()), " (did you mean \"paused\"?)");
+    }
+}

@@ -1,0 +1,439 @@
+//! What one host does: lanes of steps for its pods and images, and what its NAT, DNS and probes must say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+
+use crate::{
+    commit::Commit,
+    endpoints::{Endpoint, publish, selects},
+    fault::FaultKind,
+    name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
+    network::{DnsRecords, HostNetwork, ServiceTable},
+    object::{PodTemplate, PullPolicy},
+    observed::{Observed, ObservedContainer},
+    plan::{ImagePin, Lane, LaneKey, Next, ProbeTask, PullMode, Step, Why},
+    pod::{
+        environment::service_variables,
+        files::DnsFacts,
+        lifecycle::{HostFacts, ImageNeed, PodInput, PodOutput, link_name, live},
+        memory::{NodeMemory, PodMemory},
+    },
+    state::{ClusterState, NodeReport, PodRecord, Preparation},
+    status::PodStatus,
+};
+
+/// Which image each reference of each commit is, on this host.
+pub type Pins = BTreeMap<CommitId, BTreeMap<String, ImagePin>>;
+
+/// Everything a host looks at.
+#[derive(Debug)]
+pub struct NodeInput<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The host's name.
+    pub node: &'a NodeName,
+    /// Its network.
+    pub network: &'a HostNetwork,
+    /// Resolvers.
+    pub dns: &'a DnsFacts,
+    /// How long a stopping pod that takes traffic drains.
+    pub drain: Duration,
+    /// What was decided.
+    pub state: &'a ClusterState,
+    /// Commits of this host's own verified clone.
+    pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    /// What was found.
+    pub observed: &'a Observed,
+    /// What is remembered.
+    pub memory: &'a NodeMemory,
+    /// Which image each reference is.
+    pub pins: &'a Pins,
+}
+
+/// What a host does. Applying it leaves nothing to decide.
+#[derive(Debug)]
+pub struct NodePlan {
+    /// What is to be done, one lane a pod or image.
+    pub lanes: Vec<Lane>,
+    /// The complete set of probes.
+    pub probes: Vec<ProbeTask>,
+    /// The complete content of the NAT table.
+    pub services: ServiceTable,
+    /// The complete content of the DNS.
+    pub names: DnsRecords,
+    /// What the host says of itself.
+    pub report: NodeReport,
+    /// What is remembered from now on.
+    pub memory: NodeMemory,
+    /// Pins taken over from an earlier commit for workloads that did not change.
+    pub inherited: Vec<(CommitId, String, ImagePin)>,
+    /// When to look again.
+    pub next: Next,
+}
+
+/// One look at one host.
+pub fn node(input: &NodeInput<'_>) -> NodePlan {
+    let mut look = Look::new(input);
+    look.pods();
+    look.orphans();
+    look.images();
+    look.finish()
+}
+
+struct Look<'a> {
+    input: &'a NodeInput<'a>,
+    mine: Vec<&'a PodRecord>,
+    containers: BTreeMap<&'a PodUid, Vec<(&'a ContainerId, &'a ObservedContainer)>>,
+    addresses: Addresses,
+    lanes: Vec<Lane>,
+    image_lanes: BTreeMap<LaneKey, Lane>,
+    probes: Vec<ProbeTask>,
+    report: NodeReport,
+    memory: NodeMemory,
+    inherited: Vec<(CommitId, String, ImagePin)>,
+    next: Next,
+}
+
+impl<'a> Look<'a> {
+    fn new(input: &'a NodeInput<'a>) -> Self {
+        let mut containers: BTreeMap<&PodUid, Vec<_>> = BTreeMap::new();
+        for (id, container) in &input.observed.containers {
+            containers.entry(&container.identity.uid).or_default().push((id, container));
+        }
+        let mut mine: Vec<&PodRecord> =
+            input.state.pods.values().filter(|record| record.place.node() == Some(input.node)).collect();
+        mine.sort_by_key(|record| record.serial);
+        Self {
+            input,
+            mine,
+            containers,
+            addresses: Addresses::new(input.network.pod_subnet, input.memory),
+            lanes: Vec::new(),
+            image_lanes: BTreeMap::new(),
+            probes: Vec::new(),
+            report: NodeReport::default(),
+            memory: NodeMemory::default(),
+            inherited: Vec::new(),
+            next: Next::AwaitChange,
+        }
+    }
+
+    /// The Services of the commit that the controllers follow.
+    fn driving(&self) -> Option<&'a Arc<Commit>> {
+        self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+    }
+
+    fn pods(&mut self) {
+        let host = HostFacts {
+            node: self.input.node,
+            address: self.input.network.node_address,
+            mtu: self.input.network.mtu,
+            dns: self.input.dns,
+            pins: self.input.pins,
+            drain: self.input.drain,
+        };
+        let mut variables: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+        for record in self.mine.clone() {
+            let commit = self.input.commits.get(&record.commit);
+            let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
+            let services = variables.entry(&record.key.namespace).or_insert_with(|| {
+                self.input.commits.get(&record.commit).map_or_else(BTreeMap::new, |commit| {
+                    service_variables(
+                        &record.key.namespace,
+                        &commit.objects.services,
+                        &self.input.state.services,
+                    )
+                })
+            });
+            let known = self.input.memory.pods.get(&record.uid).cloned();
+            let own_network = workload.is_none_or(|workload| !workload.template.spec.host_network);
+            let Some(memory) = self.remember(record, known, own_network) else { continue };
+            // Only a pod that stops asks this: who drains it must not be asked of three thousand that run.
+            let in_service = record.stop.is_some()
+                && workload.is_some_and(|workload| self.is_in_service(record, &workload.template));
+            let output = live(&PodInput {
+                now: self.input.now,
+                host: &host,
+                record,
+                commit: commit.map(AsRef::as_ref),
+                workload,
+                services,
+                in_service,
+                containers: self.containers.get(&record.uid).map_or(&[], Vec::as_slice),
+                observed: self.input.observed,
+                memory,
+            });
+            self.take(record, output);
+        }
+    }
+
+    /// What is remembered of a pod, with an address for a new one; `None` (and a status that says so) if there is no
+    /// address left.
+    fn remember(
+        &mut self,
+        record: &PodRecord,
+        known: Option<PodMemory>,
+        own_network: bool,
+    ) -> Option<PodMemory> {
+        let mut memory = known.unwrap_or_default();
+        if memory.address.is_none() && own_network && record.stop.is_none() {
+            memory.address = self.addresses.take();
+            if memory.address.is_none() {
+                let mut status = PodStatus::pending();
+                let subnet = self.input.network.pod_subnet;
+                status.message = Some(format!("no address is left in {subnet}, this host's pod subnet"));
+                status.fault = Some(FaultKind::Network);
+                self.report.pods.insert(record.uid.clone(), status);
+                return None;
+            }
+        }
+        Some(memory)
+    }
+
+    fn is_in_service(&self, record: &PodRecord, template: &PodTemplate) -> bool {
+        self.driving().is_some_and(|commit| {
+            commit.objects.services.iter().any(|(key, service)| {
+                key.namespace == record.key.namespace && selects(service, &template.meta.labels)
+            })
+        })
+    }
+
+    fn take(&mut self, record: &PodRecord, output: PodOutput) {
+        self.lanes.extend(output.lane);
+        for need in output.images {
+            self.pull(need);
+        }
+        self.probes.extend(output.probes);
+        self.next = self.next.sooner(output.next);
+        match output.memory {
+            Some(memory) => {
+                self.memory.pods.insert(record.uid.clone(), memory);
+                self.report.pods.insert(record.uid.clone(), output.status);
+            }
+            None => {
+                self.report.gone.insert(record.uid.clone());
+            }
+        }
+    }
+
+    /// A lane that pins and pulls an image, unless one is under way or has to wait.
+    fn pull(&mut self, need: ImageNeed) {
+        let key = LaneKey::Image(need.commit.clone(), need.image.clone());
+        if self.input.observed.lanes.contains(&key) {
+            return;
+        }
+        if let Some(failure) = self.input.observed.failures.get(&key) {
+            let retry = failure.retry_at();
+            if retry > self.input.now {
+                let wait = Duration::try_from(retry.duration_since(self.input.now)).unwrap_or_default();
+                self.next = self.next.sooner(Next::After(wait));
+                return;
+            }
+        }
+        let mode = match (need.pull, &need.digest) {
+            (PullPolicy::Never, _) => PullMode::Never,
+            // A digest names one image only: there is nothing to ask the registry if it is here.
+            (_, Some(_)) | (PullPolicy::IfNotPresent, None) => PullMode::IfNotPresent,
+            (PullPolicy::Always, None) => PullMode::Always,
+        };
+        let step = Step::PullImage {
+            commit: need.commit.clone(),
+            image: need.image.clone(),
+            reference: need.digest.unwrap_or_else(|| need.image.clone()),
+            mode,
+        };
+        let lane = Lane { key: key.clone(), why: Why::Image { image: need.image }, steps: vec![step] };
+        // Two containers may want one image differently; who asks the registry wins.
+        let stronger = self.image_lanes.get(&key).is_none_or(|_| mode == PullMode::Always);
+        if stronger {
+            self.image_lanes.insert(key, lane);
+        }
+    }
+
+    /// Pods that run here without a record, and what is left of pods that nobody remembers.
+    fn orphans(&mut self) {
+        for (uid, containers) in &self.containers {
+            if !self.input.state.pods.contains_key(*uid)
+                && let Some((_, container)) = containers.first()
+            {
+                self.report.orphans.push(container.identity.clone());
+            }
+        }
+        let known: BTreeSet<String> =
+            self.input.state.pods.keys().chain(self.containers.keys().copied()).map(link_name).collect();
+        for link in self.input.observed.links.difference(&known) {
+            // A link without a pod has no uid; its lane is keyed by the name, which no pod has.
+            self.clean(&PodUid::new(link.clone()), Step::Disconnect(link.clone()));
+        }
+        for uid in self.input.observed.files.keys() {
+            if !self.input.state.pods.contains_key(uid) && !self.containers.contains_key(uid) {
+                self.clean(uid, Step::RemoveFiles(uid.clone()));
+            }
+        }
+    }
+
+    fn clean(&mut self, uid: &PodUid, step: Step) {
+        let key = LaneKey::Pod(uid.clone());
+        let waiting =
+            self.input.observed.failures.get(&key).is_some_and(|failure| failure.retry_at() > self.input.now);
+        if !self.input.observed.lanes.contains(&key) && !waiting {
+            let pod = ObjectKey::new("", uid.as_str());
+            self.lanes.push(Lane { key, why: Why::Clean { pod }, steps: vec![step] });
+        }
+    }
+
+    /// The images of a target that is being prepared.
+    fn images(&mut self) {
+        let rollout = &self.input.state.rollout;
+        let preparing = rollout.target.as_ref().filter(|target| rollout.driving.as_ref() != Some(*target));
+        let Some(target) = preparing.and_then(|id| self.input.commits.get(id)) else { return };
+        let pins = self.input.pins.get(&target.id);
+        let mut wanted: BTreeMap<&str, PullPolicy> = BTreeMap::new();
+        let mut fresh: BTreeSet<&str> = BTreeSet::new();
+        let mut kept: BTreeMap<&str, &ImagePin> = BTreeMap::new();
+        for workload in target.objects.workloads.values() {
+            let before = self.unchanged_pins(target, workload);
+            let spec = &workload.template.spec;
+            for container in spec.init_containers.iter().chain(&spec.containers) {
+                let strongest = wanted.entry(&container.image).or_insert(container.pull);
+                *strongest = (*strongest).max(container.pull);
+                match before.and_then(|pins| pins.get(&container.image)) {
+                    Some(pin) => {
+                        kept.insert(&container.image, pin);
+                    }
+                    None => {
+                        fresh.insert(&container.image);
+                    }
+                }
+            }
+        }
+        for (image, pin) in kept {
+            let known = pins.is_some_and(|pins| pins.contains_key(image));
+            if !known && !fresh.contains(image) {
+                let pin = ImagePin { warning: None, ..pin.clone() };
+                self.inherited.push((target.id.clone(), image.to_owned(), pin));
+            }
+        }
+        let all = wanted.len();
+        let pinned = |image: &str| {
+            pins.is_some_and(|pins| pins.contains_key(image))
+                || self.inherited.iter().any(|(_, inherited, _)| inherited == image)
+        };
+        let missing: Vec<(&str, PullPolicy)> =
+            wanted.into_iter().filter(|(image, _)| !pinned(image)).collect();
+        let failure = |image: &str| {
+            let key = LaneKey::Image(target.id.clone(), image.to_owned());
+            self.input.observed.failures.get(&key)
+        };
+        let failures: Vec<_> = missing.iter().filter_map(|(image, _)| failure(image)).collect();
+        let preparation = if missing.is_empty() {
+            Preparation::Ready
+        } else if let Some(failure) = failures.iter().find(|failure| failure.fault.kind.is_commits_fault()) {
+            Preparation::Failed(failure.fault.message.clone())
+        } else if let Some(failure) = failures.first() {
+            Preparation::Waiting(failure.fault.message.clone())
+        } else {
+            Preparation::Pulling { done: all - missing.len(), of: all }
+        };
+        self.report.prepared.insert(target.id.clone(), preparation);
+        for (image, pull) in missing {
+            self.pull(ImageNeed { commit: target.id.clone(), image: image.to_owned(), pull, digest: None });
+        }
+    }
+
+    /// The pins of the healthy commit, if the workload is the same there: a push that does not touch it does not
+    /// move its tag.
+    fn unchanged_pins(
+        &self,
+        target: &Commit,
+        workload: &crate::object::Workload,
+    ) -> Option<&'a BTreeMap<String, ImagePin>> {
+        let rollout = &self.input.state.rollout;
+        [&rollout.driving, &rollout.healthy].into_iter().flatten().filter(|id| **id != target.id).find_map(
+            |id| {
+                let commit = self.input.commits.get(id)?;
+                commit.resolve(&workload.key, &workload.template.hash)?;
+                self.input.pins.get(id)
+            },
+        )
+    }
+
+    fn finish(self) -> NodePlan {
+        let (services, names) = self.publish();
+        let mut lanes = self.lanes;
+        lanes.extend(self.image_lanes.into_values());
+        NodePlan {
+            lanes,
+            probes: self.probes,
+            services,
+            names,
+            report: self.report,
+            memory: self.memory,
+            inherited: self.inherited,
+            next: self.next,
+        }
+    }
+
+    fn publish(&self) -> (ServiceTable, DnsRecords) {
+        let empty = BTreeMap::new();
+        let services = self.driving().map_or(&empty, |commit| &commit.objects.services);
+        let mut endpoints = Vec::new();
+        for record in &self.mine {
+            let Some(template) = self
+                .input
+                .commits
+                .get(&record.commit)
+                .and_then(|commit| commit.resolve(&record.owner, &record.template))
+                .map(|workload| &workload.template)
+            else {
+                continue;
+            };
+            let Some(status) = self.report.pods.get(&record.uid) else { continue };
+            let Some(address) = status.address.filter(|address| !address.is_unspecified()) else { continue };
+            let ready = status.ready.is_some() && record.stop.is_none();
+            endpoints.push(Endpoint { key: &record.key, template, address, ready, local: true });
+        }
+        publish(
+            services,
+            &self.input.state.services,
+            &endpoints,
+            &self.input.dns.zone,
+            self.input.network.dns,
+        )
+    }
+}
+
+/// This host's pod addresses: the lowest free one is given.
+struct Addresses {
+    subnet: Ipv4Net,
+    taken: BTreeSet<Ipv4Addr>,
+}
+
+impl Addresses {
+    fn new(subnet: Ipv4Net, memory: &NodeMemory) -> Self {
+        Self { subnet, taken: memory.pods.values().filter_map(|pod| pod.address).collect() }
+    }
+
+    fn take(&mut self) -> Option<Ipv4Addr> {
+        let address = self.subnet.hosts().find(|address| !self.taken.contains(address))?;
+        self.taken.insert(address);
+        Some(address)
+    }
+}
+
+/// The images that must not be removed: of what runs, and of every commit that could be gone back to.
+pub fn images_in_use(observed: &Observed, pins: &Pins, keep: &BTreeSet<CommitId>) -> BTreeSet<ImageId> {
+    let running = observed.containers.values().map(|container| container.image.clone());
+    let pinned = pins
+        .iter()
+        .filter(|(commit, _)| keep.contains(*commit))
+        .flat_map(|(_, pins)| pins.values().map(|pin| pin.id.clone()));
+    running.chain(pinned).collect()
+}

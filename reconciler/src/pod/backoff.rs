@@ -1,0 +1,67 @@
+//! Restart back-off: at once, then 10 s, doubling, at most 300 s; forgotten after 10 minutes of running.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+const FIRST: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(300);
+const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+
+/// How long the next restart of a container is held back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// How many ends in a row came too early.
+    pub level: u32,
+    /// The attempt whose end was counted last, plus one: 0 before the first.
+    pub counted: u32,
+}
+
+impl Backoff {
+    /// Counts the end of an attempt, once.
+    #[must_use]
+    pub fn count(self, attempt: u32, started: Timestamp, finished: Timestamp) -> Self {
+        if self.counted == attempt + 1 {
+            return self;
+        }
+        let ran = Duration::try_from(finished.duration_since(started)).unwrap_or_default();
+        let level = if ran >= FORGIVEN_AFTER { 1 } else { self.level.saturating_add(1) };
+        Self { level, counted: attempt + 1 }
+    }
+
+    /// How long after its end the container is started again.
+    pub fn delay(self) -> Duration {
+        match self.level {
+            0 | 1 => Duration::ZERO,
+            level => FIRST.saturating_mul(1 << (level - 2).min(5)).min(LONGEST),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(seconds)
+    }
+
+    #[test]
+    fn doubles_from_ten_seconds_to_five_minutes() {
+        let mut backoff = Backoff::default();
+        let mut delays = Vec::new();
+        for attempt in 0..8 {
+            backoff = backoff.count(attempt, at(0), at(1));
+            delays.push(backoff.delay().as_secs());
+        }
+        assert_eq!(delays, [0, 10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn counts_an_end_once_and_forgives_a_long_run() {
+        let backoff = Backoff::default().count(0, at(0), at(1)).count(0, at(0), at(1)).count(1, at(0), at(1));
+        assert_eq!(backoff.level, 2);
+        assert_eq!(backoff.count(2, at(0), at(600)).delay(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,222 @@
+//! A container's environment: envFrom, env, the field references, the service variables, and `$(VAR)`.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use crate::{
+    name::{NodeName, ObjectKey, PodUid},
+    object::{ConfigSource, Container, EnvValue, FieldRef, Meta, Objects, Sensitive, Service},
+    state::ServiceAllocation,
+};
+
+/// What field references may name.
+#[derive(Debug)]
+pub struct PodFacts<'a> {
+    /// Namespace and name.
+    pub key: &'a ObjectKey,
+    /// The uid.
+    pub uid: &'a PodUid,
+    /// Labels and annotations.
+    pub meta: &'a Meta,
+    /// The node.
+    pub node: &'a NodeName,
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// The node's address.
+    pub host_address: Ipv4Addr,
+}
+
+/// The variables in order, or what is missing.
+pub fn environment(
+    container: &Container,
+    pod: &PodFacts<'_>,
+    objects: &Objects,
+    services: &BTreeMap<String, String>,
+) -> Result<Vec<(String, Sensitive<String>)>, String> {
+    let mut variables = Variables::default();
+    for (name, value) in services {
+        variables.set(name.clone(), value.clone());
+    }
+    for from in &container.env_from {
+        match config_data(objects, &pod.key.namespace, &from.source) {
+            Some(data) => {
+                for (key, value) in data {
+                    variables.set(format!("{}{key}", from.prefix), text(&value));
+                }
+            }
+            None if from.optional => {}
+            None => return Err(missing(&from.source)),
+        }
+    }
+    for variable in &container.env {
+        match &variable.value {
+            EnvValue::Text(value) => {
+                let expanded = expand(value, &variables);
+                variables.set(variable.name.clone(), expanded);
+            }
+            EnvValue::Field(field) => variables.set(variable.name.clone(), field_value(field, pod)),
+            EnvValue::Key { source, key, optional } => {
+                let data = config_data(objects, &pod.key.namespace, source);
+                match data.as_ref().and_then(|data| data.get(key)) {
+                    Some(value) => variables.set(variable.name.clone(), text(value)),
+                    None if *optional => {}
+                    None => return Err(format!("{} has no key {key:?}", missing(source))),
+                }
+            }
+        }
+    }
+    Ok(variables.in_order)
+}
+
+/// `$(VAR)` in a command or argument, as in a variable's value.
+pub fn expand_all(texts: &[String], env: &[(String, Sensitive<String>)]) -> Vec<String> {
+    let mut variables = Variables::default();
+    for (name, value) in env {
+        variables.set(name.clone(), value.expose().clone());
+    }
+    texts.iter().map(|text| expand(text, &variables)).collect()
+}
+
+#[derive(Default)]
+struct Variables {
+    in_order: Vec<(String, Sensitive<String>)>,
+}
+
+impl Variables {
+    fn set(&mut self, name: String, value: String) {
+        self.in_order.retain(|(known, _)| *known != name);
+        self.in_order.push((name, Sensitive::new(value)));
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.in_order.iter().find(|(known, _)| known == name).map(|(_, value)| value.expose().as_str())
+    }
+}
+
+/// `$(NAME)` is replaced if NAME is known, `$$` is one `$`; everything else stays.
+fn expand(text: &str, variables: &Variables) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        if let Some(tail) = after.strip_prefix('$') {
+            out.push('$');
+            rest = tail;
+            continue;
+        }
+        let reference = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+        match reference {
+            Some((name, tail)) => {
+                match variables.get(name) {
+                    Some(value) => out.push_str(value),
+                    None => {
+                        out.push_str("$(");
+                        out.push_str(name);
+                        out.push(')');
+                    }
+                }
+                rest = tail;
+            }
+            None => {
+                out.push('$');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The content of a ConfigMap or Secret.
+pub(super) fn config_data(
+    objects: &Objects,
+    namespace: &str,
+    source: &ConfigSource,
+) -> Option<BTreeMap<String, Vec<u8>>> {
+    match source {
+        ConfigSource::ConfigMap(name) => {
+            objects.config_maps.get(&ObjectKey::new(namespace, name)).map(|map| map.data.clone())
+        }
+        ConfigSource::Secret(name) => objects.secrets.get(&ObjectKey::new(namespace, name)).map(|secret| {
+            secret.data.iter().map(|(key, value)| (key.clone(), value.expose().clone())).collect()
+        }),
+    }
+}
+
+fn missing(source: &ConfigSource) -> String {
+    match source {
+        ConfigSource::ConfigMap(name) => format!("ConfigMap {name:?} is not in the commit"),
+        ConfigSource::Secret(name) => format!("Secret {name:?} is not in the commit"),
+    }
+}
+
+fn field_value(field: &FieldRef, pod: &PodFacts<'_>) -> String {
+    match field {
+        FieldRef::Name => pod.key.name.clone(),
+        FieldRef::Namespace => pod.key.namespace.clone(),
+        FieldRef::Uid => pod.uid.to_string(),
+        FieldRef::Label(key) => pod.meta.labels.get(key).cloned().unwrap_or_default(),
+        FieldRef::Annotation(key) => pod.meta.annotations.get(key).cloned().unwrap_or_default(),
+        FieldRef::NodeName => pod.node.to_string(),
+        FieldRef::ServiceAccountName => "default".to_owned(),
+        FieldRef::PodIp => pod.address.to_string(),
+        FieldRef::HostIp => pod.host_address.to_string(),
+    }
+}
+
+/// `HTTPD_SVC_SERVICE_HOST` and its like for every Service of the namespace that has an address.
+pub fn service_variables(
+    namespace: &str,
+    services: &BTreeMap<ObjectKey, Service>,
+    allocations: &BTreeMap<ObjectKey, ServiceAllocation>,
+) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    for (key, service) in services.iter().filter(|(key, _)| key.namespace == namespace) {
+        let Some(address) = allocations.get(key).and_then(|given| given.cluster_ip) else { continue };
+        let Some(first) = service.ports.first() else { continue };
+        let prefix = key.name.to_uppercase().replace(['-', '.'], "_");
+        variables.insert(format!("{prefix}_SERVICE_HOST"), address.to_string());
+        variables.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
+        let proto = first.protocol.as_str().to_lowercase();
+        variables.insert(format!("{prefix}_PORT"), format!("{proto}://{address}:{}", first.port));
+        for port in &service.ports {
+            if !port.name.is_empty() {
+                let name = port.name.to_uppercase().replace('-', "_");
+                variables.insert(format!("{prefix}_SERVICE_PORT_{name}"), port.port.to_string());
+            }
+            let (upper, lower) = (port.protocol.as_str(), port.protocol.as_str().to_lowercase());
+            let stem = format!("{prefix}_PORT_{}_{upper}", port.port);
+            variables.insert(stem.clone(), format!("{lower}://{address}:{}", port.port));
+            variables.insert(format!("{stem}_PROTO"), lower);
+            variables.insert(format!("{stem}_PORT"), port.port.to_string());
+            variables.insert(format!("{stem}_ADDR"), address.to_string());
+        }
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_expanded_as_kubernetes_does() {
+        let mut variables = Variables::default();
+        variables.set("A".into(), "1".into());
+        let cases = [
+            ("$(A)", "1"),
+            ("$$(A)", "$(A)"),
+            ("$(B)", "$(B)"),
+            ("x$", "x$"),
+            ("$A $(A", "$A $(A"),
+            ("$(A)$(A)", "11"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(expand(text, &variables), expected, "{text}");
+        }
+    }
+}

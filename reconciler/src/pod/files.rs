@@ -1,0 +1,230 @@
+//! The files of a pod: resolv.conf, hosts, hostname, and its volumes; and what of them each container mounts.
+
+use std::{fmt::Write, net::Ipv4Addr};
+
+use super::environment::{PodFacts, config_data};
+use crate::{
+    digest::sha256_hex,
+    object::{
+        ConfigItem, ConfigSource, Container, DnsPolicy, MountPropagation, Objects, PodSpec, Sensitive,
+        VolumeSource,
+    },
+    plan::{Mount, MountSource, PodFiles, VolumeFile, VolumeFiles},
+};
+
+/// What the host's own resolver says and where the cluster's is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsFacts {
+    /// The cluster's DNS.
+    pub cluster: Option<Ipv4Addr>,
+    /// The zone, `cluster.local`.
+    pub zone: String,
+    /// `search` of the host's resolv.conf.
+    pub host_searches: Vec<String>,
+    /// `nameserver` of the host's resolv.conf.
+    pub host_servers: Vec<String>,
+    /// `options` of the host's resolv.conf.
+    pub host_options: Vec<String>,
+}
+
+/// The pod's files, or what is missing for them.
+pub fn pod_files(
+    spec: &PodSpec,
+    pod: &PodFacts<'_>,
+    objects: &Objects,
+    dns: &DnsFacts,
+) -> Result<PodFiles, String> {
+    let hostname = hostname(spec, pod);
+    let volumes: Result<Vec<VolumeFiles>, String> = spec
+        .volumes
+        .iter()
+        .map(|(name, source)| volume_files(name, source, &pod.key.namespace, objects))
+        .collect();
+    Ok(PodFiles {
+        pod: pod.uid.clone(),
+        resolv_conf: resolv_conf(spec, &pod.key.namespace, dns),
+        hosts: hosts(spec, pod, &hostname, &dns.zone),
+        hostname: format!("{hostname}\n"),
+        volumes: volumes?,
+    })
+}
+
+/// A digest of what may change under a running pod: the files of its ConfigMaps and Secrets. The same digest means
+/// the same files; it does not give a Secret away, since it is kept only where the Secret is.
+pub fn config_digest(files: &PodFiles) -> String {
+    let mut bytes = Vec::new();
+    for volume in &files.volumes {
+        if let VolumeFiles::Files { name, files, .. } = volume {
+            for file in files {
+                for part in
+                    [name.as_bytes(), file.path.as_bytes(), &file.mode.to_be_bytes(), file.content.expose()]
+                {
+                    bytes.extend_from_slice(&part.len().to_be_bytes());
+                    bytes.extend_from_slice(part);
+                }
+            }
+        }
+    }
+    sha256_hex(&bytes)
+}
+
+/// Whether a pod has files that may change while it runs.
+pub fn has_config_volumes(spec: &PodSpec) -> bool {
+    spec.volumes.values().any(|volume| matches!(volume, VolumeSource::Config { .. }))
+}
+
+/// The name a pod gives itself.
+pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
+    if spec.host_network {
+        return pod.node.to_string();
+    }
+    let name = spec.hostname.as_deref().unwrap_or(&pod.key.name);
+    name.get(..63).unwrap_or(name).trim_end_matches(['-', '.']).to_owned()
+}
+
+fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &DnsFacts) -> String {
+    let by_host = spec.dns_policy == DnsPolicy::Default
+        || (spec.dns_policy == DnsPolicy::ClusterFirst && spec.host_network)
+        || dns.cluster.is_none();
+    let (mut servers, mut searches, mut options) = match (spec.dns_policy, dns.cluster) {
+        (DnsPolicy::None, _) => (Vec::new(), Vec::new(), Vec::new()),
+        (_, Some(cluster)) if !by_host => {
+            let zone = &dns.zone;
+            let mut searches = vec![format!("{namespace}.svc.{zone}"), format!("svc.{zone}"), zone.clone()];
+            searches.extend(dns.host_searches.iter().cloned());
+            (vec![cluster.to_string()], searches, vec!["ndots:5".to_owned()])
+        }
+        _ => (dns.host_servers.clone(), dns.host_searches.clone(), dns.host_options.clone()),
+    };
+    servers.extend(spec.dns_config.nameservers.iter().map(ToString::to_string));
+    searches.extend(spec.dns_config.searches.iter().cloned());
+    for option in &spec.dns_config.options {
+        let name = option.split(':').next().unwrap_or(option);
+        options.retain(|known| known.split(':').next() != Some(name));
+        options.push(option.clone());
+    }
+    let mut text = String::new();
+    for server in servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !searches.is_empty() {
+        let _ = writeln!(text, "search {}", searches.join(" "));
+    }
+    if !options.is_empty() {
+        let _ = writeln!(text, "options {}", options.join(" "));
+    }
+    text
+}
+
+fn hosts(spec: &PodSpec, pod: &PodFacts<'_>, hostname: &str, zone: &str) -> String {
+    let mut text = String::from(
+        "# Written by Windlass.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+    );
+    let full = spec
+        .subdomain
+        .as_ref()
+        .map(|subdomain| format!("{hostname}.{subdomain}.{}.svc.{zone}\t", pod.key.namespace))
+        .unwrap_or_default();
+    let _ = writeln!(text, "{}\t{full}{hostname}", pod.address);
+    for (address, names) in &spec.host_aliases {
+        let _ = writeln!(text, "{address}\t{}", names.join("\t"));
+    }
+    text
+}
+
+fn volume_files(
+    name: &str,
+    source: &VolumeSource,
+    namespace: &str,
+    objects: &Objects,
+) -> Result<VolumeFiles, String> {
+    Ok(match source {
+        VolumeSource::HostPath { path, kind } => VolumeFiles::HostPath { path: path.clone(), kind: *kind },
+        VolumeSource::EmptyDir { memory, size_limit } => {
+            VolumeFiles::EmptyDir { name: name.to_owned(), memory: *memory, size_limit: *size_limit }
+        }
+        VolumeSource::Config { source, items, mode, optional } => VolumeFiles::Files {
+            name: name.to_owned(),
+            memory: matches!(source, ConfigSource::Secret(_)),
+            files: config_files(name, source, items, *mode, *optional, namespace, objects)?,
+        },
+    })
+}
+
+fn config_files(
+    volume: &str,
+    source: &ConfigSource,
+    items: &[ConfigItem],
+    mode: u32,
+    optional: bool,
+    namespace: &str,
+    objects: &Objects,
+) -> Result<Vec<VolumeFile>, String> {
+    let Some(data) = config_data(objects, namespace, source) else {
+        return if optional {
+            Ok(Vec::new())
+        } else {
+            Err(format!("volume {volume:?}: its ConfigMap or Secret is not in the commit"))
+        };
+    };
+    if items.is_empty() {
+        let file = |(path, content)| VolumeFile { path, content: Sensitive::new(content), mode };
+        return Ok(data.into_iter().map(file).collect());
+    }
+    let mut files = Vec::new();
+    for item in items {
+        match data.get(&item.key) {
+            Some(content) => files.push(VolumeFile {
+                path: item.path.clone(),
+                content: Sensitive::new(content.clone()),
+                mode: item.mode.unwrap_or(mode),
+            }),
+            None if optional => {}
+            None => return Err(format!("volume {volume:?}: there is no key {:?}", item.key)),
+        }
+    }
+    Ok(files)
+}
+
+/// What a container mounts: its volumes and the pod's own files.
+pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
+    let mut mounts: Vec<Mount> = container
+        .mounts
+        .iter()
+        .filter_map(|mount| {
+            let source = match spec.volumes.get(&mount.volume)? {
+                VolumeSource::HostPath { path, .. } => {
+                    let path = match &mount.sub_path {
+                        Some(sub) => format!("{}/{sub}", path.trim_end_matches('/')),
+                        None => path.clone(),
+                    };
+                    MountSource::HostPath(path)
+                }
+                VolumeSource::EmptyDir { .. } | VolumeSource::Config { .. } => {
+                    MountSource::Volume { volume: mount.volume.clone(), sub_path: mount.sub_path.clone() }
+                }
+            };
+            let config = matches!(spec.volumes.get(&mount.volume), Some(VolumeSource::Config { .. }));
+            Some(Mount {
+                source,
+                target: mount.path.clone(),
+                read_only: mount.read_only || config,
+                propagation: mount.propagation,
+            })
+        })
+        .collect();
+    for (file, target) in
+        [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts"), ("hostname", "/etc/hostname")]
+    {
+        let own = mounts.iter().any(|mount| mount.target == target);
+        if !own {
+            mounts.push(Mount {
+                source: MountSource::PodFile(file),
+                target: target.to_owned(),
+                read_only: false,
+                propagation: MountPropagation::None,
+            });
+        }
+    }
+    mounts
+}

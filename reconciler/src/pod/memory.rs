@@ -1,0 +1,55 @@
+//! What a host remembers of its pods beyond what it can observe; kept on its disk.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::backoff::Backoff;
+use crate::{
+    name::{ContainerId, PodUid},
+    status::PodPhase,
+};
+
+/// Everything a host remembers of its pods.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeMemory {
+    /// By pod.
+    pub pods: BTreeMap<PodUid, PodMemory>,
+}
+
+/// What is remembered of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodMemory {
+    /// The address it was given; kept until nothing is left of the pod.
+    pub address: Option<Ipv4Addr>,
+    /// When this host first acted on it.
+    pub started: Option<Timestamp>,
+    /// Since when it is ready.
+    pub ready: Option<Timestamp>,
+    /// The number of the next sandbox.
+    pub sandboxes: u32,
+    /// By container name.
+    pub containers: BTreeMap<String, ContainerMemory>,
+    /// Its init containers have all ended well in the current sandbox.
+    pub initialized: bool,
+    /// How it ended for good, and why.
+    pub ended: Option<(PodPhase, String)>,
+}
+
+/// What is remembered of one container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerMemory {
+    /// The container these facts are about.
+    pub id: Option<ContainerId>,
+    /// The number of the next one.
+    pub next_attempt: u32,
+    /// Its startup probe has succeeded.
+    pub past_startup: bool,
+    /// What its readiness probe last said.
+    pub ready: Option<bool>,
+    /// It has ended and is not started again, with this exit code.
+    pub completed: Option<i64>,
+    /// How long restarts are held back.
+    pub backoff: Backoff,
+}

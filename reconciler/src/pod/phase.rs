@@ -1,0 +1,252 @@
+//! A pod's status in Kubernetes' words, and the probes that must be running to know it.
+
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+
+use super::{
+    lifecycle::{Found, PodInput},
+    memory::PodMemory,
+};
+use crate::{
+    fault::{Fault, FaultKind},
+    object::{Container, PodSpec},
+    observed::{ContainerState, Observed, ObservedContainer},
+    plan::{LaneKey, ProbeKind, ProbeTask},
+    status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
+};
+
+/// What a status is made from.
+pub(super) struct Standing<'a> {
+    pub(super) now: Timestamp,
+    pub(super) spec: &'a PodSpec,
+    pub(super) found: &'a Found<'a>,
+    pub(super) observed: &'a Observed,
+    pub(super) address: Ipv4Addr,
+    pub(super) fault: Option<&'a Fault>,
+}
+
+/// The status of a pod that must run.
+pub(super) fn status(standing: &Standing<'_>, memory: &PodMemory) -> PodStatus {
+    let list = |containers: &[Container], main: bool| -> Vec<ContainerStatus> {
+        containers.iter().map(|container| container_status(standing, memory, container, main)).collect()
+    };
+    let init_containers = list(&standing.spec.init_containers, false);
+    let containers = list(&standing.spec.containers, true);
+    let all_ready = containers.iter().all(|container| container.ready) && memory.ended.is_none();
+    let ready = all_ready.then(|| memory.ready.unwrap_or(standing.now));
+    let (phase, ended) = match &memory.ended {
+        Some((phase, message)) => (*phase, Some(message.clone()).filter(|message| !message.is_empty())),
+        None => (running_phase(&containers), None),
+    };
+    let trouble = init_containers.iter().chain(&containers).find_map(|container| match &container.state {
+        ContainerPhase::Waiting { reason, message } if !message.is_empty() => {
+            Some((reason.clone(), format!("container {}: {message}", container.name)))
+        }
+        _ => None,
+    });
+    let not_ready = standing.spec.containers.iter().find_map(|container| {
+        let (id, _) = standing.found.latest.get(container.name.as_str())?;
+        let fact = standing.observed.probes.get(&((*id).clone(), ProbeKind::Readiness))?;
+        (!fact.ok).then(|| format!("container {} is not ready: {}", container.name, fact.message))
+    });
+    let reason = standing.fault.map(|fault| fault.kind.waiting_reason().to_owned());
+    PodStatus {
+        phase,
+        reason: reason.or_else(|| trouble.as_ref().map(|(reason, _)| reason.clone())),
+        message: standing
+            .fault
+            .map(|fault| fault.message.clone())
+            .or(ended)
+            .or_else(|| trouble.map(|(_, message)| message))
+            .or(not_ready),
+        address: Some(standing.address),
+        started: memory.started,
+        initialized: memory.initialized || standing.spec.init_containers.is_empty(),
+        ready,
+        terminating: false,
+        init_containers,
+        containers,
+        fault: standing.fault.map(|fault| fault.kind),
+    }
+}
+
+/// Running once every container was started; until then Pending.
+fn running_phase(containers: &[ContainerStatus]) -> PodPhase {
+    let begun = containers.iter().all(|container| {
+        container.restarts > 0
+            || container.last.is_some()
+            || !matches!(container.state, ContainerPhase::Waiting { .. })
+    });
+    if begun && !containers.is_empty() { PodPhase::Running } else { PodPhase::Pending }
+}
+
+fn container_status(
+    standing: &Standing<'_>,
+    memory: &PodMemory,
+    container: &Container,
+    main: bool,
+) -> ContainerStatus {
+    let found = standing.found.latest.get(container.name.as_str());
+    let remembered = memory.containers.get(&container.name);
+    let running = found.is_some_and(|(_, one)| matches!(one.state, ContainerState::Running { .. }));
+    let hooked =
+        container.post_start.is_none() || found.is_some_and(|(id, _)| standing.observed.hooked.contains(*id));
+    let past_startup = container.startup.is_none() || remembered.is_some_and(|memory| memory.past_startup);
+    let started = running && hooked && past_startup;
+    let probed = container.readiness.is_none() || remembered.is_some_and(|memory| memory.ready == Some(true));
+    let completed = remembered.is_some_and(|memory| memory.completed == Some(0));
+    let previous = standing.found.previous.get(container.name.as_str()).and_then(|(_, one)| termination(one));
+    ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone(),
+        image_id: found.map(|(_, one)| one.image.clone()),
+        container_id: found.map(|(id, _)| (*id).clone()),
+        ready: if main { started && probed } else { completed },
+        started,
+        restarts: found.map_or_else(
+            || remembered.map_or(0, |one| one.next_attempt.saturating_sub(1)),
+            |(_, one)| one.attempt,
+        ),
+        state: state(standing, memory, container),
+        last: previous,
+    }
+}
+
+fn state(standing: &Standing<'_>, memory: &PodMemory, container: &Container) -> ContainerPhase {
+    let waiting = |reason: &str, message: &str| ContainerPhase::Waiting {
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    let Some((_, found)) = standing.found.latest.get(container.name.as_str()) else {
+        return match standing.fault {
+            Some(fault) => waiting(fault.kind.waiting_reason(), &fault.message),
+            None if !standing.spec.init_containers.is_empty() && !memory.initialized => {
+                waiting("PodInitializing", "")
+            }
+            None => waiting("ContainerCreating", ""),
+        };
+    };
+    match &found.state {
+        ContainerState::Created | ContainerState::Dead => match standing.fault {
+            Some(fault) => waiting(fault.kind.waiting_reason(), &fault.message),
+            None => waiting("ContainerCreating", ""),
+        },
+        ContainerState::Running { started } | ContainerState::Paused { started } => {
+            ContainerPhase::Running { started: *started }
+        }
+        ContainerState::Exited { .. } => {
+            let remembered = memory.containers.get(&container.name);
+            let ended = termination(found);
+            let completed =
+                remembered.is_some_and(|memory| memory.completed.is_some()) || memory.ended.is_some();
+            match ended {
+                Some(ended) if completed => ContainerPhase::Terminated(ended),
+                Some(ended) => crash_loop(&ended, remembered.map(|memory| memory.backoff.delay().as_secs())),
+                None => waiting("ContainerCreating", ""),
+            }
+        }
+    }
+}
+
+/// A container that has ended and waits for its next start.
+fn crash_loop(ended: &Termination, delay_seconds: Option<u64>) -> ContainerPhase {
+    let words =
+        if ended.message.is_empty() { String::new() } else { format!(": {}", ended.message.trim_end()) };
+    let delay = delay_seconds.unwrap_or(0);
+    ContainerPhase::Waiting {
+        reason: "CrashLoopBackOff".to_owned(),
+        message: format!("ended with exit code {}{words}; back-off {delay} s", ended.code),
+    }
+}
+
+fn termination(container: &ObservedContainer) -> Option<Termination> {
+    let ContainerState::Exited { started, finished, code, oom, message } = &container.state else {
+        return None;
+    };
+    let reason = match (oom, code) {
+        (true, _) => "OOMKilled",
+        (false, 0) => "Completed",
+        (false, _) => "Error",
+    };
+    Some(Termination {
+        code: *code,
+        reason: reason.to_owned(),
+        message: message.clone(),
+        started: *started,
+        finished: *finished,
+    })
+}
+
+/// The probes of all running containers: until its startup probe has succeeded, only that.
+pub(super) fn probes(standing: &Standing<'_>, memory: &PodMemory) -> Vec<ProbeTask> {
+    let mut tasks = Vec::new();
+    for container in &standing.spec.containers {
+        let Some((id, found)) = standing.found.latest.get(container.name.as_str()) else { continue };
+        let ContainerState::Running { started } = found.state else { continue };
+        let remembered = memory.containers.get(&container.name);
+        let hooked = container.post_start.is_none() || standing.observed.hooked.contains(*id);
+        if !hooked {
+            continue;
+        }
+        let mut add = |kind, probe: &Option<crate::object::Probe>, initial| {
+            if let Some(probe) = probe {
+                tasks.push(ProbeTask {
+                    container: (*id).clone(),
+                    kind,
+                    probe: probe.clone(),
+                    address: standing.address,
+                    started,
+                    initial,
+                });
+            }
+        };
+        if container.startup.is_some() && !remembered.is_some_and(|memory| memory.past_startup) {
+            add(ProbeKind::Startup, &container.startup, None);
+            continue;
+        }
+        add(ProbeKind::Readiness, &container.readiness, remembered.and_then(|memory| memory.ready));
+        add(ProbeKind::Liveness, &container.liveness, None);
+    }
+    tasks
+}
+
+/// The status of a pod that stops, or that cannot be resolved: only what is found.
+pub(super) fn terminating(input: &PodInput<'_>, found: &Found<'_>) -> PodStatus {
+    let mut status = PodStatus::pending();
+    status.address = input.memory.address;
+    status.started = input.memory.started;
+    status.terminating = input.record.stop.is_some();
+    let key = LaneKey::Pod(input.record.uid.clone());
+    if let Some(failure) = input.observed.failures.get(&key) {
+        status.message = Some(failure.fault.message.clone());
+        status.fault = Some(failure.fault.kind).filter(|kind| *kind != FaultKind::Cancelled);
+    }
+    for (name, (id, one)) in &found.latest {
+        let state = match &one.state {
+            ContainerState::Running { started } | ContainerState::Paused { started } => {
+                status.phase = PodPhase::Running;
+                ContainerPhase::Running { started: *started }
+            }
+            ContainerState::Exited { .. } => termination(one).map_or_else(
+                || ContainerPhase::Waiting { reason: "Unknown".into(), message: String::new() },
+                ContainerPhase::Terminated,
+            ),
+            ContainerState::Created | ContainerState::Dead => {
+                ContainerPhase::Waiting { reason: "ContainerCreating".into(), message: String::new() }
+            }
+        };
+        status.containers.push(ContainerStatus {
+            name: (*name).to_owned(),
+            image: one.image.to_string(),
+            image_id: Some(one.image.clone()),
+            container_id: Some((*id).clone()),
+            ready: false,
+            started: false,
+            restarts: one.attempt,
+            state,
+            last: None,
+        });
+    }
+    status
+}

@@ -1,0 +1,146 @@
+//! The life of a commit: which one the controllers follow, how far it is, and what becomes of it.
+
+mod judge;
+mod step;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::name::CommitId;
+
+pub use judge::{Judgement, changed_workloads, config_sources, judge, next_available, progress, worst};
+pub use step::{Head, RolloutSettings, StepInput, step};
+
+/// The roll-out as it stands; persisted, so that a restart goes on where it was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The commit that must run.
+    pub target: Option<CommitId>,
+    /// The last one that was healthy.
+    pub healthy: Option<CommitId>,
+    /// The one the controllers follow: the target, or, while that is being prepared, what they followed before.
+    pub driving: Option<CommitId>,
+    /// How far the target is.
+    pub phase: Phase,
+    /// When the phase began; `None` before the first commit.
+    pub since: Option<Timestamp>,
+    /// When the target became the target.
+    pub began: Option<Timestamp>,
+    /// Present while the target is a commit that was gone back to.
+    pub rollback: Option<Rollback>,
+    /// Set by a manual rollback: the head that was left. The pin ends when the head moves on, or by `resume`.
+    pub pinned_against: Option<CommitId>,
+    /// Commits that failed, with the reason; a retry clears it.
+    pub bad: BTreeMap<CommitId, String>,
+    /// `windlass suspend`: no new commit is taken.
+    pub suspended: bool,
+    /// What became of each commit, newest last, bounded.
+    pub history: Vec<HistoryEntry>,
+    /// Restarts that were asked for: pods of these owners created before then are replaced.
+    pub restarts: BTreeMap<String, Timestamp>,
+}
+
+/// How far the target is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Phase {
+    /// There was no commit yet.
+    #[default]
+    Empty,
+    /// Its images are being pulled; everything runs as before.
+    Preparing {
+        /// What is waited for.
+        message: String,
+    },
+    /// The controllers are moving the workloads to it.
+    Progressing {
+        /// What is waited for.
+        message: String,
+    },
+    /// Everything has settled; it must stay so for the soak time.
+    Soaking,
+    /// It runs and is good.
+    Healthy,
+    /// It failed and there is nothing better to go back to, or going back failed too. It is kept running and healed.
+    Degraded {
+        /// Why.
+        message: String,
+    },
+}
+
+impl Phase {
+    /// One word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::Preparing { .. } => "Preparing",
+            Self::Progressing { .. } => "Progressing",
+            Self::Soaking => "Soaking",
+            Self::Healthy => "Healthy",
+            Self::Degraded { .. } => "Degraded",
+        }
+    }
+}
+
+/// Why an earlier commit is the target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// The commit that was left.
+    pub from: CommitId,
+    /// Why it was left.
+    pub reason: String,
+}
+
+/// What became of a commit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The commit.
+    pub commit: CommitId,
+    /// The first line of its message.
+    pub subject: String,
+    /// Who signed it; empty where verification is off.
+    pub signer: String,
+    /// What became of it.
+    pub state: CommitState,
+    /// Why, where there is something to say.
+    pub reason: String,
+    /// When it was taken up, or refused.
+    pub began: Timestamp,
+    /// When its state became final.
+    pub ended: Option<Timestamp>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommitState {
+    /// Not trusted, not readable, or wrong in itself: never run.
+    Refused,
+    /// It would delete more than the budget allows: waits for a word.
+    Held,
+    /// Being prepared or progressing.
+    Progressing,
+    /// Ran and was good.
+    Healthy,
+    /// Failed; the last healthy commit runs instead.
+    RolledBack,
+    /// Failed, and there was none to go back to.
+    Degraded,
+    /// A newer commit took its place before it was healthy.
+    Superseded,
+}
+
+impl CommitState {
+    /// One word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "Refused",
+            Self::Held => "Held",
+            Self::Progressing => "Progressing",
+            Self::Healthy => "Healthy",
+            Self::RolledBack => "RolledBack",
+            Self::Degraded => "Degraded",
+            Self::Superseded => "Superseded",
+        }
+    }
+}

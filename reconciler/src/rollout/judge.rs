@@ -1,0 +1,234 @@
+//! Whether a workload has settled on the target, still moves, waits for something outside, or has failed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    commit::Commit,
+    controller::{OwnedPod, OwnerView},
+    name::WorkloadKey,
+    object::{ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload},
+    placement::eligible_for_daemon,
+    state::WorkloadProgress,
+    status::ContainerPhase,
+};
+
+/// So many restarts of one new pod are a crash loop.
+const CRASH_LOOP_RESTARTS: u32 = 3;
+
+/// How one workload stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// As the commit wants it; with a warning where old pods remain by design.
+    Settled,
+    /// On its way: "web: 1 of 3 updated pods are available".
+    Progressing(String),
+    /// Something outside of the commit is in the way.
+    Waiting(String),
+    /// The commit is at fault.
+    Failed(String),
+}
+
+/// The workloads of `target` that differ from `base`, also through a ConfigMap or Secret they use: only these are
+/// judged.
+pub fn changed_workloads<'a>(target: &'a Commit, base: Option<&Commit>) -> Vec<&'a Workload> {
+    target
+        .objects
+        .workloads
+        .values()
+        .filter(|workload| base.is_none_or(|base| differs(target, base, workload)))
+        .collect()
+}
+
+fn differs(target: &Commit, base: &Commit, workload: &Workload) -> bool {
+    let Some(before) = base.objects.workloads.get(&workload.key) else { return true };
+    before.template.hash != workload.template.hash
+        || before.control != workload.control
+        || config_sources(&workload.template.spec).iter().any(|source| {
+            let namespace = &workload.key.object.namespace;
+            !same_config(&target.objects, &base.objects, namespace, source)
+        })
+}
+
+fn same_config(a: &Objects, b: &Objects, namespace: &str, source: &ConfigSource) -> bool {
+    match source {
+        ConfigSource::ConfigMap(name) => {
+            let key = crate::name::ObjectKey::new(namespace, name);
+            a.config_maps.get(&key).map(|map| &map.data) == b.config_maps.get(&key).map(|map| &map.data)
+        }
+        ConfigSource::Secret(name) => {
+            let key = crate::name::ObjectKey::new(namespace, name);
+            a.secrets.get(&key).map(|secret| &secret.data) == b.secrets.get(&key).map(|secret| &secret.data)
+        }
+    }
+}
+
+/// The ConfigMaps and Secrets that a pod uses, in its environment or as volumes.
+pub fn config_sources(spec: &PodSpec) -> Vec<&ConfigSource> {
+    let volumes = spec.volumes.values().filter_map(|volume| match volume {
+        VolumeSource::Config { source, .. } => Some(source),
+        VolumeSource::HostPath { .. } | VolumeSource::EmptyDir { .. } => None,
+    });
+    let environment = spec.init_containers.iter().chain(&spec.containers).flat_map(|container| {
+        let keys = container.env.iter().filter_map(|variable| match &variable.value {
+            EnvValue::Key { source, .. } => Some(source),
+            EnvValue::Text(_) | EnvValue::Field(_) => None,
+        });
+        container.env_from.iter().map(|from| &from.source).chain(keys)
+    });
+    volumes.chain(environment).collect()
+}
+
+/// How a workload stands; `progress` is what it had reached and when.
+pub fn judge(view: &OwnerView<'_>, progress: Option<&WorkloadProgress>) -> Judgement {
+    let key = &view.workload.key;
+    let current: Vec<&OwnedPod<'_>> =
+        view.pods.iter().filter(|pod| !pod.is_stopping() && view.is_current(pod)).collect();
+    if let Some(failure) = current.iter().find_map(|pod| pod_failure(pod)) {
+        return Judgement::Failed(format!("{key}: {failure}"));
+    }
+    let stopping = view.pods.iter().any(OwnedPod::is_stopping);
+    let available = current.iter().filter(|pod| view.is_available(pod)).count();
+    let outdated = view.pods.iter().filter(|pod| pod.is_active() && !view.is_current(pod)).count();
+    let any_available = view.pods.iter().filter(|pod| view.is_available(pod)).count();
+
+    let (settled, wanted, counted) = match &view.workload.control {
+        Control::Deployment { paused: true, .. } => return Judgement::Settled,
+        Control::Deployment { replicas, .. } => {
+            let wanted = *replicas as usize;
+            let exact = available == wanted && current.len() == wanted && outdated == 0;
+            (exact && !stopping, wanted, available)
+        }
+        Control::DaemonSet { update, .. } => {
+            let fits = |node: &&_| eligible_for_daemon(&view.workload.template.spec, node);
+            let wanted = view.nodes.iter().filter(fits).count();
+            match update {
+                DaemonSetUpdate::OnDelete => (any_available >= wanted, wanted, any_available),
+                DaemonSetUpdate::RollingUpdate { .. } => {
+                    (available >= wanted && outdated == 0 && !stopping, wanted, available)
+                }
+            }
+        }
+        Control::Replicas { replicas, .. } => {
+            let wanted = *replicas as usize;
+            (any_available == wanted && !stopping, wanted, any_available)
+        }
+        Control::Pod => {
+            let ended = current.iter().any(|pod| pod.is_final());
+            (ended || (available == 1 && !stopping), 1, available)
+        }
+    };
+    if settled {
+        return Judgement::Settled;
+    }
+    if let Some(reason) = current.iter().find_map(|pod| pod_obstacle(pod)) {
+        return Judgement::Waiting(format!("{key}: {reason}"));
+    }
+    if let (Control::Deployment { progress_deadline: Some(deadline), .. }, Some(progress)) =
+        (&view.workload.control, progress)
+    {
+        let late = progress.template == view.workload.template.hash && progress.since + *deadline <= view.now;
+        if late {
+            let seconds = deadline.as_secs();
+            return Judgement::Failed(format!(
+                "{key}: no progress for {seconds} s: {counted} of {wanted} pods available{}",
+                last_words(&current)
+            ));
+        }
+    }
+    Judgement::Progressing(format!("{key}: {counted} of {wanted} pods available{}", last_words(&current)))
+}
+
+/// What is wrong with a new pod for good.
+fn pod_failure(pod: &OwnedPod<'_>) -> Option<String> {
+    let name = &pod.record.key.name;
+    let status = pod.status?;
+    if status.phase == crate::status::PodPhase::Failed {
+        return Some(format!("pod {name} failed: {}", status.message.clone().unwrap_or_default()));
+    }
+    if status.fault.is_some_and(crate::fault::FaultKind::is_commits_fault) {
+        return Some(format!("pod {name}: {}", status.message.clone().unwrap_or_default()));
+    }
+    let looping = status
+        .init_containers
+        .iter()
+        .chain(&status.containers)
+        .find(|container| container.restarts >= CRASH_LOOP_RESTARTS && !container.ready)?;
+    let last = match (&looping.state, &looping.last) {
+        (ContainerPhase::Terminated(end), _) | (_, Some(end)) => {
+            let message =
+                if end.message.is_empty() { String::new() } else { format!(": {}", end.message.trim_end()) };
+            format!(", the last time with exit code {}{message}", end.code)
+        }
+        _ => String::new(),
+    };
+    let restarts = looping.restarts;
+    Some(format!("crash loop: container {} of pod {name} was restarted {restarts} times{last}", looping.name))
+}
+
+/// What outside of the commit stands in a pod's way.
+fn pod_obstacle(pod: &OwnedPod<'_>) -> Option<String> {
+    if let crate::state::PodPlace::Unplaced(why) = &pod.record.place {
+        return Some(format!("pod {} is not placed: {why}", pod.record.key.name));
+    }
+    let status = pod.status?;
+    status.fault?;
+    Some(format!("pod {}: {}", pod.record.key.name, status.message.clone().unwrap_or_default()))
+}
+
+/// What the first pod that is not ready says of itself.
+fn last_words(pods: &[&OwnedPod<'_>]) -> String {
+    pods.iter()
+        .filter(|pod| !pod.is_ready())
+        .find_map(|pod| {
+            let status = pod.status?;
+            status.message.as_ref().map(|message| format!("; pod {}: {message}", pod.record.key.name))
+        })
+        .unwrap_or_default()
+}
+
+/// What is remembered of a workload's progress, if that has changed.
+pub fn progress(view: &OwnerView<'_>, before: Option<&WorkloadProgress>) -> Option<WorkloadProgress> {
+    let current: Vec<&OwnedPod<'_>> =
+        view.pods.iter().filter(|pod| pod.is_active() && view.is_current(pod)).collect();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let updated = count(current.len());
+    let available = count(current.iter().filter(|pod| view.is_available(pod)).count());
+    let template = view.workload.template.hash.clone();
+    let since = match before {
+        Some(before)
+            if before.template == template && updated <= before.updated && available <= before.available =>
+        {
+            before.since
+        }
+        _ => view.now,
+    };
+    let now = WorkloadProgress { updated, available, since, template };
+    (before != Some(&now)).then_some(now)
+}
+
+/// The sooner of what a list of judgements says: failure first, then waiting, then progress.
+pub fn worst(judgements: BTreeMap<&WorkloadKey, Judgement>) -> Judgement {
+    let mut waiting = None;
+    let mut progressing = None;
+    for judgement in judgements.into_values() {
+        match judgement {
+            Judgement::Failed(_) => return judgement,
+            Judgement::Waiting(_) => waiting = waiting.or(Some(judgement)),
+            Judgement::Progressing(_) => progressing = progressing.or(Some(judgement)),
+            Judgement::Settled => {}
+        }
+    }
+    waiting.or(progressing).unwrap_or(Judgement::Settled)
+}
+
+/// When the next deadline of availability falls due, so that it is not missed for want of an event.
+pub fn next_available(pods: &[OwnedPod<'_>], now: Timestamp, min_ready: Duration) -> Option<Duration> {
+    pods.iter()
+        .filter(|pod| pod.is_active())
+        .filter_map(|pod| pod.status?.ready)
+        .filter_map(|since| Duration::try_from((since + min_ready).duration_since(now)).ok())
+        .filter(|wait| !wait.is_zero())
+        .min()
+}

@@ -1,0 +1,355 @@
+//! One step in the life of a commit.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{CommitState, HistoryEntry, Judgement, Phase, Rollback, Rollout, judge::changed_workloads};
+use crate::{
+    commit::Commit,
+    name::CommitId,
+    plan::Next,
+    state::{NodeReport, Preparation},
+};
+
+/// How many entries of history are kept.
+const HISTORY: usize = 50;
+
+/// What the source says about the newest commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// Nothing yet, or it could not be judged: no reason to change anything.
+    #[default]
+    Unknown,
+    /// Verified, read and without errors.
+    Accepted(CommitId),
+    /// Not to be run.
+    Refused {
+        /// Which.
+        commit: CommitId,
+        /// The first line of its message.
+        subject: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What bounds a roll-out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutSettings {
+    /// How long everything must stay settled.
+    pub soak: Duration,
+    /// From becoming the target to settled.
+    pub deadline: Duration,
+    /// The share of workloads, in per cent, that one commit may delete. One may always go.
+    pub deletion_percent: u32,
+}
+
+impl Default for RolloutSettings {
+    fn default() -> Self {
+        Self { soak: Duration::from_secs(10), deadline: Duration::from_secs(600), deletion_percent: 30 }
+    }
+}
+
+/// What a step looks at.
+#[derive(Debug)]
+pub struct StepInput<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The bounds.
+    pub settings: &'a RolloutSettings,
+    /// How it stands.
+    pub rollout: &'a Rollout,
+    /// The newest commit.
+    pub head: &'a Head,
+    /// All commits in use, and the head.
+    pub commits: &'a BTreeMap<CommitId, std::sync::Arc<Commit>>,
+    /// What the nodes say about their images.
+    pub reports: Vec<&'a NodeReport>,
+    /// How the changed workloads of the driving commit stand, all together.
+    pub judgement: Judgement,
+}
+
+/// The roll-out after this step, and when to look again.
+pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
+    let mut rollout = input.rollout.clone();
+    take_up_head(input, &mut rollout);
+    let next = match rollout.phase.clone() {
+        Phase::Empty | Phase::Healthy => Next::AwaitChange,
+        Phase::Preparing { .. } => prepare(input, &mut rollout),
+        Phase::Progressing { .. } => progress(input, &mut rollout),
+        Phase::Soaking => soak(input, &mut rollout),
+        Phase::Degraded { .. } => recover(input, &mut rollout),
+    };
+    (rollout, next)
+}
+
+fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
+    match input.head {
+        Head::Unknown => {}
+        Head::Refused { commit, subject, reason } => {
+            let known = rollout.history.iter().any(|entry| {
+                entry.commit == *commit && entry.state == CommitState::Refused && entry.reason == *reason
+            });
+            if !known {
+                rollout.record(HistoryEntry {
+                    commit: commit.clone(),
+                    subject: subject.clone(),
+                    signer: String::new(),
+                    state: CommitState::Refused,
+                    reason: reason.clone(),
+                    began: input.now,
+                    ended: Some(input.now),
+                });
+            }
+        }
+        Head::Accepted(id) => {
+            if rollout.pinned_against.as_ref().is_some_and(|left| left != id) {
+                rollout.pinned_against = None;
+            }
+            let wanted = !rollout.suspended
+                && rollout.pinned_against.is_none()
+                && rollout.target.as_ref() != Some(id)
+                && !rollout.bad.contains_key(id);
+            if let (true, Some(head)) = (wanted, input.commits.get(id)) {
+                consider(input, rollout, head);
+            }
+        }
+    }
+}
+
+/// Makes the head the target, unless it deletes too much.
+fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
+    let before = rollout.driving.as_ref().and_then(|id| input.commits.get(id));
+    if let Some(reason) = before.and_then(|before| over_budget(input.settings, before, head)) {
+        let known =
+            rollout.history.iter().any(|entry| entry.commit == head.id && entry.state == CommitState::Held);
+        if !known {
+            rollout.record(entry(head, CommitState::Held, reason, input.now));
+        }
+        return;
+    }
+    rollout.close_target(CommitState::Superseded, "a newer commit took its place", input.now);
+    rollout.target = Some(head.id.clone());
+    rollout.rollback = None;
+    rollout.began = Some(input.now);
+    rollout.enter(Phase::Preparing { message: "looking at its images".to_owned() }, input.now);
+    rollout.record(entry(head, CommitState::Progressing, String::new(), input.now));
+}
+
+fn entry(commit: &Commit, state: CommitState, reason: String, now: Timestamp) -> HistoryEntry {
+    HistoryEntry {
+        commit: commit.id.clone(),
+        subject: commit.subject.clone(),
+        signer: commit.signer.clone(),
+        state,
+        reason,
+        began: now,
+        ended: None,
+    }
+}
+
+/// Why a commit must wait for a word, if it deletes more than the budget.
+fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Option<String> {
+    if head.allow_deletions {
+        return None;
+    }
+    let all = before.objects.workloads.len();
+    let deleted: Vec<String> = before
+        .objects
+        .workloads
+        .keys()
+        .filter(|key| !head.objects.workloads.contains_key(*key))
+        .map(ToString::to_string)
+        .collect();
+    let allowed = (all * settings.deletion_percent as usize / 100).max(1);
+    (deleted.len() > allowed).then(|| {
+        let named: Vec<&str> = deleted.iter().take(5).map(String::as_str).collect();
+        format!(
+            "it would delete {} of {all} workloads ({}{}), the budget is {allowed}: if that is meant, commit again \
+             with the trailer `Windlass-Allow-Deletions: yes`",
+            deleted.len(),
+            named.join(", "),
+            if deleted.len() > 5 { ", ..." } else { "" }
+        )
+    })
+}
+
+fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
+    let Some(target) = rollout.target.clone() else { return Next::AwaitChange };
+    let mut message = None;
+    for report in &input.reports {
+        match report.prepared.get(&target) {
+            Some(Preparation::Ready) => {}
+            Some(Preparation::Failed(reason)) => {
+                fail(input, rollout, reason.clone());
+                return Next::AwaitChange;
+            }
+            Some(Preparation::Waiting(reason)) => message = Some(reason.clone()),
+            Some(Preparation::Pulling { done, of }) => {
+                message.get_or_insert_with(|| format!("{done} of {of} images are here"));
+            }
+            None => {
+                message.get_or_insert_with(|| "looking at its images".to_owned());
+            }
+        }
+    }
+    match message {
+        None if !input.reports.is_empty() => {
+            rollout.driving = Some(target);
+            rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
+        }
+        None => {}
+        Some(message) => rollout.update(Phase::Preparing { message }),
+    }
+    Next::AwaitChange
+}
+
+fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
+    // The judgement is about what was driven when it was made; a commit that has just become the driving one is
+    // judged next time.
+    if input.rollout.driving != rollout.driving {
+        return Next::AwaitChange;
+    }
+    let deadline = rollout.began.unwrap_or(input.now) + input.settings.deadline;
+    match &input.judgement {
+        Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
+        Judgement::Settled => {
+            if input.nothing_to_judge(rollout) {
+                become_healthy(input, rollout);
+            } else {
+                rollout.enter(Phase::Soaking, input.now);
+                return Next::After(input.settings.soak);
+            }
+        }
+        Judgement::Waiting(message) => rollout.update(Phase::Progressing { message: message.clone() }),
+        Judgement::Progressing(message) if deadline <= input.now => {
+            let seconds = input.settings.deadline.as_secs();
+            fail(input, rollout, format!("not settled within {seconds} s: {message}"));
+        }
+        Judgement::Progressing(message) => {
+            rollout.update(Phase::Progressing { message: message.clone() });
+            return after(deadline, input.now);
+        }
+    }
+    Next::AwaitChange
+}
+
+fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
+    match &input.judgement {
+        Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
+        Judgement::Settled => {
+            let end = rollout.since.unwrap_or(input.now) + input.settings.soak;
+            if end > input.now {
+                return after(end, input.now);
+            }
+            become_healthy(input, rollout);
+        }
+        Judgement::Waiting(message) | Judgement::Progressing(message) => {
+            rollout.enter(Phase::Progressing { message: message.clone() }, input.now);
+        }
+    }
+    Next::AwaitChange
+}
+
+/// A degraded commit that has settled all the same is healthy; being late is no reason to call it bad for ever.
+fn recover(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
+    if input.judgement == Judgement::Settled {
+        rollout.enter(Phase::Soaking, input.now);
+        return Next::After(input.settings.soak);
+    }
+    Next::AwaitChange
+}
+
+fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
+    let Some(target) = rollout.target.clone() else { return };
+    rollout.bad.remove(&target);
+    rollout.healthy = Some(target);
+    rollout.enter(Phase::Healthy, input.now);
+    rollout.close_target(CommitState::Healthy, "", input.now);
+}
+
+/// The target has failed: back to the last healthy commit, if there is another one.
+fn fail(input: &StepInput<'_>, rollout: &mut Rollout, reason: String) {
+    let Some(target) = rollout.target.clone() else { return };
+    // A rollback that fails is not rolled back further, and the commit that was healthy once is not called bad.
+    let back = match &rollout.rollback {
+        Some(_) => None,
+        None => rollout.healthy.clone().filter(|healthy| *healthy != target),
+    };
+    if rollout.rollback.is_none() {
+        rollout.bad.insert(target.clone(), reason.clone());
+    }
+    match back {
+        Some(healthy) => {
+            rollout.close_target(CommitState::RolledBack, &reason, input.now);
+            rollout.go_back_to(healthy, Rollback { from: target, reason }, input.now);
+        }
+        None => {
+            rollout.close_target(CommitState::Degraded, &reason, input.now);
+            // Nothing ran before it, so its pods are left to come up if they can.
+            rollout.driving = Some(target);
+            rollout.enter(Phase::Degraded { message: reason }, input.now);
+        }
+    }
+}
+
+fn after(time: Timestamp, now: Timestamp) -> Next {
+    let wait = time.duration_since(now).max(SignedDuration::from_millis(1));
+    Next::After(Duration::try_from(wait).unwrap_or(Duration::from_millis(1)))
+}
+
+impl StepInput<'_> {
+    fn nothing_to_judge(&self, rollout: &Rollout) -> bool {
+        let get = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.commits.get(id));
+        let (Some(target), Some(base)) = (get(&rollout.target), get(&rollout.base())) else { return false };
+        changed_workloads(target, Some(base)).is_empty()
+    }
+}
+
+impl Rollout {
+    /// The commit that the target is compared with to find what must be judged.
+    pub fn base(&self) -> Option<CommitId> {
+        match &self.rollback {
+            Some(rollback) => Some(rollback.from.clone()),
+            None => self.healthy.clone(),
+        }
+    }
+
+    /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
+    pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
+        self.target = Some(commit.clone());
+        self.driving = Some(commit);
+        self.rollback = Some(rollback);
+        self.began = Some(now);
+        self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
+    }
+
+    fn enter(&mut self, phase: Phase, now: Timestamp) {
+        self.phase = phase;
+        self.since = Some(now);
+    }
+
+    /// The same phase with another message: its beginning stays.
+    fn update(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    fn record(&mut self, entry: HistoryEntry) {
+        self.history.retain(|old| old.commit != entry.commit || old.ended.is_some());
+        self.history.push(entry);
+        let surplus = self.history.len().saturating_sub(HISTORY);
+        self.history.drain(..surplus);
+    }
+
+    /// Ends the open entry of the target, if it has one.
+    fn close_target(&mut self, state: CommitState, reason: &str, now: Timestamp) {
+        let Some(target) = &self.target else { return };
+        let open = |entry: &&mut HistoryEntry| entry.commit == *target && entry.ended.is_none();
+        if let Some(entry) = self.history.iter_mut().rev().find(open) {
+            entry.state = state;
+            entry.reason = reason.to_owned();
+            entry.ended = Some(now);
+        }
+    }
+}

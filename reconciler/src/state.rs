@@ -1,0 +1,232 @@
+//! What the cluster has decided and what its nodes report: the content of the store.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
+    plan::PodIdentity,
+    rollout::Rollout,
+    status::PodStatus,
+};
+
+/// Everything decided. It holds names, places and commit ids, never a pod's specification.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// Which cluster this is: a random text made once, the seed of uids.
+    pub cluster: String,
+    /// How many names and uids were given so far.
+    pub serial: u64,
+    /// The life of the current commit.
+    pub rollout: Rollout,
+    /// Every pod that is or must be, also those that are stopping.
+    pub pods: BTreeMap<PodUid, PodRecord>,
+    /// How each workload's roll-out stands.
+    pub workloads: BTreeMap<WorkloadKey, WorkloadProgress>,
+    /// Addresses and ports given to Services.
+    pub services: BTreeMap<ObjectKey, ServiceAllocation>,
+}
+
+/// One pod: its name, its owner, where it must run, and from which commit a host resolves what it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PodRecord {
+    /// The pod's uid.
+    pub uid: PodUid,
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// What owns it.
+    pub owner: WorkloadKey,
+    /// Where it runs, or why nowhere.
+    pub place: PodPlace,
+    /// A locator: the owner's template in this commit has the hash below.
+    pub commit: CommitId,
+    /// The template the pod was made from.
+    pub template: TemplateHash,
+    /// When it was decided.
+    pub created: Timestamp,
+    /// Orders pods of the same instant.
+    pub serial: u64,
+    /// Present once the pod must stop.
+    pub stop: Option<StopRecord>,
+}
+
+/// Where a pod runs, or why nowhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PodPlace {
+    /// On this node.
+    Node(NodeName),
+    /// No node takes it: "0 of 3 nodes: 1 cordoned, 2 have taint gpu".
+    Unplaced(String),
+}
+
+impl PodPlace {
+    /// The node, if there is one.
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Unplaced(_) => None,
+        }
+    }
+}
+
+/// The explicit order to stop a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StopRecord {
+    /// When it was given.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: StopReason,
+}
+
+/// Why a pod must stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// The commit does not have its owner any more.
+    OwnerRemoved,
+    /// Fewer replicas are wanted.
+    ScaledDown,
+    /// Its owner's template has changed.
+    Replaced,
+    /// It has failed for good and is replaced.
+    Failed,
+    /// Its node does not take it any more.
+    NodeExcluded,
+    /// Somebody asked for a restart of its owner.
+    Restarted,
+}
+
+impl StopReason {
+    /// As a sentence without its subject.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OwnerRemoved => "its owner is not in the commit any more",
+            Self::ScaledDown => "fewer replicas are wanted",
+            Self::Replaced => "its template has changed",
+            Self::Failed => "it failed and is replaced",
+            Self::NodeExcluded => "its node does not take it any more",
+            Self::Restarted => "a restart was asked for",
+        }
+    }
+}
+
+/// How a workload's roll-out stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadProgress {
+    /// Pods of the current template.
+    pub updated: u32,
+    /// Of these, available.
+    pub available: u32,
+    /// When either number last went up, or the template changed.
+    pub since: Timestamp,
+    /// The template these numbers are about.
+    pub template: TemplateHash,
+}
+
+/// What was given to a Service; kept for its life.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceAllocation {
+    /// The virtual address.
+    pub cluster_ip: Option<Ipv4Addr>,
+    /// Node ports by `TCP/80`.
+    pub node_ports: BTreeMap<String, u16>,
+}
+
+/// What one node says of itself; never a reason to stop anything when it is missing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeReport {
+    /// Its pods.
+    pub pods: BTreeMap<PodUid, PodStatus>,
+    /// Pods with a stop record of which nothing is left.
+    pub gone: BTreeSet<PodUid>,
+    /// Pods that run here and that no record names.
+    pub orphans: Vec<PodIdentity>,
+    /// How far the images of a commit are.
+    pub prepared: BTreeMap<CommitId, Preparation>,
+}
+
+/// How far a node is with getting a commit's images.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Preparation {
+    /// All are here and pinned.
+    Ready,
+    /// So many of so many are.
+    Pulling {
+        /// Pinned images.
+        done: usize,
+        /// All images.
+        of: usize,
+    },
+    /// Something outside of the commit is in the way.
+    Waiting(String),
+    /// The commit cannot be run.
+    Failed(String),
+}
+
+/// What is known of a node that pods can be placed on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: NodeName,
+    /// Its own address.
+    pub address: Ipv4Addr,
+    /// Labels from the daemon's configuration, `kubernetes.io/hostname` and the like included.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it takes new pods at all.
+    pub ready: bool,
+}
+
+/// One change of the state; a leader's decision is a list of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// A pod is new, or has changed.
+    Pod(Box<PodRecord>),
+    /// A pod is gone.
+    Forget(PodUid),
+    /// The roll-out has moved on.
+    Rollout(Box<Rollout>),
+    /// A workload has progressed.
+    Progress(WorkloadKey, WorkloadProgress),
+    /// A workload is gone.
+    DropProgress(WorkloadKey),
+    /// A Service has its addresses.
+    Service(ObjectKey, ServiceAllocation),
+    /// A Service is gone.
+    DropService(ObjectKey),
+    /// So many names were given.
+    Serial(u64),
+}
+
+impl ClusterState {
+    /// Applies changes in order.
+    pub fn apply(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Pod(record) => {
+                    self.pods.insert(record.uid.clone(), *record);
+                }
+                Change::Forget(uid) => {
+                    self.pods.remove(&uid);
+                }
+                Change::Rollout(rollout) => self.rollout = *rollout,
+                Change::Progress(key, progress) => {
+                    self.workloads.insert(key, progress);
+                }
+                Change::DropProgress(key) => {
+                    self.workloads.remove(&key);
+                }
+                Change::Service(key, allocation) => {
+                    self.services.insert(key, allocation);
+                }
+                Change::DropService(key) => {
+                    self.services.remove(&key);
+                }
+                Change::Serial(serial) => self.serial = serial,
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a pod is doing, in Kubernetes' words.
+
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fault::FaultKind,
+    name::{ContainerId, ImageId},
+};
+
+/// `status` of a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PodStatus {
+    /// `phase`.
+    pub phase: PodPhase,
+    /// `reason`, one word: what kubectl shows as STATUS where it is set.
+    pub reason: Option<String>,
+    /// `message`, a sentence.
+    pub message: Option<String>,
+    /// `podIP`, once the pod has one.
+    pub address: Option<Ipv4Addr>,
+    /// When the host first acted on it.
+    pub started: Option<Timestamp>,
+    /// All init containers have ended well.
+    pub initialized: bool,
+    /// All containers are ready, since when.
+    pub ready: Option<Timestamp>,
+    /// It has a stop record and something of it is left.
+    pub terminating: bool,
+    /// `initContainerStatuses`.
+    pub init_containers: Vec<ContainerStatus>,
+    /// `containerStatuses`.
+    pub containers: Vec<ContainerStatus>,
+    /// What stands in the way of it, if anything does.
+    pub fault: Option<FaultKind>,
+}
+
+impl PodStatus {
+    /// A pod of which nothing is known yet.
+    pub fn pending() -> Self {
+        Self {
+            phase: PodPhase::Pending,
+            reason: None,
+            message: None,
+            address: None,
+            started: None,
+            initialized: false,
+            ready: None,
+            terminating: false,
+            init_containers: Vec::new(),
+            containers: Vec::new(),
+            fault: None,
+        }
+    }
+
+    /// The restarts of all its containers.
+    pub fn restarts(&self) -> u32 {
+        self.init_containers.iter().chain(&self.containers).map(|container| container.restarts).sum()
+    }
+
+    /// Whether it is ready and has been for so long.
+    pub fn available(&self, now: Timestamp, min_ready: std::time::Duration) -> bool {
+        self.ready.is_some_and(|since| since + min_ready <= now)
+    }
+}
+
+/// `phase`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PodPhase {
+    /// Not all containers have been started yet.
+    Pending,
+    /// Bound to a node, all containers were started, at least one is running or being restarted.
+    Running,
+    /// All containers ended with 0 and are not restarted.
+    Succeeded,
+    /// All containers ended, at least one badly, and are not restarted.
+    Failed,
+    /// The node cannot say.
+    Unknown,
+}
+
+impl PodPhase {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// Nothing more will happen to it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// One of `containerStatuses`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// `name`.
+    pub name: String,
+    /// `image`, as written.
+    pub image: String,
+    /// `imageID`.
+    pub image_id: Option<ImageId>,
+    /// `containerID`.
+    pub container_id: Option<ContainerId>,
+    /// `ready`.
+    pub ready: bool,
+    /// `started`: running and past its startup probe and postStart hook.
+    pub started: bool,
+    /// `restartCount`.
+    pub restarts: u32,
+    /// `state`.
+    pub state: ContainerPhase,
+    /// `lastState`, how the one before it ended.
+    pub last: Option<Termination>,
+}
+
+/// `state` of a container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ContainerPhase {
+    /// `waiting`.
+    Waiting {
+        /// One word: `ContainerCreating`, `CrashLoopBackOff`, `ErrImagePull`.
+        reason: String,
+        /// A sentence.
+        message: String,
+    },
+    /// `running`.
+    Running {
+        /// Since when.
+        started: Timestamp,
+    },
+    /// `terminated`.
+    Terminated(Termination),
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Termination {
+    /// `exitCode`.
+    pub code: i64,
+    /// `reason`: `Completed`, `Error`, `OOMKilled`.
+    pub reason: String,
+    /// `message`: the termination message.
+    pub message: String,
+    /// `startedAt`.
+    pub started: Timestamp,
+    /// `finishedAt`.
+    pub finished: Timestamp,
+}

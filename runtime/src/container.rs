@@ -1,0 +1,173 @@
+//! Creating and starting containers, in as few calls as can be: create, start. Only a name that is taken costs more.
+
+use bollard::{
+    models::{ContainerCreateBody, ContainerStateStatusEnum as Status},
+    query_parameters::CreateContainerOptionsBuilder,
+};
+use reconciler::{
+    fault::{Fault, FaultKind},
+    name::{ContainerId, ImageId},
+    plan::ContainerSpec,
+};
+
+use crate::{
+    docker::CallError,
+    labels::Labels,
+    runtime::{Runtime, blocking},
+    translate::{self, labels_or_none},
+    volume,
+};
+
+/// Names that are tried: ours, and one with the id of a stranger who has ours.
+const NAME_TRIES: usize = 4;
+
+/// What a create came to.
+enum Created {
+    /// It is there and must be started.
+    Fresh(ContainerId),
+    /// An earlier daemon made and started it.
+    Running(ContainerId),
+}
+
+impl Runtime {
+    /// Creates and starts a container in its pod's sandbox. Finds the one that an earlier, killed daemon made.
+    pub async fn start_container(&self, spec: &ContainerSpec) -> Result<(), Fault> {
+        let what = format!("cannot start container {} of pod {}", spec.name, spec.identity.pod);
+        let sandbox = self.sandbox_of(&spec.identity.uid, &what).await?;
+        let mounts = {
+            let (pods, spec) = (self.pods_dir(), spec.clone());
+            blocking(move || volume::container_files(&pods, &spec)).await?
+        };
+        let user = self.user_for(spec, &what).await?;
+        let (labels, body) = translate::container(spec, &sandbox, mounts, user, &self.inner.host);
+        self.create_and_start(&labels, &spec.image, body).await.map_err(|error| error.into_fault(&what))
+    }
+
+    /// Creates and starts, or finds what is already there.
+    pub(crate) async fn create_and_start(
+        &self,
+        labels: &Labels,
+        image: &ImageId,
+        body: ContainerCreateBody,
+    ) -> Result<(), StartError> {
+        let observer = &self.inner.observer;
+        let id = match self.create(labels, body).await? {
+            Created::Fresh(id) => {
+                observer.container_created(&id, labels, image);
+                id
+            }
+            Created::Running(id) => {
+                observer.container_dirty(&id);
+                return Ok(());
+            }
+        };
+        let (limit, started) = (self.engine().start_timeout, id.as_str());
+        let start = |docker: bollard::Docker| async move { docker.start_container(started, None).await };
+        let result = self.engine().call_within(limit, start).await;
+        observer.container_dirty(&id);
+        Ok(result?)
+    }
+
+    async fn create(&self, labels: &Labels, body: ContainerCreateBody) -> Result<Created, StartError> {
+        let own_name = labels.container_name();
+        let mut name = own_name.clone();
+        for _ in 0..NAME_TRIES {
+            let options = CreateContainerOptionsBuilder::new().name(&name).build();
+            let body = body.clone();
+            let limit = self.engine().start_timeout;
+            let create =
+                |docker: bollard::Docker| async move { docker.create_container(Some(options), body).await };
+            match self.engine().call_within(limit, create).await {
+                Ok(created) => return Ok(Created::Fresh(ContainerId::new(created.id))),
+                Err(error) if error.is_name_conflict() => match self.holder_of(&name, labels).await? {
+                    Holder::Ours(created) => return Ok(created),
+                    Holder::Foreign(id) => {
+                        name = format!("{own_name}_{}", id.get(..8).unwrap_or(&id));
+                    }
+                    Holder::Nobody => {}
+                },
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StartError::Fault(Fault::new(
+            FaultKind::Other,
+            format!("the container name {name} is taken again and again"),
+        )))
+    }
+
+    /// Who has the name that we want.
+    async fn holder_of(&self, name: &str, wanted: &Labels) -> Result<Holder, StartError> {
+        let found = match self
+            .engine()
+            .call(|docker| async move { docker.inspect_container(name, None).await })
+            .await
+        {
+            Ok(found) => found,
+            Err(error) if error.is_not_found() => return Ok(Holder::Nobody),
+            Err(error) => return Err(error.into()),
+        };
+        let id = found.id.unwrap_or_default();
+        let labels = Labels::read(
+            &labels_or_none(found.config.and_then(|config| config.labels)),
+            &self.inner.config.instance,
+        );
+        if !labels.is_ok_and(|labels| labels.is_same_container(wanted)) {
+            return Ok(Holder::Foreign(id));
+        }
+        let id = ContainerId::new(id);
+        match found.state.and_then(|state| state.status) {
+            Some(Status::CREATED) => Ok(Holder::Ours(Created::Fresh(id))),
+            Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING) => {
+                Ok(Holder::Ours(Created::Running(id)))
+            }
+            _ => {
+                self.inner.observer.container_dirty(&id);
+                let message = format!("{name} has already run and ended; it is looked at again");
+                Err(StartError::Fault(Fault::new(FaultKind::Gone, message)))
+            }
+        }
+    }
+
+    /// `runAsGroup` without `runAsUser`: the engine takes a group only together with a user, so the image's is asked.
+    async fn user_for(&self, spec: &ContainerSpec, what: &str) -> Result<Option<String>, Fault> {
+        let (None, Some(group)) = (spec.security.run_as_user, spec.security.run_as_group) else {
+            return Ok(None);
+        };
+        let image = spec.image.as_str();
+        let found = self
+            .engine()
+            .call(|docker| async move { docker.inspect_image(image).await })
+            .await
+            .map_err(|error| error.into_fault(what))?;
+        let user = found.config.and_then(|config| config.user).unwrap_or_default();
+        let user = user.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0");
+        Ok(Some(format!("{user}:{group}")))
+    }
+}
+
+enum Holder {
+    Ours(Created),
+    Foreign(String),
+    Nobody,
+}
+
+/// Why a container was not started: the engine's words, which the caller may still act on, or a fault.
+pub(crate) enum StartError {
+    Call(CallError),
+    Fault(Fault),
+}
+
+impl From<CallError> for StartError {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl StartError {
+    pub(crate) fn into_fault(self, what: &str) -> Fault {
+        match self {
+            Self::Call(error) => error.into_fault(what),
+            Self::Fault(fault) => Fault::new(fault.kind, format!("{what}: {}", fault.message)),
+        }
+    }
+}

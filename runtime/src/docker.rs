@@ -1,0 +1,164 @@
+//! The engine's client: every call has a dead line, and every error is classified here, once.
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
+use reconciler::fault::{Fault, FaultKind};
+use tokio::{sync::Mutex, time::timeout};
+
+mod classify;
+
+/// bollard's own limit on a call. Ours are always shorter; it only must not cut in.
+const NEVER_SECONDS: u64 = 24 * 3600;
+
+/// A connection to the engine that is made when first needed, so that the daemon starts without one.
+pub(crate) struct Engine {
+    socket: PathBuf,
+    /// The longest a short call may take.
+    pub(crate) call_timeout: Duration,
+    /// The longest a create or start may take.
+    pub(crate) start_timeout: Duration,
+    client: Mutex<Option<Docker>>,
+}
+
+/// Why a call gave no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// Nothing listens, or the connection broke.
+    #[error("the container engine cannot be reached: {0}")]
+    Unreachable(String),
+    /// The engine took the call and did not answer.
+    #[error("the container engine did not answer within {} s", .0.as_secs_f32())]
+    TimedOut(Duration),
+    /// The engine answered with an error.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status, or 0 for an error that came inside a stream.
+        status: u16,
+        /// The engine's words.
+        message: String,
+    },
+    /// The answer could not be understood.
+    #[error("the container engine's answer is not understood: {0}")]
+    Garbled(String),
+}
+
+impl Engine {
+    pub(crate) fn new(socket: PathBuf, call_timeout: Duration, start_timeout: Duration) -> Self {
+        Self { socket, call_timeout, start_timeout, client: Mutex::new(None) }
+    }
+
+    /// One short call.
+    pub(crate) async fn call<T, F, Fut>(&self, call: F) -> Result<T, CallError>
+    where
+        F: FnOnce(Docker) -> Fut,
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        self.call_within(self.call_timeout, call).await
+    }
+
+    /// One call with a dead line of its own, which includes connecting.
+    pub(crate) async fn call_within<T, F, Fut>(&self, limit: Duration, call: F) -> Result<T, CallError>
+    where
+        F: FnOnce(Docker) -> Fut,
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        let work = async {
+            let docker = self.connected().await?;
+            call(docker).await.map_err(CallError::from)
+        };
+        timeout(limit, work).await.unwrap_or(Err(CallError::TimedOut(limit)))
+    }
+
+    /// The client, within the limit of a short call; for streams, which have limits of their own.
+    pub(crate) async fn client(&self) -> Result<Docker, CallError> {
+        let limit = self.call_timeout;
+        timeout(limit, self.connected()).await.unwrap_or(Err(CallError::TimedOut(limit)))
+    }
+
+    /// Forgets what was negotiated: the engine may have been upgraded while it was away.
+    pub(crate) async fn renegotiate(&self) {
+        *self.client.lock().await = None;
+    }
+
+    async fn connected(&self) -> Result<Docker, CallError> {
+        let mut client = self.client.lock().await;
+        if let Some(docker) = client.as_ref() {
+            return Ok(docker.clone());
+        }
+        let path = self.socket.to_string_lossy();
+        let docker = Docker::connect_with_unix(&path, NEVER_SECONDS, API_DEFAULT_VERSION)?;
+        let docker = docker.negotiate_version().await?;
+        Ok(client.insert(docker).clone())
+    }
+}
+
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::DockerResponseServerError { status_code, message } => {
+                Self::Refused { status: status_code, message: one_line(&message) }
+            }
+            Error::DockerStreamError { error } | Error::DockerContainerWaitError { error, .. } => {
+                Self::Refused { status: 0, message: one_line(&error) }
+            }
+            Error::JsonDataError { .. }
+            | Error::JsonSerdeError { .. }
+            | Error::StrParseError { .. }
+            | Error::APIVersionParseError {} => Self::Garbled(error.to_string()),
+            Error::RequestTimeoutError => Self::TimedOut(Duration::from_secs(NEVER_SECONDS)),
+            other => Self::Unreachable(with_sources(&other)),
+        }
+    }
+}
+
+impl CallError {
+    /// The engine's "there is no such thing".
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// The engine says that the name is taken.
+    pub(crate) fn is_name_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, message } if message.contains("is already in use"))
+    }
+
+    /// As the core needs to know it; `what` says what was being done, on what.
+    pub(crate) fn into_fault(self, what: &str) -> Fault {
+        let kind = match &self {
+            Self::Unreachable(_) | Self::TimedOut(_) => FaultKind::EngineUnreachable,
+            Self::Garbled(_) => FaultKind::Other,
+            Self::Refused { status, message } => classify::container(*status, message),
+        };
+        Fault::new(kind, format!("{what}: {self}"))
+    }
+
+    /// The same for a pull, where the engine's words come from the registry.
+    pub(crate) fn into_pull_fault(self, what: &str) -> Fault {
+        match &self {
+            Self::Refused { status, message } => {
+                Fault::new(classify::pull(*status, message), format!("{what}: {self}"))
+            }
+            _ => self.into_fault(what),
+        }
+    }
+}
+
+/// The engine's messages come with line breaks and trailing space; a fault is one line.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,67 @@
+//! What `doctor` wants to know of the engine.
+
+use std::{fs, path::PathBuf};
+
+use reconciler::fault::Fault;
+
+use crate::runtime::Runtime;
+
+/// The engine and its host, as the engine tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Version of the engine: `20.10.24`.
+    pub version: String,
+    /// The API that was agreed on: `1.41`.
+    pub api_version: String,
+    /// Whether containers outlive a restart of the engine.
+    pub live_restore: bool,
+    /// `overlay2`, `fuse-overlayfs`, ...
+    pub storage_driver: String,
+    /// `json-file`, `journald`, ...
+    pub log_driver: String,
+    /// `cgroupfs` or `systemd`.
+    pub cgroup_driver: String,
+    /// `1` or `2`.
+    pub cgroup_version: String,
+    /// Where images and containers lie.
+    pub root: PathBuf,
+    /// How full that disk is, where it can be seen.
+    pub disk_used_percent: Option<u8>,
+    /// What the engine itself warns of.
+    pub warnings: Vec<String>,
+}
+
+impl Runtime {
+    /// Asks the engine what it is.
+    pub async fn engine_info(&self) -> Result<EngineInfo, Fault> {
+        let what = "cannot ask the engine what it is";
+        let info = self
+            .engine()
+            .call(|docker| async move { docker.info().await })
+            .await
+            .map_err(|e| e.into_fault(what))?;
+        let client = self.engine().client().await.map_err(|error| error.into_fault(what))?.client_version();
+        let root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
+        Ok(EngineInfo {
+            version: info.server_version.unwrap_or_default(),
+            api_version: client.to_string(),
+            live_restore: info.live_restore_enabled.unwrap_or(false),
+            storage_driver: info.driver.unwrap_or_default(),
+            log_driver: info.logging_driver.unwrap_or_default(),
+            cgroup_driver: info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
+            cgroup_version: info.cgroup_version.map(|version| version.to_string()).unwrap_or_default(),
+            disk_used_percent: disk_used_percent(&root),
+            root,
+            warnings: info.warnings.unwrap_or_default(),
+        })
+    }
+}
+
+/// How full the disk of a path is, as `df` counts: what only root may use is neither used nor free.
+pub(crate) fn disk_used_percent(path: &std::path::Path) -> Option<u8> {
+    fs::metadata(path).ok()?;
+    let disk = rustix::fs::statvfs(path).ok()?;
+    let used = disk.f_blocks.checked_sub(disk.f_bfree)?;
+    let all = used + disk.f_bavail;
+    u8::try_from((used * 100).checked_div(all)?).ok()
+}

@@ -1,0 +1,85 @@
+//! The engine's events. They only say which containers to look at again; after a lost connection everything is.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bollard::{
+    errors::Error,
+    models::{EventMessage, EventMessageTypeEnum},
+    query_parameters::EventsOptionsBuilder,
+};
+use futures_util::{StreamExt, future::ready, stream};
+use jiff::Timestamp;
+use reconciler::name::ContainerId;
+
+use crate::{labels::instance_filter, observer::Observer};
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// A connection that lasted this long was a good one: the next failure is a new one.
+const STABLE: Duration = Duration::from_secs(10);
+
+const CONTAINER_EVENTS: &[&str] =
+    &["create", "start", "die", "oom", "pause", "unpause", "destroy", "rename", "update"];
+const IMAGE_EVENTS: &[&str] = &["delete", "import", "load", "pull", "tag", "untag"];
+
+/// Follows the events for as long as the daemon runs.
+pub(crate) async fn follow(observer: Arc<Observer>) {
+    let mut retry = FIRST_RETRY;
+    loop {
+        let begun = tokio::time::Instant::now();
+        let why = follow_once(&observer).await;
+        if begun.elapsed() >= STABLE {
+            retry = FIRST_RETRY;
+        }
+        tracing::debug!(%why, retry_ms = retry.as_millis(), "the engine's events ended");
+        observer.engine.renegotiate().await;
+        tokio::time::sleep(retry).await;
+        retry = (retry * 2).min(LAST_RETRY);
+    }
+}
+
+async fn follow_once(observer: &Observer) -> String {
+    // The engine repeats what happened since this time, so that nothing is lost before the streams stand.
+    let since = Timestamp::now();
+    let docker = match observer.engine.client().await {
+        Ok(docker) => docker,
+        Err(error) => return error.to_string(),
+    };
+    let options = |mut filters: HashMap<String, Vec<String>>, kind: &str, names: &[&str]| {
+        filters.insert("type".to_owned(), vec![kind.to_owned()]);
+        filters.insert("event".to_owned(), names.iter().map(|name| (*name).to_owned()).collect());
+        let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond());
+        EventsOptionsBuilder::new().since(&since).filters(&filters).build()
+    };
+    let containers = docker
+        .events(Some(options(instance_filter(&observer.instance), "container", CONTAINER_EVENTS)))
+        .boxed();
+    let images = docker.events(Some(options(HashMap::new(), "image", IMAGE_EVENTS))).boxed();
+    observer.everything_dirty();
+    // One stream that ends must not be taken for silence.
+    let ended = || stream::once(ready(Err(Error::IOError { err: std::io::ErrorKind::UnexpectedEof.into() })));
+    let mut events = stream::select(containers.chain(ended()), images.chain(ended()));
+    loop {
+        match events.next().await {
+            Some(Ok(event)) => handle(observer, &event),
+            Some(Err(error)) => return error.to_string(),
+            None => return "no more events".to_owned(),
+        }
+    }
+}
+
+fn handle(observer: &Observer, event: &EventMessage) {
+    match event.typ {
+        Some(EventMessageTypeEnum::IMAGE) => observer.images_dirty(),
+        Some(EventMessageTypeEnum::CONTAINER) => {
+            let Some(id) = event.actor.as_ref().and_then(|actor| actor.id.as_ref()) else { return };
+            let id = ContainerId::new(id);
+            if event.action.as_deref() == Some("destroy") {
+                return observer.container_gone(&id);
+            }
+            let at = event.time_nano.and_then(|nanos| Timestamp::from_nanosecond(nanos.into()).ok());
+            observer.container_event(&id, at.unwrap_or(Timestamp::MAX));
+        }
+        _ => {}
+    }
+}

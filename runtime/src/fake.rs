@@ -1,0 +1,1 @@
+//! A runtime without an engine, for tests of what uses one.

@@ -1,0 +1,157 @@
+//! Requests and connections of probes and hooks.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use reqwest::{
+    Client, Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+    redirect,
+};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::{net::TcpStream, time::timeout};
+
+const MAX_REDIRECTS: usize = 10;
+
+/// A client that keeps no connections, asks no proxy and checks no certificates.
+pub(crate) struct HttpClient(Client);
+
+impl HttpClient {
+    pub(crate) fn new() -> Result<Self, reqwest::Error> {
+        let same_host = redirect::Policy::custom(|attempt| {
+            let asked = attempt.previous().first().and_then(Url::host_str);
+            if attempt.previous().len() > MAX_REDIRECTS {
+                attempt.error("too many redirects")
+            } else if asked == attempt.url().host_str() {
+                attempt.follow()
+            } else {
+                // As in Kubernetes, being sent to another host counts as an answer.
+                attempt.stop()
+            }
+        });
+        let client = Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .redirect(same_host)
+            .user_agent(concat!("windlass-probe/", env!("CARGO_PKG_VERSION")))
+            .tls_backend_preconfigured(unchecked_tls())
+            .build()?;
+        Ok(Self(client))
+    }
+
+    /// The status of an answer; its body is not read.
+    pub(crate) async fn get(
+        &self,
+        url: Url,
+        headers: &[(String, String)],
+        limit: Duration,
+    ) -> Result<u16, String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::try_from(name).map_err(|error| format!("header {name:?}: {error}"))?;
+            let value = HeaderValue::try_from(value).map_err(|error| format!("header {name}: {error}"))?;
+            map.append(name, value);
+        }
+        match self.0.get(url).headers(map).timeout(limit).send().await {
+            Ok(answer) => Ok(answer.status().as_u16()),
+            Err(error) if error.is_timeout() => Err(format!("no answer within {} s", limit.as_secs_f32())),
+            Err(error) => Err(with_cause(error.without_url())),
+        }
+    }
+}
+
+/// The address of an httpGet handler; one that names no host asks the pod.
+pub(crate) fn url(
+    https: bool,
+    host: Option<&str>,
+    pod: Ipv4Addr,
+    port: u16,
+    path: &str,
+) -> Result<Url, String> {
+    let scheme = if https { "https" } else { "http" };
+    let host = host.map_or_else(|| pod.to_string(), bracketed);
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let text = format!("{scheme}://{host}:{port}{slash}{path}");
+    Url::parse(&text).map_err(|error| format!("{text:?} is not an address: {error}"))
+}
+
+/// Good when somebody accepts.
+pub(crate) async fn connect(
+    host: Option<&str>,
+    pod: Ipv4Addr,
+    port: u16,
+    limit: Duration,
+) -> Result<(), String> {
+    let host = host.map_or_else(|| pod.to_string(), str::to_owned);
+    match timeout(limit, TcpStream::connect((host.as_str(), port))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
+        Err(_) => Err(format!("{host}:{port}: no connection within {} s", limit.as_secs_f32())),
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// The innermost cause says more than the library's own words.
+fn with_cause(error: reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn unchecked_tls() -> ClientConfig {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(AnyCertificate(provider.signature_verification_algorithms.supported_schemes()));
+    let builder = ClientConfig::builder_with_provider(provider);
+    match builder.with_safe_default_protocol_versions() {
+        Ok(builder) => builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
+        Err(error) => unreachable!("ring supports the default protocol versions: {error}"),
+    }
+}
+
+/// Kubernetes' https probes do not check certificates: a pod is asked by an address that no certificate names.
+#[derive(Debug)]
+struct AnyCertificate(Vec<SignatureScheme>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.clone()
+    }
+}

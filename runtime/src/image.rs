@@ -1,0 +1,224 @@
+//! Getting images, and saying which one it is.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use bollard::{auth::DockerCredentials, models::ImageInspect, query_parameters::CreateImageOptionsBuilder};
+use futures_util::{FutureExt, StreamExt, future::Shared};
+use reconciler::{
+    fault::{Fault, FaultKind},
+    name::ImageId,
+    plan::{ImagePin, PullMode},
+};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    config::{RegistryAuth, RuntimeConfig},
+    docker::CallError,
+    runtime::Runtime,
+};
+
+pub(crate) mod collect;
+mod credentials;
+pub(crate) mod record;
+mod reference;
+
+use record::Record;
+use reference::Reference;
+
+/// How a pull ended, for all who waited for it.
+type PullResult = Result<Pulled, Fault>;
+type SharedPull = Shared<oneshot::Receiver<PullResult>>;
+
+/// What a pull brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pulled {
+    /// It was not here before.
+    newer: bool,
+}
+
+/// What is needed to pull, and what was pulled.
+pub(crate) struct Images {
+    registries: Vec<RegistryAuth>,
+    docker_config: Option<PathBuf>,
+    slots: Semaphore,
+    /// Pulls under way, by reference: a second one of the same waits for the first.
+    under_way: Mutex<BTreeMap<String, SharedPull>>,
+    record: Mutex<Record>,
+}
+
+impl Images {
+    pub(crate) fn open(config: &RuntimeConfig) -> Result<Self, record::RecordError> {
+        Ok(Self {
+            registries: config.registries.clone(),
+            docker_config: config.docker_config.clone(),
+            slots: Semaphore::new(config.pull_concurrency.max(1)),
+            under_way: Mutex::default(),
+            record: Mutex::new(Record::open(&config.images_file)?),
+        })
+    }
+}
+
+impl Runtime {
+    /// Makes sure that an image is here, and says which one it is.
+    pub async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
+        let what = format!("cannot get image {image}");
+        let reference = Reference::parse(image);
+        let unreachable = match mode {
+            PullMode::Never => {
+                return self.here(&reference, &what).await?.ok_or_else(|| {
+                    let message = format!("{what}: it is not on this host, and imagePullPolicy is Never");
+                    Fault::new(FaultKind::ImageMissing, message)
+                });
+            }
+            PullMode::IfNotPresent => match self.here(&reference, &what).await? {
+                Some(pin) => return Ok(pin),
+                None => self.pull_once(&reference, &what).await.err(),
+            },
+            PullMode::Always => self.pull_once(&reference, &what).await.err(),
+        };
+        let pin = match &unreachable {
+            None => self.here(&reference, &what).await?,
+            Some(fault) if fault.kind == FaultKind::RegistryUnreachable && mode == PullMode::Always => {
+                self.here(&reference, &what).await?
+            }
+            Some(_) => None,
+        };
+        match (pin, unreachable) {
+            (Some(pin), None) => Ok(pin),
+            (Some(pin), Some(fault)) => {
+                let warning =
+                    format!("the registry could not be asked, the local image is used ({})", fault.message);
+                Ok(ImagePin { warning: Some(warning), ..pin })
+            }
+            (None, Some(fault)) => Err(fault),
+            (None, None) => {
+                Err(Fault::new(FaultKind::Gone, format!("{what}: it was removed right after its pull")))
+            }
+        }
+    }
+
+    /// The image as it is on this host.
+    async fn here(&self, reference: &Reference, what: &str) -> Result<Option<ImagePin>, Fault> {
+        let name = reference.full();
+        match self.engine().call(|docker| async move { docker.inspect_image(&name).await }).await {
+            Ok(found) => Ok(Some(pin(&found, reference))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into_pull_fault(what)),
+        }
+    }
+
+    /// Pulls, or waits for the same pull that is under way. The pull goes on if nobody waits for it any more.
+    async fn pull_once(&self, reference: &Reference, what: &str) -> PullResult {
+        let pull = {
+            let mut under_way = self.inner.images.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            match under_way.get(&reference.full()) {
+                Some(pull) => pull.clone(),
+                None => {
+                    let (done, pull) = oneshot::channel();
+                    let pull = pull.shared();
+                    under_way.insert(reference.full(), pull.clone());
+                    tokio::spawn(self.clone().pull_to_the_end(reference.clone(), what.to_owned(), done));
+                    pull
+                }
+            }
+        };
+        pull.await.unwrap_or_else(|_| {
+            Err(Fault::new(FaultKind::Cancelled, format!("{what}: the pull was cancelled")))
+        })
+    }
+
+    async fn pull_to_the_end(self, reference: Reference, what: String, done: oneshot::Sender<PullResult>) {
+        let images = &self.inner.images;
+        let pulled = match images.slots.acquire().await {
+            Ok(_slot) => self.pull_now(&reference).await.map_err(|error| error.into_pull_fault(&what)),
+            Err(_) => Err(Fault::new(FaultKind::Cancelled, format!("{what}: the runtime is closing"))),
+        };
+        if pulled == Ok(Pulled { newer: true }) {
+            self.remember(&reference, &what).await;
+        }
+        images.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&reference.full());
+        self.inner.observer.images_dirty();
+        // Nobody may be waiting any more.
+        let _ = done.send(pulled);
+    }
+
+    async fn pull_now(&self, reference: &Reference) -> Result<Pulled, CallError> {
+        let options =
+            CreateImageOptionsBuilder::new().from_image(&reference.name).tag(reference.version()).build();
+        let credentials = self.credentials(reference).await;
+        let docker = self.engine().client().await?;
+        let mut progress = docker.create_image(Some(options), None, credentials).boxed();
+        let silence = self.inner.config.pull_timeout;
+        let mut newer = false;
+        loop {
+            match timeout(silence, progress.next()).await {
+                Ok(Some(Ok(info))) => {
+                    newer |= info
+                        .status
+                        .is_some_and(|status| status.starts_with("Status: Downloaded newer image"));
+                }
+                Ok(Some(Err(error))) => return Err(error.into()),
+                Ok(None) => return Ok(Pulled { newer }),
+                Err(_) => {
+                    // The engine is well, it answers others; what does not answer it is the registry.
+                    let message = format!("the pull timed out: no progress within {} s", silence.as_secs());
+                    return Err(CallError::Refused { status: 0, message });
+                }
+            }
+        }
+    }
+
+    async fn credentials(&self, reference: &Reference) -> Option<DockerCredentials> {
+        let host = reference.host();
+        let images = &self.inner.images;
+        if let Some(auth) = images.registries.iter().find(|auth| credentials::is_host(&auth.host, host)) {
+            return Some(DockerCredentials {
+                username: Some(auth.user.clone()),
+                password: Some(auth.password.expose().clone()),
+                serveraddress: Some(host.to_owned()),
+                ..DockerCredentials::default()
+            });
+        }
+        let path = images.docker_config.as_ref()?;
+        match tokio::fs::read(path).await {
+            Ok(content) => credentials::from_docker_config(&content, host),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot read the registry credentials");
+                None
+            }
+        }
+    }
+
+    /// Only what we brought here may we ever remove.
+    async fn remember(&self, reference: &Reference, what: &str) {
+        let Ok(Some(pin)) = self.here(reference, what).await else { return };
+        let runtime = self.clone();
+        let name = reference.full();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut record = runtime.inner.images.record.lock().unwrap_or_else(PoisonError::into_inner);
+            record.add(&pin.id, &name)
+        })
+        .await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "an image that was pulled is not on record and will not be collected");
+        }
+    }
+}
+
+/// The pin names the digest under the repository that was asked for, since a registry knows it under no other.
+fn pin(found: &ImageInspect, reference: &Reference) -> ImagePin {
+    let digests = found.repo_digests.as_deref().unwrap_or_default();
+    let own = digests.iter().find(|digest| digest.split('@').next() == Some(reference.familiar_name()));
+    ImagePin {
+        id: ImageId::new(found.id.clone().unwrap_or_default()),
+        digest: own.or(digests.first()).cloned(),
+        warning: None,
+    }
+}

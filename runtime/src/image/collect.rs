@@ -1,0 +1,106 @@
+//! Removing images that we pulled and nobody needs, when the disk fills.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+};
+
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptionsBuilder};
+use reconciler::{fault::Fault, name::ImageId};
+
+use crate::{docker::CallError, engine_info::disk_used_percent, runtime::Runtime};
+
+/// What a collection did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Images that are gone.
+    pub removed: Vec<ImageId>,
+    /// How full the engine's disk is now, where it can be seen.
+    pub disk_used_percent: Option<u8>,
+}
+
+impl Runtime {
+    /// While the engine's disk is fuller than `above_percent`, removes images that we pulled, that are not in `keep` and
+    /// that no container uses, whoever's. Tags that others gave an image keep it.
+    pub async fn collect_garbage(
+        &self,
+        keep: &BTreeSet<ImageId>,
+        above_percent: u8,
+    ) -> Result<Collected, Fault> {
+        let what = "cannot collect unused images";
+        let root = self.engine_info().await?.root;
+        let is_full = || disk_used_percent(&root).is_some_and(|percent| percent > above_percent);
+        let mut collected = Collected::default();
+        if is_full() {
+            let used = self.used_images().await.map_err(|error| error.into_fault(what))?;
+            for (image, names) in self.recorded_images() {
+                if keep.contains(&image) || used.contains(&image) || !is_full() {
+                    continue;
+                }
+                if self.remove_image(&image, &names).await.map_err(|error| error.into_fault(what))? {
+                    collected.removed.push(image);
+                }
+            }
+            self.inner.observer.images_dirty();
+        }
+        collected.disk_used_percent = disk_used_percent(&root);
+        Ok(collected)
+    }
+
+    fn recorded_images(&self) -> BTreeMap<ImageId, BTreeSet<String>> {
+        let record = self.inner.images.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.images().clone()
+    }
+
+    async fn used_images(&self) -> Result<BTreeSet<ImageId>, CallError> {
+        let options = ListContainersOptionsBuilder::new().all(true).build();
+        let containers =
+            self.engine().call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
+        Ok(containers.into_iter().filter_map(|container| container.image_id).map(ImageId::new).collect())
+    }
+
+    /// Takes away our names, and the image when no other name is left. Says whether it is gone.
+    async fn remove_image(&self, image: &ImageId, names: &BTreeSet<String>) -> Result<bool, CallError> {
+        let id = image.as_str();
+        for name in names {
+            // The name may belong to a newer image by now.
+            match self.engine().call(|docker| async move { docker.inspect_image(name).await }).await {
+                Ok(found) if found.id.as_deref() == Some(id) => self.remove_reference(name).await?,
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let is_gone = match self.engine().call(|docker| async move { docker.inspect_image(id).await }).await {
+            Ok(found) if found.repo_tags.as_ref().is_none_or(Vec::is_empty) => {
+                self.remove_reference(id).await?;
+                true
+            }
+            Ok(_) => false,
+            Err(error) if error.is_not_found() => true,
+            Err(error) => return Err(error),
+        };
+        let (runtime, image) = (self.clone(), image.clone());
+        let forgotten = tokio::task::spawn_blocking(move || {
+            runtime.inner.images.record.lock().unwrap_or_else(PoisonError::into_inner).forget(&image)
+        })
+        .await;
+        if let Ok(Err(error)) = forgotten {
+            tracing::warn!(%error, "an image that was removed is still on record");
+        }
+        Ok(is_gone)
+    }
+
+    async fn remove_reference(&self, reference: &str) -> Result<(), CallError> {
+        let options = RemoveImageOptionsBuilder::new().build();
+        let limit = self.engine().start_timeout;
+        let remove = |docker: bollard::Docker| async move {
+            docker.remove_image(reference, Some(options), None).await
+        };
+        match self.engine().call_within(limit, remove).await {
+            // In use after all, or gone.
+            Ok(_) | Err(CallError::Refused { status: 404 | 409, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

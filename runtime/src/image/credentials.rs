@@ -1,0 +1,104 @@
+//! Registry credentials from a Docker `config.json`: its `auths`, not its helpers.
+
+use std::collections::BTreeMap;
+
+use bollard::auth::DockerCredentials;
+use serde::Deserialize;
+
+/// The part of the file that is read; the rest is the Docker command's own business.
+#[derive(Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: BTreeMap<String, Auth>,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    /// base64 of `user:password`.
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+}
+
+/// The credentials for a host, if the file has any.
+pub(super) fn from_docker_config(content: &[u8], host: &str) -> Option<DockerCredentials> {
+    let config: DockerConfig = match serde_json::from_slice(content) {
+        Ok(config) => config,
+        Err(error) => {
+            // The position only: the error's text may quote what is in the file.
+            tracing::warn!(
+                line = error.line(),
+                column = error.column(),
+                "the registry credentials are not valid JSON"
+            );
+            return None;
+        }
+    };
+    let (_, auth) = config.auths.into_iter().find(|(name, _)| is_host(name, host))?;
+    let decoded =
+        auth.auth.as_deref().and_then(decode_base64).and_then(|bytes| String::from_utf8(bytes).ok());
+    let pair = decoded.as_deref().and_then(|pair| pair.trim_end_matches('\0').split_once(':'));
+    let (user, password) = match pair {
+        Some((user, password)) => (Some(user.to_owned()), Some(password.to_owned())),
+        None => (auth.username, auth.password),
+    };
+    Some(DockerCredentials {
+        username: user,
+        password,
+        identitytoken: auth.identitytoken,
+        serveraddress: Some(host.to_owned()),
+        ..DockerCredentials::default()
+    })
+}
+
+/// Whether a name in a configuration means this host: `https://index.docker.io/v1/` is `docker.io`.
+pub(super) fn is_host(name: &str, host: &str) -> bool {
+    let name = name.trim_start_matches("https://").trim_start_matches("http://");
+    let name = name.split('/').next().unwrap_or(name);
+    let plain =
+        |name| if matches!(name, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { name };
+    plain(name) == plain(host)
+}
+
+/// Standard base64; `None` if it is not.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut buffer, mut bits) = (0_u32, 0);
+    for letter in text.trim_end_matches('=').bytes() {
+        let value = match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        buffer = (buffer << 6) | u32::from(value);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push(u8::try_from((buffer >> bits) & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    #[test]
+    fn a_docker_configuration_gives_credentials_by_host() {
+        let content = br#"{"auths": {"https://index.docker.io/v1/": {"auth": "ZGVwbG95ZXI6czNjcmV0"},
+            "r.example.com:5000": {"auth": "Zm9vOmJhcjpiYXo="}}, "credsStore": "desktop"}"#;
+        let hub = from_docker_config(content, "docker.io").unwrap();
+        assert_eq!((hub.username.as_deref(), hub.password.as_deref()), (Some("deployer"), Some("s3cret")));
+        let own = from_docker_config(content, "r.example.com:5000").unwrap();
+        assert_eq!((own.username.as_deref(), own.password.as_deref()), (Some("foo"), Some("bar:baz")));
+        assert_eq!(from_docker_config(content, "r.example.com"), None);
+        assert_eq!(from_docker_config(b"{", "docker.io"), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! Which images we brought to this host, on its disk: only those are ever collected.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use reconciler::name::ImageId;
+use serde::{Deserialize, Serialize};
+
+/// The version of the file's layout.
+const SCHEMA_VERSION: u32 = 1;
+
+/// The record, in memory and on the disk.
+#[derive(Debug)]
+pub(crate) struct Record {
+    path: PathBuf,
+    content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    schema: u32,
+    /// By id, the names under which each was pulled.
+    images: BTreeMap<ImageId, BTreeSet<String>>,
+}
+
+/// Why the record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error("{} is not a record of images", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A later version of this program wrote it.
+    #[error("{} has schema {schema}, which is newer than this program's {SCHEMA_VERSION}", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        schema: u32,
+    },
+}
+
+impl Record {
+    pub(crate) fn open(path: &Path) -> Result<Self, RecordError> {
+        let content = match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|source| RecordError::Parse { path: path.to_owned(), source })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Content { schema: SCHEMA_VERSION, images: BTreeMap::new() }
+            }
+            Err(source) => return Err(RecordError::Read { path: path.to_owned(), source }),
+        };
+        if content.schema > SCHEMA_VERSION {
+            return Err(RecordError::Newer { path: path.to_owned(), schema: content.schema });
+        }
+        Ok(Self { path: path.to_owned(), content })
+    }
+
+    /// Notes that an image was pulled under this name.
+    pub(crate) fn add(&mut self, image: &ImageId, name: &str) -> io::Result<()> {
+        let mut content = self.content.clone();
+        content.images.entry(image.clone()).or_default().insert(name.to_owned());
+        self.write(content)
+    }
+
+    /// Forgets an image that is gone.
+    pub(crate) fn forget(&mut self, image: &ImageId) -> io::Result<()> {
+        let mut content = self.content.clone();
+        content.images.remove(image);
+        self.write(content)
+    }
+
+    /// What was pulled, with the names it was pulled under.
+    pub(crate) fn images(&self) -> &BTreeMap<ImageId, BTreeSet<String>> {
+        &self.content.images
+    }
+
+    /// To a new file, which then replaces the old one: a full disk leaves the old one whole.
+    fn write(&mut self, content: Content) -> io::Result<()> {
+        if content == self.content {
+            return Ok(());
+        }
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(&serde_json::to_vec(&content)?)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path).map_err(|error| error.error)?;
+        fs::File::open(directory)?.sync_all()?;
+        self.content = content;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    #[test]
+    fn what_was_pulled_is_known_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("images.json");
+        let (one, two) = (ImageId::new("sha256:1"), ImageId::new("sha256:2"));
+        let mut record = Record::open(&path).unwrap();
+        record.add(&one, "httpd:2").unwrap();
+        record.add(&one, "httpd:latest").unwrap();
+        record.add(&two, "mysql:8").unwrap();
+        record.forget(&two).unwrap();
+        let names = BTreeSet::from(["httpd:2".to_owned(), "httpd:latest".to_owned()]);
+        assert_eq!(Record::open(&path).unwrap().images(), &BTreeMap::from([(one, names)]));
+    }
+
+    #[test]
+    fn a_newer_record_is_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("images.json");
+        fs::write(&path, r#"{"schema": 2, "images": {}}"#).unwrap();
+        assert!(matches!(Record::open(&path), Err(RecordError::Newer { schema: 2, .. })));
+    }
+}

@@ -1,0 +1,85 @@
+//! An image's name as it is written in a manifest, taken apart as the engine does.
+
+/// `name[:tag][@digest]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reference {
+    /// With the registry's host where one is written.
+    pub(crate) name: String,
+    tag: Option<String>,
+    digest: Option<String>,
+}
+
+impl Reference {
+    /// Anything can be taken apart; whether it is a valid name is for the engine to say.
+    pub(crate) fn parse(text: &str) -> Self {
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.to_owned())),
+            None => (text, None),
+        };
+        // A colon before a slash belongs to the host's port.
+        match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => {
+                Self { name: name.to_owned(), tag: Some(tag.to_owned()), digest }
+            }
+            _ => Self { name: rest.to_owned(), tag: None, digest },
+        }
+    }
+
+    /// With everything that decides which image it is: without a tag the engine would pull all of them.
+    pub(crate) fn full(&self) -> String {
+        match &self.digest {
+            Some(digest) => format!("{}@{digest}", self.name),
+            None => format!("{}:{}", self.name, self.version()),
+        }
+    }
+
+    /// The digest, or else the tag.
+    pub(crate) fn version(&self) -> &str {
+        self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
+    }
+
+    /// Which registry it is on.
+    pub(crate) fn host(&self) -> &str {
+        match self.name.split_once('/') {
+            Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+            _ => "docker.io",
+        }
+    }
+
+    /// The name as the engine shows it: `docker.io/library/httpd` is `httpd`.
+    pub(crate) fn familiar_name(&self) -> &str {
+        let name = self.name.strip_prefix("index.docker.io/").unwrap_or(&self.name);
+        let name = name.strip_prefix("docker.io/").unwrap_or(name);
+        name.strip_prefix("library/").unwrap_or(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_apart_as_the_engine_does() {
+        let cases = [
+            ("httpd", "httpd:latest", "docker.io", "httpd"),
+            ("httpd:2.4", "httpd:2.4", "docker.io", "httpd"),
+            ("docker.io/library/httpd:2.4", "docker.io/library/httpd:2.4", "docker.io", "httpd"),
+            ("example/app", "example/app:latest", "docker.io", "example/app"),
+            (
+                "r.example.com:5000/a/b",
+                "r.example.com:5000/a/b:latest",
+                "r.example.com:5000",
+                "r.example.com:5000/a/b",
+            ),
+            ("localhost/x:1", "localhost/x:1", "localhost", "localhost/x"),
+            ("httpd:2@sha256:ab", "httpd@sha256:ab", "docker.io", "httpd"),
+        ];
+        for (text, full, host, familiar) in cases {
+            let reference = Reference::parse(text);
+            assert_eq!(
+                (reference.full().as_str(), reference.host(), reference.familiar_name()),
+                (full, host, familiar)
+            );
+        }
+    }
+}

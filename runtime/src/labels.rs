@@ -1,0 +1,193 @@
+//! A container's labels: who it belongs to and what it is there, readable again after any crash or upgrade.
+
+use std::collections::HashMap;
+
+use reconciler::{
+    name::{CommitId, ObjectKey, PodUid, TemplateHash},
+    plan::{PodIdentity, Role},
+};
+
+/// The version of the labels' layout that this program writes; it reads none that is newer.
+const SCHEMA_VERSION: u32 = 1;
+
+const SCHEMA: &str = "io.windlass.schema";
+const INSTANCE: &str = "io.windlass.instance";
+const POD_UID: &str = "io.windlass.pod.uid";
+const POD_NAMESPACE: &str = "io.windlass.pod.namespace";
+const POD_NAME: &str = "io.windlass.pod.name";
+const OWNER: &str = "io.windlass.owner";
+const COMMIT: &str = "io.windlass.commit";
+const TEMPLATE: &str = "io.windlass.template";
+const ROLE: &str = "io.windlass.role";
+const CONTAINER: &str = "io.windlass.container";
+const ATTEMPT: &str = "io.windlass.attempt";
+const MESSAGE: &str = "io.windlass.message";
+
+/// What the labels of one container say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Labels {
+    pub(crate) identity: PodIdentity,
+    pub(crate) role: Role,
+    /// The container's name in the pod; empty for the sandbox.
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+    /// `terminationMessagePolicy: FallbackToLogsOnError`.
+    pub(crate) message_from_logs: bool,
+}
+
+/// Why labels could not be read. Such a container is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LabelsError {
+    /// Not a container of this installation.
+    #[error("it does not carry this installation's labels")]
+    Foreign,
+    /// Written by a later version of this program.
+    #[error(
+        "its labels have schema {0}, which is newer than this program's {SCHEMA_VERSION}: upgrade windlass here"
+    )]
+    Newer(u32),
+    /// Ours by name, but damaged.
+    #[error("its label {0} is missing or wrong")]
+    Malformed(&'static str),
+}
+
+impl Labels {
+    /// As the engine stores them.
+    pub(crate) fn write(&self, instance: &str) -> HashMap<String, String> {
+        let identity = &self.identity;
+        [
+            (SCHEMA, SCHEMA_VERSION.to_string()),
+            (INSTANCE, instance.to_owned()),
+            (POD_UID, identity.uid.to_string()),
+            (POD_NAMESPACE, identity.pod.namespace.clone()),
+            (POD_NAME, identity.pod.name.clone()),
+            (OWNER, identity.owner.to_string()),
+            (COMMIT, identity.commit.to_string()),
+            (TEMPLATE, identity.template.to_string()),
+            (ROLE, role_word(self.role).to_owned()),
+            (CONTAINER, self.name.clone()),
+            (ATTEMPT, self.attempt.to_string()),
+            (MESSAGE, if self.message_from_logs { "file-or-logs" } else { "file" }.to_owned()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+    }
+
+    /// Reads them back; labels of others are ignored.
+    pub(crate) fn read(labels: &HashMap<String, String>, instance: &str) -> Result<Self, LabelsError> {
+        let get = |key: &'static str| labels.get(key).ok_or(LabelsError::Malformed(key));
+        if labels.get(INSTANCE).map(String::as_str) != Some(instance) {
+            return Err(LabelsError::Foreign);
+        }
+        let schema = get(SCHEMA)?.parse().map_err(|_| LabelsError::Malformed(SCHEMA))?;
+        if schema > SCHEMA_VERSION {
+            return Err(LabelsError::Newer(schema));
+        }
+        Ok(Self {
+            identity: PodIdentity {
+                uid: PodUid::new(get(POD_UID)?),
+                pod: ObjectKey::new(get(POD_NAMESPACE)?, get(POD_NAME)?),
+                owner: get(OWNER)?.parse().map_err(|_| LabelsError::Malformed(OWNER))?,
+                commit: CommitId::new(get(COMMIT)?),
+                template: TemplateHash::new(get(TEMPLATE)?),
+            },
+            role: role_of(get(ROLE)?).ok_or(LabelsError::Malformed(ROLE))?,
+            name: get(CONTAINER)?.clone(),
+            attempt: get(ATTEMPT)?.parse().map_err(|_| LabelsError::Malformed(ATTEMPT))?,
+            message_from_logs: labels.get(MESSAGE).is_some_and(|word| word == "file-or-logs"),
+        })
+    }
+
+    /// The same container of the same pod, whatever commit it was resolved in.
+    pub(crate) fn is_same_container(&self, other: &Self) -> bool {
+        self.identity.uid == other.identity.uid
+            && self.role == other.role
+            && self.name == other.name
+            && self.attempt == other.attempt
+    }
+
+    /// The name that the engine shows: `windlass_<container>_<pod>_<namespace>_<uid>_<attempt>`.
+    pub(crate) fn container_name(&self) -> String {
+        let PodIdentity { uid, pod, .. } = &self.identity;
+        let container = if self.role == Role::Sandbox { "POD" } else { &self.name };
+        let uid = uid.as_str().get(..8).unwrap_or(uid.as_str());
+        format!("windlass_{container}_{}_{}_{uid}_{}", pod.name, pod.namespace, self.attempt)
+    }
+}
+
+/// The engine's filter for all containers of an installation.
+pub(crate) fn instance_filter(instance: &str) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{INSTANCE}={instance}")])])
+}
+
+/// The engine's filter for the containers of one pod.
+pub(crate) fn pod_filter(instance: &str, pod: &PodUid) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{INSTANCE}={instance}"), format!("{POD_UID}={pod}")])])
+}
+
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Sandbox => "sandbox",
+        Role::Init => "init",
+        Role::Main => "main",
+    }
+}
+
+fn role_of(word: &str) -> Option<Role> {
+    [Role::Sandbox, Role::Init, Role::Main].into_iter().find(|role| role_word(*role) == word)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    fn labels() -> Labels {
+        Labels {
+            identity: PodIdentity {
+                uid: PodUid::new("0b5e8f4c-6c1e-4f7e-9a53-1f6a3d1f0001"),
+                pod: ObjectKey::new("shop", "web-1"),
+                owner: "Deployment/shop/web".parse().unwrap(),
+                commit: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+                template: TemplateHash::new("1-9f86d081884c7d65"),
+            },
+            role: Role::Main,
+            name: "app".to_owned(),
+            attempt: 3,
+            message_from_logs: true,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for role in [Role::Sandbox, Role::Init, Role::Main] {
+            let labels = Labels { role, message_from_logs: role == Role::Init, ..labels() };
+            assert_eq!(Labels::read(&labels.write("here"), "here"), Ok(labels));
+        }
+    }
+
+    #[test]
+    fn another_installations_container_is_foreign() {
+        assert_eq!(Labels::read(&labels().write("there"), "here"), Err(LabelsError::Foreign));
+        assert_eq!(Labels::read(&HashMap::new(), "here"), Err(LabelsError::Foreign));
+    }
+
+    #[test]
+    fn a_newer_schema_and_a_damaged_label_are_told_apart() {
+        let mut newer = labels().write("here");
+        newer.insert(SCHEMA.to_owned(), "2".to_owned());
+        assert_eq!(Labels::read(&newer, "here"), Err(LabelsError::Newer(2)));
+        let mut damaged = labels().write("here");
+        damaged.remove(OWNER);
+        assert_eq!(Labels::read(&damaged, "here"), Err(LabelsError::Malformed(OWNER)));
+    }
+
+    #[test]
+    fn the_name_says_container_pod_namespace_and_attempt() {
+        assert_eq!(labels().container_name(), "windlass_app_web-1_shop_0b5e8f4c_3");
+        let sandbox = Labels { role: Role::Sandbox, name: String::new(), attempt: 0, ..labels() };
+        assert_eq!(sandbox.container_name(), "windlass_POD_web-1_shop_0b5e8f4c_0");
+    }
+}

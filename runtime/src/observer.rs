@@ -1,0 +1,357 @@
+//! What the engine has of ours, kept in memory: everything is looked at once, then only what an event or a step of
+//! our own says has changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bollard::{models::ContainerSummary, query_parameters::ListContainersOptionsBuilder};
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use reconciler::{
+    fault::{Fault, FaultKind},
+    name::{ContainerId, ImageId, PodUid},
+    observed::{ContainerState, ObservedContainer},
+    plan::Role,
+};
+use tokio::sync::watch;
+
+use crate::{
+    docker::{CallError, Engine},
+    labels::{Labels, LabelsError, instance_filter},
+};
+
+mod inspect;
+
+/// How many containers are looked at side by side.
+const INSPECT_CONCURRENCY: usize = 16;
+/// The engine holds a container's lock while it starts it; looking at one that hangs must not hold up the others.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// When a container that did not answer is looked at again.
+const INSPECT_RETRY: Duration = Duration::from_secs(5);
+/// An event older than our last look by more than this means that the clock was set back, not that we know it.
+const CLOCK_SLACK: Duration = Duration::from_secs(5);
+
+/// What was found on the engine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observation {
+    /// All containers with our labels, whatever their state.
+    pub containers: BTreeMap<ContainerId, ObservedContainer>,
+    /// Images on the disk.
+    pub images: BTreeSet<ImageId>,
+    /// Containers that carry our label but that this version cannot read, and why: they are left alone.
+    pub left_alone: BTreeMap<ContainerId, String>,
+}
+
+/// The cache and what it is filled from.
+pub(crate) struct Observer {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) instance: String,
+    pods_dir: PathBuf,
+    cache: Mutex<Cache>,
+    /// Only one look at a time: a second one would find nothing dirty and answer with what is not yet known.
+    looking: tokio::sync::Mutex<()>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Cache {
+    known: BTreeMap<ContainerId, Known>,
+    left_alone: BTreeMap<ContainerId, String>,
+    images: BTreeSet<ImageId>,
+    dirty: Dirty,
+}
+
+struct Dirty {
+    everything: bool,
+    containers: BTreeSet<ContainerId>,
+    images: bool,
+}
+
+impl Default for Dirty {
+    fn default() -> Self {
+        Self { everything: true, containers: BTreeSet::new(), images: true }
+    }
+}
+
+struct Known {
+    observed: ObservedContainer,
+    /// Before the look that gave it was begun; events up to then are already in it.
+    seen: Timestamp,
+}
+
+/// What a look at one container gave.
+enum Look {
+    Found(ObservedContainer),
+    Gone,
+    LeftAlone(String),
+    /// It did not answer in time; what the list says of it, if it was listed.
+    Hangs(Option<ObservedContainer>),
+}
+
+impl Observer {
+    pub(crate) fn new(engine: Arc<Engine>, instance: String, pods_dir: PathBuf) -> Self {
+        Self {
+            engine,
+            instance,
+            pods_dir,
+            cache: Mutex::default(),
+            looking: tokio::sync::Mutex::new(()),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// What there is now. An engine that does not answer is an error, never an empty host.
+    pub(crate) async fn observe(self: &Arc<Self>) -> Result<Observation, Fault> {
+        let _only = self.looking.lock().await;
+        let dirty = std::mem::replace(
+            &mut self.cache().dirty,
+            Dirty { everything: false, containers: BTreeSet::new(), images: false },
+        );
+        if let Err(error) = self.look(&dirty).await {
+            self.put_back(dirty);
+            return Err(error.into_fault("cannot look at the containers"));
+        }
+        let cache = self.cache();
+        Ok(Observation {
+            containers: cache.known.iter().map(|(id, known)| (id.clone(), known.observed.clone())).collect(),
+            images: cache.images.clone(),
+            left_alone: cache.left_alone.clone(),
+        })
+    }
+
+    /// Everything is looked at again next time.
+    pub(crate) fn everything_dirty(&self) {
+        self.cache().dirty = Dirty::default();
+        self.notify();
+    }
+
+    pub(crate) fn images_dirty(&self) {
+        self.cache().dirty.images = true;
+        self.notify();
+    }
+
+    /// Something was done to a container.
+    pub(crate) fn container_dirty(&self, id: &ContainerId) {
+        self.cache().dirty.containers.insert(id.clone());
+        self.notify();
+    }
+
+    /// The engine says that something happened to a container, at this time.
+    pub(crate) fn container_event(&self, id: &ContainerId, at: Timestamp) {
+        let mut cache = self.cache();
+        let is_news = cache.known.get(id).is_none_or(|known| {
+            let behind = known.seen.duration_since(at);
+            behind.is_negative() || behind.unsigned_abs() > CLOCK_SLACK
+        });
+        if is_news {
+            cache.dirty.containers.insert(id.clone());
+            drop(cache);
+            self.notify();
+        }
+    }
+
+    /// A container was removed.
+    pub(crate) fn container_gone(&self, id: &ContainerId) {
+        let mut cache = self.cache();
+        cache.dirty.containers.remove(id);
+        let was_known = cache.known.remove(id).is_some() | cache.left_alone.remove(id).is_some();
+        drop(cache);
+        if was_known {
+            self.notify();
+        }
+    }
+
+    /// We have just created a container, so nobody needs to look.
+    pub(crate) fn container_created(&self, id: &ContainerId, labels: &Labels, image: &ImageId) {
+        let observed = from_labels(labels.clone(), image.clone(), ContainerState::Created);
+        self.cache().known.insert(id.clone(), Known { observed, seen: Timestamp::now() });
+    }
+
+    /// The newest container of this role and name that is not known to have ended.
+    pub(crate) fn find(&self, pod: &PodUid, role: Role, name: &str) -> Option<ContainerId> {
+        let cache = self.cache();
+        let alive = |state: &ContainerState| state.is_alive() || matches!(state, ContainerState::Created);
+        cache
+            .known
+            .iter()
+            .map(|(id, known)| (id, &known.observed))
+            .filter(|(_, found)| found.identity.uid == *pod && found.role == role && found.name == name)
+            .filter(|(_, found)| alive(&found.state))
+            .max_by_key(|(_, found)| found.attempt)
+            .map(|(id, _)| id.clone())
+    }
+
+    /// What is known of a container.
+    pub(crate) fn known(&self, id: &ContainerId) -> Option<ObservedContainer> {
+        self.cache().known.get(id).map(|known| known.observed.clone())
+    }
+
+    pub(crate) fn notify(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    async fn look(self: &Arc<Self>, dirty: &Dirty) -> Result<(), CallError> {
+        if dirty.images {
+            let images = self.images().await?;
+            self.cache().images = images;
+        }
+        let mut listed = BTreeMap::new();
+        let mut wanted: BTreeSet<_> = dirty.containers.clone();
+        if dirty.everything {
+            let begun = Timestamp::now();
+            listed = self.list().await?;
+            wanted.extend(listed.keys().cloned());
+            let mut cache = self.cache();
+            // What was created since the list was asked for is not on it and yet there.
+            cache.known.retain(|id, known| listed.contains_key(id) || known.seen >= begun);
+            cache.left_alone.retain(|id, _| listed.contains_key(id));
+        }
+        let looks = stream::iter(wanted)
+            .map(|id| {
+                let summary = listed.get(&id);
+                async move {
+                    let seen = Timestamp::now();
+                    let look = self.look_at(&id, summary).await;
+                    (id, seen, look)
+                }
+            })
+            .buffer_unordered(INSPECT_CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await;
+        for (id, seen, look) in looks {
+            self.remember(id, seen, look?);
+        }
+        Ok(())
+    }
+
+    fn remember(self: &Arc<Self>, id: ContainerId, seen: Timestamp, look: Look) {
+        let mut cache = self.cache();
+        match look {
+            Look::Found(observed) => {
+                cache.left_alone.remove(&id);
+                cache.known.insert(id, Known { observed, seen });
+            }
+            Look::Gone => {
+                cache.left_alone.remove(&id);
+                cache.known.remove(&id);
+            }
+            Look::LeftAlone(why) => {
+                cache.known.remove(&id);
+                cache.left_alone.insert(id, why);
+            }
+            Look::Hangs(listed) => {
+                if let (false, Some(observed)) = (cache.known.contains_key(&id), listed) {
+                    cache.known.insert(id.clone(), Known { observed, seen: Timestamp::UNIX_EPOCH });
+                }
+                drop(cache);
+                let observer = Arc::downgrade(self);
+                tokio::spawn(async move {
+                    tokio::time::sleep(INSPECT_RETRY).await;
+                    if let Some(observer) = observer.upgrade() {
+                        observer.container_dirty(&id);
+                    }
+                });
+            }
+        }
+    }
+
+    async fn look_at(&self, id: &ContainerId, summary: Option<&ContainerSummary>) -> Result<Look, CallError> {
+        let listed = summary.map(|summary| inspect::from_summary(summary, &self.instance));
+        match listed {
+            // A container that was never started has nothing more to tell.
+            Some(Ok(observed)) if observed.state == ContainerState::Created => {
+                return Ok(Look::Found(observed));
+            }
+            Some(Err(LabelsError::Foreign)) => return Ok(Look::Gone),
+            Some(Err(error)) => return Ok(Look::LeftAlone(error.to_string())),
+            Some(Ok(_)) | None => {}
+        }
+        let limit = INSPECT_TIMEOUT.min(self.engine.call_timeout);
+        match self
+            .engine
+            .call_within(limit, |docker| async move { docker.inspect_container(id.as_str(), None).await })
+            .await
+        {
+            Ok(found) => Ok(match inspect::from_inspect(found, &self.instance) {
+                Ok((labels, observed)) => Look::Found(self.with_message(id, &labels, observed).await),
+                Err(LabelsError::Foreign) => Look::Gone,
+                Err(error) => Look::LeftAlone(error.to_string()),
+            }),
+            Err(error) if error.is_not_found() => Ok(Look::Gone),
+            Err(CallError::TimedOut(_)) => Ok(Look::Hangs(listed.and_then(Result::ok))),
+            // One container that the engine cannot tell about does not hide the others.
+            Err(CallError::Refused { .. } | CallError::Garbled(_)) => {
+                Ok(Look::Hangs(listed.and_then(Result::ok)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds the termination message of a container that has ended.
+    async fn with_message(
+        &self,
+        id: &ContainerId,
+        labels: &Labels,
+        mut observed: ObservedContainer,
+    ) -> ObservedContainer {
+        let ContainerState::Exited { code, message, .. } = &mut observed.state else { return observed };
+        let (pods, of) = (self.pods_dir.clone(), labels.clone());
+        *message = tokio::task::spawn_blocking(move || crate::volume::termination_message(&pods, &of))
+            .await
+            .unwrap_or_default();
+        if message.is_empty() && *code != 0 && labels.message_from_logs {
+            *message = crate::logs::tail(&self.engine, id).await;
+        }
+        observed
+    }
+
+    async fn list(&self) -> Result<BTreeMap<ContainerId, ContainerSummary>, CallError> {
+        let options =
+            ListContainersOptionsBuilder::new().all(true).filters(&instance_filter(&self.instance)).build();
+        let found =
+            self.engine.call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|summary| Some((ContainerId::new(summary.id.clone()?), summary)))
+            .collect())
+    }
+
+    async fn images(&self) -> Result<BTreeSet<ImageId>, CallError> {
+        // All, because one that lost its tag to another build is still there to be run by its id.
+        let options = bollard::query_parameters::ListImagesOptionsBuilder::new().all(true).build();
+        let found = self.engine.call(|docker| async move { docker.list_images(Some(options)).await }).await?;
+        Ok(found.into_iter().map(|image| ImageId::new(image.id)).collect())
+    }
+
+    fn put_back(&self, dirty: Dirty) {
+        let now = &mut self.cache().dirty;
+        now.everything |= dirty.everything;
+        now.images |= dirty.images;
+        now.containers.extend(dirty.containers);
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observation {
+    /// The fault for a container that is not there.
+    pub(crate) fn gone(what: &str) -> Fault {
+        Fault::new(FaultKind::Gone, format!("{what} is gone"))
+    }
+}
+
+/// An observation of what the labels say.
+fn from_labels(labels: Labels, image: ImageId, state: ContainerState) -> ObservedContainer {
+    let Labels { identity, role, name, attempt, message_from_logs: _ } = labels;
+    ObservedContainer { identity, role, name, attempt, image, state }
+}

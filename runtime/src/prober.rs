@@ -1,0 +1,225 @@
+//! Probes: a sensor that asks containers and counts the answers. What follows from them is the core's to decide.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use reconciler::{
+    name::ContainerId,
+    object::{Handler, Probe},
+    observed::ProbeFact,
+    plan::{ProbeKind, ProbeTask},
+};
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+use crate::{exec::ExecOutcome, http, runtime::Runtime};
+
+mod count;
+
+use count::{Count, Verdict};
+
+/// What Kubernetes keeps of a probe's words.
+const MESSAGE_BYTES: usize = 1024;
+
+type Key = (ContainerId, ProbeKind);
+
+/// Runs probes, each in a task of its own with at most one attempt under way: one that hangs holds up no other.
+pub struct Prober {
+    runtime: Runtime,
+    running: Mutex<Running>,
+    found: Arc<Found>,
+}
+
+#[derive(Default)]
+struct Running {
+    tasks: BTreeMap<Key, Task>,
+    /// Whether a first set was taken: at the start of the daemon all probes begin at once, and are spread out.
+    begun: bool,
+}
+
+struct Task {
+    probe: ProbeTask,
+    handle: AbortHandle,
+}
+
+struct Found {
+    facts: Mutex<BTreeMap<Key, ProbeFact>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Prober {
+    /// A prober without probes. Commands run through this runtime.
+    pub fn new(runtime: Runtime) -> Self {
+        let found = Found { facts: Mutex::default(), changed: watch::Sender::new(0) };
+        Self { runtime, running: Mutex::default(), found: Arc::new(found) }
+    }
+
+    /// Makes exactly these probes run. Those that are running and have not changed go on undisturbed; what was found
+    /// by those that are no longer wanted is forgotten. Must be called inside a tokio runtime.
+    pub fn set(&self, wanted: &[ProbeTask]) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys: BTreeSet<Key> = wanted.iter().map(key).collect();
+        running.tasks.retain(|key, task| {
+            let stays = keys.contains(key);
+            if !stays {
+                task.handle.abort();
+                self.found.facts().remove(key);
+            }
+            stays
+        });
+        let spread = !std::mem::replace(&mut running.begun, true);
+        for probe in wanted {
+            let key = key(probe);
+            match running.tasks.get(&key) {
+                Some(task) if task.probe.probe == probe.probe && task.probe.address == probe.address => {
+                    continue;
+                }
+                Some(task) => task.handle.abort(),
+                None => {}
+            }
+            let handle = self.start(probe, spread);
+            running.tasks.insert(key, Task { probe: probe.clone(), handle });
+        }
+    }
+
+    /// What was found, by container and probe; nothing while the thresholds have not been reached.
+    pub fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact> {
+        self.found.facts().clone()
+    }
+
+    /// Changes whenever a fact has come or turned.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.found.changed.subscribe()
+    }
+
+    fn start(&self, task: &ProbeTask, spread: bool) -> AbortHandle {
+        let known = self.found.facts().get(&key(task)).map(|fact| fact.ok).or(task.initial);
+        if let Some(ok) = known {
+            self.found.publish(task, ok, "");
+        }
+        let (runtime, found, task) = (self.runtime.clone(), Arc::clone(&self.found), task.clone());
+        tokio::spawn(async move { run(&runtime, &found, &task, known, spread).await }).abort_handle()
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
+        running.tasks.values().for_each(|task| task.handle.abort());
+    }
+}
+
+impl Found {
+    fn facts(&self) -> MutexGuard<'_, BTreeMap<Key, ProbeFact>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A fact that says the same keeps its time; only one that turned wakes anybody.
+    fn publish(&self, task: &ProbeTask, ok: bool, message: &str) {
+        let mut facts = self.facts();
+        match facts.get_mut(&key(task)) {
+            Some(fact) if fact.ok == ok => message.clone_into(&mut fact.message),
+            _ => {
+                facts.insert(
+                    key(task),
+                    ProbeFact { ok, since: Timestamp::now(), message: message.to_owned() },
+                );
+                drop(facts);
+                self.changed.send_modify(|count| *count = count.wrapping_add(1));
+            }
+        }
+    }
+}
+
+/// Asks again and again until the answer is final.
+async fn run(runtime: &Runtime, found: &Found, task: &ProbeTask, known: Option<bool>, spread: bool) {
+    let mut count = Count::new(task.kind, &task.probe, known);
+    if count.is_final() {
+        return;
+    }
+    let mut next = first_attempt(task, spread);
+    loop {
+        sleep_until(next).await;
+        let answer = attempt(runtime, task).await;
+        let message = answer.as_ref().err().map_or("", String::as_str);
+        match count.take(answer.is_ok()) {
+            Verdict::Undecided => {}
+            Verdict::Good => found.publish(task, true, message),
+            Verdict::Bad => found.publish(task, false, message),
+        }
+        if count.is_final() {
+            return;
+        }
+        next = (next + task.probe.period).max(Instant::now());
+    }
+}
+
+/// After the initial delay, counted from the container's start.
+fn first_attempt(task: &ProbeTask, spread: bool) -> Instant {
+    let age = Duration::try_from(Timestamp::now().duration_since(task.started)).unwrap_or_default();
+    let delay = task.probe.initial_delay.saturating_sub(age);
+    let period = u64::try_from(task.probe.period.as_millis()).unwrap_or(u64::MAX).max(1);
+    // Those that are new now begin at once: somebody waits for them.
+    let is_old = delay.is_zero() && age > task.probe.period;
+    let spreading =
+        if spread && is_old { Duration::from_millis(hash(task) % period) } else { Duration::ZERO };
+    Instant::now() + delay + spreading
+}
+
+fn hash(task: &ProbeTask) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key(task).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn key(task: &ProbeTask) -> Key {
+    (task.container.clone(), task.kind)
+}
+
+async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Result<(), String> {
+    let Probe { handler, timeout, .. } = &task.probe;
+    let answer = match handler {
+        Handler::Exec { command } => match runtime.exec(&task.container, command, *timeout).await {
+            Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
+            Ok(ExecOutcome::Exited { code, output }) => {
+                Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()))
+            }
+            Ok(ExecOutcome::TimedOut) => {
+                Err(format!("the command did not end within {} s and was killed", timeout.as_secs_f32()))
+            }
+            Err(fault) => Err(fault.message),
+        },
+        Handler::HttpGet { host, port, path, https, headers } => {
+            match http::url(*https, host.as_deref(), task.address, *port, path) {
+                Ok(url) => match runtime.inner.http.get(url, headers, *timeout).await {
+                    Ok(200..=399) => Ok(()),
+                    Ok(status) => Err(format!("HTTP status {status}")),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            }
+        }
+        Handler::TcpSocket { host, port } => {
+            http::connect(host.as_deref(), task.address, *port, *timeout).await
+        }
+        // Only hooks sleep; a probe that does has nothing to say against the container.
+        Handler::Sleep { .. } => Ok(()),
+    };
+    answer.map_err(|message| shortened(&message))
+}
+
+fn shortened(message: &str) -> String {
+    let mut end = message.len().min(MESSAGE_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message[..end].to_owned()
+}

@@ -1,0 +1,158 @@
+//! The runtime as a whole: what it is made of, and the steps that are one call.
+
+use std::{fs, io, path::PathBuf, sync::Arc};
+
+use reconciler::{
+    fault::Fault,
+    name::{ContainerId, PodUid},
+    plan::PodFiles,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::AbortHandle,
+};
+
+use crate::{
+    config::RuntimeConfig,
+    docker::Engine,
+    events,
+    http::HttpClient,
+    image::{Images, record::RecordError},
+    observer::{Observation, Observer},
+    translate::Host,
+    volume,
+};
+
+/// How many execs are being started side by side; how long they then run is limited by their own dead lines.
+const EXEC_STARTS: usize = 8;
+
+/// Containers on one engine. Cheap to clone; the last one dropped stops following the engine's events.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: RuntimeConfig,
+    pub(crate) host: Host,
+    pub(crate) observer: Arc<Observer>,
+    pub(crate) images: Images,
+    pub(crate) http: HttpClient,
+    pub(crate) exec_starts: Semaphore,
+    events: AbortHandle,
+}
+
+/// Why the runtime could not be opened. An engine that is not there is no reason: it may come.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The directory for the pods cannot be made.
+    #[error("cannot make the directory {}", path.display())]
+    PodsDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The record of pulled images cannot be used.
+    #[error("cannot use the record of pulled images")]
+    Record(#[from] RecordError),
+    /// The host's memory, which the OOM scores need, cannot be read.
+    #[error("cannot read /proc/meminfo")]
+    Memory(#[source] io::Error),
+    /// The client for probes cannot be made.
+    #[error("cannot make the HTTP client for probes")]
+    Http(#[source] reqwest::Error),
+}
+
+impl Runtime {
+    /// Opens the runtime and begins to follow the engine's events. Must be called inside a tokio runtime.
+    pub async fn open(config: RuntimeConfig) -> Result<Self, RuntimeError> {
+        fs::create_dir_all(&config.pods_dir)
+            .map_err(|source| RuntimeError::PodsDir { path: config.pods_dir.clone(), source })?;
+        let memory_bytes = host_memory_bytes().map_err(RuntimeError::Memory)?;
+        let host = Host {
+            instance: config.instance.clone(),
+            cgroup_parent: config.cgroup_parent.clone(),
+            memory_bytes,
+        };
+        let images = Images::open(&config)?;
+        let http = HttpClient::new().map_err(RuntimeError::Http)?;
+        let engine = Arc::new(Engine::new(config.socket.clone(), config.call_timeout, config.start_timeout));
+        let observer = Arc::new(Observer::new(engine, config.instance.clone(), config.pods_dir.clone()));
+        let events = tokio::spawn(events::follow(Arc::clone(&observer))).abort_handle();
+        let exec_starts = Semaphore::new(EXEC_STARTS);
+        Ok(Self { inner: Arc::new(Inner { config, host, observer, images, http, exec_starts, events }) })
+    }
+
+    /// What there is: all of ours, and the images. Looks only at what has changed since the last time.
+    pub async fn observe(&self) -> Result<Observation, Fault> {
+        self.inner.observer.observe().await
+    }
+
+    /// Makes the next `observe` look at everything again: heals an event that was lost.
+    pub fn resync(&self) {
+        self.inner.observer.everything_dirty();
+    }
+
+    /// Changes whenever `observe` may have something new to say.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.inner.observer.subscribe()
+    }
+
+    /// Makes a pod's directory, its etc files and its volumes.
+    pub async fn prepare_files(&self, files: &PodFiles) -> Result<(), Fault> {
+        let (pods, files) = (self.pods_dir(), files.clone());
+        blocking(move || volume::prepare(&pods, &files)).await
+    }
+
+    /// Removes a pod's directory with its volumes.
+    pub async fn remove_files(&self, pod: &PodUid) -> Result<(), Fault> {
+        let (pods, pod) = (self.pods_dir(), pod.clone());
+        blocking(move || volume::remove(&pods, &pod)).await
+    }
+
+    /// The pods that have a directory; those that no plan knows are left over from a crash.
+    pub async fn pods_on_disk(&self) -> Result<Vec<PodUid>, Fault> {
+        let pods = self.pods_dir();
+        blocking(move || volume::pods(&pods)).await
+    }
+
+    /// Takes a pause away.
+    pub async fn unpause(&self, container: &ContainerId) -> Result<(), Fault> {
+        let id = container.as_str();
+        let unpaused = self.engine().call(|docker| async move { docker.unpause_container(id).await }).await;
+        self.inner.observer.container_dirty(container);
+        unpaused.map_err(|error| error.into_fault(&format!("cannot unpause container {id}")))
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.inner.observer.engine
+    }
+
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.inner.config.pods_dir.clone()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.events.abort();
+    }
+}
+
+/// Runs what blocks on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Fault::new(reconciler::fault::FaultKind::Other, format!("work on the disk ended early: {error}")))
+    })
+}
+
+fn host_memory_bytes() -> io::Result<u64> {
+    fs::read_to_string("/proc/meminfo")?
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .map(|kib| kib * 1024)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}

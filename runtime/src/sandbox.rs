@@ -1,0 +1,104 @@
+//! A pod's sandbox: the container that holds its namespaces.
+
+use std::{
+    fs::File,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+};
+
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use reconciler::{
+    fault::{Fault, FaultKind},
+    name::{ContainerId, ImageId, PodUid},
+    plan::{Role, SandboxSpec},
+};
+
+use crate::{
+    container::StartError,
+    docker::CallError,
+    labels::{Labels, pod_filter},
+    observer::Observation,
+    pause,
+    runtime::Runtime,
+    translate::{self, labels_or_none},
+};
+
+impl Runtime {
+    /// Creates and starts a sandbox; its image comes from inside this program, never from a registry.
+    pub async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), Fault> {
+        let what = format!("cannot start the sandbox of pod {}", spec.identity.pod);
+        let image = pause::image_name();
+        let (labels, body) = translate::sandbox(spec, image, &self.inner.host);
+        let id = ImageId::new(image);
+        let started = match self.create_and_start(&labels, &id, body.clone()).await {
+            // The engine never had it, or somebody removed it.
+            Err(StartError::Call(error)) if is_image_missing(&error) => {
+                pause::import(self.engine()).await.map_err(|error| error.into_fault(&what))?;
+                self.create_and_start(&labels, &id, body).await
+            }
+            other => other,
+        };
+        started.map_err(|error| error.into_fault(&what))
+    }
+
+    /// The network namespace of a pod's running sandbox.
+    pub async fn netns(&self, pod: &PodUid) -> Result<OwnedFd, Fault> {
+        let what = format!("cannot open the network namespace of pod {pod}");
+        let sandbox = self.sandbox_of(pod, &what).await?;
+        let id = sandbox.as_str();
+        let found = self
+            .engine()
+            .call(|docker| async move { docker.inspect_container(id, None).await })
+            .await
+            .map_err(|error| error.into_fault(&what))?;
+        let state = found.state.unwrap_or_default();
+        let pid = state.pid.filter(|pid| *pid > 0 && state.running == Some(true));
+        let gone = || Observation::gone(&format!("the sandbox of pod {pod}"));
+        let namespace = File::open(format!("/proc/{}/ns/net", pid.ok_or_else(gone)?)).map_err(|_| gone())?;
+        // The process may have ended and its number been given to another: the host's own network is never handed out.
+        let is_hosts = File::open("/proc/self/ns/net")
+            .and_then(|own| Ok(own.metadata()?.ino() == namespace.metadata()?.ino()))
+            .map_err(|error| Fault::new(FaultKind::Network, format!("{what}: {error}")))?;
+        if is_hosts { Err(gone()) } else { Ok(namespace.into()) }
+    }
+
+    /// The newest sandbox of a pod that may be joined.
+    pub(crate) async fn sandbox_of(&self, pod: &PodUid, what: &str) -> Result<ContainerId, Fault> {
+        self.container_of(pod, Role::Sandbox, "", what).await
+    }
+
+    /// The newest container of a pod of this role and name, from memory or else from the engine.
+    pub(crate) async fn container_of(
+        &self,
+        pod: &PodUid,
+        role: Role,
+        name: &str,
+        what: &str,
+    ) -> Result<ContainerId, Fault> {
+        if let Some(id) = self.inner.observer.find(pod, role, name) {
+            return Ok(id);
+        }
+        let instance = &self.inner.config.instance;
+        let options = ListContainersOptionsBuilder::new().filters(&pod_filter(instance, pod)).build();
+        let running = self
+            .engine()
+            .call(|docker| async move { docker.list_containers(Some(options)).await })
+            .await
+            .map_err(|error| error.into_fault(what))?;
+        running
+            .into_iter()
+            .filter_map(|found| {
+                Some((found.id?, Labels::read(&labels_or_none(found.labels), instance).ok()?))
+            })
+            .filter(|(_, labels)| labels.role == role && labels.name == name)
+            .max_by_key(|(_, labels)| labels.attempt)
+            .map(|(id, _)| ContainerId::new(id))
+            .ok_or_else(|| {
+                let name = if role == Role::Sandbox { "the sandbox" } else { name };
+                Fault::new(FaultKind::Gone, format!("{what}: {name} is not running"))
+            })
+    }
+}
+
+fn is_image_missing(error: &CallError) -> bool {
+    matches!(error, CallError::Refused { status: 404, message } if message.to_lowercase().contains("no such image"))
+}

@@ -1,0 +1,126 @@
+//! Stopping and removing containers.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{RemoveContainerOptionsBuilder, StopContainerOptionsBuilder};
+use futures_util::{StreamExt, future::join_all, stream};
+use reconciler::{
+    fault::Fault,
+    name::ContainerId,
+    plan::{Role, StopSpec},
+};
+use tokio::time::Instant;
+
+use crate::{
+    docker::CallError,
+    runtime::{Runtime, blocking},
+    volume,
+};
+
+/// What a preStop hook that used up the grace period leaves for the signal, once, as in Kubernetes.
+const AFTER_PRE_STOP: Duration = Duration::from_secs(2);
+const REMOVE_CONCURRENCY: usize = 8;
+
+impl Runtime {
+    /// Stops containers side by side. All are tried; the first fault is returned.
+    pub async fn stop(&self, stops: &[StopSpec]) -> Result<(), Fault> {
+        join_all(stops.iter().map(|stop| self.stop_one(stop))).await.into_iter().collect()
+    }
+
+    /// Removes containers with what only they had, whatever state they are in. All are tried.
+    pub async fn remove(&self, containers: &[ContainerId]) -> Result<(), Fault> {
+        stream::iter(containers)
+            .map(|id| self.remove_one(id))
+            .buffer_unordered(REMOVE_CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    async fn stop_one(&self, stop: &StopSpec) -> Result<(), Fault> {
+        let id = &stop.container;
+        let deadline = Instant::now() + stop.grace;
+        let mut left = stop.grace;
+        if let (Some(hook), false) = (&stop.pre_stop, stop.grace.is_zero()) {
+            // What it says is of no consequence for stopping.
+            if let Err(failed) = self.run_hook(id, hook, stop.address, stop.grace).await {
+                tracing::info!(container = %id, %failed, "a preStop hook failed");
+            }
+            left = deadline.saturating_duration_since(Instant::now()).max(AFTER_PRE_STOP);
+        }
+        // The engine counts whole seconds; nobody is given less than promised.
+        let seconds = i32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::new().t(seconds).build();
+        let limit = left + self.engine().start_timeout;
+        let name = id.as_str();
+        let stopped = if left.is_zero() {
+            self.kill(id).await
+        } else {
+            self.engine()
+                .call_within(limit, |docker| async move { docker.stop_container(name, Some(options)).await })
+                .await
+        };
+        self.inner.observer.container_dirty(id);
+        match stopped {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_not_found() => {
+                self.inner.observer.container_gone(id);
+                Ok(())
+            }
+            Err(error) => Err(error.into_fault(&format!("cannot stop container {}", self.name_of(id)))),
+        }
+    }
+
+    /// KILL, and wait for the end.
+    pub(crate) async fn kill(&self, container: &ContainerId) -> Result<(), CallError> {
+        let name = container.as_str();
+        // A stop without any time is a KILL right after the signal; the call returns when the process has ended.
+        let options = StopContainerOptionsBuilder::new().t(0).build();
+        let limit = self.engine().start_timeout;
+        self.engine()
+            .call_within(limit, |docker| async move { docker.stop_container(name, Some(options)).await })
+            .await
+    }
+
+    async fn remove_one(&self, id: &ContainerId) -> Result<(), Fault> {
+        let known = self.inner.observer.known(id);
+        let what = format!("cannot remove container {}", self.name_of(id));
+        // Volumes as well: an image's VOLUME makes one without a name for every container.
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let (limit, name) = (self.engine().start_timeout, id.as_str());
+        let removed = self
+            .engine()
+            .call_within(limit, |docker| async move { docker.remove_container(name, Some(options)).await })
+            .await;
+        match removed {
+            Ok(()) => self.inner.observer.container_gone(id),
+            Err(error) if error.is_not_found() => self.inner.observer.container_gone(id),
+            Err(CallError::Refused { status: 409, message }) if message.contains("already in progress") => {
+                self.inner.observer.container_dirty(id);
+            }
+            Err(error) => return Err(error.into_fault(&what)),
+        }
+        match known {
+            Some(known) if known.role != Role::Sandbox => {
+                let pods = self.pods_dir();
+                let remove = move || {
+                    volume::remove_container_files(&pods, &known.identity.uid, &known.name, known.attempt)
+                };
+                blocking(remove).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A container as people know it.
+    pub(crate) fn name_of(&self, id: &ContainerId) -> String {
+        match self.inner.observer.known(id) {
+            Some(known) if known.role == Role::Sandbox => {
+                format!("{id} (the sandbox of pod {})", known.identity.pod)
+            }
+            Some(known) => format!("{id} ({} of pod {})", known.name, known.identity.pod),
+            None => id.to_string(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Pure: what a plan says about a container, in the engine's words.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum,
+    MountType, RestartPolicy, RestartPolicyNameEnum,
+};
+use reconciler::{
+    name::ContainerId,
+    object::{ContainerSecurity, MountPropagation, Resources},
+    plan::{ContainerSpec, Role, SandboxSpec},
+};
+
+use crate::labels::Labels;
+
+#[cfg(test)]
+mod tests;
+
+/// Enough for the runtime's own start-up inside the cgroup; the sandbox's program needs almost nothing.
+const SANDBOX_MEMORY_BYTES: i64 = 32 << 20;
+/// As Kubernetes has it: the sandbox is the last to be killed for want of memory.
+const SANDBOX_OOM_SCORE: i64 = -998;
+/// The engine's smallest share.
+const MIN_CPU_SHARES: u64 = 2;
+
+/// What is known only on this host.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) instance: String,
+    pub(crate) cgroup_parent: Option<String>,
+    pub(crate) memory_bytes: u64,
+}
+
+/// A mount whose source has been found on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BoundMount {
+    pub(crate) source: String,
+    pub(crate) target: String,
+    pub(crate) read_only: bool,
+    pub(crate) propagation: MountPropagation,
+}
+
+/// The sandbox: a network namespace without anything in it, unless it is the host's.
+pub(crate) fn sandbox(spec: &SandboxSpec, image: &str, host: &Host) -> (Labels, ContainerCreateBody) {
+    let labels = Labels {
+        identity: spec.identity.clone(),
+        role: Role::Sandbox,
+        name: String::new(),
+        attempt: spec.attempt,
+        message_from_logs: false,
+    };
+    let host_config = HostConfig {
+        network_mode: Some(if spec.host_network { "host" } else { "none" }.to_owned()),
+        ipc_mode: Some(if spec.host_ipc { "host" } else { "shareable" }.to_owned()),
+        memory: Some(SANDBOX_MEMORY_BYTES),
+        memory_swap: Some(SANDBOX_MEMORY_BYTES),
+        cpu_shares: Some(i64::try_from(MIN_CPU_SHARES).unwrap_or_default()),
+        readonly_rootfs: Some(true),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        oom_score_adj: Some(SANDBOX_OOM_SCORE),
+        ..common_host_config(host)
+    };
+    let body = ContainerCreateBody {
+        hostname: (!spec.hostname.is_empty()).then(|| spec.hostname.clone()),
+        image: Some(image.to_owned()),
+        entrypoint: Some(vec!["/pause".to_owned()]),
+        stop_signal: Some("SIGKILL".to_owned()),
+        healthcheck: Some(no_healthcheck()),
+        labels: Some(labels.write(&host.instance)),
+        host_config: Some(host_config),
+        ..ContainerCreateBody::default()
+    };
+    (labels, body)
+}
+
+/// One container, joined to its pod's sandbox. `user` replaces what the security context says.
+pub(crate) fn container(
+    spec: &ContainerSpec,
+    sandbox: &ContainerId,
+    mounts: Vec<BoundMount>,
+    user: Option<String>,
+    host: &Host,
+) -> (Labels, ContainerCreateBody) {
+    let labels = labels_of(spec);
+    let joined = format!("container:{sandbox}");
+    let Resources { cpu_request_milli, cpu_limit_milli, memory_request_bytes: _, memory_limit_bytes } =
+        spec.resources;
+    let ContainerSecurity {
+        privileged,
+        run_as_user,
+        run_as_group,
+        read_only_root,
+        no_new_privileges,
+        add_capabilities,
+        drop_capabilities,
+    } = &spec.security;
+    let memory = memory_limit_bytes.map(signed);
+    let host_config = HostConfig {
+        network_mode: Some(joined.clone()),
+        ipc_mode: Some(joined),
+        pid_mode: spec.host_pid.then(|| "host".to_owned()),
+        memory,
+        memory_swap: memory,
+        nano_cpus: cpu_limit_milli.map(|milli| signed(milli.saturating_mul(1_000_000))),
+        cpu_shares: Some(cpu_shares(cpu_request_milli.or(cpu_limit_milli))),
+        mounts: Some(mounts.into_iter().map(mount).collect()),
+        privileged: privileged.then_some(true),
+        readonly_rootfs: read_only_root.then_some(true),
+        security_opt: no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
+        cap_add: (!add_capabilities.is_empty()).then(|| add_capabilities.clone()),
+        cap_drop: (!drop_capabilities.is_empty()).then(|| drop_capabilities.clone()),
+        oom_score_adj: Some(oom_score(&spec.resources, host.memory_bytes)),
+        ..common_host_config(host)
+    };
+    let body = ContainerCreateBody {
+        image: Some(spec.image.to_string()),
+        // An entry point of our own makes the engine drop the image's command, as Kubernetes means it.
+        entrypoint: (!spec.command.is_empty()).then(|| spec.command.clone()),
+        cmd: (!spec.args.is_empty()).then(|| spec.args.clone()),
+        working_dir: spec.working_dir.clone(),
+        env: Some(spec.env.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect()),
+        user: user.or_else(|| user_text(*run_as_user, *run_as_group)),
+        tty: spec.tty.then_some(true),
+        open_stdin: spec.stdin.then_some(true),
+        healthcheck: Some(no_healthcheck()),
+        labels: Some(labels.write(&host.instance)),
+        host_config: Some(host_config),
+        ..ContainerCreateBody::default()
+    };
+    (labels, body)
+}
+
+/// The labels of a container of a pod.
+pub(crate) fn labels_of(spec: &ContainerSpec) -> Labels {
+    Labels {
+        identity: spec.identity.clone(),
+        role: spec.role,
+        name: spec.name.clone(),
+        attempt: spec.attempt,
+        message_from_logs: spec.message_from_logs,
+    }
+}
+
+fn common_host_config(host: &Host) -> HostConfig {
+    HostConfig {
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        cgroup_parent: host.cgroup_parent.clone(),
+        ..HostConfig::default()
+    }
+}
+
+/// Probes are ours; an image's own health check would run beside them.
+fn no_healthcheck() -> HealthConfig {
+    HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }
+}
+
+fn mount(mount: BoundMount) -> Mount {
+    let propagation = match mount.propagation {
+        MountPropagation::None => MountBindOptionsPropagationEnum::RPRIVATE,
+        MountPropagation::HostToContainer => MountBindOptionsPropagationEnum::RSLAVE,
+        MountPropagation::Bidirectional => MountBindOptionsPropagationEnum::RSHARED,
+    };
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(mount.source),
+        target: Some(mount.target),
+        read_only: Some(mount.read_only),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(propagation),
+            // Kubernetes' readOnly is not recursive. Engines since API 1.44 make it so unless told; older ones do not
+            // know the field and behave like that anyway.
+            read_only_non_recursive: mount.read_only.then_some(true),
+            ..MountBindOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+fn user_text(user: Option<i64>, group: Option<i64>) -> Option<String> {
+    match (user, group) {
+        (Some(user), Some(group)) => Some(format!("{user}:{group}")),
+        (Some(user), None) => Some(user.to_string()),
+        (None, _) => None,
+    }
+}
+
+/// `requests.cpu` as kubelet translates it: 1024 shares a core, at least two.
+fn cpu_shares(milli: Option<u64>) -> i64 {
+    signed((milli.unwrap_or(0).saturating_mul(1024) / 1000).clamp(MIN_CPU_SHARES, 262_144))
+}
+
+/// Kubernetes' order of who is killed first for want of memory: best effort, burstable by request, guaranteed.
+fn oom_score(resources: &Resources, host_memory_bytes: u64) -> i64 {
+    let Resources { cpu_request_milli, cpu_limit_milli, memory_request_bytes, memory_limit_bytes } =
+        *resources;
+    let cpu = cpu_request_milli.or(cpu_limit_milli);
+    let memory = memory_request_bytes.or(memory_limit_bytes);
+    if cpu_limit_milli.is_some()
+        && memory_limit_bytes.is_some()
+        && cpu == cpu_limit_milli
+        && memory == memory_limit_bytes
+    {
+        return -997;
+    }
+    if cpu.is_none() && memory.is_none() {
+        return 1000;
+    }
+    let share = memory.unwrap_or(0).saturating_mul(1000) / host_memory_bytes.max(1);
+    (1000 - signed(share)).clamp(3, 999)
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Labels as the engine gives them, absent ones included.
+pub(crate) fn labels_or_none(labels: Option<HashMap<String, String>>) -> HashMap<String, String> {
+    labels.unwrap_or_default()
+}

@@ -1,0 +1,242 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use reconciler::{
+    name::{CommitId, ImageId, ObjectKey, PodUid, TemplateHash},
+    object::Sensitive,
+    plan::PodIdentity,
+};
+
+use super::*;
+
+fn identity() -> PodIdentity {
+    PodIdentity {
+        uid: PodUid::new("0b5e8f4c-6c1e-4f7e-9a53-1f6a3d1f0001"),
+        pod: ObjectKey::new("default", "web"),
+        owner: "Pod/default/web".parse().unwrap(),
+        commit: CommitId::new("0123456789abcdef"),
+        template: TemplateHash::new("1-9f86d081884c7d65"),
+    }
+}
+
+fn host() -> Host {
+    Host { instance: "here".to_owned(), cgroup_parent: None, memory_bytes: 8 << 30 }
+}
+
+fn spec() -> ContainerSpec {
+    ContainerSpec {
+        identity: identity(),
+        role: Role::Main,
+        name: "app".to_owned(),
+        attempt: 1,
+        image: ImageId::new("sha256:1234"),
+        image_name: "httpd:2".to_owned(),
+        command: vec![],
+        args: vec![],
+        working_dir: None,
+        env: vec![],
+        mounts: vec![],
+        resources: Resources::default(),
+        host_pid: false,
+        stdin: false,
+        tty: false,
+        security: ContainerSecurity::default(),
+        termination_message_path: String::new(),
+        message_from_logs: false,
+    }
+}
+
+/// Without the labels, which have tests of their own; keys sorted.
+fn shown((_, body): (Labels, ContainerCreateBody)) -> String {
+    let mut value = serde_json::to_value(body).unwrap();
+    value.as_object_mut().unwrap().remove("Labels");
+    serde_json::to_string_pretty(&value).unwrap()
+}
+
+fn translated(spec: &ContainerSpec) -> ContainerCreateBody {
+    container(spec, &ContainerId::new("sandbox"), vec![], None, &host()).1
+}
+
+#[test]
+fn a_sandbox_has_an_empty_network_and_ends_at_once() {
+    let spec = SandboxSpec {
+        identity: identity(),
+        attempt: 0,
+        hostname: "web".to_owned(),
+        host_network: false,
+        host_ipc: false,
+    };
+    insta::assert_snapshot!(shown(sandbox(&spec, "windlass-pause:1", &host())), @r#"
+    {
+      "Entrypoint": [
+        "/pause"
+      ],
+      "Healthcheck": {
+        "Test": [
+          "NONE"
+        ]
+      },
+      "HostConfig": {
+        "CapDrop": [
+          "ALL"
+        ],
+        "CpuShares": 2,
+        "IpcMode": "shareable",
+        "Memory": 33554432,
+        "MemorySwap": 33554432,
+        "NetworkMode": "none",
+        "OomScoreAdj": -998,
+        "ReadonlyRootfs": true,
+        "RestartPolicy": {
+          "Name": "no"
+        },
+        "SecurityOpt": [
+          "no-new-privileges"
+        ]
+      },
+      "Hostname": "web",
+      "Image": "windlass-pause:1",
+      "StopSignal": "SIGKILL"
+    }
+    "#);
+}
+
+#[test]
+fn a_container_joins_the_sandbox_and_carries_all_that_was_asked_for() {
+    let mut spec = ContainerSpec {
+        command: vec!["/bin/app".to_owned()],
+        args: vec!["-v".to_owned()],
+        working_dir: Some("/srv".to_owned()),
+        env: vec![("A".to_owned(), Sensitive::new("b=c".to_owned()))],
+        host_pid: true,
+        stdin: true,
+        tty: true,
+        ..spec()
+    };
+    spec.resources = Resources {
+        cpu_request_milli: Some(250),
+        cpu_limit_milli: Some(500),
+        memory_request_bytes: Some(1 << 30),
+        memory_limit_bytes: Some(2 << 30),
+    };
+    spec.security = ContainerSecurity {
+        privileged: false,
+        run_as_user: Some(1000),
+        run_as_group: Some(2000),
+        read_only_root: true,
+        no_new_privileges: true,
+        add_capabilities: vec!["NET_ADMIN".to_owned()],
+        drop_capabilities: vec!["ALL".to_owned()],
+    };
+    let mounts = vec![
+        BoundMount {
+            source: "/data/pods/x/volumes/a".to_owned(),
+            target: "/a".to_owned(),
+            read_only: true,
+            propagation: MountPropagation::None,
+        },
+        BoundMount {
+            source: "/mnt:odd".to_owned(),
+            target: "/mnt".to_owned(),
+            read_only: false,
+            propagation: MountPropagation::Bidirectional,
+        },
+    ];
+    let container = container(&spec, &ContainerId::new("sandbox"), mounts, None, &host());
+    insta::assert_snapshot!(shown(container), @r#"
+    {
+      "Cmd": [
+        "-v"
+      ],
+      "Entrypoint": [
+        "/bin/app"
+      ],
+      "Env": [
+        "A=b=c"
+      ],
+      "Healthcheck": {
+        "Test": [
+          "NONE"
+        ]
+      },
+      "HostConfig": {
+        "CapAdd": [
+          "NET_ADMIN"
+        ],
+        "CapDrop": [
+          "ALL"
+        ],
+        "CpuShares": 256,
+        "IpcMode": "container:sandbox",
+        "Memory": 2147483648,
+        "MemorySwap": 2147483648,
+        "Mounts": [
+          {
+            "BindOptions": {
+              "Propagation": "rprivate",
+              "ReadOnlyNonRecursive": true
+            },
+            "ReadOnly": true,
+            "Source": "/data/pods/x/volumes/a",
+            "Target": "/a",
+            "Type": "bind"
+          },
+          {
+            "BindOptions": {
+              "Propagation": "rshared"
+            },
+            "ReadOnly": false,
+            "Source": "/mnt:odd",
+            "Target": "/mnt",
+            "Type": "bind"
+          }
+        ],
+        "NanoCpus": 500000000,
+        "NetworkMode": "container:sandbox",
+        "OomScoreAdj": 875,
+        "PidMode": "host",
+        "ReadonlyRootfs": true,
+        "RestartPolicy": {
+          "Name": "no"
+        },
+        "SecurityOpt": [
+          "no-new-privileges"
+        ]
+      },
+      "Image": "sha256:1234",
+      "OpenStdin": true,
+      "Tty": true,
+      "User": "1000:2000",
+      "WorkingDir": "/srv"
+    }
+    "#);
+}
+
+#[test]
+fn what_is_not_given_is_left_to_the_image() {
+    let body = translated(&spec());
+    assert_eq!((body.entrypoint, body.cmd, body.user, body.working_dir), (None, None, None, None));
+}
+
+#[test]
+fn a_command_without_args_clears_the_images_own() {
+    let body = translated(&ContainerSpec { command: vec!["/x".to_owned()], ..spec() });
+    assert_eq!(body.entrypoint, Some(vec!["/x".to_owned()]));
+    assert_eq!(body.cmd, None, "the engine keeps the image's command only without an entry point of ours");
+}
+
+#[test]
+fn shares_and_oom_scores_follow_the_quality_of_service() {
+    let resources = |cpu_request, cpu_limit, memory_request, memory_limit| Resources {
+        cpu_request_milli: cpu_request,
+        cpu_limit_milli: cpu_limit,
+        memory_request_bytes: memory_request,
+        memory_limit_bytes: memory_limit,
+    };
+    let host = 8 << 30;
+    assert_eq!(oom_score(&resources(None, None, None, None), host), 1000);
+    assert_eq!(oom_score(&resources(None, Some(100), None, Some(1 << 20)), host), -997);
+    assert_eq!(oom_score(&resources(Some(100), None, Some(2 << 30), None), host), 750);
+    assert_eq!(oom_score(&resources(None, None, Some(9 << 30), None), host), 3);
+    assert_eq!(cpu_shares(None), 2);
+    assert_eq!(cpu_shares(Some(1500)), 1536);
+}

@@ -1,0 +1,70 @@
+//! Removing everything that is ours from a host.
+
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder,
+};
+use reconciler::fault::Fault;
+
+use crate::{
+    docker::CallError,
+    labels::instance_filter,
+    pause,
+    runtime::{Runtime, blocking},
+    volume,
+};
+
+impl Runtime {
+    /// Removes all containers of this installation whatever wrote their labels, the pods' directories with their
+    /// mounts, and the sandbox's image unless another installation uses it. Says how many containers there were.
+    pub async fn uninstall(&self) -> Result<usize, Fault> {
+        let removed =
+            self.remove_all_containers().await.map_err(|e| e.into_fault("cannot remove the containers"))?;
+        let pods = self.pods_dir();
+        blocking(move || volume::remove_all(&pods)).await?;
+        self.remove_pause_images()
+            .await
+            .map_err(|error| error.into_fault("cannot remove the sandbox's image"))?;
+        Ok(removed)
+    }
+
+    async fn remove_all_containers(&self) -> Result<usize, CallError> {
+        let filter = instance_filter(&self.inner.config.instance);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
+        let found =
+            self.engine().call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
+        let ids: Vec<_> = found.into_iter().filter_map(|container| container.id).collect();
+        for id in &ids {
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            let limit = self.engine().start_timeout;
+            let remove =
+                |docker: bollard::Docker| async move { docker.remove_container(id, Some(options)).await };
+            match self.engine().call_within(limit, remove).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        self.inner.observer.everything_dirty();
+        Ok(ids.len())
+    }
+
+    async fn remove_pause_images(&self) -> Result<(), CallError> {
+        let filter = [("reference".to_owned(), vec![pause::REPOSITORY.to_owned()])].into();
+        let options = ListImagesOptionsBuilder::new().filters(&filter).build();
+        let images =
+            self.engine().call(|docker| async move { docker.list_images(Some(options)).await }).await?;
+        for tag in images.into_iter().flat_map(|image| image.repo_tags) {
+            let options = RemoveImageOptionsBuilder::new().build();
+            let tag = tag.as_str();
+            match self
+                .engine()
+                .call(|docker| async move { docker.remove_image(tag, Some(options), None).await })
+                .await
+            {
+                Ok(_) | Err(CallError::Refused { status: 404 | 409, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! A pod's directory on the host: its etc files, its volumes, and what its containers leave.
+//!
+//! ```text
+//! <pods>/<uid>/etc/{resolv.conf,hosts,hostname}
+//! <pods>/<uid>/volumes/<name>/                          emptyDir, ConfigMap, Secret
+//! <pods>/<uid>/containers/<name>-<attempt>/termination  what it wrote to terminationMessagePath
+//! <pods>/<uid>/containers/<name>-<attempt>/subpath-<n>  bind mounts that hold a subPath still
+//! ```
+//!
+//! Everything here blocks; `Runtime` calls it on threads for that. Everything may be done again after a crash.
+
+use std::{
+    fs, io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Component, Path, PathBuf},
+};
+
+use reconciler::{
+    fault::{Fault, FaultKind},
+    name::PodUid,
+    plan::{PodFiles, VolumeFiles},
+};
+
+mod config_files;
+mod host_path;
+mod mounted;
+mod source;
+
+pub(crate) use source::{container_files, remove_container_files, termination_message};
+
+/// What a tmpfs for a ConfigMap's or Secret's files may hold: two generations of the 1 MiB that one may be, and slack.
+const CONFIG_TMPFS_BYTES: u64 = 8 << 20;
+
+/// Makes a pod's directory and everything that its containers mount from it.
+pub(crate) fn prepare(pods: &Path, files: &PodFiles) -> Result<(), Fault> {
+    let pod = pod_dir(pods, &files.pod)?;
+    let etc = pod.join("etc");
+    make_dir(&pod, 0o750)?;
+    make_dir(&etc, 0o755)?;
+    for (name, content) in
+        [("resolv.conf", &files.resolv_conf), ("hosts", &files.hosts), ("hostname", &files.hostname)]
+    {
+        let path = etc.join(name);
+        write_in_place(&path, content.as_bytes()).map_err(|error| io_fault("write", &path, &error))?;
+    }
+    let volumes = pod.join("volumes");
+    make_dir(&volumes, 0o750)?;
+    files.volumes.iter().try_for_each(|volume| prepare_volume(&volumes, volume))
+}
+
+/// Removes a pod's directory with everything in it, after everything mounted in it has been unmounted.
+pub(crate) fn remove(pods: &Path, pod: &PodUid) -> Result<(), Fault> {
+    let path = pod_dir(pods, pod)?;
+    mounted::remove_tree(&path).map_err(|error| io_fault("remove", &path, &error))
+}
+
+/// Removes all pods' directories.
+pub(crate) fn remove_all(pods: &Path) -> Result<(), Fault> {
+    mounted::remove_tree(pods).map_err(|error| io_fault("remove", pods, &error))
+}
+
+/// The pods that have a directory.
+pub(crate) fn pods(pods: &Path) -> Result<Vec<PodUid>, Fault> {
+    let entries = match fs::read_dir(pods) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_fault("list", pods, &error)),
+    };
+    entries
+        .map(|entry| match entry {
+            Ok(entry) => Ok(PodUid::new(entry.file_name().to_string_lossy())),
+            Err(error) => Err(io_fault("list", pods, &error)),
+        })
+        .filter(|pod| !pod.as_ref().is_ok_and(|pod| pod.as_str().starts_with('.')))
+        .collect()
+}
+
+fn prepare_volume(volumes: &Path, volume: &VolumeFiles) -> Result<(), Fault> {
+    match volume {
+        VolumeFiles::EmptyDir { name, memory, size_limit } => {
+            let path = child(volumes, name)?;
+            make_dir(&path, 0o777)?;
+            if *memory {
+                mounted::tmpfs(&path, *size_limit, 0o777)
+                    .map_err(|error| io_fault("mount a tmpfs on", &path, &error))?;
+            }
+            Ok(())
+        }
+        VolumeFiles::Files { name, memory, files } => {
+            let path = child(volumes, name)?;
+            make_dir(&path, 0o755)?;
+            if *memory {
+                mounted::tmpfs(&path, Some(CONFIG_TMPFS_BYTES), 0o755)
+                    .map_err(|error| io_fault("mount a tmpfs on", &path, &error))?;
+            }
+            config_files::swap(&path, files)
+        }
+        VolumeFiles::HostPath { path, kind } => host_path::prepare(Path::new(path), *kind),
+    }
+}
+
+fn pod_dir(pods: &Path, pod: &PodUid) -> Result<PathBuf, Fault> {
+    child(pods, pod.as_str())
+}
+
+/// One level down, and nowhere else.
+fn child(parent: &Path, name: &str) -> Result<PathBuf, Fault> {
+    let mut components = Path::new(name).components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(only)), None) if only == name => Ok(parent.join(name)),
+        _ => Err(Fault::new(FaultKind::Rejected, format!("{name:?} cannot be the name of a directory"))),
+    }
+}
+
+/// Makes a directory with this mode, or leaves the one that is there as it is: a container may have changed its mode.
+fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let made = || {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        fs::create_dir_all(parent)?;
+        // Under another name first, so that a crash leaves no directory with a wrong mode.
+        let mut unfinished = std::ffi::OsString::from(".new-");
+        unfinished.push(name);
+        let unfinished = parent.join(unfinished);
+        match fs::create_dir(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode))?;
+        fs::rename(&unfinished, path)
+    };
+    made().map_err(|error| io_fault("make", path, &error))
+}
+
+/// Containers hold the file itself mounted, so it must stay the same file.
+fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    io::Write::write_all(&mut file, content)
+}
+
+fn io_fault(doing: &str, path: &Path, error: &io::Error) -> Fault {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FaultKind::DiskFull,
+        _ => FaultKind::Other,
+    };
+    Fault::new(kind, format!("cannot {doing} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! hostPath volumes: the path is what the manifest says it is, or the commit is wrong for this host.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
+    path::Path,
+};
+
+use reconciler::{
+    fault::{Fault, FaultKind},
+    object::HostPathKind,
+};
+
+/// Checks a path against its type, or makes it where the type says so.
+pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
+    let found = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return make(path, kind),
+        Err(error) => return Err(wrong(path, kind, &format!("cannot be looked at: {error}"))),
+    };
+    let file_type = found.file_type();
+    let right = match kind {
+        HostPathKind::Any => true,
+        HostPathKind::DirectoryOrCreate | HostPathKind::Directory => file_type.is_dir(),
+        HostPathKind::FileOrCreate | HostPathKind::File => file_type.is_file(),
+        HostPathKind::Socket => file_type.is_socket(),
+        HostPathKind::CharDevice => file_type.is_char_device(),
+        HostPathKind::BlockDevice => file_type.is_block_device(),
+    };
+    if right { Ok(()) } else { Err(wrong(path, kind, &format!("is {}", name_of(file_type)))) }
+}
+
+fn make(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
+    let made = match kind {
+        // As Docker's `-v` does.
+        HostPathKind::Any | HostPathKind::DirectoryOrCreate => {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+        }
+        HostPathKind::FileOrCreate => {
+            fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path).map(drop)
+        }
+        HostPathKind::Directory
+        | HostPathKind::File
+        | HostPathKind::Socket
+        | HostPathKind::CharDevice
+        | HostPathKind::BlockDevice => return Err(wrong(path, kind, "does not exist")),
+    };
+    made.map_err(|error| wrong(path, kind, &format!("cannot be made: {error}")))
+}
+
+fn wrong(path: &Path, kind: HostPathKind, what: &str) -> Fault {
+    let wanted = match kind {
+        HostPathKind::Any => "any type",
+        HostPathKind::DirectoryOrCreate => "DirectoryOrCreate",
+        HostPathKind::Directory => "Directory",
+        HostPathKind::FileOrCreate => "FileOrCreate",
+        HostPathKind::File => "File",
+        HostPathKind::Socket => "Socket",
+        HostPathKind::CharDevice => "CharDevice",
+        HostPathKind::BlockDevice => "BlockDevice",
+    };
+    Fault::new(FaultKind::HostPath, format!("hostPath {} ({wanted}) {what} on this host", path.display()))
+}
+
+fn name_of(file_type: fs::FileType) -> &'static str {
+    if file_type.is_dir() {
+        "a directory"
+    } else if file_type.is_file() {
+        "a file"
+    } else if file_type.is_socket() {
+        "a socket"
+    } else if file_type.is_char_device() {
+        "a character device"
+    } else if file_type.is_block_device() {
+        "a block device"
+    } else {
+        "of another type"
+    }
+}

@@ -1,0 +1,90 @@
+//! Mounts below a pod's directory: made once, found again in `/proc/self/mountinfo`, undone before anything is deleted.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::unix::{ffi::OsStringExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+/// Mounts a tmpfs here, unless one is mounted already.
+pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Result<()> {
+    if is_mount_point(path)? {
+        return Ok(());
+    }
+    let size = size_bytes.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+    let options = CString::new(format!("mode={mode:o}{size}"))?;
+    mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
+    Ok(())
+}
+
+/// Unmounts all that is mounted at or below a path, then removes the path.
+///
+/// Nothing is removed while anything is still mounted there: a volume may be bind-mounted somewhere that is not ours.
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+    let path = match path.canonicalize() {
+        Ok(path) => path,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for mounted in at_or_below(&path)? {
+        unmount(&mounted, UnmountFlags::DETACH)?;
+    }
+    if let Some(left) = at_or_below(&path)?.first() {
+        return Err(io::Error::other(format!("{} is still mounted", left.display())));
+    }
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let parent = path.parent().unwrap_or(path);
+    Ok(fs::symlink_metadata(path)?.dev() != fs::symlink_metadata(parent)?.dev())
+}
+
+/// Mount points at or below a path, those mounted last first.
+fn at_or_below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found: Vec<_> = fs::read_to_string("/proc/self/mountinfo")?
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescape)
+        .filter(|mounted| mounted.starts_with(path))
+        .collect();
+    found.reverse();
+    Ok(found)
+}
+
+/// The kernel writes space, tab, line break and backslash as octal: `\040`.
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_escapes_are_undone() {
+        assert_eq!(unescape("/a\\040b\\134c"), PathBuf::from("/a b\\c"));
+        assert_eq!(unescape("/plain\\9"), PathBuf::from("/plain\\9"));
+    }
+}

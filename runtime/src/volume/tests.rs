@@ -1,0 +1,216 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use reconciler::{
+    name::{CommitId, ImageId, ObjectKey, TemplateHash},
+    object::{ContainerSecurity, HostPathKind, MountPropagation, Resources, Sensitive},
+    plan::{ContainerSpec, Mount, MountSource, PodIdentity, Role, VolumeFile},
+};
+
+use super::*;
+
+const UID: &str = "0b5e8f4c-6c1e-4f7e-9a53-1f6a3d1f0001";
+
+fn files(volumes: Vec<VolumeFiles>) -> PodFiles {
+    PodFiles {
+        pod: PodUid::new(UID),
+        resolv_conf: "nameserver 10.96.0.10\n".to_owned(),
+        hosts: "127.0.0.1 localhost\n".to_owned(),
+        hostname: "web\n".to_owned(),
+        volumes,
+    }
+}
+
+fn config(files: &[(&str, &str, u32)], memory: bool) -> VolumeFiles {
+    let files = files
+        .iter()
+        .map(|(path, content, mode)| VolumeFile {
+            path: (*path).to_owned(),
+            content: Sensitive::new(content.as_bytes().to_vec()),
+            mode: *mode,
+        })
+        .collect();
+    VolumeFiles::Files { name: "config".to_owned(), memory, files }
+}
+
+fn spec(mounts: Vec<Mount>) -> ContainerSpec {
+    ContainerSpec {
+        identity: PodIdentity {
+            uid: PodUid::new(UID),
+            pod: ObjectKey::new("default", "web"),
+            owner: "Pod/default/web".parse().unwrap(),
+            commit: CommitId::new("0123"),
+            template: TemplateHash::new("1-0123"),
+        },
+        role: Role::Main,
+        name: "app".to_owned(),
+        attempt: 0,
+        image: ImageId::new("sha256:1234"),
+        image_name: "app".to_owned(),
+        command: vec![],
+        args: vec![],
+        working_dir: None,
+        env: vec![],
+        mounts,
+        resources: Resources::default(),
+        host_pid: false,
+        stdin: false,
+        tty: false,
+        security: ContainerSecurity::default(),
+        termination_message_path: "/dev/termination-log".to_owned(),
+        message_from_logs: false,
+    }
+}
+
+fn sub_path(volume: &str, path: &str) -> Mount {
+    Mount {
+        source: MountSource::Volume { volume: volume.to_owned(), sub_path: Some(path.to_owned()) },
+        target: "/data".to_owned(),
+        read_only: false,
+        propagation: MountPropagation::None,
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_pods_directory_is_made_twice_and_removed_twice() {
+    let pods = tempfile::tempdir().unwrap();
+    let empty = VolumeFiles::EmptyDir { name: "cache".to_owned(), memory: false, size_limit: None };
+    let wanted = files(vec![empty]);
+    prepare(pods.path(), &wanted).unwrap();
+    let cache = pods.path().join(UID).join("volumes/cache");
+    assert_eq!(mode(&cache), 0o777);
+    fs::write(cache.join("kept"), "x").unwrap();
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).unwrap();
+    prepare(pods.path(), &wanted).unwrap();
+    assert!(cache.join("kept").exists());
+    assert_eq!(mode(&cache), 0o700, "what a container did to its volume stays");
+    assert_eq!(super::pods(pods.path()).unwrap(), [PodUid::new(UID)]);
+    remove(pods.path(), &PodUid::new(UID)).unwrap();
+    remove(pods.path(), &PodUid::new(UID)).unwrap();
+    assert_eq!(super::pods(pods.path()).unwrap(), []);
+}
+
+#[test]
+fn etc_files_keep_their_inode_when_they_change() {
+    let pods = tempfile::tempdir().unwrap();
+    prepare(pods.path(), &files(vec![])).unwrap();
+    let hosts = pods.path().join(UID).join("etc/hosts");
+    let held = fs::File::open(&hosts).unwrap();
+    prepare(pods.path(), &PodFiles { hosts: "127.0.0.1 other\n".to_owned(), ..files(vec![]) }).unwrap();
+    assert_eq!(io::read_to_string(held).unwrap(), "127.0.0.1 other\n");
+}
+
+#[test]
+fn config_files_are_swapped_through_one_link() {
+    let pods = tempfile::tempdir().unwrap();
+    let volume = pods.path().join(UID).join("volumes/config");
+    prepare(pods.path(), &files(vec![config(&[("a", "1", 0o644), ("dir/b", "2", 0o400)], false)])).unwrap();
+    let first = fs::read_link(volume.join("..data")).unwrap();
+    assert_eq!(fs::read_link(volume.join("a")).unwrap(), Path::new("..data/a"));
+    assert_eq!(fs::read_to_string(volume.join("dir/b")).unwrap(), "2");
+    assert_eq!((mode(&volume.join("a")), mode(&volume.join("dir/b"))), (0o644, 0o400));
+
+    prepare(pods.path(), &files(vec![config(&[("a", "1", 0o644), ("dir/b", "2", 0o400)], false)])).unwrap();
+    assert_eq!(fs::read_link(volume.join("..data")).unwrap(), first, "nothing has changed");
+
+    prepare(pods.path(), &files(vec![config(&[("a", "new", 0o644)], false)])).unwrap();
+    assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "new");
+    assert!(!volume.join("dir").exists() && fs::symlink_metadata(volume.join("dir")).is_err());
+    assert!(!volume.join(&first).exists(), "the old generation is gone");
+}
+
+#[test]
+fn a_file_outside_of_its_volume_is_refused() {
+    let pods = tempfile::tempdir().unwrap();
+    for path in ["../a", "/a", "..data", "a/../../b", ""] {
+        let fault = prepare(pods.path(), &files(vec![config(&[(path, "x", 0o644)], false)])).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Rejected, "{path}");
+    }
+}
+
+#[test]
+fn memory_volumes_are_mounted_once_and_unmounted() {
+    let pods = tempfile::tempdir().unwrap();
+    let memory = VolumeFiles::EmptyDir { name: "fast".to_owned(), memory: true, size_limit: Some(1 << 20) };
+    let wanted = files(vec![memory, config(&[("token", "s3cret", 0o600)], true)]);
+    prepare(pods.path(), &wanted).unwrap();
+    prepare(pods.path(), &wanted).unwrap();
+    let volumes = pods.path().join(UID).join("volumes").canonicalize().unwrap();
+    let mounts = || {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.lines().filter(|line| line.contains(volumes.to_str().unwrap())).count()
+    };
+    assert_eq!(mounts(), 2);
+    let disk = rustix::fs::statvfs(volumes.join("fast")).unwrap();
+    assert_eq!(disk.f_blocks * disk.f_frsize, 1 << 20);
+    assert_eq!(fs::read_to_string(volumes.join("config/token")).unwrap(), "s3cret");
+    remove(pods.path(), &PodUid::new(UID)).unwrap();
+    assert_eq!(mounts(), 0);
+    assert!(!pods.path().join(UID).exists());
+}
+
+#[test]
+fn a_host_path_is_what_the_manifest_says_or_a_fault() {
+    let host = tempfile::tempdir().unwrap();
+    let at = |name: &str| host.path().join(name);
+    fs::write(at("file"), "x").unwrap();
+    let prepare = |name: &str, kind| host_path::prepare(&at(name), kind);
+    prepare("any/deep", HostPathKind::Any).unwrap();
+    prepare("made", HostPathKind::DirectoryOrCreate).unwrap();
+    prepare("new", HostPathKind::FileOrCreate).unwrap();
+    prepare("file", HostPathKind::File).unwrap();
+    assert_eq!((mode(&at("made")), mode(&at("new"))), (0o755, 0o644));
+    host_path::prepare(Path::new("/dev/null"), HostPathKind::CharDevice).unwrap();
+    for (name, kind) in [
+        ("file", HostPathKind::Directory),
+        ("nosuch", HostPathKind::Directory),
+        ("nosuch", HostPathKind::File),
+        ("made", HostPathKind::Socket),
+        ("made", HostPathKind::FileOrCreate),
+        ("file", HostPathKind::BlockDevice),
+    ] {
+        let fault = prepare(name, kind).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::HostPath);
+        assert!(fault.message.contains(name), "{fault}");
+    }
+}
+
+#[test]
+fn a_sub_path_cannot_leave_its_volume() {
+    let pods = tempfile::tempdir().unwrap();
+    let empty = VolumeFiles::EmptyDir { name: "shared".to_owned(), memory: false, size_limit: None };
+    prepare(pods.path(), &files(vec![empty])).unwrap();
+    let pod = pods.path().join(UID);
+    symlink("/etc", pod.join("volumes/shared/trap")).unwrap();
+
+    let bound = container_files(pods.path(), &spec(vec![sub_path("shared", "new/dir")])).unwrap();
+    assert!(pod.join("volumes/shared/new/dir").is_dir());
+    fs::write(Path::new(&bound[0].source).join("here"), "x").unwrap();
+    assert!(pod.join("volumes/shared/new/dir/here").exists());
+
+    for path in ["trap", "trap/passwd", "../../etc"] {
+        let fault = container_files(pods.path(), &spec(vec![sub_path("shared", path)])).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Rejected, "{path}");
+    }
+    remove(pods.path(), &PodUid::new(UID)).unwrap();
+    assert!(Path::new("/etc/passwd").exists());
+}
+
+#[test]
+fn a_termination_message_is_read_back_and_bounded() {
+    let pods = tempfile::tempdir().unwrap();
+    let spec = spec(vec![]);
+    let bound = container_files(pods.path(), &spec).unwrap();
+    assert_eq!(bound[0].target, "/dev/termination-log");
+    fs::write(&bound[0].source, "x".repeat(5000)).unwrap();
+    container_files(pods.path(), &spec).unwrap();
+    let labels = crate::translate::labels_of(&spec);
+    assert_eq!(termination_message(pods.path(), &labels).len(), 4096, "and made again it is not emptied");
+    remove_container_files(pods.path(), &labels.identity.uid, "app", 0).unwrap();
+    assert_eq!(termination_message(pods.path(), &labels), "");
+}

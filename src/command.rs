@@ -1,0 +1,41 @@
+//! What a person may ask of the daemon over `admin.sock`; the control loop answers each.
+
+use reconciler::name::{CommitId, WorkloadKey};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// A command, and where its answer goes.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked.
+    pub command: Command,
+    /// Where the answer goes. The loop answers when it has taken the command in, not when its effect is complete.
+    pub answer: oneshot::Sender<Result<String, String>>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Fetch now.
+    Sync,
+    /// Go back to a commit within `history` and stay there until `resume` or until the head moves.
+    Rollback {
+        /// Which; `None` is the healthy one before the current.
+        commit: Option<CommitId>,
+    },
+    /// Take no new commit.
+    Suspend,
+    /// Take new commits again; also ends the pin of a rollback.
+    Resume,
+    /// Clear the mark of a failed commit, of all where none is named, and try the head afresh.
+    Retry {
+        /// Which.
+        commit: Option<CommitId>,
+    },
+    /// Replace the pods of a workload by its own strategy; adds no content.
+    Restart {
+        /// Which.
+        workload: WorkloadKey,
+    },
+}

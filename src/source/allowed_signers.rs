@@ -1,0 +1,197 @@
+//! The file of keys a host believes: OpenSSH's `allowed_signers`, as ssh-keygen(1) describes it.
+//!
+//! ```text
+//! deployer@example.com,*@ops.example.com namespaces="git",valid-before="20270101Z" ssh-ed25519 AAAA... comment
+//! ```
+//!
+//! As with `git verify-commit`, a key vouches for a commit when one of its lines allows the namespace `git` at the
+//! asked time; the principal names the signer and is not compared with the committer. Unlike ssh-keygen, which
+//! skips what it cannot read, one bad line makes the whole file an error: a host must not run on half a policy.
+//! Times without a trailing `Z` are taken as UTC, not as the host's zone, so that every host judges alike.
+
+mod line;
+mod pattern;
+mod time;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use ssh_key::HashAlg;
+use thiserror::Error;
+
+use self::line::{Entry, Line};
+use super::ssh_signature::VerifyingKey;
+
+/// A file larger than this is not a list of signers.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// Everything wrong with an `allowed_signers` file.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("allowed signers: {}", join(problems))]
+pub(crate) struct AllowedSignersError {
+    /// One entry a bad line, in order.
+    pub(crate) problems: Vec<LineProblem>,
+}
+
+/// What is wrong with one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LineProblem {
+    /// Counted from 1.
+    pub(crate) line: usize,
+    /// What is wrong, and what to write instead.
+    pub(crate) what: String,
+}
+
+impl fmt::Display for LineProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.what)
+    }
+}
+
+/// Who signed: recorded with the commit, printed by `history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Signer {
+    /// The first principal of the line that vouched.
+    pub(crate) principal: String,
+    /// The key, as `SHA256:...`.
+    pub(crate) fingerprint: String,
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.principal, self.fingerprint)
+    }
+}
+
+/// Which of the two moments a key was not valid at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// The time the commit claims; its signer chose it.
+    CommitTime,
+    /// The time this host first saw the commit.
+    FirstSight,
+}
+
+/// Why a known key does not vouch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotAllowed {
+    /// All its lines say `namespaces=` without `git`.
+    Namespace {
+        /// What they allow.
+        allowed: String,
+    },
+    /// Its line begins later.
+    NotYetValid {
+        /// Who the line names.
+        principal: String,
+        /// The line's `valid-after`.
+        since: Timestamp,
+        /// Which moment lay before it.
+        at: Moment,
+    },
+    /// Its line ended earlier.
+    Expired {
+        /// Who the line names.
+        principal: String,
+        /// The line's `valid-before`.
+        until: Timestamp,
+        /// Which moment lay after it.
+        at: Moment,
+    },
+    /// It is listed as `cert-authority` only, and such a key signs certificates, not commits.
+    OnlyAuthority,
+    /// Its principals are all negated, or negate themselves.
+    NoPrincipal,
+}
+
+/// A key of the file: parsed once, looked up by its wire form.
+#[derive(Debug)]
+pub(crate) struct AllowedKey {
+    /// What verifies its signatures.
+    pub(crate) verifying: VerifyingKey,
+    /// `SHA256:...`.
+    pub(crate) fingerprint: String,
+    lines: Vec<Line>,
+}
+
+impl AllowedKey {
+    /// Whether one of the key's lines vouches in `namespace` at both moments; if none does, why the first does not.
+    pub(crate) fn allows(
+        &self,
+        namespace: &str,
+        committed: Timestamp,
+        now: Timestamp,
+    ) -> Result<Signer, NotAllowed> {
+        let mut refused = None;
+        for line in &self.lines {
+            match line.allows(namespace, committed, now) {
+                Ok(principal) => {
+                    return Ok(Signer {
+                        principal: principal.to_owned(),
+                        fingerprint: self.fingerprint.clone(),
+                    });
+                }
+                Err(why) => refused = refused.or(Some(why)),
+            }
+        }
+        Err(refused.unwrap_or(NotAllowed::NoPrincipal))
+    }
+}
+
+/// The keys a host believes.
+#[derive(Debug, Default)]
+pub(crate) struct AllowedSigners {
+    keys: BTreeMap<Vec<u8>, AllowedKey>,
+}
+
+impl AllowedSigners {
+    /// Reads the text of an `allowed_signers` file.
+    pub(crate) fn parse(text: &str) -> Result<Self, AllowedSignersError> {
+        if text.len() > MAX_BYTES {
+            let what = format!("the file has {} bytes; at most {MAX_BYTES} are read", text.len());
+            return Err(AllowedSignersError { problems: vec![LineProblem { line: 1, what }] });
+        }
+        let mut signers = Self::default();
+        let mut problems = Vec::new();
+        for (index, text) in text.lines().enumerate() {
+            match line::parse(text) {
+                Ok(Some(entry)) => signers.add(entry),
+                Ok(None) => {}
+                Err(what) => problems.push(LineProblem { line: index + 1, what }),
+            }
+        }
+        if problems.is_empty() { Ok(signers) } else { Err(AllowedSignersError { problems }) }
+    }
+
+    /// Whether no key at all is believed: then no commit ever is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The key of this wire form.
+    pub(crate) fn key(&self, blob: &[u8]) -> Option<&AllowedKey> {
+        self.keys.get(blob)
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let Entry { line, key, blob } = entry;
+        self.keys
+            .entry(blob)
+            .or_insert_with(|| AllowedKey {
+                verifying: VerifyingKey::new(key.key_data()),
+                fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+                lines: Vec::new(),
+            })
+            .lines
+            .push(line);
+    }
+}
+
+fn join(problems: &[LineProblem]) -> String {
+    problems.iter().map(LineProblem::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use super::*;
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIILuaG7XPQRS3S7VaPVsPdOMjgYvYj6Kp9hoj4mBJ7oN";
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn allows(file: &str, committed: &str, now: &str) -> Result<String, NotAllowed> {
+    let signers = AllowedSigners::parse(file).unwrap();
+    let key = signers.keys.values().next().unwrap();
+    key.allows("git", at(committed), at(now)).map(|signer| signer.principal)
+}
+
+fn problems(file: &str) -> Vec<String> {
+    let error = AllowedSigners::parse(file).unwrap_err();
+    error.problems.iter().map(LineProblem::to_string).collect()
+}
+
+const NOON: &str = "2026-06-01T12:00:00Z";
+
+#[test]
+fn a_line_names_the_first_principal_that_its_list_lets_through() {
+    for (principals, expected) in [
+        ("deployer@example.com", "deployer@example.com"),
+        ("ops@example.com,deployer@example.com", "ops@example.com"),
+        ("!ops@example.com,ops@example.com,*@example.com", "*@example.com"),
+        ("\"deployer@example.com,other\"", "deployer@example.com"),
+    ] {
+        assert_eq!(allows(&format!("{principals} {KEY} a comment"), NOON, NOON), Ok(expected.to_owned()));
+    }
+    assert_eq!(allows(&format!("!*,a@example.com {KEY}"), NOON, NOON), Err(NotAllowed::NoPrincipal));
+}
+
+#[test]
+fn comments_blank_lines_and_carriage_returns_are_skipped() {
+    let signers = AllowedSigners::parse(&format!("# keys\r\n\r\n  # more\n a {KEY}\r\n")).unwrap();
+    assert_eq!(signers.keys.len(), 1);
+    assert!(AllowedSigners::parse("# nobody\n").unwrap().is_empty());
+}
+
+#[test]
+fn a_key_must_be_valid_at_both_moments() {
+    let file = format!("a valid-after=\"20260101\",valid-before=\"20270101000000Z\" {KEY}");
+    assert_eq!(allows(&file, NOON, NOON), Ok("a".to_owned()));
+    let (since, until) = (at("2026-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z"));
+    let principal = "a".to_owned();
+    assert_eq!(
+        allows(&file, "2025-12-31T23:59:59Z", NOON),
+        Err(NotAllowed::NotYetValid { principal: principal.clone(), since, at: Moment::CommitTime })
+    );
+    // The signer of an expired key can still write an old date into a new commit: the host's clock decides too.
+    assert_eq!(
+        allows(&file, NOON, "2027-01-01T00:00:01Z"),
+        Err(NotAllowed::Expired { principal, until, at: Moment::FirstSight })
+    );
+}
+
+#[test]
+fn all_lines_of_a_key_are_tried() {
+    let file = format!(
+        "old valid-before=\"20200101\" {KEY}\nfiles namespaces=\"file\" {KEY}\nca cert-authority {KEY}\n\
+         new namespaces=\"file,g*\" {KEY}\n"
+    );
+    assert_eq!(allows(&file, NOON, NOON), Ok("new".to_owned()));
+    let file = format!("files namespaces=\"file\" {KEY}");
+    assert_eq!(allows(&file, NOON, NOON), Err(NotAllowed::Namespace { allowed: "file".to_owned() }));
+    assert_eq!(allows(&format!("ca cert-authority {KEY}"), NOON, NOON), Err(NotAllowed::OnlyAuthority));
+}
+
+#[test]
+fn every_bad_line_is_named_with_what_to_do() {
+    let file = format!(
+        "{KEY}\na {KEY}\na namespaces=git {KEY}\na valid-after=\"someday\" {KEY}\na valid_after=\"20200101\" {KEY}\n\
+         a ssh-ed25519 AAAA\na\na valid-after=\"20300101\",valid-before=\"20200101\" {KEY}\n\
+         a namespaces=\"git\",namespaces=\"x\" {KEY}\n\"a b {KEY}\n"
+    );
+    insta::assert_snapshot!(problems(&file).join("\n"), @r#"
+    line 1: no principal before the key; begin the line with who it belongs to, as in dev@example.com
+    line 3: the value of namespaces must be in double quotes
+    line 4: "someday" is not a time of the form YYYYMMDD[HHMM[SS]][Z]
+    line 5: "valid_after" is no option and no key type; options are cert-authority, namespaces, valid-after, valid-before
+    line 6: the ssh-ed25519 key does not parse (Base64 encoding error: invalid Base64 length); copy it whole from the .pub file
+    line 7: expected: principals [options] key-type key
+    line 8: valid-before is not later than valid-after, so the key is never valid
+    line 9: the option namespaces comes twice
+    line 10: the quoted principals do not end
+    "#);
+}

@@ -1,0 +1,177 @@
+//! Fetching in a child process of our own binary.
+//!
+//! libgit2 parses what a stranger sends and has calls that nothing interrupts. In a child it can be killed at the dead
+//! line, and a crash or a flood of memory ends the child and not the daemon. Request and answer are one JSON document
+//! each, on standard input and as the last line of standard output; secrets never stand in arguments or environment.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use super::fetch::{FetchError, FetchRequest, Fetched, RemoteUrl, fetch};
+
+/// A request holds a few paths, ids and one secret.
+const MAX_REQUEST_BYTES: u64 = 1024 * 1024;
+/// An answer holds a few ids or one message.
+const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+/// The fetch stops by itself at its dead line; the kill is for the calls that do not.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How to start the child: our own binary and its hidden subcommand.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildProgram {
+    /// The binary.
+    pub(crate) program: PathBuf,
+    /// What makes it call [`child_main`].
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// Runs one fetch in a child. When this future is dropped, the child is killed.
+pub(crate) async fn fetch_in_child(
+    child: &ChildProgram,
+    request: &FetchRequest,
+) -> Result<Fetched, FetchError> {
+    let url: RemoteUrl = request.url.parse()?;
+    let failed = |detail: String| FetchError::Child { detail };
+    let document =
+        serde_json::to_vec(request).map_err(|error| failed(format!("encode the request: {error}")))?;
+    let mut process = command(child, request)
+        .spawn()
+        .map_err(|error| failed(format!("start {}: {error}", child.program.display())))?;
+    let (Some(mut input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+        return Err(failed("it has no pipes".to_owned()));
+    };
+
+    let exchange = async {
+        // A child that dies early closes its end; how it died says more than the broken pipe.
+        let _ = input.write_all(&document).await;
+        drop(input);
+        let mut answer = Vec::new();
+        output.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
+        Ok::<_, io::Error>((answer, process.wait().await?))
+    };
+    let limit = request.limits.deadline + GRACE;
+    match tokio::time::timeout(limit, exchange).await {
+        Ok(Ok((answer, status))) => read_answer(&answer, status, &url, request),
+        Ok(Err(error)) => Err(failed(format!("talk to it: {error}"))),
+        // The process is dropped here, and with that killed.
+        Err(_) => {
+            Err(FetchError::Timeout { url: url.to_string(), seconds: request.limits.deadline.as_secs() })
+        }
+    }
+}
+
+/// The child's whole life: reads a request, fetches, writes the answer.
+pub(crate) fn child_main() -> ExitCode {
+    let answer = match read_request() {
+        Ok(request) => {
+            let prepared = limit_self(&request).and_then(|()| prepare_home(&request));
+            match prepared {
+                Ok(()) => fetch(&request),
+                Err(error) => Err(FetchError::Child { detail: format!("prepare: {error}") }),
+            }
+        }
+        Err(error) => Err(FetchError::Child { detail: format!("read the request: {error}") }),
+    };
+    let written = serde_json::to_vec(&answer).map_err(io::Error::from).and_then(|text| {
+        let mut output = io::stdout().lock();
+        output.write_all(b"\n")?;
+        output.write_all(&text)?;
+        output.write_all(b"\n")?;
+        output.flush()
+    });
+    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn command(child: &ChildProgram, request: &FetchRequest) -> Command {
+    let mut command = Command::new(&child.program);
+    let home = home(&request.mirror);
+    command
+        .args(&child.arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        // libgit2 takes its configuration and known_hosts from the home directory: not from that of whoever runs us.
+        .env("HOME", &home)
+        .env("XDG_CONFIG_HOME", &home)
+        .env_remove("SSH_AUTH_SOCK")
+        .kill_on_drop(true);
+    if let Some(file) = &request.ca_file {
+        // These two are how OpenSSL is told its authorities; an empty directory leaves the file as the only ones.
+        command.env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", home.join("no-certificates"));
+    }
+    command
+}
+
+fn read_answer(
+    output: &[u8],
+    status: ExitStatus,
+    url: &RemoteUrl,
+    request: &FetchRequest,
+) -> Result<Fetched, FetchError> {
+    let last_line = output.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
+    if let Ok(answer) = serde_json::from_slice(last_line) {
+        return answer;
+    }
+    let url = url.to_string();
+    match status.signal().and_then(Signal::from_named_raw) {
+        Some(Signal::XFSZ) => {
+            Err(FetchError::Limit { url, what: "bytes".to_owned(), limit: request.limits.received_bytes })
+        }
+        Some(Signal::XCPU) => Err(FetchError::Timeout { url, seconds: request.limits.deadline.as_secs() }),
+        _ => Err(FetchError::Child { detail: format!("it ended without an answer ({status})") }),
+    }
+}
+
+fn read_request() -> io::Result<FetchRequest> {
+    let mut document = Vec::new();
+    io::stdin().lock().take(MAX_REQUEST_BYTES).read_to_end(&mut document)?;
+    serde_json::from_slice(&document).map_err(io::Error::from)
+}
+
+/// Bounds what a hostile pack can make this process use, and ends it with the daemon.
+fn limit_self(request: &FetchRequest) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let limits = &request.limits;
+    let pack_and_index = limits.received_bytes.saturating_mul(2);
+    for (resource, value) in [
+        (Resource::Core, 0),
+        (Resource::Cpu, limits.deadline.as_secs().saturating_add(1)),
+        (Resource::Fsize, pack_and_index),
+        (Resource::As, limits.address_space_bytes),
+    ] {
+        setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?;
+    }
+    Ok(())
+}
+
+fn home(mirror: &Path) -> PathBuf {
+    let mut home = mirror.as_os_str().to_owned();
+    home.push(".home");
+    home.into()
+}
+
+/// A home directory with exactly the configuration a fetch needs.
+fn prepare_home(request: &FetchRequest) -> io::Result<()> {
+    let home = home(&request.mirror);
+    std::fs::create_dir_all(home.join(".ssh"))?;
+    // A repository on this host often belongs to a user of its own. libgit2 runs no hooks and no filters here, which is
+    // what the ownership check protects from.
+    std::fs::write(home.join(".gitconfig"), "[safe]\n\tdirectory = *\n")?;
+    let known_hosts = match &request.known_hosts {
+        Some(file) => std::fs::read(file)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?,
+        None => Vec::new(),
+    };
+    std::fs::write(home.join(".ssh/known_hosts"), known_hosts)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::net::TcpListener;
+use std::time::Instant;
+
+use super::super::fetch::{Credentials, FetchLimits, Secret};
+use super::super::testing::{HttpsServer, Work, request, run};
+use super::*;
+
+const AS_CHILD: &str = "WINDLASS_TEST_FETCH_CHILD";
+
+/// This test binary, started so that it is the child.
+fn this_binary() -> ChildProgram {
+    let program = std::env::current_exe().unwrap();
+    let arguments = [&format!("{AS_CHILD}=1"), program.to_str().unwrap(), "--exact", "--nocapture"];
+    let mut arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+    arguments.push("source::child::tests::child_entry".into());
+    ChildProgram { program: "/usr/bin/env".into(), arguments }
+}
+
+/// Not a test of anything where nobody asked it to be the child.
+#[test]
+fn child_entry() {
+    if std::env::var_os(AS_CHILD).is_some() {
+        child_main();
+        std::process::exit(0);
+    }
+}
+
+#[tokio::test]
+async fn a_child_fetches_what_another_user_owns_and_passes_errors_on() {
+    let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
+    let head = work.commit("one", None);
+    run("chown", &["-R", "12345", work.path().to_str().unwrap()]);
+    let request = request(work.path().to_str().unwrap(), &data.path().join("mirror.git"));
+    let started = Instant::now();
+    assert_eq!(fetch_in_child(&this_binary(), &request).await.unwrap().head, head);
+    eprintln!("a fetch in a child took {:?}", started.elapsed());
+    let request = FetchRequest { branch: "other".to_owned(), ..request };
+    assert_eq!(fetch_in_child(&this_binary(), &request).await.unwrap_err().label(), "no-such-branch");
+}
+
+#[tokio::test]
+async fn https_needs_a_proven_server_and_accepted_credentials() {
+    let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
+    work.write("a.yaml", "one");
+    let head = work.commit("one", None);
+    let root = tempfile::tempdir().unwrap();
+    let bare = root.path().join("deploy.git");
+    work.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
+    // The user "git" with the password "token".
+    let server = HttpsServer::start(root.path(), Some("Basic Z2l0OnRva2Vu"));
+    let mirror = data.path().join("mirror.git");
+    let token = |text: &str| Some(Credentials::Token(Secret::new(text)));
+    let trusting = FetchRequest {
+        credentials: token("token"),
+        ca_file: Some(server.ca_file()),
+        ..request(server.url("deploy.git"), &mirror)
+    };
+    for (request, label) in [
+        (FetchRequest { ca_file: None, ..trusting.clone() }, "certificate"),
+        (FetchRequest { credentials: None, ..trusting.clone() }, "auth-failed"),
+        (FetchRequest { credentials: token("wrong"), ..trusting.clone() }, "auth-failed"),
+        (FetchRequest { url: server.url("gone.git"), ..trusting.clone() }, "no-repository"),
+        (FetchRequest { branch: "gone".to_owned(), ..trusting.clone() }, "no-such-branch"),
+        (
+            FetchRequest { limits: FetchLimits { objects: 1, ..FetchLimits::default() }, ..trusting.clone() },
+            "limit",
+        ),
+    ] {
+        let error = fetch_in_child(&this_binary(), &request).await.unwrap_err();
+        assert_eq!(error.label(), label, "{error}");
+        assert!(!error.to_string().contains("token\""), "{error}");
+    }
+    let fetched = fetch_in_child(&this_binary(), &trusting).await.unwrap();
+    assert_eq!(fetched.head, head);
+    let next = work.commit("two", None);
+    work.git(&["push", "-q", bare.to_str().unwrap(), "main"]);
+    let basic = Credentials::Basic { user: "git".to_owned(), password: Secret::new("token") };
+    let fetched =
+        fetch_in_child(&this_binary(), &FetchRequest { credentials: Some(basic), ..trusting }).await.unwrap();
+    assert_eq!((fetched.head, fetched.previous), (next, Some(head)));
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up_at_the_dead_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x.git", listener.local_addr().unwrap());
+    let data = tempfile::tempdir().unwrap();
+    let mut request = request(url, &data.path().join("mirror.git"));
+    request.limits.deadline = Duration::from_millis(200);
+    let error = fetch_in_child(&this_binary(), &request).await.unwrap_err();
+    assert_eq!(error.label(), "timeout");
+}
+
+#[tokio::test]
+async fn a_child_that_dies_or_cannot_start_is_said() {
+    let data = tempfile::tempdir().unwrap();
+    let request = request("/x", &data.path().join("mirror.git"));
+    for (program, expected) in [("/nowhere/windlass", "start"), ("/bin/false", "without an answer")] {
+        let child = ChildProgram { program: program.into(), arguments: Vec::new() };
+        let error = fetch_in_child(&child, &request).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}

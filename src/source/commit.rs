@@ -1,0 +1,294 @@
+//! A commit object, read from its bytes.
+//!
+//! Parsed here rather than by libgit2 because judging needs what the signature was made over: the object without
+//! its signature header, byte for byte, as Git itself cuts it.
+
+use git2::{ObjectType, Oid, Repository};
+use jiff::Timestamp;
+use reconciler::name::CommitId;
+use thiserror::Error;
+
+/// The trailer that lets a commit delete more than the budget.
+const ALLOW_DELETIONS: &str = "Windlass-Allow-Deletions";
+/// Subjects are printed in lists and messages; more than this of one helps nobody.
+const SUBJECT_MAX_CHARS: usize = 120;
+
+/// Why a commit could not be read. Nothing is said about its worth.
+#[derive(Debug, Error)]
+pub(crate) enum CommitError {
+    /// The text is not an object id.
+    #[error("{id:?} is not a commit id")]
+    BadId {
+        /// What was given.
+        id: String,
+    },
+    /// The object database does not have it, or what it has does not hash to its id.
+    #[error("read commit {} from the mirror", id.short())]
+    Read {
+        /// The commit.
+        id: CommitId,
+        /// What libgit2 said.
+        source: git2::Error,
+    },
+    /// There is an object of this id and it is no commit.
+    #[error("object {} is a {kind}, not a commit", id.short())]
+    NotACommit {
+        /// The object.
+        id: CommitId,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The object is a commit in name only.
+    #[error("commit {} has a malformed header: {what}", id.short())]
+    Malformed {
+        /// The commit.
+        id: CommitId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// What people and the roll-out want to know of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommitInfo {
+    /// Its id.
+    pub(crate) id: CommitId,
+    /// The first line of its message, at most 120 characters, without control characters.
+    pub(crate) subject: String,
+    /// When it says its change was made.
+    pub(crate) author_time: Timestamp,
+    /// When it says it was committed.
+    pub(crate) committer_time: Timestamp,
+    /// Whether its last paragraph holds `Windlass-Allow-Deletions: yes`.
+    pub(crate) allow_deletions: bool,
+    /// The commit before it on its own line; none for a root.
+    pub(crate) first_parent: Option<CommitId>,
+}
+
+impl CommitInfo {
+    /// Reads one commit.
+    pub(crate) fn read(repo: &Repository, id: &CommitId) -> Result<Self, CommitError> {
+        CommitObject::read(repo, id).map(|commit| commit.info())
+    }
+}
+
+/// The commits before `head` on its first-parent line, newest first, at most `count`, `head` not among them.
+pub(crate) fn first_parent_ancestors(
+    repo: &Repository,
+    head: &CommitId,
+    count: usize,
+) -> Result<Vec<CommitInfo>, CommitError> {
+    let mut ancestors = Vec::new();
+    let mut next = CommitInfo::read(repo, head)?.first_parent;
+    while let Some(id) = next.take_if(|_| ancestors.len() < count) {
+        let info = CommitInfo::read(repo, &id)?;
+        next = info.first_parent.clone();
+        ancestors.push(info);
+    }
+    Ok(ancestors)
+}
+
+/// The typed object id of a name.
+pub(crate) fn oid(id: &CommitId) -> Result<Oid, CommitError> {
+    Oid::from_str(id.as_str())
+        // libgit2 also takes prefixes; an abbreviated id names nothing for sure.
+        .ok()
+        .filter(|oid| oid.to_string() == id.as_str())
+        .ok_or_else(|| CommitError::BadId { id: id.as_str().to_owned() })
+}
+
+/// A commit's parts, with its signature kept apart from what was signed.
+#[derive(Debug)]
+pub(crate) struct CommitObject {
+    /// Its id.
+    pub(crate) id: CommitId,
+    /// The tree it records.
+    pub(crate) tree: Oid,
+    /// Its parents, in order.
+    pub(crate) parents: Vec<Oid>,
+    /// When it says its change was made.
+    pub(crate) author_time: Timestamp,
+    /// When it says it was committed; the signer chose this.
+    pub(crate) committer_time: Timestamp,
+    /// Its signature headers: name and value, in order. A sound commit has none or one.
+    pub(crate) signatures: Vec<(String, Vec<u8>)>,
+    /// The object without its signature headers.
+    pub(crate) signed_bytes: Vec<u8>,
+    message_start: usize,
+}
+
+impl CommitObject {
+    /// Reads a commit whose bytes hash to its id (libgit2 checks that on every read from disk).
+    pub(crate) fn read(repo: &Repository, id: &CommitId) -> Result<Self, CommitError> {
+        let oid = oid(id)?;
+        let read = |source| CommitError::Read { id: id.clone(), source };
+        let database = repo.odb().map_err(read)?;
+        let object = database.read(oid).map_err(read)?;
+        if object.kind() != ObjectType::Commit {
+            return Err(CommitError::NotACommit { id: id.clone(), kind: object.kind().str() });
+        }
+        Self::parse(id, object.data()).map_err(|what| CommitError::Malformed { id: id.clone(), what })
+    }
+
+    fn parse(id: &CommitId, bytes: &[u8]) -> Result<Self, &'static str> {
+        let mut tree = None;
+        let mut parents = Vec::new();
+        let mut author_time = None;
+        let mut committer_time = None;
+        let mut signatures: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut signed_bytes = Vec::with_capacity(bytes.len());
+        let mut in_signature = false;
+        let mut rest = bytes;
+        loop {
+            let end = rest.iter().position(|byte| *byte == b'\n').ok_or("it does not end")?;
+            let (line, tail) = rest.split_at(end + 1);
+            rest = tail;
+            if end == 0 {
+                signed_bytes.push(b'\n');
+                break;
+            }
+            if let Some(continuation) = line.strip_prefix(b" ") {
+                match signatures.last_mut().filter(|_| in_signature) {
+                    Some((_, value)) => value.extend_from_slice(continuation),
+                    None => signed_bytes.extend_from_slice(line),
+                }
+                continue;
+            }
+            in_signature = line.starts_with(b"gpgsig");
+            let (name, value) = split_header(&line[..end])?;
+            if in_signature {
+                let mut value = value.to_vec();
+                value.push(b'\n');
+                signatures.push((String::from_utf8_lossy(name).into_owned(), value));
+                continue;
+            }
+            signed_bytes.extend_from_slice(line);
+            match name {
+                b"tree" if tree.is_none() => tree = Some(parse_oid(value)?),
+                b"parent" => parents.push(parse_oid(value)?),
+                b"author" if author_time.is_none() => author_time = Some(parse_time(value)?),
+                b"committer" if committer_time.is_none() => committer_time = Some(parse_time(value)?),
+                b"tree" | b"author" | b"committer" => return Err("a header that must be alone comes twice"),
+                _ => {}
+            }
+        }
+        let message_start = signed_bytes.len();
+        signed_bytes.extend_from_slice(rest);
+        Ok(Self {
+            id: id.clone(),
+            tree: tree.ok_or("no tree")?,
+            parents,
+            author_time: author_time.ok_or("no author")?,
+            committer_time: committer_time.ok_or("no committer")?,
+            signatures,
+            signed_bytes,
+            message_start,
+        })
+    }
+
+    /// The first line of the message, fit to be printed on a terminal.
+    pub(crate) fn subject(&self) -> String {
+        let message = self.message();
+        let line = message.trim_start().lines().next().unwrap_or_default();
+        line.chars().filter(|c| !c.is_control()).take(SUBJECT_MAX_CHARS).collect()
+    }
+
+    /// What people want to know of it.
+    pub(crate) fn info(&self) -> CommitInfo {
+        CommitInfo {
+            id: self.id.clone(),
+            subject: self.subject(),
+            author_time: self.author_time,
+            committer_time: self.committer_time,
+            allow_deletions: allows_deletions(&self.message()),
+            first_parent: self.parents.first().map(|parent| CommitId::new(parent.to_string())),
+        }
+    }
+
+    fn message(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.signed_bytes.get(self.message_start..).unwrap_or_default())
+    }
+}
+
+fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    let space = line.iter().position(|byte| *byte == b' ').ok_or("a line without a value")?;
+    Ok((&line[..space], &line[space + 1..]))
+}
+
+fn parse_oid(value: &[u8]) -> Result<Oid, &'static str> {
+    let text = std::str::from_utf8(value).map_err(|_| "an object id that is not text")?;
+    Oid::from_str(text).ok().filter(|oid| oid.to_string() == text).ok_or("an object id of the wrong form")
+}
+
+/// The seconds of `Name <address> 1700000000 +0100`.
+fn parse_time(value: &[u8]) -> Result<Timestamp, &'static str> {
+    let after_address =
+        value.iter().rposition(|byte| *byte == b'>').ok_or("a person without an address")? + 1;
+    let text = std::str::from_utf8(&value[after_address..]).map_err(|_| "a time that is not text")?;
+    let seconds = text.split_ascii_whitespace().next().ok_or("a person without a time")?;
+    seconds.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).ok_or("a time out of range")
+}
+
+/// Trailers are the lines of the last paragraph, as Git means them; a message that is only a subject has none.
+fn allows_deletions(message: &str) -> bool {
+    let message = message.trim_end();
+    let Some((_, last)) = message.rsplit_once("\n\n") else { return false };
+    last.lines().filter_map(|line| line.split_once(':')).any(|(key, value)| {
+        key.trim().eq_ignore_ascii_case(ALLOW_DELETIONS) && value.trim().eq_ignore_ascii_case("yes")
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n\
+        parent 1111111111111111111111111111111111111111\n\
+        author Dev <dev@example.com> 1700000000 +0100\n\
+        committer Dev <dev@example.com> 1700000001 +0100\n";
+
+    fn parse(text: &str) -> Result<CommitObject, &'static str> {
+        CommitObject::parse(&CommitId::new("a".repeat(40)), text.as_bytes())
+    }
+
+    #[test]
+    fn the_signature_is_cut_out_and_the_rest_is_kept_byte_for_byte() {
+        let signed =
+            format!("{PLAIN}gpgsig -----BEGIN\n abc\n \n -----END\nmergetag object\n gpgsig x\n\nsubject\n");
+        let commit = parse(&signed).unwrap();
+        assert_eq!(commit.signatures, [("gpgsig".to_owned(), b"-----BEGIN\nabc\n\n-----END\n".to_vec())]);
+        let expected = format!("{PLAIN}mergetag object\n gpgsig x\n\nsubject\n");
+        assert_eq!(commit.signed_bytes, expected.as_bytes());
+        assert_eq!(commit.committer_time.as_second(), 1_700_000_001);
+        assert_eq!(commit.subject(), "subject");
+        assert_eq!(commit.info().first_parent, Some(CommitId::new("1".repeat(40))));
+    }
+
+    #[test]
+    fn every_signature_header_is_counted_and_a_message_holds_none() {
+        let commit = parse(&format!("{PLAIN}gpgsig a\ngpgsig-sha256 b\n\ngpgsig c\n")).unwrap();
+        assert_eq!(commit.signatures.len(), 2);
+    }
+
+    #[test]
+    fn malformed_headers_are_refused() {
+        for (text, why) in [
+            ("tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904", "it does not end"),
+            ("tree 4b82\n\n", "an object id of the wrong form"),
+            ("\nno header", "no tree"),
+        ] {
+            assert_eq!(parse(text).err(), Some(why));
+        }
+        let twice = parse(&format!("{PLAIN}tree {}\n\nx", "1".repeat(40))).err();
+        assert_eq!(twice, Some("a header that must be alone comes twice"));
+    }
+
+    #[test]
+    fn the_trailer_counts_only_in_the_last_paragraph() {
+        assert!(allows_deletions("drop it all\n\nwindlass-allow-deletions: YES\nSigned-off-by: x\n"));
+        assert!(!allows_deletions("Windlass-Allow-Deletions: yes"));
+        assert!(!allows_deletions("subject\n\nWindlass-Allow-Deletions: yes\n\nmore text\n"));
+        assert!(!allows_deletions("subject\n\nWindlass-Allow-Deletions: no\n"));
+    }
+}

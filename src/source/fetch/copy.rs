@@ -1,0 +1,119 @@
+//! From a repository on this host.
+//!
+//! Not through libgit2's local transport, which copies every branch and tag of the other repository, again at every
+//! fetch, whatever is asked for.
+
+use std::io::Write;
+
+use git2::{ErrorClass, ErrorCode, ObjectType, Oid, Repository, RepositoryOpenFlags};
+
+use super::error::{Failure, FetchError};
+use super::request::{Budget, FetchRequest};
+use super::url::{LocalRepository, RemoteUrl};
+use crate::source::mirror;
+
+/// As many branches as help to see a typing mistake.
+const MAX_LISTED_BRANCHES: usize = 10;
+
+/// Copies what the branch adds, and gives its head.
+pub(super) fn fetch(
+    repo: &Repository,
+    local: &LocalRepository,
+    url: &RemoteUrl,
+    request: &FetchRequest,
+    budget: &Budget,
+    previous: Option<Oid>,
+) -> Result<Oid, Failure> {
+    let source = open(local, url)?;
+    if source.is_shallow() {
+        return Err(Failure::Known(FetchError::Shallow { url: url.to_string() }));
+    }
+    let Some(head) = mirror::ref_target(&source, &format!("refs/heads/{}", request.branch))? else {
+        return Err(Failure::Known(no_branch(&source, url, &request.branch)?));
+    };
+    if previous != Some(head) && !repo.odb()?.exists(head) {
+        history(&source, repo, &[head], budget)?;
+    }
+    Ok(head)
+}
+
+/// Copies what `wanted` reach in `source` and no ref of `target` reaches yet, as one pack.
+pub(super) fn history(
+    source: &Repository,
+    target: &Repository,
+    wanted: &[Oid],
+    budget: &Budget,
+) -> Result<(), Failure> {
+    let from = source.odb()?;
+    let mut walk = source.revwalk()?;
+    for id in wanted {
+        walk.push(*id)?;
+    }
+    for reference in target.references()? {
+        let known = reference?
+            .target()
+            .filter(|id| from.read_header(*id).is_ok_and(|(_, kind)| kind == ObjectType::Commit));
+        if let Some(known) = known {
+            walk.hide(known)?;
+        }
+    }
+    let mut builder = source.packbuilder()?;
+    builder.insert_walk(&mut walk)?;
+    let objects = builder.object_count() as u64;
+    let stopped =
+        || Failure::Git(git2::Error::new(ErrorCode::User, ErrorClass::Callback, "stopped by a limit"));
+    if !budget.allows(0, objects) {
+        return Err(stopped());
+    }
+
+    let into = target.odb()?;
+    let mut writer = into.packwriter()?;
+    let mut received = 0;
+    let mut write_error = None;
+    let built = builder.foreach(|bytes| {
+        received += bytes.len() as u64;
+        if !budget.allows(received, objects) {
+            return false;
+        }
+        let written = writer.write_all(bytes);
+        if written.is_err() {
+            write_error = Some(git2::Error::last_error(-1));
+        }
+        written.is_ok()
+    });
+    if let Some(error) = write_error {
+        return Err(Failure::Git(error));
+    }
+    if budget.exceeded().is_some() {
+        return Err(stopped());
+    }
+    built?;
+    writer.commit()?;
+    Ok(())
+}
+
+fn open(local: &LocalRepository, url: &RemoteUrl) -> Result<Repository, Failure> {
+    let none: [&str; 0] = [];
+    Repository::open_ext(local.path(), RepositoryOpenFlags::NO_SEARCH, none).map_err(|error| {
+        let detail = error.message().to_owned();
+        Failure::Known(FetchError::NoRepository { url: url.to_string(), detail })
+    })
+}
+
+fn no_branch(source: &Repository, url: &RemoteUrl, branch: &str) -> Result<FetchError, git2::Error> {
+    let mut has = Vec::new();
+    for reference in source.references_glob("refs/heads/*")?.take(MAX_LISTED_BRANCHES) {
+        has.push(reference?.shorthand()?.to_owned());
+    }
+    Ok(missing(url, branch, has))
+}
+
+/// Says which of the two it is: nothing at all, or other branches only.
+pub(super) fn missing(url: &RemoteUrl, branch: &str, has: Vec<String>) -> FetchError {
+    let url = url.to_string();
+    if has.is_empty() {
+        FetchError::Empty { url }
+    } else {
+        FetchError::NoSuchBranch { url, branch: branch.to_owned(), has }
+    }
+}

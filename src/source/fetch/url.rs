@@ -1,0 +1,209 @@
+//! Where a repository is: on this host, or behind a network.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::FetchError;
+
+/// A parsed repository URL; prints without password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RemoteUrl {
+    /// A repository on this host.
+    Local(LocalRepository),
+    /// A repository that libgit2 reaches itself.
+    Network(NetworkUrl),
+}
+
+/// The directory a local repository was configured as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LocalRepository {
+    /// A bare repository or a work tree.
+    pub(crate) path: PathBuf,
+}
+
+/// A URL for libgit2. It may hold a password and so prints only what may be seen.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct NetworkUrl {
+    full: String,
+    shown: String,
+}
+
+impl NetworkUrl {
+    /// The URL with whatever credentials it holds.
+    pub(super) fn full(&self) -> &str {
+        &self.full
+    }
+
+    /// Whether `other`, which libgit2 asks credentials for, is the same server over the same protocol: a redirect
+    /// must not carry a password elsewhere.
+    pub(super) fn is_same_server(&self, other: &str) -> bool {
+        match (server(&self.full), server(other)) {
+            (Some((scheme, host)), Some((other_scheme, other_host))) => {
+                scheme == other_scheme && host.eq_ignore_ascii_case(other_host)
+            }
+            // `user@host:path` cannot be redirected.
+            (None, None) => self.full == other,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for NetworkUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl RemoteUrl {
+    /// Whether anybody on the way can read along.
+    pub(super) fn is_plain_http(&self) -> bool {
+        matches!(self, Self::Network(url) if url.full.starts_with("http://"))
+    }
+}
+
+impl fmt::Display for RemoteUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(local) => write!(f, "{}", local.path.display()),
+            Self::Network(url) => f.write_str(&url.shown),
+        }
+    }
+}
+
+impl FromStr for RemoteUrl {
+    type Err = FetchError;
+
+    fn from_str(text: &str) -> Result<Self, FetchError> {
+        let bad = |why: &str| FetchError::BadUrl { url: without_credentials(text), why: why.to_owned() };
+        if text.is_empty() || text.contains(['\0', '\n', '\r']) {
+            return Err(bad("it is empty or holds control characters"));
+        }
+        let network =
+            || Self::Network(NetworkUrl { full: text.to_owned(), shown: without_credentials(text) });
+        match text.split_once("://") {
+            Some(("file", rest)) => {
+                let path = rest.strip_prefix("localhost").unwrap_or(rest);
+                if !path.starts_with('/') {
+                    return Err(bad("a file URL names an absolute path, as in file:///srv/git/deploy.git"));
+                }
+                let path = percent_decode(path).ok_or_else(|| bad("its percent encoding is broken"))?;
+                Ok(Self::Local(LocalRepository { path }))
+            }
+            Some(("https" | "http" | "ssh", rest)) if !rest.starts_with('/') && !rest.is_empty() => {
+                Ok(network())
+            }
+            Some(_) => Err(bad("use a path, file://, https:// or ssh://")),
+            None if is_scp_like(text) => Ok(network()),
+            None => std::path::absolute(text)
+                .map(|path| Self::Local(LocalRepository { path }))
+                .map_err(|_| bad("the path cannot be made absolute")),
+        }
+    }
+}
+
+impl LocalRepository {
+    /// Where the refs of this repository are; a work tree keeps them in `.git`, a linked one elsewhere.
+    pub(crate) fn git_directory(&self) -> Option<PathBuf> {
+        let inner = self.path.join(".git");
+        if inner.is_dir() {
+            return Some(inner);
+        }
+        if let Ok(link) = std::fs::read_to_string(&inner) {
+            let directory = self.path.join(link.strip_prefix("gitdir:")?.trim());
+            let common = std::fs::read_to_string(directory.join("commondir"));
+            return Some(common.map_or(directory.clone(), |common| directory.join(common.trim())));
+        }
+        self.path.join("refs").is_dir().then(|| self.path.clone())
+    }
+
+    /// The directory as configured.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// `user@host:path`, as git understands it: a colon before the first slash.
+fn is_scp_like(text: &str) -> bool {
+    let head = text.split('/').next().unwrap_or_default();
+    head.contains(':') && !head.starts_with('.')
+}
+
+fn authority(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    Some((scheme, authority, path))
+}
+
+/// Scheme and host with port, without the user.
+fn server(url: &str) -> Option<(&str, &str)> {
+    let (scheme, authority, _) = authority(url)?;
+    Some((scheme, authority.rsplit_once('@').map_or(authority, |(_, host)| host)))
+}
+
+fn without_credentials(url: &str) -> String {
+    match authority(url) {
+        Some((scheme, authority, path)) => {
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{scheme}://{host}{path}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+fn percent_decode(text: &str) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        if *byte != b'%' {
+            bytes.push(*byte);
+            continue;
+        }
+        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|byte| *byte != 0)?);
+        rest = rest.get(2..)?;
+    }
+    Some(std::ffi::OsString::from_vec(bytes).into())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_parse_and_print_without_passwords() {
+        for (text, shown) in [
+            ("/srv/git/deploy.git", "/srv/git/deploy.git"),
+            ("file:///srv/git/a%20b.git", "/srv/git/a b.git"),
+            ("file://localhost/srv/git", "/srv/git"),
+            ("https://dev:secret@git.example.com/a.git", "https://git.example.com/a.git"),
+            ("ssh://git@git.example.com:2222/a.git", "ssh://git.example.com:2222/a.git"),
+            ("git@git.example.com:a.git", "git@git.example.com:a.git"),
+        ] {
+            let url: RemoteUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("secret"));
+        }
+        for text in ["", "ftp://x/y", "file://host/x", "https://", "file:///a%zz", "git://git.example.com/a"]
+        {
+            assert!(text.parse::<RemoteUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_go_to_the_configured_server_only() {
+        let url = |text: &str| match text.parse().unwrap() {
+            RemoteUrl::Network(url) => url,
+            RemoteUrl::Local(local) => panic!("{local:?}"),
+        };
+        let plain = url("https://git.example.com/a.git");
+        assert!(plain.is_same_server("https://git.example.com/a.git/info/refs"));
+        assert!(!plain.is_same_server("http://git.example.com/a.git"));
+        assert!(!plain.is_same_server("https://git.example.com.evil.example/a.git"));
+        assert!(!plain.is_same_server("https://git.example.com:444/a.git"));
+    }
+}

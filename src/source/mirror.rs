@@ -1,0 +1,338 @@
+//! The local repository: bare, with history, one remote branch, and refs of ours that pin every commit in use.
+//!
+//! ```text
+//! <data>/mirror.git       the repository
+//! <data>/mirror.git.lock  held by whoever writes
+//! <data>/mirror.git.new   a replacement being built
+//! <data>/mirror.git.old   what a replacement is about to take the place of
+//! ```
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, RepositoryInitOptions};
+use reconciler::name::CommitId;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::commit::{self, CommitError, CommitObject};
+
+const PINS: &str = "refs/windlass/pin/";
+/// Every fetch that brings something adds a pack; beyond this many they are made into one.
+const MAX_PACKS: usize = 50;
+
+/// Why the local repository could not be used.
+#[derive(Debug, Error)]
+pub(crate) enum MirrorError {
+    /// A file operation on it failed.
+    #[error("{step} {}", path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It does not open as a repository.
+    #[error("open mirror {}", path.display())]
+    Open {
+        /// The mirror.
+        path: PathBuf,
+        /// What libgit2 said.
+        source: git2::Error,
+    },
+    /// A ref of it could not be read or written.
+    #[error("{step} in mirror {}", path.display())]
+    Refs {
+        /// What was tried.
+        step: &'static str,
+        /// The mirror.
+        path: PathBuf,
+        /// What libgit2 said.
+        source: git2::Error,
+    },
+    /// A commit that must be there is not, or not whole.
+    #[error("mirror {} does not hold commit {} whole", path.display(), commit.short())]
+    Incomplete {
+        /// The mirror.
+        path: PathBuf,
+        /// The commit.
+        commit: CommitId,
+        /// What reading it met.
+        source: CommitError,
+    },
+}
+
+/// How closely the mirror is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Check {
+    /// The refs, and the commits and root trees they name.
+    Quick,
+    /// Every object of those commits, and the commits of all their history. For when something could not be read.
+    Thorough,
+}
+
+/// Exclusive use of the mirror's files, until dropped or the process ends.
+#[derive(Debug)]
+pub(crate) struct MirrorLock(#[expect(dead_code, reason = "it is the open file that holds the lock")] File);
+
+/// The local repository's place on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirror {
+    path: PathBuf,
+}
+
+impl Mirror {
+    /// A mirror at this path, which need not exist yet.
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it for reading. A fetch may put another repository in its place: open anew for every cycle.
+    pub(crate) fn open(&self) -> Result<Repository, MirrorError> {
+        Repository::open_bare(&self.path)
+            .map_err(|source| MirrorError::Open { path: self.path.clone(), source })
+    }
+
+    /// Pins exactly these commits against being collected, and releases all others.
+    pub(crate) fn pin(&self, commits: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
+        let _lock = self.lock()?;
+        pin(&self.open()?, commits).map_err(|source| self.refs_error("pin commits", source))
+    }
+
+    /// Waits for exclusive use. Whoever holds it is bounded by the dead line of a fetch.
+    pub(super) fn lock(&self) -> Result<MirrorLock, MirrorError> {
+        let path = self.beside("lock");
+        let error = |step| {
+            let path = path.clone();
+            move |source| MirrorError::Io { step, path, source }
+        };
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(error("create the directory of"))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(error("open"))?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)
+            .map_err(|errno| error("lock")(errno.into()))?;
+        Ok(MirrorLock(file))
+    }
+
+    /// Puts right what a killed fetch left: a half-done replacement, lock files, half-written packs.
+    pub(super) fn recover(&self, _lock: &MirrorLock) -> Result<(), MirrorError> {
+        let (old, fresh) = (self.beside("old"), self.beside("new"));
+        if old.exists() && !self.path.exists() {
+            rename(&old, &self.path)?;
+        }
+        for leftover in [old, fresh] {
+            remove_all(&leftover)?;
+        }
+        for directory in ["refs", "objects/pack", ""] {
+            remove_leftovers(&self.path.join(directory), directory != "");
+        }
+        Ok(())
+    }
+
+    /// Opens the mirror, making an empty one where there is none.
+    pub(super) fn open_or_create(&self) -> Result<Repository, MirrorError> {
+        if self.path.exists() { self.open() } else { create(&self.path) }
+    }
+
+    /// Reads what must be readable: all refs, the commits they name and `keep`.
+    pub(super) fn check(
+        &self,
+        repo: &Repository,
+        keep: &BTreeSet<CommitId>,
+        check: Check,
+    ) -> Result<(), MirrorError> {
+        let mut wanted = keep.clone();
+        let refs = |source| self.refs_error("read the refs", source);
+        for reference in repo.references().map_err(refs)? {
+            wanted.extend(reference.map_err(refs)?.target().map(|id| CommitId::new(id.to_string())));
+        }
+        let mut seen = BTreeSet::new();
+        for commit in wanted {
+            check_commit(repo, &commit, check, &mut seen).map_err(|source| MirrorError::Incomplete {
+                path: self.path.clone(),
+                commit,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// An empty repository beside this one, to be filled and then put in its place.
+    pub(super) fn begin_replacement(&self, _lock: &MirrorLock) -> Result<Repository, MirrorError> {
+        let fresh = self.beside("new");
+        remove_all(&fresh)?;
+        create(&fresh)
+    }
+
+    /// Puts the replacement in the mirror's place. A crash in between is put right by [`Self::recover`].
+    pub(super) fn replace(&self, _lock: &MirrorLock) -> Result<(), MirrorError> {
+        let (old, fresh) = (self.beside("old"), self.beside("new"));
+        remove_all(&old)?;
+        if self.path.exists() {
+            rename(&self.path, &old)?;
+        }
+        rename(&fresh, &self.path)?;
+        remove_all(&old)
+    }
+
+    /// Whether so many packs lie around that reading slows down.
+    pub(super) fn is_scattered(&self) -> bool {
+        fs::read_dir(self.path.join("objects/pack")).is_ok_and(|packs| {
+            packs.flatten().filter(|file| file.path().extension() == Some(OsStr::new("pack"))).count()
+                > MAX_PACKS
+        })
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".");
+        path.push(ending);
+        path.into()
+    }
+
+    fn refs_error(&self, step: &'static str, source: git2::Error) -> MirrorError {
+        MirrorError::Refs { step, path: self.path.clone(), source }
+    }
+}
+
+/// Sets the pins of a repository to exactly these commits.
+pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(), git2::Error> {
+    for commit in commits {
+        let id = Oid::from_str(commit.as_str())?;
+        let name = format!("{PINS}{commit}");
+        if repo.find_reference(&name).is_ok_and(|pin| pin.target() == Some(id)) {
+            continue;
+        }
+        // libgit2 would write a ref to an object that is not there.
+        repo.find_commit(id)?;
+        repo.reference(&name, id, true, "in use")?;
+    }
+    for reference in repo.references_glob(&format!("{PINS}*"))? {
+        let mut reference = reference?;
+        let in_use =
+            reference.name()?.strip_prefix(PINS).is_some_and(|id| commits.contains(&CommitId::new(id)));
+        if !in_use {
+            reference.delete()?;
+        }
+    }
+    Ok(())
+}
+
+fn create(path: &Path) -> Result<Repository, MirrorError> {
+    let mut options = RepositoryInitOptions::new();
+    options.bare(true).no_reinit(true).external_template(false);
+    Repository::init_opts(path, &options)
+        .map_err(|source| MirrorError::Open { path: path.to_owned(), source })
+}
+
+fn check_commit(
+    repo: &Repository,
+    id: &CommitId,
+    check: Check,
+    seen: &mut BTreeSet<Oid>,
+) -> Result<(), CommitError> {
+    let read = |source| CommitError::Read { id: id.clone(), source };
+    let object = match CommitObject::read(repo, id) {
+        Ok(object) => object,
+        // It is there and whole; that it is no sound commit is for the verifier to say.
+        Err(CommitError::Malformed { .. } | CommitError::NotACommit { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let database = repo.odb().map_err(read)?;
+    match check {
+        Check::Quick => database.read(object.tree).map(drop).map_err(read),
+        Check::Thorough => {
+            check_tree(repo, &database, object.tree, seen).map_err(read)?;
+            let mut walk = repo.revwalk().map_err(read)?;
+            walk.push(commit::oid(id)?).map_err(read)?;
+            walk.try_for_each(|step| step.map(drop)).map_err(read)
+        }
+    }
+}
+
+/// Reads every object below a tree; libgit2 compares each one's hash with its id.
+fn check_tree(
+    repo: &Repository,
+    database: &Odb<'_>,
+    root: Oid,
+    seen: &mut BTreeSet<Oid>,
+) -> Result<(), git2::Error> {
+    let mut pending = vec![root];
+    while let Some(id) = pending.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        if database.read(id)?.kind() != ObjectType::Tree {
+            continue;
+        }
+        for entry in &repo.find_tree(id)? {
+            // A submodule's commit lives in another repository.
+            if entry.kind() != Some(ObjectType::Commit) {
+                pending.push(entry.id());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes lock files, and in the pack directory whatever is not a finished pack. Only best effort: what cannot be
+/// removed makes the step fail that it is in the way of, and that names it.
+fn remove_leftovers(directory: &Path, recurse: bool) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if recurse {
+                remove_leftovers(&path, recurse);
+            }
+            continue;
+        }
+        let half_written = directory.ends_with("objects/pack")
+            && !entry.file_name().as_encoded_bytes().starts_with(b"pack-");
+        if half_written || path.extension() == Some(OsStr::new("lock")) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), MirrorError> {
+    fs::rename(from, to).map_err(|source| MirrorError::Io { step: "rename", path: from.to_owned(), source })
+}
+
+fn remove_all(path: &Path) -> Result<(), MirrorError> {
+    match fs::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(MirrorError::Io { step: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The commit a ref names, if there is such a ref.
+pub(super) fn ref_target(repo: &Repository, name: &str) -> Result<Option<Oid>, git2::Error> {
+    match repo.find_reference(name) {
+        Ok(reference) => Ok(reference.target()),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,115 @@
+//! The manifests of one verified commit, as bytes, straight from the object database.
+//!
+//! Taken are `*.yaml`, `*.yml` and `*.json` under the configured paths. A directory or file whose name begins with
+//! a dot is passed over while walking (`.github/workflows/ci.yml` is no manifest) and is read where a configured
+//! path names it. There is no work tree and so there are no filters or attributes: what is signed is what is read.
+
+mod path;
+mod problem;
+mod walk;
+
+use git2::Repository;
+use thiserror::Error;
+
+pub(crate) use self::path::SourcePath;
+pub(crate) use self::problem::{SnapshotProblem, SnapshotProblems};
+use super::commit::{CommitError, CommitInfo, CommitObject};
+use super::verify::VerifiedCommit;
+
+/// How much a commit may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotLimits {
+    /// Manifest files.
+    pub(crate) files: usize,
+    /// Bytes of one file.
+    pub(crate) file_bytes: usize,
+    /// Bytes of all files.
+    pub(crate) total_bytes: usize,
+    /// Directories below each other.
+    pub(crate) depth: usize,
+    /// Tree entries looked at, manifests or not.
+    pub(crate) entries: usize,
+}
+
+impl Default for SnapshotLimits {
+    fn default() -> Self {
+        Self {
+            files: 10_000,
+            file_bytes: 1024 * 1024,
+            total_bytes: 32 * 1024 * 1024,
+            depth: 32,
+            entries: 200_000,
+        }
+    }
+}
+
+/// Why there is no snapshot.
+#[derive(Debug, Error)]
+pub(crate) enum SnapshotError {
+    /// The commit holds what cannot be taken. It is refused whole; everything found is listed.
+    #[error("{0}")]
+    Refused(SnapshotProblems),
+    /// The mirror could not be read; nothing is said about the commit.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// A tree or blob of the commit is missing or damaged in the mirror: fetch with a thorough check.
+    #[error("read {path} of commit {commit} from the mirror")]
+    Read {
+        /// The commit, short.
+        commit: String,
+        /// Where in it.
+        path: String,
+        /// What libgit2 said.
+        source: git2::Error,
+    },
+}
+
+/// One manifest file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SourceFile {
+    /// Its path from the repository's root, with `/`.
+    pub(crate) path: String,
+    /// Its content as committed.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The manifests of a verified commit. Can be made of nothing else.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    commit: VerifiedCommit,
+    info: CommitInfo,
+    files: Vec<SourceFile>,
+}
+
+impl Snapshot {
+    /// Reads every manifest under `paths`. A path that is missing or holds no manifest is a problem, never an empty
+    /// listing: nothing must be deleted because a directory was renamed.
+    pub(crate) fn read(
+        repo: &Repository,
+        commit: &VerifiedCommit,
+        paths: &[SourcePath],
+        limits: &SnapshotLimits,
+    ) -> Result<Self, SnapshotError> {
+        let object = CommitObject::read(repo, commit.id())?;
+        let files = walk::files(repo, &object, paths, limits)?;
+        Ok(Self { commit: commit.clone(), info: object.info(), files })
+    }
+
+    /// The commit it was taken of.
+    pub(crate) fn commit(&self) -> &VerifiedCommit {
+        &self.commit
+    }
+
+    /// Subject, times and trailer of that commit.
+    pub(crate) fn info(&self) -> &CommitInfo {
+        &self.info
+    }
+
+    /// Its files, sorted by path, each once.
+    pub(crate) fn files(&self) -> &[SourceFile] {
+        &self.files
+    }
+}
+
+#[cfg(test)]
+mod tests;

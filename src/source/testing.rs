@@ -1,0 +1,151 @@
+//! Real repositories and real keys for the tests of this room, made by the `git` and `ssh-keygen` commands.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod https;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use git2::Repository;
+use reconciler::name::CommitId;
+use tempfile::TempDir;
+
+pub(crate) use self::https::HttpsServer;
+use super::allowed_signers::AllowedSigners;
+use super::fetch::{FetchLimits, FetchRequest};
+use super::mirror::Check;
+
+/// Runs a command that must succeed, and gives its standard output.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    output(Command::new(program).args(arguments))
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// A directory of key pairs.
+pub(crate) struct Keys(TempDir);
+
+impl Keys {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Makes a key pair and gives the private key's path.
+    pub(crate) fn generate(&self, name: &str, kind: &str, bits: &str) -> PathBuf {
+        let path = self.path(name);
+        run(
+            "ssh-keygen",
+            &["-q", "-t", kind, "-b", bits, "-N", "", "-C", name, "-f", path.to_str().unwrap()],
+        );
+        path
+    }
+
+    /// A line of `allowed_signers` for a generated key.
+    pub(crate) fn line(&self, name: &str, options: &str) -> String {
+        let public = std::fs::read_to_string(self.path(name).with_extension("pub")).unwrap();
+        format!("{name}@example.com {options} {public}")
+    }
+
+    /// Signers who are believed without further options.
+    pub(crate) fn signers(&self, names: &[&str]) -> AllowedSigners {
+        let lines: String = names.iter().map(|name| self.line(name, "")).collect();
+        AllowedSigners::parse(&lines).unwrap()
+    }
+}
+
+/// A work tree with a repository in it.
+pub(crate) struct Work(TempDir);
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        let work = Self(tempfile::tempdir().unwrap());
+        work.git(&["init", "-q", "-b", "main"]);
+        work
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn repo(&self) -> Repository {
+        Repository::open(self.path()).unwrap()
+    }
+
+    /// Runs git in the work tree, apart from the machine's own configuration.
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
+        self.git_at("2026-06-01T12:00:00Z", arguments)
+    }
+
+    /// The same at another time of day.
+    pub(crate) fn git_at(&self, time: &str, arguments: &[&str]) -> String {
+        output(
+            Command::new("git")
+                .current_dir(self.path())
+                .args(["-c", "user.name=Dev", "-c", "user.email=dev@example.com", "-c", "gpg.format=ssh"])
+                .args(arguments)
+                .env("GIT_CONFIG_NOSYSTEM", "1")
+                .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                .env("GIT_AUTHOR_DATE", time)
+                .env("GIT_COMMITTER_DATE", time)
+                .env("TZ", "UTC"),
+        )
+    }
+
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn head(&self) -> CommitId {
+        CommitId::new(self.git(&["rev-parse", "HEAD"]))
+    }
+
+    /// Commits everything, signed where a key is given, and gives the commit.
+    pub(crate) fn commit(&self, message: &str, key: Option<&Path>) -> CommitId {
+        self.commit_at("2026-06-01T12:00:00Z", message, key)
+    }
+
+    pub(crate) fn commit_at(&self, time: &str, message: &str, key: Option<&Path>) -> CommitId {
+        self.git(&["add", "-A"]);
+        let mut arguments = vec!["commit", "-q", "--allow-empty", "-m", message];
+        let sign = key.map(|key| format!("-S{}", key.display()));
+        arguments.extend(sign.as_deref());
+        self.git_at(time, &arguments);
+        self.head()
+    }
+
+    /// Merges a branch with a commit of its own.
+    pub(crate) fn merge(&self, branch: &str, key: Option<&Path>) -> CommitId {
+        let mut arguments = vec!["merge", "-q", "--no-ff", "-m", "merge", branch];
+        let sign = key.map(|key| format!("-S{}", key.display()));
+        arguments.extend(sign.as_deref());
+        self.git(&arguments);
+        self.head()
+    }
+}
+
+/// A request for `main` with default limits.
+pub(crate) fn request(url: impl Into<String>, mirror: &Path) -> FetchRequest {
+    FetchRequest {
+        url: url.into(),
+        branch: "main".to_owned(),
+        mirror: mirror.to_owned(),
+        credentials: None,
+        ca_file: None,
+        known_hosts: None,
+        limits: FetchLimits::default(),
+        keep: std::collections::BTreeSet::new(),
+        check: Check::Quick,
+    }
+}

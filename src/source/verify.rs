@@ -1,0 +1,344 @@
+//! Which commits are believed.
+//!
+//! A new head is judged over the range from `verified` (exclusive), by a mode that says which commits of the range
+//! need a signature. There are three answers and they are never folded: trusted, untrusted with every offender
+//! named, and could not check. The keys that judge come from the host's configuration, never from a commit.
+
+mod refusal;
+
+use std::collections::BTreeSet;
+
+use git2::{Oid, Repository, Sort};
+use jiff::Timestamp;
+use reconciler::name::CommitId;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub(crate) use self::refusal::{Refusal, Refusals, Why};
+use super::allowed_signers::{AllowedSigners, Signer};
+use super::commit::{self, CommitError, CommitObject};
+use super::ssh_signature::{self, NAMESPACE, SshSignature};
+
+/// More new commits than this are not judged in one go; an anchor nearer to the head shortens the range.
+const MAX_RANGE: usize = 100_000;
+/// Enough offenders to act on; the rest are counted.
+const MAX_LISTED: usize = 20;
+
+/// Which commits of a new range need a trusted signature of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// Every commit on the first-parent line; a trusted merge vouches for what it merges.
+    #[default]
+    Mainline,
+    /// Every commit that is new.
+    All,
+    /// The head alone.
+    Head,
+    /// None. History must still go forward.
+    Off,
+}
+
+/// How this host judges.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy<'a> {
+    /// Which commits need a signature.
+    pub(crate) mode: Mode,
+    /// Whose signatures count.
+    pub(crate) signers: &'a AllowedSigners,
+    /// The commit every head must descend from; it and what is before it are trusted by configuration.
+    pub(crate) anchor: Option<&'a CommitId>,
+    /// Whether a head may leave the line of `verified`.
+    pub(crate) allow_rewrite: bool,
+    /// The time of first sight: now.
+    pub(crate) now: Timestamp,
+}
+
+/// What a commit's being believed rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Grounds {
+    /// A signature of its own.
+    Signature(Signer),
+    /// It is the configured anchor.
+    Anchor,
+    /// It lies before a verified commit on that one's first-parent line.
+    AncestorOf(CommitId),
+    /// The configuration says that nothing is checked.
+    ModeOff,
+}
+
+/// A commit that passed verification, the only thing a snapshot can be taken of.
+///
+/// It is made here, and read back from the trust directory, which nobody but this host writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VerifiedCommit {
+    id: CommitId,
+    grounds: Grounds,
+}
+
+impl VerifiedCommit {
+    /// The commit.
+    pub(crate) fn id(&self) -> &CommitId {
+        &self.id
+    }
+
+    /// Why it is believed.
+    pub(crate) fn grounds(&self) -> &Grounds {
+        &self.grounds
+    }
+
+    /// Who signed it, where its own signature was judged.
+    pub(crate) fn signer(&self) -> Option<&Signer> {
+        match &self.grounds {
+            Grounds::Signature(signer) => Some(signer),
+            Grounds::Anchor | Grounds::AncestorOf(_) | Grounds::ModeOff => None,
+        }
+    }
+}
+
+/// The answer about a head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Every commit that needed a signature has a good one.
+    Trusted(VerifiedCommit),
+    /// Some do not, or history did not go forward.
+    Untrusted(Refusals),
+}
+
+/// Nothing is known about the head; ask again. Never a reason to refuse it for good.
+#[derive(Debug, Error)]
+pub(crate) enum CouldNotCheck {
+    /// An object of the mirror cannot be read: fetch with a thorough check, which repairs it.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The line between two commits cannot be walked.
+    #[error("walk the history of commit {}", head.short())]
+    History {
+        /// The head.
+        head: CommitId,
+        /// What libgit2 said.
+        source: git2::Error,
+    },
+    /// The range is longer than one judgement may be.
+    #[error(
+        "more than {MAX_RANGE} commits between the last verified one and {}; \
+         set an anchor closer to it", head.short()
+    )]
+    TooMany {
+        /// The head.
+        head: CommitId,
+    },
+}
+
+/// Judges `head`, given the newest commit that was accepted before.
+pub(crate) fn verify(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    verified: Option<&VerifiedCommit>,
+    head: &CommitId,
+) -> Result<Verdict, CouldNotCheck> {
+    if let Some(known) = verified.filter(|verified| verified.id == *head) {
+        return Ok(Verdict::Trusted(known.clone()));
+    }
+    let object = match CommitObject::read(repo, head) {
+        Ok(object) => object,
+        Err(error) => return not_a_commit(head, error).map(|refusal| Verdict::Untrusted(refusal.into())),
+    };
+    if let Some(why) = off_the_line(repo, policy, verified, head)? {
+        return Ok(Verdict::Untrusted(Refusal::new(&object, why).into()));
+    }
+    let trusted = |grounds| Ok(Verdict::Trusted(VerifiedCommit { id: head.clone(), grounds }));
+    if policy.anchor == Some(head) {
+        return trusted(Grounds::Anchor);
+    }
+    if policy.mode == Mode::Off {
+        return trusted(Grounds::ModeOff);
+    }
+
+    let range = range_to_judge(repo, policy, verified, head)?;
+    let mut refusals = Refusals::default();
+    let mut grounds = verified.map(|verified| Grounds::AncestorOf(verified.id.clone()));
+    for id in &range {
+        match judge(repo, policy, id)? {
+            Ok(signer) if id == head => grounds = Some(Grounds::Signature(signer)),
+            Ok(_) => {}
+            Err(refusal) => refusals.add(refusal, MAX_LISTED),
+        }
+    }
+    match grounds {
+        Some(grounds) if refusals.is_empty() => trusted(grounds),
+        _ => Ok(Verdict::Untrusted(refusals)),
+    }
+}
+
+/// The verified commit before `verified` of this id, for a rollback: it must lie on the first-parent line, at most
+/// `history` commits back, and not before the anchor.
+pub(crate) fn verified_ancestor(
+    repo: &Repository,
+    verified: &VerifiedCommit,
+    anchor: Option<&CommitId>,
+    id: &CommitId,
+    history: usize,
+) -> Result<Option<VerifiedCommit>, CommitError> {
+    if *id == verified.id {
+        return Ok(Some(verified.clone()));
+    }
+    if anchor == Some(&verified.id) {
+        return Ok(None);
+    }
+    for ancestor in commit::first_parent_ancestors(repo, &verified.id, history)? {
+        if ancestor.id == *id {
+            let grounds = Grounds::AncestorOf(verified.id.clone());
+            return Ok(Some(VerifiedCommit { id: ancestor.id, grounds }));
+        }
+        if anchor == Some(&ancestor.id) {
+            return Ok(None);
+        }
+    }
+    Ok(None)
+}
+
+/// Judges one commit by its own signature alone.
+pub(crate) fn judge(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    id: &CommitId,
+) -> Result<Result<Signer, Refusal>, CouldNotCheck> {
+    match CommitObject::read(repo, id) {
+        Ok(object) => Ok(signer_of(&object, policy).map_err(|why| Refusal::new(&object, why))),
+        Err(error) => not_a_commit(id, error).map(Err),
+    }
+}
+
+/// An object that arrived whole and is no sound commit is the sender's fault; one that cannot be read is ours.
+fn not_a_commit(id: &CommitId, error: CommitError) -> Result<Refusal, CouldNotCheck> {
+    match error {
+        CommitError::Malformed { what, .. } => Ok(Refusal::unreadable(id, Why::MalformedCommit(what))),
+        CommitError::NotACommit { kind, .. } => Ok(Refusal::unreadable(id, Why::NotACommit(kind))),
+        error @ (CommitError::Read { .. } | CommitError::BadId { .. }) => Err(error.into()),
+    }
+}
+
+/// Why the head is not where history may go, if it is not.
+fn off_the_line(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    verified: Option<&VerifiedCommit>,
+    head: &CommitId,
+) -> Result<Option<Why>, CouldNotCheck> {
+    if let Some(verified) = verified.filter(|_| !policy.allow_rewrite)
+        && !descends(repo, head, &verified.id)?
+    {
+        return Ok(Some(Why::Rewritten { verified: verified.id.clone() }));
+    }
+    if let Some(anchor) = policy.anchor
+        && !descends(repo, head, anchor)?
+    {
+        return Ok(Some(Why::NotFromAnchor { anchor: anchor.clone() }));
+    }
+    Ok(None)
+}
+
+fn descends(repo: &Repository, head: &CommitId, ancestor: &CommitId) -> Result<bool, CouldNotCheck> {
+    if head == ancestor {
+        return Ok(true);
+    }
+    let (from, to) = (commit::oid(head)?, commit::oid(ancestor)?);
+    repo.graph_descendant_of(from, to).map_err(|source| CouldNotCheck::History { head: head.clone(), source })
+}
+
+/// The commits whose signatures decide, newest first.
+fn range_to_judge(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    verified: Option<&VerifiedCommit>,
+    head: &CommitId,
+) -> Result<Vec<CommitId>, CouldNotCheck> {
+    let Some(base) = verified.map(|verified| &verified.id).or(policy.anchor) else {
+        // The very first head, without an anchor, stands on its own signature.
+        return Ok(vec![head.clone()]);
+    };
+    let new = new_commits(repo, base, head)?;
+    match policy.mode {
+        Mode::Off => Ok(Vec::new()),
+        Mode::Head => Ok(new.into_iter().filter(|id| id == head).collect()),
+        Mode::All => Ok(new),
+        Mode::Mainline => {
+            let line = mainline(repo, &new, base, head)?;
+            Ok(line.unwrap_or(new))
+        }
+    }
+}
+
+/// Everything reachable from `head` and not from `base`, newest first.
+fn new_commits(repo: &Repository, base: &CommitId, head: &CommitId) -> Result<Vec<CommitId>, CouldNotCheck> {
+    let history = |source| CouldNotCheck::History { head: head.clone(), source };
+    let (base, tip) = (commit::oid(base)?, commit::oid(head)?);
+    let mut walk = repo.revwalk().map_err(history)?;
+    walk.set_sorting(Sort::TOPOLOGICAL).map_err(history)?;
+    walk.push(tip).map_err(history)?;
+    walk.hide(base).map_err(history)?;
+    let mut commits = Vec::new();
+    for id in walk {
+        if commits.len() == MAX_RANGE {
+            return Err(CouldNotCheck::TooMany { head: head.clone() });
+        }
+        commits.push(name(id.map_err(history)?));
+    }
+    Ok(commits)
+}
+
+/// The new commits on the first-parent line from `head` to `base`; `None` where `base` is not on that line (it was
+/// merged into it, or history was rewritten), so that nothing vouches for the way between and all are judged.
+fn mainline(
+    repo: &Repository,
+    new: &[CommitId],
+    base: &CommitId,
+    head: &CommitId,
+) -> Result<Option<Vec<CommitId>>, CouldNotCheck> {
+    let new: BTreeSet<&CommitId> = new.iter().collect();
+    let mut line = Vec::new();
+    let mut at = head.clone();
+    while new.contains(&at) {
+        let parent = match CommitObject::read(repo, &at) {
+            Ok(object) => object.parents.first().copied(),
+            Err(error) => not_a_commit(&at, error).map(|_| None)?,
+        };
+        let Some(parent) = parent else { return Ok(None) };
+        line.push(std::mem::replace(&mut at, name(parent)));
+    }
+    Ok((at == *base).then_some(line))
+}
+
+/// Who vouches for a commit, or why nobody does.
+fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> {
+    let armour = match commit.signatures.as_slice() {
+        [] => return Err(Why::Unsigned),
+        [(name, armour)] if name == "gpgsig" => armour,
+        [(name, _)] => return Err(Why::ForeignSignature(name.clone())),
+        several => return Err(Why::SeveralSignatures(several.len())),
+    };
+    if armour.starts_with(b"-----BEGIN PGP") {
+        return Err(Why::OpenPgp);
+    }
+    if !armour.starts_with(ssh_signature::BEGIN.as_bytes()) {
+        return Err(Why::UnknownFormat);
+    }
+    let signature = SshSignature::parse(armour).map_err(Why::Signature)?;
+    let key = policy
+        .signers
+        .key(&signature.key_blob)
+        .ok_or_else(|| Why::UnknownKey { fingerprint: signature.fingerprint() })?;
+    // First the signature: whose key it is matters only if that key made it.
+    signature.verify(&key.verifying, &commit.signed_bytes).map_err(Why::Signature)?;
+    key.allows(NAMESPACE, commit.committer_time, policy.now)
+        .map_err(|why| Why::NotAllowed { fingerprint: key.fingerprint.clone(), why })
+}
+
+fn name(id: Oid) -> CommitId {
+    CommitId::new(id.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! Why a commit is not believed, as data and as a sentence.
+
+use std::fmt;
+
+use reconciler::name::CommitId;
+
+use crate::source::allowed_signers::{Moment, NotAllowed};
+use crate::source::commit::CommitObject;
+use crate::source::ssh_signature::SignatureError;
+
+/// The offenders of a range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refusals {
+    /// The first ones, newest first.
+    pub(crate) listed: Vec<Refusal>,
+    /// How many more there are.
+    pub(crate) unlisted: usize,
+}
+
+impl Refusals {
+    /// Whether there is no offender.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    /// Lists an offender, or counts it once `most` are listed.
+    pub(super) fn add(&mut self, refusal: Refusal, most: usize) {
+        if self.listed.len() < most {
+            self.listed.push(refusal);
+        } else {
+            self.unlisted += 1;
+        }
+    }
+}
+
+impl From<Refusal> for Refusals {
+    fn from(refusal: Refusal) -> Self {
+        Self { listed: vec![refusal], unlisted: 0 }
+    }
+}
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, refusal) in self.listed.iter().enumerate() {
+            write!(f, "{}{refusal}", if index == 0 { "" } else { "\n" })?;
+        }
+        match self.unlisted {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more commits"),
+        }
+    }
+}
+
+/// One commit that is not believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The commit.
+    pub(crate) commit: CommitId,
+    /// Its subject; empty where it could not be parsed.
+    pub(crate) subject: String,
+    /// What is wrong with it.
+    pub(crate) why: Why,
+}
+
+impl Refusal {
+    pub(super) fn new(commit: &CommitObject, why: Why) -> Self {
+        Self { commit: commit.id.clone(), subject: commit.subject(), why }
+    }
+
+    pub(super) fn unreadable(commit: &CommitId, why: Why) -> Self {
+        Self { commit: commit.clone(), subject: String::new(), why }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "commit {}", self.commit.short())?;
+        if !self.subject.is_empty() {
+            write!(f, " \"{}\"", self.subject)?;
+        }
+        write!(f, ": {}", self.why)
+    }
+}
+
+/// What is wrong with a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It carries no signature.
+    Unsigned,
+    /// More than one signature header: which one counts would depend on who looks.
+    SeveralSignatures(usize),
+    /// A signature for another object format.
+    ForeignSignature(String),
+    /// An OpenPGP signature.
+    OpenPgp,
+    /// Neither SSH nor OpenPGP.
+    UnknownFormat,
+    /// The SSH signature itself is no good.
+    Signature(SignatureError),
+    /// Its key is in no line of the allowed signers.
+    UnknownKey {
+        /// The key, as `SHA256:...`.
+        fingerprint: String,
+    },
+    /// Its key is listed, and does not count here or now.
+    NotAllowed {
+        /// The key, as `SHA256:...`.
+        fingerprint: String,
+        /// What keeps it from counting.
+        why: NotAllowed,
+    },
+    /// The head does not descend from the last verified commit.
+    Rewritten {
+        /// That commit.
+        verified: CommitId,
+    },
+    /// The head does not descend from the configured anchor.
+    NotFromAnchor {
+        /// The anchor.
+        anchor: CommitId,
+    },
+    /// The branch names an object of another type.
+    NotACommit(&'static str),
+    /// Its header cannot be parsed.
+    MalformedCommit(&'static str),
+}
+
+impl Why {
+    /// A word for metrics and JSON, of a fixed set.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Unsigned => "unsigned",
+            Self::SeveralSignatures(_) => "several-signatures",
+            Self::ForeignSignature(_) | Self::OpenPgp | Self::UnknownFormat => "unsupported-format",
+            Self::Signature(_) => "bad-signature",
+            Self::UnknownKey { .. } => "unknown-key",
+            Self::NotAllowed { .. } => "key-not-allowed",
+            Self::Rewritten { .. } => "rewritten",
+            Self::NotFromAnchor { .. } => "not-from-anchor",
+            Self::NotACommit(_) | Self::MalformedCommit(_) => "malformed",
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsigned => f.write_str("it is not signed; sign it with git commit -S"),
+            Self::SeveralSignatures(count) => {
+                write!(f, "it carries {count} signatures, and only one may be there")
+            }
+            Self::ForeignSignature(header) => {
+                write!(
+                    f,
+                    "its only signature is in the header {header}, which does not count in this repository"
+                )
+            }
+            Self::OpenPgp => f.write_str(
+                "OpenPGP signatures are not supported yet; sign with an SSH key (git config gpg.format ssh)",
+            ),
+            Self::UnknownFormat => f.write_str(
+                "its signature is of an unknown format; sign with an SSH key (git config gpg.format ssh)",
+            ),
+            Self::Signature(error) => error.fmt(f),
+            Self::UnknownKey { fingerprint } => {
+                write!(f, "its key {fingerprint} is not in the allowed signers of this host")
+            }
+            Self::NotAllowed { fingerprint, why } => {
+                write!(f, "its key {fingerprint} ")?;
+                not_allowed(why, f)
+            }
+            Self::Rewritten { verified } => write!(
+                f,
+                "it does not descend from {}, the last verified commit: history was rewritten or moved back; push a \
+                 commit on top of that one, or set allow-rewrite",
+                verified.short()
+            ),
+            Self::NotFromAnchor { anchor } => {
+                write!(f, "it does not descend from the configured anchor {}", anchor.short())
+            }
+            Self::NotACommit(kind) => write!(f, "it is a {kind}, not a commit"),
+            Self::MalformedCommit(what) => write!(f, "its header is malformed: {what}"),
+        }
+    }
+}
+
+fn not_allowed(why: &NotAllowed, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match why {
+        NotAllowed::Namespace { allowed } => {
+            write!(f, "is allowed for the namespaces {allowed:?}, which do not hold \"git\"")
+        }
+        NotAllowed::NotYetValid { principal, since, at } => {
+            write!(f, "({principal}) is valid only after {since}, and was not {}", moment(*at))
+        }
+        NotAllowed::Expired { principal, until, at } => {
+            write!(f, "({principal}) was valid until {until}, and was not {}", moment(*at))
+        }
+        NotAllowed::OnlyAuthority => {
+            f.write_str("is listed as a certificate authority, which does not sign commits itself")
+        }
+        NotAllowed::NoPrincipal => f.write_str("is listed without a principal that its own list allows"),
+    }
+}
+
+fn moment(at: Moment) -> &'static str {
+    match at {
+        Moment::CommitTime => "at the commit's own time",
+        Moment::FirstSight => "when this host first saw the commit",
+    }
+}

@@ -1,0 +1,296 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::process::Command;
+
+use super::super::testing::{Keys, Work};
+use super::*;
+
+const NOW: &str = "2026-06-02T00:00:00Z";
+
+fn policy<'a>(mode: Mode, signers: &'a AllowedSigners) -> Policy<'a> {
+    Policy { mode, signers, anchor: None, allow_rewrite: false, now: NOW.parse().unwrap() }
+}
+
+fn accepted(id: &CommitId) -> VerifiedCommit {
+    VerifiedCommit { id: id.clone(), grounds: Grounds::ModeOff }
+}
+
+fn refused(verdict: Verdict) -> Vec<(String, &'static str)> {
+    match verdict {
+        Verdict::Trusted(commit) => panic!("trusted {commit:?}"),
+        Verdict::Untrusted(refusals) => {
+            refusals.listed.into_iter().map(|refusal| (refusal.subject, refusal.why.label())).collect()
+        }
+    }
+}
+
+fn signer(verdict: &Verdict) -> &str {
+    match verdict {
+        Verdict::Trusted(commit) => commit.signer().map_or("nobody", |signer| signer.principal.as_str()),
+        Verdict::Untrusted(refusals) => panic!("refused: {refusals}"),
+    }
+}
+
+#[test]
+fn every_key_type_that_git_verifies_is_trusted() {
+    let keys = Keys::new();
+    let work = Work::new();
+    for (name, kind, bits) in
+        [("ed", "ed25519", "256"), ("p256", "ecdsa", "256"), ("p384", "ecdsa", "384"), ("rsa", "rsa", "3072")]
+    {
+        let key = keys.generate(name, kind, bits);
+        let commit = work.commit("signed", Some(&key));
+        let allowed = keys.path("allowed");
+        std::fs::write(&allowed, keys.line(name, "namespaces=\"git\"")).unwrap();
+        work.git(&[
+            "-c",
+            &format!("gpg.ssh.allowedSignersFile={}", allowed.display()),
+            "verify-commit",
+            commit.as_str(),
+        ]);
+        let signers = AllowedSigners::parse(&std::fs::read_to_string(&allowed).unwrap()).unwrap();
+        let verdict = verify(&work.repo(), &policy(Mode::All, &signers), None, &commit).unwrap();
+        assert_eq!(signer(&verdict), format!("{name}@example.com"));
+    }
+}
+
+/// What ours says of a commit is what `git verify-commit` says, over a table of allowed signers.
+#[test]
+fn git_verify_commit_agrees() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    keys.generate("other", "ed25519", "256");
+    let work = Work::new();
+    let commit = work.commit("signed", Some(&key));
+    let allowed = keys.path("allowed");
+    for (text, expected) in [
+        (keys.line("dev", ""), true),
+        (keys.line("other", ""), false),
+        (keys.line("dev", "namespaces=\"file\""), false),
+        (keys.line("dev", "namespaces=\"file,g?t\""), true),
+        (keys.line("dev", "namespaces=\"*,!git\""), false),
+        (keys.line("dev", "valid-after=\"20260601\",valid-before=\"20270101\""), true),
+        (keys.line("dev", "valid-after=\"20260602\""), false),
+        (keys.line("dev", "valid-before=\"20260601\""), false),
+        (keys.line("dev", "valid-before=\"20260601\"") + &keys.line("dev", "valid-after=\"20260601\""), true),
+        (keys.line("dev", "cert-authority"), false),
+        (format!("\"a@example.com,*@example.com\" {}", &keys.line("dev", "")[16..]), true),
+        (format!("!dev@example.com,{}", keys.line("dev", "")), false),
+    ] {
+        std::fs::write(&allowed, &text).unwrap();
+        let git = Command::new("git")
+            .current_dir(work.path())
+            .args(["-c", &format!("gpg.ssh.allowedSignersFile={}", allowed.display())])
+            .args(["verify-commit", commit.as_str()])
+            .env("TZ", "UTC")
+            .output()
+            .unwrap();
+        assert_eq!(git.status.success(), expected, "git on {text}: {}", String::from_utf8_lossy(&git.stderr));
+        let signers = AllowedSigners::parse(&text).unwrap();
+        let verdict = verify(&work.repo(), &policy(Mode::Head, &signers), None, &commit).unwrap();
+        assert_eq!(matches!(verdict, Verdict::Trusted(_)), expected, "windlass on {text}");
+    }
+}
+
+#[test]
+fn an_unsigned_commit_inside_the_range_is_named_also_under_a_signed_head() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    let stranger = keys.generate("stranger", "ed25519", "256");
+    let signers = keys.signers(&["dev"]);
+    let work = Work::new();
+    let base = work.commit("base", Some(&key));
+    work.commit("sneaked in", None);
+    work.commit("by a stranger", Some(&stranger));
+    let head = work.commit("head", Some(&key));
+    let offenders = vec![("by a stranger".to_owned(), "unknown-key"), ("sneaked in".to_owned(), "unsigned")];
+    for mode in [Mode::Mainline, Mode::All] {
+        let verdict = verify(&work.repo(), &policy(mode, &signers), Some(&accepted(&base)), &head).unwrap();
+        assert_eq!(refused(verdict), offenders);
+    }
+    let repo = work.repo();
+    let judge_head = |mode| verify(&repo, &policy(mode, &signers), Some(&accepted(&base)), &head).unwrap();
+    assert_eq!(signer(&judge_head(Mode::Head)), "dev@example.com");
+    assert_eq!(signer(&judge_head(Mode::Off)), "nobody");
+    // The very first head, too, stands on its own signature.
+    assert_eq!(signer(&verify(&repo, &policy(Mode::All, &signers), None, &head).unwrap()), "dev@example.com");
+}
+
+#[test]
+fn a_signed_merge_vouches_for_what_it_merges_in_mainline_only() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    let signers = keys.signers(&["dev"]);
+    let work = Work::new();
+    let base = work.commit("base", Some(&key));
+    work.git(&["checkout", "-q", "-b", "topic"]);
+    work.commit("unsigned topic", None);
+    work.git(&["checkout", "-q", "main"]);
+    let merge = work.merge("topic", Some(&key));
+    let judge_with =
+        |mode, head| verify(&work.repo(), &policy(mode, &signers), Some(&accepted(&base)), head).unwrap();
+    assert_eq!(signer(&judge_with(Mode::Mainline, &merge)), "dev@example.com");
+    assert_eq!(refused(judge_with(Mode::All, &merge)), [("unsigned topic".to_owned(), "unsigned")]);
+
+    work.git(&["checkout", "-q", "-b", "next"]);
+    work.commit("more", Some(&key));
+    work.git(&["checkout", "-q", "main"]);
+    let unsigned_merge = work.merge("next", None);
+    assert_eq!(refused(judge_with(Mode::Mainline, &unsigned_merge)), [("merge".to_owned(), "unsigned")]);
+}
+
+/// A foreign line that merges `verified` as its second parent is a fast-forward to Git; it must not let what is on
+/// that line pass as "merged".
+#[test]
+fn where_verified_is_not_on_the_first_parent_line_all_are_judged() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    let signers = keys.signers(&["dev"]);
+    let work = Work::new();
+    let root = work.commit("root", Some(&key));
+    let verified = work.commit("verified", Some(&key));
+    work.git(&["checkout", "-q", "-b", "foreign", root.as_str()]);
+    work.git(&["checkout", "-q", "-b", "deep"]);
+    work.commit("unsigned deep", None);
+    work.git(&["checkout", "-q", "foreign"]);
+    work.merge("deep", Some(&key));
+    let head = work.merge("main", Some(&key));
+    let verdict = verify(&work.repo(), &policy(Mode::Mainline, &signers), Some(&accepted(&verified)), &head);
+    assert_eq!(refused(verdict.unwrap()), [("unsigned deep".to_owned(), "unsigned")]);
+}
+
+#[test]
+fn rewritten_and_moved_back_history_is_refused_unless_allowed() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    let signers = keys.signers(&["dev"]);
+    let work = Work::new();
+    let root = work.commit("root", Some(&key));
+    let verified = accepted(&work.commit("old line", Some(&key)));
+    work.git(&["reset", "-q", "--hard", root.as_str()]);
+    let rewritten = work.commit("new line", Some(&key));
+    let repo = work.repo();
+    for head in [&rewritten, &root] {
+        let strict = policy(Mode::Mainline, &signers);
+        let verdict = verify(&repo, &strict, Some(&verified), head).unwrap();
+        assert_eq!(refused(verdict)[0].1, "rewritten");
+        let lenient = Policy { allow_rewrite: true, ..strict };
+        assert!(matches!(verify(&repo, &lenient, Some(&verified), head).unwrap(), Verdict::Trusted(_)));
+        // Off checks no signature and still refuses to lose history.
+        let off = policy(Mode::Off, &signers);
+        assert_eq!(refused(verify(&repo, &off, Some(&verified), head).unwrap())[0].1, "rewritten");
+    }
+    let lenient = Policy { allow_rewrite: true, ..policy(Mode::Mainline, &signers) };
+    let unsigned = work.commit("unsigned", None);
+    let verdict = verify(&repo, &lenient, Some(&verified), &unsigned).unwrap();
+    assert_eq!(refused(verdict), [("unsigned".to_owned(), "unsigned")]);
+}
+
+#[test]
+fn an_anchor_stands_in_for_the_first_verified_commit() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    let signers = keys.signers(&["dev"]);
+    let work = Work::new();
+    work.commit("unsigned past", None);
+    let anchor = work.commit("unsigned anchor", None);
+    let repo = work.repo();
+    let anchored = Policy { anchor: Some(&anchor), ..policy(Mode::All, &signers) };
+    let at_anchor = verify(&repo, &anchored, None, &anchor).unwrap();
+    assert_eq!(at_anchor, Verdict::Trusted(VerifiedCommit { id: anchor.clone(), grounds: Grounds::Anchor }));
+    let head = work.commit("signed", Some(&key));
+    assert_eq!(signer(&verify(&repo, &anchored, None, &head).unwrap()), "dev@example.com");
+    work.commit("unsigned", None);
+    let head = work.commit("signed again", Some(&key));
+    assert_eq!(refused(verify(&repo, &anchored, None, &head).unwrap())[0].0, "unsigned");
+
+    work.git(&["checkout", "-q", "--orphan", "elsewhere"]);
+    let elsewhere = work.commit("elsewhere", Some(&key));
+    assert_eq!(refused(verify(&repo, &anchored, None, &elsewhere).unwrap())[0].1, "not-from-anchor");
+}
+
+#[test]
+fn an_accepted_commit_is_not_judged_again() {
+    let work = Work::new();
+    let nobody = AllowedSigners::default();
+    let known = accepted(&work.commit("unsigned", None));
+    let verdict = verify(&work.repo(), &policy(Mode::All, &nobody), Some(&known), known.id()).unwrap();
+    assert_eq!(verdict, Verdict::Trusted(known));
+}
+
+#[test]
+fn a_commit_changed_after_signing_is_refused() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    let signers = keys.signers(&["dev"]);
+    let work = Work::new();
+    let signed = work.commit("pay one", Some(&key));
+    let raw = work.git(&["cat-file", "commit", signed.as_str()]);
+    let rewrite = |from: &str, to: &str| {
+        work.write("raw", raw.replacen(from, to, 1) + "\n");
+        CommitId::new(work.git(&["hash-object", "-t", "commit", "-w", "--literally", "raw"]))
+    };
+    let header = raw.find("gpgsig").unwrap();
+    let block = &raw[header..=raw.find("SIGNATURE-----\n\n").unwrap() + 14];
+    let again = format!("{block}{block}");
+    let pgp = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n iQ==\n -----END PGP SIGNATURE-----\n";
+    for (commit, expected) in [
+        (rewrite("pay one", "pay two"), "bad-signature"),
+        (rewrite(block, &again), "several-signatures"),
+        (rewrite(block, &format!("gpgsig-sha256 x\n{block}")), "several-signatures"),
+        (rewrite(block, pgp), "unsupported-format"),
+        (rewrite("gpgsig ", "gpgsig-sha256 "), "unsupported-format"),
+        (rewrite("committer ", "comitter "), "malformed"),
+    ] {
+        let verdict = verify(&work.repo(), &policy(Mode::Head, &signers), None, &commit).unwrap();
+        assert_eq!(refused(verdict)[0].1, expected);
+    }
+}
+
+#[test]
+fn an_object_that_does_not_hash_to_its_id_could_not_be_checked() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    let signers = keys.signers(&["dev"]);
+    let work = Work::new();
+    let honest = work.commit("honest", Some(&key));
+    let other = work.commit("other", Some(&key));
+    let object = |id: &CommitId| {
+        let (directory, file) = id.as_str().split_at(2);
+        work.path().join(".git/objects").join(directory).join(file)
+    };
+    std::fs::remove_file(object(&honest)).unwrap();
+    std::fs::copy(object(&other), object(&honest)).unwrap();
+    let answer = verify(&work.repo(), &policy(Mode::Head, &signers), None, &honest);
+    assert!(matches!(answer, Err(CouldNotCheck::Commit(CommitError::Read { .. }))), "{answer:?}");
+}
+
+#[test]
+fn offenders_are_listed_up_to_a_limit_and_then_counted() {
+    let work = Work::new();
+    let nobody = AllowedSigners::default();
+    let base = work.commit("base", None);
+    for number in 0..MAX_LISTED + 3 {
+        work.commit(&format!("number {number}"), None);
+    }
+    let verdict =
+        verify(&work.repo(), &policy(Mode::All, &nobody), Some(&accepted(&base)), &work.head()).unwrap();
+    let Verdict::Untrusted(refusals) = verdict else { panic!("trusted") };
+    assert_eq!((refusals.listed.len(), refusals.unlisted), (MAX_LISTED, 3));
+    assert!(refusals.to_string().ends_with("and 3 more commits"));
+}
+
+#[test]
+fn a_rollback_finds_only_first_parent_ancestors_within_history_and_not_before_the_anchor() {
+    let work = Work::new();
+    let ids: Vec<CommitId> = (0..4).map(|number| work.commit(&number.to_string(), None)).collect();
+    let repo = work.repo();
+    let head = accepted(&ids[3]);
+    let find = |id, anchor, history| verified_ancestor(&repo, &head, anchor, id, history).unwrap();
+    let expected = VerifiedCommit { id: ids[1].clone(), grounds: Grounds::AncestorOf(ids[3].clone()) };
+    assert_eq!(find(&ids[1], None, 10), Some(expected.clone()));
+    assert_eq!(find(&ids[1], Some(&ids[1]), 10), Some(expected));
+    assert_eq!(find(&ids[1], None, 1), None);
+    assert_eq!(find(&ids[0], Some(&ids[1]), 10), None);
+    assert_eq!(find(&CommitId::new("f".repeat(40)), None, 10), None);
+}

@@ -1,0 +1,291 @@
+//! A nudge when a repository on this host changes, so that a push is seen at once.
+//!
+//! A ref changes by a rename into its directory, so directories are watched, never files. A nudge only says "look
+//! again"; a lost one costs until the next poll.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use super::fetch::LocalRepository;
+
+/// How often it is looked whether the watched directories are still the ones at their paths, where no event said so.
+const RECHECK: Duration = Duration::from_secs(15);
+/// A repository that is replaced faster than that is watched again at the next look.
+const MAX_REWATCHES: usize = 10;
+
+/// Why changes are not seen at once. Polling still sees them.
+#[derive(Debug, Error)]
+pub(crate) enum WatchError {
+    /// The kernel gives no watch, mostly for want of instances or watches.
+    #[error("watch {}; raise fs.inotify.max_user_instances or max_user_watches, or rely on polling", path.display())]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: notify::Error,
+    },
+    /// No thread could be started for it.
+    #[error("start the thread that watches {}", path.display())]
+    Thread {
+        /// The repository.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Watches one repository until dropped.
+#[derive(Debug)]
+pub(crate) struct RefWatch {
+    stop: Arc<AtomicBool>,
+    wake: SyncSender<()>,
+}
+
+impl RefWatch {
+    /// Begins to nudge whenever the refs of `repository` may have changed, also if it does not exist yet.
+    pub(crate) fn start(repository: LocalRepository, nudge: Arc<Notify>) -> Result<Self, WatchError> {
+        // One place: a change that finds it taken is part of the look that is coming anyway.
+        let (wake, changes) = mpsc::sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let watched = Watched::new(&repository, &wake)?;
+        let path = repository.path().to_owned();
+        let follower =
+            Follower { repository, watched, wake: wake.clone(), changes, stop: Arc::clone(&stop), nudge };
+        thread::Builder::new()
+            .name("ref-watch".to_owned())
+            .spawn(move || follower.run())
+            .map_err(|source| WatchError::Thread { path, source })?;
+        Ok(Self { stop, wake })
+    }
+}
+
+impl Drop for RefWatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.wake.try_send(());
+    }
+}
+
+/// The thread that turns changes into nudges and keeps the watches on the right directories.
+struct Follower {
+    repository: LocalRepository,
+    watched: Watched,
+    wake: SyncSender<()>,
+    changes: Receiver<()>,
+    stop: Arc<AtomicBool>,
+    nudge: Arc<Notify>,
+}
+
+impl Follower {
+    fn run(mut self) {
+        loop {
+            self.watch_what_is_there();
+            let changed = self.changes.recv_timeout(RECHECK).is_ok();
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            if changed {
+                self.nudge.notify_one();
+            }
+        }
+    }
+
+    /// Where directories came, went or were replaced, the old watches see nothing any more. Looks again after setting
+    /// new ones, because what changed in between was seen by neither.
+    fn watch_what_is_there(&mut self) {
+        for _ in 0..MAX_REWATCHES {
+            if self.watched.directories == directories(&self.repository) {
+                return;
+            }
+            // Where new watches fail, the next round tries again, and polling goes on.
+            let Ok(fresh) = Watched::new(&self.repository, &self.wake) else { return };
+            self.watched = fresh;
+            self.nudge.notify_one();
+        }
+    }
+}
+
+/// A directory, what to watch in it, and which one it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Directory {
+    path: PathBuf,
+    names: Names,
+    device_and_inode: (u64, u64),
+}
+
+/// Which entries of a watched directory matter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Names {
+    /// Everything below it.
+    All,
+    /// These entries of its own.
+    Only(Vec<OsString>),
+}
+
+#[derive(Debug)]
+struct Watched {
+    directories: Vec<Directory>,
+    // Dropping it ends the watches.
+    _watcher: RecommendedWatcher,
+}
+
+impl Watched {
+    fn new(repository: &LocalRepository, wake: &SyncSender<()>) -> Result<Self, WatchError> {
+        let directories = directories(repository);
+        let relevant = directories.clone();
+        let wake = wake.clone();
+        let error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| WatchError::Watch { path, source }
+        };
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // An error means that events were lost, which is itself a reason to look.
+            if event.map_or(true, |event| matters(&event, &relevant)) {
+                let _ = wake.try_send(());
+            }
+        })
+        .map_err(error(repository.path()))?;
+        for directory in &directories {
+            let mode = match directory.names {
+                Names::All => RecursiveMode::Recursive,
+                Names::Only(_) => RecursiveMode::NonRecursive,
+            };
+            watcher.watch(&directory.path, mode).map_err(error(&directory.path))?;
+        }
+        Ok(Self { directories, _watcher: watcher })
+    }
+}
+
+/// The directories to watch as they are now: where refs are, and above them where replacing them shows.
+fn directories(repository: &LocalRepository) -> Vec<Directory> {
+    let mut found = BTreeMap::<PathBuf, Names>::new();
+    let mut watch = |path: &Path, names: Names| {
+        let known = found.entry(path.to_owned()).or_insert_with(|| Names::Only(Vec::new()));
+        match (known, names) {
+            (Names::Only(known), Names::Only(more)) => known.extend(more),
+            (known, Names::All) => *known = Names::All,
+            (Names::All, Names::Only(_)) => {}
+        }
+    };
+    let only = |names: &[&str]| Names::Only(names.iter().map(OsString::from).collect());
+    if let Some(git) = repository.git_directory() {
+        watch(&git, only(&["HEAD", "packed-refs", "refs", "reftable"]));
+        for refs in ["refs", "reftable"].map(|name| git.join(name)) {
+            if refs.is_dir() {
+                watch(&refs, Names::All);
+            }
+        }
+    }
+    // The nearest directory that exists tells when the next one below it comes, goes or is exchanged.
+    let path = repository.path();
+    if path.is_dir() {
+        watch(path, only(&[".git", "refs", "HEAD"]));
+    }
+    let mut below = path;
+    while let Some(above) = below.parent() {
+        if above.is_dir() {
+            watch(above, Names::Only(below.file_name().map(OsString::from).into_iter().collect()));
+            break;
+        }
+        below = above;
+    }
+    found
+        .into_iter()
+        .filter_map(|(path, names)| {
+            let metadata = fs::metadata(&path).ok()?;
+            Some(Directory { path, names, device_and_inode: (metadata.dev(), metadata.ino()) })
+        })
+        .collect()
+}
+
+/// Whether an event may have moved a ref. Reading is an event, too, and we read: it must not count.
+fn matters(event: &Event, directories: &[Directory]) -> bool {
+    if matches!(event.kind, EventKind::Access(_)) {
+        return false;
+    }
+    event.need_rescan()
+        || event.paths.iter().any(|path| {
+            let lock = path.extension() == Some(OsStr::new("lock"));
+            directories.iter().any(|directory| match &directory.names {
+                // Writing a ref is a lock file renamed to it; the name it gets is an event of its own.
+                Names::All => path.starts_with(&directory.path) && !lock,
+                Names::Only(names) => {
+                    *path == directory.path
+                        || (path.parent() == Some(&directory.path)
+                            && path.file_name().is_some_and(|name| names.iter().any(|known| known == name)))
+                }
+            })
+        })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+    use crate::source::testing::Work;
+
+    async fn nudged(nudge: &Notify) -> bool {
+        tokio::time::timeout(Duration::from_secs(5), nudge.notified()).await.is_ok()
+    }
+
+    /// Waits until what went before has been told of.
+    async fn quiet(nudge: &Notify) {
+        while tokio::time::timeout(Duration::from_millis(300), nudge.notified()).await.is_ok() {}
+    }
+
+    #[tokio::test]
+    async fn a_push_nudges_and_reading_does_not() {
+        let work = Work::new();
+        work.commit("one", None);
+        let nudge = Arc::new(Notify::new());
+        let _watch =
+            RefWatch::start(LocalRepository { path: work.path().to_owned() }, Arc::clone(&nudge)).unwrap();
+        work.commit("two", None);
+        assert!(nudged(&nudge).await);
+        quiet(&nudge).await;
+        work.git(&["log", "-1"]);
+        work.repo().find_reference("refs/heads/main").unwrap();
+        work.write("manifest.yaml", "not committed");
+        assert!(tokio::time::timeout(Duration::from_millis(300), nudge.notified()).await.is_err());
+        work.git(&["pack-refs", "--all"]);
+        assert!(nudged(&nudge).await);
+        quiet(&nudge).await;
+        work.git(&["branch", "deep/er/branch"]);
+        assert!(nudged(&nudge).await);
+    }
+
+    #[tokio::test]
+    async fn a_repository_that_comes_later_or_is_replaced_is_watched() {
+        let work = Work::new();
+        work.commit("one", None);
+        let parent = tempfile::tempdir().unwrap();
+        let bare = parent.path().join("later/deploy.git");
+        let nudge = Arc::new(Notify::new());
+        let _watch = RefWatch::start(LocalRepository { path: bare.clone() }, Arc::clone(&nudge)).unwrap();
+        let bare_text = bare.to_str().unwrap();
+        for round in ["two", "three"] {
+            work.git(&["clone", "-q", "--bare", ".", bare_text]);
+            assert!(nudged(&nudge).await);
+            quiet(&nudge).await;
+            work.commit(round, None);
+            work.git(&["push", "-q", bare_text, "main"]);
+            assert!(nudged(&nudge).await, "a push after {round}");
+            quiet(&nudge).await;
+            fs::remove_dir_all(&bare).unwrap();
+            assert!(nudged(&nudge).await);
+            quiet(&nudge).await;
+        }
+    }
+}

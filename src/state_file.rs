@@ -1,0 +1,199 @@
+//! State kept on the host's own disk: one JSON document a file, with a schema number, replaced atomically.
+//!
+//! A document is written to a neighbouring file, flushed to disk and renamed over the old one, so that a crash
+//! or a full disk leaves either the old state or the new one and never half of it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Why a state file could not be read or written.
+#[derive(Debug, Error)]
+pub(crate) enum StateFileError {
+    /// The file is there and the system would not let us read it.
+    #[error("read state file {}", path.display())]
+    Read {
+        /// The state file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not the JSON document it should be.
+    #[error(
+        "state file {} is damaged; restore it from a backup, or move it away to start without what it remembers",
+        path.display()
+    )]
+    Damaged {
+        /// The state file.
+        path: PathBuf,
+        /// Where parsing stopped.
+        source: serde_json::Error,
+    },
+    /// A newer Windlass wrote the file.
+    #[error(
+        "state file {} has schema {found}, and this version knows schemas up to {newest}; \
+         run the version that wrote it, or a newer one", path.display()
+    )]
+    NewerSchema {
+        /// The state file.
+        path: PathBuf,
+        /// The schema number it carries.
+        found: u32,
+        /// The newest schema number this version understands.
+        newest: u32,
+    },
+    /// The new state could not be put on disk; the old file is as it was.
+    #[error("write state file {} ({step}); the old one is untouched", path.display())]
+    Write {
+        /// The state file.
+        path: PathBuf,
+        /// Which step failed.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The value cannot be written as a JSON object.
+    #[error("encode state file {}", path.display())]
+    Encode {
+        /// The state file.
+        path: PathBuf,
+        /// What the encoder said.
+        source: serde_json::Error,
+    },
+}
+
+/// Reads a document whose schema is at most `newest`; `None` where there is no such file.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path, newest: u32) -> Result<Option<T>, StateFileError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StateFileError::Read { path: path.to_owned(), source }),
+    };
+    let damaged = |source| StateFileError::Damaged { path: path.to_owned(), source };
+    let Stamp { schema: found } = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if found > newest {
+        return Err(StateFileError::NewerSchema { path: path.to_owned(), found, newest });
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
+/// Replaces the document at `path`; when this returns `Ok`, the new state survives a power cut.
+pub(crate) fn write<T: Serialize>(path: &Path, schema: u32, state: &T) -> Result<(), StateFileError> {
+    let mut text = serde_json::to_vec_pretty(&Document { schema, state })
+        .map_err(|source| StateFileError::Encode { path: path.to_owned(), source })?;
+    text.push(b'\n');
+
+    let fresh = fresh_path(path);
+    replace(path, &fresh, &text).map_err(|(step, source)| {
+        // A leftover is harmless, the next write truncates it; on a full disk its room is worth having back.
+        let _ = fs::remove_file(&fresh);
+        StateFileError::Write { path: path.to_owned(), step, source }
+    })
+}
+
+/// Writes beside the file, then renames over it.
+fn replace(path: &Path, fresh: &Path, text: &[u8]) -> Result<(), (&'static str, io::Error)> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(fresh)
+        .map_err(|error| ("create", error))?;
+    file.write_all(text).map_err(|error| ("write", error))?;
+    file.sync_all().map_err(|error| ("flush", error))?;
+    fs::rename(fresh, path).map_err(|error| ("rename", error))?;
+    // Only the directory's own flush makes the rename durable.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| ("flush directory", error))
+}
+
+/// One fixed neighbour a file: whatever a crash leaves there, the next write takes over.
+fn fresh_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+#[derive(Deserialize)]
+struct Stamp {
+    schema: u32,
+}
+
+#[derive(Serialize)]
+struct Document<'a, T> {
+    schema: u32,
+    #[serde(flatten)]
+    state: &'a T,
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Sample {
+        numbers: BTreeMap<String, u64>,
+    }
+
+    fn sample(value: u64) -> Sample {
+        Sample { numbers: BTreeMap::from([("one".to_owned(), value)]) }
+    }
+
+    #[test]
+    fn a_written_document_is_read_back_and_carries_its_schema() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sample.json");
+        assert_eq!(read::<Sample>(&path, 1).unwrap(), None);
+        write(&path, 1, &sample(7)).unwrap();
+        write(&path, 1, &sample(8)).unwrap();
+        assert_eq!(read::<Sample>(&path, 1).unwrap(), Some(sample(8)));
+        assert!(fs::read_to_string(&path).unwrap().starts_with("{\n  \"schema\": 1,"));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_by_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sample.json");
+        write(&path, 3, &sample(7)).unwrap();
+        let message = read::<Sample>(&path, 2).unwrap_err().to_string();
+        assert!(message.contains("has schema 3, and this version knows schemas up to 2"), "{message}");
+    }
+
+    #[test]
+    fn a_truncated_document_is_named_as_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sample.json");
+        fs::write(&path, "{\"schema\": 1, \"num").unwrap();
+        assert!(matches!(read::<Sample>(&path, 1), Err(StateFileError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_document() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sample.json");
+        write(&path, 1, &sample(7)).unwrap();
+        // A directory in the neighbour's place makes the write fail as a full disk would: before the rename.
+        fs::create_dir(fresh_path(&path)).unwrap();
+        assert!(matches!(write(&path, 1, &sample(8)), Err(StateFileError::Write { step: "create", .. })));
+        assert_eq!(read::<Sample>(&path, 1).unwrap(), Some(sample(7)));
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_old_document() {
+        let full = Path::new("/dev/full");
+        let (step, error) = replace(Path::new("/dev/never"), full, b"{}").unwrap_err();
+        assert_eq!((step, error.kind()), ("write", io::ErrorKind::StorageFull));
+    }
+}

@@ -1,0 +1,193 @@
+//! What this host believes, on its own disk: `trust/pointers.json` and `trust/images.json`.
+//!
+//! The pointers never live in the store: a stolen store must not be able to move `verified` back. The image pins
+//! make a rollback bring back the very image a commit ran with, also where its tag has moved since.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use reconciler::name::{CommitId, ImageId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::source::verify::VerifiedCommit;
+use crate::state_file::{self, StateFileError};
+
+const SCHEMA: u32 = 1;
+
+/// Why the trust directory could not be used.
+#[derive(Debug, Error)]
+pub(crate) enum TrustError {
+    /// The directory is missing and cannot be made.
+    #[error("create trust directory {}", path.display())]
+    Directory {
+        /// The trust directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// One of its files.
+    #[error(transparent)]
+    File(#[from] StateFileError),
+}
+
+/// The three commits the life of a commit turns on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pointers {
+    /// The newest accepted commit: history may only go forward from here.
+    pub(crate) verified: Option<VerifiedCommit>,
+    /// The commit this host is being hauled to.
+    pub(crate) target: Option<VerifiedCommit>,
+    /// The last commit that became healthy: where a rollback goes.
+    pub(crate) healthy: Option<VerifiedCommit>,
+}
+
+impl Pointers {
+    /// Every commit a pointer names, each once: what a repository must hold to be worth keeping.
+    pub(crate) fn commits(&self) -> BTreeSet<CommitId> {
+        [&self.verified, &self.target, &self.healthy]
+            .into_iter()
+            .flatten()
+            .map(|commit| commit.id().clone())
+            .collect()
+    }
+}
+
+/// What an image reference meant on this host when a commit first needed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImagePin {
+    /// The engine's id of the image.
+    pub(crate) id: ImageId,
+    /// `name@sha256:...` where the registry gave one; an image that was built or loaded here has none.
+    pub(crate) digest: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct ImagePins {
+    commits: BTreeMap<CommitId, BTreeMap<String, ImagePin>>,
+}
+
+/// The trust directory, read once and written through.
+#[derive(Debug)]
+pub(crate) struct TrustStore {
+    pointers_path: PathBuf,
+    images_path: PathBuf,
+    pointers: Pointers,
+    images: ImagePins,
+}
+
+impl TrustStore {
+    /// Opens `directory`, creating it with mode 0700 where it is missing.
+    pub(crate) fn open(directory: &Path) -> Result<Self, TrustError> {
+        create_private(directory)
+            .map_err(|source| TrustError::Directory { path: directory.to_owned(), source })?;
+        let pointers_path = directory.join("pointers.json");
+        let images_path = directory.join("images.json");
+        Ok(Self {
+            pointers: state_file::read(&pointers_path, SCHEMA)?.unwrap_or_default(),
+            images: state_file::read(&images_path, SCHEMA)?.unwrap_or_default(),
+            pointers_path,
+            images_path,
+        })
+    }
+
+    /// The pointers as they are on disk.
+    pub(crate) fn pointers(&self) -> &Pointers {
+        &self.pointers
+    }
+
+    /// Puts new pointers on disk, and believes them only once they are there.
+    pub(crate) fn set_pointers(&mut self, pointers: Pointers) -> Result<(), StateFileError> {
+        if pointers == self.pointers {
+            return Ok(());
+        }
+        state_file::write(&self.pointers_path, SCHEMA, &pointers)?;
+        self.pointers = pointers;
+        Ok(())
+    }
+
+    /// The commit of this id, if a pointer names it: it was verified once and is not judged again.
+    pub(crate) fn verified_commit(&self, id: &CommitId) -> Option<&VerifiedCommit> {
+        let Pointers { verified, target, healthy } = &self.pointers;
+        [verified, target, healthy].into_iter().flatten().find(|commit| commit.id() == id)
+    }
+
+    /// What `reference` means for `commit` on this host, if that was recorded.
+    pub(crate) fn image(&self, commit: &CommitId, reference: &str) -> Option<&ImagePin> {
+        self.images.commits.get(commit)?.get(reference)
+    }
+
+    /// Everything recorded for `commit`, by image reference.
+    pub(crate) fn images(&self, commit: &CommitId) -> impl Iterator<Item = (&str, &ImagePin)> {
+        let pins = self.images.commits.get(commit).into_iter().flatten();
+        pins.map(|(reference, pin)| (reference.as_str(), pin))
+    }
+
+    /// Records what references mean for `commit`. The first meaning stays: a tag is resolved once a commit.
+    pub(crate) fn pin_images(
+        &mut self,
+        commit: &CommitId,
+        pins: impl IntoIterator<Item = (String, ImagePin)>,
+    ) -> Result<(), StateFileError> {
+        let known = self.images.commits.entry(commit.clone()).or_default();
+        let before = known.len();
+        for (reference, pin) in pins {
+            known.entry(reference).or_insert(pin);
+        }
+        if known.len() == before {
+            return Ok(());
+        }
+        state_file::write(&self.images_path, SCHEMA, &self.images)
+    }
+
+    /// Forgets the images of all commits but these.
+    pub(crate) fn retain_images(&mut self, commits: &BTreeSet<CommitId>) -> Result<(), StateFileError> {
+        let before = self.images.commits.len();
+        self.images.commits.retain(|commit, _| commits.contains(commit));
+        if self.images.commits.len() == before {
+            return Ok(());
+        }
+        state_file::write(&self.images_path, SCHEMA, &self.images)
+    }
+}
+
+fn create_private(directory: &Path) -> io::Result<()> {
+    if fs::metadata(directory).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    fn pin(id: &str) -> ImagePin {
+        ImagePin { id: ImageId::new(id), digest: None }
+    }
+
+    #[test]
+    fn pins_and_pointers_survive_a_restart_and_the_first_meaning_of_a_tag_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("trust");
+        let commit = CommitId::new("a".repeat(40));
+        let mut trust = TrustStore::open(&at).unwrap();
+        trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:1"))]).unwrap();
+        trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:2"))]).unwrap();
+        let record = r#"{"schema":1,"verified":{"id":"HASH","grounds":"mode-off"}}"#;
+        fs::write(at.join("pointers.json"), record.replace("HASH", commit.as_str())).unwrap();
+
+        let mut trust = TrustStore::open(&at).unwrap();
+        assert_eq!(trust.image(&commit, "httpd:latest"), Some(&pin("sha256:1")));
+        assert_eq!(trust.verified_commit(&commit).map(VerifiedCommit::id), Some(&commit));
+        assert_eq!(trust.pointers().commits(), BTreeSet::from([commit.clone()]));
+        assert_eq!(trust.verified_commit(&CommitId::new("b".repeat(40))), None);
+
+        trust.retain_images(&BTreeSet::new()).unwrap();
+        assert_eq!(TrustStore::open(&at).unwrap().images(&commit).count(), 0);
+    }
+}

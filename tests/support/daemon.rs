@@ -1,0 +1,148 @@
+//! The windlass daemon under test, running on a host.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::{GitRepo, Host, eventually, run};
+
+/// The binary under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_windlass");
+/// Where [`Daemon::follow`] keeps its state, as the host sees it.
+pub(crate) const DATA_DIR: &str = "/var/lib/windlass";
+/// Where [`Daemon::follow`] listens, as the host sees it.
+pub(crate) const SOCKET_DIR: &str = "/run/windlass";
+
+/// How long a daemon may take to end after TERM.
+const STOP: Duration = Duration::from_secs(20);
+
+/// A running or ended daemon. It ends with its host at the latest, or when dropped.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `windlass ARGS...` on a host, with more environment variables.
+    pub(crate) fn start(host: &Host, args: &[&str], env: &[(&str, &str)]) -> Daemon {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let log = host.dir().join(format!("windlass-{number}.log"));
+        let file = File::create(&log).unwrap();
+        let process = host
+            .command(BINARY)
+            .args(args)
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Daemon { process, log }
+    }
+
+    /// Starts `windlass run` on a host, following a repository, with the host's own directories for
+    /// state and sockets, and more arguments.
+    pub(crate) fn follow(host: &Host, repository: &GitRepo, args: &[&str]) -> Daemon {
+        let url = repository.url();
+        let signers = repository.allowed_signers();
+        let mut all = vec![
+            "run",
+            "--repo",
+            &url,
+            "--allowed-signers",
+            signers.to_str().unwrap(),
+            "--data-dir",
+            DATA_DIR,
+            "--socket-dir",
+            SOCKET_DIR,
+        ];
+        all.extend_from_slice(args);
+        Daemon::start(host, &all, &[])
+    }
+
+    /// The process id, which is the same inside and outside of the host.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// All it has logged, on both outputs.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until its log contains a text; panics with the log when it does not, or the daemon ends.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&mut self, deadline: Duration, text: &str) {
+        self.wait_until(deadline, &format!("the log says {text:?}"), |daemon| daemon.log().contains(text));
+    }
+
+    /// Waits for a condition; panics with the log when it does not come, or the daemon ends before.
+    #[track_caller]
+    pub(crate) fn wait_until(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        mut condition: impl FnMut(&Daemon) -> bool,
+    ) {
+        let start = std::time::Instant::now();
+        while !condition(self) {
+            assert!(self.is_running(), "the daemon ended before {what}:\n{}", self.log());
+            assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}; the log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits for the daemon to end by itself.
+    #[track_caller]
+    pub(crate) fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
+        super::eventually_some(deadline, "the daemon ends", || self.process.try_wait().unwrap())
+    }
+
+    /// Sends a signal by name, such as `TERM`, `STOP` or `CONT`.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        run(Command::new("kill").args(["-s", name, &self.pid().to_string()])).ok();
+    }
+
+    /// Kills it with signal 9, as a crash would.
+    pub(crate) fn kill9(mut self) {
+        self.end();
+    }
+
+    /// Asks it to end as a service manager does; gives its exit status.
+    #[track_caller]
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        let mut status = None;
+        eventually(STOP, "the daemon ends after TERM", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    fn end(&mut self) {
+        // Killing what has ended already is no error.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.end();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log:\n{}", self.log());
+        }
+    }
+}

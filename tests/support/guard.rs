@@ -1,0 +1,75 @@
+//! Who cleans up: a process of its own that outlives the test if it must.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::command::repository_root;
+
+/// Ends every process of a network namespace and control group and removes both, and a directory,
+/// when dropped. A static is never dropped: then, as when the test is killed, the guard sees its
+/// input end with the test's process, and does the same.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    process: Child,
+    leash: Option<ChildStdin>,
+    /// The one directory all files of the guarded part lie in, removed with it.
+    pub(crate) dir: PathBuf,
+    /// The name of the network namespace, and of the control group below the root.
+    pub(crate) name: String,
+}
+
+impl Guard {
+    /// Makes the directory and the namespace, and starts to watch over them.
+    pub(crate) fn start() -> Guard {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("wlt{}-{number}", std::process::id());
+        let dir = PathBuf::from("/var/tmp").join(&name);
+        std::fs::create_dir(&dir)
+            .unwrap_or_else(|error| panic!("cannot make {} (these tests need root): {error}", dir.display()));
+        let log = File::create(dir.with_extension("guard.log")).unwrap();
+        let mut process = Command::new("setsid")
+            .arg(script())
+            .arg("guard")
+            .args([dir.as_os_str(), name.as_ref(), name.as_ref()])
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let leash = process.stdin.take();
+        super::run(Command::new("ip").args(["netns", "add", &name])).ok();
+        Guard { process, leash, dir, name }
+    }
+
+    /// Ends every process of the guarded part but `keep`, at once.
+    pub(crate) fn halt(&self, keep: u32) {
+        super::run(Command::new(script()).args(["halt", &self.name, &self.name]).arg(keep.to_string())).ok();
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.leash.take());
+        let ended = self.process.wait();
+        if !ended.as_ref().is_ok_and(|status| status.success()) {
+            eprintln!("the guard of {} ended as {ended:?}: see its log there", self.dir.display());
+        }
+    }
+}
+
+fn script() -> PathBuf {
+    repository_root().join("tests/support/bed.sh")
+}
+
+/// A command that runs inside a network namespace by name, in the mount namespace of the test.
+///
+/// `ip netns exec` would remount `/sys` and hide the control groups from an engine.
+pub(crate) fn in_netns(name: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", Path::new("/run/netns").join(name).display()));
+    command
+}

@@ -1,0 +1,224 @@
+//! A host: its own network, its own `/run` and `/var/lib`, and its own Docker engine.
+
+mod engine;
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use super::guard::{Guard, in_netns};
+use super::network::GATEWAY;
+use super::{Network, Outcome, eventually, run};
+
+/// What differs between hosts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostOptions {
+    /// More arguments for dockerd, such as `--live-restore`.
+    pub(crate) dockerd: Vec<String>,
+}
+
+/// One host. Paths such as `/run/docker.sock`, `/var/lib/windlass` and `/run/windlass` are its own:
+/// [`Host::path`] says where they are for the test. The rest of the file system is the machine's.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// The host's address on its network.
+    pub(crate) address: Ipv4Addr,
+    /// The network it is plugged into.
+    pub(crate) network: Arc<Network>,
+    number: u8,
+    options: HostOptions,
+    engine: Mutex<Option<Child>>,
+    /// A process that does nothing but hold the host's mount namespace.
+    holder: Child,
+    guard: Guard,
+}
+
+/// What an HTTP server answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The status code.
+    pub(crate) status: u16,
+    /// The body, without the line ends at its end.
+    pub(crate) body: String,
+}
+
+impl Host {
+    /// A host alone on its network, with a running engine.
+    pub(crate) fn start() -> Host {
+        Host::start_on(&Network::start(), HostOptions::default())
+    }
+
+    /// A host plugged into a network, with a running engine.
+    pub(crate) fn start_on(network: &Arc<Network>, options: HostOptions) -> Host {
+        let guard = Guard::start();
+        for part in ["run", "var-lib"] {
+            fs::create_dir(guard.dir.join(part)).unwrap();
+        }
+        let number = network.plug(&guard.name);
+        let holder = hold_mount_namespace(&guard);
+        let host = Host {
+            address: Ipv4Addr::new(192, 168, 77, 10 + number),
+            network: Arc::clone(network),
+            number,
+            options,
+            engine: Mutex::new(None),
+            holder,
+            guard,
+        };
+        host.connect();
+        host.start_docker();
+        host
+    }
+
+    /// The host that the tests of one binary share, started by the first who asks.
+    pub(crate) fn shared() -> &'static Host {
+        static HOST: OnceLock<Host> = OnceLock::new();
+        HOST.get_or_init(Host::start)
+    }
+
+    /// Where a path of the host under `/run`, `/var/run` or `/var/lib` is for the test.
+    ///
+    /// What was mounted there by a program of the host is seen with [`Host::exec`] only.
+    #[track_caller]
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        for (prefix, part) in [("/var/run", "run"), ("/run", "run"), ("/var/lib", "var-lib")] {
+            if let Ok(rest) = path.strip_prefix(prefix) {
+                return self.guard.dir.join(part).join(rest);
+            }
+        }
+        panic!("{} is the same for all hosts", path.display());
+    }
+
+    /// A directory that goes with the host, at the same path inside and outside.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.guard.dir
+    }
+
+    /// A command that will run on the host: in its network and mount namespace.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &self.holder.id().to_string(), "--mount", "--net", "--", program])
+            .env_remove("DOCKER_HOST");
+        command
+    }
+
+    /// Runs a program on the host, whatever comes of it.
+    #[track_caller]
+    pub(crate) fn exec(&self, args: &[&str]) -> Outcome {
+        let (program, rest) = args.split_first().unwrap();
+        run(self.command(program).args(rest))
+    }
+
+    /// Runs the windlass command line on the host, against the daemon's default sockets there.
+    pub(crate) fn windlass(&self, args: &[&str]) -> Outcome {
+        run(self.command(super::daemon::BINARY).args(["--socket-dir", super::daemon::SOCKET_DIR]).args(args))
+    }
+
+    /// Fetches a URL from inside the host; nothing when no HTTP answer came within 5 seconds.
+    pub(crate) fn http_get(&self, url: &str) -> Option<Answer> {
+        let outcome = self.exec(&["curl", "-sS", "--max-time", "5", "-w", "\n%{http_code}", url]);
+        if !outcome.success() {
+            return None;
+        }
+        let (body, status) = outcome.stdout.rsplit_once('\n')?;
+        Some(Answer { status: status.parse().ok()?, body: body.trim_end().to_owned() })
+    }
+
+    /// Switches the host off and on: no process, link, route, rule or file in `/run` survives. The
+    /// engine runs afterwards; a daemon has to be started again.
+    #[track_caller]
+    pub(crate) fn reboot(&self) {
+        self.guard.halt(self.holder.id());
+        if let Some(mut child) = self.engine().take() {
+            child.wait().unwrap();
+        }
+        let script = "
+            for mount in $(awk '$2 ~ \"^/run/|^/var/lib/\" { print $2 }' /proc/self/mounts | sort -r); do
+                umount -l $mount
+            done
+            rm -rf /run/*
+            for link in $(ls /proc/sys/net/ipv4/conf); do
+                case $link in all | default | lo | eth0) ;; *) ip link del $link 2>/dev/null ;; esac
+            done
+            ip addr flush dev eth0
+            ip route flush table all 2>/dev/null
+            nft flush ruleset";
+        self.exec(&["sh", "-c", script]).ok();
+        self.connect();
+        self.start_docker();
+    }
+
+    /// Takes the cable out, which also drops the default route.
+    pub(crate) fn unplug(&self) {
+        self.exec(&["ip", "link", "set", "eth0", "down"]).ok();
+    }
+
+    /// Puts the cable back.
+    pub(crate) fn replug(&self) {
+        self.exec(&["ip", "link", "set", "eth0", "up"]).ok();
+        self.exec(&["ip", "route", "replace", "default", "via", &GATEWAY.to_string()]).ok();
+    }
+
+    /// Gives the host its address and a firewall that lets through no more than a careful host's.
+    fn connect(&self) {
+        let script = format!(
+            "set -e
+            ip link set lo up
+            ip addr add {address}/24 dev eth0
+            ip link set eth0 up
+            ip route add default via {GATEWAY}
+            sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1
+            iptables -w -P FORWARD DROP
+            iptables -w -P INPUT DROP
+            iptables -w -A INPUT -i lo -j ACCEPT
+            iptables -w -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+            iptables -w -A INPUT -p icmp -j ACCEPT",
+            address = self.address,
+        );
+        self.exec(&["sh", "-c", &script]).ok();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.guard.halt(0);
+        if let Some(mut child) = self.engine().take() {
+            drop(child.wait());
+        }
+        drop(self.holder.wait());
+    }
+}
+
+/// Starts a process in a mount namespace of its own, where `/run` and `/var/lib` are the host's. With
+/// its last process the namespace goes, and with it every mount that engine or daemon left behind.
+fn hold_mount_namespace(guard: &Guard) -> Child {
+    let dir = guard.dir.display();
+    for prefix in ["/run/", "/var/lib/"] {
+        assert!(
+            !super::daemon::BINARY.starts_with(prefix),
+            "a host cannot see {}: build outside of {prefix}",
+            super::daemon::BINARY
+        );
+    }
+    let script = format!(
+        "set -e
+        mount --make-rshared /
+        mount --bind {dir}/run /run
+        mount --bind {dir}/var-lib /var/lib
+        touch {dir}/held
+        exec sleep infinity"
+    );
+    let child = in_netns(&guard.name)
+        .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let held = guard.dir.join("held");
+    eventually(Duration::from_secs(10), "the mount namespace is made", || held.exists());
+    child
+}

@@ -1,0 +1,139 @@
+//! A host's own Docker engine.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Host;
+use crate::support::command::repository_root;
+use crate::support::network::GATEWAY;
+use crate::support::{Outcome, eventually, run};
+
+/// How long an engine may take to answer, on a slow machine with others starting beside it.
+const ENGINE_START: Duration = Duration::from_secs(60);
+const ENGINE_STOP: Duration = Duration::from_secs(60);
+
+impl Host {
+    /// The engine's socket, for a client outside the host.
+    pub(crate) fn docker_socket(&self) -> PathBuf {
+        self.path("/run/docker.sock")
+    }
+
+    /// Runs the docker client; panics when it fails; gives its standard output.
+    #[track_caller]
+    pub(crate) fn docker(&self, args: &[&str]) -> String {
+        self.try_docker(args).ok()
+    }
+
+    /// Runs the docker client, whatever comes of it.
+    pub(crate) fn try_docker(&self, args: &[&str]) -> Outcome {
+        run(Command::new("docker").env("DOCKER_HOST", self.docker_host()).args(args))
+    }
+
+    /// Loads one of the images that `scripts/images` makes into the engine.
+    #[track_caller]
+    pub(crate) fn load_image(&self, name: &str) {
+        run(Command::new(repository_root().join("scripts/images"))
+            .arg(name)
+            .env("DOCKER_HOST", self.docker_host()))
+        .ok();
+    }
+
+    /// The `docker inspect` of one container or image.
+    #[track_caller]
+    pub(crate) fn inspect(&self, name: &str) -> serde_json::Value {
+        self.try_docker(&["inspect", name]).json()[0].take()
+    }
+
+    /// Starts the engine and waits until it answers.
+    #[track_caller]
+    pub(crate) fn start_docker(&self) {
+        let mut engine = self.engine();
+        assert!(engine.is_none(), "the engine runs already");
+        let log = File::options().create(true).append(true).open(self.guard.dir.join("dockerd.log")).unwrap();
+        let mut child = self
+            .command("dockerd")
+            .args(self.dockerd_arguments())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        eventually(ENGINE_START, "the engine answers", || {
+            assert!(child.try_wait().unwrap().is_none(), "dockerd ended at once: {}", self.docker_log());
+            self.try_docker(&["version"]).success()
+        });
+        *engine = Some(child);
+    }
+
+    /// Stops the engine as a service manager does, and with it every container.
+    #[track_caller]
+    pub(crate) fn stop_docker(&self) {
+        let mut child = self.engine().take().unwrap();
+        run(Command::new("kill").args(["-TERM", &child.id().to_string()])).ok();
+        eventually(ENGINE_STOP, "dockerd ends", || child.try_wait().unwrap().is_some());
+    }
+
+    /// Stops the engine and starts it again.
+    #[track_caller]
+    pub(crate) fn restart_docker(&self) {
+        self.stop_docker();
+        self.start_docker();
+    }
+
+    /// Kills the engine with signal 9. Its containers and their shims live on.
+    #[track_caller]
+    pub(crate) fn kill_docker(&self) {
+        let mut child = self.engine().take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The kernel kills dockerd's containerd with it. A next dockerd that still sees its process, or
+        // the zombie of it, would wait for it in vain.
+        let file = self.path("/run/docker/containerd/containerd.pid");
+        let pid = fs::read_to_string(&file).unwrap();
+        eventually(ENGINE_STOP, "containerd ends with dockerd", || {
+            fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+                .map_or(true, |stat| stat.contains(") Z "))
+        });
+        fs::remove_file(file).unwrap();
+    }
+
+    /// What the engine logged so far.
+    pub(crate) fn docker_log(&self) -> String {
+        fs::read_to_string(self.guard.dir.join("dockerd.log")).unwrap_or_default()
+    }
+
+    /// The engine's process; also after a test panicked while it started or stopped the engine.
+    pub(super) fn engine(&self) -> MutexGuard<'_, Option<Child>> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn docker_host(&self) -> String {
+        format!("unix://{}", self.docker_socket().display())
+    }
+
+    fn dockerd_arguments(&self) -> Vec<String> {
+        let configuration = self.guard.dir.join("daemon.json");
+        // An empty file of our own: the machine's would contradict the flags.
+        fs::write(&configuration, "{}\n").unwrap();
+        let registry = format!("{GATEWAY}:5000");
+        let mut arguments: Vec<String> = [
+            "--config-file".into(),
+            configuration.display().to_string(),
+            "--data-root=/var/lib/docker".into(),
+            "--exec-root=/run/docker".into(),
+            "--pidfile=/run/docker.pid".into(),
+            "--host=unix:///run/docker.sock".into(),
+            "--exec-opt=native.cgroupdriver=cgroupfs".into(),
+            format!("--cgroup-parent=/{}", self.guard.name),
+            format!("--bip=172.31.{}.1/24", self.number),
+            format!("--registry-mirror=http://{registry}"),
+            format!("--insecure-registry={registry}"),
+        ]
+        .into();
+        arguments.extend(self.options.dockerd.iter().cloned());
+        arguments
+    }
+}

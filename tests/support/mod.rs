@@ -1,0 +1,32 @@
+//! The test bed of the whole-system tests: isolated hosts on this machine, each with a Docker engine
+//! of its own, a network between them, a registry, Git repositories with signing keys, and the daemon.
+//!
+//! ```text
+//! Network  a namespace with a bridge: 192.168.77.1, the hosts' default gateway and registry
+//!   Host   192.168.77.11, .12, ...: network and mount namespace, dockerd, FORWARD and INPUT policy DROP
+//!     Daemon   the windlass binary under test, inside its host
+//! GitRepo  a bare repository, a work tree to commit from, keys and allowed_signers
+//! ```
+//!
+//! All of it needs root, and ends with the test, also when the test is killed.
+
+#![allow(dead_code, reason = "every test binary includes the whole bed and uses a part of it")]
+#![allow(unused_imports, reason = "every test binary includes the whole bed and uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test bed that cannot be set up is a failed test")]
+
+mod command;
+mod daemon;
+mod git_repo;
+mod guard;
+mod host;
+mod network;
+mod registry;
+mod wait;
+
+pub(crate) use command::{Outcome, repository_root, run};
+pub(crate) use daemon::Daemon;
+pub(crate) use git_repo::{GitRepo, Signer};
+pub(crate) use host::{Answer, Host, HostOptions};
+pub(crate) use network::Network;
+pub(crate) use registry::Registry;
+pub(crate) use wait::{eventually, eventually_some};
