@@ -118,7 +118,7 @@ fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Op
     Ok(None)
 }
 
-/// Makes the pair with the pod's side already in its namespace, called `eth0` and up.
+/// Makes the pair with the pod's side already in its namespace, called `eth0`.
 fn make_pair(host: &Socket, pod: &Socket, wanted: &PodLink, netns: &OwnedFd) -> io::Result<(u32, u32)> {
     let namespace = netns.as_raw_fd().to_ne_bytes();
     let mtu = wanted.mtu.to_ne_bytes();
@@ -128,7 +128,7 @@ fn make_pair(host: &Socket, pod: &Socket, wanted: &PodLink, netns: &OwnedFd) -> 
         .attribute(IFLA_MTU, &mtu)
         .nested(IFLA_LINKINFO, &[], |info| {
             info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, &[], |data| {
-                data.nested(VETH_INFO_PEER, &header(0, IFF_UP, IFF_UP), |peer| {
+                data.nested(VETH_INFO_PEER, &header(0, 0, 0), |peer| {
                     peer.text(IFLA_IFNAME, POD_DEVICE)
                         .attribute(IFLA_MTU, &mtu)
                         .attribute(IFLA_NET_NS_FD, &namespace)

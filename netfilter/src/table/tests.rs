@@ -48,7 +48,41 @@ fn services_are_elements_and_chains_are_one_for_each_count() {
 
     let balance: Vec<&String> = ruleset.chains.keys().filter(|name| name.contains("balance")).collect();
     assert_eq!(balance, ["balance-2", "node-balance-1"]);
-    insta::assert_debug_snapshot!(ruleset.elements, @r#""#);
+    insta::assert_debug_snapshot!(ruleset.elements, @r#"
+    {
+        "endpoints": {
+            "10.96.0.1 . tcp . 80 . 0x57000000": "10.244.1.2 . 8080",
+            "10.96.0.1 . tcp . 80 . 0x57000001": "10.244.2.2 . 8080",
+            "10.96.0.2 . tcp . 80 . 0x57000000": "10.244.1.3 . 80",
+            "10.96.0.2 . tcp . 80 . 0x57000001": "10.244.1.4 . 80",
+        },
+        "hairpin": {
+            "10.244.1.2 . 10.244.1.2": "",
+            "10.244.1.3 . 10.244.1.3": "",
+            "10.244.1.4 . 10.244.1.4": "",
+            "10.244.1.5 . 10.244.1.5": "",
+            "10.244.1.6 . 10.244.1.6": "",
+        },
+        "host_ports": {},
+        "host_ports_at": {
+            "192.0.2.1 . tcp . 8080": "10.244.1.6 . 80",
+        },
+        "node_endpoints": {
+            "udp . 30053 . 0x57000000": "10.244.1.5 . 53",
+        },
+        "node_ports": {
+            "udp . 30053": "goto node-balance-1",
+        },
+        "refused_node_ports": {},
+        "refused_virtual_ports": {
+            "10.96.0.3 . tcp . 80": "",
+        },
+        "virtual_ports": {
+            "10.96.0.1 . tcp . 80": "goto balance-2",
+            "10.96.0.2 . tcp . 80": "goto balance-2",
+        },
+    }
+    "#);
     assert_eq!(
         ruleset.chains["balance-2"].rules,
         [

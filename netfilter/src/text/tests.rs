@@ -18,14 +18,29 @@ fn a_new_endpoint_is_a_few_elements() {
         ("10.96.0.1:80", &["10.244.1.2:80", "10.244.1.3:80"]),
         ("10.96.0.2:80", &["10.244.1.9:80"]),
     ]);
-    insta::assert_snapshot!(difference(&old, &new).0, @"");
+    insta::assert_snapshot!(difference(&old, &new).0, @"
+    add chain ip windlass balance-2
+    delete element ip windlass virtual_ports { 10.96.0.1 . tcp . 80 }
+    add rule ip windlass balance-2 meta mark set numgen random mod 2 offset 0x57000000
+    add rule ip windlass balance-2 dnat ip addr . port to ip daddr . meta l4proto . th dport . meta mark map @endpoints
+    add element ip windlass endpoints { 10.96.0.1 . tcp . 80 . 0x57000001 : 10.244.1.3 . 80 }
+    add element ip windlass hairpin { 10.244.1.3 . 10.244.1.3 }
+    add element ip windlass virtual_ports { 10.96.0.1 . tcp . 80 : goto balance-2 }
+    ");
 }
 
 #[test]
 fn a_service_that_loses_its_last_endpoint_is_refused_and_its_chain_goes() {
     let old = ruleset(&[("10.96.0.1:80", &["10.244.1.2:80"])]);
     let new = ruleset(&[("10.96.0.1:80", &[])]);
-    insta::assert_snapshot!(difference(&old, &new).0, @"");
+    insta::assert_snapshot!(difference(&old, &new).0, @"
+    flush chain ip windlass balance-1
+    delete element ip windlass endpoints { 10.96.0.1 . tcp . 80 . 0x57000000 }
+    delete element ip windlass hairpin { 10.244.1.2 . 10.244.1.2 }
+    delete element ip windlass virtual_ports { 10.96.0.1 . tcp . 80 }
+    add element ip windlass refused_virtual_ports { 10.96.0.1 . tcp . 80 }
+    delete chain ip windlass balance-1
+    ");
 }
 
 #[test]
@@ -36,7 +51,51 @@ fn equal_content_is_no_text() {
 
 #[test]
 fn the_whole_table_of_an_idle_host() {
-    insta::assert_snapshot!(replace(&ruleset(&[])).0, @"");
+    insta::assert_snapshot!(replace(&ruleset(&[])).0, @"
+    table ip windlass
+    delete table ip windlass
+    table ip windlass
+    add map ip windlass endpoints { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }
+    add set ip windlass hairpin { type ipv4_addr . ipv4_addr; }
+    add map ip windlass host_ports { type inet_proto . inet_service : ipv4_addr . inet_service; }
+    add map ip windlass host_ports_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+    add map ip windlass node_endpoints { type inet_proto . inet_service . mark : ipv4_addr . inet_service; }
+    add map ip windlass node_ports { type inet_proto . inet_service : verdict; }
+    add set ip windlass refused_node_ports { type inet_proto . inet_service; }
+    add set ip windlass refused_virtual_ports { type ipv4_addr . inet_proto . inet_service; }
+    add map ip windlass virtual_ports { type ipv4_addr . inet_proto . inet_service : verdict; }
+    add chain ip windlass filter_forward { type filter hook forward priority -10; policy accept; }
+    add chain ip windlass filter_input { type filter hook input priority -10; policy accept; }
+    add chain ip windlass filter_output { type filter hook output priority -10; policy accept; }
+    add chain ip windlass local_ports
+    add chain ip windlass output { type nat hook output priority -100; policy accept; }
+    add chain ip windlass postrouting { type nat hook postrouting priority srcnat; policy accept; }
+    add chain ip windlass prerouting { type nat hook prerouting priority dstnat; policy accept; }
+    add chain ip windlass refuse
+    add chain ip windlass services
+    add chain ip windlass unserved
+    add rule ip windlass filter_forward jump unserved
+    add rule ip windlass filter_input jump unserved
+    add rule ip windlass filter_input ip daddr != 127.0.0.0/8 ip daddr != 10.96.0.0/16 fib daddr type local meta l4proto . th dport @refused_node_ports goto refuse
+    add rule ip windlass filter_output jump unserved
+    add rule ip windlass local_ports dnat ip addr . port to ip daddr . meta l4proto . th dport map @host_ports_at
+    add rule ip windlass local_ports dnat ip addr . port to meta l4proto . th dport map @host_ports
+    add rule ip windlass local_ports meta l4proto . th dport vmap @node_ports
+    add rule ip windlass output jump services
+    add rule ip windlass postrouting ip saddr . ip daddr @hairpin snat to 192.0.2.1 fully-random
+    add rule ip windlass postrouting meta mark & 0xff000000 == 0x57000000 ip saddr != 10.244.1.0/24 ip daddr 10.244.1.0/24 snat to 192.0.2.1 fully-random
+    add rule ip windlass postrouting meta mark & 0xff000000 == 0x57000000 ip saddr != 10.244.1.0/24 masquerade fully-random
+    add rule ip windlass postrouting ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade fully-random
+    add rule ip windlass prerouting jump services
+    add rule ip windlass refuse meta l4proto tcp reject with tcp reset
+    add rule ip windlass refuse reject
+    add rule ip windlass services ip daddr . meta l4proto . th dport vmap @virtual_ports
+    add rule ip windlass services ip daddr != 127.0.0.0/8 ip daddr != 10.96.0.0/16 fib daddr type local jump local_ports
+    add rule ip windlass unserved ct state established,related return
+    add rule ip windlass unserved ip daddr . meta l4proto . th dport @refused_virtual_ports goto refuse
+    add rule ip windlass unserved ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport != 53 goto refuse
+    add rule ip windlass unserved ip daddr 10.96.0.0/16 ip daddr != 10.96.0.10 goto refuse
+    ");
 }
 
 #[test]

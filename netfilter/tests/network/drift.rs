@@ -1,0 +1,177 @@
+//! What somebody else changes is found and put right; what nobody changes costs nothing.
+
+use std::{process::Command, time::Duration};
+
+use netfilter::{Drift, HostNet, Synced, uninstall};
+use reconciler::{
+    network::{Backends, HostPort, ServiceTable, VirtualPort},
+    object::Protocol,
+};
+
+use crate::world::{World, endpoint};
+
+/// A service with a number of endpoints, with or without affinity, and a node port.
+fn table(endpoints: u8, affinity: bool) -> ServiceTable {
+    let backends = Backends {
+        endpoints: (0..endpoints).map(|last| endpoint(&format!("10.244.1.{}:8080", last + 2))).collect(),
+        client_ip_affinity: affinity.then_some(Duration::from_secs(60)),
+    };
+    let mut table = ServiceTable::default();
+    let port = VirtualPort { address: [10, 96, 0, 1].into(), protocol: Protocol::Tcp, port: 80 };
+    table.cluster_ips.insert(port, backends.clone());
+    table.node_ports.insert(HostPort { protocol: Protocol::Udp, port: 30080 }, backends);
+    table
+}
+
+/// Runs a command in the namespace of the thread.
+fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn each_drift_is_repaired_once_and_named() {
+    let world = World::new();
+    world.with_network(|network| async move {
+        network.sync(&table(2, true)).await.unwrap();
+        assert_eq!(network.resync().await.unwrap(), [], "nothing was changed");
+        for (damage, found) in [
+            ("nft flush table ip windlass", Drift::Table),
+            ("nft delete table ip windlass", Drift::Table),
+            ("nft flush map ip windlass virtual_ports", Drift::Table),
+            ("nft add rule ip windlass services drop", Drift::Table),
+            ("nft add element ip windlass host_ports '{ tcp . 22 : 10.244.1.2 . 22 }'", Drift::Table),
+            ("iptables -F FORWARD", Drift::AcceptRules),
+            ("iptables -F INPUT", Drift::AcceptRules),
+            ("ip link del windlass0", Drift::ServiceDevice),
+            ("ip address flush dev windlass0", Drift::ServiceDevice),
+            ("ip route del 10.96.0.0/16", Drift::ServiceRoute),
+            ("echo 0 > /proc/sys/net/ipv4/ip_forward", Drift::Forwarding),
+        ] {
+            sh(damage);
+            let repaired = network.resync().await.unwrap();
+            assert!(repaired.contains(&found), "{damage}: {repaired:?}");
+            assert_eq!(network.resync().await.unwrap(), [], "after {damage}");
+        }
+    });
+}
+
+#[test]
+fn every_way_from_one_table_to_another_ends_where_the_kernel_agrees() {
+    let world = World::new();
+    world.with_network(|network| async move {
+        let tables = [
+            table(0, false),
+            table(1, false),
+            table(2, false),
+            table(3, false),
+            table(2, true),
+            table(3, true),
+            table(0, true),
+            ServiceTable::default(),
+        ];
+        network.sync(&tables[0]).await.unwrap();
+        for from in &tables {
+            for to in &tables {
+                network.sync(from).await.unwrap();
+                let synced = network.sync(to).await.unwrap();
+                assert!(!matches!(synced, Synced::Changed { replaced: true, .. }), "differences only");
+                // Somebody's change elsewhere makes the next resync look at the whole table.
+                sh("nft add table ip elsewhere; nft delete table ip elsewhere");
+                assert_eq!(network.resync().await.unwrap(), [], "{from:?} to {to:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_sync_after_the_table_was_deleted_replaces_it() {
+    let world = World::new();
+    world.with_network(|network| async move {
+        assert!(matches!(network.sync(&table(1, false)).await, Ok(Synced::Changed { replaced: true, .. })));
+        assert!(matches!(network.sync(&table(1, false)).await, Ok(Synced::Unchanged)));
+        sh("nft delete table ip windlass");
+        assert!(matches!(network.sync(&table(2, false)).await, Ok(Synced::Changed { replaced: true, .. })));
+        assert!(matches!(network.sync(&table(3, false)).await, Ok(Synced::Changed { replaced: false, .. })));
+        assert_eq!(network.resync().await.unwrap(), []);
+    });
+}
+
+#[test]
+fn nothing_to_do_changes_nothing() {
+    let world = World::new();
+    world.with_network(|network| async move {
+        network.sync(&table(2, true)).await.unwrap();
+        network.resync().await.unwrap();
+        let changed = network.changed();
+        let before = (sh("nft list ruleset"), sh("ip route show table all; ip address"));
+        for _ in 0..5 {
+            network.prepare().await.unwrap();
+            assert_eq!(network.sync(&table(2, true)).await.unwrap(), Synced::Unchanged);
+            assert_eq!(network.resync().await.unwrap(), []);
+        }
+        let after = (sh("nft list ruleset"), sh("ip route show table all; ip address"));
+        assert_eq!(before, after);
+        assert!(!changed.has_changed().unwrap());
+    });
+}
+
+#[test]
+fn rules_follow_docker_when_it_comes_and_goes() {
+    let world = World::new();
+    let pods = [world.pod("10.244.1.2"), world.pod("10.244.1.3")];
+    pods[0].namespace.serve_tcp(8080, "a");
+    let asker = std::sync::Arc::new(pods);
+    let pods = std::sync::Arc::clone(&asker);
+    world.with_network(move |network| async move {
+        let docker_user = || sh("iptables -S DOCKER-USER").matches("--comment windlass").count();
+        let forward = || sh("iptables -S FORWARD").matches("--comment windlass").count();
+        assert_eq!(forward(), 2);
+        sh("iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -I FORWARD -j DOCKER-USER");
+        assert_eq!(network.resync().await.unwrap(), [Drift::AcceptRules]);
+        assert_eq!((forward(), docker_user()), (0, 2));
+        assert!(asker[1].namespace.ask("10.244.1.2:8080").is_ok());
+        sh("iptables -F DOCKER-USER; iptables -A DOCKER-USER -j RETURN");
+        network.prepare().await.unwrap();
+        assert_eq!((forward(), docker_user()), (0, 2));
+        sh("iptables -D FORWARD -j DOCKER-USER; iptables -F DOCKER-USER; iptables -X DOCKER-USER");
+        assert_eq!(network.resync().await.unwrap(), [Drift::AcceptRules]);
+        assert_eq!(forward(), 2);
+        assert!(asker[1].namespace.ask("10.244.1.2:8080").is_ok());
+    });
+    drop(pods);
+}
+
+#[test]
+fn uninstall_leaves_nothing_and_puts_back_what_was() {
+    let world = World::new();
+    let state = "iptables-save -t filter | grep -v '^#'; nft list tables | grep -v 'ip filter'; \
+                 ip -brief link; ip route; cat /proc/sys/net/ipv4/ip_forward";
+    world.host.run("sysctl -qw net.ipv4.ip_forward=0");
+    let before = world.host.inside(move || sh(state));
+    let _pod = world.pod("10.244.1.2");
+    let record = world.record_file();
+    world.with_network(|network| async move {
+        network.sync(&table(2, true)).await.unwrap();
+    });
+    let (done, again) = world.with_network(move |network| async move {
+        network.sync(&table(2, true)).await.unwrap();
+        drop(network);
+        let first = uninstall(&record).await;
+        assert!(first.failed.is_empty(), "{:?}", first.failed);
+        (first.done, uninstall(&record).await.done)
+    });
+    assert_eq!(world.host.inside(move || sh(state)), before);
+    assert!(again.is_empty(), "{again:?}");
+    for part in [
+        "table ip windlass",
+        "link wdl",
+        "link windlass0",
+        "iptables FORWARD",
+        "iptables INPUT",
+        "ip_forward",
+    ] {
+        assert!(done.iter().any(|done| done.contains(part)), "{part} in {done:?}");
+    }
+}

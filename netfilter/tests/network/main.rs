@@ -1,0 +1,8 @@
+//! The host's network with real packets. Needs root, `ip`, `nft` and `iptables`; fails without them.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod drift;
+mod pods;
+mod services;
+mod world;
