@@ -8,6 +8,7 @@
 //! NodeInput    ──node()─────► NodePlan             what one host does: lanes of steps, probes, services, status
 //! ```
 
+pub mod desired;
 pub mod manifest;
 pub mod name;
 pub mod object;
