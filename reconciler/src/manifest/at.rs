@@ -127,8 +127,12 @@ impl At<'_> {
         number.clamp(least, most)
     }
 
-    /// A port number.
+    /// A port number; zero is what a missing one is read as.
     pub(super) fn port(&self, number: i32) -> u16 {
+        if number == 0 {
+            self.error("required: write a port from 1 to 65535");
+            return 1;
+        }
         u16::try_from(self.within(number.into(), 1, 65535)).unwrap_or(1)
     }
 
@@ -139,13 +143,16 @@ impl At<'_> {
 
     fn push(&self, severity: Severity, message: &dyn Display) {
         let mut problems = self.report.problems.borrow_mut();
-        if problems.len() < PROBLEMS_PER_DOCUMENT {
+        let field = self.to_string();
+        // What else is wrong with a field mostly follows from the first.
+        let follows = problems.iter().any(|before| before.field == field && before.severity == Severity::Error);
+        if problems.len() < PROBLEMS_PER_DOCUMENT && !follows {
             problems.push(Problem {
                 file: self.report.file.to_owned(),
                 line: self.report.line,
                 column: 0,
                 severity,
-                field: self.to_string(),
+                field,
                 message: message.to_string(),
             });
         }
