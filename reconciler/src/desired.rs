@@ -113,7 +113,10 @@ impl Findings<'_> {
 
     /// `web.yaml:12`, for a message about something else.
     fn place(&self, of: &Of) -> String {
-        self.objects.places.get(&of.0).map_or_else(String::new, |place| format!("{}:{}", place.file, place.line))
+        self.objects
+            .places
+            .get(&of.0)
+            .map_or_else(String::new, |place| format!("{}:{}", place.file, place.line))
     }
 
     /// The field of one of a workload's volumes.

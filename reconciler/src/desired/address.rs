@@ -24,7 +24,9 @@ pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
         } else {
             taken.get(&address).map(|other| {
                 let place = findings.place(&Of::service(other));
-                format!("{address} is taken by the Service {other} ({place}): choose another, or leave it out")
+                format!(
+                    "{address} is taken by the Service {other} ({place}): choose another, or leave it out"
+                )
             })
         };
         if let Some(message) = problem {

@@ -14,11 +14,14 @@ pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
 fn host_paths(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
     for (name, volume) in &workload.template.spec.volumes {
         let VolumeSource::HostPath { path, .. } = volume else { continue };
-        let forbidden = settings.forbidden_host_paths.iter().find(|own| lies_in(path, own) || lies_in(own, path));
+        let forbidden =
+            settings.forbidden_host_paths.iter().find(|own| lies_in(path, own) || lies_in(own, path));
         let allowed = settings.allowed_host_paths.as_ref();
         let problem = if let Some(own) = forbidden {
             format!("{path:?} would give the pod {own}, which is the daemon's own: choose another path")
-        } else if let Some(allowed) = allowed.filter(|allowed| !allowed.iter().any(|root| lies_in(path, root))) {
+        } else if let Some(allowed) =
+            allowed.filter(|allowed| !allowed.iter().any(|root| lies_in(path, root)))
+        {
             format!("the host does not allow {path:?}: choose a path in one of {}", allowed.join(", "))
         } else {
             continue;

@@ -57,10 +57,13 @@ fn host_ports<'a>(findings: &mut Findings<'a>) -> HostPorts<'a> {
 /// Whether two ports of one number want the same address of a host that both pods may be on.
 fn clash(a: &HostPort<'_>, b: &HostPort<'_>) -> bool {
     let same_address = a.address.is_none() || b.address.is_none() || a.address == b.address;
-    let (PodSpec { node_name: a_name, node_selector: a_labels, .. }, PodSpec { node_name: b_name, node_selector: b_labels, .. }) =
-        (&a.workload.template.spec, &b.workload.template.spec);
+    let (
+        PodSpec { node_name: a_name, node_selector: a_labels, .. },
+        PodSpec { node_name: b_name, node_selector: b_labels, .. },
+    ) = (&a.workload.template.spec, &b.workload.template.spec);
     let apart_by_name = a_name.is_some() && b_name.is_some() && a_name != b_name;
-    let apart_by_label = a_labels.iter().any(|(key, value)| b_labels.get(key).is_some_and(|other| other != value));
+    let apart_by_label =
+        a_labels.iter().any(|(key, value)| b_labels.get(key).is_some_and(|other| other != value));
     same_address && !apart_by_name && !apart_by_label
 }
 
@@ -76,7 +79,8 @@ fn room(findings: &mut Findings<'_>, workload: &Workload, field: String) {
     let of = Of::workload(&workload.key);
     let replicas = replicas(workload);
     if replicas > 1 {
-        let message = format!("the {replicas} replicas cannot run on one host with it: use a Service, or one replica");
+        let message =
+            format!("the {replicas} replicas cannot run on one host with it: use a Service, or one replica");
         findings.warning(&of, field, message);
     } else if let Control::Deployment {
         strategy: DeploymentStrategy::RollingUpdate { max_surge, max_unavailable },
@@ -100,7 +104,11 @@ fn node_ports(findings: &mut Findings<'_>, settings: &CheckSettings, host_ports:
             let of = Of::service(key);
             if !settings.node_ports.contains(&number) {
                 let (least, most) = (settings.node_ports.start(), settings.node_ports.end());
-                findings.error(&of, field, format!("{number} is out of range: choose one from {least} to {most}"));
+                findings.error(
+                    &of,
+                    field,
+                    format!("{number} is out of range: choose one from {least} to {most}"),
+                );
                 continue;
             }
             let at = (number, port.protocol);

@@ -152,7 +152,9 @@ fn endpoints(findings: &mut Findings<'_>, key: &ObjectKey, service: &Service, wo
     }
     for (index, port) in service.ports.iter().enumerate() {
         let TargetPort::Name(name) = &port.target else { continue };
-        let ports = || selected.iter().flat_map(|workload| &workload.template.spec.containers).flat_map(|one| &one.ports);
+        let ports = || {
+            selected.iter().flat_map(|workload| &workload.template.spec.containers).flat_map(|one| &one.ports)
+        };
         let named = |one: &crate::object::ContainerPort| {
             one.name.as_ref() == Some(name) && one.protocol == port.protocol
         };

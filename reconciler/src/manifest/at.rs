@@ -117,12 +117,10 @@ impl At<'_> {
 
     /// A whole number within bounds; the nearest bound after a problem.
     pub(super) fn within(&self, number: i64, least: i64, most: i64) -> i64 {
-        if number < least || number > most {
-            if most >= i64::from(i32::MAX) {
-                self.error(format_args!("{number} is out of range: it must be {least} or more"));
-            } else {
-                self.error(format_args!("{number} is out of range: it must be from {least} to {most}"));
-            }
+        if number < least && most >= i64::from(i32::MAX) {
+            self.error(format_args!("{number} is out of range: it must be {least} or more"));
+        } else if number < least || number > most {
+            self.error(format_args!("{number} is out of range: it must be from {least} to {most}"));
         }
         number.clamp(least, most)
     }
@@ -145,7 +143,8 @@ impl At<'_> {
         let mut problems = self.report.problems.borrow_mut();
         let field = self.to_string();
         // What else is wrong with a field mostly follows from the first.
-        let follows = problems.iter().any(|before| before.field == field && before.severity == Severity::Error);
+        let follows =
+            problems.iter().any(|before| before.field == field && before.severity == Severity::Error);
         if problems.len() < PROBLEMS_PER_DOCUMENT && !follows {
             problems.push(Problem {
                 file: self.report.file.to_owned(),

@@ -86,11 +86,7 @@ impl Reading {
             _ => {}
         }
         let Some(object) = read_object(kind.name, &value, place.clone(), at) else { return };
-        let id = ObjectId {
-            api_version: kind.api_version(),
-            kind: kind.name.to_owned(),
-            key: object.key(),
-        };
+        let id = ObjectId { api_version: kind.api_version(), kind: kind.name.to_owned(), key: object.key() };
         if id.key.name.is_empty() || !self.place(&id, report, at) {
             return;
         }
@@ -255,7 +251,8 @@ fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
 /// What the API shows of a Secret: its keys.
 fn hide_values(value: &mut Value) {
     for field in ["data", "stringData"] {
-        for value in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
+        for value in
+            value.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
         {
             *value = Value::from("");
         }

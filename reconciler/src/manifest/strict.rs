@@ -74,7 +74,9 @@ impl<'de> Strict<'de, '_> {
         let hint = match (expected, self.value) {
             ("a text", Value::Bool(_) | Value::Number(_)) => ": write it in quotes",
             ("a whole number", Value::String(text)) if text.parse::<i64>().is_ok() => ": remove the quotes",
-            ("true or false", Value::String(text)) if text == "true" || text == "false" => ": remove the quotes",
+            ("true or false", Value::String(text)) if text == "true" || text == "false" => {
+                ": remove the quotes"
+            }
             _ => "",
         };
         self.at.error(format_args!("must be {expected}, not {found}{hint}"));

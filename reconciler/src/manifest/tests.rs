@@ -23,7 +23,7 @@ fn read(files: &[(&str, &str)]) -> (Objects, Vec<Problem>) {
 
 #[test]
 fn an_unknown_field_is_refused_with_the_field_that_was_meant() {
-    let text = r#"apiVersion: apps/v1
+    let text = r"apiVersion: apps/v1
 kind: Deployment
 metadata:
   name: web
@@ -40,7 +40,7 @@ spec:
         enviroment: []
         ports:
         - port: 80
-"#;
+";
     insta::assert_snapshot!(said(text), @r#"
     a.yaml:5:3: metadata.lables: unknown field (did you mean "labels"?): correct or remove it
     a.yaml:7:3: spec.replicsa: unknown field (did you mean "replicas"?): correct or remove it
@@ -52,7 +52,7 @@ spec:
 
 #[test]
 fn an_unknown_kind_is_refused_with_the_kind_that_was_meant() {
-    let text = r#"apiVersion: apps/v1
+    let text = r"apiVersion: apps/v1
 kind: Deploymnet
 metadata: {name: a}
 ---
@@ -71,7 +71,7 @@ apiVersion: v1
 - a
 ---
 text
-"#;
+";
     insta::assert_snapshot!(said(text), @r#"
     a.yaml:2:1: kind: the kind "Deploymnet" of "apps/v1" is not known here (did you mean "Deployment"?): correct or remove it
     a.yaml:6:1: kind: the kind "Database" of "example.com/v1" is not known here: correct or remove it
@@ -85,7 +85,7 @@ text
 
 #[test]
 fn kinds_of_later_are_refused_and_kinds_of_a_cluster_warned_of_once() {
-    let text = r#"apiVersion: batch/v1
+    let text = r"apiVersion: batch/v1
 kind: Job
 metadata: {name: a}
 ---
@@ -100,7 +100,7 @@ metadata: {name: a}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: a}
-"#;
+";
     insta::assert_snapshot!(said(text), @r"
     a.yaml:2:1: kind: Job is not supported yet: remove this document
     a.yaml:5:1: warning: accepted without effect: Role, ServiceAccount mean something only to a Kubernetes API server
@@ -139,7 +139,7 @@ spec:
     a.yaml:3:30: metadata.labels.version: must be a text, not a number: write it in quotes
     a.yaml:5:3: spec.hostNetwork: must be true or false, not a text: remove the quotes
     a.yaml:6:3: spec.terminationGracePeriodSeconds: must be a whole number, not a text
-    a.yaml:7:3: spec.activeDeadlineSeconds: 99999999999999999 is out of range: it must be 1 or more
+    a.yaml:7:3: spec.activeDeadlineSeconds: 99999999999999999 is out of range: it must be from 1 to 2147483647
     a.yaml:11:5: spec.containers[0].command: must be a list, not a text
     a.yaml:14:7: spec.containers[0].env[0].value: must be a text, not a boolean: write it in quotes
     a.yaml:16:7: spec.containers[0].env[1].value: must be a text, not a number: write it in quotes
@@ -354,7 +354,7 @@ status: {phase: Running}
 
 #[test]
 fn what_a_cluster_would_have_done_anyway_is_not_mentioned() {
-    let text = r#"apiVersion: v1
+    let text = r"apiVersion: v1
 kind: Pod
 metadata: {name: a, creationTimestamp: null}
 spec:
@@ -372,7 +372,7 @@ spec:
     resources: {}
     securityContext: {procMount: Default, runAsNonRoot: false}
 status: {}
-"#;
+";
     insta::assert_snapshot!(said(text), @"");
 }
 
@@ -569,7 +569,7 @@ stringData: {tls.crt: a, pin: 1234, "a b": c}
 
 #[test]
 fn nodes_and_namespaces_hear_what_is_wrong_with_them() {
-    let text = r#"apiVersion: v1
+    let text = r"apiVersion: v1
 kind: Node
 metadata: {name: host_1, namespace: x}
 spec:
@@ -587,7 +587,7 @@ spec: {finalizers: [kubernetes]}
 apiVersion: v1
 kind: Namespace
 metadata: {generateName: a-}
-"#;
+";
     insta::assert_snapshot!(said(text), @r#"
     a.yaml:3:12: metadata.name: "host_1" is not valid: it must be at most 253 lower-case letters, digits, '-' and '.', each part beginning and ending with a letter or digit
     a.yaml:3:26: warning: metadata.namespace: no effect: this kind is in no namespace
@@ -624,7 +624,7 @@ spec:
 
 #[test]
 fn problems_of_list_items_have_their_own_lines() {
-    let text = r#"apiVersion: v1
+    let text = r"apiVersion: v1
 kind: List
 wrong: 1
 items:
@@ -642,7 +642,7 @@ items:
   metadata: {name: a}
 - {apiVersion: v1, kind: List}
 - 5
-"#;
+";
     insta::assert_snapshot!(said(text), @r#"
     a.yaml:3:1: wrong: unknown field: a list has only items; remove it
     a.yaml:12:3: dat: unknown field (did you mean "data"?): correct or remove it
@@ -654,7 +654,7 @@ items:
 
 #[test]
 fn a_document_that_cannot_be_read_does_not_hide_the_others() {
-    let text = r#"apiVersion: v1
+    let text = r"apiVersion: v1
 kind: ConfigMap
 metadata: {name: a}
 dat: {}
@@ -666,7 +666,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: b}
 dta: {}
-"#;
+";
     insta::assert_snapshot!(said(text), @r#"
     a.yaml:4:1: dat: unknown field (did you mean "data"?): correct or remove it
     a.yaml:7:1: the key "kind" is there twice: keep one
@@ -732,7 +732,9 @@ const SELECTOR: &str = "  selector: {matchLabels: {app: a}}\n";
 
 #[test]
 fn a_pod_has_the_defaults_of_kubernetes() {
-    let pod = workload("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a, livenessProbe: {tcpSocket: {port: 80}}}]}\n");
+    let pod = workload(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a, livenessProbe: {tcpSocket: {port: 80}}}]}\n",
+    );
     assert_eq!(pod.key.to_string(), "Pod/default/a");
     let PodSpec { termination_grace, dns_policy, enable_service_links, restart_policy, containers, .. } =
         pod.template.spec;
@@ -769,7 +771,8 @@ fn controllers_have_the_defaults_of_their_group() {
         ("extensions/v1beta1", "", one, None),
     ] {
         let deployment = controller(api_version, "Deployment", selector);
-        let Control::Deployment { replicas, strategy, progress_deadline, selector, .. } = deployment.control else {
+        let Control::Deployment { replicas, strategy, progress_deadline, selector, .. } = deployment.control
+        else {
             panic!("a Deployment");
         };
         assert_eq!(replicas, 1);
@@ -784,7 +787,10 @@ fn controllers_have_the_defaults_of_their_group() {
         ("extensions/v1beta1", "", DaemonSetUpdate::OnDelete),
     ] {
         let set = controller(api_version, "DaemonSet", selector);
-        assert!(matches!(set.control, Control::DaemonSet { update, .. } if update == expected), "{api_version}");
+        assert!(
+            matches!(set.control, Control::DaemonSet { update, .. } if update == expected),
+            "{api_version}"
+        );
     }
 }
 
@@ -858,7 +864,8 @@ spec:
     assert_eq!(container.pull, PullPolicy::IfNotPresent);
     assert_eq!((container.security.run_as_user, container.security.run_as_group), (Some(0), Some(1000)));
     let values: Vec<&EnvValue> = container.env.iter().map(|variable| &variable.value).collect();
-    let key = EnvValue::Key { source: ConfigSource::Secret("s".to_owned()), key: "k".to_owned(), optional: true };
+    let key =
+        EnvValue::Key { source: ConfigSource::Secret("s".to_owned()), key: "k".to_owned(), optional: true };
     assert_eq!(
         values,
         [

@@ -39,7 +39,8 @@ pub(super) fn read(path: &str, text: &str, limits: &Limits) -> (Vec<Document>, V
     if let Some(unreadable) = too_many_open_brackets(text) {
         return (Vec::new(), vec![unreadable]);
     }
-    let source = Source { text, budget: Cell::new(limits.nodes), depth: limits.depth, first_key: Cell::new(None) };
+    let source =
+        Source { text, budget: Cell::new(limits.nodes), depth: limits.depth, first_key: Cell::new(None) };
     if path.ends_with(".json") { read_json(&source) } else { read_yaml(&source) }
 }
 
@@ -152,8 +153,9 @@ fn unknown_core_tag(text: &str) -> Option<Unreadable> {
     }
     for event in Parser::new_from_str(text) {
         let (event, span) = event.ok()?;
-        let (Event::Scalar(.., Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag))) =
-            event
+        let (Event::Scalar(.., Some(tag))
+        | Event::SequenceStart(_, Some(tag))
+        | Event::MappingStart(_, Some(tag))) = event
         else {
             continue;
         };
@@ -290,14 +292,15 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| ours("neither infinity nor NaN is a value here: write it in quotes if it is a text"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| {
+            ours("neither infinity nor NaN is a value here: write it in quotes if it is a text")
+        })
     }
 
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Value, E> {
-        let plain = matches!(value.as_bytes(), [b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O', ..])
-            && self.source.is_plain(value);
+        let plain =
+            matches!(value.as_bytes(), [b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O', ..])
+                && self.source.is_plain(value);
         Ok(plain.then(|| yaml_1_1(value)).flatten().unwrap_or_else(|| Value::String(value.to_owned())))
     }
 

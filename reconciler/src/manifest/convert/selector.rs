@@ -39,10 +39,8 @@ pub(super) fn plain_selector(
 ) -> Selector {
     let at = spec.field("selector");
     let given = selector.filter(|selector| !selector.is_empty());
-    let selector = Selector {
-        labels: given.unwrap_or_else(|| template_labels.clone()),
-        expressions: Vec::new(),
-    };
+    let selector =
+        Selector { labels: given.unwrap_or_else(|| template_labels.clone()), expressions: Vec::new() };
     labels(&selector.labels, &at);
     check_matches(&selector, template_labels, &at);
     selector

@@ -36,24 +36,24 @@ fn quoted_texts_stay_texts() {
 
 #[test]
 fn texts_by_alias_keep_their_quotes() {
-    assert_eq!(values("a: &a \"yes\"\nb: *a\nc: &c yes\nd: *c\n"), [json!({
-        "a": "yes", "b": "yes", "c": true, "d": true
-    })]);
+    assert_eq!(
+        values("a: &a \"yes\"\nb: *a\nc: &c yes\nd: *c\n"),
+        [json!({
+            "a": "yes", "b": "yes", "c": true, "d": true
+        })]
+    );
 }
 
 #[test]
 fn documents_know_the_line_of_their_first_key() {
-    let text = "\u{feff}# one\r\n---\r\nkind: A\r\n---\r\n---\r\n\r\n'kind': B\r\n...\r\n---\r\n{kind: C}\r\n";
+    let text =
+        "\u{feff}# one\r\n---\r\nkind: A\r\n---\r\n---\r\n\r\n'kind': B\r\n...\r\n---\r\n{kind: C}\r\n";
     let (documents, _) = read("a.yaml", text, &Limits::default());
-    let lines: Vec<_> = documents.iter().map(|document| (document.value["kind"].clone(), document.line)).collect();
+    let lines: Vec<_> =
+        documents.iter().map(|document| (document.value["kind"].clone(), document.line)).collect();
     assert_eq!(
         lines,
-        [
-            (json!("A"), Some(3)),
-            (Value::Null, None),
-            (json!("B"), Some(7)),
-            (json!("C"), Some(10))
-        ]
+        [(json!("A"), Some(3)), (Value::Null, None), (json!("B"), Some(7)), (json!("C"), Some(10))]
     );
 }
 
@@ -98,7 +98,9 @@ fn what_is_no_yaml_is_refused_with_its_place() {
         ),
         (
             "a: 1\n\tb: 2\n",
-            &format!("2:1: not valid YAML: found a tab character that violates indentation, while scanning a plain scalar at line 1 column 4 {hint}"),
+            &format!(
+                "2:1: not valid YAML: found a tab character that violates indentation, while scanning a plain scalar at line 1 column 4 {hint}"
+            ),
         ),
         ("a: *b\n", "1:4: not valid YAML: unknown anchor"),
         ("a: b: c\n", "1:5: not valid YAML: mapping values are not allowed in this context"),
@@ -108,7 +110,9 @@ fn what_is_no_yaml_is_refused_with_its_place() {
         ),
         (
             "@a: 1\n",
-            &format!("1:1: not valid YAML: found character that cannot start any token, while scanning for the next token {hint}"),
+            &format!(
+                "1:1: not valid YAML: found character that cannot start any token, while scanning for the next token {hint}"
+            ),
         ),
         ("%YAML 3.0\n---\na: 1\n", "1:1: not valid YAML: found incompatible YAML document"),
     ] {
