@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(at(text, 2, "spec.containers[0].image"), (6, 5));
         assert_eq!(at(text, 2, "spec.containers[0]"), (5, 5));
         assert_eq!(at(text, 2, "spec.containers[0].ports[3].name"), (5, 5));
-        assert_eq!(at(text, 8, "spec.ports[0].port"), (9, 16));
+        assert_eq!(at(text, 8, "spec.ports[0].port"), (9, 17));
         assert_eq!(at(text, 8, ""), (8, 1));
         assert_eq!(at(text, 5, ""), (0, 0));
     }

@@ -1,7 +1,7 @@
 //! Values to Kubernetes' structs, strictly: unknown fields and wrong types are problems, all of them at once.
 //!
 //! A wrong type is reported and read as its zero, so that reading goes on; only what a struct's own code refuses
-//! (a timestamp, base64) ends the document.
+//! (a timestamp) ends the document.
 
 use std::fmt;
 
@@ -119,16 +119,7 @@ impl<'de> Strict<'de, '_> {
 /// What is left of an error once the place has reported it.
 fn reported(at: &At<'_>, stop: Stop) -> Stop {
     if let Some(message) = stop.0 {
-        match at.to_string().split(['.', '[']).next() {
-            // The decoder's own words tell a byte of the secret.
-            Some("data") => {
-                at.error("must be base64: encode it, or move it to stringData, which takes plain text")
-            }
-            Some("binaryData") => {
-                at.error("must be base64: encode it, or move it to data, which takes plain text")
-            }
-            _ => at.error(message),
-        }
+        at.error(message);
     }
     Stop(None)
 }
@@ -139,6 +130,7 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     /// Numbers or texts (`IntOrString`), and free-form values.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         match self.value {
+            Value::Number(number) if self.number_is_text => visitor.visit_string(number.to_string()),
             Value::Number(number) if number.is_i64() || number.is_u64() => {
                 visitor.visit_i64(self.integer(i32::MIN.into(), i32::MAX.into()))
             }
