@@ -264,6 +264,10 @@ impl<'a> Look<'a> {
                 && let Some((_, container)) = containers.first()
             {
                 self.report.orphans.push(container.identity.clone());
+                // It keeps its address and back-off until it is adopted.
+                if let Some(memory) = self.input.memory.pods.get(*uid) {
+                    self.memory.pods.insert((*uid).clone(), memory.clone());
+                }
             }
         }
         let known: BTreeSet<String> =
