@@ -180,7 +180,11 @@ impl<'a> Decision<'a> {
         if matches!(rollout.phase, Phase::Empty | Phase::Healthy | Phase::Preparing { .. }) {
             return Judgement::Settled;
         }
-        let Some(driving) = self.driving() else { return Judgement::Settled };
+        let Some(driving) = self.driving() else {
+            // A commit that cannot be read runs nothing: that is not the same as having settled.
+            let id = rollout.driving.as_ref().map_or("", CommitId::short);
+            return Judgement::Waiting(format!("commit {id} is not in the local clone"));
+        };
         let base = rollout.base().and_then(|id| self.input.commits.get(&id));
         let judged = changed_workloads(driving, base.map(AsRef::as_ref));
         let judgements = judged
