@@ -740,8 +740,15 @@ fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
         return PodOutput { lane: None, images: Vec::new(), status, probes: Vec::new(), memory: None, next };
     }
     let mut lane = None;
-    let retry =
-        input.observed.failures.get(&key).map(|failure| failure.retry_at()).filter(|at| *at > input.now);
+    // A failure from before the stop record is one of starting: it is no reason to hold the stop back.
+    let told = input.record.stop.as_ref().map(|stop| stop.at);
+    let retry = input
+        .observed
+        .failures
+        .get(&key)
+        .filter(|failure| told.is_none_or(|told| failure.at > told))
+        .map(|failure| failure.retry_at())
+        .filter(|at| *at > input.now);
     if let Some(retry) = retry {
         next = Next::After(Duration::try_from(retry.duration_since(input.now)).unwrap_or_default());
     } else if !input.observed.lanes.contains(&key) {
