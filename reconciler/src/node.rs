@@ -143,8 +143,9 @@ impl<'a> Look<'a> {
         for record in self.mine.clone() {
             let commit = self.input.commits.get(&record.commit);
             let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
+            // The Services of now, whichever commit the pod is of: the first pod of a namespace must not choose.
             let services = variables.entry(&record.key.namespace).or_insert_with(|| {
-                self.input.commits.get(&record.commit).map_or_else(BTreeMap::new, |commit| {
+                self.driving().map_or_else(BTreeMap::new, |commit| {
                     service_variables(
                         &record.key.namespace,
                         &commit.objects.services,
