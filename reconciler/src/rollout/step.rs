@@ -267,6 +267,13 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
     rollout.healthy = Some(target);
     rollout.enter(Phase::Healthy, input.now);
     rollout.close_target(CommitState::Healthy, "", input.now);
+    // One that was given up as degraded and came up all the same.
+    let last = rollout.history.iter_mut().rev().find(|entry| Some(&entry.commit) == rollout.target.as_ref());
+    if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
+        entry.state = CommitState::Healthy;
+        entry.reason.clear();
+        entry.ended = Some(input.now);
+    }
 }
 
 /// The target has failed: back to the last healthy commit, if there is another one.
@@ -282,7 +289,6 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, reason: String) {
     }
     match back {
         Some(healthy) => {
-            rollout.close_target(CommitState::RolledBack, &reason, input.now);
             rollout.go_back_to(healthy, Rollback { from: target, reason }, input.now);
         }
         None => {
@@ -318,6 +324,7 @@ impl Rollout {
 
     /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
     pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
+        self.close_target(CommitState::RolledBack, &rollback.reason, now);
         self.target = Some(commit.clone());
         self.driving = Some(commit);
         self.rollback = Some(rollback);
