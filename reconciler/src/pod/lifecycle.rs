@@ -208,6 +208,10 @@ impl<'a> Pod<'a> {
     fn take_note(&mut self) {
         for (name, (id, container)) in &self.found.latest {
             let memory = self.memory.containers.entry((*name).to_owned()).or_default();
+            // Somebody removed the newest one: what its predecessor says is known already.
+            if memory.next_attempt > container.attempt + 1 {
+                continue;
+            }
             if memory.id.as_ref() != Some(*id) {
                 memory.id = Some((*id).clone());
                 memory.next_attempt = memory.next_attempt.max(container.attempt + 1);
