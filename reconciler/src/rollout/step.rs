@@ -104,7 +104,9 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
             }
         }
         Head::Accepted(id) => {
-            if rollout.pinned_against.as_ref().is_some_and(|left| left != id) {
+            // A head that is in the history (held, or bad) was there when somebody went back: it has not moved on.
+            let seen = rollout.history.iter().any(|entry| entry.commit == *id);
+            if !seen && rollout.pinned_against.as_ref().is_some_and(|left| left != id) {
                 rollout.pinned_against = None;
             }
             let wanted = !rollout.suspended
