@@ -488,10 +488,16 @@ impl<'a> Pod<'a> {
 
     fn needs_start(&mut self, container: &Container) -> Start {
         let pod = self.input.record.key.clone();
-        match self.found.latest.get(container.name.as_str()) {
+        let known = self.memory.containers.get(&container.name);
+        // What is left of one whose successor was removed says nothing about it.
+        let newest = self
+            .found
+            .latest
+            .get(container.name.as_str())
+            .filter(|(_, found)| known.is_none_or(|memory| memory.next_attempt <= found.attempt + 1));
+        match newest {
             None => {
-                let existed =
-                    self.memory.containers.get(&container.name).is_some_and(|memory| memory.id.is_some());
+                let existed = known.is_some_and(|memory| memory.id.is_some());
                 Start::Now(if existed {
                     Why::Repair { pod, drift: Drift::ContainerRemoved }
                 } else {
@@ -503,7 +509,7 @@ impl<'a> Pod<'a> {
                 ContainerState::Running { .. } | ContainerState::Paused { .. } => Start::Not,
                 ContainerState::Dead => Start::Now(Why::Restart { pod, container: container.name.clone() }),
                 ContainerState::Exited { finished, .. } => {
-                    let backoff = self.memory.containers.get(&container.name).map(|memory| memory.backoff);
+                    let backoff = known.map(|memory| memory.backoff);
                     let due = *finished + backoff.unwrap_or_default().delay();
                     if due > self.input.now {
                         self.look_again_at(due);
