@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ use crate::{
     plan::Next,
     rollout::{
         Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, changed_workloads, judge,
-        next_available, progress, step, worst,
+        next_available, progress, progress_deadline, step, worst,
     },
     state::{Change, ClusterState, NodeFacts, NodeReport, PodPlace, PodRecord, StopReason, StopRecord},
     status::PodStatus,
@@ -191,7 +192,7 @@ impl<'a> Decision<'a> {
             .into_iter()
             .map(|workload| {
                 let progress = self.input.state.workloads.get(&workload.key);
-                (&workload.key, judge(&self.view(workload), progress))
+                (&workload.key, judge(&self.view(workload), progress, rollout.clock))
             })
             .collect();
         worst(judgements)
@@ -220,6 +221,7 @@ impl<'a> Decision<'a> {
             if let Some(wait) = next_available(view.pods, self.input.now, min_ready) {
                 self.next = self.next.sooner(Next::After(wait));
             }
+            self.next = self.next.sooner(self.late_at(workload));
             if let Some(progress) = progress {
                 self.changes.push(Change::Progress(workload.key.clone(), progress));
             }
@@ -248,6 +250,17 @@ impl<'a> Decision<'a> {
                 self.changes.push(Change::DropProgress(key.clone()));
             }
         }
+    }
+
+    /// When a workload that makes no progress will be late, so that this is not missed for want of an event.
+    fn late_at(&self, workload: &Workload) -> Next {
+        let rollout = &self.input.state.rollout;
+        let progress = self.input.state.workloads.get(&workload.key);
+        let deadline = progress_deadline(workload, progress, rollout.clock)
+            .filter(|_| matches!(rollout.phase, Phase::Progressing { .. }))
+            .map(|deadline| Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default())
+            .filter(|wait| !wait.is_zero());
+        deadline.map_or(Next::AwaitChange, Next::After)
     }
 
     fn placer(&self) -> Placer {

@@ -39,7 +39,7 @@ pub enum Head {
 pub struct RolloutSettings {
     /// How long everything must stay settled.
     pub soak: Duration,
-    /// From becoming the target to settled.
+    /// From becoming the driving commit to settled, not counting what was waited for outside of the commit.
     pub deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete. One may always go.
     pub deletion_percent: u32,
@@ -199,6 +199,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     match message {
         None if !input.reports.is_empty() => {
             rollout.driving = Some(target);
+            rollout.start_clock(input.now);
             rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
         }
         None => {}
@@ -213,7 +214,12 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     if input.rollout.driving != rollout.driving {
         return Next::AwaitChange;
     }
-    let deadline = rollout.began.unwrap_or(input.now) + input.settings.deadline;
+    let waiting = matches!(input.judgement, Judgement::Waiting(_));
+    if rollout.waiting && !waiting {
+        rollout.start_clock(input.now);
+    }
+    rollout.waiting = waiting;
+    let deadline = rollout.clock.unwrap_or(input.now) + input.settings.deadline;
     match &input.judgement {
         Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
         Judgement::Settled => {
@@ -331,7 +337,14 @@ impl Rollout {
         self.driving = Some(commit);
         self.rollback = Some(rollback);
         self.began = Some(now);
+        self.start_clock(now);
         self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
+    }
+
+    /// What was waited for so far counts for no deadline.
+    fn start_clock(&mut self, now: Timestamp) {
+        self.clock = Some(now);
+        self.waiting = false;
     }
 
     fn enter(&mut self, phase: Phase, now: Timestamp) {
