@@ -672,10 +672,15 @@ impl<'a> Pod<'a> {
         let mut images = Vec::new();
         let mut lane = None;
         let mut fault = None;
+        let key = LaneKey::Pod(self.input.record.uid.clone());
+        let failed = self.input.observed.failures.get(&key).map(|failure| failure.fault.clone());
         match decision {
+            // What failed is still in the way while it is tried again.
+            Decision::Nothing if self.input.observed.lanes.contains(&key) => fault = failed,
             Decision::Nothing => {}
             Decision::Do(why, steps) => {
-                lane = Some(Lane { key: LaneKey::Pod(self.input.record.uid.clone()), why, steps });
+                fault = failed;
+                lane = Some(Lane { key, why, steps });
             }
             Decision::Blocked(why) => fault = Some(why),
             Decision::Fetch(needs) => {
