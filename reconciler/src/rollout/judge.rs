@@ -10,7 +10,7 @@ use crate::{
     name::WorkloadKey,
     object::{ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload},
     placement::eligible_for_daemon,
-    state::WorkloadProgress,
+    state::{PodPlace, WorkloadProgress},
     status::{ContainerPhase, ContainerStatus},
 };
 
@@ -139,7 +139,8 @@ pub fn judge(
     if settled {
         return Judgement::Settled;
     }
-    if let Some(reason) = current.iter().find_map(|pod| pod_obstacle(pod)) {
+    let all_nodes_ready = view.nodes.iter().all(|node| node.ready);
+    if let Some(reason) = current.iter().find_map(|pod| pod_obstacle(pod, all_nodes_ready)) {
         return Judgement::Waiting(format!("{key}: {reason}"));
     }
     if progress_deadline(view.workload, progress, clock).is_some_and(|deadline| deadline <= view.now) {
@@ -188,14 +189,22 @@ fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
     ended.map(|end| end.finished)
 }
 
-/// What outside of the commit stands in a pod's way.
-fn pod_obstacle(pod: &OwnedPod<'_>) -> Option<String> {
-    if let crate::state::PodPlace::Unplaced(why) = &pod.record.place {
-        return Some(format!("pod {} is not placed: {why}", pod.record.key.name));
+/// What outside of the commit stands in a pod's way. That no node takes it, though all are ready, is between the
+/// commit and itself: it has until the dead line.
+fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
+    if pod.record.place.node().is_none() {
+        return not_placed(pod).filter(|_| !all_nodes_ready);
     }
     let status = pod.status?;
     status.fault?;
     Some(format!("pod {}: {}", pod.record.key.name, status.message.clone().unwrap_or_default()))
+}
+
+fn not_placed(pod: &OwnedPod<'_>) -> Option<String> {
+    match &pod.record.place {
+        PodPlace::Unplaced(why) => Some(format!("pod {} is not placed: {why}", pod.record.key.name)),
+        PodPlace::Node(_) => None,
+    }
 }
 
 /// What the first pod that is not ready says of itself.
@@ -203,8 +212,9 @@ fn last_words(pods: &[&OwnedPod<'_>]) -> String {
     pods.iter()
         .filter(|pod| !pod.is_ready())
         .find_map(|pod| {
-            let status = pod.status?;
-            status.message.as_ref().map(|message| format!("; pod {}: {message}", pod.record.key.name))
+            let message = pod.status.and_then(|status| status.message.as_ref());
+            let words = message.map(|message| format!("pod {}: {message}", pod.record.key.name));
+            words.or_else(|| not_placed(pod)).map(|words| format!("; {words}"))
         })
         .unwrap_or_default()
 }
