@@ -269,8 +269,46 @@ impl<'a> Pod<'a> {
         }
         match self.found.sandbox {
             Some((_, sandbox)) if sandbox.state.is_alive() => self.go_on(),
-            _ => self.begin(),
+            _ => self.over_with_sandbox().unwrap_or_else(|| self.begin()),
         }
+    }
+
+    /// A sandbox that has gone does not make what has run run again: with restartPolicy Never the pod ends, with
+    /// OnFailure it ends if all has ended well.
+    fn over_with_sandbox(&self) -> Option<Decision> {
+        let created = |(_, one): &(_, &ObservedContainer)| one.state == ContainerState::Created;
+        let ran = self.memory.containers.values().any(|memory| memory.next_attempt > 0)
+            && (self.found.latest.is_empty() || !self.found.latest.values().all(created));
+        let policy = self.spec().restart_policy;
+        if policy == RestartPolicy::Always || !ran {
+            return None;
+        }
+        let codes = self.completed();
+        match self.end(&codes) {
+            Some(end) if policy == RestartPolicy::Never || codes.iter().all(|code| *code == 0) => Some(end),
+            _ if policy == RestartPolicy::Never => {
+                Some(Decision::End(PodPhase::Failed, "its sandbox ended before its containers did".to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The exit codes of the main containers that are not started again.
+    fn completed(&self) -> Vec<i64> {
+        let memory = |container: &Container| self.memory.containers.get(&container.name);
+        self.spec().containers.iter().filter_map(|container| memory(container)?.completed).collect()
+    }
+
+    /// The end of the pod, if these are the exit codes of all its main containers.
+    fn end(&self, codes: &[i64]) -> Option<Decision> {
+        if codes.len() < self.spec().containers.len() {
+            return None;
+        }
+        Some(if codes.iter().all(|code| *code == 0) {
+            Decision::End(PodPhase::Succeeded, String::new())
+        } else {
+            Decision::End(PodPhase::Failed, format!("its containers ended with exit codes {codes:?}"))
+        })
     }
 
     fn look_again_at(&mut self, time: Timestamp) {
@@ -308,9 +346,13 @@ impl<'a> Pod<'a> {
             }
         };
         self.memory.initialized = false;
-        for memory in self.memory.containers.values_mut() {
-            memory.completed = None;
-            memory.id = None;
+        let mains: Vec<&str> = self.spec().containers.iter().map(|one| one.name.as_str()).collect();
+        for (name, memory) in &mut self.memory.containers {
+            // What has ended well is not run again, but the init containers are.
+            if memory.completed != Some(0) || !mains.contains(&name.as_str()) {
+                memory.completed = None;
+                memory.id = None;
+            }
         }
         let files = match self.files() {
             Ok(files) => files,
@@ -329,7 +371,15 @@ impl<'a> Pod<'a> {
         }
         let firsts: Vec<(Role, &Container)> = match self.workload.template.spec.init_containers.first() {
             Some(init) => vec![(Role::Init, init)],
-            None => self.workload.template.spec.containers.iter().map(|one| (Role::Main, one)).collect(),
+            None => self
+                .workload
+                .template
+                .spec
+                .containers
+                .iter()
+                .filter(|one| self.memory.containers.get(&one.name).is_none_or(|memory| memory.completed.is_none()))
+                .map(|one| (Role::Main, one))
+                .collect(),
         };
         let starts = self.starts(&firsts);
         match starts {
@@ -462,11 +512,8 @@ impl<'a> Pod<'a> {
         let containers = &self.workload.template.spec.containers;
         let mut due = Vec::new();
         let mut reason = None;
-        let mut codes = Vec::new();
         for container in containers {
-            let completed = self.memory.containers.get(&container.name).and_then(|memory| memory.completed);
-            if let Some(code) = completed {
-                codes.push(code);
+            if self.memory.containers.get(&container.name).is_some_and(|memory| memory.completed.is_some()) {
                 continue;
             }
             if let Start::Now(why) = self.needs_start(container) {
@@ -474,16 +521,7 @@ impl<'a> Pod<'a> {
                 reason.get_or_insert(why);
             }
         }
-        if codes.len() == containers.len() {
-            let phase =
-                if codes.iter().all(|code| *code == 0) { PodPhase::Succeeded } else { PodPhase::Failed };
-            let message = match phase {
-                PodPhase::Failed => format!("its containers ended with exit codes {codes:?}"),
-                _ => String::new(),
-            };
-            return Some(Decision::End(phase, message));
-        }
-        reason.map(|why| self.start(why, &due))
+        self.end(&self.completed()).or_else(|| reason.map(|why| self.start(why, &due)))
     }
 
     fn needs_start(&mut self, container: &Container) -> Start {
