@@ -2,8 +2,13 @@
 
 #![allow(dead_code, reason = "the modules are wired up by the daemon")]
 
+mod apply;
 mod command;
 mod config;
+mod control_loop;
+mod cycle;
+mod follow;
+mod lanes;
 mod library;
 mod source;
 mod state_file;

@@ -4,9 +4,8 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use reconciler::{
     fault::{Fault, FaultKind},
-    name::{ContainerId, PodUid},
+    name::ContainerId,
     object::Handler,
-    plan::Role,
 };
 
 use crate::{exec::ExecOutcome, http, runtime::Runtime};
