@@ -1,0 +1,1 @@
+//! The API over loopback, as a plain client and as kubectl see it.
