@@ -48,6 +48,12 @@ pub(crate) const OLD: &str = "1111111111111111111111111111111111111111";
 /// A secret's value, which must never be seen.
 pub(crate) const HIDDEN: &str = "correct horse battery staple";
 
+/// TLS clients need a provider, even those that never use it.
+pub(crate) fn crypto() {
+    // Another test may have been first.
+    rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+}
+
 /// A daemon over a picture, with everything a test wants to reach.
 pub(crate) struct Fixture {
     pub(crate) daemon: Arc<Daemon>,
