@@ -14,6 +14,8 @@ mod source;
 mod state_file;
 mod store;
 mod trust;
+mod http;
+mod metrics;
 mod view;
 
 fn main() {}
