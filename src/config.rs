@@ -37,6 +37,9 @@ pub(crate) const DEFAULT_SOCKET_DIR: &str = "/run/windlass";
 pub(crate) struct Config {
     /// State, mirror, pods. Default `/var/lib/windlass`.
     pub(crate) data_dir: Option<PathBuf>,
+    /// The file it was read from, if it was.
+    #[serde(skip)]
+    pub(crate) file: Option<PathBuf>,
     /// `windlass.sock` and `admin.sock`. Default `/run/windlass`.
     pub(crate) socket_dir: Option<PathBuf>,
     /// Where commits come from.
@@ -227,11 +230,13 @@ pub(crate) struct AllowConfig {
     pub(crate) host_namespaces: bool,
     /// Prefixes that a hostPath must lie under. Default any.
     pub(crate) host_paths: Option<Vec<String>>,
+    /// Capabilities that containers may add, without `CAP_`. Default any.
+    pub(crate) capabilities: Option<std::collections::BTreeSet<String>>,
 }
 
 impl Default for AllowConfig {
     fn default() -> Self {
-        Self { privileged: true, host_namespaces: true, host_paths: None }
+        Self { privileged: true, host_namespaces: true, host_paths: None, capabilities: None }
     }
 }
 
@@ -247,16 +252,18 @@ pub(crate) struct ListenConfig {
     pub(crate) api: Option<SocketAddr>,
     /// A file that holds the bearer token for it. Needed with `api`.
     pub(crate) api_token_file: Option<PathBuf>,
+    /// PEM file with its certificate chain. Needed with `api`.
+    pub(crate) api_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's key. Needed with `api`.
+    pub(crate) api_key: Option<PathBuf>,
 }
 
 /// Secrets of webhooks.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct WebhookConfig {
-    /// A file that holds the secret of `/webhook/github`. Without it the endpoint does not exist.
-    pub(crate) github_secret_file: Option<PathBuf>,
-    /// A file that holds the secret of `/webhook/generic`. Without it the endpoint does not exist.
-    pub(crate) generic_secret_file: Option<PathBuf>,
+    /// A file that holds the secret shared with the forge, at least 16 characters. Without it there are no webhooks.
+    pub(crate) secret_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -264,7 +271,9 @@ impl Config {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("read configuration {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("configuration {}", path.display()))
+        let config: Self =
+            toml::from_str(&text).with_context(|| format!("configuration {}", path.display()))?;
+        Ok(Self { file: Some(path.to_owned()), ..config })
     }
 
     /// What cannot be right, said before anything is touched.
@@ -307,8 +316,12 @@ impl Config {
             network.node_port_last
         );
         ensure!(
-            self.listen.api.is_none() || self.listen.api_token_file.is_some(),
-            "[listen] api needs api-token-file: the API over TCP always asks for a token"
+            self.listen.api.is_none()
+                || (self.listen.api_token_file.is_some()
+                    && self.listen.api_certificate.is_some()
+                    && self.listen.api_key.is_some()),
+            "[listen] api needs api-token-file, api-certificate and api-key: over TCP it always asks for a token, \
+             and kubectl sends one over TLS only"
         );
         Ok(())
     }

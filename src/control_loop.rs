@@ -10,13 +10,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{
-    command::Request,
-    cycle::Host,
-    follow::Found,
-    lanes::LaneEvent,
-    view::View,
-};
+use crate::{command::Request, cycle::Host, follow::Found, lanes::LaneEvent, view::View};
 
 /// Events that come in one breath are looked at together.
 const BREATH: Duration = Duration::from_millis(3);

@@ -14,11 +14,11 @@ use jiff::Timestamp;
 use netfilter::{HostNet, Network};
 use reconciler::{
     cluster::{ClusterInput, ClusterSettings, cluster, commits_in_use},
-    name::{CommitId, NodeName, PodUid},
-    network::HostNetwork,
+    name::{CommitId, NodeName},
+    network::{DnsRecords, HostNetwork},
     node::{NodeInput, NodePlan, node},
     observed::Observed,
-    plan::{Next, Why},
+    plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
     rollout::Head,
     state::{Change, NodeFacts, NodeReport},
@@ -30,7 +30,7 @@ use crate::{
     follow::{Found, lock},
     lanes::{LaneEvent, Lanes},
     library::{Library, Reader, Reading},
-    metrics::Metrics,
+    metrics::{CycleResult, DriftCause, Metrics, SignatureOutcome},
     source::verify::VerifiedCommit,
     store::LocalStore,
     trust::TrustStore,
@@ -60,6 +60,8 @@ pub(crate) struct Fixed {
     pub(crate) history: usize,
     /// The commit that a rollback may not go behind.
     pub(crate) anchor: Option<CommitId>,
+    /// What a reader of `status` should know of the configuration.
+    pub(crate) notes: Vec<String>,
 }
 
 /// The parts that act.
@@ -91,6 +93,11 @@ pub(crate) struct Host {
     troubles: BTreeMap<&'static str, String>,
     pinned: BTreeSet<CommitId>,
     converged: bool,
+    /// Whether the last look had anything to do.
+    acted: bool,
+    events: showing::Events,
+    /// What the DNS was last told.
+    names: DnsRecords,
 }
 
 impl Host {
@@ -121,12 +128,16 @@ impl Host {
             troubles: BTreeMap::new(),
             pinned: BTreeSet::new(),
             converged: false,
+            acted: false,
+            events: showing::Events::default(),
+            names: DnsRecords::default(),
         }
     }
 
     /// One look. It never fails as a whole: what is in the way of one part is said and tried again.
     pub(crate) async fn cycle(&mut self, now: Timestamp) -> Next {
         let began = std::time::Instant::now();
+        self.acted = false;
         self.read_commits(now).await;
         let (next, good) = match self.observe().await {
             Ok(observed) => {
@@ -142,8 +153,12 @@ impl Host {
             }
         };
         self.keep_what_is_needed().await;
-        let result = if good && self.troubles.is_empty() { "ok" } else { "error" };
-        self.parts.metrics.reconcile(began.elapsed(), result);
+        let result = match (good && self.troubles.is_empty(), self.acted) {
+            (false, _) => CycleResult::Failed,
+            (true, true) => CycleResult::Changed,
+            (true, false) => CycleResult::Unchanged,
+        };
+        self.parts.metrics.cycle(began.elapsed(), result);
         if self.troubles.is_empty() { next } else { next.sooner(Next::After(RETRY)) }
     }
 
@@ -188,6 +203,7 @@ impl Host {
                 self.troubles.remove("state");
                 return (plan, next);
             }
+            self.acted = true;
             if let Err(error) = self.commit(change.changes) {
                 self.troubles.insert("state", format!("{error:#}"));
                 return (plan, next);
@@ -286,7 +302,7 @@ impl Host {
                 self.source.error = None;
             }
             Found::Good { commit, verified } => {
-                self.parts.metrics.signature("trusted");
+                self.parts.metrics.signature(SignatureOutcome::Trusted);
                 self.source.fetched = Some(now);
                 self.source.error = None;
                 self.source.refusal = None;
@@ -299,7 +315,8 @@ impl Host {
                 self.library.add(commit);
             }
             Found::Refused { refusal, subject, untrusted } => {
-                self.parts.metrics.signature(if untrusted { "untrusted" } else { "trusted" });
+                let outcome = if untrusted { SignatureOutcome::Untrusted } else { SignatureOutcome::Trusted };
+                self.parts.metrics.signature(outcome);
                 self.source.fetched = Some(now);
                 self.source.error = None;
                 let known = self.source.refusal.as_ref().is_some_and(|known| known.commit == refusal.commit);
@@ -318,6 +335,7 @@ impl Host {
                 self.source.refusal = Some(refusal);
             }
             Found::Trouble(error) => {
+                self.parts.metrics.signature(SignatureOutcome::Error);
                 if self.source.error.as_ref() != Some(&error) {
                     tracing::warn!("{error}");
                 }
@@ -330,7 +348,14 @@ impl Host {
     pub(crate) fn lane(&mut self, event: LaneEvent) {
         match event {
             LaneEvent::Did(done) => self.did(done),
-            LaneEvent::Ended { key, result } => self.parts.lanes.ended(key, result),
+            LaneEvent::Ended { key, result } => {
+                if let (LaneKey::Pod(uid), Err((fault, _))) = (&key, &result)
+                    && let Some(record) = self.store.snapshot().pods.get(uid)
+                {
+                    self.events.failure(uid, record, fault.kind.waiting_reason(), fault.message.clone());
+                }
+                self.parts.lanes.ended(key, result);
+            }
         }
     }
 
@@ -342,7 +367,7 @@ impl Host {
                 self.troubles.remove("network");
                 for one in drift {
                     tracing::warn!("repaired: {one}");
-                    self.parts.metrics.drift(one.cause());
+                    self.parts.metrics.repair(network_cause(one));
                 }
             }
             Err(error) => {
@@ -370,12 +395,17 @@ impl Host {
     /// The pods whose lanes repaired something, for the metrics.
     fn count_drift(&self, why: &Why) {
         if let Why::Repair { drift, .. } = why {
-            self.parts.metrics.drift(showing::drift_label(*drift));
+            self.parts.metrics.repair(DriftCause::from(*drift));
         }
     }
+}
 
-    /// Whether a pod is still known.
-    fn is_known(&self, uid: &PodUid) -> bool {
-        self.store.snapshot().pods.contains_key(uid)
+fn network_cause(drift: netfilter::Drift) -> DriftCause {
+    match drift {
+        netfilter::Drift::Table => DriftCause::ServiceTable,
+        netfilter::Drift::Forwarding
+        | netfilter::Drift::ServiceDevice
+        | netfilter::Drift::ServiceRoute
+        | netfilter::Drift::AcceptRules => DriftCause::Other,
     }
 }

@@ -168,7 +168,11 @@ impl Judge {
             Reading::Bad { subject, problems } => {
                 let summary = match problems.as_slice() {
                     [one] => one.clone(),
-                    all => format!("{} problems, the first: {}", all.len(), all.first().map_or("", String::as_str)),
+                    all => format!(
+                        "{} problems, the first: {}",
+                        all.len(),
+                        all.first().map_or("", String::as_str)
+                    ),
                 };
                 let refusal = Refusal { commit: head.clone(), summary, problems };
                 Found::Refused { refusal, subject, untrusted: false }
@@ -181,7 +185,8 @@ impl Judge {
 /// The keys that are believed.
 pub(crate) fn read_signers(path: Option<&Path>) -> Result<AllowedSigners> {
     let Some(path) = path else { return Ok(AllowedSigners::default()) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("read allowed signers {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("read allowed signers {}", path.display()))?;
     AllowedSigners::parse(&text).with_context(|| path.display().to_string())
 }
 

@@ -11,10 +11,7 @@ use reconciler::{
     observed::LaneFailure,
     plan::{Lane, LaneKey},
 };
-use tokio::{
-    sync::mpsc,
-    task::AbortHandle,
-};
+use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::apply::{Done, Effects, container_of};
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     desired::{self, CheckSettings},
-    manifest::{self, Limits, Problem, Severity, SourceFile},
+    manifest::{Limits, Problem, Severity, SourceFile},
     name::CommitId,
 };
 
@@ -95,15 +95,7 @@ pub(crate) fn parse_and_check(
 ) -> (reconciler::object::Objects, Vec<Problem>) {
     let files: Vec<SourceFile<'_>> =
         files.iter().map(|(path, content)| SourceFile { path, content }).collect();
-    let (objects, mut problems) = manifest::parse(&files, &Limits::default());
-    let mut found = desired::check(&objects, settings);
-    if !found.is_empty() {
-        manifest::locate(&mut found, &files);
-        problems.extend(found);
-        problems.sort();
-        problems.dedup();
-    }
-    (objects, problems)
+    desired::read(&files, &Limits::default(), settings)
 }
 
 fn subject_of(repo: &git2::Repository, id: &CommitId) -> String {

@@ -21,6 +21,9 @@ use crate::{
     source::verify::{VerifiedCommit, verified_ancestor},
 };
 
+/// Unused images are removed above this share of the engine's disk.
+const FULL_PERCENT: u8 = 80;
+
 impl Host {
     /// Publishes before anything is stopped, so that no connection is led to a pod that is going.
     pub(super) async fn act(&mut self, plan: NodePlan) -> Next {
@@ -31,15 +34,20 @@ impl Host {
             next = Next::After(RETRY);
         }
         self.note("services", synced);
-        self.parts.dns.publish(plan.names);
+        if self.names != plan.names {
+            self.names.clone_from(&plan.names);
+            self.parts.dns.publish(plan.names);
+        }
         self.parts.prober.set(&plan.probes);
         self.shown.lanes(&plan.lanes, self.parts.lanes.is_idle());
         self.converged |= plan.lanes.is_empty() && self.parts.lanes.is_idle();
+        self.acted |= !plan.lanes.is_empty();
         for lane in plan.lanes {
             if let Some(line) = showing::announce(&lane) {
                 tracing::info!("{line}");
             }
             self.count_drift(&lane.why);
+            self.events.lane(&lane, self.store.snapshot());
             self.parts.lanes.start(lane);
         }
         next
@@ -117,10 +125,11 @@ impl Host {
         let keep = {
             let trust = lock(&self.trust);
             let Ok(found) = self.parts.runtime.observe().await else { return };
-            let observed = reconciler::observed::Observed { containers: found.containers, ..Default::default() };
+            let observed =
+                reconciler::observed::Observed { containers: found.containers, ..Default::default() };
             images_in_use(&observed, trust.pins(), &self.pinned)
         };
-        if let Err(fault) = self.parts.runtime.collect_garbage(&keep).await {
+        if let Err(fault) = self.parts.runtime.collect_garbage(&keep, FULL_PERCENT).await {
             tracing::warn!("{fault}");
         }
     }
@@ -175,7 +184,12 @@ impl Host {
         })
     }
 
-    fn restart(&self, rollout: &mut Rollout, workload: &WorkloadKey, now: Timestamp) -> Result<String, String> {
+    fn restart(
+        &self,
+        rollout: &mut Rollout,
+        workload: &WorkloadKey,
+        now: Timestamp,
+    ) -> Result<String, String> {
         let driving = rollout.driving.as_ref().and_then(|id| self.library.commits().get(id));
         if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
             return Err(format!("there is no {workload} in the commit that runs; see `windlass get all -A`"));
@@ -216,7 +230,6 @@ impl Host {
         self.verified.insert(id.clone(), ancestor);
         Ok(id)
     }
-
 }
 
 /// The one commit that begins with these digits.

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use reconciler::{
+    name::PodUid,
     plan::{Drift, Lane, LaneKey, Step, Why},
     rollout::{CommitState, Phase, Rollout},
+    state::{ClusterState, PodRecord},
 };
 
 use super::Host;
 use crate::{
-    metrics::Metrics,
-    view::{LaneView, View},
+    metrics::{Metrics, PushPhase, RollbackReason, RolloutResult},
+    view::{EventView, LaneView, View},
 };
 
 /// The last plan that had something to do, kept until the next one.
@@ -45,6 +47,8 @@ impl Host {
             source: self.source.clone(),
             plan: self.shown.lanes.clone(),
             converged: self.converged,
+            notes: self.fixed.notes.clone(),
+            events: self.events.list(),
             troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
         }
     }
@@ -84,16 +88,6 @@ fn drift_words(drift: Drift) -> &'static str {
     }
 }
 
-/// A cause as a label.
-pub(super) fn drift_label(drift: Drift) -> &'static str {
-    match drift {
-        Drift::SandboxGone => "sandbox_gone",
-        Drift::ContainerRemoved => "container_removed",
-        Drift::ContainerPaused => "container_paused",
-        Drift::LinkGone => "link_gone",
-    }
-}
-
 pub(crate) fn lane_view(lane: &Lane) -> LaneView {
     let subject = match &lane.key {
         LaneKey::Pod(uid) => format!("pod {uid}"),
@@ -128,10 +122,7 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let entered = before.phase.as_str() != after.phase.as_str() || before.target != after.target;
     if entered {
         let target = short(&after.target);
-        if let (Some(since), Some(now)) = (after.began, after.since) {
-            let elapsed = std::time::Duration::try_from(now.duration_since(since)).unwrap_or_default();
-            metrics.push_to_healthy(after.phase.as_str(), elapsed);
-        }
+        time_phase(before, after, metrics);
         match &after.phase {
             Phase::Empty => {}
             Phase::Preparing { .. } => tracing::info!(commit = %target, "preparing"),
@@ -144,7 +135,7 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     if let (None, Some(rollback)) = (&before.rollback, &after.rollback) {
         let (from, to) = (rollback.from.short(), short(&after.target));
         tracing::error!(from, to = %to, "rolling back: {}", rollback.reason);
-        metrics.rollback(&rollback.reason);
+        metrics.rollback(reason_class(&rollback.reason));
     }
     for entry in &after.history {
         let known = before.history.iter().any(|old| old == entry);
@@ -152,13 +143,122 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
             continue;
         }
         match entry.state {
-            CommitState::Held => tracing::warn!(commit = entry.commit.short(), "held: {}", entry.reason),
-            CommitState::Healthy => metrics.rollout("healthy"),
-            CommitState::RolledBack => metrics.rollout("rolled_back"),
-            CommitState::Degraded => metrics.rollout("degraded"),
-            CommitState::Superseded => metrics.rollout("superseded"),
-            CommitState::Refused => metrics.rollout("refused"),
+            CommitState::Held => {
+                tracing::warn!(commit = entry.commit.short(), "held: {}", entry.reason);
+                metrics.rollout(RolloutResult::Held);
+            }
+            CommitState::Healthy => metrics.rollout(RolloutResult::Healthy),
+            CommitState::RolledBack => metrics.rollout(RolloutResult::RolledBack),
+            CommitState::Degraded => metrics.rollout(RolloutResult::Degraded),
+            CommitState::Superseded => metrics.rollout(RolloutResult::Superseded),
+            CommitState::Refused => metrics.rollout(RolloutResult::Refused),
             CommitState::Progressing => {}
         }
+    }
+}
+
+/// How long the phase that has just ended took.
+fn time_phase(before: &Rollout, after: &Rollout, metrics: &Metrics) {
+    let elapsed = |since: Option<Timestamp>| {
+        let (since, now) = (since?, after.since?);
+        std::time::Duration::try_from(now.duration_since(since)).ok()
+    };
+    if before.target != after.target {
+        return;
+    }
+    let ended = match (&before.phase, &after.phase) {
+        (Phase::Preparing { .. }, _) => Some(PushPhase::Prepare),
+        (Phase::Progressing { .. }, Phase::Soaking | Phase::Healthy) => Some(PushPhase::Progress),
+        (Phase::Soaking, Phase::Healthy) => Some(PushPhase::Soak),
+        _ => None,
+    };
+    if let (Some(phase), Some(took)) = (ended, elapsed(before.since)) {
+        metrics.push(phase, took);
+    }
+    if after.phase == Phase::Healthy
+        && let Some(took) = elapsed(after.began)
+    {
+        metrics.push(PushPhase::Total, took);
+    }
+}
+
+/// The class of a rollback's reason. The words are the roll-out's own.
+fn reason_class(reason: &str) -> RollbackReason {
+    let has = |word: &str| reason.contains(word);
+    if has("windlass rollback") {
+        RollbackReason::Manual
+    } else if has("crash loop") {
+        RollbackReason::CrashLoop
+    } else if has("cannot get image") {
+        RollbackReason::Image
+    } else if has("not settled within") || has("no progress for") {
+        RollbackReason::Deadline
+    } else if has("cannot start") || has("cannot create") {
+        RollbackReason::Rejected
+    } else {
+        RollbackReason::Other
+    }
+}
+
+/// How many events are kept.
+const EVENTS: usize = 256;
+
+/// What happened lately, as Kubernetes' events.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    list: std::collections::VecDeque<EventView>,
+}
+
+impl Events {
+    /// All of them, oldest first.
+    pub(super) fn list(&self) -> Vec<EventView> {
+        self.list.iter().cloned().collect()
+    }
+
+    /// What a lane sets out to do for its pod.
+    pub(super) fn lane(&mut self, lane: &Lane, state: &ClusterState) {
+        let LaneKey::Pod(uid) = &lane.key else { return };
+        let Some(record) = state.pods.get(uid) else { return };
+        let reason = match &lane.why {
+            Why::Start { .. } => "Starting",
+            Why::Restart { .. } => "Restarting",
+            Why::Repair { .. } => "Repairing",
+            Why::Unhealthy { .. } => "Unhealthy",
+            Why::Stop { .. } => "Killing",
+            Why::Continue { .. } | Why::Refresh { .. } | Why::Clean { .. } | Why::Image { .. } => return,
+        };
+        let warning = matches!(lane.why, Why::Repair { .. } | Why::Unhealthy { .. } | Why::Restart { .. });
+        self.add(uid, record, reason, warning, describe(&lane.why));
+    }
+
+    /// What went wrong with a pod.
+    pub(super) fn failure(&mut self, uid: &PodUid, record: &PodRecord, reason: &str, message: String) {
+        self.add(uid, record, reason, true, message);
+    }
+
+    fn add(&mut self, uid: &PodUid, record: &PodRecord, reason: &str, warning: bool, message: String) {
+        let now = Timestamp::now();
+        let same = |event: &&mut EventView| {
+            event.uid.as_ref() == Some(uid) && event.reason == reason && event.message == message
+        };
+        if let Some(event) = self.list.iter_mut().find(same) {
+            event.last = now;
+            event.count += 1;
+            return;
+        }
+        if self.list.len() == EVENTS {
+            self.list.pop_front();
+        }
+        self.list.push_back(EventView {
+            kind: "Pod".to_owned(),
+            key: record.key.clone(),
+            uid: Some(uid.clone()),
+            warning,
+            reason: reason.to_owned(),
+            message,
+            first: now,
+            last: now,
+            count: 1,
+        });
     }
 }

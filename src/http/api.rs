@@ -18,7 +18,6 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-
 use std::sync::Arc;
 
 use axum::{
@@ -29,18 +28,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
+pub(in crate::http) use self::status::Failure;
+use self::{accept::Form, objects::Scope, query::ListQuery, status::read_only, target::Target};
 pub use self::{
     logs::{LogError, LogOptions, LogSource, LogStream, LogTarget},
     resource::{RESOURCES, Resource},
 };
-use self::{
-    accept::Form,
-    objects::Scope,
-    query::ListQuery,
-    status::read_only,
-    target::Target,
-};
-pub(in crate::http) use self::status::Failure;
 use super::Daemon;
 
 /// Answers every path that no other route has.

@@ -1,0 +1,371 @@
+//! The daemon: everything is opened, bound and wired here, and nothing is decided.
+
+mod logs;
+mod planner;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context, Result};
+use netfilter::{HostNet, Network};
+use reconciler::{desired::CheckSettings, network::DnsRecords, object::Sensitive, state::NodeFacts};
+use runtime::{Prober, Runtime, RuntimeConfig};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::{
+    apply::Effects,
+    config::{Config, dns_facts, read_secret},
+    control_loop::{ControlLoop, Inputs},
+    cycle::{Fixed, Host, HostMemory, Parts},
+    dns::{Dns, upstreams},
+    follow::{Follower, Judge},
+    http::{
+        Daemon,
+        host::{HostFacts, architecture},
+        serve::{Bound, KubectlConfig, ListenConfig},
+        views::Views,
+        webhook::{WebhookConfig, Webhooks},
+    },
+    lanes::Lanes,
+    library::Reader,
+    metrics::Metrics,
+    source::{
+        child::ChildProgram,
+        fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, Secret},
+        mirror::{Check, Mirror},
+        snapshot::{SnapshotLimits, SourcePath},
+        verify::Mode,
+        watch::RefWatch,
+    },
+    store::LocalStore,
+    trust::TrustStore,
+    view::SourceStatus,
+};
+
+/// Requests that may wait for the loop.
+const REQUESTS: usize = 64;
+/// The hidden subcommand that fetches.
+pub(crate) const FETCH_CHILD: &str = "fetch-child";
+/// Where the metrics are unless the configuration says otherwise.
+const DEFAULT_LISTEN: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+
+/// Runs until it is told to end.
+pub(crate) async fn run(config: Config) -> Result<()> {
+    config.check()?;
+    let data = config.data_dir();
+    std::fs::create_dir_all(&data).with_context(|| format!("make the data directory {}", data.display()))?;
+    // What others could see of the world through our files is theirs by the manifests, not by this directory.
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o711))
+        .with_context(|| format!("set the mode of {}", data.display()))?;
+
+    let bound = Bound::bind(&listen_config(&config)).await?;
+    let end = Arc::new(Notify::new());
+    stop_on_signals(&end)?;
+
+    let store = LocalStore::open(&data)?;
+    let trust = Arc::new(Mutex::new(TrustStore::open(&data.join("trust"))?));
+    let mut memory = HostMemory::open(&data)?;
+    let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
+
+    let node = config.node_name()?;
+    let network = config.host_network()?;
+    let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
+    net.prepare().await.context("prepare the host's network")?;
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = upstreams(&resolv_conf);
+    let dns_address = std::net::SocketAddrV4::new(network.dns, 53);
+    let dns = Dns::start(
+        dns_address,
+        DnsRecords { zone: config.network.zone.clone(), ..DnsRecords::default() },
+        servers,
+    )
+    .context("start the DNS server")?;
+
+    let runtime = Runtime::open(runtime_config(&config, &store.snapshot().cluster, &data)).await?;
+    let effects = Arc::new(Effects::new(runtime.clone(), Arc::clone(&net), data.join("pods")));
+    match effects.files_on_disk().await {
+        Ok(files) => memory.files = files.into_iter().collect(),
+        Err(fault) => tracing::warn!("{fault}"),
+    }
+    let (lanes, lane_events) = Lanes::new(effects);
+    let prober = Prober::new(runtime.clone());
+    let reader = reader(&config, &data)?;
+
+    let (found, found_events) = mpsc::channel(4);
+    let nudge = Arc::new(Notify::new());
+    let judge = judge(&config, reader.clone())?;
+    let follower = follower(&config, &data, judge, Arc::clone(&trust), Arc::clone(&nudge), found)?;
+    let url: RemoteUrl = config.source.url.parse()?;
+    let watch = watch_local(&url, &nudge);
+
+    let (requests, asked) = mpsc::channel(REQUESTS);
+    let inputs = Inputs {
+        found: found_events,
+        lanes: lane_events,
+        asked,
+        engine: runtime.changed(),
+        network: net.changed(),
+        probes: prober.changed(),
+        end,
+    };
+    let fixed = Fixed {
+        facts: NodeFacts {
+            name: node.clone(),
+            address: network.node_address,
+            labels: labels(&config, node.as_str()),
+            ready: true,
+        },
+        network: network.clone(),
+        dns: dns_facts(network.dns, &config.network.zone),
+        settings: config.cluster_settings(),
+        drain: config.network.drain_delay,
+        history: config.rollout.history,
+        anchor: config.trust.anchor.clone(),
+        notes: notes(&config),
+    };
+    let parts = Parts {
+        runtime: runtime.clone(),
+        network: net,
+        prober,
+        dns,
+        lanes,
+        reader: reader.clone(),
+        metrics: Arc::clone(&metrics),
+        nudge: Arc::clone(&nudge),
+    };
+    let source = SourceStatus {
+        url: url.to_string(),
+        branch: config.source.branch.clone(),
+        verification: mode_word(config.trust.mode).to_owned(),
+        ..SourceStatus::default()
+    };
+    let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, source);
+    let (view, views) = watch::channel(Arc::new(host.view()));
+
+    let engine = runtime.engine_info().await.ok();
+    let daemon = Arc::new(Daemon {
+        views: Views::new(views.clone()),
+        metrics: Arc::clone(&metrics),
+        logs: Arc::new(logs::EngineLogs::new(runtime.clone())),
+        planner: Arc::new(planner::OfflinePlanner::new(reader, trust, views, config.clone(), runtime)),
+        host: HostFacts::read(engine.as_ref().map(|info| info.version.as_str())),
+        requests,
+        silence: config.rollout.resync * 2 + std::time::Duration::from_secs(60),
+    });
+    let webhooks = webhooks(&config, &metrics, &nudge)?;
+    let (stop_serving, stopped) = watch::channel(());
+    let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
+    let following = tokio::spawn(follower.run());
+    tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
+    // Fine where nobody waits for it: only systemd does.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let control = ControlLoop::new(host, inputs, view, config.rollout.resync);
+    let ended = control.run().await;
+    following.abort();
+    drop(watch);
+    drop(stop_serving);
+    // Its listeners end by themselves; a client that hangs does not keep the daemon.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
+    ended
+}
+
+fn stop_on_signals(end: &Arc<Notify>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).context("listen for signals")?;
+        let end = Arc::clone(end);
+        tokio::spawn(async move {
+            signals.recv().await;
+            end.notify_one();
+        });
+    }
+    Ok(())
+}
+
+fn listen_config(config: &Config) -> ListenConfig {
+    let listen = &config.listen;
+    let kubectl = match (&listen.api, &listen.api_token_file, &listen.api_certificate, &listen.api_key) {
+        (Some(address), Some(token), Some(certificate), Some(key)) => Some(KubectlConfig {
+            address: *address,
+            token: token.clone(),
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }),
+        _ => None,
+    };
+    ListenConfig {
+        socket_dir: config.socket_dir(),
+        listen: Some(listen.metrics.unwrap_or(DEFAULT_LISTEN)),
+        webhook: listen.webhook,
+        kubectl,
+    }
+}
+
+fn runtime_config(config: &Config, instance: &str, data: &Path) -> RuntimeConfig {
+    let mut runtime = RuntimeConfig::new(instance, data);
+    if let Some(socket) = &config.docker.socket {
+        runtime.socket = socket.clone();
+    }
+    runtime.docker_config = config.docker.config_file.clone();
+    runtime.cgroup_parent = config.docker.cgroup_parent.clone();
+    runtime
+}
+
+/// How commits are read.
+pub(crate) fn reader(config: &Config, data: &Path) -> Result<Reader> {
+    let paths = match config.source.paths.as_slice() {
+        [] => vec![SourcePath::root()],
+        paths => paths
+            .iter()
+            .map(|path| {
+                path.parse::<SourcePath>().map_err(|why| anyhow::anyhow!("[source] paths: {path}: {why}"))
+            })
+            .collect::<Result<_>>()?,
+    };
+    Ok(Reader {
+        mirror: Mirror::new(data.join("mirror.git")),
+        paths,
+        limits: SnapshotLimits::default(),
+        check: check_settings(config),
+    })
+}
+
+/// What the host allows, for the daemon and for `check`.
+pub(crate) fn check_settings(config: &Config) -> CheckSettings {
+    let ranges = config.cluster_settings().ranges;
+    let mut forbidden = vec![config.data_dir(), config.socket_dir()];
+    forbidden.extend(config.trust.allowed_signers.clone());
+    forbidden.extend(config.file.clone());
+    CheckSettings {
+        node_ports: ranges.node_ports,
+        service_range: ranges.addresses,
+        forbidden_host_paths: forbidden.into_iter().map(|path| path.display().to_string()).collect(),
+        allowed_host_paths: config.allow.host_paths.clone(),
+        allow_privileged: config.allow.privileged,
+        allow_host_namespaces: config.allow.host_namespaces,
+        allowed_capabilities: config.allow.capabilities.clone(),
+        reserved_addresses: vec![ranges.dns],
+    }
+}
+
+/// How heads are judged.
+fn judge(config: &Config, reader: Reader) -> Result<Judge> {
+    let judge = Judge {
+        mode: config.trust.mode,
+        allowed_signers: config.trust.allowed_signers.clone(),
+        anchor: config.trust.anchor.clone(),
+        allow_rewrite: config.trust.allow_rewrite,
+        reader,
+    };
+    // A file that cannot be read is found now, and not at the first push.
+    crate::follow::read_signers(judge.allowed_signers.as_deref())?;
+    Ok(judge)
+}
+
+fn follower(
+    config: &Config,
+    data: &Path,
+    judge: Judge,
+    trust: Arc<Mutex<TrustStore>>,
+    nudge: Arc<Notify>,
+    found: mpsc::Sender<crate::follow::Found>,
+) -> Result<Follower> {
+    let source = &config.source;
+    let request = FetchRequest {
+        url: source.url.clone(),
+        branch: source.branch.clone(),
+        mirror: data.join("mirror.git"),
+        credentials: credentials(config)?,
+        ca_file: source.ca_file.clone(),
+        known_hosts: source.known_hosts_file.clone(),
+        limits: FetchLimits {
+            deadline: source.deadline,
+            received_bytes: source.max_bytes,
+            ..FetchLimits::default()
+        },
+        keep: std::collections::BTreeSet::new(),
+        check: Check::Thorough,
+    };
+    let program = std::env::current_exe().context("find our own binary")?;
+    let child = ChildProgram { program, arguments: vec![FETCH_CHILD.into()] };
+    Ok(Follower { request, child, judge, trust, poll: source.poll, nudge, found })
+}
+
+fn credentials(config: &Config) -> Result<Option<Credentials>> {
+    let source = &config.source;
+    Ok(match (&source.token_file, &source.user, &source.ssh_key_file) {
+        (Some(file), _, _) => Some(Credentials::Token(Secret::new(read_secret(file)?))),
+        (None, Some(user), _) => {
+            let file = source.password_file.as_deref().context("[source] user needs password-file")?;
+            Some(Credentials::Basic { user: user.clone(), password: Secret::new(read_secret(file)?) })
+        }
+        (None, None, Some(key)) => Some(Credentials::SshKey { private_key: key.clone(), passphrase: None }),
+        (None, None, None) => None,
+    })
+}
+
+/// A local repository is watched, so that a push is seen at once; without the watch the poll sees it.
+fn watch_local(url: &RemoteUrl, nudge: &Arc<Notify>) -> Option<RefWatch> {
+    let RemoteUrl::Local(repository) = url else { return None };
+    match RefWatch::start(repository.clone(), Arc::clone(nudge)) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::warn!("pushes are seen at the next poll only: {:#}", anyhow::Error::from(error));
+            None
+        }
+    }
+}
+
+fn webhooks(config: &Config, metrics: &Arc<Metrics>, nudge: &Arc<Notify>) -> Result<Option<Webhooks>> {
+    let secret = match &config.webhook.secret_file {
+        Some(file) => Some(Sensitive::new(read_secret(file)?)),
+        None => None,
+    };
+    let webhook = WebhookConfig { secret, branch: config.source.branch.clone() };
+    Ok(Webhooks::new(&webhook, Arc::clone(metrics), Arc::clone(nudge))?)
+}
+
+fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, String> {
+    let own = [
+        ("kubernetes.io/hostname", node),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+    ];
+    let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    own.chain(config.node.labels.clone()).collect()
+}
+
+fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Mainline => "mainline",
+        Mode::All => "all",
+        Mode::Head => "head",
+        Mode::Off => "off",
+    }
+}
+
+/// What a reader of `status` should know of the configuration.
+fn notes(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    if config.trust.mode == Mode::Off {
+        notes.push("verification is off: whoever can push to the repository is root on this host".to_owned());
+    }
+    if config.trust.allow_rewrite {
+        notes.push("allow-rewrite is on: history may be replaced by another one".to_owned());
+    }
+    let paths = match &config.allow.host_paths {
+        None => "any hostPath".to_owned(),
+        Some(paths) => format!("hostPaths under {}", paths.join(", ")),
+    };
+    let word = |allowed| if allowed { "allowed" } else { "refused" };
+    notes.push(format!(
+        "Git may ask for: {paths}; privileged containers {}; host namespaces {}",
+        word(config.allow.privileged),
+        word(config.allow.host_namespaces)
+    ));
+    notes
+}

@@ -1,0 +1,132 @@
+//! What another commit would change here: the same two functions on a copy of the state, with nothing applied.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use jiff::Timestamp;
+use reconciler::{
+    cluster::{ClusterInput, cluster},
+    commit::Commit,
+    name::CommitId,
+    rollout::Head,
+    state::{Change, NodeReport, PodPlace, StopRecord},
+};
+use runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::{
+    config::Config,
+    follow::lock,
+    http::{Planner, report::PlanReport},
+    library::{Reader, Reading},
+    source::{commit::parse_id, verify::verified_ancestor},
+    trust::TrustStore,
+    view::{LaneView, View},
+};
+
+/// Answers `plan [REV]`.
+pub(super) struct OfflinePlanner {
+    reader: Reader,
+    trust: Arc<Mutex<TrustStore>>,
+    views: watch::Receiver<Arc<View>>,
+    config: Config,
+}
+
+impl OfflinePlanner {
+    pub(super) fn new(
+        reader: Reader,
+        trust: Arc<Mutex<TrustStore>>,
+        views: watch::Receiver<Arc<View>>,
+        config: Config,
+        _runtime: Runtime,
+    ) -> Self {
+        Self { reader, trust, views, config }
+    }
+
+    fn work_out(&self, revision: &str) -> Result<PlanReport, String> {
+        let view = self.views.borrow().clone();
+        let id = parse_id(revision).map_err(|error| error.to_string())?;
+        let commit = match view.commits.get(&id) {
+            Some(commit) => Arc::clone(commit),
+            None => self.read(&id)?,
+        };
+        Ok(PlanReport { commit: Some(id), lanes: changes(&view, &commit, &self.config) })
+    }
+
+    /// Only a verified commit is read: the newest accepted one, or one before it.
+    fn read(&self, id: &CommitId) -> Result<Arc<Commit>, String> {
+        let verified = lock(&self.trust).pointers().verified.clone().ok_or("no commit was verified yet")?;
+        let repo = self.reader.mirror.open().map_err(|error| error.to_string())?;
+        let anchor = self.config.trust.anchor.as_ref();
+        let commit = verified_ancestor(&repo, &verified, anchor, id, self.config.rollout.history)
+            .map_err(|error| error.to_string())?
+            .ok_or_else(|| format!("commit {id} is not the verified head or one of the last before it"))?;
+        match self.reader.read(&commit) {
+            Reading::Good(commit) => Ok(commit),
+            Reading::Bad { problems, .. } => Err(problems.join("\n")),
+            Reading::Unreadable(why) => Err(why),
+        }
+    }
+}
+
+impl Planner for OfflinePlanner {
+    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>> {
+        async move { self.work_out(&revision) }.boxed()
+    }
+}
+
+/// The pods that the controllers would make and stop first, if this commit were driving now.
+fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> {
+    let mut state = (*view.state).clone();
+    state.rollout.target = Some(commit.id.clone());
+    state.rollout.driving = Some(commit.id.clone());
+    let mut commits = view.commits.clone();
+    commits.insert(commit.id.clone(), Arc::clone(commit));
+    let report = NodeReport { pods: (*view.pods).clone(), ..NodeReport::default() };
+    let change = cluster(&ClusterInput {
+        now: Timestamp::now(),
+        settings: &config.cluster_settings(),
+        state: &state,
+        head: &Head::Unknown,
+        commits: &commits,
+        nodes: &view.nodes,
+        reports: &BTreeMap::from([(view.node.clone(), report)]),
+    });
+    change.changes.iter().filter_map(|change| describe(view, change)).collect()
+}
+
+fn describe(view: &View, change: &Change) -> Option<LaneView> {
+    let line = |subject: String, why: String| Some(LaneView { subject, why, steps: Vec::new() });
+    match change {
+        Change::Pod(record) => {
+            let before = view.state.pods.get(&record.uid);
+            match (&record.stop, before) {
+                (Some(StopRecord { reason, .. }), Some(before)) if before.stop.is_none() => {
+                    line(format!("pod {}", record.key), format!("stop: {}", reason.as_str()))
+                }
+                (None, None) => {
+                    let place = match &record.place {
+                        PodPlace::Node(node) => format!("on {node}"),
+                        PodPlace::Unplaced(why) => format!("not placed: {why}"),
+                    };
+                    line(format!("pod {}", record.key), format!("start for {} {place}", record.owner))
+                }
+                _ => None,
+            }
+        }
+        Change::Service(key, allocation) => {
+            let address =
+                allocation.cluster_ip.map_or_else(|| "no address".to_owned(), |one| one.to_string());
+            line(format!("service {key}"), format!("{address}, node ports {:?}", allocation.node_ports))
+        }
+        Change::DropService(key) => line(format!("service {key}"), "remove".to_owned()),
+        Change::Forget(_)
+        | Change::Rollout(_)
+        | Change::Progress(..)
+        | Change::DropProgress(_)
+        | Change::Serial(_) => None,
+    }
+}
