@@ -69,7 +69,9 @@ impl Runtime {
     /// Makes sure that an image is here, and says which one it is.
     pub async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
         let what = format!("cannot get image {image}");
-        let reference = Reference::parse(image);
+        let reference = Reference::parse(image).ok_or_else(|| {
+            Fault::new(FaultKind::ImageMissing, format!("{what}: that is not a name of an image"))
+        })?;
         let unreachable = match mode {
             PullMode::Never => {
                 return self.here(&reference, &what).await?.ok_or_else(|| {

@@ -1,35 +1,33 @@
-//! The sandbox's image: one static program, carried inside this one and imported when an engine does not have it.
+//! The sandbox's image: one static program, carried inside this one and loaded when an engine does not have it.
 
-use std::sync::LazyLock;
+use std::{env::consts::ARCH, sync::LazyLock};
 
-use bollard::{body_full, query_parameters::CreateImageOptionsBuilder};
+use bollard::{body_full, query_parameters::ImportImageOptionsBuilder};
 use futures_util::{StreamExt, TryStreamExt};
 use ring::digest;
 
 use crate::docker::{CallError, Engine};
 
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
+/// The image's name without its tag.
 pub(crate) const REPOSITORY: &str = "windlass-pause";
+const BLOCK: usize = 512;
 
-/// Named by its content: another program is another image, and none is ever replaced.
-static TAG: LazyLock<String> = LazyLock::new(|| {
-    let digest = digest::digest(&digest::SHA256, PROGRAM);
-    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-});
-static NAME: LazyLock<String> = LazyLock::new(|| format!("{REPOSITORY}:{}", *TAG));
+/// Tagged by its content: another program is another image, and none is ever replaced.
+static NAME: LazyLock<String> = LazyLock::new(|| format!("{REPOSITORY}:{}", &sha256(PROGRAM)[..12]));
 
 /// The image's name with its tag.
 pub(crate) fn image_name() -> &'static str {
     &NAME
 }
 
-/// Gives the image to the engine. Done twice at the same time it is there all the same.
-pub(crate) async fn import(engine: &Engine) -> Result<(), CallError> {
-    let options = CreateImageOptionsBuilder::new().from_src("-").repo(REPOSITORY).tag(&TAG).build();
+/// Gives the image to the engine. It has the same id every time: loading it twice, even at once, is loading it once.
+pub(crate) async fn load(engine: &Engine) -> Result<(), CallError> {
+    let options = ImportImageOptionsBuilder::new().quiet(true).build();
     engine
         .call_within(engine.start_timeout, |docker| async move {
             docker
-                .create_image(Some(options), Some(body_full(archive().into())), None)
+                .import_image(options, body_full(archive().into()), None)
                 .boxed()
                 .try_collect::<Vec<_>>()
                 .await
@@ -38,25 +36,62 @@ pub(crate) async fn import(engine: &Engine) -> Result<(), CallError> {
         .map(drop)
 }
 
-/// A ustar archive with the one file `pause`.
+/// What `docker save` would write: a layer with the one file `pause`, a configuration, and a list of them.
 fn archive() -> Vec<u8> {
-    const BLOCK: usize = 512;
+    let layer = tar(&[("pause", PROGRAM, 0o755)]);
+    let architecture = match ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = serde_json::json!({
+        "architecture": architecture,
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": { "Entrypoint": ["/pause"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))] },
+    })
+    .to_string();
+    let config_name = format!("{}.json", sha256(config.as_bytes()));
+    let manifest =
+        serde_json::json!([{ "Config": config_name, "RepoTags": [image_name()], "Layers": ["layer.tar"] }]);
+    tar(&[
+        ("layer.tar", &layer, 0o644),
+        (&config_name, config.as_bytes(), 0o644),
+        ("manifest.json", manifest.to_string().as_bytes(), 0o644),
+    ])
+}
+
+/// A ustar archive of files with short names.
+fn tar(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, content, mode) in files {
+        archive.extend_from_slice(&header(name, content.len(), *mode));
+        archive.extend_from_slice(content);
+        archive.resize(archive.len().next_multiple_of(BLOCK), 0);
+    }
+    archive.resize(archive.len() + 2 * BLOCK, 0);
+    archive
+}
+
+fn header(name: &str, size: usize, mode: u32) -> [u8; BLOCK] {
     let mut header = [0_u8; BLOCK];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"pause");
-    put(100, b"0000755\0");
+    put(0, name.as_bytes());
+    put(100, format!("{mode:07o}\0").as_bytes());
     put(108, b"0000000\0");
     put(116, b"0000000\0");
-    put(124, format!("{:011o}\0", PROGRAM.len()).as_bytes());
+    put(124, format!("{size:011o}\0").as_bytes());
     put(136, b"00000000000\0");
     put(148, b"        ");
     put(156, b"0");
     put(257, b"ustar\x0000");
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut archive = Vec::with_capacity(PROGRAM.len() + 4 * BLOCK);
-    archive.extend_from_slice(&header);
-    archive.extend_from_slice(PROGRAM);
-    archive.resize(archive.len().next_multiple_of(BLOCK) + 2 * BLOCK, 0);
-    archive
+    header
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -74,6 +74,7 @@ impl Runtime {
             instance: config.instance.clone(),
             cgroup_parent: config.cgroup_parent.clone(),
             memory_bytes,
+            lowest_oom_score: lowest_oom_score(),
         };
         let images = Images::open(&config)?;
         let http = HttpClient::new().map_err(RuntimeError::Http)?;
@@ -155,4 +156,17 @@ fn host_memory_bytes() -> io::Result<u64> {
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
         .map(|kib| kib * 1024)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// `CAP_SYS_RESOURCE`, as a bit of the masks in `/proc/<pid>/status`.
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+
+/// What the first process may not have, nobody here has. When in doubt, what works everywhere.
+fn lowest_oom_score() -> i64 {
+    let status = fs::read_to_string("/proc/1/status").unwrap_or_default();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    match bounding.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) {
+        Some(mask) if mask & CAP_SYS_RESOURCE != 0 => -1000,
+        _ => 0,
+    }
 }

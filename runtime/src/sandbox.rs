@@ -32,7 +32,7 @@ impl Runtime {
         let started = match self.create_and_start(&labels, &id, body.clone()).await {
             // The engine never had it, or somebody removed it.
             Err(StartError::Call(error)) if is_image_missing(&error) => {
-                pause::import(self.engine()).await.map_err(|error| error.into_fault(&what))?;
+                pause::load(self.engine()).await.map_err(|error| error.into_fault(&what))?;
                 self.create_and_start(&labels, &id, body).await
             }
             other => other,

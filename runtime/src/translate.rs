@@ -30,6 +30,9 @@ pub(crate) struct Host {
     pub(crate) instance: String,
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) memory_bytes: u64,
+    /// The lowest OOM score that may be given here: below 0 takes a capability that some hosts (containers that run
+    /// whole systems) do not have at all, and on those a container with less would not start.
+    pub(crate) lowest_oom_score: i64,
 }
 
 /// A mount whose source has been found on this host.
@@ -59,7 +62,7 @@ pub(crate) fn sandbox(spec: &SandboxSpec, image: &str, host: &Host) -> (Labels, 
         readonly_rootfs: Some(true),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        oom_score_adj: Some(SANDBOX_OOM_SCORE),
+        oom_score_adj: Some(SANDBOX_OOM_SCORE.max(host.lowest_oom_score)),
         ..common_host_config(host)
     };
     let body = ContainerCreateBody {
@@ -111,7 +114,7 @@ pub(crate) fn container(
         security_opt: no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
         cap_add: (!add_capabilities.is_empty()).then(|| add_capabilities.clone()),
         cap_drop: (!drop_capabilities.is_empty()).then(|| drop_capabilities.clone()),
-        oom_score_adj: Some(oom_score(&spec.resources, host.memory_bytes)),
+        oom_score_adj: Some(oom_score(&spec.resources, host.memory_bytes).max(host.lowest_oom_score)),
         ..common_host_config(host)
     };
     let body = ContainerCreateBody {

@@ -10,8 +10,15 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    /// Anything can be taken apart; whether it is a valid name is for the engine to say.
-    pub(crate) fn parse(text: &str) -> Self {
+    /// `None` if it cannot be a name: it becomes part of an address of the engine's API. The rest is for the engine to
+    /// judge.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "._-/:@+".contains(letter);
+        let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
+        (text.chars().all(is_allowed) && text.split('/').all(is_part)).then(|| Self::taken_apart(text))
+    }
+
+    fn taken_apart(text: &str) -> Self {
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.to_owned())),
             None => (text, None),
@@ -56,6 +63,8 @@ impl Reference {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
     use super::*;
 
     #[test]
@@ -75,11 +84,18 @@ mod tests {
             ("httpd:2@sha256:ab", "httpd@sha256:ab", "docker.io", "httpd"),
         ];
         for (text, full, host, familiar) in cases {
-            let reference = Reference::parse(text);
+            let reference = Reference::parse(text).unwrap();
             assert_eq!(
                 (reference.full().as_str(), reference.host(), reference.familiar_name()),
                 (full, host, familiar)
             );
+        }
+    }
+
+    #[test]
+    fn what_would_change_an_address_is_no_name() {
+        for text in ["", "a//b", "../containers", "a?b", "a b", "/a", "a/./b"] {
+            assert_eq!(Reference::parse(text), None, "{text}");
         }
     }
 }

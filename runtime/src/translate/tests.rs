@@ -19,7 +19,7 @@ fn identity() -> PodIdentity {
 }
 
 fn host() -> Host {
-    Host { instance: "here".to_owned(), cgroup_parent: None, memory_bytes: 8 << 30 }
+    Host { instance: "here".to_owned(), cgroup_parent: None, memory_bytes: 8 << 30, lowest_oom_score: -1000 }
 }
 
 fn spec() -> ContainerSpec {

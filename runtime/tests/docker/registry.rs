@@ -106,6 +106,10 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
             Ok(length) if length > 0 => request.extend_from_slice(&part[..length]),
             _ => return,
         }
+        // The engine tries TLS first; a server without it hangs up.
+        if request.first() == Some(&0x16) {
+            return;
+        }
     }
     let request = String::from_utf8_lossy(&request).into_owned();
     let mut words = request.split(' ');
