@@ -4,6 +4,7 @@
 
 mod command;
 mod config;
+mod dns;
 mod library;
 mod source;
 mod state_file;

@@ -1,0 +1,278 @@
+//! The cluster's DNS on this host: answers for the cluster's zone from memory, everything else from the host's own
+//! name servers.
+//!
+//! It runs on a thread of its own, so that no reconcile can make a pod wait for a name.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+    sync::{Arc, PoisonError, RwLock},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use hickory_server::{
+    Server,
+    net::runtime::Time,
+    proto::{
+        op::{Edns, Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode},
+        rr::{DNSClass, Name, Record, RecordType},
+    },
+    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
+    zone_handler::MessageResponseBuilder,
+};
+use reconciler::network::DnsRecords;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use tokio::sync::oneshot;
+
+use upstream::Upstream;
+use zone::{Found, Zone};
+
+mod upstream;
+mod zone;
+
+/// Seconds for which clients may keep an answer: how long a changed Service may go unnoticed.
+const TTL: u32 = 5;
+/// A TCP client that sends nothing for this long is let go.
+const TCP_IDLE: Duration = Duration::from_secs(5);
+/// Answers that wait to be written to one TCP client.
+const TCP_ANSWERS: usize = 32;
+/// Connections that wait to be accepted.
+const TCP_BACKLOG: i32 = 128;
+/// Aliases that are followed one after another.
+const ALIASES: usize = 8;
+/// The largest UDP answer: what passes every link without fragments.
+const UDP_PAYLOAD: u16 = 1232;
+
+/// The running server; it ends with this value.
+pub(crate) struct Dns {
+    zone: Arc<RwLock<Arc<Zone>>>,
+    address: SocketAddrV4,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Dns {
+    /// Serves `records` on an address, UDP and TCP. The address need not be on the host yet. Port 0 takes a free one.
+    ///
+    /// `upstreams` are asked for names outside the zone; the server itself is left out of them.
+    pub(crate) fn start(
+        address: SocketAddrV4,
+        records: DnsRecords,
+        upstreams: Vec<SocketAddr>,
+    ) -> Result<Self> {
+        let (udp, tcp) =
+            sockets(address).with_context(|| format!("cannot serve the cluster's DNS on {address}"))?;
+        let SocketAddr::V4(address) = udp.local_addr()? else { anyhow::bail!("{address} is not IPv4") };
+        let zone = Arc::new(RwLock::new(Arc::new(Zone::new(records))));
+        let others = upstreams.into_iter().filter(|upstream| *upstream != SocketAddr::V4(address)).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let served = Arc::clone(&zone);
+        let thread = thread::Builder::new().name("dns".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                if let Err(error) = serve(udp, tcp, served, others, stopped).await {
+                    tracing::error!(error = format!("{error:#}"), "the cluster's DNS has ended");
+                }
+            });
+        })?;
+        Ok(Self { zone, address, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Answers from these records from now on.
+    pub(crate) fn publish(&self, records: DnsRecords) {
+        let zone = Arc::new(Zone::new(records));
+        *self.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
+    }
+
+    /// Where it serves.
+    pub(crate) fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+
+    /// Whether the thread still runs.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // The thread has said what there was to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Sockets that may be bound before the address is on a device.
+fn sockets(address: SocketAddrV4) -> Result<(UdpSocket, TcpListener)> {
+    let open = |kind, address: &SocketAddrV4| -> rustix::io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::INET, kind, flags, None)?;
+        sockopt::set_ip_freebind(&socket, true)?;
+        if kind == SocketType::STREAM {
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+        }
+        bind(&socket, address)?;
+        Ok(socket)
+    };
+    let tcp = open(SocketType::STREAM, &address)?;
+    listen(&tcp, TCP_BACKLOG)?;
+    let tcp = TcpListener::from(tcp);
+    let port = tcp.local_addr()?.port();
+    let udp = UdpSocket::from(open(SocketType::DGRAM, &SocketAddrV4::new(*address.ip(), port))?);
+    Ok((udp, tcp))
+}
+
+async fn serve(
+    udp: UdpSocket,
+    tcp: TcpListener,
+    zone: Arc<RwLock<Arc<Zone>>>,
+    upstreams: Vec<SocketAddr>,
+    stopped: oneshot::Receiver<()>,
+) -> Result<()> {
+    let mut server = Server::new(Handler { zone, upstream: Upstream::new(&upstreams)? });
+    server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
+    server.register_listener(tokio::net::TcpListener::from_std(tcp)?, TCP_IDLE, TCP_ANSWERS);
+    tokio::select! {
+        ended = server.block_until_done() => Ok(ended?),
+        _ = stopped => Ok(server.shutdown_gracefully().await?),
+    }
+}
+
+struct Handler {
+    zone: Arc<RwLock<Arc<Zone>>>,
+    upstream: Upstream,
+}
+
+/// What is said to one question.
+#[derive(Debug)]
+struct Reply {
+    code: ResponseCode,
+    authoritative: bool,
+    answers: Vec<Record>,
+    soa: Option<Record>,
+}
+
+impl Reply {
+    fn code(code: ResponseCode) -> Self {
+        Self { code, authoritative: false, answers: Vec::new(), soa: None }
+    }
+}
+
+impl Handler {
+    /// Looks a name up and follows aliases, in the zone and out of it.
+    async fn resolve(&self, name: &Name, kind: RecordType, turn: u16) -> Reply {
+        let zone = Arc::clone(&self.zone.read().unwrap_or_else(PoisonError::into_inner));
+        let mut reply = Reply { authoritative: true, ..Reply::code(ResponseCode::NoError) };
+        let mut name = name.clone();
+        for _ in 0..ALIASES {
+            match zone.find(&name, kind) {
+                Found::Outside => {
+                    let answered = self.upstream.ask(&name, kind).await;
+                    reply.authoritative &= !reply.answers.is_empty();
+                    reply.code = answered.code;
+                    reply.answers.extend(answered.answers);
+                    reply.soa = answered.soa;
+                    return reply;
+                }
+                Found::Nothing => {
+                    reply.code = ResponseCode::NXDomain;
+                    reply.soa = zone.soa();
+                    return reply;
+                }
+                Found::Data(mut data) => {
+                    if data.is_empty() {
+                        reply.soa = zone.soa();
+                    } else {
+                        // Clients take the first address: each question gets another one.
+                        let first = usize::from(turn) % data.len();
+                        data.rotate_left(first);
+                    }
+                    let records = data.into_iter().map(|data| Record::from_rdata(name.clone(), TTL, data));
+                    reply.answers.extend(records);
+                    return reply;
+                }
+                Found::Alias(target, data) => {
+                    reply.answers.push(Record::from_rdata(name, TTL, data));
+                    if kind == RecordType::CNAME {
+                        return reply;
+                    }
+                    name = target;
+                }
+            }
+        }
+        Reply::code(ResponseCode::ServFail)
+    }
+
+    async fn reply(&self, request: &Request) -> Reply {
+        if request.metadata.message_type != MessageType::Query {
+            return Reply::code(ResponseCode::FormErr);
+        }
+        if request.metadata.op_code != OpCode::Query {
+            return Reply::code(ResponseCode::NotImp);
+        }
+        let Ok(info) = request.request_info() else { return Reply::code(ResponseCode::FormErr) };
+        if info.query.query_class() != DNSClass::IN {
+            return Reply::code(ResponseCode::Refused);
+        }
+        let question = info.query.original();
+        self.resolve(question.name(), question.query_type(), request.metadata.id).await
+    }
+}
+
+#[async_trait::async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut response: R,
+    ) -> ResponseInfo {
+        let mut reply = self.reply(request).await;
+        let edns = request.edns.as_ref().map(|asked| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(asked.max_payload().clamp(512, UDP_PAYLOAD));
+            edns.set_version(0);
+            if asked.version() > 0 {
+                reply = Reply::code(ResponseCode::BADVERS);
+                edns.set_rcode_high(ResponseCode::BADVERS.high());
+            }
+            edns
+        });
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.authoritative = reply.authoritative;
+        metadata.recursion_available = true;
+        metadata.response_code = reply.code;
+        let mut builder = MessageResponseBuilder::from_message_request(request);
+        if let Some(edns) = &edns {
+            builder.edns(edns);
+        }
+        let message = builder.build(metadata, &reply.answers, [], &reply.soa, []);
+        match response.send_response(message).await {
+            Ok(info) => info,
+            Err(error) => {
+                tracing::debug!(%error, "a DNS answer could not be sent");
+                ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() })
+            }
+        }
+    }
+}
+
+/// The name servers in a resolv.conf, in order.
+pub(crate) fn upstreams(resolv_conf: &str) -> Vec<SocketAddr> {
+    resolv_conf
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let address = words.next().filter(|word| *word == "nameserver").and_then(|_| words.next())?;
+            Some(SocketAddr::new(address.parse().ok()?, 53))
+        })
+        .filter(|upstream| upstream.ip() != Ipv4Addr::UNSPECIFIED)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, TcpStream},
+    time::Instant,
+};
+
+use hickory_server::proto::{
+    op::{Message, Query},
+    rr::RData,
+};
+use reconciler::network::DnsAnswer;
+
+use super::*;
+
+fn records() -> DnsRecords {
+    let addresses = |addresses: &[&str]| {
+        DnsAnswer::Addresses(addresses.iter().map(|address| address.parse().unwrap()).collect())
+    };
+    let alias = |target: &str| DnsAnswer::Alias(target.to_owned());
+    let many: Vec<String> = (1..=200).map(|last| format!("10.244.1.{last}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    DnsRecords {
+        zone: "cluster.local".to_owned(),
+        names: [
+            ("mysql.default.svc.cluster.local", addresses(&["10.96.0.1"])),
+            ("web.shop.svc.cluster.local", addresses(&["10.244.1.2", "10.244.1.3"])),
+            ("many.shop.svc.cluster.local", addresses(&many)),
+            ("db.shop.svc.cluster.local", alias("mysql.default.svc.cluster.local")),
+            ("away.shop.svc.cluster.local", alias("db.example.com")),
+            ("lost.shop.svc.cluster.local", alias("nothing.shop.svc.cluster.local")),
+            ("round.shop.svc.cluster.local", alias("round.shop.svc.cluster.local")),
+        ]
+        .map(|(name, answer)| (name.to_owned(), answer))
+        .into(),
+    }
+}
+
+fn start(upstreams: Vec<SocketAddr>) -> Dns {
+    Dns::start(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), records(), upstreams).unwrap()
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::query();
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message.metadata.recursion_desired = true;
+    message
+}
+
+fn ask_with(dns: &Dns, message: &Message) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.send_to(&message.to_vec().unwrap(), dns.address()).unwrap();
+    let mut buffer = [0; 4096];
+    let length = socket.recv(&mut buffer).unwrap();
+    let answer = Message::from_vec(&buffer[..length]).unwrap();
+    assert_eq!(answer.metadata.id, message.metadata.id);
+    answer
+}
+
+fn ask(dns: &Dns, name: &str, kind: RecordType) -> Message {
+    ask_with(dns, &question(name, kind))
+}
+
+fn ask_by_tcp(dns: &Dns, name: &str) -> Message {
+    let mut stream = TcpStream::connect(dns.address()).unwrap();
+    let bytes = question(name, RecordType::A).to_vec().unwrap();
+    stream.write_all(&u16::try_from(bytes.len()).unwrap().to_be_bytes()).unwrap();
+    stream.write_all(&bytes).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer).unwrap();
+    Message::from_vec(&answer).unwrap()
+}
+
+fn addresses(message: &Message) -> Vec<String> {
+    let mut addresses: Vec<String> = message
+        .answers
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::A(address) => Some(address.to_string()),
+            _ => None,
+        })
+        .collect();
+    addresses.sort();
+    addresses
+}
+
+#[test]
+fn services_have_addresses_in_any_case_of_letters() {
+    let dns = start(Vec::new());
+    let answer = ask(&dns, "MySQL.default.svc.Cluster.local.", RecordType::A);
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    assert!(answer.metadata.authoritative && answer.metadata.recursion_available);
+    assert_eq!(addresses(&answer), ["10.96.0.1"]);
+    assert_eq!(answer.answers[0].ttl, 5);
+    let headless = ask(&dns, "web.shop.svc.cluster.local.", RecordType::A);
+    assert_eq!(addresses(&headless), ["10.244.1.2", "10.244.1.3"]);
+    let pod = ask(&dns, "10-244-1-9.shop.pod.cluster.local.", RecordType::A);
+    assert_eq!(addresses(&pod), ["10.244.1.9"]);
+}
+
+#[test]
+fn a_name_without_the_asked_type_is_not_a_missing_name() {
+    let dns = start(Vec::new());
+    for (name, kind, code) in [
+        ("mysql.default.svc.cluster.local.", RecordType::AAAA, ResponseCode::NoError),
+        ("default.svc.cluster.local.", RecordType::A, ResponseCode::NoError),
+        ("svc.cluster.local.", RecordType::A, ResponseCode::NoError),
+        ("cluster.local.", RecordType::A, ResponseCode::NoError),
+        ("10-244-1-9.shop.pod.cluster.local.", RecordType::AAAA, ResponseCode::NoError),
+        ("nothing.default.svc.cluster.local.", RecordType::A, ResponseCode::NXDomain),
+        ("nothing.default.svc.cluster.local.", RecordType::AAAA, ResponseCode::NXDomain),
+        ("mysql.default.svc.cluster.local.default.svc.cluster.local.", RecordType::A, ResponseCode::NXDomain),
+    ] {
+        let answer = ask(&dns, name, kind);
+        assert_eq!(answer.metadata.response_code, code, "{name} {kind}");
+        assert!(answer.answers.is_empty(), "{name} {kind}");
+        assert_eq!(answer.authorities[0].record_type(), RecordType::SOA, "{name} {kind}");
+        assert_eq!(answer.authorities[0].ttl, 5);
+    }
+}
+
+#[test]
+fn the_version_and_the_names_of_addresses_are_told() {
+    let dns = start(Vec::new());
+    let version = ask(&dns, "dns-version.cluster.local.", RecordType::TXT);
+    assert_eq!(version.answers[0].data.to_string(), "1.1.0");
+    let pointer = ask(&dns, "1.0.96.10.in-addr.arpa.", RecordType::PTR);
+    assert_eq!(pointer.answers[0].data.to_string(), "mysql.default.svc.cluster.local.");
+}
+
+#[test]
+fn an_alias_comes_with_what_it_stands_for() {
+    let dns = start(Vec::new());
+    let inside = ask(&dns, "db.shop.svc.cluster.local.", RecordType::A);
+    assert_eq!(inside.answers[0].data.to_string(), "mysql.default.svc.cluster.local.");
+    assert_eq!(addresses(&inside), ["10.96.0.1"]);
+    let lost = ask(&dns, "lost.shop.svc.cluster.local.", RecordType::A);
+    assert_eq!(lost.metadata.response_code, ResponseCode::NXDomain);
+    let round = ask(&dns, "round.shop.svc.cluster.local.", RecordType::A);
+    assert_eq!(round.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[test]
+fn names_outside_are_asked_for_where_the_host_asks() {
+    // The upstream is another of our own servers, with another zone.
+    let mut elsewhere = records();
+    elsewhere.zone = "example.com".to_owned();
+    let address = DnsAnswer::Addresses(["192.0.2.7".parse().unwrap()].into());
+    elsewhere.names = [("db.example.com".to_owned(), address)].into();
+    let upstream = Dns::start(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), elsewhere, Vec::new()).unwrap();
+    let dns = start(vec![SocketAddr::V4(upstream.address())]);
+
+    let answer = ask(&dns, "db.example.com.", RecordType::A);
+    assert_eq!(addresses(&answer), ["192.0.2.7"]);
+    assert!(!answer.metadata.authoritative);
+    let missing = ask(&dns, "missing.example.com.", RecordType::A);
+    assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
+    let alias = ask(&dns, "away.shop.svc.cluster.local.", RecordType::A);
+    assert_eq!(alias.answers[0].data.to_string(), "db.example.com.");
+    assert_eq!(addresses(&alias), ["192.0.2.7"]);
+}
+
+#[test]
+fn without_an_upstream_that_answers_it_is_a_server_failure_in_time() {
+    let nobody = start(Vec::new());
+    let answer = ask(&nobody, "example.com.", RecordType::A);
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dns = start(vec![silent.local_addr().unwrap()]);
+    let start = Instant::now();
+    let answer = ask(&dns, "example.com.", RecordType::A);
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert!(start.elapsed() < Duration::from_millis(4900), "{:?}", start.elapsed());
+}
+
+#[test]
+fn it_never_asks_itself() {
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let taken = Dns::start(address, records(), Vec::new()).unwrap();
+    let address = taken.address();
+    drop(taken);
+    let dns = Dns::start(address, records(), vec![SocketAddr::V4(address)]).unwrap();
+    let start = Instant::now();
+    let answer = ask(&dns, "example.com.", RecordType::A);
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn an_answer_too_large_for_udp_is_cut_and_comes_whole_by_tcp() {
+    let dns = start(Vec::new());
+    let name = "many.shop.svc.cluster.local.";
+    let cut = ask(&dns, name, RecordType::A);
+    assert!(cut.metadata.truncation);
+    let mut message = question(name, RecordType::A);
+    let mut edns = Edns::new();
+    edns.set_max_payload(4096);
+    message.edns = Some(edns);
+    let larger = ask_with(&dns, &message);
+    assert!(larger.metadata.truncation && larger.edns.is_some());
+    assert!(larger.answers.len() > cut.answers.len());
+    assert_eq!(ask_by_tcp(&dns, name).answers.len(), 200);
+}
+
+#[test]
+fn what_is_published_is_answered_next() {
+    let dns = start(Vec::new());
+    let mut changed = records();
+    changed.names.remove("mysql.default.svc.cluster.local");
+    let address = DnsAnswer::Addresses(["10.96.0.9".parse().unwrap()].into());
+    changed.names.insert("new.default.svc.cluster.local".to_owned(), address);
+    dns.publish(changed);
+    assert_eq!(addresses(&ask(&dns, "new.default.svc.cluster.local.", RecordType::A)), ["10.96.0.9"]);
+    let gone = ask(&dns, "mysql.default.svc.cluster.local.", RecordType::A);
+    assert_eq!(gone.metadata.response_code, ResponseCode::NXDomain);
+    assert!(dns.is_serving());
+}
+
+#[test]
+fn what_is_no_question_is_answered_with_an_error_and_does_no_harm() {
+    let dns = start(Vec::new());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for garbage in [&b""[..], b"x", &[0xff; 12], &[0; 600]] {
+        socket.send_to(garbage, dns.address()).unwrap();
+    }
+    let mut none = Message::query();
+    none.metadata.recursion_desired = true;
+    assert_eq!(ask_with(&dns, &none).metadata.response_code, ResponseCode::FormErr);
+    assert_eq!(addresses(&ask(&dns, "mysql.default.svc.cluster.local.", RecordType::A)), ["10.96.0.1"]);
+}
+
+#[test]
+fn upstreams_are_read_from_resolv_conf() {
+    let text = "# nameserver 192.0.2.9\nsearch example.com\nnameserver 192.0.2.1\n nameserver 2001:db8::1\nnameserver x\n";
+    let found: Vec<IpAddr> = upstreams(text).iter().map(SocketAddr::ip).collect();
+    assert_eq!(found, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+}

@@ -1,0 +1,86 @@
+//! Names outside the cluster's zone: the host's own name servers are asked, and their answers kept for a while.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Result;
+use hickory_server::{
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::ResponseCode,
+        rr::{Name, RData, Record, RecordType},
+    },
+    resolver::{
+        Resolver, TokioResolver,
+        config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
+    },
+};
+use tokio::{sync::Semaphore, time};
+
+use super::Reply;
+
+/// How long one name server is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a question may take in all; clients ask again after 5 s.
+const DEADLINE: Duration = Duration::from_secs(4);
+/// Questions that wait for an answer; one more is answered "server failure" at once.
+const QUESTIONS: usize = 256;
+/// Answers that are kept.
+const CACHE: u64 = 2048;
+
+/// The host's name servers.
+pub(super) struct Upstream {
+    /// `None` if there are none.
+    resolver: Option<TokioResolver>,
+    questions: Semaphore,
+}
+
+impl Upstream {
+    pub(super) fn new(servers: &[SocketAddr]) -> Result<Self> {
+        let resolver = if servers.is_empty() { None } else { Some(resolver(servers)?) };
+        Ok(Self { resolver, questions: Semaphore::new(QUESTIONS) })
+    }
+
+    /// Asks for a name. Whatever keeps it from being answered is a server failure, never "no such name".
+    pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Reply {
+        let (Some(resolver), Ok(_question)) = (&self.resolver, self.questions.try_acquire()) else {
+            return Reply::code(ResponseCode::ServFail);
+        };
+        let mut absolute = name.clone();
+        absolute.set_fqdn(true);
+        match time::timeout(DEADLINE, resolver.lookup(absolute, kind)).await {
+            Ok(Ok(found)) => {
+                Reply { answers: found.answers().to_vec(), ..Reply::code(ResponseCode::NoError) }
+            }
+            Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => Reply {
+                soa: none.soa.map(|soa| {
+                    Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))
+                }),
+                ..Reply::code(none.response_code)
+            },
+            Ok(Err(error)) => {
+                tracing::debug!(%name, %error, "no name server answers");
+                Reply::code(ResponseCode::ServFail)
+            }
+            Err(_) => Reply::code(ResponseCode::ServFail),
+        }
+    }
+}
+
+fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver> {
+    let servers = servers.iter().map(|server| {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = server.port();
+            connection
+        });
+        NameServerConfig::new(server.ip(), true, connections.to_vec())
+    });
+    let config = ResolverConfig::from_name_servers(servers.collect());
+    let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    options.timeout = PATIENCE;
+    options.attempts = 1;
+    options.cache_size = CACHE;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.preserve_intermediates = true;
+    Ok(builder.build()?)
+}

@@ -1,0 +1,149 @@
+//! The cluster's zone: what there is by a name, by the DNS specification that Kubernetes clusters follow (1.1.0).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use hickory_server::proto::rr::{
+    Name, RData, Record, RecordType,
+    rdata::{A, CNAME, PTR, SOA, TXT},
+};
+use reconciler::network::{DnsAnswer, DnsRecords};
+
+use super::TTL;
+
+/// The version of the specification that the zone follows, as clients can ask for it.
+const VERSION: &str = "1.1.0";
+/// Timers of the zone's SOA record, which no secondary ever reads.
+const REFRESH_S: i32 = 7200;
+const RETRY_S: i32 = 1800;
+const EXPIRE_S: i32 = 86_400;
+
+/// The records with what follows from them.
+#[derive(Debug)]
+pub(super) struct Zone {
+    records: DnsRecords,
+    /// Names that exist only because others lie below them.
+    parents: BTreeSet<String>,
+    /// Service addresses to names.
+    pointers: BTreeMap<Ipv4Addr, String>,
+}
+
+/// What there is by a name.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found {
+    /// The name is not ours to know.
+    Outside,
+    /// There is no such name.
+    Nothing,
+    /// The name exists, with this data of the asked type; often none.
+    Data(Vec<RData>),
+    /// The name stands for another one.
+    Alias(Name, RData),
+}
+
+impl Zone {
+    pub(super) fn new(records: DnsRecords) -> Self {
+        let mut parents = BTreeSet::from([records.zone.clone(), format!("svc.{}", records.zone)]);
+        let mut pointers = BTreeMap::new();
+        for (name, answer) in &records.names {
+            let mut rest = name.as_str();
+            while let Some((_, parent)) = rest.split_once('.') {
+                if parent.len() <= records.zone.len() || !parents.insert(parent.to_owned()) {
+                    break;
+                }
+                rest = parent;
+            }
+            if let DnsAnswer::Addresses(addresses) = answer {
+                for address in addresses {
+                    pointers.entry(*address).or_insert_with(|| name.clone());
+                }
+            }
+        }
+        Self { records, parents, pointers }
+    }
+
+    /// Looks a name up, in any case of letters.
+    pub(super) fn find(&self, name: &Name, kind: RecordType) -> Found {
+        let text = name.to_lowercase().to_ascii();
+        let text = text.trim_end_matches('.');
+        if let Some(address) = reversed_address(text) {
+            return match self.pointers.get(&address).and_then(|name| absolute(name)) {
+                Some(name) => only(kind, RecordType::PTR, RData::PTR(PTR(name))),
+                None => Found::Outside,
+            };
+        }
+        let Some(below) = self.below_zone(text) else { return Found::Outside };
+        match self.records.names.get(text) {
+            Some(DnsAnswer::Addresses(addresses)) => of_addresses(kind, addresses.iter().copied()),
+            Some(DnsAnswer::Alias(target)) => match absolute(target) {
+                Some(target) => Found::Alias(target.clone(), RData::CNAME(CNAME(target))),
+                None => Found::Data(Vec::new()),
+            },
+            None if below == "dns-version" => {
+                only(kind, RecordType::TXT, RData::TXT(TXT::new(vec![VERSION.to_owned()])))
+            }
+            None if below.is_empty() => match self.soa_data() {
+                Some(soa) => only(kind, RecordType::SOA, soa),
+                None => Found::Data(Vec::new()),
+            },
+            None => match pod_address(below) {
+                Some(address) => of_addresses(kind, [address]),
+                None if self.parents.contains(text) => Found::Data(Vec::new()),
+                None => Found::Nothing,
+            },
+        }
+    }
+
+    /// The record that goes with "no such name" and "no such data", and says for how long to believe it.
+    pub(super) fn soa(&self) -> Option<Record> {
+        Some(Record::from_rdata(absolute(&self.records.zone)?, TTL, self.soa_data()?))
+    }
+
+    fn soa_data(&self) -> Option<RData> {
+        let zone = &self.records.zone;
+        let server = absolute(&format!("ns.dns.{zone}"))?;
+        let person = absolute(&format!("hostmaster.{zone}"))?;
+        Some(RData::SOA(SOA::new(server, person, 1, REFRESH_S, RETRY_S, EXPIRE_S, TTL)))
+    }
+
+    /// The part of a name before the zone, without the dot; `None` if it is not in the zone.
+    fn below_zone<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let below = name.strip_suffix(&self.records.zone)?;
+        if below.is_empty() { Some(below) } else { below.strip_suffix('.') }
+    }
+}
+
+fn of_addresses(kind: RecordType, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Found {
+    let asked = matches!(kind, RecordType::A | RecordType::ANY);
+    Found::Data(if asked { addresses.into_iter().map(|ip| RData::A(A(ip))).collect() } else { Vec::new() })
+}
+
+fn only(asked: RecordType, kind: RecordType, data: RData) -> Found {
+    let wanted = asked == kind || asked == RecordType::ANY;
+    Found::Data(if wanted { vec![data] } else { Vec::new() })
+}
+
+/// `10-244-1-2.default.pod`: a pod's address, whether the pod exists or not.
+fn pod_address(below: &str) -> Option<Ipv4Addr> {
+    let (address, namespace) = below.strip_suffix(".pod")?.split_once('.')?;
+    if namespace.is_empty() || namespace.contains('.') || address.contains('.') {
+        return None;
+    }
+    address.replace('-', ".").parse().ok()
+}
+
+/// `1.0.96.10.in-addr.arpa`.
+fn reversed_address(name: &str) -> Option<Ipv4Addr> {
+    let reversed: Ipv4Addr = name.strip_suffix(".in-addr.arpa")?.parse().ok()?;
+    let [a, b, c, d] = reversed.octets();
+    Some(Ipv4Addr::new(d, c, b, a))
+}
+
+/// A name with its final dot; `None` if it is none that DNS can carry.
+fn absolute(name: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(name).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
