@@ -262,7 +262,8 @@ pub(crate) struct WebhookConfig {
 impl Config {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read configuration {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("read configuration {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("configuration {}", path.display()))
     }
 
@@ -272,7 +273,8 @@ impl Config {
             !self.source.url.is_empty(),
             "no repository is configured: give --repo URL, or `url` in [source] of the configuration"
         );
-        if self.trust.mode != Mode::Off && self.trust.allowed_signers.is_none() && self.trust.anchor.is_none() {
+        if self.trust.mode != Mode::Off && self.trust.allowed_signers.is_none() && self.trust.anchor.is_none()
+        {
             bail!(
                 "nobody is believed: give --allowed-signers FILE (as for `git config gpg.ssh.allowedSignersFile`), \
                  or write out --verify off"
@@ -286,7 +288,8 @@ impl Config {
             network.pod_range
         );
         ensure!(
-            !network.pod_range.contains(&network.service_range) && !network.service_range.contains(&network.pod_range),
+            !network.pod_range.contains(&network.service_range)
+                && !network.service_range.contains(&network.pod_range),
             "[network] pod-range {} and service-range {} overlap",
             network.pod_range,
             network.service_range
@@ -378,15 +381,16 @@ impl Config {
 /// A duration as people write it: `10s`, `2m`, `1h 30m`.
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let span: jiff::SignedDuration = text
-        .parse()
-        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a duration such as 10s or 2m: {error}")))?;
+    let span: jiff::SignedDuration = text.parse().map_err(|error| {
+        serde::de::Error::custom(format!("{text:?} is not a duration such as 10s or 2m: {error}"))
+    })?;
     Duration::try_from(span).map_err(|_| serde::de::Error::custom(format!("{text:?} is negative")))
 }
 
 /// A secret from a file, without the line's end.
 pub(crate) fn read_secret(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read the secret in {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("read the secret in {}", path.display()))?;
     let secret = text.trim_end_matches(['\n', '\r']).to_owned();
     ensure!(!secret.is_empty(), "the secret in {} is empty", path.display());
     Ok(secret)

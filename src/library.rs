@@ -59,7 +59,10 @@ impl Reader {
             Ok(snapshot) => snapshot,
             Err(SnapshotError::Refused(problems)) => {
                 let subject = subject_of(&repo, commit.id());
-                return Reading::Bad { subject, problems: problems.0.iter().map(ToString::to_string).collect() };
+                return Reading::Bad {
+                    subject,
+                    problems: problems.0.iter().map(ToString::to_string).collect(),
+                };
             }
             Err(error) => return Reading::Unreadable(format!("{:#}", anyhow::Error::from(error))),
         };
@@ -90,7 +93,8 @@ pub(crate) fn parse_and_check(
     files: &[(&str, &[u8])],
     settings: &CheckSettings,
 ) -> (reconciler::object::Objects, Vec<Problem>) {
-    let files: Vec<SourceFile<'_>> = files.iter().map(|(path, content)| SourceFile { path, content }).collect();
+    let files: Vec<SourceFile<'_>> =
+        files.iter().map(|(path, content)| SourceFile { path, content }).collect();
     let (objects, mut problems) = manifest::parse(&files, &Limits::default());
     let mut found = desired::check(&objects, settings);
     if !found.is_empty() {

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use reconciler::name::{CommitId, ImageId};
+use reconciler::{name::CommitId, node::Pins, plan::ImagePin};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -43,31 +43,26 @@ pub(crate) struct Pointers {
     pub(crate) target: Option<VerifiedCommit>,
     /// The last commit that became healthy: where a rollback goes.
     pub(crate) healthy: Option<VerifiedCommit>,
+    /// Every other commit that something here still runs from, or that could be gone back to.
+    #[serde(default)]
+    pub(crate) in_use: Vec<VerifiedCommit>,
 }
 
 impl Pointers {
+    /// Everything the pointers name.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &VerifiedCommit> {
+        [&self.verified, &self.target, &self.healthy].into_iter().flatten().chain(&self.in_use)
+    }
+
     /// Every commit a pointer names, each once: what a repository must hold to be worth keeping.
     pub(crate) fn commits(&self) -> BTreeSet<CommitId> {
         [&self.verified, &self.target, &self.healthy]
             .into_iter()
             .flatten()
+            .chain(&self.in_use)
             .map(|commit| commit.id().clone())
             .collect()
     }
-}
-
-/// What an image reference meant on this host when a commit first needed it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ImagePin {
-    /// The engine's id of the image.
-    pub(crate) id: ImageId,
-    /// `name@sha256:...` where the registry gave one; an image that was built or loaded here has none.
-    pub(crate) digest: Option<String>,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct ImagePins {
-    commits: BTreeMap<CommitId, BTreeMap<String, ImagePin>>,
 }
 
 /// The trust directory, read once and written through.
@@ -77,6 +72,11 @@ pub(crate) struct TrustStore {
     images_path: PathBuf,
     pointers: Pointers,
     images: ImagePins,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct ImagePins {
+    commits: Pins,
 }
 
 impl TrustStore {
@@ -111,33 +111,26 @@ impl TrustStore {
 
     /// The commit of this id, if a pointer names it: it was verified once and is not judged again.
     pub(crate) fn verified_commit(&self, id: &CommitId) -> Option<&VerifiedCommit> {
-        let Pointers { verified, target, healthy } = &self.pointers;
-        [verified, target, healthy].into_iter().flatten().find(|commit| commit.id() == id)
+        let Pointers { verified, target, healthy, in_use } = &self.pointers;
+        [verified, target, healthy].into_iter().flatten().chain(in_use).find(|commit| commit.id() == id)
     }
 
-    /// What `reference` means for `commit` on this host, if that was recorded.
-    pub(crate) fn image(&self, commit: &CommitId, reference: &str) -> Option<&ImagePin> {
-        self.images.commits.get(commit)?.get(reference)
+    /// What every image reference of every commit means on this host.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.images.commits
     }
 
-    /// Everything recorded for `commit`, by image reference.
-    pub(crate) fn images(&self, commit: &CommitId) -> impl Iterator<Item = (&str, &ImagePin)> {
-        let pins = self.images.commits.get(commit).into_iter().flatten();
-        pins.map(|(reference, pin)| (reference.as_str(), pin))
-    }
-
-    /// Records what references mean for `commit`. The first meaning stays: a tag is resolved once a commit.
+    /// Records what references mean for `commit`. A tag is resolved once a commit; it is asked for again, and its
+    /// meaning replaced, only where the image has gone from the disk and cannot be had by its digest.
     pub(crate) fn pin_images(
         &mut self,
         commit: &CommitId,
         pins: impl IntoIterator<Item = (String, ImagePin)>,
     ) -> Result<(), StateFileError> {
         let known = self.images.commits.entry(commit.clone()).or_default();
-        let before = known.len();
-        for (reference, pin) in pins {
-            known.entry(reference).or_insert(pin);
-        }
-        if known.len() == before {
+        let before = known.clone();
+        known.extend(pins);
+        if *known == before {
             return Ok(());
         }
         state_file::write(&self.images_path, SCHEMA, &self.images)
@@ -167,11 +160,11 @@ mod tests {
     use super::*;
 
     fn pin(id: &str) -> ImagePin {
-        ImagePin { id: ImageId::new(id), digest: None }
+        ImagePin { id: reconciler::name::ImageId::new(id), digest: None, warning: None }
     }
 
     #[test]
-    fn pins_and_pointers_survive_a_restart_and_the_first_meaning_of_a_tag_stays() {
+    fn pins_and_pointers_survive_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().join("trust");
         let commit = CommitId::new("a".repeat(40));
@@ -182,12 +175,12 @@ mod tests {
         fs::write(at.join("pointers.json"), record.replace("HASH", commit.as_str())).unwrap();
 
         let mut trust = TrustStore::open(&at).unwrap();
-        assert_eq!(trust.image(&commit, "httpd:latest"), Some(&pin("sha256:1")));
+        assert_eq!(trust.pins()[&commit]["httpd:latest"], pin("sha256:2"));
         assert_eq!(trust.verified_commit(&commit).map(VerifiedCommit::id), Some(&commit));
         assert_eq!(trust.pointers().commits(), BTreeSet::from([commit.clone()]));
         assert_eq!(trust.verified_commit(&CommitId::new("b".repeat(40))), None);
 
         trust.retain_images(&BTreeSet::new()).unwrap();
-        assert_eq!(TrustStore::open(&at).unwrap().images(&commit).count(), 0);
+        assert!(TrustStore::open(&at).unwrap().pins().is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 pub use reconciler::commit::Commit;
 use reconciler::{
-    name::{CommitId, NodeName, PodUid},
+    name::{CommitId, NodeName, ObjectKey, PodUid},
     state::{ClusterState, NodeFacts},
     status::PodStatus,
 };
@@ -35,6 +35,33 @@ pub struct View {
     pub converged: bool,
     /// What stands in the way of the daemon itself: the engine does not answer, the disk is full.
     pub troubles: Vec<String>,
+    /// What a reader of `status` should know of the configuration: verification is off, privileged pods are allowed.
+    pub notes: Vec<String>,
+    /// What happened lately, oldest first, bounded by the control loop.
+    pub events: Vec<EventView>,
+}
+
+/// Something that happened to an object, as Kubernetes' Event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Kind of the object, `Pod`.
+    pub kind: String,
+    /// Which object.
+    pub key: ObjectKey,
+    /// Its uid, where it is a pod.
+    pub uid: Option<PodUid>,
+    /// Type `Warning`, otherwise `Normal`.
+    pub warning: bool,
+    /// One word: `Pulled`, `Started`, `BackOff`.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+    /// When it was first seen.
+    pub first: Timestamp,
+    /// When it was last seen.
+    pub last: Timestamp,
+    /// How often.
+    pub count: u32,
 }
 
 /// Where commits come from and how that stands.
@@ -48,6 +75,9 @@ pub struct SourceStatus {
     pub verification: String,
     /// The newest commit seen there.
     pub head: Option<CommitId>,
+    /// The newest one that was found trusted: the base of forward-only.
+    #[serde(default)]
+    pub verified: Option<CommitId>,
     /// When it was last asked with success.
     pub fetched: Option<Timestamp>,
     /// Why it could not be asked or judged, if that is so now.

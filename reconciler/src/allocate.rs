@@ -58,20 +58,22 @@ pub fn allocate(
 struct Taken {
     addresses: BTreeSet<Ipv4Addr>,
     ports: BTreeSet<u16>,
+    asked_addresses: BTreeSet<Ipv4Addr>,
+    asked_ports: BTreeSet<u16>,
 }
 
 impl Taken {
     fn of(services: &BTreeMap<ObjectKey, Service>, given: &BTreeMap<ObjectKey, ServiceAllocation>) -> Self {
-        let asked = services.values().filter_map(requested_address);
-        let ports_asked =
-            services.values().flat_map(|service| &service.ports).filter_map(|port| port.node_port);
+        let asked_addresses: BTreeSet<Ipv4Addr> = services.values().filter_map(requested_address).collect();
+        let asked_ports: BTreeSet<u16> =
+            services.values().flat_map(|service| &service.ports).filter_map(|port| port.node_port).collect();
+        let given_addresses = given.values().filter_map(|one| one.cluster_ip);
+        let given_ports = given.values().flat_map(|one| one.node_ports.values().copied());
         Self {
-            addresses: given.values().filter_map(|one| one.cluster_ip).chain(asked).collect(),
-            ports: given
-                .values()
-                .flat_map(|one| one.node_ports.values().copied())
-                .chain(ports_asked)
-                .collect(),
+            addresses: given_addresses.chain(asked_addresses.iter().copied()).collect(),
+            ports: given_ports.chain(asked_ports.iter().copied()).collect(),
+            asked_addresses,
+            asked_ports,
         }
     }
 
@@ -84,7 +86,9 @@ impl Taken {
         let virtual_address =
             !matches!(service.kind, ServiceKind::Headless | ServiceKind::ExternalName { .. });
         let cluster_ip = if virtual_address {
-            requested_address(service).or(before.cluster_ip).or_else(|| self.free_address(ranges))
+            // What was given by itself gives way to a Service that now asks for it by name.
+            let kept = before.cluster_ip.filter(|address| !self.asked_addresses.contains(address));
+            requested_address(service).or(kept).or_else(|| self.free_address(ranges))
         } else {
             None
         };
@@ -94,7 +98,9 @@ impl Taken {
                 let key = port_key(port);
                 let number = port
                     .node_port
-                    .or_else(|| before.node_ports.get(&key).copied())
+                    .or_else(|| {
+                        before.node_ports.get(&key).copied().filter(|port| !self.asked_ports.contains(port))
+                    })
                     .or_else(|| self.free_port(ranges));
                 node_ports.extend(number.map(|number| (key, number)));
             }

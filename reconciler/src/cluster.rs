@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ use crate::{
     plan::Next,
     rollout::{
         Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, changed_workloads, judge,
-        next_available, progress, step, worst,
+        next_available, progress, progress_deadline, step, worst,
     },
     state::{Change, ClusterState, NodeFacts, NodeReport, PodPlace, PodRecord, StopReason, StopRecord},
     status::PodStatus,
@@ -180,14 +181,18 @@ impl<'a> Decision<'a> {
         if matches!(rollout.phase, Phase::Empty | Phase::Healthy | Phase::Preparing { .. }) {
             return Judgement::Settled;
         }
-        let Some(driving) = self.driving() else { return Judgement::Settled };
+        let Some(driving) = self.driving() else {
+            // A commit that cannot be read runs nothing: that is not the same as having settled.
+            let id = rollout.driving.as_ref().map_or("", CommitId::short);
+            return Judgement::Waiting(format!("commit {id} is not in the local clone"));
+        };
         let base = rollout.base().and_then(|id| self.input.commits.get(&id));
         let judged = changed_workloads(driving, base.map(AsRef::as_ref));
         let judgements = judged
             .into_iter()
             .map(|workload| {
                 let progress = self.input.state.workloads.get(&workload.key);
-                (&workload.key, judge(&self.view(workload), progress))
+                (&workload.key, judge(&self.view(workload), progress, rollout.clock))
             })
             .collect();
         worst(judgements)
@@ -216,6 +221,7 @@ impl<'a> Decision<'a> {
             if let Some(wait) = next_available(view.pods, self.input.now, min_ready) {
                 self.next = self.next.sooner(Next::After(wait));
             }
+            self.next = self.next.sooner(self.late_at(workload));
             if let Some(progress) = progress {
                 self.changes.push(Change::Progress(workload.key.clone(), progress));
             }
@@ -244,6 +250,17 @@ impl<'a> Decision<'a> {
                 self.changes.push(Change::DropProgress(key.clone()));
             }
         }
+    }
+
+    /// When a workload that makes no progress will be late, so that this is not missed for want of an event.
+    fn late_at(&self, workload: &Workload) -> Next {
+        let rollout = &self.input.state.rollout;
+        let progress = self.input.state.workloads.get(&workload.key);
+        let deadline = progress_deadline(workload, progress, rollout.clock)
+            .filter(|_| matches!(rollout.phase, Phase::Progressing { .. }))
+            .map(|deadline| Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default())
+            .filter(|wait| !wait.is_zero());
+        deadline.map_or(Next::AwaitChange, Next::After)
     }
 
     fn placer(&self) -> Placer {

@@ -12,6 +12,7 @@ pub mod allocate;
 pub mod cluster;
 pub mod commit;
 pub mod controller;
+pub mod desired;
 pub mod digest;
 pub mod endpoints;
 pub mod fault;

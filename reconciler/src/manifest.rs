@@ -73,8 +73,10 @@ pub fn parse(files: &[SourceFile<'_>], limits: &Limits) -> (Objects, Vec<Problem
         bound(&mut of_file, file.path, limits.problems);
         problems.append(&mut of_file);
         if commit.documents > limits.documents {
-            let message =
-                format!("the commit has more than {} documents: split it over several paths", limits.documents);
+            let message = format!(
+                "the commit has more than {} documents: split it over several paths",
+                limits.documents
+            );
             problems.push(whole_file(file.path, message));
             break;
         }
@@ -181,8 +183,10 @@ impl Commit<'_> {
         let Some((_, line)) = kinds.first() else { return };
         let names: BTreeSet<&str> = kinds.iter().map(|(kind, _)| *kind).collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let message =
-            format!("accepted without effect: {} mean something only to a Kubernetes API server", names.join(", "));
+        let message = format!(
+            "accepted without effect: {} mean something only to a Kubernetes API server",
+            names.join(", ")
+        );
         self.reading.problems.push(Problem {
             line: *line,
             severity: Severity::Warning,
@@ -207,7 +211,8 @@ fn whole_file(path: &str, message: String) -> Problem {
 fn bound(problems: &mut Vec<Problem>, path: &str, most: usize) {
     let more = problems.len().saturating_sub(most);
     if more > 0 {
-        let mut errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count().min(most);
+        let mut errors =
+            problems.iter().filter(|problem| problem.severity == Severity::Error).count().min(most);
         let mut warnings = most - errors;
         problems.retain(|problem| {
             let left = match problem.severity {

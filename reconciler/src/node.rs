@@ -17,7 +17,7 @@ use crate::{
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
     object::{PodTemplate, PullPolicy},
-    observed::{Observed, ObservedContainer},
+    observed::{LaneFailure, Observed, ObservedContainer},
     plan::{ImagePin, Lane, LaneKey, Next, ProbeTask, PullMode, Step, Why},
     pod::{
         environment::service_variables,
@@ -143,8 +143,9 @@ impl<'a> Look<'a> {
         for record in self.mine.clone() {
             let commit = self.input.commits.get(&record.commit);
             let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
+            // The Services of now, whichever commit the pod is of: the first pod of a namespace must not choose.
             let services = variables.entry(&record.key.namespace).or_insert_with(|| {
-                self.input.commits.get(&record.commit).map_or_else(BTreeMap::new, |commit| {
+                self.driving().map_or_else(BTreeMap::new, |commit| {
                     service_variables(
                         &record.key.namespace,
                         &commit.objects.services,
@@ -223,13 +224,22 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// The failure of an image's lane; of the target only what failed since it became the target, so that a retry
+    /// tries afresh.
+    fn image_failure(&self, key: &LaneKey) -> Option<&'a LaneFailure> {
+        let rollout = &self.input.state.rollout;
+        let LaneKey::Image(commit, _) = key else { return None };
+        let began = rollout.began.filter(|_| rollout.target.as_ref() == Some(commit));
+        self.input.observed.failures.get(key).filter(|failure| began.is_none_or(|began| failure.at >= began))
+    }
+
     /// A lane that pins and pulls an image, unless one is under way or has to wait.
     fn pull(&mut self, need: ImageNeed) {
         let key = LaneKey::Image(need.commit.clone(), need.image.clone());
         if self.input.observed.lanes.contains(&key) {
             return;
         }
-        if let Some(failure) = self.input.observed.failures.get(&key) {
+        if let Some(failure) = self.image_failure(&key) {
             let retry = failure.retry_at();
             if retry > self.input.now {
                 let wait = Duration::try_from(retry.duration_since(self.input.now)).unwrap_or_default();
@@ -264,6 +274,10 @@ impl<'a> Look<'a> {
                 && let Some((_, container)) = containers.first()
             {
                 self.report.orphans.push(container.identity.clone());
+                // It keeps its address and back-off until it is adopted.
+                if let Some(memory) = self.input.memory.pods.get(*uid) {
+                    self.memory.pods.insert((*uid).clone(), memory.clone());
+                }
             }
         }
         let known: BTreeSet<String> =
@@ -330,7 +344,7 @@ impl<'a> Look<'a> {
             wanted.into_iter().filter(|(image, _)| !pinned(image)).collect();
         let failure = |image: &str| {
             let key = LaneKey::Image(target.id.clone(), image.to_owned());
-            self.input.observed.failures.get(&key)
+            self.image_failure(&key)
         };
         let failures: Vec<_> = missing.iter().filter_map(|(image, _)| failure(image)).collect();
         let preparation = if missing.is_empty() {

@@ -90,6 +90,11 @@ pub fn evicts(spec: &PodSpec, node: &Candidate) -> bool {
     })
 }
 
+/// Whether a DaemonSet's pod may stay on a node: a taint that only keeps new pods off does not stop it.
+pub fn daemon_may_stay(spec: &PodSpec, node: &Candidate) -> bool {
+    named_and_selected(spec, node).is_none() && !evicts(spec, node)
+}
+
 fn named_and_selected(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
     if spec.node_name.as_ref().is_some_and(|name| *name != node.name) {
         return Some(Unfit::OtherNodeName);

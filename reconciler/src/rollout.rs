@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::CommitId;
 
-pub use judge::{Judgement, changed_workloads, config_sources, judge, next_available, progress, worst};
+pub use judge::{Judgement, changed_workloads, config_sources, judge, next_available, progress, progress_deadline, worst};
 pub use step::{Head, RolloutSettings, StepInput, step};
 
 /// The roll-out as it stands; persisted, so that a restart goes on where it was.
@@ -28,6 +28,13 @@ pub struct Rollout {
     pub since: Option<Timestamp>,
     /// When the target became the target.
     pub began: Option<Timestamp>,
+    /// From when the deadlines count: since the controllers follow the target, and since nothing outside of the
+    /// commit is in its way any more.
+    #[serde(default)]
+    pub clock: Option<Timestamp>,
+    /// Something outside of the commit is in its way: the clock stands still.
+    #[serde(default)]
+    pub waiting: bool,
     /// Present while the target is a commit that was gone back to.
     pub rollback: Option<Rollback>,
     /// Set by a manual rollback: the head that was left. The pin ends when the head moves on, or by `resume`.

@@ -4,9 +4,8 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use reconciler::{
     fault::{Fault, FaultKind},
-    name::{ContainerId, PodUid},
+    name::ContainerId,
     object::Handler,
-    plan::Role,
 };
 
 use crate::{exec::ExecOutcome, http, runtime::Runtime};
@@ -23,7 +22,9 @@ impl Runtime {
         address: Ipv4Addr,
     ) -> Result<(), Fault> {
         let what = format!("cannot run the postStart hook of container {container}");
-        let Err(failed) = self.run_hook(container, handler, address, POST_START_LIMIT).await else { return Ok(()) };
+        let Err(failed) = self.run_hook(container, handler, address, POST_START_LIMIT).await else {
+            return Ok(());
+        };
         let killed = self.kill(container).await;
         self.inner.observer.container_dirty(container);
         match killed {

@@ -30,7 +30,9 @@ pub(super) fn node_address() -> Result<Ipv4Addr> {
         .context("this host has no default route to tell its address by: set `address` in [node]")?;
     match chosen.ip() {
         IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => Ok(address),
-        other => bail!("this host's address looks like {other}, which others cannot reach: set `address` in [node]"),
+        other => bail!(
+            "this host's address looks like {other}, which others cannot reach: set `address` in [node]"
+        ),
     }
 }
 

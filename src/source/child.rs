@@ -24,6 +24,10 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 /// The fetch stops by itself at its dead line; the kill is for the calls that do not.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// The directory of trusted certificates where only a file counts. It must exist: git2 replaces what does not by the
+/// system's.
+const NO_CERTIFICATES: &str = "no-certificates";
+
 /// How to start the child: our own binary and its hidden subcommand.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildProgram {
@@ -34,6 +38,8 @@ pub(crate) struct ChildProgram {
 }
 
 /// Runs one fetch in a child. When this future is dropped, the child is killed.
+///
+/// To be awaited on a worker thread of the runtime: the child dies with the thread that started it.
 pub(crate) async fn fetch_in_child(
     child: &ChildProgram,
     request: &FetchRequest,
@@ -42,7 +48,7 @@ pub(crate) async fn fetch_in_child(
     let failed = |detail: String| FetchError::Child { detail };
     let document =
         serde_json::to_vec(request).map_err(|error| failed(format!("encode the request: {error}")))?;
-    let mut process = command(child, request)
+    let mut process = command(child, request, &url)
         .spawn()
         .map_err(|error| failed(format!("start {}: {error}", child.program.display())))?;
     let (Some(mut input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
@@ -74,7 +80,7 @@ pub(crate) fn child_main() -> ExitCode {
         Ok(request) => {
             let prepared = limit_self(&request).and_then(|()| prepare_home(&request));
             match prepared {
-                Ok(()) => fetch(&request),
+                Ok(()) => check_ca_file(&request).and_then(|()| fetch(&request)),
                 Err(error) => Err(FetchError::Child { detail: format!("prepare: {error}") }),
             }
         }
@@ -90,7 +96,7 @@ pub(crate) fn child_main() -> ExitCode {
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn command(child: &ChildProgram, request: &FetchRequest) -> Command {
+fn command(child: &ChildProgram, request: &FetchRequest, url: &RemoteUrl) -> Command {
     let mut command = Command::new(&child.program);
     let home = home(&request.mirror);
     command
@@ -103,10 +109,13 @@ fn command(child: &ChildProgram, request: &FetchRequest) -> Command {
         .env("XDG_CONFIG_HOME", &home)
         .env_remove("SSH_AUTH_SOCK")
         .kill_on_drop(true);
-    if let Some(file) = &request.ca_file {
-        // These two are how OpenSSL is told its authorities; an empty directory leaves the file as the only ones.
-        command.env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", home.join("no-certificates"));
-    }
+    // These two are how OpenSSL is told its authorities; the directory is empty. It reads them all at its start, which
+    // takes longer than a local fetch and is for nothing where there is no https.
+    match &request.ca_file {
+        Some(file) => command.env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", home.join(NO_CERTIFICATES)),
+        None if url.is_https() => command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR"),
+        None => command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", home.join(NO_CERTIFICATES)),
+    };
     command
 }
 
@@ -138,6 +147,8 @@ fn read_request() -> io::Result<FetchRequest> {
 
 /// Bounds what a hostile pack can make this process use, and ends it with the daemon.
 fn limit_self(request: &FetchRequest) -> io::Result<()> {
+    // The kernel means the thread that started us, so that must be one that stays: a worker of the runtime, no
+    // blocking thread.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let limits = &request.limits;
     let pack_and_index = limits.received_bytes.saturating_mul(2);
@@ -162,6 +173,7 @@ fn home(mirror: &Path) -> PathBuf {
 fn prepare_home(request: &FetchRequest) -> io::Result<()> {
     let home = home(&request.mirror);
     std::fs::create_dir_all(home.join(".ssh"))?;
+    std::fs::create_dir_all(home.join(NO_CERTIFICATES))?;
     // A repository on this host often belongs to a user of its own. libgit2 runs no hooks and no filters here, which is
     // what the ownership check protects from.
     std::fs::write(home.join(".gitconfig"), "[safe]\n\tdirectory = *\n")?;
@@ -171,6 +183,21 @@ fn prepare_home(request: &FetchRequest) -> io::Result<()> {
         None => Vec::new(),
     };
     std::fs::write(home.join(".ssh/known_hosts"), known_hosts)
+}
+
+/// git2 would take the system's authorities in place of a file that is not there.
+fn check_ca_file(request: &FetchRequest) -> Result<(), FetchError> {
+    let Some(file) = &request.ca_file else { return Ok(()) };
+    let wrong = |detail: String| FetchError::Certificate {
+        url: request.url.parse::<RemoteUrl>().map_or_else(|_| String::new(), |url| url.to_string()),
+        detail: format!("CA file {}: {detail}", file.display()),
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    if text.contains("-----BEGIN CERTIFICATE-----") {
+        Ok(())
+    } else {
+        Err(wrong("it holds no PEM certificate".to_owned()))
+    }
 }
 
 #[cfg(test)]

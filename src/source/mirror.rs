@@ -143,9 +143,10 @@ impl Mirror {
         for leftover in [old, fresh] {
             remove_all(&leftover)?;
         }
-        for directory in ["refs", "objects/pack", ""] {
-            remove_leftovers(&self.path.join(directory), directory != "");
+        for directory in ["refs", "objects/pack"] {
+            remove_leftovers(&self.path.join(directory), true);
         }
+        remove_leftovers(&self.path, false);
         Ok(())
     }
 

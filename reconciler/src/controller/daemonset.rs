@@ -4,7 +4,7 @@ use super::{Action, OwnedPod, OwnerView, PodNaming, replicas::stop_failed};
 use crate::{
     name::NodeName,
     object::DaemonSetUpdate,
-    placement::{Candidate, eligible_for_daemon},
+    placement::{Candidate, daemon_may_stay, eligible_for_daemon},
     state::StopReason,
 };
 
@@ -12,7 +12,7 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
     let mut actions = stop_failed(view.pods);
     let eligible: Vec<&Candidate> =
         view.nodes.iter().filter(|node| eligible_for_daemon(&view.workload.template.spec, node)).collect();
-    actions.extend(stop_elsewhere(view, &eligible));
+    actions.extend(stop_elsewhere(view));
 
     let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
     let (surge, unavailable) = match update {
@@ -65,10 +65,11 @@ fn on<'v>(view: &'v OwnerView<'_>, node: &'v NodeName) -> impl Iterator<Item = O
     view.pods.iter().copied().filter(move |pod| pod.record.place.node() == Some(node))
 }
 
-fn stop_elsewhere(view: &OwnerView<'_>, eligible: &[&Candidate]) -> Vec<Action> {
+fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
     // A node that is not known at all is not evidence of anything; only a known one can refuse.
+    let spec = &view.workload.template.spec;
     let refused = |node: &NodeName| {
-        view.nodes.iter().any(|known| known.name == *node) && !eligible.iter().any(|one| one.name == *node)
+        view.nodes.iter().any(|known| known.name == *node && !daemon_may_stay(spec, known))
     };
     view.pods
         .iter()

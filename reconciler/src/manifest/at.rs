@@ -117,18 +117,20 @@ impl At<'_> {
 
     /// A whole number within bounds; the nearest bound after a problem.
     pub(super) fn within(&self, number: i64, least: i64, most: i64) -> i64 {
-        if number < least || number > most {
-            if most >= i64::from(i32::MAX) {
-                self.error(format_args!("{number} is out of range: it must be {least} or more"));
-            } else {
-                self.error(format_args!("{number} is out of range: it must be from {least} to {most}"));
-            }
+        if number < least && most >= i64::from(i32::MAX) {
+            self.error(format_args!("{number} is out of range: it must be {least} or more"));
+        } else if number < least || number > most {
+            self.error(format_args!("{number} is out of range: it must be from {least} to {most}"));
         }
         number.clamp(least, most)
     }
 
-    /// A port number.
+    /// A port number; zero is what a missing one is read as.
     pub(super) fn port(&self, number: i32) -> u16 {
+        if number == 0 {
+            self.error("required: write a port from 1 to 65535");
+            return 1;
+        }
         u16::try_from(self.within(number.into(), 1, 65535)).unwrap_or(1)
     }
 
@@ -139,13 +141,17 @@ impl At<'_> {
 
     fn push(&self, severity: Severity, message: &dyn Display) {
         let mut problems = self.report.problems.borrow_mut();
-        if problems.len() < PROBLEMS_PER_DOCUMENT {
+        let field = self.to_string();
+        // What else is wrong with a field mostly follows from the first.
+        let follows =
+            problems.iter().any(|before| before.field == field && before.severity == Severity::Error);
+        if problems.len() < PROBLEMS_PER_DOCUMENT && !follows {
             problems.push(Problem {
                 file: self.report.file.to_owned(),
                 line: self.report.line,
                 column: 0,
                 severity,
-                field: self.to_string(),
+                field,
                 message: message.to_string(),
             });
         }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
+use k8s_openapi::ByteString;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -79,12 +80,13 @@ impl Reading {
     /// refers to it is then judged by what it is, and not told that it is missing.
     fn object(&mut self, kind: &'static Kind, mut value: Value, report: &Report<'_>, at: &At<'_>) {
         let place = Place { file: report.file.to_owned(), line: report.line };
+        match kind.name {
+            "Secret" => mend_base64(&mut value, "data", "stringData", at),
+            "ConfigMap" => mend_base64(&mut value, "binaryData", "data", at),
+            _ => {}
+        }
         let Some(object) = read_object(kind.name, &value, place.clone(), at) else { return };
-        let id = ObjectId {
-            api_version: kind.api_version(),
-            kind: kind.name.to_owned(),
-            key: object.key(),
-        };
+        let id = ObjectId { api_version: kind.api_version(), kind: kind.name.to_owned(), key: object.key() };
         if id.key.name.is_empty() || !self.place(&id, report, at) {
             return;
         }
@@ -230,10 +232,27 @@ fn list(mut value: Value, at: &At<'_>) -> Outcome {
     }
 }
 
+/// Takes line breaks out of base64, as kubectl does, and empties what is none, so that reading can go on. The decoder's
+/// own message is not shown: it tells a byte of the secret.
+fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
+    let at = at.field(field);
+    for (key, value) in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten() {
+        let Value::String(text) = value else { continue };
+        text.retain(|c| !matches!(c, '\r' | '\n'));
+        if ByteString::deserialize(&*value).is_err() {
+            at.field(key).error(format_args!(
+                "must be base64: encode it, or move it to {plain}, which takes plain text"
+            ));
+            *value = Value::from("");
+        }
+    }
+}
+
 /// What the API shows of a Secret: its keys.
 fn hide_values(value: &mut Value) {
     for field in ["data", "stringData"] {
-        for value in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
+        for value in
+            value.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
         {
             *value = Value::from("");
         }

@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn a_bare_pod_hashes_what_makes_its_pod_and_not_its_name() {
         let pod = |name: &str, label: &str| {
-            template_hash(&json!({"metadata": {"name": name, "labels": {"a": label}}, "spec": {"containers": []}}))
+            template_hash(
+                &json!({"metadata": {"name": name, "labels": {"a": label}}, "spec": {"containers": []}}),
+            )
         };
         assert_eq!(pod("x", "1"), pod("y", "1"));
         assert_ne!(pod("x", "1"), pod("x", "2"));

@@ -37,7 +37,11 @@ pub(super) struct Kind {
 impl Kind {
     /// The current `apiVersion`.
     pub(super) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// Whether an `apiVersion` is one of this kind's. Versions of kinds that are not read do not matter, only groups.
@@ -137,7 +141,9 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Kind,
     } else {
         let known = KINDS.iter().filter(|kind| kind.fate == Fate::Works).map(|kind| kind.name);
         let hint = similar::did_you_mean(name, known);
-        at.field("kind").error(format_args!("the kind {name:?} of {api_version:?} is not known here{hint}: correct or remove it"));
+        at.field("kind").error(format_args!(
+            "the kind {name:?} of {api_version:?} is not known here{hint}: correct or remove it"
+        ));
     }
     None
 }

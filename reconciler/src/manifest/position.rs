@@ -228,14 +228,15 @@ mod tests {
         assert_eq!(at(text, 2, "spec.containers[0].image"), (6, 5));
         assert_eq!(at(text, 2, "spec.containers[0]"), (5, 5));
         assert_eq!(at(text, 2, "spec.containers[0].ports[3].name"), (5, 5));
-        assert_eq!(at(text, 8, "spec.ports[0].port"), (9, 16));
+        assert_eq!(at(text, 8, "spec.ports[0].port"), (9, 17));
         assert_eq!(at(text, 8, ""), (8, 1));
         assert_eq!(at(text, 5, ""), (0, 0));
     }
 
     #[test]
     fn keys_with_dots_aliases_and_merge_keys_are_located() {
-        let text = "metadata: &m\n  labels:\n    app.example.com/name: x\ncopy: *m\nmerged:\n  <<: *m\n  y: 1\n";
+        let text =
+            "metadata: &m\n  labels:\n    app.example.com/name: x\ncopy: *m\nmerged:\n  <<: *m\n  y: 1\n";
         assert_eq!(at(text, 1, "metadata.labels[app.example.com/name]"), (3, 5));
         assert_eq!(at(text, 1, "copy.labels[app.example.com/name]"), (3, 5));
         assert_eq!(at(text, 1, "merged.labels"), (2, 3));
@@ -244,7 +245,8 @@ mod tests {
 
     #[test]
     fn items_of_a_list_are_located_by_their_own_line() {
-        let text = "kind: List\nitems:\n- kind: Pod\n  metadata: {name: a}\n- kind: Pod\n  metadata: {name: b}\n";
+        let text =
+            "kind: List\nitems:\n- kind: Pod\n  metadata: {name: a}\n- kind: Pod\n  metadata: {name: b}\n";
         assert_eq!(Marks::read(text).item_lines(0), vec![3, 5]);
         assert_eq!(at(text, 5, "metadata.name"), (6, 14));
     }

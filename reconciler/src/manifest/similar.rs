@@ -5,19 +5,25 @@ pub(crate) fn did_you_mean<'a>(wrong: &str, right: impl Iterator<Item = &'a str>
     nearest(wrong, right).map_or_else(String::new, |word| format!(" (did you mean {word:?}?)"))
 }
 
-/// The word with the fewest edits to it, if those are few for its length; the first by name among equals.
+/// The word with the fewest edits to it, if those are few for its length, or else one that begins alike; the first by
+/// name among equals.
 pub(crate) fn nearest<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody mistypes so long a word, and the distance costs the product of the lengths.
     if wrong.len() > 64 {
         return None;
     }
     let folded = wrong.to_ascii_lowercase();
-    right
-        .filter(|word| word.len() <= 128)
-        .map(|word| (distance(&folded, &word.to_ascii_lowercase()), word))
-        .filter(|(edits, word)| *edits <= word.len().min(wrong.len()).div_ceil(3))
+    let words = right.filter(|word| word.len() <= 64).map(|word| (word.to_ascii_lowercase(), word));
+    words
+        .filter_map(|(lower, word)| {
+            let edits = distance(&folded, &lower);
+            let near = edits <= (wrong.len().min(word.len()) + 1) / 3;
+            let begins_alike = wrong.len().min(word.len()) > 2
+                && (lower.starts_with(folded.as_str()) || folded.starts_with(lower.as_str()));
+            (near || begins_alike).then_some((!near, edits, word))
+        })
         .min()
-        .map(|(_, word)| word)
+        .map(|(.., word)| word)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that turn one into the other.
@@ -48,6 +54,7 @@ mod tests {
         let fields = ["replicas", "selector", "template", "paused"];
         assert_eq!(nearest("replicsa", fields.into_iter()), Some("replicas"));
         assert_eq!(nearest("Selector", fields.into_iter()), Some("selector"));
+        assert_eq!(nearest("select", fields.into_iter()), Some("selector"));
         assert_eq!(nearest("volumes", fields.into_iter()), None);
         assert_eq!(did_you_mean("pausd", fields.into_iter()), " (did you mean \"paused\"?)");
     }

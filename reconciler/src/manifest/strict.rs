@@ -1,7 +1,7 @@
 //! Values to Kubernetes' structs, strictly: unknown fields and wrong types are problems, all of them at once.
 //!
 //! A wrong type is reported and read as its zero, so that reading goes on; only what a struct's own code refuses
-//! (a timestamp, base64) ends the document.
+//! (a timestamp) ends the document.
 
 use std::fmt;
 
@@ -74,7 +74,9 @@ impl<'de> Strict<'de, '_> {
         let hint = match (expected, self.value) {
             ("a text", Value::Bool(_) | Value::Number(_)) => ": write it in quotes",
             ("a whole number", Value::String(text)) if text.parse::<i64>().is_ok() => ": remove the quotes",
-            ("true or false", Value::String(text)) if text == "true" || text == "false" => ": remove the quotes",
+            ("true or false", Value::String(text)) if text == "true" || text == "false" => {
+                ": remove the quotes"
+            }
             _ => "",
         };
         self.at.error(format_args!("must be {expected}, not {found}{hint}"));
@@ -117,12 +119,7 @@ impl<'de> Strict<'de, '_> {
 /// What is left of an error once the place has reported it.
 fn reported(at: &At<'_>, stop: Stop) -> Stop {
     if let Some(message) = stop.0 {
-        match at.to_string().split(['.', '[']).next() {
-            // The decoder's own words tell a byte of the secret.
-            Some("data") => at.error("must be base64: encode it, or move it to stringData, which takes plain text"),
-            Some("binaryData") => at.error("must be base64: encode it, or move it to data, which takes plain text"),
-            _ => at.error(message),
-        }
+        at.error(message);
     }
     Stop(None)
 }
@@ -133,6 +130,7 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     /// Numbers or texts (`IntOrString`), and free-form values.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         match self.value {
+            Value::Number(number) if self.number_is_text => visitor.visit_string(number.to_string()),
             Value::Number(number) if number.is_i64() || number.is_u64() => {
                 visitor.visit_i64(self.integer(i32::MIN.into(), i32::MAX.into()))
             }

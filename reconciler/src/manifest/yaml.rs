@@ -5,6 +5,7 @@
 
 use std::{cell::Cell, fmt};
 
+use saphyr_parser::{Event, Parser};
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -38,12 +39,14 @@ pub(super) fn read(path: &str, text: &str, limits: &Limits) -> (Vec<Document>, V
     if let Some(unreadable) = too_many_open_brackets(text) {
         return (Vec::new(), vec![unreadable]);
     }
-    let source = Source { text, budget: Cell::new(limits.nodes), depth: limits.depth, first_key: Cell::new(None) };
+    let source =
+        Source { text, budget: Cell::new(limits.nodes), depth: limits.depth, first_key: Cell::new(None) };
     if path.ends_with(".json") { read_json(&source) } else { read_yaml(&source) }
 }
 
 fn read_yaml(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
-    let (mut documents, mut unreadable) = (Vec::new(), Vec::new());
+    let mut documents = Vec::new();
+    let mut unreadable: Vec<Unreadable> = unknown_core_tag(source.text).into_iter().collect();
     let mut lines = Lines::default();
     for (index, document) in serde_yaml::Deserializer::from_str(source.text).enumerate() {
         source.first_key.set(None);
@@ -53,8 +56,10 @@ fn read_yaml(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
                 documents.push(Document { value, index, line });
             }
             Err(error) => {
-                unreadable.push(yaml_error(&error));
-                if source.budget.get() == 0 {
+                let (ours, problem) = yaml_error(&error);
+                unreadable.push(problem);
+                // After an error of its own serde_yaml's parser stands somewhere within a document.
+                if !ours || source.budget.get() == 0 {
                     break;
                 }
             }
@@ -80,8 +85,8 @@ fn read_json(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
             Err(error) => {
                 let (line, column) = (number(error.line()), number(error.column()).max(1));
                 let message = without_position(&error.to_string(), error.line(), error.column());
-                let message = match message.strip_prefix(OURS) {
-                    Some(message) => message.to_owned(),
+                let message = match message.split_once(OURS) {
+                    Some((_, message)) => message.to_owned(),
                     None => format!("not valid JSON: {message}"),
                 };
                 return (documents, vec![Unreadable { line, column, message }]);
@@ -91,25 +96,24 @@ fn read_json(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
     (documents, Vec::new())
 }
 
-fn yaml_error(error: &serde_yaml::Error) -> Unreadable {
-    let Some(place) = error.location() else {
-        return Unreadable { line: 1, column: 1, message: format!("not valid YAML: {error}") };
+/// The problem, and whether it is one that we found.
+fn yaml_error(error: &serde_yaml::Error) -> (bool, Unreadable) {
+    let (line, column) = error.location().map_or((1, 1), |place| (place.line(), place.column()));
+    let message = without_position(&error.to_string(), line, column);
+    let (ours, message) = match message.split_once(OURS) {
+        Some((_, message)) => (true, message.to_owned()),
+        None => (false, format!("not valid YAML: {message}")),
     };
-    let mut message = without_position(&error.to_string(), place.line(), place.column());
-    if !message.contains(OURS) {
-        message = format!("not valid YAML: {message}");
-        if message.contains("cannot start any token") {
-            message.push_str(" (indent with spaces, not tabs, and quote texts that begin with @ or `)");
-        }
-    }
-    Unreadable {
-        line: number(place.line()),
-        column: number(place.column()),
-        message: message.replace(OURS, ""),
-    }
+    let hint = if message.contains("cannot start any token") || message.contains("tab character") {
+        " (indent with spaces, not tabs, and quote texts that begin with @, ` or %)"
+    } else {
+        ""
+    };
+    let message = format!("{message}{hint}");
+    (ours, Unreadable { line: number(line), column: number(column), message })
 }
 
-/// Marks messages of ours among serde_yaml's, which do not say what sort they are.
+/// Marks messages of ours among those of the parsers, which do not say what sort they are, and which put a path before.
 const OURS: &str = "\u{1}";
 
 fn ours<E: de::Error>(message: impl fmt::Display) -> E {
@@ -137,6 +141,32 @@ fn too_many_open_brackets(text: &str) -> Option<Unreadable> {
         if open > OPEN_BRACKETS {
             let message = format!("more than {OPEN_BRACKETS} brackets are open here: close them");
             return Some(Unreadable { line, column: 1, message });
+        }
+    }
+    None
+}
+
+/// The first of YAML's own tags (`!!binary`) that serde_yaml would pass over without a word.
+fn unknown_core_tag(text: &str) -> Option<Unreadable> {
+    if !text.contains("!!") {
+        return None;
+    }
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.ok()?;
+        let (Event::Scalar(.., Some(tag))
+        | Event::SequenceStart(_, Some(tag))
+        | Event::MappingStart(_, Some(tag))) = event
+        else {
+            continue;
+        };
+        let known = matches!(tag.suffix.as_str(), "str" | "int" | "bool" | "float" | "null" | "seq" | "map");
+        if tag.is_yaml_core_schema() && !known {
+            let message = format!("the tag !!{} is not known: remove it", tag.suffix);
+            return Some(Unreadable {
+                line: number(span.start.line()),
+                column: number(span.start.col() + 1),
+                message,
+            });
         }
     }
     None
@@ -198,11 +228,11 @@ fn yaml_1_1(text: &str) -> Option<Value> {
         Some(digits) => (-1, digits),
         None => (1, text),
     };
-    let octal = digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if !octal {
+    if digits.len() < 2 || !digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    i64::from_str_radix(digits, 8).ok().map(|number| Value::from(sign * number))
+    let number = i64::from_str_radix(digits, 8).or_else(|_| digits.parse()).ok()?;
+    Some(Value::from(sign * number))
 }
 
 /// Reads one node into a value.
@@ -262,14 +292,15 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| ours("neither infinity nor NaN is a value here: write it in quotes if it is a text"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| {
+            ours("neither infinity nor NaN is a value here: write it in quotes if it is a text")
+        })
     }
 
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Value, E> {
-        let plain = matches!(value.as_bytes(), [b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O', ..])
-            && self.source.is_plain(value);
+        let plain =
+            matches!(value.as_bytes(), [b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O', ..])
+                && self.source.is_plain(value);
         Ok(plain.then(|| yaml_1_1(value)).flatten().unwrap_or_else(|| Value::String(value.to_owned())))
     }
 
@@ -278,6 +309,10 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 
@@ -293,14 +328,12 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let child = self.below()?;
         let (mut entries, mut merged) = (Map::new(), Vec::new());
-        while let Some(key) = map.next_key_seed(Key(self))? {
+        while let Some(key) = map.next_key_seed(Key { node: self, entries: &entries })? {
+            let value = map.next_value_seed(child)?;
             match key {
-                MapKey::Merge => merged.push(map.next_value_seed(child)?),
-                MapKey::Text(key) if entries.contains_key(&key) => {
-                    return Err(ours(format_args!("the key {key:?} is there twice: keep one")));
-                }
+                MapKey::Merge => merged.push(value),
                 MapKey::Text(key) => {
-                    entries.insert(key, map.next_value_seed(child)?);
+                    entries.insert(key, value);
                 }
             }
         }
@@ -312,7 +345,7 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Value, A::Error> {
         let (tag, _) = data.variant::<String>()?;
-        Err(ours(format_args!("the tag {tag} is not known: remove it")))
+        Err(ours(format_args!("the tag !{} is not known: remove it", tag.trim_start_matches('!'))))
     }
 }
 
@@ -338,10 +371,22 @@ enum MapKey {
     Merge,
 }
 
-/// Reads one key of a mapping.
-struct Key<'s>(Node<'s>);
+/// Reads one key of a mapping that has some already.
+struct Key<'s, 'm> {
+    node: Node<'s>,
+    entries: &'m Map<String, Value>,
+}
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
+impl Key<'_, '_> {
+    fn text<E: de::Error>(&self, key: String) -> Result<MapKey, E> {
+        if self.entries.contains_key(&key) {
+            return Err(ours(format_args!("the key {key:?} is there twice: keep one")));
+        }
+        Ok(MapKey::Text(key))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
     type Value = MapKey;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<MapKey, D::Error> {
@@ -349,23 +394,23 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Key<'_> {
+impl<'de> Visitor<'de> for Key<'_, '_> {
     type Value = MapKey;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a text as key")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<MapKey, E> {
-        Ok(MapKey::Text(value.to_string()))
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<MapKey, E> {
+        self.text(value.to_string())
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<MapKey, E> {
-        Ok(MapKey::Text(value.to_string()))
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<MapKey, E> {
+        self.text(value.to_string())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<MapKey, E> {
-        Ok(MapKey::Text(value.to_string()))
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<MapKey, E> {
+        self.text(value.to_string())
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<MapKey, E> {
@@ -373,8 +418,8 @@ impl<'de> Visitor<'de> for Key<'_> {
     }
 
     fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<MapKey, E> {
-        let source = self.0.source;
-        if self.0.depth == 0 && source.first_key.get().is_none() {
+        let source = self.node.source;
+        if self.node.depth == 0 && source.first_key.get().is_none() {
             source.first_key.set(source.offset(value));
         }
         if value == "<<" && source.is_plain(value) {
@@ -385,11 +430,23 @@ impl<'de> Visitor<'de> for Key<'_> {
                 "the key {value} would be read as a boolean or a number: write it in quotes"
             )));
         }
-        Ok(MapKey::Text(value.to_owned()))
+        self.text(value.to_owned())
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<MapKey, E> {
-        Ok(MapKey::Text(value.to_owned()))
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<MapKey, E> {
+        self.text(value.to_owned())
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<MapKey, E> {
+        Err(ours("a key must not be empty: give it a name, or quotes if it is one"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<MapKey, A::Error> {
+        Err(ours("a key must be a text, not a list: write braces of templates in quotes"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<MapKey, A::Error> {
+        Err(ours("a key must be a text, not a mapping: write braces of templates in quotes"))
     }
 }
 

@@ -19,10 +19,10 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Counts the end of an attempt, once.
+    /// Counts the end of an attempt, once, and not after that of a later one.
     #[must_use]
     pub fn count(self, attempt: u32, started: Timestamp, finished: Timestamp) -> Self {
-        if self.counted == attempt + 1 {
+        if self.counted > attempt {
             return self;
         }
         let ran = Duration::try_from(finished.duration_since(started)).unwrap_or_default();

@@ -208,6 +208,10 @@ impl<'a> Pod<'a> {
     fn take_note(&mut self) {
         for (name, (id, container)) in &self.found.latest {
             let memory = self.memory.containers.entry((*name).to_owned()).or_default();
+            // Somebody removed the newest one: what its predecessor says is known already.
+            if memory.next_attempt > container.attempt + 1 {
+                continue;
+            }
             if memory.id.as_ref() != Some(*id) {
                 memory.id = Some((*id).clone());
                 memory.next_attempt = memory.next_attempt.max(container.attempt + 1);
@@ -265,8 +269,46 @@ impl<'a> Pod<'a> {
         }
         match self.found.sandbox {
             Some((_, sandbox)) if sandbox.state.is_alive() => self.go_on(),
-            _ => self.begin(),
+            _ => self.over_with_sandbox().unwrap_or_else(|| self.begin()),
         }
+    }
+
+    /// A sandbox that has gone does not make what has run run again: with restartPolicy Never the pod ends, with
+    /// OnFailure it ends if all has ended well.
+    fn over_with_sandbox(&self) -> Option<Decision> {
+        let created = |(_, one): &(_, &ObservedContainer)| one.state == ContainerState::Created;
+        let ran = self.memory.containers.values().any(|memory| memory.next_attempt > 0)
+            && (self.found.latest.is_empty() || !self.found.latest.values().all(created));
+        let policy = self.spec().restart_policy;
+        if policy == RestartPolicy::Always || !ran {
+            return None;
+        }
+        let codes = self.completed();
+        match self.end(&codes) {
+            Some(end) if policy == RestartPolicy::Never || codes.iter().all(|code| *code == 0) => Some(end),
+            _ if policy == RestartPolicy::Never => {
+                Some(Decision::End(PodPhase::Failed, "its sandbox ended before its containers did".to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The exit codes of the main containers that are not started again.
+    fn completed(&self) -> Vec<i64> {
+        let memory = |container: &Container| self.memory.containers.get(&container.name);
+        self.spec().containers.iter().filter_map(|container| memory(container)?.completed).collect()
+    }
+
+    /// The end of the pod, if these are the exit codes of all its main containers.
+    fn end(&self, codes: &[i64]) -> Option<Decision> {
+        if codes.len() < self.spec().containers.len() {
+            return None;
+        }
+        Some(if codes.iter().all(|code| *code == 0) {
+            Decision::End(PodPhase::Succeeded, String::new())
+        } else {
+            Decision::End(PodPhase::Failed, format!("its containers ended with exit codes {codes:?}"))
+        })
     }
 
     fn look_again_at(&mut self, time: Timestamp) {
@@ -304,9 +346,13 @@ impl<'a> Pod<'a> {
             }
         };
         self.memory.initialized = false;
-        for memory in self.memory.containers.values_mut() {
-            memory.completed = None;
-            memory.id = None;
+        let mains: Vec<&str> = self.spec().containers.iter().map(|one| one.name.as_str()).collect();
+        for (name, memory) in &mut self.memory.containers {
+            // What has ended well is not run again, but the init containers are.
+            if memory.completed != Some(0) || !mains.contains(&name.as_str()) {
+                memory.completed = None;
+                memory.id = None;
+            }
         }
         let files = match self.files() {
             Ok(files) => files,
@@ -325,7 +371,15 @@ impl<'a> Pod<'a> {
         }
         let firsts: Vec<(Role, &Container)> = match self.workload.template.spec.init_containers.first() {
             Some(init) => vec![(Role::Init, init)],
-            None => self.workload.template.spec.containers.iter().map(|one| (Role::Main, one)).collect(),
+            None => self
+                .workload
+                .template
+                .spec
+                .containers
+                .iter()
+                .filter(|one| self.memory.containers.get(&one.name).is_none_or(|memory| memory.completed.is_none()))
+                .map(|one| (Role::Main, one))
+                .collect(),
         };
         let starts = self.starts(&firsts);
         match starts {
@@ -458,11 +512,8 @@ impl<'a> Pod<'a> {
         let containers = &self.workload.template.spec.containers;
         let mut due = Vec::new();
         let mut reason = None;
-        let mut codes = Vec::new();
         for container in containers {
-            let completed = self.memory.containers.get(&container.name).and_then(|memory| memory.completed);
-            if let Some(code) = completed {
-                codes.push(code);
+            if self.memory.containers.get(&container.name).is_some_and(|memory| memory.completed.is_some()) {
                 continue;
             }
             if let Start::Now(why) = self.needs_start(container) {
@@ -470,24 +521,21 @@ impl<'a> Pod<'a> {
                 reason.get_or_insert(why);
             }
         }
-        if codes.len() == containers.len() {
-            let phase =
-                if codes.iter().all(|code| *code == 0) { PodPhase::Succeeded } else { PodPhase::Failed };
-            let message = match phase {
-                PodPhase::Failed => format!("its containers ended with exit codes {codes:?}"),
-                _ => String::new(),
-            };
-            return Some(Decision::End(phase, message));
-        }
-        reason.map(|why| self.start(why, &due))
+        self.end(&self.completed()).or_else(|| reason.map(|why| self.start(why, &due)))
     }
 
     fn needs_start(&mut self, container: &Container) -> Start {
         let pod = self.input.record.key.clone();
-        match self.found.latest.get(container.name.as_str()) {
+        let known = self.memory.containers.get(&container.name);
+        // What is left of one whose successor was removed says nothing about it.
+        let newest = self
+            .found
+            .latest
+            .get(container.name.as_str())
+            .filter(|(_, found)| known.is_none_or(|memory| memory.next_attempt <= found.attempt + 1));
+        match newest {
             None => {
-                let existed =
-                    self.memory.containers.get(&container.name).is_some_and(|memory| memory.id.is_some());
+                let existed = known.is_some_and(|memory| memory.id.is_some());
                 Start::Now(if existed {
                     Why::Repair { pod, drift: Drift::ContainerRemoved }
                 } else {
@@ -499,7 +547,7 @@ impl<'a> Pod<'a> {
                 ContainerState::Running { .. } | ContainerState::Paused { .. } => Start::Not,
                 ContainerState::Dead => Start::Now(Why::Restart { pod, container: container.name.clone() }),
                 ContainerState::Exited { finished, .. } => {
-                    let backoff = self.memory.containers.get(&container.name).map(|memory| memory.backoff);
+                    let backoff = known.map(|memory| memory.backoff);
                     let due = *finished + backoff.unwrap_or_default().delay();
                     if due > self.input.now {
                         self.look_again_at(due);
@@ -662,10 +710,15 @@ impl<'a> Pod<'a> {
         let mut images = Vec::new();
         let mut lane = None;
         let mut fault = None;
+        let key = LaneKey::Pod(self.input.record.uid.clone());
+        let failed = self.input.observed.failures.get(&key).map(|failure| failure.fault.clone());
         match decision {
+            // What failed is still in the way while it is tried again.
+            Decision::Nothing if self.input.observed.lanes.contains(&key) => fault = failed,
             Decision::Nothing => {}
             Decision::Do(why, steps) => {
-                lane = Some(Lane { key: LaneKey::Pod(self.input.record.uid.clone()), why, steps });
+                fault = failed;
+                lane = Some(Lane { key, why, steps });
             }
             Decision::Blocked(why) => fault = Some(why),
             Decision::Fetch(needs) => {
@@ -740,8 +793,15 @@ fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
         return PodOutput { lane: None, images: Vec::new(), status, probes: Vec::new(), memory: None, next };
     }
     let mut lane = None;
-    let retry =
-        input.observed.failures.get(&key).map(|failure| failure.retry_at()).filter(|at| *at > input.now);
+    // A failure from before the stop record is one of starting: it is no reason to hold the stop back.
+    let told = input.record.stop.as_ref().map(|stop| stop.at);
+    let retry = input
+        .observed
+        .failures
+        .get(&key)
+        .filter(|failure| told.is_none_or(|told| failure.at > told))
+        .map(|failure| failure.retry_at())
+        .filter(|at| *at > input.now);
     if let Some(retry) = retry {
         next = Next::After(Duration::try_from(retry.duration_since(input.now)).unwrap_or_default());
     } else if !input.observed.lanes.contains(&key) {

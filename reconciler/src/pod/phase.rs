@@ -96,7 +96,13 @@ fn container_status(
     let started = running && hooked && past_startup;
     let probed = container.readiness.is_none() || remembered.is_some_and(|memory| memory.ready == Some(true));
     let completed = remembered.is_some_and(|memory| memory.completed == Some(0));
+    let state = state(standing, memory, container);
     let previous = standing.found.previous.get(container.name.as_str()).and_then(|(_, one)| termination(one));
+    // While the next start is held back, the last end is that of the container that is still there.
+    let last = match &state {
+        ContainerPhase::Waiting { .. } => found.and_then(|(_, one)| termination(one)).or(previous),
+        ContainerPhase::Running { .. } | ContainerPhase::Terminated(_) => previous,
+    };
     ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone(),
@@ -108,8 +114,8 @@ fn container_status(
             || remembered.map_or(0, |one| one.next_attempt.saturating_sub(1)),
             |(_, one)| one.attempt,
         ),
-        state: state(standing, memory, container),
-        last: previous,
+        state,
+        last,
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     name::WorkloadKey,
     object::{ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload},
     placement::eligible_for_daemon,
-    state::WorkloadProgress,
-    status::ContainerPhase,
+    state::{PodPlace, WorkloadProgress},
+    status::{ContainerPhase, ContainerStatus},
 };
 
 /// So many restarts of one new pod are a crash loop.
@@ -80,12 +80,29 @@ pub fn config_sources(spec: &PodSpec) -> Vec<&ConfigSource> {
     volumes.chain(environment).collect()
 }
 
-/// How a workload stands; `progress` is what it had reached and when.
-pub fn judge(view: &OwnerView<'_>, progress: Option<&WorkloadProgress>) -> Judgement {
+/// When a Deployment that makes no progress is late, if it has such a deadline; `clock` is [`Rollout::clock`].
+///
+/// [`Rollout::clock`]: super::Rollout::clock
+pub fn progress_deadline(
+    workload: &Workload,
+    progress: Option<&WorkloadProgress>,
+    clock: Option<Timestamp>,
+) -> Option<Timestamp> {
+    let Control::Deployment { progress_deadline: Some(deadline), .. } = workload.control else { return None };
+    let progress = progress.filter(|progress| progress.template == workload.template.hash)?;
+    Some(clock.map_or(progress.since, |clock| clock.max(progress.since)) + deadline)
+}
+
+/// How a workload stands; `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
+pub fn judge(
+    view: &OwnerView<'_>,
+    progress: Option<&WorkloadProgress>,
+    clock: Option<Timestamp>,
+) -> Judgement {
     let key = &view.workload.key;
     let current: Vec<&OwnedPod<'_>> =
         view.pods.iter().filter(|pod| !pod.is_stopping() && view.is_current(pod)).collect();
-    if let Some(failure) = current.iter().find_map(|pod| pod_failure(pod)) {
+    if let Some(failure) = current.iter().find_map(|pod| pod_failure(pod, clock)) {
         return Judgement::Failed(format!("{key}: {failure}"));
     }
     let stopping = view.pods.iter().any(OwnedPod::is_stopping);
@@ -122,26 +139,21 @@ pub fn judge(view: &OwnerView<'_>, progress: Option<&WorkloadProgress>) -> Judge
     if settled {
         return Judgement::Settled;
     }
-    if let Some(reason) = current.iter().find_map(|pod| pod_obstacle(pod)) {
+    let all_nodes_ready = view.nodes.iter().all(|node| node.ready);
+    if let Some(reason) = current.iter().find_map(|pod| pod_obstacle(pod, all_nodes_ready)) {
         return Judgement::Waiting(format!("{key}: {reason}"));
     }
-    if let (Control::Deployment { progress_deadline: Some(deadline), .. }, Some(progress)) =
-        (&view.workload.control, progress)
-    {
-        let late = progress.template == view.workload.template.hash && progress.since + *deadline <= view.now;
-        if late {
-            let seconds = deadline.as_secs();
-            return Judgement::Failed(format!(
-                "{key}: no progress for {seconds} s: {counted} of {wanted} pods available{}",
-                last_words(&current)
-            ));
-        }
+    if progress_deadline(view.workload, progress, clock).is_some_and(|deadline| deadline <= view.now) {
+        return Judgement::Failed(format!(
+            "{key}: no progress within progressDeadlineSeconds: {counted} of {wanted} pods available{}",
+            last_words(&current)
+        ));
     }
     Judgement::Progressing(format!("{key}: {counted} of {wanted} pods available{}", last_words(&current)))
 }
 
-/// What is wrong with a new pod for good.
-fn pod_failure(pod: &OwnedPod<'_>) -> Option<String> {
+/// What is wrong with a pod for good. Crashes from before the commit was followed are not held against it.
+fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Option<String> {
     let name = &pod.record.key.name;
     let status = pod.status?;
     if status.phase == crate::status::PodPhase::Failed {
@@ -154,7 +166,8 @@ fn pod_failure(pod: &OwnedPod<'_>) -> Option<String> {
         .init_containers
         .iter()
         .chain(&status.containers)
-        .find(|container| container.restarts >= CRASH_LOOP_RESTARTS && !container.ready)?;
+        .filter(|container| container.restarts >= CRASH_LOOP_RESTARTS && !container.ready)
+        .find(|container| last_end(container).is_some_and(|end| clock.is_none_or(|clock| end >= clock)))?;
     let last = match (&looping.state, &looping.last) {
         (ContainerPhase::Terminated(end), _) | (_, Some(end)) => {
             let message =
@@ -167,14 +180,31 @@ fn pod_failure(pod: &OwnedPod<'_>) -> Option<String> {
     Some(format!("crash loop: container {} of pod {name} was restarted {restarts} times{last}", looping.name))
 }
 
-/// What outside of the commit stands in a pod's way.
-fn pod_obstacle(pod: &OwnedPod<'_>) -> Option<String> {
-    if let crate::state::PodPlace::Unplaced(why) = &pod.record.place {
-        return Some(format!("pod {} is not placed: {why}", pod.record.key.name));
+/// When a container last ended.
+fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
+    let ended = match &container.state {
+        ContainerPhase::Terminated(end) => Some(end),
+        ContainerPhase::Waiting { .. } | ContainerPhase::Running { .. } => container.last.as_ref(),
+    };
+    ended.map(|end| end.finished)
+}
+
+/// What outside of the commit stands in a pod's way. That no node takes it, though all are ready, is between the
+/// commit and itself: it has until the dead line.
+fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
+    if pod.record.place.node().is_none() {
+        return not_placed(pod).filter(|_| !all_nodes_ready);
     }
     let status = pod.status?;
     status.fault?;
     Some(format!("pod {}: {}", pod.record.key.name, status.message.clone().unwrap_or_default()))
+}
+
+fn not_placed(pod: &OwnedPod<'_>) -> Option<String> {
+    match &pod.record.place {
+        PodPlace::Unplaced(why) => Some(format!("pod {} is not placed: {why}", pod.record.key.name)),
+        PodPlace::Node(_) => None,
+    }
 }
 
 /// What the first pod that is not ready says of itself.
@@ -182,8 +212,9 @@ fn last_words(pods: &[&OwnedPod<'_>]) -> String {
     pods.iter()
         .filter(|pod| !pod.is_ready())
         .find_map(|pod| {
-            let status = pod.status?;
-            status.message.as_ref().map(|message| format!("; pod {}: {message}", pod.record.key.name))
+            let message = pod.status.and_then(|status| status.message.as_ref());
+            let words = message.map(|message| format!("pod {}: {message}", pod.record.key.name));
+            words.or_else(|| not_placed(pod)).map(|words| format!("; {words}"))
         })
         .unwrap_or_default()
 }

@@ -39,7 +39,7 @@ pub enum Head {
 pub struct RolloutSettings {
     /// How long everything must stay settled.
     pub soak: Duration,
-    /// From becoming the target to settled.
+    /// From becoming the driving commit to settled, not counting what was waited for outside of the commit.
     pub deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete. One may always go.
     pub deletion_percent: u32,
@@ -104,7 +104,9 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
             }
         }
         Head::Accepted(id) => {
-            if rollout.pinned_against.as_ref().is_some_and(|left| left != id) {
+            // A head that is in the history (held, or bad) was there when somebody went back: it has not moved on.
+            let seen = rollout.history.iter().any(|entry| entry.commit == *id);
+            if !seen && rollout.pinned_against.as_ref().is_some_and(|left| left != id) {
                 rollout.pinned_against = None;
             }
             let wanted = !rollout.suspended
@@ -197,6 +199,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     match message {
         None if !input.reports.is_empty() => {
             rollout.driving = Some(target);
+            rollout.start_clock(input.now);
             rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
         }
         None => {}
@@ -211,7 +214,12 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     if input.rollout.driving != rollout.driving {
         return Next::AwaitChange;
     }
-    let deadline = rollout.began.unwrap_or(input.now) + input.settings.deadline;
+    let waiting = matches!(input.judgement, Judgement::Waiting(_));
+    if rollout.waiting && !waiting {
+        rollout.start_clock(input.now);
+    }
+    rollout.waiting = waiting;
+    let deadline = rollout.clock.unwrap_or(input.now) + input.settings.deadline;
     match &input.judgement {
         Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
         Judgement::Settled => {
@@ -267,6 +275,13 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
     rollout.healthy = Some(target);
     rollout.enter(Phase::Healthy, input.now);
     rollout.close_target(CommitState::Healthy, "", input.now);
+    // One that was given up as degraded and came up all the same.
+    let last = rollout.history.iter_mut().rev().find(|entry| Some(&entry.commit) == rollout.target.as_ref());
+    if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
+        entry.state = CommitState::Healthy;
+        entry.reason.clear();
+        entry.ended = Some(input.now);
+    }
 }
 
 /// The target has failed: back to the last healthy commit, if there is another one.
@@ -282,7 +297,6 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, reason: String) {
     }
     match back {
         Some(healthy) => {
-            rollout.close_target(CommitState::RolledBack, &reason, input.now);
             rollout.go_back_to(healthy, Rollback { from: target, reason }, input.now);
         }
         None => {
@@ -318,11 +332,19 @@ impl Rollout {
 
     /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
     pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
+        self.close_target(CommitState::RolledBack, &rollback.reason, now);
         self.target = Some(commit.clone());
         self.driving = Some(commit);
         self.rollback = Some(rollback);
         self.began = Some(now);
+        self.start_clock(now);
         self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
+    }
+
+    /// What was waited for so far counts for no deadline.
+    fn start_clock(&mut self, now: Timestamp) {
+        self.clock = Some(now);
+        self.waiting = false;
     }
 
     fn enter(&mut self, phase: Phase, now: Timestamp) {

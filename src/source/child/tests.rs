@@ -57,8 +57,11 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
         ca_file: Some(server.ca_file()),
         ..request(server.url("deploy.git"), &mirror)
     };
+    let other = HttpsServer::start(root.path(), None);
     for (request, label) in [
         (FetchRequest { ca_file: None, ..trusting.clone() }, "certificate"),
+        (FetchRequest { ca_file: Some(other.ca_file()), ..trusting.clone() }, "certificate"),
+        (FetchRequest { ca_file: Some("/nowhere/ca.pem".into()), ..trusting.clone() }, "certificate"),
         (FetchRequest { credentials: None, ..trusting.clone() }, "auth-failed"),
         (FetchRequest { credentials: token("wrong"), ..trusting.clone() }, "auth-failed"),
         (FetchRequest { url: server.url("gone.git"), ..trusting.clone() }, "no-repository"),

@@ -60,7 +60,8 @@ pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectK
     let kind = type_.filter(|kind| !kind.is_empty()).unwrap_or_else(|| "Opaque".to_owned());
     for required in required_keys(&kind) {
         if !data.contains_key(*required) {
-            at.field("data").error(format_args!("a Secret of type {kind} needs the key {required:?}: add it"));
+            at.field("data")
+                .error(format_args!("a Secret of type {kind} needs the key {required:?}: add it"));
         }
     }
     (key, Secret { meta, kind, data })

@@ -68,8 +68,10 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
         volume_devices.is_some_and(|devices| !devices.is_empty()),
         "start the container without its device",
     );
-    at.field("resizePolicy")
-        .ignore(resize_policy.is_some_and(|policies| !policies.is_empty()), "a changed container is replaced");
+    at.field("resizePolicy").ignore(
+        resize_policy.is_some_and(|policies| !policies.is_empty()),
+        "a changed container is replaced",
+    );
     at.field("stdinOnce").ignore(stdin_once == Some(true), "nothing attaches to a container");
     if init && !sidecar {
         for (field, given) in [
@@ -86,7 +88,11 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
     let image = at.field("image").checked(image.unwrap_or_default(), syntax::image);
     let pull = at.field("imagePullPolicy").word(
         image_pull_policy.as_deref(),
-        &[("Always", PullPolicy::Always), ("IfNotPresent", PullPolicy::IfNotPresent), ("Never", PullPolicy::Never)],
+        &[
+            ("Always", PullPolicy::Always),
+            ("IfNotPresent", PullPolicy::IfNotPresent),
+            ("Never", PullPolicy::Never),
+        ],
         default_pull(&image),
     );
     let security = container_security(security_context, pod.security, &at.field("securityContext"));
@@ -196,7 +202,9 @@ fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Reso
     let limits = amounts(limits, &at.field("limits"));
     let requests = amounts(requests, &at.field("requests"));
     if limits.memory_bytes.is_some_and(|bytes| bytes < LEAST_MEMORY) {
-        at.field("limits").field("memory").error("Docker takes no memory limit below 6Mi: raise or remove it");
+        at.field("limits")
+            .field("memory")
+            .error("Docker takes no memory limit below 6Mi: raise or remove it");
     }
     for (field, request, limit) in [
         ("cpu", requests.cpu_milli, limits.cpu_milli),
@@ -233,9 +241,12 @@ fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amoun
                 at.error(format_args!("{text:?} is a fraction of a byte: write Mi for mebibytes"));
             }
             "memory" => {
-                amounts.memory_bytes = quantity::whole(&text).map_err(invalid).ok().filter(|bytes| *bytes > 0);
+                amounts.memory_bytes =
+                    quantity::whole(&text).map_err(invalid).ok().filter(|bytes| *bytes > 0);
             }
-            "ephemeral-storage" => at.warning("no effect: the size of a container's layer is not bounded here"),
+            "ephemeral-storage" => {
+                at.warning("no effect: the size of a container's layer is not bounded here")
+            }
             _ => at.refuse(true, "place the pod where this resource may not be"),
         }
     }

@@ -85,16 +85,20 @@ fn taken_apart(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<Str
         at.field(field).ignore(given, SERVERS);
     }
     at.field("finalizers").ignore(finalizers.is_some(), "what leaves the commit is removed at once");
-    at.field("ownerReferences").ignore(owner_references.is_some(), "what leaves the commit is removed by itself");
+    at.field("ownerReferences")
+        .ignore(owner_references.is_some(), "what leaves the commit is removed by itself");
     if generate_name.is_some() {
-        at.field("generateName").error("an object in Git needs a name of its own: write metadata.name instead");
+        at.field("generateName")
+            .error("an object in Git needs a name of its own: write metadata.name instead");
     }
     let labels = labels.unwrap_or_default();
     self::labels(&labels, &at.field("labels"));
     let annotations = annotations.unwrap_or_default();
     for key in annotations.keys() {
         if let Err(rule) = syntax::annotation_key(key) {
-            at.field("annotations").field(key).error(format_args!("this key is not valid: it must be {rule}"));
+            at.field("annotations")
+                .field(key)
+                .error(format_args!("this key is not valid: it must be {rule}"));
         }
     }
     if annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > 256 * 1024 {

@@ -15,7 +15,9 @@ use crate::{
 pub(in crate::manifest) fn namespace(namespace: core::Namespace, at: &At<'_>) -> (String, Meta) {
     let core::Namespace { metadata, spec, status: _ } = namespace;
     let core::NamespaceSpec { finalizers } = spec.unwrap_or_default();
-    at.field("spec").field("finalizers").ignore(finalizers.is_some(), "what leaves the commit is removed at once");
+    at.field("spec")
+        .field("finalizers")
+        .ignore(finalizers.is_some(), "what leaves the commit is removed at once");
     let (key, meta) = object_meta(metadata, Named::Namespace, at);
     (key.name, meta)
 }
@@ -27,8 +29,15 @@ pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, Nod
     let core::Node { metadata, spec, status: _ } = node;
     let (key, Meta { labels, annotations }) = object_meta(metadata, Named::Node, at);
     let at = at.field("spec");
-    let core::NodeSpec { config_source, external_id, pod_cidr, pod_cidrs, provider_id, taints, unschedulable } =
-        spec.unwrap_or_default();
+    let core::NodeSpec {
+        config_source,
+        external_id,
+        pod_cidr,
+        pod_cidrs,
+        provider_id,
+        taints,
+        unschedulable,
+    } = spec.unwrap_or_default();
     at.field("configSource").ignore(config_source.is_some(), HOSTS);
     at.field("externalID").ignore(external_id.is_some(), HOSTS);
     at.field("podCIDR").ignore(pod_cidr.is_some(), HOSTS);
@@ -81,8 +90,7 @@ fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
     let core::Toleration { effect, key, operator, toleration_seconds, value } = toleration;
     let key = at.field("key").optional(key, syntax::qualified_name);
     let value = at.field("value").optional(value, syntax::label_value);
-    let exists =
-        at.field("operator").word(operator.as_deref(), &[("Equal", false), ("Exists", true)], false);
+    let exists = at.field("operator").word(operator.as_deref(), &[("Equal", false), ("Exists", true)], false);
     if exists && value.is_some() {
         at.field("value").error("the operator Exists takes no value: remove one of them");
     }

@@ -132,7 +132,9 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
     let dns_policy = at.field("dnsPolicy").word(dns_policy.as_deref(), DNS, DnsPolicy::ClusterFirst);
     let dns_config = dns_config(dns, &at.field("dnsConfig"));
     if dns_policy == DnsPolicy::None && dns_config.nameservers.is_empty() {
-        at.field("dnsConfig").field("nameservers").error("required: dnsPolicy None has no other name servers");
+        at.field("dnsConfig")
+            .field("nameservers")
+            .error("required: dnsPolicy None has no other name servers");
     }
     PodSpec {
         restart_policy: at.field("restartPolicy").word(
@@ -196,7 +198,8 @@ fn all_containers(
                 let at = at.index(index);
                 let read = container(spec, init, pod, &at);
                 if !names.insert(read.name.clone()) {
-                    at.field("name").error(format_args!("the container {:?} is there twice: rename one", read.name));
+                    at.field("name")
+                        .error(format_args!("the container {:?} is there twice: rename one", read.name));
                 }
                 read
             })
@@ -247,7 +250,9 @@ fn dns_config(config: Option<core::PodDNSConfig>, at: &At<'_>) -> DnsConfig {
         at.field("searches").error("resolvers search at most 32 domains: remove some");
     }
     let mut texts = Vec::new();
-    for (index, core::PodDNSConfigOption { name, value }) in options.unwrap_or_default().into_iter().enumerate() {
+    for (index, core::PodDNSConfigOption { name, value }) in
+        options.unwrap_or_default().into_iter().enumerate()
+    {
         let at = at.field("options");
         let at = at.index(index);
         let name = at.field("name").checked(name.unwrap_or_default(), syntax::word);

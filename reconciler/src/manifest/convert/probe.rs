@@ -84,11 +84,7 @@ pub(super) fn lifecycle(
     (hook(post_start, ports, &at.field("postStart")), hook(pre_stop, ports, &at.field("preStop")))
 }
 
-fn hook(
-    handler: Option<core::LifecycleHandler>,
-    ports: &[ContainerPort],
-    at: &At<'_>,
-) -> Option<Handler> {
+fn hook(handler: Option<core::LifecycleHandler>, ports: &[ContainerPort], at: &At<'_>) -> Option<Handler> {
     let core::LifecycleHandler { exec, http_get, sleep, tcp_socket } = handler?;
     if tcp_socket.is_some() {
         at.field("tcpSocket").error("a hook cannot be a tcpSocket: write exec, httpGet or sleep");

@@ -30,9 +30,13 @@ fn scaled(text: &str, unit: u128) -> Result<u64, &'static str> {
     let value: u128 = digits.parse().map_err(|_| SYNTAX)?;
     let (times, by) = factor(suffix).ok_or(SYNTAX)?;
     let by = by * 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| SYNTAX)?);
-    let value = value.checked_mul(times).and_then(|value| value.checked_mul(unit)).ok_or("a smaller quantity")?;
+    let value =
+        value.checked_mul(times).and_then(|value| value.checked_mul(unit)).ok_or("a smaller quantity")?;
     // Kubernetes keeps quantities in 63 bits.
-    u64::try_from(value.div_ceil(by)).ok().filter(|value| i64::try_from(*value).is_ok()).ok_or("a smaller quantity")
+    u64::try_from(value.div_ceil(by))
+        .ok()
+        .filter(|value| i64::try_from(*value).is_ok())
+        .ok_or("a smaller quantity")
 }
 
 /// What a suffix multiplies and divides by.
@@ -68,21 +72,35 @@ mod tests {
 
     #[test]
     fn quantities_are_read_as_kubernetes_reads_them() {
-        for (text, expected) in
-            [("2", 2000), ("0.5", 500), ("500m", 500), (".1", 100), ("1.", 1000), ("100u", 1), ("1e-1", 100), ("1k", 1_000_000)]
-        {
+        for (text, expected) in [
+            ("2", 2000),
+            ("0.5", 500),
+            ("500m", 500),
+            (".1", 100),
+            ("1.", 1000),
+            ("100u", 1),
+            ("1e-1", 100),
+            ("1k", 1_000_000),
+        ] {
             assert_eq!(milli(text), Ok(expected), "{text}");
         }
-        for (text, expected) in
-            [("128Mi", 134_217_728), ("1.5Gi", 1_610_612_736), ("1G", 1_000_000_000), ("2e3", 2000), ("1000000000.0", 1_000_000_000), ("128m", 1), ("+1", 1)]
-        {
+        for (text, expected) in [
+            ("128Mi", 134_217_728),
+            ("1.5Gi", 1_610_612_736),
+            ("1G", 1_000_000_000),
+            ("2e3", 2000),
+            ("1000000000.0", 1_000_000_000),
+            ("128m", 1),
+            ("+1", 1),
+        ] {
             assert_eq!(whole(text), Ok(expected), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for text in ["", ".", "1.2.3", "Mi", "1 Mi", "1MiB", "-1", "1e", "ten", "9Ei", "99999999999999999999"] {
+        for text in ["", ".", "1.2.3", "Mi", "1 Mi", "1MiB", "-1", "1e", "ten", "9Ei", "99999999999999999999"]
+        {
             assert!(whole(text).is_err(), "{text}");
         }
     }

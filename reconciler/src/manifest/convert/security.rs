@@ -43,10 +43,8 @@ pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_
         .refuse(supplemental_groups.is_some_and(|groups| !groups.is_empty()), "change what the pod may read");
     at.field("supplementalGroupsPolicy")
         .refuse(supplemental_groups_policy.is_some_and(|policy| policy != "Merge"), WEAKER);
-    at.field("sysctls").refuse(
-        sysctls.is_some_and(|sysctls| !sysctls.is_empty()),
-        "run the pod with other kernel settings",
-    );
+    at.field("sysctls")
+        .refuse(sysctls.is_some_and(|sysctls| !sysctls.is_empty()), "run the pod with other kernel settings");
     at.field("windowsOptions").refuse(windows_options.is_some(), "do nothing on Linux");
     PodSecurity {
         run_as_user: id(run_as_user, &at.field("runAsUser")),
@@ -87,8 +85,9 @@ pub(super) fn container_security(
     let no_new_privileges = allow_privilege_escalation == Some(false);
     let admin = add_capabilities.iter().any(|name| name == "SYS_ADMIN" || name == "CAP_SYS_ADMIN");
     if no_new_privileges && (privileged || admin) {
-        at.field("allowPrivilegeEscalation")
-            .error("false contradicts privileged and SYS_ADMIN, which escalate by themselves: remove one of them");
+        at.field("allowPrivilegeEscalation").error(
+            "false contradicts privileged and SYS_ADMIN, which escalate by themselves: remove one of them",
+        );
     }
     ContainerSecurity {
         privileged,

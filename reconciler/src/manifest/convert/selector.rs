@@ -39,10 +39,8 @@ pub(super) fn plain_selector(
 ) -> Selector {
     let at = spec.field("selector");
     let given = selector.filter(|selector| !selector.is_empty());
-    let selector = Selector {
-        labels: given.unwrap_or_else(|| template_labels.clone()),
-        expressions: Vec::new(),
-    };
+    let selector =
+        Selector { labels: given.unwrap_or_else(|| template_labels.clone()), expressions: Vec::new() };
     labels(&selector.labels, &at);
     check_matches(&selector, template_labels, &at);
     selector
@@ -63,9 +61,10 @@ fn requirement(requirement: LabelSelectorRequirement, at: &At<'_>) -> Option<Req
     let key = at.field("key").checked(key, syntax::qualified_name);
     let values = values.unwrap_or_default();
     let takes_values = matches!(operator.as_str(), "In" | "NotIn");
+    let takes_none = matches!(operator.as_str(), "Exists" | "DoesNotExist");
     if takes_values && values.is_empty() {
         at.field("values").error(format_args!("required: {operator} needs at least one value"));
-    } else if !takes_values && !values.is_empty() {
+    } else if takes_none && !values.is_empty() {
         at.field("values").error(format_args!("{operator} takes no values: remove them"));
     }
     let operator = match operator.as_str() {

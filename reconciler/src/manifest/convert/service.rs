@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use k8s_openapi::{
-    api::core::v1 as core,
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::util::intstr::IntOrString};
 
 use super::{
     container::protocol,
@@ -80,15 +77,18 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
         .refuse(load_balancer_source_ranges.is_some_and(|list| !list.is_empty()), "let everyone in");
     at.field("allocateLoadBalancerNodePorts")
         .refuse(allocate_load_balancer_node_ports == Some(false), "open ports you did not want");
-    for (field, policy) in
-        [("externalTrafficPolicy", external_traffic_policy), ("internalTrafficPolicy", internal_traffic_policy)]
-    {
+    for (field, policy) in [
+        ("externalTrafficPolicy", external_traffic_policy),
+        ("internalTrafficPolicy", internal_traffic_policy),
+    ] {
         let at = at.field(field);
         let local = at.word(policy.as_deref(), &[("Cluster", false), ("Local", true)], false);
         at.refuse(local, "hide the callers' addresses");
     }
-    at.field("healthCheckNodePort")
-        .ignore(health_check_node_port.is_some_and(|port| port != 0), "externalTrafficPolicy Local needs it only");
+    at.field("healthCheckNodePort").ignore(
+        health_check_node_port.is_some_and(|port| port != 0),
+        "externalTrafficPolicy Local needs it only",
+    );
     at.field("trafficDistribution").ignore(traffic_distribution.is_some(), "all endpoints are used alike");
     ip_family(ip_families, ip_family_policy, &at);
 
@@ -126,7 +126,8 @@ fn ip_family(families: Option<Vec<String>>, policy: Option<String>, at: &At<'_>)
             at.field("ipFamilyPolicy").warning("no effect: services have IPv4 addresses only");
         }
         Some("RequireDualStack") => {
-            at.field("ipFamilyPolicy").error("not supported yet: services have IPv4 addresses only; remove it");
+            at.field("ipFamilyPolicy")
+                .error("not supported yet: services have IPv4 addresses only; remove it");
         }
         Some(other) => at.field("ipFamilyPolicy").error(format_args!(
             "{other:?} is not known here: write one of SingleStack, PreferDualStack, RequireDualStack"
@@ -138,7 +139,9 @@ fn cluster_address(address: Option<String>, addresses: Option<Vec<String>>, at: 
     let addresses = addresses.unwrap_or_default();
     let first = addresses.first().cloned().unwrap_or_default();
     let address = address.filter(|address| !address.is_empty());
-    if addresses.len() > 1 || address.as_ref().is_some_and(|address| !addresses.is_empty() && *address != first) {
+    if addresses.len() > 1
+        || address.as_ref().is_some_and(|address| !addresses.is_empty() && *address != first)
+    {
         at.field("clusterIPs").error("must hold the one address that clusterIP has: correct or remove it");
     }
     match address.unwrap_or(first).as_str() {
@@ -158,7 +161,8 @@ fn cluster_address(address: Option<String>, addresses: Option<Vec<String>>, at: 
 fn service_kind(sort: Sort, address: Address, external_name: Option<String>, at: &At<'_>) -> ServiceKind {
     let external_name = external_name.filter(|name| !name.is_empty());
     if sort != Sort::ExternalName && external_name.is_some() {
-        at.field("externalName").error("only a Service of type ExternalName has it: set the type, or remove it");
+        at.field("externalName")
+            .error("only a Service of type ExternalName has it: set the type, or remove it");
     }
     let given = match address {
         Address::Given(address) => Some(address),
@@ -202,7 +206,8 @@ fn affinity(
     if !client_ip && config.is_some() {
         at.error("only for sessionAffinity ClientIP: set it, or remove this");
     }
-    let seconds = config.and_then(|core::ClientIPConfig { timeout_seconds }| timeout_seconds).unwrap_or(10_800);
+    let seconds =
+        config.and_then(|core::ClientIPConfig { timeout_seconds }| timeout_seconds).unwrap_or(10_800);
     let seconds = at.field("clientIP").field("timeoutSeconds").within(seconds.into(), 1, 86_400);
     client_ip.then(|| Duration::from_secs(seconds.unsigned_abs()))
 }
@@ -247,7 +252,8 @@ fn service_port(port: core::ServicePort, sort: Sort, several: bool, at: &At<'_>)
     }
     let node_port = node_port.filter(|port| *port != 0).map(|port| at.field("nodePort").port(port));
     if node_port.is_some() && !matches!(sort, Sort::NodePort | Sort::LoadBalancer) {
-        at.field("nodePort").error("only for the types NodePort and LoadBalancer: set the type, or remove it");
+        at.field("nodePort")
+            .error("only for the types NodePort and LoadBalancer: set the type, or remove it");
     }
     let number = at.field("port").port(port);
     let target = match target_port {

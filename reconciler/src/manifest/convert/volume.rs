@@ -87,8 +87,7 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
     ];
     for (field, given) in unsupported {
         if given {
-            at.field(field)
-                .error("not supported yet: use hostPath, emptyDir, configMap or secret");
+            at.field(field).error("not supported yet: use hostPath, emptyDir, configMap or secret");
         }
     }
     let name = at.field("name").checked(name, syntax::label);
@@ -234,11 +233,7 @@ pub(super) fn mounts(
     read
 }
 
-fn one_mount(
-    mount: core::VolumeMount,
-    volumes: &BTreeMap<String, VolumeSource>,
-    at: &At<'_>,
-) -> VolumeMount {
+fn one_mount(mount: core::VolumeMount, volumes: &BTreeMap<String, VolumeSource>, at: &At<'_>) -> VolumeMount {
     let core::VolumeMount {
         mount_path,
         mount_propagation,
@@ -253,8 +248,9 @@ fn one_mount(
         .refuse(recursive_read_only.is_some_and(|mode| mode != "Disabled"), "leave mounts below it writable");
     if !volumes.contains_key(&name) {
         let hint = similar::did_you_mean(&name, volumes.keys().map(String::as_str));
-        at.field("name")
-            .error(format_args!("the pod has no volume {name:?}{hint}: add it under volumes, or correct the name"));
+        at.field("name").error(format_args!(
+            "the pod has no volume {name:?}{hint}: add it under volumes, or correct the name"
+        ));
     }
     let path = at.field("mountPath").checked(mount_path, syntax::absolute_path);
     if path.split('/').any(|part| part == "..") || path.contains(':') || normalised(&path) == "/" {

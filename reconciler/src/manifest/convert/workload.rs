@@ -5,8 +5,8 @@ use std::time::Duration;
 use k8s_openapi::{
     api::{
         apps::v1::{
-            DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec, DeploymentStrategy,
-            ReplicaSet, ReplicaSetSpec, RollingUpdateDaemonSet, RollingUpdateDeployment,
+            DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec,
+            DeploymentStrategy, ReplicaSet, ReplicaSetSpec, RollingUpdateDaemonSet, RollingUpdateDeployment,
         },
         core::v1::{Pod, PodTemplateSpec, ReplicationController, ReplicationControllerSpec},
     },
@@ -66,7 +66,8 @@ pub(in crate::manifest) fn replica_set(set: ReplicaSet, written: Written, at: &A
     let ReplicaSet { metadata, spec, status: _ } = set;
     let named = object_meta(metadata, Named::Subdomain, at);
     let at = at.field("spec");
-    let ReplicaSetSpec { min_ready_seconds, replicas, selector: selected, template } = spec.unwrap_or_default();
+    let ReplicaSetSpec { min_ready_seconds, replicas, selector: selected, template } =
+        spec.unwrap_or_default();
     let template = pod_template(template, &at);
     let control = Control::Replicas {
         replicas: wanted(replicas, &at),
@@ -139,8 +140,13 @@ pub(in crate::manifest) fn daemon_set(set: DaemonSet, written: Written, at: &At<
     let DaemonSet { metadata, spec, status: _ } = set;
     let named = object_meta(metadata, Named::Subdomain, at);
     let at = at.field("spec");
-    let DaemonSetSpec { min_ready_seconds, revision_history_limit, selector: selected, template, update_strategy } =
-        spec.unwrap_or_default();
+    let DaemonSetSpec {
+        min_ready_seconds,
+        revision_history_limit,
+        selector: selected,
+        template,
+        update_strategy,
+    } = spec.unwrap_or_default();
     at.field("revisionHistoryLimit").ignore(revision_history_limit.is_some(), HISTORY);
     let template = pod_template(Some(template), &at);
     let control = Control::DaemonSet {
@@ -179,7 +185,8 @@ fn min_ready(seconds: Option<i32>, at: &At<'_>) -> Duration {
 
 fn deployment_strategy(strategy: Option<DeploymentStrategy>, at: &At<'_>) -> Strategy {
     let DeploymentStrategy { rolling_update, type_ } = strategy.unwrap_or_default();
-    let rolls = at.field("type").word(type_.as_deref(), &[("RollingUpdate", true), ("Recreate", false)], true);
+    let rolls =
+        at.field("type").word(type_.as_deref(), &[("RollingUpdate", true), ("Recreate", false)], true);
     let at = at.field("rollingUpdate");
     if !rolls {
         if rolling_update.is_some() {
@@ -192,14 +199,16 @@ fn deployment_strategy(strategy: Option<DeploymentStrategy>, at: &At<'_>) -> Str
     let max_surge = share(max_surge, quarter, u32::MAX, &at.field("maxSurge"));
     let max_unavailable = share(max_unavailable, quarter, 100, &at.field("maxUnavailable"));
     if is_zero(max_surge) && is_zero(max_unavailable) {
-        at.field("maxUnavailable").error("must not be 0 when maxSurge is 0: no pod could ever be replaced; raise one");
+        at.field("maxUnavailable")
+            .error("must not be 0 when maxSurge is 0: no pod could ever be replaced; raise one");
     }
     Strategy::RollingUpdate { max_surge, max_unavailable }
 }
 
 fn daemon_set_update(strategy: Option<DaemonSetUpdateStrategy>, at: &At<'_>) -> DaemonSetUpdate {
     let DaemonSetUpdateStrategy { rolling_update, type_ } = strategy.unwrap_or_default();
-    let rolls = at.field("type").word(type_.as_deref(), &[("RollingUpdate", true), ("OnDelete", false)], true);
+    let rolls =
+        at.field("type").word(type_.as_deref(), &[("RollingUpdate", true), ("OnDelete", false)], true);
     let at = at.field("rollingUpdate");
     if !rolls {
         if rolling_update.is_some() {
@@ -214,7 +223,9 @@ fn daemon_set_update(strategy: Option<DaemonSetUpdateStrategy>, at: &At<'_>) -> 
         (true, true) => at
             .field("maxUnavailable")
             .error("must not be 0 when maxSurge is 0: no pod could ever be replaced; raise one"),
-        (false, false) => at.field("maxSurge").error("must be 0 unless maxUnavailable is 0: set one of them to 0"),
+        (false, false) => {
+            at.field("maxSurge").error("must be 0 unless maxUnavailable is 0: set one of them to 0")
+        }
         _ => {}
     }
     DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge }
@@ -232,7 +243,9 @@ fn share(value: Option<IntOrString>, default: IntOrPercent, most_percent: u32, a
                 .and_then(|digits| digits.parse::<u32>().ok())
                 .filter(|percent| *percent <= most_percent);
             if percent.is_none() {
-                at.error(format_args!("{text:?} is not valid: write a number, or a percentage such as \"25%\""));
+                at.error(format_args!(
+                    "{text:?} is not valid: write a number, or a percentage such as \"25%\""
+                ));
             }
             percent.map_or(default, IntOrPercent::Percent)
         }

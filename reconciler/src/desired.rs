@@ -1,0 +1,178 @@
+//! What only the whole commit shows: references that lead nowhere, ports and addresses that clash, and what the host's
+//! settings forbid.
+
+mod address;
+mod host;
+mod port;
+mod reference;
+
+use std::{collections::BTreeSet, net::Ipv4Addr, ops::RangeInclusive};
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    manifest::{self, Limits, Problem, Severity, SourceFile},
+    name::{ObjectKey, WorkloadKey, WorkloadKind},
+    object::{Container, ObjectId, Objects, PodSpec, Workload},
+};
+
+/// The host's own configuration, as far as it bounds what a commit may ask for.
+#[derive(Clone, Debug)]
+pub struct CheckSettings {
+    /// Where nodePorts may lie; 30000 to 32767 by default.
+    pub node_ports: RangeInclusive<u16>,
+    /// Where cluster addresses may lie; 10.96.0.0/12 by default.
+    pub service_range: Ipv4Net,
+    /// Addresses in it that are taken, such as that of the cluster's DNS; none by default.
+    pub reserved_addresses: Vec<Ipv4Addr>,
+    /// Directories of the daemon's own (data, configuration, sockets): a hostPath that is one of them, contains one or
+    /// lies in one is refused. None by default.
+    pub forbidden_host_paths: Vec<String>,
+    /// A hostPath must be one of these or lie in one; `None`, the default, is any path.
+    pub allowed_host_paths: Option<Vec<String>>,
+    /// Whether containers may be privileged; true by default.
+    pub allow_privileged: bool,
+    /// Whether pods may use the host's network, process or IPC namespace; true by default.
+    pub allow_host_namespaces: bool,
+    /// Capabilities that containers may add, without `CAP_`; `None`, the default, is any.
+    pub allowed_capabilities: Option<BTreeSet<String>>,
+}
+
+impl Default for CheckSettings {
+    fn default() -> Self {
+        Self {
+            node_ports: 30_000..=32_767,
+            service_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12),
+            reserved_addresses: Vec::new(),
+            forbidden_host_paths: Vec::new(),
+            allowed_host_paths: None,
+            allow_privileged: true,
+            allow_host_namespaces: true,
+            allowed_capabilities: None,
+        }
+    }
+}
+
+/// Reads and checks a commit: [`manifest::parse`], [`check`] and [`manifest::locate`] in one.
+///
+/// Where a document could not be read at all, references are not judged: what they name may stand there.
+pub fn read(files: &[SourceFile<'_>], limits: &Limits, settings: &CheckSettings) -> (Objects, Vec<Problem>) {
+    let (objects, mut problems) = manifest::parse(files, limits);
+    let complete =
+        !problems.iter().any(|problem| problem.severity == Severity::Error && problem.field.is_empty());
+    let mut found = findings(&objects, settings, complete);
+    manifest::locate(&mut found, files);
+    problems.append(&mut found);
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    (objects, problems)
+}
+
+/// Problems that need more than one object, or the host's settings. They carry the line of their document;
+/// [`manifest::locate`] finds that of the field.
+pub fn check(objects: &Objects, settings: &CheckSettings) -> Vec<Problem> {
+    findings(objects, settings, true)
+}
+
+fn findings(objects: &Objects, settings: &CheckSettings, complete: bool) -> Vec<Problem> {
+    let mut findings = Findings { objects, problems: Vec::new() };
+    if complete {
+        reference::check(&mut findings);
+    }
+    port::check(&mut findings, settings);
+    address::check(&mut findings, settings);
+    host::check(&mut findings, settings);
+    findings.problems
+}
+
+/// Collects problems of objects.
+struct Findings<'a> {
+    objects: &'a Objects,
+    problems: Vec<Problem>,
+}
+
+impl Findings<'_> {
+    fn error(&mut self, of: &Of, field: String, message: String) {
+        self.push(Severity::Error, of, field, message);
+    }
+
+    fn warning(&mut self, of: &Of, field: String, message: String) {
+        self.push(Severity::Warning, of, field, message);
+    }
+
+    fn push(&mut self, severity: Severity, of: &Of, field: String, message: String) {
+        let place = self.objects.places.get(&of.0);
+        self.problems.push(Problem {
+            file: place.map(|place| place.file.clone()).unwrap_or_default(),
+            line: place.map_or(0, |place| place.line),
+            column: 0,
+            severity,
+            field,
+            message,
+        });
+    }
+
+    /// `web.yaml:12`, for a message about something else.
+    fn place(&self, of: &Of) -> String {
+        self.objects
+            .places
+            .get(&of.0)
+            .map_or_else(String::new, |place| format!("{}:{}", place.file, place.line))
+    }
+
+    /// The field of one of a workload's volumes.
+    fn volume_field(&self, key: &WorkloadKey, volume: &str) -> String {
+        let pod = pod_field(key.kind);
+        let pointer = format!("/{}/volumes", pod.replace('.', "/"));
+        let original = self.objects.originals.get(&Of::workload(key).0);
+        let volumes = original.and_then(|original| original.pointer(&pointer)?.as_array());
+        let index = volumes.and_then(|volumes| {
+            volumes.iter().position(|one| one.get("name").and_then(|name| name.as_str()) == Some(volume))
+        });
+        index.map_or_else(|| format!("{pod}.volumes"), |index| format!("{pod}.volumes[{index}]"))
+    }
+}
+
+/// The object a problem is of.
+struct Of(ObjectId);
+
+impl Of {
+    fn workload(key: &WorkloadKey) -> Self {
+        let api_version = match key.kind {
+            WorkloadKind::Pod | WorkloadKind::ReplicationController => "v1",
+            WorkloadKind::ReplicaSet | WorkloadKind::Deployment | WorkloadKind::DaemonSet => "apps/v1",
+        };
+        Self(ObjectId {
+            api_version: api_version.to_owned(),
+            kind: key.kind.as_str().to_owned(),
+            key: key.object.clone(),
+        })
+    }
+
+    fn service(key: &ObjectKey) -> Self {
+        Self(ObjectId { api_version: "v1".to_owned(), kind: "Service".to_owned(), key: key.clone() })
+    }
+}
+
+/// Where a workload's `PodSpec` stands.
+fn pod_field(kind: WorkloadKind) -> &'static str {
+    match kind {
+        WorkloadKind::Pod => "spec",
+        WorkloadKind::ReplicaSet
+        | WorkloadKind::ReplicationController
+        | WorkloadKind::Deployment
+        | WorkloadKind::DaemonSet => "spec.template.spec",
+    }
+}
+
+/// All containers of a workload's pods with their fields.
+fn containers(workload: &Workload) -> impl Iterator<Item = (String, &Container)> {
+    let pod = pod_field(workload.key.kind);
+    let PodSpec { init_containers, containers, .. } = &workload.template.spec;
+    let init = init_containers.iter().enumerate();
+    let init = init.map(move |(index, container)| (format!("{pod}.initContainers[{index}]"), container));
+    let main = containers.iter().enumerate();
+    init.chain(main.map(move |(index, container)| (format!("{pod}.containers[{index}]"), container)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! What the host's configuration lets pods do to the host.
+
+use super::{CheckSettings, Findings, Of, containers, pod_field};
+use crate::object::{PodSpec, VolumeSource, Workload};
+
+pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
+    for workload in findings.objects.workloads.values() {
+        host_paths(findings, workload, settings);
+        namespaces(findings, workload, settings);
+        rights(findings, workload, settings);
+    }
+}
+
+fn host_paths(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
+    for (name, volume) in &workload.template.spec.volumes {
+        let VolumeSource::HostPath { path, .. } = volume else { continue };
+        let forbidden =
+            settings.forbidden_host_paths.iter().find(|own| lies_in(path, own) || lies_in(own, path));
+        let allowed = settings.allowed_host_paths.as_ref();
+        let problem = if let Some(own) = forbidden {
+            format!("{path:?} would give the pod {own}, which is the daemon's own: choose another path")
+        } else if let Some(allowed) =
+            allowed.filter(|allowed| !allowed.iter().any(|root| lies_in(path, root)))
+        {
+            format!("the host does not allow {path:?}: choose a path in one of {}", allowed.join(", "))
+        } else {
+            continue;
+        };
+        let field = format!("{}.hostPath.path", findings.volume_field(&workload.key, name));
+        findings.error(&Of::workload(&workload.key), field, problem);
+    }
+}
+
+/// Whether a path is a directory or lies in it, by whole parts.
+fn lies_in(path: &str, directory: &str) -> bool {
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    directory.split('/').filter(|part| !part.is_empty()).all(|part| parts.next() == Some(part))
+}
+
+fn namespaces(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
+    if settings.allow_host_namespaces {
+        return;
+    }
+    let PodSpec { host_network, host_pid, host_ipc, .. } = workload.template.spec;
+    for (field, given) in [("hostNetwork", host_network), ("hostPID", host_pid), ("hostIPC", host_ipc)] {
+        if given {
+            let field = format!("{}.{field}", pod_field(workload.key.kind));
+            let message = "the host does not allow its namespaces to pods: remove it";
+            findings.error(&Of::workload(&workload.key), field, message.to_owned());
+        }
+    }
+}
+
+fn rights(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
+    for (field, container) in containers(workload) {
+        let security = &container.security;
+        if security.privileged && !settings.allow_privileged {
+            let message = "the host does not allow privileged containers: remove it";
+            findings.error(
+                &Of::workload(&workload.key),
+                format!("{field}.securityContext.privileged"),
+                message.to_owned(),
+            );
+        }
+        let Some(allowed) = &settings.allowed_capabilities else { continue };
+        for (index, name) in security.add_capabilities.iter().enumerate() {
+            if !allowed.contains(name.strip_prefix("CAP_").unwrap_or(name)) {
+                let names: Vec<&str> = allowed.iter().map(String::as_str).collect();
+                let message =
+                    format!("the host does not allow {name}: remove it; allowed are {}", names.join(", "));
+                findings.error(
+                    &Of::workload(&workload.key),
+                    format!("{field}.securityContext.capabilities.add[{index}]"),
+                    message,
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! References to ConfigMaps and Secrets, and from Services to pods.
+
+use std::collections::BTreeMap;
+
+use super::{Findings, Of, containers};
+use crate::{
+    manifest::similar::did_you_mean,
+    name::ObjectKey,
+    object::{ConfigSource, EnvValue, Service, ServiceKind, TargetPort, VolumeSource, Workload},
+};
+
+pub(super) fn check(findings: &mut Findings<'_>) {
+    let objects = findings.objects;
+    for workload in objects.workloads.values() {
+        variables(findings, workload);
+        volumes(findings, workload);
+    }
+    let mut by_namespace: BTreeMap<&str, Vec<&Workload>> = BTreeMap::new();
+    for workload in objects.workloads.values() {
+        by_namespace.entry(&workload.key.object.namespace).or_default().push(workload);
+    }
+    for (key, service) in &objects.services {
+        let workloads = by_namespace.get(key.namespace.as_str()).map_or(&[][..], Vec::as_slice);
+        endpoints(findings, key, service, workloads);
+    }
+}
+
+fn variables(findings: &mut Findings<'_>, workload: &Workload) {
+    let namespace = &workload.key.object.namespace;
+    for (field, container) in containers(workload) {
+        for (index, from) in container.env_from.iter().enumerate().filter(|(_, from)| !from.optional) {
+            if let Err(missing) = find(findings, namespace, &from.source) {
+                let reference = match from.source {
+                    ConfigSource::ConfigMap(_) => "configMapRef",
+                    ConfigSource::Secret(_) => "secretRef",
+                };
+                findings.error(
+                    &Of::workload(&workload.key),
+                    format!("{field}.envFrom[{index}].{reference}.name"),
+                    missing,
+                );
+            }
+        }
+        for (index, variable) in container.env.iter().enumerate() {
+            let EnvValue::Key { source, key, optional: false } = &variable.value else { continue };
+            let reference = match source {
+                ConfigSource::ConfigMap(_) => "configMapKeyRef",
+                ConfigSource::Secret(_) => "secretKeyRef",
+            };
+            let (last, missing) = match find(findings, namespace, source) {
+                Ok(keys) => ("key", missing_key(namespace, source, key, &keys)),
+                Err(missing) => ("name", Some(missing)),
+            };
+            if let Some(missing) = missing {
+                findings.error(
+                    &Of::workload(&workload.key),
+                    format!("{field}.env[{index}].valueFrom.{reference}.{last}"),
+                    missing,
+                );
+            }
+        }
+    }
+}
+
+fn volumes(findings: &mut Findings<'_>, workload: &Workload) {
+    let namespace = &workload.key.object.namespace;
+    for (name, volume) in &workload.template.spec.volumes {
+        let VolumeSource::Config { source, items, optional: false, .. } = volume else { continue };
+        let reference = match source {
+            ConfigSource::ConfigMap(_) => "configMap",
+            ConfigSource::Secret(_) => "secret",
+        };
+        let field = format!("{}.{reference}", findings.volume_field(&workload.key, name));
+        match find(findings, namespace, source) {
+            Ok(keys) => {
+                for (index, item) in items.iter().enumerate() {
+                    if let Some(missing) = missing_key(namespace, source, &item.key, &keys) {
+                        let field = format!("{field}.items[{index}].key");
+                        findings.error(&Of::workload(&workload.key), field, missing);
+                    }
+                }
+            }
+            Err(missing) => {
+                let last = if reference == "secret" { "secretName" } else { "name" };
+                findings.error(&Of::workload(&workload.key), format!("{field}.{last}"), missing);
+            }
+        }
+    }
+}
+
+/// The keys of a ConfigMap or Secret, or what to say if there is none.
+fn find<'a>(findings: &Findings<'a>, namespace: &str, source: &ConfigSource) -> Result<Vec<&'a str>, String> {
+    let objects = findings.objects;
+    let (kind, name) = kind_and_name(source);
+    let key = ObjectKey::new(namespace, name);
+    let keys: Option<Vec<&str>> = match source {
+        ConfigSource::ConfigMap(_) => {
+            objects.config_maps.get(&key).map(|map| map.data.keys().map(String::as_str).collect())
+        }
+        ConfigSource::Secret(_) => {
+            objects.secrets.get(&key).map(|secret| secret.data.keys().map(String::as_str).collect())
+        }
+    };
+    keys.ok_or_else(|| {
+        let names: Vec<&ObjectKey> = match source {
+            ConfigSource::ConfigMap(_) => objects.config_maps.keys().collect(),
+            ConfigSource::Secret(_) => objects.secrets.keys().collect(),
+        };
+        let here = names.into_iter().filter(|key| key.namespace == namespace).map(|key| key.name.as_str());
+        let hint = did_you_mean(name, here);
+        format!("there is no {kind} {key} in this commit{hint}: add it, or say optional: true")
+    })
+}
+
+fn missing_key(namespace: &str, source: &ConfigSource, key: &str, keys: &[&str]) -> Option<String> {
+    let (kind, name) = kind_and_name(source);
+    (!keys.contains(&key)).then(|| {
+        let hint = did_you_mean(key, keys.iter().copied());
+        format!("the {kind} {namespace}/{name} has no key {key:?}{hint}: add it, or say optional: true")
+    })
+}
+
+fn kind_and_name(source: &ConfigSource) -> (&'static str, &str) {
+    match source {
+        ConfigSource::ConfigMap(name) => ("ConfigMap", name),
+        ConfigSource::Secret(name) => ("Secret", name),
+    }
+}
+
+/// A Service that leads nowhere is no error: its pods may come with a later commit.
+fn endpoints(findings: &mut Findings<'_>, key: &ObjectKey, service: &Service, workloads: &[&Workload]) {
+    if matches!(service.kind, ServiceKind::ExternalName { .. }) {
+        return;
+    }
+    if service.selector.is_empty() {
+        let message = "required to lead anywhere: write labels of the pods it is for";
+        findings.warning(&Of::service(key), "spec.selector".to_owned(), message.to_owned());
+        return;
+    }
+    let selects = |workload: &&&Workload| {
+        let labels = &workload.template.meta.labels;
+        service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    };
+    let selected: Vec<&&Workload> = workloads.iter().filter(selects).collect();
+    if selected.is_empty() {
+        let message = format!(
+            "no pod of the namespace {} in this commit has these labels: correct them, or add the pods",
+            key.namespace
+        );
+        findings.warning(&Of::service(key), "spec.selector".to_owned(), message);
+        return;
+    }
+    for (index, port) in service.ports.iter().enumerate() {
+        let TargetPort::Name(name) = &port.target else { continue };
+        let ports = || {
+            selected.iter().flat_map(|workload| &workload.template.spec.containers).flat_map(|one| &one.ports)
+        };
+        let named = |one: &crate::object::ContainerPort| {
+            one.name.as_ref() == Some(name) && one.protocol == port.protocol
+        };
+        if !ports().any(named) {
+            let hint = did_you_mean(name, ports().filter_map(|port| port.name.as_deref()));
+            let message = format!(
+                "no pod it selects has a {} port named {name:?}{hint}: name one so, or write its number",
+                port.protocol.as_str()
+            );
+            findings.warning(&Of::service(key), format!("spec.ports[{index}].targetPort"), message);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! How containers end, and what is seen of it.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use reconciler::{
+    fault::FaultKind,
+    object::Handler,
+    observed::ContainerState,
+    plan::{ContainerSpec, StopSpec, VolumeFiles},
+};
+
+use crate::bed::{Bed, docker, stop, volume_mount};
+
+fn exec(script: &str) -> Handler {
+    Handler::Exec { command: ["sh", "-c", script].map(str::to_owned).to_vec() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_stop_side_by_side_and_one_that_ignores_the_signal_is_killed() {
+    let bed = Bed::new().await;
+    let deaf = bed.pod("deaf", "trap '' TERM; while :; do sleep 0.1; done").await;
+    let polite = bed.pod("polite", "trap 'exit 7' TERM; while :; do sleep 0.1; done").await;
+    let begun = Instant::now();
+    let grace = Duration::from_secs(2);
+    bed.runtime.stop(&[stop(&deaf, grace), stop(&polite, grace)]).await.unwrap();
+    assert!((2.0..6.0).contains(&begun.elapsed().as_secs_f32()), "{:?}", begun.elapsed());
+    let found = bed.runtime.observe().await.unwrap();
+    let code = |id| match &found.containers[id].state {
+        ContainerState::Exited { code, .. } => *code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((code(&deaf), code(&polite)), (137, 7));
+    bed.runtime.stop(&[stop(&deaf, grace)]).await.unwrap();
+    bed.runtime.remove(&[deaf.clone(), polite]).await.unwrap();
+    bed.runtime.remove(std::slice::from_ref(&deaf)).await.unwrap();
+    bed.runtime.stop(&[stop(&deaf, grace)]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_grace_kills_at_once() {
+    let bed = Bed::new().await;
+    let id = bed.pod("deaf", "trap '' TERM; while :; do sleep 0.1; done").await;
+    let begun = Instant::now();
+    bed.runtime.stop(&[stop(&id, Duration::ZERO)]).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pre_stop_hook_runs_before_the_signal_and_inside_the_grace_period() {
+    let bed = Bed::new().await;
+    let volume = VolumeFiles::EmptyDir { name: "notes".to_owned(), memory: false, size_limit: None };
+    bed.runtime.prepare_files(&bed.files("web", vec![volume])).await.unwrap();
+    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
+    let script =
+        "trap 'echo term >> /notes/order; exit 0' TERM; touch /notes/up; while :; do sleep 0.1; done";
+    for name in ["quick", "endless"] {
+        let spec = ContainerSpec {
+            mounts: vec![volume_mount("notes", "/notes")],
+            ..bed.container("web", name, script)
+        };
+        bed.runtime.start_container(&spec).await.unwrap();
+    }
+    let notes = bed.config.pods_dir.join(bed.identity("web").uid.as_str()).join("volumes/notes");
+    crate::bed::within("the trap to be set", async {
+        while !notes.join("up").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let spec = |id, hook, seconds| StopSpec {
+        container: id,
+        pre_stop: Some(exec(hook)),
+        address: Ipv4Addr::LOCALHOST,
+        grace: Duration::from_secs(seconds),
+    };
+    let quick = bed.id_of("web", "quick").await;
+    bed.runtime.stop(&[spec(quick, "echo hook >> /notes/order", 20)]).await.unwrap();
+    assert_eq!(std::fs::read_to_string(notes.join("order")).unwrap(), "hook\nterm\n");
+
+    let endless = bed.id_of("web", "endless").await;
+    let begun = Instant::now();
+    bed.runtime.stop(&[spec(endless.clone(), "sleep 1000", 1)]).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    let state = bed.state(&endless).await;
+    assert!(matches!(state, ContainerState::Exited { code: 0, .. }), "it still got its signal: {state:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_start_hook_that_fails_kills_its_container() {
+    let bed = Bed::new().await;
+    let id = bed.pod("web", "exec sleep 1000").await;
+    let uid = bed.identity("web").uid;
+    bed.runtime.post_start(&uid, "app", &exec("true"), Ipv4Addr::LOCALHOST).await.unwrap();
+    let fault =
+        bed.runtime.post_start(&uid, "app", &exec("echo no; exit 3"), Ipv4Addr::LOCALHOST).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::HookFailed);
+    assert!(fault.message.contains("exit code 3: no"), "{fault}");
+    assert!(matches!(bed.state(&id).await, ContainerState::Exited { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_a_container_is_seen_by_events_alone() {
+    let bed = Bed::new().await;
+    let id = bed.pod("web", "exec sleep 1000").await;
+    let state = |wanted: fn(&ContainerState) -> bool| {
+        move |found: Option<&reconciler::observed::ObservedContainer>| {
+            found.is_some_and(|it| wanted(&it.state))
+        }
+    };
+    bed.until(&id, state(|state| matches!(state, ContainerState::Running { .. }))).await;
+    docker(&["pause", id.as_str()]);
+    bed.until(&id, state(|state| matches!(state, ContainerState::Paused { .. }))).await;
+    bed.runtime.unpause(&id).await.unwrap();
+    bed.until(&id, state(|state| matches!(state, ContainerState::Running { .. }))).await;
+    docker(&["kill", id.as_str()]);
+    bed.until(&id, state(|state| matches!(state, ContainerState::Exited { code: 137, oom: false, .. })))
+        .await;
+    docker(&["rm", id.as_str()]);
+    bed.until(&id, |found| found.is_none()).await;
+    bed.runtime.resync();
+    let found = bed.runtime.observe().await.unwrap();
+    assert_eq!(found.containers.len(), 1, "only the sandbox is left");
+    assert!(found.images.contains(&bed.image_id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_container_tells_its_message() {
+    let bed = Bed::new().await;
+    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
+    let file = bed.container("web", "file", "echo from file > /dev/termination-log; exit 2");
+    let logs =
+        ContainerSpec { message_from_logs: true, ..bed.container("web", "logs", "echo from log; exit 3") };
+    let fine =
+        ContainerSpec { message_from_logs: true, ..bed.container("web", "fine", "echo from log; exit 0") };
+    for (spec, expected) in [(file, (2, "from file\n")), (logs, (3, "from log\n")), (fine, (0, ""))] {
+        bed.runtime.start_container(&spec).await.unwrap();
+        let id = bed.id_of("web", &spec.name).await;
+        let ended =
+            |it: Option<&reconciler::observed::ObservedContainer>| it.is_some_and(|it| !it.state.is_alive());
+        let ContainerState::Exited { code, message, .. } = bed.until(&id, ended).await.unwrap().state else {
+            panic!("{} has not ended", spec.name)
+        };
+        assert_eq!((code, message.as_str()), expected);
+    }
+}

@@ -1,0 +1,195 @@
+//! Pods: namespaces, files, names, and being found again.
+
+use std::{fs, os::unix::fs::MetadataExt, time::Duration};
+
+use futures_util::StreamExt;
+use reconciler::{
+    fault::FaultKind,
+    name::ContainerId,
+    object::{HostPathKind, Sensitive},
+    observed::ContainerState,
+    plan::{ContainerSpec, Mount, MountSource, SandboxSpec, VolumeFile, VolumeFiles},
+};
+use runtime::{ExecOutcome, LogOptions};
+
+use crate::bed::{Bed, docker, volume_mount};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn output(bed: &Bed, id: &ContainerId, script: &str) -> String {
+    let command = ["sh", "-c", script].map(str::to_owned);
+    match bed.runtime.exec(id, &command, LIMIT).await.unwrap() {
+        ExecOutcome::Exited { code: 0, output } => String::from_utf8(output).unwrap().trim().to_owned(),
+        other => panic!("{script}: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_a_pod_share_its_network_and_ipc() {
+    let bed = Bed::new().await;
+    let script = "echo hello > /tmp/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp";
+    let server = bed.pod("web", script).await;
+    bed.runtime.start_container(&bed.container("web", "other", "exec sleep 1000")).await.unwrap();
+    let other = bed.id_of("web", "other").await;
+    let get = "until wget -qO- http://127.0.0.1:8080/index.html; do sleep 0.1; done";
+    assert_eq!(output(&bed, &other, get).await, "hello");
+    assert_eq!(output(&bed, &other, "hostname").await, "web");
+
+    let network = fs::File::from(bed.runtime.netns(&bed.identity("web").uid).await.unwrap());
+    let inode = |kind: &str, id: &ContainerId| {
+        let pid = docker(&["inspect", "-f", "{{.State.Pid}}", id.as_str()]);
+        fs::metadata(format!("/proc/{pid}/ns/{kind}")).unwrap().ino()
+    };
+    assert_eq!(network.metadata().unwrap().ino(), inode("net", &server));
+    assert_eq!(inode("net", &server), inode("net", &other));
+    assert_eq!(inode("ipc", &server), inode("ipc", &other));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_on_the_hosts_namespaces_has_the_hosts() {
+    let bed = Bed::new().await;
+    let sandbox = SandboxSpec { host_network: true, host_ipc: true, ..bed.sandbox("node") };
+    bed.runtime.start_sandbox(&sandbox).await.unwrap();
+    bed.runtime.start_container(&bed.container("node", "app", "exec sleep 1000")).await.unwrap();
+    let id = bed.id_of("node", "app").await;
+    let pid = docker(&["inspect", "-f", "{{.State.Pid}}", id.as_str()]);
+    for kind in ["net", "ipc"] {
+        let inode = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/{kind}")).unwrap().ino();
+        assert_eq!(inode(&pid), inode("self"), "{kind}");
+    }
+    let fault = bed.runtime.netns(&bed.identity("node").uid).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Gone, "the host's own network is never handed out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_and_etc_files_are_seen_inside() {
+    let bed = Bed::new().await;
+    let host = bed.data.path().join("host");
+    let token =
+        VolumeFile { path: "token".to_owned(), content: Sensitive::new(b"s3cret".to_vec()), mode: 0o400 };
+    let volumes = vec![
+        VolumeFiles::EmptyDir { name: "cache".to_owned(), memory: false, size_limit: None },
+        VolumeFiles::Files { name: "keys".to_owned(), memory: true, files: vec![token] },
+        VolumeFiles::HostPath {
+            path: host.to_str().unwrap().to_owned(),
+            kind: HostPathKind::DirectoryOrCreate,
+        },
+    ];
+    bed.runtime.prepare_files(&bed.files("web", volumes)).await.unwrap();
+    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
+    let source = |source, target: &str, read_only| Mount { source, read_only, ..volume_mount("", target) };
+    let sub_path = MountSource::Volume { volume: "cache".to_owned(), sub_path: Some("deep/er".to_owned()) };
+    let spec = ContainerSpec {
+        mounts: vec![
+            volume_mount("cache", "/cache"),
+            source(sub_path, "/sub", false),
+            volume_mount("keys", "/keys"),
+            source(MountSource::HostPath(host.to_str().unwrap().to_owned()), "/host", true),
+            source(MountSource::PodFile("hosts"), "/etc/hosts", false),
+            source(MountSource::PodFile("resolv.conf"), "/etc/resolv.conf", false),
+        ],
+        env: vec![("GREETING".to_owned(), Sensitive::new("a = b".to_owned()))],
+        ..bed.container("web", "app", "exec sleep 1000")
+    };
+    bed.runtime.start_container(&spec).await.unwrap();
+    let id = bed.id_of("web", "app").await;
+    assert_eq!(output(&bed, &id, "cat /keys/token").await, "s3cret");
+    assert_eq!(output(&bed, &id, "echo $GREETING").await, "a = b");
+    assert_eq!(
+        output(&bed, &id, "cat /etc/resolv.conf /etc/hosts").await,
+        "nameserver 127.0.0.1\n127.0.0.1 localhost"
+    );
+    assert_eq!(output(&bed, &id, "touch /sub/x; ls /cache/deep/er").await, "x");
+    assert_eq!(output(&bed, &id, "touch /host/x 2>/dev/null || echo read only").await, "read only");
+    let secret = bed.config.pods_dir.join(bed.identity("web").uid.as_str()).join("volumes/keys");
+    assert_eq!(docker_free_fs_type(&secret), "tmpfs");
+
+    // A changed Secret is seen by the running container.
+    let changed =
+        VolumeFile { path: "token".to_owned(), content: Sensitive::new(b"new".to_vec()), mode: 0o400 };
+    let volumes = vec![VolumeFiles::Files { name: "keys".to_owned(), memory: true, files: vec![changed] }];
+    bed.runtime.prepare_files(&bed.files("web", volumes)).await.unwrap();
+    assert_eq!(output(&bed, &id, "cat /keys/token").await, "new");
+
+    assert!(bed.mounts() > 0);
+    bed.runtime.remove(&[id]).await.unwrap();
+    bed.runtime.remove_files(&bed.identity("web").uid).await.unwrap();
+    assert_eq!(bed.mounts(), 0);
+    assert!(host.exists(), "a hostPath is not ours to remove");
+    assert_eq!(bed.runtime.pods_on_disk().await.unwrap(), []);
+}
+
+fn docker_free_fs_type(path: &std::path::Path) -> String {
+    let done = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(path).output().unwrap();
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_started_is_found_again_by_the_next_daemon() {
+    let bed = Bed::new().await;
+    let id = bed.pod("web", "exec sleep 1000").await;
+    for runtime in [bed.runtime.clone(), bed.reopened().await] {
+        runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
+        runtime.start_container(&bed.container("web", "app", "exec sleep 1000")).await.unwrap();
+    }
+    assert_eq!(bed.id_of("web", "app").await, id);
+    assert_eq!(bed.containers().len(), 2);
+
+    docker(&["kill", id.as_str()]);
+    let again = bed.reopened().await.start_container(&bed.container("web", "app", "exec sleep 1000")).await;
+    assert_eq!(again.unwrap_err().kind, FaultKind::Gone, "it has run: the plan decides what comes next");
+    let next = ContainerSpec { attempt: 1, ..bed.container("web", "app", "exec sleep 1000") };
+    bed.runtime.start_container(&next).await.unwrap();
+    assert_ne!(bed.id_of("web", "app").await, id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_was_only_created_is_started() {
+    let bed = Bed::new().await;
+    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
+    let broken = ContainerSpec { command: vec!["/nosuch".to_owned()], ..bed.container("web", "app", "") };
+    for runtime in [bed.runtime.clone(), bed.reopened().await] {
+        let fault = runtime.start_container(&broken).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Rejected, "{fault}");
+        assert!(fault.message.contains("container app of pod default/web"), "{fault}");
+    }
+    let id = bed.id_of("web", "app").await;
+    assert_eq!(bed.state(&id).await, ContainerState::Created);
+    assert_eq!(bed.containers().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_container_with_our_name_is_left_alone() {
+    let bed = Bed::new().await;
+    let uid = bed.identity("web").uid;
+    let name = format!("windlass_app_web_default_{}_0", &uid.as_str()[..8]);
+    let stranger = docker(&["create", "--name", &name, &bed.image, "sh"]);
+    let id = bed.pod("web", "exec sleep 1000").await;
+    let ours = docker(&["inspect", "-f", "{{.Name}}", id.as_str()]);
+    assert_eq!(ours, format!("/{name}_{}", &stranger[..8]));
+    bed.reopened().await.start_container(&bed.container("web", "app", "exec sleep 1000")).await.unwrap();
+    assert_eq!(bed.containers().len(), 2, "found under its second name too");
+    assert_eq!(docker(&["rm", &stranger]), stranger);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_read_from_the_end_and_followed() {
+    let bed = Bed::new().await;
+    let id = bed.pod("web", "echo one; echo two >&2; echo three; exec sleep 1000").await;
+    let read = async |options: LogOptions, lines: usize| {
+        let stream = bed.runtime.logs(&id, options).await.unwrap();
+        let parts: Vec<_> =
+            stream.take(lines).map(|part| String::from_utf8(part.unwrap().to_vec()).unwrap()).collect().await;
+        parts
+    };
+    let followed = read(LogOptions { follow: true, ..LogOptions::default() }, 3).await;
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort();
+        lines.concat()
+    };
+    assert_eq!(sorted(followed), "one\nthree\ntwo\n");
+    let end = read(LogOptions { tail: Some(1), timestamps: true, ..LogOptions::default() }, 9).await.concat();
+    assert_eq!(end.lines().count(), 1);
+    assert!(end.starts_with("20") && end.contains('T'), "{end}");
+    assert_eq!(sorted(read(LogOptions::default(), 9).await), "one\nthree\ntwo\n");
+}

@@ -1,0 +1,153 @@
+//! Probes against real containers and real sockets.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use jiff::Timestamp;
+use reconciler::{
+    name::ContainerId,
+    object::{Handler, Probe},
+    observed::ProbeFact,
+    plan::{ProbeKind, ProbeTask},
+};
+use runtime::Prober;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::bed::{Bed, docker, within};
+
+fn task(container: &ContainerId, kind: ProbeKind, handler: Handler) -> ProbeTask {
+    ProbeTask {
+        container: container.clone(),
+        kind,
+        probe: Probe {
+            handler,
+            initial_delay: Duration::ZERO,
+            period: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            success_threshold: 1,
+            failure_threshold: 1,
+            termination_grace: None,
+        },
+        address: Ipv4Addr::LOCALHOST,
+        started: Timestamp::now(),
+        initial: None,
+    }
+}
+
+fn exec(script: &str) -> Handler {
+    Handler::Exec { command: ["sh", "-c", script].map(str::to_owned).to_vec() }
+}
+
+async fn fact(prober: &Prober, task: &ProbeTask, wanted: impl Fn(&ProbeFact) -> bool) -> ProbeFact {
+    let mut changed = prober.changed();
+    within("a probe's answer", async {
+        loop {
+            if let Some(fact) =
+                prober.facts().get(&(task.container.clone(), task.kind)).filter(|fact| wanted(fact))
+            {
+                return fact.clone();
+            }
+            changed.changed().await.unwrap();
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_hangs_is_killed_with_its_children_and_holds_up_no_other() {
+    let bed = Bed::new().await;
+    let id = bed.pod("web", "exec sleep 7777").await;
+    let prober = Prober::new(bed.runtime.clone());
+    let hangs = task(&id, ProbeKind::Liveness, exec("sleep 8888 & sleep 9999"));
+    let well = task(&id, ProbeKind::Readiness, exec("true"));
+    prober.set(&[hangs.clone(), well.clone()]);
+    assert!(fact(&prober, &well, |_| true).await.ok);
+    let failed = fact(&prober, &hangs, |_| true).await;
+    assert!(!failed.ok);
+    assert!(failed.message.contains("did not end within 1 s and was killed"), "{}", failed.message);
+    within("what it left to be killed", async {
+        while ["8888", "9999"].iter().any(|left| docker(&["top", id.as_str()]).contains(left)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(docker(&["top", id.as_str()]).contains("7777"), "the container itself is not touched");
+    prober.set(&[]);
+    assert!(prober.facts().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_say_why_they_fail() {
+    let bed = Bed::new().await;
+    let id = bed.pod("web", "exec sleep 1000").await;
+    let prober = Prober::new(bed.runtime.clone());
+    let bad = task(&id, ProbeKind::Liveness, exec("echo not well; exit 5"));
+    let missing = Handler::Exec { command: vec!["/nosuch".to_owned()] };
+    let missing = task(&id, ProbeKind::Readiness, missing);
+    prober.set(&[bad.clone(), missing.clone()]);
+    assert_eq!(fact(&prober, &bad, |_| true).await.message, "exit code 5: not well");
+    let message = fact(&prober, &missing, |_| true).await.message;
+    assert!(message.contains("no such file"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_and_tcp_probes_follow_what_the_server_says() {
+    let bed = Bed::new().await;
+    let id = ContainerId::new("not asked");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (say, status) = tokio::sync::watch::channel("200 OK");
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let length = connection.read(&mut request).await.unwrap_or(0);
+            let asked = String::from_utf8_lossy(&request[..length]).into_owned();
+            let is_right = asked.starts_with("GET /healthz?full=1 ") && asked.contains("x-token: abc");
+            let status = if is_right { *status.borrow() } else { "400 Bad Request" };
+            let elsewhere = "location: http://elsewhere.invalid/\r\n";
+            let answer = format!("HTTP/1.1 {status}\r\n{elsewhere}content-length: 0\r\n\r\n");
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    });
+    let http = task(
+        &id,
+        ProbeKind::Readiness,
+        Handler::HttpGet {
+            host: None,
+            port,
+            path: "/healthz?full=1".to_owned(),
+            https: false,
+            headers: vec![("X-Token".to_owned(), "abc".to_owned())],
+        },
+    );
+    let tcp = task(&id, ProbeKind::Liveness, Handler::TcpSocket { host: None, port });
+    let prober = Prober::new(bed.runtime.clone());
+    prober.set(&[http.clone(), tcp.clone()]);
+    assert!(fact(&prober, &http, |_| true).await.ok);
+    assert!(fact(&prober, &tcp, |_| true).await.ok);
+    say.send("503 Service Unavailable").unwrap();
+    assert_eq!(fact(&prober, &http, |fact| !fact.ok).await.message, "HTTP status 503");
+    say.send("302 Found").unwrap();
+    fact(&prober, &http, |fact| fact.ok).await;
+    server.abort();
+    let failed = fact(&prober, &tcp, |fact| !fact.ok).await;
+    assert!(failed.message.contains("refused"), "{}", failed.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fact_from_before_a_restart_holds_until_a_probe_says_otherwise() {
+    let bed = Bed::new().await;
+    let id = ContainerId::new("not asked");
+    // Nobody listens on the discard port of this host.
+    let handler = Handler::TcpSocket { host: None, port: 9 };
+    let mut ready = task(&id, ProbeKind::Readiness, handler);
+    ready.initial = Some(true);
+    ready.probe.failure_threshold = 2;
+    let prober = Prober::new(bed.runtime.clone());
+    prober.set(std::slice::from_ref(&ready));
+    assert!(prober.facts().values().all(|fact| fact.ok));
+    assert!(!fact(&prober, &ready, |fact| !fact.ok).await.ok);
+}

@@ -1,0 +1,158 @@
+//! A registry with one image, that can be told to answer otherwise.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use ring::digest;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Serving,
+    Denying,
+    Hanging,
+}
+
+pub(crate) struct Registry {
+    pub(crate) host: String,
+    pub(crate) manifest_digest: String,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+struct Shared {
+    mood: Mutex<Mood>,
+    manifests_asked: AtomicUsize,
+    /// Path to content type and content.
+    content: BTreeMap<String, (&'static str, Vec<u8>)>,
+    manifest_digest: String,
+}
+
+const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+impl Registry {
+    /// Serves `app:1`, whose files are different for every `content`.
+    pub(crate) async fn start(content: &str) -> Self {
+        let layer = archive(content);
+        let layer_digest = sha256(&layer);
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/hello"]}},"rootfs":{{"type":"layers","diff_ids":["{layer_digest}"]}},"history":[{{"created":"2026-01-01T00:00:00Z"}}]}}"#
+        );
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.docker.container.image.v1+json","size":{},"digest":"{}"}},"layers":[{{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":{},"digest":"{layer_digest}"}}]}}"#,
+            config.len(),
+            sha256(config.as_bytes()),
+            layer.len(),
+        );
+        let manifest_digest = sha256(manifest.as_bytes());
+        let blob = |digest: &str| format!("/v2/app/blobs/{digest}");
+        let content = BTreeMap::from([
+            (blob(&sha256(config.as_bytes())), ("application/octet-stream", config.into_bytes())),
+            (blob(&layer_digest), ("application/octet-stream", layer)),
+            (format!("/v2/app/manifests/{manifest_digest}"), (MANIFEST_TYPE, manifest.clone().into_bytes())),
+            ("/v2/app/manifests/1".to_owned(), (MANIFEST_TYPE, manifest.into_bytes())),
+        ]);
+        let shared = Arc::new(Shared {
+            mood: Mutex::new(Mood::Serving),
+            manifests_asked: AtomicUsize::new(0),
+            content,
+            manifest_digest: manifest_digest.clone(),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let serving = Arc::clone(&shared);
+        let server = tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(serve(Arc::clone(&serving), connection));
+            }
+        });
+        Self { host, manifest_digest, shared, server }
+    }
+
+    pub(crate) fn image(&self) -> String {
+        format!("{}/app:1", self.host)
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        *self.shared.mood.lock().unwrap() = mood;
+    }
+
+    pub(crate) fn manifests_asked(&self) -> usize {
+        self.shared.manifests_asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
+    let mut request = Vec::new();
+    let mut part = [0; 4096];
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        match connection.read(&mut part).await {
+            Ok(length) if length > 0 => request.extend_from_slice(&part[..length]),
+            _ => return,
+        }
+    }
+    let request = String::from_utf8_lossy(&request).into_owned();
+    let mut words = request.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if path.contains("/manifests/") {
+        shared.manifests_asked.fetch_add(1, Ordering::Relaxed);
+    }
+    let mood = *shared.mood.lock().unwrap();
+    let error = |code: &str| format!(r#"{{"errors":[{{"code":"{code}","message":"{code}"}}]}}"#).into_bytes();
+    let (status, kind, body) = match (mood, shared.content.get(path)) {
+        (Mood::Hanging, _) => return std::future::pending().await,
+        (Mood::Denying, _) if path.contains("/manifests/") => {
+            ("401 Unauthorized", "application/json", error("UNAUTHORIZED"))
+        }
+        _ if path == "/v2/" => ("200 OK", "application/json", b"{}".to_vec()),
+        (_, Some((kind, body))) => ("200 OK", *kind, body.clone()),
+        (_, None) => ("404 Not Found", "application/json", error("MANIFEST_UNKNOWN")),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ndocker-content-digest: {}\r\n\
+         docker-distribution-api-version: registry/2.0\r\nconnection: close\r\n\r\n",
+        body.len(),
+        shared.manifest_digest,
+    );
+    let _ = connection.write_all(head.as_bytes()).await;
+    if method != "HEAD" {
+        let _ = connection.write_all(&body).await;
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// A layer with the one file `hello`.
+fn archive(content: &str) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("hello"), content).unwrap();
+    let done = std::process::Command::new("tar")
+        .arg("-c")
+        .arg("-C")
+        .arg(directory.path())
+        .arg("hello")
+        .output()
+        .unwrap();
+    assert!(done.status.success());
+    done.stdout
+}

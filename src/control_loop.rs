@@ -1,0 +1,159 @@
+//! The one loop: level-triggered, each event only says "look again".
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use reconciler::plan::Next;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
+
+use crate::{
+    command::Request,
+    cycle::Host,
+    follow::Found,
+    lanes::LaneEvent,
+    view::View,
+};
+
+/// Events that come in one breath are looked at together.
+const BREATH: Duration = Duration::from_millis(3);
+/// How long the end of the daemon waits for steps that are under way.
+const LAST_STEPS: Duration = Duration::from_secs(10);
+
+/// What may make it look again.
+enum Event {
+    /// The repository has been looked at.
+    Found(Found),
+    /// A lane has done something, or ended.
+    Lane(LaneEvent),
+    /// The engine, a probe or the host's network has changed, or a time has come.
+    Look,
+    /// Everything is looked at afresh, in case an event was lost.
+    Resync,
+    /// A person asks for something.
+    Asked(Request),
+    /// The daemon must end.
+    End,
+}
+
+/// Where events come from.
+pub(crate) struct Inputs {
+    /// What the follower finds.
+    pub(crate) found: mpsc::Receiver<Found>,
+    /// What lanes say.
+    pub(crate) lanes: mpsc::UnboundedReceiver<LaneEvent>,
+    /// What people ask for.
+    pub(crate) asked: mpsc::Receiver<Request>,
+    /// The engine has something new.
+    pub(crate) engine: watch::Receiver<u64>,
+    /// The network has something new.
+    pub(crate) network: watch::Receiver<u64>,
+    /// A probe has something new.
+    pub(crate) probes: watch::Receiver<u64>,
+    /// Ends the daemon.
+    pub(crate) end: Arc<Notify>,
+}
+
+/// The loop and what it works on.
+pub(crate) struct ControlLoop {
+    host: Host,
+    inputs: Inputs,
+    view: watch::Sender<Arc<View>>,
+    resync: Duration,
+    next_look: Option<Instant>,
+    next_resync: Instant,
+}
+
+impl ControlLoop {
+    pub(crate) fn new(host: Host, inputs: Inputs, view: watch::Sender<Arc<View>>, resync: Duration) -> Self {
+        Self { host, inputs, view, resync, next_look: None, next_resync: Instant::now() + resync }
+    }
+
+    /// Looks, acts, publishes and waits, until it is told to end.
+    pub(crate) async fn run(mut self) -> Result<()> {
+        loop {
+            let next = self.host.cycle(Timestamp::now()).await;
+            self.next_look = match next {
+                Next::AwaitChange => None,
+                Next::After(wait) => Some(Instant::now() + wait),
+            };
+            self.view.send_replace(Arc::new(self.host.view()));
+            let event = self.next_event().await;
+            if !self.handle(event).await {
+                break;
+            }
+            tokio::time::sleep(BREATH).await;
+            while let Some(event) = self.ready_event() {
+                if !self.handle(event).await {
+                    return self.finish().await;
+                }
+            }
+        }
+        self.finish().await
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let inputs = &mut self.inputs;
+        tokio::select! {
+            () = inputs.end.notified() => Event::End,
+            Some(request) = inputs.asked.recv() => Event::Asked(request),
+            Some(found) = inputs.found.recv() => Event::Found(found),
+            Some(event) = inputs.lanes.recv() => Event::Lane(event),
+            Ok(()) = inputs.engine.changed() => Event::Look,
+            Ok(()) = inputs.network.changed() => Event::Look,
+            Ok(()) = inputs.probes.changed() => Event::Look,
+            () = tokio::time::sleep_until(self.next_resync) => Event::Resync,
+            () = tokio::time::sleep_until(self.next_look.unwrap_or(far)) => Event::Look,
+        }
+    }
+
+    /// An event that is there already.
+    fn ready_event(&mut self) -> Option<Event> {
+        let inputs = &mut self.inputs;
+        if let Ok(event) = inputs.lanes.try_recv() {
+            return Some(Event::Lane(event));
+        }
+        if let Ok(found) = inputs.found.try_recv() {
+            return Some(Event::Found(found));
+        }
+        inputs.asked.try_recv().ok().map(Event::Asked)
+    }
+
+    /// Takes an event in; false ends the loop.
+    async fn handle(&mut self, event: Event) -> bool {
+        match event {
+            Event::Found(found) => self.host.found(found),
+            Event::Lane(event) => self.host.lane(event),
+            Event::Look => {}
+            Event::Resync => {
+                self.next_resync = Instant::now() + self.resync;
+                self.host.resync().await;
+            }
+            Event::Asked(request) => {
+                let answer = self.host.asked(request.command).await;
+                // Who asked may have gone; what was asked is done all the same.
+                let _ = request.answer.send(answer);
+            }
+            Event::End => return false,
+        }
+        true
+    }
+
+    /// Lets steps under way come to their end, within bounds: containers go on running.
+    async fn finish(mut self) -> Result<()> {
+        let end = Instant::now() + LAST_STEPS;
+        while !self.host.is_idle() {
+            match tokio::time::timeout_at(end, self.inputs.lanes.recv()).await {
+                Ok(Some(event)) => self.host.lane(event),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.host.save().await;
+        tracing::info!("ended; containers, addresses and NAT stay as they are");
+        Ok(())
+    }
+}

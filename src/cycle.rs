@@ -1,0 +1,381 @@
+//! One look at this host: snapshot, decide, plan, remember, act, show.
+
+mod acting;
+mod memory;
+mod showing;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use netfilter::{HostNet, Network};
+use reconciler::{
+    cluster::{ClusterInput, ClusterSettings, cluster, commits_in_use},
+    name::{CommitId, NodeName, PodUid},
+    network::HostNetwork,
+    node::{NodeInput, NodePlan, node},
+    observed::Observed,
+    plan::{Next, Why},
+    pod::files::DnsFacts,
+    rollout::Head,
+    state::{Change, NodeFacts, NodeReport},
+};
+use runtime::{Prober, Runtime};
+
+use crate::{
+    dns::Dns,
+    follow::{Found, lock},
+    lanes::{LaneEvent, Lanes},
+    library::{Library, Reader, Reading},
+    metrics::Metrics,
+    source::verify::VerifiedCommit,
+    store::LocalStore,
+    trust::TrustStore,
+    view::SourceStatus,
+};
+
+pub(crate) use memory::HostMemory;
+
+/// How often deciding may change something that lets it decide more, in one look.
+const ROUNDS: usize = 16;
+/// When what failed outside of a lane is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What never changes while the daemon runs.
+pub(crate) struct Fixed {
+    /// This host.
+    pub(crate) facts: NodeFacts,
+    /// Its network.
+    pub(crate) network: HostNetwork,
+    /// Resolvers.
+    pub(crate) dns: DnsFacts,
+    /// Bounds.
+    pub(crate) settings: ClusterSettings,
+    /// How long a stopping pod drains.
+    pub(crate) drain: Duration,
+    /// How many commits back a rollback may go.
+    pub(crate) history: usize,
+    /// The commit that a rollback may not go behind.
+    pub(crate) anchor: Option<CommitId>,
+}
+
+/// The parts that act.
+pub(crate) struct Parts {
+    pub(crate) runtime: Runtime,
+    pub(crate) network: Arc<Network>,
+    pub(crate) prober: Prober,
+    pub(crate) dns: Dns,
+    pub(crate) lanes: Lanes,
+    pub(crate) reader: Reader,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Makes the follower look at once.
+    pub(crate) nudge: Arc<tokio::sync::Notify>,
+}
+
+/// This host: what it knows, remembers and acts with.
+pub(crate) struct Host {
+    fixed: Fixed,
+    parts: Parts,
+    store: LocalStore,
+    trust: Arc<Mutex<TrustStore>>,
+    memory: HostMemory,
+    library: Library,
+    head: Head,
+    verified: BTreeMap<CommitId, VerifiedCommit>,
+    source: SourceStatus,
+    report: NodeReport,
+    shown: showing::Shown,
+    troubles: BTreeMap<&'static str, String>,
+    pinned: BTreeSet<CommitId>,
+    converged: bool,
+}
+
+impl Host {
+    pub(crate) fn new(
+        fixed: Fixed,
+        parts: Parts,
+        store: LocalStore,
+        trust: Arc<Mutex<TrustStore>>,
+        memory: HostMemory,
+        source: SourceStatus,
+    ) -> Self {
+        let verified = {
+            let trust = lock(&trust);
+            trust.pointers().all().map(|commit| (commit.id().clone(), commit.clone())).collect()
+        };
+        Self {
+            fixed,
+            parts,
+            store,
+            trust,
+            memory,
+            library: Library::default(),
+            head: Head::Unknown,
+            verified,
+            source,
+            report: NodeReport::default(),
+            shown: showing::Shown::default(),
+            troubles: BTreeMap::new(),
+            pinned: BTreeSet::new(),
+            converged: false,
+        }
+    }
+
+    /// One look. It never fails as a whole: what is in the way of one part is said and tried again.
+    pub(crate) async fn cycle(&mut self, now: Timestamp) -> Next {
+        let began = std::time::Instant::now();
+        self.read_commits(now).await;
+        let (next, good) = match self.observe().await {
+            Ok(observed) => {
+                let (plan, next) = self.decide(now, &observed);
+                self.memory.save_if_changed(&mut self.troubles).await;
+                let acted = self.act(plan).await;
+                (next.sooner(acted), true)
+            }
+            // An engine that does not answer is not a host without containers: nothing is concluded from it.
+            Err(error) => {
+                self.troubles.insert("engine", error);
+                (Next::After(RETRY), false)
+            }
+        };
+        self.keep_what_is_needed().await;
+        let result = if good && self.troubles.is_empty() { "ok" } else { "error" };
+        self.parts.metrics.reconcile(began.elapsed(), result);
+        if self.troubles.is_empty() { next } else { next.sooner(Next::After(RETRY)) }
+    }
+
+    async fn observe(&mut self) -> Result<Observed, String> {
+        let found = self.parts.runtime.observe().await.map_err(|fault| fault.message)?;
+        self.troubles.remove("engine");
+        match self.parts.network.links().await {
+            Ok(links) => {
+                self.troubles.remove("links");
+                let lanes = self.parts.lanes.running();
+                let failures = self.parts.lanes.failures().clone();
+                let probes = self.parts.prober.facts();
+                let (files, hooked) = (self.memory.files.clone(), self.memory.hooked().clone());
+                let (containers, images) = (found.containers, found.images);
+                Ok(Observed { containers, images, links, files, hooked, probes, lanes, failures })
+            }
+            Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
+        }
+    }
+
+    /// Decides and plans until nothing changes any more.
+    fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
+        let mut round = 0;
+        loop {
+            round += 1;
+            let plan = self.plan(now, observed);
+            self.memory.set_pods(plan.memory.clone());
+            self.keep_inherited_pins(&plan);
+            self.report = plan.report.clone();
+            let name = self.fixed.facts.name.clone();
+            let change = cluster(&ClusterInput {
+                now,
+                settings: &self.fixed.settings,
+                state: self.store.snapshot(),
+                head: &self.head,
+                commits: self.library.commits(),
+                nodes: &BTreeMap::from([(name.clone(), self.fixed.facts.clone())]),
+                reports: &BTreeMap::from([(name, self.report.clone())]),
+            });
+            let next = plan.next.sooner(change.next);
+            if change.changes.is_empty() {
+                self.troubles.remove("state");
+                return (plan, next);
+            }
+            if let Err(error) = self.commit(change.changes) {
+                self.troubles.insert("state", format!("{error:#}"));
+                return (plan, next);
+            }
+            if round == ROUNDS {
+                tracing::warn!("the decisions of this look did not come to rest in {ROUNDS} rounds");
+                return (plan, next.sooner(Next::After(Duration::from_millis(100))));
+            }
+        }
+    }
+
+    fn plan(&self, now: Timestamp, observed: &Observed) -> NodePlan {
+        let trust = lock(&self.trust);
+        node(&NodeInput {
+            now,
+            node: &self.fixed.facts.name,
+            network: &self.fixed.network,
+            dns: &self.fixed.dns,
+            drain: self.fixed.drain,
+            state: self.store.snapshot(),
+            commits: self.library.commits(),
+            observed,
+            memory: self.memory.pods(),
+            pins: trust.pins(),
+        })
+    }
+
+    /// Puts a decision on disk: first the pointers, which are this host's own, then the state.
+    fn commit(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
+        let before = self.store.snapshot().rollout.clone();
+        for change in &changes {
+            if let Change::Rollout(after) = change {
+                let mut trust = lock(&self.trust);
+                let mut pointers = trust.pointers().clone();
+                pointers.target = after.target.as_ref().and_then(|id| self.verified.get(id)).cloned();
+                pointers.healthy = after.healthy.as_ref().and_then(|id| self.verified.get(id)).cloned();
+                trust.set_pointers(pointers)?;
+                drop(trust);
+                showing::tell(&before, after, &self.parts.metrics);
+            }
+        }
+        self.store.commit(changes)?;
+        Ok(())
+    }
+
+    fn keep_inherited_pins(&mut self, plan: &NodePlan) {
+        for (commit, image, pin) in &plan.inherited {
+            let kept = lock(&self.trust).pin_images(commit, [(image.clone(), pin.clone())]);
+            self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+        }
+    }
+
+    fn note(&mut self, what: &'static str, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.troubles.remove(what);
+            }
+            Err(error) => {
+                if self.troubles.get(what) != Some(&error) {
+                    tracing::error!("{error}");
+                }
+                self.troubles.insert(what, error);
+            }
+        }
+    }
+
+    /// Reads the commits that are in use and not here yet.
+    async fn read_commits(&mut self, now: Timestamp) {
+        let wanted = commits_in_use(self.store.snapshot());
+        for id in self.library.lacking(&wanted, now) {
+            let Some(verified) = self.verified.get(&id).cloned() else {
+                let why = "this host has not verified it".to_owned();
+                self.library.note_missing(id, why, now + RETRY);
+                continue;
+            };
+            let reader = self.parts.reader.clone();
+            let reading = tokio::task::spawn_blocking(move || reader.read(&verified)).await;
+            match reading {
+                Ok(Reading::Good(commit)) => self.library.add(commit),
+                Ok(Reading::Bad { problems, .. }) => {
+                    let why = format!("this version refuses it: {}", problems.join("; "));
+                    self.library.note_missing(id, why, now + RETRY);
+                }
+                Ok(Reading::Unreadable(why)) => self.library.note_missing(id, why, now + RETRY),
+                Err(error) => self.library.note_missing(id, error.to_string(), now + RETRY),
+            }
+        }
+    }
+
+    /// Takes in what the follower found.
+    pub(crate) fn found(&mut self, found: Found) {
+        let now = Timestamp::now();
+        match found {
+            Found::Same => {
+                self.source.fetched = Some(now);
+                self.source.error = None;
+            }
+            Found::Good { commit, verified } => {
+                self.parts.metrics.signature("trusted");
+                self.source.fetched = Some(now);
+                self.source.error = None;
+                self.source.refusal = None;
+                self.source.head = Some(commit.id.clone());
+                self.head = Head::Accepted(commit.id.clone());
+                self.verified.insert(commit.id.clone(), verified);
+                for warning in &commit.warnings {
+                    tracing::warn!(commit = commit.id.short(), "{warning}");
+                }
+                self.library.add(commit);
+            }
+            Found::Refused { refusal, subject, untrusted } => {
+                self.parts.metrics.signature(if untrusted { "untrusted" } else { "trusted" });
+                self.source.fetched = Some(now);
+                self.source.error = None;
+                let known = self.source.refusal.as_ref().is_some_and(|known| known.commit == refusal.commit);
+                if !known {
+                    tracing::error!(commit = refusal.commit.short(), "refused: {}", refusal.summary);
+                    for problem in &refusal.problems {
+                        tracing::error!(commit = refusal.commit.short(), "{problem}");
+                    }
+                }
+                self.source.head = Some(refusal.commit.clone());
+                self.head = Head::Refused {
+                    commit: refusal.commit.clone(),
+                    subject,
+                    reason: refusal.summary.clone(),
+                };
+                self.source.refusal = Some(refusal);
+            }
+            Found::Trouble(error) => {
+                if self.source.error.as_ref() != Some(&error) {
+                    tracing::warn!("{error}");
+                }
+                self.source.error = Some(error);
+            }
+        }
+    }
+
+    /// Takes in what a lane says.
+    pub(crate) fn lane(&mut self, event: LaneEvent) {
+        match event {
+            LaneEvent::Did(done) => self.did(done),
+            LaneEvent::Ended { key, result } => self.parts.lanes.ended(key, result),
+        }
+    }
+
+    /// Looks at everything afresh.
+    pub(crate) async fn resync(&mut self) {
+        self.parts.runtime.resync();
+        match self.parts.network.resync().await {
+            Ok(drift) => {
+                self.troubles.remove("network");
+                for one in drift {
+                    tracing::warn!("repaired: {one}");
+                    self.parts.metrics.drift(one.cause());
+                }
+            }
+            Err(error) => {
+                self.troubles.insert("network", format!("{:#}", anyhow::Error::from(error)));
+            }
+        }
+        self.collect_garbage().await;
+    }
+
+    /// Whether no step is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.parts.lanes.is_idle()
+    }
+
+    /// Puts what is remembered on disk.
+    pub(crate) async fn save(&mut self) {
+        self.memory.save_if_changed(&mut self.troubles).await;
+    }
+
+    /// This host.
+    pub(crate) fn name(&self) -> &NodeName {
+        &self.fixed.facts.name
+    }
+
+    /// The pods whose lanes repaired something, for the metrics.
+    fn count_drift(&self, why: &Why) {
+        if let Why::Repair { drift, .. } = why {
+            self.parts.metrics.drift(showing::drift_label(*drift));
+        }
+    }
+
+    /// Whether a pod is still known.
+    fn is_known(&self, uid: &PodUid) -> bool {
+        self.store.snapshot().pods.contains_key(uid)
+    }
+}

@@ -1,0 +1,227 @@
+//! Acting on a plan, and on what people ask for.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use netfilter::HostNet;
+use reconciler::{
+    cluster::{commits_in_use, roll_back},
+    name::{CommitId, WorkloadKey},
+    node::{NodePlan, images_in_use},
+    plan::{LaneKey, Next},
+    rollout::{CommitState, Head, Rollout},
+    state::Change,
+};
+
+use super::{Host, RETRY, showing};
+use crate::{
+    apply::Done,
+    command::Command,
+    follow::lock,
+    source::verify::{VerifiedCommit, verified_ancestor},
+};
+
+impl Host {
+    /// Publishes before anything is stopped, so that no connection is led to a pod that is going.
+    pub(super) async fn act(&mut self, plan: NodePlan) -> Next {
+        let mut next = Next::AwaitChange;
+        let synced = self.parts.network.sync(&plan.services).await;
+        let synced = synced.map(drop).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+        if synced.is_err() {
+            next = Next::After(RETRY);
+        }
+        self.note("services", synced);
+        self.parts.dns.publish(plan.names);
+        self.parts.prober.set(&plan.probes);
+        self.shown.lanes(&plan.lanes, self.parts.lanes.is_idle());
+        self.converged |= plan.lanes.is_empty() && self.parts.lanes.is_idle();
+        for lane in plan.lanes {
+            if let Some(line) = showing::announce(&lane) {
+                tracing::info!("{line}");
+            }
+            self.count_drift(&lane.why);
+            self.parts.lanes.start(lane);
+        }
+        next
+    }
+
+    /// Remembers what a step did.
+    pub(super) fn did(&mut self, done: Done) {
+        match done {
+            Done::Pinned(commit, image, pin) => {
+                if let Some(warning) = &pin.warning {
+                    tracing::warn!(%image, "{warning}");
+                }
+                let kept = lock(&self.trust).pin_images(&commit, [(image, pin)]);
+                self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+            }
+            Done::Files(pod, digest) => {
+                self.memory.files.insert(pod, digest);
+            }
+            Done::FilesGone(pod) => {
+                self.memory.files.remove(&pod);
+            }
+            Done::Hooked(container) => self.memory.hook_done(container),
+        }
+    }
+
+    /// Pins what is in use in the mirror and the trust directory, and lets go of the rest.
+    pub(super) async fn keep_what_is_needed(&mut self) {
+        let state = self.store.snapshot();
+        let mut keep = commits_in_use(state);
+        if let Head::Accepted(head) = &self.head {
+            keep.insert(head.clone());
+        }
+        let mut library = keep.clone();
+        library.extend(state.rollout.rollback.iter().map(|rollback| rollback.from.clone()));
+        self.library.retain(&library);
+        keep.extend(self.returnable());
+        if keep == self.pinned {
+            return;
+        }
+        let known = state.pods.keys().cloned().collect::<BTreeSet<_>>();
+        self.parts.lanes.forget_failures(|key| match key {
+            LaneKey::Pod(uid) => known.contains(uid),
+            LaneKey::Image(commit, _) => keep.contains(commit),
+        });
+        self.verified.retain(|id, _| keep.contains(id));
+        let in_use: Vec<VerifiedCommit> = self.verified.values().cloned().collect();
+        let kept = {
+            let mut trust = lock(&self.trust);
+            let mut pointers = trust.pointers().clone();
+            pointers.in_use = in_use;
+            trust.set_pointers(pointers).and_then(|()| trust.retain_images(&keep))
+        };
+        self.note("trust", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+        let (mirror, wanted) = (self.parts.reader.mirror.clone(), keep.clone());
+        let pinned = tokio::task::spawn_blocking(move || mirror.pin(&wanted)).await;
+        match pinned {
+            Ok(Ok(())) => self.pinned = keep,
+            Ok(Err(error)) => tracing::debug!("pins of the mirror are set at the next look: {error}"),
+            Err(error) => tracing::warn!("setting the pins of the mirror ended early: {error}"),
+        }
+    }
+
+    /// Commits that a rollback could go to: the last healthy ones.
+    fn returnable(&self) -> BTreeSet<CommitId> {
+        let healthy = self.store.snapshot().rollout.history.iter().rev();
+        healthy
+            .filter(|entry| entry.state == CommitState::Healthy)
+            .map(|entry| entry.commit.clone())
+            .take(self.fixed.history)
+            .collect()
+    }
+
+    /// Removes images that we pulled and that nothing needs, when the disk is nearly full.
+    pub(super) async fn collect_garbage(&mut self) {
+        let keep = {
+            let trust = lock(&self.trust);
+            let Ok(found) = self.parts.runtime.observe().await else { return };
+            let observed = reconciler::observed::Observed { containers: found.containers, ..Default::default() };
+            images_in_use(&observed, trust.pins(), &self.pinned)
+        };
+        if let Err(fault) = self.parts.runtime.collect_garbage(&keep).await {
+            tracing::warn!("{fault}");
+        }
+    }
+
+    /// Does what a person asks for.
+    pub(crate) async fn asked(&mut self, command: Command) -> Result<String, String> {
+        tracing::info!(?command, "asked for");
+        let now = Timestamp::now();
+        let mut rollout = self.store.snapshot().rollout.clone();
+        let answer = match command {
+            Command::Sync => {
+                self.parts.nudge.notify_one();
+                return Ok("the repository is looked at now".to_owned());
+            }
+            Command::Suspend => {
+                rollout.suspended = true;
+                "no new commit is taken until `windlass resume`; what runs is kept running".to_owned()
+            }
+            Command::Resume => {
+                rollout.suspended = false;
+                rollout.pinned_against = None;
+                "new commits are taken again".to_owned()
+            }
+            Command::Retry { commit } => self.retry(&mut rollout, commit)?,
+            Command::Restart { workload } => self.restart(&mut rollout, &workload, now)?,
+            Command::Rollback { commit } => {
+                let to = self.rollback_target(&rollout, commit)?;
+                rollout = roll_back(&rollout, to.clone(), now);
+                format!("going back to {}; it stays until `windlass resume` or a newer commit", to.short())
+            }
+        };
+        self.commit(vec![Change::Rollout(Box::new(rollout))]).map_err(|error| format!("{error:#}"))?;
+        Ok(answer)
+    }
+
+    fn retry(&mut self, rollout: &mut Rollout, commit: Option<CommitId>) -> Result<String, String> {
+        let before = rollout.bad.len();
+        match commit {
+            Some(prefix) => {
+                let id = full_id(rollout.bad.keys(), &prefix)
+                    .ok_or_else(|| format!("commit {prefix} has not failed; see `windlass history`"))?;
+                rollout.bad.remove(&id);
+            }
+            None => rollout.bad.clear(),
+        }
+        // Whoever retries has changed something outside of Git: back-offs of pulls would only make them wait.
+        self.parts.lanes.forget_failures(|_| false);
+        self.parts.nudge.notify_one();
+        Ok(match before - rollout.bad.len() {
+            0 => "no commit was marked as failed; what waits is tried again now".to_owned(),
+            count => format!("the mark of {count} failed commits is cleared; the head is tried afresh"),
+        })
+    }
+
+    fn restart(&self, rollout: &mut Rollout, workload: &WorkloadKey, now: Timestamp) -> Result<String, String> {
+        let driving = rollout.driving.as_ref().and_then(|id| self.library.commits().get(id));
+        if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
+            return Err(format!("there is no {workload} in the commit that runs; see `windlass get all -A`"));
+        }
+        rollout.restarts.insert(workload.to_string(), now);
+        Ok(format!("the pods of {workload} are replaced by its own strategy"))
+    }
+
+    /// The commit that a rollback goes to: verified by this host, on the line, within history.
+    fn rollback_target(&mut self, rollout: &Rollout, wanted: Option<CommitId>) -> Result<CommitId, String> {
+        let candidates: Vec<CommitId> = rollout
+            .history
+            .iter()
+            .rev()
+            .filter(|entry| entry.state == CommitState::Healthy)
+            .map(|entry| entry.commit.clone())
+            .filter(|id| rollout.target.as_ref() != Some(id))
+            .collect();
+        let id = match &wanted {
+            Some(prefix) => full_id(candidates.iter(), prefix).unwrap_or_else(|| prefix.clone()),
+            None => candidates.first().cloned().ok_or("there is no earlier healthy commit to go back to")?,
+        };
+        if rollout.target.as_ref() == Some(&id) {
+            return Err(format!("commit {} is the target already", id.short()));
+        }
+        let verified = lock(&self.trust).pointers().verified.clone().ok_or("no commit was verified yet")?;
+        let repo = self.parts.reader.mirror.open().map_err(|error| error.to_string())?;
+        let ancestor = verified_ancestor(&repo, &verified, self.fixed.anchor.as_ref(), &id, self.fixed.history)
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?
+            .ok_or_else(|| {
+                format!(
+                    "commit {id} is not one of the last {} on the first-parent line of {}: give the full id of one \
+                     from `windlass history`",
+                    self.fixed.history,
+                    verified.id().short()
+                )
+            })?;
+        self.verified.insert(id.clone(), ancestor);
+        Ok(id)
+    }
+
+}
+
+/// The one commit that begins with these digits.
+fn full_id<'a>(known: impl Iterator<Item = &'a CommitId>, prefix: &CommitId) -> Option<CommitId> {
+    let mut matching = known.filter(|id| id.as_str().starts_with(prefix.as_str()));
+    let first = matching.next()?;
+    matching.next().is_none().then(|| first.clone())
+}

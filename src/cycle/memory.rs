@@ -1,0 +1,98 @@
+//! What this host remembers on its disk beside the trust directory and the store: `node.json`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use reconciler::{
+    name::{ContainerId, PodUid},
+    pod::memory::NodeMemory,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::state_file::{self, StateFileError};
+
+const SCHEMA: u32 = 1;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Document {
+    pods: NodeMemory,
+    hooked: BTreeSet<ContainerId>,
+}
+
+/// `node.json`, written when it has changed, before anything is done that depends on it.
+#[derive(Debug)]
+pub(crate) struct HostMemory {
+    path: PathBuf,
+    saved: Document,
+    current: Document,
+    /// Pods with a directory, and the digest of their files; this one is on the disk itself.
+    pub(crate) files: BTreeMap<PodUid, String>,
+}
+
+impl HostMemory {
+    pub(crate) fn open(data: &Path) -> Result<Self, StateFileError> {
+        let path = data.join("node.json");
+        let saved: Document = state_file::read(&path, SCHEMA)?.unwrap_or_default();
+        Ok(Self { path, current: saved.clone(), saved, files: BTreeMap::new() })
+    }
+
+    pub(crate) fn pods(&self) -> &NodeMemory {
+        &self.current.pods
+    }
+
+    pub(super) fn set_pods(&mut self, pods: NodeMemory) {
+        self.current.pods = pods;
+    }
+
+    pub(super) fn hooked(&self) -> &BTreeSet<ContainerId> {
+        &self.current.hooked
+    }
+
+    pub(super) fn hook_done(&mut self, container: ContainerId) {
+        self.current.hooked.insert(container);
+    }
+
+    /// Forgets hooks of containers that are no pod's current one.
+    fn forget_hooks(&mut self) {
+        let current: BTreeSet<&ContainerId> = self
+            .current
+            .pods
+            .pods
+            .values()
+            .flat_map(|pod| pod.containers.values())
+            .filter_map(|container| container.id.as_ref())
+            .collect();
+        let gone: Vec<ContainerId> =
+            self.current.hooked.iter().filter(|id| !current.contains(*id)).cloned().collect();
+        for id in gone {
+            self.current.hooked.remove(&id);
+        }
+    }
+
+    /// Writes the file if there is something new in it.
+    pub(super) async fn save_if_changed(&mut self, troubles: &mut BTreeMap<&'static str, String>) {
+        self.forget_hooks();
+        if self.current == self.saved {
+            return;
+        }
+        let (path, document) = (self.path.clone(), self.current.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            state_file::write(&path, SCHEMA, &document).map(|()| document)
+        })
+        .await;
+        match written {
+            Ok(Ok(document)) => {
+                self.saved = document;
+                troubles.remove("memory");
+            }
+            Ok(Err(error)) => {
+                troubles.insert("memory", format!("{:#}", anyhow::Error::from(error)));
+            }
+            Err(error) => {
+                troubles.insert("memory", error.to_string());
+            }
+        }
+    }
+}

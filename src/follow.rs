@@ -1,0 +1,201 @@
+//! Following the repository: fetch, verify, read, and say what was found. A nudge or the poll makes it look again.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use reconciler::{commit::Commit, name::CommitId};
+use tokio::sync::{Notify, mpsc};
+
+use crate::{
+    library::{Reader, Reading},
+    source::{
+        allowed_signers::AllowedSigners,
+        child::{ChildProgram, fetch_in_child},
+        fetch::{FetchError, FetchRequest},
+        mirror::Check,
+        verify::{CouldNotCheck, Mode, Policy, Verdict, VerifiedCommit, verify},
+    },
+    trust::TrustStore,
+    view::Refusal,
+};
+
+/// What looking at the repository came to.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// The head is verified, readable and good.
+    Good {
+        /// Its content.
+        commit: Arc<Commit>,
+        /// The proof that it may be run.
+        verified: VerifiedCommit,
+    },
+    /// The head is what it was.
+    Same,
+    /// The head must not be run.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// The first line of its message.
+        subject: String,
+        /// Whether its signatures were the reason.
+        untrusted: bool,
+    },
+    /// The remote could not be asked, or its answer could not be judged: nothing is known.
+    Trouble(String),
+}
+
+/// How the head is judged.
+#[derive(Clone, Debug)]
+pub(crate) struct Judge {
+    /// Which commits need a signature.
+    pub(crate) mode: Mode,
+    /// The file of those who are believed; read anew for every judgement, so that a key can be withdrawn.
+    pub(crate) allowed_signers: Option<PathBuf>,
+    /// The commit every head must descend from.
+    pub(crate) anchor: Option<CommitId>,
+    /// Whether history may be rewritten.
+    pub(crate) allow_rewrite: bool,
+    /// How a commit is read once it is believed.
+    pub(crate) reader: Reader,
+}
+
+/// The task that follows one branch of one repository.
+pub(crate) struct Follower {
+    /// How to fetch; `keep` and `check` are filled in for each fetch.
+    pub(crate) request: FetchRequest,
+    /// Our own binary.
+    pub(crate) child: ChildProgram,
+    /// How to judge.
+    pub(crate) judge: Judge,
+    /// The pointers.
+    pub(crate) trust: Arc<Mutex<TrustStore>>,
+    /// How often to look without being told to.
+    pub(crate) poll: Duration,
+    /// Webhooks, the watch on a local repository and `windlass sync`.
+    pub(crate) nudge: Arc<Notify>,
+    /// Where it is said.
+    pub(crate) found: mpsc::Sender<Found>,
+}
+
+impl Follower {
+    /// Follows until nobody listens any more.
+    pub(crate) async fn run(mut self) {
+        let mut settled: Option<CommitId> = None;
+        loop {
+            let found = self.look(settled.as_ref()).await;
+            match &found {
+                Found::Good { commit, .. } => settled = Some(commit.id.clone()),
+                Found::Same => {}
+                Found::Refused { .. } | Found::Trouble(_) => settled = None,
+            }
+            if self.found.send(found).await.is_err() {
+                return;
+            }
+            let wait = jittered(self.poll);
+            // Which of the two it was does not matter: both only say "look again".
+            let _ = tokio::time::timeout(wait, self.nudge.notified()).await;
+        }
+    }
+
+    /// One look. `settled` is the head that was found good last time.
+    async fn look(&mut self, settled: Option<&CommitId>) -> Found {
+        let keep = lock(&self.trust).pointers().commits();
+        let request = FetchRequest { keep, ..self.request.clone() };
+        let fetched = match fetch_in_child(&self.child, &request).await {
+            Ok(fetched) => fetched,
+            Err(error) => return Found::Trouble(trouble(&error)),
+        };
+        self.request.check = Check::Quick;
+        if let Some(damage) = &fetched.repaired {
+            tracing::warn!(%damage, "the local repository was damaged and has been cloned again");
+        }
+        if settled == Some(&fetched.head) {
+            return Found::Same;
+        }
+        let (judge, trust, head) = (self.judge.clone(), Arc::clone(&self.trust), fetched.head);
+        let judged = tokio::task::spawn_blocking(move || judge.judge(&trust, &head)).await;
+        let found = match judged {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => Found::Trouble(format!("{error:#}")),
+            Err(error) => Found::Trouble(format!("judging the head ended early: {error}")),
+        };
+        if matches!(found, Found::Trouble(_)) {
+            // What could not be read may be damage, which a thorough check finds and repairs.
+            self.request.check = Check::Thorough;
+        }
+        found
+    }
+}
+
+impl Judge {
+    fn judge(&self, trust: &Mutex<TrustStore>, head: &CommitId) -> Result<Found> {
+        let signers = read_signers(self.allowed_signers.as_deref())?;
+        let before = lock(trust).pointers().verified.clone();
+        let policy = Policy {
+            mode: self.mode,
+            signers: &signers,
+            anchor: self.anchor.as_ref(),
+            allow_rewrite: self.allow_rewrite,
+            now: Timestamp::now(),
+        };
+        let verdict = {
+            let repo = self.reader.mirror.open()?;
+            verify(&repo, &policy, before.as_ref(), head).map_err(|error: CouldNotCheck| error)?
+        };
+        let verified = match verdict {
+            Verdict::Trusted(verified) => verified,
+            Verdict::Untrusted(refusals) => {
+                let subject = refusals.listed.first().map(|one| one.subject.clone()).unwrap_or_default();
+                let problems: Vec<String> = refusals.listed.iter().map(ToString::to_string).collect();
+                let summary = refusals.to_string();
+                let refusal = Refusal { commit: head.clone(), summary, problems };
+                return Ok(Found::Refused { refusal, subject, untrusted: true });
+            }
+        };
+        if before.as_ref() != Some(&verified) {
+            let mut trust = lock(trust);
+            let mut pointers = trust.pointers().clone();
+            pointers.verified = Some(verified.clone());
+            trust.set_pointers(pointers).context("remember the verified commit")?;
+        }
+        Ok(match self.reader.read(&verified) {
+            Reading::Good(commit) => Found::Good { commit, verified },
+            Reading::Bad { subject, problems } => {
+                let summary = match problems.as_slice() {
+                    [one] => one.clone(),
+                    all => format!("{} problems, the first: {}", all.len(), all.first().map_or("", String::as_str)),
+                };
+                let refusal = Refusal { commit: head.clone(), summary, problems };
+                Found::Refused { refusal, subject, untrusted: false }
+            }
+            Reading::Unreadable(why) => Found::Trouble(why),
+        })
+    }
+}
+
+/// The keys that are believed.
+pub(crate) fn read_signers(path: Option<&Path>) -> Result<AllowedSigners> {
+    let Some(path) = path else { return Ok(AllowedSigners::default()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("read allowed signers {}", path.display()))?;
+    AllowedSigners::parse(&text).with_context(|| path.display().to_string())
+}
+
+/// The guarded value; a thread that panicked while holding it left it whole, since every change of it is one call.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn trouble(error: &FetchError) -> String {
+    error.to_string()
+}
+
+/// A tenth more or less, so that five hundred hosts do not ask in one moment.
+fn jittered(poll: Duration) -> Duration {
+    let nanos = u32::try_from(Timestamp::now().subsec_nanosecond()).unwrap_or(0);
+    poll.mul_f64(0.9 + 0.2 * f64::from(nanos % 1_000_000) / 1_000_000.0)
+}

@@ -1,0 +1,63 @@
+//! What the daemon answers over HTTP.
+//!
+//! ```text
+//! windlass.sock  (0660)  the read-only Kubernetes API and /windlass/v1: kubectl's and the command line's reading
+//! kubectl  TCP   (opt-in) the same behind TLS and a bearer token
+//! admin.sock     (0600)  POST /windlass/v1/command: the only way to act
+//! listen   TCP           /metrics, /healthz, /readyz
+//! webhook  TCP           /webhook/github, /webhook/generic (on `listen` where it has no address of its own)
+//! ```
+//!
+//! Everything here reads one immutable [`View`](crate::view::View) at a time; nothing here decides anything.
+
+pub mod admin;
+pub mod api;
+pub mod auth;
+mod bounded;
+mod health;
+pub mod host;
+pub mod report;
+pub mod serve;
+mod socket;
+mod tls;
+pub mod views;
+pub mod webhook;
+mod windlass;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::sync::mpsc;
+
+pub use self::windlass::Planner;
+use self::{api::LogSource, host::HostFacts, views::Views};
+use crate::{command::Request, metrics::Metrics};
+
+/// What the listeners need of the rest of the daemon.
+pub struct Daemon {
+    /// The pictures that the control loop publishes.
+    pub views: Views,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where pod logs come from.
+    pub logs: Arc<dyn LogSource>,
+    /// Who works out what another commit would change.
+    pub planner: Arc<dyn Planner>,
+    /// What is shown of this host as a Node.
+    pub host: HostFacts,
+    /// Where commands go.
+    pub requests: mpsc::Sender<Request>,
+    /// The loop counts as dead when its last picture is older than this.
+    pub silence: Duration,
+}
+
+/// Everything that may be read: the Kubernetes API and `/windlass/v1`.
+pub fn reading(daemon: &Arc<Daemon>) -> Router {
+    windlass::router(daemon).merge(api::router(daemon))
+}

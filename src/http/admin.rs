@@ -1,0 +1,78 @@
+//! `admin.sock`: the only way to act. Who may open the socket may do everything; who did is in the log.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, State, connect_info::Connected, rejection::JsonRejection},
+    http::StatusCode,
+    routing::post,
+    serve::IncomingStream,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::UnixListener, sync::oneshot, time::timeout};
+
+use super::Daemon;
+use crate::command::{Command, Request};
+
+/// The loop takes a command in between two cycles; one that does not come back for so long is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a command answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandAnswer {
+    /// Whether the command was taken in.
+    pub ok: bool,
+    /// What was done, or why not.
+    pub message: String,
+}
+
+/// Who is at the other end of a Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    uid: Option<u32>,
+    pid: Option<i32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred().ok();
+        Self {
+            uid: credentials.as_ref().map(tokio::net::unix::UCred::uid),
+            pid: credentials.and_then(|credentials| credentials.pid()),
+        }
+    }
+}
+
+/// The one route.
+pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
+    Router::new().route("/windlass/v1/command", post(command)).with_state(daemon.clone())
+}
+
+async fn command(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    command: Result<Json<Command>, JsonRejection>,
+) -> (StatusCode, Json<CommandAnswer>) {
+    let refused = |code: StatusCode, message: String| (code, Json(CommandAnswer { ok: false, message }));
+    let command = match command {
+        Ok(Json(command)) => command,
+        Err(rejection) => return refused(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    tracing::info!(?command, uid = peer.uid, pid = peer.pid, "command");
+    let (sender, receiver) = oneshot::channel();
+    let request = Request { command, answer: sender };
+    let answered = timeout(PATIENCE, async {
+        daemon.requests.send(request).await.ok()?;
+        receiver.await.ok()
+    });
+    match answered.await {
+        Ok(Some(Ok(message))) => (StatusCode::OK, Json(CommandAnswer { ok: true, message })),
+        Ok(Some(Err(message))) => refused(StatusCode::CONFLICT, message),
+        Ok(None) => refused(StatusCode::SERVICE_UNAVAILABLE, "the daemon is shutting down".to_owned()),
+        Err(_) => {
+            let message = format!("the control loop did not answer within {} s", PATIENCE.as_secs());
+            refused(StatusCode::GATEWAY_TIMEOUT, message)
+        }
+    }
+}

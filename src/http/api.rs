@@ -1,0 +1,136 @@
+//! A read-only Kubernetes API over the daemon's picture: enough of it for an unmodified kubectl to read.
+//!
+//! A path becomes a [`Target`], a target becomes objects, objects become a list, a table, one object or a watch.
+
+mod accept;
+mod age;
+mod discovery;
+mod logs;
+mod objects;
+mod query;
+mod resource;
+mod selector;
+mod status;
+mod table;
+mod target;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::{HeaderMap, Method, Uri},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+pub use self::{
+    logs::{LogError, LogOptions, LogSource, LogStream, LogTarget},
+    resource::{RESOURCES, Resource},
+};
+use self::{
+    accept::Form,
+    objects::Scope,
+    query::ListQuery,
+    status::read_only,
+    target::Target,
+};
+pub(in crate::http) use self::status::Failure;
+use super::Daemon;
+
+/// Answers every path that no other route has.
+pub fn router(daemon: &Arc<Daemon>) -> Router {
+    Router::new().fallback(answer).with_state(daemon.clone())
+}
+
+async fn answer(
+    State(daemon): State<Arc<Daemon>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    if method != Method::GET && method != Method::HEAD {
+        return read_only(&daemon.views.current().view.source).into_response();
+    }
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(rejection) => return Failure::bad_request(rejection.body_text()).into_response(),
+    };
+    route(daemon, uri.path(), &headers, query).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn route(
+    daemon: Arc<Daemon>,
+    path: &str,
+    headers: &HeaderMap,
+    query: ListQuery,
+) -> Result<Response, Failure> {
+    let form = accept::form(headers);
+    match Target::parse(path)? {
+        Target::Version => Ok(Json(discovery::version()).into_response()),
+        Target::Versions => Ok(Json(discovery::versions()).into_response()),
+        Target::Groups => Ok(Json(discovery::groups()).into_response()),
+        Target::Group(group) => Ok(Json(discovery::group(group)).into_response()),
+        Target::Resources(group) => Ok(Json(discovery::resources(group)).into_response()),
+        Target::List { resource, namespace } if query.watch => {
+            watch::start(daemon, resource, namespace.map(str::to_owned), form, &query)
+        }
+        Target::List { resource, namespace } => list(&daemon, resource, namespace, form, &query),
+        Target::Object { resource, namespace, name } => {
+            object(&daemon, resource, namespace, name, form, &query)
+        }
+        Target::Log { namespace, name } => logs::answer(&daemon, namespace, name, &query).await,
+    }
+}
+
+fn list(
+    daemon: &Daemon,
+    resource: &'static Resource,
+    namespace: Option<&str>,
+    form: Form,
+    query: &ListQuery,
+) -> Result<Response, Failure> {
+    let filter = query.filter(resource)?;
+    let current = daemon.views.current();
+    let scope = Scope { namespace, name: filter.name() };
+    let mut items: Vec<Value> = objects::all(&current, &daemon.host, resource, scope).into_values().collect();
+    items.retain(|item| filter.matches(item));
+    let version = current.number.to_string();
+    Ok(match form {
+        Form::Table => Json(table::render(resource, &items, &version, query.include())).into_response(),
+        Form::Object => Json(json!({
+            "kind": format!("{}List", resource.kind),
+            "apiVersion": resource.api_version(),
+            "metadata": { "resourceVersion": version },
+            "items": items,
+        }))
+        .into_response(),
+    })
+}
+
+fn object(
+    daemon: &Daemon,
+    resource: &'static Resource,
+    namespace: Option<&str>,
+    name: &str,
+    form: Form,
+    query: &ListQuery,
+) -> Result<Response, Failure> {
+    let current = daemon.views.current();
+    let scope = Scope { namespace, name: Some(name) };
+    let found = objects::all(&current, &daemon.host, resource, scope).into_values().next();
+    let object = found.ok_or_else(|| Failure::not_found(resource, name))?;
+    Ok(match form {
+        Form::Table => {
+            let version = current.number.to_string();
+            Json(table::render(resource, &[object], &version, query.include())).into_response()
+        }
+        Form::Object => Json(object).into_response(),
+    })
+}

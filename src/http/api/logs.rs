@@ -1,0 +1,177 @@
+//! `pods/{name}/log`: a container's output, as it was written.
+
+use std::{io, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
+use jiff::Timestamp;
+use reconciler::{
+    name::{ContainerId, ObjectKey, PodUid},
+    state::PodRecord,
+    status::{ContainerPhase, ContainerStatus},
+};
+
+use super::{query::ListQuery, resource::Resource, status::Failure};
+use crate::http::Daemon;
+
+/// Reads container logs; the daemon's is the engine.
+pub trait LogSource: Send + Sync {
+    /// Opens a container's log. Both outputs come in the order in which they were written.
+    fn logs(&self, target: LogTarget, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>>;
+}
+
+/// A log as it comes: whole lines are not promised.
+pub type LogStream = BoxStream<'static, io::Result<Bytes>>;
+
+/// Which container's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogTarget {
+    /// The pod.
+    pub pod: PodUid,
+    /// The container's name in the pod.
+    pub container: String,
+    /// The container as it is now, if there is one.
+    pub current: Option<ContainerId>,
+    /// How often it was restarted: the attempt before has one less.
+    pub restarts: u32,
+}
+
+/// Which part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Go on with what is written from now on.
+    pub follow: bool,
+    /// The log of the attempt before the current one.
+    pub previous: bool,
+    /// Put an RFC 3339 time before each line.
+    pub timestamps: bool,
+    /// Only so many of the last lines.
+    pub tail: Option<u64>,
+    /// Only what was written since then.
+    pub since: Option<Timestamp>,
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// That container is not there (any more).
+    #[error("the container's log is not there any more")]
+    Gone,
+    /// The engine failed.
+    #[error("cannot read the log: {0}")]
+    Engine(String),
+}
+
+/// Answers with the log as plain text.
+pub(super) async fn answer(
+    daemon: &Daemon,
+    namespace: &str,
+    name: &str,
+    query: &ListQuery,
+) -> Result<Response, Failure> {
+    let target = target(daemon, &ObjectKey::new(namespace, name), query)?;
+    let since = query.since_seconds.map(|seconds| Timestamp::now() - Duration::from_secs(seconds));
+    let options = LogOptions {
+        follow: query.follow && !query.previous,
+        previous: query.previous,
+        timestamps: query.timestamps,
+        tail: query.tail_lines,
+        since: query.since_time.or(since),
+    };
+    let described = format!("container \"{}\" in pod \"{name}\"", target.container);
+    let stream = daemon.logs.logs(target, options).await.map_err(|error| match error {
+        LogError::Gone => Failure::bad_request(format!("{described}: {error}")),
+        LogError::Engine(_) => Failure::internal(format!("{described}: {error}")),
+    })?;
+    let body = match query.limit_bytes {
+        Some(limit) => Body::from_stream(limited(stream, limit)),
+        None => Body::from_stream(stream),
+    };
+    Ok(([(CONTENT_TYPE, "text/plain")], body).into_response())
+}
+
+fn target(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<LogTarget, Failure> {
+    let current = daemon.views.current();
+    let view = &current.view;
+    let record = view
+        .state
+        .pods
+        .values()
+        .filter(|record| record.key == *key)
+        .max_by_key(|record| (record.stop.is_none(), record.serial))
+        .ok_or_else(|| not_found(&key.name))?;
+    let node = record.place.node();
+    if node.is_some_and(|node| *node != view.node) {
+        let message = format!("pod \"{}\" runs on {}: ask the daemon there", key.name, node.map_or("", |node| node.as_str()));
+        return Err(Failure::bad_request(message));
+    }
+    let status = view.pods.get(&record.uid);
+    let containers: Vec<&ContainerStatus> =
+        status.into_iter().flat_map(|status| status.containers.iter().chain(&status.init_containers)).collect();
+    let container = choose(record, &containers, query.container.as_deref())?;
+    let has_run = container.container_id.is_some() || (query.previous && container.restarts > 0);
+    if query.previous && container.restarts == 0 {
+        let message = format!("previous terminated container \"{}\" in pod \"{}\" not found", container.name, key.name);
+        return Err(Failure::bad_request(message));
+    }
+    if !has_run {
+        let reason = match &container.state {
+            ContainerPhase::Waiting { reason, .. } => reason.as_str(),
+            ContainerPhase::Running { .. } | ContainerPhase::Terminated(_) => "unknown",
+        };
+        let message =
+            format!("container \"{}\" in pod \"{}\" is waiting to start: {reason}", container.name, key.name);
+        return Err(Failure::bad_request(message));
+    }
+    Ok(LogTarget {
+        pod: record.uid.clone(),
+        container: container.name.clone(),
+        current: container.container_id.clone(),
+        restarts: container.restarts,
+    })
+}
+
+fn not_found(name: &str) -> Failure {
+    Resource::of_path("", "pods").map_or_else(|| Failure::unknown_path(name), |pods| Failure::not_found(pods, name))
+}
+
+/// The container that is named, or the only one.
+fn choose<'a>(
+    record: &PodRecord,
+    containers: &[&'a ContainerStatus],
+    wanted: Option<&str>,
+) -> Result<&'a ContainerStatus, Failure> {
+    let name = &record.key.name;
+    match (wanted, containers) {
+        (Some(wanted), _) => containers.iter().find(|container| container.name == wanted).copied().ok_or_else(|| {
+            Failure::bad_request(format!("container {wanted} is not valid for pod {name}"))
+        }),
+        (None, []) => Err(Failure::bad_request(format!("pod \"{name}\" has no container yet"))),
+        (None, [only]) => Ok(only),
+        (None, many) => {
+            let names: Vec<&str> = many.iter().map(|container| container.name.as_str()).collect();
+            let message = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                names.join(" ")
+            );
+            Err(Failure::bad_request(message))
+        }
+    }
+}
+
+/// Ends after so many bytes.
+fn limited(stream: LogStream, limit: u64) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+    stream.scan(limit, |left, chunk| {
+        let chunk = chunk.map(|mut bytes| {
+            bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= bytes.len() as u64;
+            bytes
+        });
+        let ended = chunk.as_ref().is_ok_and(Bytes::is_empty);
+        futures_util::future::ready((!ended).then_some(chunk))
+    })
+}

@@ -1,0 +1,131 @@
+//! The objects of the API: what a commit says, and what is known of it.
+
+mod endpoints;
+mod event;
+mod meta;
+mod node;
+mod plain;
+mod pod;
+mod pod_status;
+mod replicaset;
+mod service;
+mod workload;
+
+use std::collections::BTreeMap;
+
+use reconciler::{
+    name::{ObjectKey, WorkloadKey},
+    object::{ObjectId, Objects, Workload},
+    state::PodRecord,
+};
+use serde_json::Value;
+
+use super::Resource;
+use crate::{
+    http::{host::HostFacts, views::Numbered},
+    view::{Commit, View},
+};
+
+/// Which objects of a kind are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scope<'a> {
+    /// Only of this namespace.
+    pub(super) namespace: Option<&'a str>,
+    /// Only of this name.
+    pub(super) name: Option<&'a str>,
+}
+
+impl Scope<'_> {
+    fn has(&self, key: &ObjectKey) -> bool {
+        self.namespace.is_none_or(|namespace| namespace == key.namespace)
+            && self.name.is_none_or(|name| name == key.name)
+    }
+}
+
+/// Renders the objects of a kind, in the order of their names.
+pub(super) fn all(
+    numbered: &Numbered,
+    host: &HostFacts,
+    resource: &Resource,
+    scope: Scope<'_>,
+) -> BTreeMap<ObjectKey, Value> {
+    let picture = Picture::new(numbered);
+    let mut objects = match resource.kind {
+        "Pod" => pod::all(&picture, scope),
+        "ReplicaSet" => {
+            let mut sets = workload::all(&picture, resource, scope);
+            sets.extend(replicaset::implied(&picture, scope));
+            sets
+        }
+        "Deployment" | "DaemonSet" | "ReplicationController" => workload::all(&picture, resource, scope),
+        "Service" => service::all(&picture, scope),
+        "Endpoints" => endpoints::all(&picture, scope),
+        "EndpointSlice" => endpoints::slices(&picture, scope),
+        "ConfigMap" => plain::config_maps(&picture, scope),
+        "Secret" => plain::secrets(&picture, scope),
+        "Namespace" => plain::namespaces(&picture, scope),
+        "Node" => node::all(&picture, host, scope),
+        "Event" => event::all(&picture, scope),
+        _ => BTreeMap::new(),
+    };
+    let version = Value::from(picture.number.to_string());
+    for object in objects.values_mut() {
+        object["metadata"]["resourceVersion"] = version.clone();
+    }
+    objects
+}
+
+/// A picture, and what is asked of it again and again.
+struct Picture<'a> {
+    number: u64,
+    view: &'a View,
+    driving: Option<&'a Commit>,
+}
+
+impl<'a> Picture<'a> {
+    fn new(numbered: &'a Numbered) -> Self {
+        let view = numbered.view.as_ref();
+        let driving = view.state.rollout.driving.as_ref();
+        let driving = driving.and_then(|id| view.commits.get(id)).map(AsRef::as_ref);
+        Self { number: numbered.number, view, driving }
+    }
+
+    /// What the driving commit says; nothing before the first one.
+    fn objects(&self) -> Option<&'a Objects> {
+        self.driving.map(|commit| &commit.objects)
+    }
+
+    /// The manifests of a kind in the driving commit.
+    fn originals(
+        &self,
+        api_version: &str,
+        kind: &str,
+    ) -> impl Iterator<Item = (&'a ObjectId, &'a Value)> + use<'a> {
+        let wanted = (api_version.to_owned(), kind.to_owned());
+        let originals = self.objects().into_iter().flat_map(|objects| &objects.originals);
+        originals.filter(move |(id, _)| id.api_version == wanted.0 && id.kind == wanted.1)
+    }
+
+    /// The owner of a pod, as the pod's own commit says it.
+    fn owner(&self, record: &PodRecord) -> Option<(&'a Workload, Option<&'a Value>)> {
+        let objects = &self.view.commits.get(&record.commit)?.objects;
+        let workload = objects.workloads.get(&record.owner)?;
+        Some((workload, objects.originals.get(&original_id(&record.owner))))
+    }
+
+    /// The pods of a workload that are not stopping.
+    fn pods_of(&self, owner: &WorkloadKey) -> impl Iterator<Item = &'a PodRecord> + use<'a> {
+        let owner = owner.clone();
+        self.view.state.pods.values().filter(move |record| record.owner == owner && record.stop.is_none())
+    }
+}
+
+/// Under which id a workload's manifest is kept.
+fn original_id(key: &WorkloadKey) -> ObjectId {
+    use reconciler::name::WorkloadKind::{DaemonSet, Deployment, Pod, ReplicaSet, ReplicationController};
+    let api_version = match key.kind {
+        Pod | ReplicationController => "v1",
+        ReplicaSet | Deployment | DaemonSet => "apps/v1",
+    };
+    ObjectId { api_version: api_version.to_owned(), kind: key.kind.as_str().to_owned(), key: key.object.clone() }
+}

@@ -1,0 +1,126 @@
+//! Pods: the owner's template in the pod's commit, the record's names, the node's status.
+
+use std::collections::BTreeMap;
+
+use reconciler::{
+    name::{ObjectKey, WorkloadKind},
+    object::{PodSpec, Resources, Workload},
+    state::{PodPlace, PodRecord},
+    status::PodStatus,
+};
+use serde_json::{Value, json};
+
+use super::{Picture, Scope, meta, original_id, pod_status, replicaset};
+
+/// All pods. A pod that is stopping gives its name up to its successor, if both are there.
+pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let mut records: Vec<&PodRecord> =
+        picture.view.state.pods.values().filter(|record| scope.has(&record.key)).collect();
+    records.sort_by_key(|record| (record.stop.is_none(), record.serial));
+    records.into_iter().map(|record| (record.key.clone(), render(picture, record))).collect()
+}
+
+/// One pod.
+fn render(picture: &Picture<'_>, record: &PodRecord) -> Value {
+    let owner = picture.owner(record);
+    let pending = PodStatus::pending();
+    let status = picture.view.pods.get(&record.uid).unwrap_or(&pending);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(picture, record, owner.map(|(workload, _)| workload)),
+        "spec": spec(record, owner),
+        "status": pod_status::render(picture, record, status, owner.map(|(workload, _)| workload)),
+    })
+}
+
+fn metadata(picture: &Picture<'_>, record: &PodRecord, owner: Option<&Workload>) -> Value {
+    let mut annotations = owner.map(|owner| owner.template.meta.annotations.clone()).unwrap_or_default();
+    annotations.insert(meta::COMMIT_ANNOTATION.to_owned(), record.commit.to_string());
+    let mut metadata = json!({
+        "name": record.key.name,
+        "namespace": record.key.namespace,
+        "uid": record.uid,
+        "creationTimestamp": meta::time(record.created),
+        "labels": labels(record, owner),
+        "annotations": annotations,
+    });
+    if let Some(references) = owner_references(picture, record) {
+        metadata["ownerReferences"] = references;
+    }
+    if record.key.name != record.owner.object.name {
+        metadata["generateName"] = json!(generate_name(&record.key.name));
+    }
+    if let Some(stop) = &record.stop {
+        let grace = owner.map_or(30, |owner| owner.template.spec.termination_grace.as_secs());
+        metadata["deletionTimestamp"] = json!(meta::time(stop.at + std::time::Duration::from_secs(grace)));
+        metadata["deletionGracePeriodSeconds"] = json!(grace);
+        metadata["annotations"]["windlass/stopping"] = json!(stop.reason.as_str());
+    }
+    metadata
+}
+
+/// A pod's labels as Services select by them.
+pub(super) fn labels(record: &PodRecord, owner: Option<&Workload>) -> BTreeMap<String, String> {
+    let labels = owner.map(|owner| owner.template.meta.labels.clone()).unwrap_or_default();
+    match record.owner.kind {
+        WorkloadKind::Deployment => meta::with_template_hash(&labels, record.template.short()),
+        _ => labels,
+    }
+}
+
+fn generate_name(name: &str) -> &str {
+    name.rfind('-').map_or(name, |end| &name[..=end])
+}
+
+fn owner_references(picture: &Picture<'_>, record: &PodRecord) -> Option<Value> {
+    let owner = &record.owner;
+    let id = original_id(owner);
+    Some(match owner.kind {
+        WorkloadKind::Pod => return None,
+        WorkloadKind::Deployment => {
+            let key = replicaset::key(owner, &record.template);
+            meta::owner_reference("apps/v1", "ReplicaSet", &key.name, &meta::uid(picture, "ReplicaSet", &key))
+        }
+        WorkloadKind::ReplicaSet | WorkloadKind::ReplicationController | WorkloadKind::DaemonSet => {
+            let uid = meta::uid(picture, &id.kind, &id.key);
+            meta::owner_reference(&id.api_version, &id.kind, &id.key.name, &uid)
+        }
+    })
+}
+
+/// The template's spec as written, with where it runs and the defaults that readers rely on.
+fn spec(record: &PodRecord, owner: Option<(&Workload, Option<&Value>)>) -> Value {
+    let written = owner.and_then(|(_, original)| original).and_then(|original| match record.owner.kind {
+        WorkloadKind::Pod => original.get("spec"),
+        _ => original.pointer("/spec/template/spec"),
+    });
+    let mut pod = json!({ "spec": written.cloned().unwrap_or_else(|| json!({ "containers": [] })) });
+    if let Some((workload, _)) = owner {
+        let spec = &workload.template.spec;
+        meta::default(&mut pod, "spec", "restartPolicy", json!(format!("{:?}", spec.restart_policy)));
+        meta::default(&mut pod, "spec", "dnsPolicy", json!(format!("{:?}", spec.dns_policy)));
+        let grace = spec.termination_grace.as_secs();
+        meta::default(&mut pod, "spec", "terminationGracePeriodSeconds", json!(grace));
+        meta::default(&mut pod, "spec", "enableServiceLinks", json!(spec.enable_service_links));
+    }
+    if let PodPlace::Node(node) = &record.place {
+        pod["spec"]["nodeName"] = json!(node);
+    }
+    pod["spec"].take()
+}
+
+/// `status.qosClass` by Kubernetes' rule.
+pub(super) fn qos_class(spec: &PodSpec) -> &'static str {
+    let mut resources = spec.init_containers.iter().chain(&spec.containers).map(|container| container.resources);
+    if resources.clone().all(|resources| resources == Resources::default()) {
+        return "BestEffort";
+    }
+    let guaranteed = |resources: Resources| {
+        resources.cpu_limit_milli.is_some()
+            && resources.memory_limit_bytes.is_some()
+            && resources.cpu_request_milli.is_none_or(|request| Some(request) == resources.cpu_limit_milli)
+            && resources.memory_request_bytes.is_none_or(|request| Some(request) == resources.memory_limit_bytes)
+    };
+    if resources.all(guaranteed) { "Guaranteed" } else { "Burstable" }
+}

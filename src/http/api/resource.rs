@@ -1,0 +1,115 @@
+//! The kinds that can be read, with the names kubectl knows them by.
+
+/// One kind of the API.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// The group; empty is the core group.
+    pub group: &'static str,
+    /// As in paths: `deployments`.
+    pub plural: &'static str,
+    /// `deployment`.
+    pub singular: &'static str,
+    /// `Deployment`.
+    pub kind: &'static str,
+    /// Whether it lives in a namespace.
+    pub namespaced: bool,
+    /// `deploy`.
+    pub short: &'static [&'static str],
+    /// Part of `kubectl get all`.
+    pub all: bool,
+}
+
+/// All of them, in the order in which `get all` shows them.
+pub static RESOURCES: &[Resource] = &[
+    core("pods", "pod", "Pod", &["po"], true),
+    core("replicationcontrollers", "replicationcontroller", "ReplicationController", &["rc"], true),
+    core("services", "service", "Service", &["svc"], true),
+    apps("daemonsets", "daemonset", "DaemonSet", &["ds"]),
+    apps("deployments", "deployment", "Deployment", &["deploy"]),
+    apps("replicasets", "replicaset", "ReplicaSet", &["rs"]),
+    core("configmaps", "configmap", "ConfigMap", &["cm"], false),
+    core("secrets", "secret", "Secret", &[], false),
+    core("endpoints", "endpoints", "Endpoints", &["ep"], false),
+    core("events", "event", "Event", &["ev"], false),
+    cluster("namespaces", "namespace", "Namespace", &["ns"]),
+    cluster("nodes", "node", "Node", &["no"]),
+    Resource {
+        group: "discovery.k8s.io",
+        plural: "endpointslices",
+        singular: "endpointslice",
+        kind: "EndpointSlice",
+        namespaced: true,
+        short: &[],
+        all: false,
+    },
+];
+
+/// The groups besides the core one, each at v1.
+pub(super) const GROUPS: [&str; 2] = ["apps", "discovery.k8s.io"];
+
+const fn core(
+    plural: &'static str,
+    singular: &'static str,
+    kind: &'static str,
+    short: &'static [&'static str],
+    all: bool,
+) -> Resource {
+    Resource { group: "", plural, singular, kind, namespaced: true, short, all }
+}
+
+const fn apps(
+    plural: &'static str,
+    singular: &'static str,
+    kind: &'static str,
+    short: &'static [&'static str],
+) -> Resource {
+    Resource { group: "apps", plural, singular, kind, namespaced: true, short, all: true }
+}
+
+const fn cluster(
+    plural: &'static str,
+    singular: &'static str,
+    kind: &'static str,
+    short: &'static [&'static str],
+) -> Resource {
+    Resource { group: "", plural, singular, kind, namespaced: false, short, all: false }
+}
+
+impl Resource {
+    /// The resource of a path.
+    pub fn of_path(group: &str, plural: &str) -> Option<&'static Self> {
+        RESOURCES.iter().find(|resource| resource.group == group && resource.plural == plural)
+    }
+
+    /// The resource a person means: plural, singular, short name or kind, in any case.
+    pub fn of_word(word: &str) -> Option<&'static Self> {
+        let word = word.to_lowercase();
+        RESOURCES.iter().find(|resource| {
+            resource.plural == word || resource.singular == word || resource.short.contains(&word.as_str())
+        })
+    }
+
+    /// `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
+    }
+
+    /// The path of its list, or of one of it.
+    pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
+        let mut path =
+            if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
+        if let Some(namespace) = namespace.filter(|_| self.namespaced) {
+            path = format!("{path}/namespaces/{namespace}");
+        }
+        path = format!("{path}/{}", self.plural);
+        match name {
+            Some(name) => format!("{path}/{name}"),
+            None => path,
+        }
+    }
+
+    /// `deployments.apps`, as in error messages.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+}

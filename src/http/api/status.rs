@@ -1,0 +1,97 @@
+//! Errors as Kubernetes words them: a `Status` object, which kubectl shows to the user.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use super::Resource;
+use crate::view::SourceStatus;
+
+/// An answer that is an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::http) struct Failure {
+    code: StatusCode,
+    reason: &'static str,
+    message: String,
+    details: serde_json::Value,
+}
+
+impl Failure {
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: json!({}) }
+    }
+
+    /// There is no such object.
+    pub(super) fn not_found(resource: &Resource, name: &str) -> Self {
+        let message = format!("{} \"{name}\" not found", resource.qualified());
+        let details = json!({ "name": name, "group": resource.group, "kind": resource.plural });
+        Self { details, ..Self::new(StatusCode::NOT_FOUND, "NotFound", message) }
+    }
+
+    /// There is no such path.
+    pub(super) fn unknown_path(path: &str) -> Self {
+        let message = match path.rsplit('/').next() {
+            Some(verb @ ("exec" | "attach" | "portforward" | "proxy")) => {
+                format!("Windlass does not serve {verb}; on the pod's host, use the container engine's own tools")
+            }
+            _ if path.starts_with("/openapi") => {
+                "Windlass is read-only: what runs is what Git says; check manifests with `windlass check`".to_owned()
+            }
+            _ => format!("Windlass does not serve {path}"),
+        };
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    /// The question makes no sense.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// The picture that a watch wants to start from is not kept any more: list again.
+    pub(super) fn expired(version: &str) -> Self {
+        Self::new(StatusCode::GONE, "Expired", format!("too old resource version: {version}"))
+    }
+
+    /// No valid token.
+    pub(in crate::http) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized: a bearer token is needed")
+    }
+
+    /// Something behind this API failed.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+}
+
+/// Nothing can be written here; says where it can.
+pub(super) fn read_only(source: &SourceStatus) -> Failure {
+    let place = match (source.url.as_str(), source.branch.as_str()) {
+        ("", _) => "the repository that this host follows".to_owned(),
+        (url, "") => url.to_owned(),
+        (url, branch) => format!("{url}, branch {branch}"),
+    };
+    let message = format!(
+        "Windlass is read-only here, because what runs is what Git says. Commit the change to {place}, and push \
+         (to replace the pods of a workload without a change: `windlass restart KIND/NAME` on the host)"
+    );
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "details": self.details,
+            "code": self.code.as_u16(),
+        });
+        (self.code, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,117 @@
+//! What a path asks for.
+
+use super::{
+    resource::{GROUPS, Resource},
+    status::Failure,
+};
+
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target<'a> {
+    /// `/version`
+    Version,
+    /// `/api`
+    Versions,
+    /// `/apis`
+    Groups,
+    /// `/apis/{group}`
+    Group(&'static str),
+    /// `/api/v1`, `/apis/{group}/v1`
+    Resources(&'static str),
+    /// All of a kind, everywhere or in one namespace.
+    List {
+        /// The kind.
+        resource: &'static Resource,
+        /// `None` is everywhere.
+        namespace: Option<&'a str>,
+    },
+    /// One object.
+    Object {
+        /// The kind.
+        resource: &'static Resource,
+        /// `None` for what lives in no namespace.
+        namespace: Option<&'a str>,
+        /// `metadata.name`.
+        name: &'a str,
+    },
+    /// A container's log.
+    Log {
+        /// The pod's namespace.
+        namespace: &'a str,
+        /// The pod's name.
+        name: &'a str,
+    },
+}
+
+impl<'a> Target<'a> {
+    /// Reads a path.
+    pub(super) fn parse(path: &'a str) -> Result<Self, Failure> {
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let unknown = || Failure::unknown_path(path);
+        match segments.as_slice() {
+            ["version"] => Ok(Self::Version),
+            ["api"] => Ok(Self::Versions),
+            ["apis"] => Ok(Self::Groups),
+            ["apis", group] => Ok(Self::Group(known_group(group).ok_or_else(unknown)?)),
+            ["api", "v1"] => Ok(Self::Resources("")),
+            ["apis", group, "v1"] => Ok(Self::Resources(known_group(group).ok_or_else(unknown)?)),
+            ["api", "v1", rest @ ..] => Self::resource("", rest).ok_or_else(unknown),
+            ["apis", group, "v1", rest @ ..] => Self::resource(group, rest).ok_or_else(unknown),
+            _ => Err(unknown()),
+        }
+    }
+
+    fn resource(group: &str, rest: &[&'a str]) -> Option<Self> {
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(*namespace), rest),
+            _ => (None, rest),
+        };
+        let (plural, rest) = rest.split_first()?;
+        let resource = Resource::of_path(group, plural)?;
+        match rest {
+            [] => Some(Self::List { resource, namespace }),
+            [name] if resource.namespaced == namespace.is_some() => {
+                Some(Self::Object { resource, namespace, name })
+            }
+            [name, "log"] if resource.plural == "pods" => Some(Self::Log { namespace: namespace?, name }),
+            _ => None,
+        }
+    }
+}
+
+fn known_group(group: &str) -> Option<&'static str> {
+    GROUPS.into_iter().find(|known| *known == group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> (&'static str, Option<&str>) {
+        match Target::parse(text) {
+            Ok(Target::List { resource, namespace }) => (resource.kind, namespace),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn lists_are_found_everywhere_and_by_namespace() {
+        assert_eq!(list("/api/v1/pods"), ("Pod", None));
+        assert_eq!(list("/api/v1/namespaces/web/pods"), ("Pod", Some("web")));
+        assert_eq!(list("/api/v1/namespaces"), ("Namespace", None));
+        assert_eq!(list("/apis/apps/v1/namespaces/web/deployments"), ("Deployment", Some("web")));
+    }
+
+    #[test]
+    fn a_namespace_is_an_object_of_its_own() {
+        let target = Target::parse("/api/v1/namespaces/web").ok();
+        assert!(matches!(target, Some(Target::Object { resource, namespace: None, name: "web" }) if resource.kind == "Namespace"));
+    }
+
+    #[test]
+    fn what_is_not_served_is_not_found() {
+        for path in ["/", "/apis/batch/v1/jobs", "/api/v1/pods/x", "/api/v1/namespaces/a/pods/b/exec", "/api/v2"] {
+            assert!(Target::parse(path).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The API over loopback, as a plain client and as kubectl see it.
+
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+mod kubectl;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use reconciler::name::PodUid;
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use crate::http::{
+    fixture::{self, Fixture, HIDDEN, fixture, running},
+    reading,
+};
+
+/// Serves a fixture on a port of its own.
+async fn serve(fixture: &Fixture) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = reading(&fixture.daemon);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+fn client() -> reqwest::Client {
+    fixture::crypto();
+    reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+async fn get(address: SocketAddr, path: &str) -> (StatusCode, Value) {
+    let response = client().get(format!("http://{address}{path}")).send().await.unwrap();
+    let status = response.status();
+    (status, serde_json::from_str(&response.text().await.unwrap()).unwrap())
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn selectors_choose_among_the_pods() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let cases = [
+        ("", 4),
+        ("?labelSelector=app%3Dweb", 3),
+        ("?labelSelector=app%3Dweb,pod-template-hash%3Dbbbbbbbbbb", 2),
+        ("?fieldSelector=status.phase%3DPending", 1),
+        ("?fieldSelector=spec.nodeName%3Dhost-a,metadata.name%3Dbatch", 1),
+        ("?fieldSelector=spec.nodeName%3Dhost-b", 0),
+    ];
+    for (query, expected) in cases {
+        let (status, list) = get(address, &format!("/api/v1/namespaces/default/pods{query}")).await;
+        assert_eq!((status, names(&list).len()), (StatusCode::OK, expected), "{query}");
+    }
+    let (status, answer) = get(address, "/api/v1/pods?fieldSelector=spec.replicas%3D1").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer["message"], "field label not supported: spec.replicas");
+    let (_, list) = get(address, "/api/v1/namespaces/elsewhere/pods").await;
+    assert!(names(&list).is_empty());
+}
+
+#[tokio::test]
+async fn a_pod_is_its_owners_template_in_its_own_commit() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let (_, old) = get(address, "/api/v1/namespaces/default/pods/web-aaaaaaaaaa-a1111").await;
+    assert_eq!(old["spec"]["containers"][0]["image"], "httpd:2.4.61");
+    assert_eq!(old["metadata"]["annotations"]["windlass/stopping"], "its template has changed");
+    assert!(old["metadata"]["deletionTimestamp"].is_string());
+    let (_, new) = get(address, "/api/v1/namespaces/default/pods/web-bbbbbbbbbb-b2222").await;
+    assert_eq!(new["spec"]["containers"][0]["image"], "httpd:2.4.62");
+    assert_eq!(new["spec"]["nodeName"], "host-a");
+    assert_eq!(new["metadata"]["ownerReferences"][0]["name"], "web-bbbbbbbbbb");
+    let (_, set) = get(address, "/apis/apps/v1/namespaces/default/replicasets/web-bbbbbbbbbb").await;
+    assert_eq!(set["metadata"]["uid"], new["metadata"]["ownerReferences"][0]["uid"]);
+    assert_eq!(set["spec"]["replicas"], 2);
+    let (_, deployment) = get(address, "/apis/apps/v1/namespaces/default/deployments/web").await;
+    assert_eq!(deployment["metadata"]["uid"], set["metadata"]["ownerReferences"][0]["uid"]);
+    assert_eq!(deployment["status"]["readyReplicas"], 1);
+    assert_eq!(deployment["metadata"]["annotations"]["windlass/place"], "deploy/web.yaml:1");
+}
+
+#[tokio::test]
+async fn objects_are_what_kubernetes_own_types_read() {
+    use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, discovery::v1 as discovery};
+    fn reads<T: serde::de::DeserializeOwned>(list: &Value) {
+        let items = list["items"].as_array().unwrap();
+        assert!(!items.is_empty());
+        for item in items {
+            serde_json::from_value::<T>(item.clone()).unwrap();
+        }
+    }
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let list = async |path: &str| get(address, path).await.1;
+    reads::<core::Pod>(&list("/api/v1/pods").await);
+    reads::<core::Service>(&list("/api/v1/services").await);
+    reads::<core::Endpoints>(&list("/api/v1/endpoints").await);
+    reads::<core::ConfigMap>(&list("/api/v1/configmaps").await);
+    reads::<core::Secret>(&list("/api/v1/secrets").await);
+    reads::<core::Namespace>(&list("/api/v1/namespaces").await);
+    reads::<core::Node>(&list("/api/v1/nodes").await);
+    reads::<core::Event>(&list("/api/v1/events").await);
+    reads::<apps::Deployment>(&list("/apis/apps/v1/deployments").await);
+    reads::<apps::ReplicaSet>(&list("/apis/apps/v1/replicasets").await);
+    reads::<discovery::EndpointSlice>(&list("/apis/discovery.k8s.io/v1/endpointslices").await);
+}
+
+#[tokio::test]
+async fn a_secrets_value_never_leaves() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    for path in ["/api/v1/secrets", "/api/v1/namespaces/default/secrets/db", "/api/v1/secrets?watch=true&timeoutSeconds=0"] {
+        let response = client().get(format!("http://{address}{path}")).send().await.unwrap();
+        let text = response.text().await.unwrap();
+        assert!(text.contains("password"), "{text}");
+        assert!(!text.contains(HIDDEN), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn writing_names_the_repository() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    for method in [reqwest::Method::DELETE, reqwest::Method::PATCH, reqwest::Method::POST, reqwest::Method::PUT] {
+        let url = format!("http://{address}/api/v1/namespaces/default/pods/batch");
+        let response = client().request(method, url).body("{}").send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["kind"], "Status");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains("https://git.example.com/site.git, branch main"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let (status, answer) = get(address, "/apis/apps/v1/namespaces/default/deployments/nothing").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(answer["message"], "deployments.apps \"nothing\" not found");
+    let (status, answer) = get(address, "/apis/batch/v1/jobs").await;
+    assert_eq!((status, &answer["reason"]), (StatusCode::NOT_FOUND, &Value::from("NotFound")));
+}
+
+/// Reads events off a watch.
+struct Events {
+    stream: futures_util::stream::BoxStream<'static, reqwest::Result<axum::body::Bytes>>,
+    left: Vec<u8>,
+}
+
+impl Events {
+    async fn start(address: SocketAddr, path: &str) -> Self {
+        let response = client().get(format!("http://{address}{path}")).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        Self { stream: response.bytes_stream().boxed(), left: Vec::new() }
+    }
+
+    /// The next event's type and the name of its object.
+    async fn next(&mut self) -> Option<(String, String)> {
+        loop {
+            if let Some(end) = self.left.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.left.drain(..=end).collect();
+                let event: Value = serde_json::from_slice(&line).unwrap();
+                let name = event["object"]["metadata"]["name"].as_str().unwrap().to_owned();
+                return Some((event["type"].as_str().unwrap().to_owned(), name));
+            }
+            self.left.extend(self.stream.next().await?.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_has_changed_since_the_list() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let (_, list) = get(address, "/api/v1/pods").await;
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("/api/v1/pods?watch=true&resourceVersion={version}");
+    let mut events = Events::start(address, &path).await;
+
+    let mut view = fixture::view();
+    let crashed = PodUid::new("00000000-0000-4000-8000-000000000003");
+    Arc::make_mut(&mut view.pods).insert(crashed, running(3));
+    let stopped = PodUid::new("00000000-0000-4000-8000-000000000001");
+    Arc::make_mut(&mut view.state).pods.remove(&stopped);
+    // The other pods' times differ by the seconds between two fixtures; only what is the same may be compared.
+    let before = fixture.publish.borrow().clone();
+    for (uid, status) in Arc::make_mut(&mut view.pods) {
+        if uid.as_str() != "00000000-0000-4000-8000-000000000003" {
+            *status = before.pods[uid].clone();
+        }
+    }
+    for (uid, record) in &mut Arc::make_mut(&mut view.state).pods {
+        *record = before.state.pods[uid].clone();
+    }
+    fixture.publish.send(Arc::new(view)).unwrap();
+    let of = |kind: &str, name: &str| Some((kind.to_owned(), name.to_owned()));
+    assert_eq!(events.next().await, of("MODIFIED", "web-bbbbbbbbbb-c3333"));
+    assert_eq!(events.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
+
+    // A watch begun at the old list learns the same, though it was not there when it happened.
+    let mut late = Events::start(address, &path).await;
+    assert_eq!(late.next().await, of("MODIFIED", "web-bbbbbbbbbb-c3333"));
+    assert_eq!(late.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
+    let (status, answer) = get(address, "/api/v1/pods?watch=true&resourceVersion=7").await;
+    assert_eq!((status, &answer["reason"]), (StatusCode::GONE, &Value::from("Expired")));
+}
+
+#[tokio::test]
+async fn a_watch_without_a_version_begins_with_everything_and_ends_in_time() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let mut events = Events::start(address, "/apis/apps/v1/deployments?watch=1&timeoutSeconds=1").await;
+    assert_eq!(events.next().await, Some(("ADDED".to_owned(), "web".to_owned())));
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn logs_pass_their_options_on() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let base = format!("http://{address}/api/v1/namespaces/default/pods");
+    let url = format!("{base}/web-bbbbbbbbbb-c3333/log?tailLines=5&previous=true&timestamps=1&sinceSeconds=60");
+    let text = client().get(url).send().await.unwrap().text().await.unwrap();
+    assert_eq!(text, "hello from httpd of 00000000-0000-4000-8000-000000000003\nsecond line\n");
+    let (target, options) = fixture.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(target.restarts, 2);
+    assert_eq!((options.tail, options.previous, options.timestamps), (Some(5), true, true));
+    assert!(options.since.is_some());
+    let limited = client().get(format!("{base}/web-bbbbbbbbbb-b2222/log?limitBytes=7")).send().await.unwrap();
+    assert_eq!(limited.text().await.unwrap(), "hello f");
+    let cases = [
+        ("batch/log", "a container name must be specified for pod batch, choose one of: [httpd prepare]"),
+        ("batch/log?container=httpd", "container \"httpd\" in pod \"batch\" is waiting to start: PodInitializing"),
+        ("batch/log?container=x", "container x is not valid for pod batch"),
+        ("web-bbbbbbbbbb-b2222/log?previous=true", "previous terminated container \"httpd\" in pod \"web-bbbbbbbbbb-b2222\" not found"),
+        ("web-bbbbbbbbbb-b2222/log?follow=maybe", "Failed to deserialize query string: follow: expected true or false, not `maybe`"),
+    ];
+    for (path, message) in cases {
+        let (status, answer) = get(address, &format!("/api/v1/namespaces/default/pods/{path}")).await;
+        assert_eq!((status, answer["message"].as_str()), (StatusCode::BAD_REQUEST, Some(message)), "{path}");
+    }
+}

@@ -1,0 +1,159 @@
+//! `?watch=true`: the difference between one picture and the next, as a stream of events.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use reconciler::name::ObjectKey;
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    accept::Form,
+    objects::{self, Scope},
+    query::{Filter, Include, ListQuery},
+    resource::Resource,
+    status::Failure,
+    table,
+};
+use crate::{
+    http::{Daemon, views::Numbered},
+    view::View,
+};
+
+/// A watch without a time-out of its own ends after this; clients start another one.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Starts a stream. It begins after the picture that the client has listed, or with everything there is.
+pub(super) fn start(
+    daemon: Arc<Daemon>,
+    resource: &'static Resource,
+    namespace: Option<String>,
+    form: Form,
+    query: &ListQuery,
+) -> Result<Response, Failure> {
+    let filter = query.filter(resource)?;
+    let receiver = daemon.views.subscribe();
+    let current = daemon.views.current();
+    let base = match query.resource_version.as_str() {
+        "" | "0" => None,
+        version => {
+            let number = version.parse().ok();
+            Some(number.and_then(|number| daemon.views.get(number)).ok_or_else(|| Failure::expired(version))?)
+        }
+    };
+    let wanted = query.timeout_seconds.map_or(LONGEST, Duration::from_secs).min(LONGEST);
+    let mut watcher = Watcher {
+        daemon,
+        receiver,
+        resource,
+        namespace,
+        form,
+        include: query.include(),
+        filter,
+        known: BTreeMap::new(),
+        until: Instant::now() + wanted,
+    };
+    if let Some(base) = base {
+        watcher.known = watcher.render(&base);
+    }
+    let first = watcher.events(&current);
+    let events = stream::unfold((watcher, Some(first)), |(mut watcher, first)| async move {
+        let chunk = match first {
+            Some(chunk) => chunk,
+            None => watcher.next().await?,
+        };
+        Some((Ok::<_, Infallible>(chunk), (watcher, None)))
+    });
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(events)).into_response())
+}
+
+struct Watcher {
+    daemon: Arc<Daemon>,
+    receiver: watch::Receiver<Arc<View>>,
+    resource: &'static Resource,
+    namespace: Option<String>,
+    form: Form,
+    include: Include,
+    filter: Filter,
+    /// What the client knows, without the versions.
+    known: BTreeMap<ObjectKey, Value>,
+    until: Instant,
+}
+
+impl Watcher {
+    /// The next events; `None` ends the stream.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            tokio::time::timeout_at(self.until, self.receiver.changed()).await.ok()?.ok()?;
+            let current = self.daemon.views.current();
+            let events = self.events(&current);
+            if !events.is_empty() {
+                return Some(events);
+            }
+        }
+    }
+
+    /// What has changed since what the client knows, one JSON object a line.
+    fn events(&mut self, current: &Numbered) -> Bytes {
+        let fresh = self.render(current);
+        let mut lines = Vec::new();
+        for (key, object) in &fresh {
+            match self.known.get(key) {
+                Some(known) if known == object => {}
+                // Another uid under the same name is another object.
+                Some(known) if known["metadata"]["uid"] != object["metadata"]["uid"] => {
+                    self.write(&mut lines, "DELETED", known, current.number);
+                    self.write(&mut lines, "ADDED", object, current.number);
+                }
+                Some(_) => self.write(&mut lines, "MODIFIED", object, current.number),
+                None => self.write(&mut lines, "ADDED", object, current.number),
+            }
+        }
+        for (key, known) in &self.known {
+            if !fresh.contains_key(key) {
+                self.write(&mut lines, "DELETED", known, current.number);
+            }
+        }
+        self.known = fresh;
+        Bytes::from(lines)
+    }
+
+    fn write(&self, lines: &mut Vec<u8>, kind: &str, object: &Value, number: u64) {
+        let version = number.to_string();
+        let mut object = object.clone();
+        object["metadata"]["resourceVersion"] = json!(version);
+        let object = match self.form {
+            Form::Object => object,
+            Form::Table => table::render(self.resource, &[object], &version, self.include),
+        };
+        lines.extend_from_slice(json!({ "type": kind, "object": object }).to_string().as_bytes());
+        lines.push(b'\n');
+    }
+
+    /// The objects that are watched, without the one field that every picture changes.
+    fn render(&self, numbered: &Numbered) -> BTreeMap<ObjectKey, Value> {
+        let scope = Scope { namespace: self.namespace.as_deref(), name: self.filter.name() };
+        let mut objects = objects::all(numbered, &self.daemon.host, self.resource, scope);
+        objects.retain(|_, object| self.filter.matches(object));
+        for object in objects.values_mut() {
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                metadata.remove("resourceVersion");
+            }
+            strip_heartbeats(object);
+        }
+        objects
+    }
+}
+
+/// A node's heartbeat is new in every picture and says nothing.
+fn strip_heartbeats(object: &mut Value) {
+    let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+        condition.remove("lastHeartbeatTime");
+    }
+}

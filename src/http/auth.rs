@@ -1,0 +1,82 @@
+//! The bearer token of the TCP listener for kubectl.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::header::AUTHORIZATION,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use ring::{digest, hmac, rand::SystemRandom};
+
+use super::api::Failure;
+
+/// A token to compare with. It keeps a keyed hash of the token only, and neither content nor length of what is
+/// presented shows in the time a comparison takes.
+pub struct Token {
+    key: hmac::Key,
+    tag: hmac::Tag,
+}
+
+/// A token that guards nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Too short to withstand guessing.
+    #[error("the token has {0} characters: at least 32 are needed, for example from `openssl rand -hex 32`")]
+    Short(usize),
+    /// No randomness.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+impl Token {
+    /// Takes a token as it is in its file; white space around it does not count.
+    pub fn new(text: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        if text.len() < 32 {
+            return Err(TokenError::Short(text.len()));
+        }
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| TokenError::Random)?;
+        let tag = hmac::sign(&key, digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+        Ok(Self { key, tag })
+    }
+
+    fn is(&self, presented: &str) -> bool {
+        let presented = digest::digest(&digest::SHA256, presented.as_bytes());
+        hmac::verify(&self.key, presented.as_ref(), self.tag.as_ref()).is_ok()
+    }
+}
+
+/// Lets only requests with the token through.
+pub(super) fn guarded(router: Router, token: Token) -> Router {
+    router.layer(middleware::from_fn_with_state(Arc::new(token), check))
+}
+
+async fn check(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let presented = header.and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    if presented.is_some_and(|presented| token.is(presented)) {
+        next.run(request).await
+    } else {
+        Failure::unauthorized().into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+    use super::*;
+
+    #[test]
+    fn only_the_token_is_the_token() {
+        let token = Token::new("0123456789abcdef0123456789abcdef\n").unwrap();
+        assert!(token.is("0123456789abcdef0123456789abcdef"));
+        assert!(!token.is("0123456789abcdef0123456789abcdee"));
+        assert!(!token.is(""));
+        assert!(matches!(Token::new("short"), Err(TokenError::Short(5))));
+    }
+}

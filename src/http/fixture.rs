@@ -1,0 +1,415 @@
+//! A picture of a small host, made by hand, and a daemon that serves it.
+
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::body::Bytes;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use jiff::Timestamp;
+use reconciler::{
+    manifest::{Problem, Severity},
+    name::{CommitId, ContainerId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
+    object::{
+        Container, ContainerPort, Control, DeploymentStrategy, IntOrPercent, Meta, ObjectId, Objects, Place,
+        PodSpec, PodTemplate, Protocol, Secret, Selector, Sensitive, Service, ServiceKind, ServicePort,
+        TargetPort, Workload,
+    },
+    rollout::{CommitState, HistoryEntry, Phase, Rollout},
+    state::{ClusterState, NodeFacts, PodPlace, PodRecord, ServiceAllocation, StopReason, StopRecord},
+    status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
+};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Daemon, Planner,
+    api::{LogError, LogOptions, LogSource, LogStream, LogTarget},
+    host::HostFacts,
+    report::PlanReport,
+    views::Views,
+};
+use crate::{
+    command::Request,
+    metrics::Metrics,
+    view::{Commit, EventView, LaneView, SourceStatus, View},
+};
+
+/// The commit that runs.
+pub(crate) const NEW: &str = "2222222222222222222222222222222222222222";
+/// The commit before it.
+pub(crate) const OLD: &str = "1111111111111111111111111111111111111111";
+/// A secret's value, which must never be seen.
+pub(crate) const HIDDEN: &str = "correct horse battery staple";
+
+/// TLS clients need a provider, even those that never use it.
+pub(crate) fn crypto() {
+    // Another test may have been first.
+    rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+}
+
+/// A daemon over a picture, with everything a test wants to reach.
+pub(crate) struct Fixture {
+    pub(crate) daemon: Arc<Daemon>,
+    pub(crate) publish: watch::Sender<Arc<View>>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) asked: Arc<Mutex<Vec<(LogTarget, LogOptions)>>>,
+}
+
+pub(crate) fn fixture() -> Fixture {
+    let (publish, receiver) = watch::channel(Arc::new(view()));
+    let (sender, requests) = mpsc::channel(4);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let daemon = Daemon {
+        views: Views::new(receiver),
+        metrics: Arc::new(Metrics::new().unwrap()),
+        logs: Arc::new(FakeLogs(asked.clone())),
+        planner: Arc::new(FakePlanner),
+        host: HostFacts { kernel: "6.1.0".into(), os: "Debian GNU/Linux 12".into(), engine: "docker://20.10.24".into() },
+        requests: sender,
+        silence: Duration::from_secs(60),
+    };
+    Fixture { daemon: Arc::new(daemon), publish, requests, asked }
+}
+
+/// Says what it was asked.
+struct FakeLogs(Arc<Mutex<Vec<(LogTarget, LogOptions)>>>);
+
+impl LogSource for FakeLogs {
+    fn logs(&self, target: LogTarget, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+        let line = format!("hello from {} of {}\n", target.container, target.pod);
+        self.0.lock().unwrap().push((target, options));
+        let lines: Vec<io::Result<Bytes>> = vec![Ok(Bytes::from(line)), Ok(Bytes::from("second line\n"))];
+        async { Ok(stream::iter(lines).boxed()) }.boxed()
+    }
+}
+
+struct FakePlanner;
+
+impl Planner for FakePlanner {
+    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>> {
+        async move {
+            match revision.as_str() {
+                "HEAD" => Ok(PlanReport { commit: Some(CommitId::new(NEW)), lanes: Vec::new() }),
+                other => Err(format!("there is no commit {other} in the repository")),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The time at which everything below was so. It is near the present, because tables show ages.
+fn ago(seconds: u64) -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap() - Duration::from_secs(seconds)
+}
+
+pub(crate) fn view() -> View {
+    let new = Arc::new(commit(NEW, "Serve the new page", "httpd:2.4.62", "1-bbbbbbbbbbbbbbbb"));
+    let old = Arc::new(commit(OLD, "Serve the page", "httpd:2.4.61", "1-aaaaaaaaaaaaaaaa"));
+    let node = NodeName::new("host-a");
+    let (records, pods) = pods(&node);
+    let mut services = BTreeMap::new();
+    let allocation = ServiceAllocation {
+        cluster_ip: Some(Ipv4Addr::new(10, 96, 0, 11)),
+        node_ports: BTreeMap::from([("TCP/80".to_owned(), 30080)]),
+    };
+    services.insert(ObjectKey::new("default", "web"), allocation);
+    let state = ClusterState {
+        cluster: "test".into(),
+        serial: 9,
+        rollout: rollout(),
+        pods: records,
+        workloads: BTreeMap::new(),
+        services,
+    };
+    let facts = NodeFacts {
+        name: node.clone(),
+        address: Ipv4Addr::new(192, 0, 2, 10),
+        labels: BTreeMap::from([("kubernetes.io/hostname".to_owned(), "host-a".to_owned())]),
+        ready: true,
+    };
+    View {
+        at: Timestamp::now(),
+        node: node.clone(),
+        nodes: BTreeMap::from([(node, facts)]),
+        state: Arc::new(state),
+        pods: Arc::new(pods),
+        commits: BTreeMap::from([(new.id.clone(), new), (old.id.clone(), old)]),
+        source: SourceStatus {
+            url: "https://git.example.com/site.git".into(),
+            branch: "main".into(),
+            verification: "mainline".into(),
+            head: Some(CommitId::new(NEW)),
+            verified: Some(CommitId::new(NEW)),
+            fetched: Some(ago(3)),
+            error: None,
+            refusal: None,
+        },
+        plan: vec![LaneView {
+            subject: "default/web-bbbbbbbbbb-c3333".into(),
+            why: "container httpd is started again".into(),
+            steps: vec!["start container httpd".into()],
+        }],
+        converged: true,
+        troubles: Vec::new(),
+        notes: vec!["privileged pods are allowed".into()],
+        events: vec![EventView {
+            kind: "Pod".into(),
+            key: ObjectKey::new("default", "web-bbbbbbbbbb-c3333"),
+            uid: Some(PodUid::new("00000000-0000-4000-8000-000000000003")),
+            warning: true,
+            reason: "BackOff".into(),
+            message: "httpd exited with 1 and is started again in 20 s".into(),
+            first: ago(50),
+            last: ago(5),
+            count: 3,
+        }],
+    }
+}
+
+fn rollout() -> Rollout {
+    let entry = |commit: &str, subject: &str, state, ended| HistoryEntry {
+        commit: CommitId::new(commit),
+        subject: subject.into(),
+        signer: "deployer@example.com".into(),
+        state,
+        reason: String::new(),
+        began: ago(7200),
+        ended,
+    };
+    Rollout {
+        target: Some(CommitId::new(NEW)),
+        healthy: Some(CommitId::new(OLD)),
+        driving: Some(CommitId::new(NEW)),
+        phase: Phase::Progressing { message: "Deployment default/web: 1 of 2 updated pods are available".into() },
+        since: Some(ago(60)),
+        began: Some(ago(70)),
+        history: vec![
+            entry(OLD, "Serve the page", CommitState::Healthy, Some(ago(7000))),
+            entry(NEW, "Serve the new page", CommitState::Progressing, None),
+        ],
+        ..Rollout::default()
+    }
+}
+
+fn commit(id: &str, subject: &str, image: &str, hash: &str) -> Commit {
+    Commit {
+        id: CommitId::new(id),
+        subject: subject.into(),
+        signer: "deployer@example.com".into(),
+        time: if id == OLD { ago(86_400) } else { ago(80) },
+        allow_deletions: false,
+        objects: objects(image, hash),
+        warnings: vec![Problem {
+            file: "deploy/rbac.yaml".into(),
+            line: 1,
+            column: 1,
+            severity: Severity::Warning,
+            field: "kind".into(),
+            message: "a Role has no effect here".into(),
+        }],
+    }
+}
+
+fn objects(image: &str, hash: &str) -> Objects {
+    let mut objects = Objects::default();
+    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    let meta = Meta { labels: labels.clone(), annotations: BTreeMap::new() };
+    let web = key(WorkloadKind::Deployment, "web");
+    let port = ContainerPort { name: Some("http".into()), port: 80, protocol: Protocol::Tcp, host_port: None, host_ip: None };
+    let container = Container { name: "httpd".into(), image: image.into(), ports: vec![port], ..Container::default() };
+    let spec = PodSpec {
+        termination_grace: Duration::from_secs(30),
+        containers: vec![container],
+        ..PodSpec::default()
+    };
+    let control = Control::Deployment {
+        replicas: 2,
+        min_ready: Duration::ZERO,
+        selector: Selector { labels: labels.clone(), expressions: Vec::new() },
+        strategy: DeploymentStrategy::RollingUpdate {
+            max_surge: IntOrPercent::Percent(25),
+            max_unavailable: IntOrPercent::Percent(25),
+        },
+        progress_deadline: None,
+        paused: false,
+    };
+    let place = Place { file: "deploy/web.yaml".into(), line: 1 };
+    let template = PodTemplate { meta: meta.clone(), spec: spec.clone(), hash: TemplateHash::new(hash) };
+    objects.workloads.insert(
+        web.clone(),
+        Workload { key: web, meta: meta.clone(), template, control, place: place.clone() },
+    );
+    let batch = key(WorkloadKind::Pod, "batch");
+    let hash = TemplateHash::new("1-cccccccccccccccc");
+    let init = Container { name: "prepare".into(), image: "busybox:1".into(), ..Container::default() };
+    let batch_spec = PodSpec { init_containers: vec![init], ..spec };
+    let template = PodTemplate { meta: Meta::default(), spec: batch_spec, hash };
+    let workload =
+        Workload { key: batch.clone(), meta: Meta::default(), template, control: Control::Pod, place: place.clone() };
+    objects.workloads.insert(batch, workload);
+    objects.services.insert(ObjectKey::new("default", "web"), service(meta.clone(), labels));
+    let secret = Secret {
+        meta: Meta::default(),
+        kind: "Opaque".into(),
+        data: BTreeMap::from([("password".to_owned(), Sensitive::new(HIDDEN.as_bytes().to_vec()))]),
+    };
+    objects.secrets.insert(ObjectKey::new("default", "db"), secret);
+    for (api_version, kind, name, original) in originals(image) {
+        let id = ObjectId {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            key: ObjectKey::new(if kind == "Namespace" { "" } else { "default" }, name),
+        };
+        objects.places.insert(id.clone(), place.clone());
+        objects.originals.insert(id, original);
+    }
+    objects
+}
+
+fn service(meta: Meta, selector: BTreeMap<String, String>) -> Service {
+    Service {
+        meta,
+        kind: ServiceKind::NodePort { address: None },
+        selector,
+        ports: vec![ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            target: TargetPort::Name("http".into()),
+            node_port: None,
+        }],
+        publish_not_ready: false,
+        client_ip_affinity: None,
+    }
+}
+
+/// The secret's values are left in on purpose: the API must not rely on somebody else to take them out.
+fn originals(image: &str) -> Vec<(&'static str, &'static str, &'static str, Value)> {
+    let container = json!({ "name": "httpd", "image": image, "ports": [{ "name": "http", "containerPort": 80 }] });
+    vec![
+        ("apps/v1", "Deployment", "web", json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "web", "labels": { "app": "web" } },
+            "spec": { "template": {
+                "metadata": { "labels": { "app": "web" } },
+                "spec": { "containers": [container] },
+            } },
+        })),
+        ("v1", "Pod", "batch", json!({
+            "metadata": { "name": "batch" },
+            "spec": { "initContainers": [{ "name": "prepare", "image": "busybox:1" }], "containers": [container] },
+        })),
+        ("v1", "Service", "web", json!({
+            "metadata": { "name": "web" },
+            "spec": { "type": "NodePort", "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": "http" }] },
+        })),
+        ("v1", "ConfigMap", "settings", json!({ "metadata": { "name": "settings" }, "data": { "a": "1", "b": "2" } })),
+        ("v1", "Secret", "db", json!({
+            "metadata": { "name": "db", "annotations": { "kubectl.kubernetes.io/last-applied-configuration": HIDDEN } },
+            "stringData": { "password": HIDDEN },
+        })),
+        ("v1", "Namespace", "staging", json!({ "metadata": { "name": "staging", "labels": { "team": "a" } } })),
+    ]
+}
+
+fn key(kind: WorkloadKind, name: &str) -> WorkloadKey {
+    WorkloadKey { kind, object: ObjectKey::new("default", name) }
+}
+
+type Pods = (BTreeMap<PodUid, PodRecord>, BTreeMap<PodUid, PodStatus>);
+
+fn pods(node: &NodeName) -> Pods {
+    let (mut records, mut statuses) = (BTreeMap::new(), BTreeMap::new());
+    let mut add = |number: u64, owner: WorkloadKey, name: &str, commit: &str, hash: &str, status: PodStatus| {
+        let uid = PodUid::new(format!("00000000-0000-4000-8000-{number:012}"));
+        let record = PodRecord {
+            uid: uid.clone(),
+            key: ObjectKey::new("default", name),
+            owner,
+            place: PodPlace::Node(node.clone()),
+            commit: CommitId::new(commit),
+            template: TemplateHash::new(hash),
+            created: ago(3600),
+            serial: number,
+            stop: None,
+        };
+        records.insert(uid.clone(), record);
+        statuses.insert(uid, status);
+    };
+    let web = key(WorkloadKind::Deployment, "web");
+    let (old, new) = ("1-aaaaaaaaaaaaaaaa", "1-bbbbbbbbbbbbbbbb");
+    add(1, web.clone(), "web-aaaaaaaaaa-a1111", OLD, old, running(1));
+    add(2, web.clone(), "web-bbbbbbbbbb-b2222", NEW, new, running(2));
+    add(3, web, "web-bbbbbbbbbb-c3333", NEW, new, crashing());
+    add(4, key(WorkloadKind::Pod, "batch"), "batch", NEW, "1-cccccccccccccccc", initializing());
+    let first = PodUid::new("00000000-0000-4000-8000-000000000001");
+    if let Some(record) = records.get_mut(&first) {
+        record.stop = Some(StopRecord { at: ago(2), reason: StopReason::Replaced });
+    }
+    (records, statuses)
+}
+
+fn container(name: &str, number: u8, state: ContainerPhase) -> ContainerStatus {
+    ContainerStatus {
+        name: name.into(),
+        image: "httpd:2.4.62".into(),
+        image_id: None,
+        container_id: Some(ContainerId::new(format!("{number:064x}"))),
+        ready: matches!(state, ContainerPhase::Running { .. }),
+        started: true,
+        restarts: 0,
+        state,
+        last: None,
+    }
+}
+
+pub(crate) fn running(number: u8) -> PodStatus {
+    let state = ContainerPhase::Running { started: ago(3590) };
+    PodStatus {
+        phase: PodPhase::Running,
+        address: Some(Ipv4Addr::new(10, 244, 0, number)),
+        started: Some(ago(3595)),
+        initialized: true,
+        ready: Some(ago(3580)),
+        containers: vec![container("httpd", number, state)],
+        ..PodStatus::pending()
+    }
+}
+
+fn crashing() -> PodStatus {
+    let state = ContainerPhase::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 20 s".into() };
+    let last = Termination {
+        code: 1,
+        reason: "Error".into(),
+        message: String::new(),
+        started: ago(15),
+        finished: ago(12),
+    };
+    let container = ContainerStatus { restarts: 2, last: Some(last), ..container("httpd", 3, state) };
+    PodStatus {
+        address: Some(Ipv4Addr::new(10, 244, 0, 3)),
+        ready: None,
+        containers: vec![container],
+        ..running(3)
+    }
+}
+
+fn initializing() -> PodStatus {
+    let waiting = ContainerPhase::Waiting { reason: "PodInitializing".into(), message: String::new() };
+    let mut main = container("httpd", 5, waiting);
+    main.container_id = None;
+    PodStatus {
+        phase: PodPhase::Pending,
+        started: Some(ago(10)),
+        init_containers: vec![container("prepare", 4, ContainerPhase::Running { started: ago(9) })],
+        containers: vec![main],
+        ..PodStatus::pending()
+    }
+}

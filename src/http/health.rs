@@ -1,0 +1,51 @@
+//! `/metrics`, `/healthz`, `/readyz`.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use jiff::Timestamp;
+
+use super::Daemon;
+
+/// The routes.
+pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .with_state(daemon.clone())
+}
+
+async fn metrics(State(daemon): State<Arc<Daemon>>) -> Response {
+    match daemon.metrics.text() {
+        Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// The control loop is alive: it publishes a picture at least at every slow resync.
+async fn healthy(State(daemon): State<Arc<Daemon>>) -> (StatusCode, String) {
+    let view = daemon.views.current().view;
+    let age = Timestamp::now().duration_since(view.at).unsigned_abs();
+    if age > daemon.silence {
+        let limit = daemon.silence.as_secs();
+        let message = format!("the control loop's last cycle ended {} s ago (limit {limit} s)\n", age.as_secs());
+        return (StatusCode::SERVICE_UNAVAILABLE, message);
+    }
+    (StatusCode::OK, "ok\n".to_owned())
+}
+
+/// The first cycle since start has converged.
+async fn ready(State(daemon): State<Arc<Daemon>>) -> (StatusCode, &'static str) {
+    if daemon.views.current().view.converged {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the first cycle has not converged yet\n")
+    }
+}

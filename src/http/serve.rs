@@ -1,0 +1,204 @@
+//! The listeners. All of them are bound before the daemon does anything, so that a clash is found at once.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    task::JoinSet,
+};
+
+use super::{
+    Daemon, admin,
+    auth::{self, Token, TokenError},
+    bounded::Bounded,
+    health, reading,
+    socket::{self, SocketError},
+    tls::TlsListener,
+    webhook::Webhooks,
+};
+
+/// Connections that one listener holds at a time.
+const CONNECTIONS: usize = 128;
+/// A scrape or a hook that takes longer than this is cut off.
+const SHORT: Duration = Duration::from_secs(60);
+/// A watch may last; it ends by itself after an hour.
+const LONG: Duration = Duration::from_secs(2 * 3600);
+/// Open streams are given so long to end when the daemon stops.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub struct ListenConfig {
+    /// Directory of `windlass.sock` (0660; give the directory a group and setgid to let that group read) and
+    /// `admin.sock` (0600).
+    pub socket_dir: PathBuf,
+    /// `/metrics`, `/healthz`, `/readyz`; `None` serves none of them.
+    pub listen: Option<SocketAddr>,
+    /// `/webhook/*`; `None` serves them on `listen`. Without a secret there are none.
+    pub webhook: Option<SocketAddr>,
+    /// The read API over TCP.
+    pub kubectl: Option<KubectlConfig>,
+}
+
+/// The read API over TCP. kubectl sends a token over TLS only, so TLS it is.
+#[derive(Clone, Debug)]
+pub struct KubectlConfig {
+    /// Where.
+    pub address: SocketAddr,
+    /// File with the token.
+    pub token: PathBuf,
+    /// PEM file with the certificate chain.
+    pub certificate: PathBuf,
+    /// PEM file with the certificate's key.
+    pub key: PathBuf,
+}
+
+/// Why a listener cannot be set up.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// A Unix socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A TCP port.
+    #[error("cannot listen at {0}: is something else listening there?")]
+    Bind(SocketAddr, #[source] io::Error),
+    /// A file for the kubectl listener.
+    #[error("cannot read {0}")]
+    File(PathBuf, #[source] io::Error),
+    /// A certificate or key.
+    #[error("{0} holds no usable PEM")]
+    Pem(PathBuf, #[source] rustls::pki_types::pem::Error),
+    /// The certificate and its key.
+    #[error("cannot use the certificate of the kubectl listener")]
+    Tls(#[from] rustls::Error),
+    /// The token.
+    #[error("cannot use the token of the kubectl listener")]
+    Token(#[from] TokenError),
+}
+
+/// Listeners that are bound and not served yet.
+pub struct Bound {
+    read: UnixListener,
+    admin: UnixListener,
+    listen: Option<TcpListener>,
+    webhook: Option<TcpListener>,
+    kubectl: Option<(TlsListener, Token)>,
+}
+
+impl Bound {
+    /// Binds everything that is asked for, or nothing.
+    pub async fn bind(config: &ListenConfig) -> Result<Self, ListenError> {
+        // The admin socket comes first: a living daemon is found before anything of its is touched.
+        let admin = socket::bind(&config.socket_dir.join("admin.sock"), 0o600)?;
+        let read = socket::bind(&config.socket_dir.join("windlass.sock"), 0o660)?;
+        let kubectl = match &config.kubectl {
+            Some(kubectl) => Some(bind_kubectl(kubectl).await?),
+            None => None,
+        };
+        Ok(Self { read, admin, listen: tcp(config.listen).await?, webhook: tcp(config.webhook).await?, kubectl })
+    }
+
+    /// Where metrics are served, once the port is known.
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.listen.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Where webhooks are served, if they have a listener of their own.
+    pub fn webhook_address(&self) -> Option<SocketAddr> {
+        self.webhook.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Where the read API is served over TCP.
+    pub fn kubectl_address(&self) -> Option<SocketAddr> {
+        self.kubectl.as_ref().and_then(|(listener, _)| axum::serve::Listener::local_addr(listener).ok())
+    }
+
+    /// Serves until `stop` changes or its sender is dropped.
+    pub async fn serve(self, daemon: Arc<Daemon>, webhooks: Option<Webhooks>, stop: watch::Receiver<()>) {
+        let mut tasks = JoinSet::new();
+        let reading = reading(&daemon);
+        spawn(&mut tasks, "windlass.sock", self.read, reading.clone(), stop.clone());
+        let admin = admin::router(&daemon).into_make_service_with_connect_info::<admin::Peer>();
+        let mut stopped = stop.clone();
+        let serving = axum::serve(self.admin, admin)
+            .with_graceful_shutdown(async move { stopped.changed().await.unwrap_or_default() });
+        tasks.spawn(async move { report("admin.sock", serving.await) });
+        let mut on_listen = health::router(&daemon);
+        let hooks = webhooks.map(Webhooks::router);
+        if let Some(listener) = self.webhook {
+            let router = hooks.unwrap_or_default();
+            spawn(&mut tasks, "webhook", Bounded::new(listener, CONNECTIONS, SHORT), router, stop.clone());
+        } else if let Some(hooks) = hooks {
+            on_listen = on_listen.merge(hooks);
+        }
+        if let Some(listener) = self.listen {
+            spawn(&mut tasks, "listen", Bounded::new(listener, CONNECTIONS, SHORT), on_listen, stop.clone());
+        }
+        if let Some((listener, token)) = self.kubectl {
+            let router = auth::guarded(reading, token);
+            spawn(&mut tasks, "kubectl", Bounded::new(listener, CONNECTIONS, LONG), router, stop.clone());
+        }
+        let mut stop = stop;
+        // The sender's end is as good as its word.
+        stop.changed().await.unwrap_or_default();
+        // Watches and followed logs do not end by themselves; the clients start again.
+        let farewell = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+            tasks.shutdown().await;
+        }
+    }
+}
+
+async fn tcp(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ListenError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|error| ListenError::Bind(address, error))?;
+    Ok(Some(listener))
+}
+
+async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, Token), ListenError> {
+    let token = fs::read_to_string(&config.token).map_err(|error| ListenError::File(config.token.clone(), error))?;
+    let token = Token::new(&token)?;
+    let pem = |path: &Path| {
+        let path = path.to_owned();
+        move |error| ListenError::Pem(path, error)
+    };
+    let certificates = CertificateDer::pem_file_iter(&config.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(pem(&config.certificate))?;
+    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(pem(&config.key))?;
+    let server = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
+    let listener = tcp(Some(config.address)).await?;
+    let listener = listener.ok_or_else(|| ListenError::Bind(config.address, io::ErrorKind::NotFound.into()))?;
+    Ok((TlsListener::new(listener, server), token))
+}
+
+fn spawn<L>(
+    tasks: &mut JoinSet<()>,
+    name: &'static str,
+    listener: L,
+    router: Router,
+    mut stop: watch::Receiver<()>,
+) where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let serving = axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.changed().await.unwrap_or_default() });
+    tasks.spawn(async move { report(name, serving.await) });
+}
+
+fn report(name: &'static str, ended: io::Result<()>) {
+    if let Err(error) = ended {
+        tracing::error!(listener = name, %error, "a listener has ended");
+    }
+}

@@ -1,0 +1,1 @@
+//! The listeners end to end, over real sockets.

@@ -1,0 +1,66 @@
+//! The last few pictures that somebody has read, numbered, so that a watch can go on where a list ended.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::view::View;
+
+/// How many pictures are kept. A client lists and then watches within moments, so a few are enough; one that comes
+/// later is told to list again.
+const KEPT: usize = 8;
+
+/// A picture and its number, which is the `resourceVersion` of everything in it.
+#[derive(Clone)]
+pub struct Numbered {
+    /// Greater for later pictures, also over a restart of the daemon.
+    pub number: u64,
+    /// The picture.
+    pub view: Arc<View>,
+}
+
+/// Access to the pictures.
+pub struct Views {
+    receiver: watch::Receiver<Arc<View>>,
+    kept: Mutex<VecDeque<Numbered>>,
+}
+
+impl Views {
+    /// Reads from the control loop's channel.
+    pub fn new(receiver: watch::Receiver<Arc<View>>) -> Self {
+        Self { receiver, kept: Mutex::new(VecDeque::new()) }
+    }
+
+    /// The newest picture.
+    pub fn current(&self) -> Numbered {
+        let view = self.receiver.borrow().clone();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = kept.back().filter(|last| Arc::ptr_eq(&last.view, &view)) {
+            return last.clone();
+        }
+        // Counting on from the clock keeps numbers rising over restarts, so that an old client's is never met again.
+        let clock = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        let number = kept.back().map_or(clock, |last| clock.max(last.number + 1));
+        let numbered = Numbered { number, view };
+        kept.push_back(numbered.clone());
+        if kept.len() > KEPT {
+            kept.pop_front();
+        }
+        numbered
+    }
+
+    /// The picture of this number, if it is still here.
+    pub fn get(&self, number: u64) -> Option<Numbered> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().find(|numbered| numbered.number == number).cloned()
+    }
+
+    /// A receiver of its own, to wait for the next picture.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+        self.receiver.clone()
+    }
+}

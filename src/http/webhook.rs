@@ -1,0 +1,209 @@
+//! `/webhook/github` and `/webhook/generic`: somebody who knows the secret says "look again".
+//!
+//! A hook carries no content that is believed: it only makes the next fetch come sooner. What is checked is therefore
+//! about cost and noise, in the order of their price: rate, size, signature, replay, which branch.
+//!
+//! A body that was seen within the hour does not count again. GitHub has a button that sends a delivery again, so there
+//! it is answered 200 "already seen"; a generic sender that repeats a body byte by byte would never be heard, so it is
+//! told 409 and should put a commit id or a time into it.
+
+mod bucket;
+mod nudge;
+mod replay;
+mod signature;
+
+#[cfg(test)]
+mod tests;
+
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use reconciler::object::Sensitive;
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use self::{bucket::Bucket, nudge::Nudger, replay::Seen, signature::Secret};
+use crate::metrics::{Metrics, WebhookResult};
+
+/// The largest body that is read. GitHub's own limit is 25 MB, but a push that large says no more than a small one.
+const BODY_BYTES: usize = 1024 * 1024;
+/// A body must be there in this time.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// How webhooks are judged.
+#[derive(Clone)]
+pub struct WebhookConfig {
+    /// The shared secret; `None` means that there are no webhooks.
+    pub secret: Option<Sensitive<String>>,
+    /// The followed branch, without `refs/heads/`.
+    pub branch: String,
+}
+
+/// A secret that protects nothing.
+#[derive(Debug, Error)]
+#[error("the webhook secret has {0} characters: at least 16 are needed, for example from `openssl rand -hex 32`")]
+pub struct WeakSecret(usize);
+
+/// The hooks with their memory.
+pub struct Webhooks {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    secret: Secret,
+    reference: String,
+    metrics: Arc<Metrics>,
+    nudger: Nudger,
+    bucket: Mutex<Bucket>,
+    seen: Mutex<Seen>,
+}
+
+impl Webhooks {
+    /// `None` without a secret: then the routes do not exist. `notify` is told to look again.
+    pub fn new(
+        config: &WebhookConfig,
+        metrics: Arc<Metrics>,
+        notify: Arc<Notify>,
+    ) -> Result<Option<Self>, WeakSecret> {
+        let Some(secret) = &config.secret else { return Ok(None) };
+        let secret = secret.expose().trim();
+        if secret.len() < 16 {
+            return Err(WeakSecret(secret.len()));
+        }
+        let shared = Shared {
+            secret: Secret::new(secret.as_bytes()),
+            reference: format!("refs/heads/{}", config.branch),
+            metrics,
+            nudger: Nudger::new(notify),
+            bucket: Mutex::new(Bucket::new(Instant::now())),
+            seen: Mutex::new(Seen::default()),
+        };
+        Ok(Some(Self { shared: Arc::new(shared) }))
+    }
+
+    /// The two routes.
+    pub(super) fn router(self) -> Router {
+        Router::new()
+            .route("/webhook/github", post(github))
+            .route("/webhook/generic", post(generic))
+            .with_state(self.shared)
+    }
+}
+
+type Answer = (StatusCode, &'static str);
+
+async fn github(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Answer {
+    shared.answer(Forge::Github, &headers, body).await
+}
+
+async fn generic(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Answer {
+    shared.answer(Forge::Generic, &headers, body).await
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forge {
+    Github,
+    Generic,
+}
+
+impl Forge {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Github => "github",
+            Self::Generic => "generic",
+        }
+    }
+
+    fn signature_header(self) -> &'static str {
+        match self {
+            Self::Github => "x-hub-signature-256",
+            Self::Generic => "x-windlass-signature",
+        }
+    }
+}
+
+/// The one field that is read of a body.
+#[derive(Deserialize)]
+struct Pushed {
+    #[serde(rename = "ref")]
+    reference: Option<String>,
+}
+
+impl Shared {
+    async fn answer(&self, forge: Forge, headers: &HeaderMap, body: Body) -> Answer {
+        let result = self.judge(forge, headers, body).await;
+        self.metrics.webhook(forge.label(), result);
+        if result == WebhookResult::Accepted {
+            self.nudger.nudge();
+        }
+        match (result, forge) {
+            (WebhookResult::Accepted, _) => (StatusCode::ACCEPTED, "looking again\n"),
+            (WebhookResult::Ignored, _) => (StatusCode::OK, "not about the followed branch\n"),
+            (WebhookResult::Replayed, Forge::Github) => (StatusCode::OK, "already seen\n"),
+            (WebhookResult::Replayed, Forge::Generic) => (
+                StatusCode::CONFLICT,
+                "the same body was seen within the hour: put a commit id or a time into it\n",
+            ),
+            (WebhookResult::Unsigned, Forge::Github) => {
+                (StatusCode::UNAUTHORIZED, "X-Hub-Signature-256 is missing: set the hook's secret\n")
+            }
+            (WebhookResult::Unsigned, Forge::Generic) => {
+                (StatusCode::UNAUTHORIZED, "X-Windlass-Signature: sha256=<HMAC of the body> is missing\n")
+            }
+            (WebhookResult::BadSignature, _) => (StatusCode::UNAUTHORIZED, "the signature does not match the body\n"),
+            (WebhookResult::TooLarge, _) => (StatusCode::PAYLOAD_TOO_LARGE, "a body may have 1 MiB\n"),
+            (WebhookResult::TooSlow, _) => (StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
+            (WebhookResult::RateLimited, _) => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
+        }
+    }
+
+    async fn judge(&self, forge: Forge, headers: &HeaderMap, body: Body) -> WebhookResult {
+        if !lock(&self.bucket).take(Instant::now()) {
+            return WebhookResult::RateLimited;
+        }
+        // Without a signature there is no reason to read a body at all.
+        let signature = headers.get(forge.signature_header()).and_then(|value| value.to_str().ok());
+        let Some(signature) = signature else { return WebhookResult::Unsigned };
+        let announced = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
+            return WebhookResult::TooLarge;
+        }
+        let body = match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_BYTES)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => return WebhookResult::TooLarge,
+            Err(_) => return WebhookResult::TooSlow,
+        };
+        if !self.secret.signed(&body, signature) {
+            return WebhookResult::BadSignature;
+        }
+        let event = headers.get("x-github-event").and_then(|value| value.to_str().ok());
+        if forge == Forge::Github && event != Some("push") {
+            return WebhookResult::Ignored;
+        }
+        let pushed = serde_json::from_slice::<Pushed>(&body).ok().and_then(|pushed| pushed.reference);
+        let elsewhere = pushed.is_some_and(|pushed| pushed != self.reference);
+        if elsewhere {
+            return WebhookResult::Ignored;
+        }
+        if lock(&self.seen).again(&body, Instant::now()) {
+            return WebhookResult::Replayed;
+        }
+        WebhookResult::Accepted
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,97 @@
+//! `/windlass/v1`: commits, history, plan and source.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::{future::BoxFuture, stream};
+use serde::Deserialize;
+
+use super::{
+    Daemon,
+    report::{HistoryReport, PlanReport, StatusReport},
+};
+use crate::view::{SourceStatus, View};
+
+/// Works out what this host would do if another commit were the target.
+pub trait Planner: Send + Sync {
+    /// The plan for a revision of the followed repository; an error is one for people.
+    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>>;
+}
+
+/// The routes.
+pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/windlass/v1/status", get(status))
+        .route("/windlass/v1/history", get(history))
+        .route("/windlass/v1/plan", get(plan))
+        .route("/windlass/v1/source", get(source))
+        .with_state(daemon.clone())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusQuery {
+    /// Answer with a line for each change.
+    #[serde(default)]
+    watch: bool,
+}
+
+async fn status(State(daemon): State<Arc<Daemon>>, Query(query): Query<StatusQuery>) -> Response {
+    if !query.watch {
+        return Json(StatusReport::new(&daemon.views.current().view)).into_response();
+    }
+    let mut receiver = daemon.views.subscribe();
+    receiver.mark_changed();
+    let lines = stream::unfold(receiver, |mut receiver| async move {
+        receiver.changed().await.ok()?;
+        let view = receiver.borrow_and_update().clone();
+        Some((Ok::<_, Infallible>(line(&view)), receiver))
+    });
+    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+fn line(view: &View) -> Bytes {
+    // A report is plain data with text keys, so it can always be written.
+    let mut line = serde_json::to_vec(&StatusReport::new(view)).unwrap_or_default();
+    line.push(b'\n');
+    Bytes::from(line)
+}
+
+async fn history(State(daemon): State<Arc<Daemon>>) -> Json<HistoryReport> {
+    Json(HistoryReport::new(&daemon.views.current().view))
+}
+
+async fn source(State(daemon): State<Arc<Daemon>>) -> Json<SourceStatus> {
+    Json(daemon.views.current().view.source.clone())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanQuery {
+    /// Which commit; without it the plan that is being carried out.
+    revision: Option<String>,
+}
+
+async fn plan(
+    State(daemon): State<Arc<Daemon>>,
+    Query(query): Query<PlanQuery>,
+) -> Result<Json<PlanReport>, (StatusCode, String)> {
+    match query.revision {
+        Some(revision) => {
+            let plan = daemon.planner.plan(revision).await;
+            plan.map(Json).map_err(|why| (StatusCode::UNPROCESSABLE_ENTITY, why))
+        }
+        None => {
+            let view = daemon.views.current().view;
+            let commit = view.state.rollout.driving.clone();
+            Ok(Json(PlanReport { commit, lanes: view.plan.clone() }))
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Lanes under way: each pod's steps in order, all pods side by side, one lane a key at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use reconciler::{
+    fault::{Fault, FaultKind},
+    observed::LaneFailure,
+    plan::{Lane, LaneKey},
+};
+use tokio::{
+    sync::mpsc,
+    task::AbortHandle,
+};
+
+use crate::apply::{Done, Effects, container_of};
+
+/// What a lane says while it runs.
+#[derive(Debug)]
+pub(crate) enum LaneEvent {
+    /// A step did something that must be remembered.
+    Did(Done),
+    /// The lane has ended.
+    Ended {
+        /// Which.
+        key: LaneKey,
+        /// How; with the container whose step failed.
+        result: Result<(), (Fault, Option<String>)>,
+    },
+}
+
+/// The lanes under way and how the last ones ended.
+pub(crate) struct Lanes {
+    effects: Arc<Effects>,
+    running: BTreeMap<LaneKey, AbortHandle>,
+    failures: BTreeMap<LaneKey, LaneFailure>,
+    events: mpsc::UnboundedSender<LaneEvent>,
+}
+
+impl Lanes {
+    /// No lanes yet. Their events are bounded by the lanes, and those by the plan: a few each.
+    pub(crate) fn new(effects: Arc<Effects>) -> (Self, mpsc::UnboundedReceiver<LaneEvent>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        (Self { effects, running: BTreeMap::new(), failures: BTreeMap::new(), events }, receiver)
+    }
+
+    /// The keys under way.
+    pub(crate) fn running(&self) -> BTreeSet<LaneKey> {
+        self.running.keys().cloned().collect()
+    }
+
+    /// Failures since the last success.
+    pub(crate) fn failures(&self) -> &BTreeMap<LaneKey, LaneFailure> {
+        &self.failures
+    }
+
+    /// Starts a lane, unless one of its key is under way.
+    pub(crate) fn start(&mut self, lane: Lane) {
+        if self.running.contains_key(&lane.key) {
+            return;
+        }
+        let (effects, events, key) = (Arc::clone(&self.effects), self.events.clone(), lane.key.clone());
+        let work = tokio::spawn({
+            let events = events.clone();
+            async move { run(&effects, &lane, &events).await }
+        });
+        self.running.insert(key.clone(), work.abort_handle());
+        tokio::spawn(async move {
+            let result = work.await.unwrap_or_else(|error| {
+                let kind = if error.is_cancelled() { FaultKind::Cancelled } else { FaultKind::Other };
+                Err((Fault::new(kind, format!("the steps of {key:?} ended early: {error}")), None))
+            });
+            // Nobody listening means that the daemon is ending.
+            let _ = events.send(LaneEvent::Ended { key, result });
+        });
+    }
+
+    /// Stops a lane between or within its steps; what it leaves is found and put right by the next plan.
+    pub(crate) fn cancel(&self, key: &LaneKey) {
+        if let Some(lane) = self.running.get(key) {
+            lane.abort();
+        }
+    }
+
+    /// Notes how a lane ended.
+    pub(crate) fn ended(&mut self, key: LaneKey, result: Result<(), (Fault, Option<String>)>) {
+        self.running.remove(&key);
+        match result {
+            Ok(()) => {
+                self.failures.remove(&key);
+            }
+            Err((fault, _)) if fault.kind == FaultKind::Cancelled => {}
+            Err((fault, container)) => {
+                let count = self.failures.get(&key).map_or(1, |before| before.count.saturating_add(1));
+                self.failures.insert(key, LaneFailure { fault, container, at: Timestamp::now(), count });
+            }
+        }
+    }
+
+    /// Forgets failures of what nobody asks for any more, and all where a person asked for another try.
+    pub(crate) fn forget_failures(&mut self, keep: impl Fn(&LaneKey) -> bool) {
+        self.failures.retain(|key, _| keep(key));
+    }
+
+    /// Waits until no lane is under way, for a clean end.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+}
+
+async fn run(
+    effects: &Effects,
+    lane: &Lane,
+    events: &mpsc::UnboundedSender<LaneEvent>,
+) -> Result<(), (Fault, Option<String>)> {
+    for step in &lane.steps {
+        match effects.apply(step).await {
+            Ok(Some(done)) => {
+                let _ = events.send(LaneEvent::Did(done));
+            }
+            Ok(None) => {}
+            Err(fault) => {
+                tracing::warn!(lane = ?lane.key, kind = ?fault.kind, "{fault}");
+                return Err((fault, container_of(step)));
+            }
+        }
+    }
+    Ok(())
+}

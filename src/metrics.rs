@@ -1,0 +1,246 @@
+//! What is counted, for Prometheus. Every label has a fixed set of values, except a commit id, of which there is one a
+//! pointer at a time.
+
+mod family;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus::{
+    Counter, CounterVec, Encoder, Gauge, GaugeVec, HistogramVec, Registry, TextEncoder,
+    process_collector::ProcessCollector,
+};
+use reconciler::{
+    name::{CommitId, PodUid},
+    rollout::Phase,
+    status::PodPhase,
+};
+
+pub use self::words::{
+    CycleResult, DriftCause, PushPhase, RollbackReason, RolloutResult, SignatureOutcome, WebhookResult,
+};
+use crate::view::View;
+
+/// All metrics of one daemon, in a registry of their own.
+pub struct Metrics {
+    registry: Registry,
+    cycle_seconds: HistogramVec,
+    cycles: CounterVec,
+    push_seconds: HistogramVec,
+    signatures: CounterVec,
+    rollouts: CounterVec,
+    rollbacks: CounterVec,
+    repairs: CounterVec,
+    webhooks: CounterVec,
+    pods: GaugeVec,
+    restarts: Counter,
+    commits: GaugeVec,
+    commit_times: GaugeVec,
+    fetched: Gauge,
+    suspended: Gauge,
+    degraded: Gauge,
+    shown: Mutex<Shown>,
+}
+
+/// What the last picture said, to tell what is new in the next.
+#[derive(Default)]
+struct Shown {
+    commits: BTreeMap<&'static str, CommitId>,
+    restarts: BTreeMap<PodUid, u32>,
+}
+
+const PHASES: [PodPhase; 5] =
+    [PodPhase::Pending, PodPhase::Running, PodPhase::Succeeded, PodPhase::Failed, PodPhase::Unknown];
+
+impl Metrics {
+    /// Registers everything. It fails only if two metrics had one name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let family = family::Family::new(&registry);
+        let build = family.gauges("windlass_build_info", "Which build this is; always 1.", &["version", "commit", "rust"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), words::COMMIT, words::RUST]).set(1.0);
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let metrics = Self {
+            cycle_seconds: family.seconds(
+                "windlass_reconcile_duration_seconds",
+                "How long a cycle of the control loop took.",
+                "result",
+                &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
+            )?,
+            cycles: family.counters("windlass_reconciles_total", "Cycles of the control loop.", &["result"])?,
+            push_seconds: family.seconds(
+                "windlass_push_to_healthy_seconds",
+                "Time that a commit spent in each phase on its way from being seen to being healthy.",
+                "phase",
+                &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0],
+            )?,
+            signatures: family.counters(
+                "windlass_signature_checks_total",
+                "Judgements of commits by their signature.",
+                &["outcome"],
+            )?,
+            rollouts: family.counters("windlass_rollouts_total", "Commits whose roll-out has ended.", &["result"])?,
+            rollbacks: family.counters("windlass_rollbacks_total", "Times an earlier commit was gone back to.", &["reason"])?,
+            repairs: family.counters(
+                "windlass_drift_repairs_total",
+                "Repairs of what something else has changed on the host.",
+                &["cause"],
+            )?,
+            webhooks: family.counters(
+                "windlass_webhook_requests_total",
+                "Webhook requests by what became of them.",
+                &["forge", "result"],
+            )?,
+            pods: family.gauges("windlass_pods", "Pods of this host by phase.", &["phase"])?,
+            restarts: family.counter("windlass_container_restarts_total", "Containers that were started again.")?,
+            commits: family.gauges(
+                "windlass_commit_info",
+                "The commit that each pointer points at; always 1.",
+                &["pointer", "commit"],
+            )?,
+            commit_times: family.gauges(
+                "windlass_commit_timestamp_seconds",
+                "Committer's time of the commit that each pointer points at.",
+                &["pointer"],
+            )?,
+            fetched: family.gauge("windlass_last_fetch_timestamp_seconds", "When the repository was last asked with success.")?,
+            suspended: family.gauge("windlass_suspended", "1 while no new commit is taken.")?,
+            degraded: family.gauge("windlass_degraded", "1 while a failed commit runs because there is no better one.")?,
+            shown: Mutex::default(),
+            registry,
+        };
+        metrics.start_at_zero();
+        Ok(metrics)
+    }
+
+    /// A counter that appears with its first event has no increase to see: all of them are there from the start.
+    fn start_at_zero(&self) {
+        CycleResult::ALL.iter().for_each(|result| {
+            self.cycles.with_label_values(&[result.label()]);
+        });
+        SignatureOutcome::ALL.iter().for_each(|outcome| {
+            self.signatures.with_label_values(&[outcome.label()]);
+        });
+        RolloutResult::ALL.iter().for_each(|result| {
+            self.rollouts.with_label_values(&[result.label()]);
+        });
+        RollbackReason::ALL.iter().for_each(|reason| {
+            self.rollbacks.with_label_values(&[reason.label()]);
+        });
+        DriftCause::ALL.iter().for_each(|cause| {
+            self.repairs.with_label_values(&[cause.label()]);
+        });
+        for forge in ["github", "generic"] {
+            WebhookResult::ALL.iter().for_each(|result| {
+                self.webhooks.with_label_values(&[forge, result.label()]);
+            });
+        }
+        PHASES.iter().for_each(|phase| self.pods.with_label_values(&[phase.as_str()]).set(0.0));
+    }
+
+    /// A cycle has ended.
+    pub fn cycle(&self, took: Duration, result: CycleResult) {
+        self.cycle_seconds.with_label_values(&[result.label()]).observe(took.as_secs_f64());
+        self.cycles.with_label_values(&[result.label()]).inc();
+    }
+
+    /// A commit has left a phase, after so long.
+    pub fn push(&self, phase: PushPhase, took: Duration) {
+        self.push_seconds.with_label_values(&[phase.label()]).observe(took.as_secs_f64());
+    }
+
+    /// A commit was judged.
+    pub fn signature(&self, outcome: SignatureOutcome) {
+        self.signatures.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// A roll-out has ended.
+    pub fn rollout(&self, result: RolloutResult) {
+        self.rollouts.with_label_values(&[result.label()]).inc();
+    }
+
+    /// An earlier commit became the target.
+    pub fn rollback(&self, reason: RollbackReason) {
+        self.rollbacks.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// Something was put back.
+    pub fn repair(&self, cause: DriftCause) {
+        self.repairs.with_label_values(&[cause.label()]).inc();
+    }
+
+    /// A webhook was answered.
+    pub fn webhook(&self, forge: &'static str, result: WebhookResult) {
+        self.webhooks.with_label_values(&[forge, result.label()]).inc();
+    }
+
+    /// A picture was published: sets everything that is a state, and counts the restarts since the picture before.
+    pub fn observe(&self, view: &View) {
+        let rollout = &view.state.rollout;
+        let mut counts = BTreeMap::new();
+        for status in view.pods.values() {
+            *counts.entry(status.phase).or_insert(0_u32) += 1;
+        }
+        for phase in PHASES {
+            let count = counts.get(&phase).copied().unwrap_or_default();
+            self.pods.with_label_values(&[phase.as_str()]).set(f64::from(count));
+        }
+        self.suspended.set(f64::from(u8::from(rollout.suspended)));
+        self.degraded.set(f64::from(u8::from(matches!(rollout.phase, Phase::Degraded { .. }))));
+        if let Some(fetched) = view.source.fetched {
+            self.fetched.set(fetched.as_duration().as_secs_f64());
+        }
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        self.observe_commits(view, &mut shown);
+        let restarts: BTreeMap<PodUid, u32> =
+            view.pods.iter().map(|(uid, status)| (uid.clone(), status.restarts())).collect();
+        for (uid, now) in &restarts {
+            // A pod that is new to us may have been restarted before the daemon was: those are not new.
+            let before = shown.restarts.get(uid).copied().unwrap_or(*now);
+            self.restarts.inc_by(f64::from(now.saturating_sub(before)));
+        }
+        shown.restarts = restarts;
+    }
+
+    fn observe_commits(&self, view: &View, shown: &mut Shown) {
+        let rollout = &view.state.rollout;
+        let pointers = [
+            ("target", &rollout.target),
+            ("healthy", &rollout.healthy),
+            ("verified", &view.source.verified),
+            ("head", &view.source.head),
+        ];
+        for (pointer, commit) in pointers {
+            if shown.commits.get(pointer) != commit.as_ref() {
+                if let Some(old) = shown.commits.remove(pointer) {
+                    // What is not there need not be removed.
+                    self.commits.remove_label_values(&[pointer, old.as_str()]).unwrap_or_default();
+                    self.commit_times.remove_label_values(&[pointer]).unwrap_or_default();
+                }
+                if let Some(commit) = commit {
+                    self.commits.with_label_values(&[pointer, commit.as_str()]).set(1.0);
+                    shown.commits.insert(pointer, commit.clone());
+                }
+            }
+            let known = commit.as_ref().and_then(|commit| view.commits.get(commit));
+            if let Some(known) = known {
+                self.commit_times.with_label_values(&[pointer]).set(known.time.as_duration().as_secs_f64());
+            }
+        }
+    }
+
+    /// The text that Prometheus reads.
+    pub fn text(&self) -> prometheus::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
