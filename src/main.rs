@@ -5,6 +5,7 @@
 mod apply;
 mod command;
 mod config;
+mod dns;
 mod control_loop;
 mod cycle;
 mod daemon;
