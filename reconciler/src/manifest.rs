@@ -10,6 +10,7 @@ mod convert;
 mod document;
 mod hash;
 mod kind;
+pub(crate) mod one_line;
 mod position;
 mod problem;
 pub(crate) mod similar;
@@ -203,7 +204,7 @@ fn whole_file(path: &str, message: String) -> Problem {
         column: 0,
         severity: Severity::Error,
         field: String::new(),
-        message,
+        message: one_line::one_line(&message),
     }
 }
 
