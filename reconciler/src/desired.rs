@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, ops::RangeInclusive};
 use ipnet::Ipv4Net;
 
 use crate::{
-    manifest::{self, Limits, Problem, Severity, SourceFile},
+    manifest::{self, Limits, Problem, Severity, SourceFile, one_line::one_line},
     name::{ObjectKey, WorkloadKey, WorkloadKind},
     object::{Container, ObjectId, Objects, PodSpec, Workload},
 };
@@ -107,7 +107,7 @@ impl Findings<'_> {
             column: 0,
             severity,
             field,
-            message,
+            message: one_line(&message),
         });
     }
 

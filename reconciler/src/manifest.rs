@@ -10,6 +10,7 @@ mod convert;
 mod document;
 mod hash;
 mod kind;
+pub(crate) mod one_line;
 mod position;
 mod problem;
 pub(crate) mod similar;
@@ -69,7 +70,7 @@ pub fn parse(files: &[SourceFile<'_>], limits: &Limits) -> (Objects, Vec<Problem
         commit.file(file);
         let mut of_file = std::mem::take(&mut commit.reading.problems);
         locate(&mut of_file, std::slice::from_ref(file));
-        of_file.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+        of_file.sort_by_key(|problem| (problem.line, problem.column));
         bound(&mut of_file, file.path, limits.problems);
         problems.append(&mut of_file);
         if commit.documents > limits.documents {
@@ -203,7 +204,7 @@ fn whole_file(path: &str, message: String) -> Problem {
         column: 0,
         severity: Severity::Error,
         field: String::new(),
-        message,
+        message: one_line::one_line(&message),
     }
 }
 

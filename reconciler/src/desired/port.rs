@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use super::{CheckSettings, Findings, Of, containers};
-use crate::object::{Control, DeploymentStrategy, PodSpec, Protocol, Workload};
+use crate::object::{Control, DaemonSetUpdate, DeploymentStrategy, PodSpec, Protocol, Workload};
 
 /// A container's port on its host.
 struct HostPort<'a> {
@@ -82,17 +82,24 @@ fn room(findings: &mut Findings<'_>, workload: &Workload, field: String) {
         let message =
             format!("the {replicas} replicas cannot run on one host with it: use a Service, or one replica");
         findings.warning(&of, field, message);
-    } else if let Control::Deployment {
-        strategy: DeploymentStrategy::RollingUpdate { max_surge, max_unavailable },
-        ..
-    } = workload.control
-        && max_unavailable.round_down(replicas) == 0
-        && max_surge.round_up(replicas) > 0
-    {
-        let message = "a new pod cannot start beside the old one with it, so a roll-out cannot go on: \
-                       set spec.strategy.type to Recreate";
-        findings.warning(&of, field, message.to_owned());
+        return;
     }
+    let way_out = match workload.control {
+        Control::Deployment {
+            strategy: DeploymentStrategy::RollingUpdate { max_unavailable, .. }, ..
+        } if replicas == 1 && max_unavailable.round_down(1) == 0 => "set spec.strategy.type to Recreate",
+        Control::DaemonSet { update: DaemonSetUpdate::RollingUpdate { max_unavailable, .. }, .. }
+            if max_unavailable.round_up(1) == 0 =>
+        {
+            "set spec.updateStrategy.rollingUpdate.maxUnavailable to 1 and maxSurge to 0"
+        }
+        Control::Pod | Control::Replicas { .. } | Control::Deployment { .. } | Control::DaemonSet { .. } => {
+            return;
+        }
+    };
+    let message =
+        format!("a new pod cannot start beside the old one with it, so a roll-out cannot go on: {way_out}");
+    findings.warning(&of, field, message);
 }
 
 fn node_ports(findings: &mut Findings<'_>, settings: &CheckSettings, host_ports: &HostPorts<'_>) {

@@ -15,15 +15,20 @@ pub(super) fn check(findings: &mut Findings<'_>) {
         variables(findings, workload);
         volumes(findings, workload);
     }
-    let mut by_namespace: BTreeMap<&str, Vec<&Workload>> = BTreeMap::new();
+    let mut by_label = ByLabel::new();
     for workload in objects.workloads.values() {
-        by_namespace.entry(&workload.key.object.namespace).or_default().push(workload);
+        for (label, value) in &workload.template.meta.labels {
+            let namespace = workload.key.object.namespace.as_str();
+            by_label.entry((namespace, label, value)).or_default().push(workload);
+        }
     }
     for (key, service) in &objects.services {
-        let workloads = by_namespace.get(key.namespace.as_str()).map_or(&[][..], Vec::as_slice);
-        endpoints(findings, key, service, workloads);
+        endpoints(findings, key, service, &by_label);
     }
 }
+
+/// Workloads by namespace, label and value of their pods: comparing each with each Service would take too long.
+type ByLabel<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>;
 
 fn variables(findings: &mut Findings<'_>, workload: &Workload) {
     let namespace = &workload.key.object.namespace;
@@ -128,20 +133,21 @@ fn kind_and_name(source: &ConfigSource) -> (&'static str, &str) {
 }
 
 /// A Service that leads nowhere is no error: its pods may come with a later commit.
-fn endpoints(findings: &mut Findings<'_>, key: &ObjectKey, service: &Service, workloads: &[&Workload]) {
+fn endpoints(findings: &mut Findings<'_>, key: &ObjectKey, service: &Service, workloads: &ByLabel<'_>) {
     if matches!(service.kind, ServiceKind::ExternalName { .. }) {
         return;
     }
-    if service.selector.is_empty() {
+    let Some((label, value)) = service.selector.first_key_value() else {
         let message = "required to lead anywhere: write labels of the pods it is for";
         findings.warning(&Of::service(key), "spec.selector".to_owned(), message.to_owned());
         return;
-    }
+    };
     let selects = |workload: &&&Workload| {
         let labels = &workload.template.meta.labels;
         service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     };
-    let selected: Vec<&&Workload> = workloads.iter().filter(selects).collect();
+    let with_first = workloads.get(&(key.namespace.as_str(), label.as_str(), value.as_str()));
+    let selected: Vec<&&Workload> = with_first.into_iter().flatten().filter(selects).collect();
     if selected.is_empty() {
         let message = format!(
             "no pod of the namespace {} in this commit has these labels: correct them, or add the pods",

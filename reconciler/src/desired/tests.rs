@@ -147,6 +147,14 @@ spec:
   selector: {matchLabels: {app: b}}
   template: {metadata: {labels: {app: b}}, spec: {containers: [{name: a, image: "a:1", ports: [{containerPort: 80, hostPort: 7071}]}]}}
 ---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: stuck}
+spec:
+  updateStrategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  selector: {matchLabels: {app: b}}
+  template: {metadata: {labels: {app: b}}, spec: {containers: [{name: a, image: "a:1", ports: [{containerPort: 80, hostPort: 7072}]}]}}
+---
 apiVersion: v1
 kind: Service
 metadata: {name: one}
@@ -163,9 +171,10 @@ spec: {type: NodePort, selector: {app: a}, ports: [{name: a, port: 80, nodePort:
     a.yaml:14:49: spec.containers[0].ports[0].containerPort: 8080/TCP of the host is taken by Pod/default/a (a.yaml:1): choose another port
     a.yaml:36:116: warning: spec.template.spec.containers[0].ports[0].hostPort: the 2 replicas cannot run on one host with it: use a Service, or one replica
     a.yaml:43:116: warning: spec.template.spec.containers[0].ports[0].hostPort: a new pod cannot start beside the old one with it, so a roll-out cannot go on: set spec.strategy.type to Recreate
-    a.yaml:53:72: spec.ports[0].nodePort: 30080/TCP is taken by the Service default/one (a.yaml:45): choose another port
-    a.yaml:53:110: spec.ports[1].nodePort: 30081/TCP of the host is taken by Pod/default/b (a.yaml:9), spec.containers[0].ports[1].containerPort: choose another port
-    a.yaml:53:148: spec.ports[2].nodePort: 80 is out of range: choose one from 30000 to 32767
+    a.yaml:51:116: warning: spec.template.spec.containers[0].ports[0].hostPort: a new pod cannot start beside the old one with it, so a roll-out cannot go on: set spec.updateStrategy.rollingUpdate.maxUnavailable to 1 and maxSurge to 0
+    a.yaml:61:72: spec.ports[0].nodePort: 30080/TCP is taken by the Service default/one (a.yaml:53): choose another port
+    a.yaml:61:110: spec.ports[1].nodePort: 30081/TCP of the host is taken by Pod/default/b (a.yaml:9), spec.containers[0].ports[1].containerPort: choose another port
+    a.yaml:61:148: spec.ports[2].nodePort: 80 is out of range: choose one from 30000 to 32767
     ");
 }
 

@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Display},
 };
 
-use super::{Problem, Severity, similar};
+use super::{Problem, Severity, one_line::one_line, similar};
 
 /// More than this a document is not told at once; who has so many mends the first and asks again.
 const PROBLEMS_PER_DOCUMENT: usize = 200;
@@ -141,7 +141,7 @@ impl At<'_> {
 
     fn push(&self, severity: Severity, message: &dyn Display) {
         let mut problems = self.report.problems.borrow_mut();
-        let field = self.to_string();
+        let field = one_line(&self.to_string());
         // What else is wrong with a field mostly follows from the first.
         let follows =
             problems.iter().any(|before| before.field == field && before.severity == Severity::Error);
@@ -152,7 +152,7 @@ impl At<'_> {
                 column: 0,
                 severity,
                 field,
-                message: message.to_string(),
+                message: one_line(&message.to_string()),
             });
         }
     }

@@ -503,7 +503,7 @@ spec: {type: NodePort, clusterIP: None, externalName: example.com, ports: []}
 apiVersion: v1
 kind: Service
 metadata: {name: d}
-spec: {clusterIP: ten, ports: [{}]}
+spec: {clusterIP: ten, ports: [{port: 1, name: a, targetPort: "80"}, {name: b}]}
 "#;
     insta::assert_snapshot!(said(text), @r#"
     a.yaml:3:12: metadata.name: "1a" is not valid: it must be at most 63 lower-case letters, digits and '-', beginning with a letter and ending with a letter or digit
@@ -529,7 +529,8 @@ spec: {clusterIP: ten, ports: [{}]}
     a.yaml:26:41: spec.externalName: only a Service of type ExternalName has it: set the type, or remove it
     a.yaml:26:68: spec.ports: required: a Service needs at least one port
     a.yaml:31:8: spec.clusterIP: "ten" is not an IPv4 address: write one, or None, or remove it
-    a.yaml:31:32: spec.ports[0].port: required: write a port from 1 to 65535
+    a.yaml:31:51: spec.ports[0].targetPort: a number in quotes is the name of a port: remove the quotes
+    a.yaml:31:71: spec.ports[1].port: required: write a port from 1 to 65535
     "#);
 }
 
@@ -649,6 +650,23 @@ items:
     a.yaml:16:14: metadata.name: ConfigMap default/a is written at a.yaml:5 already: keep one of them
     a.yaml:17:4: a list within a list: write its items one level up
     a.yaml:18:3: must be a mapping with apiVersion and kind: correct or remove this document
+    "#);
+}
+
+#[test]
+fn texts_of_a_manifest_cannot_forge_a_line_of_the_log() {
+    let text = r#"apiVersion: v1
+kind: "Pod\nok.yaml: fine"
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: "a\e[2J"}
+"dat\na": {}
+"#;
+    insta::assert_snapshot!(said(text), @r#"
+    a.yaml:2:1: kind: the kind "Pod\nok.yaml: fine" of "v1" is not known here (did you mean "Pod"?): correct or remove it
+    a.yaml:4:1: [dat\na]: unknown field (did you mean "data"?): correct or remove it
+    a.yaml:6:12: metadata.name: "a\u{1b}[2J" is not valid: it must be at most 253 lower-case letters, digits, '-' and '.', each part beginning and ending with a letter or digit
     "#);
 }
 

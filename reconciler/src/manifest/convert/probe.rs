@@ -165,7 +165,9 @@ fn port_number(port: IntOrString, ports: &[ContainerPort], at: &At<'_>) -> u16 {
         IntOrString::Int(number) => at.port(number),
         IntOrString::String(name) => {
             let named = ports.iter().find(|port| port.name.as_deref() == Some(name.as_str()));
-            if named.is_none() {
+            if name.parse::<u16>().is_ok() {
+                at.error("a number in quotes is the name of a port: remove the quotes");
+            } else if named.is_none() {
                 at.error(format_args!(
                     "no port of this container is named {name:?}: name one so under ports, or write its number"
                 ));

@@ -260,6 +260,9 @@ fn service_port(port: core::ServicePort, sort: Sort, several: bool, at: &At<'_>)
         None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
         Some(IntOrString::Int(target)) => TargetPort::Number(at.field("targetPort").port(target)),
         Some(IntOrString::String(name)) => {
+            if name.parse::<u16>().is_ok() {
+                at.field("targetPort").error("a number in quotes is the name of a port: remove the quotes");
+            }
             TargetPort::Name(at.field("targetPort").checked(name, syntax::port_name))
         }
     };
