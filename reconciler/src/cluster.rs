@@ -188,6 +188,9 @@ impl<'a> Decision<'a> {
         };
         let base = rollout.base().and_then(|id| self.input.commits.get(&id));
         let judged = changed_workloads(driving, base.map(AsRef::as_ref));
+        if let Some(node) = judged.iter().find_map(|workload| self.silent_node(workload)) {
+            return Judgement::Waiting(format!("node {node} has not reported yet"));
+        }
         let judgements = judged
             .into_iter()
             .map(|workload| {
@@ -196,6 +199,13 @@ impl<'a> Decision<'a> {
             })
             .collect();
         worst(judgements)
+    }
+
+    /// A node that runs a pod of this owner and has not said a word, as after the daemon's own start.
+    fn silent_node(&self, workload: &Workload) -> Option<&'a NodeName> {
+        let pods = self.owned.get(&workload.key)?;
+        let mut nodes = pods.iter().filter_map(|pod| pod.record.place.node());
+        nodes.find(|node| !self.input.reports.contains_key(*node))
     }
 
     fn view<'v>(&'v self, workload: &'v Workload) -> OwnerView<'v> {

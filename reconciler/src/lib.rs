@@ -9,6 +9,7 @@
 //! ```
 
 pub mod allocate;
+pub mod check;
 pub mod cluster;
 pub mod commit;
 pub mod controller;

@@ -46,7 +46,10 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             Some(_) if update == DaemonSetUpdate::OnDelete => {}
             Some(_) if new.iter().any(|pod| view.is_available(pod)) => actions.extend(replace(view, &old)),
             Some(_) if !new.is_empty() => {}
-            Some(_) if !old.iter().any(|pod| view.is_available(pod)) => actions.extend(replace(view, &old)),
+            // A pod of which nothing is known is not one that is down.
+            Some(_) if !old.iter().any(|pod| pod.status.is_none() || view.is_available(pod)) => {
+                actions.extend(replace(view, &old));
+            }
             Some(_) if may_surge > 0 => {
                 may_surge -= 1;
                 actions.push(create(view, node));

@@ -1,0 +1,301 @@
+//! What must hold of every decision of the leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Findings;
+use crate::{
+    cluster::{ClusterChange, ClusterInput},
+    name::{NodeName, PodUid, WorkloadKey},
+    object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
+    state::{Change, ClusterState, PodRecord, StopReason},
+    status::PodStatus,
+};
+
+/// What a decision breaks; empty when it is sound.
+pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<String> {
+    let mut after = input.state.clone();
+    after.apply(change.changes.clone());
+    let statuses = input.reports.values().flat_map(|report| &report.pods).collect();
+    let mut check = Decision { input, after: &after, statuses, findings: Findings::default() };
+    check.records(change);
+    check.names();
+    check.forgotten();
+    check.allocations();
+    check.rollout();
+    check.owners();
+    check.findings.0
+}
+
+struct Decision<'a> {
+    input: &'a ClusterInput<'a>,
+    after: &'a ClusterState,
+    statuses: BTreeMap<&'a PodUid, &'a PodStatus>,
+    findings: Findings,
+}
+
+impl<'a> Decision<'a> {
+    fn driving_workload(&self, owner: &WorkloadKey) -> Option<&'a Workload> {
+        let id = self.input.state.rollout.driving.as_ref()?;
+        self.input.commits.get(id)?.objects.workloads.get(owner)
+    }
+
+    /// Of a record only the locator, an unplaced pod's place and a first stop record may change.
+    fn records(&mut self, change: &ClusterChange) {
+        let mut seen = BTreeSet::new();
+        for change in &change.changes {
+            let Change::Pod(record) = change else { continue };
+            let uid = &record.uid;
+            self.findings.require(seen.insert(uid), || format!("pod {uid} is changed twice in one decision"));
+            let known = self.input.commits.get(&record.commit);
+            let resolved = known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
+            self.findings.require(resolved, || format!("pod {uid}: its commit has not its template"));
+            let Some(before) = self.input.state.pods.get(uid) else {
+                self.new_pod(record);
+                continue;
+            };
+            let same = before.key == record.key
+                && before.owner == record.owner
+                && before.template == record.template
+                && before.created == record.created
+                && before.serial == record.serial;
+            self.findings.require(same, || format!("pod {uid} became another pod"));
+            let placed = before.place.node().is_none() || before.place == record.place;
+            self.findings.require(placed, || format!("pod {uid} was moved to another node"));
+            let stop = before.stop.is_none() || before.stop == record.stop;
+            self.findings.require(stop, || format!("the stop record of pod {uid} was changed"));
+            if before.stop.is_none() && record.stop.is_some() {
+                self.stop(before, record);
+            }
+        }
+    }
+
+    fn new_pod(&mut self, record: &PodRecord) {
+        let uid = &record.uid;
+        let adopted =
+            self.input.reports.values().flat_map(|report| &report.orphans).any(|orphan| orphan.uid == *uid);
+        let driving = self.driving_workload(&record.owner).is_some();
+        self.findings
+            .require(adopted || driving, || format!("pod {uid} was made for an owner that is not driven"));
+        self.findings.require(record.stop.is_none(), || format!("pod {uid} was made with a stop record"));
+        let serial = record.serial > self.input.state.serial && record.serial <= self.after.serial;
+        self.findings.require(serial, || format!("pod {uid} has serial {}, not a new one", record.serial));
+    }
+
+    fn stop(&mut self, before: &PodRecord, record: &PodRecord) {
+        let Some(stop) = &record.stop else { return };
+        let owner = self.driving_workload(&record.owner);
+        let ended = self.statuses.get(&record.uid).is_some_and(|status| status.phase.is_final());
+        let sound = match stop.reason {
+            StopReason::OwnerRemoved => owner.is_none(),
+            StopReason::Failed => ended,
+            StopReason::Replaced => owner.is_some_and(|owner| {
+                owner.template.hash != before.template && !matches!(owner.control, Control::Replicas { .. })
+            }),
+            StopReason::Restarted => {
+                self.input.state.rollout.restarts.contains_key(&record.owner.to_string())
+            }
+            StopReason::ScaledDown | StopReason::NodeExcluded => owner.is_some(),
+        };
+        self.findings.require(sound, || format!("pod {} is stopped without reason: {stop:?}", record.key));
+    }
+
+    fn names(&mut self) {
+        let mut names = BTreeMap::new();
+        for record in self.after.pods.values() {
+            let other = names.insert(&record.key, &record.uid);
+            self.findings
+                .require(other.is_none(), || format!("pods {other:?} and {} are both {}", record.uid, record.key));
+        }
+    }
+
+    fn forgotten(&mut self) {
+        for (uid, record) in &self.input.state.pods {
+            if self.after.pods.contains_key(uid) {
+                continue;
+            }
+            let gone = self.input.reports.values().any(|report| report.gone.contains(uid));
+            let sound = record.stop.is_some() && (gone || record.place.node().is_none());
+            self.findings.require(sound, || format!("pod {uid} was forgotten while it may run"));
+        }
+    }
+
+    fn allocations(&mut self) {
+        let mut addresses = BTreeSet::new();
+        let mut ports = BTreeSet::new();
+        for (key, given) in &self.after.services {
+            if let Some(address) = given.cluster_ip {
+                let fits = self.input.settings.ranges.addresses.contains(&address)
+                    && address != self.input.settings.ranges.dns;
+                self.findings.require(fits, || format!("service {key} has {address}, not of the range"));
+                self.findings
+                    .require(addresses.insert(address), || format!("two services have address {address}"));
+            }
+            for (port, number) in &given.node_ports {
+                let protocol = port.split('/').next().unwrap_or_default();
+                self.findings.require(ports.insert((protocol.to_owned(), *number)), || {
+                    format!("two services have node port {protocol} {number}")
+                });
+            }
+        }
+    }
+
+    fn rollout(&mut self) {
+        let (before, after) = (&self.input.state.rollout, &self.after.rollout);
+        let followed = after.driving == before.driving || after.driving == after.target;
+        self.findings.require(followed, || format!("{:?} is driven and is not the target", after.driving));
+        for (commit, reason) in &before.bad {
+            let kept = after.bad.contains_key(commit) || after.healthy.as_ref() == Some(commit);
+            self.findings.require(kept, || format!("{commit} is not called bad any more ({reason})"));
+        }
+        let good = after.healthy.as_ref().is_none_or(|healthy| !after.bad.contains_key(healthy));
+        self.findings.require(good, || "the healthy commit is called bad".to_owned());
+    }
+
+    fn owners(&mut self) {
+        let Some(driving) = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+        else {
+            return;
+        };
+        for workload in driving.objects.workloads.values() {
+            let owned = |state: &'a ClusterState| {
+                state.pods.values().filter(|record| record.owner == workload.key).collect::<Vec<&PodRecord>>()
+            };
+            let before = owned(self.input.state);
+            let after = owned(self.after);
+            let made: Vec<&PodRecord> = after
+                .iter()
+                .copied()
+                .filter(|record| !before.iter().any(|old| old.uid == record.uid))
+                .filter(|record| record.created == self.input.now && record.commit == driving.id)
+                .collect();
+            let told: Vec<&PodRecord> = after
+                .iter()
+                .copied()
+                .filter(|record| record.stop.is_some())
+                .filter(|record| before.iter().any(|old| old.uid == record.uid && old.stop.is_none()))
+                .collect();
+            if !made.is_empty() || !told.is_empty() {
+                self.owner(workload, &after, &made, &told);
+            }
+        }
+    }
+
+    fn is_active(&self, record: &PodRecord) -> bool {
+        record.stop.is_none() && !self.statuses.get(&record.uid).is_some_and(|status| status.phase.is_final())
+    }
+
+    fn is_available(&self, workload: &Workload, record: &PodRecord) -> bool {
+        let since = self.statuses.get(&record.uid).and_then(|status| status.ready);
+        since.is_some_and(|since| since + workload.control.min_ready() <= self.input.now)
+    }
+
+    /// maxSurge where pods are made, maxUnavailable where available ones are stopped.
+    fn owner(&mut self, workload: &Workload, after: &[&PodRecord], made: &[&PodRecord], told: &[&PodRecord]) {
+        let key = &workload.key;
+        let active = after.iter().filter(|record| self.is_active(record)).count();
+        let up = |record: &&&PodRecord| self.is_active(record) && self.is_available(workload, record);
+        let available = after.iter().filter(up).count();
+        let down_by_choice = |reasons: &[StopReason]| {
+            told.iter().any(|record| {
+                let chosen = record.stop.as_ref().is_some_and(|stop| reasons.contains(&stop.reason));
+                chosen && self.is_available(workload, record)
+            })
+        };
+        let replaced = down_by_choice(&[StopReason::Replaced, StopReason::Restarted]);
+        let scaled = down_by_choice(&[StopReason::ScaledDown]);
+        match &workload.control {
+            Control::Pod => {
+                let one = made.is_empty() || after.len() == 1;
+                self.findings.require(one, || format!("{key}: made beside another one"));
+            }
+            Control::Replicas { replicas, .. } => {
+                let wanted = *replicas as usize;
+                let bound = made.is_empty() || active <= wanted;
+                self.findings.require(bound, || format!("{key}: {active} pods, {wanted} are wanted"));
+                let enough = !replaced || available + 1 >= wanted;
+                self.findings.require(enough, || format!("{key}: a restart leaves {available} of {wanted}"));
+                let enough = !scaled || active >= wanted;
+                self.findings.require(enough, || format!("{key}: scaled down to {active} of {wanted}"));
+            }
+            Control::Deployment { replicas, strategy, .. } => {
+                let wanted = *replicas as usize;
+                let enough = !scaled || active >= wanted;
+                self.findings.require(enough, || format!("{key}: scaled down to {active} of {wanted}"));
+                self.strategy(workload, *strategy, wanted, after, made, replaced);
+            }
+            Control::DaemonSet { update, .. } => self.daemons(workload, *update, after, replaced),
+        }
+    }
+
+    fn strategy(
+        &mut self,
+        workload: &Workload,
+        strategy: DeploymentStrategy,
+        wanted: usize,
+        after: &[&PodRecord],
+        made: &[&PodRecord],
+        replaced: bool,
+    ) {
+        let key = &workload.key;
+        let active = after.iter().filter(|record| self.is_active(record)).count();
+        let up = |record: &&&PodRecord| self.is_active(record) && self.is_available(workload, record);
+        let available = after.iter().filter(up).count();
+        let number = u32::try_from(wanted).unwrap_or(u32::MAX);
+        match strategy {
+            DeploymentStrategy::Recreate => {
+                let asked = self.input.state.rollout.restarts.get(&key.to_string());
+                let old = after.iter().any(|record| {
+                    record.template != workload.template.hash || asked.is_some_and(|at| record.created < *at)
+                });
+                let alone = made.is_empty() || !old;
+                self.findings.require(alone, || format!("{key}: Recreate made a pod beside an old one"));
+            }
+            DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
+                let surge = max_surge.round_up(number) as usize;
+                let unavailable = max_unavailable.round_down(number) as usize;
+                let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
+                let bound = made.is_empty() || active <= wanted + surge;
+                self.findings.require(bound, || format!("{key}: {active} pods, {wanted} + {surge} allowed"));
+                let enough = !replaced || available + unavailable >= wanted;
+                self.findings.require(enough, || {
+                    format!("{key}: {available} left of {wanted}, {unavailable} may be unavailable")
+                });
+            }
+        }
+    }
+
+    fn daemons(
+        &mut self,
+        workload: &Workload,
+        update: DaemonSetUpdate,
+        after: &[&PodRecord],
+        replaced: bool,
+    ) {
+        let key = &workload.key;
+        let mut nodes: BTreeMap<&NodeName, (usize, usize)> = BTreeMap::new();
+        for record in after.iter().filter(|record| self.is_active(record)) {
+            let Some(node) = record.place.node() else { continue };
+            let counts = nodes.entry(node).or_default();
+            counts.0 += 1;
+            counts.1 += usize::from(self.is_available(workload, record));
+        }
+        let all = u32::try_from(self.input.nodes.len()).unwrap_or(u32::MAX);
+        match update {
+            DaemonSetUpdate::OnDelete => {
+                self.findings.require(!replaced, || format!("{key}: OnDelete stopped a pod by itself"));
+            }
+            DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge } => {
+                let surge = max_surge.round_up(all) as usize;
+                let most = if surge == 0 { 1 } else { 2 };
+                for (node, (active, _)) in &nodes {
+                    self.findings
+                        .require(*active <= most, || format!("{key}: {active} pods on node {node}"));
+                }
+                let up = nodes.values().filter(|(_, available)| *available > 0).count();
+                let unavailable = (max_unavailable.round_up(all) as usize).max(usize::from(surge == 0));
+                let enough = !replaced || up + unavailable >= all as usize;
+                self.findings.require(enough, || format!("{key}: available on {up} of {all} nodes"));
+            }
+        }
+    }
+}
