@@ -21,3 +21,6 @@ pub(crate) mod ssh_signature;
 mod testing;
 pub(crate) mod verify;
 pub(crate) mod watch;
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,8 @@ pub(crate) struct ChildProgram {
 }
 
 /// Runs one fetch in a child. When this future is dropped, the child is killed.
+///
+/// To be awaited on a worker thread of the runtime: the child dies with the thread that started it.
 pub(crate) async fn fetch_in_child(
     child: &ChildProgram,
     request: &FetchRequest,
@@ -145,6 +147,8 @@ fn read_request() -> io::Result<FetchRequest> {
 
 /// Bounds what a hostile pack can make this process use, and ends it with the daemon.
 fn limit_self(request: &FetchRequest) -> io::Result<()> {
+    // The kernel means the thread that started us, so that must be one that stays: a worker of the runtime, no
+    // blocking thread.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let limits = &request.limits;
     let pack_and_index = limits.received_bytes.saturating_mul(2);

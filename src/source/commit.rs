@@ -17,7 +17,7 @@ const SUBJECT_MAX_CHARS: usize = 120;
 #[derive(Debug, Error)]
 pub(crate) enum CommitError {
     /// The text is not an object id.
-    #[error("{id:?} is not a commit id")]
+    #[error("{id:?} is not a full commit id; write all its digits, as git rev-parse prints them")]
     BadId {
         /// What was given.
         id: String,
@@ -88,10 +88,16 @@ pub(crate) fn first_parent_ancestors(
     Ok(ancestors)
 }
 
+/// A commit id from configuration or a command line; an abbreviated one names nothing for sure and is refused.
+pub(crate) fn parse_id(text: &str) -> Result<CommitId, CommitError> {
+    let id = CommitId::new(text);
+    oid(&id).map(|_| id)
+}
+
 /// The typed object id of a name.
 pub(crate) fn oid(id: &CommitId) -> Result<Oid, CommitError> {
     Oid::from_str(id.as_str())
-        // libgit2 also takes prefixes; an abbreviated id names nothing for sure.
+        // libgit2 also takes prefixes and capitals.
         .ok()
         .filter(|oid| oid.to_string() == id.as_str())
         .ok_or_else(|| CommitError::BadId { id: id.as_str().to_owned() })

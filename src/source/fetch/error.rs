@@ -176,7 +176,7 @@ impl Failure {
             Self::Known(error) => return error,
             Self::Git(error) => error,
         };
-        let (limits, url) = (budget.limits(), url.to_string());
+        let (limits, detail, url) = (budget.limits(), url.scrub(error.message()), url.to_string());
         match budget.exceeded() {
             Some(Exceeded::Time) => return FetchError::Timeout { url, seconds: limits.deadline.as_secs() },
             Some(Exceeded::Bytes) => {
@@ -187,7 +187,6 @@ impl Failure {
             }
             None => {}
         }
-        let detail = error.message().to_owned();
         match (error.code(), error.class()) {
             (ErrorCode::Auth, _) => FetchError::AuthFailed { url, detail },
             (ErrorCode::Certificate, _) => FetchError::Certificate { url, detail },

@@ -56,6 +56,14 @@ impl fmt::Debug for NetworkUrl {
 }
 
 impl RemoteUrl {
+    /// A message of libgit2's about this URL, without what must not be shown.
+    pub(super) fn scrub(&self, message: &str) -> String {
+        match self {
+            Self::Local(_) => message.to_owned(),
+            Self::Network(url) => message.replace(&url.full, &url.shown),
+        }
+    }
+
     /// Whether the server proves itself by a certificate.
     pub(crate) fn is_https(&self) -> bool {
         matches!(self, Self::Network(url) if url.full.starts_with("https://"))
@@ -94,6 +102,9 @@ impl FromStr for RemoteUrl {
                 }
                 let path = percent_decode(path).ok_or_else(|| bad("its percent encoding is broken"))?;
                 Ok(Self::Local(LocalRepository { path }))
+            }
+            Some(("http", rest)) if rest.split('/').next().is_some_and(|server| server.contains('@')) => {
+                Err(bad("credentials are not sent over plain http; use https"))
             }
             Some(("https" | "http" | "ssh", rest)) if !rest.starts_with('/') && !rest.is_empty() => {
                 Ok(network())
@@ -193,8 +204,15 @@ mod tests {
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("secret"));
         }
-        for text in ["", "ftp://x/y", "file://host/x", "https://", "file:///a%zz", "git://git.example.com/a"]
-        {
+        for text in [
+            "",
+            "ftp://x/y",
+            "file://host/x",
+            "https://",
+            "file:///a%zz",
+            "git://git.example.com/a",
+            "http://dev:secret@git.example.com/a",
+        ] {
             assert!(text.parse::<RemoteUrl>().is_err(), "{text}");
         }
     }

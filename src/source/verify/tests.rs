@@ -294,3 +294,52 @@ fn a_rollback_finds_only_first_parent_ancestors_within_history_and_not_before_th
     assert_eq!(find(&ids[0], Some(&ids[1]), 10), None);
     assert_eq!(find(&CommitId::new("f".repeat(40)), None, 10), None);
 }
+
+/// What a person reads, with ids and fingerprints replaced by their sort.
+#[test]
+fn refusals_say_what_where_why_and_what_to_do() {
+    let keys = Keys::new();
+    let work = Work::new();
+    let mut messages = Vec::new();
+    let mut show = |keys: &str, mode, verified: Option<&CommitId>, head: &CommitId| {
+        let signers = AllowedSigners::parse(keys).unwrap();
+        let verified = verified.map(accepted);
+        let verdict = verify(&work.repo(), &policy(mode, &signers), verified.as_ref(), head).unwrap();
+        let Verdict::Untrusted(refusals) = verdict else { panic!("trusted {head}") };
+        let words = refusals.to_string();
+        let hide = |word: &str| match word {
+            word if word.starts_with("SHA256:") => "KEY".to_owned(),
+            word if word.len() >= 10
+                && word.trim_end_matches([',', ':']).bytes().all(|b| b.is_ascii_hexdigit()) =>
+            {
+                "ID".to_owned() + word.trim_start_matches(|c: char| c.is_ascii_hexdigit())
+            }
+            word => word.to_owned(),
+        };
+        messages.push(words.split(' ').map(hide).collect::<Vec<_>>().join(" "));
+    };
+    let dev = keys.generate("dev", "ed25519", "256");
+    let root = work.commit("web: two replicas", None);
+    show("", Mode::Mainline, None, &root);
+    let signed = work.commit("web: three replicas", Some(&dev));
+    show("", Mode::Mainline, None, &signed);
+    show(&keys.line("dev", "valid-before=\"20260101\""), Mode::Mainline, None, &signed);
+    show(&keys.line("dev", "valid-before=\"202606011300\""), Mode::Mainline, None, &signed);
+    show(&keys.line("dev", "valid-after=\"20260701Z\""), Mode::Mainline, None, &signed);
+    show(&keys.line("dev", "namespaces=\"file\""), Mode::Mainline, None, &signed);
+    show(&keys.line("dev", ""), Mode::Mainline, Some(&signed), &root);
+    let raw = work.git(&["cat-file", "commit", signed.as_str()]);
+    work.write("raw", raw.replace("three", "ninety") + "\n");
+    let tampered = CommitId::new(work.git(&["hash-object", "-t", "commit", "-w", "raw"]));
+    show(&keys.line("dev", ""), Mode::Mainline, None, &tampered);
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    commit ID "web: two replicas": it is not signed; sign it with git commit -S
+    commit ID "web: three replicas": its key KEY is not in the allowed signers of this host
+    commit ID "web: three replicas": its key KEY (dev@example.com) was valid until 2026-01-01T00:00:00Z, and was not at the commit's own time
+    commit ID "web: three replicas": its key KEY (dev@example.com) was valid until 2026-06-01T13:00:00Z, and was not when this host first saw the commit
+    commit ID "web: three replicas": its key KEY (dev@example.com) is valid only after 2026-07-01T00:00:00Z, and was not at the commit's own time
+    commit ID "web: three replicas": its key KEY is allowed for the namespaces "file", which do not hold "git"
+    commit ID "web: two replicas": it does not descend from ID, the last verified commit: history was rewritten or moved back; push a commit on top of that one, or set allow-rewrite
+    commit ID "web: ninety replicas": its signature does not fit its content: the commit was changed after signing, or the key is not the one named
+    "#);
+}
