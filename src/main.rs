@@ -9,7 +9,6 @@ mod dns;
 mod control_loop;
 mod cycle;
 mod daemon;
-mod dns;
 mod follow;
 mod http;
 mod lanes;
