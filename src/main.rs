@@ -5,10 +5,10 @@
 mod apply;
 mod command;
 mod config;
-mod dns;
 mod control_loop;
 mod cycle;
 mod daemon;
+mod dns;
 mod follow;
 mod http;
 mod lanes;

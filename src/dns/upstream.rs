@@ -52,9 +52,9 @@ impl Upstream {
                 Reply { answers: found.answers().to_vec(), ..Reply::code(ResponseCode::NoError) }
             }
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => Reply {
-                soa: none.soa.map(|soa| {
-                    Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))
-                }),
+                soa: none
+                    .soa
+                    .map(|soa| Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))),
                 ..Reply::code(none.response_code)
             },
             Ok(Err(error)) => {

@@ -312,6 +312,11 @@ impl<'a> Pod<'a> {
         })
     }
 
+    /// Whether the last lane of this pod failed.
+    fn has_failed(&self) -> bool {
+        self.input.observed.failures.contains_key(&LaneKey::Pod(self.input.record.uid.clone()))
+    }
+
     fn look_again_at(&mut self, time: Timestamp) {
         let wait = Duration::try_from(time.duration_since(self.input.now)).unwrap_or_default();
         self.next = self.next.sooner(Next::After(wait.max(Duration::from_millis(1))));
@@ -331,7 +336,9 @@ impl<'a> Pod<'a> {
     /// No sandbox is alive: the whole pod is made, or made again, with the same address.
     fn begin(&mut self) -> Decision {
         let first = self.memory.sandboxes == 0;
-        let restarting = self.found.sandbox.filter(|(_, sandbox)| sandbox.state == ContainerState::Created);
+        // One that a crash left between its creation and its start is started; one that would not start is made anew.
+        let unstarted = self.found.sandbox.filter(|(_, sandbox)| sandbox.state == ContainerState::Created);
+        let restarting = unstarted.filter(|_| !self.has_failed());
         let mut steps = Vec::new();
         let attempt = match restarting {
             Some((_, sandbox)) => sandbox.attempt,
@@ -589,6 +596,12 @@ impl<'a> Pod<'a> {
         for (role, container) in containers {
             let stale = self.found.previous.get(container.name.as_str()).filter(|_| restarting);
             if let Some((id, _)) = stale {
+                steps.push(Step::Remove(vec![(*id).clone()]));
+            }
+            let latest = self.found.latest.get(container.name.as_str()).filter(|_| restarting);
+            let would_not_start =
+                latest.filter(|(_, one)| one.state == ContainerState::Created && self.has_failed());
+            if let Some((id, _)) = would_not_start {
                 steps.push(Step::Remove(vec![(*id).clone()]));
             }
             let Some(image) = images.get(container.name.as_str()) else { continue };
