@@ -12,6 +12,8 @@ use reconciler::{
 use runtime::Runtime;
 use tokio::sync::Semaphore;
 
+use crate::crash;
+
 /// How many sandboxes and containers are being created, started or removed side by side.
 const ENGINE_SLOTS: usize = 8;
 /// Holds the digest of a pod's files once they are all there.
@@ -45,6 +47,13 @@ impl Effects {
 
     /// Does one step.
     pub(crate) async fn apply(&self, step: &Step) -> Result<Option<Done>, Fault> {
+        let done = self.effect(step).await?;
+        // What a step did is recorded by the loop, later than this.
+        crash::point(name(step));
+        Ok(done)
+    }
+
+    async fn effect(&self, step: &Step) -> Result<Option<Done>, Fault> {
         match step {
             Step::PullImage { commit, image, reference, mode } => {
                 let pin = self.runtime.pull(reference, *mode).await?;
@@ -107,6 +116,24 @@ impl Effects {
             let kind = if full { FaultKind::DiskFull } else { FaultKind::Other };
             Fault::new(kind, format!("cannot write {}: {error}", path.display()))
         })
+    }
+}
+
+/// What a step is called.
+pub(crate) fn name(step: &Step) -> &'static str {
+    match step {
+        Step::PullImage { .. } => "pull-image",
+        Step::PrepareFiles(_) => "prepare-files",
+        Step::StartSandbox(_) => "start-sandbox",
+        Step::Connect { .. } => "connect",
+        Step::StartContainer(_) => "start-container",
+        Step::PostStart { .. } => "post-start",
+        Step::Unpause(_) => "unpause",
+        Step::Drain(_) => "drain",
+        Step::Stop(_) => "stop",
+        Step::Remove(_) => "remove",
+        Step::Disconnect(_) => "disconnect",
+        Step::RemoveFiles(_) => "remove-files",
     }
 }
 

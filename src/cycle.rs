@@ -26,6 +26,7 @@ use reconciler::{
 use runtime::{Prober, Runtime};
 
 use crate::{
+    crash,
     dns::Dns,
     follow::{Found, lock},
     lanes::{LaneEvent, Lanes},
@@ -143,6 +144,7 @@ impl Host {
             Ok(observed) => {
                 let (plan, next) = self.decide(now, &observed);
                 self.memory.save_if_changed(&mut self.troubles).await;
+                crash::point("memory");
                 let acted = self.act(plan).await;
                 (next.sooner(acted), true)
             }
@@ -242,10 +244,12 @@ impl Host {
                 pointers.healthy = after.healthy.as_ref().and_then(|id| self.verified.get(id)).cloned();
                 trust.set_pointers(pointers)?;
                 drop(trust);
+                crash::point("pointers");
                 showing::tell(&before, after, &self.parts.metrics);
             }
         }
         self.store.commit(changes)?;
+        crash::point("state");
         Ok(())
     }
 

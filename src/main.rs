@@ -6,6 +6,7 @@ mod apply;
 mod command;
 mod config;
 mod control_loop;
+mod crash;
 mod cycle;
 mod daemon;
 mod dns;

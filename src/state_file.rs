@@ -107,6 +107,7 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> Result<(), (&'static str, 
         .map_err(|error| ("create", error))?;
     file.write_all(text).map_err(|error| ("write", error))?;
     file.sync_all().map_err(|error| ("flush", error))?;
+    crate::crash::point("state-file");
     fs::rename(fresh, path).map_err(|error| ("rename", error))?;
     // Only the directory's own flush makes the rename durable.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
