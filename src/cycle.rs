@@ -42,6 +42,8 @@ pub(crate) use memory::HostMemory;
 
 /// How often deciding may change something that lets it decide more, in one look.
 const ROUNDS: usize = 16;
+/// How often, at most, the host's network is looked at for what somebody else has changed there.
+const NETWORK_CHECK: Duration = Duration::from_secs(5);
 /// When what failed outside of a lane is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -99,6 +101,7 @@ pub(crate) struct Host {
     events: showing::Events,
     /// What the DNS was last told.
     names: DnsRecords,
+    network_checked: std::time::Instant,
 }
 
 impl Host {
@@ -132,6 +135,7 @@ impl Host {
             acted: false,
             events: showing::Events::default(),
             names: DnsRecords::default(),
+            network_checked: std::time::Instant::now(),
         }
     }
 
@@ -140,6 +144,9 @@ impl Host {
         let began = std::time::Instant::now();
         self.acted = false;
         self.read_commits(now).await;
+        if self.network_checked.elapsed() >= NETWORK_CHECK {
+            self.check_network().await;
+        }
         let (next, good) = match self.observe().await {
             Ok(observed) => {
                 let (plan, next) = self.decide(now, &observed);
@@ -366,6 +373,13 @@ impl Host {
     /// Looks at everything afresh.
     pub(crate) async fn resync(&mut self) {
         self.parts.runtime.resync();
+        self.check_network().await;
+        self.collect_garbage().await;
+    }
+
+    /// Repairs what somebody else has changed in the host's network. Where nobody has, this asks the kernel little.
+    async fn check_network(&mut self) {
+        self.network_checked = std::time::Instant::now();
         match self.parts.network.resync().await {
             Ok(drift) => {
                 self.troubles.remove("network");
@@ -378,7 +392,6 @@ impl Host {
                 self.troubles.insert("network", format!("{:#}", anyhow::Error::from(error)));
             }
         }
-        self.collect_garbage().await;
     }
 
     /// Whether no step is under way.
