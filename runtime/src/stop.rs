@@ -29,8 +29,8 @@ impl Runtime {
 
     /// Removes containers with what only they had, whatever state they are in. All are tried.
     pub async fn remove(&self, containers: &[ContainerId]) -> Result<(), Fault> {
-        stream::iter(containers)
-            .map(|id| self.remove_one(id))
+        stream::iter(containers.to_vec())
+            .map(|id| async move { self.remove_one(&id).await })
             .buffer_unordered(REMOVE_CONCURRENCY)
             .collect::<Vec<_>>()
             .await
