@@ -252,16 +252,13 @@ impl Pods for FakeRuntime {
 
     async fn post_start(
         &self,
-        pod: &PodUid,
-        container: &str,
+        container: &ContainerId,
         _handler: &Handler,
         _address: Ipv4Addr,
     ) -> Result<(), Fault> {
-        self.call(format!("post_start {pod} {container}"), |state| {
-            state
-                .find(pod, Role::Main, container)
-                .map(drop)
-                .ok_or_else(|| gone("the container is not running"))
+        self.call(format!("post_start {container}"), |state| {
+            let running = state.containers.get(container).is_some_and(|one| one.state.is_alive());
+            if running { Ok(()) } else { Err(gone("the container is not running")) }
         })
     }
 

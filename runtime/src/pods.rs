@@ -31,8 +31,7 @@ pub trait Pods: Clone + Send + Sync + 'static {
     /// See [`Runtime::post_start`].
     fn post_start(
         &self,
-        pod: &PodUid,
-        container: &str,
+        container: &ContainerId,
         handler: &Handler,
         address: Ipv4Addr,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
@@ -77,12 +76,11 @@ impl Pods for Runtime {
 
     async fn post_start(
         &self,
-        pod: &PodUid,
-        container: &str,
+        container: &ContainerId,
         handler: &Handler,
         address: Ipv4Addr,
     ) -> Result<(), Fault> {
-        Runtime::post_start(self, pod, container, handler, address).await
+        Runtime::post_start(self, container, handler, address).await
     }
 
     async fn unpause(&self, container: &ContainerId) -> Result<(), Fault> {
