@@ -15,7 +15,7 @@ use reconciler::{
 };
 
 /// A pod of one container, `main`, of this image.
-pub fn pod(image: &str) -> PodSpec {
+pub(crate) fn pod(image: &str) -> PodSpec {
     PodSpec {
         termination_grace: Duration::from_secs(30),
         enable_service_links: true,
@@ -25,7 +25,7 @@ pub fn pod(image: &str) -> PodSpec {
 }
 
 /// A container; pull policy as the tag says.
-pub fn container(name: &str, image: &str) -> Container {
+pub(crate) fn container(name: &str, image: &str) -> Container {
     let moving = !image.contains(':') || image.ends_with(":latest");
     Container {
         name: name.to_owned(),
@@ -36,7 +36,7 @@ pub fn container(name: &str, image: &str) -> Container {
 }
 
 /// A probe with Kubernetes' defaults.
-pub fn probe() -> Probe {
+pub(crate) fn probe() -> Probe {
     Probe {
         handler: Handler::TcpSocket { host: None, port: 80 },
         initial_delay: Duration::ZERO,
@@ -49,7 +49,7 @@ pub fn probe() -> Probe {
 }
 
 /// What tests change of a pod.
-pub trait PodSpecExt: Sized {
+pub(crate) trait PodSpecExt: Sized {
     fn with_readiness(self) -> Self;
     fn with_liveness(self) -> Self;
     fn with_policy(self, policy: RestartPolicy) -> Self;
@@ -124,26 +124,26 @@ fn selector(name: &str) -> Selector {
     Selector { labels: labels(name), expressions: Vec::new() }
 }
 
-pub fn bare(name: &str, spec: PodSpec) -> Workload {
+pub(crate) fn bare(name: &str, spec: PodSpec) -> Workload {
     workload(WorkloadKind::Pod, name, spec, Control::Pod)
 }
 
-pub fn replica_set(name: &str, replicas: u32, spec: PodSpec) -> Workload {
+pub(crate) fn replica_set(name: &str, replicas: u32, spec: PodSpec) -> Workload {
     let control = Control::Replicas { replicas, min_ready: Duration::ZERO, selector: selector(name) };
     workload(WorkloadKind::ReplicaSet, name, spec, control)
 }
 
-pub fn replication_controller(name: &str, replicas: u32, spec: PodSpec) -> Workload {
+pub(crate) fn replication_controller(name: &str, replicas: u32, spec: PodSpec) -> Workload {
     let control = Control::Replicas { replicas, min_ready: Duration::ZERO, selector: selector(name) };
     workload(WorkloadKind::ReplicationController, name, spec, control)
 }
 
 /// 25 % surge and unavailable, dead line 600 s.
-pub fn deployment(name: &str, replicas: u32, spec: PodSpec) -> Workload {
+pub(crate) fn deployment(name: &str, replicas: u32, spec: PodSpec) -> Workload {
     rolling(name, replicas, spec, IntOrPercent::Percent(25), IntOrPercent::Percent(25))
 }
 
-pub fn rolling(
+pub(crate) fn rolling(
     name: &str,
     replicas: u32,
     spec: PodSpec,
@@ -162,7 +162,7 @@ pub fn rolling(
     workload(WorkloadKind::Deployment, name, spec, control)
 }
 
-pub fn recreate(name: &str, replicas: u32, spec: PodSpec) -> Workload {
+pub(crate) fn recreate(name: &str, replicas: u32, spec: PodSpec) -> Workload {
     let mut made = deployment(name, replicas, spec);
     if let Control::Deployment { strategy, .. } = &mut made.control {
         *strategy = DeploymentStrategy::Recreate;
@@ -170,14 +170,14 @@ pub fn recreate(name: &str, replicas: u32, spec: PodSpec) -> Workload {
     made
 }
 
-pub fn paused(mut workload: Workload) -> Workload {
+pub(crate) fn paused(mut workload: Workload) -> Workload {
     if let Control::Deployment { paused, .. } = &mut workload.control {
         *paused = true;
     }
     workload
 }
 
-pub fn daemon_set(name: &str, spec: PodSpec) -> Workload {
+pub(crate) fn daemon_set(name: &str, spec: PodSpec) -> Workload {
     let update = DaemonSetUpdate::RollingUpdate {
         max_unavailable: IntOrPercent::Int(1),
         max_surge: IntOrPercent::Int(0),
@@ -186,14 +186,14 @@ pub fn daemon_set(name: &str, spec: PodSpec) -> Workload {
     workload(WorkloadKind::DaemonSet, name, spec, control)
 }
 
-pub fn on_delete(mut workload: Workload) -> Workload {
+pub(crate) fn on_delete(mut workload: Workload) -> Workload {
     if let Control::DaemonSet { update, .. } = &mut workload.control {
         *update = DaemonSetUpdate::OnDelete;
     }
     workload
 }
 
-pub fn node_port(port: Option<u16>) -> Service {
+pub(crate) fn node_port(port: Option<u16>) -> Service {
     Service {
         meta: Meta::default(),
         kind: ServiceKind::NodePort { address: None },
@@ -211,30 +211,30 @@ pub fn node_port(port: Option<u16>) -> Service {
 }
 
 /// A commit under construction.
-pub struct CommitBuilder {
+pub(crate) struct CommitBuilder {
     id: CommitId,
     objects: Objects,
     allow_deletions: bool,
 }
 
-pub fn commit(id: &str) -> CommitBuilder {
+pub(crate) fn commit(id: &str) -> CommitBuilder {
     CommitBuilder { id: CommitId::new(id), objects: Objects::default(), allow_deletions: false }
 }
 
 impl CommitBuilder {
-    pub fn with(mut self, workload: Workload) -> Self {
+    pub(crate) fn with(mut self, workload: Workload) -> Self {
         self.objects.workloads.insert(workload.key.clone(), workload);
         self
     }
 
     /// A Service `name` that selects `app`.
-    pub fn service(mut self, name: &str, app: &str, mut service: Service) -> Self {
+    pub(crate) fn service(mut self, name: &str, app: &str, mut service: Service) -> Self {
         service.selector = labels(app);
         self.objects.services.insert(ObjectKey::new("default", name), service);
         self
     }
 
-    pub fn config_map(mut self, name: &str, content: &str) -> Self {
+    pub(crate) fn config_map(mut self, name: &str, content: &str) -> Self {
         let data = BTreeMap::from([("file".to_owned(), content.as_bytes().to_vec())]);
         self.objects
             .config_maps
@@ -242,12 +242,12 @@ impl CommitBuilder {
         self
     }
 
-    pub fn allow_deletions(mut self) -> Self {
+    pub(crate) fn allow_deletions(mut self) -> Self {
         self.allow_deletions = true;
         self
     }
 
-    pub fn build(self) -> Arc<Commit> {
+    pub(crate) fn build(self) -> Arc<Commit> {
         Arc::new(Commit {
             subject: format!("Change to {}", self.id),
             id: self.id,

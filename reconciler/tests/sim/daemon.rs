@@ -39,38 +39,38 @@ struct Running {
 
 /// One host with its daemon.
 #[derive(Debug)]
-pub struct Sim {
-    pub now: Timestamp,
-    pub host: Host,
-    pub registry: Registry,
-    pub settings: ClusterSettings,
+pub(crate) struct Sim {
+    pub(crate) now: Timestamp,
+    pub(crate) host: Host,
+    pub(crate) registry: Registry,
+    pub(crate) settings: ClusterSettings,
     // The repository.
-    pub head: Head,
-    pub commits: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) head: Head,
+    pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
     // On the daemon's disk.
-    pub state: ClusterState,
-    pub memory: NodeMemory,
-    pub pins: Pins,
-    pub hooked: BTreeSet<ContainerId>,
+    pub(crate) state: ClusterState,
+    pub(crate) memory: NodeMemory,
+    pub(crate) pins: Pins,
+    pub(crate) hooked: BTreeSet<ContainerId>,
     // In the daemon's memory.
-    pub report: Option<NodeReport>,
-    pub last: Option<NodePlan>,
-    pub failures: BTreeMap<LaneKey, LaneFailure>,
+    pub(crate) report: Option<NodeReport>,
+    pub(crate) last: Option<NodePlan>,
+    pub(crate) failures: BTreeMap<LaneKey, LaneFailure>,
     lanes: BTreeMap<LaneKey, Running>,
     prober: Prober,
     due: Option<Timestamp>,
     // For the test.
-    pub transcript: Vec<String>,
-    pub marks: Marks,
+    pub(crate) transcript: Vec<String>,
+    pub(crate) marks: Marks,
 }
 
 /// What was seen since the last reset.
 #[derive(Debug, Default)]
-pub struct Marks {
+pub(crate) struct Marks {
     /// Fewest ready pods of an owner, by its name.
-    pub least_ready: BTreeMap<String, usize>,
+    pub(crate) least_ready: BTreeMap<String, usize>,
     /// Most pods of an owner that run and are not told to stop.
-    pub most_active: BTreeMap<String, usize>,
+    pub(crate) most_active: BTreeMap<String, usize>,
 }
 
 impl Default for Sim {
@@ -108,7 +108,7 @@ impl Default for Sim {
 }
 
 /// The only node.
-pub fn here() -> NodeName {
+pub(crate) fn here() -> NodeName {
     NodeName::new("one")
 }
 
@@ -131,7 +131,7 @@ fn network() -> HostNetwork {
 
 impl Sim {
     /// A commit is pushed, verified and read.
-    pub fn push(&mut self, commit: Arc<Commit>) {
+    pub(crate) fn push(&mut self, commit: Arc<Commit>) {
         self.note(format!("push {}", commit.id));
         self.head = Head::Accepted(commit.id.clone());
         self.commits.insert(commit.id.clone(), commit);
@@ -139,7 +139,7 @@ impl Sim {
     }
 
     /// Time passes, with everything that happens in it.
-    pub fn run(&mut self, duration: Duration) {
+    pub(crate) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         let mut at_once = 0;
         while let Some(next) = self.next_event().filter(|next| *next <= end) {
@@ -156,7 +156,7 @@ impl Sim {
     }
 
     /// As [`Sim::run`], in seconds.
-    pub fn run_seconds(&mut self, seconds: u64) {
+    pub(crate) fn run_seconds(&mut self, seconds: u64) {
         self.run(Duration::from_secs(seconds));
     }
 
@@ -217,7 +217,7 @@ impl Sim {
     }
 
     /// One turn of the loop: decide, plan, start lanes; once more if what is reported has changed.
-    pub fn cycle(&mut self) {
+    pub(crate) fn cycle(&mut self) {
         self.due = None;
         for round in 0.. {
             if round > 20 {
@@ -264,7 +264,7 @@ impl Sim {
     }
 
     /// What the leader would decide now.
-    pub fn ask_cluster(&self) -> ClusterChange {
+    pub(crate) fn ask_cluster(&self) -> ClusterChange {
         let nodes = nodes();
         let reports = self.report.iter().map(|report| (here(), report.clone())).collect();
         let mut wanted = commits_in_use(&self.state);
@@ -292,7 +292,7 @@ impl Sim {
     }
 
     /// What is observed now.
-    pub fn observed(&self) -> Observed {
+    pub(crate) fn observed(&self) -> Observed {
         Observed {
             containers: self.host.containers.clone(),
             images: self.host.images.keys().cloned().collect(),
@@ -306,7 +306,7 @@ impl Sim {
     }
 
     /// What the host would do now.
-    pub fn ask_node(&self) -> NodePlan {
+    pub(crate) fn ask_node(&self) -> NodePlan {
         let observed = self.observed();
         let network = network();
         let dns = DnsFacts {
@@ -354,7 +354,7 @@ impl Sim {
 
     /// The daemon is killed and starts again. With `halfway`, the effects of the steps under way have happened, and
     /// nobody has recorded them.
-    pub fn crash(&mut self, halfway: bool) {
+    pub(crate) fn crash(&mut self, halfway: bool) {
         self.note(format!("the daemon is killed, halfway: {halfway}"));
         let lanes = std::mem::take(&mut self.lanes);
         for running in lanes.into_values() {
@@ -385,7 +385,7 @@ impl Sim {
     }
 
     /// The host loses power: containers end, links go, and the daemon starts from its disk.
-    pub fn reboot(&mut self) {
+    pub(crate) fn reboot(&mut self) {
         self.note("reboot".to_owned());
         self.lanes.clear();
         self.host.end_all(self.now);
@@ -393,17 +393,17 @@ impl Sim {
     }
 
     /// Whether anything is under way.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         !self.lanes.is_empty()
     }
 
-    pub fn note(&mut self, line: String) {
+    pub(crate) fn note(&mut self, line: String) {
         let at = self.now.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64() - 1_000_000.0;
         self.transcript.push(format!("{at:9.3} {line}"));
     }
 
     /// The test has failed: says what happened before.
-    pub fn fail(&self, what: &str) -> ! {
+    pub(crate) fn fail(&self, what: &str) -> ! {
         let tail = self.transcript.iter().rev().take(60).rev().cloned().collect::<Vec<_>>().join("\n");
         panic!("{tail}\n{what}\nrollout: {:#?}", self.state.rollout);
     }

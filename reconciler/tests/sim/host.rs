@@ -19,7 +19,7 @@ use crate::registry::{Behaviour, Registry};
 
 /// What a step that is done leaves for the daemon to record.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Record {
+pub(crate) enum Record {
     Nothing,
     Pin(CommitId, String, ImagePin),
     Hooked(ContainerId),
@@ -27,20 +27,20 @@ pub enum Record {
 
 /// The engine and the disk of one host. It survives the daemon.
 #[derive(Debug, Default)]
-pub struct Host {
-    pub containers: BTreeMap<ContainerId, ObservedContainer>,
-    pub images: BTreeMap<ImageId, Behaviour>,
-    pub links: BTreeMap<String, (PodUid, Ipv4Addr)>,
-    pub files: BTreeMap<PodUid, String>,
-    pub engine_down: bool,
-    pub disk_full: bool,
+pub(crate) struct Host {
+    pub(crate) containers: BTreeMap<ContainerId, ObservedContainer>,
+    pub(crate) images: BTreeMap<ImageId, Behaviour>,
+    pub(crate) links: BTreeMap<String, (PodUid, Ipv4Addr)>,
+    pub(crate) files: BTreeMap<PodUid, String>,
+    pub(crate) engine_down: bool,
+    pub(crate) disk_full: bool,
     tags: BTreeMap<String, ImageId>,
     made: u64,
 }
 
 impl Host {
     /// How long a step takes.
-    pub fn duration(&self, step: &Step) -> Duration {
+    pub(crate) fn duration(&self, step: &Step) -> Duration {
         match step {
             Step::PullImage { .. } => Duration::from_secs(2),
             Step::StartSandbox(_) | Step::StartContainer(_) => Duration::from_millis(100),
@@ -56,12 +56,12 @@ impl Host {
     }
 
     /// What the container's image makes it do.
-    pub fn behaviour(&self, id: &ContainerId) -> Option<Behaviour> {
+    pub(crate) fn behaviour(&self, id: &ContainerId) -> Option<Behaviour> {
         self.images.get(&self.containers.get(id)?.image).copied()
     }
 
     /// Does a step.
-    pub fn apply(&mut self, step: &Step, registry: &Registry, now: Timestamp) -> Result<Record, Fault> {
+    pub(crate) fn apply(&mut self, step: &Step, registry: &Registry, now: Timestamp) -> Result<Record, Fault> {
         let network_only = matches!(step, Step::PrepareFiles(_) | Step::RemoveFiles(_) | Step::Drain(_));
         if self.engine_down && !network_only {
             return Err(Fault::new(FaultKind::EngineUnreachable, "the engine does not answer"));
@@ -186,7 +186,7 @@ impl Host {
     }
 
     /// Only creates it: as far as a daemon comes that is killed in between.
-    pub fn create(
+    pub(crate) fn create(
         &mut self,
         identity: &PodIdentity,
         role: Role,
@@ -234,7 +234,7 @@ impl Host {
     }
 
     /// A container ends.
-    pub fn end(&mut self, id: &ContainerId, code: i64, now: Timestamp) {
+    pub(crate) fn end(&mut self, id: &ContainerId, code: i64, now: Timestamp) {
         if let Some(one) = self.containers.get_mut(id)
             && let ContainerState::Running { started } | ContainerState::Paused { started } = one.state
         {
@@ -245,7 +245,7 @@ impl Host {
     }
 
     /// The engine and everything in it ends; with a reboot.
-    pub fn end_all(&mut self, now: Timestamp) {
+    pub(crate) fn end_all(&mut self, now: Timestamp) {
         let ids: Vec<ContainerId> = self.containers.keys().cloned().collect();
         for id in ids {
             self.end(&id, 255, now);
@@ -253,13 +253,13 @@ impl Host {
     }
 
     /// Somebody removes a container by force.
-    pub fn remove(&mut self, id: &ContainerId) {
+    pub(crate) fn remove(&mut self, id: &ContainerId) {
         self.containers.remove(id);
         self.drop_dead_links();
     }
 
     /// Somebody pauses a container.
-    pub fn pause(&mut self, id: &ContainerId) {
+    pub(crate) fn pause(&mut self, id: &ContainerId) {
         if let Some(one) = self.containers.get_mut(id)
             && let ContainerState::Running { started } = one.state
         {
@@ -268,7 +268,7 @@ impl Host {
     }
 
     /// Somebody removes an image from the disk.
-    pub fn remove_image(&mut self, id: &ImageId) {
+    pub(crate) fn remove_image(&mut self, id: &ImageId) {
         self.images.remove(id);
     }
 
@@ -284,7 +284,7 @@ impl Host {
     }
 
     /// When the next container ends by itself.
-    pub fn next_end(&self) -> Option<Timestamp> {
+    pub(crate) fn next_end(&self) -> Option<Timestamp> {
         self.containers.keys().filter_map(|id| Some(self.natural_end(id)?.0)).min()
     }
 
@@ -298,7 +298,7 @@ impl Host {
     }
 
     /// Time passes.
-    pub fn tick(&mut self, now: Timestamp) {
+    pub(crate) fn tick(&mut self, now: Timestamp) {
         let ends: Vec<(ContainerId, Timestamp, i64)> = self
             .containers
             .keys()

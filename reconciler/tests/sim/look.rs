@@ -15,7 +15,7 @@ use crate::daemon::Sim;
 
 impl Sim {
     /// The pods of an owner that are not told to stop, oldest first.
-    pub fn pods(&self, owner: &str) -> Vec<&PodRecord> {
+    pub(crate) fn pods(&self, owner: &str) -> Vec<&PodRecord> {
         let mut pods: Vec<&PodRecord> = self
             .state
             .pods
@@ -27,7 +27,7 @@ impl Sim {
     }
 
     /// The only pod of an owner.
-    pub fn pod(&self, owner: &str) -> &PodRecord {
+    pub(crate) fn pod(&self, owner: &str) -> &PodRecord {
         let pods = self.pods(owner);
         if pods.len() != 1 {
             self.fail(&format!("{owner} has {} pods", pods.len()));
@@ -35,11 +35,11 @@ impl Sim {
         pods[0]
     }
 
-    pub fn uids(&self, owner: &str) -> Vec<PodUid> {
+    pub(crate) fn uids(&self, owner: &str) -> Vec<PodUid> {
         self.pods(owner).into_iter().map(|record| record.uid.clone()).collect()
     }
 
-    pub fn status(&self, uid: &PodUid) -> &PodStatus {
+    pub(crate) fn status(&self, uid: &PodUid) -> &PodStatus {
         match self.report.as_ref().and_then(|report| report.pods.get(uid)) {
             Some(status) => status,
             None => self.fail(&format!("nothing is reported of {uid}")),
@@ -47,7 +47,7 @@ impl Sim {
     }
 
     /// How many pods of an owner are ready and not told to stop.
-    pub fn ready(&self, owner: &str) -> usize {
+    pub(crate) fn ready(&self, owner: &str) -> usize {
         let Some(report) = &self.report else { return 0 };
         let ready = |record: &&&PodRecord| {
             report.pods.get(&record.uid).is_some_and(|status| status.ready.is_some())
@@ -56,20 +56,20 @@ impl Sim {
     }
 
     /// The newest container of a pod with this name; the sandbox has none.
-    pub fn container(&self, uid: &PodUid, name: &str) -> Option<(&ContainerId, &ObservedContainer)> {
+    pub(crate) fn container(&self, uid: &PodUid, name: &str) -> Option<(&ContainerId, &ObservedContainer)> {
         let mine = self.host.containers.iter().filter(|(_, one)| one.identity.uid == *uid && one.name == name);
         mine.max_by_key(|(_, one)| one.attempt)
     }
 
     /// The image that the newest `main` container of a pod was made from.
-    pub fn image(&self, uid: &PodUid) -> ImageId {
+    pub(crate) fn image(&self, uid: &PodUid) -> ImageId {
         match self.container(uid, "main") {
             Some((_, one)) => one.image.clone(),
             None => self.fail(&format!("{uid} has no container")),
         }
     }
 
-    pub fn main(&self, owner: &str) -> ContainerId {
+    pub(crate) fn main(&self, owner: &str) -> ContainerId {
         let uid = self.pod(owner).uid.clone();
         match self.container(&uid, "main") {
             Some((id, _)) => id.clone(),
@@ -77,47 +77,47 @@ impl Sim {
         }
     }
 
-    pub fn sandbox(&self, uid: &PodUid) -> Option<ContainerId> {
+    pub(crate) fn sandbox(&self, uid: &PodUid) -> Option<ContainerId> {
         self.container(uid, "").filter(|(_, one)| one.role == Role::Sandbox).map(|(id, _)| id.clone())
     }
 
-    pub fn address(&self, uid: &PodUid) -> Option<Ipv4Addr> {
+    pub(crate) fn address(&self, uid: &PodUid) -> Option<Ipv4Addr> {
         self.host.links.values().find(|(pod, _)| pod == uid).map(|(_, address)| *address)
     }
 
     /// All containers that live, with the sandboxes, sorted.
-    pub fn alive(&self) -> Vec<ContainerId> {
+    pub(crate) fn alive(&self) -> Vec<ContainerId> {
         let alive = self.host.containers.iter().filter(|(_, one)| one.state.is_alive());
         alive.map(|(id, _)| id.clone()).collect()
     }
 
-    pub fn phase(&self) -> &'static str {
+    pub(crate) fn phase(&self) -> &'static str {
         self.state.rollout.phase.as_str()
     }
 
-    pub fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.state.rollout.target.as_ref().map_or("", |id| id.as_str())
     }
 
-    pub fn is_bad(&self, commit: &str) -> bool {
+    pub(crate) fn is_bad(&self, commit: &str) -> bool {
         self.state.rollout.bad.contains_key(&CommitId::new(commit))
     }
 
     /// The last word of the history on a commit.
-    pub fn fate(&self, commit: &str) -> Option<(CommitState, &str)> {
+    pub(crate) fn fate(&self, commit: &str) -> Option<(CommitState, &str)> {
         let entry = self.state.rollout.history.iter().rev().find(|entry| entry.commit.as_str() == commit)?;
         Some((entry.state, entry.reason.as_str()))
     }
 
     #[track_caller]
-    pub fn expect_healthy(&self, commit: &str) {
+    pub(crate) fn expect_healthy(&self, commit: &str) {
         if self.state.rollout.phase != Phase::Healthy || self.target() != commit {
             self.fail(&format!("{commit} is not healthy"));
         }
     }
 
     #[track_caller]
-    pub fn expect(&self, holds: bool, otherwise: &str) {
+    pub(crate) fn expect(&self, holds: bool, otherwise: &str) {
         if !holds {
             self.fail(otherwise);
         }
@@ -125,7 +125,7 @@ impl Sim {
 
     /// Five more looks change nothing.
     #[track_caller]
-    pub fn expect_quiet(&mut self) {
+    pub(crate) fn expect_quiet(&mut self) {
         for _ in 0..5 {
             let change = self.ask_cluster();
             if !change.changes.is_empty() {
@@ -142,12 +142,12 @@ impl Sim {
         }
     }
 
-    pub fn node_port(&self, service: &str) -> Option<u16> {
+    pub(crate) fn node_port(&self, service: &str) -> Option<u16> {
         let given = self.state.services.get(&ObjectKey::new("default", service))?;
         given.node_ports.get("TCP/80").copied()
     }
 
-    pub fn state_of(&self, id: &ContainerId) -> Option<&ContainerState> {
+    pub(crate) fn state_of(&self, id: &ContainerId) -> Option<&ContainerState> {
         self.host.containers.get(id).map(|one| &one.state)
     }
 }

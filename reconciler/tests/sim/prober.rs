@@ -15,13 +15,13 @@ type Key = (ContainerId, ProbeKind);
 
 /// The probes that run, and since when; lost with the daemon.
 #[derive(Debug, Default)]
-pub struct Prober {
+pub(crate) struct Prober {
     tasks: BTreeMap<Key, (ProbeTask, Timestamp)>,
 }
 
 impl Prober {
     /// The complete set of probes from now on.
-    pub fn replace(&mut self, tasks: Vec<ProbeTask>, now: Timestamp) {
+    pub(crate) fn replace(&mut self, tasks: Vec<ProbeTask>, now: Timestamp) {
         let mut before = std::mem::take(&mut self.tasks);
         for task in tasks {
             let key = (task.container.clone(), task.kind);
@@ -31,7 +31,7 @@ impl Prober {
     }
 
     /// What is known by now.
-    pub fn facts(&self, host: &Host, now: Timestamp) -> BTreeMap<Key, ProbeFact> {
+    pub(crate) fn facts(&self, host: &Host, now: Timestamp) -> BTreeMap<Key, ProbeFact> {
         let mut facts = BTreeMap::new();
         for (key, (task, since)) in &self.tasks {
             let known = transitions(host, task, *since).into_iter().filter(|(at, _)| *at <= now).next_back();
@@ -44,7 +44,7 @@ impl Prober {
     }
 
     /// When something new will be known.
-    pub fn next(&self, host: &Host, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn next(&self, host: &Host, now: Timestamp) -> Option<Timestamp> {
         self.tasks
             .values()
             .flat_map(|(task, since)| transitions(host, task, *since))

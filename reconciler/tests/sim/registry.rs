@@ -6,7 +6,7 @@ use reconciler::{digest::sha256_hex, name::ImageId};
 
 /// What a container made from an image does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// Runs, is ready and alive at once.
     Fine,
     /// Ends with this code 100 ms after its start.
@@ -31,16 +31,16 @@ pub enum Behaviour {
 
 /// One image.
 #[derive(Clone, Debug)]
-pub struct Image {
-    pub id: ImageId,
-    pub digest: String,
-    pub behaviour: Behaviour,
+pub(crate) struct Image {
+    pub(crate) id: ImageId,
+    pub(crate) digest: String,
+    pub(crate) behaviour: Behaviour,
 }
 
 /// What can be pulled.
 #[derive(Debug)]
-pub struct Registry {
-    pub reachable: bool,
+pub(crate) struct Registry {
+    pub(crate) reachable: bool,
     tags: BTreeMap<String, Image>,
     digests: BTreeMap<String, Image>,
     pushes: u64,
@@ -54,7 +54,7 @@ impl Default for Registry {
 
 impl Registry {
     /// Pushes an image under a tag; a tag that was there moves.
-    pub fn push(&mut self, name: &str, behaviour: Behaviour) -> ImageId {
+    pub(crate) fn push(&mut self, name: &str, behaviour: Behaviour) -> ImageId {
         self.pushes += 1;
         let hash = sha256_hex(format!("{name} {behaviour:?} {}", self.pushes).as_bytes());
         let repository = name.split(':').next().unwrap_or(name);
@@ -69,7 +69,7 @@ impl Registry {
     }
 
     /// The image of a tag or digest.
-    pub fn find(&self, reference: &str) -> Option<&Image> {
+    pub(crate) fn find(&self, reference: &str) -> Option<&Image> {
         self.tags.get(reference).or_else(|| self.digests.get(reference))
     }
 }

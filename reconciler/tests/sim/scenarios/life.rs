@@ -220,8 +220,6 @@ fn a_pod_without_its_sandbox_is_made_again_with_the_same_address() {
             sim.host.remove(&sandbox);
         }
         sim.cycle();
-        let why = sim.last.as_ref().unwrap().lanes.iter().map(|lane| lane.why.clone()).collect::<Vec<_>>();
-        let _ = why;
         sim.run_seconds(10);
         sim.expect(sim.ready("web") == 1, "it runs");
         sim.expect(address.is_some() && sim.address(&uid) == address, "with the same address");
