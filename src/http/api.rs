@@ -16,7 +16,7 @@ mod target;
 mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::http) mod tests;
 
 
 use std::sync::Arc;
@@ -37,7 +37,6 @@ use self::{
     accept::Form,
     objects::Scope,
     query::ListQuery,
-    status::read_only,
     target::Target,
 };
 pub(in crate::http) use self::status::Failure;
@@ -56,7 +55,7 @@ async fn answer(
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     if method != Method::GET && method != Method::HEAD {
-        return read_only(&daemon.views.current().view.source).into_response();
+        return status::not_reading(uri.path(), &daemon.views.current().view.source).into_response();
     }
     let query = match query {
         Ok(Query(query)) => query,

@@ -71,7 +71,7 @@ pub(crate) fn fixture() -> Fixture {
         metrics: Arc::new(Metrics::new().unwrap()),
         logs: Arc::new(FakeLogs(asked.clone())),
         planner: Arc::new(FakePlanner),
-        host: HostFacts { kernel: "6.1.0".into(), os: "Debian GNU/Linux 12".into(), engine: "docker://20.10.24".into() },
+        host: HostFacts { kernel: "6.1.0".into(), os: "Debian GNU/Linux 12".into(), engine: "docker://20.10.24".into(), cpus: 2, memory_kib: 4_194_304 },
         requests: sender,
         silence: Duration::from_secs(60),
     };
