@@ -29,7 +29,6 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
-
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;

@@ -7,7 +7,6 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
@@ -65,7 +64,11 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let family = family::Family::new(&registry);
-        let build = family.gauges("windlass_build_info", "Which build this is; always 1.", &["version", "commit", "rust"])?;
+        let build = family.gauges(
+            "windlass_build_info",
+            "Which build this is; always 1.",
+            &["version", "commit", "rust"],
+        )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), words::COMMIT, words::RUST]).set(1.0);
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Self {
@@ -75,7 +78,11 @@ impl Metrics {
                 "result",
                 &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
             )?,
-            cycles: family.counters("windlass_reconciles_total", "Cycles of the control loop.", &["result"])?,
+            cycles: family.counters(
+                "windlass_reconciles_total",
+                "Cycles of the control loop.",
+                &["result"],
+            )?,
             push_seconds: family.seconds(
                 "windlass_push_to_healthy_seconds",
                 "Time that a commit spent in each phase on its way from being seen to being healthy.",
@@ -87,8 +94,16 @@ impl Metrics {
                 "Judgements of commits by their signature.",
                 &["outcome"],
             )?,
-            rollouts: family.counters("windlass_rollouts_total", "Commits whose roll-out has ended.", &["result"])?,
-            rollbacks: family.counters("windlass_rollbacks_total", "Times an earlier commit was gone back to.", &["reason"])?,
+            rollouts: family.counters(
+                "windlass_rollouts_total",
+                "Commits whose roll-out has ended.",
+                &["result"],
+            )?,
+            rollbacks: family.counters(
+                "windlass_rollbacks_total",
+                "Times an earlier commit was gone back to.",
+                &["reason"],
+            )?,
             repairs: family.counters(
                 "windlass_drift_repairs_total",
                 "Repairs of what something else has changed on the host.",
@@ -100,7 +115,8 @@ impl Metrics {
                 &["forge", "result"],
             )?,
             pods: family.gauges("windlass_pods", "Pods of this host by phase.", &["phase"])?,
-            restarts: family.counter("windlass_container_restarts_total", "Containers that were started again.")?,
+            restarts: family
+                .counter("windlass_container_restarts_total", "Containers that were started again.")?,
             commits: family.gauges(
                 "windlass_commit_info",
                 "The commit that each pointer points at; always 1.",
@@ -111,9 +127,13 @@ impl Metrics {
                 "Committer's time of the commit that each pointer points at.",
                 &["pointer"],
             )?,
-            fetched: family.gauge("windlass_last_fetch_timestamp_seconds", "When the repository was last asked with success.")?,
+            fetched: family.gauge(
+                "windlass_last_fetch_timestamp_seconds",
+                "When the repository was last asked with success.",
+            )?,
             suspended: family.gauge("windlass_suspended", "1 while no new commit is taken.")?,
-            degraded: family.gauge("windlass_degraded", "1 while a failed commit runs because there is no better one.")?,
+            degraded: family
+                .gauge("windlass_degraded", "1 while a failed commit runs because there is no better one.")?,
             shown: Mutex::default(),
             registry,
         };

@@ -3,7 +3,7 @@
 //! A path becomes a [`Target`], a target becomes objects, objects become a list, a table, one object or a watch.
 
 mod accept;
-mod age;
+pub mod age;
 mod discovery;
 mod logs;
 mod objects;
@@ -18,7 +18,6 @@ mod watch;
 #[cfg(test)]
 pub(in crate::http) mod tests;
 
-
 use std::sync::Arc;
 
 use axum::{
@@ -29,17 +28,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
+pub(in crate::http) use self::status::Failure;
+use self::{accept::Form, objects::Scope, query::ListQuery, target::Target};
 pub use self::{
     logs::{LogError, LogOptions, LogSource, LogStream, LogTarget},
     resource::{RESOURCES, Resource},
 };
-use self::{
-    accept::Form,
-    objects::Scope,
-    query::ListQuery,
-    target::Target,
-};
-pub(in crate::http) use self::status::Failure;
 use super::Daemon;
 
 /// Answers every path that no other route has.

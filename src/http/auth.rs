@@ -38,7 +38,8 @@ impl Token {
         if text.len() < 32 {
             return Err(TokenError::Short(text.len()));
         }
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| TokenError::Random)?;
+        let key =
+            hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| TokenError::Random)?;
         let tag = hmac::sign(&key, digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
         Ok(Self { key, tag })
     }
@@ -56,9 +57,9 @@ pub(super) fn guarded(router: Router, token: Token) -> Router {
 
 async fn check(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let presented = header.and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
+    let presented = header
+        .and_then(|value| value.split_once(' '))
+        .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()));
     if presented.is_some_and(|presented| token.is(presented)) {
         next.run(request).await
     } else {

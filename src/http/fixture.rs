@@ -71,7 +71,13 @@ pub(crate) fn fixture() -> Fixture {
         metrics: Arc::new(Metrics::new().unwrap()),
         logs: Arc::new(FakeLogs(asked.clone())),
         planner: Arc::new(FakePlanner),
-        host: HostFacts { kernel: "6.1.0".into(), os: "Debian GNU/Linux 12".into(), engine: "docker://20.10.24".into(), cpus: 2, memory_kib: 4_194_304 },
+        host: HostFacts {
+            kernel: "6.1.0".into(),
+            os: "Debian GNU/Linux 12".into(),
+            engine: "docker://20.10.24".into(),
+            cpus: 2,
+            memory_kib: 4_194_304,
+        },
         requests: sender,
         silence: Duration::from_secs(60),
     };
@@ -187,7 +193,9 @@ fn rollout() -> Rollout {
         target: Some(CommitId::new(NEW)),
         healthy: Some(CommitId::new(OLD)),
         driving: Some(CommitId::new(NEW)),
-        phase: Phase::Progressing { message: "Deployment default/web: 1 of 2 updated pods are available".into() },
+        phase: Phase::Progressing {
+            message: "Deployment default/web: 1 of 2 updated pods are available".into(),
+        },
         since: Some(ago(60)),
         began: Some(ago(70)),
         history: vec![
@@ -222,8 +230,15 @@ fn objects(image: &str, hash: &str) -> Objects {
     let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
     let meta = Meta { labels: labels.clone(), annotations: BTreeMap::new() };
     let web = key(WorkloadKind::Deployment, "web");
-    let port = ContainerPort { name: Some("http".into()), port: 80, protocol: Protocol::Tcp, host_port: None, host_ip: None };
-    let container = Container { name: "httpd".into(), image: image.into(), ports: vec![port], ..Container::default() };
+    let port = ContainerPort {
+        name: Some("http".into()),
+        port: 80,
+        protocol: Protocol::Tcp,
+        host_port: None,
+        host_ip: None,
+    };
+    let container =
+        Container { name: "httpd".into(), image: image.into(), ports: vec![port], ..Container::default() };
     let spec = PodSpec {
         termination_grace: Duration::from_secs(30),
         containers: vec![container],
@@ -251,8 +266,13 @@ fn objects(image: &str, hash: &str) -> Objects {
     let init = Container { name: "prepare".into(), image: "busybox:1".into(), ..Container::default() };
     let batch_spec = PodSpec { init_containers: vec![init], ..spec };
     let template = PodTemplate { meta: Meta::default(), spec: batch_spec, hash };
-    let workload =
-        Workload { key: batch.clone(), meta: Meta::default(), template, control: Control::Pod, place: place.clone() };
+    let workload = Workload {
+        key: batch.clone(),
+        meta: Meta::default(),
+        template,
+        control: Control::Pod,
+        place: place.clone(),
+    };
     objects.workloads.insert(batch, workload);
     objects.services.insert(ObjectKey::new("default", "web"), service(meta.clone(), labels));
     let secret = Secret {
@@ -292,30 +312,61 @@ fn service(meta: Meta, selector: BTreeMap<String, String>) -> Service {
 
 /// The secret's values are left in on purpose: the API must not rely on somebody else to take them out.
 fn originals(image: &str) -> Vec<(&'static str, &'static str, &'static str, Value)> {
-    let container = json!({ "name": "httpd", "image": image, "ports": [{ "name": "http", "containerPort": 80 }] });
+    let container =
+        json!({ "name": "httpd", "image": image, "ports": [{ "name": "http", "containerPort": 80 }] });
     vec![
-        ("apps/v1", "Deployment", "web", json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": { "name": "web", "labels": { "app": "web" } },
-            "spec": { "template": {
-                "metadata": { "labels": { "app": "web" } },
-                "spec": { "containers": [container] },
-            } },
-        })),
-        ("v1", "Pod", "batch", json!({
-            "metadata": { "name": "batch" },
-            "spec": { "initContainers": [{ "name": "prepare", "image": "busybox:1" }], "containers": [container] },
-        })),
-        ("v1", "Service", "web", json!({
-            "metadata": { "name": "web" },
-            "spec": { "type": "NodePort", "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": "http" }] },
-        })),
-        ("v1", "ConfigMap", "settings", json!({ "metadata": { "name": "settings" }, "data": { "a": "1", "b": "2" } })),
-        ("v1", "Secret", "db", json!({
-            "metadata": { "name": "db", "annotations": { "kubectl.kubernetes.io/last-applied-configuration": HIDDEN } },
-            "stringData": { "password": HIDDEN },
-        })),
-        ("v1", "Namespace", "staging", json!({ "metadata": { "name": "staging", "labels": { "team": "a" } } })),
+        (
+            "apps/v1",
+            "Deployment",
+            "web",
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": { "name": "web", "labels": { "app": "web" } },
+                "spec": { "template": {
+                    "metadata": { "labels": { "app": "web" } },
+                    "spec": { "containers": [container] },
+                } },
+            }),
+        ),
+        (
+            "v1",
+            "Pod",
+            "batch",
+            json!({
+                "metadata": { "name": "batch" },
+                "spec": { "initContainers": [{ "name": "prepare", "image": "busybox:1" }], "containers": [container] },
+            }),
+        ),
+        (
+            "v1",
+            "Service",
+            "web",
+            json!({
+                "metadata": { "name": "web" },
+                "spec": { "type": "NodePort", "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": "http" }] },
+            }),
+        ),
+        (
+            "v1",
+            "ConfigMap",
+            "settings",
+            json!({ "metadata": { "name": "settings" }, "data": { "a": "1", "b": "2" } }),
+        ),
+        (
+            "v1",
+            "Secret",
+            "db",
+            json!({
+                "metadata": { "name": "db", "annotations": { "kubectl.kubernetes.io/last-applied-configuration": HIDDEN } },
+                "stringData": { "password": HIDDEN },
+            }),
+        ),
+        (
+            "v1",
+            "Namespace",
+            "staging",
+            json!({ "metadata": { "name": "staging", "labels": { "team": "a" } } }),
+        ),
     ]
 }
 
@@ -327,22 +378,23 @@ type Pods = (BTreeMap<PodUid, PodRecord>, BTreeMap<PodUid, PodStatus>);
 
 fn pods(node: &NodeName) -> Pods {
     let (mut records, mut statuses) = (BTreeMap::new(), BTreeMap::new());
-    let mut add = |number: u64, owner: WorkloadKey, name: &str, commit: &str, hash: &str, status: PodStatus| {
-        let uid = PodUid::new(format!("00000000-0000-4000-8000-{number:012}"));
-        let record = PodRecord {
-            uid: uid.clone(),
-            key: ObjectKey::new("default", name),
-            owner,
-            place: PodPlace::Node(node.clone()),
-            commit: CommitId::new(commit),
-            template: TemplateHash::new(hash),
-            created: ago(3600),
-            serial: number,
-            stop: None,
+    let mut add =
+        |number: u64, owner: WorkloadKey, name: &str, commit: &str, hash: &str, status: PodStatus| {
+            let uid = PodUid::new(format!("00000000-0000-4000-8000-{number:012}"));
+            let record = PodRecord {
+                uid: uid.clone(),
+                key: ObjectKey::new("default", name),
+                owner,
+                place: PodPlace::Node(node.clone()),
+                commit: CommitId::new(commit),
+                template: TemplateHash::new(hash),
+                created: ago(3600),
+                serial: number,
+                stop: None,
+            };
+            records.insert(uid.clone(), record);
+            statuses.insert(uid, status);
         };
-        records.insert(uid.clone(), record);
-        statuses.insert(uid, status);
-    };
     let web = key(WorkloadKind::Deployment, "web");
     let (old, new) = ("1-aaaaaaaaaaaaaaaa", "1-bbbbbbbbbbbbbbbb");
     add(1, web.clone(), "web-aaaaaaaaaa-a1111", OLD, old, running(1));
@@ -384,7 +436,8 @@ pub(crate) fn running(number: u8) -> PodStatus {
 }
 
 fn crashing() -> PodStatus {
-    let state = ContainerPhase::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 20 s".into() };
+    let state =
+        ContainerPhase::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 20 s".into() };
     let last = Termination {
         code: 1,
         reason: "Error".into(),

@@ -35,7 +35,8 @@ async fn healthy(State(daemon): State<Arc<Daemon>>) -> (StatusCode, String) {
     let age = Timestamp::now().duration_since(view.at).unsigned_abs();
     if age > daemon.silence {
         let limit = daemon.silence.as_secs();
-        let message = format!("the control loop's last cycle ended {} s ago (limit {limit} s)\n", age.as_secs());
+        let message =
+            format!("the control loop's last cycle ended {} s ago (limit {limit} s)\n", age.as_secs());
         return (StatusCode::SERVICE_UNAVAILABLE, message);
     }
     (StatusCode::OK, "ok\n".to_owned())

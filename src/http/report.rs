@@ -102,7 +102,9 @@ impl StatusReport {
     pub fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
         let message = match &rollout.phase {
-            Phase::Preparing { message } | Phase::Progressing { message } | Phase::Degraded { message } => message.clone(),
+            Phase::Preparing { message } | Phase::Progressing { message } | Phase::Degraded { message } => {
+                message.clone()
+            }
             Phase::Empty | Phase::Soaking | Phase::Healthy => String::new(),
         };
         let commit = |id: &Option<CommitId>| id.as_ref().map(|id| CommitReport::new(view, id));

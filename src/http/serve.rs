@@ -105,7 +105,13 @@ impl Bound {
             Some(kubectl) => Some(bind_kubectl(kubectl).await?),
             None => None,
         };
-        Ok(Self { read, admin, listen: tcp(config.listen).await?, webhook: tcp(config.webhook).await?, kubectl })
+        Ok(Self {
+            read,
+            admin,
+            listen: tcp(config.listen).await?,
+            webhook: tcp(config.webhook).await?,
+            kubectl,
+        })
     }
 
     /// Where metrics are served, once the port is known.
@@ -166,7 +172,8 @@ async fn tcp(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ListenE
 }
 
 async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, Token), ListenError> {
-    let token = fs::read_to_string(&config.token).map_err(|error| ListenError::File(config.token.clone(), error))?;
+    let token =
+        fs::read_to_string(&config.token).map_err(|error| ListenError::File(config.token.clone(), error))?;
     let token = Token::new(&token)?;
     let pem = |path: &Path| {
         let path = path.to_owned();
@@ -178,7 +185,8 @@ async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, Token), Li
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(pem(&config.key))?;
     let server = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
     let listener = tcp(Some(config.address)).await?;
-    let listener = listener.ok_or_else(|| ListenError::Bind(config.address, io::ErrorKind::NotFound.into()))?;
+    let listener =
+        listener.ok_or_else(|| ListenError::Bind(config.address, io::ErrorKind::NotFound.into()))?;
     Ok((TlsListener::new(listener, server), token))
 }
 

@@ -54,7 +54,9 @@ pub(super) fn bind(path: &Path, mode: u32) -> Result<UnixListener, SocketError> 
 fn refuse_living(path: &Path) -> Result<(), SocketError> {
     match UnixStream::connect(path) {
         Ok(_) => Err(SocketError::Taken(path.to_owned())),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Ok(())
+        }
         Err(source) => Err(SocketError::Io { action: "look at", path: path.to_owned(), source }),
     }
 }

@@ -39,12 +39,20 @@ fn config(directory: &Path) -> ListenConfig {
     }
 }
 
-async fn run(fixture: &Fixture, directory: tempfile::TempDir, config: ListenConfig, secret: Option<&str>) -> Running {
+async fn run(
+    fixture: &Fixture,
+    directory: tempfile::TempDir,
+    config: ListenConfig,
+    secret: Option<&str>,
+) -> Running {
     fixture::crypto();
     let bound = Bound::bind(&config).await.unwrap();
     let listen = format!("http://{}", bound.listen_address().unwrap());
     let kubectl = bound.kubectl_address().map(|address| format!("https://{address}"));
-    let webhook = WebhookConfig { secret: secret.map(|secret| Sensitive::new(secret.to_owned())), branch: "main".into() };
+    let webhook = WebhookConfig {
+        secret: secret.map(|secret| Sensitive::new(secret.to_owned())),
+        branch: "main".into(),
+    };
     let hooks = Webhooks::new(&webhook, fixture.daemon.metrics.clone(), Arc::new(Notify::new())).unwrap();
     let (stop, stopped) = watch::channel(());
     let task = tokio::spawn(bound.serve(fixture.daemon.clone(), hooks, stopped));
@@ -62,7 +70,8 @@ async fn reading_and_acting_have_sockets_of_their_own() {
     let listen = config(directory.path());
     let running = run(&fixture, directory, listen, None).await;
     let read = over(&running.directory.path().join("windlass.sock"));
-    let status: Value = read.get("http://windlass/windlass/v1/status").send().await.unwrap().json().await.unwrap();
+    let status: Value =
+        read.get("http://windlass/windlass/v1/status").send().await.unwrap().json().await.unwrap();
     assert_eq!(status["phase"], "Progressing");
     let pods: Value = read.get("http://windlass/api/v1/pods").send().await.unwrap().json().await.unwrap();
     assert_eq!(pods["kind"], "PodList");
@@ -158,7 +167,10 @@ async fn kubectl_over_tcp_needs_the_token() {
         (directory.path().join("token"), directory.path().join("tls.crt"), directory.path().join("tls.key"));
     std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
     let made = Command::new("openssl")
-        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1".split(' '))
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+                .split(' '),
+        )
         .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
         .arg(&key)
         .arg("-out")

@@ -15,7 +15,6 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
-
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -52,7 +51,9 @@ pub struct WebhookConfig {
 
 /// A secret that protects nothing.
 #[derive(Debug, Error)]
-#[error("the webhook secret has {0} characters: at least 16 are needed, for example from `openssl rand -hex 32`")]
+#[error(
+    "the webhook secret has {0} characters: at least 16 are needed, for example from `openssl rand -hex 32`"
+)]
 pub struct WeakSecret(usize);
 
 /// The hooks with their memory.
@@ -162,7 +163,9 @@ impl Shared {
             (WebhookResult::Unsigned, Forge::Generic) => {
                 (StatusCode::UNAUTHORIZED, "X-Windlass-Signature: sha256=<HMAC of the body> is missing\n")
             }
-            (WebhookResult::BadSignature, _) => (StatusCode::UNAUTHORIZED, "the signature does not match the body\n"),
+            (WebhookResult::BadSignature, _) => {
+                (StatusCode::UNAUTHORIZED, "the signature does not match the body\n")
+            }
             (WebhookResult::TooLarge, _) => (StatusCode::PAYLOAD_TOO_LARGE, "a body may have 1 MiB\n"),
             (WebhookResult::TooSlow, _) => (StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
             (WebhookResult::RateLimited, _) => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
@@ -176,7 +179,8 @@ impl Shared {
         // Without a signature there is no reason to read a body at all.
         let signature = headers.get(forge.signature_header()).and_then(|value| value.to_str().ok());
         let Some(signature) = signature else { return WebhookResult::Unsigned };
-        let announced = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let announced =
+            headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
             return WebhookResult::TooLarge;
         }

@@ -36,7 +36,13 @@ impl<'a> Family<'a> {
         Ok(gauges)
     }
 
-    pub(super) fn seconds(&self, name: &str, help: &str, label: &str, buckets: &[f64]) -> Result<HistogramVec> {
+    pub(super) fn seconds(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        buckets: &[f64],
+    ) -> Result<HistogramVec> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         let histogram = HistogramVec::new(options, &[label])?;
         self.registry.register(Box::new(histogram.clone()))?;

@@ -40,7 +40,10 @@ fn a_pointer_shows_one_commit_at_a_time() {
     let mut view = fixture::view();
     metrics.observe(&view);
     let text = metrics.text().unwrap();
-    assert!(text.contains(&format!("windlass_commit_info{{commit=\"{NEW}\",pointer=\"target\"}} 1")), "{text}");
+    assert!(
+        text.contains(&format!("windlass_commit_info{{commit=\"{NEW}\",pointer=\"target\"}} 1")),
+        "{text}"
+    );
     Arc::make_mut(&mut view.state).rollout.target = Some(CommitId::new(OLD));
     view.source.head = None;
     metrics.observe(&view);

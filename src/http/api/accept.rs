@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn a_form_we_do_not_have_is_passed_over() {
-        let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+        let aggregated =
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
         assert_eq!(of(aggregated), Form::Object);
         assert_eq!(of("application/json;as=Table;v=v1beta1;g=meta.k8s.io"), Form::Object);
     }

@@ -106,16 +106,23 @@ fn target(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<LogTarg
         .ok_or_else(|| not_found(&key.name))?;
     let node = record.place.node();
     if node.is_some_and(|node| *node != view.node) {
-        let message = format!("pod \"{}\" runs on {}: ask the daemon there", key.name, node.map_or("", |node| node.as_str()));
+        let message = format!(
+            "pod \"{}\" runs on {}: ask the daemon there",
+            key.name,
+            node.map_or("", |node| node.as_str())
+        );
         return Err(Failure::bad_request(message));
     }
     let status = view.pods.get(&record.uid);
-    let containers: Vec<&ContainerStatus> =
-        status.into_iter().flat_map(|status| status.containers.iter().chain(&status.init_containers)).collect();
+    let containers: Vec<&ContainerStatus> = status
+        .into_iter()
+        .flat_map(|status| status.containers.iter().chain(&status.init_containers))
+        .collect();
     let container = choose(record, &containers, query.container.as_deref())?;
     let has_run = container.container_id.is_some() || (query.previous && container.restarts > 0);
     if query.previous && container.restarts == 0 {
-        let message = format!("previous terminated container \"{}\" in pod \"{}\" not found", container.name, key.name);
+        let message =
+            format!("previous terminated container \"{}\" in pod \"{}\" not found", container.name, key.name);
         return Err(Failure::bad_request(message));
     }
     if !has_run {
@@ -136,7 +143,8 @@ fn target(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<LogTarg
 }
 
 fn not_found(name: &str) -> Failure {
-    Resource::of_path("", "pods").map_or_else(|| Failure::unknown_path(name), |pods| Failure::not_found(pods, name))
+    Resource::of_path("", "pods")
+        .map_or_else(|| Failure::unknown_path(name), |pods| Failure::not_found(pods, name))
 }
 
 /// The container that is named, or the only one.
@@ -147,9 +155,11 @@ fn choose<'a>(
 ) -> Result<&'a ContainerStatus, Failure> {
     let name = &record.key.name;
     match (wanted, containers) {
-        (Some(wanted), _) => containers.iter().find(|container| container.name == wanted).copied().ok_or_else(|| {
-            Failure::bad_request(format!("container {wanted} is not valid for pod {name}"))
-        }),
+        (Some(wanted), _) => {
+            containers.iter().find(|container| container.name == wanted).copied().ok_or_else(|| {
+                Failure::bad_request(format!("container {wanted} is not valid for pod {name}"))
+            })
+        }
         (None, []) => Err(Failure::bad_request(format!("pod \"{name}\" has no container yet"))),
         (None, [only]) => Ok(only),
         (None, many) => {

@@ -127,5 +127,9 @@ fn original_id(key: &WorkloadKey) -> ObjectId {
         Pod | ReplicationController => "v1",
         ReplicaSet | Deployment | DaemonSet => "apps/v1",
     };
-    ObjectId { api_version: api_version.to_owned(), kind: key.kind.as_str().to_owned(), key: key.object.clone() }
+    ObjectId {
+        api_version: api_version.to_owned(),
+        kind: key.kind.as_str().to_owned(),
+        key: key.object.clone(),
+    }
 }

@@ -129,7 +129,8 @@ impl FieldSelector {
 
     /// The value of `metadata.name=`, if it is there.
     pub(super) fn name(&self) -> Option<&str> {
-        let by_name = |requirement: &&FieldRequirement| requirement.equal && requirement.pointer == "/metadata/name";
+        let by_name =
+            |requirement: &&FieldRequirement| requirement.equal && requirement.pointer == "/metadata/name";
         self.0.iter().find(by_name).map(|requirement| requirement.value.as_str())
     }
 }
@@ -157,8 +158,18 @@ mod tests {
     #[test]
     fn label_selectors_of_every_form_select_what_they_say() {
         let object = json!({"metadata": {"labels": {"app": "web", "tier": "front"}}});
-        let holds = ["", "app=web", "app==web", "app!=db", "app in (web, db),tier", "x notin (y)", "!legacy", " app = web "];
-        let fails = ["app=db", "app!=web", "app in (db)", "app notin (web)", "!app", "legacy", "app=web,legacy"];
+        let holds = [
+            "",
+            "app=web",
+            "app==web",
+            "app!=db",
+            "app in (web, db),tier",
+            "x notin (y)",
+            "!legacy",
+            " app = web ",
+        ];
+        let fails =
+            ["app=db", "app!=web", "app in (db)", "app notin (web)", "!app", "legacy", "app=web,legacy"];
         for text in holds {
             assert!(LabelSelector::parse(text).unwrap().matches(&object), "{text}");
         }
@@ -173,7 +184,8 @@ mod tests {
     #[test]
     fn field_selectors_select_or_are_refused() {
         let pods = Resource::of_word("po").unwrap();
-        let object = json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}, "spec": {"nodeName": "n1"}});
+        let object =
+            json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}, "spec": {"nodeName": "n1"}});
         let matches = |text: &str| FieldSelector::parse(text, pods).map(|selector| selector.matches(&object));
         assert_eq!(matches("metadata.name=a,status.phase!=Pending,spec.nodeName==n1"), Ok(true));
         assert_eq!(matches("status.phase=Pending"), Ok(false));

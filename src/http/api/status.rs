@@ -35,10 +35,13 @@ impl Failure {
     pub(super) fn unknown_path(path: &str) -> Self {
         let message = match path.rsplit('/').next() {
             Some(verb) if is_verb(path) => {
-                format!("Windlass does not serve {verb}; on the pod's host, use the container engine's own tools")
+                format!(
+                    "Windlass does not serve {verb}; on the pod's host, use the container engine's own tools"
+                )
             }
             _ if path.starts_with("/openapi") => {
-                "Windlass is read-only: what runs is what Git says; check manifests with `windlass check`".to_owned()
+                "Windlass is read-only: what runs is what Git says; check manifests with `windlass check`"
+                    .to_owned()
             }
             _ => format!("Windlass does not serve {path}"),
         };

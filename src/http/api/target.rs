@@ -105,12 +105,16 @@ mod tests {
     #[test]
     fn a_namespace_is_an_object_of_its_own() {
         let target = Target::parse("/api/v1/namespaces/web").ok();
-        assert!(matches!(target, Some(Target::Object { resource, namespace: None, name: "web" }) if resource.kind == "Namespace"));
+        assert!(
+            matches!(target, Some(Target::Object { resource, namespace: None, name: "web" }) if resource.kind == "Namespace")
+        );
     }
 
     #[test]
     fn what_is_not_served_is_not_found() {
-        for path in ["/", "/apis/batch/v1/jobs", "/api/v1/pods/x", "/api/v1/namespaces/a/pods/b/exec", "/api/v2"] {
+        for path in
+            ["/", "/apis/batch/v1/jobs", "/api/v1/pods/x", "/api/v1/namespaces/a/pods/b/exec", "/api/v2"]
+        {
             assert!(Target::parse(path).is_err(), "{path}");
         }
     }

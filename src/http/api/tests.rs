@@ -114,7 +114,11 @@ async fn objects_are_what_kubernetes_own_types_read() {
 async fn a_secrets_value_never_leaves() {
     let fixture = fixture();
     let address = serve(&fixture).await;
-    for path in ["/api/v1/secrets", "/api/v1/namespaces/default/secrets/db", "/api/v1/secrets?watch=true&timeoutSeconds=0"] {
+    for path in [
+        "/api/v1/secrets",
+        "/api/v1/namespaces/default/secrets/db",
+        "/api/v1/secrets?watch=true&timeoutSeconds=0",
+    ] {
         let response = client().get(format!("http://{address}{path}")).send().await.unwrap();
         let text = response.text().await.unwrap();
         assert!(text.contains("password"), "{text}");
@@ -126,7 +130,9 @@ async fn a_secrets_value_never_leaves() {
 async fn writing_names_the_repository() {
     let fixture = fixture();
     let address = serve(&fixture).await;
-    for method in [reqwest::Method::DELETE, reqwest::Method::PATCH, reqwest::Method::POST, reqwest::Method::PUT] {
+    for method in
+        [reqwest::Method::DELETE, reqwest::Method::PATCH, reqwest::Method::POST, reqwest::Method::PUT]
+    {
         let url = format!("http://{address}/api/v1/namespaces/default/pods/batch");
         let response = client().request(method, url).body("{}").send().await.unwrap();
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
@@ -226,7 +232,8 @@ async fn logs_pass_their_options_on() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let base = format!("http://{address}/api/v1/namespaces/default/pods");
-    let url = format!("{base}/web-bbbbbbbbbb-c3333/log?tailLines=5&previous=true&timestamps=1&sinceSeconds=60");
+    let url =
+        format!("{base}/web-bbbbbbbbbb-c3333/log?tailLines=5&previous=true&timestamps=1&sinceSeconds=60");
     let text = client().get(url).send().await.unwrap().text().await.unwrap();
     assert_eq!(text, "hello from httpd of 00000000-0000-4000-8000-000000000003\nsecond line\n");
     let (target, options) = fixture.asked.lock().unwrap().pop().unwrap();
@@ -237,10 +244,19 @@ async fn logs_pass_their_options_on() {
     assert_eq!(limited.text().await.unwrap(), "hello f");
     let cases = [
         ("batch/log", "a container name must be specified for pod batch, choose one of: [httpd prepare]"),
-        ("batch/log?container=httpd", "container \"httpd\" in pod \"batch\" is waiting to start: PodInitializing"),
+        (
+            "batch/log?container=httpd",
+            "container \"httpd\" in pod \"batch\" is waiting to start: PodInitializing",
+        ),
         ("batch/log?container=x", "container x is not valid for pod batch"),
-        ("web-bbbbbbbbbb-b2222/log?previous=true", "previous terminated container \"httpd\" in pod \"web-bbbbbbbbbb-b2222\" not found"),
-        ("web-bbbbbbbbbb-b2222/log?follow=maybe", "Failed to deserialize query string: follow: expected true or false, not `maybe`"),
+        (
+            "web-bbbbbbbbbb-b2222/log?previous=true",
+            "previous terminated container \"httpd\" in pod \"web-bbbbbbbbbb-b2222\" not found",
+        ),
+        (
+            "web-bbbbbbbbbb-b2222/log?follow=maybe",
+            "Failed to deserialize query string: follow: expected true or false, not `maybe`",
+        ),
     ];
     for (path, message) in cases {
         let (status, answer) = get(address, &format!("/api/v1/namespaces/default/pods/{path}")).await;

@@ -43,7 +43,11 @@ pub(super) fn start(
         "" | "0" => None,
         version => {
             let number = version.parse().ok();
-            Some(number.and_then(|number| daemon.views.get(number)).ok_or_else(|| Failure::expired(version))?)
+            Some(
+                number
+                    .and_then(|number| daemon.views.get(number))
+                    .ok_or_else(|| Failure::expired(version))?,
+            )
         }
     };
     let wanted = query.timeout_seconds.map_or(LONGEST, Duration::from_secs).min(LONGEST);

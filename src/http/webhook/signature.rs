@@ -45,7 +45,13 @@ mod tests {
         assert!(secret.signed(b"Hello, World!", header));
         assert!(!secret.signed(b"Hello, World?", header));
         assert!(!secret.signed(b"Hello, World!", &header.replace('7', "8")));
-        for header in ["", "sha256=", "sha256=zz", "sha1=757107ea", "sha256=é57107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e1"] {
+        for header in [
+            "",
+            "sha256=",
+            "sha256=zz",
+            "sha1=757107ea",
+            "sha256=é57107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e1",
+        ] {
             assert!(!secret.signed(b"Hello, World!", header), "{header}");
         }
     }

@@ -20,6 +20,7 @@ const PUSH: &str = r#"{"ref":"refs/heads/main","after":"2222"}"#;
 
 struct Server {
     address: SocketAddr,
+    client: reqwest::Client,
     metrics: Arc<Metrics>,
     nudges: Arc<AtomicUsize>,
 }
@@ -41,7 +42,7 @@ async fn server() -> Server {
             counted.fetch_add(1, Ordering::SeqCst);
         }
     });
-    Server { address, metrics, nudges }
+    Server { address, client: reqwest::Client::new(), metrics, nudges }
 }
 
 fn sign(body: &str) -> String {
@@ -53,7 +54,7 @@ fn sign(body: &str) -> String {
 impl Server {
     fn post(&self, forge: &str, body: &str) -> RequestBuilder {
         let url = format!("http://{}/webhook/{forge}", self.address);
-        reqwest::Client::new().post(url).header("x-github-event", "push").body(body.to_owned())
+        self.client.post(url).header("x-github-event", "push").body(body.to_owned())
     }
 
     async fn github(&self, body: &str) -> (StatusCode, String) {
@@ -98,7 +99,10 @@ async fn no_or_a_wrong_signature_is_refused_and_nudges_nobody() {
     assert!(message.contains("X-Windlass-Signature"), "{message}");
     let other = sign("something else");
     let (status, message) = answer(server.post("github", PUSH).header("x-hub-signature-256", other)).await;
-    assert_eq!((status, message.as_str()), (StatusCode::UNAUTHORIZED, "the signature does not match the body\n"));
+    assert_eq!(
+        (status, message.as_str()),
+        (StatusCode::UNAUTHORIZED, "the signature does not match the body\n")
+    );
     assert_eq!(server.nudges(), 0);
     assert!(server.counted("{forge=\"github\",result=\"unsigned\"} 1"));
     assert!(server.counted("{forge=\"github\",result=\"bad_signature\"} 1"));
@@ -153,6 +157,7 @@ async fn ten_megabytes_are_refused_before_they_are_read() {
 async fn a_burst_of_a_thousand_is_a_few_nudges() {
     let server = Arc::new(server().await);
     let bodies = (0..1000).map(|number| format!("{{\"ref\":\"refs/heads/main\",\"after\":\"{number}\"}}"));
+    let start = Instant::now();
     let statuses: Vec<StatusCode> = stream::iter(bodies)
         .map(|body| {
             let server = server.clone();
@@ -164,8 +169,10 @@ async fn a_burst_of_a_thousand_is_a_few_nudges() {
     let accepted = statuses.iter().filter(|status| **status == StatusCode::ACCEPTED).count();
     let limited = statuses.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
     assert_eq!(accepted + limited, 1000);
-    assert!((100..400).contains(&accepted), "{accepted}");
-    assert!((1..=15).contains(&server.nudges()), "{}", server.nudges());
+    // What may pass depends on how long this machine takes to send a thousand requests.
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+    assert!((100..=100 + 20 * seconds).contains(&accepted), "{accepted} in {seconds} s");
+    assert!((1..=1 + seconds).contains(&server.nudges()), "{} in {seconds} s", server.nudges());
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,7 +69,11 @@ fn endpoints(picture: &Picture<'_>, key: &ObjectKey, service: &Service) -> Value
     let mut subsets = Vec::new();
     for (ports, members) in port_groups(&backends, service) {
         let of = |ready: bool| -> Vec<Value> {
-            members.iter().filter(|backend| backend.ready == ready).map(|backend| backend.target(picture)).collect()
+            members
+                .iter()
+                .filter(|backend| backend.ready == ready)
+                .map(|backend| backend.target(picture))
+                .collect()
         };
         let mut subset = json!({ "ports": ports });
         for (field, targets) in [("addresses", of(true)), ("notReadyAddresses", of(false))] {
@@ -131,7 +135,8 @@ fn backends<'a>(picture: &Picture<'a>, key: &ObjectKey, service: &Service) -> Ve
             let (owner, _) = picture.owner(record)?;
             let labels = pod::labels(record, Some(owner));
             let selected = service.selector.iter().all(|(name, value)| labels.get(name) == Some(value));
-            let status = picture.view.pods.get(&record.uid).filter(|status| selected && !status.phase.is_final())?;
+            let status =
+                picture.view.pods.get(&record.uid).filter(|status| selected && !status.phase.is_final())?;
             let ready = status.ready.is_some() || service.publish_not_ready;
             Some(Backend { record, owner, address: status.address?, ready: ready && !status.terminating })
         })
@@ -156,7 +161,11 @@ fn resolved(port: &ServicePort, owner: &Workload) -> Option<Value> {
         TargetPort::Number(number) => *number,
         TargetPort::Name(name) => {
             let mut ports = owner.template.spec.containers.iter().flat_map(|container| &container.ports);
-            ports.find(|candidate| candidate.name.as_deref() == Some(name) && candidate.protocol == port.protocol)?.port
+            ports
+                .find(|candidate| {
+                    candidate.name.as_deref() == Some(name) && candidate.protocol == port.protocol
+                })?
+                .port
         }
     };
     // The name is there even where it is empty: kubectl's describe reads it without looking.

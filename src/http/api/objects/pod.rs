@@ -122,7 +122,8 @@ pub(super) fn protocols(spec: &mut Value) {
 
 /// `status.qosClass` by Kubernetes' rule.
 pub(super) fn qos_class(spec: &PodSpec) -> &'static str {
-    let mut resources = spec.init_containers.iter().chain(&spec.containers).map(|container| container.resources);
+    let mut resources =
+        spec.init_containers.iter().chain(&spec.containers).map(|container| container.resources);
     if resources.clone().all(|resources| resources == Resources::default()) {
         return "BestEffort";
     }
@@ -130,7 +131,9 @@ pub(super) fn qos_class(spec: &PodSpec) -> &'static str {
         resources.cpu_limit_milli.is_some()
             && resources.memory_limit_bytes.is_some()
             && resources.cpu_request_milli.is_none_or(|request| Some(request) == resources.cpu_limit_milli)
-            && resources.memory_request_bytes.is_none_or(|request| Some(request) == resources.memory_limit_bytes)
+            && resources
+                .memory_request_bytes
+                .is_none_or(|request| Some(request) == resources.memory_limit_bytes)
     };
     if resources.all(guaranteed) { "Guaranteed" } else { "Burstable" }
 }

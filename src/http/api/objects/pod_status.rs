@@ -73,7 +73,13 @@ fn conditions(record: &PodRecord, status: &PodStatus) -> Value {
         PodPlace::Unplaced(why) => condition("PodScheduled", false, record.created, "Unschedulable", why),
     };
     json!([
-        condition("Initialized", status.initialized, began, "ContainersNotInitialized", "init containers have not all ended well"),
+        condition(
+            "Initialized",
+            status.initialized,
+            began,
+            "ContainersNotInitialized",
+            "init containers have not all ended well"
+        ),
         condition("Ready", status.ready.is_some(), ready_since, reason, &unready),
         condition("ContainersReady", status.ready.is_some(), ready_since, reason, &unready),
         placed,
@@ -81,8 +87,11 @@ fn conditions(record: &PodRecord, status: &PodStatus) -> Value {
 }
 
 fn unready_message(containers: &[ContainerStatus]) -> String {
-    let names: Vec<&str> =
-        containers.iter().filter(|container| !container.ready).map(|container| container.name.as_str()).collect();
+    let names: Vec<&str> = containers
+        .iter()
+        .filter(|container| !container.ready)
+        .map(|container| container.name.as_str())
+        .collect();
     format!("containers with unready status: [{}]", names.join(" "))
 }
 

@@ -14,7 +14,11 @@ use super::{Picture, Scope, meta, pod};
 use crate::http::api::Resource;
 
 /// All written workloads of a kind.
-pub(super) fn all(picture: &Picture<'_>, resource: &Resource, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(
+    picture: &Picture<'_>,
+    resource: &Resource,
+    scope: Scope<'_>,
+) -> BTreeMap<ObjectKey, Value> {
     let Some(kind) = WorkloadKind::parse(resource.kind) else { return BTreeMap::new() };
     let originals = picture.originals(&resource.api_version(), resource.kind);
     let wanted = originals.filter(|(id, _)| scope.has(&id.key));
@@ -91,12 +95,13 @@ pub(super) fn replica_status(tally: &Tally) -> Value {
 
 fn deployment_status(picture: &Picture<'_>, workload: &Workload, replicas: u32, tally: &Tally) -> Value {
     let allowed_down = match &workload.control {
-        Control::Deployment { strategy: DeploymentStrategy::RollingUpdate { max_unavailable, .. }, .. } => {
-            max_unavailable.round_down(replicas)
-        }
+        Control::Deployment {
+            strategy: DeploymentStrategy::RollingUpdate { max_unavailable, .. }, ..
+        } => max_unavailable.round_down(replicas),
         _ => 0,
     };
-    let since = picture.view.state.workloads.get(&workload.key).map_or(picture.view.at, |progress| progress.since);
+    let since =
+        picture.view.state.workloads.get(&workload.key).map_or(picture.view.at, |progress| progress.since);
     let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
         json!({
             "type": kind,
@@ -111,12 +116,29 @@ fn deployment_status(picture: &Picture<'_>, workload: &Workload, replicas: u32, 
     let complete = tally.updated >= replicas && tally.total == replicas && tally.available >= replicas;
     let conditions = [
         match available {
-            true => condition("Available", true, "MinimumReplicasAvailable", "the minimum of pods is available"),
-            false => condition("Available", false, "MinimumReplicasUnavailable", "fewer pods than the minimum are available"),
+            true => {
+                condition("Available", true, "MinimumReplicasAvailable", "the minimum of pods is available")
+            }
+            false => condition(
+                "Available",
+                false,
+                "MinimumReplicasUnavailable",
+                "fewer pods than the minimum are available",
+            ),
         },
         match complete {
-            true => condition("Progressing", true, "NewReplicaSetAvailable", "all pods are of the current template"),
-            false => condition("Progressing", true, "ReplicaSetUpdated", "pods are being moved to the current template"),
+            true => condition(
+                "Progressing",
+                true,
+                "NewReplicaSetAvailable",
+                "all pods are of the current template",
+            ),
+            false => condition(
+                "Progressing",
+                true,
+                "ReplicaSetUpdated",
+                "pods are being moved to the current template",
+            ),
         },
     ];
     json!({

@@ -43,7 +43,8 @@ pub(super) const NODE: &[Column] = &[
 pub(super) fn node(object: &Value, now: Timestamp) -> Vec<Value> {
     let is = |condition: &&Value| condition["type"] == "Ready" && condition["status"] == "True";
     let mut status =
-        if each(object, "/status/conditions").any(|condition| is(&condition)) { "Ready" } else { "NotReady" }.to_owned();
+        if each(object, "/status/conditions").any(|condition| is(&condition)) { "Ready" } else { "NotReady" }
+            .to_owned();
     if object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
         status.push_str(",SchedulingDisabled");
     }
@@ -69,7 +70,8 @@ pub(super) fn node(object: &Value, now: Timestamp) -> Vec<Value> {
 /// Labels `node-role.kubernetes.io/<role>`.
 fn roles(object: &Value) -> String {
     let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    let roles = labels.into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"));
+    let roles =
+        labels.into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"));
     super::joined(roles)
 }
 
@@ -87,7 +89,11 @@ pub(super) const EVENT: &[Column] = &[
 
 pub(super) fn event(object: &Value, now: Timestamp) -> Vec<Value> {
     let ago = |pointer: &str| json!(age::since(age::parse(Some(at(object, pointer))), now));
-    let about = format!("{}/{}", at(object, "/involvedObject/kind").to_lowercase(), at(object, "/involvedObject/name"));
+    let about = format!(
+        "{}/{}",
+        at(object, "/involvedObject/kind").to_lowercase(),
+        at(object, "/involvedObject/name")
+    );
     vec![
         ago("/lastTimestamp"),
         json!(at(object, "/type")),

@@ -106,7 +106,9 @@ impl Summary {
 
     fn restarts(&self, now: Timestamp) -> String {
         match self.last_restart {
-            Some(last) if self.restarts > 0 => format!("{} ({} ago)", self.restarts, age::since(Some(last), now)),
+            Some(last) if self.restarts > 0 => {
+                format!("{} ({} ago)", self.restarts, age::since(Some(last), now))
+            }
             _ => self.restarts.to_string(),
         }
     }

@@ -143,7 +143,8 @@ async fn a_watch_prints_what_changes() {
             if line.starts_with("web-bbbbbbbbbb-c3333 0/1") && !published {
                 published = true;
                 let mut view = fixture::view();
-                Arc::make_mut(&mut view.pods).insert(PodUid::new("00000000-0000-4000-8000-000000000003"), running(3));
+                Arc::make_mut(&mut view.pods)
+                    .insert(PodUid::new("00000000-0000-4000-8000-000000000003"), running(3));
                 fixture.publish.send(Arc::new(view)).unwrap();
             }
             let done = line.starts_with("web-bbbbbbbbbb-c3333 1/1 Running");
