@@ -49,7 +49,7 @@ const REQUESTS: usize = 64;
 /// The hidden subcommand that fetches.
 pub(crate) const FETCH_CHILD: &str = "fetch-child";
 /// Where the metrics are unless the configuration says otherwise.
-const DEFAULT_LISTEN: std::net::SocketAddr =
+pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
 /// Runs until it is told to end.

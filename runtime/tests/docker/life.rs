@@ -93,8 +93,7 @@ async fn a_post_start_hook_that_fails_kills_its_container() {
     let bed = Bed::new().await;
     let id = bed.pod("web", "exec sleep 1000").await;
     bed.runtime.post_start(&id, &exec("true"), Ipv4Addr::LOCALHOST).await.unwrap();
-    let fault =
-        bed.runtime.post_start(&id, &exec("echo no; exit 3"), Ipv4Addr::LOCALHOST).await.unwrap_err();
+    let fault = bed.runtime.post_start(&id, &exec("echo no; exit 3"), Ipv4Addr::LOCALHOST).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::HookFailed);
     assert!(fault.message.contains("exit code 3: no"), "{fault}");
     assert!(matches!(bed.state(&id).await, ContainerState::Exited { .. }));
