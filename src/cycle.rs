@@ -35,7 +35,7 @@ use crate::{
     source::verify::VerifiedCommit,
     store::LocalStore,
     trust::TrustStore,
-    view::SourceStatus,
+    view::{SourceStatus, View},
 };
 
 pub(crate) use memory::HostMemory;
@@ -177,12 +177,12 @@ impl Host {
         match self.parts.network.links().await {
             Ok(links) => {
                 self.troubles.remove("links");
-                let lanes = self.parts.lanes.running();
+                let (lanes, stopping) = (self.parts.lanes.running(), self.parts.lanes.stopping());
                 let failures = self.parts.lanes.failures().clone();
                 let probes = self.parts.prober.facts();
                 let (files, hooked) = (self.memory.files.clone(), self.memory.hooked().clone());
                 let (containers, images) = (found.containers, found.images);
-                Ok(Observed { containers, images, links, files, hooked, probes, lanes, failures })
+                Ok(Observed { containers, images, links, files, hooked, probes, lanes, stopping, failures })
             }
             Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
         }
@@ -392,6 +392,13 @@ impl Host {
                 self.troubles.insert("network", format!("{:#}", anyhow::Error::from(error)));
             }
         }
+    }
+
+    /// The picture after a look, counted.
+    pub(crate) fn picture(&self) -> Arc<View> {
+        let view = self.view();
+        self.parts.metrics.observe(&view);
+        Arc::new(view)
     }
 
     /// Whether no step is under way.
