@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use bollard::{models::ContainerSummary, query_parameters::ListContainersOptionsB
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use reconciler::{
-    fault::{Fault, FaultKind},
+    fault::Fault,
     name::{ContainerId, ImageId, PodUid},
     observed::{ContainerState, ObservedContainer},
     plan::Role,
@@ -28,9 +28,9 @@ mod inspect;
 
 /// How many containers are looked at side by side.
 const INSPECT_CONCURRENCY: usize = 16;
-/// The engine holds a container's lock while it starts it; looking at one that hangs must not hold up the others.
-const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// When a container that did not answer is looked at again.
+/// The engine may hang on one container; that must not hold up the look at the others for long.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// When a container that hung is looked at again, aside from all others.
 const INSPECT_RETRY: Duration = Duration::from_secs(5);
 /// An event older than our last look by more than this means that the clock was set back, not that we know it.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
@@ -63,6 +63,8 @@ struct Cache {
     left_alone: BTreeMap<ContainerId, String>,
     images: BTreeSet<ImageId>,
     dirty: Dirty,
+    /// Containers on which the engine hangs. What was last known of them stands.
+    hanging: BTreeSet<ContainerId>,
 }
 
 struct Dirty {
@@ -214,6 +216,7 @@ impl Observer {
             cache.known.retain(|id, known| listed.contains_key(id) || known.seen >= begun);
             cache.left_alone.retain(|id, _| listed.contains_key(id));
         }
+        wanted.retain(|id| !self.cache().hanging.contains(id));
         let looks = stream::iter(wanted)
             .map(|id| {
                 let summary = listed.get(&id);
@@ -251,14 +254,11 @@ impl Observer {
                 if let (false, Some(observed)) = (cache.known.contains_key(&id), listed) {
                     cache.known.insert(id.clone(), Known { observed, seen: Timestamp::UNIX_EPOCH });
                 }
-                drop(cache);
-                let observer = Arc::downgrade(self);
-                tokio::spawn(async move {
-                    tokio::time::sleep(INSPECT_RETRY).await;
-                    if let Some(observer) = observer.upgrade() {
-                        observer.container_dirty(&id);
-                    }
-                });
+                if cache.hanging.insert(id.clone()) {
+                    drop(cache);
+                    tracing::warn!(container = %id, "the engine does not answer for a container");
+                    tokio::spawn(until_it_answers(Arc::downgrade(self), id));
+                }
             }
         }
     }
@@ -343,10 +343,18 @@ impl Observer {
     }
 }
 
-impl Observation {
-    /// The fault for a container that is not there.
-    pub(crate) fn gone(what: &str) -> Fault {
-        Fault::new(FaultKind::Gone, format!("{what} is gone"))
+/// Looks at a container on which the engine hangs, until it answers or nobody wants to know any more.
+async fn until_it_answers(observer: Weak<Observer>, id: ContainerId) {
+    loop {
+        tokio::time::sleep(INSPECT_RETRY).await;
+        let Some(observer) = observer.upgrade() else { return };
+        let seen = Timestamp::now();
+        let Ok(look) = observer.look_at(&id, None).await else { continue };
+        if !matches!(look, Look::Hangs(_)) {
+            observer.cache().hanging.remove(&id);
+            observer.remember(id, seen, look);
+            return observer.notify();
+        }
     }
 }
 

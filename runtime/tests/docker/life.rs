@@ -114,6 +114,7 @@ async fn what_happens_to_a_container_is_seen_by_events_alone() {
     docker(&["pause", id.as_str()]);
     bed.until(&id, state(|state| matches!(state, ContainerState::Paused { .. }))).await;
     bed.runtime.unpause(&id).await.unwrap();
+    bed.runtime.unpause(&id).await.unwrap();
     bed.until(&id, state(|state| matches!(state, ContainerState::Running { .. }))).await;
     docker(&["kill", id.as_str()]);
     bed.until(&id, state(|state| matches!(state, ContainerState::Exited { code: 137, oom: false, .. })))
