@@ -4,11 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bollard::{models::ContainerSummary, query_parameters::ListContainersOptionsBuilder};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use reconciler::{
@@ -21,17 +20,16 @@ use tokio::sync::watch;
 
 use crate::{
     docker::{CallError, Engine},
-    labels::{Labels, LabelsError, instance_filter},
+    labels::Labels,
 };
 
 mod inspect;
+mod look;
+
+use look::Look;
 
 /// How many containers are looked at side by side.
 const INSPECT_CONCURRENCY: usize = 16;
-/// The engine may hang on one container; that must not hold up the look at the others for long.
-const INSPECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// When a container that hung is looked at again, aside from all others.
-const INSPECT_RETRY: Duration = Duration::from_secs(5);
 /// An event older than our last look by more than this means that the clock was set back, not that we know it.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
@@ -83,15 +81,6 @@ struct Known {
     observed: ObservedContainer,
     /// Before the look that gave it was begun; events up to then are already in it.
     seen: Timestamp,
-}
-
-/// What a look at one container gave.
-enum Look {
-    Found(ObservedContainer),
-    Gone,
-    LeftAlone(String),
-    /// It did not answer in time; what the list says of it, if it was listed.
-    Hangs(Option<ObservedContainer>),
 }
 
 impl Observer {
@@ -257,78 +246,10 @@ impl Observer {
                 if cache.hanging.insert(id.clone()) {
                     drop(cache);
                     tracing::warn!(container = %id, "the engine does not answer for a container");
-                    tokio::spawn(until_it_answers(Arc::downgrade(self), id));
+                    tokio::spawn(look::until_it_answers(Arc::downgrade(self), id));
                 }
             }
         }
-    }
-
-    async fn look_at(&self, id: &ContainerId, summary: Option<&ContainerSummary>) -> Result<Look, CallError> {
-        let listed = summary.map(|summary| inspect::from_summary(summary, &self.instance));
-        match listed {
-            // A container that was never started has nothing more to tell.
-            Some(Ok(observed)) if observed.state == ContainerState::Created => {
-                return Ok(Look::Found(observed));
-            }
-            Some(Err(LabelsError::Foreign)) => return Ok(Look::Gone),
-            Some(Err(error)) => return Ok(Look::LeftAlone(error.to_string())),
-            Some(Ok(_)) | None => {}
-        }
-        let limit = INSPECT_TIMEOUT.min(self.engine.call_timeout);
-        match self
-            .engine
-            .call_within(limit, |docker| async move { docker.inspect_container(id.as_str(), None).await })
-            .await
-        {
-            Ok(found) => Ok(match inspect::from_inspect(found, &self.instance) {
-                Ok((labels, observed)) => Look::Found(self.with_message(id, &labels, observed).await),
-                Err(LabelsError::Foreign) => Look::Gone,
-                Err(error) => Look::LeftAlone(error.to_string()),
-            }),
-            Err(error) if error.is_not_found() => Ok(Look::Gone),
-            Err(CallError::TimedOut(_)) => Ok(Look::Hangs(listed.and_then(Result::ok))),
-            // One container that the engine cannot tell about does not hide the others.
-            Err(CallError::Refused { .. } | CallError::Garbled(_)) => {
-                Ok(Look::Hangs(listed.and_then(Result::ok)))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Adds the termination message of a container that has ended.
-    async fn with_message(
-        &self,
-        id: &ContainerId,
-        labels: &Labels,
-        mut observed: ObservedContainer,
-    ) -> ObservedContainer {
-        let ContainerState::Exited { code, message, .. } = &mut observed.state else { return observed };
-        let (pods, of) = (self.pods_dir.clone(), labels.clone());
-        *message = tokio::task::spawn_blocking(move || crate::volume::termination_message(&pods, &of))
-            .await
-            .unwrap_or_default();
-        if message.is_empty() && *code != 0 && labels.message_from_logs {
-            *message = crate::logs::tail(&self.engine, id).await;
-        }
-        observed
-    }
-
-    async fn list(&self) -> Result<BTreeMap<ContainerId, ContainerSummary>, CallError> {
-        let options =
-            ListContainersOptionsBuilder::new().all(true).filters(&instance_filter(&self.instance)).build();
-        let found =
-            self.engine.call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|summary| Some((ContainerId::new(summary.id.clone()?), summary)))
-            .collect())
-    }
-
-    async fn images(&self) -> Result<BTreeSet<ImageId>, CallError> {
-        // All, because one that lost its tag to another build is still there to be run by its id.
-        let options = bollard::query_parameters::ListImagesOptionsBuilder::new().all(true).build();
-        let found = self.engine.call(|docker| async move { docker.list_images(Some(options)).await }).await?;
-        Ok(found.into_iter().map(|image| ImageId::new(image.id)).collect())
     }
 
     fn put_back(&self, dirty: Dirty) {
@@ -340,21 +261,6 @@ impl Observer {
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Looks at a container on which the engine hangs, until it answers or nobody wants to know any more.
-async fn until_it_answers(observer: Weak<Observer>, id: ContainerId) {
-    loop {
-        tokio::time::sleep(INSPECT_RETRY).await;
-        let Some(observer) = observer.upgrade() else { return };
-        let seen = Timestamp::now();
-        let Ok(look) = observer.look_at(&id, None).await else { continue };
-        if !matches!(look, Look::Hangs(_)) {
-            observer.cache().hanging.remove(&id);
-            observer.remember(id, seen, look);
-            return observer.notify();
-        }
     }
 }
 
