@@ -6,11 +6,11 @@ mod http;
 mod metrics;
 mod view;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, CliError, Command, Exit, doctor::DoctorFacts};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -20,6 +20,24 @@ async fn main() -> ExitCode {
     let mut out = anstream::stdout().lock();
     match cli::client(&cli, &mut out).await {
         Some(result) => cli::conclude(result).into(),
-        None => cli::conclude(Err(cli::CliError::Answer("this build has no daemon in it".to_owned()))).into(),
+        None => cli::conclude(local(&cli, &mut out).await).into(),
+    }
+}
+
+/// The commands that are not a client's.
+async fn local(cli: &Cli, out: &mut dyn Write) -> Result<Exit, CliError> {
+    match &cli.command {
+        Command::Doctor(args) => {
+            let facts = DoctorFacts {
+                docker: args.docker.clone().unwrap_or_else(|| "/var/run/docker.sock".into()),
+                data_dir: args.data_dir.clone().unwrap_or_else(|| "/var/lib/windlass".into()),
+                socket_dir: cli.sockets(),
+                listen: vec![([127, 0, 0, 1], 9464).into()],
+                config: None,
+                signers: None,
+            };
+            cli::doctor::run(&facts, args.output, out).await
+        }
+        _ => Err(CliError::Answer("this build has no daemon in it".to_owned())),
     }
 }

@@ -42,7 +42,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// How webhooks are judged.
 #[derive(Clone)]
-pub struct WebhookConfig {
+pub(crate) struct WebhookConfig {
     /// The shared secret; `None` means that there are no webhooks.
     pub secret: Option<Sensitive<String>>,
     /// The followed branch, without `refs/heads/`.
@@ -54,10 +54,10 @@ pub struct WebhookConfig {
 #[error(
     "the webhook secret has {0} characters: at least 16 are needed, for example from `openssl rand -hex 32`"
 )]
-pub struct WeakSecret(usize);
+pub(crate) struct WeakSecret(usize);
 
 /// The hooks with their memory.
-pub struct Webhooks {
+pub(crate) struct Webhooks {
     shared: Arc<Shared>,
 }
 
@@ -72,7 +72,7 @@ struct Shared {
 
 impl Webhooks {
     /// `None` without a secret: then the routes do not exist. `notify` is told to look again.
-    pub fn new(
+    pub(crate) fn new(
         config: &WebhookConfig,
         metrics: Arc<Metrics>,
         notify: Arc<Notify>,
