@@ -98,7 +98,8 @@ pub struct SourceStatus {
     /// The newest one that was found trusted: the base of forward-only.
     #[serde(default)]
     pub verified: Option<CommitId>,
-    /// When it was last asked with success.
+    /// When it was last asked with success: the time at which the question was begun, so that `sync` can tell an
+    /// answer to its own question from an older one.
     pub fetched: Option<Timestamp>,
     /// Why it could not be asked or judged, if that is so now.
     pub error: Option<String>,
