@@ -9,7 +9,7 @@ use reconciler::{
     name::ContainerId,
     object::{Control, IntOrPercent, PodSpec, RestartPolicy, Workload},
     rollout::Phase,
-    state::ClusterState,
+    state::{ClusterState, PodRecord},
 };
 
 use crate::{
@@ -303,6 +303,17 @@ proptest! {
         sim.host.engine_down = false;
         sim.registry.reachable = true;
         sim.push(made(999, &last, true));
+        sim.run_seconds(60);
+        // What its kind never replaces by itself somebody must restart.
+        let now = sim.now;
+        let stuck = |record: &PodRecord| {
+            use reconciler::name::WorkloadKind as Kind;
+            matches!(record.owner.kind, Kind::ReplicaSet | Kind::ReplicationController | Kind::DaemonSet)
+        };
+        let owners: Vec<String> =
+            sim.state.pods.values().filter(|one| stuck(one)).map(|one| one.owner.to_string()).collect();
+        sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, now)));
+        sim.cycle();
         sim.run_seconds(4000);
         sim.expect_healthy("commit999");
         converged(&mut sim);
