@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
@@ -16,6 +16,7 @@ use reconciler::{
     allocate::ServiceRanges,
     cluster::{ClusterInput, ClusterSettings, cluster},
     commit::Commit,
+    digest::sha256_hex,
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     network::HostNetwork,
     node::{NodeInput, NodePlan, Pins, node},
@@ -42,12 +43,12 @@ fn main() {
     host.converge();
     let (mut deciding, mut planning) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..cycles {
-        let start = Instant::now();
+        let start = cpu_time();
         let changes = host.decide();
-        deciding += start.elapsed();
-        let start = Instant::now();
+        let decided = cpu_time();
         let plan = host.plan();
-        planning += start.elapsed();
+        deciding += decided - start;
+        planning += cpu_time() - decided;
         assert!(changes == 0 && plan.lanes.is_empty(), "there was something to do");
     }
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0 / f64::from(cycles.max(1));
@@ -58,6 +59,13 @@ fn main() {
         milliseconds(planning),
         milliseconds(deciding + planning),
     );
+}
+
+/// What this thread has used of a processor: other builds on the machine do not count.
+fn cpu_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
 /// A host on which every step succeeds at once.
@@ -203,7 +211,7 @@ impl Host {
     }
 
     fn start(&mut self, container: ObservedContainer) {
-        let id = ContainerId::new(format!("{:064x}", self.observed.containers.len()));
+        let id = ContainerId::new(sha256_hex(&self.observed.containers.len().to_be_bytes()));
         let fact = ProbeFact { ok: true, since: self.now, message: String::new() };
         for kind in [ProbeKind::Readiness, ProbeKind::Liveness] {
             self.observed.probes.insert((id.clone(), kind), fact.clone());
