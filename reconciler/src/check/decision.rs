@@ -6,7 +6,7 @@ use super::Findings;
 use crate::{
     cluster::{ClusterChange, ClusterInput},
     name::{NodeName, PodUid, WorkloadKey},
-    object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
+    object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
     state::{Change, ClusterState, PodRecord, StopReason},
     status::PodStatus,
 };
@@ -47,8 +47,7 @@ impl<'a> Decision<'a> {
             let uid = &record.uid;
             self.findings.require(seen.insert(uid), || format!("pod {uid} is changed twice in one decision"));
             let known = self.input.commits.get(&record.commit);
-            let resolved =
-                known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
+            let resolved = known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
             self.findings.require(resolved, || format!("pod {uid}: its commit has not its template"));
             let Some(before) = self.input.state.pods.get(uid) else {
                 self.new_pod(record);
@@ -104,9 +103,8 @@ impl<'a> Decision<'a> {
         let mut names = BTreeMap::new();
         for record in self.after.pods.values() {
             let other = names.insert(&record.key, &record.uid);
-            self.findings.require(other.is_none(), || {
-                format!("pods {other:?} and {} are both {}", record.uid, record.key)
-            });
+            self.findings
+                .require(other.is_none(), || format!("pods {other:?} and {} are both {}", record.uid, record.key));
         }
     }
 
@@ -154,8 +152,7 @@ impl<'a> Decision<'a> {
     }
 
     fn owners(&mut self) {
-        let Some(driving) =
-            self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+        let Some(driving) = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
         else {
             return;
         };
@@ -204,6 +201,7 @@ impl<'a> Decision<'a> {
                 chosen && self.is_available(workload, record)
             })
         };
+        let changed = down_by_choice(&[StopReason::Replaced]);
         let replaced = down_by_choice(&[StopReason::Replaced, StopReason::Restarted]);
         let scaled = down_by_choice(&[StopReason::ScaledDown]);
         match &workload.control {
@@ -226,7 +224,14 @@ impl<'a> Decision<'a> {
                 self.findings.require(enough, || format!("{key}: scaled down to {active} of {wanted}"));
                 self.strategy(workload, *strategy, wanted, after, made, replaced);
             }
-            Control::DaemonSet { update, .. } => self.daemons(workload, *update, after, replaced),
+            Control::DaemonSet { update, .. } => match update {
+                DaemonSetUpdate::OnDelete => {
+                    self.findings.require(!changed, || format!("{key}: OnDelete stopped a pod by itself"));
+                }
+                DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge } => {
+                    self.daemons(workload, *max_unavailable, *max_surge, after, replaced);
+                }
+            },
         }
     }
 
@@ -270,7 +275,8 @@ impl<'a> Decision<'a> {
     fn daemons(
         &mut self,
         workload: &Workload,
-        update: DaemonSetUpdate,
+        max_unavailable: IntOrPercent,
+        max_surge: IntOrPercent,
         after: &[&PodRecord],
         replaced: bool,
     ) {
@@ -283,21 +289,14 @@ impl<'a> Decision<'a> {
             counts.1 += usize::from(self.is_available(workload, record));
         }
         let all = u32::try_from(self.input.nodes.len()).unwrap_or(u32::MAX);
-        match update {
-            DaemonSetUpdate::OnDelete => {
-                self.findings.require(!replaced, || format!("{key}: OnDelete stopped a pod by itself"));
-            }
-            DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge } => {
-                let surge = max_surge.round_up(all) as usize;
-                let most = if surge == 0 { 1 } else { 2 };
-                for (node, (active, _)) in &nodes {
-                    self.findings.require(*active <= most, || format!("{key}: {active} pods on node {node}"));
-                }
-                let up = nodes.values().filter(|(_, available)| *available > 0).count();
-                let unavailable = (max_unavailable.round_up(all) as usize).max(usize::from(surge == 0));
-                let enough = !replaced || up + unavailable >= all as usize;
-                self.findings.require(enough, || format!("{key}: available on {up} of {all} nodes"));
-            }
+        let surge = max_surge.round_up(all) as usize;
+        let most = if surge == 0 { 1 } else { 2 };
+        for (node, (active, _)) in &nodes {
+            self.findings.require(*active <= most, || format!("{key}: {active} pods on node {node}"));
         }
+        let up = nodes.values().filter(|(_, available)| *available > 0).count();
+        let unavailable = (max_unavailable.round_up(all) as usize).max(usize::from(surge == 0));
+        let enough = !replaced || up + unavailable >= all as usize;
+        self.findings.require(enough, || format!("{key}: available on {up} of {all} nodes"));
     }
 }
