@@ -8,6 +8,7 @@ use reconciler::{
     cluster::{commits_in_use, roll_back},
     name::{CommitId, WorkloadKey},
     node::{NodePlan, images_in_use},
+    observed::Observed,
     plan::{LaneKey, Next},
     rollout::{CommitState, Head, Rollout},
     state::Change,
@@ -130,13 +131,9 @@ impl Host {
 
     /// Removes images that we pulled and that nothing needs, when the disk is nearly full.
     pub(super) async fn collect_garbage(&mut self) {
-        let keep = {
-            let trust = lock(&self.trust);
-            let Ok(found) = self.parts.runtime.observe().await else { return };
-            let observed =
-                reconciler::observed::Observed { containers: found.containers, ..Default::default() };
-            images_in_use(&observed, trust.pins(), &self.pinned)
-        };
+        let Ok(found) = self.parts.runtime.observe().await else { return };
+        let observed = Observed { containers: found.containers, ..Observed::default() };
+        let keep = images_in_use(&observed, lock(&self.trust).pins(), &self.pinned);
         if let Err(fault) = self.parts.runtime.collect_garbage(&keep, FULL_PERCENT).await {
             tracing::warn!("{fault}");
         }
