@@ -9,7 +9,7 @@ use reconciler::{
     name::{CommitId, WorkloadKey},
     node::{NodePlan, images_in_use},
     observed::Observed,
-    plan::{LaneKey, Next},
+    plan::{LaneKey, Next, Why},
     rollout::{CommitState, Head, Rollout},
     state::Change,
 };
@@ -52,6 +52,10 @@ impl Host {
             self.parts.lanes.cancel(key);
         }
         for lane in plan.lanes {
+            // A new pod's address must be on the disk before anybody can use it; what runs is looked after all the same.
+            if self.troubles.contains_key("memory") && matches!(lane.why, Why::Start { .. }) {
+                continue;
+            }
             if let Some(line) = showing::announce(&lane) {
                 tracing::info!("{line}");
             }
