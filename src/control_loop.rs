@@ -74,7 +74,7 @@ impl ControlLoop {
                 Next::AwaitChange => None,
                 Next::After(wait) => Some(Instant::now() + wait),
             };
-            self.view.send_replace(Arc::new(self.host.view()));
+            self.view.send_replace(self.host.picture());
             let event = self.next_event().await;
             if !self.handle(event).await {
                 break;

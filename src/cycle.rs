@@ -35,13 +35,15 @@ use crate::{
     source::verify::VerifiedCommit,
     store::LocalStore,
     trust::TrustStore,
-    view::SourceStatus,
+    view::{SourceStatus, View},
 };
 
 pub(crate) use memory::HostMemory;
 
 /// How often deciding may change something that lets it decide more, in one look.
 const ROUNDS: usize = 16;
+/// How often, at most, the host's network is looked at for what somebody else has changed there.
+const NETWORK_CHECK: Duration = Duration::from_secs(5);
 /// When what failed outside of a lane is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -99,6 +101,7 @@ pub(crate) struct Host {
     events: showing::Events,
     /// What the DNS was last told.
     names: DnsRecords,
+    network_checked: std::time::Instant,
 }
 
 impl Host {
@@ -132,6 +135,7 @@ impl Host {
             acted: false,
             events: showing::Events::default(),
             names: DnsRecords::default(),
+            network_checked: std::time::Instant::now(),
         }
     }
 
@@ -140,6 +144,9 @@ impl Host {
         let began = std::time::Instant::now();
         self.acted = false;
         self.read_commits(now).await;
+        if self.network_checked.elapsed() >= NETWORK_CHECK {
+            self.check_network().await;
+        }
         let (next, good) = match self.observe().await {
             Ok(observed) => {
                 let (plan, next) = self.decide(now, &observed);
@@ -170,12 +177,12 @@ impl Host {
         match self.parts.network.links().await {
             Ok(links) => {
                 self.troubles.remove("links");
-                let lanes = self.parts.lanes.running();
+                let (lanes, stopping) = (self.parts.lanes.running(), self.parts.lanes.stopping());
                 let failures = self.parts.lanes.failures().clone();
                 let probes = self.parts.prober.facts();
                 let (files, hooked) = (self.memory.files.clone(), self.memory.hooked().clone());
                 let (containers, images) = (found.containers, found.images);
-                Ok(Observed { containers, images, links, files, hooked, probes, lanes, failures })
+                Ok(Observed { containers, images, links, files, hooked, probes, lanes, stopping, failures })
             }
             Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
         }
@@ -366,6 +373,13 @@ impl Host {
     /// Looks at everything afresh.
     pub(crate) async fn resync(&mut self) {
         self.parts.runtime.resync();
+        self.check_network().await;
+        self.collect_garbage().await;
+    }
+
+    /// Repairs what somebody else has changed in the host's network. Where nobody has, this asks the kernel little.
+    async fn check_network(&mut self) {
+        self.network_checked = std::time::Instant::now();
         match self.parts.network.resync().await {
             Ok(drift) => {
                 self.troubles.remove("network");
@@ -378,7 +392,13 @@ impl Host {
                 self.troubles.insert("network", format!("{:#}", anyhow::Error::from(error)));
             }
         }
-        self.collect_garbage().await;
+    }
+
+    /// The picture after a look, counted.
+    pub(crate) fn picture(&self) -> Arc<View> {
+        let view = self.view();
+        self.parts.metrics.observe(&view);
+        Arc::new(view)
     }
 
     /// Whether no step is under way.

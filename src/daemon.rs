@@ -49,7 +49,7 @@ const REQUESTS: usize = 64;
 /// The hidden subcommand that fetches.
 pub(crate) const FETCH_CHILD: &str = "fetch-child";
 /// Where the metrics are unless the configuration says otherwise.
-const DEFAULT_LISTEN: std::net::SocketAddr =
+pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
 /// Runs until it is told to end.
@@ -62,6 +62,11 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         .with_context(|| format!("set the mode of {}", data.display()))?;
 
     let bound = Bound::bind(&listen_config(&config)).await?;
+    let listening = [
+        ("metrics", bound.listen_address()),
+        ("webhooks", bound.webhook_address()),
+        ("the API for kubectl", bound.kubectl_address()),
+    ];
     let end = Arc::new(Notify::new());
     stop_on_signals(&end)?;
 
@@ -160,6 +165,11 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
     let following = tokio::spawn(follower.run());
     tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
+    for (what, address) in listening {
+        if let Some(address) = address {
+            tracing::info!("{what} at {address}");
+        }
+    }
     // Fine where nobody waits for it: only systemd does.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 

@@ -87,6 +87,7 @@ impl Dns {
     }
 
     /// Where it serves.
+    #[cfg(test)]
     pub(crate) fn address(&self) -> SocketAddrV4 {
         self.address
     }

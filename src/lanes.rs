@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use reconciler::{
     fault::{Fault, FaultKind},
     observed::LaneFailure,
-    plan::{Lane, LaneKey},
+    plan::{Lane, LaneKey, Why},
 };
 use tokio::{sync::mpsc, task::AbortHandle};
 
@@ -29,10 +29,15 @@ pub(crate) enum LaneEvent {
     },
 }
 
+struct Running {
+    handle: AbortHandle,
+    stops: bool,
+}
+
 /// The lanes under way and how the last ones ended.
 pub(crate) struct Lanes {
     effects: Arc<Effects>,
-    running: BTreeMap<LaneKey, AbortHandle>,
+    running: BTreeMap<LaneKey, Running>,
     failures: BTreeMap<LaneKey, LaneFailure>,
     events: mpsc::UnboundedSender<LaneEvent>,
 }
@@ -49,6 +54,11 @@ impl Lanes {
         self.running.keys().cloned().collect()
     }
 
+    /// Those of them that stop a pod.
+    pub(crate) fn stopping(&self) -> BTreeSet<LaneKey> {
+        self.running.iter().filter(|(_, lane)| lane.stops).map(|(key, _)| key.clone()).collect()
+    }
+
     /// Failures since the last success.
     pub(crate) fn failures(&self) -> &BTreeMap<LaneKey, LaneFailure> {
         &self.failures
@@ -59,12 +69,13 @@ impl Lanes {
         if self.running.contains_key(&lane.key) {
             return;
         }
+        let stops = matches!(lane.why, Why::Stop { .. });
         let (effects, events, key) = (Arc::clone(&self.effects), self.events.clone(), lane.key.clone());
         let work = tokio::spawn({
             let events = events.clone();
             async move { run(&effects, &lane, &events).await }
         });
-        self.running.insert(key.clone(), work.abort_handle());
+        self.running.insert(key.clone(), Running { handle: work.abort_handle(), stops });
         tokio::spawn(async move {
             let result = work.await.unwrap_or_else(|error| {
                 let kind = if error.is_cancelled() { FaultKind::Cancelled } else { FaultKind::Other };
@@ -78,7 +89,7 @@ impl Lanes {
     /// Stops a lane between or within its steps; what it leaves is found and put right by the next plan.
     pub(crate) fn cancel(&self, key: &LaneKey) {
         if let Some(lane) = self.running.get(key) {
-            lane.abort();
+            lane.handle.abort();
         }
     }
 

@@ -1,8 +1,8 @@
 //! Windlass: the daemon and its command line.
-
-#![allow(dead_code, reason = "the modules are wired up by the daemon")]
+#![expect(unreachable_pub, reason = "a binary has no public interface; `pub` says what other rooms may use")]
 
 mod apply;
+mod cli;
 mod command;
 mod config;
 mod control_loop;
@@ -14,6 +14,7 @@ mod follow;
 mod http;
 mod lanes;
 mod library;
+mod local;
 mod metrics;
 mod source;
 mod state_file;
@@ -21,28 +22,54 @@ mod store;
 mod trust;
 mod view;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
+
+use clap::Parser;
+
+use crate::cli::{Cli, CliError, Command, Exit};
+
+/// Worker threads of the daemon: it waits far more than it works.
+const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    match args.next().as_deref() {
-        Some("fetch-child") => return source::child::child_main(),
-        Some("run") => {}
-        _ => return ExitCode::from(2),
+    let cli = Cli::parse();
+    if let Command::FetchChild = cli.command {
+        return source::child::child_main();
     }
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let path = args.next().unwrap_or_default();
-    let run = || {
-        let config = config::Config::read(std::path::Path::new(&path))?;
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        tokio.block_on(daemon::run(config))
-    };
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("windlass: {error:#}");
-            ExitCode::FAILURE
+    // Every TLS client and server here uses ring; nobody can have been first.
+    rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return cli::conclude(Err(CliError::Output(error))).into(),
+        };
+    let mut out = anstream::stdout().lock();
+    let result = runtime.block_on(command(&cli, &mut out));
+    // What still runs in the background is of no more use.
+    runtime.shutdown_background();
+    cli::conclude(result).into()
+}
+
+async fn command(cli: &Cli, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let failed = |error: anyhow::Error| CliError::Answer(format!("{error:#}"));
+    match &cli.command {
+        Command::Run(args) => {
+            local::start_log(args.log_format.unwrap_or_default());
+            let config = local::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
+            daemon::run(config).await.map(|()| Exit::Done).map_err(failed)
+        }
+        Command::Check(args) => {
+            let report = local::check(args).map_err(failed)?;
+            cli::check::report(&report, args.output, out)
+        }
+        Command::Doctor(args) => {
+            let facts = local::doctor_facts(args, cli.sockets());
+            cli::doctor::run(&facts, args.output, out).await
+        }
+        Command::Uninstall(args) => local::uninstall(args, cli.sockets(), out).await.map_err(failed),
+        Command::FetchChild => Ok(source::child::child_main()).map(|_| Exit::Done),
+        _ => {
+            cli::client(cli, out).await.unwrap_or_else(|| Err(CliError::Usage("no such command".to_owned())))
         }
     }
 }

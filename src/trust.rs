@@ -3,7 +3,7 @@
 //! The pointers never live in the store: a stolen store must not be able to move `verified` back. The image pins
 //! make a rollback bring back the very image a commit ran with, also where its tag has moved since.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;

@@ -191,11 +191,13 @@ impl<'a> Decision<'a> {
         if let Some(node) = judged.iter().find_map(|workload| self.silent_node(workload)) {
             return Judgement::Waiting(format!("node {node} has not reported yet"));
         }
+        // What was waited for may just have come: the clock starts now.
+        let clock = if rollout.waiting { Some(self.input.now) } else { rollout.clock };
         let judgements = judged
             .into_iter()
             .map(|workload| {
                 let progress = self.input.state.workloads.get(&workload.key);
-                (&workload.key, judge(&self.view(workload), progress, rollout.clock))
+                (&workload.key, judge(&self.view(workload), progress, clock))
             })
             .collect();
         worst(judgements)

@@ -62,6 +62,8 @@ pub struct NodeInput<'a> {
 pub struct NodePlan {
     /// What is to be done, one lane a pod or image.
     pub lanes: Vec<Lane>,
+    /// Lanes under way that must end now: what they make is not wanted any more.
+    pub cancel: Vec<LaneKey>,
     /// The complete set of probes.
     pub probes: Vec<ProbeTask>,
     /// The complete content of the NAT table.
@@ -93,6 +95,7 @@ struct Look<'a> {
     containers: BTreeMap<&'a PodUid, Vec<(&'a ContainerId, &'a ObservedContainer)>>,
     addresses: Addresses,
     lanes: Vec<Lane>,
+    cancel: Vec<LaneKey>,
     image_lanes: BTreeMap<LaneKey, Lane>,
     probes: Vec<ProbeTask>,
     report: NodeReport,
@@ -116,6 +119,7 @@ impl<'a> Look<'a> {
             containers,
             addresses: Addresses::new(input.network.pod_subnet, input.memory),
             lanes: Vec::new(),
+            cancel: Vec::new(),
             image_lanes: BTreeMap::new(),
             probes: Vec::new(),
             report: NodeReport::default(),
@@ -207,6 +211,11 @@ impl<'a> Look<'a> {
     }
 
     fn take(&mut self, record: &PodRecord, output: PodOutput) {
+        let key = LaneKey::Pod(record.uid.clone());
+        let observed = self.input.observed;
+        if record.stop.is_some() && observed.lanes.contains(&key) && !observed.stopping.contains(&key) {
+            self.cancel.push(key);
+        }
         self.lanes.extend(output.lane);
         for need in output.images {
             self.pull(need);
@@ -385,6 +394,7 @@ impl<'a> Look<'a> {
         lanes.extend(self.image_lanes.into_values());
         NodePlan {
             lanes,
+            cancel: self.cancel,
             probes: self.probes,
             services,
             names,

@@ -32,6 +32,8 @@ pub struct Observed {
     pub probes: BTreeMap<(ContainerId, ProbeKind), ProbeFact>,
     /// Lanes still under way.
     pub lanes: BTreeSet<LaneKey>,
+    /// Those of them that carry out a stop record.
+    pub stopping: BTreeSet<LaneKey>,
     /// Lanes whose last run failed, since the last one that did not.
     pub failures: BTreeMap<LaneKey, LaneFailure>,
 }

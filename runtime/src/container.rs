@@ -64,7 +64,10 @@ impl Runtime {
         let (limit, started) = (self.engine().start_timeout, id.as_str());
         let start = |docker: bollard::Docker| async move { docker.start_container(started, None).await };
         let result = self.engine().call_within(limit, start).await;
-        observer.container_dirty(&id);
+        // The engine's event is often quicker than its answer, and then it has been looked at already.
+        if result.is_err() || !observer.known(&id).is_some_and(|known| known.state.is_alive()) {
+            observer.container_dirty(&id);
+        }
         Ok(result?)
     }
 

@@ -170,3 +170,24 @@ fn lowest_oom_score() -> i64 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use super::*;
+    use crate::logs::LogOptions;
+
+    /// Never called: whoever uses the runtime spawns what it does, and that this compiles is the test.
+    #[expect(dead_code, reason = "only compiled")]
+    fn everything_can_be_spawned(runtime: &Runtime, container: &ContainerId) {
+        fn spawnable<T: Send>(_: T) {}
+        spawnable(runtime.observe());
+        spawnable(runtime.exec(container, &[], Duration::ZERO));
+        spawnable(runtime.logs(container, LogOptions::default()));
+        spawnable(runtime.collect_garbage(&BTreeSet::new(), 80));
+        spawnable(runtime.engine_info());
+        spawnable(runtime.pods_on_disk());
+        spawnable(runtime.uninstall());
+    }
+}

@@ -38,10 +38,18 @@ impl Host {
             self.names.clone_from(&plan.names);
             self.parts.dns.publish(plan.names);
         }
+        if self.parts.dns.is_serving() {
+            self.troubles.remove("dns");
+        } else {
+            self.troubles.insert("dns", "the cluster's DNS has ended: restart the daemon".to_owned());
+        }
         self.parts.prober.set(&plan.probes);
         self.shown.lanes(&plan.lanes, self.parts.lanes.is_idle());
         self.converged |= plan.lanes.is_empty() && self.parts.lanes.is_idle();
         self.acted |= !plan.lanes.is_empty();
+        for key in &plan.cancel {
+            self.parts.lanes.cancel(key);
+        }
         for lane in plan.lanes {
             if let Some(line) = showing::announce(&lane) {
                 tracing::info!("{line}");

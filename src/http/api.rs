@@ -3,7 +3,7 @@
 //! A path becomes a [`Target`], a target becomes objects, objects become a list, a table, one object or a watch.
 
 mod accept;
-mod age;
+pub mod age;
 mod discovery;
 mod logs;
 mod objects;
@@ -16,7 +16,7 @@ mod target;
 mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::http) mod tests;
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use axum::{
 use serde_json::{Value, json};
 
 pub(in crate::http) use self::status::Failure;
-use self::{accept::Form, objects::Scope, query::ListQuery, status::read_only, target::Target};
+use self::{accept::Form, objects::Scope, query::ListQuery, target::Target};
 pub use self::{
     logs::{LogError, LogOptions, LogSource, LogStream, LogTarget},
     resource::{RESOURCES, Resource},
@@ -49,7 +49,7 @@ async fn answer(
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     if method != Method::GET && method != Method::HEAD {
-        return read_only(&daemon.views.current().view.source).into_response();
+        return status::not_reading(uri.path(), &daemon.views.current().view.source).into_response();
     }
     let query = match query {
         Ok(Query(query)) => query,

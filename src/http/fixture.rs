@@ -75,6 +75,8 @@ pub(crate) fn fixture() -> Fixture {
             kernel: "6.1.0".into(),
             os: "Debian GNU/Linux 12".into(),
             engine: "docker://20.10.24".into(),
+            cpus: 2,
+            memory_kib: 4_194_304,
         },
         requests: sender,
         silence: Duration::from_secs(60),

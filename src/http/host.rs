@@ -11,6 +11,10 @@ pub struct HostFacts {
     pub os: String,
     /// `containerRuntimeVersion`, like `docker://20.10.24`; empty until the engine has said it.
     pub engine: String,
+    /// Processors.
+    pub cpus: usize,
+    /// Memory in KiB.
+    pub memory_kib: u64,
 }
 
 impl HostFacts {
@@ -19,7 +23,9 @@ impl HostFacts {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let engine = engine_version.map(|version| format!("docker://{version}")).unwrap_or_default();
-        Self { kernel, os: pretty_name(&release), engine }
+        let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+        let memory_kib = total_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default());
+        Self { kernel, os: pretty_name(&release), engine, cpus, memory_kib }
     }
 }
 
@@ -27,6 +33,12 @@ impl HostFacts {
 fn pretty_name(release: &str) -> String {
     let value = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     value.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+/// `MemTotal` of proc_meminfo(5); 0 where it is not there.
+fn total_memory(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
 /// Kubernetes' word for this machine's architecture.
@@ -46,5 +58,10 @@ mod tests {
     fn the_pretty_name_is_unquoted() {
         assert_eq!(pretty_name("NAME=x\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
         assert_eq!(pretty_name(""), "");
+    }
+
+    #[test]
+    fn memory_is_read_in_kibibytes() {
+        assert_eq!(total_memory("MemTotal:       24576000 kB\nMemFree: 1 kB\n"), 24_576_000);
     }
 }

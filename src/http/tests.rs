@@ -1,1 +1,198 @@
 //! The listeners end to end, over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use reconciler::object::Sensitive;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::{
+    process::Command,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    api::tests::kubectl,
+    fixture::{self, Fixture, fixture},
+    serve::{Bound, KubectlConfig, ListenConfig, ListenError},
+    webhook::{WebhookConfig, Webhooks},
+};
+use crate::command::Command as Asked;
+
+struct Running {
+    directory: tempfile::TempDir,
+    listen: String,
+    kubectl: Option<String>,
+    stop: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+fn config(directory: &Path) -> ListenConfig {
+    ListenConfig {
+        socket_dir: directory.to_owned(),
+        listen: Some(([127, 0, 0, 1], 0).into()),
+        webhook: None,
+        kubectl: None,
+    }
+}
+
+async fn run(
+    fixture: &Fixture,
+    directory: tempfile::TempDir,
+    config: ListenConfig,
+    secret: Option<&str>,
+) -> Running {
+    fixture::crypto();
+    let bound = Bound::bind(&config).await.unwrap();
+    let listen = format!("http://{}", bound.listen_address().unwrap());
+    let kubectl = bound.kubectl_address().map(|address| format!("https://{address}"));
+    let webhook = WebhookConfig {
+        secret: secret.map(|secret| Sensitive::new(secret.to_owned())),
+        branch: "main".into(),
+    };
+    let hooks = Webhooks::new(&webhook, fixture.daemon.metrics.clone(), Arc::new(Notify::new())).unwrap();
+    let (stop, stopped) = watch::channel(());
+    let task = tokio::spawn(bound.serve(fixture.daemon.clone(), hooks, stopped));
+    Running { directory, listen, kubectl, stop, task }
+}
+
+fn over(socket: &Path) -> reqwest::Client {
+    reqwest::Client::builder().unix_socket(socket).timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+#[tokio::test]
+async fn reading_and_acting_have_sockets_of_their_own() {
+    let mut fixture = fixture();
+    let directory = tempfile::tempdir().unwrap();
+    let listen = config(directory.path());
+    let running = run(&fixture, directory, listen, None).await;
+    let read = over(&running.directory.path().join("windlass.sock"));
+    let status: Value =
+        read.get("http://windlass/windlass/v1/status").send().await.unwrap().json().await.unwrap();
+    assert_eq!(status["phase"], "Progressing");
+    let pods: Value = read.get("http://windlass/api/v1/pods").send().await.unwrap().json().await.unwrap();
+    assert_eq!(pods["kind"], "PodList");
+    let order = json!({ "command": "suspend" });
+    let refused = read.post("http://windlass/windlass/v1/command").json(&order).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
+
+    let admin = over(&running.directory.path().join("admin.sock"));
+    let asked = admin.post("http://windlass/windlass/v1/command").json(&order).send();
+    let answered = async {
+        let request = fixture.requests.recv().await.unwrap();
+        assert_eq!(request.command, Asked::Suspend);
+        request.answer.send(Ok("suspended".to_owned())).unwrap();
+    };
+    let (response, ()) = tokio::join!(asked, answered);
+    let answer: Value = response.unwrap().json().await.unwrap();
+    assert_eq!(answer, json!({ "ok": true, "message": "suspended" }));
+    let wrong = json!({ "command": "format-disk" });
+    let response = admin.post("http://windlass/windlass/v1/command").json(&wrong).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let answer: Value = response.json().await.unwrap();
+    assert!(answer["message"].as_str().unwrap().contains("unknown variant"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_second_daemon_does_not_take_the_first_ones_sockets() {
+    let fixture = fixture();
+    let directory = tempfile::tempdir().unwrap();
+    let listen = config(directory.path());
+    let running = run(&fixture, directory, listen.clone(), None).await;
+    let clash = Bound::bind(&listen).await.err().unwrap();
+    assert!(matches!(clash, ListenError::Socket(_)));
+    assert!(clash.to_string().contains("another windlass runs here"), "{clash}");
+    running.stop.send(()).unwrap();
+    running.task.await.unwrap();
+    assert!(Bound::bind(&listen).await.is_ok(), "after it has stopped its place is free");
+}
+
+#[tokio::test]
+async fn an_open_watch_does_not_hold_up_the_end() {
+    let fixture = fixture();
+    let directory = tempfile::tempdir().unwrap();
+    let listen = config(directory.path());
+    let running = run(&fixture, directory, listen, None).await;
+    let read = over(&running.directory.path().join("windlass.sock"));
+    let watch = read.get("http://windlass/api/v1/pods?watch=true").send().await.unwrap();
+    assert_eq!(watch.status(), StatusCode::OK);
+    running.stop.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), running.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn health_says_whether_the_loop_lives_and_has_converged() {
+    let fixture = fixture();
+    let directory = tempfile::tempdir().unwrap();
+    let listen = config(directory.path());
+    let running = run(&fixture, directory, listen, None).await;
+    let get = async |path: &str| {
+        let response = reqwest::get(format!("{}{path}", running.listen)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(get("/healthz").await.0, 200);
+    assert_eq!(get("/readyz").await.0, 200);
+    let (code, text) = get("/metrics").await;
+    assert!(code == 200 && text.contains("# TYPE windlass_reconciles_total counter"), "{text}");
+    assert_eq!(get("/webhook/github").await.0, 404, "without a secret there are no webhooks");
+    assert_eq!(get("/api/v1/pods").await.0, 404, "pods are not for everybody who may scrape");
+    let mut view = fixture::view();
+    view.at = Timestamp::now() - Duration::from_secs(61);
+    view.converged = false;
+    fixture.publish.send(Arc::new(view)).unwrap();
+    assert_eq!(get("/readyz").await, (503, "the first cycle has not converged yet\n".to_owned()));
+    let (code, text) = get("/healthz").await;
+    assert!(code == 503 && text.contains("limit 60 s"), "{text}");
+}
+
+#[tokio::test]
+async fn webhooks_share_the_listener_where_they_have_none() {
+    let fixture = fixture();
+    let directory = tempfile::tempdir().unwrap();
+    let listen = config(directory.path());
+    let running = run(&fixture, directory, listen, Some("0123456789abcdef")).await;
+    let url = format!("{}/webhook/generic", running.listen);
+    let response = reqwest::Client::new().post(url).body("x").send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_over_tcp_needs_the_token() {
+    let fixture = fixture();
+    let directory = tempfile::tempdir().unwrap();
+    let (token, certificate, key) =
+        (directory.path().join("token"), directory.path().join("tls.crt"), directory.path().join("tls.key"));
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let made = Command::new("openssl")
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+                .split(' '),
+        )
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .await
+        .expect("openssl is needed");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut listen = config(directory.path());
+    let address = ([127, 0, 0, 1], 0).into();
+    listen.kubectl = Some(KubectlConfig { address, token, certificate: certificate.clone(), key });
+    let running = run(&fixture, directory, listen, None).await;
+    let server = running.kubectl.clone().unwrap();
+    let get = async |token: &str| {
+        let mut command = kubectl::command(running.directory.path(), &server);
+        command.arg("--certificate-authority").arg(&certificate).args(["--token", token, "get", "pods"]);
+        let output = command.output().await.expect("kubectl is needed");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let text = get("0123456789abcdef0123456789abcdef").await;
+    assert!(text.contains("web-bbbbbbbbbb-b2222"), "{text}");
+    let text = get("0123456789abcdef0123456789abcdee").await;
+    assert!(text.contains("Unauthorized") || text.contains("logged in"), "{text}");
+    assert!(!text.contains("web-"), "{text}");
+}

@@ -165,6 +165,11 @@ impl AllowedSigners {
         if problems.is_empty() { Ok(signers) } else { Err(AllowedSignersError { problems }) }
     }
 
+    /// How many keys are believed.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Whether no key at all is believed: then no commit ever is.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()

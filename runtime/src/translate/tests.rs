@@ -81,20 +81,27 @@ fn a_sandbox_has_an_empty_network_and_ends_at_once() {
         ],
         "CpuShares": 2,
         "IpcMode": "shareable",
+        "LogConfig": {
+          "Type": "none"
+        },
+        "MaskedPaths": [],
         "Memory": 33554432,
         "MemorySwap": 33554432,
         "NetworkMode": "none",
         "OomScoreAdj": -998,
+        "ReadonlyPaths": [],
         "ReadonlyRootfs": true,
         "RestartPolicy": {
           "Name": "no"
         },
         "SecurityOpt": [
-          "no-new-privileges"
+          "no-new-privileges",
+          "seccomp=unconfined"
         ]
       },
       "Hostname": "web",
       "Image": "windlass-pause:1",
+      "NetworkDisabled": true,
       "StopSignal": "SIGKILL"
     }
     "#);

@@ -92,10 +92,8 @@ async fn a_pre_stop_hook_runs_before_the_signal_and_inside_the_grace_period() {
 async fn a_post_start_hook_that_fails_kills_its_container() {
     let bed = Bed::new().await;
     let id = bed.pod("web", "exec sleep 1000").await;
-    let uid = bed.identity("web").uid;
-    bed.runtime.post_start(&uid, "app", &exec("true"), Ipv4Addr::LOCALHOST).await.unwrap();
-    let fault =
-        bed.runtime.post_start(&uid, "app", &exec("echo no; exit 3"), Ipv4Addr::LOCALHOST).await.unwrap_err();
+    bed.runtime.post_start(&id, &exec("true"), Ipv4Addr::LOCALHOST).await.unwrap();
+    let fault = bed.runtime.post_start(&id, &exec("echo no; exit 3"), Ipv4Addr::LOCALHOST).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::HookFailed);
     assert!(fault.message.contains("exit code 3: no"), "{fault}");
     assert!(matches!(bed.state(&id).await, ContainerState::Exited { .. }));

@@ -3,17 +3,17 @@
 use jiff::Timestamp;
 
 /// How long ago something was; `<unknown>` where nobody knows.
-pub(super) fn since(then: Option<Timestamp>, now: Timestamp) -> String {
+pub fn since(then: Option<Timestamp>, now: Timestamp) -> String {
     then.map_or_else(|| "<unknown>".to_owned(), |then| human(now.as_second() - then.as_second()))
 }
 
 /// A time out of an object.
-pub(super) fn parse(text: Option<&str>) -> Option<Timestamp> {
+pub fn parse(text: Option<&str>) -> Option<Timestamp> {
     text.and_then(|text| text.parse().ok())
 }
 
 /// The rule of k8s.io/apimachinery's `duration.HumanDuration`: about two digits of precision.
-pub(super) fn human(seconds: i64) -> String {
+pub fn human(seconds: i64) -> String {
     let pair = |whole: i64, unit: &str, rest: i64, small: &str| {
         if rest == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit}{rest}{small}") }
     };

@@ -34,7 +34,7 @@ impl Failure {
     /// There is no such path.
     pub(super) fn unknown_path(path: &str) -> Self {
         let message = match path.rsplit('/').next() {
-            Some(verb @ ("exec" | "attach" | "portforward" | "proxy")) => {
+            Some(verb) if is_verb(path) => {
                 format!(
                     "Windlass does not serve {verb}; on the pod's host, use the container engine's own tools"
                 )
@@ -69,8 +69,15 @@ impl Failure {
     }
 }
 
-/// Nothing can be written here; says where it can.
-pub(super) fn read_only(source: &SourceStatus) -> Failure {
+fn is_verb(path: &str) -> bool {
+    ["/exec", "/attach", "/portforward", "/proxy"].iter().any(|verb| path.ends_with(verb))
+}
+
+/// Nothing can be written here; says where it can. Verbs such as exec are not writing, but they are not there either.
+pub(super) fn not_reading(path: &str, source: &SourceStatus) -> Failure {
+    if is_verb(path) {
+        return Failure::unknown_path(path);
+    }
     let place = match (source.url.as_str(), source.branch.as_str()) {
         ("", _) => "the repository that this host follows".to_owned(),
         (url, "") => url.to_owned(),

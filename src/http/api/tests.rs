@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-mod kubectl;
+pub(in crate::http) mod kubectl;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

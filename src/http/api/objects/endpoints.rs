@@ -168,9 +168,6 @@ fn resolved(port: &ServicePort, owner: &Workload) -> Option<Value> {
                 .port
         }
     };
-    let mut object = json!({ "port": number, "protocol": port.protocol.as_str() });
-    if !port.name.is_empty() {
-        object["name"] = json!(port.name);
-    }
-    Some(object)
+    // The name is there even where it is empty: kubectl's describe reads it without looking.
+    Some(json!({ "name": port.name, "port": number, "protocol": port.protocol.as_str() }))
 }

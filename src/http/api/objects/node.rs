@@ -64,7 +64,13 @@ fn status(picture: &Picture<'_>, host: &HostFacts, facts: &NodeFacts) -> Value {
         "message": if this { picture.view.troubles.join("; ") } else { String::new() },
         "lastHeartbeatTime": meta::time(picture.view.at),
     });
+    let capacity = match this {
+        true => json!({ "cpu": host.cpus.to_string(), "memory": format!("{}Ki", host.memory_kib) }),
+        false => json!({}),
+    };
     json!({
+        "capacity": capacity,
+        "allocatable": capacity,
         "conditions": [ready],
         "addresses": [
             { "type": "InternalIP", "address": facts.address },

@@ -42,7 +42,8 @@ fn without_values(object: Value, secret: Option<&Secret>) -> Value {
 pub(super) fn namespaces(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let mut names: BTreeSet<&str> = BTreeSet::from(["default"]);
     if let Some(objects) = picture.objects() {
-        names.extend(objects.namespaces.keys().map(String::as_str));
+        let written = objects.originals.keys().filter(|id| id.kind == "Namespace");
+        names.extend(written.map(|id| id.key.name.as_str()));
         let used = objects.originals.keys().map(|id| id.key.namespace.as_str());
         names.extend(used.filter(|namespace| !namespace.is_empty()));
     }

@@ -104,10 +104,20 @@ fn spec(record: &PodRecord, owner: Option<(&Workload, Option<&Value>)>) -> Value
         meta::default(&mut pod, "spec", "terminationGracePeriodSeconds", json!(grace));
         meta::default(&mut pod, "spec", "enableServiceLinks", json!(spec.enable_service_links));
     }
+    protocols(&mut pod["spec"]);
     if let PodPlace::Node(node) = &record.place {
         pod["spec"]["nodeName"] = json!(node);
     }
     pod["spec"].take()
+}
+
+/// `protocol: TCP` where a container's port names none.
+pub(super) fn protocols(spec: &mut Value) {
+    let Some(containers) = spec.get_mut("containers").and_then(Value::as_array_mut) else { return };
+    let ports = containers.iter_mut().filter_map(|container| container.get_mut("ports")?.as_array_mut());
+    for port in ports.flatten().filter_map(Value::as_object_mut) {
+        port.entry("protocol").or_insert_with(|| json!("TCP"));
+    }
 }
 
 /// `status.qosClass` by Kubernetes' rule.

@@ -10,7 +10,7 @@ use reconciler::{
 use serde_json::{Value, json};
 
 use super::{
-    Picture, Scope, meta, original_id,
+    Picture, Scope, meta, original_id, pod,
     workload::{replica_status, tally},
 };
 
@@ -63,6 +63,7 @@ fn render(picture: &Picture<'_>, owner: &WorkloadKey, template: &TemplateHash) -
         .cloned()
         .unwrap_or_else(|| json!({ "spec": { "containers": [] } }));
     meta::section(&mut written, "metadata").insert("labels".to_owned(), json!(labels));
+    pod::protocols(&mut written["spec"]);
     let created = records.iter().map(|record| record.created).min();
     let mut object = json!({
         "apiVersion": "apps/v1",

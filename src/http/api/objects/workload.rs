@@ -10,7 +10,7 @@ use reconciler::{
 };
 use serde_json::{Value, json};
 
-use super::{Picture, Scope, meta};
+use super::{Picture, Scope, meta, pod};
 use crate::http::api::Resource;
 
 /// All written workloads of a kind.
@@ -154,6 +154,9 @@ fn deployment_status(picture: &Picture<'_>, workload: &Workload, replicas: u32, 
 
 /// Fills what the manifest left out and readers take for granted: kubectl's describe fails without `replicas`.
 fn defaults(object: &mut Value, workload: &Workload) {
+    if let Some(spec) = object.pointer_mut("/spec/template/spec") {
+        pod::protocols(spec);
+    }
     let labels = &workload.template.meta.labels;
     match (&workload.control, workload.key.kind) {
         (Control::Replicas { replicas, .. }, WorkloadKind::ReplicationController) => {

@@ -1,11 +1,16 @@
 //! An unmodified kubectl as a client.
 
-use std::{net::SocketAddr, path::Path, process::Stdio};
+use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
-use tokio::process::Command;
+use reconciler::name::PodUid;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::timeout,
+};
 
 use super::serve;
-use crate::http::fixture::fixture;
+use crate::http::fixture::{self, fixture, running};
 
 /// Runs kubectl against the server, with a home of its own.
 pub(in crate::http) fn command(home: &Path, server: &str) -> Command {
@@ -35,57 +40,121 @@ impl Kubectl {
     }
 }
 
+fn kubectl_at(address: SocketAddr) -> Kubectl {
+    Kubectl { home: tempfile::tempdir().unwrap(), address }
+}
+
+/// One space between words, so that a line can be compared whatever the widths of its columns are.
+fn squeezed(text: &str) -> String {
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn explore() {
+async fn get_shows_the_columns_of_a_cluster() {
     let fixture = fixture();
-    let kubectl = Kubectl { home: tempfile::tempdir().unwrap(), address: serve(&fixture).await };
-    for arguments in [
-        "version",
-        "api-resources",
-        "get pods",
-        "get pods -o wide",
-        "get pods -A",
-        "get deploy,svc",
-        "get all",
-        "get rs -o wide",
-        "get nodes -o wide",
-        "get cm,secrets,ns,ep,endpointslices,events",
-        "get svc web -o yaml",
-        "get pod web-bbbbbbbbbb-c3333 -o yaml",
-        "describe pod web-bbbbbbbbbb-c3333",
-        "describe pod batch",
-        "describe deploy web",
-        "describe svc web",
-        "describe node host-a",
-        "describe rs",
-        "describe secret db",
-        "logs web-bbbbbbbbbb-b2222",
-        "logs deploy/web",
-        "logs batch",
-        "logs batch -c httpd",
-        "delete pod batch",
-        "scale deploy web --replicas=3",
-        "rollout restart deploy web",
-        "rollout status deploy web --timeout=2s",
-        "get pod nothing",
-        "get jobs",
-        "get pods --sort-by=.metadata.creationTimestamp",
-        "get pods --show-labels",
-        "get pods -l app=web -o name",
-        "exec batch -- ls",
-        "get pods -o custom-columns=N:.metadata.name,P:.status.phase",
-        "get --raw /windlass/v1/status",
-        "wait --for=condition=Ready pod/web-bbbbbbbbbb-b2222 --timeout=3s",
-        "top pods",
-        "auth can-i get pods",
-        "explain pods",
-        "get ns staging",
-        "get events",
-        "edit deploy web",
-        "create ns foo",
-        "get deploy web -o jsonpath={.status.readyReplicas}",
-    ] {
+    let kubectl = kubectl_at(serve(&fixture).await);
+    let cases = [
+        ("get pods", "NAME READY STATUS RESTARTS AGE"),
+        ("get pods", "batch 0/1 Init:0/1 0 60m"),
+        ("get pods", "web-aaaaaaaaaa-a1111 1/1 Terminating 0 60m"),
+        ("get pods", "web-bbbbbbbbbb-c3333 0/1 CrashLoopBackOff 2 ("),
+        ("get pods -A", "default web-bbbbbbbbbb-b2222 1/1 Running 0 60m"),
+        ("get po -o wide", "web-bbbbbbbbbb-b2222 1/1 Running 0 60m 10.244.0.2 host-a <none> <none>"),
+        ("get pods -l app=web --show-labels", "1/1 Running 0 60m app=web,pod-template-hash=bbbbbbbbbb"),
+        ("get pods --sort-by=.metadata.name", "batch 0/1"),
+        ("get deploy,svc", "deployment.apps/web 1/2 2 1 24h"),
+        ("get deploy,svc", "service/web NodePort 10.96.0.11 <none> 80:30080/TCP 24h"),
+        ("get all", "pod/batch 0/1 Init:0/1 0 60m"),
+        ("get all", "replicaset.apps/web-bbbbbbbbbb 2 2 1 60m"),
+        ("get deploy -o wide", "web 1/2 2 1 24h httpd httpd:2.4.62 app=web"),
+        ("get nodes -o wide", "host-a Ready <none> <unknown> windlass-0.1.0 192.0.2.10"),
+        ("get cm,secret", "configmap/settings 2 24h"),
+        ("get cm,secret", "secret/db Opaque 1 24h"),
+        ("get ns staging", "staging Active 24h"),
+        ("get ep", "web 10.244.0.2:80"),
+        ("get events", "Warning BackOff pod/web-bbbbbbbbbb-c3333 httpd exited with 1"),
+        ("get pods -n elsewhere", "No resources found in elsewhere namespace."),
+    ];
+    for (arguments, line) in cases {
         let (ok, text) = kubectl.run(arguments).await;
-        println!("$ kubectl {arguments}   [{ok}]\n{text}");
+        assert!(ok && squeezed(&text).contains(line), "kubectl {arguments}: {line}\n{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_read_and_described() {
+    let fixture = fixture();
+    let kubectl = kubectl_at(serve(&fixture).await);
+    let cases = [
+        ("get pod batch -o yaml", "nodeName: host-a"),
+        ("get deploy web -o jsonpath={.status.readyReplicas}", "1"),
+        ("describe pod web-bbbbbbbbbb-c3333", "Controlled By: ReplicaSet/web-bbbbbbbbbb"),
+        ("describe pod web-bbbbbbbbbb-c3333", "Warning BackOff"),
+        ("describe pod web-bbbbbbbbbb-c3333", "Port: 80/TCP"),
+        ("describe deploy web", "NewReplicaSet: web-bbbbbbbbbb (2/2 replicas created)"),
+        ("describe rs", "Replicas: 2 current / 2 desired"),
+        ("describe svc web", "Endpoints: 10.244.0.2:80"),
+        ("describe node host-a", "Non-terminated Pods: (4 in total)"),
+        ("describe secret db", "password: 0 bytes"),
+        ("logs web-bbbbbbbbbb-b2222 --tail=10", "hello from httpd of 00000000-0000-4000-8000-000000000002"),
+        ("logs deploy/web", "hello from httpd"),
+        ("wait --for=condition=Ready pod/web-bbbbbbbbbb-b2222 --timeout=5s", "condition met"),
+        ("api-resources", "deployments deploy apps/v1 true Deployment"),
+    ];
+    for (arguments, line) in cases {
+        let (ok, text) = kubectl.run(arguments).await;
+        assert!(ok && squeezed(&text).contains(line), "kubectl {arguments}: {line}\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writing_is_refused_in_words_that_help() {
+    let fixture = fixture();
+    let kubectl = kubectl_at(serve(&fixture).await);
+    let commit = "Commit the change to https://git.example.com/site.git, branch main, and push";
+    let cases = [
+        ("delete pod batch", commit),
+        ("scale deploy web --replicas=3", commit),
+        ("create ns more", commit),
+        ("rollout restart deploy web", "windlass restart KIND/NAME"),
+        ("exec batch -c httpd -- ls", "Windlass does not serve exec"),
+        ("get pod nothing", "pods \"nothing\" not found"),
+        ("logs batch -c httpd", "is waiting to start: PodInitializing"),
+    ];
+    for (arguments, message) in cases {
+        let (ok, text) = kubectl.run(arguments).await;
+        assert!(!ok && text.contains(message), "kubectl {arguments}: {message}\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_prints_what_changes() {
+    let fixture = fixture();
+    let kubectl = kubectl_at(serve(&fixture).await);
+    let mut command = command(kubectl.home.path(), &format!("http://{}", kubectl.address));
+    command.args(["get", "pods", "--watch"]).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("kubectl is needed");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut seen = Vec::new();
+    let mut published = false;
+    let watched = timeout(Duration::from_secs(30), async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let line = squeezed(&line);
+            if line.starts_with("web-bbbbbbbbbb-c3333 0/1") && !published {
+                published = true;
+                let mut view = fixture::view();
+                Arc::make_mut(&mut view.pods)
+                    .insert(PodUid::new("00000000-0000-4000-8000-000000000003"), running(3));
+                fixture.publish.send(Arc::new(view)).unwrap();
+            }
+            let done = line.starts_with("web-bbbbbbbbbb-c3333 1/1 Running");
+            seen.push(line);
+            if done {
+                return;
+            }
+        }
+    });
+    watched.await.unwrap_or_else(|_| panic!("the change did not come: {seen:?}"));
+    child.kill().await.unwrap();
+    assert_eq!(seen[0], "NAME READY STATUS RESTARTS AGE\n");
 }

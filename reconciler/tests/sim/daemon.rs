@@ -1,0 +1,440 @@
+//! The control loop as the daemon runs it, in virtual time, with the referee looking on; and what it may lose.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use reconciler::{
+    allocate::ServiceRanges,
+    check::{check_decision, check_observed, check_plan},
+    cluster::{ClusterChange, ClusterInput, ClusterSettings, cluster, commits_in_use},
+    commit::Commit,
+    name::{CommitId, ContainerId, NodeName},
+    network::HostNetwork,
+    node::{NodeInput, NodePlan, Pins, node},
+    observed::{LaneFailure, Observed},
+    plan::{Lane, LaneKey, Next, Step},
+    pod::{files::DnsFacts, memory::NodeMemory},
+    rollout::{Head, RolloutSettings},
+    state::{ClusterState, NodeFacts, NodeReport},
+};
+
+use crate::{
+    host::{Host, Record},
+    prober::Prober,
+    registry::Registry,
+};
+
+/// A lane under way.
+#[derive(Debug)]
+struct Running {
+    lane: Lane,
+    at: usize,
+    due: Timestamp,
+}
+
+/// One host with its daemon.
+#[derive(Debug)]
+pub(crate) struct Sim {
+    pub(crate) now: Timestamp,
+    pub(crate) host: Host,
+    pub(crate) registry: Registry,
+    pub(crate) settings: ClusterSettings,
+    // The repository.
+    pub(crate) head: Head,
+    pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
+    // On the daemon's disk.
+    pub(crate) state: ClusterState,
+    pub(crate) memory: NodeMemory,
+    pub(crate) pins: Pins,
+    pub(crate) hooked: BTreeSet<ContainerId>,
+    // In the daemon's memory.
+    pub(crate) report: Option<NodeReport>,
+    pub(crate) last: Option<NodePlan>,
+    pub(crate) failures: BTreeMap<LaneKey, LaneFailure>,
+    lanes: BTreeMap<LaneKey, Running>,
+    prober: Prober,
+    due: Option<Timestamp>,
+    // For the test.
+    pub(crate) transcript: Vec<String>,
+    pub(crate) marks: Marks,
+}
+
+/// What was seen since the last reset.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    /// Fewest ready pods of an owner, by its name.
+    pub(crate) least_ready: BTreeMap<String, usize>,
+    /// Most pods of an owner that run and are not told to stop.
+    pub(crate) most_active: BTreeMap<String, usize>,
+}
+
+impl Default for Sim {
+    fn default() -> Self {
+        let settings = ClusterSettings {
+            rollout: RolloutSettings::default(),
+            ranges: ServiceRanges {
+                addresses: "10.96.0.0/16".parse().unwrap(),
+                dns: Ipv4Addr::new(10, 96, 0, 10),
+                node_ports: 30000..=32767,
+            },
+            max_pods: 250,
+        };
+        Self {
+            now: Timestamp::UNIX_EPOCH + Duration::from_secs(1_000_000),
+            host: Host::default(),
+            registry: Registry::default(),
+            settings,
+            head: Head::Unknown,
+            commits: BTreeMap::new(),
+            state: ClusterState { cluster: "test".to_owned(), ..ClusterState::default() },
+            memory: NodeMemory::default(),
+            pins: Pins::new(),
+            hooked: BTreeSet::new(),
+            report: None,
+            last: None,
+            failures: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            prober: Prober::default(),
+            due: None,
+            transcript: Vec::new(),
+            marks: Marks::default(),
+        }
+    }
+}
+
+/// The only node.
+pub(crate) fn here() -> NodeName {
+    NodeName::new("one")
+}
+
+fn nodes() -> BTreeMap<NodeName, NodeFacts> {
+    let facts = NodeFacts {
+        name: here(),
+        address: Ipv4Addr::new(192, 0, 2, 1),
+        labels: BTreeMap::new(),
+        ready: true,
+    };
+    BTreeMap::from([(here(), facts)])
+}
+
+fn network() -> HostNetwork {
+    HostNetwork {
+        pod_range: "10.42.0.0/16".parse().unwrap(),
+        pod_subnet: "10.42.1.0/24".parse().unwrap(),
+        service_range: "10.96.0.0/16".parse().unwrap(),
+        dns: Ipv4Addr::new(10, 96, 0, 10),
+        node_address: Ipv4Addr::new(192, 0, 2, 1),
+        mtu: 1500,
+    }
+}
+
+impl Sim {
+    /// A commit is pushed, verified and read.
+    pub(crate) fn push(&mut self, commit: Arc<Commit>) {
+        self.note(format!("push {}", commit.id));
+        self.head = Head::Accepted(commit.id.clone());
+        self.commits.insert(commit.id.clone(), commit);
+        self.cycle();
+    }
+
+    /// Time passes, with everything that happens in it.
+    pub(crate) fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        let mut at_once = 0;
+        while let Some(next) = self.next_event().filter(|next| *next <= end) {
+            at_once = if next <= self.now { at_once + 1 } else { 0 };
+            if at_once > 100 {
+                self.fail("the loop spins without time passing");
+            }
+            self.now = self.now.max(next);
+            self.host.tick(self.now);
+            self.advance_lanes();
+            self.cycle();
+        }
+        self.now = end;
+    }
+
+    /// As [`Sim::run`], in seconds.
+    pub(crate) fn run_seconds(&mut self, seconds: u64) {
+        self.run(Duration::from_secs(seconds));
+    }
+
+    fn next_event(&self) -> Option<Timestamp> {
+        let lanes = self.lanes.values().map(|running| running.due).min();
+        let probes = self.prober.next(&self.host, self.now);
+        let due = self.due.map(|due| due.max(self.now));
+        [lanes, probes, due, self.host.next_end()].into_iter().flatten().min()
+    }
+
+    fn advance_lanes(&mut self) {
+        let due: Vec<LaneKey> = self
+            .lanes
+            .iter()
+            .filter(|(_, running)| running.due <= self.now)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in due {
+            let Some(mut running) = self.lanes.remove(&key) else { continue };
+            let step = running.lane.steps[running.at].clone();
+            match self.host.apply(&step, &self.registry, self.now) {
+                Ok(record) => {
+                    self.record(record);
+                    running.at += 1;
+                    match running.lane.steps.get(running.at) {
+                        Some(next) => {
+                            running.due = self.now + self.host.duration(next);
+                            self.lanes.insert(key, running);
+                        }
+                        None => {
+                            self.failures.remove(&key);
+                        }
+                    }
+                }
+                Err(fault) => {
+                    self.note(format!("failed {key:?}: {fault}"));
+                    let count = self.failures.get(&key).map_or(0, |failure| failure.count) + 1;
+                    let container = match &step {
+                        Step::StartContainer(spec) => Some(spec.name.clone()),
+                        _ => None,
+                    };
+                    self.failures.insert(key, LaneFailure { fault, container, at: self.now, count });
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, record: Record) {
+        match record {
+            Record::Nothing => {}
+            Record::Pin(commit, image, pin) => {
+                self.pins.entry(commit).or_default().insert(image, pin);
+            }
+            Record::Hooked(container) => {
+                self.hooked.insert(container);
+            }
+        }
+    }
+
+    /// One turn of the loop: decide, plan, start lanes; once more if what is reported has changed.
+    pub(crate) fn cycle(&mut self) {
+        self.due = None;
+        for round in 0.. {
+            if round > 20 {
+                self.fail("what is reported changes for ever");
+            }
+            self.decide();
+            if self.host.engine_down {
+                // An engine that does not answer is not a host without containers: there is nothing to plan from.
+                self.wake(Next::After(Duration::from_secs(5)));
+                return;
+            }
+            let before = self.report.clone();
+            self.plan();
+            if self.report == before {
+                break;
+            }
+        }
+        self.mark();
+    }
+
+    fn wake(&mut self, next: Next) {
+        if let Next::After(wait) = next {
+            let at = self.now + wait;
+            self.due = Some(self.due.map_or(at, |due| due.min(at)));
+        }
+    }
+
+    fn decide(&mut self) {
+        for round in 0.. {
+            if round > 20 {
+                self.fail("the decisions change for ever");
+            }
+            let change = self.ask_cluster();
+            if change.changes.is_empty() {
+                self.wake(change.next);
+                return;
+            }
+            let before = self.state.rollout.phase.clone();
+            self.state.apply(change.changes);
+            if self.state.rollout.phase != before {
+                self.note(format!("phase {:?}", self.state.rollout.phase));
+            }
+        }
+    }
+
+    /// What the leader would decide now.
+    pub(crate) fn ask_cluster(&self) -> ClusterChange {
+        let nodes = nodes();
+        let reports = self.report.iter().map(|report| (here(), report.clone())).collect();
+        let mut wanted = commits_in_use(&self.state);
+        if let Head::Accepted(id) = &self.head {
+            wanted.insert(id.clone());
+        }
+        let commits =
+            self.commits.iter().filter(|(id, _)| wanted.contains(*id)).map(|(id, c)| (id.clone(), c.clone()));
+        let commits = commits.collect();
+        let input = ClusterInput {
+            now: self.now,
+            settings: &self.settings,
+            state: &self.state,
+            head: &self.head,
+            commits: &commits,
+            nodes: &nodes,
+            reports: &reports,
+        };
+        let change = cluster(&input);
+        let findings = check_decision(&input, &change);
+        if !findings.is_empty() {
+            self.fail(&format!("{findings:#?}\n{change:#?}"));
+        }
+        change
+    }
+
+    /// What is observed now.
+    pub(crate) fn observed(&self) -> Observed {
+        Observed {
+            containers: self.host.containers.clone(),
+            images: self.host.images.keys().cloned().collect(),
+            links: self.host.links.keys().cloned().collect(),
+            files: self.host.files.clone(),
+            hooked: self.hooked.clone(),
+            probes: self.prober.facts(&self.host, self.now),
+            lanes: self.lanes.keys().cloned().collect(),
+            failures: self.failures.clone(),
+        }
+    }
+
+    /// What the host would do now.
+    pub(crate) fn ask_node(&self) -> NodePlan {
+        let observed = self.observed();
+        let network = network();
+        let dns =
+            DnsFacts { cluster: Some(network.dns), zone: "cluster.local".to_owned(), ..DnsFacts::default() };
+        let input = NodeInput {
+            now: self.now,
+            node: &here(),
+            network: &network,
+            dns: &dns,
+            drain: Duration::from_secs(2),
+            state: &self.state,
+            commits: &self.commits,
+            observed: &observed,
+            memory: &self.memory,
+            pins: &self.pins,
+        };
+        let plan = node(&input);
+        let mut findings = check_plan(&input, &plan);
+        findings.extend(check_observed(&observed));
+        if !findings.is_empty() {
+            self.fail(&format!("{findings:#?}\n{:#?}", plan.lanes));
+        }
+        plan
+    }
+
+    fn plan(&mut self) {
+        let plan = self.ask_node();
+        self.memory = plan.memory.clone();
+        for (commit, image, pin) in plan.inherited.iter().cloned() {
+            self.pins.entry(commit).or_default().insert(image, pin);
+        }
+        self.report = Some(plan.report.clone());
+        self.prober.replace(plan.probes.clone(), self.now);
+        self.wake(plan.next);
+        for lane in plan.lanes.iter().cloned() {
+            self.note(format!("{:?}: {}", lane.why, phrase(&lane)));
+            let due = self.now + self.host.duration(&lane.steps[0]);
+            self.lanes.insert(lane.key.clone(), Running { lane, at: 0, due });
+        }
+        self.last = Some(plan);
+    }
+
+    /// The daemon is killed and starts again. With `halfway`, the effects of the steps under way have happened, and
+    /// nobody has recorded them.
+    pub(crate) fn crash(&mut self, halfway: bool) {
+        self.note(format!("the daemon is killed, halfway: {halfway}"));
+        let lanes = std::mem::take(&mut self.lanes);
+        for running in lanes.into_values() {
+            let step = &running.lane.steps[running.at];
+            match step {
+                // Between the engine's two calls.
+                Step::StartContainer(spec) if !halfway => {
+                    let sandbox = self.host.containers.values().any(|one| {
+                        one.identity.uid == spec.identity.uid
+                            && one.role == reconciler::plan::Role::Sandbox
+                            && one.state.is_alive()
+                    });
+                    if sandbox && self.host.images.contains_key(&spec.image) {
+                        self.host.create(&spec.identity, spec.role, &spec.name, spec.attempt, &spec.image);
+                    }
+                }
+                _ if halfway => {
+                    let _ = self.host.apply(step, &self.registry, self.now);
+                }
+                _ => {}
+            }
+        }
+        self.failures.clear();
+        self.report = None;
+        self.last = None;
+        self.prober = Prober::default();
+        self.cycle();
+    }
+
+    /// The host loses power: containers end, links go, and the daemon starts from its disk.
+    pub(crate) fn reboot(&mut self) {
+        self.note("reboot".to_owned());
+        self.lanes.clear();
+        self.host.end_all(self.now);
+        self.crash(false);
+    }
+
+    /// Whether anything is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.lanes.is_empty()
+    }
+
+    pub(crate) fn note(&mut self, line: String) {
+        let at = self.now.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64() - 1_000_000.0;
+        self.transcript.push(format!("{at:9.3} {line}"));
+    }
+
+    /// The test has failed: says what happened before.
+    pub(crate) fn fail(&self, what: &str) -> ! {
+        let tail = self.transcript.iter().rev().take(60).rev().cloned().collect::<Vec<_>>().join("\n");
+        panic!("{tail}\n{what}\nrollout: {:#?}", self.state.rollout);
+    }
+
+    fn mark(&mut self) {
+        let owners: BTreeSet<String> =
+            self.state.pods.values().map(|record| record.owner.object.name.clone()).collect();
+        for owner in owners {
+            let ready = self.ready(&owner);
+            let active = self.pods(&owner).len();
+            let least = self.marks.least_ready.entry(owner.clone()).or_insert(ready);
+            *least = (*least).min(ready);
+            let most = self.marks.most_active.entry(owner).or_insert(active);
+            *most = (*most).max(active);
+        }
+    }
+}
+
+fn phrase(lane: &Lane) -> String {
+    let steps: Vec<String> = lane
+        .steps
+        .iter()
+        .map(|step| match step {
+            Step::PullImage { reference, mode, .. } => format!("pull {reference} {mode:?}"),
+            Step::StartContainer(spec) => format!("start {}#{} {}", spec.name, spec.attempt, spec.image_name),
+            Step::StartSandbox(spec) => format!("sandbox#{}", spec.attempt),
+            Step::Stop(specs) => format!("stop {}", specs.len()),
+            Step::Remove(ids) => format!("remove {ids:?}"),
+            other => format!("{other:?}").split([' ', '(']).next().unwrap_or_default().to_owned(),
+        })
+        .collect();
+    steps.join(", ")
+}

@@ -1,0 +1,73 @@
+//! A simulated prober: its facts follow from what a container does and from how long it was probed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use reconciler::{
+    name::ContainerId,
+    observed::ProbeFact,
+    plan::{ProbeKind, ProbeTask},
+};
+
+use crate::{host::Host, registry::Behaviour};
+
+type Key = (ContainerId, ProbeKind);
+
+/// The probes that run, and since when; lost with the daemon.
+#[derive(Debug, Default)]
+pub(crate) struct Prober {
+    tasks: BTreeMap<Key, (ProbeTask, Timestamp)>,
+}
+
+impl Prober {
+    /// The complete set of probes from now on.
+    pub(crate) fn replace(&mut self, tasks: Vec<ProbeTask>, now: Timestamp) {
+        let mut before = std::mem::take(&mut self.tasks);
+        for task in tasks {
+            let key = (task.container.clone(), task.kind);
+            let since = before.remove(&key).map_or(now, |(_, since)| since);
+            self.tasks.insert(key, (task, since));
+        }
+    }
+
+    /// What is known by now.
+    pub(crate) fn facts(&self, host: &Host, now: Timestamp) -> BTreeMap<Key, ProbeFact> {
+        let mut facts = BTreeMap::new();
+        for (key, (task, since)) in &self.tasks {
+            let known = transitions(host, task, *since).into_iter().filter(|(at, _)| *at <= now).next_back();
+            if let Some((since, ok)) = known {
+                let message = if ok { String::new() } else { "connection refused".to_owned() };
+                facts.insert(key.clone(), ProbeFact { ok, since, message });
+            }
+        }
+        facts
+    }
+
+    /// When something new will be known.
+    pub(crate) fn next(&self, host: &Host, now: Timestamp) -> Option<Timestamp> {
+        self.tasks
+            .values()
+            .flat_map(|(task, since)| transitions(host, task, *since))
+            .map(|(at, _)| at)
+            .filter(|at| *at > now)
+            .min()
+    }
+}
+
+fn transitions(host: &Host, task: &ProbeTask, since: Timestamp) -> Vec<(Timestamp, bool)> {
+    let Some(behaviour) = host.behaviour(&task.container) else { return Vec::new() };
+    let first = (task.started + task.probe.initial_delay).max(since);
+    let good = first + Duration::from_millis(50);
+    let patience = task.probe.period * task.probe.failure_threshold;
+    match (task.kind, behaviour) {
+        (ProbeKind::Readiness, Behaviour::NeverReady) | (ProbeKind::Startup, Behaviour::NeverStarts) => {
+            vec![(first + patience, false)]
+        }
+        (ProbeKind::Readiness, Behaviour::SlowReady(after)) => vec![(good.max(task.started + after), true)],
+        (ProbeKind::Liveness, Behaviour::FailsLivenessAfter(after)) => {
+            vec![(good, true), (good.max(task.started + after) + patience, false)]
+        }
+        (_, Behaviour::ExitsAtOnce(_)) => Vec::new(),
+        _ => vec![(good, true)],
+    }
+}

@@ -1,0 +1,337 @@
+//! Properties: whatever is pushed and whatever happens, the referee is content at every step, and after quiet time
+//! everything has converged.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use reconciler::{
+    commit::Commit,
+    name::ContainerId,
+    object::{Control, IntOrPercent, PodSpec, RestartPolicy, Workload},
+    rollout::Phase,
+    state::ClusterState,
+};
+
+use crate::{
+    build::{
+        PodSpecExt, bare, commit, daemon_set, deployment, node_port, on_delete, paused, pod, recreate,
+        replica_set, replication_controller, rolling,
+    },
+    daemon::Sim,
+    registry::Behaviour,
+};
+
+/// Images; the first `GOOD` of them run.
+const IMAGES: [(&str, Behaviour); 10] = [
+    ("good:1", Behaviour::Fine),
+    ("good:2", Behaviour::Fine),
+    ("good:latest", Behaviour::Fine),
+    ("slow:1", Behaviour::SlowReady(Duration::from_secs(20))),
+    ("stubborn:1", Behaviour::IgnoresTerm),
+    ("crash:1", Behaviour::ExitsAtOnce(1)),
+    ("deaf:1", Behaviour::NeverReady),
+    ("broken:1", Behaviour::Rejected),
+    ("hook:1", Behaviour::HookFails),
+    ("missing:1", Behaviour::Fine),
+];
+const GOOD: usize = 5;
+
+/// A workload of a commit: its name, kind, replicas, image and variant.
+#[derive(Clone, Debug)]
+struct Wanted {
+    kind: u8,
+    replicas: u32,
+    image: usize,
+    variant: u8,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Push(BTreeMap<u8, Wanted>, bool),
+    Pass(u64),
+    Crash(bool),
+    Reboot,
+    Kill(usize),
+    Remove(usize),
+    Pause(usize),
+    CutLinks,
+    Registry(bool),
+    Disk(bool),
+    Engine(bool),
+    MoveTag,
+    Restart(u8),
+    LoseState,
+}
+
+fn wanted(images: std::ops::Range<usize>) -> impl Strategy<Value = Wanted> {
+    (0..9_u8, 0..4_u32, images, 0..8_u8).prop_map(|(kind, replicas, image, variant)| Wanted {
+        kind,
+        replicas,
+        image,
+        variant,
+    })
+}
+
+fn commits(images: std::ops::Range<usize>) -> impl Strategy<Value = BTreeMap<u8, Wanted>> {
+    proptest::collection::btree_map(0..4_u8, wanted(images), 1..4)
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (commits(0..IMAGES.len()), any::<bool>()).prop_map(|(all, allow)| Event::Push(all, allow)),
+        3 => (commits(0..GOOD), Just(true)).prop_map(|(all, allow)| Event::Push(all, allow)),
+        8 => (1..40_000_u64).prop_map(Event::Pass),
+        4 => (1..400_u64).prop_map(Event::Pass),
+        1 => (600_000..700_000_u64).prop_map(Event::Pass),
+        3 => any::<bool>().prop_map(Event::Crash),
+        1 => Just(Event::Reboot),
+        2 => any::<usize>().prop_map(Event::Kill),
+        2 => any::<usize>().prop_map(Event::Remove),
+        1 => any::<usize>().prop_map(Event::Pause),
+        1 => Just(Event::CutLinks),
+        1 => any::<bool>().prop_map(Event::Registry),
+        1 => any::<bool>().prop_map(Event::Disk),
+        1 => any::<bool>().prop_map(Event::Engine),
+        1 => Just(Event::MoveTag),
+        2 => (0..4_u8).prop_map(Event::Restart),
+        1 => Just(Event::LoseState),
+    ]
+}
+
+fn spec(wanted: &Wanted) -> PodSpec {
+    let mut spec = pod(IMAGES[wanted.image].0).with_readiness();
+    if wanted.image == 8 {
+        spec = spec.with_post_start();
+    }
+    match wanted.variant {
+        1 => spec.with_init("setup", "setup:1"),
+        2 => spec.with_post_start(),
+        3 => spec.with_config("conf"),
+        4 => spec.with_liveness(),
+        5 => {
+            spec.containers.push(crate::build::container("side", "good:1"));
+            spec
+        }
+        6 => {
+            spec.host_network = true;
+            spec
+        }
+        _ => spec,
+    }
+}
+
+fn workload(name: &str, wanted: &Wanted) -> Workload {
+    let spec = spec(wanted);
+    match wanted.kind {
+        0 => bare(name, spec.with_policy(policy(wanted.variant))),
+        1 => replica_set(name, wanted.replicas, spec),
+        2 => replication_controller(name, wanted.replicas, spec),
+        3 => deployment(name, wanted.replicas, spec),
+        4 => recreate(name, wanted.replicas, spec),
+        5 => paused(deployment(name, wanted.replicas, spec)),
+        6 => daemon_set(name, spec),
+        7 => on_delete(daemon_set(name, spec)),
+        _ => rolling(name, wanted.replicas, spec, IntOrPercent::Int(0), IntOrPercent::Int(2)),
+    }
+}
+
+fn policy(variant: u8) -> RestartPolicy {
+    match variant {
+        0 => RestartPolicy::Never,
+        7 => RestartPolicy::OnFailure,
+        _ => RestartPolicy::Always,
+    }
+}
+
+fn made(number: usize, all: &BTreeMap<u8, Wanted>, allow: bool) -> Arc<Commit> {
+    let mut commit = commit(&format!("commit{number:03}")).config_map("conf", &format!("{}", number % 3));
+    for (name, wanted) in all {
+        let name = format!("w{name}");
+        commit = commit.with(workload(&name, wanted)).service(&name, &name, node_port(None));
+    }
+    if allow { commit.allow_deletions() } else { commit }.build()
+}
+
+fn sim() -> Sim {
+    let mut sim = Sim::default();
+    for (name, behaviour) in IMAGES.iter().filter(|(name, _)| *name != "missing:1") {
+        sim.registry.push(name, *behaviour);
+    }
+    sim.registry.push("setup:1", Behaviour::Ends(Duration::from_secs(1), 0));
+    sim
+}
+
+fn happen(sim: &mut Sim, number: usize, event: &Event) {
+    sim.note(format!("event {event:?}"));
+    let pick = |sim: &Sim, index: usize| -> Option<ContainerId> {
+        let all: Vec<&ContainerId> = sim.host.containers.keys().collect();
+        (!all.is_empty()).then(|| all[index % all.len()].clone())
+    };
+    match event {
+        Event::Push(all, allow) => sim.push(made(number, all, *allow)),
+        Event::Pass(milliseconds) => sim.run(Duration::from_millis(*milliseconds)),
+        Event::Crash(halfway) => sim.crash(*halfway),
+        Event::Reboot => sim.reboot(),
+        Event::Kill(index) => {
+            if let Some(id) = pick(sim, *index) {
+                sim.host.end(&id, 137, sim.now);
+            }
+        }
+        Event::Remove(index) => {
+            if let Some(id) = pick(sim, *index) {
+                sim.host.remove(&id);
+            }
+        }
+        Event::Pause(index) => {
+            if let Some(id) = pick(sim, *index) {
+                sim.host.pause(&id);
+            }
+        }
+        Event::CutLinks => sim.host.links.clear(),
+        Event::Registry(reachable) => sim.registry.reachable = *reachable,
+        Event::Disk(full) => sim.host.disk_full = *full,
+        Event::Engine(down) => sim.host.engine_down = *down,
+        Event::MoveTag => {
+            sim.registry.push("good:latest", Behaviour::Fine);
+        }
+        Event::Restart(name) => {
+            let owners: Vec<String> = sim
+                .state
+                .pods
+                .values()
+                .filter(|record| record.owner.object.name == format!("w{name}"))
+                .map(|record| record.owner.to_string())
+                .collect();
+            let now = sim.now;
+            sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, now)));
+        }
+        Event::LoseState => {
+            let serial = sim.state.serial;
+            let cluster = format!("{}+{serial}", sim.state.cluster);
+            sim.state = ClusterState { cluster, ..ClusterState::default() };
+            sim.crash(true);
+        }
+    }
+    sim.cycle();
+}
+
+/// Everything outside works again and enough time passes.
+fn calm(sim: &mut Sim) {
+    sim.host.disk_full = false;
+    sim.host.engine_down = false;
+    sim.registry.reachable = true;
+    sim.note("calm".to_owned());
+    sim.cycle();
+    sim.run_seconds(4000);
+}
+
+/// What must hold when nothing happens any more. A commit that crashes for ever is never calm, so this is asked only
+/// where a good one runs.
+fn converged(sim: &mut Sim) {
+    let phase = sim.state.rollout.phase.clone();
+    match &phase {
+        Phase::Healthy => {}
+        Phase::Degraded { .. } | Phase::Empty => return,
+        Phase::Preparing { .. } | Phase::Progressing { .. } | Phase::Soaking => {
+            sim.fail("the roll-out has not come to an end");
+        }
+    }
+    let Some(driving) = sim.state.rollout.driving.clone() else { return };
+    let commit = sim.commits[&driving].clone();
+    let mut final_ones = 0;
+    for (key, workload) in &commit.objects.workloads {
+        let wanted = match &workload.control {
+            Control::Pod | Control::DaemonSet { .. } => 1,
+            Control::Replicas { replicas, .. } => *replicas as usize,
+            Control::Deployment { paused: true, .. } => continue,
+            Control::Deployment { replicas, .. } => *replicas as usize,
+        };
+        let name = &key.object.name;
+        let pods: Vec<_> = sim.pods(name).into_iter().filter(|record| record.owner == *key).collect();
+        if pods.len() != wanted {
+            sim.fail(&format!("{key} has {} pods and wants {wanted}", pods.len()));
+        }
+        let ended = pods.iter().filter(|record| sim.status(&record.uid).phase.is_final()).count();
+        final_ones += ended;
+        let bad_old = matches!(workload.control, Control::Replicas { .. } | Control::DaemonSet { .. });
+        if sim.ready(name) + ended != wanted && !bad_old {
+            sim.fail(&format!("{key} has {} ready pods and wants {wanted}", sim.ready(name)));
+        }
+    }
+    let _ = final_ones;
+}
+
+/// Nothing crashes for ever among what is driven, so that quiet is possible.
+fn is_calm(sim: &Sim) -> bool {
+    sim.state.rollout.phase == Phase::Healthy
+        && sim.state.pods.values().all(|record| {
+            let status = sim.status(&record.uid);
+            status.ready.is_some() || status.phase.is_final()
+        })
+}
+
+fn story() -> impl Strategy<Value = Vec<Event>> {
+    proptest::collection::vec(event(), 1..14)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 400, ..ProptestConfig::with_cases(cases(48)) })]
+
+    #[test]
+    fn whatever_happens_every_step_is_sound_and_the_end_is_quiet(events in story()) {
+        let mut sim = sim();
+        for (number, event) in events.iter().enumerate() {
+            happen(&mut sim, number, event);
+        }
+        calm(&mut sim);
+        converged(&mut sim);
+        if is_calm(&sim) {
+            sim.expect_quiet();
+        }
+    }
+
+    #[test]
+    fn a_good_commit_becomes_healthy_whatever_happened_before(
+        events in story(),
+        last in commits(0..GOOD),
+    ) {
+        let mut sim = sim();
+        for (number, event) in events.iter().enumerate() {
+            happen(&mut sim, number, event);
+        }
+        sim.host.disk_full = false;
+        sim.host.engine_down = false;
+        sim.registry.reachable = true;
+        sim.push(made(999, &last, true));
+        sim.run_seconds(4000);
+        sim.expect_healthy("commit999");
+        converged(&mut sim);
+    }
+
+    #[test]
+    fn a_crash_in_any_step_of_a_roll_out_still_converges(
+        first in commits(0..GOOD),
+        second in commits(0..GOOD),
+        milliseconds in 0..8_000_u64,
+        halfway in any::<bool>(),
+    ) {
+        let mut sim = sim();
+        sim.push(made(1, &first, true));
+        sim.run_seconds(200);
+        sim.expect_healthy("commit001");
+        sim.push(made(2, &second, true));
+        sim.run(Duration::from_millis(milliseconds));
+        sim.crash(halfway);
+        sim.run_seconds(400);
+        sim.expect_healthy("commit002");
+        converged(&mut sim);
+        sim.expect_quiet();
+        let known: usize = sim.state.pods.len();
+        prop_assert_eq!(sim.memory.pods.len(), known);
+        prop_assert_eq!(sim.host.files.len(), known);
+    }
+}
+
+fn cases(default: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}

@@ -1,0 +1,216 @@
+//! What each kind of workload means.
+
+use reconciler::object::RestartPolicy;
+
+use crate::{
+    build::{
+        PodSpecExt, bare, commit, daemon_set, deployment, on_delete, paused, pod, recreate, replica_set,
+        replication_controller,
+    },
+    daemon::Sim,
+    registry::Behaviour,
+};
+
+fn sim() -> Sim {
+    let mut sim = Sim::default();
+    sim.registry.push("web:1", Behaviour::Fine);
+    sim.registry.push("web:2", Behaviour::Fine);
+    sim
+}
+
+#[test]
+fn a_changed_replica_set_touches_nothing_that_runs() {
+    for make in [replica_set, replication_controller] {
+        let mut sim = sim();
+        sim.push(commit("c1").with(make("web", 3, pod("web:1"))).build());
+        sim.run_seconds(30);
+        sim.expect_healthy("c1");
+        let before = sim.alive();
+        sim.push(commit("c2").with(make("web", 3, pod("web:2"))).build());
+        sim.run_seconds(30);
+        sim.expect_healthy("c2");
+        sim.expect(sim.alive() == before, "nothing was touched");
+        sim.push(commit("c3").with(make("web", 4, pod("web:2"))).build());
+        sim.run_seconds(30);
+        sim.expect_healthy("c3");
+        let newest = sim.pods("web").last().unwrap().uid.clone();
+        let oldest = sim.pods("web").first().unwrap().uid.clone();
+        sim.expect(sim.image(&newest) != sim.image(&oldest), "a new pod is of the new template");
+        sim.expect_quiet();
+    }
+}
+
+#[test]
+fn an_old_pod_of_a_changed_replica_set_restarts_with_its_own_image() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(replica_set("web", 1, pod("web:1"))).build());
+    sim.run_seconds(30);
+    let image = sim.image(&sim.pod("web").uid);
+    sim.push(commit("c2").with(replica_set("web", 1, pod("web:2"))).build());
+    sim.run_seconds(30);
+    let main = sim.main("web");
+    sim.host.remove(&main);
+    sim.cycle();
+    sim.run_seconds(5);
+    sim.expect(sim.ready("web") == 1 && sim.image(&sim.pod("web").uid) == image, "the old image");
+    sim.expect_quiet();
+}
+
+#[test]
+fn scaling_down_gives_up_those_that_are_not_ready_and_then_the_newest() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(replica_set("web", 4, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    let uids = sim.uids("web");
+    // The second one ends twice, so that its next start is held back.
+    for _ in 0..2 {
+        let id = sim.container(&uids[1], "main").unwrap().0.clone();
+        sim.host.end(&id, 1, sim.now);
+        sim.cycle();
+        sim.run_seconds(1);
+    }
+    sim.expect(sim.ready("web") == 3, "one is down");
+    sim.push(commit("c2").with(replica_set("web", 2, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    sim.expect(sim.uids("web") == [uids[0].clone(), uids[2].clone()], "the oldest ready ones stay");
+    sim.expect_quiet();
+}
+
+#[test]
+fn recreate_stops_all_old_pods_before_the_first_new_one_starts() {
+    let mut sim = sim();
+    sim.registry.push("stubborn:1", Behaviour::IgnoresTerm);
+    sim.push(commit("c1").with(recreate("web", 3, pod("stubborn:1"))).build());
+    sim.run_seconds(30);
+    let old = sim.uids("web");
+    sim.push(commit("c2").with(recreate("web", 3, pod("web:2"))).build());
+    sim.run_seconds(20);
+    sim.expect(sim.pods("web").is_empty(), "nothing new while the old ones end");
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect(sim.ready("web") == 3, "all new");
+    sim.expect(old.iter().all(|uid| !sim.state.pods.contains_key(uid)), "no old one");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_paused_deployment_scales_with_its_old_template_and_settles_at_once() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(deployment("web", 2, pod("web:1"))).build());
+    sim.run_seconds(30);
+    let image = sim.image(&sim.pods("web")[0].uid.clone());
+    sim.push(commit("c2").with(paused(deployment("web", 3, pod("web:2")))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect(sim.ready("web") == 3, "scaled");
+    sim.expect(sim.uids("web").iter().all(|uid| sim.image(uid) == image), "with the old template");
+    sim.expect_quiet();
+    sim.push(commit("c3").with(deployment("web", 3, pod("web:2"))).build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c3");
+    sim.expect(sim.uids("web").iter().all(|uid| sim.image(uid) != image), "all new when it goes on");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_daemon_set_runs_one_pod_and_replaces_it_after_it_has_stopped() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(daemon_set("agent", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c1");
+    let before = sim.pod("agent").uid.clone();
+    sim.marks = Default::default();
+    sim.push(commit("c2").with(daemon_set("agent", pod("web:2"))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect(sim.pod("agent").uid != before && sim.marks.most_active["agent"] == 1, "one at a time");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_daemon_set_on_delete_keeps_its_old_pod() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(on_delete(daemon_set("agent", pod("web:1")))).build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    sim.push(commit("c2").with(on_delete(daemon_set("agent", pod("web:2")))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect(sim.alive() == before, "untouched");
+    sim.expect_quiet();
+}
+
+#[test]
+fn restarts_go_by_the_owners_strategy() {
+    let mut sim = sim();
+    let all = commit("c1")
+        .with(deployment("rolling", 4, pod("web:1").with_readiness()))
+        .with(recreate("anew", 2, pod("web:1")))
+        .with(replica_set("set", 3, pod("web:1").with_readiness()))
+        .with(daemon_set("agent", pod("web:1")))
+        .with(bare("one", pod("web:1")));
+    let all = all.build();
+    sim.push(all.clone());
+    sim.run_seconds(30);
+    sim.expect_healthy("c1");
+    let names = ["rolling", "anew", "set", "agent", "one"];
+    let before: Vec<_> = names.iter().flat_map(|name| sim.uids(name)).collect();
+    sim.marks = Default::default();
+    for key in all.objects.workloads.keys() {
+        sim.state.rollout.restarts.insert(key.to_string(), sim.now);
+    }
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    let after: Vec<_> = names.iter().flat_map(|name| sim.uids(name)).collect();
+    sim.expect(after.len() == before.len(), "as many as before");
+    sim.expect(!after.iter().any(|uid| before.contains(uid)), "all of them new");
+    sim.expect(sim.marks.least_ready["rolling"] >= 3, "a Deployment keeps to maxUnavailable");
+    sim.expect(sim.marks.least_ready["set"] >= 2, "a ReplicaSet goes pod by pod");
+    sim.expect(sim.marks.least_ready["anew"] == 0, "Recreate stops all");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_bare_pod_that_has_completed_stays_completed() {
+    let mut sim = sim();
+    let ten = std::time::Duration::from_secs(10);
+    sim.registry.push("job:1", Behaviour::Ends(ten, 0));
+    let job = pod("job:1").with_policy(RestartPolicy::Never);
+    sim.push(commit("c1").with(bare("job", job)).build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    let uid = sim.pod("job").uid.clone();
+    sim.expect(sim.status(&uid).phase.as_str() == "Succeeded", "it succeeded");
+    sim.expect(sim.sandbox(&uid).is_none() && sim.container(&uid, "main").is_some(), "its log is kept");
+    sim.reboot();
+    sim.run_seconds(60);
+    sim.expect(sim.status(&uid).phase.as_str() == "Succeeded" && sim.alive().is_empty(), "no second run");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_pod_whose_host_port_is_held_waits_until_the_holder_is_gone() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1").with_host_port(8080))).build());
+    sim.run_seconds(30);
+    sim.push(commit("c2").with(bare("web", pod("web:2").with_host_port(8080))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect(sim.last.as_ref().unwrap().services.host_ports.len() == 1, "the port leads to the new one");
+}
+
+#[test]
+fn a_roll_out_that_stands_in_its_own_way_fails_at_the_dead_line() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(deployment("web", 1, pod("web:1").with_host_port(8080))).build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    sim.push(commit("c2").with(deployment("web", 1, pod("web:2").with_host_port(8080))).build());
+    sim.run_seconds(700);
+    sim.expect_healthy("c1");
+    sim.expect(sim.is_bad("c2") && sim.alive() == before, "the old one never stopped");
+    let (_, reason) = sim.fate("c2").unwrap();
+    sim.expect(reason.contains("host port 8080"), reason);
+    sim.expect_quiet();
+}

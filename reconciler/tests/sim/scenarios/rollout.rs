@@ -1,0 +1,426 @@
+//! The life of commits: forward, back, held, pinned.
+
+use std::time::Duration;
+
+use reconciler::{
+    cluster::roll_back,
+    name::CommitId,
+    object::IntOrPercent,
+    rollout::{CommitState, Head},
+};
+
+use crate::{
+    build::{PodSpecExt, bare, commit, container, deployment, pod, replica_set, rolling},
+    daemon::Sim,
+    registry::Behaviour,
+};
+
+fn sim() -> Sim {
+    let mut sim = Sim::default();
+    sim.registry.push("web:1", Behaviour::Fine);
+    sim.registry.push("web:2", Behaviour::Fine);
+    sim.registry.push("web:crash", Behaviour::ExitsAtOnce(1));
+    sim.registry.push("web:deaf", Behaviour::NeverReady);
+    sim.registry.push("web:broken", Behaviour::Rejected);
+    sim
+}
+
+#[test]
+fn the_first_push_of_a_pod_runs_and_becomes_healthy() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.expect(sim.phase() == "Preparing", "its image is pulled first");
+    sim.run_seconds(5);
+    sim.expect(sim.phase() == "Soaking" && sim.ready("web") == 1, "it runs within seconds");
+    sim.run_seconds(10);
+    sim.expect_healthy("c1");
+    sim.expect(sim.fate("c1") == Some((CommitState::Healthy, "")), "the history says so");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_changed_pod_is_replaced_and_never_runs_twice() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    let before = sim.pod("web").uid.clone();
+    sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect(sim.pod("web").uid != before, "its replacement has a new uid");
+    sim.expect(sim.host.containers.len() == 2, "nothing is left of the old one");
+    sim.expect_quiet();
+}
+
+#[test]
+fn nothing_old_stops_before_all_images_of_the_commit_are_here() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    sim.push(commit("c2").with(bare("web", pod("web:2"))).with(bare("other", pod("nowhere:1"))).build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    sim.expect(sim.is_bad("c2"), "a missing image is the commit's fault");
+    sim.expect(sim.alive() == before, "the old containers were not touched");
+    sim.expect(sim.fate("c2").is_some_and(|(state, _)| state == CommitState::RolledBack), "rolled back");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_container_that_the_engine_refuses_rolls_back_at_once() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    let image = sim.image(&sim.pod("web").uid);
+    sim.push(commit("c2").with(bare("web", pod("web:broken"))).build());
+    sim.run_seconds(6);
+    sim.expect(sim.target() == "c1", "the verdict is immediate");
+    sim.run_seconds(20);
+    sim.expect_healthy("c1");
+    sim.expect(sim.image(&sim.pod("web").uid) == image, "the recorded image runs again");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_crash_loop_rolls_back_after_three_restarts() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(deployment("web", 2, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    let before = sim.uids("web");
+    sim.push(commit("c2").with(deployment("web", 2, pod("web:crash").with_readiness())).build());
+    sim.run_seconds(25);
+    sim.expect(sim.target() == "c2", "two restarts are not a loop");
+    sim.run_seconds(40);
+    sim.expect_healthy("c1");
+    let reason = sim.state.rollout.bad[&CommitId::new("c2")].clone();
+    sim.expect(reason.contains("restarted 3 times") && reason.contains("exit code 1"), &reason);
+    sim.expect(sim.uids("web") == before, "the old pods never stopped");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_deployment_that_is_never_ready_rolls_back_at_the_dead_line() {
+    let mut sim = sim();
+    let good = pod("web:1").with_readiness();
+    sim.push(commit("c1").with(deployment("web", 4, good)).build());
+    sim.run_seconds(30);
+    sim.marks = Default::default();
+    sim.push(commit("c2").with(deployment("web", 4, pod("web:deaf").with_readiness())).build());
+    sim.run_seconds(590);
+    sim.expect(sim.target() == "c2", "it has ten minutes");
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    sim.expect(sim.marks.least_ready["web"] >= 3, "one of four may be unavailable");
+    sim.expect(sim.marks.most_active["web"] <= 5, "one more than four may run");
+    sim.expect(sim.ready("web") == 4, "all are back");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_deployments_own_dead_line_wakes_the_loop() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(deployment("web", 1, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    let mut late = deployment("web", 1, pod("web:deaf").with_readiness());
+    if let reconciler::object::Control::Deployment { progress_deadline, .. } = &mut late.control {
+        *progress_deadline = Some(Duration::from_secs(60));
+    }
+    sim.push(commit("c2").with(late).build());
+    sim.run_seconds(70);
+    sim.expect(sim.target() == "c1", "nothing but the dead line happened");
+}
+
+#[test]
+fn a_roll_out_keeps_to_its_bounds_and_a_good_one_completes() {
+    let mut sim = sim();
+    for (index, (surge, unavailable)) in [(1, 0), (0, 1), (2, 1), (0, 3), (3, 0)].into_iter().enumerate() {
+        let bounds = (IntOrPercent::Int(surge), IntOrPercent::Int(unavailable));
+        let web = |image: &str| rolling("web", 5, pod(image).with_readiness(), bounds.0, bounds.1);
+        sim.push(commit(&format!("a{index}")).with(web("web:1")).build());
+        sim.run_seconds(120);
+        sim.marks = Default::default();
+        sim.push(commit(&format!("b{index}")).with(web("web:2")).build());
+        sim.run_seconds(120);
+        sim.expect_healthy(&format!("b{index}"));
+        sim.expect(sim.marks.least_ready["web"] >= 5 - unavailable as usize, "maxUnavailable");
+        sim.expect(sim.marks.most_active["web"] <= 5 + surge as usize, "maxSurge");
+        sim.expect_quiet();
+    }
+}
+
+#[test]
+fn an_unreachable_registry_waits_and_is_never_the_commits_fault() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    sim.registry.reachable = false;
+    sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
+    sim.run_seconds(3600);
+    sim.expect(sim.phase() == "Preparing" && !sim.is_bad("c2"), "it waits");
+    sim.expect(sim.alive() == before, "the old one runs on");
+    sim.registry.reachable = true;
+    sim.run_seconds(400);
+    sim.expect_healthy("c2");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_full_disk_stops_the_clock_of_the_roll_out() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(deployment("web", 2, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    sim.push(commit("c2").with(deployment("web", 2, pod("web:2").with_readiness())).build());
+    sim.host.disk_full = true;
+    sim.run_seconds(3600);
+    sim.expect(sim.target() == "c2" && !sim.is_bad("c2"), "it waits");
+    sim.host.disk_full = false;
+    sim.run_seconds(600);
+    sim.expect_healthy("c2");
+}
+
+#[test]
+fn the_next_push_after_a_bad_one_is_tried_afresh() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.push(commit("c2").with(bare("web", pod("nowhere:1"))).build());
+    sim.run_seconds(60);
+    sim.expect(sim.is_bad("c2"), "bad");
+    sim.push(commit("c3").with(bare("web", pod("web:2"))).build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c3");
+}
+
+#[test]
+fn a_retry_asks_for_the_images_again_and_succeeds_when_they_are_there() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.push(commit("c2").with(bare("web", pod("late:1"))).build());
+    sim.run_seconds(60);
+    sim.expect(sim.is_bad("c2"), "bad");
+    sim.registry.push("late:1", Behaviour::Fine);
+    sim.state.rollout.bad.clear();
+    sim.cycle();
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_bad_first_commit_is_degraded_and_recovers_when_it_comes_up() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("late:1"))).build());
+    sim.run_seconds(60);
+    sim.expect(sim.phase() == "Degraded" && sim.is_bad("c1"), "there is nothing to go back to");
+    sim.registry.push("late:1", Behaviour::Fine);
+    sim.run_seconds(400);
+    sim.expect_healthy("c1");
+    sim.expect(!sim.is_bad("c1"), "it is not bad any more");
+    sim.expect(sim.fate("c1").is_some_and(|(state, _)| state == CommitState::Healthy), "history");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_rollback_that_fails_is_degraded_and_not_rolled_back_further() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.push(commit("c2").with(bare("web", pod("web:broken"))).build());
+    let image = sim.image(&sim.pod("web").uid);
+    sim.host.images.insert(image, Behaviour::Rejected);
+    sim.run_seconds(60);
+    sim.expect(sim.phase() == "Degraded" && sim.target() == "c1", "degraded on the healthy commit");
+    sim.expect(!sim.is_bad("c1"), "what was healthy once is not bad");
+    sim.run_seconds(3600);
+    sim.expect(sim.phase() == "Degraded" && sim.target() == "c1", "it stays");
+}
+
+#[test]
+fn deletions_over_the_budget_are_held_until_a_commit_says_that_they_are_meant() {
+    let mut sim = sim();
+    let all = ["a", "b", "c", "d"].into_iter();
+    let four = all.fold(commit("c1"), |commit, name| commit.with(bare(name, pod("web:1"))));
+    sim.push(four.build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    sim.push(commit("c2").with(bare("a", pod("web:1"))).build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    sim.expect(sim.fate("c2").is_some_and(|(state, _)| state == CommitState::Held), "held");
+    sim.expect(sim.alive() == before, "nothing stopped");
+    sim.expect_quiet();
+    sim.push(commit("c3").with(bare("a", pod("web:1"))).allow_deletions().build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c3");
+    sim.expect(sim.state.pods.len() == 1 && sim.host.containers.len() == 2, "only one is left");
+    sim.expect_quiet();
+}
+
+#[test]
+fn one_workload_may_always_be_deleted() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("a", pod("web:1"))).with(bare("b", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.push(commit("c2").with(bare("a", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect(sim.state.pods.len() == 1, "b is gone");
+}
+
+#[test]
+fn a_refused_head_changes_nothing_and_is_recorded_once() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    sim.head = Head::Refused {
+        commit: CommitId::new("c2"),
+        subject: "Change".to_owned(),
+        reason: "not signed".to_owned(),
+    };
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    sim.expect(sim.alive() == before, "nothing stopped");
+    sim.expect(sim.fate("c2") == Some((CommitState::Refused, "not signed")), "recorded");
+    sim.expect(sim.state.rollout.history.len() == 2, "once");
+    sim.head = Head::Unknown;
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+}
+
+#[test]
+fn a_manual_rollback_is_pinned_until_the_head_moves() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    let image = sim.image(&sim.pod("web").uid);
+    sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
+    sim.run_seconds(30);
+    sim.state.rollout = roll_back(&sim.state.rollout, CommitId::new("c1"), sim.now);
+    sim.cycle();
+    sim.run_seconds(120);
+    sim.expect_healthy("c1");
+    sim.expect(sim.image(&sim.pod("web").uid) == image, "the recorded image");
+    sim.expect(!sim.is_bad("c2"), "nobody said that it is bad");
+    sim.expect_quiet();
+    sim.push(commit("c3").with(bare("web", pod("web:2"))).build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c3");
+}
+
+#[test]
+fn a_manual_rollback_stays_while_a_held_head_is_there() {
+    let mut sim = sim();
+    let three = |id: &str| {
+        commit(id).with(bare("a", pod("web:1"))).with(bare("b", pod("web:1"))).with(bare("c", pod("web:1")))
+    };
+    sim.push(commit("c1").with(bare("a", pod("web:1"))).with(bare("b", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.push(three("c2").with(bare("d", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.push(commit("c3").with(bare("a", pod("web:2"))).build());
+    sim.run_seconds(5);
+    sim.expect(sim.fate("c3").is_some_and(|(state, _)| state == CommitState::Held), "held");
+    sim.state.rollout = roll_back(&sim.state.rollout, CommitId::new("c1"), sim.now);
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+}
+
+#[test]
+fn a_suspended_daemon_takes_no_commit_and_keeps_healing() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.state.rollout.suspended = true;
+    sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
+    let main = sim.main("web");
+    sim.host.remove(&main);
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    sim.expect(sim.ready("web") == 1, "healed");
+    sim.state.rollout.suspended = false;
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+}
+
+#[test]
+fn a_newer_push_takes_the_place_of_one_under_way() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.push(commit("c2").with(bare("web", pod("web:deaf").with_readiness())).build());
+    sim.run_seconds(20);
+    sim.push(commit("c3").with(bare("web", pod("web:2"))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c3");
+    sim.expect(sim.fate("c2").is_some_and(|(state, _)| state == CommitState::Superseded), "superseded");
+    sim.expect(!sim.is_bad("c2"), "not judged");
+}
+
+#[test]
+fn a_commit_that_changes_no_workload_is_healthy_at_once_and_touches_nothing() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    sim.push(commit("c2").with(bare("web", pod("web:1"))).config_map("unused", "x").build());
+    sim.run_seconds(1);
+    sim.expect_healthy("c2");
+    sim.expect(sim.alive() == before, "nothing was touched");
+    sim.expect_quiet();
+}
+
+#[test]
+fn old_crashes_of_a_running_pod_are_not_held_against_a_rollback() {
+    let mut sim = sim();
+    sim.registry.push("odd:1", Behaviour::FailsLivenessAfter(Duration::from_secs(100)));
+    let odd = pod("odd:1").with_liveness();
+    sim.push(commit("c1").with(bare("odd", odd.clone())).build());
+    sim.run_seconds(1000);
+    sim.expect_healthy("c1");
+    sim.expect(sim.status(&sim.pod("odd").uid).restarts() >= 3, "it has restarted often");
+    let mut two = odd;
+    two.containers.push(container("more", "nowhere:1"));
+    sim.push(commit("c2").with(bare("odd", two)).build());
+    sim.run_seconds(60);
+    sim.expect(sim.target() == "c1" && sim.phase() != "Degraded", "back on a pod that still runs");
+}
+
+#[test]
+fn a_daemon_that_was_away_past_the_dead_line_looks_before_it_judges() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(deployment("web", 1, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    let slow = sim.registry.push("web:slow", Behaviour::SlowReady(Duration::from_secs(120)));
+    sim.push(commit("c2").with(deployment("web", 1, pod("web:slow").with_readiness())).build());
+    sim.run_seconds(20);
+    sim.now += Duration::from_secs(3600);
+    sim.crash(false);
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+    sim.expect(sim.image(&sim.pod("web").uid) == slow, "the new one");
+}
+
+#[test]
+fn a_commit_that_is_not_in_the_clone_is_waited_for() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(replica_set("web", 2, pod("web:1"))).build());
+    sim.run_seconds(5);
+    let kept = std::mem::take(&mut sim.commits);
+    let before = sim.alive();
+    sim.head = Head::Unknown;
+    sim.crash(false);
+    sim.run_seconds(3600);
+    sim.expect(sim.phase() != "Healthy" && sim.alive() == before, "it is not called healthy, and it runs on");
+    sim.commits = kept;
+    sim.crash(false);
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+}

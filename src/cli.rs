@@ -1,0 +1,164 @@
+//! The command line. Reading goes over `windlass.sock` by the routes that kubectl uses too; acting over `admin.sock`.
+
+mod act;
+mod args;
+pub mod check;
+mod client;
+pub mod doctor;
+mod exit;
+mod get;
+mod history;
+mod logs;
+mod paint;
+mod plan;
+mod status;
+mod sync;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::{io::Write, path::PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use self::client::Client;
+pub use self::{
+    args::{
+        CheckArgs, DoctorArgs, Format, GetArgs, GetFormat, LogFormat, LogsArgs, OutputArgs, PlanArgs,
+        RestartArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
+    },
+    exit::{CliError, Exit},
+};
+use crate::command;
+
+/// Where the daemon's sockets are unless somebody says otherwise.
+pub const SOCKET_DIR: &str = "/run/windlass";
+
+/// `windlass`
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version, about, long_about = None, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Directory of the daemon's sockets [default: /run/windlass]
+    #[arg(long, global = true, env = "WINDLASS_SOCKET_DIR", value_name = "DIR")]
+    pub socket_dir: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed
+  2  the command line is wrong
+  3  the commit was refused, held or rolled back
+  4  the time is up
+  5  the daemon cannot be reached";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    Run(Box<RunArgs>),
+    /// Say everything that is wrong with manifests, without a daemon: for CI and pre-commit
+    Check(CheckArgs),
+    /// Show what is being done on this host, or what another commit would change, and why
+    Plan(PlanArgs),
+    /// Show which commit runs, how far it is, and what is in the way
+    Status(OutputArgs),
+    /// Show what became of the latest commits
+    History(OutputArgs),
+    /// Show objects, in kubectl's words and columns
+    Get(GetArgs),
+    /// Print a container's log
+    Logs(LogsArgs),
+    /// Ask the repository now
+    Sync(SyncArgs),
+    /// Go back to an earlier commit, and stay there until `resume` or until the branch moves
+    Rollback(RollbackArgs),
+    /// Take no new commit until `resume`; what runs is still healed
+    Suspend,
+    /// Take new commits again, and end a manual rollback
+    Resume,
+    /// Forget that a commit failed, and try it afresh
+    Retry(RetryArgs),
+    /// Replace the pods of a workload by its own strategy
+    Restart(RestartArgs),
+    /// Look at this host for what the daemon needs, and say what to do about it
+    Doctor(DoctorArgs),
+    /// Remove everything that Windlass made on this host
+    Uninstall(UninstallArgs),
+    /// Fetch for the daemon, in a process of its own
+    #[command(hide = true)]
+    FetchChild,
+}
+
+impl Cli {
+    /// The directory of the daemon's sockets.
+    pub fn sockets(&self) -> PathBuf {
+        self.socket_dir.clone().unwrap_or_else(|| PathBuf::from(SOCKET_DIR))
+    }
+}
+
+/// Does what a client of the daemon can do. `None` for the commands that are not a client's: `run`, `check`, `doctor`,
+/// `uninstall` and the fetching child.
+pub async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit, CliError>> {
+    let sockets = cli.sockets();
+    let reading = || Client::new(sockets.join("windlass.sock"));
+    let acting = |command| async { act::send(&Client::new(sockets.join("admin.sock"))?, command).await };
+    Some(match &cli.command {
+        Command::Run(_)
+        | Command::Check(_)
+        | Command::Doctor(_)
+        | Command::Uninstall(_)
+        | Command::FetchChild => {
+            return None;
+        }
+        Command::Plan(args) => with(reading(), async |client| plan::run(&client, args, out).await).await,
+        Command::Status(args) => {
+            with(reading(), async |client| status::run(&client, args.output, out).await).await
+        }
+        Command::History(args) => {
+            with(reading(), async |client| history::run(&client, args.output, out).await).await
+        }
+        Command::Get(args) => with(reading(), async |client| get::run(&client, args, out).await).await,
+        Command::Logs(args) => with(reading(), async |client| logs::run(&client, args, out).await).await,
+        Command::Sync(args) => sync::run(&sockets, args, out).await,
+        Command::Rollback(args) => {
+            let commit = args.commit.clone().map(reconciler::name::CommitId::new);
+            act::print(acting(command::Command::Rollback { commit }).await, out)
+        }
+        Command::Suspend => act::print(acting(command::Command::Suspend).await, out),
+        Command::Resume => act::print(acting(command::Command::Resume).await, out),
+        Command::Retry(args) => {
+            let commit = args.commit.clone().map(reconciler::name::CommitId::new);
+            act::print(acting(command::Command::Retry { commit }).await, out)
+        }
+        Command::Restart(args) => match args.workload() {
+            Ok(workload) => act::print(acting(command::Command::Restart { workload }).await, out),
+            Err(message) => Err(CliError::Usage(message)),
+        },
+    })
+}
+
+async fn with<T>(
+    client: Result<Client, CliError>,
+    work: impl AsyncFnOnce(Client) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    work(client?).await
+}
+
+/// Prints an error the way people read it, and says which code to end with. A reader that has gone away, as in
+/// `windlass get pods | head`, is no error.
+pub fn conclude(result: Result<Exit, CliError>) -> Exit {
+    match result {
+        Ok(exit) => exit,
+        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            let mut stderr = anstream::stderr().lock();
+            // There is nowhere left to say that standard error is closed.
+            writeln!(stderr, "{} {error}", paint::bad("error:")).unwrap_or_default();
+            error.exit()
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! `windlass doctor`: looks at a host for what the daemon needs. It works without the daemon, by files, by the engine's
+//! socket and by harmless trials in network namespaces of its own.
+
+mod engine;
+mod host;
+
+use std::{io::Write, net::SocketAddr, path::PathBuf};
+
+use serde::Serialize;
+
+use super::{
+    args::Format,
+    exit::{CliError, Exit},
+    paint,
+};
+
+/// What to look at, and what only the daemon's own code can judge.
+#[derive(Clone, Debug)]
+pub struct DoctorFacts {
+    /// Socket of the container engine.
+    pub docker: PathBuf,
+    /// The data directory; it need not be there yet.
+    pub data_dir: PathBuf,
+    /// Directory of the daemon's sockets.
+    pub socket_dir: PathBuf,
+    /// Addresses that the daemon listens at.
+    pub listen: Vec<SocketAddr>,
+    /// The configuration file: how it reads, or what is wrong with it; `None` where there is none.
+    pub config: Option<Result<String, String>>,
+    /// The allowed signers: how many there are, or what is wrong with the file; `None` where verification is off or no
+    /// file is known.
+    pub signers: Option<Result<usize, String>>,
+}
+
+/// One line of the result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; empty where there is nothing to do.
+    pub advice: String,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// The daemon runs; something is worse than it could be.
+    Warn,
+    /// The daemon cannot do its work.
+    Fail,
+}
+
+impl Finding {
+    fn ok(subject: &'static str, found: impl Into<String>) -> Self {
+        Self { subject, verdict: Verdict::Ok, found: found.into(), advice: String::new() }
+    }
+
+    fn warn(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { subject, verdict: Verdict::Warn, found: found.into(), advice: advice.into() }
+    }
+
+    fn fail(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { subject, verdict: Verdict::Fail, found: found.into(), advice: advice.into() }
+    }
+}
+
+/// Looks at everything, prints a line each, and ends with 1 if something fails.
+pub async fn run(facts: &DoctorFacts, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let findings = look(facts).await;
+    match format {
+        Format::Json => super::status::json(&findings, out)?,
+        Format::Text => print(&findings, out)?,
+    }
+    let worst = findings.iter().map(|finding| finding.verdict).max();
+    Ok(if worst == Some(Verdict::Fail) { Exit::Failed } else { Exit::Done })
+}
+
+async fn look(facts: &DoctorFacts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(facts.config.as_ref().map(config));
+    findings.extend(engine::look(&facts.docker).await);
+    findings.push(host::nft().await);
+    findings.push(host::links().await);
+    findings.push(host::forwarding());
+    findings.extend(host::ports(facts));
+    findings.push(signers(facts.signers.as_ref()));
+    findings.push(host::space(&facts.data_dir));
+    findings.push(host::time().await);
+    findings
+}
+
+fn config(config: &Result<String, String>) -> Finding {
+    match config {
+        Ok(found) => Finding::ok("configuration", found),
+        Err(wrong) => {
+            Finding::fail("configuration", wrong, "mend the file; `windlass run --help` names the settings")
+        }
+    }
+}
+
+fn signers(signers: Option<&Result<usize, String>>) -> Finding {
+    let advice = "name a file in OpenSSH's allowed_signers format with --allowed-signers";
+    match signers {
+        None => Finding::warn("allowed signers", "none are configured", advice),
+        Some(Err(wrong)) => {
+            Finding::fail("allowed signers", wrong, "mend the file; see ssh-keygen(1), ALLOWED SIGNERS")
+        }
+        Some(Ok(0)) => {
+            Finding::fail("allowed signers", "the file names nobody: no commit can be trusted", advice)
+        }
+        Some(Ok(count)) => Finding::ok("allowed signers", format!("{count} may sign")),
+    }
+}
+
+fn print(findings: &[Finding], out: &mut dyn Write) -> std::io::Result<()> {
+    for finding in findings {
+        let word = match finding.verdict {
+            Verdict::Ok => paint::good("ok  "),
+            Verdict::Warn => paint::soso("warn"),
+            Verdict::Fail => paint::bad("fail"),
+        };
+        writeln!(out, "{word}  {:<16} {}", finding.subject, finding.found)?;
+        if !finding.advice.is_empty() {
+            writeln!(out, "                       -> {}", finding.advice)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_without_an_engine_fails_with_advice() {
+        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+        let directory = tempfile::tempdir().unwrap();
+        let facts = DoctorFacts {
+            docker: directory.path().join("docker.sock"),
+            data_dir: directory.path().join("not/there/yet"),
+            socket_dir: directory.path().to_owned(),
+            listen: vec![([127, 0, 0, 1], 0).into()],
+            config: Some(Ok("read".into())),
+            signers: Some(Err("line 3: no such key type".into())),
+        };
+        let mut text = Vec::new();
+        let exit = run(&facts, Format::Text, &mut text).await.unwrap();
+        let text = anstream::adapter::strip_str(&String::from_utf8(text).unwrap()).to_string();
+        assert_eq!(exit, Exit::Failed);
+        for line in [
+            "fail  engine",
+            "fail  allowed signers  line 3: no such key type",
+            "ok    configuration    read",
+            "disk",
+            "clock",
+            "nft",
+            "ports",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_found() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let facts = DoctorFacts {
+            docker: "/none".into(),
+            data_dir: directory.path().to_owned(),
+            socket_dir: directory.path().to_owned(),
+            listen: vec![taken.local_addr().unwrap()],
+            config: None,
+            signers: None,
+        };
+        let findings = host::ports(&facts);
+        assert_eq!(findings[0].verdict, Verdict::Fail);
+        assert!(findings[0].found.contains(&taken.local_addr().unwrap().to_string()));
+    }
+}

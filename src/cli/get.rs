@@ -1,0 +1,207 @@
+//! `windlass get`
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::{
+    args::{GetArgs, GetFormat},
+    client::{Client, query, segment},
+    exit::{CliError, Exit},
+    table::{ApiTable, Style, Widths},
+};
+use crate::http::api::{RESOURCES, Resource};
+
+/// Prints what is asked for.
+pub(super) async fn run(client: &Client, args: &GetArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let (resources, name) = wanted(args)?;
+    if args.watch {
+        return match resources.as_slice() {
+            [resource] => watch(client, args, resource, name, out).await,
+            _ => Err(CliError::Usage("only one kind can be watched at a time".to_owned())),
+        };
+    }
+    match args.output {
+        None | Some(GetFormat::Wide) => tables(client, args, &resources, name, out).await,
+        Some(format) => objects(client, args, &resources, name, format, out).await,
+    }
+}
+
+/// The kinds that are asked for, and the name if it is one object.
+fn wanted(args: &GetArgs) -> Result<(Vec<&'static Resource>, Option<&str>), CliError> {
+    let unknown = |word: &str| {
+        let kinds: Vec<&str> = RESOURCES.iter().map(|resource| resource.plural).collect();
+        CliError::Usage(format!("`{word}` is no kind: there are {} and all", kinds.join(", ")))
+    };
+    let (kinds, name) = match (args.kind.split_once('/'), &args.name) {
+        (Some((kind, name)), None) => (kind, Some(name)),
+        (Some(_), Some(_)) => return Err(CliError::Usage("one name is enough".to_owned())),
+        (None, name) => (args.kind.as_str(), name.as_deref()),
+    };
+    let mut resources = Vec::new();
+    for word in kinds.split(',') {
+        if word == "all" {
+            resources.extend(RESOURCES.iter().filter(|resource| resource.all));
+        } else {
+            resources.push(Resource::of_word(word).ok_or_else(|| unknown(word))?);
+        }
+    }
+    if let Some(name) = name {
+        segment(name)?;
+        if resources.len() != 1 || args.all_namespaces {
+            return Err(CliError::Usage("a name needs one kind and one namespace".to_owned()));
+        }
+    }
+    segment(&args.namespace)?;
+    Ok((resources, name))
+}
+
+fn path(args: &GetArgs, resource: &Resource, name: Option<&str>) -> String {
+    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
+    let filter =
+        query(&[("labelSelector", args.selector.clone()), ("fieldSelector", args.field_selector.clone())]);
+    format!("{}{filter}", resource.path(namespace, name))
+}
+
+/// `deployment.apps`, as kubectl writes kinds before names.
+fn prefix(resource: &Resource) -> String {
+    if resource.group.is_empty() {
+        resource.singular.to_owned()
+    } else {
+        format!("{}.{}", resource.singular, resource.group)
+    }
+}
+
+async fn tables(
+    client: &Client,
+    args: &GetArgs,
+    resources: &[&Resource],
+    name: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    let mut printed = false;
+    for resource in resources {
+        let table = ApiTable::new(client.get_table(&path(args, resource, name)).await?);
+        if table.is_empty() {
+            continue;
+        }
+        if printed {
+            writeln!(out)?;
+        }
+        printed = true;
+        let style = style(args, resource, resources.len() > 1);
+        let (heading, lines) = (table.heading(&style), table.lines(&style));
+        let mut widths = Widths::default();
+        widths.fit(&heading);
+        lines.iter().for_each(|line| widths.fit(line));
+        widths.line(&heading, out)?;
+        for line in &lines {
+            widths.line(line, out)?;
+        }
+    }
+    if !printed {
+        let place = match args.all_namespaces || resources.iter().all(|resource| !resource.namespaced) {
+            true => String::new(),
+            false => format!(" in {} namespace", args.namespace),
+        };
+        writeln!(anstream::stderr(), "No resources found{place}.")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn style(args: &GetArgs, resource: &Resource, several: bool) -> Style {
+    Style {
+        wide: args.output == Some(GetFormat::Wide),
+        namespaces: args.all_namespaces && resource.namespaced,
+        prefix: several.then(|| prefix(resource)),
+    }
+}
+
+async fn objects(
+    client: &Client,
+    args: &GetArgs,
+    resources: &[&Resource],
+    name: Option<&str>,
+    format: GetFormat,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    let mut answers = Vec::new();
+    for resource in resources {
+        let answer: Value = client.get(&path(args, resource, name)).await?;
+        if format == GetFormat::Name {
+            for item in items(&answer) {
+                let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                writeln!(out, "{}/{name}", prefix(resource))?;
+            }
+        }
+        answers.push(answer);
+    }
+    let whole = match answers.len() {
+        1 if name.is_some() => answers.swap_remove(0),
+        _ => {
+            let all: Vec<&Value> = answers.iter().flat_map(items).collect();
+            json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": all })
+        }
+    };
+    match format {
+        GetFormat::Json => {
+            serde_json::to_writer_pretty(&mut *out, &whole).map_err(std::io::Error::from)?;
+            writeln!(out)?;
+        }
+        GetFormat::Yaml => {
+            let text = serde_yaml::to_string(&whole).map_err(|error| CliError::Broken(error.to_string()))?;
+            write!(out, "{text}")?;
+        }
+        GetFormat::Name | GetFormat::Wide => {}
+    }
+    Ok(Exit::Done)
+}
+
+/// The items of a list, or the object itself.
+fn items(answer: &Value) -> &[Value] {
+    match answer.get("items") {
+        Some(Value::Array(items)) => items,
+        _ => std::slice::from_ref(answer),
+    }
+}
+
+async fn watch(
+    client: &Client,
+    args: &GetArgs,
+    resource: &Resource,
+    name: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    if !matches!(args.output, None | Some(GetFormat::Wide)) {
+        return Err(CliError::Usage("a watch prints a table: leave -o out, or use -o wide".to_owned()));
+    }
+    let field = name.map(|name| format!("metadata.name={name}")).or_else(|| args.field_selector.clone());
+    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
+    let query = query(&[
+        ("watch", Some("true".to_owned())),
+        ("labelSelector", args.selector.clone()),
+        ("fieldSelector", field),
+    ]);
+    let path = format!("{}{query}", resource.path(namespace, None));
+    let mut events = client.stream(&path, super::table::ACCEPT).await?;
+    let style = style(args, resource, false);
+    let mut widths = Widths::default();
+    let mut first = true;
+    while let Some(mut event) = events.line::<Value>().await? {
+        let table = ApiTable::new(event["object"].take());
+        let lines = table.lines(&style);
+        if first {
+            first = false;
+            let heading = table.heading(&style);
+            widths.fit(&heading);
+            lines.iter().for_each(|line| widths.fit(line));
+            widths.line(&heading, out)?;
+        }
+        for line in &lines {
+            widths.fit(line);
+            widths.line(line, out)?;
+        }
+        out.flush()?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,141 @@
+//! `windlass status`
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    args::Format,
+    client::Client,
+    exit::{CliError, Exit},
+    paint,
+};
+use crate::http::{
+    api::age,
+    report::{CommitReport, StatusReport},
+};
+
+/// Prints how things stand.
+pub(super) async fn run(client: &Client, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let report: StatusReport = client.get("/windlass/v1/status").await?;
+    match format {
+        Format::Json => json(&report, out)?,
+        Format::Text => print(&report, out)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints something as JSON.
+pub(super) fn json<T: Serialize>(value: &T, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}
+
+/// Prints a report for people: the commits, what is in the way, the pods.
+pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+    let now = Timestamp::now();
+    let since =
+        report.since.map(|since| format!(" for {}", age::since(Some(since), now))).unwrap_or_default();
+    writeln!(out, "{}: {}{since}", paint::strong(&report.node), paint::state(&report.phase))?;
+    if !report.message.is_empty() {
+        writeln!(out, "  {}", report.message)?;
+    }
+    holds(report, out)?;
+    writeln!(out)?;
+    let pointers = [
+        ("target", &report.target),
+        ("healthy", &report.healthy),
+        ("verified", &report.verified),
+        ("head", &report.head),
+    ];
+    for (pointer, commit) in pointers {
+        line(out, pointer, &commit.as_ref().map_or_else(|| "-".to_owned(), |commit| described(commit, now)))?;
+    }
+    refusal(report, out)?;
+    writeln!(out)?;
+    source(report, now, out)?;
+    pods(report, out)?;
+    for (title, sentences) in [("trouble", &report.troubles), ("note", &report.notes)] {
+        for sentence in sentences {
+            line(out, title, &if title == "trouble" { paint::bad(sentence) } else { sentence.clone() })?;
+        }
+    }
+    for warning in &report.warnings {
+        line(out, "warning", &paint::soso(&warning.to_string()))?;
+    }
+    line(out, "daemon", &format!("windlass {}", report.version))
+}
+
+fn line(out: &mut dyn Write, title: &str, text: &str) -> io::Result<()> {
+    writeln!(out, "  {title:<9} {text}")
+}
+
+/// What keeps the target from being the head.
+fn holds(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(rollback) = &report.rollback {
+        let text = format!("rolled back from {}: {}", rollback.from.short(), rollback.reason);
+        writeln!(out, "  {}", paint::bad(&text))?;
+    }
+    if let Some(head) = &report.pinned_against {
+        let text = format!("pinned by hand against {}: `windlass resume` ends that", head.short());
+        writeln!(out, "  {}", paint::soso(&text))?;
+    }
+    if report.suspended {
+        writeln!(out, "  {}", paint::soso("suspended: no new commit is taken until `windlass resume`"))?;
+    }
+    if !report.converged {
+        writeln!(out, "  {}", paint::soso("the first cycle since the start has not converged yet"))?;
+    }
+    Ok(())
+}
+
+fn described(commit: &CommitReport, now: Timestamp) -> String {
+    let mut text = format!("{}  {}", paint::strong(commit.id.short()), commit.subject);
+    let age = commit.time.map(|time| format!("{} ago", age::since(Some(time), now)));
+    let signer = (!commit.signer.is_empty()).then(|| commit.signer.clone());
+    let aside: Vec<String> = signer.into_iter().chain(age).collect();
+    if !aside.is_empty() {
+        text.push_str(&paint::faint(&format!("  ({})", aside.join(", "))));
+    }
+    text
+}
+
+fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(refusal) = &report.source.refusal {
+        let text = format!("{} is refused: {}", refusal.commit.short(), refusal.summary);
+        writeln!(out, "\n  {}", paint::bad(&text))?;
+        for problem in &refusal.problems {
+            writeln!(out, "    {problem}")?;
+        }
+    }
+    for (commit, reason) in &report.bad {
+        line(out, "failed", &format!("{}  {reason}", commit.short()))?;
+    }
+    Ok(())
+}
+
+fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+    let source = &report.source;
+    let branch = if source.branch.is_empty() { String::new() } else { format!(", branch {}", source.branch) };
+    let asked = source.fetched.map_or_else(
+        || "not asked yet".to_owned(),
+        |fetched| format!("asked {} ago", age::since(Some(fetched), now)),
+    );
+    line(out, "source", &format!("{}{branch}; verification {}; {asked}", source.url, source.verification))?;
+    match &source.error {
+        Some(error) => line(out, "", &paint::bad(error)),
+        None => Ok(()),
+    }
+}
+
+fn pods(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+    let total: usize = report.pods.values().sum();
+    let phases: Vec<String> = report.pods.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
+    let text = match total {
+        0 => "none".to_owned(),
+        _ => format!("{}; {} of {total} ready", phases.join(", "), report.ready_pods),
+    };
+    line(out, "pods", &text)?;
+    report.unwell.iter().try_for_each(|sentence| line(out, "", &paint::soso(sentence)))
+}

@@ -1,0 +1,276 @@
+//! The command line against a served picture.
+
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+use std::{path::Path, sync::Arc};
+
+use clap::{CommandFactory, Parser};
+use jiff::Timestamp;
+use reconciler::{
+    manifest::{Problem, Severity},
+    name::CommitId,
+    rollout::Phase,
+};
+use tokio::sync::watch;
+
+use super::{check::CheckReport, sync::Verdict, *};
+use crate::{
+    http::{
+        fixture::{self, Fixture, NEW, OLD, fixture},
+        report::StatusReport,
+        serve::{Bound, ListenConfig},
+    },
+    view::{Refusal, View},
+};
+
+struct Daemon {
+    fixture: Fixture,
+    directory: tempfile::TempDir,
+    _stop: watch::Sender<()>,
+}
+
+async fn daemon() -> Daemon {
+    fixture::crypto();
+    let (fixture, directory) = (fixture(), tempfile::tempdir().unwrap());
+    let config =
+        ListenConfig { socket_dir: directory.path().to_owned(), listen: None, webhook: None, kubectl: None };
+    let bound = Bound::bind(&config).await.unwrap();
+    let (stop, stopped) = watch::channel(());
+    tokio::spawn(bound.serve(fixture.daemon.clone(), None, stopped));
+    Daemon { fixture, directory, _stop: stop }
+}
+
+async fn windlass(sockets: &Path, arguments: &str) -> (Exit, String) {
+    let arguments = ["windlass", "--socket-dir", sockets.to_str().unwrap()]
+        .into_iter()
+        .chain(arguments.split_whitespace());
+    let cli = Cli::try_parse_from(arguments).unwrap();
+    let mut out = Vec::new();
+    let result = client(&cli, &mut out).await.unwrap();
+    let mut text = anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string();
+    let exit = match result {
+        Ok(exit) => exit,
+        Err(error) => {
+            text.push_str(&error.to_string());
+            error.exit()
+        }
+    };
+    (exit, text)
+}
+
+#[test]
+fn the_arguments_are_consistent() {
+    Cli::command().debug_assert();
+    let help = Cli::command().render_long_help().to_string();
+    assert!(help.contains("5  the daemon cannot be reached"), "{help}");
+    assert!(!help.contains("fetch-child"));
+    assert!(Cli::try_parse_from(["windlass", "run", "--kubectl-listen", "127.0.0.1:6443"]).is_err());
+}
+
+#[tokio::test]
+async fn get_prints_kubectls_tables() {
+    let daemon = daemon().await;
+    let (exit, text) = windlass(daemon.directory.path(), "get po,svc").await;
+    let text: String =
+        text.lines().filter(|line| !line.contains("CrashLoop")).map(|line| format!("{line}\n")).collect();
+    assert_eq!(exit, Exit::Done);
+    insta::assert_snapshot!(text, @r"
+    NAME                       READY   STATUS             RESTARTS      AGE
+    pod/batch                  0/1     Init:0/1           0             60m
+    pod/web-aaaaaaaaaa-a1111   1/1     Terminating        0             60m
+    pod/web-bbbbbbbbbb-b2222   1/1     Running            0             60m
+
+    NAME          TYPE       CLUSTER-IP   EXTERNAL-IP   PORT(S)        AGE
+    service/web   NodePort   10.96.0.11   <none>        80:30080/TCP   24h
+    ");
+}
+
+#[tokio::test]
+async fn get_prints_objects_and_names() {
+    let daemon = daemon().await;
+    let cases = [
+        ("get deploy/web -o yaml", "kind: Deployment"),
+        ("get deploy web -o json", "\"readyReplicas\": 1"),
+        ("get all -o name", "replicaset.apps/web-bbbbbbbbbb"),
+        ("get pods -A -o wide", "NAMESPACE   NAME "),
+        ("get pods -l app=web,!none", "web-bbbbbbbbbb-b2222"),
+        ("get pods -o json", "\"kind\": \"List\""),
+    ];
+    for (arguments, part) in cases {
+        let (exit, text) = windlass(daemon.directory.path(), arguments).await;
+        assert!(exit == Exit::Done && text.contains(part), "{arguments}: {part}\n{text}");
+    }
+    let wrong = [
+        ("get pod nothing", Exit::Failed, "pods \"nothing\" not found"),
+        ("get jobs", Exit::Usage, "`jobs` is no kind"),
+        ("get pod ../../secrets", Exit::Usage, "is no name"),
+        ("get all web", Exit::Usage, "a name needs one kind"),
+    ];
+    for (arguments, code, part) in wrong {
+        let (exit, text) = windlass(daemon.directory.path(), arguments).await;
+        assert!(exit == code && text.contains(part), "{arguments}: {part}\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn status_says_what_runs_and_what_is_in_the_way() {
+    let daemon = daemon().await;
+    let mut view = fixture::view();
+    let bad = CommitId::new("3333333333333333333333333333333333333333");
+    view.source.head = Some(bad.clone());
+    view.source.refusal = Some(Refusal {
+        commit: bad,
+        summary: "2 problems".into(),
+        problems: vec!["deploy/web.yaml:3:5: spec.replicsa: unknown field; did you mean `replicas`?".into()],
+    });
+    view.troubles.push("the engine does not answer".into());
+    daemon.fixture.publish.send(Arc::new(view)).unwrap();
+    let (exit, text) = windlass(daemon.directory.path(), "status").await;
+    assert_eq!(exit, Exit::Done);
+    for line in [
+        "host-a: Progressing for 60s",
+        "Deployment default/web: 1 of 2 updated pods are available",
+        "target    2222222222  Serve the new page  (deployer@example.com, 80s ago)",
+        "healthy   1111111111  Serve the page  (deployer@example.com, 24h ago)",
+        "head      3333333333",
+        "3333333333 is refused: 2 problems",
+        "deploy/web.yaml:3:5: spec.replicsa: unknown field; did you mean `replicas`?",
+        "source    https://git.example.com/site.git, branch main; verification mainline; asked 3s ago",
+        "pods      1 Pending, 3 Running; 2 of 4 ready",
+        "default/web-bbbbbbbbbb-c3333, container httpd: CrashLoopBackOff: back-off 20 s",
+        "trouble   the engine does not answer",
+        "warning   deploy/rbac.yaml:1:1: warning: kind: a Role has no effect here",
+        "note      privileged pods are allowed",
+    ] {
+        // Seconds may pass while the test runs.
+        let (start, end) = line.split_once("0s").unwrap_or((line, ""));
+        assert!(text.contains(start.trim_end_matches("3s ago")) && text.contains(end), "{line}\n{text}");
+    }
+    let (_, json) = windlass(daemon.directory.path(), "status -o json").await;
+    assert_eq!(serde_json::from_str::<StatusReport>(&json).unwrap().phase, "Progressing");
+}
+
+#[tokio::test]
+async fn history_plan_and_logs_are_printed() {
+    let daemon = daemon().await;
+    let cases = [
+        ("history", "COMMIT       STATE         AGE"),
+        ("history", "2222222222   Progressing   120m"),
+        ("history", "deployer@example.com   Serve the page"),
+        ("plan", "container httpd is started again\n  - start container httpd"),
+        ("plan HEAD", "2222222222: nothing to do here"),
+        ("logs web-bbbbbbbbbb-b2222 --tail 5", "hello from httpd"),
+    ];
+    for (arguments, part) in cases {
+        let (exit, text) = windlass(daemon.directory.path(), arguments).await;
+        assert!(exit == Exit::Done && text.contains(part), "{arguments}: {part}\n{text}");
+    }
+    let (exit, text) = windlass(daemon.directory.path(), "plan nonsense").await;
+    assert_eq!((exit, text.as_str()), (Exit::Failed, "there is no commit nonsense in the repository"));
+    let (exit, text) = windlass(daemon.directory.path(), "logs batch").await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(text.contains("choose one of: [httpd prepare]"), "{text}");
+}
+
+#[tokio::test]
+async fn orders_reach_the_loop_and_its_answer_comes_back() {
+    let Daemon { mut fixture, directory, _stop } = daemon().await;
+    let answering = async {
+        let request = fixture.requests.recv().await.unwrap();
+        let workload = "Deployment/default/web".parse().unwrap();
+        assert_eq!(request.command, crate::command::Command::Restart { workload });
+        request.answer.send(Err("there is no Deployment default/web".to_owned())).unwrap();
+    };
+    let (ended, ()) = tokio::join!(windlass(directory.path(), "restart deploy/web"), answering);
+    assert_eq!(ended, (Exit::Failed, "there is no Deployment default/web".to_owned()));
+}
+
+#[tokio::test]
+async fn without_a_daemon_the_code_is_five() {
+    fixture::crypto();
+    let nowhere = tempfile::tempdir().unwrap();
+    for arguments in ["status", "get pods", "sync", "suspend"] {
+        let (exit, text) = windlass(nowhere.path(), arguments).await;
+        assert_eq!(exit, Exit::Unreachable);
+        let end = ": is `windlass run` running? (No such file or directory)";
+        assert!(text.starts_with("cannot reach the daemon at ") && text.ends_with(end), "{text}");
+    }
+}
+
+/// A daemon whose loop answers every order, fetches, and publishes what `becomes` makes of the picture.
+async fn synced(becomes: impl Fn(&mut View)) -> (Exit, String) {
+    let Daemon { mut fixture, directory, _stop } = daemon().await;
+    let looping = async {
+        fixture.requests.recv().await.unwrap().answer.send(Ok("asking".into())).unwrap();
+        let mut view = fixture::view();
+        view.source.fetched = Some(Timestamp::now());
+        fixture.publish.send(Arc::new(view.clone())).unwrap();
+        becomes(&mut view);
+        fixture.publish.send(Arc::new(view)).unwrap();
+    };
+    let (ended, ()) = tokio::join!(windlass(directory.path(), "sync --wait --timeout 2s"), looping);
+    ended
+}
+
+#[tokio::test]
+async fn sync_waits_for_a_verdict() {
+    let (exit, text) = synced(|view| Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy).await;
+    assert!(exit == Exit::Done && text.ends_with("2222222222  Healthy\n"), "{text}");
+    let back = |view: &mut View| {
+        let rollout = &mut Arc::make_mut(&mut view.state).rollout;
+        rollout.target = Some(CommitId::new(OLD));
+        rollout.bad.insert(CommitId::new(NEW), "default/web: crash loop".into());
+    };
+    let (exit, text) = synced(back).await;
+    assert!(exit == Exit::Refused && text.ends_with("2222222222  default/web: crash loop\n"), "{text}");
+    let (exit, text) = synced(|_| {}).await;
+    assert!(
+        exit == Exit::TimedOut && text.contains("the time is up after 2 s; last: 2222222222  Progressing"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_report_from_before_the_question_is_no_verdict() {
+    let mut view = fixture::view();
+    Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
+    let now = Timestamp::now();
+    assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Wait { .. }));
+    view.source.fetched = Some(now);
+    assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Healthy { .. }));
+    view.source.refusal =
+        Some(Refusal { commit: CommitId::new(NEW), summary: "not signed".into(), problems: Vec::new() });
+    assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Refused { .. }));
+    view.source.refusal = None;
+    let rollout = &mut Arc::make_mut(&mut view.state).rollout;
+    rollout.target = Some(CommitId::new(OLD));
+    rollout.suspended = true;
+    assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Stopped { .. }));
+}
+
+#[test]
+fn check_ends_with_one_only_for_errors() {
+    let problem = |severity| Problem {
+        file: "a.yaml".into(),
+        line: 3,
+        column: 7,
+        severity,
+        field: "spec.replicsa".into(),
+        message: "unknown field; did you mean `replicas`?".into(),
+    };
+    let print = |problems: Vec<Problem>| {
+        let mut out = Vec::new();
+        let report = CheckReport { files: 1, objects: 2, problems };
+        let exit = check::report(&report, Format::Text, &mut out).unwrap();
+        (exit, anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string())
+    };
+    let (exit, text) = print(vec![problem(Severity::Error), problem(Severity::Warning)]);
+    assert_eq!(exit, Exit::Failed);
+    insta::assert_snapshot!(text, @r"
+    a.yaml:3:7: spec.replicsa: unknown field; did you mean `replicas`?
+    a.yaml:3:7: warning: spec.replicsa: unknown field; did you mean `replicas`?
+    2 objects in 1 files: 1 wrong, 1 to look at
+    ");
+    assert_eq!(print(vec![problem(Severity::Warning)]).0, Exit::Done);
+    assert_eq!(print(Vec::new()).1, "2 objects in 1 files: nothing wrong\n");
+}

@@ -1,0 +1,110 @@
+//! `windlass check`: everything that is wrong with manifests, from a directory or a revision, without a daemon.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use git2::{ObjectType, Repository, TreeWalkMode, TreeWalkResult};
+
+use crate::{
+    cli::{CheckArgs, check::CheckReport},
+    config::Config,
+    daemon::check_settings,
+    library::parse_and_check,
+};
+
+/// A file larger than this is no manifest; its size alone is a problem that the reader names.
+const READ_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Reads what is named and checks it, with what a daemon without configuration would allow.
+pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
+    let path = Path::new(&args.what);
+    let files = if path.exists() { from_disk(path)? } else { from_revision(&args.what, &args.paths)? };
+    if files.is_empty() {
+        bail!("there is no manifest (*.yaml, *.yml, *.json) in {}", args.what);
+    }
+    let borrowed: Vec<(&str, &[u8])> =
+        files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
+    let (objects, problems) = parse_and_check(&borrowed, &check_settings(&Config::default()));
+    Ok(CheckReport { files: files.len(), objects: objects.originals.len(), problems })
+}
+
+fn is_manifest(name: &str) -> bool {
+    [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// Files below a directory, or the one file; names that begin with a dot are passed over, as the daemon does.
+fn from_disk(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    let mut pending: BTreeSet<PathBuf> = BTreeSet::from([path.to_owned()]);
+    while let Some(next) = pending.pop_first() {
+        let metadata = fs::symlink_metadata(&next).with_context(|| format!("look at {}", next.display()))?;
+        let named = next == path;
+        let name = next.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with('.') && !named {
+            continue;
+        }
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&next).with_context(|| format!("list {}", next.display()))? {
+                pending.insert(entry.with_context(|| format!("list {}", next.display()))?.path());
+            }
+        } else if named || is_manifest(&name) {
+            if metadata.is_symlink() && !named {
+                bail!("{} is a symbolic link: the daemon refuses those", next.display());
+            }
+            if metadata.len() > READ_BYTES {
+                bail!("{} has {} bytes: a manifest may have 1 MiB", next.display(), metadata.len());
+            }
+            let content = fs::read(&next).with_context(|| format!("read {}", next.display()))?;
+            files.push((next.display().to_string(), content));
+        }
+    }
+    Ok(files)
+}
+
+/// The manifests of a commit of the repository in the current directory.
+fn from_revision(revision: &str, paths: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
+    let repo = Repository::discover(".").with_context(|| {
+        format!("{revision} is no path here, and there is no repository to look for it as a revision")
+    })?;
+    let commit = repo
+        .revparse_single(revision)
+        .and_then(|object| object.peel_to_commit())
+        .with_context(|| format!("{revision} is neither a path here nor a revision of this repository"))?;
+    let tree = commit.tree().context("read the tree")?;
+    let mut files = Vec::new();
+    let mut failed = None;
+    tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
+        let Some(name) = entry.name().ok() else { return TreeWalkResult::Skip };
+        let path = format!("{directory}{name}");
+        let wanted = paths.is_empty()
+            || paths.iter().any(|wanted| {
+                let wanted = wanted.trim_end_matches('/');
+                path == wanted
+                    || path.starts_with(&format!("{wanted}/"))
+                    || wanted.starts_with(&format!("{path}/"))
+            });
+        if !wanted || name.starts_with('.') {
+            return TreeWalkResult::Skip;
+        }
+        if entry.kind() == Some(ObjectType::Blob) && is_manifest(name) {
+            match entry.to_object(&repo).and_then(|object| object.peel_to_blob()) {
+                Ok(blob) => files.push((path, blob.content().to_vec())),
+                Err(error) => {
+                    failed = Some(error);
+                    return TreeWalkResult::Abort;
+                }
+            }
+        }
+        TreeWalkResult::Ok
+    })
+    .or_else(|error| if failed.is_some() { Ok(()) } else { Err(error) })
+    .context("read the tree")?;
+    match failed {
+        Some(error) => Err(error).context("read a file of the commit"),
+        None => Ok(files),
+    }
+}

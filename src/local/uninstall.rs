@@ -1,0 +1,77 @@
+//! `windlass uninstall`: removes everything that Windlass made on this host, and nothing else.
+
+use std::{io::Write, os::unix::net::UnixStream, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use runtime::{Runtime, RuntimeConfig};
+
+use crate::{
+    cli::{Exit, UninstallArgs},
+    config::Config,
+    store::LocalStore,
+};
+
+/// Removes, or says what would be removed.
+pub(crate) async fn uninstall(
+    args: &UninstallArgs,
+    socket_dir: PathBuf,
+    out: &mut dyn Write,
+) -> Result<Exit> {
+    let config = match &args.config {
+        Some(file) => Config::read(file)?,
+        None => Config::default(),
+    };
+    let data = args.data_dir.clone().unwrap_or_else(|| config.data_dir());
+    let admin = socket_dir.join("admin.sock");
+    if UnixStream::connect(&admin).is_ok() {
+        bail!(
+            "the daemon is running ({} answers): stop it first, or it makes everything again",
+            admin.display()
+        );
+    }
+    if !data.join("cluster.json").exists() {
+        bail!(
+            "{} holds no installation of Windlass: name its data directory with --data-dir",
+            data.display()
+        );
+    }
+    let instance = LocalStore::open(&data)?.snapshot().cluster.clone();
+    if !args.yes {
+        writeln!(
+            out,
+            "would remove: all containers of installation {instance}, the pods' volumes, the nftables table"
+        )?;
+        writeln!(
+            out,
+            "ip windlass, pod links, the device windlass0, our routes and accept rules, and {}",
+            data.display()
+        )?;
+        writeln!(out, "nothing was removed: say --yes to do it")?;
+        return Ok(Exit::Done);
+    }
+    let mut runtime = RuntimeConfig::new(instance, &data);
+    if let Some(socket) = args.docker.clone().or(config.docker.socket) {
+        runtime.socket = socket;
+    }
+    let containers = Runtime::open(runtime).await?.uninstall().await?;
+    writeln!(out, "removed {containers} containers")?;
+    let removed = netfilter::uninstall(&netfilter::record_path(&data)).await;
+    for line in &removed.done {
+        writeln!(out, "removed {line}")?;
+    }
+    for socket in ["windlass.sock", "admin.sock"] {
+        // Left behind by a daemon that was killed; gone after one that ended.
+        let _ = std::fs::remove_file(socket_dir.join(socket));
+    }
+    if !removed.failed.is_empty() {
+        for error in &removed.failed {
+            writeln!(out, "left: {:#}", anyhow::Error::msg(error.to_string()))?;
+        }
+        return Ok(Exit::Failed);
+    }
+    if !args.keep_data {
+        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        writeln!(out, "removed {}", data.display())?;
+    }
+    Ok(Exit::Done)
+}
