@@ -33,8 +33,17 @@ const CORE: [&str; 9] = [
 ];
 
 /// Packages that the project is to be built with.
-const FIXED: [&str; 9] =
-    ["bollard", "git2", "notify", "prometheus", "reqwest", "ring", "serde_yaml", "tokio", "tracing-subscriber"];
+const FIXED: [&str; 9] = [
+    "bollard",
+    "git2",
+    "notify",
+    "prometheus",
+    "reqwest",
+    "ring",
+    "serde_yaml",
+    "tokio",
+    "tracing-subscriber",
+];
 
 /// Packages and their source directories.
 const SOURCES: [(&str, &str); 4] = [
@@ -61,7 +70,10 @@ fn files(directory: &str) -> Vec<String> {
             let entry = entry.expect("an entry");
             let path = directory.join(entry.file_name());
             let kind = entry.file_type().expect("a file type");
-            if kind.is_dir() && entry.file_name() != "target" && entry.file_name() != ".git" {
+            if entry.file_name() == "target" || entry.file_name() == ".git" {
+                continue;
+            }
+            if kind.is_dir() {
                 waiting.push(path);
             } else if kind.is_file() {
                 found.push(path.to_str().expect("a UTF-8 path").trim_start_matches("./").to_owned());
@@ -153,15 +165,22 @@ fn ring_is_the_one_crypto_provider() {
     let names: BTreeSet<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
     assert!(names.contains("ring"));
     for other in ["aws-lc-rs", "aws-lc-sys", "openssl", "native-tls"] {
-        assert!(!names.contains(other), "{other} is in Cargo.lock: see where it comes from by cargo tree -i {other}");
+        assert!(
+            !names.contains(other),
+            "{other} is in Cargo.lock: see where it comes from by cargo tree -i {other}"
+        );
     }
 }
 
 /// Files at the top of a package's sources and in its rooms are named one by one; what is deeper belongs to the file
-/// that opens its room. Test modules go without saying.
+/// that opens its room.
 fn must_be_named(path: &str, directory: &str) -> bool {
     let inner = path.strip_prefix(directory).unwrap_or(path).trim_start_matches('/');
-    inner.split('/').count() <= 2 && !inner.ends_with("tests.rs")
+    inner.split('/').count() <= 2 && !is_test_module(path)
+}
+
+fn is_test_module(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
 #[test]
@@ -193,9 +212,27 @@ fn first_sentence(text: &str) -> String {
 #[test]
 fn every_source_file_says_what_it_is() {
     for (_, directory) in SOURCES {
-        for file in rust_files(directory) {
+        for file in rust_files(directory).filter(|file| !is_test_module(file)) {
             assert!(!first_sentence(&read(&file)).is_empty(), "{file} does not begin with //!");
         }
+    }
+}
+
+#[test]
+fn every_setting_is_described() {
+    let document = read("docs/configuration.md");
+    let described: BTreeSet<&str> = document.split('`').collect();
+    let configuration = read("src/config.rs");
+    let fields =
+        configuration.lines().filter_map(|line| line.trim().strip_prefix("pub(crate) ")?.split_once(": "));
+    let fields: BTreeSet<String> = fields.map(|(name, _)| name.replace('_', "-")).collect();
+    assert!(fields.contains("allowed-signers"), "the fields are found");
+    for field in fields {
+        // Where the configuration was read from is no setting.
+        let known = field == "file"
+            || described.contains(field.as_str())
+            || described.contains(format!("[{field}]").as_str());
+        assert!(known, "docs/configuration.md does not describe {field}");
     }
 }
 
@@ -252,7 +289,14 @@ fn outside_code(text: &str) -> Vec<&str> {
 #[test]
 fn nothing_names_the_machine_it_was_written_on() {
     // In pieces, so that this file does not hold them. Cargo.lock names where packages come from, as it must.
-    let words = [["\"/wo", "rk/"], [" /wo", "rk/"], ["(/wo", "rk/"], ["`/wo", "rk/"], ["wca", "rgo"], ["static.cra", "tes.io"]];
+    let words = [
+        ["\"/wo", "rk/"],
+        [" /wo", "rk/"],
+        ["(/wo", "rk/"],
+        ["`/wo", "rk/"],
+        ["wca", "rgo"],
+        ["static.cra", "tes.io"],
+    ];
     for file in files(".").iter().filter(|file| *file != "Cargo.lock") {
         let Ok(text) = fs::read_to_string(root().join(file)) else { continue };
         for word in words.map(|pieces| pieces.concat()) {

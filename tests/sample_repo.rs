@@ -30,7 +30,8 @@ fn lessons() -> BTreeSet<String> {
 /// The manifests of a lesson: path in it and content.
 fn manifests(lesson: &str) -> Vec<(String, Vec<u8>)> {
     let directory = root().join(lesson);
-    let files = names(&directory).into_iter().filter(|name| name.ends_with(".yaml") || name.ends_with(".yml"));
+    let files =
+        names(&directory).into_iter().filter(|name| name.ends_with(".yaml") || name.ends_with(".yml"));
     files
         .map(|name| {
             let content = fs::read(directory.join(&name)).expect("a readable manifest");
@@ -83,7 +84,10 @@ fn manifests_that_are_also_fixtures_of_the_reader_are_the_same() {
         for (name, content) in manifests(&lesson) {
             if fixture_names.contains(&name) {
                 let fixture = fs::read(fixtures.join(&name)).expect("a readable fixture");
-                assert!(content == fixture, "{lesson}/{name} is not what reconciler/tests/manifests/{name} is");
+                assert!(
+                    content == fixture,
+                    "{lesson}/{name} is not what reconciler/tests/manifests/{name} is"
+                );
                 found.insert(name);
             }
         }
@@ -94,5 +98,8 @@ fn manifests_that_are_also_fixtures_of_the_reader_are_the_same() {
 #[test]
 fn the_template_of_allowed_signers_names_nobody() {
     let template = fs::read_to_string(root().join("allowed_signers.template")).expect("the template");
-    assert!(template.lines().all(|line| line.is_empty() || line.starts_with('#')), "a key in a template is believed");
+    assert!(
+        template.lines().all(|line| line.is_empty() || line.starts_with('#')),
+        "a key in a template is believed"
+    );
 }
