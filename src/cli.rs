@@ -25,8 +25,8 @@ use clap::{Parser, Subcommand};
 use self::client::Client;
 pub use self::{
     args::{
-        CheckArgs, DoctorArgs, Format, GetArgs, GetFormat, LogFormat, LogsArgs, OutputArgs, PlanArgs,
-        RestartArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
+        CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, OutputArgs, PlanArgs, RestartArgs, RetryArgs,
+        RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
     },
     exit::{CliError, Exit},
 };

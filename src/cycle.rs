@@ -31,7 +31,7 @@ use crate::{
     follow::{Found, lock},
     lanes::{LaneEvent, Lanes},
     library::{Library, Reader, Reading},
-    metrics::{CycleResult, DriftCause, Metrics, SignatureOutcome},
+    metrics::{CycleResult, DriftCause, Metrics, PushPhase, SignatureOutcome},
     source::verify::VerifiedCommit,
     store::LocalStore,
     trust::TrustStore,
@@ -312,7 +312,8 @@ impl Host {
                 self.source.fetched = Some(now);
                 self.source.error = None;
             }
-            Found::Good { commit, verified } => {
+            Found::Good { commit, verified, took } => {
+                self.parts.metrics.push(PushPhase::Judge, took);
                 self.parts.metrics.signature(SignatureOutcome::Trusted);
                 self.source.fetched = Some(now);
                 self.source.error = None;
@@ -326,13 +327,15 @@ impl Host {
                 self.library.add(commit);
             }
             Found::Refused { refusal, subject, untrusted } => {
-                let outcome = if untrusted { SignatureOutcome::Untrusted } else { SignatureOutcome::Trusted };
+                let outcome =
+                    if untrusted.is_some() { SignatureOutcome::Untrusted } else { SignatureOutcome::Trusted };
                 self.parts.metrics.signature(outcome);
                 self.source.fetched = Some(now);
                 self.source.error = None;
                 let known = self.source.refusal.as_ref().is_some_and(|known| known.commit == refusal.commit);
                 if !known {
-                    tracing::error!(commit = refusal.commit.short(), "refused: {}", refusal.summary);
+                    let class = untrusted.unwrap_or("manifests");
+                    tracing::error!(commit = refusal.commit.short(), class, "refused: {}", refusal.summary);
                     for problem in &refusal.problems {
                         tracing::error!(commit = refusal.commit.short(), "{problem}");
                     }
@@ -345,10 +348,10 @@ impl Host {
                 };
                 self.source.refusal = Some(refusal);
             }
-            Found::Trouble(error) => {
+            Found::Trouble { class, error } => {
                 self.parts.metrics.signature(SignatureOutcome::Error);
                 if self.source.error.as_ref() != Some(&error) {
-                    tracing::warn!("{error}");
+                    tracing::warn!(class, "{error}");
                 }
                 self.source.error = Some(error);
             }

@@ -48,6 +48,7 @@ const UDP_PAYLOAD: u16 = 1232;
 /// The running server; it ends with this value.
 pub(crate) struct Dns {
     zone: Arc<RwLock<Arc<Zone>>>,
+    #[cfg(test)]
     address: SocketAddrV4,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -77,7 +78,13 @@ impl Dns {
                 }
             });
         })?;
-        Ok(Self { zone, address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            zone,
+            #[cfg(test)]
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// Answers from these records from now on.

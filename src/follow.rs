@@ -16,7 +16,7 @@ use crate::{
     source::{
         allowed_signers::AllowedSigners,
         child::{ChildProgram, fetch_in_child},
-        fetch::{FetchError, FetchRequest},
+        fetch::FetchRequest,
         mirror::Check,
         verify::{CouldNotCheck, Mode, Policy, Verdict, VerifiedCommit, verify},
     },
@@ -33,6 +33,8 @@ pub(crate) enum Found {
         commit: Arc<Commit>,
         /// The proof that it may be run.
         verified: VerifiedCommit,
+        /// From asking the repository to knowing this.
+        took: Duration,
     },
     /// The head is what it was.
     Same,
@@ -42,11 +44,16 @@ pub(crate) enum Found {
         refusal: Refusal,
         /// The first line of its message.
         subject: String,
-        /// Whether its signatures were the reason.
-        untrusted: bool,
+        /// Why it is not trusted, in a word, where its signatures or its history are the reason.
+        untrusted: Option<&'static str>,
     },
     /// The remote could not be asked, or its answer could not be judged: nothing is known.
-    Trouble(String),
+    Trouble {
+        /// In a word.
+        class: &'static str,
+        /// In a sentence.
+        error: String,
+    },
 }
 
 /// How the head is judged.
@@ -91,7 +98,7 @@ impl Follower {
             match &found {
                 Found::Good { commit, .. } => settled = Some(commit.id.clone()),
                 Found::Same => {}
-                Found::Refused { .. } | Found::Trouble(_) => settled = None,
+                Found::Refused { .. } | Found::Trouble { .. } => settled = None,
             }
             if self.found.send(found).await.is_err() {
                 return;
@@ -104,11 +111,12 @@ impl Follower {
 
     /// One look. `settled` is the head that was found good last time.
     async fn look(&mut self, settled: Option<&CommitId>) -> Found {
+        let began = std::time::Instant::now();
         let keep = lock(&self.trust).pointers().commits();
         let request = FetchRequest { keep, ..self.request.clone() };
         let fetched = match fetch_in_child(&self.child, &request).await {
             Ok(fetched) => fetched,
-            Err(error) => return Found::Trouble(trouble(&error)),
+            Err(error) => return Found::Trouble { class: error.label(), error: error.to_string() },
         };
         self.request.check = Check::Quick;
         if let Some(damage) = &fetched.repaired {
@@ -120,11 +128,14 @@ impl Follower {
         let (judge, trust, head) = (self.judge.clone(), Arc::clone(&self.trust), fetched.head);
         let judged = tokio::task::spawn_blocking(move || judge.judge(&trust, &head)).await;
         let found = match judged {
+            Ok(Ok(Found::Good { commit, verified, .. })) => {
+                Found::Good { commit, verified, took: began.elapsed() }
+            }
             Ok(Ok(found)) => found,
-            Ok(Err(error)) => Found::Trouble(format!("{error:#}")),
-            Err(error) => Found::Trouble(format!("judging the head ended early: {error}")),
+            Ok(Err(error)) => could_not_judge(format!("{error:#}")),
+            Err(error) => could_not_judge(format!("judging the head ended early: {error}")),
         };
-        if matches!(found, Found::Trouble(_)) {
+        if matches!(found, Found::Trouble { .. }) {
             // What could not be read may be damage, which a thorough check finds and repairs.
             self.request.check = Check::Thorough;
         }
@@ -154,7 +165,8 @@ impl Judge {
                 let problems: Vec<String> = refusals.listed.iter().map(ToString::to_string).collect();
                 let summary = refusals.to_string();
                 let refusal = Refusal { commit: head.clone(), summary, problems };
-                return Ok(Found::Refused { refusal, subject, untrusted: true });
+                let untrusted = Some(refusals.listed.first().map_or("untrusted", |one| one.why.label()));
+                return Ok(Found::Refused { refusal, subject, untrusted });
             }
         };
         if before.as_ref() != Some(&verified) {
@@ -164,7 +176,7 @@ impl Judge {
             trust.set_pointers(pointers).context("remember the verified commit")?;
         }
         Ok(match self.reader.read(&verified) {
-            Reading::Good(commit) => Found::Good { commit, verified },
+            Reading::Good(commit) => Found::Good { commit, verified, took: Duration::ZERO },
             Reading::Bad { subject, problems } => {
                 let summary = match problems.as_slice() {
                     [one] => one.clone(),
@@ -175,9 +187,9 @@ impl Judge {
                     ),
                 };
                 let refusal = Refusal { commit: head.clone(), summary, problems };
-                Found::Refused { refusal, subject, untrusted: false }
+                Found::Refused { refusal, subject, untrusted: None }
             }
-            Reading::Unreadable(why) => Found::Trouble(why),
+            Reading::Unreadable(why) => could_not_judge(why),
         })
     }
 }
@@ -195,8 +207,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn trouble(error: &FetchError) -> String {
-    error.to_string()
+/// Nothing is known about the head.
+fn could_not_judge(error: String) -> Found {
+    Found::Trouble { class: "could-not-judge", error }
 }
 
 /// A tenth more or less, so that five hundred hosts do not ask in one moment.

@@ -79,7 +79,7 @@ impl Reader {
         Reading::Good(Arc::new(Commit {
             id: info.id.clone(),
             subject: info.subject.clone(),
-            signer: commit.signer().map(|signer| signer.principal.clone()).unwrap_or_default(),
+            signer: snapshot.commit().signer().map(|signer| signer.principal.clone()).unwrap_or_default(),
             time: info.committer_time,
             allow_deletions: info.allow_deletions,
             objects,

@@ -146,6 +146,9 @@ impl Metrics {
         CycleResult::ALL.iter().for_each(|result| {
             self.cycles.with_label_values(&[result.label()]);
         });
+        PushPhase::ALL.iter().for_each(|phase| {
+            self.push_seconds.with_label_values(&[phase.label()]);
+        });
         SignatureOutcome::ALL.iter().for_each(|outcome| {
             self.signatures.with_label_values(&[outcome.label()]);
         });

@@ -109,12 +109,6 @@ impl TrustStore {
         Ok(())
     }
 
-    /// The commit of this id, if a pointer names it: it was verified once and is not judged again.
-    pub(crate) fn verified_commit(&self, id: &CommitId) -> Option<&VerifiedCommit> {
-        let Pointers { verified, target, healthy, in_use } = &self.pointers;
-        [verified, target, healthy].into_iter().flatten().chain(in_use).find(|commit| commit.id() == id)
-    }
-
     /// What every image reference of every commit means on this host.
     pub(crate) fn pins(&self) -> &Pins {
         &self.images.commits
@@ -176,9 +170,7 @@ mod tests {
 
         let mut trust = TrustStore::open(&at).unwrap();
         assert_eq!(trust.pins()[&commit]["httpd:latest"], pin("sha256:2"));
-        assert_eq!(trust.verified_commit(&commit).map(VerifiedCommit::id), Some(&commit));
         assert_eq!(trust.pointers().commits(), BTreeSet::from([commit.clone()]));
-        assert_eq!(trust.verified_commit(&CommitId::new("b".repeat(40))), None);
 
         trust.retain_images(&BTreeSet::new()).unwrap();
         assert!(TrustStore::open(&at).unwrap().pins().is_empty());

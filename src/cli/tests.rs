@@ -13,7 +13,7 @@ use reconciler::{
 };
 use tokio::sync::watch;
 
-use super::{check::CheckReport, sync::Verdict, *};
+use super::{args::Format, check::CheckReport, sync::Verdict, *};
 use crate::{
     http::{
         fixture::{self, Fixture, NEW, OLD, fixture},

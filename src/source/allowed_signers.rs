@@ -170,11 +170,6 @@ impl AllowedSigners {
         self.keys.len()
     }
 
-    /// Whether no key at all is believed: then no commit ever is.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
     /// The key of this wire form.
     pub(crate) fn key(&self, blob: &[u8]) -> Option<&AllowedKey> {
         self.keys.get(blob)

@@ -83,11 +83,6 @@ impl VerifiedCommit {
         &self.id
     }
 
-    /// Why it is believed.
-    pub(crate) fn grounds(&self) -> &Grounds {
-        &self.grounds
-    }
-
     /// Who signed it, where its own signature was judged.
     pub(crate) fn signer(&self) -> Option<&Signer> {
         match &self.grounds {
