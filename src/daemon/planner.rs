@@ -48,12 +48,28 @@ impl OfflinePlanner {
 
     fn work_out(&self, revision: &str) -> Result<PlanReport, String> {
         let view = self.views.borrow().clone();
-        let id = parse_id(revision).map_err(|error| error.to_string())?;
+        let id = self.resolve(revision)?;
         let commit = match view.commits.get(&id) {
             Some(commit) => Arc::clone(commit),
             None => self.read(&id)?,
         };
         Ok(PlanReport { commit: Some(id), lanes: changes(&view, &commit, &self.config) })
+    }
+
+    /// A full id, a short one, or `HEAD` for the newest verified commit.
+    fn resolve(&self, revision: &str) -> Result<CommitId, String> {
+        if revision == "HEAD" {
+            let verified = lock(&self.trust).pointers().verified.clone();
+            return verified
+                .map(|one| one.id().clone())
+                .ok_or_else(|| "no commit was verified yet".to_owned());
+        }
+        let repo = self.reader.mirror.open().map_err(|error| error.to_string())?;
+        let commit = repo.revparse_single(revision).and_then(|object| object.peel_to_commit());
+        let commit = commit.map_err(|error| {
+            format!("{revision} is no commit of the followed branch: {}", error.message())
+        })?;
+        parse_id(&commit.id().to_string()).map_err(|error| error.to_string())
     }
 
     /// Only a verified commit is read: the newest accepted one, or one before it.
