@@ -3,12 +3,7 @@
 //! `cargo run --release -p reconciler --example idle_cycle [WORKLOADS] [PODS-EACH] [CYCLES]`
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -21,9 +16,9 @@ use reconciler::{
     network::HostNetwork,
     node::{NodeInput, NodePlan, Pins, node},
     object::{
-        ConfigMap, ConfigSource, Container, Control, DeploymentStrategy, Handler, IntOrPercent, Meta, Objects,
-        Place, PodSpec, PodTemplate, Probe, Protocol, Selector, Service, ServiceKind, ServicePort, TargetPort,
-        VolumeSource, Workload,
+        ConfigMap, ConfigSource, Container, Control, DeploymentStrategy, Handler, IntOrPercent, Meta,
+        Objects, Place, PodSpec, PodTemplate, Probe, Protocol, Selector, Service, ServiceKind, ServicePort,
+        TargetPort, VolumeSource, Workload,
     },
     observed::{ContainerState, Observed, ObservedContainer, ProbeFact},
     plan::{ImagePin, Next, ProbeKind, Role, Step},
@@ -107,11 +102,7 @@ impl Host {
                 node_address: address,
                 mtu: 1500,
             },
-            dns: DnsFacts {
-                cluster: Some(dns),
-                zone: "cluster.local".to_owned(),
-                ..DnsFacts::default()
-            },
+            dns: DnsFacts { cluster: Some(dns), zone: "cluster.local".to_owned(), ..DnsFacts::default() },
             head: Head::Accepted(commit.id.clone()),
             commits: BTreeMap::from([(commit.id.clone(), Arc::new(commit))]),
             nodes: BTreeMap::from([(

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::CommitId;
 
-pub use judge::{Judgement, changed_workloads, config_sources, judge, next_available, progress, progress_deadline, worst};
+pub use judge::{
+    Judgement, changed_workloads, config_sources, judge, next_available, progress, progress_deadline, worst,
+};
 pub use step::{Head, RolloutSettings, StepInput, step};
 
 /// The roll-out as it stands; persisted, so that a restart goes on where it was.

@@ -47,7 +47,8 @@ impl<'a> Decision<'a> {
             let uid = &record.uid;
             self.findings.require(seen.insert(uid), || format!("pod {uid} is changed twice in one decision"));
             let known = self.input.commits.get(&record.commit);
-            let resolved = known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
+            let resolved =
+                known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
             self.findings.require(resolved, || format!("pod {uid}: its commit has not its template"));
             let Some(before) = self.input.state.pods.get(uid) else {
                 self.new_pod(record);
@@ -103,8 +104,9 @@ impl<'a> Decision<'a> {
         let mut names = BTreeMap::new();
         for record in self.after.pods.values() {
             let other = names.insert(&record.key, &record.uid);
-            self.findings
-                .require(other.is_none(), || format!("pods {other:?} and {} are both {}", record.uid, record.key));
+            self.findings.require(other.is_none(), || {
+                format!("pods {other:?} and {} are both {}", record.uid, record.key)
+            });
         }
     }
 
@@ -152,7 +154,8 @@ impl<'a> Decision<'a> {
     }
 
     fn owners(&mut self) {
-        let Some(driving) = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+        let Some(driving) =
+            self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
         else {
             return;
         };

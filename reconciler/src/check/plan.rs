@@ -69,9 +69,8 @@ impl<'a> Plan<'a> {
             let other = taken.insert(address, uid);
             self.findings.require(other.is_none(), || format!("{other:?} and {uid} both have {address}"));
             let subnet = self.input.network.pod_subnet;
-            let fits = subnet.contains(&address)
-                && address != subnet.network()
-                && address != subnet.broadcast();
+            let fits =
+                subnet.contains(&address) && address != subnet.network() && address != subnet.broadcast();
             self.findings.require(fits, || format!("{uid} has {address}, not a host of {subnet}"));
             let before = self.input.memory.pods.get(uid).and_then(|memory| memory.address);
             let kept = before.is_none_or(|before| before == address);
@@ -98,7 +97,8 @@ impl<'a> Plan<'a> {
         let mut seen = BTreeSet::new();
         for task in &plan.probes {
             let id = &task.container;
-            self.findings.require(seen.insert((id, task.kind)), || format!("two probes {:?} of {id}", task.kind));
+            self.findings
+                .require(seen.insert((id, task.kind)), || format!("two probes {:?} of {id}", task.kind));
             let alive = self.container(id).is_some_and(|one| one.state.is_alive());
             self.findings.require(alive, || format!("{id} is probed and does not run"));
         }
@@ -106,8 +106,7 @@ impl<'a> Plan<'a> {
 
     /// Traffic goes only to pods of this host that are ready and stay, unless a Service wants others too.
     fn endpoints(&mut self, plan: &NodePlan) {
-        let driving =
-            self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
+        let driving = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
         let lenient = driving
             .is_some_and(|commit| commit.objects.services.values().any(|service| service.publish_not_ready));
         if lenient {
@@ -144,7 +143,8 @@ impl<'a> Plan<'a> {
             match step {
                 Step::Stop(specs) => {
                     let why = stopped || may_stop(lane, plan);
-                    self.findings.require(why, || format!("{uid} is stopped without a stop record: {lane:?}"));
+                    self.findings
+                        .require(why, || format!("{uid} is stopped without a stop record: {lane:?}"));
                     for spec in specs {
                         self.own(uid, &spec.container);
                         ended.insert(&spec.container);
@@ -165,11 +165,16 @@ impl<'a> Plan<'a> {
                         removed.insert(id);
                     }
                 }
-                Step::StartSandbox(_) | Step::Connect { .. } | Step::PrepareFiles(_) | Step::PostStart { .. } => {
-                    self.findings.require(here && !stopped, || format!("{uid} is started and must not run here"));
+                Step::StartSandbox(_)
+                | Step::Connect { .. }
+                | Step::PrepareFiles(_)
+                | Step::PostStart { .. } => {
+                    self.findings
+                        .require(here && !stopped, || format!("{uid} is started and must not run here"));
                 }
                 Step::StartContainer(spec) => {
-                    self.findings.require(here && !stopped, || format!("{uid} is started and must not run here"));
+                    self.findings
+                        .require(here && !stopped, || format!("{uid} is started and must not run here"));
                     if let Some(record) = record {
                         self.start(record, spec, &removed);
                     }
@@ -204,8 +209,7 @@ impl<'a> Plan<'a> {
                 continue;
             }
             self.findings.require(!one.state.is_alive(), || format!("{name} of {} runs already", record.key));
-            let free = one.attempt != spec.attempt
-                || one.state == crate::observed::ContainerState::Created;
+            let free = one.attempt != spec.attempt || one.state == crate::observed::ContainerState::Created;
             self.findings.require(free, || format!("{name} of {} had that number before", record.key));
         }
     }

@@ -75,9 +75,8 @@ fn on<'v>(view: &'v OwnerView<'_>, node: &'v NodeName) -> impl Iterator<Item = O
 fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
     // A node that is not known at all is not evidence of anything; only a known one can refuse.
     let spec = &view.workload.template.spec;
-    let refused = |node: &NodeName| {
-        view.nodes.iter().any(|known| known.name == *node && !daemon_may_stay(spec, known))
-    };
+    let refused =
+        |node: &NodeName| view.nodes.iter().any(|known| known.name == *node && !daemon_may_stay(spec, known));
     view.pods
         .iter()
         .filter(|pod| pod.is_active() && pod.record.place.node().is_some_and(refused))

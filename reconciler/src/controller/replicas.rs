@@ -21,10 +21,8 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
     }
     // A restart goes pod by pod: the next one stops when all others are available. Those that are down go at once:
     // a restart is how somebody gets rid of them.
-    let (up, down): (Vec<_>, Vec<_>) = restarting
-        .into_iter()
-        .filter(|pod| pod.status.is_some())
-        .partition(|pod| view.is_available(pod));
+    let (up, down): (Vec<_>, Vec<_>) =
+        restarting.into_iter().filter(|pod| pod.status.is_some()).partition(|pod| view.is_available(pod));
     let all_available = active.len() == wanted && active.iter().all(|pod| view.is_available(pod));
     actions.extend(stop(down, StopReason::Restarted));
     actions.extend(stop(up.into_iter().take(usize::from(all_available)), StopReason::Restarted));

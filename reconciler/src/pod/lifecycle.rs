@@ -286,9 +286,10 @@ impl<'a> Pod<'a> {
         let codes = self.completed();
         match self.end(&codes) {
             Some(end) if policy == RestartPolicy::Never || codes.iter().all(|code| *code == 0) => Some(end),
-            _ if policy == RestartPolicy::Never => {
-                Some(Decision::End(PodPhase::Failed, "its sandbox ended before its containers did".to_owned()))
-            }
+            _ if policy == RestartPolicy::Never => Some(Decision::End(
+                PodPhase::Failed,
+                "its sandbox ended before its containers did".to_owned(),
+            )),
             _ => None,
         }
     }
@@ -377,7 +378,9 @@ impl<'a> Pod<'a> {
                 .spec
                 .containers
                 .iter()
-                .filter(|one| self.memory.containers.get(&one.name).is_none_or(|memory| memory.completed.is_none()))
+                .filter(|one| {
+                    self.memory.containers.get(&one.name).is_none_or(|memory| memory.completed.is_none())
+                })
                 .map(|one| (Role::Main, one))
                 .collect(),
         };

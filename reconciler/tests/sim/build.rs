@@ -8,9 +8,9 @@ use reconciler::{
     digest::sha256_hex,
     name::{CommitId, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
-        ConfigMap, ConfigSource, Container, ContainerPort, Control, DaemonSetUpdate, DeploymentStrategy, Handler,
-        IntOrPercent, Meta, Objects, Place, PodSpec, PodTemplate, Probe, Protocol, PullPolicy, RestartPolicy,
-        Selector, Service, ServiceKind, ServicePort, TargetPort, VolumeSource, Workload,
+        ConfigMap, ConfigSource, Container, ContainerPort, Control, DaemonSetUpdate, DeploymentStrategy,
+        Handler, IntOrPercent, Meta, Objects, Place, PodSpec, PodTemplate, Probe, Protocol, PullPolicy,
+        RestartPolicy, Selector, Service, ServiceKind, ServicePort, TargetPort, VolumeSource, Workload,
     },
 };
 

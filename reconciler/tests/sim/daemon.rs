@@ -113,8 +113,12 @@ pub(crate) fn here() -> NodeName {
 }
 
 fn nodes() -> BTreeMap<NodeName, NodeFacts> {
-    let facts =
-        NodeFacts { name: here(), address: Ipv4Addr::new(192, 0, 2, 1), labels: BTreeMap::new(), ready: true };
+    let facts = NodeFacts {
+        name: here(),
+        address: Ipv4Addr::new(192, 0, 2, 1),
+        labels: BTreeMap::new(),
+        ready: true,
+    };
     BTreeMap::from([(here(), facts)])
 }
 
@@ -309,11 +313,8 @@ impl Sim {
     pub(crate) fn ask_node(&self) -> NodePlan {
         let observed = self.observed();
         let network = network();
-        let dns = DnsFacts {
-            cluster: Some(network.dns),
-            zone: "cluster.local".to_owned(),
-            ..DnsFacts::default()
-        };
+        let dns =
+            DnsFacts { cluster: Some(network.dns), zone: "cluster.local".to_owned(), ..DnsFacts::default() };
         let input = NodeInput {
             now: self.now,
             node: &here(),

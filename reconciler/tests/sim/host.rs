@@ -46,9 +46,9 @@ impl Host {
             Step::StartSandbox(_) | Step::StartContainer(_) => Duration::from_millis(100),
             Step::Drain(duration) => *duration,
             Step::Stop(specs) => {
-                let stubborn = specs.iter().filter(|spec| {
-                    self.behaviour(&spec.container) == Some(Behaviour::IgnoresTerm)
-                });
+                let stubborn = specs
+                    .iter()
+                    .filter(|spec| self.behaviour(&spec.container) == Some(Behaviour::IgnoresTerm));
                 stubborn.map(|spec| spec.grace).max().unwrap_or_default().max(Duration::from_millis(200))
             }
             _ => Duration::from_millis(10),
@@ -61,7 +61,12 @@ impl Host {
     }
 
     /// Does a step.
-    pub(crate) fn apply(&mut self, step: &Step, registry: &Registry, now: Timestamp) -> Result<Record, Fault> {
+    pub(crate) fn apply(
+        &mut self,
+        step: &Step,
+        registry: &Registry,
+        now: Timestamp,
+    ) -> Result<Record, Fault> {
         let network_only = matches!(step, Step::PrepareFiles(_) | Step::RemoveFiles(_) | Step::Drain(_));
         if self.engine_down && !network_only {
             return Err(Fault::new(FaultKind::EngineUnreachable, "the engine does not answer"));
@@ -162,9 +167,10 @@ impl Host {
     }
 
     fn sandbox(&self, pod: &PodUid) -> Option<&ContainerId> {
-        let found = self.containers.iter().find(|(_, one)| {
-            one.identity.uid == *pod && one.role == Role::Sandbox && one.state.is_alive()
-        });
+        let found = self
+            .containers
+            .iter()
+            .find(|(_, one)| one.identity.uid == *pod && one.role == Role::Sandbox && one.state.is_alive());
         found.map(|(id, _)| id)
     }
 

@@ -49,15 +49,15 @@ impl Sim {
     /// How many pods of an owner are ready and not told to stop.
     pub(crate) fn ready(&self, owner: &str) -> usize {
         let Some(report) = &self.report else { return 0 };
-        let ready = |record: &&&PodRecord| {
-            report.pods.get(&record.uid).is_some_and(|status| status.ready.is_some())
-        };
+        let ready =
+            |record: &&&PodRecord| report.pods.get(&record.uid).is_some_and(|status| status.ready.is_some());
         self.pods(owner).iter().filter(ready).count()
     }
 
     /// The newest container of a pod with this name; the sandbox has none.
     pub(crate) fn container(&self, uid: &PodUid, name: &str) -> Option<(&ContainerId, &ObservedContainer)> {
-        let mine = self.host.containers.iter().filter(|(_, one)| one.identity.uid == *uid && one.name == name);
+        let mine =
+            self.host.containers.iter().filter(|(_, one)| one.identity.uid == *uid && one.name == name);
         mine.max_by_key(|(_, one)| one.attempt)
     }
 

@@ -95,7 +95,8 @@ fn a_pull_policy_of_never_fails_the_commit_if_the_image_is_not_here() {
 fn thirty_pods_of_one_image_pull_it_once() {
     let mut sim = Sim::default();
     sim.registry.push("web:1", Behaviour::Fine);
-    let all = (0..30).fold(commit("c1"), |commit, n| commit.with(deployment(&format!("web{n}"), 1, pod("web:1"))));
+    let all =
+        (0..30).fold(commit("c1"), |commit, n| commit.with(deployment(&format!("web{n}"), 1, pod("web:1"))));
     sim.push(all.build());
     sim.run_seconds(30);
     sim.expect_healthy("c1");

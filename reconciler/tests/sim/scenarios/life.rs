@@ -241,7 +241,10 @@ fn drift_of_a_container_is_repaired_and_named() {
     );
     sim.cycle();
     sim.run_seconds(5);
-    sim.expect(sim.state_of(&main).is_some_and(|state| matches!(state, ContainerState::Running { .. })), "on");
+    sim.expect(
+        sim.state_of(&main).is_some_and(|state| matches!(state, ContainerState::Running { .. })),
+        "on",
+    );
 
     sim.host.remove(&main);
     let plan = sim.ask_node();

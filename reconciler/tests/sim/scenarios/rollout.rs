@@ -58,9 +58,7 @@ fn nothing_old_stops_before_all_images_of_the_commit_are_here() {
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
     let before = sim.alive();
-    sim.push(
-        commit("c2").with(bare("web", pod("web:2"))).with(bare("other", pod("nowhere:1"))).build(),
-    );
+    sim.push(commit("c2").with(bare("web", pod("web:2"))).with(bare("other", pod("nowhere:1"))).build());
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     sim.expect(sim.is_bad("c2"), "a missing image is the commit's fault");
@@ -318,10 +316,7 @@ fn a_manual_rollback_is_pinned_until_the_head_moves() {
 fn a_manual_rollback_stays_while_a_held_head_is_there() {
     let mut sim = sim();
     let three = |id: &str| {
-        commit(id)
-            .with(bare("a", pod("web:1")))
-            .with(bare("b", pod("web:1")))
-            .with(bare("c", pod("web:1")))
+        commit(id).with(bare("a", pod("web:1"))).with(bare("b", pod("web:1"))).with(bare("c", pod("web:1")))
     };
     sim.push(commit("c1").with(bare("a", pod("web:1"))).with(bare("b", pod("web:1"))).build());
     sim.run_seconds(30);
