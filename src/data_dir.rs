@@ -41,9 +41,7 @@ impl DataDir {
                 "another windlass uses the data directory {}: stop it first, or give this one another --data-dir",
                 path.display()
             ),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("lock {}", file.display()))
-            }
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", file.display())),
         }
     }
 }
