@@ -19,6 +19,7 @@ use crate::{
     config::{Config, dns_facts, read_secret},
     control_loop::{ControlLoop, Inputs},
     cycle::{Fixed, Host, HostMemory, Parts},
+    data_dir::DataDir,
     dns::{Dns, upstreams},
     follow::{Follower, Judge},
     http::{
@@ -56,12 +57,8 @@ pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
 pub(crate) async fn run(config: Config) -> Result<()> {
     config.check()?;
     let data = config.data_dir();
-    std::fs::create_dir_all(&data).with_context(|| format!("make the data directory {}", data.display()))?;
-    // What others could see of the world through our files is theirs by the manifests, not by this directory.
-    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o711))
-        .with_context(|| format!("set the mode of {}", data.display()))?;
-
     let bound = Bound::bind(&listen_config(&config)).await?;
+    let _ours = DataDir::take(&data)?;
     let end = Arc::new(Notify::new());
     stop_on_signals(&end)?;
 

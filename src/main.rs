@@ -8,6 +8,7 @@ mod control_loop;
 mod crash;
 mod cycle;
 mod daemon;
+mod data_dir;
 mod dns;
 mod follow;
 mod http;

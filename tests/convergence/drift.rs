@@ -58,6 +58,13 @@ impl<'a> Case<'a> {
         Case { site, what, metric, counted, others, address }
     }
 
+    /// Removes a container by force behind the daemon's back: it never sees the end, only that it is gone.
+    fn removed(&mut self, container: &Container) {
+        self.site.daemon().signal("STOP");
+        self.site.host.docker(&["rm", "-f", &container.id]);
+        self.site.daemon().signal("CONT");
+    }
+
     /// Waits until the damage is repaired and counted, and checks that all else is as it was.
     #[track_caller]
     fn repaired(self, mut condition: impl FnMut(&Site) -> bool) {
@@ -103,8 +110,8 @@ fn containers_that_were_killed_removed_or_paused_come_back() {
     case.repaired(|site| replaced(site, &app));
 
     let app = newest(&site);
-    let case = Case::new(&mut site, "a container is removed", "container_removed");
-    case.site.host.docker(&["rm", "-f", &app.id]);
+    let mut case = Case::new(&mut site, "a container is removed", "container_removed");
+    case.removed(&app);
     case.repaired(|site| replaced(site, &app));
 
     let app = newest(&site);
@@ -146,8 +153,8 @@ fn a_foreign_container_with_our_next_name_is_left_alone_and_in_nobodys_way() {
     let name = text(&site.host.inspect(&app.id)["Name"]);
     let stem = name.trim_start_matches('/').strip_suffix("_0").unwrap().to_owned();
     let foreign = site.host.docker(&["create", "--name", &format!("{stem}_1"), "busybox", "true"]);
-    let case = Case::new(&mut site, "a foreign container has our next name", "container_removed");
-    case.site.host.docker(&["rm", "-f", &app.id]);
+    let mut case = Case::new(&mut site, "a foreign container has our next name", "container_removed");
+    case.removed(&app);
     case.repaired(|site| replaced(site, &app));
     assert_eq!(site.host.inspect(&foreign)["State"]["Status"], "created", "the foreign one was touched");
     site.host.docker(&["rm", &foreign]);

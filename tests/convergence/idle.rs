@@ -78,7 +78,7 @@ spec:
 /// Every file below the data directory but the mirror's, with its time and inode.
 fn files(site: &Site) -> String {
     let script = format!(
-        "find {DATA_DIR} -path {DATA_DIR}/mirror.git -prune -o -type f -printf '%p %T@ %i\\n' | sort"
+        "find {DATA_DIR} -path '{DATA_DIR}/mirror.git*' -prune -o -type f -printf '%p %T@ %i\\n' | sort"
     );
     site.host.exec(&["sh", "-c", &script]).ok()
 }

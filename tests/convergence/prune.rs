@@ -75,9 +75,9 @@ fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
     let app = site.one("app");
     let listed = site.host.docker(&["exec", &app.id, "ls", "-A", "/www/notes"]);
     let mut names: Vec<&str> = listed.lines().collect();
-    names.retain(|name| !name.starts_with("..2"));
-    assert_eq!(names, ["..data", "note"], "{listed}");
-    assert_eq!(listed.lines().count(), 3, "{listed}");
+    names.retain(|name| *name != "..data" && *name != "note");
+    assert_eq!(names.len(), 1, "{listed}");
+    assert!(names[0].starts_with(".."), "{listed}");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::site::{DATA_DIR, SOON, Site, application, is};
 use crate::support::{Daemon, eventually};
 
-const STATE_FILES: [&str; 4] = ["cluster.json", "node.json", "trust/pointers.json", "trust/images.json"];
+const STATE_FILES: [&str; 5] =
+    ["cluster.json", "instance.json", "node.json", "trust/pointers.json", "trust/images.json"];
 
 /// A site with the sample running; gives the commit.
 fn running() -> (Site, String) {

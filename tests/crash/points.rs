@@ -32,12 +32,13 @@ const ROLL_OUT: &[(&str, &[u32])] = &[
     ("state-file", &[1, 2, 3, 4, 5, 6, 8]),
 ];
 
-/// Points that a roll-out which fails, and the rollback after it, come past. No container of it ever starts.
+/// Points that a roll-out which fails, and the rollback after it, come past.
 const ROLLBACK: &[(&str, &[u32])] = &[
     ("pull-image", &[1]),
     ("prepare-files", &[1]),
     ("start-sandbox", &[1]),
     ("connect", &[1]),
+    ("start-container", &[1]),
     ("stop", &[1]),
     ("remove", &[1]),
     ("disconnect", &[1]),
@@ -126,8 +127,11 @@ fn a_rollback_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
         for nth in *occurrences {
             eprintln!("rollback: {point}:{nth}");
             let name = format!("bad {point} {nth}");
-            let broken = application("web", &name, "bad")
-                .replace("        lifecycle:", "        command: [/does/not/exist]\n        lifecycle:");
+            // The first container runs and the second never does.
+            let broken = application("web", &name, "bad").replace(
+                "      volumes:",
+                "      - {name: broken, image: 'windlass-test/app:1', command: [/does/not/exist]}\n      volumes:",
+            );
             let bad = site.push(&[("web.yaml", &broken)], &name);
             die_at(&mut site, point, *nth);
             site.start();

@@ -46,12 +46,20 @@ fn picture(site: &Site) -> (BTreeSet<Container>, Vec<(String, String)>) {
     (site.containers(), site.addresses().into_iter().collect())
 }
 
+/// The lines of the service table; chains come in the order in which they were made.
+fn table(site: &Site) -> Vec<String> {
+    let listed = site.host.exec(&["nft", "list", "table", "ip", "windlass"]).ok();
+    let mut lines: Vec<String> = listed.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
 #[test]
 fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
     let (mut site, commit) = running();
     let before = picture(&site);
     let poller = Poller::start(&site, "");
-    let table = site.host.exec(&["nft", "list", "table", "ip", "windlass"]).ok();
+    let table = table(&site);
     for killed in [false, true, false, true] {
         let daemon = site.take_daemon();
         if killed {
@@ -63,7 +71,7 @@ fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
         site.wait_healthy(&commit);
         assert_eq!(picture(&site), before, "killed: {killed}");
     }
-    assert_eq!(site.host.exec(&["nft", "list", "table", "ip", "windlass"]).ok(), table);
+    assert_eq!(self::table(&site), table);
     assert_all_answered(&poller.finish());
     site.assert_exactly(2, 4);
 }

@@ -296,7 +296,8 @@ impl Site {
     /// Checks that every state file is a whole document, and that no half-written one lies beside it.
     #[track_caller]
     pub(crate) fn assert_state_files(&self) {
-        for name in ["cluster.json", "node.json", "trust/pointers.json", "trust/images.json"] {
+        for name in ["cluster.json", "instance.json", "node.json", "trust/pointers.json", "trust/images.json"]
+        {
             let document = self.state_file(name).json();
             assert!(document["schema"].is_u64(), "{name} has no schema: {document}");
         }
@@ -313,6 +314,9 @@ impl Drop for Site {
             for mount in $(awk '$2 ~ \"^{DATA_DIR}\" {{ print $2 }}' /proc/self/mounts | sort -r); do umount -l $mount; done
             rm -rf {DATA_DIR} /run/windlass
             nft delete table ip windlass 2>/dev/null
+            iptables-save -t filter | grep 'comment windlass' | sed 's/^-A/-D/' | while read -r rule; do
+                iptables -w $rule
+            done
             for link in $(ls /proc/sys/net/ipv4/conf); do
                 case $link in wdl* | windlass0) ip link del $link 2>/dev/null ;; esac
             done
