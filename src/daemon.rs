@@ -62,11 +62,6 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         .with_context(|| format!("set the mode of {}", data.display()))?;
 
     let bound = Bound::bind(&listen_config(&config)).await?;
-    let listening = [
-        ("metrics", bound.listen_address()),
-        ("webhooks", bound.webhook_address()),
-        ("the API for kubectl", bound.kubectl_address()),
-    ];
     let end = Arc::new(Notify::new());
     stop_on_signals(&end)?;
 
@@ -165,11 +160,6 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
     let following = tokio::spawn(follower.run());
     tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
-    for (what, address) in listening {
-        if let Some(address) = address {
-            tracing::info!("{what} at {address}");
-        }
-    }
     // Fine where nobody waits for it: only systemd does.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 

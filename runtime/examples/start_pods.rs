@@ -41,8 +41,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let looked = Instant::now();
     let running = runtime.observe().await?.containers.values().filter(|found| found.state.is_alive()).count();
     let looking = looked.elapsed();
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default().trim();
     println!(
-        "{pods} pods, {concurrency} at a time: {:.2} s ({running} containers running, seen in {:.0} ms)",
+        "{pods} pods, {concurrency} at a time: {:.2} s ({running} containers running, seen in {:.0} ms, {memory} of memory)",
         took.as_secs_f32(),
         looking.as_secs_f32() * 1000.0
     );

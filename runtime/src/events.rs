@@ -28,22 +28,32 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
     loop {
         let begun = tokio::time::Instant::now();
         let why = follow_once(&observer).await;
+        if why.was_connected {
+            // What is remembered may be wrong from now on; looking again finds out, or says that the engine is away.
+            observer.everything_dirty();
+        }
         if begun.elapsed() >= STABLE {
             retry = FIRST_RETRY;
         }
-        tracing::debug!(%why, retry_ms = retry.as_millis(), "the engine's events ended");
+        tracing::debug!(why = why.text, retry_ms = retry.as_millis(), "the engine's events ended");
         observer.engine.renegotiate().await;
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);
     }
 }
 
-async fn follow_once(observer: &Observer) -> String {
+/// Why following ended.
+struct Ended {
+    was_connected: bool,
+    text: String,
+}
+
+async fn follow_once(observer: &Observer) -> Ended {
     // The engine repeats what happened since this time, so that nothing is lost before the streams stand.
     let since = Timestamp::now();
     let docker = match observer.engine.client().await {
         Ok(docker) => docker,
-        Err(error) => return error.to_string(),
+        Err(error) => return Ended { was_connected: false, text: error.to_string() },
     };
     let options = |mut filters: HashMap<String, Vec<String>>, kind: &str, names: &[&str]| {
         filters.insert("type".to_owned(), vec![kind.to_owned()]);
@@ -59,13 +69,14 @@ async fn follow_once(observer: &Observer) -> String {
     // One stream that ends must not be taken for silence.
     let ended = || stream::once(ready(Err(Error::IOError { err: std::io::ErrorKind::UnexpectedEof.into() })));
     let mut events = stream::select(containers.chain(ended()), images.chain(ended()));
-    loop {
+    let text = loop {
         match events.next().await {
             Some(Ok(event)) => handle(observer, &event),
-            Some(Err(error)) => return error.to_string(),
-            None => return "no more events".to_owned(),
+            Some(Err(error)) => break error.to_string(),
+            None => break "no more events".to_owned(),
         }
-    }
+    };
+    Ended { was_connected: true, text }
 }
 
 fn handle(observer: &Observer, event: &EventMessage) {

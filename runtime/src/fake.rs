@@ -87,10 +87,10 @@ impl FakeRuntime {
 
     /// Somebody pauses a container.
     pub fn pause(&self, container: &ContainerId) {
-        if let Some(found) = self.state().containers.get_mut(container) {
-            if let ContainerState::Running { started } = found.state {
-                found.state = ContainerState::Paused { started };
-            }
+        if let Some(found) = self.state().containers.get_mut(container)
+            && let ContainerState::Running { started } = found.state
+        {
+            found.state = ContainerState::Paused { started };
         }
         self.notify();
     }

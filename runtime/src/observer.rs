@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use bollard::{models::ContainerSummary, query_parameters::ListContainersOptionsBuilder};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use reconciler::{
-    fault::{Fault, FaultKind},
+    fault::Fault,
     name::{ContainerId, ImageId, PodUid},
     observed::{ContainerState, ObservedContainer},
     plan::Role,
@@ -21,17 +20,16 @@ use tokio::sync::watch;
 
 use crate::{
     docker::{CallError, Engine},
-    labels::{Labels, LabelsError, instance_filter},
+    labels::Labels,
 };
 
 mod inspect;
+mod look;
+
+use look::Look;
 
 /// How many containers are looked at side by side.
 const INSPECT_CONCURRENCY: usize = 16;
-/// The engine holds a container's lock while it starts it; looking at one that hangs must not hold up the others.
-const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// When a container that did not answer is looked at again.
-const INSPECT_RETRY: Duration = Duration::from_secs(5);
 /// An event older than our last look by more than this means that the clock was set back, not that we know it.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
@@ -63,6 +61,8 @@ struct Cache {
     left_alone: BTreeMap<ContainerId, String>,
     images: BTreeSet<ImageId>,
     dirty: Dirty,
+    /// Containers on which the engine hangs. What was last known of them stands.
+    hanging: BTreeSet<ContainerId>,
 }
 
 struct Dirty {
@@ -81,15 +81,6 @@ struct Known {
     observed: ObservedContainer,
     /// Before the look that gave it was begun; events up to then are already in it.
     seen: Timestamp,
-}
-
-/// What a look at one container gave.
-enum Look {
-    Found(ObservedContainer),
-    Gone,
-    LeftAlone(String),
-    /// It did not answer in time; what the list says of it, if it was listed.
-    Hangs(Option<ObservedContainer>),
 }
 
 impl Observer {
@@ -214,6 +205,7 @@ impl Observer {
             cache.known.retain(|id, known| listed.contains_key(id) || known.seen >= begun);
             cache.left_alone.retain(|id, _| listed.contains_key(id));
         }
+        wanted.retain(|id| !self.cache().hanging.contains(id));
         let looks = stream::iter(wanted)
             .map(|id| {
                 let summary = listed.get(&id);
@@ -251,84 +243,13 @@ impl Observer {
                 if let (false, Some(observed)) = (cache.known.contains_key(&id), listed) {
                     cache.known.insert(id.clone(), Known { observed, seen: Timestamp::UNIX_EPOCH });
                 }
-                drop(cache);
-                let observer = Arc::downgrade(self);
-                tokio::spawn(async move {
-                    tokio::time::sleep(INSPECT_RETRY).await;
-                    if let Some(observer) = observer.upgrade() {
-                        observer.container_dirty(&id);
-                    }
-                });
+                if cache.hanging.insert(id.clone()) {
+                    drop(cache);
+                    tracing::warn!(container = %id, "the engine does not answer for a container");
+                    tokio::spawn(look::until_it_answers(Arc::downgrade(self), id));
+                }
             }
         }
-    }
-
-    async fn look_at(&self, id: &ContainerId, summary: Option<&ContainerSummary>) -> Result<Look, CallError> {
-        let listed = summary.map(|summary| inspect::from_summary(summary, &self.instance));
-        match listed {
-            // A container that was never started has nothing more to tell.
-            Some(Ok(observed)) if observed.state == ContainerState::Created => {
-                return Ok(Look::Found(observed));
-            }
-            Some(Err(LabelsError::Foreign)) => return Ok(Look::Gone),
-            Some(Err(error)) => return Ok(Look::LeftAlone(error.to_string())),
-            Some(Ok(_)) | None => {}
-        }
-        let limit = INSPECT_TIMEOUT.min(self.engine.call_timeout);
-        match self
-            .engine
-            .call_within(limit, |docker| async move { docker.inspect_container(id.as_str(), None).await })
-            .await
-        {
-            Ok(found) => Ok(match inspect::from_inspect(found, &self.instance) {
-                Ok((labels, observed)) => Look::Found(self.with_message(id, &labels, observed).await),
-                Err(LabelsError::Foreign) => Look::Gone,
-                Err(error) => Look::LeftAlone(error.to_string()),
-            }),
-            Err(error) if error.is_not_found() => Ok(Look::Gone),
-            Err(CallError::TimedOut(_)) => Ok(Look::Hangs(listed.and_then(Result::ok))),
-            // One container that the engine cannot tell about does not hide the others.
-            Err(CallError::Refused { .. } | CallError::Garbled(_)) => {
-                Ok(Look::Hangs(listed.and_then(Result::ok)))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Adds the termination message of a container that has ended.
-    async fn with_message(
-        &self,
-        id: &ContainerId,
-        labels: &Labels,
-        mut observed: ObservedContainer,
-    ) -> ObservedContainer {
-        let ContainerState::Exited { code, message, .. } = &mut observed.state else { return observed };
-        let (pods, of) = (self.pods_dir.clone(), labels.clone());
-        *message = tokio::task::spawn_blocking(move || crate::volume::termination_message(&pods, &of))
-            .await
-            .unwrap_or_default();
-        if message.is_empty() && *code != 0 && labels.message_from_logs {
-            *message = crate::logs::tail(&self.engine, id).await;
-        }
-        observed
-    }
-
-    async fn list(&self) -> Result<BTreeMap<ContainerId, ContainerSummary>, CallError> {
-        let options =
-            ListContainersOptionsBuilder::new().all(true).filters(&instance_filter(&self.instance)).build();
-        let found =
-            self.engine.call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|summary| Some((ContainerId::new(summary.id.clone()?), summary)))
-            .collect())
-    }
-
-    async fn images(&self) -> Result<BTreeSet<ImageId>, CallError> {
-        // All, because one that lost its tag to another build is still there to be run by its id.
-        let options = bollard::query_parameters::ListImagesOptionsBuilder::new().all(true).build();
-        let found = self.engine.call(|docker| async move { docker.list_images(Some(options)).await }).await?;
-        Ok(found.into_iter().map(|image| ImageId::new(image.id)).collect())
     }
 
     fn put_back(&self, dirty: Dirty) {
@@ -340,13 +261,6 @@ impl Observer {
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Observation {
-    /// The fault for a container that is not there.
-    pub(crate) fn gone(what: &str) -> Fault {
-        Fault::new(FaultKind::Gone, format!("{what} is gone"))
     }
 }
 

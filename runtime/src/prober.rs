@@ -51,14 +51,21 @@ struct Task {
 }
 
 struct Found {
-    facts: Mutex<BTreeMap<Key, ProbeFact>>,
+    board: Mutex<Board>,
     changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Board {
+    facts: BTreeMap<Key, ProbeFact>,
+    /// A probe that was just ended may still have an answer; nobody wants it any more.
+    wanted: BTreeSet<Key>,
 }
 
 impl Prober {
     /// A prober without probes. Commands run through this runtime.
     pub fn new(runtime: Runtime) -> Self {
-        let found = Found { facts: Mutex::default(), changed: watch::Sender::new(0) };
+        let found = Found { board: Mutex::default(), changed: watch::Sender::new(0) };
         Self { runtime, running: Mutex::default(), found: Arc::new(found) }
     }
 
@@ -71,10 +78,13 @@ impl Prober {
             let stays = keys.contains(key);
             if !stays {
                 task.handle.abort();
-                self.found.facts().remove(key);
             }
             stays
         });
+        let mut board = self.found.board();
+        board.facts.retain(|key, _| keys.contains(key));
+        board.wanted = keys;
+        drop(board);
         let spread = !std::mem::replace(&mut running.begun, true);
         for probe in wanted {
             let key = key(probe);
@@ -92,7 +102,7 @@ impl Prober {
 
     /// What was found, by container and probe; nothing while the thresholds have not been reached.
     pub fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact> {
-        self.found.facts().clone()
+        self.found.board().facts.clone()
     }
 
     /// Changes whenever a fact has come or turned.
@@ -101,7 +111,7 @@ impl Prober {
     }
 
     fn start(&self, task: &ProbeTask, spread: bool) -> AbortHandle {
-        let known = self.found.facts().get(&key(task)).map(|fact| fact.ok).or(task.initial);
+        let known = self.found.board().facts.get(&key(task)).map(|fact| fact.ok).or(task.initial);
         if let Some(ok) = known {
             self.found.publish(task, ok, "");
         }
@@ -118,21 +128,23 @@ impl Drop for Prober {
 }
 
 impl Found {
-    fn facts(&self) -> MutexGuard<'_, BTreeMap<Key, ProbeFact>> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A fact that says the same keeps its time; only one that turned wakes anybody.
     fn publish(&self, task: &ProbeTask, ok: bool, message: &str) {
-        let mut facts = self.facts();
-        match facts.get_mut(&key(task)) {
+        let key = key(task);
+        let mut board = self.board();
+        if !board.wanted.contains(&key) {
+            return;
+        }
+        match board.facts.get_mut(&key) {
             Some(fact) if fact.ok == ok => message.clone_into(&mut fact.message),
             _ => {
-                facts.insert(
-                    key(task),
-                    ProbeFact { ok, since: Timestamp::now(), message: message.to_owned() },
-                );
-                drop(facts);
+                let fact = ProbeFact { ok, since: Timestamp::now(), message: message.to_owned() };
+                board.facts.insert(key, fact);
+                drop(board);
                 self.changed.send_modify(|count| *count = count.wrapping_add(1));
             }
         }

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     config::RuntimeConfig,
-    docker::Engine,
+    docker::{CallError, Engine},
     events,
     http::HttpClient,
     image::{Images, record::RecordError},
@@ -123,7 +123,10 @@ impl Runtime {
         let id = container.as_str();
         let unpaused = self.engine().call(|docker| async move { docker.unpause_container(id).await }).await;
         self.inner.observer.container_dirty(container);
-        unpaused.map_err(|error| error.into_fault(&format!("cannot unpause container {id}")))
+        match unpaused {
+            Err(CallError::Refused { message, .. }) if message.contains("is not paused") => Ok(()),
+            other => other.map_err(|error| error.into_fault(&format!("cannot unpause container {id}"))),
+        }
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {

@@ -16,7 +16,6 @@ use crate::{
     container::StartError,
     docker::CallError,
     labels::{Labels, pod_filter},
-    observer::Observation,
     pause,
     runtime::Runtime,
     translate::{self, labels_or_none},
@@ -52,7 +51,7 @@ impl Runtime {
             .map_err(|error| error.into_fault(&what))?;
         let state = found.state.unwrap_or_default();
         let pid = state.pid.filter(|pid| *pid > 0 && state.running == Some(true));
-        let gone = || Observation::gone(&format!("the sandbox of pod {pod}"));
+        let gone = || Fault::new(FaultKind::Gone, format!("the sandbox of pod {pod} is gone"));
         let namespace = File::open(format!("/proc/{}/ns/net", pid.ok_or_else(gone)?)).map_err(|_| gone())?;
         // The process may have ended and its number been given to another: the host's own network is never handed out.
         let is_hosts = File::open("/proc/self/ns/net")

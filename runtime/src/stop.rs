@@ -19,7 +19,8 @@ use crate::{
 
 /// What a preStop hook that used up the grace period leaves for the signal, once, as in Kubernetes.
 const AFTER_PRE_STOP: Duration = Duration::from_secs(2);
-const REMOVE_CONCURRENCY: usize = 8;
+/// How many containers are removed side by side.
+pub(crate) const REMOVE_CONCURRENCY: usize = 8;
 
 impl Runtime {
     /// Stops containers side by side. All are tried; the first fault is returned.

@@ -4,6 +4,7 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder,
 };
+use futures_util::{StreamExt, stream};
 use reconciler::fault::Fault;
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     labels::instance_filter,
     pause,
     runtime::{Runtime, blocking},
+    stop::REMOVE_CONCURRENCY,
     volume,
 };
 
@@ -34,18 +36,23 @@ impl Runtime {
         let found =
             self.engine().call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
         let ids: Vec<_> = found.into_iter().filter_map(|container| container.id).collect();
-        for id in &ids {
-            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            let limit = self.engine().start_timeout;
-            let remove =
-                |docker: bollard::Docker| async move { docker.remove_container(id, Some(options)).await };
-            match self.engine().call_within(limit, remove).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
-        }
+        let removed: Vec<_> = stream::iter(ids)
+            .map(|id| async move {
+                let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+                let (limit, id) = (self.engine().start_timeout, id.as_str());
+                let remove =
+                    |docker: bollard::Docker| async move { docker.remove_container(id, Some(options)).await };
+                match self.engine().call_within(limit, remove).await {
+                    Err(error) if !error.is_not_found() => Err(error),
+                    _ => Ok(()),
+                }
+            })
+            .buffer_unordered(REMOVE_CONCURRENCY)
+            .collect()
+            .await;
         self.inner.observer.everything_dirty();
-        Ok(ids.len())
+        let count = removed.len();
+        removed.into_iter().collect::<Result<(), _>>().map(|()| count)
     }
 
     async fn remove_pause_images(&self) -> Result<(), CallError> {

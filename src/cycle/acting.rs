@@ -8,7 +8,8 @@ use reconciler::{
     cluster::{commits_in_use, roll_back},
     name::{CommitId, WorkloadKey},
     node::{NodePlan, images_in_use},
-    plan::{LaneKey, Next},
+    observed::Observed,
+    plan::{LaneKey, Next, Why},
     rollout::{CommitState, Head, Rollout},
     state::Change,
 };
@@ -51,6 +52,10 @@ impl Host {
             self.parts.lanes.cancel(key);
         }
         for lane in plan.lanes {
+            // A new pod's address must be on the disk before anybody can use it; what runs is looked after all the same.
+            if self.troubles.contains_key("memory") && matches!(lane.why, Why::Start { .. }) {
+                continue;
+            }
             if let Some(line) = showing::announce(&lane) {
                 tracing::info!("{line}");
             }
@@ -130,13 +135,9 @@ impl Host {
 
     /// Removes images that we pulled and that nothing needs, when the disk is nearly full.
     pub(super) async fn collect_garbage(&mut self) {
-        let keep = {
-            let trust = lock(&self.trust);
-            let Ok(found) = self.parts.runtime.observe().await else { return };
-            let observed =
-                reconciler::observed::Observed { containers: found.containers, ..Default::default() };
-            images_in_use(&observed, trust.pins(), &self.pinned)
-        };
+        let Ok(found) = self.parts.runtime.observe().await else { return };
+        let observed = Observed { containers: found.containers, ..Observed::default() };
+        let keep = images_in_use(&observed, lock(&self.trust).pins(), &self.pinned);
         if let Err(fault) = self.parts.runtime.collect_garbage(&keep, FULL_PERCENT).await {
             tracing::warn!("{fault}");
         }

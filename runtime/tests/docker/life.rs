@@ -112,6 +112,7 @@ async fn what_happens_to_a_container_is_seen_by_events_alone() {
     docker(&["pause", id.as_str()]);
     bed.until(&id, state(|state| matches!(state, ContainerState::Paused { .. }))).await;
     bed.runtime.unpause(&id).await.unwrap();
+    bed.runtime.unpause(&id).await.unwrap();
     bed.until(&id, state(|state| matches!(state, ContainerState::Running { .. }))).await;
     docker(&["kill", id.as_str()]);
     bed.until(&id, state(|state| matches!(state, ContainerState::Exited { code: 137, oom: false, .. })))
@@ -143,4 +144,18 @@ async fn an_ended_container_tells_its_message() {
         };
         assert_eq!((code, message.as_str()), expected);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_over_its_memory_limit_is_seen_as_such() {
+    let bed = Bed::new().await;
+    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
+    let mut spec = bed.container("web", "app", "exec busybox tail /dev/zero");
+    spec.resources.memory_limit_bytes = Some(16 << 20);
+    bed.runtime.start_container(&spec).await.unwrap();
+    let id = bed.id_of("web", "app").await;
+    let ended =
+        |it: Option<&reconciler::observed::ObservedContainer>| it.is_some_and(|it| !it.state.is_alive());
+    let state = bed.until(&id, ended).await.unwrap().state;
+    assert!(matches!(state, ContainerState::Exited { code: 137, oom: true, .. }), "{state:?}");
 }

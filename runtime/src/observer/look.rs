@@ -1,0 +1,125 @@
+//! Asking the engine: the list, and one container at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Weak,
+    time::Duration,
+};
+
+use bollard::{
+    models::ContainerSummary,
+    query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder},
+};
+use jiff::Timestamp;
+use reconciler::{
+    name::{ContainerId, ImageId},
+    observed::{ContainerState, ObservedContainer},
+};
+
+use super::{Observer, inspect};
+use crate::{
+    docker::CallError,
+    labels::{Labels, LabelsError, instance_filter},
+};
+
+/// The engine may hang on one container; that must not hold up the look at the others for long.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// When a container that hung is looked at again, aside from all others.
+const INSPECT_RETRY: Duration = Duration::from_secs(5);
+/// What a look at one container gave.
+pub(super) enum Look {
+    Found(ObservedContainer),
+    Gone,
+    LeftAlone(String),
+    /// It did not answer in time; what the list says of it, if it was listed.
+    Hangs(Option<ObservedContainer>),
+}
+
+impl Observer {
+    pub(super) async fn look_at(
+        &self,
+        id: &ContainerId,
+        summary: Option<&ContainerSummary>,
+    ) -> Result<Look, CallError> {
+        let listed = summary.map(|summary| inspect::from_summary(summary, &self.instance));
+        match listed {
+            // A container that was never started has nothing more to tell.
+            Some(Ok(observed)) if observed.state == ContainerState::Created => {
+                return Ok(Look::Found(observed));
+            }
+            Some(Err(LabelsError::Foreign)) => return Ok(Look::Gone),
+            Some(Err(error)) => return Ok(Look::LeftAlone(error.to_string())),
+            Some(Ok(_)) | None => {}
+        }
+        let limit = INSPECT_TIMEOUT.min(self.engine.call_timeout);
+        match self
+            .engine
+            .call_within(limit, |docker| async move { docker.inspect_container(id.as_str(), None).await })
+            .await
+        {
+            Ok(found) => Ok(match inspect::from_inspect(found, &self.instance) {
+                Ok((labels, observed)) => Look::Found(self.with_message(id, &labels, observed).await),
+                Err(LabelsError::Foreign) => Look::Gone,
+                Err(error) => Look::LeftAlone(error.to_string()),
+            }),
+            Err(error) if error.is_not_found() => Ok(Look::Gone),
+            Err(CallError::TimedOut(_)) => Ok(Look::Hangs(listed.and_then(Result::ok))),
+            // One container that the engine cannot tell about does not hide the others.
+            Err(CallError::Refused { .. } | CallError::Garbled(_)) => {
+                Ok(Look::Hangs(listed.and_then(Result::ok)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds the termination message of a container that has ended.
+    async fn with_message(
+        &self,
+        id: &ContainerId,
+        labels: &Labels,
+        mut observed: ObservedContainer,
+    ) -> ObservedContainer {
+        let ContainerState::Exited { code, message, .. } = &mut observed.state else { return observed };
+        let (pods, of) = (self.pods_dir.clone(), labels.clone());
+        *message = tokio::task::spawn_blocking(move || crate::volume::termination_message(&pods, &of))
+            .await
+            .unwrap_or_default();
+        if message.is_empty() && *code != 0 && labels.message_from_logs {
+            *message = crate::logs::tail(&self.engine, id).await;
+        }
+        observed
+    }
+
+    pub(super) async fn list(&self) -> Result<BTreeMap<ContainerId, ContainerSummary>, CallError> {
+        let options =
+            ListContainersOptionsBuilder::new().all(true).filters(&instance_filter(&self.instance)).build();
+        let found =
+            self.engine.call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|summary| Some((ContainerId::new(summary.id.clone()?), summary)))
+            .collect())
+    }
+
+    pub(super) async fn images(&self) -> Result<BTreeSet<ImageId>, CallError> {
+        // All, because one that lost its tag to another build is still there to be run by its id.
+        let options = ListImagesOptionsBuilder::new().all(true).build();
+        let found = self.engine.call(|docker| async move { docker.list_images(Some(options)).await }).await?;
+        Ok(found.into_iter().map(|image| ImageId::new(image.id)).collect())
+    }
+}
+
+/// Looks at a container on which the engine hangs, until it answers or nobody wants to know any more.
+pub(super) async fn until_it_answers(observer: Weak<Observer>, id: ContainerId) {
+    loop {
+        tokio::time::sleep(INSPECT_RETRY).await;
+        let Some(observer) = observer.upgrade() else { return };
+        let seen = Timestamp::now();
+        let Ok(look) = observer.look_at(&id, None).await else { continue };
+        if !matches!(look, Look::Hangs(_)) {
+            observer.cache().hanging.remove(&id);
+            observer.remember(id, seen, look);
+            return observer.notify();
+        }
+    }
+}
