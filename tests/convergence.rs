@@ -11,9 +11,9 @@ mod drift;
 mod idle;
 #[path = "convergence/pods.rs"]
 mod pods;
-#[path = "convergence/prune.rs"]
-mod prune;
 #[path = "convergence/proxy.rs"]
 mod proxy;
+#[path = "convergence/prune.rs"]
+mod prune;
 #[path = "crash/site.rs"]
 mod site;

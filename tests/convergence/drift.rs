@@ -179,7 +179,8 @@ fn the_hosts_network_is_put_back() {
         ("the accept rules are gone", "other", "iptables -w -F DOCKER-USER".into()),
     ];
     let before = site.containers();
-    let rules = |site: &Site| site.host.exec(&["iptables-save", "-t", "filter"]).ok().matches("windlass").count();
+    let rules =
+        |site: &Site| site.host.exec(&["iptables-save", "-t", "filter"]).ok().matches("windlass").count();
     let ours = rules(&site);
     assert!(ours > 0, "no accept rules");
     for (what, cause, damage) in cases {

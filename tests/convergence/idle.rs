@@ -14,8 +14,9 @@ const LIST: &str = "/containers/json?";
 
 #[test]
 fn five_resyncs_with_nothing_to_do_change_nothing() {
-    let mut site =
-        Site::with_config(&format!("[docker]\nsocket = '{PROXY}'\n[rollout]\nresync = '1s'\n[source]\npoll = '1s'\n"));
+    let mut site = Site::with_config(&format!(
+        "[docker]\nsocket = '{PROXY}'\n[rollout]\nresync = '1s'\n[source]\npoll = '1s'\n"
+    ));
     let requests = Requests::record(&site.host.path(PROXY), site.host.docker_socket());
     let secret = "apiVersion: v1
 kind: Secret
@@ -76,7 +77,9 @@ spec:
 
 /// Every file below the data directory but the mirror's, with its time and inode.
 fn files(site: &Site) -> String {
-    let script = format!("find {DATA_DIR} -path {DATA_DIR}/mirror.git -prune -o -type f -printf '%p %T@ %i\\n' | sort");
+    let script = format!(
+        "find {DATA_DIR} -path {DATA_DIR}/mirror.git -prune -o -type f -printf '%p %T@ %i\\n' | sort"
+    );
     site.host.exec(&["sh", "-c", &script]).ok()
 }
 

@@ -52,10 +52,14 @@ spec:
     }
     let size = exec(&site, &app, "df -k /memory | tail -1 | awk '{print $2}'");
     assert_eq!(size, "4096");
-    let full = format!("docker -H unix:///run/docker.sock exec {} dd if=/dev/zero of=/memory/x bs=1M count=5", app.id);
+    let full = format!(
+        "docker -H unix:///run/docker.sock exec {} dd if=/dev/zero of=/memory/x bs=1M count=5",
+        app.id
+    );
     assert!(!site.host.exec(&["sh", "-c", &full]).success(), "sizeLimit is none");
     // Nowhere on the host's disk: neither in the data directory nor with the engine.
-    let script = "grep -rl not-for-the-disk /var/lib/windlass --include='*' --exclude-dir=mirror.git 2>/dev/null";
+    let script =
+        "grep -rl not-for-the-disk /var/lib/windlass --include='*' --exclude-dir=mirror.git 2>/dev/null";
     let found = site.host.exec(&["sh", "-c", script]).stdout;
     let on_disk: Vec<&str> = found.lines().filter(|path| !path.contains("/volumes/token/")).collect();
     assert_eq!(on_disk, Vec::<&str>::new());
@@ -157,7 +161,9 @@ spec:
 ",
     );
     let url = format!("http://{}:8181/", site.host.address);
-    eventually(SOON, "it answers", || site.host.http_get(&url).is_some_and(|answer| answer.body.starts_with("host")));
+    eventually(SOON, "it answers", || {
+        site.host.http_get(&url).is_some_and(|answer| answer.body.starts_with("host"))
+    });
     assert!(site.links().is_empty(), "it has a link: {:?}", site.links());
     assert_eq!(site.addresses().into_values().collect::<Vec<_>>(), [site.host.address.to_string()]);
 }

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::site::{DATA_DIR, MAY_DELETE, Poller, SOON, Site, application, assert_all_answered, service, text};
+use crate::site::{
+    DATA_DIR, MAY_DELETE, Poller, SOON, Site, application, assert_all_answered, service, text,
+};
 use crate::support::eventually;
 
 #[test]

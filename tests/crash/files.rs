@@ -28,7 +28,9 @@ fn a_full_disk_costs_nothing_but_time() {
     site.wait_healthy(&first);
     let before = site.containers();
 
-    let fill = format!("dd if=/dev/zero of={DATA_DIR}/ballast bs=4k 2>/dev/null; df --output=avail {DATA_DIR} | tail -1");
+    let fill = format!(
+        "dd if=/dev/zero of={DATA_DIR}/ballast bs=4k 2>/dev/null; df --output=avail {DATA_DIR} | tail -1"
+    );
     assert_eq!(site.host.exec(&["sh", "-c", &fill]).ok().trim(), "0");
     let documents = STATE_FILES.map(|name| site.state_file(name).json());
     let second = site.push(&[("web.yaml", &application("web", "two", "two"))], "the second");

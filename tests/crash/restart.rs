@@ -92,9 +92,7 @@ fn an_engine_that_restarts_gets_its_pods_back_at_their_addresses() {
 fn an_engine_that_is_killed_and_comes_back_keeps_its_containers() {
     let (mut site, commit) = running();
     site.host.kill_docker();
-    site.wait_status("the engine is missed", |status| {
-        status["troubles"].to_string().contains("engine")
-    });
+    site.wait_status("the engine is missed", |status| status["troubles"].to_string().contains("engine"));
     site.host.start_docker();
     site.wait_healthy(&commit);
     site.wait_answer("", "web");

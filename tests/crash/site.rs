@@ -237,7 +237,8 @@ impl Site {
 
     /// The value of a metric, by its name with labels as it is exposed; 0 where it is not.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text = self.host.http_get("http://127.0.0.1:9464/metrics").map_or(String::new(), |answer| answer.body);
+        let text =
+            self.host.http_get("http://127.0.0.1:9464/metrics").map_or(String::new(), |answer| answer.body);
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or(0.0)
     }
@@ -251,7 +252,11 @@ impl Site {
     pub(crate) fn links(&self) -> BTreeSet<String> {
         let links = self.host.exec(&["ip", "-o", "link"]).ok();
         let names = links.lines().filter_map(|line| line.split_whitespace().nth(1));
-        names.filter(|name| name.starts_with("wdl")).filter_map(|name| name.split('@').next()).map(str::to_owned).collect()
+        names
+            .filter(|name| name.starts_with("wdl"))
+            .filter_map(|name| name.split('@').next())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The host's routes that carry our protocol number.
