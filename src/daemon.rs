@@ -82,6 +82,10 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     .context("start the DNS server")?;
 
     let runtime = Runtime::open(runtime_config(&config, &store.snapshot().cluster, &data)).await?;
+    tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.load_sandbox_image().await }
+    });
     let effects = Arc::new(Effects::new(runtime.clone(), Arc::clone(&net), data.join("pods")));
     match effects.files_on_disk().await {
         Ok(files) => memory.files = files.into_iter().collect(),
