@@ -24,6 +24,10 @@ use crate::{
     view::Refusal,
 };
 
+/// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls seldom, and the hook
+/// that led to this look does not come again.
+const TROUBLE: Duration = Duration::from_secs(15);
+
 /// What looking at the repository came to.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -107,10 +111,11 @@ impl Follower {
                 Found::Same { .. } => {}
                 Found::Refused { .. } | Found::Trouble { .. } => settled = None,
             }
+            let troubled = matches!(found, Found::Trouble { .. });
             if self.found.send(found).await.is_err() {
                 return;
             }
-            let wait = jittered(self.poll);
+            let wait = jittered(if troubled { self.poll.min(TROUBLE) } else { self.poll });
             // Which of the two it was does not matter: both only say "look again".
             let _ = tokio::time::timeout(wait, self.nudge.notified()).await;
         }

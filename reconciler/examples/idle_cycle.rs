@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p reconciler --example idle_cycle [WORKLOADS] [PODS-EACH] [CYCLES]`
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
+#![expect(clippy::disallowed_methods, reason = "it measures time, as nothing in the core may")]
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 

@@ -195,7 +195,7 @@ fn reason_class(reason: &str) -> RollbackReason {
         RollbackReason::CrashLoop
     } else if has("cannot get image") {
         RollbackReason::Image
-    } else if has("not settled within") || has("no progress for") {
+    } else if has("not settled within") || has("no progress within") {
         RollbackReason::Deadline
     } else if has("cannot start") || has("cannot create") {
         RollbackReason::Rejected

@@ -363,6 +363,7 @@ proptest! {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how many cases are run is for whoever runs them to say")]
 fn cases(default: u32) -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
