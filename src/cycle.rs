@@ -306,16 +306,15 @@ impl Host {
 
     /// Takes in what the follower found.
     pub(crate) fn found(&mut self, found: Found) {
-        let now = Timestamp::now();
         match found {
-            Found::Same => {
-                self.source.fetched = Some(now);
+            Found::Same { asked } => {
+                self.source.fetched = Some(asked);
                 self.source.error = None;
             }
-            Found::Good { commit, verified, took } => {
+            Found::Good { commit, verified, asked, took } => {
                 self.parts.metrics.push(PushPhase::Judge, took);
                 self.parts.metrics.signature(SignatureOutcome::Trusted);
-                self.source.fetched = Some(now);
+                self.source.fetched = Some(asked);
                 self.source.error = None;
                 self.source.refusal = None;
                 self.source.head = Some(commit.id.clone());
@@ -326,11 +325,11 @@ impl Host {
                 }
                 self.library.add(commit);
             }
-            Found::Refused { refusal, subject, untrusted } => {
+            Found::Refused { refusal, subject, asked, untrusted } => {
                 let outcome =
                     if untrusted.is_some() { SignatureOutcome::Untrusted } else { SignatureOutcome::Trusted };
                 self.parts.metrics.signature(outcome);
-                self.source.fetched = Some(now);
+                self.source.fetched = Some(asked);
                 self.source.error = None;
                 let known = self.source.refusal.as_ref().is_some_and(|known| known.commit == refusal.commit);
                 if !known {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use reconciler::rollout::CommitState;
 use serde::Serialize;
 
 use super::{
@@ -81,6 +82,9 @@ fn holds(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
         let text = format!("pinned by hand against {}: `windlass resume` ends that", head.short());
         writeln!(out, "  {}", paint::soso(&text))?;
     }
+    if report.head_state == Some(CommitState::Held) && !is_target(report) {
+        writeln!(out, "  {}", paint::soso(&format!("the newest commit is held: {}", report.head_reason)))?;
+    }
     if report.suspended {
         writeln!(out, "  {}", paint::soso("suspended: no new commit is taken until `windlass resume`"))?;
     }
@@ -88,6 +92,12 @@ fn holds(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {}", paint::soso("the first cycle since the start has not converged yet"))?;
     }
     Ok(())
+}
+
+/// Whether the newest commit is the one that must run.
+fn is_target(report: &StatusReport) -> bool {
+    let id = |commit: &Option<CommitReport>| commit.as_ref().map(|commit| commit.id.clone());
+    id(&report.head) == id(&report.target)
 }
 
 fn described(commit: &CommitReport, now: Timestamp) -> String {

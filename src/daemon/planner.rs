@@ -48,12 +48,30 @@ impl OfflinePlanner {
 
     fn work_out(&self, revision: &str) -> Result<PlanReport, String> {
         let view = self.views.borrow().clone();
-        let id = parse_id(revision).map_err(|error| error.to_string())?;
+        let id = self.resolve(&view, revision)?;
         let commit = match view.commits.get(&id) {
             Some(commit) => Arc::clone(commit),
             None => self.read(&id)?,
         };
         Ok(PlanReport { commit: Some(id), lanes: changes(&view, &commit, &self.config) })
+    }
+
+    /// The commit that a revision names: a full id, `HEAD` for the newest verified one, or what the mirror makes of it.
+    /// It need not be a verified one.
+    fn resolve(&self, view: &View, revision: &str) -> Result<CommitId, String> {
+        if let ("HEAD", Some(verified)) = (revision, &view.source.verified) {
+            return Ok(verified.clone());
+        }
+        if let Ok(id) = parse_id(revision) {
+            return Ok(id);
+        }
+        let repo = self.reader.mirror.open().map_err(|error| error.to_string())?;
+        let branch = format!("refs/remotes/origin/{revision}");
+        let found = repo.revparse_single(&branch).or_else(|_| repo.revparse_single(revision));
+        let commit = found.and_then(|object| object.peel_to_commit()).map_err(|_| {
+            format!("{revision} names no commit of {}: see `windlass history`", view.source.url)
+        })?;
+        Ok(CommitId::new(commit.id().to_string()))
     }
 
     /// Only a verified commit is read: the newest accepted one, or one before it.

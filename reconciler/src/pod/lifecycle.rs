@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    environment::{PodFacts, environment, expand_all},
-    files::{DnsFacts, config_digest, has_config_volumes, hostname, mounts, pod_files},
+    environment::{PodFacts, ServiceVariables, environment, expand_all},
+    files::{DnsFacts, config_volumes, has_config_volumes, hostname, mounts, pod_files, volumes_digest},
     memory::PodMemory,
     phase::{self, Standing},
 };
@@ -56,7 +56,7 @@ pub struct PodInput<'a> {
     /// The owner, resolved in this host's own verified clone; `None` if it has not the template of the record.
     pub workload: Option<&'a Workload>,
     /// Service variables of the pod's namespace.
-    pub services: &'a BTreeMap<String, String>,
+    pub services: &'a ServiceVariables<'a>,
     /// Whether a Service selects the pod.
     pub in_service: bool,
     /// Its containers.
@@ -139,16 +139,16 @@ impl<'a> Found<'a> {
     fn new(containers: &[(&'a ContainerId, &'a ObservedContainer)]) -> Self {
         let mut all = containers.to_vec();
         all.sort_by_key(|(id, container)| (container.role, container.attempt, *id));
-        let mut found =
-            Self { all: all.clone(), sandbox: None, latest: BTreeMap::new(), previous: BTreeMap::new() };
-        for (id, container) in all {
+        let mut sandbox = None;
+        let (mut latest, mut previous) = (BTreeMap::new(), BTreeMap::new());
+        for (id, container) in &all {
             if container.role == Role::Sandbox {
-                found.sandbox = Some((id, container));
-            } else if let Some(older) = found.latest.insert(&container.name, (id, container)) {
-                found.previous.insert(&container.name, older);
+                sandbox = Some((*id, *container));
+            } else if let Some(older) = latest.insert(container.name.as_str(), (*id, *container)) {
+                previous.insert(container.name.as_str(), older);
             }
         }
-        found
+        Self { all, sandbox, latest, previous }
     }
 
     fn alive(&self) -> impl Iterator<Item = (&'a ContainerId, &'a ObservedContainer)> + '_ {
@@ -640,7 +640,7 @@ impl<'a> Pod<'a> {
     ) -> Result<ContainerSpec, String> {
         let commit = self.input.commit.ok_or("its commit is not here")?;
         let empty = BTreeMap::new();
-        let services = if self.spec().enable_service_links { self.input.services } else { &empty };
+        let services = if self.spec().enable_service_links { self.input.services.get() } else { &empty };
         let env = environment(container, &self.facts(), &commit.objects, services)?;
         let latest = self.found.latest.get(container.name.as_str()).filter(|_| in_sandbox);
         let attempt = match latest {
@@ -691,10 +691,16 @@ impl<'a> Pod<'a> {
             return None;
         }
         let written = self.input.observed.files.get(&self.input.record.uid)?;
+        let objects = &self.input.commit?.objects;
+        let volumes = config_volumes(self.spec(), &self.input.record.key.namespace, objects).ok()?;
+        if *written == volumes_digest(&volumes) {
+            return None;
+        }
         let files = self.files().ok()?;
-        (*written != config_digest(&files)).then(|| {
-            Decision::Do(Why::Refresh { pod: self.input.record.key.clone() }, vec![Step::PrepareFiles(files)])
-        })
+        Some(Decision::Do(
+            Why::Refresh { pod: self.input.record.key.clone() },
+            vec![Step::PrepareFiles(files)],
+        ))
     }
 
     /// The pod has ended for good: only its ended containers stay, for their logs.

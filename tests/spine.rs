@@ -1,0 +1,25 @@
+//! The spine on one host: a signed push becomes running, reachable pods; a bad one rolls back; and everything that can
+//! be asked, told and seen on the way.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+#[path = "spine/commands.rs"]
+mod commands;
+#[path = "spine/deploy.rs"]
+mod deploy;
+#[path = "spine/images.rs"]
+mod images;
+#[path = "spine/manifest.rs"]
+mod manifest;
+#[path = "spine/metrics.rs"]
+mod metrics;
+#[path = "spine/rollback.rs"]
+mod rollback;
+#[path = "spine/rolling.rs"]
+mod rolling;
+#[path = "spine/site.rs"]
+mod site;
+#[path = "spine/webhook.rs"]
+mod webhook;

@@ -1,0 +1,94 @@
+//! A commit that does not become healthy is rolled back and remembered.
+
+use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell};
+use crate::site::{Site, is};
+
+/// Deployments that cannot work, and a part of the reason that is given.
+fn broken(site: &Site) -> [(&'static str, String, &'static str); 4] {
+    let missing = format!("{{name: app, image: '{}/team/absent:1'}}", site.registry().address());
+    let deaf = "{name: app, image: 'windlass-test/app:2', readinessProbe: {httpGet: {path: /absent, port: 8080}, \
+                periodSeconds: 1}}";
+    let unknown = "{name: app, image: 'windlass-test/app:2', command: [/does/not/exist]}";
+    [
+        ("image missing", deployment("web", 1, &missing), "absent:1"),
+        ("command not found", deployment("web", 1, unknown), "/does/not/exist"),
+        (
+            "never ready",
+            deployment_with("web", 1, deaf, "progressDeadlineSeconds: 4"),
+            "no progress within progressDeadlineSeconds",
+        ),
+        ("crash loop", deployment("web", 1, &shell("echo out of cheese; exit 7")), "exit code 7"),
+    ]
+}
+
+#[test]
+fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
+    let mut site = Site::start();
+    let mut good = site.deploy(&[
+        ("web.yaml", &deployment("web", 1, APP)),
+        ("service.yaml", &service("web")),
+        ("other.yaml", &pod("other", APP)),
+    ]);
+    let before = site.containers();
+    assert_eq!(before.len(), 4);
+
+    for (number, (what, manifest, reason)) in broken(&site).into_iter().enumerate() {
+        let bad = site.push(&[("web.yaml", &manifest)], what);
+        let told = site.wait_rolled_back(&bad, &good);
+        assert!(told.contains(reason), "{what}: {told}");
+        assert_eq!(site.containers(), before, "{what}: what ran was touched");
+        assert_eq!(site.ask().unwrap().status, 200, "{what}");
+
+        site.stop_daemon();
+        site.start_daemon();
+        let status = site.wait_status("the first look after the start", |status| {
+            is(&status["head"]["id"], &bad) && status["converged"] == true
+        });
+        assert!(is(&status["target"]["id"], &good) && is(&status["bad"][&bad], &told), "{what}: {status:#}");
+        assert_eq!(site.containers(), before, "{what}: what ran was touched");
+
+        // A good commit on top, which changes nothing that runs.
+        let note = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: note}}\ndata: {{n: '{number}'}}\n");
+        good = site.deploy(&[("web.yaml", &deployment("web", 1, APP)), ("note.yaml", &note)]);
+        assert_eq!(site.containers(), before, "after {what}: what ran was touched");
+    }
+    site.deploy(&[("web.yaml", &deployment("web", 1, APP_2))]);
+    site.wait_answer("app 2 web");
+
+    let history = site.windlass(&["history"]).ok();
+    for word in ["RolledBack", "Healthy", "never ready", "crash loop", "deployer@example.com"] {
+        assert!(history.contains(word), "{word} is not in\n{history}");
+    }
+    assert_eq!(site.metric("windlass_rollbacks_total{reason=\"crash_loop\"}"), 1.0);
+}
+
+#[test]
+fn a_changed_bare_pod_that_fails_is_brought_back_as_it_was() {
+    let mut site = Site::start();
+    let good = site.deploy(&[
+        ("web.yaml", &pod("web", APP)),
+        ("service.yaml", &service("web")),
+        ("other.yaml", &pod("other", APP)),
+    ]);
+    let other = site.containers_of("other");
+    let container = "{name: app, image: 'windlass-test/app:2', command: [/does/not/exist]}";
+    let bad = site.push(&[("web.yaml", &pod("web", container))], "no such command");
+    site.wait_rolled_back(&bad, &good);
+    site.wait_answer("app 1 web");
+    assert_eq!(site.containers_of("other"), other);
+    assert_eq!(site.containers().len(), 4, "something is left of the failed pod");
+}
+
+#[test]
+fn a_first_commit_that_fails_is_degraded_and_the_next_one_runs() {
+    let mut site = Site::start();
+    let container = "{name: app, image: 'windlass-test/app:1', command: [/does/not/exist]}";
+    let bad = site.push(&[("web.yaml", &pod("web", container))], "no such command");
+    let status = site.wait_status("it is degraded", |status| is(&status["phase"], "Degraded"));
+    assert!(status["message"].as_str().unwrap().contains("/does/not/exist"), "{status:#}");
+    assert!(status["bad"][&bad].is_string(), "{status:#}");
+    assert_eq!(site.metric("windlass_degraded"), 1.0);
+    site.deploy(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))]);
+    site.wait_answer("app 1 web");
+    assert_eq!(site.metric("windlass_degraded"), 0.0);
+}

@@ -1,0 +1,212 @@
+//! Webhooks, in front of a repository on a server: nothing but a hook makes the daemon look before its next poll.
+
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use ring::hmac;
+
+use crate::manifest::{APP, APP_2, pod, service};
+use crate::site::{SOON, Site, is};
+use crate::support::{Outcome, eventually};
+
+const SECRET: &str = "it is no secret in a test";
+const HOOK: &str = "http://127.0.0.1:9464/webhook";
+
+/// `git http-backend` behind busybox' httpd, on the host, with a line for every request.
+struct GitServer {
+    process: Child,
+    requests: PathBuf,
+}
+
+impl GitServer {
+    fn start(site: &Site) -> GitServer {
+        let dir = site.host.dir().join("git-server");
+        fs::create_dir_all(dir.join("cgi-bin")).unwrap();
+        let (script, requests) = (dir.join("cgi-bin/git"), dir.join("requests"));
+        let root = site.repo.path().parent().unwrap().display().to_string();
+        let text = format!(
+            "#!/bin/sh\necho \"$REQUEST_METHOD $PATH_INFO\" >>{}\n\
+             export GIT_PROJECT_ROOT={root} GIT_HTTP_EXPORT_ALL=1 GIT_CONFIG_GLOBAL=/dev/null\n\
+             exec git http-backend\n",
+            requests.display(),
+        );
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&requests, "").unwrap();
+        let process = site
+            .host
+            .command("busybox")
+            .args(["httpd", "-f", "-p", "127.0.0.1:8090", "-h"])
+            .arg(&dir)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        GitServer { process, requests }
+    }
+
+    /// How often the repository was asked for its branches: once a fetch.
+    fn fetches(&self) -> usize {
+        let requests = fs::read_to_string(&self.requests).unwrap();
+        requests.lines().filter(|line| line.starts_with("GET ") && line.ends_with("/info/refs")).count()
+    }
+}
+
+impl Drop for GitServer {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// A daemon that would look again in ten minutes, and has looked once.
+fn start() -> (Site, GitServer) {
+    let mut site = Site::without_daemon();
+    let server = GitServer::start(&site);
+    let secret = site.host.dir().join("webhook-secret");
+    fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    site.configure(&format!(
+        "[source]\nurl = 'http://127.0.0.1:8090/cgi-bin/git/repo.git'\npoll = '10m'\n\
+         [webhook]\nsecret-file = '{}'",
+        secret.display()
+    ));
+    let first =
+        site.push(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))], "the first");
+    site.start_daemon();
+    site.wait_healthy(&first);
+    (site, server)
+}
+
+fn signature(body: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let mut text = "sha256=".to_owned();
+    for byte in hmac::sign(&key, body).as_ref() {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
+}
+
+/// Posts a body; gives the status code.
+fn post(site: &Site, path: &str, headers: &[&str], body: &[u8]) -> u16 {
+    let file = site.host.dir().join("body");
+    fs::write(&file, body).unwrap();
+    let data = format!("@{}", file.display());
+    let url = format!("{HOOK}/{path}");
+    let mut arguments =
+        vec!["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10", "--data-binary", &data];
+    for header in headers {
+        arguments.extend(["-H", header]);
+    }
+    arguments.push(&url);
+    // The daemon may answer and close before a large body is sent: the answer counts.
+    site.host.exec(&arguments).stdout.parse().unwrap()
+}
+
+fn push_event(commit: &str) -> Vec<u8> {
+    format!("{{\"ref\": \"refs/heads/main\", \"after\": \"{commit}\"}}").into_bytes()
+}
+
+#[test]
+fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
+    let (mut site, server) = start();
+    let first = site.repo.head();
+    assert_eq!(server.fetches(), 1, "the poll is ten minutes away");
+
+    let second = site.push(&[("web.yaml", &pod("web", APP_2))], "the second");
+    let body = push_event(&second);
+    let wrong = signature(b"another body");
+    let github = ["X-GitHub-Event: push", "Content-Type: application/json"];
+    let signed = format!("X-Hub-Signature-256: {}", signature(&body));
+    let forged = format!("X-Hub-Signature-256: {wrong}");
+    let large = vec![b' '; 10 * 1024 * 1024];
+    let signed_large = format!("X-Hub-Signature-256: {}", signature(&large));
+    let elsewhere = br#"{"ref": "refs/heads/elsewhere"}"#;
+    let signed_elsewhere = format!("X-Hub-Signature-256: {}", signature(elsewhere));
+    let ping = ["X-GitHub-Event: ping", &signed];
+    for (what, path, headers, body, code) in [
+        ("unsigned", "github", &github[..], &body[..], 401),
+        ("wrongly signed", "github", &[github[0], &forged], &body, 401),
+        ("too large", "github", &[github[0], &signed_large], &large, 413),
+        (
+            "too large and of unknown length",
+            "github",
+            &[github[0], &signed_large, "Transfer-Encoding: chunked"],
+            &large,
+            413,
+        ),
+        ("another branch", "github", &[github[0], &signed_elsewhere], elsewhere, 200),
+        ("no push", "github", &ping, &body, 200),
+        ("unsigned", "generic", &[], &body, 401),
+        ("with the other forge's header", "generic", &[&signed], &body, 401),
+        ("no such forge", "elsewhere", &[&signed], &body, 404),
+    ] {
+        assert_eq!(post(&site, path, headers, body), code, "{what}, {path}");
+    }
+    assert_eq!(server.fetches(), 1, "a hook that must not count made the daemon look");
+    assert!(is(&site.status()["head"]["id"], &first));
+
+    assert_eq!(post(&site, "github", &[github[0], &signed], &body), 202);
+    site.wait_healthy(&second);
+    site.wait_answer("app 2 web");
+    let fetches = server.fetches();
+    assert_eq!(fetches, 2);
+
+    assert_eq!(post(&site, "github", &[github[0], &signed], &body), 200, "seen before");
+    let generic = format!("X-Windlass-Signature: {}", signature(&body));
+    assert_eq!(post(&site, "generic", &[&generic], &body), 409, "seen before");
+    assert_eq!(server.fetches(), fetches, "a replay made the daemon look");
+
+    let third = site.push(&[("web.yaml", &pod("web", APP))], "the third");
+    let body = push_event(&third);
+    let generic = format!("X-Windlass-Signature: {}", signature(&body));
+    assert_eq!(post(&site, "generic", &[&generic], &body), 202);
+    site.wait_healthy(&third);
+
+    for (result, count) in
+        [("accepted", 1.0), ("bad_signature", 1.0), ("too_large", 2.0), ("replayed", 1.0), ("unsigned", 1.0)]
+    {
+        let name = format!("windlass_webhook_requests_total{{forge=\"github\",result=\"{result}\"}}");
+        assert_eq!(site.metric(&name), count, "{name}");
+    }
+}
+
+#[test]
+fn a_flood_of_hooks_is_bounded_and_makes_few_fetches() {
+    const FLOOD: usize = 1000;
+    let (site, server) = start();
+    let mut requests = String::new();
+    for number in 0..FLOOD {
+        let body = format!("push {number}");
+        let next = if number == 0 { "" } else { "next\n" };
+        writeln!(
+            requests,
+            "{next}url = \"{HOOK}/generic\"\nsilent\noutput = /dev/null\nwrite-out = \"%{{http_code}}\\n\"\n\
+             data = \"{body}\"\nheader = \"X-Windlass-Signature: {}\"",
+            signature(body.as_bytes())
+        )
+        .unwrap();
+    }
+    let file = site.host.dir().join("flood");
+    fs::write(&file, requests).unwrap();
+    let before = server.fetches();
+    let began = std::time::Instant::now();
+    let Outcome { stdout, .. } =
+        site.host.exec(&["curl", "-Z", "--parallel-max", "50", "-K", &file.display().to_string()]);
+    let took = began.elapsed().as_secs();
+    let count = |code: &str| stdout.lines().filter(|line| *line == code).count();
+    let (accepted, limited) = (count("202"), count("429"));
+    assert_eq!(accepted + limited, FLOOD, "{accepted} accepted, {limited} limited in {took} s");
+    assert!(accepted >= 100 && accepted <= 130 + 20 * took as usize, "{accepted} accepted in {took} s");
+
+    // One at once, and one a second afterwards.
+    let most = took as usize + 2;
+    let fetches = || server.fetches() - before;
+    eventually(SOON, "the daemon looks", || fetches() > 0);
+    site.host.exec(&["sleep", "2"]).ok();
+    assert!(fetches() <= most, "{} fetches in {took} s", fetches());
+    // Nothing else suffers.
+    assert_eq!(site.ask().unwrap().body, "app 1 web");
+    assert!(is(&site.status()["phase"], "Healthy"));
+}
