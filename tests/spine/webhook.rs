@@ -30,7 +30,10 @@ impl GitServer {
         let text = format!(
             "#!/bin/sh\necho \"$REQUEST_METHOD $PATH_INFO\" >>{}\n\
              export GIT_PROJECT_ROOT={root} GIT_HTTP_EXPORT_ALL=1 GIT_CONFIG_GLOBAL=/dev/null\n\
-             exec git http-backend\n",
+             git http-backend >answer.$$\n\
+             total=$(wc -c <answer.$$) head=$(sed '/^.$/q' answer.$$ | wc -c)\n\
+             printf 'Connection: close\\r\\nContent-Length: %s\\r\\n' $((total - head))\n\
+             cat answer.$$; rm answer.$$\n",
             requests.display(),
         );
         fs::write(&script, text).unwrap();
@@ -44,7 +47,9 @@ impl GitServer {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        GitServer { process, requests }
+        let server = GitServer { process, requests };
+        eventually(SOON, "the server listens", || site.host.http_get("http://127.0.0.1:8090/").is_some());
+        server
     }
 
     /// How often the repository was asked for its branches: once a fetch.
@@ -72,8 +77,7 @@ fn start() -> (Site, GitServer) {
          [webhook]\nsecret-file = '{}'",
         secret.display()
     ));
-    let first =
-        site.push(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))], "the first");
+    let first = site.push(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))], "the first");
     site.start_daemon();
     site.wait_healthy(&first);
     (site, server)
@@ -94,8 +98,18 @@ fn post(site: &Site, path: &str, headers: &[&str], body: &[u8]) -> u16 {
     fs::write(&file, body).unwrap();
     let data = format!("@{}", file.display());
     let url = format!("{HOOK}/{path}");
-    let mut arguments =
-        vec!["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10", "--data-binary", &data];
+    let mut arguments = vec![
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--max-time",
+        "10",
+        "--data-binary",
+        &data,
+    ];
     for header in headers {
         arguments.extend(["-H", header]);
     }
