@@ -87,7 +87,7 @@ pub struct SourceStatus {
 }
 
 /// A refused commit.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// Which.
     pub commit: CommitId,
