@@ -350,13 +350,14 @@ impl Host {
                 self.library.add(commit);
             }
             Found::Refused { refusal, subject, asked, untrusted } => {
-                let outcome =
-                    if untrusted.is_some() { SignatureOutcome::Untrusted } else { SignatureOutcome::Trusted };
-                self.parts.metrics.signature(outcome);
                 self.source.fetched = Some(asked);
                 self.source.error = None;
-                let known = self.source.refusal.as_ref().is_some_and(|known| known.commit == refusal.commit);
-                if !known {
+                // A refused head is judged again at every look: only a new verdict is counted and told.
+                if self.source.refusal.as_ref() != Some(&refusal) {
+                    let trusted = untrusted.is_none();
+                    let outcome =
+                        if trusted { SignatureOutcome::Trusted } else { SignatureOutcome::Untrusted };
+                    self.parts.metrics.signature(outcome);
                     let class = untrusted.unwrap_or("manifests");
                     tracing::error!(commit = refusal.commit.short(), class, "refused: {}", refusal.summary);
                     for problem in &refusal.problems {
