@@ -23,8 +23,7 @@ fn curl_outside(url: &str) -> Outcome {
 fn calls_are_spread_unless_the_service_asks_for_affinity() {
     let spread: BTreeSet<String> = (0..40).map(|_| who_answers("http://web/")).collect();
     assert_eq!(spread.len(), 3, "{spread:?}");
-    let spread: BTreeSet<String> =
-        (0..40).map(|_| curl_outside(&world().url(30081, "/")).ok()).collect();
+    let spread: BTreeSet<String> = (0..40).map(|_| curl_outside(&world().url(30081, "/")).ok()).collect();
     assert_eq!(spread.len(), 3, "{spread:?}");
 
     let sticky: BTreeSet<String> = (0..20).map(|_| who_answers("http://sticky/")).collect();
@@ -68,7 +67,14 @@ fn a_service_without_endpoints_refuses_at_once() {
 #[test]
 fn a_pod_reaches_itself_through_its_own_service() {
     let site = world();
-    let id = site.host.docker(&["ps", "-q", "--filter", "label=io.windlass.pod.name=alone", "--filter", "label=io.windlass.container=app"]);
+    let id = site.host.docker(&[
+        "ps",
+        "-q",
+        "--filter",
+        "label=io.windlass.pod.name=alone",
+        "--filter",
+        "label=io.windlass.container=app",
+    ]);
     for _ in 0..5 {
         let page = site.host.docker(&["exec", &id, "wget", "-q", "-O", "-", "http://web/"]);
         assert_eq!(page, "app 1 alone");
@@ -79,7 +85,10 @@ fn a_pod_reaches_itself_through_its_own_service() {
 fn a_host_port_leads_to_its_pod() {
     let site = world();
     assert_eq!(curl_outside(&site.url(8088, "/")).ok(), "app 1 alone");
-    assert_eq!(site.host.http_get(&site.url(8088, "/")).map(|answer| answer.body).as_deref(), Some("app 1 alone"));
+    assert_eq!(
+        site.host.http_get(&site.url(8088, "/")).map(|answer| answer.body).as_deref(),
+        Some("app 1 alone")
+    );
 }
 
 #[test]
@@ -93,7 +102,8 @@ fn datagrams_find_their_way_there_and_back() {
         )
     };
     assert_eq!(in_large(&["perl", "-e", &ask("echo", 7)]), "echo hello", "from a pod by the service's name");
-    let outside = run(site.host.network.command().args(["perl", "-e", &ask(&site.host.address.to_string(), 30084)]));
+    let outside =
+        run(site.host.network.command().args(["perl", "-e", &ask(&site.host.address.to_string(), 30084)]));
     assert_eq!(outside.ok(), "echo hello", "from another machine");
     let host = site.host.exec(&["perl", "-e", &ask(&cluster_ip("echo"), 7)]);
     assert_eq!(host.ok(), "echo hello", "from the host");
