@@ -8,7 +8,7 @@ use std::{
 
 use reconciler::{
     name::{ContainerId, PodUid},
-    pod::{lifecycle::link_name, memory::NodeMemory},
+    pod::{link::link_name, memory::NodeMemory},
 };
 use serde::{Deserialize, Serialize};
 
