@@ -24,8 +24,10 @@ enum Event {
     Found(Found),
     /// A lane has done something, or ended.
     Lane(LaneEvent),
-    /// The engine, a probe or the host's network has changed, or a time has come.
+    /// The engine or a probe has changed, or a time has come.
     Look,
+    /// A link or route of ours may have gone.
+    Network,
     /// Everything is looked at afresh, in case an event was lost.
     Resync,
     /// A person asks for something.
@@ -103,7 +105,7 @@ impl ControlLoop {
             Some(found) = inputs.found.recv() => Event::Found(found),
             Some(event) = inputs.lanes.recv() => Event::Lane(event),
             Ok(()) = inputs.engine.changed() => Event::Look,
-            Ok(()) = inputs.network.changed() => Event::Look,
+            Ok(()) = inputs.network.changed() => Event::Network,
             Ok(()) = inputs.probes.changed() => Event::Look,
             () = tokio::time::sleep_until(self.next_resync) => Event::Resync,
             () = tokio::time::sleep_until(self.next_look.unwrap_or(far)) => Event::Look,
@@ -128,6 +130,7 @@ impl ControlLoop {
             Event::Found(found) => self.host.found(found),
             Event::Lane(event) => self.host.lane(event),
             Event::Look => {}
+            Event::Network => self.host.network_changed(),
             Event::Resync => {
                 self.next_resync = Instant::now() + self.resync;
                 self.host.resync().await;

@@ -106,6 +106,8 @@ pub(crate) struct Host {
     network_checked: std::time::Instant,
     /// When something was last decided.
     decided: Option<std::time::Instant>,
+    /// Whether something has happened to a link or route since then.
+    network_changed: bool,
 }
 
 impl Host {
@@ -141,6 +143,7 @@ impl Host {
             names: DnsRecords::default(),
             network_checked: std::time::Instant::now(),
             decided: None,
+            network_changed: false,
         }
     }
 
@@ -149,7 +152,8 @@ impl Host {
         let began = std::time::Instant::now();
         self.acted = false;
         self.read_commits(now).await;
-        if self.network_checked.elapsed() >= NETWORK_CHECK {
+        let unchecked = NETWORK_CHECK.saturating_sub(self.network_checked.elapsed());
+        if unchecked.is_zero() {
             self.check_network().await;
         }
         let (next, good) = match self.observe().await {
@@ -173,7 +177,14 @@ impl Host {
             (true, false) => CycleResult::Unchanged,
         };
         self.parts.metrics.cycle(began.elapsed(), result);
+        // What came too soon after a check is not forgotten.
+        let next = if self.network_changed { next.sooner(Next::After(unchecked)) } else { next };
         if self.troubles.is_empty() { next } else { next.sooner(Next::After(RETRY)) }
+    }
+
+    /// A link or route of ours may have gone.
+    pub(crate) fn network_changed(&mut self) {
+        self.network_changed = true;
     }
 
     async fn observe(&mut self) -> Result<Observed, String> {
@@ -409,6 +420,7 @@ impl Host {
     /// Repairs what somebody else has changed in the host's network. Where nobody has, this asks the kernel little.
     async fn check_network(&mut self) {
         self.network_checked = std::time::Instant::now();
+        self.network_changed = false;
         match self.parts.network.resync().await {
             Ok(drift) => {
                 self.troubles.remove("network");
