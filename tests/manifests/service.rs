@@ -74,7 +74,14 @@ fn a_service_without_endpoints_refuses_at_once() {
 #[test]
 fn a_pod_reaches_itself_through_its_own_service() {
     let site = world();
-    let id = site.host.docker(&["ps", "-q", "--filter", "label=io.windlass.pod.name=alone", "--filter", "label=io.windlass.container=app"]);
+    let id = site.host.docker(&[
+        "ps",
+        "-q",
+        "--filter",
+        "label=io.windlass.pod.name=alone",
+        "--filter",
+        "label=io.windlass.container=app",
+    ]);
     for _ in 0..5 {
         let page = site.host.docker(&["exec", &id, "wget", "-q", "-O", "-", "http://web/"]);
         assert_eq!(page, "app 1 alone");
@@ -85,7 +92,10 @@ fn a_pod_reaches_itself_through_its_own_service() {
 fn a_host_port_leads_to_its_pod() {
     let site = world();
     assert_eq!(curl_outside(&site.url(8088, "/")).ok(), "app 1 alone");
-    assert_eq!(site.host.http_get(&site.url(8088, "/")).map(|answer| answer.body).as_deref(), Some("app 1 alone"));
+    assert_eq!(
+        site.host.http_get(&site.url(8088, "/")).map(|answer| answer.body).as_deref(),
+        Some("app 1 alone")
+    );
 }
 
 #[test]
@@ -99,7 +109,8 @@ fn datagrams_find_their_way_there_and_back() {
         )
     };
     assert_eq!(in_large(&["perl", "-e", &ask("echo", 7)]), "echo hello", "from a pod by the service's name");
-    let outside = run(site.host.network.command().args(["perl", "-e", &ask(&site.host.address.to_string(), 30084)]));
+    let outside =
+        run(site.host.network.command().args(["perl", "-e", &ask(&site.host.address.to_string(), 30084)]));
     assert_eq!(outside.ok(), "echo hello", "from another machine");
     let host = site.host.exec(&["perl", "-e", &ask(&cluster_ip("echo"), 7)]);
     assert_eq!(host.ok(), "echo hello", "from the host");
