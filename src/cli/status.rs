@@ -115,7 +115,8 @@ fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(refusal) = &report.source.refusal {
         let text = format!("{} is refused: {}", refusal.commit.short(), refusal.summary);
         writeln!(out, "\n  {}", paint::bad(&text))?;
-        for problem in &refusal.problems {
+        // The only problem is the summary itself.
+        for problem in refusal.problems.iter().filter(|problem| **problem != refusal.summary) {
             writeln!(out, "    {problem}")?;
         }
     }
