@@ -8,7 +8,20 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${WINDLASS_CACHE:-/var/cache/windlass}
 
 say() { printf '%s\n' "$*" >&2; }
-step() { printf '\n\033[1m==> %s\033[0m\n' "$*" >&2; }
+
+# styled SGR TEXT: a line in a colour or weight, where somebody looks at it.
+styled() {
+    if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+        printf '\033[%sm%s\033[0m\n' "$1" "$2" >&2
+    else
+        say "$2"
+    fi
+}
+
+step() {
+    say ''
+    styled 1 "==> $*"
+}
 warn() { printf 'warning: %s\n' "$*" >&2; }
 die() {
     printf 'error: %s\n' "$*" >&2

@@ -158,6 +158,7 @@ impl Host {
         }
         let (next, good) = match self.observe().await {
             Ok(observed) => {
+                self.events.probes(&observed, self.store.snapshot());
                 let (plan, next) = self.decide(now, &observed);
                 self.memory.save_if_changed(&mut self.troubles).await;
                 crash::point("memory");
