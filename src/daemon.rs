@@ -91,6 +91,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         Ok(files) => memory.files = files.into_iter().collect(),
         Err(fault) => tracing::warn!("{fault}"),
     }
+    memory.recover_addresses(&net.addresses().await?);
     let (lanes, lane_events) = Lanes::new(effects);
     let prober = Prober::new(runtime.clone());
     let reader = reader(&config, &data)?;

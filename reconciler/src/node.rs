@@ -22,7 +22,8 @@ use crate::{
     pod::{
         environment::ServiceVariables,
         files::DnsFacts,
-        lifecycle::{HostFacts, ImageNeed, PodInput, PodOutput, link_name, live},
+        lifecycle::{HostFacts, ImageNeed, PodInput, PodOutput, live},
+        link::link_name,
         memory::{NodeMemory, PodMemory},
     },
     state::{ClusterState, NodeReport, PodRecord, Preparation},

@@ -13,7 +13,8 @@ fn addresses(name: &str) -> BTreeSet<String> {
 #[test]
 fn services_are_found_by_short_and_by_full_names() {
     let web = BTreeSet::from([cluster_ip("web")]);
-    for name in ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local", "WEB.Default.svc"] {
+    for name in ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local", "WEB.Default.svc"]
+    {
         assert_eq!(addresses(name), web, "{name}");
     }
     let other = addresses("web.other");
@@ -58,7 +59,10 @@ fn addresses_lead_back_to_names_and_pods_have_names_of_their_addresses() {
         let name = format!("{}.default.pod.cluster.local", pod.replace('.', "-"));
         assert_eq!(addresses(&name), BTreeSet::from([pod]), "{name}");
     }
-    assert_eq!(addresses("kube-dns.kube-system.svc.cluster.local"), BTreeSet::from(["10.96.0.10".to_owned()]));
+    assert_eq!(
+        addresses("kube-dns.kube-system.svc.cluster.local"),
+        BTreeSet::from(["10.96.0.10".to_owned()])
+    );
 }
 
 #[test]

@@ -64,7 +64,9 @@ fn agents_run_with_docker_at_hand_and_retire_when_they_are_deleted() {
     let state = site.host.path("/var/lib/mackerel-agent");
     let retired = || fs::read_to_string(state.join("retired")).unwrap_or_default().lines().count();
     let mut before = 0;
-    for (file, count) in [("mackerel-daemonset.yaml", 1), ("mackerel-pod.yaml", 1), ("mackerel-replicaset.yaml", 3)] {
+    for (file, count) in
+        [("mackerel-daemonset.yaml", 1), ("mackerel-pod.yaml", 1), ("mackerel-replicaset.yaml", 3)]
+    {
         site.deploy(&[(file, &given(file))], &format!("agents of {file}"));
         let agents = pods(&site, "mackerel-agent");
         assert_eq!(agents.len(), count, "{file}: {agents:?}");
@@ -73,13 +75,18 @@ fn agents_run_with_docker_at_hand_and_retire_when_they_are_deleted() {
             run("test -S /var/run/docker.sock");
             assert_eq!(run("cat /var/lib/mackerel-agent/id"), fs::read_to_string(state.join("id")).unwrap());
             let log = site.host.windlass(&["logs", agent]).ok();
-            assert!(log.contains("apikey=<your api key> opts=-role=<Service>:<Role> docker_plugin=foo"), "{log}");
+            assert!(
+                log.contains("apikey=<your api key> opts=-role=<Service>:<Role> docker_plugin=foo"),
+                "{log}"
+            );
         }
         let app = "apiVersion: v1\nkind: Pod\nmetadata: {name: other}\nspec:\n  containers:\n  \
                    - {name: app, image: 'windlass-test/app:1'}\n";
         site.deploy(&[("other.yaml", app)], "no agents");
         eventually(SOON, &format!("the agents of {file} retire"), || retired() == before + count);
-        eventually(SOON, &format!("the agents of {file} are gone"), || pods(&site, "mackerel-agent").is_empty());
+        eventually(SOON, &format!("the agents of {file} are gone"), || {
+            pods(&site, "mackerel-agent").is_empty()
+        });
         before += count;
     }
     let lines = fs::read_to_string(state.join("retired")).unwrap();

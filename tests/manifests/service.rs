@@ -9,28 +9,34 @@ use crate::world::{cluster_ip, in_large, in_small, world};
 /// How curl ends when its connection is refused; when it waits in vain it ends with 28.
 const CURL_REFUSED: i32 = 7;
 
-/// The name of the pod that answers a URL in the small pod.
-fn who_answers(url: &str) -> String {
-    in_small(&["wget", "-q", "-O", "-", url]).trim_start_matches("app 1 ").to_owned()
+/// The pods that answer as many calls of a URL from the small pod.
+fn who_answers(url: &str, calls: u32) -> BTreeSet<String> {
+    let script = format!("for call in $(seq {calls}); do wget -q -O - {url} || echo nobody; done");
+    in_small(&["sh", "-c", &script]).lines().map(str::to_owned).collect()
 }
 
-/// Calls a URL from another machine, for as long as it takes.
+/// The pods that answer as many calls of a port of the host from another machine, on a connection each.
+fn who_answers_outside(port: u16, calls: u32) -> BTreeSet<String> {
+    let url = world().url(port, "/");
+    let script = format!("for call in $(seq {calls}); do curl -sS --max-time 10 {url} || echo nobody; done");
+    let outcome = run(world().host.network.command().args(["sh", "-c", &script]));
+    outcome.ok().lines().map(str::to_owned).collect()
+}
+
+/// Calls a URL from another machine.
 fn curl_outside(url: &str) -> Outcome {
     run(world().host.network.command().args(["curl", "-sS", "--max-time", "10", url]))
 }
 
 #[test]
 fn calls_are_spread_unless_the_service_asks_for_affinity() {
-    let spread: BTreeSet<String> = (0..40).map(|_| who_answers("http://web/")).collect();
-    assert_eq!(spread.len(), 3, "{spread:?}");
-    let spread: BTreeSet<String> =
-        (0..40).map(|_| curl_outside(&world().url(30081, "/")).ok()).collect();
-    assert_eq!(spread.len(), 3, "{spread:?}");
-
-    let sticky: BTreeSet<String> = (0..20).map(|_| who_answers("http://sticky/")).collect();
-    assert_eq!(sticky.len(), 1, "{sticky:?}");
-    let sticky: BTreeSet<String> = (0..20).map(|_| curl_outside(&world().url(30082, "/")).ok()).collect();
-    assert_eq!(sticky.len(), 1, "{sticky:?}");
+    for spread in [who_answers("http://web/", 40), who_answers_outside(30081, 40)] {
+        assert_eq!(spread.len(), 3, "{spread:?}");
+    }
+    for sticky in [who_answers("http://sticky/", 20), who_answers_outside(30082, 20)] {
+        assert_eq!(sticky.len(), 1, "{sticky:?}");
+        assert!(!sticky.contains("nobody"), "{sticky:?}");
+    }
 }
 
 #[test]
@@ -68,7 +74,14 @@ fn a_service_without_endpoints_refuses_at_once() {
 #[test]
 fn a_pod_reaches_itself_through_its_own_service() {
     let site = world();
-    let id = site.host.docker(&["ps", "-q", "--filter", "label=io.windlass.pod.name=alone", "--filter", "label=io.windlass.container=app"]);
+    let id = site.host.docker(&[
+        "ps",
+        "-q",
+        "--filter",
+        "label=io.windlass.pod.name=alone",
+        "--filter",
+        "label=io.windlass.container=app",
+    ]);
     for _ in 0..5 {
         let page = site.host.docker(&["exec", &id, "wget", "-q", "-O", "-", "http://web/"]);
         assert_eq!(page, "app 1 alone");
@@ -79,7 +92,10 @@ fn a_pod_reaches_itself_through_its_own_service() {
 fn a_host_port_leads_to_its_pod() {
     let site = world();
     assert_eq!(curl_outside(&site.url(8088, "/")).ok(), "app 1 alone");
-    assert_eq!(site.host.http_get(&site.url(8088, "/")).map(|answer| answer.body).as_deref(), Some("app 1 alone"));
+    assert_eq!(
+        site.host.http_get(&site.url(8088, "/")).map(|answer| answer.body).as_deref(),
+        Some("app 1 alone")
+    );
 }
 
 #[test]
@@ -93,7 +109,8 @@ fn datagrams_find_their_way_there_and_back() {
         )
     };
     assert_eq!(in_large(&["perl", "-e", &ask("echo", 7)]), "echo hello", "from a pod by the service's name");
-    let outside = run(site.host.network.command().args(["perl", "-e", &ask(&site.host.address.to_string(), 30084)]));
+    let outside =
+        run(site.host.network.command().args(["perl", "-e", &ask(&site.host.address.to_string(), 30084)]));
     assert_eq!(outside.ok(), "echo hello", "from another machine");
     let host = site.host.exec(&["perl", "-e", &ask(&cluster_ip("echo"), 7)]);
     assert_eq!(host.ok(), "echo hello", "from the host");

@@ -19,7 +19,8 @@ fn a_rollback_by_hand_pins_until_resume_or_the_next_push() {
     site.wait_answer("app 2");
 
     site.windlass(&["rollback"]).ok();
-    let back = |status: &serde_json::Value| is(&status["target"]["id"], &first) && is(&status["phase"], "Healthy");
+    let back =
+        |status: &serde_json::Value| is(&status["target"]["id"], &first) && is(&status["phase"], "Healthy");
     let status = site.wait_status("it is back", back);
     assert!(is(&status["pinned_against"], &second), "{status:#}");
     assert_eq!(status["bad"], serde_json::json!({}), "going back by hand is no verdict: {status:#}");
@@ -124,7 +125,8 @@ fn a_restart_replaces_the_pods_of_one_workload() {
 #[test]
 fn sync_says_by_its_exit_code_what_became_of_the_commit() {
     let mut site = Site::start();
-    let deaf = "{name: app, image: 'windlass-test/app:1', readinessProbe: {tcpSocket: {port: 1}, periodSeconds: 1}}";
+    let deaf =
+        "{name: app, image: 'windlass-test/app:1', readinessProbe: {tcpSocket: {port: 1}, periodSeconds: 1}}";
     site.push(&[("web.yaml", &deployment("web", 1, APP)), ("service.yaml", &service("web"))], "good");
     let good = site.windlass(&["sync", "--wait", "--timeout", "30s"]);
     assert_eq!(good.code, 0, "{good:?}");
@@ -163,11 +165,14 @@ fn what_runs_can_be_read_in_text_and_in_json() {
     site.wait_healthy(&commit);
 
     let status = site.windlass(&["status"]).ok();
-    for words in ["node-1: Healthy", &commit[..7], "serve the second version", "deployer@example.com", "2 of 2 ready"] {
+    for words in
+        ["node-1: Healthy", &commit[..7], "serve the second version", "deployer@example.com", "2 of 2 ready"]
+    {
         assert!(status.contains(words), "{words:?} is not in\n{status}");
     }
     let history = site.windlass(&["history", "-o", "json"]).json();
-    let states: Vec<_> = history["entries"].as_array().unwrap().iter().map(|one| one["state"].as_str()).collect();
+    let states: Vec<_> =
+        history["entries"].as_array().unwrap().iter().map(|one| one["state"].as_str()).collect();
     assert_eq!(states, [Some("Healthy"), Some("Healthy")], "{history:#}");
     let history = site.windlass(&["history"]).ok();
     for words in ["COMMIT", "SIGNER", "Healthy", &first[..7], "serve the second version"] {
@@ -175,7 +180,11 @@ fn what_runs_can_be_read_in_text_and_in_json() {
     }
 
     let pods = site.windlass(&["get", "pods"]).ok();
-    assert_eq!(pods.lines().filter(|line| line.starts_with("web-") && line.contains("1/1")).count(), 2, "{pods}");
+    assert_eq!(
+        pods.lines().filter(|line| line.starts_with("web-") && line.contains("1/1")).count(),
+        2,
+        "{pods}"
+    );
     let wide = site.windlass(&["get", "pods", "-o", "wide"]).ok();
     assert!(wide.contains("node-1") && wide.contains("10.244.0."), "{wide}");
     let names = site.windlass(&["get", "deploy,svc", "-o", "name"]).ok();

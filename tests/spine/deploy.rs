@@ -15,7 +15,11 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
 
     let answer = site.ask().unwrap();
     assert_eq!((answer.status, answer.body.as_str()), (200, "app 1 web"), "another host, by the node port");
-    assert_eq!(site.host.http_get(&site.url()).unwrap().body, "app 1 web", "the host itself, by the node port");
+    assert_eq!(
+        site.host.http_get(&site.url()).unwrap().body,
+        "app 1 web",
+        "the host itself, by the node port"
+    );
 
     let address = site.object("pod", "web")["status"]["podIP"].as_str().unwrap().to_owned();
     let cluster_ip = site.object("service", "web")["spec"]["clusterIP"].as_str().unwrap().to_owned();
@@ -31,7 +35,11 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
     ] {
         for from in ["client", "web"] {
             let fetched = site.exec(from, &["wget", "-qO-", "-T", "3", &url]);
-            assert_eq!((fetched.stdout.as_str(), fetched.code), ("app 1 web", 0), "{from} asks {url}: {fetched:?}");
+            assert_eq!(
+                (fetched.stdout.as_str(), fetched.code),
+                ("app 1 web", 0),
+                "{from} asks {url}: {fetched:?}"
+            );
         }
     }
     let unknown = site.exec("client", &["nslookup", "nobody.default.svc.cluster.local"]);

@@ -54,7 +54,8 @@ fn going_back_brings_back_the_image_that_a_moved_tag_meant_then() {
             registry.address()
         )
     };
-    let first = site.deploy(&[("web.yaml", &pod("web", &container("one"))), ("service.yaml", &service("web"))]);
+    let first =
+        site.deploy(&[("web.yaml", &pod("web", &container("one"))), ("service.yaml", &service("web"))]);
     site.wait_answer("app 1 web");
 
     registry.push(site.host, "windlass-test/app:2", "team/moving:latest");

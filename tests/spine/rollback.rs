@@ -48,7 +48,8 @@ fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
         assert_eq!(site.containers(), before, "{what}: what ran was touched");
 
         // A good commit on top, which changes nothing that runs.
-        let note = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: note}}\ndata: {{n: '{number}'}}\n");
+        let note =
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: note}}\ndata: {{n: '{number}'}}\n");
         good = site.deploy(&[("web.yaml", &deployment("web", 1, APP)), ("note.yaml", &note)]);
         assert_eq!(site.containers(), before, "after {what}: what ran was touched");
     }

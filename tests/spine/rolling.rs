@@ -43,8 +43,7 @@ impl Drop for Client {
 /// Pods of the Deployment that are ready, and those that are not stopping.
 fn count(site: &Site) -> (usize, usize) {
     let pods = site.pods();
-    let active: Vec<_> =
-        pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect();
+    let active: Vec<_> = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect();
     let ready = |pod: &&&serde_json::Value| {
         pod["status"]["conditions"].as_array().is_some_and(|conditions| {
             conditions.iter().any(|one| is(&one["type"], "Ready") && is(&one["status"], "True"))
@@ -97,7 +96,8 @@ fn a_recreated_deployment_never_runs_old_and_new_side_by_side() {
         let images = site.host.docker(&["ps", "--format", "{{.Image}}"]);
         let has = |image: &str| images.lines().any(|line| line.contains(image));
         let ids = [site.host.inspect("windlass-test/app:1"), site.host.inspect("windlass-test/app:2")];
-        let [old, new] = ids.map(|image| image["Id"].as_str().unwrap().trim_start_matches("sha256:")[..12].to_owned());
+        let [old, new] =
+            ids.map(|image| image["Id"].as_str().unwrap().trim_start_matches("sha256:")[..12].to_owned());
         let runs = |id: &str, name: &str| has(id) || has(name);
         assert!(
             !(runs(&old, "windlass-test/app:1") && runs(&new, "windlass-test/app:2")),

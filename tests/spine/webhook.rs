@@ -72,8 +72,7 @@ fn start() -> (Site, GitServer) {
          [webhook]\nsecret-file = '{}'",
         secret.display()
     ));
-    let first =
-        site.push(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))], "the first");
+    let first = site.push(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))], "the first");
     site.start_daemon();
     site.wait_healthy(&first);
     (site, server)
@@ -94,8 +93,18 @@ fn post(site: &Site, path: &str, headers: &[&str], body: &[u8]) -> u16 {
     fs::write(&file, body).unwrap();
     let data = format!("@{}", file.display());
     let url = format!("{HOOK}/{path}");
-    let mut arguments =
-        vec!["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10", "--data-binary", &data];
+    let mut arguments = vec![
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--max-time",
+        "10",
+        "--data-binary",
+        &data,
+    ];
     for header in headers {
         arguments.extend(["-H", header]);
     }
