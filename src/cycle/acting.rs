@@ -42,15 +42,17 @@ impl Host {
         self.start(new);
 
         let mut next = Next::AwaitChange;
-        let synced = self.parts.network.sync(&plan.services).await;
-        let synced = synced.map(drop).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
-        if synced.is_err() {
-            next = Next::After(RETRY);
+        if let Some(services) = &plan.services {
+            let synced = self.parts.network.sync(services).await;
+            let synced = synced.map(drop).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+            if synced.is_err() {
+                next = Next::After(RETRY);
+            }
+            self.note("services", synced);
         }
-        self.note("services", synced);
-        if self.names != plan.names {
-            self.names.clone_from(&plan.names);
-            self.parts.dns.publish(plan.names);
+        if let Some(names) = plan.names.filter(|names| self.names != *names) {
+            self.names.clone_from(&names);
+            self.parts.dns.publish(names);
         }
         if self.parts.dns.is_serving() {
             self.troubles.remove("dns");
