@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use netfilter::{HostNet, Network};
-use reconciler::{desired::CheckSettings, network::DnsRecords, object::Sensitive, state::NodeFacts};
+use reconciler::{desired::CheckSettings, object::Sensitive, state::NodeFacts};
 use runtime::{Prober, Runtime, RuntimeConfig};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -32,6 +32,7 @@ use crate::{
     lanes::Lanes,
     library::Reader,
     metrics::Metrics,
+    names::NamesFile,
     source::{
         child::ChildProgram,
         fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, Secret},
@@ -78,12 +79,9 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let servers = upstreams(&resolv_conf);
     let dns_address = std::net::SocketAddrV4::new(network.dns, 53);
-    let dns = Dns::start(
-        dns_address,
-        DnsRecords { zone: config.network.zone.clone(), ..DnsRecords::default() },
-        servers,
-    )
-    .context("start the DNS server")?;
+    let names = NamesFile::in_dir(&data);
+    let dns =
+        Dns::start(dns_address, names.read(&config.network.zone), servers).context("start the DNS server")?;
 
     let runtime = Runtime::open(runtime_config(&config, &store.snapshot().cluster, &data)).await?;
     tokio::spawn({
@@ -137,6 +135,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         network: net,
         prober,
         dns,
+        names,
         lanes,
         reader: reader.clone(),
         metrics: Arc::clone(&metrics),

@@ -42,15 +42,18 @@ impl Host {
         self.start(new);
 
         let mut next = Next::AwaitChange;
+        let mut published = true;
         if let Some(services) = &plan.services {
             let synced = self.parts.network.sync(services).await;
             let synced = synced.map(drop).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
-            if synced.is_err() {
+            published = synced.is_ok();
+            if !published {
                 next = Next::After(RETRY);
             }
             self.note("services", synced);
         }
         if let Some(names) = plan.names.filter(|names| self.names != *names) {
+            self.parts.names.write(&names);
             self.names.clone_from(&names);
             self.parts.dns.publish(names);
         }
@@ -61,6 +64,9 @@ impl Host {
         }
         self.parts.prober.set(&plan.probes);
         self.converged |= at_rest;
+        // Nothing that takes traffic is stopped while the table still leads there.
+        let mut others = others;
+        others.retain(|lane| published || !matches!(lane.why, Why::Stop { .. }));
         self.start(others);
         next
     }
