@@ -2,9 +2,9 @@
 
 mod act;
 mod args;
-pub mod check;
+pub(crate) mod check;
 mod client;
-pub mod doctor;
+pub(crate) mod doctor;
 mod exit;
 mod get;
 mod history;
@@ -23,7 +23,7 @@ use std::{io::Write, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use self::client::Client;
-pub use self::{
+pub(crate) use self::{
     args::{
         CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, OutputArgs, PlanArgs, RestartArgs, RetryArgs,
         RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
@@ -33,12 +33,12 @@ pub use self::{
 use crate::command;
 
 /// Where the daemon's sockets are unless somebody says otherwise.
-pub const SOCKET_DIR: &str = "/run/windlass";
+pub(crate) const SOCKET_DIR: &str = "/run/windlass";
 
 /// `windlass`
 #[derive(Debug, Parser)]
 #[command(name = "windlass", version, about, long_about = None, after_help = EXIT_CODES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Directory of the daemon's sockets [default: /run/windlass]
     #[arg(long, global = true, env = "WINDLASS_SOCKET_DIR", value_name = "DIR")]
     pub socket_dir: Option<PathBuf>,
@@ -57,7 +57,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the daemon
     Run(Box<RunArgs>),
     /// Say everything that is wrong with manifests, without a daemon: for CI and pre-commit
@@ -95,14 +95,14 @@ pub enum Command {
 
 impl Cli {
     /// The directory of the daemon's sockets.
-    pub fn sockets(&self) -> PathBuf {
+    pub(crate) fn sockets(&self) -> PathBuf {
         self.socket_dir.clone().unwrap_or_else(|| PathBuf::from(SOCKET_DIR))
     }
 }
 
 /// Does what a client of the daemon can do. `None` for the commands that are not a client's: `run`, `check`, `doctor`,
 /// `uninstall` and the fetching child.
-pub async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit, CliError>> {
+pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit, CliError>> {
     let sockets = cli.sockets();
     let reading = || Client::new(sockets.join("windlass.sock"));
     let acting = |command| async { act::send(&Client::new(sockets.join("admin.sock"))?, command).await };
@@ -150,7 +150,7 @@ async fn with<T>(
 
 /// Prints an error the way people read it, and says which code to end with. A reader that has gone away, as in
 /// `windlass get pods | head`, is no error.
-pub fn conclude(result: Result<Exit, CliError>) -> Exit {
+pub(crate) fn conclude(result: Result<Exit, CliError>) -> Exit {
     match result {
         Ok(exit) => exit,
         Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,

@@ -6,17 +6,17 @@ use tokio::sync::oneshot;
 
 /// A command, and where its answer goes.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// What is asked.
-    pub command: Command,
+    pub(crate) command: Command,
     /// Where the answer goes. The loop answers when it has taken the command in, not when its effect is complete.
-    pub answer: oneshot::Sender<Result<String, String>>,
+    pub(crate) answer: oneshot::Sender<Result<String, String>>,
 }
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Command {
+pub(crate) enum Command {
     /// Fetch now.
     Sync,
     /// Go back to a commit within `history` and stay there until `resume` or until the head moves.

@@ -306,16 +306,15 @@ impl Host {
 
     /// Takes in what the follower found.
     pub(crate) fn found(&mut self, found: Found) {
-        let now = Timestamp::now();
         match found {
-            Found::Same => {
-                self.source.fetched = Some(now);
+            Found::Same { asked } => {
+                self.source.fetched = Some(asked);
                 self.source.error = None;
             }
-            Found::Good { commit, verified, took } => {
+            Found::Good { commit, verified, asked, took } => {
                 self.parts.metrics.push(PushPhase::Judge, took);
                 self.parts.metrics.signature(SignatureOutcome::Trusted);
-                self.source.fetched = Some(now);
+                self.source.fetched = Some(asked);
                 self.source.error = None;
                 self.source.refusal = None;
                 self.source.head = Some(commit.id.clone());
@@ -326,8 +325,8 @@ impl Host {
                 }
                 self.library.add(commit);
             }
-            Found::Refused { refusal, subject, untrusted } => {
-                self.source.fetched = Some(now);
+            Found::Refused { refusal, subject, asked, untrusted } => {
+                self.source.fetched = Some(asked);
                 self.source.error = None;
                 // A refused head is judged again at every look: only a new verdict is counted and told.
                 if self.source.refusal.as_ref() != Some(&refusal) {

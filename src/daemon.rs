@@ -19,6 +19,7 @@ use crate::{
     config::{Config, dns_facts, read_secret},
     control_loop::{ControlLoop, Inputs},
     cycle::{Fixed, Host, HostMemory, Parts},
+    data_dir::DataDir,
     dns::{Dns, upstreams},
     follow::{Follower, Judge},
     http::{
@@ -56,17 +57,8 @@ pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
 pub(crate) async fn run(config: Config) -> Result<()> {
     config.check()?;
     let data = config.data_dir();
-    std::fs::create_dir_all(&data).with_context(|| format!("make the data directory {}", data.display()))?;
-    // What others could see of the world through our files is theirs by the manifests, not by this directory.
-    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o711))
-        .with_context(|| format!("set the mode of {}", data.display()))?;
-
     let bound = Bound::bind(&listen_config(&config)).await?;
-    let listening = [
-        ("metrics", bound.listen_address()),
-        ("webhooks", bound.webhook_address()),
-        ("the API for kubectl", bound.kubectl_address()),
-    ];
+    let _ours = DataDir::take(&data)?;
     let end = Arc::new(Notify::new());
     stop_on_signals(&end)?;
 
@@ -90,11 +82,16 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     .context("start the DNS server")?;
 
     let runtime = Runtime::open(runtime_config(&config, &store.snapshot().cluster, &data)).await?;
+    tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.load_sandbox_image().await }
+    });
     let effects = Arc::new(Effects::new(runtime.clone(), Arc::clone(&net), data.join("pods")));
     match effects.files_on_disk().await {
         Ok(files) => memory.files = files.into_iter().collect(),
         Err(fault) => tracing::warn!("{fault}"),
     }
+    memory.recover_addresses(&net.addresses().await?);
     let (lanes, lane_events) = Lanes::new(effects);
     let prober = Prober::new(runtime.clone());
     let reader = reader(&config, &data)?;
@@ -165,11 +162,6 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
     let following = tokio::spawn(follower.run());
     tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
-    for (what, address) in listening {
-        if let Some(address) = address {
-            tracing::info!("{what} at {address}");
-        }
-    }
     // Fine where nobody waits for it: only systemd does.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
@@ -220,6 +212,7 @@ fn runtime_config(config: &Config, instance: &str, data: &Path) -> RuntimeConfig
     if let Some(socket) = &config.docker.socket {
         runtime.socket = socket.clone();
     }
+    runtime.forbidden_paths = own_paths(config);
     runtime.docker_config = config.docker.config_file.clone();
     runtime.cgroup_parent = config.docker.cgroup_parent.clone();
     runtime
@@ -247,19 +240,34 @@ pub(crate) fn reader(config: &Config, data: &Path) -> Result<Reader> {
 /// What the host allows, for the daemon and for `check`.
 pub(crate) fn check_settings(config: &Config) -> CheckSettings {
     let ranges = config.cluster_settings().ranges;
-    let mut forbidden = vec![config.data_dir(), config.socket_dir()];
-    forbidden.extend(config.trust.allowed_signers.clone());
-    forbidden.extend(config.file.clone());
     CheckSettings {
         node_ports: ranges.node_ports,
         service_range: ranges.addresses,
-        forbidden_host_paths: forbidden.into_iter().map(|path| path.display().to_string()).collect(),
+        forbidden_host_paths: own_paths(config).into_iter().map(|path| path.display().to_string()).collect(),
         allowed_host_paths: config.allow.host_paths.clone(),
         allow_privileged: config.allow.privileged,
         allow_host_namespaces: config.allow.host_namespaces,
         allowed_capabilities: config.allow.capabilities.clone(),
         reserved_addresses: vec![ranges.dns],
     }
+}
+
+/// What no pod may mount: our data, sockets, configuration and secrets.
+fn own_paths(config: &Config) -> Vec<std::path::PathBuf> {
+    let source = &config.source;
+    let listen = &config.listen;
+    let files = [
+        &config.file,
+        &config.trust.allowed_signers,
+        &source.token_file,
+        &source.password_file,
+        &source.ssh_key_file,
+        &config.webhook.secret_file,
+        &listen.api_token_file,
+        &listen.api_key,
+        &config.docker.config_file,
+    ];
+    [config.data_dir(), config.socket_dir()].into_iter().chain(files.into_iter().flatten().cloned()).collect()
 }
 
 /// How heads are judged.

@@ -204,7 +204,8 @@ impl Handler {
                     reply.answers.extend(records);
                     return reply;
                 }
-                Found::Alias(target, data) => {
+                Found::Alias(alias) => {
+                    let (target, data) = *alias;
                     reply.answers.push(Record::from_rdata(name, TTL, data));
                     if kind == RecordType::CNAME {
                         return reply;

@@ -37,17 +37,24 @@ pub(crate) enum Found {
         commit: Arc<Commit>,
         /// The proof that it may be run.
         verified: VerifiedCommit,
-        /// From asking the repository to knowing this.
+        /// When the repository was asked.
+        asked: Timestamp,
+        /// From then to knowing this.
         took: Duration,
     },
     /// The head is what it was.
-    Same,
+    Same {
+        /// When the repository was asked.
+        asked: Timestamp,
+    },
     /// The head must not be run.
     Refused {
         /// Why.
         refusal: Refusal,
         /// The first line of its message.
         subject: String,
+        /// When the repository was asked.
+        asked: Timestamp,
         /// Why it is not trusted, in a word, where its signatures or its history are the reason.
         untrusted: Option<&'static str>,
     },
@@ -101,7 +108,7 @@ impl Follower {
             let found = self.look(settled.as_ref()).await;
             match &found {
                 Found::Good { commit, .. } => settled = Some(commit.id.clone()),
-                Found::Same => {}
+                Found::Same { .. } => {}
                 Found::Refused { .. } | Found::Trouble { .. } => settled = None,
             }
             let troubled = matches!(found, Found::Trouble { .. });
@@ -116,7 +123,7 @@ impl Follower {
 
     /// One look. `settled` is the head that was found good last time.
     async fn look(&mut self, settled: Option<&CommitId>) -> Found {
-        let began = std::time::Instant::now();
+        let (asked, began) = (Timestamp::now(), std::time::Instant::now());
         let keep = lock(&self.trust).pointers().commits();
         let request = FetchRequest { keep, ..self.request.clone() };
         let fetched = match fetch_in_child(&self.child, &request).await {
@@ -128,15 +135,18 @@ impl Follower {
             tracing::warn!(%damage, "the local repository was damaged and has been cloned again");
         }
         if settled == Some(&fetched.head) {
-            return Found::Same;
+            return Found::Same { asked };
         }
         let (judge, trust, head) = (self.judge.clone(), Arc::clone(&self.trust), fetched.head);
         let judged = tokio::task::spawn_blocking(move || judge.judge(&trust, &head)).await;
         let found = match judged {
-            Ok(Ok(Found::Good { commit, verified, .. })) => {
-                Found::Good { commit, verified, took: began.elapsed() }
+            Ok(Ok(Judged::Good { commit, verified })) => {
+                Found::Good { commit, verified, asked, took: began.elapsed() }
             }
-            Ok(Ok(found)) => found,
+            Ok(Ok(Judged::Refused { refusal, subject, untrusted })) => {
+                Found::Refused { refusal, subject, asked, untrusted }
+            }
+            Ok(Ok(Judged::Unreadable(why))) => could_not_judge(why),
             Ok(Err(error)) => could_not_judge(format!("{error:#}")),
             Err(error) => could_not_judge(format!("judging the head ended early: {error}")),
         };
@@ -148,8 +158,15 @@ impl Follower {
     }
 }
 
+/// The judgement of one head.
+enum Judged {
+    Good { commit: Arc<Commit>, verified: VerifiedCommit },
+    Refused { refusal: Refusal, subject: String, untrusted: Option<&'static str> },
+    Unreadable(String),
+}
+
 impl Judge {
-    fn judge(&self, trust: &Mutex<TrustStore>, head: &CommitId) -> Result<Found> {
+    fn judge(&self, trust: &Mutex<TrustStore>, head: &CommitId) -> Result<Judged> {
         let signers = read_signers(self.allowed_signers.as_deref())?;
         let before = lock(trust).pointers().verified.clone();
         let policy = Policy {
@@ -171,7 +188,7 @@ impl Judge {
                 let summary = refusals.to_string();
                 let refusal = Refusal { commit: head.clone(), summary, problems };
                 let untrusted = Some(refusals.listed.first().map_or("untrusted", |one| one.why.label()));
-                return Ok(Found::Refused { refusal, subject, untrusted });
+                return Ok(Judged::Refused { refusal, subject, untrusted });
             }
         };
         if before.as_ref() != Some(&verified) {
@@ -181,7 +198,7 @@ impl Judge {
             trust.set_pointers(pointers).context("remember the verified commit")?;
         }
         Ok(match self.reader.read(&verified) {
-            Reading::Good(commit) => Found::Good { commit, verified, took: Duration::ZERO },
+            Reading::Good(commit) => Judged::Good { commit, verified },
             Reading::Bad { subject, problems } => {
                 let summary = match problems.as_slice() {
                     [one] => one.clone(),
@@ -192,9 +209,9 @@ impl Judge {
                     ),
                 };
                 let refusal = Refusal { commit: head.clone(), summary, problems };
-                Found::Refused { refusal, subject, untrusted: None }
+                Judged::Refused { refusal, subject, untrusted: None }
             }
-            Reading::Unreadable(why) => could_not_judge(why),
+            Reading::Unreadable(why) => Judged::Unreadable(why),
         })
     }
 }

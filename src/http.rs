@@ -10,18 +10,18 @@
 //!
 //! Everything here reads one immutable [`View`](crate::view::View) at a time; nothing here decides anything.
 
-pub mod admin;
-pub mod api;
-pub mod auth;
+pub(crate) mod admin;
+pub(crate) mod api;
+pub(crate) mod auth;
 mod bounded;
 mod health;
-pub mod host;
-pub mod report;
-pub mod serve;
+pub(crate) mod host;
+pub(crate) mod report;
+pub(crate) mod serve;
 mod socket;
 mod tls;
-pub mod views;
-pub mod webhook;
+pub(crate) mod views;
+pub(crate) mod webhook;
 mod windlass;
 
 #[cfg(test)]
@@ -34,12 +34,12 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use tokio::sync::mpsc;
 
-pub use self::windlass::Planner;
+pub(crate) use self::windlass::Planner;
 use self::{api::LogSource, host::HostFacts, views::Views};
 use crate::{command::Request, metrics::Metrics};
 
 /// What the listeners need of the rest of the daemon.
-pub struct Daemon {
+pub(crate) struct Daemon {
     /// The pictures that the control loop publishes.
     pub views: Views,
     /// What is counted.
@@ -57,6 +57,6 @@ pub struct Daemon {
 }
 
 /// Everything that may be read: the Kubernetes API and `/windlass/v1`.
-pub fn reading(daemon: &Arc<Daemon>) -> Router {
+pub(crate) fn reading(daemon: &Arc<Daemon>) -> Router {
     windlass::router(daemon).merge(api::router(daemon))
 }

@@ -87,10 +87,13 @@ fn mode(mode: VerifyMode) -> Mode {
     }
 }
 
+/// What is logged unless `RUST_LOG` says otherwise: every DNS question is one line of hickory's.
+const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_net=warn,hickory_proto=warn";
+
 /// Log lines on standard error; `RUST_LOG` says how many.
 pub(crate) fn start_log(format: LogFormat) {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

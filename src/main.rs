@@ -1,5 +1,4 @@
 //! Windlass: the daemon and its command line.
-#![expect(unreachable_pub, reason = "a binary has no public interface; `pub` says what other rooms may use")]
 
 mod apply;
 mod cli;
@@ -9,6 +8,7 @@ mod control_loop;
 mod crash;
 mod cycle;
 mod daemon;
+mod data_dir;
 mod dns;
 mod follow;
 mod http;

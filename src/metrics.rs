@@ -23,13 +23,13 @@ use reconciler::{
     status::PodPhase,
 };
 
-pub use self::words::{
+pub(crate) use self::words::{
     CycleResult, DriftCause, PushPhase, RollbackReason, RolloutResult, SignatureOutcome, WebhookResult,
 };
 use crate::view::View;
 
 /// All metrics of one daemon, in a registry of their own.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     cycle_seconds: HistogramVec,
     cycles: CounterVec,
@@ -61,7 +61,7 @@ const PHASES: [PodPhase; 5] =
 
 impl Metrics {
     /// Registers everything. It fails only if two metrics had one name.
-    pub fn new() -> prometheus::Result<Self> {
+    pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let family = family::Family::new(&registry);
         let build = family.gauges(
@@ -170,43 +170,43 @@ impl Metrics {
     }
 
     /// A cycle has ended.
-    pub fn cycle(&self, took: Duration, result: CycleResult) {
+    pub(crate) fn cycle(&self, took: Duration, result: CycleResult) {
         self.cycle_seconds.with_label_values(&[result.label()]).observe(took.as_secs_f64());
         self.cycles.with_label_values(&[result.label()]).inc();
     }
 
     /// A commit has left a phase, after so long.
-    pub fn push(&self, phase: PushPhase, took: Duration) {
+    pub(crate) fn push(&self, phase: PushPhase, took: Duration) {
         self.push_seconds.with_label_values(&[phase.label()]).observe(took.as_secs_f64());
     }
 
     /// A commit was judged.
-    pub fn signature(&self, outcome: SignatureOutcome) {
+    pub(crate) fn signature(&self, outcome: SignatureOutcome) {
         self.signatures.with_label_values(&[outcome.label()]).inc();
     }
 
     /// A roll-out has ended.
-    pub fn rollout(&self, result: RolloutResult) {
+    pub(crate) fn rollout(&self, result: RolloutResult) {
         self.rollouts.with_label_values(&[result.label()]).inc();
     }
 
     /// An earlier commit became the target.
-    pub fn rollback(&self, reason: RollbackReason) {
+    pub(crate) fn rollback(&self, reason: RollbackReason) {
         self.rollbacks.with_label_values(&[reason.label()]).inc();
     }
 
     /// Something was put back.
-    pub fn repair(&self, cause: DriftCause) {
+    pub(crate) fn repair(&self, cause: DriftCause) {
         self.repairs.with_label_values(&[cause.label()]).inc();
     }
 
     /// A webhook was answered.
-    pub fn webhook(&self, forge: &'static str, result: WebhookResult) {
+    pub(crate) fn webhook(&self, forge: &'static str, result: WebhookResult) {
         self.webhooks.with_label_values(&[forge, result.label()]).inc();
     }
 
     /// A picture was published: sets everything that is a state, and counts the restarts since the picture before.
-    pub fn observe(&self, view: &View) {
+    pub(crate) fn observe(&self, view: &View) {
         let rollout = &view.state.rollout;
         let mut counts = BTreeMap::new();
         for status in view.pods.values() {
@@ -261,7 +261,7 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn text(&self) -> prometheus::Result<String> {
+    pub(crate) fn text(&self) -> prometheus::Result<String> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))

@@ -4,10 +4,18 @@ use std::path::{Path, PathBuf};
 
 use reconciler::state::{Change, ClusterState};
 use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
 
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
+
+/// `instance.json`: which containers on the engine are ours. It outlives a lost `cluster.json`, without which every
+/// one of them would be a stranger's: left running, and started a second time.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Instance {
+    id: String,
+}
 
 /// `cluster.json` in the data directory, read once and written through.
 #[derive(Debug)]
@@ -19,16 +27,33 @@ pub(crate) struct LocalStore {
 impl LocalStore {
     /// Opens the store, making a new cluster where there is none.
     pub(crate) fn open(data: &Path) -> Result<Self, StateFileError> {
-        let path = data.join("cluster.json");
-        let state = match state_file::read::<ClusterState>(&path, SCHEMA)? {
-            Some(state) => state,
-            None => {
-                let state = ClusterState { cluster: new_id(), ..ClusterState::default() };
-                state_file::write(&path, SCHEMA, &state)?;
-                state
+        let path = cluster_path(data);
+        let instance = instance_path(data);
+        let known = state_file::read::<Instance>(&instance, SCHEMA)?;
+        let state = match (state_file::read::<ClusterState>(&path, SCHEMA)?, &known) {
+            (Some(state), _) => state,
+            (None, Some(known)) => {
+                tracing::warn!(
+                    "{} is gone: what runs is found again by its labels, and the rest is decided anew",
+                    path.display()
+                );
+                ClusterState { cluster: known.id.clone(), ..ClusterState::default() }
             }
+            (None, None) => ClusterState { cluster: new_id(), ..ClusterState::default() },
         };
+        let own = Instance { id: state.cluster.clone() };
+        if known.as_ref() != Some(&own) {
+            state_file::write(&instance, SCHEMA, &own)?;
+        }
+        if !path.exists() {
+            state_file::write(&path, SCHEMA, &state)?;
+        }
         Ok(Self { path, state })
+    }
+
+    /// Whether a data directory holds an installation.
+    pub(crate) fn is_in(data: &Path) -> bool {
+        cluster_path(data).exists() || instance_path(data).exists()
     }
 
     /// What is decided.
@@ -46,6 +71,14 @@ impl LocalStore {
     }
 }
 
+fn cluster_path(data: &Path) -> PathBuf {
+    data.join("cluster.json")
+}
+
+fn instance_path(data: &Path) -> PathBuf {
+    data.join("instance.json")
+}
+
 /// Twelve random digits. If the system has no randomness the clock and the process must do: the id only keeps two
 /// installations on one engine apart.
 fn new_id() -> String {
@@ -55,4 +88,23 @@ fn new_id() -> String {
         bytes.copy_from_slice(&nanos.to_be_bytes()[10..]);
     }
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installation_keeps_its_id_whichever_of_its_files_is_lost() {
+        let data = tempfile::tempdir().unwrap();
+        assert!(!LocalStore::is_in(data.path()));
+        let id = LocalStore::open(data.path()).unwrap().snapshot().cluster.clone();
+        for lost in [cluster_path(data.path()), instance_path(data.path())] {
+            std::fs::remove_file(&lost).unwrap();
+            assert!(LocalStore::is_in(data.path()));
+            assert_eq!(LocalStore::open(data.path()).unwrap().snapshot().cluster, id, "{}", lost.display());
+            assert!(lost.exists());
+        }
+    }
 }

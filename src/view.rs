@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-pub use reconciler::commit::Commit;
+pub(crate) use reconciler::commit::Commit;
 use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid},
     state::{ClusterState, NodeFacts},
@@ -14,96 +14,97 @@ use serde::{Deserialize, Serialize};
 
 /// The picture. Cheap to clone: it is shared as an `Arc` through a watch channel.
 #[derive(Clone, Debug)]
-pub struct View {
+pub(crate) struct View {
     /// When it was made.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// This host.
-    pub node: NodeName,
+    pub(crate) node: NodeName,
     /// All hosts.
-    pub nodes: BTreeMap<NodeName, NodeFacts>,
+    pub(crate) nodes: BTreeMap<NodeName, NodeFacts>,
     /// What was decided.
-    pub state: Arc<ClusterState>,
+    pub(crate) state: Arc<ClusterState>,
     /// What the pods are doing.
-    pub pods: Arc<BTreeMap<PodUid, PodStatus>>,
+    pub(crate) pods: Arc<BTreeMap<PodUid, PodStatus>>,
     /// The objects of every commit in use: the driving one, and those that running pods were made from.
-    pub commits: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
     /// Where commits come from and how that stands.
-    pub source: SourceStatus,
+    pub(crate) source: SourceStatus,
     /// What the last plan wanted done here: one line a lane.
-    pub plan: Vec<LaneView>,
+    pub(crate) plan: Vec<LaneView>,
     /// Whether the first cycle since start has converged.
-    pub converged: bool,
+    pub(crate) converged: bool,
     /// What stands in the way of the daemon itself: the engine does not answer, the disk is full.
-    pub troubles: Vec<String>,
+    pub(crate) troubles: Vec<String>,
     /// What a reader of `status` should know of the configuration: verification is off, privileged pods are allowed.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// What happened lately, oldest first, bounded by the control loop.
-    pub events: Vec<EventView>,
+    pub(crate) events: Vec<EventView>,
 }
 
 /// Something that happened to an object, as Kubernetes' Event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EventView {
+pub(crate) struct EventView {
     /// Kind of the object, `Pod`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Which object.
-    pub key: ObjectKey,
+    pub(crate) key: ObjectKey,
     /// Its uid, where it is a pod.
-    pub uid: Option<PodUid>,
+    pub(crate) uid: Option<PodUid>,
     /// Type `Warning`, otherwise `Normal`.
-    pub warning: bool,
+    pub(crate) warning: bool,
     /// One word: `Pulled`, `Started`, `BackOff`.
-    pub reason: String,
+    pub(crate) reason: String,
     /// A sentence.
-    pub message: String,
+    pub(crate) message: String,
     /// When it was first seen.
-    pub first: Timestamp,
+    pub(crate) first: Timestamp,
     /// When it was last seen.
-    pub last: Timestamp,
+    pub(crate) last: Timestamp,
     /// How often.
-    pub count: u32,
+    pub(crate) count: u32,
 }
 
 /// Where commits come from and how that stands.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct SourceStatus {
+pub(crate) struct SourceStatus {
     /// The URL, without credentials.
-    pub url: String,
+    pub(crate) url: String,
     /// The branch.
-    pub branch: String,
+    pub(crate) branch: String,
     /// `mainline`, `all`, `head` or `off`.
-    pub verification: String,
+    pub(crate) verification: String,
     /// The newest commit seen there.
-    pub head: Option<CommitId>,
+    pub(crate) head: Option<CommitId>,
     /// The newest one that was found trusted: the base of forward-only.
     #[serde(default)]
-    pub verified: Option<CommitId>,
-    /// When it was last asked with success.
-    pub fetched: Option<Timestamp>,
+    pub(crate) verified: Option<CommitId>,
+    /// When it was last asked with success: the time at which the question was begun, so that `sync` can tell an
+    /// answer to its own question from an older one.
+    pub(crate) fetched: Option<Timestamp>,
     /// Why it could not be asked or judged, if that is so now.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Why the head is not run, if it was refused.
-    pub refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Refusal>,
 }
 
 /// A refused commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Which.
-    pub commit: CommitId,
+    pub(crate) commit: CommitId,
     /// In one sentence.
-    pub summary: String,
+    pub(crate) summary: String,
     /// Everything that is wrong with it.
-    pub problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 /// One lane of the last plan, for people.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LaneView {
+pub(crate) struct LaneView {
     /// The pod or image it works on.
-    pub subject: String,
+    pub(crate) subject: String,
     /// Why.
-    pub why: String,
+    pub(crate) why: String,
     /// Its steps, a phrase each.
-    pub steps: Vec<String>,
+    pub(crate) steps: Vec<String>,
 }

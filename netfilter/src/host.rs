@@ -1,9 +1,10 @@
 //! The network of one host: what the control loop calls.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     future::Future,
+    net::Ipv4Addr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -120,6 +121,11 @@ impl Network {
     /// A number that changes whenever a link or route of ours may have gone.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.watch.changes.clone()
+    }
+
+    /// The addresses that the complete pod links lead to, by the links' names.
+    pub async fn addresses(&self) -> Result<BTreeMap<String, Ipv4Addr>, NetworkError> {
+        blocking(|| link::addresses(&Socket::route().map_err(NetworkError::Netlink)?)).await
     }
 
     /// Firewalls of this host that may drop pod traffic and into which we put no rules.

@@ -4,7 +4,7 @@
 //! with its route is complete, whatever happened in between.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -204,6 +204,16 @@ pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError
         .into_iter()
         .filter(|link| link.up && routed.contains(&link.index))
         .map(|link| link.name)
+        .collect())
+}
+
+/// The address that each complete link leads to.
+pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<String, Ipv4Addr>, NetworkError> {
+    let names: BTreeMap<u32, String> =
+        pod_links(socket)?.into_iter().filter(|link| link.up).map(|link| (link.index, link.name)).collect();
+    Ok(route::ours(socket)?
+        .into_iter()
+        .filter_map(|route| Some((names.get(&route.device)?.clone(), route.destination.addr())))
         .collect())
 }
 

@@ -342,7 +342,7 @@ impl<'a> Decision<'a> {
         }
     }
 
-    /// Counts the serial up until the name is free; every pod has a serial of its own.
+    /// Counts the serial up until uid and name are free; every pod has a serial of its own.
     fn name(&mut self, workload: &Workload, naming: &PodNaming, names: &BTreeSet<ObjectKey>) -> ObjectKey {
         loop {
             self.serial += 1;
@@ -353,10 +353,18 @@ impl<'a> Decision<'a> {
                 }
             };
             let key = ObjectKey::new(workload.key.object.namespace.clone(), name);
-            if *naming == PodNaming::Exact || !names.contains(&key) {
+            if self.is_fresh(self.serial) && (*naming == PodNaming::Exact || !names.contains(&key)) {
                 return key;
             }
         }
+    }
+
+    /// Whether no pod has the uid of this serial. The count begins anew where the state was lost, and then the pods
+    /// that were adopted have uids from before.
+    fn is_fresh(&self, serial: u64) -> bool {
+        let uid = pod_uid(&self.input.state.cluster, serial);
+        let mut orphans = self.input.reports.values().flat_map(|report| &report.orphans);
+        !self.input.state.pods.contains_key(&uid) && orphans.all(|orphan| orphan.uid != uid)
     }
 
     /// What happens to pods that stay: their locator follows the driving commit while the template is the same, those

@@ -20,9 +20,10 @@ use crate::{
     observed::{LaneFailure, Observed, ObservedContainer},
     plan::{ImagePin, Lane, LaneKey, Next, ProbeTask, PullMode, Step, Why},
     pod::{
-        environment::service_variables,
+        environment::ServiceVariables,
         files::DnsFacts,
-        lifecycle::{HostFacts, ImageNeed, PodInput, PodOutput, link_name, live},
+        lifecycle::{HostFacts, ImageNeed, PodInput, PodOutput, live},
+        link::link_name,
         memory::{NodeMemory, PodMemory},
     },
     state::{ClusterState, NodeReport, PodRecord, Preparation},
@@ -143,20 +144,17 @@ impl<'a> Look<'a> {
             pins: self.input.pins,
             drain: self.input.drain,
         };
-        let mut variables: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+        let mut variables: BTreeMap<&str, ServiceVariables<'_>> = BTreeMap::new();
+        let none = BTreeMap::new();
+        let services = self.driving().map_or(&none, |commit| &commit.objects.services);
+        let given = &self.input.state.services;
         for record in self.mine.clone() {
             let commit = self.input.commits.get(&record.commit);
             let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
             // The Services of now, whichever commit the pod is of: the first pod of a namespace must not choose.
-            let services = variables.entry(&record.key.namespace).or_insert_with(|| {
-                self.driving().map_or_else(BTreeMap::new, |commit| {
-                    service_variables(
-                        &record.key.namespace,
-                        &commit.objects.services,
-                        &self.input.state.services,
-                    )
-                })
-            });
+            let services = variables
+                .entry(&record.key.namespace)
+                .or_insert_with(|| ServiceVariables::new(&record.key.namespace, services, given));
             let known = self.input.memory.pods.get(&record.uid).cloned();
             let own_network = workload.is_none_or(|workload| !workload.template.spec.host_network);
             let Some(memory) = self.remember(record, known, own_network) else { continue };
@@ -289,8 +287,9 @@ impl<'a> Look<'a> {
                 }
             }
         }
-        let known: BTreeSet<String> =
-            self.input.state.pods.keys().chain(self.containers.keys().copied()).map(link_name).collect();
+        let pods = &self.input.state.pods;
+        let orphaned = self.containers.keys().copied().filter(|uid| !pods.contains_key(uid));
+        let known: BTreeSet<String> = pods.keys().chain(orphaned).map(link_name).collect();
         for link in self.input.observed.links.difference(&known) {
             // A link without a pod has no uid; its lane is keyed by the name, which no pod has.
             self.clean(&PodUid::new(link.clone()), Step::Disconnect(link.clone()));

@@ -18,6 +18,8 @@ pub struct RuntimeConfig {
     pub pods_dir: PathBuf,
     /// Which images we pulled, so that only those are ever collected. Default `<data>/images.json`.
     pub images_file: PathBuf,
+    /// Paths of the host that no pod may mount, nor what contains them or lies in them, by whatever name. Default none.
+    pub forbidden_paths: Vec<PathBuf>,
     /// Credentials by registry host.
     pub registries: Vec<RegistryAuth>,
     /// A Docker `config.json` whose `auths` are used for hosts that `registries` does not name; read at every pull, so
@@ -43,6 +45,7 @@ impl RuntimeConfig {
             instance: instance.into(),
             pods_dir: data.join("pods"),
             images_file: data.join("images.json"),
+            forbidden_paths: Vec::new(),
             registries: Vec::new(),
             docker_config: None,
             call_timeout: Duration::from_secs(10),

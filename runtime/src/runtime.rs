@@ -103,7 +103,12 @@ impl Runtime {
     /// Makes a pod's directory, its etc files and its volumes.
     pub async fn prepare_files(&self, files: &PodFiles) -> Result<(), Fault> {
         let (pods, files) = (self.pods_dir(), files.clone());
-        blocking(move || volume::prepare(&pods, &files)).await
+        let forbidden = self.inner.config.forbidden_paths.clone();
+        blocking(move || {
+            volume::refuse_forbidden(&files, &forbidden)?;
+            volume::prepare(&pods, &files)
+        })
+        .await
     }
 
     /// Removes a pod's directory with its volumes.

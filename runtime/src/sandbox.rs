@@ -22,6 +22,20 @@ use crate::{
 };
 
 impl Runtime {
+    /// Gives the engine the sandbox's image ahead of time, so that the first pod of a host does not wait for it. What
+    /// goes wrong here is left to that pod.
+    pub async fn load_sandbox_image(&self) {
+        let known = self
+            .engine()
+            .call(|docker| async move { docker.inspect_image(pause::image_name()).await.map(drop) })
+            .await;
+        if matches!(&known, Err(error) if error.is_not_found())
+            && let Err(error) = pause::load(self.engine()).await
+        {
+            tracing::debug!("the sandbox's image is loaded with the first pod: {error}");
+        }
+    }
+
     /// Creates and starts a sandbox; its image comes from inside this program, never from a registry.
     pub async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), Fault> {
         let what = format!("cannot start the sandbox of pod {}", spec.identity.pod);

@@ -59,6 +59,15 @@ pub(crate) fn remove_all(pods: &Path) -> Result<(), Fault> {
     mounted::remove_tree(pods).map_err(|error| io_fault("remove", pods, &error))
 }
 
+/// Refuses host paths that lead to what no pod may see. The manifests were checked by their words alone; here links
+/// are followed.
+pub(crate) fn refuse_forbidden(files: &PodFiles, forbidden: &[PathBuf]) -> Result<(), Fault> {
+    files.volumes.iter().try_for_each(|volume| match volume {
+        VolumeFiles::HostPath { path, .. } => host_path::refuse_forbidden(Path::new(path), forbidden),
+        VolumeFiles::EmptyDir { .. } | VolumeFiles::Files { .. } => Ok(()),
+    })
+}
+
 /// The pods that have a directory.
 pub(crate) fn pods(pods: &Path) -> Result<Vec<PodUid>, Fault> {
     let entries = match fs::read_dir(pods) {

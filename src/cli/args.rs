@@ -9,7 +9,7 @@ use crate::http::api::Resource;
 
 /// `-o` of most commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Text,
@@ -19,7 +19,7 @@ pub enum Format {
 
 /// Only `-o`.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct OutputArgs {
+pub(crate) struct OutputArgs {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
@@ -27,7 +27,7 @@ pub struct OutputArgs {
 
 /// `windlass run`: what is given here wins over the configuration file.
 #[derive(Clone, Debug, Default, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Configuration file (TOML); not needed where --repo and --allowed-signers say enough
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -86,7 +86,7 @@ pub struct RunArgs {
 
 /// Which commits must be signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum VerifyMode {
+pub(crate) enum VerifyMode {
     /// Every commit on the first-parent line; a trusted merge vouches for what it merges.
     #[default]
     Mainline,
@@ -100,7 +100,7 @@ pub enum VerifyMode {
 
 /// How to write the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -110,7 +110,7 @@ pub enum LogFormat {
 
 /// `windlass check`
 #[derive(Clone, Debug, Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// A directory or file, or a revision of the repository in the current directory
     #[arg(default_value = ".", value_name = "PATH|REV")]
     pub what: String,
@@ -124,7 +124,7 @@ pub struct CheckArgs {
 
 /// `windlass plan`
 #[derive(Clone, Debug, Args)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// A revision of the followed repository; without it, what is being done now
     #[arg(value_name = "REV")]
     pub revision: Option<String>,
@@ -135,7 +135,7 @@ pub struct PlanArgs {
 
 /// `-o` of `get`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum GetFormat {
+pub(crate) enum GetFormat {
     /// More columns.
     Wide,
     /// The objects.
@@ -148,7 +148,7 @@ pub enum GetFormat {
 
 /// `windlass get`
 #[derive(Clone, Debug, Args)]
-pub struct GetArgs {
+pub(crate) struct GetArgs {
     /// Kinds, separated by commas (`pods`, `deploy,svc`, `all`), or KIND/NAME
     #[arg(value_name = "KIND")]
     pub kind: String,
@@ -177,7 +177,7 @@ pub struct GetArgs {
 
 /// `windlass logs`
 #[derive(Clone, Debug, Args)]
-pub struct LogsArgs {
+pub(crate) struct LogsArgs {
     /// The pod
     #[arg(value_name = "POD")]
     pub pod: String,
@@ -206,7 +206,7 @@ pub struct LogsArgs {
 
 /// `windlass sync`
 #[derive(Clone, Debug, Args)]
-pub struct SyncArgs {
+pub(crate) struct SyncArgs {
     /// Wait until the newest commit is healthy, or is known not to become so
     #[arg(short, long)]
     pub wait: bool,
@@ -220,7 +220,7 @@ pub struct SyncArgs {
 
 /// `windlass rollback`
 #[derive(Clone, Debug, Args)]
-pub struct RollbackArgs {
+pub(crate) struct RollbackArgs {
     /// The commit to go back to; without it, the healthy one before the current
     #[arg(value_name = "COMMIT")]
     pub commit: Option<String>,
@@ -228,7 +228,7 @@ pub struct RollbackArgs {
 
 /// `windlass retry`
 #[derive(Clone, Debug, Args)]
-pub struct RetryArgs {
+pub(crate) struct RetryArgs {
     /// The commit that failed; without it, all of them
     #[arg(value_name = "COMMIT")]
     pub commit: Option<String>,
@@ -236,7 +236,7 @@ pub struct RetryArgs {
 
 /// `windlass restart`
 #[derive(Clone, Debug, Args)]
-pub struct RestartArgs {
+pub(crate) struct RestartArgs {
     /// What owns the pods: `deploy/web`
     #[arg(value_name = "KIND/NAME")]
     pub workload: String,
@@ -247,7 +247,7 @@ pub struct RestartArgs {
 
 impl RestartArgs {
     /// The workload that is meant.
-    pub fn workload(&self) -> Result<WorkloadKey, String> {
+    pub(crate) fn workload(&self) -> Result<WorkloadKey, String> {
         let wrong = || format!("`{}` is no workload: expected KIND/NAME, as in deploy/web", self.workload);
         let (kind, name) =
             self.workload.split_once('/').filter(|(_, name)| !name.is_empty()).ok_or_else(wrong)?;
@@ -260,7 +260,7 @@ impl RestartArgs {
 
 /// `windlass doctor`
 #[derive(Clone, Debug, Args)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Configuration file of the daemon
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -280,7 +280,7 @@ pub struct DoctorArgs {
 
 /// `windlass uninstall`
 #[derive(Clone, Debug, Args)]
-pub struct UninstallArgs {
+pub(crate) struct UninstallArgs {
     /// Do it; without this, only say what would be removed
     #[arg(long)]
     pub yes: bool,

@@ -13,7 +13,7 @@ use super::{
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
-pub struct CheckReport {
+pub(crate) struct CheckReport {
     /// Files that were read.
     pub files: usize,
     /// Objects in them.
@@ -23,7 +23,7 @@ pub struct CheckReport {
 }
 
 /// Prints the problems, one a line, and says with which code to end: 1 if a commit with this content would be refused.
-pub fn report(report: &CheckReport, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+pub(crate) fn report(report: &CheckReport, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
     let errors = report.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     match format {
         Format::Json => super::status::json(report, out)?,

@@ -16,7 +16,7 @@ use super::{
 
 /// What to look at, and what only the daemon's own code can judge.
 #[derive(Clone, Debug)]
-pub struct DoctorFacts {
+pub(crate) struct DoctorFacts {
     /// Socket of the container engine.
     pub docker: PathBuf,
     /// The data directory; it need not be there yet.
@@ -34,7 +34,7 @@ pub struct DoctorFacts {
 
 /// One line of the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What was looked at.
     pub subject: &'static str,
     /// How it is.
@@ -48,7 +48,7 @@ pub struct Finding {
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// As it should be.
     Ok,
     /// The daemon runs; something is worse than it could be.
@@ -72,7 +72,7 @@ impl Finding {
 }
 
 /// Looks at everything, prints a line each, and ends with 1 if something fails.
-pub async fn run(facts: &DoctorFacts, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+pub(crate) async fn run(facts: &DoctorFacts, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
     let findings = look(facts).await;
     match format {
         Format::Json => super::status::json(&findings, out)?,

@@ -36,7 +36,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a command could not be carried out.
 #[derive(Debug, Error)]
-pub enum CliError {
+pub(crate) enum CliError {
     /// Nobody answers at the socket.
     #[error("cannot reach the daemon at {socket}: is `windlass run` running? ({why})")]
     Unreachable {
@@ -64,7 +64,7 @@ pub enum CliError {
 
 impl CliError {
     /// The code to end with.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Unreachable { .. } | Self::Forbidden(_) => Exit::Unreachable,
             Self::Answer(_) | Self::Broken(_) | Self::Output(_) => Exit::Failed,

@@ -177,31 +177,39 @@ async fn watch(
     }
     let field = name.map(|name| format!("metadata.name={name}")).or_else(|| args.field_selector.clone());
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
-    let query = query(&[
-        ("watch", Some("true".to_owned())),
-        ("labelSelector", args.selector.clone()),
-        ("fieldSelector", field),
-    ]);
-    let path = format!("{}{query}", resource.path(namespace, None));
-    let mut events = client.stream(&path, super::table::ACCEPT).await?;
+    let query = |watch: Option<String>| {
+        query(&[
+            ("labelSelector", args.selector.clone()),
+            ("fieldSelector", field.clone()),
+            ("watch", watch.clone().map(|_| "true".to_owned())),
+            ("resourceVersion", watch),
+        ])
+    };
+    let path = resource.path(namespace, None);
     let style = style(args, resource, false);
     let mut widths = Widths::default();
-    let mut first = true;
-    while let Some(mut event) = events.line::<Value>().await? {
-        let table = ApiTable::new(event["object"].take());
+    let mut headed = false;
+    let mut print = |table: Value, out: &mut dyn Write| -> std::io::Result<()> {
+        let table = ApiTable::new(table);
         let lines = table.lines(&style);
-        if first {
-            first = false;
+        lines.iter().for_each(|line| widths.fit(line));
+        if !headed && !table.is_empty() {
+            headed = true;
             let heading = table.heading(&style);
             widths.fit(&heading);
-            lines.iter().for_each(|line| widths.fit(line));
             widths.line(&heading, out)?;
         }
-        for line in &lines {
-            widths.fit(line);
-            widths.line(line, out)?;
-        }
-        out.flush()?;
+        lines.iter().try_for_each(|line| widths.line(line, out))?;
+        out.flush()
+    };
+    // What is there is listed first, so that the columns fit all of it.
+    let list = client.get_table(&format!("{path}{}", query(None))).await?;
+    let version = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).map(str::to_owned);
+    print(list, out)?;
+    let version = version.ok_or_else(|| CliError::Broken("a list without a version".to_owned()))?;
+    let mut events = client.stream(&format!("{path}{}", query(Some(version))), super::table::ACCEPT).await?;
+    while let Some(mut event) = events.line::<Value>().await? {
+        print(event["object"].take(), out)?;
     }
     Ok(Exit::Done)
 }

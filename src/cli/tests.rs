@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
@@ -109,6 +109,51 @@ async fn get_prints_objects_and_names() {
     for (arguments, code, part) in wrong {
         let (exit, text) = windlass(daemon.directory.path(), arguments).await;
         assert!(exit == code && text.contains(part), "{arguments}: {part}\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn get_goes_on_with_what_changes() {
+    let Daemon { fixture, directory, _stop } = daemon().await;
+    let Fixture { publish, .. } = fixture;
+    let mut out = Watched { text: Vec::new(), lines: watch::channel(0).0 };
+    let mut lines = out.lines.subscribe();
+    let changing = async {
+        lines.wait_for(|lines| *lines >= 5).await.unwrap();
+        let mut view = fixture::view();
+        let crashed = reconciler::name::PodUid::new("00000000-0000-4000-8000-000000000003");
+        Arc::make_mut(&mut view.pods).insert(crashed, fixture::running(3));
+        publish.send(Arc::new(view)).unwrap();
+        lines.wait_for(|lines| *lines >= 6).await.unwrap();
+        // The loop's end is the end of the watch.
+        drop(publish);
+    };
+    let sockets = directory.path().to_str().unwrap();
+    let cli = Cli::try_parse_from(["windlass", "--socket-dir", sockets, "get", "pods", "-w"]).unwrap();
+    let both = async { tokio::join!(client(&cli, &mut out), changing) };
+    let (ended, ()) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
+    assert!(matches!(ended, Some(Ok(Exit::Done))));
+    let text = String::from_utf8(out.text).unwrap();
+    assert!(text.starts_with("NAME                   READY   STATUS             RESTARTS"), "{text}");
+    assert!(text.contains("\nweb-bbbbbbbbbb-c3333   1/1     Running            0 "), "{text}");
+}
+
+/// Counts the lines that are written to it.
+struct Watched {
+    text: Vec<u8>,
+    lines: watch::Sender<usize>,
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        let lines = self.text.iter().filter(|byte| **byte == b'\n').count();
+        self.lines.send_replace(lines);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

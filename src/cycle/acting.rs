@@ -8,7 +8,8 @@ use reconciler::{
     cluster::{commits_in_use, roll_back},
     name::{CommitId, WorkloadKey},
     node::{NodePlan, images_in_use},
-    plan::{LaneKey, Next},
+    observed::Observed,
+    plan::{Lane, LaneKey, Next, Why},
     rollout::{CommitState, Head, Rollout},
     state::Change,
 };
@@ -25,8 +26,21 @@ use crate::{
 const FULL_PERCENT: u8 = 80;
 
 impl Host {
-    /// Publishes before anything is stopped, so that no connection is led to a pod that is going.
+    /// Publishes before anything is stopped, so that no connection is led to a pod that is going. A new pod takes
+    /// nothing from anybody, so it does not wait for that.
     pub(super) async fn act(&mut self, plan: NodePlan) -> Next {
+        let at_rest = plan.lanes.is_empty() && self.parts.lanes.is_idle();
+        self.shown.lanes(&plan.lanes, self.parts.lanes.is_idle());
+        self.acted |= !plan.lanes.is_empty();
+        for key in &plan.cancel {
+            self.parts.lanes.cancel(key);
+        }
+        let (new, others) = plan
+            .lanes
+            .into_iter()
+            .partition::<Vec<_>, _>(|lane| matches!(lane.why, Why::Start { .. } | Why::Image { .. }));
+        self.start(new);
+
         let mut next = Next::AwaitChange;
         let synced = self.parts.network.sync(&plan.services).await;
         let synced = synced.map(drop).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
@@ -44,13 +58,17 @@ impl Host {
             self.troubles.insert("dns", "the cluster's DNS has ended: restart the daemon".to_owned());
         }
         self.parts.prober.set(&plan.probes);
-        self.shown.lanes(&plan.lanes, self.parts.lanes.is_idle());
-        self.converged |= plan.lanes.is_empty() && self.parts.lanes.is_idle();
-        self.acted |= !plan.lanes.is_empty();
-        for key in &plan.cancel {
-            self.parts.lanes.cancel(key);
-        }
-        for lane in plan.lanes {
+        self.converged |= at_rest;
+        self.start(others);
+        next
+    }
+
+    fn start(&mut self, lanes: Vec<Lane>) {
+        for lane in lanes {
+            // A new pod's address must be on the disk before anybody can use it; what runs is looked after all the same.
+            if self.troubles.contains_key("memory") && matches!(lane.why, Why::Start { .. }) {
+                continue;
+            }
             if let Some(line) = showing::announce(&lane) {
                 tracing::info!("{line}");
             }
@@ -58,7 +76,6 @@ impl Host {
             self.events.lane(&lane, self.store.snapshot());
             self.parts.lanes.start(lane);
         }
-        next
     }
 
     /// Remembers what a step did.
@@ -130,13 +147,9 @@ impl Host {
 
     /// Removes images that we pulled and that nothing needs, when the disk is nearly full.
     pub(super) async fn collect_garbage(&mut self) {
-        let keep = {
-            let trust = lock(&self.trust);
-            let Ok(found) = self.parts.runtime.observe().await else { return };
-            let observed =
-                reconciler::observed::Observed { containers: found.containers, ..Default::default() };
-            images_in_use(&observed, trust.pins(), &self.pinned)
-        };
+        let Ok(found) = self.parts.runtime.observe().await else { return };
+        let observed = Observed { containers: found.containers, ..Observed::default() };
+        let keep = images_in_use(&observed, lock(&self.trust).pins(), &self.pinned);
         if let Err(fault) = self.parts.runtime.collect_garbage(&keep, FULL_PERCENT).await {
             tracing::warn!("{fault}");
         }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
 use reconciler::{
     name::{ContainerId, PodUid},
-    pod::memory::NodeMemory,
+    pod::{link::link_name, memory::NodeMemory},
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,17 @@ impl HostMemory {
 
     pub(super) fn set_pods(&mut self, pods: NodeMemory) {
         self.current.pods = pods;
+    }
+
+    /// Takes back the addresses of pods on this disk that are connected and not remembered: `node.json` was lost, and
+    /// what runs keeps the address that it has.
+    pub(crate) fn recover_addresses(&mut self, links: &BTreeMap<String, Ipv4Addr>) {
+        for uid in self.files.keys() {
+            if let Some(address) = links.get(&link_name(uid)) {
+                let pod = self.current.pods.pods.entry(uid.clone()).or_default();
+                pod.address.get_or_insert(*address);
+            }
+        }
     }
 
     pub(super) fn hooked(&self) -> &BTreeSet<ContainerId> {

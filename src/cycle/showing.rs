@@ -12,8 +12,9 @@ use reconciler::{
 
 use super::Host;
 use crate::{
+    follow::lock,
     metrics::{Metrics, PushPhase, RollbackReason, RolloutResult},
-    view::{EventView, LaneView, View},
+    view::{EventView, LaneView, SourceStatus, View},
 };
 
 /// The last plan that had something to do, kept until the next one.
@@ -44,7 +45,10 @@ impl Host {
             state: Arc::new(state.clone()),
             pods: Arc::new(self.report.pods.clone()),
             commits: self.library.commits().clone(),
-            source: self.source.clone(),
+            source: SourceStatus {
+                verified: lock(&self.trust).pointers().verified.as_ref().map(|one| one.id().clone()),
+                ..self.source.clone()
+            },
             plan: self.shown.lanes.clone(),
             converged: self.converged,
             notes: self.fixed.notes.clone(),

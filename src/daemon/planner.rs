@@ -56,8 +56,12 @@ impl OfflinePlanner {
         Ok(PlanReport { commit: Some(id), lanes: changes(&view, &commit, &self.config) })
     }
 
-    /// The commit that a revision names: a full id, or what the mirror makes of it. It need not be a verified one.
+    /// The commit that a revision names: a full id, `HEAD` for the newest verified one, or what the mirror makes of it.
+    /// It need not be a verified one.
     fn resolve(&self, view: &View, revision: &str) -> Result<CommitId, String> {
+        if let ("HEAD", Some(verified)) = (revision, &view.source.verified) {
+            return Ok(verified.clone());
+        }
         if let Ok(id) = parse_id(revision) {
             return Ok(id);
         }

@@ -40,7 +40,7 @@ pub(super) enum Found {
     /// The name exists, with this data of the asked type; often none.
     Data(Vec<RData>),
     /// The name stands for another one.
-    Alias(Name, RData),
+    Alias(Box<(Name, RData)>),
 }
 
 impl Zone {
@@ -78,7 +78,7 @@ impl Zone {
         match self.records.names.get(text) {
             Some(DnsAnswer::Addresses(addresses)) => of_addresses(kind, addresses.iter().copied()),
             Some(DnsAnswer::Alias(target)) => match absolute(target) {
-                Some(target) => Found::Alias(target.clone(), RData::CNAME(CNAME(target))),
+                Some(target) => Found::Alias(Box::new((target.clone(), RData::CNAME(CNAME(target))))),
                 None => Found::Data(Vec::new()),
             },
             None if below == "dns-version" => {

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandAnswer {
+pub(crate) struct CommandAnswer {
     /// Whether the command was taken in.
     pub ok: bool,
     /// What was done, or why not.

@@ -3,7 +3,7 @@
 //! A path becomes a [`Target`], a target becomes objects, objects become a list, a table, one object or a watch.
 
 mod accept;
-pub mod age;
+pub(crate) mod age;
 mod discovery;
 mod logs;
 mod objects;
@@ -30,14 +30,14 @@ use serde_json::{Value, json};
 
 pub(in crate::http) use self::status::Failure;
 use self::{accept::Form, objects::Scope, query::ListQuery, target::Target};
-pub use self::{
+pub(crate) use self::{
     logs::{LogError, LogOptions, LogSource, LogStream, LogTarget},
     resource::{RESOURCES, Resource},
 };
 use super::Daemon;
 
 /// Answers every path that no other route has.
-pub fn router(daemon: &Arc<Daemon>) -> Router {
+pub(crate) fn router(daemon: &Arc<Daemon>) -> Router {
     Router::new().fallback(answer).with_state(daemon.clone())
 }
 

@@ -15,14 +15,14 @@ use super::api::Failure;
 
 /// A token to compare with. It keeps a keyed hash of the token only, and neither content nor length of what is
 /// presented shows in the time a comparison takes.
-pub struct Token {
+pub(crate) struct Token {
     key: hmac::Key,
     tag: hmac::Tag,
 }
 
 /// A token that guards nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// Too short to withstand guessing.
     #[error("the token has {0} characters: at least 32 are needed, for example from `openssl rand -hex 32`")]
     Short(usize),
@@ -33,7 +33,7 @@ pub enum TokenError {
 
 impl Token {
     /// Takes a token as it is in its file; white space around it does not count.
-    pub fn new(text: &str) -> Result<Self, TokenError> {
+    pub(crate) fn new(text: &str) -> Result<Self, TokenError> {
         let text = text.trim();
         if text.len() < 32 {
             return Err(TokenError::Short(text.len()));

@@ -4,7 +4,7 @@ use std::fs;
 
 /// Read once at start.
 #[derive(Clone, Debug, Default)]
-pub struct HostFacts {
+pub(crate) struct HostFacts {
     /// `kernelVersion`.
     pub kernel: String,
     /// `osImage`.
@@ -19,7 +19,7 @@ pub struct HostFacts {
 
 impl HostFacts {
     /// Reads what the host's files say; what cannot be read stays empty.
-    pub fn read(engine_version: Option<&str>) -> Self {
+    pub(crate) fn read(engine_version: Option<&str>) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let engine = engine_version.map(|version| format!("docker://{version}")).unwrap_or_default();
@@ -42,7 +42,7 @@ fn total_memory(meminfo: &str) -> u64 {
 }
 
 /// Kubernetes' word for this machine's architecture.
-pub fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

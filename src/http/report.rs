@@ -14,7 +14,7 @@ use crate::view::{LaneView, SourceStatus, View};
 
 /// `/windlass/v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StatusReport {
+pub(crate) struct StatusReport {
     /// Version of the daemon.
     pub version: String,
     /// When the picture was made.
@@ -67,7 +67,7 @@ pub struct StatusReport {
 
 /// A commit for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CommitReport {
+pub(crate) struct CommitReport {
     /// Its id.
     pub id: CommitId,
     /// The first line of its message; empty where it is not known.
@@ -80,14 +80,14 @@ pub struct CommitReport {
 
 /// `/windlass/v1/history`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct HistoryReport {
+pub(crate) struct HistoryReport {
     /// Newest first.
     pub entries: Vec<HistoryEntry>,
 }
 
 /// `/windlass/v1/plan`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct PlanReport {
+pub(crate) struct PlanReport {
     /// The commit that it leads to.
     pub commit: Option<CommitId>,
     /// One a pod or image.
@@ -99,7 +99,7 @@ const NAMED: usize = 20;
 
 impl StatusReport {
     /// Reads it out of a picture.
-    pub fn new(view: &View) -> Self {
+    pub(crate) fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
         let message = match &rollout.phase {
             Phase::Preparing { message } | Phase::Progressing { message } | Phase::Degraded { message } => {
@@ -146,7 +146,7 @@ impl StatusReport {
 
 impl HistoryReport {
     /// Reads it out of a picture.
-    pub fn new(view: &View) -> Self {
+    pub(crate) fn new(view: &View) -> Self {
         Self { entries: view.state.rollout.history.iter().rev().cloned().collect() }
     }
 }

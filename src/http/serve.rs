@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where to listen.
 #[derive(Clone, Debug)]
-pub struct ListenConfig {
+pub(crate) struct ListenConfig {
     /// Directory of `windlass.sock` (0660; give the directory a group and setgid to let that group read) and
     /// `admin.sock` (0600).
     pub socket_dir: PathBuf,
@@ -52,7 +52,7 @@ pub struct ListenConfig {
 
 /// The read API over TCP. kubectl sends a token over TLS only, so TLS it is.
 #[derive(Clone, Debug)]
-pub struct KubectlConfig {
+pub(crate) struct KubectlConfig {
     /// Where.
     pub address: SocketAddr,
     /// File with the token.
@@ -65,7 +65,7 @@ pub struct KubectlConfig {
 
 /// Why a listener cannot be set up.
 #[derive(Debug, Error)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// A Unix socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -87,7 +87,7 @@ pub enum ListenError {
 }
 
 /// Listeners that are bound and not served yet.
-pub struct Bound {
+pub(crate) struct Bound {
     read: UnixListener,
     admin: UnixListener,
     listen: Option<TcpListener>,
@@ -97,7 +97,7 @@ pub struct Bound {
 
 impl Bound {
     /// Binds everything that is asked for, or nothing.
-    pub async fn bind(config: &ListenConfig) -> Result<Self, ListenError> {
+    pub(crate) async fn bind(config: &ListenConfig) -> Result<Self, ListenError> {
         // The admin socket comes first: a living daemon is found before anything of its is touched.
         let admin = socket::bind(&config.socket_dir.join("admin.sock"), 0o600)?;
         let read = socket::bind(&config.socket_dir.join("windlass.sock"), 0o660)?;
@@ -115,22 +115,30 @@ impl Bound {
     }
 
     /// Where metrics are served, once the port is known.
-    pub fn listen_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn listen_address(&self) -> Option<SocketAddr> {
         self.listen.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Where webhooks are served, if they have a listener of their own.
-    pub fn webhook_address(&self) -> Option<SocketAddr> {
-        self.webhook.as_ref().and_then(|listener| listener.local_addr().ok())
-    }
-
     /// Where the read API is served over TCP.
-    pub fn kubectl_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn kubectl_address(&self) -> Option<SocketAddr> {
         self.kubectl.as_ref().and_then(|(listener, _)| axum::serve::Listener::local_addr(listener).ok())
     }
 
     /// Serves until `stop` changes or its sender is dropped.
-    pub async fn serve(self, daemon: Arc<Daemon>, webhooks: Option<Webhooks>, stop: watch::Receiver<()>) {
+    pub(crate) async fn serve(
+        self,
+        daemon: Arc<Daemon>,
+        webhooks: Option<Webhooks>,
+        stop: watch::Receiver<()>,
+    ) {
+        let webhook = self.webhook.as_ref().and_then(|listener| listener.local_addr().ok());
+        tracing::info!(
+            listen = ?self.listen_address(),
+            webhook = ?webhook,
+            kubectl = ?self.kubectl_address(),
+            webhooks = webhooks.is_some(),
+            "listening"
+        );
         let mut tasks = JoinSet::new();
         let reading = reading(&daemon);
         spawn(&mut tasks, "windlass.sock", self.read, reading.clone(), stop.clone());

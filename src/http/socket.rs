@@ -11,7 +11,7 @@ use tokio::net::UnixListener;
 
 /// Why a socket cannot be served.
 #[derive(Debug, Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// A daemon answers there.
     #[error("another windlass runs here: {0} answers; stop it first, or give this one another --socket-dir")]
     Taken(PathBuf),

@@ -148,6 +148,47 @@ async fn health_says_whether_the_loop_lives_and_has_converged() {
     assert!(code == 503 && text.contains("limit 60 s"), "{text}");
 }
 
+/// Debian's Prometheus, and not only its checker, reads what is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_scrapes_the_daemon() {
+    let fixture = fixture();
+    fixture.daemon.metrics.observe(&fixture::view());
+    let directory = tempfile::tempdir().unwrap();
+    let listen = config(directory.path());
+    let running = run(&fixture, directory, listen, None).await;
+    let home = running.directory.path();
+    let target = running.listen.strip_prefix("http://").unwrap();
+    let configuration = format!(
+        "global: {{ scrape_interval: 1s }}\nscrape_configs: [{{ job_name: windlass, static_configs: [{{ targets: ['{target}'] }}] }}]\n"
+    );
+    std::fs::write(home.join("prometheus.yml"), configuration).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut prometheus = Command::new("prometheus")
+        .arg(format!("--config.file={}", home.join("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", home.join("tsdb").display()))
+        .arg(format!("--web.listen-address={free}"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("prometheus is needed: it is in Debian's package prometheus");
+    let query = format!("http://{free}/api/v1/query?query=windlass_commit_info");
+    let scraped = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if let Ok(response) = reqwest::get(&query).await {
+                let answer: Value = response.json().await.unwrap_or_default();
+                let series = answer["data"]["result"].as_array().map_or(0, Vec::len);
+                if series > 0 {
+                    return series;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    assert_eq!(scraped.await.expect("prometheus scrapes within a minute"), 4, "one series a pointer");
+    prometheus.kill().await.unwrap();
+}
+
 #[tokio::test]
 async fn webhooks_share_the_listener_where_they_have_none() {
     let fixture = fixture();

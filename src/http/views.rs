@@ -16,7 +16,7 @@ const KEPT: usize = 8;
 
 /// A picture and its number, which is the `resourceVersion` of everything in it.
 #[derive(Clone)]
-pub struct Numbered {
+pub(crate) struct Numbered {
     /// Greater for later pictures, also over a restart of the daemon.
     pub number: u64,
     /// The picture.
@@ -24,19 +24,19 @@ pub struct Numbered {
 }
 
 /// Access to the pictures.
-pub struct Views {
+pub(crate) struct Views {
     receiver: watch::Receiver<Arc<View>>,
     kept: Mutex<VecDeque<Numbered>>,
 }
 
 impl Views {
     /// Reads from the control loop's channel.
-    pub fn new(receiver: watch::Receiver<Arc<View>>) -> Self {
+    pub(crate) fn new(receiver: watch::Receiver<Arc<View>>) -> Self {
         Self { receiver, kept: Mutex::new(VecDeque::new()) }
     }
 
     /// The newest picture.
-    pub fn current(&self) -> Numbered {
+    pub(crate) fn current(&self) -> Numbered {
         let view = self.receiver.borrow().clone();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = kept.back().filter(|last| Arc::ptr_eq(&last.view, &view)) {
@@ -54,13 +54,13 @@ impl Views {
     }
 
     /// The picture of this number, if it is still here.
-    pub fn get(&self, number: u64) -> Option<Numbered> {
+    pub(crate) fn get(&self, number: u64) -> Option<Numbered> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().find(|numbered| numbered.number == number).cloned()
     }
 
     /// A receiver of its own, to wait for the next picture.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<View>> {
         self.receiver.clone()
     }
 }

@@ -27,6 +27,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
+use futures_util::StreamExt;
 use reconciler::object::Sensitive;
 use serde::Deserialize;
 use thiserror::Error;
@@ -42,7 +43,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// How webhooks are judged.
 #[derive(Clone)]
-pub struct WebhookConfig {
+pub(crate) struct WebhookConfig {
     /// The shared secret; `None` means that there are no webhooks.
     pub secret: Option<Sensitive<String>>,
     /// The followed branch, without `refs/heads/`.
@@ -54,10 +55,10 @@ pub struct WebhookConfig {
 #[error(
     "the webhook secret has {0} characters: at least 16 are needed, for example from `openssl rand -hex 32`"
 )]
-pub struct WeakSecret(usize);
+pub(crate) struct WeakSecret(usize);
 
 /// The hooks with their memory.
-pub struct Webhooks {
+pub(crate) struct Webhooks {
     shared: Arc<Shared>,
 }
 
@@ -72,7 +73,7 @@ struct Shared {
 
 impl Webhooks {
     /// `None` without a secret: then the routes do not exist. `notify` is told to look again.
-    pub fn new(
+    pub(crate) fn new(
         config: &WebhookConfig,
         metrics: Arc<Metrics>,
         notify: Arc<Notify>,
@@ -167,7 +168,9 @@ impl Shared {
                 (StatusCode::UNAUTHORIZED, "the signature does not match the body\n")
             }
             (WebhookResult::TooLarge, _) => (StatusCode::PAYLOAD_TOO_LARGE, "a body may have 1 MiB\n"),
-            (WebhookResult::TooSlow, _) => (StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
+            (WebhookResult::Incomplete, _) => {
+                (StatusCode::REQUEST_TIMEOUT, "the body did not come, or not in time\n")
+            }
             (WebhookResult::RateLimited, _) => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
         }
     }
@@ -184,10 +187,9 @@ impl Shared {
         if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
             return WebhookResult::TooLarge;
         }
-        let body = match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_BYTES)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(_)) => return WebhookResult::TooLarge,
-            Err(_) => return WebhookResult::TooSlow,
+        let body = match read(body).await {
+            Ok(body) => body,
+            Err(result) => return result,
         };
         if !self.secret.signed(&body, signature) {
             return WebhookResult::BadSignature;
@@ -206,6 +208,23 @@ impl Shared {
         }
         WebhookResult::Accepted
     }
+}
+
+/// The whole body, if it is small enough and comes in time.
+async fn read(body: Body) -> Result<Vec<u8>, WebhookResult> {
+    let mut chunks = body.into_data_stream();
+    let reading = async {
+        let mut whole = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| WebhookResult::Incomplete)?;
+            if whole.len() + chunk.len() > BODY_BYTES {
+                return Err(WebhookResult::TooLarge);
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole)
+    };
+    tokio::time::timeout(BODY_TIME, reading).await.unwrap_or(Err(WebhookResult::Incomplete))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

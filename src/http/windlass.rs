@@ -20,7 +20,7 @@ use super::{
 use crate::view::{SourceStatus, View};
 
 /// Works out what this host would do if another commit were the target.
-pub trait Planner: Send + Sync {
+pub(crate) trait Planner: Send + Sync {
     /// The plan for a revision of the followed repository; an error is one for people.
     fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>>;
 }

@@ -8,6 +8,7 @@ use runtime::{Runtime, RuntimeConfig};
 use crate::{
     cli::{Exit, UninstallArgs},
     config::Config,
+    data_dir::DataDir,
     store::LocalStore,
 };
 
@@ -29,12 +30,13 @@ pub(crate) async fn uninstall(
             admin.display()
         );
     }
-    if !data.join("cluster.json").exists() {
+    if !LocalStore::is_in(&data) {
         bail!(
             "{} holds no installation of Windlass: name its data directory with --data-dir",
             data.display()
         );
     }
+    let _ours = DataDir::take(&data)?;
     let instance = LocalStore::open(&data)?.snapshot().cluster.clone();
     if !args.yes {
         writeln!(

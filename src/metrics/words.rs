@@ -12,7 +12,7 @@ macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name {
+        pub(crate) enum $name {
             $($(#[$variant_doc])* $variant,)*
         }
 
@@ -137,8 +137,8 @@ words! {
         BadSignature = "bad_signature",
         /// Its body is too large.
         TooLarge = "too_large",
-        /// Its body did not come in time.
-        TooSlow = "too_slow",
+        /// Its body did not come, or not in time.
+        Incomplete = "incomplete",
         /// There are too many of them.
         RateLimited = "rate_limited",
     }

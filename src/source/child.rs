@@ -76,6 +76,8 @@ pub(crate) async fn fetch_in_child(
 
 /// The child's whole life: reads a request, fetches, writes the answer.
 pub(crate) fn child_main() -> ExitCode {
+    // A repository holds Secrets: what is fetched is for root alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let answer = match read_request() {
         Ok(request) => {
             let prepared = limit_self(&request).and_then(|()| prepare_home(&request));

@@ -146,6 +146,8 @@ impl Host {
                 case $link in all | default | lo | eth0) ;; *) ip link del $link 2>/dev/null ;; esac
             done
             ip addr flush dev eth0
+            # Only a loopback that comes up gets its routes back.
+            ip link set lo down
             ip route flush table all 2>/dev/null
             nft flush ruleset";
         self.exec(&["sh", "-c", script]).ok();

@@ -21,6 +21,7 @@ mod guard;
 mod host;
 mod network;
 mod registry;
+mod site;
 mod wait;
 
 pub(crate) use command::{Outcome, repository_root, run};
@@ -29,4 +30,5 @@ pub(crate) use git_repo::{GitRepo, Signer};
 pub(crate) use host::{Answer, Host, HostOptions};
 pub(crate) use network::Network;
 pub(crate) use registry::Registry;
+pub(crate) use site::{SOON, Site};
 pub(crate) use wait::{eventually, eventually_some};

@@ -6,7 +6,7 @@ use super::Findings;
 use crate::{
     cluster::{ClusterChange, ClusterInput},
     name::{NodeName, PodUid, WorkloadKey},
-    object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
+    object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
     state::{Change, ClusterState, PodRecord, StopReason},
     status::PodStatus,
 };
@@ -204,6 +204,7 @@ impl<'a> Decision<'a> {
                 chosen && self.is_available(workload, record)
             })
         };
+        let changed = down_by_choice(&[StopReason::Replaced]);
         let replaced = down_by_choice(&[StopReason::Replaced, StopReason::Restarted]);
         let scaled = down_by_choice(&[StopReason::ScaledDown]);
         match &workload.control {
@@ -226,7 +227,14 @@ impl<'a> Decision<'a> {
                 self.findings.require(enough, || format!("{key}: scaled down to {active} of {wanted}"));
                 self.strategy(workload, *strategy, wanted, after, made, replaced);
             }
-            Control::DaemonSet { update, .. } => self.daemons(workload, *update, after, replaced),
+            Control::DaemonSet { update, .. } => match update {
+                DaemonSetUpdate::OnDelete => {
+                    self.findings.require(!changed, || format!("{key}: OnDelete stopped a pod by itself"));
+                }
+                DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge } => {
+                    self.daemons(workload, *max_unavailable, *max_surge, after, replaced);
+                }
+            },
         }
     }
 
@@ -270,7 +278,8 @@ impl<'a> Decision<'a> {
     fn daemons(
         &mut self,
         workload: &Workload,
-        update: DaemonSetUpdate,
+        max_unavailable: IntOrPercent,
+        max_surge: IntOrPercent,
         after: &[&PodRecord],
         replaced: bool,
     ) {
@@ -283,21 +292,14 @@ impl<'a> Decision<'a> {
             counts.1 += usize::from(self.is_available(workload, record));
         }
         let all = u32::try_from(self.input.nodes.len()).unwrap_or(u32::MAX);
-        match update {
-            DaemonSetUpdate::OnDelete => {
-                self.findings.require(!replaced, || format!("{key}: OnDelete stopped a pod by itself"));
-            }
-            DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge } => {
-                let surge = max_surge.round_up(all) as usize;
-                let most = if surge == 0 { 1 } else { 2 };
-                for (node, (active, _)) in &nodes {
-                    self.findings.require(*active <= most, || format!("{key}: {active} pods on node {node}"));
-                }
-                let up = nodes.values().filter(|(_, available)| *available > 0).count();
-                let unavailable = (max_unavailable.round_up(all) as usize).max(usize::from(surge == 0));
-                let enough = !replaced || up + unavailable >= all as usize;
-                self.findings.require(enough, || format!("{key}: available on {up} of {all} nodes"));
-            }
+        let surge = max_surge.round_up(all) as usize;
+        let most = if surge == 0 { 1 } else { 2 };
+        for (node, (active, _)) in &nodes {
+            self.findings.require(*active <= most, || format!("{key}: {active} pods on node {node}"));
         }
+        let up = nodes.values().filter(|(_, available)| *available > 0).count();
+        let unavailable = (max_unavailable.round_up(all) as usize).max(usize::from(surge == 0));
+        let enough = !replaced || up + unavailable >= all as usize;
+        self.findings.require(enough, || format!("{key}: available on {up} of {all} nodes"));
     }
 }

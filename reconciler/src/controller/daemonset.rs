@@ -16,7 +16,8 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
 
     let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
     let (surge, unavailable) = match update {
-        DaemonSetUpdate::OnDelete => (0, 0),
+        // A restart is asked for node by node.
+        DaemonSetUpdate::OnDelete => (0, 1),
         DaemonSetUpdate::RollingUpdate { max_surge, max_unavailable } => {
             let surge = max_surge.round_up(nodes);
             let unavailable = max_unavailable.round_up(nodes);
@@ -32,8 +33,12 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
 
     for node in eligible {
         let active: Vec<OwnedPod<'_>> = on(view, &node.name).filter(OwnedPod::is_active).collect();
-        let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
-            active.iter().copied().partition(|pod| view.is_current(pod));
+        // OnDelete replaces nothing by itself, but a restart is a wish of its own.
+        let stays = |pod: &OwnedPod<'_>| match update {
+            DaemonSetUpdate::OnDelete => view.restarted.is_none_or(|asked| pod.record.created >= asked),
+            DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
+        };
+        let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) = active.iter().copied().partition(stays);
         actions.extend(
             new.iter().skip(1).map(|pod| Action::Stop(pod.record.uid.clone(), StopReason::ScaledDown)),
         );
@@ -43,7 +48,6 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
                 actions.push(create(view, node))
             }
             None => {}
-            Some(_) if update == DaemonSetUpdate::OnDelete => {}
             Some(_) if new.iter().any(|pod| view.is_available(pod)) => actions.extend(replace(view, &old)),
             Some(_) if !new.is_empty() => {}
             // A pod of which nothing is known is not one that is down.
@@ -81,7 +85,11 @@ fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
 }
 
 fn replace(view: &OwnerView<'_>, old: &[OwnedPod<'_>]) -> Vec<Action> {
-    old.iter().map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod))).collect()
+    let reason = |pod: &OwnedPod<'_>| match view.restarted {
+        Some(asked) if pod.record.created < asked => StopReason::Restarted,
+        _ => view.outdated_reason(pod),
+    };
+    old.iter().map(|pod| Action::Stop(pod.record.uid.clone(), reason(pod))).collect()
 }
 
 fn create(view: &OwnerView<'_>, node: &Candidate) -> Action {

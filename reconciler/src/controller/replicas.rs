@@ -19,11 +19,13 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
         actions.extend(stop(first.into_iter().take(surplus), StopReason::ScaledDown));
         return actions;
     }
-    // A restart goes pod by pod: the next one stops when all others are available.
+    // A restart goes pod by pod: the next one stops when all others are available. Those that are down go at once:
+    // a restart is how somebody gets rid of them.
+    let (up, down): (Vec<_>, Vec<_>) =
+        restarting.into_iter().filter(|pod| pod.status.is_some()).partition(|pod| view.is_available(pod));
     let all_available = active.len() == wanted && active.iter().all(|pod| view.is_available(pod));
-    if all_available {
-        actions.extend(stop(restarting.into_iter().take(1), StopReason::Restarted));
-    }
+    actions.extend(stop(down, StopReason::Restarted));
+    actions.extend(stop(up.into_iter().take(usize::from(all_available)), StopReason::Restarted));
     // One that no node takes is enough to say so; a million would say no more.
     let unplaced = active.iter().any(|pod| pod.record.place.node().is_none());
     if !unplaced {

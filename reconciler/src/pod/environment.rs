@@ -1,6 +1,6 @@
 //! A container's environment: envFrom, env, the field references, the service variables, and `$(VAR)`.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{cell::OnceCell, collections::BTreeMap, net::Ipv4Addr};
 
 use crate::{
     name::{NodeName, ObjectKey, PodUid},
@@ -165,6 +165,31 @@ fn field_value(field: &FieldRef, pod: &PodFacts<'_>) -> String {
         FieldRef::ServiceAccountName => "default".to_owned(),
         FieldRef::PodIp => pod.address.to_string(),
         FieldRef::HostIp => pod.host_address.to_string(),
+    }
+}
+
+/// The service variables of one namespace, made when the first container needs them: most looks start none.
+#[derive(Debug)]
+pub struct ServiceVariables<'a> {
+    namespace: &'a str,
+    services: &'a BTreeMap<ObjectKey, Service>,
+    given: &'a BTreeMap<ObjectKey, ServiceAllocation>,
+    made: OnceCell<BTreeMap<String, String>>,
+}
+
+impl<'a> ServiceVariables<'a> {
+    /// Of these Services with these addresses.
+    pub fn new(
+        namespace: &'a str,
+        services: &'a BTreeMap<ObjectKey, Service>,
+        given: &'a BTreeMap<ObjectKey, ServiceAllocation>,
+    ) -> Self {
+        Self { namespace, services, given, made: OnceCell::new() }
+    }
+
+    /// The variables.
+    pub fn get(&self) -> &BTreeMap<String, String> {
+        self.made.get_or_init(|| service_variables(self.namespace, self.services, self.given))
     }
 }
 

@@ -49,11 +49,29 @@ pub fn pod_files(
     })
 }
 
+/// The volumes that may change while the pod runs, or what is missing for them.
+pub fn config_volumes(
+    spec: &PodSpec,
+    namespace: &str,
+    objects: &Objects,
+) -> Result<Vec<VolumeFiles>, String> {
+    spec.volumes
+        .iter()
+        .filter(|(_, source)| matches!(source, VolumeSource::Config { .. }))
+        .map(|(name, source)| volume_files(name, source, namespace, objects))
+        .collect()
+}
+
 /// A digest of what may change under a running pod: the files of its ConfigMaps and Secrets. The same digest means
 /// the same files; it does not give a Secret away, since it is kept only where the Secret is.
 pub fn config_digest(files: &PodFiles) -> String {
+    volumes_digest(&files.volumes)
+}
+
+/// As [`config_digest`], of the volumes alone.
+pub fn volumes_digest(volumes: &[VolumeFiles]) -> String {
     let mut bytes = Vec::new();
-    for volume in &files.volumes {
+    for volume in volumes {
         if let VolumeFiles::Files { name, files, .. } = volume {
             for file in files {
                 for part in

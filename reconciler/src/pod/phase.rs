@@ -4,10 +4,7 @@ use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
 
-use super::{
-    lifecycle::{Found, PodInput},
-    memory::PodMemory,
-};
+use super::{found::Found, lifecycle::PodInput, memory::PodMemory};
 use crate::{
     fault::{Fault, FaultKind},
     object::{Container, PodSpec},

@@ -17,7 +17,7 @@ use reconciler::{
     network::HostNetwork,
     node::{NodeInput, NodePlan, Pins, node},
     observed::{LaneFailure, Observed},
-    plan::{Lane, LaneKey, Next, Step},
+    plan::{Lane, LaneKey, Next, Step, Why},
     pod::{files::DnsFacts, memory::NodeMemory},
     rollout::{Head, RolloutSettings},
     state::{ClusterState, NodeFacts, NodeReport},
@@ -305,6 +305,12 @@ impl Sim {
             hooked: self.hooked.clone(),
             probes: self.prober.facts(&self.host, self.now),
             lanes: self.lanes.keys().cloned().collect(),
+            stopping: self
+                .lanes
+                .iter()
+                .filter(|(_, running)| matches!(running.lane.why, Why::Stop { .. }))
+                .map(|(key, _)| key.clone())
+                .collect(),
             failures: self.failures.clone(),
         }
     }
@@ -345,6 +351,9 @@ impl Sim {
         self.report = Some(plan.report.clone());
         self.prober.replace(plan.probes.clone(), self.now);
         self.wake(plan.next);
+        for key in &plan.cancel {
+            self.lanes.remove(key);
+        }
         for lane in plan.lanes.iter().cloned() {
             self.note(format!("{:?}: {}", lane.why, phrase(&lane)));
             let due = self.now + self.host.duration(&lane.steps[0]);

@@ -34,7 +34,7 @@ impl Prober {
     pub(crate) fn facts(&self, host: &Host, now: Timestamp) -> BTreeMap<Key, ProbeFact> {
         let mut facts = BTreeMap::new();
         for (key, (task, since)) in &self.tasks {
-            let known = transitions(host, task, *since).into_iter().filter(|(at, _)| *at <= now).next_back();
+            let known = transitions(host, task, *since).into_iter().rfind(|(at, _)| *at <= now);
             if let Some((since, ok)) = known {
                 let message = if ok { String::new() } else { "connection refused".to_owned() };
                 facts.insert(key.clone(), ProbeFact { ok, since, message });

@@ -3,13 +3,43 @@
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use reconciler::{
     fault::{Fault, FaultKind},
     object::HostPathKind,
 };
+
+/// Refuses a path that is, contains or lies in a forbidden one, whatever links lead there.
+pub(super) fn refuse_forbidden(path: &Path, forbidden: &[PathBuf]) -> Result<(), Fault> {
+    let meant = without_links(path);
+    let clash = forbidden
+        .iter()
+        .map(|one| without_links(one))
+        .find(|one| meant.starts_with(one) || one.starts_with(&meant));
+    match clash {
+        None => Ok(()),
+        Some(clash) => Err(Fault::new(
+            FaultKind::HostPath,
+            format!(
+                "hostPath {}: it leads to {}, which is the daemon's own and no pod's: mount another path",
+                path.display(),
+                clash.display()
+            ),
+        )),
+    }
+}
+
+/// The path with the links of all that exists of it followed.
+fn without_links(path: &Path) -> PathBuf {
+    for existing in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (existing.canonicalize(), path.strip_prefix(existing)) {
+            return real.join(rest);
+        }
+    }
+    path.to_owned()
+}
 
 /// Checks a path against its type, or makes it where the type says so.
 pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {

@@ -214,3 +214,24 @@ fn a_termination_message_is_read_back_and_bounded() {
     remove_container_files(pods.path(), &labels.identity.uid, "app", 0).unwrap();
     assert_eq!(termination_message(pods.path(), &labels), "");
 }
+
+#[test]
+fn a_link_does_not_lead_around_what_is_forbidden() {
+    let dir = tempfile::tempdir().unwrap();
+    let (own, other) = (dir.path().join("own"), dir.path().join("other"));
+    std::fs::create_dir_all(own.join("trust")).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    std::os::unix::fs::symlink(&own, dir.path().join("link")).unwrap();
+    let mount = |path: PathBuf| {
+        let path = path.display().to_string();
+        files(vec![VolumeFiles::HostPath { path, kind: HostPathKind::Any }])
+    };
+    let forbidden = [own.clone()];
+    for bad in
+        [own.clone(), dir.path().join("link"), dir.path().join("link/trust/new"), dir.path().to_owned()]
+    {
+        let fault = refuse_forbidden(&mount(bad), &forbidden).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::HostPath);
+    }
+    refuse_forbidden(&mount(other), &forbidden).unwrap();
+}

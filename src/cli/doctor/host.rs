@@ -80,7 +80,7 @@ pub(super) fn space(data_dir: &Path) -> Finding {
             let found = format!("{} MiB free at {}", free >> 20, there.display());
             match free {
                 ..NO_SPACE => Finding::fail("disk", found, "make room: state cannot be written safely"),
-                ..LITTLE_SPACE => Finding::warn("disk", found, "make room: images may not fit"),
+                NO_SPACE..LITTLE_SPACE => Finding::warn("disk", found, "make room: images may not fit"),
                 _ => Finding::ok("disk", found),
             }
         }

@@ -19,17 +19,17 @@ use super::{query::ListQuery, resource::Resource, status::Failure};
 use crate::http::Daemon;
 
 /// Reads container logs; the daemon's is the engine.
-pub trait LogSource: Send + Sync {
+pub(crate) trait LogSource: Send + Sync {
     /// Opens a container's log. Both outputs come in the order in which they were written.
     fn logs(&self, target: LogTarget, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>>;
 }
 
 /// A log as it comes: whole lines are not promised.
-pub type LogStream = BoxStream<'static, io::Result<Bytes>>;
+pub(crate) type LogStream = BoxStream<'static, io::Result<Bytes>>;
 
 /// Which container's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogTarget {
+pub(crate) struct LogTarget {
     /// The pod.
     pub pod: PodUid,
     /// The container's name in the pod.
@@ -42,7 +42,7 @@ pub struct LogTarget {
 
 /// Which part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogOptions {
+pub(crate) struct LogOptions {
     /// Go on with what is written from now on.
     pub follow: bool,
     /// The log of the attempt before the current one.
@@ -57,7 +57,7 @@ pub struct LogOptions {
 
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     /// That container is not there (any more).
     #[error("the container's log is not there any more")]
     Gone,

@@ -2,7 +2,7 @@
 
 /// One kind of the API.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Resource {
+pub(crate) struct Resource {
     /// The group; empty is the core group.
     pub group: &'static str,
     /// As in paths: `deployments`.
@@ -20,7 +20,7 @@ pub struct Resource {
 }
 
 /// All of them, in the order in which `get all` shows them.
-pub static RESOURCES: &[Resource] = &[
+pub(crate) static RESOURCES: &[Resource] = &[
     core("pods", "pod", "Pod", &["po"], true),
     core("replicationcontrollers", "replicationcontroller", "ReplicationController", &["rc"], true),
     core("services", "service", "Service", &["svc"], true),
@@ -77,12 +77,12 @@ const fn cluster(
 
 impl Resource {
     /// The resource of a path.
-    pub fn of_path(group: &str, plural: &str) -> Option<&'static Self> {
+    pub(crate) fn of_path(group: &str, plural: &str) -> Option<&'static Self> {
         RESOURCES.iter().find(|resource| resource.group == group && resource.plural == plural)
     }
 
     /// The resource a person means: plural, singular, short name or kind, in any case.
-    pub fn of_word(word: &str) -> Option<&'static Self> {
+    pub(crate) fn of_word(word: &str) -> Option<&'static Self> {
         let word = word.to_lowercase();
         RESOURCES.iter().find(|resource| {
             resource.plural == word || resource.singular == word || resource.short.contains(&word.as_str())
@@ -90,12 +90,12 @@ impl Resource {
     }
 
     /// `apps/v1`.
-    pub fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
     }
 
     /// The path of its list, or of one of it.
-    pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
+    pub(crate) fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
         let mut path =
             if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
         if let Some(namespace) = namespace.filter(|_| self.namespaced) {
@@ -109,7 +109,7 @@ impl Resource {
     }
 
     /// `deployments.apps`, as in error messages.
-    pub fn qualified(&self) -> String {
+    pub(crate) fn qualified(&self) -> String {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use reqwest::{RequestBuilder, StatusCode};
 use ring::hmac;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

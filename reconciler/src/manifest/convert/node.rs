@@ -100,6 +100,9 @@ fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
     let effect = at.field("effect").word(effect.as_deref(), EFFECTS, None);
     if toleration_seconds.is_some() && effect != Some(TaintEffect::NoExecute) {
         at.field("tolerationSeconds").error("only for the effect NoExecute: set it, or remove this");
+    } else if toleration_seconds.is_some() {
+        at.field("tolerationSeconds")
+            .warning("no effect: a taint that is tolerated is tolerated for ever here");
     }
     Toleration {
         key,

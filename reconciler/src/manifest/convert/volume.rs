@@ -152,6 +152,9 @@ fn empty_dir_source(source: core::EmptyDirVolumeSource, at: &At<'_>) -> VolumeSo
             None
         }
     });
+    if size_limit.is_some() && medium.is_empty() {
+        at.field("sizeLimit").warning("no effect: only an emptyDir with medium Memory is bounded");
+    }
     VolumeSource::EmptyDir { memory: medium == "Memory", size_limit: size_limit.filter(|bytes| *bytes > 0) }
 }
 

@@ -40,6 +40,26 @@ fn a_lost_state_adopts_what_runs_and_stops_nothing() {
 }
 
 #[test]
+fn pods_made_after_a_lost_state_are_no_older_ones() {
+    let mut sim = sim();
+    sim.registry.push("web:2", Behaviour::Fine);
+    let web = |id: &str, image: &str| commit(id).with(deployment("web", 3, pod(image))).build();
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(30);
+    let before = sim.alive();
+    // The installation's id is known still; how many pods it has made is not.
+    sim.state = ClusterState { cluster: sim.state.cluster.clone(), ..ClusterState::default() };
+    sim.crash(false);
+    sim.run_seconds(60);
+    sim.expect(sim.alive() == before, "nothing was touched");
+    sim.push(web("c2", "web:2"));
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+    sim.expect(sim.alive().iter().all(|id| !before.contains(id)), "all were replaced");
+    sim.expect_quiet();
+}
+
+#[test]
 fn without_a_head_a_lost_state_keeps_orphans_and_remembers_them() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("one", pod("web:1"))).build());

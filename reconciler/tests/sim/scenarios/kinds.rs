@@ -172,6 +172,32 @@ fn restarts_go_by_the_owners_strategy() {
 }
 
 #[test]
+fn a_restart_gets_rid_of_pods_that_their_kind_never_replaces() {
+    let mut sim = sim();
+    sim.registry.push("crash:1", Behaviour::ExitsAtOnce(1));
+    let both = |id: &str, image: &str| {
+        commit(id)
+            .with(replica_set("set", 2, pod(image).with_readiness()))
+            .with(on_delete(daemon_set("agent", pod(image).with_readiness())))
+            .build()
+    };
+    sim.push(both("c1", "crash:1"));
+    sim.run_seconds(60);
+    let fixed = both("c2", "web:1");
+    sim.push(fixed.clone());
+    sim.run_seconds(30);
+    sim.expect(sim.ready("set") == 0, "the old template stays");
+    for key in fixed.objects.workloads.keys() {
+        sim.state.rollout.restarts.insert(key.to_string(), sim.now);
+    }
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+    sim.expect(sim.ready("set") == 2 && sim.ready("agent") == 1, "all new");
+    sim.expect_quiet();
+}
+
+#[test]
 fn a_bare_pod_that_has_completed_stays_completed() {
     let mut sim = sim();
     let ten = std::time::Duration::from_secs(10);

@@ -1,0 +1,66 @@
+//! A pod's containers as they were found on the host.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use crate::{
+    name::ContainerId,
+    object::PodSpec,
+    observed::ObservedContainer,
+    plan::{Role, StopSpec},
+};
+
+/// A pod's containers: the newest sandbox, and of each name the newest one.
+pub(super) struct Found<'a> {
+    pub(super) all: Vec<(&'a ContainerId, &'a ObservedContainer)>,
+    pub(super) sandbox: Option<(&'a ContainerId, &'a ObservedContainer)>,
+    pub(super) latest: BTreeMap<&'a str, (&'a ContainerId, &'a ObservedContainer)>,
+    pub(super) previous: BTreeMap<&'a str, (&'a ContainerId, &'a ObservedContainer)>,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn new(containers: &[(&'a ContainerId, &'a ObservedContainer)]) -> Self {
+        let mut all = containers.to_vec();
+        all.sort_by_key(|(id, container)| (container.role, container.attempt, *id));
+        let mut sandbox = None;
+        let (mut latest, mut previous) = (BTreeMap::new(), BTreeMap::new());
+        for (id, container) in &all {
+            if container.role == Role::Sandbox {
+                sandbox = Some((*id, *container));
+            } else if let Some(older) = latest.insert(container.name.as_str(), (*id, *container)) {
+                previous.insert(container.name.as_str(), older);
+            }
+        }
+        Self { all, sandbox, latest, previous }
+    }
+
+    pub(super) fn alive(&self) -> impl Iterator<Item = (&'a ContainerId, &'a ObservedContainer)> + '_ {
+        self.all.iter().copied().filter(|(_, one)| one.state.is_alive() && one.role != Role::Sandbox)
+    }
+
+    /// All ids, the sandbox last, so that no container outlives its network.
+    pub(super) fn ids(&self) -> Vec<ContainerId> {
+        self.all.iter().rev().map(|(id, _)| (*id).clone()).collect()
+    }
+}
+
+pub(super) fn stop_specs(
+    found: &Found<'_>,
+    spec: Option<&PodSpec>,
+    address: Ipv4Addr,
+    grace: Duration,
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<StopSpec> {
+    found
+        .alive()
+        .filter(|(_, one)| wanted(&one.name))
+        .map(|(id, one)| StopSpec {
+            container: id.clone(),
+            pre_stop: spec
+                .and_then(|spec| spec.containers.iter().find(|container| container.name == one.name))
+                .and_then(|container| container.pre_stop.clone())
+                .filter(|_| !grace.is_zero()),
+            address,
+            grace,
+        })
+        .collect()
+}

@@ -1,0 +1,213 @@
+//! Making a pod's sandbox and containers, with everything written out in the steps.
+
+use std::collections::BTreeMap;
+
+use super::{Decision, ImageNeed, Pod};
+use crate::{
+    fault::{Fault, FaultKind},
+    name::ImageId,
+    object::Container,
+    observed::ContainerState,
+    plan::{ContainerSpec, Drift, PodFiles, PodIdentity, Role, SandboxSpec, Step, Why},
+    pod::{
+        environment::{environment, expand_all},
+        files::{hostname, mounts, pod_files},
+        link::link_of,
+    },
+};
+
+impl Pod<'_> {
+    /// No sandbox is alive: the whole pod is made, or made again, with the same address.
+    pub(super) fn begin(&mut self) -> Decision {
+        let first = self.memory.sandboxes == 0;
+        // One that a crash left between its creation and its start is started; one that would not start is made anew.
+        let unstarted = self.found.sandbox.filter(|(_, sandbox)| sandbox.state == ContainerState::Created);
+        let restarting = unstarted.filter(|_| !self.has_failed());
+        let mut steps = Vec::new();
+        let attempt = match restarting {
+            Some((_, sandbox)) => sandbox.attempt,
+            None => {
+                let alive = self.stop_specs(self.spec().termination_grace, |_| true);
+                if !alive.is_empty() {
+                    steps.push(Step::Stop(alive));
+                }
+                if !self.found.all.is_empty() {
+                    steps.push(Step::Remove(self.found.ids()));
+                }
+                self.memory.sandboxes
+            }
+        };
+        self.memory.initialized = false;
+        let mains: Vec<&str> = self.spec().containers.iter().map(|one| one.name.as_str()).collect();
+        for (name, memory) in &mut self.memory.containers {
+            // What has ended well is not run again, but the init containers are.
+            if memory.completed != Some(0) || !mains.contains(&name.as_str()) {
+                memory.completed = None;
+                memory.id = None;
+            }
+        }
+        let files = match self.files() {
+            Ok(files) => files,
+            Err(message) => return Decision::Blocked(Fault::new(FaultKind::Rejected, message)),
+        };
+        steps.push(Step::PrepareFiles(files));
+        steps.push(Step::StartSandbox(SandboxSpec {
+            identity: self.identity(),
+            attempt,
+            hostname: hostname(self.spec(), &self.facts()),
+            host_network: self.spec().host_network,
+            host_ipc: self.spec().host_ipc,
+        }));
+        if !self.spec().host_network {
+            steps.push(self.connect());
+        }
+        let firsts: Vec<(Role, &Container)> = match self.workload.template.spec.init_containers.first() {
+            Some(init) => vec![(Role::Init, init)],
+            None => self
+                .workload
+                .template
+                .spec
+                .containers
+                .iter()
+                .filter(|one| {
+                    self.memory.containers.get(&one.name).is_none_or(|memory| memory.completed.is_none())
+                })
+                .map(|one| (Role::Main, one))
+                .collect(),
+        };
+        let starts = self.starts(&firsts);
+        match starts {
+            Ok(starts) => steps.extend(starts),
+            Err(decision) => return decision,
+        }
+        let pod = self.input.record.key.clone();
+        let why = if first {
+            Why::Start { pod, commit: self.input.record.commit.clone() }
+        } else {
+            Why::Repair { pod, drift: Drift::SandboxGone }
+        };
+        Decision::Do(why, steps)
+    }
+
+    pub(super) fn connect(&self) -> Step {
+        let uid = self.input.record.uid.clone();
+        let link = link_of(&uid, self.address(), self.input.host.mtu);
+        Step::Connect { pod: uid, link }
+    }
+
+    pub(super) fn start(&self, why: Why, containers: &[(Role, &Container)]) -> Decision {
+        match self.starts(containers) {
+            Ok(steps) => Decision::Do(why, steps),
+            Err(decision) => decision,
+        }
+    }
+
+    /// The steps that start containers, after what remains of their predecessors but the last is removed.
+    pub(super) fn starts(&self, containers: &[(Role, &Container)]) -> Result<Vec<Step>, Decision> {
+        let mut images = BTreeMap::new();
+        let mut needs = Vec::new();
+        for (_, container) in containers {
+            match self.image(container) {
+                Ok(id) => {
+                    images.insert(container.name.as_str(), id);
+                }
+                Err(need) => needs.push(need),
+            }
+        }
+        if !needs.is_empty() {
+            return Err(Decision::Fetch(needs));
+        }
+        let mut steps = Vec::new();
+        let restarting = self.found.sandbox.is_some_and(|(_, sandbox)| sandbox.state.is_alive());
+        for (role, container) in containers {
+            let stale = self.found.previous.get(container.name.as_str()).filter(|_| restarting);
+            if let Some((id, _)) = stale {
+                steps.push(Step::Remove(vec![(*id).clone()]));
+            }
+            let latest = self.found.latest.get(container.name.as_str()).filter(|_| restarting);
+            let would_not_start =
+                latest.filter(|(_, one)| one.state == ContainerState::Created && self.has_failed());
+            if let Some((id, _)) = would_not_start {
+                steps.push(Step::Remove(vec![(*id).clone()]));
+            }
+            let Some(image) = images.get(container.name.as_str()) else { continue };
+            let spec =
+                self.container_spec(*role, container, image.clone(), restarting).map_err(|message| {
+                    Decision::Blocked(Fault::new(
+                        FaultKind::Rejected,
+                        format!("container {}: {message}", container.name),
+                    ))
+                })?;
+            steps.push(Step::StartContainer(Box::new(spec)));
+        }
+        Ok(steps)
+    }
+
+    fn image(&self, container: &Container) -> Result<ImageId, ImageNeed> {
+        let commit = &self.input.record.commit;
+        let pin = self.input.host.pins.get(commit).and_then(|pins| pins.get(&container.image));
+        match pin {
+            Some(pin) if self.input.observed.images.contains(&pin.id) => Ok(pin.id.clone()),
+            _ => Err(ImageNeed {
+                commit: commit.clone(),
+                image: container.image.clone(),
+                pull: container.pull,
+                digest: pin.and_then(|pin| pin.digest.clone()),
+            }),
+        }
+    }
+
+    fn container_spec(
+        &self,
+        role: Role,
+        container: &Container,
+        image: ImageId,
+        in_sandbox: bool,
+    ) -> Result<ContainerSpec, String> {
+        let commit = self.input.commit.ok_or("its commit is not here")?;
+        let empty = BTreeMap::new();
+        let services = if self.spec().enable_service_links { self.input.services.get() } else { &empty };
+        let env = environment(container, &self.facts(), &commit.objects, services)?;
+        let latest = self.found.latest.get(container.name.as_str()).filter(|_| in_sandbox);
+        let attempt = match latest {
+            Some((_, found)) if found.state == ContainerState::Created => found.attempt,
+            _ => self.memory.containers.get(&container.name).map_or(0, |memory| memory.next_attempt),
+        };
+        Ok(ContainerSpec {
+            identity: self.identity(),
+            role,
+            name: container.name.clone(),
+            attempt,
+            image,
+            image_name: container.image.clone(),
+            command: expand_all(&container.command, &env),
+            args: expand_all(&container.args, &env),
+            working_dir: container.working_dir.clone(),
+            env,
+            mounts: mounts(container, self.spec()),
+            resources: container.resources,
+            host_pid: self.spec().host_pid,
+            stdin: container.stdin,
+            tty: container.tty,
+            security: container.security.clone(),
+            termination_message_path: container.termination_message_path.clone(),
+            message_from_logs: container.message_from_logs,
+        })
+    }
+
+    fn identity(&self) -> PodIdentity {
+        let record = self.input.record;
+        PodIdentity {
+            uid: record.uid.clone(),
+            pod: record.key.clone(),
+            owner: record.owner.clone(),
+            commit: record.commit.clone(),
+            template: record.template.clone(),
+        }
+    }
+
+    pub(super) fn files(&self) -> Result<PodFiles, String> {
+        let commit = self.input.commit.ok_or("its commit is not here")?;
+        pod_files(self.spec(), &self.facts(), &commit.objects, self.input.host.dns)
+    }
+}

@@ -1,0 +1,52 @@
+//! Taking what is observed into the memory.
+
+use super::Pod;
+use crate::{
+    object::RestartPolicy,
+    observed::ContainerState,
+    plan::{ProbeKind, Role},
+};
+
+impl Pod<'_> {
+    /// Takes what is observed into the memory: which container is the current one, what its probes say, how it ended.
+    pub(super) fn take_note(&mut self) {
+        for (name, (id, container)) in &self.found.latest {
+            let memory = self.memory.containers.entry((*name).to_owned()).or_default();
+            // Somebody removed the newest one: what its predecessor says is known already.
+            if memory.next_attempt > container.attempt + 1 {
+                continue;
+            }
+            if memory.id.as_ref() != Some(*id) {
+                memory.id = Some((*id).clone());
+                memory.next_attempt = memory.next_attempt.max(container.attempt + 1);
+                memory.past_startup = false;
+                memory.ready = None;
+                memory.completed = None;
+            }
+            let probe = |kind| self.input.observed.probes.get(&((*id).clone(), kind));
+            if let Some(fact) = probe(ProbeKind::Startup) {
+                memory.past_startup |= fact.ok;
+            }
+            if let Some(fact) = probe(ProbeKind::Readiness) {
+                memory.ready = Some(fact.ok);
+            }
+            if let ContainerState::Exited { started, finished, code, .. } = &container.state {
+                memory.ready = None;
+                memory.backoff = memory.backoff.count(container.attempt, *started, *finished);
+                let policy = self.workload.template.spec.restart_policy;
+                let ok = *code == 0;
+                let over = match (container.role, policy) {
+                    (Role::Init, RestartPolicy::Never) | (Role::Main, RestartPolicy::Never) => true,
+                    (Role::Init, _) | (Role::Main, RestartPolicy::OnFailure) => ok,
+                    (Role::Main, RestartPolicy::Always) | (Role::Sandbox, _) => false,
+                };
+                if over {
+                    memory.completed = Some(*code);
+                }
+            }
+        }
+        if let Some((_, sandbox)) = self.found.sandbox {
+            self.memory.sandboxes = self.memory.sandboxes.max(sandbox.attempt + 1);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Carrying out a stop record: drain, stop, remove, until nothing is left.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use super::{PodInput, PodOutput};
+use crate::{
+    plan::{Lane, LaneKey, Next, Step, Why},
+    pod::{
+        found::{Found, stop_specs},
+        link::link_name,
+        phase,
+    },
+};
+
+/// The stop record's work: drain, stop, remove, until nothing is left.
+pub(super) fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
+    let uid = &input.record.uid;
+    let key = LaneKey::Pod(uid.clone());
+    let link = link_name(uid);
+    let left = !found.all.is_empty()
+        || input.observed.links.contains(&link)
+        || input.observed.files.contains_key(uid);
+    let mut next = Next::AwaitChange;
+    let mut status = phase::terminating(input, found);
+    if !left && !input.observed.lanes.contains(&key) {
+        status.terminating = true;
+        return PodOutput { lane: None, images: Vec::new(), status, probes: Vec::new(), memory: None, next };
+    }
+    let mut lane = None;
+    // A failure from before the stop record is one of starting: it is no reason to hold the stop back.
+    let told = input.record.stop.as_ref().map(|stop| stop.at);
+    let retry = input
+        .observed
+        .failures
+        .get(&key)
+        .filter(|failure| told.is_none_or(|told| failure.at > told))
+        .map(|failure| failure.retry_at())
+        .filter(|at| *at > input.now);
+    if let Some(retry) = retry {
+        next = Next::After(Duration::try_from(retry.duration_since(input.now)).unwrap_or_default());
+    } else if !input.observed.lanes.contains(&key) {
+        let reason = input.record.stop.as_ref().map_or("", |stop| stop.reason.as_str()).to_owned();
+        let why = Why::Stop { pod: input.record.key.clone(), reason };
+        lane = Some(Lane { key, why, steps: stop_steps(input, found, link) });
+    }
+    PodOutput {
+        lane,
+        images: Vec::new(),
+        status,
+        probes: Vec::new(),
+        memory: Some(input.memory.clone()),
+        next,
+    }
+}
+
+fn stop_steps(input: &PodInput<'_>, found: &Found<'_>, link: String) -> Vec<Step> {
+    let spec = input.workload.map(|workload| &workload.template.spec);
+    let host_network = spec.is_some_and(|spec| spec.host_network);
+    let address =
+        if host_network { input.host.address } else { input.memory.address.unwrap_or(Ipv4Addr::UNSPECIFIED) };
+    let grace = spec.map_or(Duration::from_secs(30), |spec| spec.termination_grace);
+    let mut steps = Vec::new();
+    if found.alive().next().is_some() {
+        let drain = input.host.drain.min(grace);
+        let drained = input.in_service && input.memory.ready.is_some() && !drain.is_zero();
+        if drained {
+            steps.push(Step::Drain(drain));
+        }
+        let rest = if drained { grace - drain } else { grace };
+        steps.push(Step::Stop(stop_specs(found, spec, address, rest, |_| true)));
+    }
+    if !found.all.is_empty() {
+        steps.push(Step::Remove(found.ids()));
+    }
+    if input.observed.links.contains(&link) {
+        steps.push(Step::Disconnect(link));
+    }
+    steps.push(Step::RemoveFiles(input.record.uid.clone()));
+    steps
+}

@@ -1,0 +1,20 @@
+//! The veth pair of a pod: its name and MAC are made from the pod's uid.
+
+use std::net::Ipv4Addr;
+
+use crate::{name::PodUid, network::PodLink};
+
+/// The veth pair of a pod: name and MAC are made from its uid.
+pub fn link_of(uid: &PodUid, address: Ipv4Addr, mtu: u32) -> PodLink {
+    let hash = crate::digest::sha256_hex(format!("pod link\n{uid}").as_bytes());
+    let byte = |at: usize| u8::from_str_radix(&hash[at..at + 2], 16).unwrap_or(0);
+    // Locally administered, not multicast.
+    let host_mac = [0x02, byte(20), byte(22), byte(24), byte(26), byte(28)];
+    PodLink { name: link_name(uid), address, host_mac, mtu }
+}
+
+/// The name of a pod's link: at most 15 characters.
+pub fn link_name(uid: &PodUid) -> String {
+    let hash = crate::digest::sha256_hex(format!("pod link\n{uid}").as_bytes());
+    format!("wdl{}", &hash[..11])
+}

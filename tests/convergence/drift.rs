@@ -1,0 +1,204 @@
+//! What somebody else has changed on the host is put back, and nothing beside it is touched.
+
+use std::time::{Duration, Instant};
+
+use crate::site::{Container, Site, application, text};
+
+/// From the damage to the repair, seen from outside.
+const REPAIRED: Duration = Duration::from_secs(12);
+
+/// A damaged host, and what is expected of it.
+struct Case<'a> {
+    site: &'a mut Site,
+    what: &'static str,
+    metric: String,
+    counted: f64,
+    others: Vec<Container>,
+    address: String,
+}
+
+const POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: other}
+spec:
+  containers: [{name: other, image: 'windlass-test/app:1'}]
+";
+
+/// A site with the sample and another pod, which nothing is done to.
+fn running() -> Site {
+    let mut site = Site::with_config("[rollout]\nresync = '3s'\n");
+    let web = application("web", "web", "one");
+    let commit = site.push(&[("web.yaml", &web), ("other.yaml", POD)], "two pods");
+    site.start();
+    site.wait_healthy(&commit);
+    site.wait_answer("", "web");
+    site
+}
+
+fn others(site: &Site) -> Vec<Container> {
+    site.containers().into_iter().filter(|one| one.pod == "other").collect()
+}
+
+fn address(site: &Site) -> String {
+    site.addresses().into_iter().find(|(name, _)| name.starts_with("web")).unwrap().1
+}
+
+fn sandbox(site: &Site) -> Container {
+    site.containers().into_iter().find(|one| one.name == "sandbox" && one.pod != "other").unwrap()
+}
+
+impl<'a> Case<'a> {
+    /// Remembers how things are. `cause` is a label of the drift metric, or `restart`.
+    fn new(site: &'a mut Site, what: &'static str, cause: &str) -> Self {
+        let metric = match cause {
+            "restart" => "windlass_container_restarts_total".to_owned(),
+            cause => format!("windlass_drift_repairs_total{{cause=\"{cause}\"}}"),
+        };
+        let (counted, others, address) = (site.metric(&metric), others(site), address(site));
+        Case { site, what, metric, counted, others, address }
+    }
+
+    /// Removes a container by force behind the daemon's back: it never sees the end, only that it is gone.
+    fn removed(&mut self, container: &Container) {
+        self.site.daemon().signal("STOP");
+        self.site.host.docker(&["rm", "-f", &container.id]);
+        self.site.daemon().signal("CONT");
+    }
+
+    /// Waits until the damage is repaired and counted, and checks that all else is as it was.
+    #[track_caller]
+    fn repaired(self, mut condition: impl FnMut(&Site) -> bool) {
+        let start = Instant::now();
+        loop {
+            let (counted, done) = (self.site.metric(&self.metric), condition(self.site));
+            if counted > self.counted && done {
+                break;
+            }
+            assert!(
+                start.elapsed() < REPAIRED,
+                "{}: counted before {}, now {counted}; repaired: {done}; containers: {:#?}",
+                self.what,
+                self.counted,
+                self.site.containers()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        eprintln!("{}: repaired after {:?}", self.what, start.elapsed());
+        self.site.wait_for_rest();
+        self.site.wait_answer("", "web");
+        self.site.wait_answer("notes/note", "one");
+        assert_eq!(others(self.site), self.others, "{}: another pod was touched", self.what);
+        assert_eq!(address(self.site), self.address, "{}: the pod has another address", self.what);
+        self.site.assert_state_files();
+    }
+}
+
+/// Whether the sample's container runs and is another than this.
+fn replaced(site: &Site, old: &Container) -> bool {
+    let all = site.containers();
+    let mut apps = all.iter().filter(|one| one.name == "app");
+    apps.any(|one| one.id != old.id && one.state == "running")
+}
+
+#[test]
+fn containers_that_were_killed_removed_or_paused_come_back() {
+    let mut site = running();
+
+    let app = site.one("app");
+    let case = Case::new(&mut site, "a container is killed", "restart");
+    case.site.host.docker(&["kill", &app.id]);
+    case.repaired(|site| replaced(site, &app));
+
+    let app = newest(&site);
+    let mut case = Case::new(&mut site, "a container is removed", "container_removed");
+    case.removed(&app);
+    case.repaired(|site| replaced(site, &app));
+
+    let app = newest(&site);
+    let case = Case::new(&mut site, "a container is paused", "container_paused");
+    case.site.host.docker(&["pause", &app.id]);
+    case.repaired(|site| newest(site) == app);
+
+    let holder = sandbox(&site);
+    let case = Case::new(&mut site, "a sandbox is paused", "container_paused");
+    case.site.host.docker(&["pause", &holder.id]);
+    case.repaired(|site| sandbox(site) == holder);
+}
+
+/// The sample's newest container.
+fn newest(site: &Site) -> Container {
+    let all = site.containers().into_iter().filter(|one| one.name == "app");
+    all.max_by_key(|one| one.attempt).unwrap()
+}
+
+#[test]
+fn a_pod_whose_sandbox_goes_is_made_again_at_its_address() {
+    let mut site = running();
+    for (what, command) in
+        [("a sandbox is killed", ["kill", "-sKILL"]), ("a sandbox is removed", ["rm", "-f"])]
+    {
+        let (old, app) = (sandbox(&site), newest(&site));
+        let case = Case::new(&mut site, what, "sandbox_gone");
+        case.site.host.docker(&[command[0], command[1], &old.id]);
+        case.repaired(|site| replaced(site, &app));
+        assert_ne!(sandbox(&site).id, old.id);
+        site.assert_exactly(2, 4);
+    }
+}
+
+#[test]
+fn a_foreign_container_with_our_next_name_is_left_alone_and_in_nobodys_way() {
+    let mut site = running();
+    let app = site.one("app");
+    let name = text(&site.host.inspect(&app.id)["Name"]);
+    let stem = name.trim_start_matches('/').strip_suffix("_0").unwrap().to_owned();
+    let foreign = site.host.docker(&["create", "--name", &format!("{stem}_1"), "busybox", "true"]);
+    let mut case = Case::new(&mut site, "a foreign container has our next name", "container_removed");
+    case.removed(&app);
+    case.repaired(|site| replaced(site, &app));
+    assert_eq!(site.host.inspect(&foreign)["State"]["Status"], "created", "the foreign one was touched");
+    site.host.docker(&["rm", &foreign]);
+    site.assert_exactly(2, 4);
+}
+
+#[test]
+fn the_hosts_network_is_put_back() {
+    let mut site = running();
+    let link = |site: &Site| {
+        let address = address(site);
+        let routes = site.routes();
+        let route = routes.iter().find(|route| route.starts_with(&format!("{address} "))).unwrap().clone();
+        route.split_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap().to_owned()
+    };
+    let (pod, name) = (address(&site), link(&site));
+    let dns = "10.96.0.10";
+    let cases: [(&str, &str, String); 11] = [
+        ("the table is flushed", "service_table", "nft flush table ip windlass".into()),
+        ("the table is deleted", "service_table", "nft delete table ip windlass".into()),
+        ("a map is emptied", "service_table", "nft flush map ip windlass endpoints".into()),
+        ("a pod's link is deleted", "link_gone", format!("ip link del {name}")),
+        ("a pod's link is down", "link_gone", format!("ip link set {name} down")),
+        ("a pod's route is deleted", "link_gone", format!("ip route del {pod}")),
+        ("windlass0 is deleted", "other", "ip link del windlass0".into()),
+        ("windlass0 has no address", "other", format!("ip addr del {dns}/32 dev windlass0")),
+        ("the service route is deleted", "other", "ip route del 10.96.0.0/16".into()),
+        ("forwarding is off", "other", "sysctl -qw net.ipv4.ip_forward=0".into()),
+        ("the accept rules are gone", "other", "iptables -w -F DOCKER-USER".into()),
+    ];
+    let before = site.containers();
+    let rules =
+        |site: &Site| site.host.exec(&["iptables-save", "-t", "filter"]).ok().matches("windlass").count();
+    let ours = rules(&site);
+    assert!(ours > 0, "no accept rules");
+    for (what, cause, damage) in cases {
+        let case = Case::new(&mut site, what, cause);
+        case.site.host.exec(&["sh", "-c", &damage]).ok();
+        case.repaired(|site| site.ask("").is_some());
+        assert_eq!(site.containers(), before, "{what}: a container was touched");
+        site.assert_exactly(2, 4);
+        assert_eq!(rules(&site), ours, "{what}");
+        assert_eq!(site.host.exec(&["cat", "/proc/sys/net/ipv4/ip_forward"]).ok(), "1", "{what}");
+        let device = site.host.exec(&["ip", "-o", "addr", "show", "windlass0"]).ok();
+        assert!(device.contains(dns), "{what}: {device}");
+    }
+}

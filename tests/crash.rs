@@ -1,0 +1,15 @@
+//! What survives: a daemon killed between any step's effect and its record, restarts of daemon, engine and host, a
+//! full disk, lost and foreign state files.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+#[path = "crash/files.rs"]
+mod files;
+#[path = "crash/points.rs"]
+mod points;
+#[path = "crash/restart.rs"]
+mod restart;
+#[path = "crash/site.rs"]
+mod site;

@@ -1,0 +1,169 @@
+//! The daemon's files: a full disk, lost files, files of a newer version, and two daemons that want the same ones.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::site::{DATA_DIR, SOON, Site, application, is};
+use crate::support::{Daemon, eventually};
+
+const STATE_FILES: [&str; 5] =
+    ["cluster.json", "instance.json", "node.json", "trust/pointers.json", "trust/images.json"];
+
+/// A site with the sample running; gives the commit.
+fn running() -> (Site, String) {
+    let mut site = Site::new();
+    let commit = site.push(&[("web.yaml", &application("web", "web", "one"))], "the first");
+    site.start();
+    site.wait_healthy(&commit);
+    (site, commit)
+}
+
+#[test]
+fn a_full_disk_costs_nothing_but_time() {
+    let mut site = Site::new();
+    let mount = format!("mkdir -p {DATA_DIR} && mount -t tmpfs -o size=24m tmpfs {DATA_DIR}");
+    site.host.exec(&["sh", "-c", &mount]).ok();
+    let first = site.push(&[("web.yaml", &application("web", "one", "one"))], "the first");
+    site.start();
+    site.wait_healthy(&first);
+    let before = site.containers();
+
+    let fill = format!(
+        "dd if=/dev/zero of={DATA_DIR}/ballast bs=4k 2>/dev/null; df --output=avail {DATA_DIR} | tail -1"
+    );
+    assert_eq!(site.host.exec(&["sh", "-c", &fill]).ok().trim(), "0");
+    let documents = STATE_FILES.map(|name| site.state_file(name).json());
+    let second = site.push(&[("web.yaml", &application("web", "two", "two"))], "the second");
+    site.wait_status("the full disk is told", |status| {
+        let told = format!("{} {}", status["troubles"], status["source"]["error"]);
+        told.contains("No space left on device")
+    });
+    assert_eq!(site.containers(), before, "what ran was touched");
+    site.wait_answer("", "one");
+    for (name, document) in STATE_FILES.iter().zip(documents) {
+        let now = site.state_file(name).json();
+        assert!(now["schema"].is_u64(), "{name}: {now}");
+        assert_eq!(now.as_object().unwrap().len(), document.as_object().unwrap().len(), "{name}");
+    }
+
+    // A restart with a full disk finds everything where it was.
+    site.take_daemon().kill9();
+    site.start();
+    site.wait_status("the old commit is known", |status| {
+        is(&status["healthy"]["id"], &first) && status["ready_pods"] == 1
+    });
+    assert_eq!(site.containers(), before, "what ran was touched");
+    site.wait_answer("", "one");
+
+    site.host.exec(&["rm", &format!("{DATA_DIR}/ballast")]).ok();
+    site.wait_healthy(&second);
+    site.wait_answer("", "two");
+    site.assert_exactly(1, 2);
+    site.assert_state_files();
+}
+
+#[test]
+fn a_lost_state_file_stops_nothing() {
+    for lost in STATE_FILES {
+        eprintln!("lost: {lost}");
+        let mut site = Site::new();
+        // The second pod's address is not the one that a first pod would be given.
+        let pod = |name: &str| {
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: other\n    \
+                 image: windlass-test/app:1\n---\n"
+            )
+        };
+        let web = application("web", "web", "one");
+        let first = site.push(&[("a.yaml", &pod("first")), ("b.yaml", &pod("second"))], "the first");
+        site.start();
+        site.wait_healthy(&first);
+        let both = site.push(&[("web.yaml", &web)], "the second");
+        site.wait_healthy(&both);
+        site.repo.git(&["rm", "-q", "a.yaml"]).ok();
+        let commit = site.push(&[], "the third\n\nWindlass-Allow-Deletions: yes");
+        site.wait_healthy(&commit);
+        let (before, addresses) = (site.containers(), site.addresses());
+        assert_eq!(before.len(), 4);
+
+        site.take_daemon().kill9();
+        site.host.exec(&["mv", &format!("{DATA_DIR}/{lost}"), &format!("{DATA_DIR}/{lost}.lost")]).ok();
+        site.start();
+        site.wait_healthy(&commit);
+
+        assert_eq!(site.containers(), before, "{lost}: what ran was touched");
+        assert_eq!(site.addresses(), addresses, "{lost}");
+        site.wait_answer("", "web");
+        site.wait_answer("notes/note", "one");
+        site.assert_exactly(2, 4);
+        // And what was taken over is looked after: it is replaced and removed as if nothing had been lost.
+        let next = site.push(&[("web.yaml", &application("web", "next", "two"))], "the next");
+        site.wait_healthy(&next);
+        site.wait_answer("", "next");
+        site.assert_exactly(2, 4);
+        site.host.exec(&["rm", &format!("{DATA_DIR}/{lost}.lost")]).ok();
+        site.assert_state_files();
+    }
+}
+
+#[test]
+fn a_state_file_of_a_newer_version_is_refused_and_left_alone() {
+    let (mut site, _) = running();
+    assert!(site.take_daemon().stop().success());
+    let before = site.containers();
+    for name in STATE_FILES {
+        let path = site.host.path(DATA_DIR).join(name);
+        let old = std::fs::read_to_string(&path).unwrap();
+        let mut document: Value = serde_json::from_str(&old).unwrap();
+        document["schema"] = 99.into();
+        let newer = serde_json::to_string(&document).unwrap();
+        std::fs::write(&path, &newer).unwrap();
+
+        site.start();
+        let mut daemon = site.take_daemon();
+        assert!(!daemon.wait_for_end(SOON).success(), "{name}");
+        let log = daemon.log();
+        assert!(log.contains(name) && log.contains("has schema 99"), "{name}: {log}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), newer, "{name} was written");
+        assert_eq!(site.containers(), before, "{name}");
+        site.wait_answer("", "web");
+        std::fs::write(&path, old).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_state_file_is_named_and_left_alone() {
+    let (mut site, _) = running();
+    assert!(site.take_daemon().stop().success());
+    let path = site.host.path(DATA_DIR).join("cluster.json");
+    let old = std::fs::read_to_string(&path).unwrap();
+    let half = &old[..old.len() / 2];
+    std::fs::write(&path, half).unwrap();
+    site.start();
+    let mut daemon = site.take_daemon();
+    assert!(!daemon.wait_for_end(SOON).success());
+    assert!(daemon.log().contains("cluster.json is damaged"), "{}", daemon.log());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), half);
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let (mut site, commit) = running();
+    let before = site.containers();
+    let config = site.host.dir().join("windlass.toml").display().to_string();
+    let mut second = Daemon::start(site.host, &["run", "--config", &config], &[]);
+    assert!(!second.wait_for_end(SOON).success());
+    assert!(second.log().contains("another windlass runs here"), "{}", second.log());
+
+    // Nor may it share the data directory from behind other sockets.
+    let arguments = ["run", "--config", &config, "--socket-dir", "/run/other", "--listen", "127.0.0.1:9465"];
+    let mut third = Daemon::start(site.host, &arguments, &[]);
+    assert!(!third.wait_for_end(SOON).success());
+    assert!(third.log().contains(DATA_DIR), "{}", third.log());
+
+    assert!(site.daemon().is_running());
+    site.wait_healthy(&commit);
+    assert_eq!(site.containers(), before);
+    eventually(Duration::from_secs(5), "the first still answers", || site.status().is_some());
+}

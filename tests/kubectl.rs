@@ -1,0 +1,338 @@
+//! An unmodified kubectl reads a running daemon over TLS, with a token, from another machine.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
+
+use support::{Outcome, SOON, Site, eventually, run};
+
+/// The port of the API on the host.
+const PORT: u16 = 6443;
+
+/// What the daemon under test runs.
+const SHOP: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: app
+        image: windlass-test/app:1
+        env: [{name: APP, value: shop}]
+        ports: [{containerPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec:
+  type: NodePort
+  selector: {app: shop}
+  ports: [{port: 80, targetPort: 8080, nodePort: 30085}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: key}
+stringData: {password: correct horse}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: unwell}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: windlass-test/app:1
+    readinessProbe: {httpGet: {path: /well, port: 8080}, periodSeconds: 1}
+    lifecycle: {postStart: {exec: {command: [sh, -c, "mkdir -p /www && touch /www/well"]}}}
+"#;
+
+/// A site whose daemon serves kubectl, and the files of a client.
+struct Served {
+    site: Site,
+    ca: PathBuf,
+    token: String,
+}
+
+/// The site, made by the first who asks, with a healthy commit.
+fn served() -> &'static Served {
+    static SERVED: OnceLock<Served> = OnceLock::new();
+    SERVED.get_or_init(|| {
+        let mut site = Site::lasting("");
+        let dir = site.host.dir().join("api");
+        fs::create_dir(&dir).unwrap();
+        make_certificate(&dir, &site.host.address.to_string());
+        let token = run(Command::new("openssl").args(["rand", "-hex", "32"])).ok();
+        fs::write(dir.join("token"), format!("{token}\n")).unwrap();
+        let file = |name: &str| dir.join(name).display().to_string();
+        site.configure(&format!(
+            "[listen]\napi = '0.0.0.0:{PORT}'\napi-token-file = '{}'\napi-certificate = '{}'\napi-key = '{}'\n",
+            file("token"),
+            file("server.pem"),
+            file("server.key"),
+        ));
+        // The administrator opens the port: the daemon opens none for itself.
+        let port = PORT.to_string();
+        site.host.exec(&["iptables", "-A", "INPUT", "-p", "tcp", "--dport", &port, "-j", "ACCEPT"]).ok();
+        site.host.load_image("windlass-test/app:1");
+        site.deploy(&[("shop.yaml", SHOP)], "open the shop");
+        Served { ca: dir.join("ca.pem"), token, site }
+    })
+}
+
+/// An authority of our own, and a certificate of it for an address.
+fn make_certificate(dir: &Path, address: &str) {
+    let script = format!(
+        "set -e
+        new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+        $new -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.pem
+        $new -subj /CN=windlass -keyout server.key -out server.csr
+        echo subjectAltName=IP:{address} >names
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem"
+    );
+    run(Command::new("sh").current_dir(dir).args(["-c", &script])).ok();
+}
+
+/// kubectl on another machine, with a home of its own.
+fn command(served: &Served, token: &str) -> Command {
+    let mut command = served.site.host.network.command();
+    command
+        .env("HOME", served.ca.parent().unwrap())
+        .env_remove("KUBECONFIG")
+        .arg("kubectl")
+        .arg(format!("--server=https://{}:{PORT}", served.site.host.address))
+        .arg(format!("--certificate-authority={}", served.ca.display()))
+        .arg(format!("--token={token}"));
+    command
+}
+
+/// Runs kubectl with a token that is accepted.
+fn kubectl(arguments: &str) -> Outcome {
+    let served = served();
+    run(command(served, &served.token).args(arguments.split_whitespace()))
+}
+
+/// One space between words, so that a line can be compared whatever the widths of its columns are.
+fn squeezed(text: &str) -> String {
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
+}
+
+/// Checks that every command succeeds and prints every text beside it.
+#[track_caller]
+fn prints(cases: &[(&str, &[&str])]) {
+    for (arguments, texts) in cases {
+        let text = squeezed(&kubectl(arguments).ok());
+        for wanted in *texts {
+            assert!(text.contains(wanted), "kubectl {arguments} does not print {wanted:?}:\n{text}");
+        }
+    }
+}
+
+fn pod_of(owner: &str) -> String {
+    kubectl(&format!("get pods -l app={owner} -o jsonpath={{.items[0].metadata.name}}")).ok()
+}
+
+#[test]
+fn get_lists_what_runs() {
+    let address = served().site.host.address.to_string();
+    prints(&[
+        ("get pods", &["NAME READY STATUS RESTARTS AGE", "shop-", "1/1 Running 0", "unwell 1/1 Running"]),
+        ("get pods -o wide", &["NOMINATED NODE READINESS GATES", " 10.244.0.", " node-1 <none> <none>"]),
+        ("get pods -A", &["NAMESPACE NAME", "default unwell"]),
+        ("get pods -l app=shop --show-labels", &["app=shop,pod-template-hash="]),
+        ("get deploy,svc", &["deployment.apps/shop 2/2 2 2", "service/shop NodePort 10.96.", "80:30085/TCP"]),
+        ("get all", &["pod/shop-", "replicaset.apps/shop-", "deployment.apps/shop", "service/shop"]),
+        ("get nodes -o wide", &["node-1 Ready", &address]),
+        ("get secrets", &["key Opaque 1"]),
+        ("get endpoints shop", &[":8080"]),
+        ("get events", &["LAST SEEN TYPE REASON OBJECT MESSAGE"]),
+        ("api-resources", &["deployments deploy apps/v1 true Deployment"]),
+        ("version", &["Server Version"]),
+        ("wait --for=condition=Ready pod/unwell --timeout=10s", &["condition met"]),
+        ("rollout status deploy/shop", &["successfully rolled out"]),
+    ]);
+    assert!(kubectl("get pods -n nowhere").stderr.contains("No resources found in nowhere namespace."));
+}
+
+#[test]
+fn objects_are_read_whole_but_for_secrets() {
+    prints(&[
+        (
+            "get pod unwell -o yaml",
+            &["nodeName: node-1", "image: windlass-test/app:1", "path: /well", "phase: Running"],
+        ),
+        ("get deploy shop -o jsonpath={.status.readyReplicas}", &["2"]),
+        ("describe deploy shop", &["2 desired | 2 updated | 2 total | 2 available", "NewReplicaSet: shop-"]),
+        ("describe pod unwell", &["Node: node-1/", "Readiness: http-get http://:8080/well", "Ready True"]),
+        ("describe svc shop", &["NodePort: <unset> 30085/TCP", "Endpoints: 10.244.0."]),
+        ("describe node node-1", &["Non-terminated Pods: (3 in total)"]),
+        ("describe secret key", &["password: 0 bytes"]),
+    ]);
+    let all = kubectl("get all,secrets,configmaps -A -o yaml").ok() + &kubectl("get secret key -o json").ok();
+    assert!(!all.contains("correct horse") && !all.contains("Y29ycmVjdCBob3JzZQ"), "a secret is told");
+}
+
+#[test]
+fn logs_are_printed_and_followed() {
+    let pod = pod_of("shop");
+    assert_eq!(kubectl(&format!("logs {pod}")).ok(), "listening on 8080");
+    assert_eq!(kubectl(&format!("logs {pod} -c app --tail=1")).ok(), "listening on 8080");
+    assert!(kubectl("logs deploy/shop").ok().ends_with("listening on 8080"));
+    let mut follow = Follow::start(&["logs", "-f", &pod]);
+    assert_eq!(follow.wait_for("listening"), "listening on 8080");
+}
+
+#[test]
+fn an_ill_pod_is_explained_by_events_and_conditions() {
+    let site = &served().site;
+    site.exec("unwell", "app", &["rm", "/www/well"]).ok();
+    eventually(SOON, "the pod is not ready", || kubectl("get pod unwell").ok().contains("0/1"));
+    eventually(SOON, "an event tells of the probe", || {
+        let events = squeezed(&kubectl("get events").ok());
+        events.contains("Warning Unhealthy pod/unwell Readiness probe failed")
+    });
+    assert!(squeezed(&kubectl("describe pod unwell").ok()).contains("Warning Unhealthy"));
+    site.exec("unwell", "app", &["touch", "/www/well"]).ok();
+    eventually(SOON, "the pod is ready", || kubectl("get pod unwell").ok().contains("1/1"));
+}
+
+#[test]
+fn a_watch_tells_what_changes() {
+    let mut watch = Follow::start(&["get", "pods", "-l", "app=shop", "--watch"]);
+    watch.wait_for("NAME READY STATUS RESTARTS AGE");
+    watch.wait_for("1/1 Running");
+    let outcome = served().site.host.windlass(&["restart", "deploy/shop"]);
+    outcome.ok();
+    watch.wait_for("ContainerCreating");
+    watch.wait_for("1/1 Running");
+    watch.wait_for("Terminating");
+    drop(watch);
+    eventually(SOON, "the pods are replaced", || {
+        squeezed(&kubectl("get deploy shop").ok()).contains("shop 2/2 2 2")
+    });
+}
+
+#[test]
+fn windlass_prints_the_same_tables() {
+    for arguments in [
+        "get pods",
+        "get pods -o wide",
+        "get deploy,svc",
+        "get all",
+        "get pods -A",
+        "get nodes",
+        "get ep",
+        "get secrets",
+    ] {
+        let words: Vec<&str> = arguments.split_whitespace().collect();
+        // A second may pass between the two.
+        let mut both = (String::new(), String::new());
+        eventually(SOON, &format!("`windlass {arguments}` prints the same"), || {
+            both = (kubectl(arguments).ok(), served().site.host.windlass(&words).ok());
+            let lines = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+            lines(&both.0) == lines(&both.1)
+        });
+    }
+}
+
+#[test]
+fn writing_is_refused_with_the_repository_to_commit_to() {
+    let pod = pod_of("shop");
+    let place =
+        format!("Commit the change to {}, branch main, and push", served().site.repo.path().display());
+    for arguments in [
+        format!("delete pod {pod}"),
+        "delete deploy shop".to_owned(),
+        "scale deploy shop --replicas=5".to_owned(),
+        "create namespace more".to_owned(),
+        "label pod unwell a=b".to_owned(),
+        "rollout restart deploy shop".to_owned(),
+        "cordon node-1".to_owned(),
+    ] {
+        let outcome = kubectl(&arguments);
+        assert!(!outcome.success() && outcome.stderr.contains(&place), "{outcome:#?}");
+    }
+    let outcome = kubectl(&format!("exec {pod} -- ls"));
+    assert!(!outcome.success() && outcome.stderr.contains("Windlass does not serve exec"), "{outcome:#?}");
+    assert_eq!(pod_of("shop"), pod);
+}
+
+#[test]
+fn nobody_reads_without_the_token_or_past_the_certificate() {
+    let served = served();
+    let outcome = run(command(served, &"0".repeat(64)).args(["get", "pods"]));
+    assert!(!outcome.success(), "{outcome:#?}");
+    let said = outcome.stderr.to_lowercase();
+    assert!(said.contains("unauthorized") || said.contains("must be logged in"), "{outcome:#?}");
+
+    let url = format!("https://{}:{PORT}/api/v1/pods", served.site.host.address);
+    let outcome = run(served.site.host.network.command().args(["curl", "-sS", "--max-time", "5", &url]));
+    assert!(outcome.stderr.contains("certificate"), "{outcome:#?}");
+    let ca = served.ca.to_str().unwrap();
+    let code =
+        ["curl", "-s", "--max-time", "5", "--cacert", ca, "-o", "/dev/null", "-w", "%{http_code}", &url];
+    assert_eq!(run(served.site.host.network.command().args(code)).ok(), "401");
+}
+
+/// A kubectl that goes on until this is dropped.
+struct Follow {
+    process: std::process::Child,
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Follow {
+    fn start(arguments: &[&str]) -> Follow {
+        let served = served();
+        let mut process =
+            command(served, &served.token).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(squeezed(&line).trim_end().to_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Follow { process, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line that contains a text; gives it.
+    #[track_caller]
+    fn wait_for(&mut self, text: &str) -> String {
+        let deadline = std::time::Instant::now() + SOON;
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            match self.lines.recv_timeout(left.min(Duration::from_secs(60))) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("no line with {text:?}: {error}; there were: {:#?}", self.seen),
+            }
+        }
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        // Ended already is ended, too.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
