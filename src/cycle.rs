@@ -20,7 +20,7 @@ use reconciler::{
     observed::Observed,
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
-    rollout::Head,
+    rollout::{Head, Phase, Rollout},
     state::{Change, NodeFacts, NodeReport},
 };
 use runtime::{Prober, Runtime};
@@ -28,7 +28,7 @@ use runtime::{Prober, Runtime};
 use crate::{
     crash,
     dns::Dns,
-    follow::{Found, lock},
+    follow::{COULD_NOT_JUDGE, Found, lock},
     lanes::{LaneEvent, Lanes},
     library::{Library, Reader, Reading},
     metrics::{CycleResult, DriftCause, Metrics, PushPhase, SignatureOutcome},
@@ -44,6 +44,8 @@ pub(crate) use memory::HostMemory;
 const ROUNDS: usize = 16;
 /// How often, at most, the host's network is looked at for what somebody else has changed there.
 const NETWORK_CHECK: Duration = Duration::from_secs(5);
+/// Looks further apart than this mean that nobody could look in between.
+const LONG_GAP: Duration = Duration::from_secs(150);
 /// When what failed outside of a lane is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -102,6 +104,8 @@ pub(crate) struct Host {
     /// What the DNS was last told.
     names: DnsRecords,
     network_checked: std::time::Instant,
+    /// When something was last decided.
+    decided: Option<std::time::Instant>,
 }
 
 impl Host {
@@ -136,6 +140,7 @@ impl Host {
             events: showing::Events::default(),
             names: DnsRecords::default(),
             network_checked: std::time::Instant::now(),
+            decided: None,
         }
     }
 
@@ -161,7 +166,7 @@ impl Host {
                 (Next::After(RETRY), false)
             }
         };
-        self.keep_what_is_needed().await;
+        let next = next.sooner(self.keep_what_is_needed().await);
         let result = match (good && self.troubles.is_empty(), self.acted) {
             (false, _) => CycleResult::Failed,
             (true, true) => CycleResult::Changed,
@@ -188,8 +193,22 @@ impl Host {
         }
     }
 
+    /// Time in which nobody could look is not the commit's: after a gap its clock starts anew, as after a wait for
+    /// something outside of it.
+    fn excuse_gap(&mut self) {
+        let gap = self.decided.is_none_or(|last| last.elapsed() > LONG_GAP);
+        self.decided = Some(std::time::Instant::now());
+        let rollout = &self.store.snapshot().rollout;
+        if gap && !rollout.waiting && matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking) {
+            let rollout = Rollout { waiting: true, ..rollout.clone() };
+            let kept = self.commit(vec![Change::Rollout(Box::new(rollout))]);
+            self.note("state", kept.map_err(|error| format!("{error:#}")));
+        }
+    }
+
     /// Decides and plans until nothing changes any more.
     fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
+        self.excuse_gap();
         let mut round = 0;
         loop {
             round += 1;
@@ -243,6 +262,7 @@ impl Host {
     /// Puts a decision on disk: first the pointers, which are this host's own, then the state.
     fn commit(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
         let before = self.store.snapshot().rollout.clone();
+        let mut moved = None;
         for change in &changes {
             if let Change::Rollout(after) = change {
                 let mut trust = lock(&self.trust);
@@ -252,11 +272,15 @@ impl Host {
                 trust.set_pointers(pointers)?;
                 drop(trust);
                 crash::point("pointers");
-                showing::tell(&before, after, &self.parts.metrics);
+                moved = Some(after.clone());
             }
         }
         self.store.commit(changes)?;
         crash::point("state");
+        // Told once it is true, and not again for every try on a full disk.
+        if let Some(after) = moved {
+            showing::tell(&before, &after, &self.parts.metrics);
+        }
         Ok(())
     }
 
@@ -349,7 +373,9 @@ impl Host {
                 self.source.refusal = Some(refusal);
             }
             Found::Trouble { class, error } => {
-                self.parts.metrics.signature(SignatureOutcome::Error);
+                if class == COULD_NOT_JUDGE {
+                    self.parts.metrics.signature(SignatureOutcome::Error);
+                }
                 if self.source.error.as_ref() != Some(&error) {
                     tracing::warn!(class, "{error}");
                 }
