@@ -114,7 +114,7 @@ ensure_rust() {
         # shellcheck source=/dev/null
         . "$HOME/.cargo/env"
     fi
-    have cargo || die "no Rust toolchain: install one with rustup (or package cargo, if it is 1.85 or newer), then run this again"
+    have cargo || die "no Rust toolchain: install one with rustup (or package cargo, if it is 1.89 or newer), then run this again"
     need gcc libc6-dev pkg-config libssl-dev
     # libgit2 links the host's OpenSSL; building OpenSSL itself takes three minutes.
     export OPENSSL_NO_VENDOR=1

@@ -9,6 +9,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
     time::Instant,
 };
+use tracing::Instrument;
 
 use crate::{command::Request, cycle::Host, follow::Found, lanes::LaneEvent, view::View};
 
@@ -61,17 +62,21 @@ pub(crate) struct ControlLoop {
     resync: Duration,
     next_look: Option<Instant>,
     next_resync: Instant,
+    /// How many looks there were.
+    looks: u64,
 }
 
 impl ControlLoop {
     pub(crate) fn new(host: Host, inputs: Inputs, view: watch::Sender<Arc<View>>, resync: Duration) -> Self {
-        Self { host, inputs, view, resync, next_look: None, next_resync: Instant::now() + resync }
+        Self { host, inputs, view, resync, next_look: None, next_resync: Instant::now() + resync, looks: 0 }
     }
 
     /// Looks, acts, publishes and waits, until it is told to end.
     pub(crate) async fn run(mut self) -> Result<()> {
         loop {
-            let next = self.host.cycle(Timestamp::now()).await;
+            let span = tracing::info_span!("cycle", number = self.looks);
+            let next = self.host.cycle(Timestamp::now()).instrument(span).await;
+            self.looks += 1;
             self.next_look = match next {
                 Next::AwaitChange => None,
                 Next::After(wait) => Some(Instant::now() + wait),

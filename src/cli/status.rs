@@ -38,7 +38,8 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
     let now = Timestamp::now();
     let since =
         report.since.map(|since| format!(" for {}", age::since(Some(since), now))).unwrap_or_default();
-    writeln!(out, "{}: {}{since}", paint::strong(&report.node), paint::state(&report.phase))?;
+    let waiting = if report.waiting { ", waiting for what is outside of the commit" } else { "" };
+    writeln!(out, "{}: {}{waiting}{since}", paint::strong(&report.node), paint::state(&report.phase))?;
     if !report.message.is_empty() {
         writeln!(out, "  {}", report.message)?;
     }
