@@ -106,10 +106,10 @@ pub(crate) struct Host {
     /// What the DNS was last told.
     names: DnsRecords,
     network_checked: std::time::Instant,
-    /// When something was last decided.
-    decided: Option<std::time::Instant>,
     /// Whether something has happened to a link or route since then.
     network_changed: bool,
+    /// When something was last decided.
+    decided: Option<std::time::Instant>,
 }
 
 impl Host {
@@ -144,8 +144,8 @@ impl Host {
             events: showing::Events::default(),
             names: DnsRecords::default(),
             network_checked: std::time::Instant::now(),
-            decided: None,
             network_changed: false,
+            decided: None,
         }
     }
 
