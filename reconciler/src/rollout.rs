@@ -1,5 +1,7 @@
 //! The life of a commit: which one the controllers follow, how far it is, and what becomes of it.
 
+mod change;
+mod history;
 mod judge;
 mod step;
 

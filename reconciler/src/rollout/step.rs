@@ -4,16 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CommitState, HistoryEntry, Judgement, Phase, Rollback, Rollout, judge::changed_workloads};
+use super::{CommitState, HistoryEntry, Judgement, Phase, Rollback, Rollout, changed_workloads};
 use crate::{
     commit::Commit,
     name::CommitId,
     plan::Next,
     state::{NodeReport, Preparation},
 };
-
-/// How many entries of history are kept.
-const HISTORY: usize = 50;
 
 /// What the source says about the newest commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -323,60 +320,5 @@ impl StepInput<'_> {
         let get = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.commits.get(id));
         let (Some(target), Some(base)) = (get(&rollout.target), get(&rollout.base())) else { return false };
         changed_workloads(target, Some(base)).is_empty()
-    }
-}
-
-impl Rollout {
-    /// The commit that the target is compared with to find what must be judged.
-    pub fn base(&self) -> Option<CommitId> {
-        match &self.rollback {
-            Some(rollback) => Some(rollback.from.clone()),
-            None => self.healthy.clone(),
-        }
-    }
-
-    /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
-    pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
-        self.close_target(CommitState::RolledBack, &rollback.reason, now);
-        self.target = Some(commit.clone());
-        self.driving = Some(commit);
-        self.rollback = Some(rollback);
-        self.began = Some(now);
-        self.start_clock(now);
-        self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
-    }
-
-    /// What was waited for so far counts for no deadline.
-    fn start_clock(&mut self, now: Timestamp) {
-        self.clock = Some(now);
-        self.waiting = false;
-    }
-
-    fn enter(&mut self, phase: Phase, now: Timestamp) {
-        self.phase = phase;
-        self.since = Some(now);
-    }
-
-    /// The same phase with another message: its beginning stays.
-    fn update(&mut self, phase: Phase) {
-        self.phase = phase;
-    }
-
-    fn record(&mut self, entry: HistoryEntry) {
-        self.history.retain(|old| old.commit != entry.commit || old.ended.is_some());
-        self.history.push(entry);
-        let surplus = self.history.len().saturating_sub(HISTORY);
-        self.history.drain(..surplus);
-    }
-
-    /// Ends the open entry of the target, if it has one.
-    fn close_target(&mut self, state: CommitState, reason: &str, now: Timestamp) {
-        let Some(target) = &self.target else { return };
-        let open = |entry: &&mut HistoryEntry| entry.commit == *target && entry.ended.is_none();
-        if let Some(entry) = self.history.iter_mut().rev().find(open) {
-            entry.state = state;
-            entry.reason = reason.to_owned();
-            entry.ended = Some(now);
-        }
     }
 }
