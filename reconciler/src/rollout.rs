@@ -26,6 +26,10 @@ pub struct Rollout {
     pub healthy: Option<CommitId>,
     /// The one the controllers follow: the target, or, while that is being prepared, what they followed before.
     pub driving: Option<CommitId>,
+    /// What was driven since the last healthy commit and is not any more, newest last, bounded: pods of it may still
+    /// be there.
+    #[serde(default)]
+    pub left: Vec<CommitId>,
     /// How far the target is.
     pub phase: Phase,
     /// When the phase began; `None` before the first commit.

@@ -23,6 +23,7 @@ pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<S
     check.allocations();
     check.rollout();
     check.owners();
+    check.deletions(change);
     check.findings.0
 }
 
@@ -47,8 +48,10 @@ impl<'a> Decision<'a> {
             let uid = &record.uid;
             self.findings.require(seen.insert(uid), || format!("pod {uid} is changed twice in one decision"));
             let known = self.input.commits.get(&record.commit);
+            // A locator that was wrong before, since the commit reads as another one now, is not made by this decision.
+            let kept = self.input.state.pods.get(uid).is_some_and(|before| before.commit == record.commit);
             let resolved =
-                known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
+                kept || known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
             self.findings.require(resolved, || format!("pod {uid}: its commit has not its template"));
             let Some(before) = self.input.state.pods.get(uid) else {
                 self.new_pod(record);
@@ -181,6 +184,42 @@ impl<'a> Decision<'a> {
                 self.owner(workload, &after, &made, &told);
             }
         }
+    }
+
+    /// Owners that no commit took away go only within the budget.
+    fn deletions(&mut self, change: &ClusterChange) {
+        let state = self.input.state;
+        let driving = state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
+        if driving.is_none_or(|commit| commit.allow_deletions) {
+            return;
+        }
+        let from = state.rollout.rollback.as_ref().map(|rollback| &rollback.from);
+        let taken_away = |owner: &WorkloadKey| {
+            let mut before =
+                state.rollout.left.iter().chain(from).filter_map(|id| self.input.commits.get(id));
+            before.any(|commit| commit.objects.workloads.contains_key(owner))
+        };
+        let live: BTreeSet<&WorkloadKey> =
+            state.pods.values().filter(|record| record.stop.is_none()).map(|record| &record.owner).collect();
+        let removed: BTreeSet<&WorkloadKey> = change
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Pod(record) => Some(record),
+                _ => None,
+            })
+            .filter(|record| {
+                let stop = record.stop.as_ref().map(|stop| stop.reason);
+                stop == Some(StopReason::OwnerRemoved) && live.contains(&record.owner)
+            })
+            .map(|record| &record.owner)
+            .filter(|owner| !taken_away(owner))
+            .collect();
+        let percent = self.input.settings.rollout.deletion_percent as usize;
+        let allowed = (live.len() * percent / 100).max(1);
+        self.findings.require(removed.len() <= allowed, || {
+            format!("{} owners are stopped that no commit took away: {removed:?}", removed.len())
+        });
     }
 
     fn is_active(&self, record: &PodRecord) -> bool {

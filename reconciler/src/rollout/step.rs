@@ -42,6 +42,13 @@ pub struct RolloutSettings {
     pub deletion_percent: u32,
 }
 
+impl RolloutSettings {
+    /// How many of so many workloads may go without a word.
+    pub(crate) fn deletion_budget(&self, all: usize) -> usize {
+        (all.saturating_mul(self.deletion_percent as usize) / 100).max(1)
+    }
+}
+
 impl Default for RolloutSettings {
     fn default() -> Self {
         Self { soak: Duration::from_secs(10), deadline: Duration::from_secs(600), deletion_percent: 30 }
@@ -166,7 +173,7 @@ fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Op
         .filter(|key| !head.objects.workloads.contains_key(*key))
         .map(ToString::to_string)
         .collect();
-    let allowed = (all * settings.deletion_percent as usize / 100).max(1);
+    let allowed = settings.deletion_budget(all);
     (deleted.len() > allowed).then(|| {
         let named: Vec<&str> = deleted.iter().take(5).map(String::as_str).collect();
         format!(
@@ -200,7 +207,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     }
     match message {
         None if !input.reports.is_empty() => {
-            rollout.driving = Some(target);
+            rollout.drive(target);
             rollout.start_clock(input.now);
             rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
         }
@@ -275,6 +282,7 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
     let Some(target) = rollout.target.clone() else { return };
     rollout.bad.remove(&target);
     rollout.healthy = Some(target);
+    rollout.left.clear();
     rollout.enter(Phase::Healthy, input.now);
     rollout.close_target(CommitState::Healthy, "", input.now);
     // One that was given up as degraded and came up all the same.
@@ -304,7 +312,7 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, reason: String) {
         None => {
             rollout.close_target(CommitState::Degraded, &reason, input.now);
             // Nothing ran before it, so its pods are left to come up if they can.
-            rollout.driving = Some(target);
+            rollout.drive(target);
             rollout.enter(Phase::Degraded { message: reason }, input.now);
         }
     }

@@ -424,3 +424,45 @@ fn a_commit_that_is_not_in_the_clone_is_waited_for() {
     sim.run_seconds(60);
     sim.expect_healthy("c1");
 }
+
+#[test]
+fn a_commit_that_reads_as_another_one_stops_no_more_than_the_budget_allows() {
+    let mut sim = sim();
+    let names = ["a", "b", "c", "d"];
+    let of = |id: &str, names: &[&str]| {
+        names.iter().fold(commit(id), |commit, name| commit.with(bare(name, pod("web:1"))))
+    };
+    sim.push(of("c1", &names).build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    // As after a change of `source.paths`: the same commit, other content.
+    sim.commits.insert(CommitId::new("c1"), of("c1", &["a"]).build());
+    sim.crash(false);
+    sim.run_seconds(60);
+    sim.expect(sim.alive() == before, "nothing stopped");
+    let held = sim.ask_cluster().held.unwrap_or_default();
+    sim.expect(held.contains("3 of 4") && held.contains("Windlass-Allow-Deletions"), &held);
+    sim.expect_quiet();
+    sim.push(of("c2", &["a"]).allow_deletions().build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+    sim.expect(sim.state.pods.len() == 1 && sim.ask_cluster().held.is_none(), "meant");
+}
+
+#[test]
+fn what_commits_took_away_one_after_the_other_is_not_held() {
+    let mut sim = sim();
+    let of = |id: &str, names: &[&str]| {
+        names.iter().fold(commit(id), |commit, name| commit.with(bare(name, pod("web:1")))).build()
+    };
+    sim.push(of("c1", &["a"]));
+    sim.run_seconds(30);
+    // A bad commit with much that is new: going back takes all of it away again.
+    let names = ["a", "b", "c", "d", "e"];
+    let bad = names.iter().fold(commit("c2"), |commit, name| commit.with(bare(name, pod("web:1"))));
+    sim.push(bad.with(bare("f", pod("web:crash"))).build());
+    sim.run_seconds(120);
+    sim.expect_healthy("c1");
+    sim.expect(sim.state.pods.len() == 1 && sim.ask_cluster().held.is_none(), "only what was there before");
+    sim.expect(sim.state.rollout.left.is_empty(), "nothing is left of it");
+}
