@@ -196,7 +196,7 @@ fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
         return not_placed(pod).filter(|_| !all_nodes_ready);
     }
     let status = pod.status?;
-    status.fault?;
+    status.fault.filter(|fault| fault.is_outside())?;
     Some(format!("pod {}: {}", pod.record.key.name, status.message.clone().unwrap_or_default()))
 }
 

@@ -466,3 +466,20 @@ fn what_commits_took_away_one_after_the_other_is_not_held() {
     sim.expect(sim.state.pods.len() == 1 && sim.ask_cluster().held.is_none(), "only what was there before");
     sim.expect(sim.state.rollout.left.is_empty(), "nothing is left of it");
 }
+
+#[test]
+fn what_fails_for_no_known_reason_has_until_the_dead_line() {
+    let mut sim = sim();
+    sim.registry.push("web:hook", Behaviour::HookFails);
+    sim.push(commit("c1").with(deployment("web", 1, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    let mut late = deployment("web", 1, pod("web:hook").with_post_start());
+    if let reconciler::object::Control::Deployment { progress_deadline, .. } = &mut late.control {
+        *progress_deadline = Some(Duration::from_secs(15));
+    }
+    sim.push(commit("c2").with(late).build());
+    sim.run_seconds(40);
+    sim.expect(sim.is_bad("c2"), "a hook that fails is not waited for");
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+}
