@@ -13,7 +13,7 @@ use reconciler::{
     check::{check_decision, check_observed, check_plan},
     cluster::{ClusterChange, ClusterInput, ClusterSettings, cluster, commits_in_use},
     commit::Commit,
-    name::{CommitId, ContainerId, NodeName},
+    name::{CommitId, ContainerId, NodeName, PodUid},
     network::HostNetwork,
     node::{NodeInput, NodePlan, Pins, node},
     observed::{LaneFailure, Observed},
@@ -400,6 +400,11 @@ impl Sim {
         self.lanes.clear();
         self.host.end_all(self.now);
         self.crash(false);
+    }
+
+    /// What is under way for a pod.
+    pub(crate) fn lane(&self, pod: &PodUid) -> Option<&Lane> {
+        self.lanes.get(&LaneKey::Pod(pod.clone())).map(|running| &running.lane)
     }
 
     /// Whether anything is under way.
