@@ -18,8 +18,8 @@ use crate::{
     placement::{Candidate, Placer, candidates, evicts, host_ports},
     plan::Next,
     rollout::{
-        Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, changed_workloads, judge,
-        next_available, progress, progress_deadline, step, worst,
+        Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, judge, judged_workloads, next_available,
+        progress, progress_deadline, step, worst,
     },
     state::{Change, ClusterState, NodeFacts, NodeReport, PodPlace, PodRecord, StopReason, StopRecord},
     status::PodStatus,
@@ -199,8 +199,7 @@ impl<'a> Decision<'a> {
             let id = rollout.driving.as_ref().map_or("", CommitId::short);
             return Judgement::Waiting(format!("commit {id} is not in the local clone"));
         };
-        let base = rollout.base().and_then(|id| self.input.commits.get(&id));
-        let judged = changed_workloads(driving, base.map(AsRef::as_ref));
+        let judged = judged_workloads(rollout, self.input.commits, driving);
         if let Some(node) = judged.iter().find_map(|workload| self.silent_node(workload)) {
             return Judgement::Waiting(format!("node {node} has not reported yet"));
         }

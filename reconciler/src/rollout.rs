@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::CommitId;
 
 pub use judge::{
-    Judgement, changed_workloads, config_sources, judge, next_available, progress, progress_deadline, worst,
+    Judgement, config_sources, judge, judged_workloads, next_available, progress, progress_deadline, worst,
 };
 pub use step::{Head, RolloutSettings, StepInput, step};
 

@@ -1,15 +1,16 @@
 //! Whether a workload has settled on the target, still moves, waits for something outside, or has failed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use crate::{
     commit::Commit,
     controller::{OwnedPod, OwnerView},
-    name::WorkloadKey,
+    name::{CommitId, WorkloadKey},
     object::{ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload},
     placement::eligible_for_daemon,
+    rollout::Rollout,
     state::{PodPlace, WorkloadProgress},
     status::{ContainerPhase, ContainerStatus},
 };
@@ -30,14 +31,25 @@ pub enum Judgement {
     Failed(String),
 }
 
-/// The workloads of `target` that differ from `base`, also through a ConfigMap or Secret they use: only these are
-/// judged.
-pub fn changed_workloads<'a>(target: &'a Commit, base: Option<&Commit>) -> Vec<&'a Workload> {
-    target
-        .objects
-        .workloads
-        .values()
-        .filter(|workload| base.is_none_or(|base| differs(target, base, workload)))
+/// The workloads that are judged while `target` is driven: those that differ from what it is compared with, and from
+/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything.
+pub fn judged_workloads<'a>(
+    rollout: &Rollout,
+    commits: &BTreeMap<CommitId, Arc<Commit>>,
+    target: &'a Commit,
+) -> Vec<&'a Workload> {
+    let before: Vec<Option<&Arc<Commit>>> = rollout
+        .base()
+        .map(|id| commits.get(&id))
+        .into_iter()
+        .chain(rollout.left.iter().map(|id| commits.get(id)))
+        .collect();
+    let workloads = target.objects.workloads.values();
+    workloads
+        .filter(|workload| {
+            before.is_empty()
+                || before.iter().any(|before| before.is_none_or(|before| differs(target, before, workload)))
+        })
         .collect()
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CommitState, HistoryEntry, Judgement, Phase, Rollback, Rollout, changed_workloads};
+use super::{CommitState, HistoryEntry, Judgement, Phase, Rollback, Rollout, judged_workloads};
 use crate::{
     commit::Commit,
     name::CommitId,
@@ -326,7 +326,7 @@ fn after(time: Timestamp, now: Timestamp) -> Next {
 impl StepInput<'_> {
     fn nothing_to_judge(&self, rollout: &Rollout) -> bool {
         let get = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.commits.get(id));
-        let (Some(target), Some(base)) = (get(&rollout.target), get(&rollout.base())) else { return false };
-        changed_workloads(target, Some(base)).is_empty()
+        let (Some(target), Some(_)) = (get(&rollout.target), get(&rollout.base())) else { return false };
+        judged_workloads(rollout, self.commits, target).is_empty()
     }
 }

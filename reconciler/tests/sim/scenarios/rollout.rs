@@ -10,7 +10,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, container, deployment, pod, replica_set, rolling},
+    build::{PodSpecExt, bare, commit, container, deployment, node_port, pod, replica_set, rolling},
     daemon::Sim,
     registry::Behaviour,
 };
@@ -482,4 +482,23 @@ fn what_fails_for_no_known_reason_has_until_the_dead_line() {
     sim.expect(sim.is_bad("c2"), "a hook that fails is not waited for");
     sim.run_seconds(60);
     sim.expect_healthy("c1");
+}
+
+#[test]
+fn what_was_driven_on_the_way_is_judged_too() {
+    let mut sim = sim();
+    let web = |id: &str, image: &str| commit(id).with(deployment("web", 1, pod(image).with_readiness()));
+    sim.push(web("c1", "web:1").build());
+    sim.run_seconds(30);
+    sim.push(web("c2", "web:deaf").build());
+    sim.run_seconds(20);
+    // The workloads of c1 again: nothing differs from the healthy commit, and pods of c2 are still there.
+    sim.push(web("c3", "web:1").service("web", "web", node_port(None)).build());
+    sim.expect(sim.state.pods.len() == 2, "one of c2 is still there");
+    sim.run_seconds(1);
+    sim.expect(sim.phase() != "Healthy", "it must settle and soak");
+    sim.run_seconds(60);
+    sim.expect_healthy("c3");
+    sim.expect(sim.state.rollout.left.is_empty(), "nothing is left behind");
+    sim.expect_quiet();
 }
