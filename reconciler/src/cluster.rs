@@ -191,7 +191,12 @@ impl<'a> Decision<'a> {
 
     fn judgement(&self) -> Judgement {
         let rollout = &self.input.state.rollout;
-        if matches!(rollout.phase, Phase::Empty | Phase::Healthy | Phase::Preparing { .. }) {
+        let judged = match rollout.phase {
+            Phase::Empty | Phase::Healthy => false,
+            Phase::Preparing { .. } => rollout.judges_superseded(),
+            Phase::Progressing { .. } | Phase::Soaking | Phase::Degraded { .. } => true,
+        };
+        if !judged {
             return Judgement::Settled;
         }
         let Some(driving) = self.driving() else {
@@ -317,7 +322,7 @@ impl<'a> Decision<'a> {
         let rollout = &self.input.state.rollout;
         let progress = self.input.state.workloads.get(&workload.key);
         let deadline = progress_deadline(workload, progress, rollout.clock)
-            .filter(|_| matches!(rollout.phase, Phase::Progressing { .. }))
+            .filter(|_| matches!(rollout.phase, Phase::Progressing { .. }) || rollout.judges_superseded())
             .map(|deadline| Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default())
             .filter(|wait| !wait.is_zero());
         deadline.map_or(Next::AwaitChange, Next::After)

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Findings;
 use crate::{
     cluster::{ClusterChange, ClusterInput},
-    name::{NodeName, PodUid, WorkloadKey},
+    name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
+    rollout::Rollout,
     state::{Change, ClusterState, PodRecord, StopReason},
     status::PodStatus,
 };
@@ -146,7 +147,10 @@ impl<'a> Decision<'a> {
 
     fn rollout(&mut self) {
         let (before, after) = (&self.input.state.rollout, &self.after.rollout);
-        let followed = after.driving == before.driving || after.driving == after.target;
+        let followed = after.driving == before.driving
+            || after.driving == after.target
+            || after.driving == after.healthy
+                && before.driving.as_ref().is_some_and(|id| !is_good(before, id));
         self.findings.require(followed, || format!("{:?} is driven and is not the target", after.driving));
         for (commit, reason) in &before.bad {
             let kept = after.bad.contains_key(commit) || after.healthy.as_ref() == Some(commit);
@@ -341,4 +345,8 @@ impl<'a> Decision<'a> {
         let enough = !replaced || up + unavailable >= all as usize;
         self.findings.require(enough, || format!("{key}: available on {up} of {all} nodes"));
     }
+}
+
+fn is_good(rollout: &Rollout, commit: &CommitId) -> bool {
+    rollout.healthy.as_ref() == Some(commit)
 }

@@ -17,6 +17,31 @@ impl Rollout {
         }
     }
 
+    /// Whether what is driven is neither healthy nor the target any more: it is judged all the same until the target
+    /// takes its place, which may take as long as the registry is away.
+    pub fn judges_superseded(&self) -> bool {
+        matches!(self.phase, Phase::Preparing { .. })
+            && self.healthy.is_some()
+            && self.driving.is_some()
+            && self.driving != self.target
+            && self.driving != self.healthy
+    }
+
+    /// What is driven has failed while the target is being prepared: the healthy commit runs until that is done.
+    pub(super) fn give_up_superseded(&mut self, reason: &str, now: Timestamp) {
+        let (Some(driving), Some(healthy)) = (self.driving.clone(), self.healthy.clone()) else { return };
+        if self.end(&driving, CommitState::RolledBack, reason, now) {
+            self.bad.insert(driving, reason.to_owned());
+        }
+        let is_target = self.target.as_ref() == Some(&healthy);
+        self.drive(healthy);
+        self.start_clock(now);
+        // Its images are pinned: there is nothing to prepare.
+        if is_target {
+            self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
+        }
+    }
+
     /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
     pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
         self.close_target(CommitState::RolledBack, &rollback.reason, now);

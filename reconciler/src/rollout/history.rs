@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::{CommitState, HistoryEntry, Rollout};
+use crate::name::CommitId;
 
 /// How many entries of history are kept.
 const HISTORY: usize = 50;
@@ -13,6 +14,25 @@ impl Rollout {
         self.history.push(entry);
         let surplus = self.history.len().saturating_sub(HISTORY);
         self.history.drain(..surplus);
+    }
+
+    /// Says what became of a commit in the end; false for one that was healthy once, of which that is not said.
+    pub(super) fn end(
+        &mut self,
+        commit: &CommitId,
+        state: CommitState,
+        reason: &str,
+        now: Timestamp,
+    ) -> bool {
+        if self.history.iter().any(|entry| entry.commit == *commit && entry.state == CommitState::Healthy) {
+            return false;
+        }
+        if let Some(entry) = self.history.iter_mut().rev().find(|entry| entry.commit == *commit) {
+            entry.state = state;
+            entry.reason = reason.to_owned();
+            entry.ended = Some(now);
+        }
+        true
     }
 
     /// Ends the open entry of the target, if it has one.

@@ -187,6 +187,16 @@ fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Op
 }
 
 fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
+    let mut next = Next::AwaitChange;
+    if input.rollout.judges_superseded() && rollout.judges_superseded() {
+        match watch(input, rollout) {
+            Err(reason) => {
+                rollout.give_up_superseded(&reason, input.now);
+                return Next::AwaitChange;
+            }
+            Ok(later) => next = later,
+        }
+    }
     let Some(target) = rollout.target.clone() else { return Next::AwaitChange };
     let mut message = None;
     for report in &input.reports {
@@ -214,7 +224,25 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         None => {}
         Some(message) => rollout.update(Phase::Preparing { message }),
     }
-    Next::AwaitChange
+    next
+}
+
+/// Keeps the clock of what is driven; says why it has failed, or when it will be late.
+fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, String> {
+    let waiting = matches!(input.judgement, Judgement::Waiting(_));
+    if rollout.waiting && !waiting {
+        rollout.start_clock(input.now);
+    }
+    rollout.waiting = waiting;
+    let deadline = rollout.clock.unwrap_or(input.now) + input.settings.deadline;
+    match &input.judgement {
+        Judgement::Failed(reason) => Err(reason.clone()),
+        Judgement::Progressing(message) if deadline <= input.now => {
+            Err(format!("not settled within {} s: {message}", input.settings.deadline.as_secs()))
+        }
+        Judgement::Progressing(_) => Ok(after(deadline, input.now)),
+        Judgement::Settled | Judgement::Waiting(_) => Ok(Next::AwaitChange),
+    }
 }
 
 fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
@@ -223,33 +251,25 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     if input.rollout.driving != rollout.driving {
         return Next::AwaitChange;
     }
-    let waiting = matches!(input.judgement, Judgement::Waiting(_));
-    if rollout.waiting && !waiting {
-        rollout.start_clock(input.now);
-    }
-    rollout.waiting = waiting;
-    let deadline = rollout.clock.unwrap_or(input.now) + input.settings.deadline;
+    let next = match watch(input, rollout) {
+        Err(reason) => {
+            fail(input, rollout, reason);
+            return Next::AwaitChange;
+        }
+        Ok(next) => next,
+    };
     match &input.judgement {
-        Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
+        Judgement::Settled if input.nothing_to_judge(rollout) => become_healthy(input, rollout),
         Judgement::Settled => {
-            if input.nothing_to_judge(rollout) {
-                become_healthy(input, rollout);
-            } else {
-                rollout.enter(Phase::Soaking, input.now);
-                return Next::After(input.settings.soak);
-            }
+            rollout.enter(Phase::Soaking, input.now);
+            return Next::After(input.settings.soak);
         }
-        Judgement::Waiting(message) => rollout.update(Phase::Progressing { message: message.clone() }),
-        Judgement::Progressing(message) if deadline <= input.now => {
-            let seconds = input.settings.deadline.as_secs();
-            fail(input, rollout, format!("not settled within {seconds} s: {message}"));
-        }
-        Judgement::Progressing(message) => {
+        Judgement::Waiting(message) | Judgement::Progressing(message) => {
             rollout.update(Phase::Progressing { message: message.clone() });
-            return after(deadline, input.now);
         }
+        Judgement::Failed(_) => {}
     }
-    Next::AwaitChange
+    next
 }
 
 fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {

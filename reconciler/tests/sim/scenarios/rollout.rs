@@ -502,3 +502,39 @@ fn what_was_driven_on_the_way_is_judged_too() {
     sim.expect(sim.state.rollout.left.is_empty(), "nothing is left behind");
     sim.expect_quiet();
 }
+
+#[test]
+fn a_bad_commit_does_not_go_on_because_the_next_one_waits_for_the_registry() {
+    let mut sim = sim();
+    let web = |id: &str, image: &str| commit(id).with(bare("web", pod(image))).build();
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(30);
+    sim.push(web("c2", "web:crash"));
+    sim.run_seconds(5);
+    sim.registry.reachable = false;
+    sim.push(web("c3", "web:2"));
+    sim.run_seconds(120);
+    sim.expect(sim.is_bad("c2"), "it is judged all the same");
+    sim.expect(sim.fate("c2").is_some_and(|(state, _)| state == CommitState::RolledBack), "history");
+    sim.expect(sim.target() == "c3" && sim.phase() == "Preparing", "the next one is still wanted");
+    sim.expect(sim.ready("web") == 1, "what was healthy runs again");
+    sim.registry.reachable = true;
+    sim.run_seconds(400);
+    sim.expect_healthy("c3");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_head_that_went_back_to_the_healthy_commit_needs_no_registry() {
+    let mut sim = sim();
+    let web = |id: &str, image: &str| commit(id).with(bare("web", pod(image))).build();
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(30);
+    sim.push(web("c2", "web:crash"));
+    sim.run_seconds(5);
+    sim.registry.reachable = false;
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(120);
+    sim.expect_healthy("c1");
+    sim.expect_quiet();
+}
