@@ -26,6 +26,7 @@ use crate::{
         link::link_name,
         memory::{NodeMemory, PodMemory},
     },
+    rollout::Phase,
     state::{ClusterState, NodeReport, PodRecord, Preparation},
     status::PodStatus,
 };
@@ -315,7 +316,9 @@ impl<'a> Look<'a> {
     /// The images of a target that is being prepared.
     fn images(&mut self) {
         let rollout = &self.input.state.rollout;
-        let preparing = rollout.target.as_ref().filter(|target| rollout.driving.as_ref() != Some(*target));
+        let preparing = rollout.target.as_ref().filter(|target| {
+            rollout.driving.as_ref() != Some(*target) || matches!(rollout.phase, Phase::Preparing { .. })
+        });
         let Some(target) = preparing.and_then(|id| self.input.commits.get(id)) else { return };
         let pins = self.input.pins.get(&target.id);
         let mut wanted: BTreeMap<&str, PullPolicy> = BTreeMap::new();

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::CommitId;
 
+pub use change::retry;
 pub use judge::{
     Judgement, config_sources, judge, judged_workloads, next_available, progress, progress_deadline, worst,
 };

@@ -5,6 +5,21 @@ use jiff::Timestamp;
 use super::{CommitState, Phase, Rollback, Rollout};
 use crate::name::CommitId;
 
+/// Clears the mark of one commit that failed, or of all of them, and says of how many. A degraded target is prepared
+/// again: it is the target already, so no head takes it up.
+pub fn retry(rollout: &mut Rollout, commit: Option<&CommitId>, now: Timestamp) -> usize {
+    let before = rollout.bad.len();
+    rollout.bad.retain(|bad, _| commit.is_some_and(|commit| commit != bad));
+    let cleared = before - rollout.bad.len();
+    let asked = commit.is_none() || rollout.target.as_ref() == commit;
+    if let (Phase::Degraded { .. }, true, Some(target)) = (&rollout.phase, asked, rollout.target.clone()) {
+        rollout.began = Some(now);
+        rollout.reopen(&target, now);
+        rollout.enter(Phase::Preparing { message: "looking at its images".to_owned() }, now);
+    }
+    cleared
+}
+
 /// How many commits are remembered whose pods may still be there.
 const LEFT: usize = 8;
 

@@ -35,6 +35,17 @@ impl Rollout {
         true
     }
 
+    /// A commit that was given up as degraded is tried again.
+    pub(super) fn reopen(&mut self, commit: &CommitId, now: Timestamp) {
+        let last = self.history.iter_mut().rev().find(|entry| entry.commit == *commit);
+        if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
+            entry.state = CommitState::Progressing;
+            entry.reason.clear();
+            entry.began = now;
+            entry.ended = None;
+        }
+    }
+
     /// Ends the open entry of the target, if it has one.
     pub(super) fn close_target(&mut self, state: CommitState, reason: &str, now: Timestamp) {
         let Some(target) = &self.target else { return };

@@ -6,7 +6,7 @@ use reconciler::{
     cluster::roll_back,
     name::CommitId,
     object::IntOrPercent,
-    rollout::{CommitState, Head},
+    rollout::{CommitState, Head, retry},
 };
 
 use crate::{
@@ -536,5 +536,29 @@ fn a_head_that_went_back_to_the_healthy_commit_needs_no_registry() {
     sim.push(web("c1", "web:1"));
     sim.run_seconds(120);
     sim.expect_healthy("c1");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_retry_of_a_degraded_commit_prepares_it_again() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("late:1"))).build());
+    sim.run_seconds(60);
+    sim.expect(sim.phase() == "Degraded" && sim.is_bad("c1"), "there is nothing to go back to");
+    let now = sim.now;
+    let cleared = retry(&mut sim.state.rollout, None, now);
+    sim.expect(cleared == 1 && !sim.is_bad("c1"), "the mark is cleared");
+    sim.cycle();
+    sim.expect(sim.phase() == "Preparing", "it is tried afresh");
+    sim.run_seconds(10);
+    sim.expect(sim.phase() == "Degraded" && sim.is_bad("c1"), "and fails again");
+    sim.registry.push("late:1", Behaviour::Fine);
+    let now = sim.now;
+    retry(&mut sim.state.rollout, Some(&CommitId::new("c1")), now);
+    sim.cycle();
+    sim.run_seconds(30);
+    sim.expect_healthy("c1");
+    sim.expect(sim.fate("c1").is_some_and(|(state, _)| state == CommitState::Healthy), "history");
+    sim.expect(sim.state.rollout.history.len() == 1, "one entry");
     sim.expect_quiet();
 }
