@@ -330,6 +330,10 @@ impl<'a> Decision<'a> {
 
     fn placer(&self) -> Placer {
         let commits = self.input.commits;
+        let ended = |record: &PodRecord| {
+            let pods = self.owned.get(&record.owner).map_or(&[][..], Vec::as_slice);
+            pods.iter().any(|pod| pod.record.uid == record.uid && pod.is_final())
+        };
         Placer::new(
             self.nodes.clone(),
             self.input.settings.max_pods,
@@ -337,6 +341,7 @@ impl<'a> Decision<'a> {
             |record| {
                 commits
                     .get(&record.commit)
+                    .filter(|_| !ended(record))
                     .and_then(|commit| commit.resolve(&record.owner, &record.template))
                     .map(|workload| host_ports(&workload.template.spec))
                     .unwrap_or_default()

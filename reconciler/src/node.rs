@@ -431,6 +431,10 @@ impl<'a> Look<'a> {
                 None => return None,
             };
             let Some(status) = self.report.pods.get(&record.uid) else { continue };
+            // What has ended answers nobody, not even where a Service wants pods that are not ready.
+            if status.phase.is_final() {
+                continue;
+            }
             let Some(address) = status.address.filter(|address| !address.is_unspecified()) else { continue };
             let ready = status.ready.is_some() && record.stop.is_none();
             endpoints.push(Endpoint { key: &record.key, template, address, ready, local: true });
