@@ -18,6 +18,7 @@ use reconciler::{
     cluster::ClusterSettings,
     name::{CommitId, NodeName},
     network::HostNetwork,
+    object::Taint,
     rollout::RolloutSettings,
 };
 use serde::Deserialize;
@@ -137,6 +138,9 @@ pub(crate) struct NodeConfig {
     pub(crate) address: Option<Ipv4Addr>,
     /// Its labels, beside `kubernetes.io/hostname`, `kubernetes.io/os` and `kubernetes.io/arch`.
     pub(crate) labels: BTreeMap<String, String>,
+    /// Its taints, as `key=value:NoSchedule`, beside those that Git gives it. Default none.
+    #[serde(deserialize_with = "taints")]
+    pub(crate) taints: Vec<Taint>,
     /// The most pods it may have. Default 250.
     pub(crate) max_pods: Option<usize>,
 }
@@ -400,6 +404,12 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duratio
     Duration::try_from(span).map_err(|_| serde::de::Error::custom(format!("{text:?} is negative")))
 }
 
+/// Taints as people write them.
+fn taints<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Taint>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+}
+
 /// A secret from a file, without the line's end.
 pub(crate) fn read_secret(path: &Path) -> Result<String> {
     let text =
@@ -429,6 +439,20 @@ mod tests {
         assert_eq!(config.rollout.soak, Duration::from_secs(90));
         assert_eq!(config.pod_subnet().to_string(), "10.244.0.0/24");
         assert_eq!(config.dns_address(), Ipv4Addr::new(10, 96, 0, 10));
+    }
+
+    #[test]
+    fn taints_are_read_and_bad_ones_refused() {
+        let text = "[node]\ntaints = ['gpu=yes:NoSchedule', 'example.com/old:NoExecute']";
+        let config: Config = toml::from_str(text).expect("good taints");
+        let read: Vec<_> =
+            config.node.taints.iter().map(|taint| (taint.key.as_str(), taint.value.as_str())).collect();
+        assert_eq!(read, [("gpu", "yes"), ("example.com/old", "")]);
+        for bad in ["gpu", "gpu:Never", "=yes:NoSchedule"] {
+            let text = format!("[node]\ntaints = ['{bad}']");
+            let error = toml::from_str::<Config>(&text).expect_err("a bad taint");
+            assert!(error.to_string().contains(&format!("{bad:?} is not a taint")), "{error}");
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct Candidate {
     pub name: NodeName,
     /// Labels of its configuration with those of Git laid over.
     pub labels: BTreeMap<String, String>,
-    /// Taints from Git.
+    /// Taints of its configuration and those of Git.
     pub taints: Vec<Taint>,
     /// Cordoned in Git.
     pub cordoned: bool,
@@ -67,10 +67,12 @@ pub fn candidates(
             let object = objects.get(&facts.name).cloned().unwrap_or_default();
             let mut labels = facts.labels.clone();
             labels.extend(object.labels);
+            let mut taints = facts.taints.clone();
+            taints.extend(object.taints.into_iter().filter(|taint| !facts.taints.contains(taint)));
             Candidate {
                 name: facts.name.clone(),
                 labels,
-                taints: object.taints,
+                taints,
                 cordoned: object.unschedulable,
                 ready: facts.ready,
             }

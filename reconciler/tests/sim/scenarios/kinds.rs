@@ -263,3 +263,19 @@ fn a_pod_that_has_ended_holds_no_host_port_and_takes_no_traffic() {
     sim.expect_healthy("c2");
     sim.expect(sim.services().host_ports.len() == 1, "the port is another one's now");
 }
+
+#[test]
+fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
+    let mut sim = sim();
+    sim.taints = vec!["node.kubernetes.io/disk-pressure:NoSchedule".parse().unwrap()];
+    sim.push(
+        commit("c1").with(deployment("web", 1, pod("web:1"))).with(daemon_set("agent", pod("web:1"))).build(),
+    );
+    sim.run_seconds(30);
+    sim.expect(sim.ready("web") == 0, "no node takes it");
+    sim.expect(sim.ready("agent") == 1, "a DaemonSet tolerates this one by itself");
+    sim.taints.clear();
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+}
