@@ -395,13 +395,21 @@ impl Config {
     }
 }
 
+/// Longer than this nobody waits, and it can be added to any time.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// A duration as people write it: `10s`, `2m`, `1h 30m`.
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let span: jiff::SignedDuration = text.parse().map_err(|error| {
         serde::de::Error::custom(format!("{text:?} is not a duration such as 10s or 2m: {error}"))
     })?;
-    Duration::try_from(span).map_err(|_| serde::de::Error::custom(format!("{text:?} is negative")))
+    let duration =
+        Duration::try_from(span).map_err(|_| serde::de::Error::custom(format!("{text:?} is negative")))?;
+    if duration > LONGEST {
+        return Err(serde::de::Error::custom(format!("{text:?} is too long: 8760h, a year, is the longest")));
+    }
+    Ok(duration)
 }
 
 /// Taints as people write them.
@@ -429,6 +437,8 @@ mod tests {
         assert!(error.to_string().contains("urll"), "{error}");
         let error = toml::from_str::<Config>("[rollout]\nsoak = 'soon'").expect_err("no duration");
         assert!(error.to_string().contains("\"soon\" is not a duration"), "{error}");
+        let error = toml::from_str::<Config>("[rollout]\nsoak = '9000000h'").expect_err("too long");
+        assert!(error.to_string().contains("is too long"), "{error}");
     }
 
     #[test]

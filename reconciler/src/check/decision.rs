@@ -10,6 +10,7 @@ use crate::{
     rollout::Rollout,
     state::{Change, ClusterState, PodRecord, StopReason},
     status::PodStatus,
+    time::later,
 };
 
 /// What a decision breaks; empty when it is sound.
@@ -232,7 +233,7 @@ impl<'a> Decision<'a> {
 
     fn is_available(&self, workload: &Workload, record: &PodRecord) -> bool {
         let since = self.statuses.get(&record.uid).and_then(|status| status.ready);
-        since.is_some_and(|since| since + workload.control.min_ready() <= self.input.now)
+        since.is_some_and(|since| later(since, workload.control.min_ready()) <= self.input.now)
     }
 
     /// maxSurge where pods are made, maxUnavailable where available ones are stopped.

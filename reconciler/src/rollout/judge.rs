@@ -13,6 +13,7 @@ use crate::{
     rollout::Rollout,
     state::{PodPlace, WorkloadProgress},
     status::{ContainerPhase, ContainerStatus},
+    time::later,
 };
 
 /// So many restarts of one new pod are a crash loop.
@@ -102,7 +103,7 @@ pub fn progress_deadline(
 ) -> Option<Timestamp> {
     let Control::Deployment { progress_deadline: Some(deadline), .. } = workload.control else { return None };
     let progress = progress.filter(|progress| progress.template == workload.template.hash)?;
-    Some(clock.map_or(progress.since, |clock| clock.max(progress.since)) + deadline)
+    Some(later(clock.map_or(progress.since, |clock| clock.max(progress.since)), deadline))
 }
 
 /// How a workload stands; `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
@@ -271,7 +272,7 @@ pub fn next_available(pods: &[OwnedPod<'_>], now: Timestamp, min_ready: Duration
     pods.iter()
         .filter(|pod| pod.is_active())
         .filter_map(|pod| pod.status?.ready)
-        .filter_map(|since| Duration::try_from((since + min_ready).duration_since(now)).ok())
+        .filter_map(|since| Duration::try_from(later(since, min_ready).duration_since(now)).ok())
         .filter(|wait| !wait.is_zero())
         .min()
 }

@@ -10,6 +10,7 @@ use crate::{
     name::CommitId,
     plan::Next,
     state::{NodeReport, Preparation},
+    time::later,
 };
 
 /// What the source says about the newest commit.
@@ -234,7 +235,7 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, String> {
         rollout.start_clock(input.now);
     }
     rollout.waiting = waiting;
-    let deadline = rollout.clock.unwrap_or(input.now) + input.settings.deadline;
+    let deadline = later(rollout.clock.unwrap_or(input.now), input.settings.deadline);
     match &input.judgement {
         Judgement::Failed(reason) => Err(reason.clone()),
         Judgement::Progressing(message) if deadline <= input.now => {
@@ -276,7 +277,7 @@ fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     match &input.judgement {
         Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
         Judgement::Settled => {
-            let end = rollout.since.unwrap_or(input.now) + input.settings.soak;
+            let end = later(rollout.since.unwrap_or(input.now), input.settings.soak);
             if end > input.now {
                 return after(end, input.now);
             }
