@@ -18,6 +18,7 @@ use reconciler::{
     cluster::ClusterSettings,
     name::{CommitId, NodeName},
     network::HostNetwork,
+    object::Taint,
     rollout::RolloutSettings,
 };
 use serde::Deserialize;
@@ -137,6 +138,9 @@ pub(crate) struct NodeConfig {
     pub(crate) address: Option<Ipv4Addr>,
     /// Its labels, beside `kubernetes.io/hostname`, `kubernetes.io/os` and `kubernetes.io/arch`.
     pub(crate) labels: BTreeMap<String, String>,
+    /// Its taints, as `key=value:NoSchedule`, beside those that Git gives it. Default none.
+    #[serde(deserialize_with = "taints")]
+    pub(crate) taints: Vec<Taint>,
     /// The most pods it may have. Default 250.
     pub(crate) max_pods: Option<usize>,
 }
@@ -391,13 +395,27 @@ impl Config {
     }
 }
 
+/// Longer than this nobody waits, and it can be added to any time.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// A duration as people write it: `10s`, `2m`, `1h 30m`.
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let span: jiff::SignedDuration = text.parse().map_err(|error| {
         serde::de::Error::custom(format!("{text:?} is not a duration such as 10s or 2m: {error}"))
     })?;
-    Duration::try_from(span).map_err(|_| serde::de::Error::custom(format!("{text:?} is negative")))
+    let duration =
+        Duration::try_from(span).map_err(|_| serde::de::Error::custom(format!("{text:?} is negative")))?;
+    if duration > LONGEST {
+        return Err(serde::de::Error::custom(format!("{text:?} is too long: 8760h, a year, is the longest")));
+    }
+    Ok(duration)
+}
+
+/// Taints as people write them.
+fn taints<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Taint>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 /// A secret from a file, without the line's end.
@@ -419,6 +437,8 @@ mod tests {
         assert!(error.to_string().contains("urll"), "{error}");
         let error = toml::from_str::<Config>("[rollout]\nsoak = 'soon'").expect_err("no duration");
         assert!(error.to_string().contains("\"soon\" is not a duration"), "{error}");
+        let error = toml::from_str::<Config>("[rollout]\nsoak = '9000000h'").expect_err("too long");
+        assert!(error.to_string().contains("is too long"), "{error}");
     }
 
     #[test]
@@ -429,6 +449,20 @@ mod tests {
         assert_eq!(config.rollout.soak, Duration::from_secs(90));
         assert_eq!(config.pod_subnet().to_string(), "10.244.0.0/24");
         assert_eq!(config.dns_address(), Ipv4Addr::new(10, 96, 0, 10));
+    }
+
+    #[test]
+    fn taints_are_read_and_bad_ones_refused() {
+        let text = "[node]\ntaints = ['gpu=yes:NoSchedule', 'example.com/old:NoExecute']";
+        let config: Config = toml::from_str(text).expect("good taints");
+        let read: Vec<_> =
+            config.node.taints.iter().map(|taint| (taint.key.as_str(), taint.value.as_str())).collect();
+        assert_eq!(read, [("gpu", "yes"), ("example.com/old", "")]);
+        for bad in ["gpu", "gpu:Never", "=yes:NoSchedule"] {
+            let text = format!("[node]\ntaints = ['{bad}']");
+            let error = toml::from_str::<Config>(&text).expect_err("a bad taint");
+            assert!(error.to_string().contains(&format!("{bad:?} is not a taint")), "{error}");
+        }
     }
 
     #[test]

@@ -240,6 +240,7 @@ impl Host {
                 nodes: &BTreeMap::from([(name.clone(), self.fixed.facts.clone())]),
                 reports: &BTreeMap::from([(name, self.report.clone())]),
             });
+            self.note("budget", change.held.map_or(Ok(()), Err));
             let next = plan.next.sooner(change.next);
             if change.changes.is_empty() {
                 self.troubles.remove("state");

@@ -120,6 +120,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
             name: node.clone(),
             address: network.node_address,
             labels: labels(&config, node.as_str()),
+            taints: config.node.taints.clone(),
             ready: true,
         },
         network: network.clone(),

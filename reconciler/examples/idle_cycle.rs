@@ -108,7 +108,13 @@ impl Host {
             commits: BTreeMap::from([(commit.id.clone(), Arc::new(commit))]),
             nodes: BTreeMap::from([(
                 name.clone(),
-                NodeFacts { name: name.clone(), address, labels: BTreeMap::new(), ready: true },
+                NodeFacts {
+                    name: name.clone(),
+                    address,
+                    labels: BTreeMap::new(),
+                    taints: Vec::new(),
+                    ready: true,
+                },
             )]),
             name,
             state: ClusterState { cluster: "bench".to_owned(), ..ClusterState::default() },

@@ -18,8 +18,8 @@ use crate::{
     placement::{Candidate, Placer, candidates, evicts, host_ports},
     plan::Next,
     rollout::{
-        Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, changed_workloads, judge,
-        next_available, progress, progress_deadline, step, worst,
+        Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, judge, judged_workloads, next_available,
+        progress, progress_deadline, step, worst,
     },
     state::{Change, ClusterState, NodeFacts, NodeReport, PodPlace, PodRecord, StopReason, StopRecord},
     status::PodStatus,
@@ -62,6 +62,9 @@ pub struct ClusterChange {
     pub changes: Vec<Change>,
     /// When to look again.
     pub next: Next,
+    /// What is not stopped though its owner is not in the commit, because it is more than the budget allows and no
+    /// commit took it away.
+    pub held: Option<String>,
 }
 
 /// The commits whose content is needed to go on from this state.
@@ -74,6 +77,7 @@ pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
         .flatten()
         .cloned()
         .chain(from)
+        .chain(rollout.left.iter().cloned())
         .chain(state.pods.values().map(|record| record.commit.clone()))
         .collect()
 }
@@ -96,6 +100,7 @@ struct Decision<'a> {
     changes: Vec<Change>,
     serial: u64,
     next: Next,
+    held: Option<String>,
 }
 
 impl<'a> Decision<'a> {
@@ -113,7 +118,15 @@ impl<'a> Decision<'a> {
         let driving = input.state.rollout.driving.as_ref().and_then(|id| input.commits.get(id));
         let empty = BTreeMap::new();
         let nodes = candidates(input.nodes, driving.map_or(&empty, |commit| &commit.objects.nodes));
-        Self { input, owned, nodes, changes: Vec::new(), serial: input.state.serial, next: Next::AwaitChange }
+        Self {
+            input,
+            owned,
+            nodes,
+            changes: Vec::new(),
+            serial: input.state.serial,
+            next: Next::AwaitChange,
+            held: None,
+        }
     }
 
     /// The commit the controllers follow.
@@ -178,7 +191,12 @@ impl<'a> Decision<'a> {
 
     fn judgement(&self) -> Judgement {
         let rollout = &self.input.state.rollout;
-        if matches!(rollout.phase, Phase::Empty | Phase::Healthy | Phase::Preparing { .. }) {
+        let judged = match rollout.phase {
+            Phase::Empty | Phase::Healthy => false,
+            Phase::Preparing { .. } => rollout.judges_superseded(),
+            Phase::Progressing { .. } | Phase::Soaking | Phase::Degraded { .. } => true,
+        };
+        if !judged {
             return Judgement::Settled;
         }
         let Some(driving) = self.driving() else {
@@ -186,8 +204,7 @@ impl<'a> Decision<'a> {
             let id = rollout.driving.as_ref().map_or("", CommitId::short);
             return Judgement::Waiting(format!("commit {id} is not in the local clone"));
         };
-        let base = rollout.base().and_then(|id| self.input.commits.get(&id));
-        let judged = changed_workloads(driving, base.map(AsRef::as_ref));
+        let judged = judged_workloads(rollout, self.input.commits, driving);
         if let Some(node) = judged.iter().find_map(|workload| self.silent_node(workload)) {
             return Judgement::Waiting(format!("node {node} has not reported yet"));
         }
@@ -247,20 +264,56 @@ impl<'a> Decision<'a> {
             self.act(driving, workload, actions, &mut placer, &mut names);
             self.keep_in_place(driving, workload, &stopped, &mut placer);
         }
-        let removed: Vec<&OwnedPod<'_>> = self
-            .owned
-            .iter()
-            .filter(|(owner, _)| !driving.objects.workloads.contains_key(**owner))
-            .flat_map(|(_, pods)| pods)
-            .filter(|pod| !pod.is_stopping())
-            .collect();
-        for pod in removed {
-            self.changes.push(stop(pod.record, StopReason::OwnerRemoved, self.input.now));
-        }
+        self.stop_removed(driving);
         for key in self.input.state.workloads.keys() {
             if !driving.objects.workloads.contains_key(key) {
                 self.changes.push(Change::DropProgress(key.clone()));
             }
+        }
+    }
+
+    /// Stops the pods whose owners are not in the driving commit. That a commit which ran before had them explains it: a
+    /// push or a rollback took them away, and the budget was asked then. What nothing explains (another
+    /// `source.paths`, a state that was lost) must itself keep to the budget.
+    fn stop_removed(&mut self, driving: &Commit) {
+        let rollout = &self.input.state.rollout;
+        let before: Vec<&Arc<Commit>> = rollout
+            .left
+            .iter()
+            .chain(rollout.rollback.as_ref().map(|rollback| &rollback.from))
+            .filter_map(|id| self.input.commits.get(id))
+            .collect();
+        let live: Vec<(&WorkloadKey, &Vec<OwnedPod<'_>>)> = self
+            .owned
+            .iter()
+            .filter(|(_, pods)| !pods.iter().all(OwnedPod::is_stopping))
+            .map(|(owner, pods)| (*owner, pods))
+            .collect();
+        let (explained, unexplained): (Vec<_>, Vec<_>) = live
+            .iter()
+            .copied()
+            .filter(|(owner, _)| !driving.objects.workloads.contains_key(*owner))
+            .partition(|(owner, _)| {
+                before.iter().any(|commit| commit.objects.workloads.contains_key(*owner))
+            });
+        let allowed = self.input.settings.rollout.deletion_budget(live.len());
+        let held = unexplained.len() > allowed && !driving.allow_deletions;
+        if held {
+            let named: Vec<String> = unexplained.iter().take(5).map(|(owner, _)| owner.to_string()).collect();
+            self.held = Some(format!(
+                "{} of {} workloads that run ({}{}) are not in commit {}, and no commit took them away; the budget \
+                 is {allowed}, so none of them is stopped: put them back, check `paths` in [source] of the \
+                 configuration, or commit with the trailer `Windlass-Allow-Deletions: yes`",
+                unexplained.len(),
+                live.len(),
+                named.join(", "),
+                if unexplained.len() > 5 { ", ..." } else { "" },
+                driving.id.short()
+            ));
+        }
+        let removed = explained.into_iter().chain(unexplained.into_iter().filter(|_| !held));
+        for pod in removed.flat_map(|(_, pods)| pods).filter(|pod| !pod.is_stopping()) {
+            self.changes.push(stop(pod.record, StopReason::OwnerRemoved, self.input.now));
         }
     }
 
@@ -269,7 +322,7 @@ impl<'a> Decision<'a> {
         let rollout = &self.input.state.rollout;
         let progress = self.input.state.workloads.get(&workload.key);
         let deadline = progress_deadline(workload, progress, rollout.clock)
-            .filter(|_| matches!(rollout.phase, Phase::Progressing { .. }))
+            .filter(|_| matches!(rollout.phase, Phase::Progressing { .. }) || rollout.judges_superseded())
             .map(|deadline| Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default())
             .filter(|wait| !wait.is_zero());
         deadline.map_or(Next::AwaitChange, Next::After)
@@ -277,6 +330,10 @@ impl<'a> Decision<'a> {
 
     fn placer(&self) -> Placer {
         let commits = self.input.commits;
+        let ended = |record: &PodRecord| {
+            let pods = self.owned.get(&record.owner).map_or(&[][..], Vec::as_slice);
+            pods.iter().any(|pod| pod.record.uid == record.uid && pod.is_final())
+        };
         Placer::new(
             self.nodes.clone(),
             self.input.settings.max_pods,
@@ -284,6 +341,7 @@ impl<'a> Decision<'a> {
             |record| {
                 commits
                     .get(&record.commit)
+                    .filter(|_| !ended(record))
                     .and_then(|commit| commit.resolve(&record.owner, &record.template))
                     .map(|workload| host_ports(&workload.template.spec))
                     .unwrap_or_default()
@@ -431,7 +489,7 @@ impl<'a> Decision<'a> {
         if self.serial != self.input.state.serial {
             self.changes.push(Change::Serial(self.serial));
         }
-        ClusterChange { changes: self.changes, next: self.next }
+        ClusterChange { changes: self.changes, next: self.next, held: self.held }
     }
 }
 

@@ -41,19 +41,19 @@ pub enum FaultKind {
     Rejected,
     /// A hostPath is not of the type the manifest asks for. The commit's fault on this host.
     HostPath,
-    /// A postStart hook failed; the container is killed and restarted.
+    /// A postStart hook failed; the container is killed and restarted, until the dead line.
     HookFailed,
     /// The engine does not answer or hangs. Waiting.
     EngineUnreachable,
     /// No space left on the disk. Waiting.
     DiskFull,
-    /// What the step works on is gone (container removed, process ended); look again.
+    /// What the step works on is gone (container removed, process ended); look again, until the dead line.
     Gone,
     /// The host's network could not be set up. Waiting.
     Network,
     /// The step was cancelled by a later plan.
     Cancelled,
-    /// Anything else. Waiting.
+    /// Anything else. Tried again, until the dead line.
     Other,
 }
 
@@ -61,6 +61,19 @@ impl FaultKind {
     /// Whether trying the same again with the same commit cannot help.
     pub fn is_commits_fault(self) -> bool {
         matches!(self, Self::ImageMissing | Self::Rejected | Self::HostPath)
+    }
+
+    /// Whether it is known to lie outside of the commit: then it is waited for, however long. Whatever else is in the
+    /// way has until the dead line.
+    pub fn is_outside(self) -> bool {
+        matches!(
+            self,
+            Self::RegistryDenied
+                | Self::RegistryUnreachable
+                | Self::EngineUnreachable
+                | Self::DiskFull
+                | Self::Network
+        )
     }
 
     /// The word that Kubernetes uses for a waiting container in this state.

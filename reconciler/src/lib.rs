@@ -29,3 +29,4 @@ pub mod pod;
 pub mod rollout;
 pub mod state;
 pub mod status;
+mod time;

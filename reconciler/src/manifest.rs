@@ -15,7 +15,7 @@ mod position;
 mod problem;
 pub(crate) mod similar;
 mod strict;
-mod syntax;
+pub(crate) mod syntax;
 mod upgrade;
 mod yaml;
 

@@ -26,6 +26,7 @@ use crate::{
         link::link_name,
         memory::{NodeMemory, PodMemory},
     },
+    rollout::Phase,
     state::{ClusterState, NodeReport, PodRecord, Preparation},
     status::PodStatus,
 };
@@ -315,7 +316,9 @@ impl<'a> Look<'a> {
     /// The images of a target that is being prepared.
     fn images(&mut self) {
         let rollout = &self.input.state.rollout;
-        let preparing = rollout.target.as_ref().filter(|target| rollout.driving.as_ref() != Some(*target));
+        let preparing = rollout.target.as_ref().filter(|target| {
+            rollout.driving.as_ref() != Some(*target) || matches!(rollout.phase, Phase::Preparing { .. })
+        });
         let Some(target) = preparing.and_then(|id| self.input.commits.get(id)) else { return };
         let pins = self.input.pins.get(&target.id);
         let mut wanted: BTreeMap<&str, PullPolicy> = BTreeMap::new();
@@ -428,6 +431,10 @@ impl<'a> Look<'a> {
                 None => return None,
             };
             let Some(status) = self.report.pods.get(&record.uid) else { continue };
+            // What has ended answers nobody, not even where a Service wants pods that are not ready.
+            if status.phase.is_final() {
+                continue;
+            }
             let Some(address) = status.address.filter(|address| !address.is_unspecified()) else { continue };
             let ready = status.ready.is_some() && record.stop.is_none();
             endpoints.push(Endpoint { key: &record.key, template, address, ready, local: true });

@@ -12,6 +12,7 @@ use crate::{
     fault::Fault,
     name::{ContainerId, ImageId, PodUid},
     plan::{LaneKey, PodIdentity, ProbeKind, Role},
+    time::later,
 };
 
 /// Everything that was found. It exists only when the engine could be asked: an engine that does not answer is not
@@ -123,6 +124,6 @@ impl LaneFailure {
     /// image may be pushed later.
     pub fn retry_at(&self) -> Timestamp {
         let seconds = 10_u64.saturating_mul(1 << self.count.saturating_sub(1).min(5)).min(300);
-        self.at + Duration::from_secs(seconds)
+        later(self.at, Duration::from_secs(seconds))
     }
 }

@@ -48,7 +48,7 @@ pub struct Candidate {
     pub name: NodeName,
     /// Labels of its configuration with those of Git laid over.
     pub labels: BTreeMap<String, String>,
-    /// Taints from Git.
+    /// Taints of its configuration and those of Git.
     pub taints: Vec<Taint>,
     /// Cordoned in Git.
     pub cordoned: bool,
@@ -67,10 +67,12 @@ pub fn candidates(
             let object = objects.get(&facts.name).cloned().unwrap_or_default();
             let mut labels = facts.labels.clone();
             labels.extend(object.labels);
+            let mut taints = facts.taints.clone();
+            taints.extend(object.taints.into_iter().filter(|taint| !facts.taints.contains(taint)));
             Candidate {
                 name: facts.name.clone(),
                 labels,
-                taints: object.taints,
+                taints,
                 cordoned: object.unschedulable,
                 ready: facts.ready,
             }
@@ -80,7 +82,9 @@ pub fn candidates(
 
 /// Whether a node may run a DaemonSet's pod: like [`fits`], but cordons and readiness do not matter.
 pub fn eligible_for_daemon(spec: &PodSpec, node: &Candidate) -> bool {
-    named_and_selected(spec, node).is_none() && untolerated(spec, node).is_none()
+    let kept_off =
+        |taint: &Taint| taint.effect != TaintEffect::PreferNoSchedule && !daemon_tolerates(spec, taint);
+    named_and_selected(spec, node).is_none() && !node.taints.iter().any(kept_off)
 }
 
 /// Whether a node that runs a pod must stop it: a NoExecute taint that the pod does not tolerate.
@@ -92,7 +96,25 @@ pub fn evicts(spec: &PodSpec, node: &Candidate) -> bool {
 
 /// Whether a DaemonSet's pod may stay on a node: a taint that only keeps new pods off does not stop it.
 pub fn daemon_may_stay(spec: &PodSpec, node: &Candidate) -> bool {
-    named_and_selected(spec, node).is_none() && !evicts(spec, node)
+    let stopped = |taint: &Taint| taint.effect == TaintEffect::NoExecute && !daemon_tolerates(spec, taint);
+    named_and_selected(spec, node).is_none() && !node.taints.iter().any(stopped)
+}
+
+/// What every DaemonSet's pod tolerates by itself, as in Kubernetes: it is there to look after just such nodes.
+fn daemon_tolerates(spec: &PodSpec, taint: &Taint) -> bool {
+    let by_itself = match (taint.key.as_str(), taint.effect) {
+        ("node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable", TaintEffect::NoExecute) => true,
+        (
+            "node.kubernetes.io/disk-pressure"
+            | "node.kubernetes.io/memory-pressure"
+            | "node.kubernetes.io/pid-pressure"
+            | "node.kubernetes.io/unschedulable",
+            TaintEffect::NoSchedule,
+        ) => true,
+        ("node.kubernetes.io/network-unavailable", TaintEffect::NoSchedule) => spec.host_network,
+        _ => false,
+    };
+    by_itself || spec.tolerations.iter().any(|toleration| toleration.tolerates(taint))
 }
 
 fn named_and_selected(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
@@ -231,4 +253,37 @@ pub fn host_ports(spec: &PodSpec) -> Vec<(Protocol, u16)> {
             number.map(|number| (port.protocol, number))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(key: &str, effect: TaintEffect) -> Candidate {
+        let taint = Taint { key: format!("node.kubernetes.io/{key}"), value: String::new(), effect };
+        Candidate {
+            name: NodeName::new("one"),
+            labels: BTreeMap::new(),
+            taints: vec![taint],
+            cordoned: false,
+            ready: true,
+        }
+    }
+
+    #[test]
+    fn daemons_tolerate_the_trouble_of_a_node_by_themselves() {
+        let spec = PodSpec::default();
+        for key in ["disk-pressure", "memory-pressure", "pid-pressure", "unschedulable"] {
+            assert!(eligible_for_daemon(&spec, &node(key, TaintEffect::NoSchedule)), "{key}");
+            assert!(!eligible_for_daemon(&spec, &node(key, TaintEffect::NoExecute)), "{key}");
+        }
+        for key in ["not-ready", "unreachable"] {
+            assert!(daemon_may_stay(&spec, &node(key, TaintEffect::NoExecute)), "{key}");
+            assert!(evicts(&spec, &node(key, TaintEffect::NoExecute)), "{key}");
+        }
+        assert!(!eligible_for_daemon(&spec, &node("other", TaintEffect::NoSchedule)));
+        let unavailable = node("network-unavailable", TaintEffect::NoSchedule);
+        assert!(!eligible_for_daemon(&spec, &unavailable));
+        assert!(eligible_for_daemon(&PodSpec { host_network: true, ..spec }, &unavailable));
+    }
 }

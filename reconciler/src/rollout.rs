@@ -1,5 +1,7 @@
 //! The life of a commit: which one the controllers follow, how far it is, and what becomes of it.
 
+mod change;
+mod history;
 mod judge;
 mod step;
 
@@ -10,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::CommitId;
 
+pub use change::retry;
 pub use judge::{
-    Judgement, changed_workloads, config_sources, judge, next_available, progress, progress_deadline, worst,
+    Judgement, config_sources, judge, judged_workloads, next_available, progress, progress_deadline, worst,
 };
 pub use step::{Head, RolloutSettings, StepInput, step};
 
@@ -24,6 +27,10 @@ pub struct Rollout {
     pub healthy: Option<CommitId>,
     /// The one the controllers follow: the target, or, while that is being prepared, what they followed before.
     pub driving: Option<CommitId>,
+    /// What was driven since the last healthy commit and is not any more, newest last, bounded: pods of it may still
+    /// be there.
+    #[serde(default)]
+    pub left: Vec<CommitId>,
     /// How far the target is.
     pub phase: Phase,
     /// When the phase began; `None` before the first commit.

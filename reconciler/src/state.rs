@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
+    object::Taint,
     plan::PodIdentity,
     rollout::Rollout,
     status::PodStatus,
@@ -176,6 +177,8 @@ pub struct NodeFacts {
     pub address: Ipv4Addr,
     /// Labels from the daemon's configuration, `kubernetes.io/hostname` and the like included.
     pub labels: BTreeMap<String, String>,
+    /// Taints from the daemon's configuration; Git may add more and take none of these away.
+    pub taints: Vec<Taint>,
     /// Whether it takes new pods at all.
     pub ready: bool,
 }

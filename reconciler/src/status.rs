@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::FaultKind,
     name::{ContainerId, ImageId},
+    time::later,
 };
 
 /// `status` of a pod.
@@ -62,7 +63,7 @@ impl PodStatus {
 
     /// Whether it is ready and has been for so long.
     pub fn available(&self, now: Timestamp, min_ready: std::time::Duration) -> bool {
-        self.ready.is_some_and(|since| since + min_ready <= now)
+        self.ready.is_some_and(|since| later(since, min_ready) <= now)
     }
 }
 

@@ -10,7 +10,7 @@ use reconciler::{
     node::{NodePlan, images_in_use},
     observed::Observed,
     plan::{Lane, LaneKey, Next, Why},
-    rollout::{CommitState, Head, Rollout},
+    rollout::{CommitState, Head, Rollout, retry},
     state::Change,
 };
 
@@ -194,7 +194,7 @@ impl Host {
                 rollout.pinned_against = None;
                 "new commits are taken again".to_owned()
             }
-            Command::Retry { commit } => self.retry(&mut rollout, commit)?,
+            Command::Retry { commit } => self.retry(&mut rollout, commit, now)?,
             Command::Restart { workload } => self.restart(&mut rollout, &workload, now)?,
             Command::Rollback { commit } => {
                 let to = self.rollback_target(&rollout, commit)?;
@@ -206,20 +206,24 @@ impl Host {
         Ok(answer)
     }
 
-    fn retry(&mut self, rollout: &mut Rollout, commit: Option<CommitId>) -> Result<String, String> {
-        let before = rollout.bad.len();
-        match commit {
-            Some(prefix) => {
-                let id = full_id(rollout.bad.keys(), &prefix)
-                    .ok_or_else(|| format!("commit {prefix} has not failed; see `windlass history`"))?;
-                rollout.bad.remove(&id);
-            }
-            None => rollout.bad.clear(),
-        }
+    fn retry(
+        &mut self,
+        rollout: &mut Rollout,
+        commit: Option<CommitId>,
+        now: Timestamp,
+    ) -> Result<String, String> {
+        let commit = match commit {
+            Some(prefix) => Some(
+                full_id(rollout.bad.keys(), &prefix)
+                    .ok_or_else(|| format!("commit {prefix} has not failed; see `windlass history`"))?,
+            ),
+            None => None,
+        };
+        let cleared = retry(rollout, commit.as_ref(), now);
         // Whoever retries has changed something outside of Git: back-offs of pulls would only make them wait.
         self.parts.lanes.forget_failures(|_| false);
         self.parts.nudge.notify_one();
-        Ok(match before - rollout.bad.len() {
+        Ok(match cleared {
             0 => "no commit was marked as failed; what waits is tried again now".to_owned(),
             count => format!("the mark of {count} failed commits is cleared; the head is tried afresh"),
         })

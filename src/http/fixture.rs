@@ -138,6 +138,7 @@ pub(crate) fn view() -> View {
         name: node.clone(),
         address: Ipv4Addr::new(192, 0, 2, 10),
         labels: BTreeMap::from([("kubernetes.io/hostname".to_owned(), "host-a".to_owned())]),
+        taints: Vec::new(),
         ready: true,
     };
     View {

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Findings;
 use crate::{
     cluster::{ClusterChange, ClusterInput},
-    name::{NodeName, PodUid, WorkloadKey},
+    name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
+    rollout::Rollout,
     state::{Change, ClusterState, PodRecord, StopReason},
     status::PodStatus,
+    time::later,
 };
 
 /// What a decision breaks; empty when it is sound.
@@ -23,6 +25,7 @@ pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<S
     check.allocations();
     check.rollout();
     check.owners();
+    check.deletions(change);
     check.findings.0
 }
 
@@ -47,8 +50,10 @@ impl<'a> Decision<'a> {
             let uid = &record.uid;
             self.findings.require(seen.insert(uid), || format!("pod {uid} is changed twice in one decision"));
             let known = self.input.commits.get(&record.commit);
+            // A locator that was wrong before, since the commit reads as another one now, is not made by this decision.
+            let kept = self.input.state.pods.get(uid).is_some_and(|before| before.commit == record.commit);
             let resolved =
-                known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
+                kept || known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
             self.findings.require(resolved, || format!("pod {uid}: its commit has not its template"));
             let Some(before) = self.input.state.pods.get(uid) else {
                 self.new_pod(record);
@@ -143,7 +148,10 @@ impl<'a> Decision<'a> {
 
     fn rollout(&mut self) {
         let (before, after) = (&self.input.state.rollout, &self.after.rollout);
-        let followed = after.driving == before.driving || after.driving == after.target;
+        let followed = after.driving == before.driving
+            || after.driving == after.target
+            || after.driving == after.healthy
+                && before.driving.as_ref().is_some_and(|id| !is_good(before, id));
         self.findings.require(followed, || format!("{:?} is driven and is not the target", after.driving));
         for (commit, reason) in &before.bad {
             let kept = after.bad.contains_key(commit) || after.healthy.as_ref() == Some(commit);
@@ -183,13 +191,49 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// Owners that no commit took away go only within the budget.
+    fn deletions(&mut self, change: &ClusterChange) {
+        let state = self.input.state;
+        let driving = state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
+        if driving.is_none_or(|commit| commit.allow_deletions) {
+            return;
+        }
+        let from = state.rollout.rollback.as_ref().map(|rollback| &rollback.from);
+        let taken_away = |owner: &WorkloadKey| {
+            let mut before =
+                state.rollout.left.iter().chain(from).filter_map(|id| self.input.commits.get(id));
+            before.any(|commit| commit.objects.workloads.contains_key(owner))
+        };
+        let live: BTreeSet<&WorkloadKey> =
+            state.pods.values().filter(|record| record.stop.is_none()).map(|record| &record.owner).collect();
+        let removed: BTreeSet<&WorkloadKey> = change
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Pod(record) => Some(record),
+                _ => None,
+            })
+            .filter(|record| {
+                let stop = record.stop.as_ref().map(|stop| stop.reason);
+                stop == Some(StopReason::OwnerRemoved) && live.contains(&record.owner)
+            })
+            .map(|record| &record.owner)
+            .filter(|owner| !taken_away(owner))
+            .collect();
+        let percent = self.input.settings.rollout.deletion_percent as usize;
+        let allowed = (live.len() * percent / 100).max(1);
+        self.findings.require(removed.len() <= allowed, || {
+            format!("{} owners are stopped that no commit took away: {removed:?}", removed.len())
+        });
+    }
+
     fn is_active(&self, record: &PodRecord) -> bool {
         record.stop.is_none() && !self.statuses.get(&record.uid).is_some_and(|status| status.phase.is_final())
     }
 
     fn is_available(&self, workload: &Workload, record: &PodRecord) -> bool {
         let since = self.statuses.get(&record.uid).and_then(|status| status.ready);
-        since.is_some_and(|since| since + workload.control.min_ready() <= self.input.now)
+        since.is_some_and(|since| later(since, workload.control.min_ready()) <= self.input.now)
     }
 
     /// maxSurge where pods are made, maxUnavailable where available ones are stopped.
@@ -302,4 +346,8 @@ impl<'a> Decision<'a> {
         let enough = !replaced || up + unavailable >= all as usize;
         self.findings.require(enough, || format!("{key}: available on {up} of {all} nodes"));
     }
+}
+
+fn is_good(rollout: &Rollout, commit: &CommitId) -> bool {
+    rollout.healthy.as_ref() == Some(commit)
 }

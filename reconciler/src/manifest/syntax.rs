@@ -31,7 +31,7 @@ pub(super) fn service_name(text: &str) -> Rule {
 }
 
 /// Keys of labels, annotations, selectors and taints.
-pub(super) fn qualified_name(text: &str) -> Rule {
+pub(crate) fn qualified_name(text: &str) -> Rule {
     let (prefix, name) = match text.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, text),
@@ -48,7 +48,7 @@ pub(super) fn annotation_key(text: &str) -> Rule {
 }
 
 /// Values of labels.
-pub(super) fn label_value(text: &str) -> Rule {
+pub(crate) fn label_value(text: &str) -> Rule {
     rule(
         text.is_empty() || is_label_text(text),
         "at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",

@@ -1,8 +1,10 @@
 //! What Git may say about a node, and the taints and tolerations that keep pods off it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use crate::manifest::syntax;
 
 /// `kind: Node`: labels, taints and the cordon of one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,38 @@ pub struct Taint {
     pub value: String,
     /// What it does to pods that do not tolerate it.
     pub effect: TaintEffect,
+}
+
+/// As a configuration writes it: `key=value:NoSchedule` or `key:NoSchedule`.
+impl FromStr for Taint {
+    type Err = TaintError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = |what: String| TaintError { text: text.to_owned(), what };
+        let (name, effect) = text.rsplit_once(':').ok_or_else(|| wrong("it has no effect".to_owned()))?;
+        let effect = match effect {
+            "NoSchedule" => TaintEffect::NoSchedule,
+            "PreferNoSchedule" => TaintEffect::PreferNoSchedule,
+            "NoExecute" => TaintEffect::NoExecute,
+            other => {
+                return Err(wrong(format!(
+                    "the effect {other:?} is none of NoSchedule, PreferNoSchedule, NoExecute"
+                )));
+            }
+        };
+        let (key, value) = name.split_once('=').unwrap_or((name, ""));
+        syntax::qualified_name(key).map_err(|rule| wrong(format!("the key must be {rule}")))?;
+        syntax::label_value(value).map_err(|rule| wrong(format!("the value must be {rule}")))?;
+        Ok(Self { key: key.to_owned(), value: value.to_owned(), effect })
+    }
+}
+
+/// Why a text is no taint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a taint such as \"key=value:NoSchedule\": {what}")]
+pub struct TaintError {
+    text: String,
+    what: String,
 }
 
 /// What a taint does.

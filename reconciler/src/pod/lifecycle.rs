@@ -25,6 +25,7 @@ use crate::{
     plan::{Drift, ImagePin, Lane, LaneKey, Next, ProbeKind, ProbeTask, Role, Step, StopSpec, Why},
     state::PodRecord,
     status::{PodPhase, PodStatus},
+    time::later,
 };
 
 /// What the pod's host is.
@@ -249,7 +250,7 @@ impl<'a> Pod<'a> {
         let (Some(deadline), Some(started)) = (self.spec().active_deadline, self.memory.started) else {
             return false;
         };
-        let end = started + deadline;
+        let end = later(started, deadline);
         if end > self.input.now {
             self.look_again_at(end);
         }
@@ -403,7 +404,7 @@ impl<'a> Pod<'a> {
                 ContainerState::Dead => Start::Now(Why::Restart { pod, container: container.name.clone() }),
                 ContainerState::Exited { finished, .. } => {
                     let backoff = known.map(|memory| memory.backoff);
-                    let due = *finished + backoff.unwrap_or_default().delay();
+                    let due = later(*finished, backoff.unwrap_or_default().delay());
                     if due > self.input.now {
                         self.look_again_at(due);
                         return Start::Later;

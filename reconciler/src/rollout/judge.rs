@@ -1,17 +1,19 @@
 //! Whether a workload has settled on the target, still moves, waits for something outside, or has failed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use crate::{
     commit::Commit,
     controller::{OwnedPod, OwnerView},
-    name::WorkloadKey,
+    name::{CommitId, WorkloadKey},
     object::{ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload},
     placement::eligible_for_daemon,
+    rollout::Rollout,
     state::{PodPlace, WorkloadProgress},
     status::{ContainerPhase, ContainerStatus},
+    time::later,
 };
 
 /// So many restarts of one new pod are a crash loop.
@@ -30,14 +32,25 @@ pub enum Judgement {
     Failed(String),
 }
 
-/// The workloads of `target` that differ from `base`, also through a ConfigMap or Secret they use: only these are
-/// judged.
-pub fn changed_workloads<'a>(target: &'a Commit, base: Option<&Commit>) -> Vec<&'a Workload> {
-    target
-        .objects
-        .workloads
-        .values()
-        .filter(|workload| base.is_none_or(|base| differs(target, base, workload)))
+/// The workloads that are judged while `target` is driven: those that differ from what it is compared with, and from
+/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything.
+pub fn judged_workloads<'a>(
+    rollout: &Rollout,
+    commits: &BTreeMap<CommitId, Arc<Commit>>,
+    target: &'a Commit,
+) -> Vec<&'a Workload> {
+    let before: Vec<Option<&Arc<Commit>>> = rollout
+        .base()
+        .map(|id| commits.get(&id))
+        .into_iter()
+        .chain(rollout.left.iter().map(|id| commits.get(id)))
+        .collect();
+    let workloads = target.objects.workloads.values();
+    workloads
+        .filter(|workload| {
+            before.is_empty()
+                || before.iter().any(|before| before.is_none_or(|before| differs(target, before, workload)))
+        })
         .collect()
 }
 
@@ -90,7 +103,7 @@ pub fn progress_deadline(
 ) -> Option<Timestamp> {
     let Control::Deployment { progress_deadline: Some(deadline), .. } = workload.control else { return None };
     let progress = progress.filter(|progress| progress.template == workload.template.hash)?;
-    Some(clock.map_or(progress.since, |clock| clock.max(progress.since)) + deadline)
+    Some(later(clock.map_or(progress.since, |clock| clock.max(progress.since)), deadline))
 }
 
 /// How a workload stands; `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
@@ -196,7 +209,7 @@ fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
         return not_placed(pod).filter(|_| !all_nodes_ready);
     }
     let status = pod.status?;
-    status.fault?;
+    status.fault.filter(|fault| fault.is_outside())?;
     Some(format!("pod {}: {}", pod.record.key.name, status.message.clone().unwrap_or_default()))
 }
 
@@ -259,7 +272,7 @@ pub fn next_available(pods: &[OwnedPod<'_>], now: Timestamp, min_ready: Duration
     pods.iter()
         .filter(|pod| pod.is_active())
         .filter_map(|pod| pod.status?.ready)
-        .filter_map(|since| Duration::try_from((since + min_ready).duration_since(now)).ok())
+        .filter_map(|since| Duration::try_from(later(since, min_ready).duration_since(now)).ok())
         .filter(|wait| !wait.is_zero())
         .min()
 }

@@ -4,16 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CommitState, HistoryEntry, Judgement, Phase, Rollback, Rollout, judge::changed_workloads};
+use super::{CommitState, HistoryEntry, Judgement, Phase, Rollback, Rollout, judged_workloads};
 use crate::{
     commit::Commit,
     name::CommitId,
     plan::Next,
     state::{NodeReport, Preparation},
+    time::later,
 };
-
-/// How many entries of history are kept.
-const HISTORY: usize = 50;
 
 /// What the source says about the newest commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +41,13 @@ pub struct RolloutSettings {
     pub deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete. One may always go.
     pub deletion_percent: u32,
+}
+
+impl RolloutSettings {
+    /// How many of so many workloads may go without a word.
+    pub(crate) fn deletion_budget(&self, all: usize) -> usize {
+        (all.saturating_mul(self.deletion_percent as usize) / 100).max(1)
+    }
 }
 
 impl Default for RolloutSettings {
@@ -169,7 +174,7 @@ fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Op
         .filter(|key| !head.objects.workloads.contains_key(*key))
         .map(ToString::to_string)
         .collect();
-    let allowed = (all * settings.deletion_percent as usize / 100).max(1);
+    let allowed = settings.deletion_budget(all);
     (deleted.len() > allowed).then(|| {
         let named: Vec<&str> = deleted.iter().take(5).map(String::as_str).collect();
         format!(
@@ -183,6 +188,16 @@ fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Op
 }
 
 fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
+    let mut next = Next::AwaitChange;
+    if input.rollout.judges_superseded() && rollout.judges_superseded() {
+        match watch(input, rollout) {
+            Err(reason) => {
+                rollout.give_up_superseded(&reason, input.now);
+                return Next::AwaitChange;
+            }
+            Ok(later) => next = later,
+        }
+    }
     let Some(target) = rollout.target.clone() else { return Next::AwaitChange };
     let mut message = None;
     for report in &input.reports {
@@ -203,14 +218,32 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     }
     match message {
         None if !input.reports.is_empty() => {
-            rollout.driving = Some(target);
+            rollout.drive(target);
             rollout.start_clock(input.now);
             rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
         }
         None => {}
         Some(message) => rollout.update(Phase::Preparing { message }),
     }
-    Next::AwaitChange
+    next
+}
+
+/// Keeps the clock of what is driven; says why it has failed, or when it will be late.
+fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, String> {
+    let waiting = matches!(input.judgement, Judgement::Waiting(_));
+    if rollout.waiting && !waiting {
+        rollout.start_clock(input.now);
+    }
+    rollout.waiting = waiting;
+    let deadline = later(rollout.clock.unwrap_or(input.now), input.settings.deadline);
+    match &input.judgement {
+        Judgement::Failed(reason) => Err(reason.clone()),
+        Judgement::Progressing(message) if deadline <= input.now => {
+            Err(format!("not settled within {} s: {message}", input.settings.deadline.as_secs()))
+        }
+        Judgement::Progressing(_) => Ok(after(deadline, input.now)),
+        Judgement::Settled | Judgement::Waiting(_) => Ok(Next::AwaitChange),
+    }
 }
 
 fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
@@ -219,40 +252,32 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     if input.rollout.driving != rollout.driving {
         return Next::AwaitChange;
     }
-    let waiting = matches!(input.judgement, Judgement::Waiting(_));
-    if rollout.waiting && !waiting {
-        rollout.start_clock(input.now);
-    }
-    rollout.waiting = waiting;
-    let deadline = rollout.clock.unwrap_or(input.now) + input.settings.deadline;
+    let next = match watch(input, rollout) {
+        Err(reason) => {
+            fail(input, rollout, reason);
+            return Next::AwaitChange;
+        }
+        Ok(next) => next,
+    };
     match &input.judgement {
-        Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
+        Judgement::Settled if input.nothing_to_judge(rollout) => become_healthy(input, rollout),
         Judgement::Settled => {
-            if input.nothing_to_judge(rollout) {
-                become_healthy(input, rollout);
-            } else {
-                rollout.enter(Phase::Soaking, input.now);
-                return Next::After(input.settings.soak);
-            }
+            rollout.enter(Phase::Soaking, input.now);
+            return Next::After(input.settings.soak);
         }
-        Judgement::Waiting(message) => rollout.update(Phase::Progressing { message: message.clone() }),
-        Judgement::Progressing(message) if deadline <= input.now => {
-            let seconds = input.settings.deadline.as_secs();
-            fail(input, rollout, format!("not settled within {seconds} s: {message}"));
-        }
-        Judgement::Progressing(message) => {
+        Judgement::Waiting(message) | Judgement::Progressing(message) => {
             rollout.update(Phase::Progressing { message: message.clone() });
-            return after(deadline, input.now);
         }
+        Judgement::Failed(_) => {}
     }
-    Next::AwaitChange
+    next
 }
 
 fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     match &input.judgement {
         Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
         Judgement::Settled => {
-            let end = rollout.since.unwrap_or(input.now) + input.settings.soak;
+            let end = later(rollout.since.unwrap_or(input.now), input.settings.soak);
             if end > input.now {
                 return after(end, input.now);
             }
@@ -278,6 +303,7 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
     let Some(target) = rollout.target.clone() else { return };
     rollout.bad.remove(&target);
     rollout.healthy = Some(target);
+    rollout.left.clear();
     rollout.enter(Phase::Healthy, input.now);
     rollout.close_target(CommitState::Healthy, "", input.now);
     // One that was given up as degraded and came up all the same.
@@ -307,7 +333,7 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, reason: String) {
         None => {
             rollout.close_target(CommitState::Degraded, &reason, input.now);
             // Nothing ran before it, so its pods are left to come up if they can.
-            rollout.driving = Some(target);
+            rollout.drive(target);
             rollout.enter(Phase::Degraded { message: reason }, input.now);
         }
     }
@@ -321,62 +347,7 @@ fn after(time: Timestamp, now: Timestamp) -> Next {
 impl StepInput<'_> {
     fn nothing_to_judge(&self, rollout: &Rollout) -> bool {
         let get = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.commits.get(id));
-        let (Some(target), Some(base)) = (get(&rollout.target), get(&rollout.base())) else { return false };
-        changed_workloads(target, Some(base)).is_empty()
-    }
-}
-
-impl Rollout {
-    /// The commit that the target is compared with to find what must be judged.
-    pub fn base(&self) -> Option<CommitId> {
-        match &self.rollback {
-            Some(rollback) => Some(rollback.from.clone()),
-            None => self.healthy.clone(),
-        }
-    }
-
-    /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
-    pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
-        self.close_target(CommitState::RolledBack, &rollback.reason, now);
-        self.target = Some(commit.clone());
-        self.driving = Some(commit);
-        self.rollback = Some(rollback);
-        self.began = Some(now);
-        self.start_clock(now);
-        self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
-    }
-
-    /// What was waited for so far counts for no deadline.
-    fn start_clock(&mut self, now: Timestamp) {
-        self.clock = Some(now);
-        self.waiting = false;
-    }
-
-    fn enter(&mut self, phase: Phase, now: Timestamp) {
-        self.phase = phase;
-        self.since = Some(now);
-    }
-
-    /// The same phase with another message: its beginning stays.
-    fn update(&mut self, phase: Phase) {
-        self.phase = phase;
-    }
-
-    fn record(&mut self, entry: HistoryEntry) {
-        self.history.retain(|old| old.commit != entry.commit || old.ended.is_some());
-        self.history.push(entry);
-        let surplus = self.history.len().saturating_sub(HISTORY);
-        self.history.drain(..surplus);
-    }
-
-    /// Ends the open entry of the target, if it has one.
-    fn close_target(&mut self, state: CommitState, reason: &str, now: Timestamp) {
-        let Some(target) = &self.target else { return };
-        let open = |entry: &&mut HistoryEntry| entry.commit == *target && entry.ended.is_none();
-        if let Some(entry) = self.history.iter_mut().rev().find(open) {
-            entry.state = state;
-            entry.reason = reason.to_owned();
-            entry.ended = Some(now);
-        }
+        let (Some(target), Some(_)) = (get(&rollout.target), get(&rollout.base())) else { return false };
+        judged_workloads(rollout, self.commits, target).is_empty()
     }
 }

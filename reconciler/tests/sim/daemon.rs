@@ -13,9 +13,10 @@ use reconciler::{
     check::{check_decision, check_observed, check_plan},
     cluster::{ClusterChange, ClusterInput, ClusterSettings, cluster, commits_in_use},
     commit::Commit,
-    name::{CommitId, ContainerId, NodeName},
+    name::{CommitId, ContainerId, NodeName, PodUid},
     network::HostNetwork,
     node::{NodeInput, NodePlan, Pins, node},
+    object::Taint,
     observed::{LaneFailure, Observed},
     plan::{Lane, LaneKey, Next, Step, Why},
     pod::{files::DnsFacts, memory::NodeMemory},
@@ -44,6 +45,8 @@ pub(crate) struct Sim {
     pub(crate) host: Host,
     pub(crate) registry: Registry,
     pub(crate) settings: ClusterSettings,
+    /// Of the daemon's configuration.
+    pub(crate) taints: Vec<Taint>,
     // The repository.
     pub(crate) head: Head,
     pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
@@ -89,6 +92,7 @@ impl Default for Sim {
             host: Host::default(),
             registry: Registry::default(),
             settings,
+            taints: Vec::new(),
             head: Head::Unknown,
             commits: BTreeMap::new(),
             state: ClusterState { cluster: "test".to_owned(), ..ClusterState::default() },
@@ -112,11 +116,12 @@ pub(crate) fn here() -> NodeName {
     NodeName::new("one")
 }
 
-fn nodes() -> BTreeMap<NodeName, NodeFacts> {
+fn nodes(taints: &[Taint]) -> BTreeMap<NodeName, NodeFacts> {
     let facts = NodeFacts {
         name: here(),
         address: Ipv4Addr::new(192, 0, 2, 1),
         labels: BTreeMap::new(),
+        taints: taints.to_vec(),
         ready: true,
     };
     BTreeMap::from([(here(), facts)])
@@ -269,7 +274,7 @@ impl Sim {
 
     /// What the leader would decide now.
     pub(crate) fn ask_cluster(&self) -> ClusterChange {
-        let nodes = nodes();
+        let nodes = nodes(&self.taints);
         let reports = self.report.iter().map(|report| (here(), report.clone())).collect();
         let mut wanted = commits_in_use(&self.state);
         if let Head::Accepted(id) = &self.head {
@@ -400,6 +405,11 @@ impl Sim {
         self.lanes.clear();
         self.host.end_all(self.now);
         self.crash(false);
+    }
+
+    /// What is under way for a pod.
+    pub(crate) fn lane(&self, pod: &PodUid) -> Option<&Lane> {
+        self.lanes.get(&LaneKey::Pod(pod.clone())).map(|running| &running.lane)
     }
 
     /// Whether anything is under way.

@@ -109,6 +109,7 @@ fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
         equal: (!exists).then(|| value.unwrap_or_default()),
         effect,
         // Kubernetes takes a negative number for "at once".
-        for_at_most: toleration_seconds.map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs())),
+        for_at_most: toleration_seconds
+            .map(|seconds| Duration::from_secs(seconds.clamp(0, i32::MAX.into()).unsigned_abs())),
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn probe(
         grace.error("a readiness probe stops nothing: remove it");
     }
     let termination_grace = termination_grace_period_seconds
-        .map(|value| Duration::from_secs(grace.within(value, 1, i64::MAX).unsigned_abs()));
+        .map(|value| Duration::from_secs(grace.within(value, 1, i32::MAX.into()).unsigned_abs()));
     let initial_delay = seconds(number("initialDelaySeconds", initial_delay_seconds, 0));
     let period = seconds(number("periodSeconds", period_seconds, 10));
     let timeout = seconds(number("timeoutSeconds", timeout_seconds, 1));
@@ -155,7 +155,7 @@ fn tcp_socket_action(action: core::TCPSocketAction, ports: &[ContainerPort], at:
 
 fn sleep_action(action: core::SleepAction, at: &At<'_>) -> Handler {
     let core::SleepAction { seconds } = action;
-    let seconds = at.field("seconds").within(seconds, 0, i64::MAX);
+    let seconds = at.field("seconds").within(seconds, 0, i32::MAX.into());
     Handler::Sleep { duration: Duration::from_secs(seconds.unsigned_abs()) }
 }
 

@@ -61,7 +61,8 @@ fn stop_steps(input: &PodInput<'_>, found: &Found<'_>, link: String) -> Vec<Step
     let grace = spec.map_or(Duration::from_secs(30), |spec| spec.termination_grace);
     let mut steps = Vec::new();
     if found.alive().next().is_some() {
-        let drain = input.host.drain.min(grace);
+        // The hook and the signal must have some of the grace period too.
+        let drain = input.host.drain.min(grace / 2);
         let drained = input.in_service && input.memory.ready.is_some() && !drain.is_zero();
         if drained {
             steps.push(Step::Drain(drain));

@@ -4,8 +4,8 @@ use reconciler::object::RestartPolicy;
 
 use crate::{
     build::{
-        PodSpecExt, bare, commit, daemon_set, deployment, on_delete, paused, pod, recreate, replica_set,
-        replication_controller,
+        PodSpecExt, bare, commit, daemon_set, deployment, node_port, on_delete, paused, pod, recreate,
+        replica_set, replication_controller,
     },
     daemon::Sim,
     registry::Behaviour,
@@ -239,4 +239,43 @@ fn a_roll_out_that_stands_in_its_own_way_fails_at_the_dead_line() {
     let (_, reason) = sim.fate("c2").unwrap();
     sim.expect(reason.contains("host port 8080"), reason);
     sim.expect_quiet();
+}
+
+#[test]
+fn a_pod_that_has_ended_holds_no_host_port_and_takes_no_traffic() {
+    let mut sim = sim();
+    let ten = std::time::Duration::from_secs(10);
+    sim.registry.push("job:1", Behaviour::Ends(ten, 0));
+    let job = || bare("job", pod("job:1").with_policy(RestartPolicy::Never).with_host_port(8080));
+    let mut all = node_port(None);
+    all.publish_not_ready = true;
+    sim.push(commit("c1").with(job()).service("job", "job", all.clone()).build());
+    sim.run_seconds(5);
+    sim.expect(sim.services().host_ports.len() == 1, "it has its port while it runs");
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    let table = sim.services();
+    let endpoints: usize = table.node_ports.values().map(|one| one.endpoints.len()).sum();
+    sim.expect(table.host_ports.is_empty() && endpoints == 0, "nothing leads to what has ended");
+    let web = deployment("web", 1, pod("web:1").with_host_port(8080));
+    sim.push(commit("c2").with(job()).with(web).service("job", "job", all).build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+    sim.expect(sim.services().host_ports.len() == 1, "the port is another one's now");
+}
+
+#[test]
+fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
+    let mut sim = sim();
+    sim.taints = vec!["node.kubernetes.io/disk-pressure:NoSchedule".parse().unwrap()];
+    sim.push(
+        commit("c1").with(deployment("web", 1, pod("web:1"))).with(daemon_set("agent", pod("web:1"))).build(),
+    );
+    sim.run_seconds(30);
+    sim.expect(sim.ready("web") == 0, "no node takes it");
+    sim.expect(sim.ready("agent") == 1, "a DaemonSet tolerates this one by itself");
+    sim.taints.clear();
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
 }

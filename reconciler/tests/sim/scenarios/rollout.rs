@@ -6,11 +6,11 @@ use reconciler::{
     cluster::roll_back,
     name::CommitId,
     object::IntOrPercent,
-    rollout::{CommitState, Head},
+    rollout::{CommitState, Head, retry},
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, container, deployment, pod, replica_set, rolling},
+    build::{PodSpecExt, bare, commit, container, deployment, node_port, pod, replica_set, rolling},
     daemon::Sim,
     registry::Behaviour,
 };
@@ -423,4 +423,142 @@ fn a_commit_that_is_not_in_the_clone_is_waited_for() {
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect_healthy("c1");
+}
+
+#[test]
+fn a_commit_that_reads_as_another_one_stops_no_more_than_the_budget_allows() {
+    let mut sim = sim();
+    let names = ["a", "b", "c", "d"];
+    let of = |id: &str, names: &[&str]| {
+        names.iter().fold(commit(id), |commit, name| commit.with(bare(name, pod("web:1"))))
+    };
+    sim.push(of("c1", &names).build());
+    sim.run_seconds(30);
+    let before = sim.alive();
+    // As after a change of `source.paths`: the same commit, other content.
+    sim.commits.insert(CommitId::new("c1"), of("c1", &["a"]).build());
+    sim.crash(false);
+    sim.run_seconds(60);
+    sim.expect(sim.alive() == before, "nothing stopped");
+    let held = sim.ask_cluster().held.unwrap_or_default();
+    sim.expect(held.contains("3 of 4") && held.contains("Windlass-Allow-Deletions"), &held);
+    sim.expect_quiet();
+    sim.push(of("c2", &["a"]).allow_deletions().build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+    sim.expect(sim.state.pods.len() == 1 && sim.ask_cluster().held.is_none(), "meant");
+}
+
+#[test]
+fn what_commits_took_away_one_after_the_other_is_not_held() {
+    let mut sim = sim();
+    let of = |id: &str, names: &[&str]| {
+        names.iter().fold(commit(id), |commit, name| commit.with(bare(name, pod("web:1")))).build()
+    };
+    sim.push(of("c1", &["a"]));
+    sim.run_seconds(30);
+    // A bad commit with much that is new: going back takes all of it away again.
+    let names = ["a", "b", "c", "d", "e"];
+    let bad = names.iter().fold(commit("c2"), |commit, name| commit.with(bare(name, pod("web:1"))));
+    sim.push(bad.with(bare("f", pod("web:crash"))).build());
+    sim.run_seconds(120);
+    sim.expect_healthy("c1");
+    sim.expect(sim.state.pods.len() == 1 && sim.ask_cluster().held.is_none(), "only what was there before");
+    sim.expect(sim.state.rollout.left.is_empty(), "nothing is left of it");
+}
+
+#[test]
+fn what_fails_for_no_known_reason_has_until_the_dead_line() {
+    let mut sim = sim();
+    sim.registry.push("web:hook", Behaviour::HookFails);
+    sim.push(commit("c1").with(deployment("web", 1, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    let mut late = deployment("web", 1, pod("web:hook").with_post_start());
+    if let reconciler::object::Control::Deployment { progress_deadline, .. } = &mut late.control {
+        *progress_deadline = Some(Duration::from_secs(15));
+    }
+    sim.push(commit("c2").with(late).build());
+    sim.run_seconds(40);
+    sim.expect(sim.is_bad("c2"), "a hook that fails is not waited for");
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+}
+
+#[test]
+fn what_was_driven_on_the_way_is_judged_too() {
+    let mut sim = sim();
+    let web = |id: &str, image: &str| commit(id).with(deployment("web", 1, pod(image).with_readiness()));
+    sim.push(web("c1", "web:1").build());
+    sim.run_seconds(30);
+    sim.push(web("c2", "web:deaf").build());
+    sim.run_seconds(20);
+    // The workloads of c1 again: nothing differs from the healthy commit, and pods of c2 are still there.
+    sim.push(web("c3", "web:1").service("web", "web", node_port(None)).build());
+    sim.expect(sim.state.pods.len() == 2, "one of c2 is still there");
+    sim.run_seconds(1);
+    sim.expect(sim.phase() != "Healthy", "it must settle and soak");
+    sim.run_seconds(60);
+    sim.expect_healthy("c3");
+    sim.expect(sim.state.rollout.left.is_empty(), "nothing is left behind");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_bad_commit_does_not_go_on_because_the_next_one_waits_for_the_registry() {
+    let mut sim = sim();
+    let web = |id: &str, image: &str| commit(id).with(bare("web", pod(image))).build();
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(30);
+    sim.push(web("c2", "web:crash"));
+    sim.run_seconds(5);
+    sim.registry.reachable = false;
+    sim.push(web("c3", "web:2"));
+    sim.run_seconds(120);
+    sim.expect(sim.is_bad("c2"), "it is judged all the same");
+    sim.expect(sim.fate("c2").is_some_and(|(state, _)| state == CommitState::RolledBack), "history");
+    sim.expect(sim.target() == "c3" && sim.phase() == "Preparing", "the next one is still wanted");
+    sim.expect(sim.ready("web") == 1, "what was healthy runs again");
+    sim.registry.reachable = true;
+    sim.run_seconds(400);
+    sim.expect_healthy("c3");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_head_that_went_back_to_the_healthy_commit_needs_no_registry() {
+    let mut sim = sim();
+    let web = |id: &str, image: &str| commit(id).with(bare("web", pod(image))).build();
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(30);
+    sim.push(web("c2", "web:crash"));
+    sim.run_seconds(5);
+    sim.registry.reachable = false;
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(120);
+    sim.expect_healthy("c1");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_retry_of_a_degraded_commit_prepares_it_again() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("late:1"))).build());
+    sim.run_seconds(60);
+    sim.expect(sim.phase() == "Degraded" && sim.is_bad("c1"), "there is nothing to go back to");
+    let now = sim.now;
+    let cleared = retry(&mut sim.state.rollout, None, now);
+    sim.expect(cleared == 1 && !sim.is_bad("c1"), "the mark is cleared");
+    sim.cycle();
+    sim.expect(sim.phase() == "Preparing", "it is tried afresh");
+    sim.run_seconds(10);
+    sim.expect(sim.phase() == "Degraded" && sim.is_bad("c1"), "and fails again");
+    sim.registry.push("late:1", Behaviour::Fine);
+    let now = sim.now;
+    retry(&mut sim.state.rollout, Some(&CommitId::new("c1")), now);
+    sim.cycle();
+    sim.run_seconds(30);
+    sim.expect_healthy("c1");
+    sim.expect(sim.fate("c1").is_some_and(|(state, _)| state == CommitState::Healthy), "history");
+    sim.expect(sim.state.rollout.history.len() == 1, "one entry");
+    sim.expect_quiet();
 }

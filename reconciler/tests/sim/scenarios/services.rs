@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use reconciler::{name::ObjectKey, object::ServiceKind, state::ClusterState};
+use reconciler::{name::ObjectKey, object::ServiceKind, plan::Step, state::ClusterState};
 
 use crate::{
     build::{PodSpecExt, bare, commit, deployment, node_port, pod},
@@ -154,4 +154,31 @@ fn a_lost_state_empties_no_service_while_its_pods_run() {
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     sim.expect(endpoints(&sim).len() == 1, "published again");
+}
+
+#[test]
+fn draining_leaves_half_of_a_short_grace_period_for_the_signal() {
+    let mut sim = sim();
+    let web = |id: &str, image: &str| {
+        let mut spec = pod(image);
+        spec.termination_grace = std::time::Duration::from_secs(1);
+        commit(id).with(bare("web", spec)).service("web", "web", node_port(None)).build()
+    };
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(30);
+    let old = sim.pod("web").uid.clone();
+    sim.push(web("c2", "web:2"));
+    for _ in 0..100 {
+        sim.run(std::time::Duration::from_millis(50));
+        if sim.state.pods.get(&old).is_some_and(|record| record.stop.is_some()) {
+            break;
+        }
+    }
+    let half = std::time::Duration::from_millis(500);
+    let steps: Vec<Step> = sim.lane(&old).map(|lane| lane.steps.clone()).unwrap_or_default();
+    let drained = steps.iter().any(|step| matches!(step, Step::Drain(drain) if *drain == half));
+    let told = steps.iter().any(|step| {
+        matches!(step, Step::Stop(specs) if !specs.is_empty() && specs.iter().all(|spec| spec.grace == half))
+    });
+    sim.expect(drained && told, &format!("{steps:?}"));
 }

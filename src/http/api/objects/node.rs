@@ -35,22 +35,25 @@ fn node(picture: &Picture<'_>, host: &HostFacts, key: &ObjectKey, facts: &NodeFa
             "labels": labels,
             "annotations": annotations,
         },
-        "spec": spec(written),
+        "spec": spec(written, facts),
         "status": status(picture, host, facts),
     })
 }
 
-fn spec(written: Option<&NodeObject>) -> Value {
-    let Some(written) = written else { return json!({}) };
+fn spec(written: Option<&NodeObject>, facts: &NodeFacts) -> Value {
     let mut spec = json!({});
-    if written.unschedulable {
+    if written.is_some_and(|written| written.unschedulable) {
         spec["unschedulable"] = json!(true);
     }
-    if !written.taints.is_empty() {
-        let taints = written.taints.iter();
-        spec["taints"] = taints
-            .map(|taint| json!({ "key": taint.key, "value": taint.value, "effect": format!("{:?}", taint.effect) }))
-            .collect();
+    let of_git = written.map_or(&[][..], |written| &written.taints);
+    let taints: Vec<Value> = facts
+        .taints
+        .iter()
+        .chain(of_git.iter().filter(|taint| !facts.taints.contains(taint)))
+        .map(|taint| json!({ "key": taint.key, "value": taint.value, "effect": format!("{:?}", taint.effect) }))
+        .collect();
+    if !taints.is_empty() {
+        spec["taints"] = json!(taints);
     }
     spec
 }

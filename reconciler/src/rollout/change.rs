@@ -1,0 +1,99 @@
+//! How a roll-out changes: what is driven, the phase and the clock go together.
+
+use jiff::Timestamp;
+
+use super::{CommitState, Phase, Rollback, Rollout};
+use crate::name::CommitId;
+
+/// Clears the mark of one commit that failed, or of all of them, and says of how many. A degraded target is prepared
+/// again: it is the target already, so no head takes it up.
+pub fn retry(rollout: &mut Rollout, commit: Option<&CommitId>, now: Timestamp) -> usize {
+    let before = rollout.bad.len();
+    rollout.bad.retain(|bad, _| commit.is_some_and(|commit| commit != bad));
+    let cleared = before - rollout.bad.len();
+    let asked = commit.is_none() || rollout.target.as_ref() == commit;
+    if let (Phase::Degraded { .. }, true, Some(target)) = (&rollout.phase, asked, rollout.target.clone()) {
+        rollout.began = Some(now);
+        rollout.reopen(&target, now);
+        rollout.enter(Phase::Preparing { message: "looking at its images".to_owned() }, now);
+    }
+    cleared
+}
+
+/// How many commits are remembered whose pods may still be there.
+const LEFT: usize = 8;
+
+impl Rollout {
+    /// The commit that the target is compared with to find what must be judged.
+    pub fn base(&self) -> Option<CommitId> {
+        match &self.rollback {
+            Some(rollback) => Some(rollback.from.clone()),
+            None => self.healthy.clone(),
+        }
+    }
+
+    /// Whether what is driven is neither healthy nor the target any more: it is judged all the same until the target
+    /// takes its place, which may take as long as the registry is away.
+    pub fn judges_superseded(&self) -> bool {
+        matches!(self.phase, Phase::Preparing { .. })
+            && self.healthy.is_some()
+            && self.driving.is_some()
+            && self.driving != self.target
+            && self.driving != self.healthy
+    }
+
+    /// What is driven has failed while the target is being prepared: the healthy commit runs until that is done.
+    pub(super) fn give_up_superseded(&mut self, reason: &str, now: Timestamp) {
+        let (Some(driving), Some(healthy)) = (self.driving.clone(), self.healthy.clone()) else { return };
+        if self.end(&driving, CommitState::RolledBack, reason, now) {
+            self.bad.insert(driving, reason.to_owned());
+        }
+        let is_target = self.target.as_ref() == Some(&healthy);
+        self.drive(healthy);
+        self.start_clock(now);
+        // Its images are pinned: there is nothing to prepare.
+        if is_target {
+            self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
+        }
+    }
+
+    /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
+    pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
+        self.close_target(CommitState::RolledBack, &rollback.reason, now);
+        self.target = Some(commit.clone());
+        self.drive(commit);
+        self.rollback = Some(rollback);
+        self.began = Some(now);
+        self.start_clock(now);
+        self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
+    }
+
+    /// Lets the controllers follow a commit, and remembers what they followed before.
+    pub(super) fn drive(&mut self, commit: CommitId) {
+        self.left.retain(|left| *left != commit);
+        if let Some(before) = self.driving.replace(commit)
+            && self.driving.as_ref() != Some(&before)
+        {
+            self.left.retain(|left| *left != before);
+            self.left.push(before);
+            let surplus = self.left.len().saturating_sub(LEFT);
+            self.left.drain(..surplus);
+        }
+    }
+
+    /// What was waited for so far counts for no deadline.
+    pub(super) fn start_clock(&mut self, now: Timestamp) {
+        self.clock = Some(now);
+        self.waiting = false;
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase, now: Timestamp) {
+        self.phase = phase;
+        self.since = Some(now);
+    }
+
+    /// The same phase with another message: its beginning stays.
+    pub(super) fn update(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+}

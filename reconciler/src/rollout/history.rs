@@ -1,0 +1,126 @@
+//! What became of each commit, in a list that does not grow.
+
+use jiff::Timestamp;
+
+use super::{CommitState, HistoryEntry, Rollout};
+use crate::name::CommitId;
+
+/// How many entries of history are kept.
+const HISTORY: usize = 50;
+/// So many healthy commits are kept whatever else there is: a rollback goes to one of them.
+const HEALTHY: usize = 20;
+
+impl Rollout {
+    pub(super) fn record(&mut self, entry: HistoryEntry) {
+        self.history.retain(|old| old.commit != entry.commit || old.ended.is_some());
+        self.history.push(entry);
+        while self.history.len() > HISTORY {
+            let Some(index) = self.least_needed() else { break };
+            self.history.remove(index);
+        }
+    }
+
+    /// The entry that goes first: the oldest of a commit that never ran to its end, then of one that failed, then of a
+    /// healthy one, of which enough stay to go back to. What is under way, and the newest, stay.
+    fn least_needed(&self) -> Option<usize> {
+        let rest = &self.history[..self.history.len().saturating_sub(1)];
+        let oldest = |wanted: &[CommitState]| rest.iter().position(|entry| wanted.contains(&entry.state));
+        let healthy = self.history.iter().filter(|entry| entry.state == CommitState::Healthy).count();
+        oldest(&[CommitState::Refused, CommitState::Held, CommitState::Superseded])
+            .or_else(|| oldest(&[CommitState::RolledBack, CommitState::Degraded]))
+            .or_else(|| oldest(&[CommitState::Healthy]).filter(|_| healthy > HEALTHY))
+    }
+
+    /// Says what became of a commit in the end; false for one that was healthy once, of which that is not said.
+    pub(super) fn end(
+        &mut self,
+        commit: &CommitId,
+        state: CommitState,
+        reason: &str,
+        now: Timestamp,
+    ) -> bool {
+        if self.history.iter().any(|entry| entry.commit == *commit && entry.state == CommitState::Healthy) {
+            return false;
+        }
+        if let Some(entry) = self.history.iter_mut().rev().find(|entry| entry.commit == *commit) {
+            entry.state = state;
+            entry.reason = reason.to_owned();
+            entry.ended = Some(now);
+        }
+        true
+    }
+
+    /// A commit that was given up as degraded is tried again.
+    pub(super) fn reopen(&mut self, commit: &CommitId, now: Timestamp) {
+        let last = self.history.iter_mut().rev().find(|entry| entry.commit == *commit);
+        if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
+            entry.state = CommitState::Progressing;
+            entry.reason.clear();
+            entry.began = now;
+            entry.ended = None;
+        }
+    }
+
+    /// Ends the open entry of the target, if it has one.
+    pub(super) fn close_target(&mut self, state: CommitState, reason: &str, now: Timestamp) {
+        let Some(target) = &self.target else { return };
+        let open = |entry: &&mut HistoryEntry| entry.commit == *target && entry.ended.is_none();
+        if let Some(entry) = self.history.iter_mut().rev().find(open) {
+            entry.state = state;
+            entry.reason = reason.to_owned();
+            entry.ended = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(rollout: &mut Rollout, number: i64, state: CommitState) {
+        let time = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(number);
+        rollout.record(HistoryEntry {
+            commit: CommitId::new(format!("c{number:03}")),
+            subject: String::new(),
+            signer: String::new(),
+            state,
+            reason: String::new(),
+            began: time,
+            ended: (state != CommitState::Progressing).then_some(time),
+        });
+    }
+
+    fn count(rollout: &Rollout, state: CommitState) -> usize {
+        rollout.history.iter().filter(|entry| entry.state == state).count()
+    }
+
+    #[test]
+    fn refused_pushes_do_not_push_out_what_can_be_gone_back_to() {
+        let mut rollout = Rollout::default();
+        for number in 0..5 {
+            record(&mut rollout, number, CommitState::Healthy);
+        }
+        record(&mut rollout, 5, CommitState::Progressing);
+        for number in 6..200 {
+            record(&mut rollout, number, CommitState::Refused);
+        }
+        assert_eq!(rollout.history.len(), HISTORY);
+        assert_eq!(count(&rollout, CommitState::Healthy), 5);
+        assert_eq!(count(&rollout, CommitState::Progressing), 1);
+        assert_eq!(rollout.history.last().map(|entry| entry.commit.as_str()), Some("c199"));
+    }
+
+    #[test]
+    fn failures_go_before_healthy_ones_and_those_are_bounded_too() {
+        let mut rollout = Rollout::default();
+        for number in 0..100 {
+            record(&mut rollout, number, CommitState::Healthy);
+        }
+        for number in 100..120 {
+            record(&mut rollout, number, CommitState::RolledBack);
+        }
+        assert_eq!(rollout.history.len(), HISTORY);
+        assert_eq!(count(&rollout, CommitState::Healthy), HISTORY - 1);
+        assert_eq!(rollout.history.first().map(|entry| entry.commit.as_str()), Some("c051"));
+    }
+}
