@@ -90,17 +90,15 @@ fn own_dir(pod: &Path, name: &str, attempt: u32) -> Result<PathBuf, Fault> {
 }
 
 fn source_of(pod: &Path, own: &Path, index: usize, mount: &Mount) -> Result<PathBuf, Fault> {
-    match &mount.source {
-        MountSource::HostPath(path) => Ok(PathBuf::from(path)),
-        MountSource::PodFile(name) => Ok(pod.join("etc").join(name)),
-        MountSource::Volume { volume, sub_path: None } => child(&pod.join("volumes"), volume),
-        MountSource::Volume { volume, sub_path: Some(sub_path) } => {
-            let volume = child(&pod.join("volumes"), volume)?;
-            let held = own.join(format!("subpath-{index}"));
-            make_dir(own, 0o755)?;
-            hold_sub_path(&volume, sub_path, &held).map(|()| held)
-        }
-    }
+    let (volume, sub_path) = match &mount.source {
+        MountSource::PodFile(name) => return Ok(pod.join("etc").join(name)),
+        MountSource::HostPath { path, sub_path } => (PathBuf::from(path), sub_path),
+        MountSource::Volume { volume, sub_path } => (child(&pod.join("volumes"), volume)?, sub_path),
+    };
+    let Some(sub_path) = sub_path else { return Ok(volume) };
+    let held = own.join(format!("subpath-{index}"));
+    make_dir(own, 0o755)?;
+    hold_sub_path(&volume, sub_path, &held).map(|()| held)
 }
 
 /// Resolves a subPath without leaving the volume, and binds what was found to a place that no container can change: a

@@ -64,12 +64,16 @@ fn spec(mounts: Vec<Mount>) -> ContainerSpec {
 }
 
 fn sub_path(volume: &str, path: &str) -> Mount {
-    Mount {
-        source: MountSource::Volume { volume: volume.to_owned(), sub_path: Some(path.to_owned()) },
-        target: "/data".to_owned(),
-        read_only: false,
-        propagation: MountPropagation::None,
-    }
+    mount(MountSource::Volume { volume: volume.to_owned(), sub_path: Some(path.to_owned()) })
+}
+
+fn on_host(path: &Path, sub_path: Option<&str>) -> Mount {
+    let path = path.to_str().unwrap().to_owned();
+    mount(MountSource::HostPath { path, sub_path: sub_path.map(str::to_owned) })
+}
+
+fn mount(source: MountSource) -> Mount {
+    Mount { source, target: "/data".to_owned(), read_only: false, propagation: MountPropagation::None }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -225,6 +229,48 @@ fn a_sub_path_cannot_leave_its_volume() {
     }
     remove(pods.path(), &PodUid::new(UID)).unwrap();
     assert!(Path::new("/etc/passwd").exists());
+}
+
+#[test]
+fn a_sub_path_of_a_host_path_is_made_and_cannot_leave_it() {
+    let (pods, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    symlink("/etc", host.path().join("trap")).unwrap();
+    fs::write(host.path().join("file"), "x").unwrap();
+    let bind = |sub_path| container_files(pods.path(), &spec(vec![on_host(host.path(), Some(sub_path))]));
+
+    let bound = bind("new/dir").unwrap();
+    fs::write(Path::new(&bound[0].source).join("here"), "x").unwrap();
+    assert!(host.path().join("new/dir/here").exists());
+    for _again in 0..2 {
+        let bound = bind("file").unwrap();
+        assert_eq!(fs::read_to_string(&bound[0].source).unwrap(), "x");
+    }
+    for path in ["trap", "trap/passwd", "../etc"] {
+        let fault = bind(path).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Rejected, "{path}");
+    }
+    remove(pods.path(), &PodUid::new(UID)).unwrap();
+    assert!(host.path().join("new/dir/here").exists(), "what is the host's stays");
+}
+
+#[test]
+fn what_is_mounted_in_a_host_path_stays_mounted_when_its_container_is_removed() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+    let (pods, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tmpfs = |path: &Path| mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).unwrap();
+    tmpfs(host.path());
+    mount_change(host.path(), MountPropagationFlags::SHARED).unwrap();
+    let disk = host.path().join("data/disk");
+    fs::create_dir_all(&disk).unwrap();
+    tmpfs(&disk);
+    fs::write(disk.join("kept"), "x").unwrap();
+
+    let bound = container_files(pods.path(), &spec(vec![on_host(host.path(), Some("data"))])).unwrap();
+    let seen = Path::new(&bound[0].source).join("disk/kept").exists();
+    remove_container_files(pods.path(), &PodUid::new(UID), "app", 0).unwrap();
+    let kept = disk.join("kept").exists();
+    unmount(host.path(), UnmountFlags::DETACH).unwrap();
+    assert_eq!((seen, kept), (true, true));
 }
 
 #[test]
