@@ -213,6 +213,8 @@ fn runtime_config(config: &Config, instance: &str, data: &Path) -> RuntimeConfig
         runtime.socket = socket.clone();
     }
     runtime.forbidden_paths = own_paths(config);
+    let allowed = config.allow.host_paths.as_ref();
+    runtime.allowed_paths = allowed.map(|paths| paths.iter().map(std::path::PathBuf::from).collect());
     runtime.docker_config = config.docker.config_file.clone();
     runtime.cgroup_parent = config.docker.cgroup_parent.clone();
     runtime

@@ -20,6 +20,8 @@ pub struct RuntimeConfig {
     pub images_file: PathBuf,
     /// Paths of the host that no pod may mount, nor what contains them or lies in them, by whatever name. Default none.
     pub forbidden_paths: Vec<PathBuf>,
+    /// Paths of the host that a hostPath must be or lie in, with links followed. Default any.
+    pub allowed_paths: Option<Vec<PathBuf>>,
     /// Credentials by registry host.
     pub registries: Vec<RegistryAuth>,
     /// A Docker `config.json` whose `auths` are used for hosts that `registries` does not name; read at every pull, so
@@ -46,6 +48,7 @@ impl RuntimeConfig {
             pods_dir: data.join("pods"),
             images_file: data.join("images.json"),
             forbidden_paths: Vec::new(),
+            allowed_paths: None,
             registries: Vec::new(),
             docker_config: None,
             call_timeout: Duration::from_secs(10),
