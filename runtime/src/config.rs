@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use reconciler::object::Sensitive;
-
 /// How to reach the engine, what is ours on it, and how long anything may take.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
@@ -22,7 +20,7 @@ pub struct RuntimeConfig {
     pub forbidden_paths: Vec<PathBuf>,
     /// Paths of the host that a hostPath must be or lie in, with links followed. Default any.
     pub allowed_paths: Option<Vec<PathBuf>>,
-    /// Credentials by registry host.
+    /// Credentials by registry host. Default none.
     pub registries: Vec<RegistryAuth>,
     /// A Docker `config.json` whose `auths` are used for hosts that `registries` does not name; read at every pull, so
     /// that a rotated token needs no restart. Default none.
@@ -67,6 +65,6 @@ pub struct RegistryAuth {
     pub host: String,
     /// User name.
     pub user: String,
-    /// Password or token.
-    pub password: Sensitive<String>,
+    /// A file that holds the password or token, read at every pull.
+    pub password_file: PathBuf,
 }
