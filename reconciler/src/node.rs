@@ -67,10 +67,11 @@ pub struct NodePlan {
     pub cancel: Vec<LaneKey>,
     /// The complete set of probes.
     pub probes: Vec<ProbeTask>,
-    /// The complete content of the NAT table.
-    pub services: ServiceTable,
-    /// The complete content of the DNS.
-    pub names: DnsRecords,
+    /// The complete content of the NAT table; `None` leaves what is published as it is, since what it must be cannot
+    /// be known.
+    pub services: Option<ServiceTable>,
+    /// The complete content of the DNS; `None` as for `services`.
+    pub names: Option<DnsRecords>,
     /// What the host says of itself.
     pub report: NodeReport,
     /// What is remembered from now on.
@@ -388,7 +389,7 @@ impl<'a> Look<'a> {
     }
 
     fn finish(self) -> NodePlan {
-        let (services, names) = self.publish();
+        let (services, names) = self.publish().unzip();
         let mut lanes = self.lanes;
         lanes.extend(self.image_lanes.into_values());
         NodePlan {
@@ -404,32 +405,40 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn publish(&self) -> (ServiceTable, DnsRecords) {
+    /// What NAT and DNS must say. `None` where a part of it cannot be known: a commit that cannot be read is no reason
+    /// to take a Service from those who use it.
+    fn publish(&self) -> Option<(ServiceTable, DnsRecords)> {
         let empty = BTreeMap::new();
-        let services = self.driving().map_or(&empty, |commit| &commit.objects.services);
+        let services = match &self.input.state.rollout.driving {
+            Some(_) => &self.driving()?.objects.services,
+            None if self.mine.is_empty() && self.report.orphans.is_empty() => &empty,
+            None => return None,
+        };
         let mut endpoints = Vec::new();
         for record in &self.mine {
-            let Some(template) = self
+            let template = self
                 .input
                 .commits
                 .get(&record.commit)
                 .and_then(|commit| commit.resolve(&record.owner, &record.template))
-                .map(|workload| &workload.template)
-            else {
-                continue;
+                .map(|workload| &workload.template);
+            let template = match template {
+                Some(template) => template,
+                None if record.stop.is_some() => continue,
+                None => return None,
             };
             let Some(status) = self.report.pods.get(&record.uid) else { continue };
             let Some(address) = status.address.filter(|address| !address.is_unspecified()) else { continue };
             let ready = status.ready.is_some() && record.stop.is_none();
             endpoints.push(Endpoint { key: &record.key, template, address, ready, local: true });
         }
-        publish(
+        Some(publish(
             services,
             &self.input.state.services,
             &endpoints,
             &self.input.dns.zone,
             self.input.network.dns,
-        )
+        ))
     }
 }
 

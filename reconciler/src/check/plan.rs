@@ -120,7 +120,8 @@ impl<'a> Plan<'a> {
             .filter(|(_, status)| status.ready.is_some())
             .filter_map(|(_, status)| status.address)
             .collect();
-        let backends = plan.services.cluster_ips.values().chain(plan.services.node_ports.values());
+        let Some(services) = &plan.services else { return };
+        let backends = services.cluster_ips.values().chain(services.node_ports.values());
         for endpoint in backends.flat_map(|backends| &backends.endpoints) {
             self.findings.require(good.contains(endpoint.ip()), || {
                 format!("traffic goes to {endpoint}, where no ready pod is")

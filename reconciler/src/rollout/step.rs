@@ -120,9 +120,14 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
     }
 }
 
-/// Makes the head the target, unless it deletes too much.
+/// Makes the head the target, unless it deletes too much. Where what runs cannot be read, nobody can say what it would
+/// delete: it waits.
 fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
-    let before = rollout.driving.as_ref().and_then(|id| input.commits.get(id));
+    let before = rollout.driving.as_ref().map(|id| input.commits.get(id));
+    if before.is_some_and(|before| before.is_none()) {
+        return;
+    }
+    let before = before.flatten();
     if let Some(reason) = before.and_then(|before| over_budget(input.settings, before, head)) {
         let known =
             rollout.history.iter().any(|entry| entry.commit == head.id && entry.state == CommitState::Held);

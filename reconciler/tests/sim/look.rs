@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use reconciler::{
     name::{CommitId, ContainerId, ImageId, ObjectKey, PodUid},
+    network::ServiceTable,
     observed::{ContainerState, ObservedContainer},
     plan::Role,
     rollout::{CommitState, Phase},
@@ -139,6 +140,14 @@ impl Sim {
         }
         if self.is_busy() {
             self.fail("something is still under way");
+        }
+    }
+
+    /// What the NAT table must hold.
+    pub(crate) fn services(&self) -> &ServiceTable {
+        match self.last.as_ref().and_then(|plan| plan.services.as_ref()) {
+            Some(table) => table,
+            None => self.fail("what is published is left as it is"),
         }
     }
 

@@ -223,7 +223,7 @@ fn a_pod_whose_host_port_is_held_waits_until_the_holder_is_gone() {
     sim.push(commit("c2").with(bare("web", pod("web:2").with_host_port(8080))).build());
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.last.as_ref().unwrap().services.host_ports.len() == 1, "the port leads to the new one");
+    sim.expect(sim.services().host_ports.len() == 1, "the port leads to the new one");
 }
 
 #[test]

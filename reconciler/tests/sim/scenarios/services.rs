@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use reconciler::{name::ObjectKey, object::ServiceKind};
+use reconciler::{name::ObjectKey, object::ServiceKind, state::ClusterState};
 
 use crate::{
     build::{PodSpecExt, bare, commit, deployment, node_port, pod},
@@ -18,8 +18,7 @@ fn sim() -> Sim {
 }
 
 fn endpoints(sim: &Sim) -> BTreeSet<String> {
-    let table = &sim.last.as_ref().unwrap().services;
-    table.node_ports.values().flat_map(|one| &one.endpoints).map(ToString::to_string).collect()
+    sim.services().node_ports.values().flat_map(|one| &one.endpoints).map(ToString::to_string).collect()
 }
 
 #[test]
@@ -116,4 +115,43 @@ fn a_roll_out_never_leaves_a_service_without_endpoints() {
         sim.expect(!endpoints(&sim).is_empty(), "somebody answers");
     }
     sim.expect_healthy("c2");
+}
+
+#[test]
+fn a_commit_that_cannot_be_read_takes_no_service_away_and_takes_no_push_up() {
+    let mut sim = sim();
+    let web = |id: &str, image: &str| {
+        commit(id).with(bare("web", pod(image))).service("web", "web", node_port(None)).build()
+    };
+    sim.push(web("c1", "web:1"));
+    sim.run_seconds(30);
+    sim.expect(endpoints(&sim).len() == 1, "it takes traffic");
+    let kept = std::mem::take(&mut sim.commits);
+    sim.crash(false);
+    let plan = sim.last.as_ref().unwrap();
+    sim.expect(plan.services.is_none() && plan.names.is_none(), "left as they are");
+    sim.push(web("c2", "web:2"));
+    sim.run_seconds(60);
+    sim.expect(sim.target() == "c1", "nobody can say what the new one would delete");
+    sim.commits.extend(kept);
+    sim.cycle();
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+    sim.expect(endpoints(&sim).len() == 1, "it takes traffic again");
+}
+
+#[test]
+fn a_lost_state_empties_no_service_while_its_pods_run() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(bare("web", pod("web:1"))).service("web", "web", node_port(None)).build());
+    sim.run_seconds(30);
+    let serial = sim.state.serial;
+    let cluster = format!("{}+{serial}", sim.state.cluster);
+    sim.state = ClusterState { cluster, ..ClusterState::default() };
+    let plan = sim.ask_node();
+    sim.expect(plan.services.is_none() && plan.names.is_none(), "left as they are");
+    sim.crash(false);
+    sim.run_seconds(60);
+    sim.expect_healthy("c1");
+    sim.expect(endpoints(&sim).len() == 1, "published again");
 }
