@@ -220,8 +220,22 @@ pub(crate) struct DockerConfig {
     pub(crate) socket: Option<PathBuf>,
     /// A Docker `config.json` whose `auths` are used for pulls. Default none.
     pub(crate) config_file: Option<PathBuf>,
+    /// Credentials for single registries, which win over that file's. Default none.
+    pub(crate) registries: Vec<RegistryConfig>,
     /// `CgroupParent` of every container. Default the engine's own.
     pub(crate) cgroup_parent: Option<String>,
+}
+
+/// Credentials for one registry.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RegistryConfig {
+    /// Its name in images, with the port: `registry.example.com:5000`; the public one is `docker.io`. Needed.
+    pub(crate) host: String,
+    /// User. Needed.
+    pub(crate) user: String,
+    /// A file that holds the user's password or token. Needed.
+    pub(crate) password_file: PathBuf,
 }
 
 /// What Git may ask for. As permissive as Kubernetes by default; our own directories are always refused.
@@ -463,6 +477,16 @@ mod tests {
             let error = toml::from_str::<Config>(&text).expect_err("a bad taint");
             assert!(error.to_string().contains(&format!("{bad:?} is not a taint")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_registrys_credentials_are_complete_or_refused() {
+        let text = "[[docker.registries]]\nhost = 'r.example.com:5000'\nuser = 'deployer'\n";
+        let config: Config =
+            toml::from_str(&format!("{text}password-file = '/etc/registry'")).expect("a good configuration");
+        assert_eq!(config.docker.registries[0].host, "r.example.com:5000");
+        let error = toml::from_str::<Config>(text).expect_err("no password");
+        assert!(error.to_string().contains("password-file"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use netfilter::{HostNet, Network};
 use reconciler::{desired::CheckSettings, object::Sensitive, state::NodeFacts};
-use runtime::{Prober, Runtime, RuntimeConfig};
+use runtime::{Prober, RegistryAuth, Runtime, RuntimeConfig};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
@@ -83,7 +83,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let dns =
         Dns::start(dns_address, names.read(&config.network.zone), servers).context("start the DNS server")?;
 
-    let runtime = Runtime::open(runtime_config(&config, &store.snapshot().cluster, &data)).await?;
+    let runtime = Runtime::open(runtime_config(&config, &store.snapshot().cluster, &data)?).await?;
     tokio::spawn({
         let runtime = runtime.clone();
         async move { runtime.load_sandbox_image().await }
@@ -211,15 +211,26 @@ fn listen_config(config: &Config) -> ListenConfig {
     }
 }
 
-fn runtime_config(config: &Config, instance: &str, data: &Path) -> RuntimeConfig {
+fn runtime_config(config: &Config, instance: &str, data: &Path) -> Result<RuntimeConfig> {
     let mut runtime = RuntimeConfig::new(instance, data);
     if let Some(socket) = &config.docker.socket {
         runtime.socket = socket.clone();
     }
     runtime.forbidden_paths = own_paths(config);
+    let allowed = config.allow.host_paths.as_ref();
+    runtime.allowed_paths = allowed.map(|paths| paths.iter().map(std::path::PathBuf::from).collect());
     runtime.docker_config = config.docker.config_file.clone();
+    for registry in &config.docker.registries {
+        // A file that cannot be read is found now, and not at the first pull, which reads it again.
+        read_secret(&registry.password_file)?;
+        runtime.registries.push(RegistryAuth {
+            host: registry.host.clone(),
+            user: registry.user.clone(),
+            password_file: registry.password_file.clone(),
+        });
+    }
     runtime.cgroup_parent = config.docker.cgroup_parent.clone();
-    runtime
+    Ok(runtime)
 }
 
 /// How commits are read.
@@ -271,7 +282,9 @@ fn own_paths(config: &Config) -> Vec<std::path::PathBuf> {
         &listen.api_key,
         &config.docker.config_file,
     ];
-    [config.data_dir(), config.socket_dir()].into_iter().chain(files.into_iter().flatten().cloned()).collect()
+    let registries = config.docker.registries.iter().map(|registry| &registry.password_file);
+    let files = files.into_iter().flatten().chain(registries);
+    [config.data_dir(), config.socket_dir()].into_iter().chain(files.cloned()).collect()
 }
 
 /// How heads are judged.

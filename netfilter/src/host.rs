@@ -49,19 +49,6 @@ pub enum Drift {
     Table,
 }
 
-impl Drift {
-    /// A word for metrics.
-    pub fn cause(self) -> &'static str {
-        match self {
-            Self::Forwarding => "ip_forward",
-            Self::ServiceDevice => "service_device",
-            Self::ServiceRoute => "service_route",
-            Self::AcceptRules => "accept_rules",
-            Self::Table => "nft_table",
-        }
-    }
-}
-
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

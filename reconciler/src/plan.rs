@@ -275,8 +275,14 @@ pub struct Mount {
 /// What is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountSource {
-    /// A path of the host.
-    HostPath(String),
+    /// A path of the host, and a path in it.
+    HostPath {
+        /// The volume's path.
+        path: String,
+        /// `subPath`. Not joined to the path here: a container that writes the volume could put a link to elsewhere in
+        /// it, so it is resolved where the links are.
+        sub_path: Option<String>,
+    },
     /// A file in the pod's directory: `resolv.conf`, `hosts`, `hostname`.
     PodFile(&'static str),
     /// A volume in the pod's directory, and a path in it.

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use reconciler::object::Sensitive;
-
 /// How to reach the engine, what is ours on it, and how long anything may take.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
@@ -20,7 +18,9 @@ pub struct RuntimeConfig {
     pub images_file: PathBuf,
     /// Paths of the host that no pod may mount, nor what contains them or lies in them, by whatever name. Default none.
     pub forbidden_paths: Vec<PathBuf>,
-    /// Credentials by registry host.
+    /// Paths of the host that a hostPath must be or lie in, with links followed. Default any.
+    pub allowed_paths: Option<Vec<PathBuf>>,
+    /// Credentials by registry host. Default none.
     pub registries: Vec<RegistryAuth>,
     /// A Docker `config.json` whose `auths` are used for hosts that `registries` does not name; read at every pull, so
     /// that a rotated token needs no restart. Default none.
@@ -46,6 +46,7 @@ impl RuntimeConfig {
             pods_dir: data.join("pods"),
             images_file: data.join("images.json"),
             forbidden_paths: Vec::new(),
+            allowed_paths: None,
             registries: Vec::new(),
             docker_config: None,
             call_timeout: Duration::from_secs(10),
@@ -64,6 +65,6 @@ pub struct RegistryAuth {
     pub host: String,
     /// User name.
     pub user: String,
-    /// Password or token.
-    pub password: Sensitive<String>,
+    /// A file that holds the password or token, read at every pull.
+    pub password_file: PathBuf,
 }

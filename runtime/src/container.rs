@@ -35,8 +35,8 @@ impl Runtime {
         let what = format!("cannot start container {} of pod {}", spec.name, spec.identity.pod);
         let sandbox = self.sandbox_of(&spec.identity.uid, &what).await?;
         let mounts = {
-            let (pods, spec) = (self.pods_dir(), spec.clone());
-            blocking(move || volume::container_files(&pods, &spec)).await?
+            let (pods, spec, rules) = (self.pods_dir(), spec.clone(), self.host_path_rules());
+            blocking(move || volume::container_files(&pods, &spec, &rules)).await?
         };
         let user = self.user_for(spec, &what).await?;
         let (labels, body) = translate::container(spec, &sandbox, mounts, user, &self.inner.host);

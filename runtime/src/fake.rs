@@ -2,7 +2,7 @@
 //!
 //! It keeps to the rules of the real one where they matter to a plan: a container needs its running sandbox and its
 //! image; starting what already runs does nothing; what has ended with the same attempt is `Gone`; a second sandbox
-//! does not replace a first. Time is what the test says it is.
+//! does not replace a first. Time is what the test says it is, and stands still.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,11 +58,6 @@ impl FakeRuntime {
         self.state().registry.insert(image.to_owned(), id);
     }
 
-    /// The time of everything that happens from now on.
-    pub fn set_now(&self, now: Timestamp) {
-        self.state().now = now;
-    }
-
     /// Makes the next call whose line in `calls` begins so fail, once.
     pub fn fail_next(&self, call: &str, fault: Fault) {
         self.state().faults.push((call.to_owned(), fault));
@@ -76,12 +71,6 @@ impl FakeRuntime {
     /// A container ends by itself.
     pub fn exit(&self, container: &ContainerId, code: i64) {
         self.state().end(container, code);
-        self.notify();
-    }
-
-    /// Somebody removes a container behind our back.
-    pub fn vanish(&self, container: &ContainerId) {
-        self.state().containers.remove(container);
         self.notify();
     }
 

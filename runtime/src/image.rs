@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -181,21 +181,11 @@ impl Runtime {
         let host = reference.host();
         let images = &self.inner.images;
         if let Some(auth) = images.registries.iter().find(|auth| credentials::is_host(&auth.host, host)) {
-            return Some(DockerCredentials {
-                username: Some(auth.user.clone()),
-                password: Some(auth.password.expose().clone()),
-                serveraddress: Some(host.to_owned()),
-                ..DockerCredentials::default()
-            });
+            let content = read_credentials(&auth.password_file).await?;
+            return credentials::from_password_file(content, &auth.user, host);
         }
-        let path = images.docker_config.as_ref()?;
-        match tokio::fs::read(path).await {
-            Ok(content) => credentials::from_docker_config(&content, host),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot read the registry credentials");
-                None
-            }
-        }
+        let content = read_credentials(images.docker_config.as_ref()?).await?;
+        credentials::from_docker_config(&content, host)
     }
 
     /// Only what we brought here may we ever remove.
@@ -212,6 +202,15 @@ impl Runtime {
             tracing::warn!(%error, "an image that was pulled is not on record and will not be collected");
         }
     }
+}
+
+async fn read_credentials(path: &Path) -> Option<Vec<u8>> {
+    tokio::fs::read(path)
+        .await
+        .inspect_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "cannot read the registry credentials");
+        })
+        .ok()
 }
 
 /// The pin names the digest under the repository that was asked for, since a registry knows it under no other.

@@ -20,7 +20,7 @@ use crate::{
     image::{Images, record::RecordError},
     observer::{Observation, Observer},
     translate::Host,
-    volume,
+    volume::{self, HostPathRules},
 };
 
 /// How many execs are being started side by side; how long they then run is limited by their own dead lines.
@@ -102,13 +102,8 @@ impl Runtime {
 
     /// Makes a pod's directory, its etc files and its volumes.
     pub async fn prepare_files(&self, files: &PodFiles) -> Result<(), Fault> {
-        let (pods, files) = (self.pods_dir(), files.clone());
-        let forbidden = self.inner.config.forbidden_paths.clone();
-        blocking(move || {
-            volume::refuse_forbidden(&files, &forbidden)?;
-            volume::prepare(&pods, &files)
-        })
-        .await
+        let (pods, files, rules) = (self.pods_dir(), files.clone(), self.host_path_rules());
+        blocking(move || volume::prepare(&pods, &files, &rules)).await
     }
 
     /// Removes a pod's directory with its volumes.
@@ -136,6 +131,11 @@ impl Runtime {
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.inner.observer.engine
+    }
+
+    pub(crate) fn host_path_rules(&self) -> HostPathRules {
+        let config = &self.inner.config;
+        HostPathRules { forbidden: config.forbidden_paths.clone(), allowed: config.allowed_paths.clone() }
     }
 
     pub(crate) fn pods_dir(&self) -> PathBuf {

@@ -26,13 +26,14 @@ mod host_path;
 mod mounted;
 mod source;
 
+pub(crate) use host_path::HostPathRules;
 pub(crate) use source::{container_files, remove_container_files, termination_message};
 
 /// What a tmpfs for a ConfigMap's or Secret's files may hold: two generations of the 1 MiB that one may be, and slack.
 const CONFIG_TMPFS_BYTES: u64 = 8 << 20;
 
 /// Makes a pod's directory and everything that its containers mount from it.
-pub(crate) fn prepare(pods: &Path, files: &PodFiles) -> Result<(), Fault> {
+pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> Result<(), Fault> {
     let pod = pod_dir(pods, &files.pod)?;
     let etc = pod.join("etc");
     make_dir(&pod, 0o750)?;
@@ -45,7 +46,7 @@ pub(crate) fn prepare(pods: &Path, files: &PodFiles) -> Result<(), Fault> {
     }
     let volumes = pod.join("volumes");
     make_dir(&volumes, 0o750)?;
-    files.volumes.iter().try_for_each(|volume| prepare_volume(&volumes, volume))
+    files.volumes.iter().try_for_each(|volume| prepare_volume(&volumes, volume, rules))
 }
 
 /// Removes a pod's directory with everything in it, after everything mounted in it has been unmounted.
@@ -57,15 +58,6 @@ pub(crate) fn remove(pods: &Path, pod: &PodUid) -> Result<(), Fault> {
 /// Removes all pods' directories.
 pub(crate) fn remove_all(pods: &Path) -> Result<(), Fault> {
     mounted::remove_tree(pods).map_err(|error| io_fault("remove", pods, &error))
-}
-
-/// Refuses host paths that lead to what no pod may see. The manifests were checked by their words alone; here links
-/// are followed.
-pub(crate) fn refuse_forbidden(files: &PodFiles, forbidden: &[PathBuf]) -> Result<(), Fault> {
-    files.volumes.iter().try_for_each(|volume| match volume {
-        VolumeFiles::HostPath { path, .. } => host_path::refuse_forbidden(Path::new(path), forbidden),
-        VolumeFiles::EmptyDir { .. } | VolumeFiles::Files { .. } => Ok(()),
-    })
 }
 
 /// The pods that have a directory.
@@ -84,7 +76,7 @@ pub(crate) fn pods(pods: &Path) -> Result<Vec<PodUid>, Fault> {
         .collect()
 }
 
-fn prepare_volume(volumes: &Path, volume: &VolumeFiles) -> Result<(), Fault> {
+fn prepare_volume(volumes: &Path, volume: &VolumeFiles, rules: &HostPathRules) -> Result<(), Fault> {
     match volume {
         VolumeFiles::EmptyDir { name, memory, size_limit } => {
             let path = child(volumes, name)?;
@@ -104,7 +96,11 @@ fn prepare_volume(volumes: &Path, volume: &VolumeFiles) -> Result<(), Fault> {
             }
             config_files::swap(&path, files)
         }
-        VolumeFiles::HostPath { path, kind } => host_path::prepare(Path::new(path), *kind),
+        VolumeFiles::HostPath { path, kind } => {
+            let path = Path::new(path);
+            host_path::refuse(path, rules)?;
+            host_path::prepare(path, *kind)
+        }
     }
 }
 

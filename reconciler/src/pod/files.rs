@@ -212,11 +212,7 @@ pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
         .filter_map(|mount| {
             let source = match spec.volumes.get(&mount.volume)? {
                 VolumeSource::HostPath { path, .. } => {
-                    let path = match &mount.sub_path {
-                        Some(sub) => format!("{}/{sub}", path.trim_end_matches('/')),
-                        None => path.clone(),
-                    };
-                    MountSource::HostPath(path)
+                    MountSource::HostPath { path: path.clone(), sub_path: mount.sub_path.clone() }
                 }
                 VolumeSource::EmptyDir { .. } | VolumeSource::Config { .. } => {
                     MountSource::Volume { volume: mount.volume.clone(), sub_path: mount.sub_path.clone() }

@@ -1,4 +1,4 @@
-//! Registry credentials from a Docker `config.json`: its `auths`, not its helpers.
+//! Registry credentials: from a file with a password, or from a Docker `config.json`: its `auths`, not its helpers.
 
 use std::collections::BTreeMap;
 
@@ -47,6 +47,20 @@ pub(super) fn from_docker_config(content: &[u8], host: &str) -> Option<DockerCre
         username: user,
         password,
         identitytoken: auth.identitytoken,
+        serveraddress: Some(host.to_owned()),
+        ..DockerCredentials::default()
+    })
+}
+
+/// The credentials for a host whose password is all that a file holds, but for the line's end.
+pub(super) fn from_password_file(content: Vec<u8>, user: &str, host: &str) -> Option<DockerCredentials> {
+    let Ok(password) = String::from_utf8(content) else {
+        tracing::warn!(host, "the password for the registry is not UTF-8");
+        return None;
+    };
+    Some(DockerCredentials {
+        username: Some(user.to_owned()),
+        password: Some(password.trim_end_matches(['\n', '\r']).to_owned()),
         serveraddress: Some(host.to_owned()),
         ..DockerCredentials::default()
     })

@@ -13,34 +13,60 @@ use reconciler::{
 
 use super::disks_fault;
 
-/// Refuses a path that is, contains or lies in a forbidden one, whatever links lead there.
-pub(super) fn refuse_forbidden(path: &Path, forbidden: &[PathBuf]) -> Result<(), Fault> {
-    let meant = without_links(path);
-    let clash = forbidden
-        .iter()
-        .map(|one| without_links(one))
-        .find(|one| meant.starts_with(one) || one.starts_with(&meant));
-    match clash {
-        None => Ok(()),
-        Some(clash) => Err(Fault::new(
-            FaultKind::HostPath,
-            format!(
-                "hostPath {}: it leads to {}, which is the daemon's own and no pod's: mount another path",
-                path.display(),
-                clash.display()
-            ),
-        )),
+/// Which paths of the host pods may have. The manifests were checked against the same by their words alone; here links
+/// are followed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HostPathRules {
+    /// Nothing that is, contains or lies in one of these.
+    pub(crate) forbidden: Vec<PathBuf>,
+    /// Only what is or lies in one of these.
+    pub(crate) allowed: Option<Vec<PathBuf>>,
+}
+
+/// Refuses a path that leads where no pod may go.
+pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
+    let refusal = |why: &str| Fault::new(FaultKind::HostPath, format!("hostPath {}: {why}", path.display()));
+    let meant = without_links(path).map_err(|error| {
+        let Fault { kind, message } = refusal(&format!("cannot see where it leads: {error}"));
+        Fault::new(disks_fault(&error).unwrap_or(kind), message)
+    })?;
+    let real = |rule: &PathBuf| without_links(rule).unwrap_or_else(|_| rule.clone());
+    let clash =
+        rules.forbidden.iter().map(real).find(|one| meant.starts_with(one) || one.starts_with(&meant));
+    if let Some(clash) = clash {
+        let why = format!(
+            "it leads to {}, which is the daemon's own and no pod's: mount another path",
+            clash.display()
+        );
+        return Err(refusal(&why));
+    }
+    match &rules.allowed {
+        Some(allowed) if !allowed.iter().map(real).any(|one| meant.starts_with(one)) => {
+            let allowed: Vec<_> = allowed.iter().map(|one| one.display().to_string()).collect();
+            let (meant, allowed) = (meant.display(), allowed.join(", "));
+            Err(refusal(&format!(
+                "it leads to {meant}, which the host does not allow: choose a path in one of {allowed}"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
-/// The path with the links of all that exists of it followed.
-fn without_links(path: &Path) -> PathBuf {
+/// The path with the links of all that exists of it followed. A link to what does not exist is an error: what is made
+/// through it would be made elsewhere.
+fn without_links(path: &Path) -> io::Result<PathBuf> {
     for existing in path.ancestors() {
-        if let (Ok(real), Ok(rest)) = (existing.canonicalize(), path.strip_prefix(existing)) {
-            return real.join(rest);
+        match existing.canonicalize() {
+            Ok(real) => {
+                // Joining nothing would add a slash, which makes another path of a file's.
+                let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
+                return Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !existing.is_symlink() => {}
+            Err(error) => return Err(error),
         }
     }
-    path.to_owned()
+    Ok(path.to_owned())
 }
 
 /// Checks a path against its type, or makes it where the type says so.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 
 /// Mounts a tmpfs here, unless one is mounted already.
 pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Result<()> {
@@ -29,13 +29,21 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    for mounted in at_or_below(&path)? {
+    let mounts = at_or_below(&path)?;
+    // A subPath of a hostPath is bound with what is mounted in it. As long as the copy and the host's own are peers,
+    // unmounting there unmounts here.
+    for mounted in &mounts {
+        mount_change(mounted, MountPropagationFlags::PRIVATE)?;
+    }
+    for mounted in mounts {
         unmount(&mounted, UnmountFlags::DETACH)?;
     }
     if let Some(left) = at_or_below(&path)?.first() {
         return Err(io::Error::other(format!("{} is still mounted", left.display())));
     }
-    match fs::remove_dir_all(&path) {
+    // A subPath may be a file, and is then held by one.
+    let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }

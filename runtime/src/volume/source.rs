@@ -21,18 +21,28 @@ use rustix::{
     mount::mount_bind_recursive,
 };
 
-use super::{child, disks_fault, io_fault, make_dir, mounted, pod_dir};
+use super::{HostPathRules, child, disks_fault, host_path, io_fault, make_dir, mounted, pod_dir};
 use crate::{labels::Labels, translate::BoundMount};
 
 /// What Kubernetes keeps of a termination message.
 const MESSAGE_BYTES: u64 = 4096;
 
 /// Finds the sources of a container's mounts and makes the files that it alone has.
-pub(crate) fn container_files(pods: &Path, spec: &ContainerSpec) -> Result<Vec<BoundMount>, Fault> {
+///
+/// Where a hostPath leads is looked at every time: a container that is restarted has its files prepared no second time,
+/// and may have laid a link since the first.
+pub(crate) fn container_files(
+    pods: &Path,
+    spec: &ContainerSpec,
+    rules: &HostPathRules,
+) -> Result<Vec<BoundMount>, Fault> {
     let pod = pod_dir(pods, &spec.identity.uid)?;
     let own = own_dir(&pod, &spec.name, spec.attempt)?;
     let mut bound = Vec::with_capacity(spec.mounts.len() + 1);
     for (index, mount) in spec.mounts.iter().enumerate() {
+        if let MountSource::HostPath { path, .. } = &mount.source {
+            host_path::refuse(Path::new(path), rules)?;
+        }
         bound.push(BoundMount {
             source: text(&source_of(&pod, &own, index, mount)?)?,
             target: mount.target.clone(),
@@ -90,17 +100,15 @@ fn own_dir(pod: &Path, name: &str, attempt: u32) -> Result<PathBuf, Fault> {
 }
 
 fn source_of(pod: &Path, own: &Path, index: usize, mount: &Mount) -> Result<PathBuf, Fault> {
-    match &mount.source {
-        MountSource::HostPath(path) => Ok(PathBuf::from(path)),
-        MountSource::PodFile(name) => Ok(pod.join("etc").join(name)),
-        MountSource::Volume { volume, sub_path: None } => child(&pod.join("volumes"), volume),
-        MountSource::Volume { volume, sub_path: Some(sub_path) } => {
-            let volume = child(&pod.join("volumes"), volume)?;
-            let held = own.join(format!("subpath-{index}"));
-            make_dir(own, 0o755)?;
-            hold_sub_path(&volume, sub_path, &held).map(|()| held)
-        }
-    }
+    let (volume, sub_path) = match &mount.source {
+        MountSource::PodFile(name) => return Ok(pod.join("etc").join(name)),
+        MountSource::HostPath { path, sub_path } => (PathBuf::from(path), sub_path),
+        MountSource::Volume { volume, sub_path } => (child(&pod.join("volumes"), volume)?, sub_path),
+    };
+    let Some(sub_path) = sub_path else { return Ok(volume) };
+    let held = own.join(format!("subpath-{index}"));
+    make_dir(own, 0o755)?;
+    hold_sub_path(&volume, sub_path, &held).map(|()| held)
 }
 
 /// Resolves a subPath without leaving the volume, and binds what was found to a place that no container can change: a

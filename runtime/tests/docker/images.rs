@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use reconciler::{fault::FaultKind, plan::PullMode};
+use runtime::RegistryAuth;
 
 use crate::{
     bed::{Bed, docker, try_docker},
@@ -51,6 +52,26 @@ async fn a_missing_image_a_refusal_and_a_silent_registry_are_three_things() {
     let never = bed.pulled(&registry.image(), PullMode::Never).await.unwrap_err();
     assert_eq!(never.kind, FaultKind::ImageMissing);
     assert!(never.message.contains("imagePullPolicy is Never"), "{never}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registrys_password_is_read_at_every_pull() {
+    let registry = Registry::start("credentials").await;
+    registry.set(Mood::Asking);
+    let secrets = tempfile::tempdir().unwrap();
+    let password_file = secrets.path().join("password");
+    std::fs::write(&password_file, "old\n").unwrap();
+    let auth = RegistryAuth {
+        host: registry.host.clone(),
+        user: "deployer".to_owned(),
+        password_file: password_file.clone(),
+    };
+    let bed = Bed::with(|config| config.registries.push(auth)).await;
+    let refused = bed.pulled(&registry.image(), PullMode::IfNotPresent).await.unwrap_err();
+    assert_eq!(refused.kind, FaultKind::RegistryDenied, "{refused}");
+    std::fs::write(&password_file, "s3cret\n").unwrap();
+    bed.pulled(&registry.image(), PullMode::IfNotPresent).await.unwrap();
+    bed.runtime.collect_garbage(&BTreeSet::new(), 0).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,12 +79,17 @@ async fn volumes_and_etc_files_are_seen_inside() {
     bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
     let source = |source, target: &str, read_only| Mount { source, read_only, ..volume_mount("", target) };
     let sub_path = MountSource::Volume { volume: "cache".to_owned(), sub_path: Some("deep/er".to_owned()) };
+    let on_host = |sub_path: Option<&str>| MountSource::HostPath {
+        path: host.to_str().unwrap().to_owned(),
+        sub_path: sub_path.map(str::to_owned),
+    };
     let spec = ContainerSpec {
         mounts: vec![
             volume_mount("cache", "/cache"),
             source(sub_path, "/sub", false),
             volume_mount("keys", "/keys"),
-            source(MountSource::HostPath(host.to_str().unwrap().to_owned()), "/host", true),
+            source(on_host(None), "/host", true),
+            source(on_host(Some("logs/app")), "/logs", false),
             source(MountSource::PodFile("hosts"), "/etc/hosts", false),
             source(MountSource::PodFile("resolv.conf"), "/etc/resolv.conf", false),
         ],
@@ -101,6 +106,7 @@ async fn volumes_and_etc_files_are_seen_inside() {
     );
     assert_eq!(output(&bed, &id, "touch /sub/x; ls /cache/deep/er").await, "x");
     assert_eq!(output(&bed, &id, "touch /host/x 2>/dev/null || echo read only").await, "read only");
+    assert_eq!(output(&bed, &id, "touch /logs/y; ls /host/logs/app").await, "y");
     let secret = bed.config.pods_dir.join(bed.identity("web").uid.as_str()).join("volumes/keys");
     assert_eq!(docker_free_fs_type(&secret), "tmpfs");
 
@@ -115,7 +121,7 @@ async fn volumes_and_etc_files_are_seen_inside() {
     bed.runtime.remove(&[id]).await.unwrap();
     bed.runtime.remove_files(&bed.identity("web").uid).await.unwrap();
     assert_eq!(bed.mounts(), 0);
-    assert!(host.exists(), "a hostPath is not ours to remove");
+    assert!(host.join("logs/app/y").exists(), "a hostPath is not ours to remove");
     assert_eq!(bed.runtime.pods_on_disk().await.unwrap(), []);
 }
 

@@ -20,6 +20,8 @@ use tokio::{
 pub(crate) enum Mood {
     Serving,
     Denying,
+    /// Serves the user `deployer` with the password `s3cret`.
+    Asking,
     Hanging,
 }
 
@@ -124,12 +126,16 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
         (Mood::Denying, _) if path.contains("/manifests/") => {
             ("401 Unauthorized", "application/json", error("UNAUTHORIZED"))
         }
+        (Mood::Asking, _) if !request.contains("Authorization: Basic ZGVwbG95ZXI6czNjcmV0\r\n") => {
+            ("401 Unauthorized", "application/json", error("UNAUTHORIZED"))
+        }
         _ if path == "/v2/" => ("200 OK", "application/json", b"{}".to_vec()),
         (_, Some((kind, body))) => ("200 OK", *kind, body.clone()),
         (_, None) => ("404 Not Found", "application/json", error("MANIFEST_UNKNOWN")),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ndocker-content-digest: {}\r\n\
+         www-authenticate: Basic realm=\"images\"\r\n\
          docker-distribution-api-version: registry/2.0\r\nconnection: close\r\n\r\n",
         body.len(),
         shared.manifest_digest,
