@@ -330,10 +330,8 @@ impl<'a> Decision<'a> {
 
     fn placer(&self) -> Placer {
         let commits = self.input.commits;
-        let ended = |record: &PodRecord| {
-            let pods = self.owned.get(&record.owner).map_or(&[][..], Vec::as_slice);
-            pods.iter().any(|pod| pod.record.uid == record.uid && pod.is_final())
-        };
+        let ended: BTreeSet<&PodUid> =
+            self.owned.values().flatten().filter(|pod| pod.is_final()).map(|pod| &pod.record.uid).collect();
         Placer::new(
             self.nodes.clone(),
             self.input.settings.max_pods,
@@ -341,7 +339,7 @@ impl<'a> Decision<'a> {
             |record| {
                 commits
                     .get(&record.commit)
-                    .filter(|_| !ended(record))
+                    .filter(|_| !ended.contains(&record.uid))
                     .and_then(|commit| commit.resolve(&record.owner, &record.template))
                     .map(|workload| host_ports(&workload.template.spec))
                     .unwrap_or_default()
