@@ -303,7 +303,8 @@ impl<'a> Decision<'a> {
             DeploymentStrategy::Recreate => {
                 let asked = self.input.state.rollout.restarts.get(&key.to_string());
                 let old = after.iter().any(|record| {
-                    record.template != workload.template.hash || asked.is_some_and(|at| record.created < *at)
+                    record.template != workload.template.hash
+                        || asked.is_some_and(|asked| record.serial <= *asked)
                 });
                 let alone = made.is_empty() || !old;
                 self.findings.require(alone, || format!("{key}: Recreate made a pod beside an old one"));

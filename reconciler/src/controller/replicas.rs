@@ -6,10 +6,8 @@ use crate::state::StopReason;
 pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
     let mut actions = stop_failed(view.pods);
     let active: Vec<OwnedPod<'_>> = view.pods.iter().filter(|pod| pod.is_active()).copied().collect();
-    let (restarting, staying): (Vec<_>, Vec<_>) = active
-        .iter()
-        .copied()
-        .partition(|pod| view.restarted.is_some_and(|asked| pod.record.created < asked));
+    let (restarting, staying): (Vec<_>, Vec<_>) =
+        active.iter().copied().partition(|pod| view.must_restart(pod));
     let wanted = replicas as usize;
     if staying.len() + restarting.len() > wanted {
         let surplus = staying.len() + restarting.len() - wanted;

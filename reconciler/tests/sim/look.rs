@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 
-use jiff::Timestamp;
 use reconciler::{
     name::{CommitId, ContainerId, ImageId, ObjectKey, PodUid},
     network::ServiceTable,
@@ -142,11 +141,6 @@ impl Sim {
         if self.is_busy() {
             self.fail("something is still under way");
         }
-    }
-
-    /// What `windlass restart` writes down now.
-    pub(crate) fn restart_mark(&self) -> Timestamp {
-        self.now
     }
 
     /// What the NAT table must hold.

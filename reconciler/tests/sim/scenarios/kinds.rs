@@ -157,7 +157,7 @@ fn restarts_go_by_the_owners_strategy() {
     let before: Vec<_> = names.iter().flat_map(|name| sim.uids(name)).collect();
     sim.marks = Default::default();
     for key in all.objects.workloads.keys() {
-        sim.state.rollout.restarts.insert(key.to_string(), sim.now);
+        sim.state.rollout.restarts.insert(key.to_string(), sim.state.serial);
     }
     sim.cycle();
     sim.run_seconds(60);
@@ -188,7 +188,7 @@ fn a_restart_gets_rid_of_pods_that_their_kind_never_replaces() {
     sim.run_seconds(30);
     sim.expect(sim.ready("set") == 0, "the old template stays");
     for key in fixed.objects.workloads.keys() {
-        sim.state.rollout.restarts.insert(key.to_string(), sim.now);
+        sim.state.rollout.restarts.insert(key.to_string(), sim.state.serial);
     }
     sim.cycle();
     sim.run_seconds(60);
@@ -278,4 +278,21 @@ fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
     sim.cycle();
     sim.run_seconds(60);
     sim.expect_healthy("c1");
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_make_a_restart_go_on_for_ever() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(deployment("web", 2, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    let before = sim.uids("web");
+    let owner = sim.pods("web")[0].owner.to_string();
+    sim.state.rollout.restarts.insert(owner, sim.state.serial);
+    sim.now -= std::time::Duration::from_secs(3600);
+    sim.cycle();
+    sim.run_seconds(60);
+    let after = sim.uids("web");
+    sim.expect(after.len() == 2 && !after.iter().any(|uid| before.contains(uid)), "all new");
+    sim.run_seconds(60);
+    sim.expect(sim.uids("web") == after, "and once only");
 }
