@@ -24,6 +24,10 @@ pub struct OwnedPod<'a> {
     pub record: &'a PodRecord,
     /// What its node says; `None` before the first word.
     pub status: Option<&'a PodStatus>,
+    /// `controller.kubernetes.io/pod-deletion-cost` of its own template: what is cheap goes first.
+    pub cost: i32,
+    /// How many pods of its owner are on its node.
+    pub crowd: usize,
 }
 
 impl OwnedPod<'_> {

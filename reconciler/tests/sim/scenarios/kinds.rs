@@ -296,3 +296,23 @@ fn a_clock_that_is_set_back_does_not_make_a_restart_go_on_for_ever() {
     sim.run_seconds(60);
     sim.expect(sim.uids("web") == after, "and once only");
 }
+
+#[test]
+fn a_pod_that_is_cheap_to_delete_goes_before_newer_ones() {
+    let mut sim = sim();
+    let web = |id: &str, replicas: u32, image: &str, cost: &str| {
+        let mut set = replica_set("web", replicas, pod(image).with_readiness());
+        let cost = ("controller.kubernetes.io/pod-deletion-cost".to_owned(), cost.to_owned());
+        set.template.meta.annotations.extend([cost]);
+        commit(id).with(set).build()
+    };
+    sim.push(web("c1", 2, "web:1", "-5"));
+    sim.run_seconds(30);
+    sim.push(web("c2", 3, "web:2", "10"));
+    sim.run_seconds(30);
+    let uids = sim.uids("web");
+    sim.push(web("c3", 2, "web:2", "10"));
+    sim.run_seconds(30);
+    sim.expect(sim.uids("web") == [uids[0].clone(), uids[2].clone()], "an old and cheap one went");
+    sim.expect_quiet();
+}
