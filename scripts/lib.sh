@@ -8,7 +8,20 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${WINDLASS_CACHE:-/var/cache/windlass}
 
 say() { printf '%s\n' "$*" >&2; }
-step() { printf '\n\033[1m==> %s\033[0m\n' "$*" >&2; }
+
+# styled SGR TEXT: a line in a colour or weight, where somebody looks at it.
+styled() {
+    if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+        printf '\033[%sm%s\033[0m\n' "$1" "$2" >&2
+    else
+        say "$2"
+    fi
+}
+
+step() {
+    say ''
+    styled 1 "==> $*"
+}
 warn() { printf 'warning: %s\n' "$*" >&2; }
 die() {
     printf 'error: %s\n' "$*" >&2
@@ -114,7 +127,7 @@ ensure_rust() {
         # shellcheck source=/dev/null
         . "$HOME/.cargo/env"
     fi
-    have cargo || die "no Rust toolchain: install one with rustup (or package cargo, if it is 1.85 or newer), then run this again"
+    have cargo || die "no Rust toolchain: install one with rustup (or package cargo, if it is 1.89 or newer), then run this again"
     need gcc libc6-dev pkg-config libssl-dev
     # libgit2 links the host's OpenSSL; building OpenSSL itself takes three minutes.
     export OPENSSL_NO_VENDOR=1

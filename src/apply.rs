@@ -18,6 +18,8 @@ use crate::crash;
 const ENGINE_SLOTS: usize = 8;
 /// Holds the digest of a pod's files once they are all there.
 const DIGEST_FILE: &str = "digest";
+/// What the file begins with; a digest of another schema is one that is not known.
+const DIGEST_SCHEMA: &str = "1 ";
 
 /// The hands of the daemon.
 pub(crate) struct Effects {
@@ -101,7 +103,10 @@ impl Effects {
     pub(crate) async fn files_on_disk(&self) -> Result<Vec<(PodUid, String)>, Fault> {
         let pods = self.runtime.pods_on_disk().await?;
         // A directory without a digest was left half made; it is known, so that it can be removed or made again.
-        let digest = |pod: &PodUid| std::fs::read_to_string(self.digest_path(pod)).unwrap_or_default();
+        let digest = |pod: &PodUid| {
+            let text = std::fs::read_to_string(self.digest_path(pod)).unwrap_or_default();
+            text.strip_prefix(DIGEST_SCHEMA).map(str::to_owned).unwrap_or_default()
+        };
         Ok(pods.into_iter().map(|pod| (pod.clone(), digest(&pod))).collect())
     }
 
@@ -111,7 +116,7 @@ impl Effects {
 
     fn write_digest(&self, pod: &PodUid, digest: &str) -> Result<(), Fault> {
         let path = self.digest_path(pod);
-        std::fs::write(&path, digest).map_err(|error| {
+        std::fs::write(&path, format!("{DIGEST_SCHEMA}{digest}")).map_err(|error| {
             let full = error.kind() == std::io::ErrorKind::StorageFull;
             let kind = if full { FaultKind::DiskFull } else { FaultKind::Other };
             Fault::new(kind, format!("cannot write {}: {error}", path.display()))

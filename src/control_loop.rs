@@ -9,6 +9,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
     time::Instant,
 };
+use tracing::Instrument;
 
 use crate::{command::Request, cycle::Host, follow::Found, lanes::LaneEvent, view::View};
 
@@ -23,8 +24,10 @@ enum Event {
     Found(Found),
     /// A lane has done something, or ended.
     Lane(LaneEvent),
-    /// The engine, a probe or the host's network has changed, or a time has come.
+    /// The engine or a probe has changed, or a time has come.
     Look,
+    /// A link or route of ours may have gone.
+    Network,
     /// Everything is looked at afresh, in case an event was lost.
     Resync,
     /// A person asks for something.
@@ -59,17 +62,21 @@ pub(crate) struct ControlLoop {
     resync: Duration,
     next_look: Option<Instant>,
     next_resync: Instant,
+    /// How many looks there were.
+    looks: u64,
 }
 
 impl ControlLoop {
     pub(crate) fn new(host: Host, inputs: Inputs, view: watch::Sender<Arc<View>>, resync: Duration) -> Self {
-        Self { host, inputs, view, resync, next_look: None, next_resync: Instant::now() + resync }
+        Self { host, inputs, view, resync, next_look: None, next_resync: Instant::now() + resync, looks: 0 }
     }
 
     /// Looks, acts, publishes and waits, until it is told to end.
     pub(crate) async fn run(mut self) -> Result<()> {
         loop {
-            let next = self.host.cycle(Timestamp::now()).await;
+            let span = tracing::info_span!("cycle", number = self.looks);
+            let next = self.host.cycle(Timestamp::now()).instrument(span).await;
+            self.looks += 1;
             self.next_look = match next {
                 Next::AwaitChange => None,
                 Next::After(wait) => Some(Instant::now() + wait),
@@ -98,7 +105,7 @@ impl ControlLoop {
             Some(found) = inputs.found.recv() => Event::Found(found),
             Some(event) = inputs.lanes.recv() => Event::Lane(event),
             Ok(()) = inputs.engine.changed() => Event::Look,
-            Ok(()) = inputs.network.changed() => Event::Look,
+            Ok(()) = inputs.network.changed() => Event::Network,
             Ok(()) = inputs.probes.changed() => Event::Look,
             () = tokio::time::sleep_until(self.next_resync) => Event::Resync,
             () = tokio::time::sleep_until(self.next_look.unwrap_or(far)) => Event::Look,
@@ -123,6 +130,7 @@ impl ControlLoop {
             Event::Found(found) => self.host.found(found),
             Event::Lane(event) => self.host.lane(event),
             Event::Look => {}
+            Event::Network => self.host.network_changed(),
             Event::Resync => {
                 self.next_resync = Instant::now() + self.resync;
                 self.host.resync().await;

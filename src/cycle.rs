@@ -20,7 +20,7 @@ use reconciler::{
     observed::Observed,
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
-    rollout::Head,
+    rollout::{Head, Phase, Rollout},
     state::{Change, NodeFacts, NodeReport},
 };
 use runtime::{Prober, Runtime};
@@ -28,10 +28,11 @@ use runtime::{Prober, Runtime};
 use crate::{
     crash,
     dns::Dns,
-    follow::{Found, lock},
+    follow::{COULD_NOT_JUDGE, Found, lock},
     lanes::{LaneEvent, Lanes},
     library::{Library, Reader, Reading},
     metrics::{CycleResult, DriftCause, Metrics, PushPhase, SignatureOutcome},
+    names::NamesFile,
     source::verify::VerifiedCommit,
     store::LocalStore,
     trust::TrustStore,
@@ -44,6 +45,8 @@ pub(crate) use memory::HostMemory;
 const ROUNDS: usize = 16;
 /// How often, at most, the host's network is looked at for what somebody else has changed there.
 const NETWORK_CHECK: Duration = Duration::from_secs(5);
+/// Looks further apart than this mean that nobody could look in between.
+const LONG_GAP: Duration = Duration::from_secs(150);
 /// When what failed outside of a lane is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -73,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) network: Arc<Network>,
     pub(crate) prober: Prober,
     pub(crate) dns: Dns,
+    pub(crate) names: NamesFile,
     pub(crate) lanes: Lanes,
     pub(crate) reader: Reader,
     pub(crate) metrics: Arc<Metrics>,
@@ -102,6 +106,10 @@ pub(crate) struct Host {
     /// What the DNS was last told.
     names: DnsRecords,
     network_checked: std::time::Instant,
+    /// Whether something has happened to a link or route since then.
+    network_changed: bool,
+    /// When something was last decided.
+    decided: Option<std::time::Instant>,
 }
 
 impl Host {
@@ -136,6 +144,8 @@ impl Host {
             events: showing::Events::default(),
             names: DnsRecords::default(),
             network_checked: std::time::Instant::now(),
+            network_changed: false,
+            decided: None,
         }
     }
 
@@ -144,11 +154,13 @@ impl Host {
         let began = std::time::Instant::now();
         self.acted = false;
         self.read_commits(now).await;
-        if self.network_checked.elapsed() >= NETWORK_CHECK {
+        let unchecked = NETWORK_CHECK.saturating_sub(self.network_checked.elapsed());
+        if unchecked.is_zero() {
             self.check_network().await;
         }
         let (next, good) = match self.observe().await {
             Ok(observed) => {
+                self.events.probes(&observed, self.store.snapshot());
                 let (plan, next) = self.decide(now, &observed);
                 self.memory.save_if_changed(&mut self.troubles).await;
                 crash::point("memory");
@@ -161,14 +173,21 @@ impl Host {
                 (Next::After(RETRY), false)
             }
         };
-        self.keep_what_is_needed().await;
+        let next = next.sooner(self.keep_what_is_needed().await);
         let result = match (good && self.troubles.is_empty(), self.acted) {
             (false, _) => CycleResult::Failed,
             (true, true) => CycleResult::Changed,
             (true, false) => CycleResult::Unchanged,
         };
         self.parts.metrics.cycle(began.elapsed(), result);
+        // What came too soon after a check is not forgotten.
+        let next = if self.network_changed { next.sooner(Next::After(unchecked)) } else { next };
         if self.troubles.is_empty() { next } else { next.sooner(Next::After(RETRY)) }
+    }
+
+    /// A link or route of ours may have gone.
+    pub(crate) fn network_changed(&mut self) {
+        self.network_changed = true;
     }
 
     async fn observe(&mut self) -> Result<Observed, String> {
@@ -188,8 +207,22 @@ impl Host {
         }
     }
 
+    /// Time in which nobody could look is not the commit's: after a gap its clock starts anew, as after a wait for
+    /// something outside of it.
+    fn excuse_gap(&mut self) {
+        let gap = self.decided.is_none_or(|last| last.elapsed() > LONG_GAP);
+        self.decided = Some(std::time::Instant::now());
+        let rollout = &self.store.snapshot().rollout;
+        if gap && !rollout.waiting && matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking) {
+            let rollout = Rollout { waiting: true, ..rollout.clone() };
+            let kept = self.commit(vec![Change::Rollout(Box::new(rollout))]);
+            self.note("state", kept.map_err(|error| format!("{error:#}")));
+        }
+    }
+
     /// Decides and plans until nothing changes any more.
     fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
+        self.excuse_gap();
         let mut round = 0;
         loop {
             round += 1;
@@ -244,6 +277,7 @@ impl Host {
     /// Puts a decision on disk: first the pointers, which are this host's own, then the state.
     fn commit(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
         let before = self.store.snapshot().rollout.clone();
+        let mut moved = None;
         for change in &changes {
             if let Change::Rollout(after) = change {
                 let mut trust = lock(&self.trust);
@@ -253,11 +287,15 @@ impl Host {
                 trust.set_pointers(pointers)?;
                 drop(trust);
                 crash::point("pointers");
-                showing::tell(&before, after, &self.parts.metrics);
+                moved = Some(after.clone());
             }
         }
         self.store.commit(changes)?;
         crash::point("state");
+        // Told once it is true, and not again for every try on a full disk.
+        if let Some(after) = moved {
+            showing::tell(&before, &after, &self.parts.metrics);
+        }
         Ok(())
     }
 
@@ -327,13 +365,14 @@ impl Host {
                 self.library.add(commit);
             }
             Found::Refused { refusal, subject, asked, untrusted } => {
-                let outcome =
-                    if untrusted.is_some() { SignatureOutcome::Untrusted } else { SignatureOutcome::Trusted };
-                self.parts.metrics.signature(outcome);
                 self.source.fetched = Some(asked);
                 self.source.error = None;
-                let known = self.source.refusal.as_ref().is_some_and(|known| known.commit == refusal.commit);
-                if !known {
+                // A refused head is judged again at every look: only a new verdict is counted and told.
+                if self.source.refusal.as_ref() != Some(&refusal) {
+                    let trusted = untrusted.is_none();
+                    let outcome =
+                        if trusted { SignatureOutcome::Trusted } else { SignatureOutcome::Untrusted };
+                    self.parts.metrics.signature(outcome);
                     let class = untrusted.unwrap_or("manifests");
                     tracing::error!(commit = refusal.commit.short(), class, "refused: {}", refusal.summary);
                     for problem in &refusal.problems {
@@ -349,7 +388,9 @@ impl Host {
                 self.source.refusal = Some(refusal);
             }
             Found::Trouble { class, error } => {
-                self.parts.metrics.signature(SignatureOutcome::Error);
+                if class == COULD_NOT_JUDGE {
+                    self.parts.metrics.signature(SignatureOutcome::Error);
+                }
                 if self.source.error.as_ref() != Some(&error) {
                     tracing::warn!(class, "{error}");
                 }
@@ -383,6 +424,7 @@ impl Host {
     /// Repairs what somebody else has changed in the host's network. Where nobody has, this asks the kernel little.
     async fn check_network(&mut self) {
         self.network_checked = std::time::Instant::now();
+        self.network_changed = false;
         match self.parts.network.resync().await {
             Ok(drift) => {
                 self.troubles.remove("network");

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use netfilter::{HostNet, Network};
-use reconciler::{desired::CheckSettings, network::DnsRecords, object::Sensitive, state::NodeFacts};
+use reconciler::{desired::CheckSettings, object::Sensitive, state::NodeFacts};
 use runtime::{Prober, Runtime, RuntimeConfig};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -32,6 +32,7 @@ use crate::{
     lanes::Lanes,
     library::Reader,
     metrics::Metrics,
+    names::NamesFile,
     source::{
         child::ChildProgram,
         fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, Secret},
@@ -62,24 +63,25 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let end = Arc::new(Notify::new());
     stop_on_signals(&end)?;
 
-    let store = LocalStore::open(&data)?;
+    let node = config.node_name()?;
+    let store = LocalStore::open(&data, &node)?;
     let trust = Arc::new(Mutex::new(TrustStore::open(&data.join("trust"))?));
     let mut memory = HostMemory::open(&data)?;
     let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
 
-    let node = config.node_name()?;
     let network = config.host_network()?;
     let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
     net.prepare().await.context("prepare the host's network")?;
+    let obstacles = net.obstacles().await?;
+    for obstacle in &obstacles {
+        tracing::warn!("{obstacle}");
+    }
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let servers = upstreams(&resolv_conf);
     let dns_address = std::net::SocketAddrV4::new(network.dns, 53);
-    let dns = Dns::start(
-        dns_address,
-        DnsRecords { zone: config.network.zone.clone(), ..DnsRecords::default() },
-        servers,
-    )
-    .context("start the DNS server")?;
+    let names = NamesFile::in_dir(&data);
+    let dns =
+        Dns::start(dns_address, names.read(&config.network.zone), servers).context("start the DNS server")?;
 
     let runtime = Runtime::open(runtime_config(&config, &store.snapshot().cluster, &data)).await?;
     tokio::spawn({
@@ -127,13 +129,14 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         drain: config.network.drain_delay,
         history: config.rollout.history,
         anchor: config.trust.anchor.clone(),
-        notes: notes(&config),
+        notes: notes(&config).into_iter().chain(obstacles.iter().map(ToString::to_string)).collect(),
     };
     let parts = Parts {
         runtime: runtime.clone(),
         network: net,
         prober,
         dns,
+        names,
         lanes,
         reader: reader.clone(),
         metrics: Arc::clone(&metrics),
@@ -153,7 +156,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         views: Views::new(views.clone()),
         metrics: Arc::clone(&metrics),
         logs: Arc::new(logs::EngineLogs::new(runtime.clone())),
-        planner: Arc::new(planner::OfflinePlanner::new(reader, trust, views, config.clone(), runtime)),
+        planner: Arc::new(planner::OfflinePlanner::new(reader, trust, views, config.clone())),
         host: HostFacts::read(engine.as_ref().map(|info| info.version.as_str())),
         requests,
         silence: config.rollout.resync * 2 + std::time::Duration::from_secs(60),
@@ -298,7 +301,7 @@ fn follower(
         url: source.url.clone(),
         branch: source.branch.clone(),
         mirror: data.join("mirror.git"),
-        credentials: credentials(config)?,
+        credentials: None,
         ca_file: source.ca_file.clone(),
         known_hosts: source.known_hosts_file.clone(),
         limits: FetchLimits {
@@ -311,7 +314,12 @@ fn follower(
     };
     let program = std::env::current_exe().context("find our own binary")?;
     let child = ChildProgram { program, arguments: vec![FETCH_CHILD.into()] };
-    Ok(Follower { request, child, judge, trust, poll: source.poll, nudge, found })
+    // Files that cannot be read are found now, and not at the first fetch.
+    credentials(config)?;
+    let config = config.clone();
+    let poll = config.source.poll;
+    let credentials = Box::new(move || credentials(&config));
+    Ok(Follower { request, credentials, child, judge, trust, poll, nudge, found })
 }
 
 fn credentials(config: &Config) -> Result<Option<Credentials>> {

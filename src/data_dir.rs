@@ -1,12 +1,16 @@
 //! The data directory belongs to one process at a time, whatever sockets it listens on.
 
 use std::{
-    fs::{DirBuilder, File, Permissions, TryLockError},
+    fs::{DirBuilder, File, Permissions},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 const LOCK_FILE: &str = "lock";
 
@@ -35,13 +39,13 @@ impl DataDir {
             .write(true)
             .open(&file)
             .with_context(|| format!("open {}", file.display()))?;
-        match lock.try_lock() {
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _lock: lock }),
-            Err(TryLockError::WouldBlock) => bail!(
+            Err(Errno::WOULDBLOCK) => bail!(
                 "another windlass uses the data directory {}: stop it first, or give this one another --data-dir",
                 path.display()
             ),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", file.display())),
+            Err(error) => Err(error).with_context(|| format!("lock {}", file.display())),
         }
     }
 }

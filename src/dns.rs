@@ -187,6 +187,9 @@ impl Handler {
                     reply.soa = answered.soa;
                     return reply;
                 }
+                // Before the first word about the zone nothing is known of its names; that none is there is not known
+                // either, and must not be remembered by whoever asks.
+                Found::Nothing if zone.is_unknown() => return Reply::code(ResponseCode::ServFail),
                 Found::Nothing => {
                     reply.code = ResponseCode::NXDomain;
                     reply.soa = zone.soa();

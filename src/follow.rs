@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ use crate::{
     source::{
         allowed_signers::AllowedSigners,
         child::{ChildProgram, fetch_in_child},
-        fetch::FetchRequest,
+        fetch::{Credentials, FetchRequest},
         mirror::Check,
         verify::{CouldNotCheck, Mode, Policy, Verdict, VerifiedCommit, verify},
     },
@@ -84,8 +84,10 @@ pub(crate) struct Judge {
 
 /// The task that follows one branch of one repository.
 pub(crate) struct Follower {
-    /// How to fetch; `keep` and `check` are filled in for each fetch.
+    /// How to fetch; `keep`, `check` and `credentials` are filled in for each fetch.
     pub(crate) request: FetchRequest,
+    /// Reads the credentials anew, so that a token can be rotated under a running daemon.
+    pub(crate) credentials: Box<dyn Fn() -> Result<Option<Credentials>> + Send + Sync>,
     /// Our own binary.
     pub(crate) child: ChildProgram,
     /// How to judge.
@@ -100,16 +102,37 @@ pub(crate) struct Follower {
     pub(crate) found: mpsc::Sender<Found>,
 }
 
+/// A head that needs no further judgement.
+struct Settled {
+    head: CommitId,
+    /// For a refused one, which signers refused it: with others it may be trusted.
+    refused_by: Option<Option<SystemTime>>,
+}
+
+impl Settled {
+    fn holds(&self, signers: Option<SystemTime>) -> bool {
+        self.refused_by.is_none_or(|judged_by| judged_by == signers)
+    }
+}
+
 impl Follower {
     /// Follows until nobody listens any more.
     pub(crate) async fn run(mut self) {
-        let mut settled: Option<CommitId> = None;
+        let mut settled: Option<Settled> = None;
         loop {
-            let found = self.look(settled.as_ref()).await;
+            let signers = self.judge.signers_stamp();
+            let found = self
+                .look(settled.as_ref().filter(|settled| settled.holds(signers)).map(|one| &one.head))
+                .await;
             match &found {
-                Found::Good { commit, .. } => settled = Some(commit.id.clone()),
+                Found::Good { commit, .. } => {
+                    settled = Some(Settled { head: commit.id.clone(), refused_by: None })
+                }
+                Found::Refused { refusal, .. } => {
+                    settled = Some(Settled { head: refusal.commit.clone(), refused_by: Some(signers) });
+                }
                 Found::Same { .. } => {}
-                Found::Refused { .. } | Found::Trouble { .. } => settled = None,
+                Found::Trouble { .. } => settled = None,
             }
             let troubled = matches!(found, Found::Trouble { .. });
             if self.found.send(found).await.is_err() {
@@ -125,7 +148,11 @@ impl Follower {
     async fn look(&mut self, settled: Option<&CommitId>) -> Found {
         let (asked, began) = (Timestamp::now(), std::time::Instant::now());
         let keep = lock(&self.trust).pointers().commits();
-        let request = FetchRequest { keep, ..self.request.clone() };
+        let credentials = match (self.credentials)() {
+            Ok(credentials) => credentials,
+            Err(error) => return Found::Trouble { class: "credentials", error: format!("{error:#}") },
+        };
+        let request = FetchRequest { keep, credentials, ..self.request.clone() };
         let fetched = match fetch_in_child(&self.child, &request).await {
             Ok(fetched) => fetched,
             Err(error) => return Found::Trouble { class: error.label(), error: error.to_string() },
@@ -166,6 +193,11 @@ enum Judged {
 }
 
 impl Judge {
+    /// When the file of the signers was last changed.
+    fn signers_stamp(&self) -> Option<SystemTime> {
+        std::fs::metadata(self.allowed_signers.as_ref()?).and_then(|found| found.modified()).ok()
+    }
+
     fn judge(&self, trust: &Mutex<TrustStore>, head: &CommitId) -> Result<Judged> {
         let signers = read_signers(self.allowed_signers.as_deref())?;
         let before = lock(trust).pointers().verified.clone();
@@ -229,9 +261,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The word for a head of which nothing is known.
+pub(crate) const COULD_NOT_JUDGE: &str = "could-not-judge";
+
 /// Nothing is known about the head.
 fn could_not_judge(error: String) -> Found {
-    Found::Trouble { class: "could-not-judge", error }
+    Found::Trouble { class: COULD_NOT_JUDGE, error }
 }
 
 /// A tenth more or less, so that five hundred hosts do not ask in one moment.

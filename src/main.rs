@@ -16,6 +16,7 @@ mod lanes;
 mod library;
 mod local;
 mod metrics;
+mod names;
 mod source;
 mod state_file;
 mod store;

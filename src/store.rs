@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use reconciler::state::{Change, ClusterState};
+use reconciler::{
+    name::NodeName,
+    state::{Change, ClusterState},
+};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +18,28 @@ const SCHEMA: u32 = 1;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Instance {
     id: String,
+    /// The node's name when it first ran: every pod's place is written down by it.
+    #[serde(default)]
+    node: Option<NodeName>,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// One of its files.
+    #[error(transparent)]
+    File(#[from] StateFileError),
+    /// The host is called otherwise than before.
+    #[error(
+        "this host was {before} and is {now} now: its pods are written down under {before}; set `name = \"{before}\"` \
+         in [node] of the configuration, or uninstall first"
+    )]
+    Renamed {
+        /// Its name in the data directory.
+        before: NodeName,
+        /// Its name now.
+        now: NodeName,
+    },
 }
 
 /// `cluster.json` in the data directory, read once and written through.
@@ -25,8 +50,8 @@ pub(crate) struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store, making a new cluster where there is none.
-    pub(crate) fn open(data: &Path) -> Result<Self, StateFileError> {
+    /// Opens the store of a node, making a new cluster where there is none.
+    pub(crate) fn open(data: &Path, node: &NodeName) -> Result<Self, StoreError> {
         let path = cluster_path(data);
         let instance = instance_path(data);
         let known = state_file::read::<Instance>(&instance, SCHEMA)?;
@@ -41,7 +66,11 @@ impl LocalStore {
             }
             (None, None) => ClusterState { cluster: new_id(), ..ClusterState::default() },
         };
-        let own = Instance { id: state.cluster.clone() };
+        let before = known.as_ref().and_then(|known| known.node.clone());
+        if let Some(before) = before.filter(|before| before != node) {
+            return Err(StoreError::Renamed { before, now: node.clone() });
+        }
+        let own = Instance { id: state.cluster.clone(), node: Some(node.clone()) };
         if known.as_ref() != Some(&own) {
             state_file::write(&instance, SCHEMA, &own)?;
         }
@@ -49,6 +78,14 @@ impl LocalStore {
             state_file::write(&path, SCHEMA, &state)?;
         }
         Ok(Self { path, state })
+    }
+
+    /// The id of the installation in a data directory, if there is one.
+    pub(crate) fn instance(data: &Path) -> Result<Option<String>, StateFileError> {
+        if let Some(known) = state_file::read::<Instance>(&instance_path(data), SCHEMA)? {
+            return Ok(Some(known.id));
+        }
+        Ok(state_file::read::<ClusterState>(&cluster_path(data), SCHEMA)?.map(|state| state.cluster))
     }
 
     /// Whether a data directory holds an installation.
@@ -98,13 +135,27 @@ mod tests {
     #[test]
     fn an_installation_keeps_its_id_whichever_of_its_files_is_lost() {
         let data = tempfile::tempdir().unwrap();
+        let node = NodeName::new("n1");
         assert!(!LocalStore::is_in(data.path()));
-        let id = LocalStore::open(data.path()).unwrap().snapshot().cluster.clone();
+        let id = LocalStore::open(data.path(), &node).unwrap().snapshot().cluster.clone();
         for lost in [cluster_path(data.path()), instance_path(data.path())] {
             std::fs::remove_file(&lost).unwrap();
             assert!(LocalStore::is_in(data.path()));
-            assert_eq!(LocalStore::open(data.path()).unwrap().snapshot().cluster, id, "{}", lost.display());
+            assert_eq!(
+                LocalStore::open(data.path(), &node).unwrap().snapshot().cluster,
+                id,
+                "{}",
+                lost.display()
+            );
             assert!(lost.exists());
         }
+    }
+
+    #[test]
+    fn a_host_that_was_renamed_is_told_how_to_keep_its_pods() {
+        let data = tempfile::tempdir().unwrap();
+        LocalStore::open(data.path(), &NodeName::new("n1")).unwrap();
+        let error = LocalStore::open(data.path(), &NodeName::new("n2")).unwrap_err().to_string();
+        assert!(error.contains("set `name = \"n1\"` in [node]"), "{error}");
     }
 }

@@ -59,7 +59,6 @@ impl Pointers {
         [&self.verified, &self.target, &self.healthy]
             .into_iter()
             .flatten()
-            .chain(&self.in_use)
             .map(|commit| commit.id().clone())
             .collect()
     }

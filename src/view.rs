@@ -88,7 +88,7 @@ pub(crate) struct SourceStatus {
 }
 
 /// A refused commit.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     /// Which.
     pub(crate) commit: CommitId,

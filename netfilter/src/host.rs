@@ -109,9 +109,12 @@ impl Network {
     ///
     /// `record` is a file in the data directory: what the host was like before, for [`uninstall`].
     pub async fn open(host: HostNetwork, record: &Path) -> Result<Self, NetworkError> {
+        let record = RecordFile::at(record);
+        // One that cannot be read, perhaps a newer version's, is found now and not when it is needed.
+        record.read()?;
         Ok(Self {
             host: Arc::new(host),
-            record: RecordFile::at(record),
+            record,
             nft: Mutex::default(),
             watch: events::start()?,
             legacy_iptables: accept::is_legacy().await,

@@ -21,6 +21,12 @@ pub(crate) struct Record {
     pub(crate) ip_forward: String,
 }
 
+/// What every version of the file begins with.
+#[derive(Deserialize)]
+struct Stamp {
+    schema: u32,
+}
+
 /// Where the record is.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordFile(PathBuf);
@@ -33,12 +39,20 @@ impl RecordFile {
     /// Reads the record; `None` if none was ever made.
     pub(crate) fn read(&self) -> Result<Option<Record>, NetworkError> {
         match fs::read(&self.0) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).map_err(|error| self.failed(io::Error::from(error)))
-            }
+            Ok(bytes) => self.parse(&bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Record, NetworkError> {
+        let Stamp { schema } =
+            serde_json::from_slice(bytes).map_err(|error| self.failed(io::Error::from(error)))?;
+        if schema > SCHEMA {
+            let newer = format!("it has schema {schema}, which is newer than this program's {SCHEMA}");
+            return Err(self.failed(io::Error::other(newer)));
+        }
+        serde_json::from_slice(bytes).map_err(|error| self.failed(io::Error::from(error)))
     }
 
     /// Writes the record, so that it is there after a crash or not at all.
@@ -66,5 +80,24 @@ impl RecordFile {
 
     fn failed(&self, source: io::Error) -> NetworkError {
         NetworkError::Record { path: self.0.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+    use super::*;
+
+    #[test]
+    fn a_newer_record_is_refused_by_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("network.json");
+        let file = RecordFile::at(&path);
+        assert!(file.read().unwrap().is_none());
+        file.write("0").unwrap();
+        assert_eq!(file.read().unwrap().unwrap().ip_forward, "0");
+        fs::write(&path, r#"{"schema": 2, "another": true}"#).unwrap();
+        let NetworkError::Record { source, .. } = file.read().unwrap_err() else { panic!("another error") };
+        assert!(source.to_string().contains("schema 2"), "{source}");
     }
 }

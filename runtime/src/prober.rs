@@ -9,6 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{
+    fault::FaultKind,
     name::ContainerId,
     object::{Handler, Probe},
     observed::ProbeFact,
@@ -160,12 +161,18 @@ async fn run(runtime: &Runtime, found: &Found, task: &ProbeTask, known: Option<b
     let mut next = first_attempt(task, spread);
     loop {
         sleep_until(next).await;
-        let answer = attempt(runtime, task).await;
-        let message = answer.as_ref().err().map_or("", String::as_str);
-        match count.take(answer.is_ok()) {
-            Verdict::Undecided => {}
-            Verdict::Good => found.publish(task, true, message),
-            Verdict::Bad => found.publish(task, false, message),
+        let verdict = match attempt(runtime, task).await {
+            Answer::Good => Some((count.take(true), String::new())),
+            Answer::Bad(message) => Some((count.take(false), message)),
+            Answer::NotAsked(why) => {
+                tracing::debug!(container = %task.container, kind = ?task.kind, why, "a probe could not be run");
+                None
+            }
+        };
+        match verdict {
+            None | Some((Verdict::Undecided, _)) => {}
+            Some((Verdict::Good, message)) => found.publish(task, true, &message),
+            Some((Verdict::Bad, message)) => found.publish(task, false, &message),
         }
         if count.is_final() {
             return;
@@ -196,36 +203,64 @@ fn key(task: &ProbeTask) -> Key {
     (task.container.clone(), task.kind)
 }
 
-async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Result<(), String> {
+/// What one attempt brought.
+enum Answer {
+    Good,
+    /// The container failed, in these words.
+    Bad(String),
+    /// The engine could not run the command, which says nothing about the container: it is not counted, or an engine
+    /// in trouble would have every container with such a probe restarted.
+    NotAsked(String),
+}
+
+impl From<Result<(), String>> for Answer {
+    fn from(answer: Result<(), String>) -> Self {
+        match answer {
+            Ok(()) => Self::Good,
+            Err(message) => Self::Bad(shortened(&message)),
+        }
+    }
+}
+
+async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
     let Probe { handler, timeout, .. } = &task.probe;
-    let answer = match handler {
+    match handler {
         Handler::Exec { command } => match runtime.exec(&task.container, command, *timeout).await {
-            Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
-            Ok(ExecOutcome::Exited { code, output }) => {
-                Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()))
-            }
-            Ok(ExecOutcome::TimedOut) => {
-                Err(format!("the command did not end within {} s and was killed", timeout.as_secs_f32()))
-            }
-            Err(fault) => Err(fault.message),
+            Ok(outcome) => answer_of(outcome, *timeout).into(),
+            // The command itself cannot be run: some engines say so with an error, others with an exit code.
+            Err(fault) if fault.kind == FaultKind::Rejected => Err(fault.message).into(),
+            Err(fault) => Answer::NotAsked(fault.message),
         },
         Handler::HttpGet { host, port, path, https, headers } => {
-            match http::url(*https, host.as_deref(), task.address, *port, path) {
-                Ok(url) => match runtime.inner.http.get(url, headers, *timeout).await {
-                    Ok(200..=399) => Ok(()),
-                    Ok(status) => Err(format!("HTTP status {status}")),
-                    Err(error) => Err(error),
-                },
+            let status = match http::url(*https, host.as_deref(), task.address, *port, path) {
+                Ok(url) => runtime.inner.http.get(url, headers, *timeout).await,
                 Err(error) => Err(error),
-            }
+            };
+            status
+                .and_then(|status| match status {
+                    200..=399 => Ok(()),
+                    status => Err(format!("HTTP status {status}")),
+                })
+                .into()
         }
         Handler::TcpSocket { host, port } => {
-            http::connect(host.as_deref(), task.address, *port, *timeout).await
+            http::connect(host.as_deref(), task.address, *port, *timeout).await.into()
         }
         // Only hooks sleep; a probe that does has nothing to say against the container.
-        Handler::Sleep { .. } => Ok(()),
-    };
-    answer.map_err(|message| shortened(&message))
+        Handler::Sleep { .. } => Answer::Good,
+    }
+}
+
+fn answer_of(outcome: ExecOutcome, limit: Duration) -> Result<(), String> {
+    match outcome {
+        ExecOutcome::Exited { code: 0, .. } => Ok(()),
+        ExecOutcome::Exited { code, output } => {
+            Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()))
+        }
+        ExecOutcome::TimedOut => {
+            Err(format!("the command did not end within {} s and was killed", limit.as_secs_f32()))
+        }
+    }
 }
 
 fn shortened(message: &str) -> String {

@@ -45,12 +45,12 @@ impl Runtime {
         let started = match self.create_and_start(&labels, &id, body.clone()).await {
             // The engine never had it, or somebody removed it.
             Err(StartError::Call(error)) if is_image_missing(&error) => {
-                pause::load(self.engine()).await.map_err(|error| error.into_fault(&what))?;
+                pause::load(self.engine()).await.map_err(|error| not_the_commits(error.into_fault(&what)))?;
                 self.create_and_start(&labels, &id, body).await
             }
             other => other,
         };
-        started.map_err(|error| error.into_fault(&what))
+        started.map_err(|error| not_the_commits(error.into_fault(&what)))
     }
 
     /// The network namespace of a pod's running sandbox.
@@ -62,7 +62,7 @@ impl Runtime {
             .engine()
             .call(|docker| async move { docker.inspect_container(id, None).await })
             .await
-            .map_err(|error| error.into_fault(&what))?;
+            .map_err(|error| not_the_commits(error.into_fault(&what)))?;
         let state = found.state.unwrap_or_default();
         let pid = state.pid.filter(|pid| *pid > 0 && state.running == Some(true));
         let gone = || Fault::new(FaultKind::Gone, format!("the sandbox of pod {pod} is gone"));
@@ -112,6 +112,27 @@ impl Runtime {
     }
 }
 
+/// A sandbox is of our making: whatever the engine dislikes about it, another commit would have the same.
+fn not_the_commits(fault: Fault) -> Fault {
+    if fault.kind.is_commits_fault() { Fault { kind: FaultKind::Other, ..fault } } else { fault }
+}
+
 fn is_image_missing(error: &CallError) -> bool {
     matches!(error, CallError::Refused { status: 404, message } if message.to_lowercase().contains("no such image"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_that_does_not_start_is_not_held_against_the_commit() {
+        let refused =
+            CallError::Refused { status: 400, message: "OCI runtime: permission denied".to_owned() };
+        let fault = refused.into_fault("cannot start the sandbox");
+        assert_eq!(fault.kind, FaultKind::Rejected);
+        assert_eq!(not_the_commits(fault).kind, FaultKind::Other);
+        let gone = Fault::new(FaultKind::Gone, "gone");
+        assert_eq!(not_the_commits(gone.clone()), gone);
+    }
 }

@@ -155,11 +155,21 @@ fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn io_fault(doing: &str, path: &Path, error: &io::Error) -> Fault {
-    let kind = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FaultKind::DiskFull,
-        _ => FaultKind::Other,
-    };
+    let kind = disks_fault(error).unwrap_or(FaultKind::Other);
     Fault::new(kind, format!("cannot {doing} {}: {error}", path.display()))
+}
+
+/// What the disk itself, or the file server, is to blame for: no commit can be the better one for it.
+fn disks_fault(error: &io::Error) -> Option<FaultKind> {
+    // The standard library has no kind of its own for this one.
+    let failed = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(FaultKind::DiskFull),
+        io::ErrorKind::StaleNetworkFileHandle
+        | io::ErrorKind::TimedOut
+        | io::ErrorKind::ReadOnlyFilesystem => Some(FaultKind::Other),
+        _ => failed.then_some(FaultKind::Other),
+    }
 }
 
 #[cfg(test)]

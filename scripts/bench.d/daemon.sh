@@ -46,8 +46,11 @@ push() { git -C "$TREE" push -q origin main; }
 
 DAEMON=
 
+configure() { printf '%s\n' "$@" >"$WORK_DIR/config.toml"; }
+
 # All is as it is without a configuration, but nobody wants to wait ten seconds a round for `healthy`.
-printf '[rollout]\nsoak = "1s"\n' >"$WORK_DIR/config.toml"
+ORDINARY=('[rollout]' 'soak = "1s"')
+configure "${ORDINARY[@]}"
 
 # launch REPOSITORY ALLOWED_SIGNERS [ARGS...]: starts the daemon on what its data directory holds.
 launch() {

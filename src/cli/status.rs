@@ -38,7 +38,8 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
     let now = Timestamp::now();
     let since =
         report.since.map(|since| format!(" for {}", age::since(Some(since), now))).unwrap_or_default();
-    writeln!(out, "{}: {}{since}", paint::strong(&report.node), paint::state(&report.phase))?;
+    let waiting = if report.waiting { ", waiting for what is outside of the commit" } else { "" };
+    writeln!(out, "{}: {}{waiting}{since}", paint::strong(&report.node), paint::state(&report.phase))?;
     if !report.message.is_empty() {
         writeln!(out, "  {}", report.message)?;
     }
@@ -115,7 +116,8 @@ fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(refusal) = &report.source.refusal {
         let text = format!("{} is refused: {}", refusal.commit.short(), refusal.summary);
         writeln!(out, "\n  {}", paint::bad(&text))?;
-        for problem in &refusal.problems {
+        // The only problem is the summary itself.
+        for problem in refusal.problems.iter().filter(|problem| **problem != refusal.summary) {
             writeln!(out, "    {problem}")?;
         }
     }
@@ -128,10 +130,12 @@ fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
 fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
     let source = &report.source;
     let branch = if source.branch.is_empty() { String::new() } else { format!(", branch {}", source.branch) };
-    let asked = source.fetched.map_or_else(
-        || "not asked yet".to_owned(),
-        |fetched| format!("asked {} ago", age::since(Some(fetched), now)),
-    );
+    let asked = match (source.fetched, &source.error) {
+        (Some(_), None) => format!("asked {} ago", age::since(source.fetched, now)),
+        (Some(_), Some(_)) => format!("no answer for {}", age::since(source.fetched, now)),
+        (None, None) => "not asked yet".to_owned(),
+        (None, Some(_)) => "no answer yet".to_owned(),
+    };
     line(out, "source", &format!("{}{branch}; verification {}; {asked}", source.url, source.verification))?;
     match &source.error {
         Some(error) => line(out, "", &paint::bad(error)),

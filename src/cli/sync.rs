@@ -168,7 +168,8 @@ fn conclude(verdict: &Verdict, format: Format, out: &mut dyn Write) -> Result<Ex
         }
         Verdict::Refused { commit, reason, problems } => {
             let mut text = format!("{}  {}", commit.short(), paint::bad(reason));
-            for problem in problems {
+            // The only problem is the reason itself.
+            for problem in problems.iter().filter(|problem| *problem != reason) {
                 text.push_str(&format!("\n  {problem}"));
             }
             conclude_with(Exit::Refused, verdict, &text, format, out)

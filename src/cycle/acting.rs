@@ -42,15 +42,18 @@ impl Host {
         self.start(new);
 
         let mut next = Next::AwaitChange;
+        let mut published = true;
         if let Some(services) = &plan.services {
             let synced = self.parts.network.sync(services).await;
             let synced = synced.map(drop).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
-            if synced.is_err() {
+            published = synced.is_ok();
+            if !published {
                 next = Next::After(RETRY);
             }
             self.note("services", synced);
         }
         if let Some(names) = plan.names.filter(|names| self.names != *names) {
+            self.parts.names.write(&names);
             self.names.clone_from(&names);
             self.parts.dns.publish(names);
         }
@@ -61,6 +64,9 @@ impl Host {
         }
         self.parts.prober.set(&plan.probes);
         self.converged |= at_rest;
+        // Nothing that takes traffic is stopped while the table still leads there.
+        let mut others = others;
+        others.retain(|lane| published || !matches!(lane.why, Why::Stop { .. }));
         self.start(others);
         next
     }
@@ -101,19 +107,14 @@ impl Host {
     }
 
     /// Pins what is in use in the mirror and the trust directory, and lets go of the rest.
-    pub(super) async fn keep_what_is_needed(&mut self) {
-        let state = self.store.snapshot();
-        let mut keep = commits_in_use(state);
-        if let Head::Accepted(head) = &self.head {
-            keep.insert(head.clone());
-        }
-        let mut library = keep.clone();
-        library.extend(state.rollout.rollback.iter().map(|rollback| rollback.from.clone()));
-        self.library.retain(&library);
+    pub(super) async fn keep_what_is_needed(&mut self) -> Next {
+        let mut keep = self.needed();
+        self.library.retain(&keep);
         keep.extend(self.returnable());
         if keep == self.pinned {
-            return;
+            return Next::AwaitChange;
         }
+        let state = self.store.snapshot();
         let known = state.pods.keys().cloned().collect::<BTreeSet<_>>();
         self.parts.lanes.forget_failures(|key| match key {
             LaneKey::Pod(uid) => known.contains(uid),
@@ -131,10 +132,25 @@ impl Host {
         let (mirror, wanted) = (self.parts.reader.mirror.clone(), keep.clone());
         let pinned = tokio::task::spawn_blocking(move || mirror.pin(&wanted)).await;
         match pinned {
-            Ok(Ok(())) => self.pinned = keep,
-            Ok(Err(error)) => tracing::debug!("pins of the mirror are set at the next look: {error}"),
+            Ok(Ok(true)) => {
+                self.pinned = keep;
+                return Next::AwaitChange;
+            }
+            // A fetch is under way; nothing is collected while it is.
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => tracing::debug!("pins of the mirror are set at a later look: {error}"),
             Err(error) => tracing::warn!("setting the pins of the mirror ended early: {error}"),
         }
+        Next::After(RETRY)
+    }
+
+    /// The commits that something here runs from, and the head.
+    fn needed(&self) -> BTreeSet<CommitId> {
+        let mut needed = commits_in_use(self.store.snapshot());
+        if let Head::Accepted(head) = &self.head {
+            needed.insert(head.clone());
+        }
+        needed
     }
 
     /// Commits that a rollback could go to: the last healthy ones.
@@ -151,7 +167,9 @@ impl Host {
     pub(super) async fn collect_garbage(&mut self) {
         let Ok(found) = self.parts.runtime.observe().await else { return };
         let observed = Observed { containers: found.containers, ..Observed::default() };
-        let keep = images_in_use(&observed, lock(&self.trust).pins(), &self.pinned);
+        let mut commits = self.needed();
+        commits.extend(self.returnable());
+        let keep = images_in_use(&observed, lock(&self.trust).pins(), &commits);
         if let Err(fault) = self.parts.runtime.collect_garbage(&keep, FULL_PERCENT).await {
             tracing::warn!("{fault}");
         }
@@ -220,21 +238,28 @@ impl Host {
         Ok(format!("the pods of {workload} are replaced by its own strategy"))
     }
 
-    /// The commit that a rollback goes to: verified by this host, on the line, within history.
+    /// The commit that a rollback goes to: one that was healthy here, verified by this host, within history.
     fn rollback_target(&mut self, rollout: &Rollout, wanted: Option<CommitId>) -> Result<CommitId, String> {
-        let candidates: Vec<CommitId> = rollout
+        let healthy: Vec<CommitId> = rollout
             .history
             .iter()
             .rev()
             .filter(|entry| entry.state == CommitState::Healthy)
             .map(|entry| entry.commit.clone())
-            .filter(|id| rollout.target.as_ref() != Some(id))
             .collect();
+        let is_target = |id: &CommitId| rollout.target.as_ref() == Some(id);
         let id = match &wanted {
-            Some(prefix) => full_id(candidates.iter(), prefix).unwrap_or_else(|| prefix.clone()),
-            None => candidates.first().cloned().ok_or("there is no earlier healthy commit to go back to")?,
+            Some(prefix) => full_id(healthy.iter(), prefix).ok_or_else(|| {
+                format!("{prefix} names no commit that was healthy on this host: see `windlass history`")
+            })?,
+            // Before the target's own entry, so that a second rollback goes further back and not forward again.
+            None => {
+                let after = healthy.iter().position(is_target).map_or(0, |at| at + 1);
+                let before = healthy.into_iter().skip(after).find(|id| !is_target(id));
+                before.ok_or("there is no earlier healthy commit to go back to")?
+            }
         };
-        if rollout.target.as_ref() == Some(&id) {
+        if is_target(&id) {
             return Err(format!("commit {} is the target already", id.short()));
         }
         let verified = lock(&self.trust).pointers().verified.clone().ok_or("no commit was verified yet")?;
@@ -243,8 +268,8 @@ impl Host {
             .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?
             .ok_or_else(|| {
                 format!(
-                    "commit {id} is not one of the last {} on the first-parent line of {}: give the full id of one \
-                     from `windlass history`",
+                    "commit {id} is not one of the last {} on the first-parent line of {}: what lies further back can \
+                     be brought back by a new commit",
                     self.fixed.history,
                     verified.id().short()
                 )

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use reconciler::{
-    name::PodUid,
-    plan::{Drift, Lane, LaneKey, Step, Why},
+    name::{ContainerId, PodUid},
+    observed::Observed,
+    plan::{Drift, Lane, LaneKey, ProbeKind, Step, Why},
     rollout::{CommitState, Phase, Rollout},
     state::{ClusterState, PodRecord},
 };
@@ -211,6 +212,8 @@ const EVENTS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Events {
     list: std::collections::VecDeque<EventView>,
+    /// Probes that were failing at the last look: each failure is told once.
+    failing: std::collections::BTreeSet<(ContainerId, ProbeKind)>,
 }
 
 impl Events {
@@ -233,6 +236,28 @@ impl Events {
         };
         let warning = matches!(lane.why, Why::Repair { .. } | Why::Unhealthy { .. } | Why::Restart { .. });
         self.add(uid, record, reason, warning, describe(&lane.why));
+    }
+
+    /// Probes that began to fail since the last look. What a liveness probe says is told with the restart it causes.
+    pub(super) fn probes(&mut self, observed: &Observed, state: &ClusterState) {
+        let mut failing = std::collections::BTreeSet::new();
+        for (key, fact) in observed.probes.iter().filter(|(_, fact)| !fact.ok) {
+            let word = match key.1 {
+                ProbeKind::Startup => "Startup",
+                ProbeKind::Readiness => "Readiness",
+                ProbeKind::Liveness => continue,
+            };
+            failing.insert(key.clone());
+            let container = observed.containers.get(&key.0);
+            let Some(uid) = container.map(|container| &container.identity.uid) else { continue };
+            if !self.failing.contains(key)
+                && let Some(record) = state.pods.get(uid)
+            {
+                let message = format!("{word} probe failed: {}", fact.message);
+                self.add(uid, record, "Unhealthy", true, message.trim_end_matches([':', ' ']).to_owned());
+            }
+        }
+        self.failing = failing;
     }
 
     /// What went wrong with a pod.

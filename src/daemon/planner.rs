@@ -14,8 +14,7 @@ use reconciler::{
     rollout::Head,
     state::{Change, NodeReport, PodPlace, StopRecord},
 };
-use runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     config::Config,
@@ -28,11 +27,13 @@ use crate::{
 };
 
 /// Answers `plan [REV]`.
+#[derive(Clone)]
 pub(super) struct OfflinePlanner {
     reader: Reader,
     trust: Arc<Mutex<TrustStore>>,
     views: watch::Receiver<Arc<View>>,
     config: Config,
+    slot: Arc<Semaphore>,
 }
 
 impl OfflinePlanner {
@@ -41,9 +42,8 @@ impl OfflinePlanner {
         trust: Arc<Mutex<TrustStore>>,
         views: watch::Receiver<Arc<View>>,
         config: Config,
-        _runtime: Runtime,
     ) -> Self {
-        Self { reader, trust, views, config }
+        Self { reader, trust, views, config, slot: Arc::new(Semaphore::new(1)) }
     }
 
     fn work_out(&self, revision: &str) -> Result<PlanReport, String> {
@@ -92,7 +92,16 @@ impl OfflinePlanner {
 
 impl Planner for OfflinePlanner {
     fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>> {
-        async move { self.work_out(&revision) }.boxed()
+        let (planner, slot) = (self.clone(), Arc::clone(&self.slot));
+        async move {
+            // Reading and checking a large commit takes a core for a while: one at a time, beside the workers.
+            let Ok(_slot) = slot.try_acquire() else {
+                return Err("another plan is being worked out: try again when it is done".to_owned());
+            };
+            let worked_out = tokio::task::spawn_blocking(move || planner.work_out(&revision)).await;
+            worked_out.unwrap_or_else(|error| Err(format!("working out the plan ended early: {error}")))
+        }
+        .boxed()
     }
 }
 

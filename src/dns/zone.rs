@@ -64,6 +64,11 @@ impl Zone {
         Self { records, parents, pointers }
     }
 
+    /// Whether nothing was said about it yet: even the DNS server's own name comes with the first word.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.records.names.is_empty()
+    }
+
     /// Looks a name up, in any case of letters.
     pub(super) fn find(&self, name: &Name, kind: RecordType) -> Found {
         let text = name.to_lowercase().to_ascii();

@@ -33,6 +33,8 @@ pub(crate) struct StatusReport {
     pub phase: String,
     /// What is waited for, or why it is degraded; empty where there is nothing to say.
     pub message: String,
+    /// Something outside of the commit is in the way: the registry, the engine, the disk. Time does not count meanwhile.
+    pub waiting: bool,
     /// Since when the phase is what it is.
     pub since: Option<Timestamp>,
     /// Present while the target is a commit that was gone back to.
@@ -125,6 +127,7 @@ impl StatusReport {
             head: commit(&view.source.head),
             phase: rollout.phase.as_str().to_owned(),
             message,
+            waiting: rollout.waiting,
             since: rollout.since,
             rollback: rollout.rollback.clone(),
             pinned_against: rollout.pinned_against.clone(),

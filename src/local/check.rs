@@ -103,6 +103,15 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Vec<(String, Vec<u8
     })
     .or_else(|error| if failed.is_some() { Ok(()) } else { Err(error) })
     .context("read the tree")?;
+    for wanted in paths {
+        let wanted = wanted.trim_end_matches('/');
+        let found = files.iter().any(|(path, _)| path == wanted || path.starts_with(&format!("{wanted}/")));
+        if !found {
+            bail!(
+                "there is no manifest (*.yaml, *.yml, *.json) in {wanted} of {revision}: the daemon refuses that"
+            );
+        }
+    }
     match failed {
         Some(error) => Err(error).context("read a file of the commit"),
         None => Ok(files),

@@ -37,7 +37,9 @@ pub(crate) async fn uninstall(
         );
     }
     let _ours = DataDir::take(&data)?;
-    let instance = LocalStore::open(&data)?.snapshot().cluster.clone();
+    let Some(instance) = LocalStore::instance(&data)? else {
+        bail!("{} does not say which installation it is", data.display());
+    };
     if !args.yes {
         writeln!(
             out,

@@ -106,14 +106,29 @@ impl Mirror {
             .map_err(|source| MirrorError::Open { path: self.path.clone(), source })
     }
 
-    /// Pins exactly these commits against being collected, and releases all others.
-    pub(crate) fn pin(&self, commits: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
-        let _lock = self.lock()?;
-        pin(&self.open()?, commits).map_err(|source| self.refs_error("pin commits", source))
+    /// Pins exactly these commits against being collected, and releases all others; those that the mirror lacks are
+    /// passed over. False, and nothing is done, while a fetch is under way: that may take as long as its dead line.
+    pub(crate) fn pin(&self, commits: &BTreeSet<CommitId>) -> Result<bool, MirrorError> {
+        let Some(_lock) = self.lock_by(FlockOperation::NonBlockingLockExclusive)? else { return Ok(false) };
+        let repo = self.open()?;
+        let here = |id: &&CommitId| Oid::from_str(id.as_str()).is_ok_and(|id| repo.find_commit(id).is_ok());
+        let commits = commits.iter().filter(here).cloned().collect();
+        pin(&repo, &commits).map_err(|source| self.refs_error("pin commits", source))?;
+        Ok(true)
     }
 
     /// Waits for exclusive use. Whoever holds it is bounded by the dead line of a fetch.
     pub(super) fn lock(&self) -> Result<MirrorLock, MirrorError> {
+        let lock = self.lock_by(FlockOperation::LockExclusive)?;
+        lock.ok_or_else(|| MirrorError::Io {
+            step: "lock",
+            path: self.beside("lock"),
+            source: io::ErrorKind::WouldBlock.into(),
+        })
+    }
+
+    /// `None` where the operation does not wait and somebody else has it.
+    fn lock_by(&self, operation: FlockOperation) -> Result<Option<MirrorLock>, MirrorError> {
         let path = self.beside("lock");
         let error = |step| {
             let path = path.clone();
@@ -129,9 +144,11 @@ impl Mirror {
             .mode(0o600)
             .open(&path)
             .map_err(error("open"))?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive)
-            .map_err(|errno| error("lock")(errno.into()))?;
-        Ok(MirrorLock(file))
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => Ok(Some(MirrorLock(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(error("lock")(errno.into())),
+        }
     }
 
     /// Puts right what a killed fetch left: a half-done replacement, lock files, half-written packs.

@@ -151,9 +151,14 @@ pub(crate) fn verify(
         return trusted(Grounds::ModeOff);
     }
 
-    let range = range_to_judge(repo, policy, verified, head)?;
+    let mut range = range_to_judge(repo, policy, verified, head)?;
+    if !range.contains(head) {
+        // A head that lies in history that was judged before. A merge vouched for what it merged as a part of it, not as
+        // a commit to be run: it has to stand by its own signature.
+        range.push(head.clone());
+    }
     let mut refusals = Refusals::default();
-    let mut grounds = verified.map(|verified| Grounds::AncestorOf(verified.id.clone()));
+    let mut grounds = None;
     for id in &range {
         match judge(repo, policy, id)? {
             Ok(signer) if id == head => grounds = Some(Grounds::Signature(signer)),

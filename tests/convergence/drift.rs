@@ -162,6 +162,22 @@ fn a_foreign_container_with_our_next_name_is_left_alone_and_in_nobodys_way() {
 }
 
 #[test]
+fn a_link_that_goes_is_put_back_without_waiting_for_the_resync() {
+    let mut site = running();
+    assert!(site.take_daemon().stop().success());
+    site.configure("[rollout]\nresync = '1h'\n");
+    site.start();
+    site.wait_for_rest();
+    // The second time comes too soon after the first to be looked at at once.
+    for _ in 0..2 {
+        let case = Case::new(&mut site, "windlass0 is deleted", "other");
+        case.site.host.exec(&["ip", "link", "del", "windlass0"]).ok();
+        case.repaired(|site| !site.routes().is_empty());
+        site.assert_exactly(2, 4);
+    }
+}
+
+#[test]
 fn the_hosts_network_is_put_back() {
     let mut site = running();
     let link = |site: &Site| {

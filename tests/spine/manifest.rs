@@ -66,7 +66,14 @@ spec:
 
 /// A container `app` of busybox that runs a line of shell.
 pub(crate) fn shell(line: &str) -> String {
-    format!("{{name: app, image: busybox, imagePullPolicy: IfNotPresent, command: [sh, -c, '{line}']}}")
+    shell_with(line, "")
+}
+
+/// The same with another field, such as `readinessProbe: {...}`.
+pub(crate) fn shell_with(line: &str, field: &str) -> String {
+    format!(
+        "{{name: app, image: busybox, imagePullPolicy: IfNotPresent, command: [sh, -c, '{line}'], {field}}}"
+    )
 }
 
 /// A container that does nothing and ends when it is told to.

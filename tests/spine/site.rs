@@ -219,6 +219,22 @@ impl Site {
         self.host.try_docker(&[&["exec", &container], args].concat())
     }
 
+    /// Fetches a URL from the network of a pod, with the pod's own resolv.conf and hosts.
+    #[track_caller]
+    pub(crate) fn fetch_from(&self, pod: &str, url: &str) -> Outcome {
+        let container = self.container(pod);
+        let process = self.host.docker(&["inspect", "-f", "{{.State.Pid}}", &container]);
+        // A file of another mount namespace cannot be bound: a copy can.
+        let script = "for file in resolv.conf hosts; do
+                cat /proc/$1/root/etc/$file >/run/pod-$file
+                mount --bind /run/pod-$file /etc/$file || exit
+            done
+            exec curl -sS --max-time 5 $2";
+        self.host.exec(&[
+            "nsenter", "-t", &process, "--net", "unshare", "--mount", "sh", "-c", script, "sh", &process, url,
+        ])
+    }
+
     /// An object as the API shows it.
     #[track_caller]
     pub(crate) fn object(&self, kind: &str, name: &str) -> Value {

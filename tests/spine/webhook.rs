@@ -30,7 +30,10 @@ impl GitServer {
         let text = format!(
             "#!/bin/sh\necho \"$REQUEST_METHOD $PATH_INFO\" >>{}\n\
              export GIT_PROJECT_ROOT={root} GIT_HTTP_EXPORT_ALL=1 GIT_CONFIG_GLOBAL=/dev/null\n\
-             exec git http-backend\n",
+             git http-backend >answer.$$\n\
+             total=$(wc -c <answer.$$) head=$(sed '/^.$/q' answer.$$ | wc -c)\n\
+             printf 'Connection: close\\r\\nContent-Length: %s\\r\\n' $((total - head))\n\
+             cat answer.$$; rm answer.$$\n",
             requests.display(),
         );
         fs::write(&script, text).unwrap();
@@ -44,7 +47,9 @@ impl GitServer {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        GitServer { process, requests }
+        let server = GitServer { process, requests };
+        eventually(SOON, "the server listens", || site.host.http_get("http://127.0.0.1:8090/").is_some());
+        server
     }
 
     /// How often the repository was asked for its branches: once a fetch.

@@ -76,6 +76,12 @@ impl Site {
         self.daemon = Some(daemon);
     }
 
+    /// All the running daemon has logged.
+    #[track_caller]
+    pub(crate) fn log(&self) -> String {
+        self.daemon.as_ref().unwrap().log()
+    }
+
     /// Stops the daemon; what it made runs on.
     #[track_caller]
     pub(crate) fn stop(&mut self) {

@@ -220,8 +220,20 @@ impl<'a> Pod<'a> {
         Some(if codes.iter().all(|code| *code == 0) {
             Decision::End(PodPhase::Succeeded, String::new())
         } else {
-            Decision::End(PodPhase::Failed, format!("its containers ended with exit codes {codes:?}"))
+            let words = self.last_words();
+            Decision::End(PodPhase::Failed, format!("its containers ended with exit codes {codes:?}{words}"))
         })
+    }
+
+    /// What the containers that ended badly left as termination messages.
+    fn last_words(&self) -> String {
+        let words = |container: &ObservedContainer| match &container.state {
+            ContainerState::Exited { code, message, .. } if *code != 0 && !message.trim().is_empty() => {
+                Some(format!("; {}: {}", container.name, message.trim()))
+            }
+            _ => None,
+        };
+        self.found.latest.values().filter_map(|(_, container)| words(container)).collect()
     }
 
     /// Whether the last lane of this pod failed.

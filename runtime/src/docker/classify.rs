@@ -81,6 +81,13 @@ const REJECTED: &[&str] = &[
     "duplicate mount point",
 ];
 
+/// The engine cannot reach or run its own parts, whatever file of theirs its words then call missing.
+const ENGINES_OWN: &[&str] = &["dial unix", "unable to retrieve oci runtime error", "failed to start shim"];
+
+/// The same, unless the words are about what the container asked for: it may mount a socket or containerd's directory.
+const PERHAPS_ENGINES_OWN: &[&str] = &["containerd", ".sock"];
+const ABOUT_THE_CONTAINER: &[&str] = &["oci runtime", "invalid mount config"];
+
 /// Creating, starting, stopping and all else that concerns one container.
 pub(super) fn container(status: u16, message: &str) -> FaultKind {
     let text = message.to_lowercase();
@@ -90,6 +97,9 @@ pub(super) fn container(status: u16, message: &str) -> FaultKind {
     }
     if text.contains("bind source path does not exist") {
         return FaultKind::HostPath;
+    }
+    if says(ENGINES_OWN) || (says(PERHAPS_ENGINES_OWN) && !says(ABOUT_THE_CONTAINER)) {
+        return FaultKind::Other;
     }
     let sandbox_gone = text.contains("non running container") || text.contains("cannot join");
     match status {
@@ -196,6 +206,35 @@ mod tests {
             (500, "unable to find user nosuch: no matching entries in passwd file", Rejected),
             (500, "mkdir /var/lib/docker/x: no space left on device", DiskFull),
             (500, "containerd: connection error: desc = transport is closing", Other),
+            (
+                400,
+                "connection error: desc = \"transport: Error while dialing dial unix \
+                 /run/containerd/containerd.sock: connect: no such file or directory\": unavailable",
+                Other,
+            ),
+            (
+                400,
+                "failed to start shim: exec: \"containerd-shim\": executable file not found in $PATH: unknown",
+                Other,
+            ),
+            (
+                400,
+                "OCI runtime create failed: unable to retrieve OCI runtime error (open \
+                 /run/containerd/io.containerd.runtime.v2.task/moby/0123/log.json: no such file or directory)",
+                Other,
+            ),
+            (
+                400,
+                "OCI runtime create failed: container_linux.go:380: starting container process caused: \
+                 rootfs_linux.go:76: mounting \"/srv/app.sock\" to rootfs at \"/etc\" caused: not a directory: \
+                 unknown",
+                Rejected,
+            ),
+            (
+                400,
+                "invalid mount config for type \"bind\": bind source path does not exist: /srv/app.sock",
+                HostPath,
+            ),
         ];
         for (status, text, kind) in texts {
             assert_eq!(container(status, text), kind, "{text}");

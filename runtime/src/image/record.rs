@@ -60,16 +60,12 @@ pub enum RecordError {
 impl Record {
     pub(crate) fn open(path: &Path) -> Result<Self, RecordError> {
         let content = match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|source| RecordError::Parse { path: path.to_owned(), source })?,
+            Ok(bytes) => parse(path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Content { schema: SCHEMA_VERSION, images: BTreeMap::new() }
             }
             Err(source) => return Err(RecordError::Read { path: path.to_owned(), source }),
         };
-        if content.schema > SCHEMA_VERSION {
-            return Err(RecordError::Newer { path: path.to_owned(), schema: content.schema });
-        }
         Ok(Self { path: path.to_owned(), content })
     }
 
@@ -108,6 +104,20 @@ impl Record {
     }
 }
 
+/// The version is looked at first: a newer one may hold anything.
+fn parse(path: &Path, bytes: &[u8]) -> Result<Content, RecordError> {
+    #[derive(Deserialize)]
+    struct Stamp {
+        schema: u32,
+    }
+    let wrong = |source| RecordError::Parse { path: path.to_owned(), source };
+    let Stamp { schema } = serde_json::from_slice(bytes).map_err(wrong)?;
+    if schema > SCHEMA_VERSION {
+        return Err(RecordError::Newer { path: path.to_owned(), schema });
+    }
+    serde_json::from_slice(bytes).map_err(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
@@ -132,7 +142,7 @@ mod tests {
     fn a_newer_record_is_not_touched() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("images.json");
-        fs::write(&path, r#"{"schema": 2, "images": {}}"#).unwrap();
+        fs::write(&path, r#"{"schema": 2, "pictures": {}}"#).unwrap();
         assert!(matches!(Record::open(&path), Err(RecordError::Newer { schema: 2, .. })));
     }
 }

@@ -11,6 +11,8 @@ use reconciler::{
     object::HostPathKind,
 };
 
+use super::disks_fault;
+
 /// Refuses a path that is, contains or lies in a forbidden one, whatever links lead there.
 pub(super) fn refuse_forbidden(path: &Path, forbidden: &[PathBuf]) -> Result<(), Fault> {
     let meant = without_links(path);
@@ -46,7 +48,7 @@ pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
     let found = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return make(path, kind),
-        Err(error) => return Err(wrong(path, kind, &format!("cannot be looked at: {error}"))),
+        Err(error) => return Err(failed(path, kind, "looked at", &error)),
     };
     let file_type = found.file_type();
     let right = match kind {
@@ -75,7 +77,13 @@ fn make(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
         | HostPathKind::CharDevice
         | HostPathKind::BlockDevice => return Err(wrong(path, kind, "does not exist")),
     };
-    made.map_err(|error| wrong(path, kind, &format!("cannot be made: {error}")))
+    made.map_err(|error| failed(path, kind, "made", &error))
+}
+
+/// A disk that is full or broken says nothing about the manifest.
+fn failed(path: &Path, kind: HostPathKind, doing: &str, error: &io::Error) -> Fault {
+    let Fault { kind, message } = wrong(path, kind, &format!("cannot be {doing}: {error}"));
+    Fault::new(disks_fault(error).unwrap_or(kind), message)
 }
 
 fn wrong(path: &Path, kind: HostPathKind, what: &str) -> Fault {

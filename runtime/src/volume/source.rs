@@ -21,7 +21,7 @@ use rustix::{
     mount::mount_bind_recursive,
 };
 
-use super::{child, io_fault, make_dir, mounted, pod_dir};
+use super::{child, disks_fault, io_fault, make_dir, mounted, pod_dir};
 use crate::{labels::Labels, translate::BoundMount};
 
 /// What Kubernetes keeps of a termination message.
@@ -108,7 +108,7 @@ fn source_of(pod: &Path, own: &Path, index: usize, mount: &Mount) -> Result<Path
 fn hold_sub_path(volume: &Path, sub_path: &str, held: &Path) -> Result<(), Fault> {
     let refuse = |error: io::Error| {
         let message = format!("subPath {sub_path:?} cannot be used in {}: {error}", volume.display());
-        Fault::new(FaultKind::Rejected, message)
+        Fault::new(disks_fault(&error).unwrap_or(FaultKind::Rejected), message)
     };
     mounted::remove_tree(held).map_err(|error| io_fault("remove", held, &error))?;
     let found = open_inside(volume, sub_path).map_err(refuse)?;

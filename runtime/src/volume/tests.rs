@@ -181,6 +181,32 @@ fn a_host_path_is_what_the_manifest_says_or_a_fault() {
 }
 
 #[test]
+fn a_full_or_broken_disk_is_not_the_manifests_fault() {
+    use rustix::io::Errno;
+    for (error, kind) in [
+        (Errno::NOSPC, Some(FaultKind::DiskFull)),
+        (Errno::DQUOT, Some(FaultKind::DiskFull)),
+        (Errno::IO, Some(FaultKind::Other)),
+        (Errno::STALE, Some(FaultKind::Other)),
+        (Errno::TIMEDOUT, Some(FaultKind::Other)),
+        (Errno::ROFS, Some(FaultKind::Other)),
+        (Errno::NOTDIR, None),
+        (Errno::ACCESS, None),
+    ] {
+        assert_eq!(disks_fault(&error.into()), kind, "{error}");
+    }
+    // A disk with room for two files and no more.
+    let dir = tempfile::tempdir().unwrap();
+    let options = std::ffi::CString::new("nr_inodes=2").unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, Some(options.as_c_str())).unwrap();
+    host_path::prepare(&dir.path().join("one"), HostPathKind::FileOrCreate).unwrap();
+    let full = host_path::prepare(&dir.path().join("two"), HostPathKind::DirectoryOrCreate).unwrap_err();
+    rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(full.kind, FaultKind::DiskFull, "{full}");
+}
+
+#[test]
 fn a_sub_path_cannot_leave_its_volume() {
     let pods = tempfile::tempdir().unwrap();
     let empty = VolumeFiles::EmptyDir { name: "shared".to_owned(), memory: false, size_limit: None };

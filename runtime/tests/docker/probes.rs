@@ -15,7 +15,10 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::bed::{Bed, docker, within};
+use crate::{
+    bed::{Bed, docker, within},
+    proxy::Proxy,
+};
 
 fn task(container: &ContainerId, kind: ProbeKind, handler: Handler) -> ProbeTask {
     ProbeTask {
@@ -90,6 +93,26 @@ async fn commands_say_why_they_fail() {
     assert_eq!(fact(&prober, &bad, |_| true).await.message, "exit code 5: not well");
     let message = fact(&prober, &missing, |_| true).await.message;
     assert!(message.contains("no such file"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_cannot_run_a_command_is_not_held_against_the_container() {
+    let sockets = tempfile::tempdir().unwrap();
+    let socket = sockets.path().join("engine.sock");
+    let proxy = Proxy::start(&socket);
+    let bed = Bed::with(|config| config.socket = socket.clone()).await;
+    let id = bed.pod("web", "exec sleep 1000").await;
+    let prober = Prober::new(bed.runtime.clone());
+    let alive = task(&id, ProbeKind::Liveness, exec("[ ! -e /bad ]"));
+    prober.set(std::slice::from_ref(&alive));
+    fact(&prober, &alive, |fact| fact.ok).await;
+    proxy.fail("/exec");
+    let mut failures = proxy.failures();
+    within("attempts that the engine refuses", failures.wait_for(|count| *count >= 2)).await.unwrap();
+    assert!(prober.facts().values().all(|fact| fact.ok), "one failure would have been enough");
+    proxy.fail("nothing");
+    docker(&["exec", id.as_str(), "touch", "/bad"]);
+    assert!(!fact(&prober, &alive, |fact| !fact.ok).await.ok, "it goes on asking");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,7 +74,10 @@ pub(super) async fn answer(
     query: &ListQuery,
 ) -> Result<Response, Failure> {
     let target = target(daemon, &ObjectKey::new(namespace, name), query)?;
-    let since = query.since_seconds.map(|seconds| Timestamp::now() - Duration::from_secs(seconds));
+    // Longer ago than time can tell is the same as from the beginning.
+    let since = query
+        .since_seconds
+        .and_then(|seconds| Timestamp::now().checked_sub(Duration::from_secs(seconds)).ok());
     let options = LogOptions {
         follow: query.follow && !query.previous,
         previous: query.previous,

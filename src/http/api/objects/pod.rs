@@ -8,7 +8,7 @@ use reconciler::{
     state::{PodPlace, PodRecord},
     status::PodStatus,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Picture, Scope, meta, original_id, pod_status, replicaset};
 
@@ -104,19 +104,40 @@ fn spec(record: &PodRecord, owner: Option<(&Workload, Option<&Value>)>) -> Value
         meta::default(&mut pod, "spec", "terminationGracePeriodSeconds", json!(grace));
         meta::default(&mut pod, "spec", "enableServiceLinks", json!(spec.enable_service_links));
     }
-    protocols(&mut pod["spec"]);
+    defaults(&mut pod["spec"]);
     if let PodPlace::Node(node) = &record.place {
         pod["spec"]["nodeName"] = json!(node);
     }
     pod["spec"].take()
 }
 
-/// `protocol: TCP` where a container's port names none.
-pub(super) fn protocols(spec: &mut Value) {
-    let Some(containers) = spec.get_mut("containers").and_then(Value::as_array_mut) else { return };
-    let ports = containers.iter_mut().filter_map(|container| container.get_mut("ports")?.as_array_mut());
-    for port in ports.flatten().filter_map(Value::as_object_mut) {
-        port.entry("protocol").or_insert_with(|| json!("TCP"));
+/// Kubernetes' defaults of what containers leave out, where a client prints them: protocols of ports, times of probes.
+pub(super) fn defaults(spec: &mut Value) {
+    for list in ["initContainers", "containers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let ports = container.get_mut("ports").and_then(Value::as_array_mut);
+            for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
+                port.entry("protocol").or_insert_with(|| json!("TCP"));
+            }
+            for name in ["startupProbe", "readinessProbe", "livenessProbe"] {
+                if let Some(probe) = container.get_mut(name).and_then(Value::as_object_mut) {
+                    probe_defaults(probe);
+                }
+            }
+        }
+    }
+}
+
+fn probe_defaults(probe: &mut Map<String, Value>) {
+    for (field, value) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
+        probe.entry(field).or_insert_with(|| json!(value));
+    }
+    if let Some(get) = probe.get_mut("httpGet").and_then(Value::as_object_mut) {
+        get.entry("scheme").or_insert_with(|| json!("HTTP"));
+        get.entry("path").or_insert_with(|| json!("/"));
     }
 }
 

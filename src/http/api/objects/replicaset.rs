@@ -63,7 +63,7 @@ fn render(picture: &Picture<'_>, owner: &WorkloadKey, template: &TemplateHash) -
         .cloned()
         .unwrap_or_else(|| json!({ "spec": { "containers": [] } }));
     meta::section(&mut written, "metadata").insert("labels".to_owned(), json!(labels));
-    pod::protocols(&mut written["spec"]);
+    pod::defaults(&mut written["spec"]);
     let created = records.iter().map(|record| record.created).min();
     let mut object = json!({
         "apiVersion": "apps/v1",

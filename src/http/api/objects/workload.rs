@@ -155,7 +155,7 @@ fn deployment_status(picture: &Picture<'_>, workload: &Workload, replicas: u32, 
 /// Fills what the manifest left out and readers take for granted: kubectl's describe fails without `replicas`.
 fn defaults(object: &mut Value, workload: &Workload) {
     if let Some(spec) = object.pointer_mut("/spec/template/spec") {
-        pod::protocols(spec);
+        pod::defaults(spec);
     }
     let labels = &workload.template.meta.labels;
     match (&workload.control, workload.key.kind) {

@@ -1,0 +1,19 @@
+//! Bad input: each is refused, held or failed with a message that says what and where, and what ran keeps its
+//! containers.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+#[path = "bad_input/case.rs"]
+mod case;
+#[path = "bad_input/containers.rs"]
+mod containers;
+#[path = "spine/manifest.rs"]
+mod manifest;
+#[path = "bad_input/manifests.rs"]
+mod manifests;
+#[path = "spine/site.rs"]
+mod site;
+#[path = "bad_input/trust.rs"]
+mod trust;

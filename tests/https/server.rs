@@ -1,0 +1,222 @@
+//! A small https server in front of `git http-backend`, on the hosts' network, with a certificate of its own authority.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tempfile::TempDir;
+
+use crate::support::{Network, run};
+
+/// Where it is, as the hosts see it: their gateway.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+
+/// What the server does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    /// It answers.
+    Serve,
+    /// It accepts and says nothing.
+    Silent,
+    /// Its machine refuses connections, as if no server were there.
+    Refuse,
+}
+
+/// A server that runs as long as its network.
+pub(crate) struct GitServer {
+    port: u16,
+    files: TempDir,
+    network: Arc<Network>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    root: PathBuf,
+    /// The whole header value that is asked for, if any is.
+    authorization: Option<String>,
+    behaviour: Mutex<Behaviour>,
+    requests: AtomicUsize,
+}
+
+impl GitServer {
+    /// Serves every repository below a directory, to whoever shows this user and password if there is one.
+    pub(crate) fn start(root: &Path, network: &Arc<Network>, user: Option<(&str, &str)>) -> GitServer {
+        let files = tempfile::tempdir().unwrap();
+        make_certificate(files.path());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(files.path().join("server.pem")).unwrap()],
+                PrivateKeyDer::from_pem_file(files.path().join("server.key")).unwrap(),
+            )
+            .unwrap();
+        let shared = Arc::new(Shared {
+            root: root.to_owned(),
+            authorization: user.map(|(user, password)| basic(user, password)),
+            behaviour: Mutex::new(Behaviour::Serve),
+            requests: AtomicUsize::new(0),
+        });
+        let listener = listen_in(network);
+        let port = listener.local_addr().unwrap().port();
+        let (config, serving) = (Arc::new(config), Arc::clone(&shared));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (config, shared) = (Arc::clone(&config), Arc::clone(&serving));
+                thread::spawn(move || connection(stream, config, &shared));
+            }
+        });
+        network.exec(&["nft", "add chain inet bed input { type filter hook input priority 0; }"]).ok();
+        GitServer { port, files, network: Arc::clone(network), shared }
+    }
+
+    /// The URL of a repository.
+    pub(crate) fn url(&self, repository: &str) -> String {
+        format!("https://{ADDRESS}:{}/{repository}", self.port)
+    }
+
+    /// The certificate of its authority.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.files.path().join("ca.pem")
+    }
+
+    /// Requests that were answered or refused so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Changes what it does with connections from now on.
+    pub(crate) fn set(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock().unwrap() = behaviour;
+        self.network.exec(&["nft", "flush chain inet bed input"]).ok();
+        if behaviour == Behaviour::Refuse {
+            let rule = format!("add rule inet bed input tcp dport {} reject with tcp reset", self.port);
+            self.network.exec(&["nft", &rule]).ok();
+        }
+    }
+}
+
+/// A socket belongs to the namespace that the thread which makes it is in.
+fn listen_in(network: &Network) -> TcpListener {
+    let name = network.dir().file_name().unwrap();
+    let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
+    let listening = thread::spawn(move || {
+        use std::os::fd::AsFd;
+
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        TcpListener::bind((ADDRESS, 0)).unwrap()
+    });
+    listening.join().unwrap()
+}
+
+fn make_certificate(dir: &Path) {
+    let script = format!(
+        "set -e
+        new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+        $new -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.pem
+        $new -subj /CN=git -keyout server.key -out server.csr
+        echo subjectAltName=IP:{ADDRESS} >names
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem"
+    );
+    run(Command::new("sh").current_dir(dir).args(["-c", &script])).ok();
+}
+
+/// `Basic` and what follows it (RFC 7617).
+fn basic(user: &str, password: &str) -> String {
+    let script = "printf %s \"$1\" | base64 -w0";
+    let encoded = run(Command::new("sh").args(["-c", script, "sh", &format!("{user}:{password}")]));
+    format!("Basic {}", encoded.ok())
+}
+
+fn connection(stream: TcpStream, config: Arc<ServerConfig>, shared: &Shared) {
+    if *shared.behaviour.lock().unwrap() == Behaviour::Silent {
+        // Until the other side has had enough.
+        let _ = std::io::copy(&mut &stream, &mut std::io::sink());
+        return;
+    }
+    let connection = ServerConnection::new(config).unwrap();
+    // A client that refuses our certificate ends the connection early; that is its right.
+    let _ = serve(StreamOwned::new(connection, stream), shared);
+}
+
+/// Answers one request and closes.
+fn serve(stream: StreamOwned<ServerConnection, TcpStream>, shared: &Shared) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut request = String::new();
+    // A client that does not believe us leaves after the handshake, or during it.
+    if reader.read_line(&mut request)? == 0 {
+        return Ok(());
+    }
+    shared.requests.fetch_add(1, Ordering::Relaxed);
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let header =
+        |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let length = header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+
+    let wanted = shared.authorization.as_deref();
+    let answer = if wanted.is_some() && header("authorization") != wanted {
+        b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"\r\nConnection: close\r\n\
+          Content-Length: 0\r\n\r\n"
+            .to_vec()
+    } else {
+        let kind = header("content-type").unwrap_or_default();
+        backend(&shared.root, &request, kind, header("content-encoding").unwrap_or_default(), &body)
+    };
+    let mut stream = reader.into_inner();
+    stream.write_all(&answer)?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
+/// What `git http-backend` answers to a request, with a status line before it.
+fn backend(root: &Path, request: &str, kind: &str, encoding: &str, body: &[u8]) -> Vec<u8> {
+    let mut words = request.split_whitespace();
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("REQUEST_METHOD", method)
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("CONTENT_TYPE", kind)
+        .env("HTTP_CONTENT_ENCODING", encoding)
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Dropping the pipe ends the body.
+    child.stdin.take().unwrap().write_all(body).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&output[..end]);
+    let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
+    let content = &output[end + 4..];
+    let length = content.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\n{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    [head.as_bytes(), content].concat()
+}
