@@ -25,6 +25,9 @@ use crate::{
     status::PodStatus,
 };
 
+/// The annotation that says which pods are to be given up first.
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
 /// Everything the leader looks at.
 #[derive(Debug)]
 pub struct ClusterInput<'a> {
@@ -109,11 +112,13 @@ impl<'a> Decision<'a> {
             input.reports.values().flat_map(|report| &report.pods).collect();
         let mut owned: BTreeMap<&WorkloadKey, Vec<OwnedPod<'a>>> = BTreeMap::new();
         for record in input.state.pods.values() {
-            let pod = OwnedPod { record, status: statuses.get(&record.uid).copied() };
+            let status = statuses.get(&record.uid).copied();
+            let pod = OwnedPod { record, status, cost: deletion_cost(input, record), crowd: 0 };
             owned.entry(&record.owner).or_default().push(pod);
         }
         for pods in owned.values_mut() {
             pods.sort_by_key(|pod| pod.record.serial);
+            count_crowds(pods);
         }
         let driving = input.state.rollout.driving.as_ref().and_then(|id| input.commits.get(id));
         let empty = BTreeMap::new();
@@ -330,10 +335,8 @@ impl<'a> Decision<'a> {
 
     fn placer(&self) -> Placer {
         let commits = self.input.commits;
-        let ended = |record: &PodRecord| {
-            let pods = self.owned.get(&record.owner).map_or(&[][..], Vec::as_slice);
-            pods.iter().any(|pod| pod.record.uid == record.uid && pod.is_final())
-        };
+        let ended: BTreeSet<&PodUid> =
+            self.owned.values().flatten().filter(|pod| pod.is_final()).map(|pod| &pod.record.uid).collect();
         Placer::new(
             self.nodes.clone(),
             self.input.settings.max_pods,
@@ -341,7 +344,7 @@ impl<'a> Decision<'a> {
             |record| {
                 commits
                     .get(&record.commit)
-                    .filter(|_| !ended(record))
+                    .filter(|_| !ended.contains(&record.uid))
                     .and_then(|commit| commit.resolve(&record.owner, &record.template))
                     .map(|workload| host_ports(&workload.template.spec))
                     .unwrap_or_default()
@@ -490,6 +493,28 @@ impl<'a> Decision<'a> {
             self.changes.push(Change::Serial(self.serial));
         }
         ClusterChange { changes: self.changes, next: self.next, held: self.held }
+    }
+}
+
+/// What the template of a pod, in its own commit, says its deletion costs; 0 where it says nothing.
+fn deletion_cost(input: &ClusterInput<'_>, record: &PodRecord) -> i32 {
+    let commit = input.commits.get(&record.commit);
+    let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
+    let annotations = workload.map(|workload| &workload.template.meta.annotations);
+    let cost = annotations.and_then(|annotations| annotations.get(DELETION_COST));
+    cost.and_then(|cost| cost.parse().ok()).unwrap_or(0)
+}
+
+/// How many pods of one owner stay on the node of each of them.
+fn count_crowds(pods: &mut [OwnedPod<'_>]) {
+    let mut crowds: BTreeMap<&NodeName, usize> = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| pod.is_active()) {
+        if let Some(node) = pod.record.place.node() {
+            *crowds.entry(node).or_default() += 1;
+        }
+    }
+    for pod in pods {
+        pod.crowd = pod.record.place.node().and_then(|node| crowds.get(node)).copied().unwrap_or(0);
     }
 }
 

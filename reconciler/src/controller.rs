@@ -24,6 +24,10 @@ pub struct OwnedPod<'a> {
     pub record: &'a PodRecord,
     /// What its node says; `None` before the first word.
     pub status: Option<&'a PodStatus>,
+    /// `controller.kubernetes.io/pod-deletion-cost` of its own template: what is cheap goes first.
+    pub cost: i32,
+    /// How many pods of its owner are on its node.
+    pub crowd: usize,
 }
 
 impl OwnedPod<'_> {
@@ -89,15 +93,19 @@ pub struct OwnerView<'a> {
     pub pods: &'a [OwnedPod<'a>],
     /// The nodes there are.
     pub nodes: &'a [Candidate],
-    /// Pods decided before this are replaced: a restart was asked for.
-    pub restarted: Option<Timestamp>,
+    /// Pods with a serial up to this are replaced: a restart was asked for.
+    pub restarted: Option<u64>,
 }
 
 impl OwnerView<'_> {
     /// Whether a pod is as the driving commit wants it.
     pub fn is_current(&self, pod: &OwnedPod<'_>) -> bool {
-        pod.record.template == self.workload.template.hash
-            && self.restarted.is_none_or(|asked| pod.record.created >= asked)
+        pod.record.template == self.workload.template.hash && !self.must_restart(pod)
+    }
+
+    /// Whether a pod was there when a restart was asked for.
+    pub fn must_restart(&self, pod: &OwnedPod<'_>) -> bool {
+        self.restarted.is_some_and(|asked| pod.record.serial <= asked)
     }
 
     /// Why a pod that is not current is stopped.

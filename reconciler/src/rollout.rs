@@ -54,8 +54,10 @@ pub struct Rollout {
     pub suspended: bool,
     /// What became of each commit, newest last, bounded.
     pub history: Vec<HistoryEntry>,
-    /// Restarts that were asked for: pods of these owners created before then are replaced.
-    pub restarts: BTreeMap<String, Timestamp>,
+    /// Restarts that were asked for, with the serial of then: pods of these owners up to it are replaced. A clock that is
+    /// set back must not make new pods old.
+    #[serde(default, rename = "restarted_up_to")]
+    pub restarts: BTreeMap<String, u64>,
 }
 
 /// How far the target is.

@@ -195,7 +195,7 @@ impl Host {
                 "new commits are taken again".to_owned()
             }
             Command::Retry { commit } => self.retry(&mut rollout, commit, now)?,
-            Command::Restart { workload } => self.restart(&mut rollout, &workload, now)?,
+            Command::Restart { workload } => self.restart(&mut rollout, &workload)?,
             Command::Rollback { commit } => {
                 let to = self.rollback_target(&rollout, commit)?;
                 rollout = roll_back(&rollout, to.clone(), now);
@@ -229,17 +229,12 @@ impl Host {
         })
     }
 
-    fn restart(
-        &self,
-        rollout: &mut Rollout,
-        workload: &WorkloadKey,
-        now: Timestamp,
-    ) -> Result<String, String> {
+    fn restart(&self, rollout: &mut Rollout, workload: &WorkloadKey) -> Result<String, String> {
         let driving = rollout.driving.as_ref().and_then(|id| self.library.commits().get(id));
         if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
             return Err(format!("there is no {workload} in the commit that runs; see `windlass get all -A`"));
         }
-        rollout.restarts.insert(workload.to_string(), now);
+        rollout.restarts.insert(workload.to_string(), self.store.snapshot().serial);
         Ok(format!("the pods of {workload} are replaced by its own strategy"))
     }
 

@@ -7,7 +7,7 @@ use crate::{
     cluster::{ClusterChange, ClusterInput},
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
-    rollout::Rollout,
+    rollout::{Head, Rollout},
     state::{Change, ClusterState, PodRecord, StopReason},
     status::PodStatus,
     time::later,
@@ -154,7 +154,10 @@ impl<'a> Decision<'a> {
                 && before.driving.as_ref().is_some_and(|id| !is_good(before, id));
         self.findings.require(followed, || format!("{:?} is driven and is not the target", after.driving));
         for (commit, reason) in &before.bad {
-            let kept = after.bad.contains_key(commit) || after.healthy.as_ref() == Some(commit);
+            let met_again = after.target.as_ref() == Some(commit)
+                || *self.input.head == Head::Accepted(commit.clone())
+                || after.history.iter().any(|entry| entry.commit == *commit);
+            let kept = after.bad.contains_key(commit) || after.healthy.as_ref() == Some(commit) || !met_again;
             self.findings.require(kept, || format!("{commit} is not called bad any more ({reason})"));
         }
         let good = after.healthy.as_ref().is_none_or(|healthy| !after.bad.contains_key(healthy));
@@ -300,7 +303,8 @@ impl<'a> Decision<'a> {
             DeploymentStrategy::Recreate => {
                 let asked = self.input.state.rollout.restarts.get(&key.to_string());
                 let old = after.iter().any(|record| {
-                    record.template != workload.template.hash || asked.is_some_and(|at| record.created < *at)
+                    record.template != workload.template.hash
+                        || asked.is_some_and(|asked| record.serial <= *asked)
                 });
                 let alone = made.is_empty() || !old;
                 self.findings.require(alone, || format!("{key}: Recreate made a pod beside an old one"));

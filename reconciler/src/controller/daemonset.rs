@@ -35,7 +35,7 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
         let active: Vec<OwnedPod<'_>> = on(view, &node.name).filter(OwnedPod::is_active).collect();
         // OnDelete replaces nothing by itself, but a restart is a wish of its own.
         let stays = |pod: &OwnedPod<'_>| match update {
-            DaemonSetUpdate::OnDelete => view.restarted.is_none_or(|asked| pod.record.created >= asked),
+            DaemonSetUpdate::OnDelete => !view.must_restart(pod),
             DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
         };
         let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) = active.iter().copied().partition(stays);
@@ -85,9 +85,8 @@ fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
 }
 
 fn replace(view: &OwnerView<'_>, old: &[OwnedPod<'_>]) -> Vec<Action> {
-    let reason = |pod: &OwnedPod<'_>| match view.restarted {
-        Some(asked) if pod.record.created < asked => StopReason::Restarted,
-        _ => view.outdated_reason(pod),
+    let reason = |pod: &OwnedPod<'_>| {
+        if view.must_restart(pod) { StopReason::Restarted } else { view.outdated_reason(pod) }
     };
     old.iter().map(|pod| Action::Stop(pod.record.uid.clone(), reason(pod))).collect()
 }

@@ -1,15 +1,15 @@
 //! ReplicaSet and ReplicationController: so many pods. A changed template does not touch what runs.
 
+use std::cmp::Reverse;
+
 use super::{Action, OwnedPod, OwnerView, PodNaming};
 use crate::state::StopReason;
 
 pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
     let mut actions = stop_failed(view.pods);
     let active: Vec<OwnedPod<'_>> = view.pods.iter().filter(|pod| pod.is_active()).copied().collect();
-    let (restarting, staying): (Vec<_>, Vec<_>) = active
-        .iter()
-        .copied()
-        .partition(|pod| view.restarted.is_some_and(|asked| pod.record.created < asked));
+    let (restarting, staying): (Vec<_>, Vec<_>) =
+        active.iter().copied().partition(|pod| view.must_restart(pod));
     let wanted = replicas as usize;
     if staying.len() + restarting.len() > wanted {
         let surplus = staying.len() + restarting.len() - wanted;
@@ -55,7 +55,56 @@ pub(super) fn scale_down<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     order
 }
 
-/// Not placed, not ready, newest: the first in this order goes first.
-fn scale_down_order(pod: &OwnedPod<'_>) -> (bool, bool, std::cmp::Reverse<u64>) {
-    (pod.record.place.node().is_some(), pod.is_ready(), std::cmp::Reverse(pod.record.serial))
+/// Not placed, not ready, cheap to delete, on a crowded node, newest: the first in this order goes first.
+fn scale_down_order(pod: &OwnedPod<'_>) -> (bool, bool, i32, Reverse<usize>, Reverse<u64>) {
+    let placed = pod.record.place.node().is_some();
+    (placed, pod.is_ready(), pod.cost, Reverse(pod.crowd), Reverse(pod.record.serial))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
+        state::{PodPlace, PodRecord},
+        status::PodStatus,
+    };
+
+    fn record(serial: u64, node: Option<&str>) -> PodRecord {
+        let object = ObjectKey::new("default", "web");
+        PodRecord {
+            uid: PodUid::new(serial.to_string()),
+            key: object.clone(),
+            owner: WorkloadKey { kind: WorkloadKind::ReplicaSet, object },
+            place: node.map_or(PodPlace::Unplaced(String::new()), |node| PodPlace::Node(NodeName::new(node))),
+            commit: CommitId::new("c1"),
+            template: TemplateHash::new("1-0"),
+            created: Timestamp::UNIX_EPOCH,
+            serial,
+            stop: None,
+        }
+    }
+
+    #[test]
+    fn pods_are_given_up_in_the_order_of_kubernetes() {
+        let ready = PodStatus { ready: Some(Timestamp::UNIX_EPOCH), ..PodStatus::pending() };
+        let records: Vec<PodRecord> =
+            (1..=6).map(|serial| record(serial, (serial != 3).then_some("one"))).collect();
+        // Number, ready, cost, crowd.
+        let facts = [(true, 0, 1), (true, 0, 2), (false, 9, 0), (false, 9, 1), (true, -5, 1), (true, 0, 1)];
+        let pods: Vec<OwnedPod<'_>> = records
+            .iter()
+            .zip(facts)
+            .map(|(record, (is_ready, cost, crowd))| OwnedPod {
+                record,
+                status: is_ready.then_some(&ready),
+                cost,
+                crowd,
+            })
+            .collect();
+        let order: Vec<u64> = scale_down(&pods).iter().map(|pod| pod.record.serial).collect();
+        assert_eq!(order, [3, 4, 5, 2, 6, 1], "not placed, not ready, cheap, crowded, newest, the last");
+    }
 }

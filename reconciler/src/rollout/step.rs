@@ -1,6 +1,9 @@
 //! One step in the life of a commit.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -86,7 +89,22 @@ pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
         Phase::Soaking => soak(input, &mut rollout),
         Phase::Degraded { .. } => recover(input, &mut rollout),
     };
+    forget_old_marks(input, &mut rollout);
     (rollout, next)
+}
+
+/// A commit that is neither the head nor the target nor in the history is not met again: its mark would stay for ever.
+fn forget_old_marks(input: &StepInput<'_>, rollout: &mut Rollout) {
+    let head = match input.head {
+        Head::Unknown => return,
+        Head::Accepted(commit) | Head::Refused { commit, .. } => commit,
+    };
+    let (target, history) = (&rollout.target, &rollout.history);
+    rollout.bad.retain(|commit, _| {
+        commit == head
+            || target.as_ref() == Some(commit)
+            || history.iter().any(|entry| entry.commit == *commit)
+    });
 }
 
 fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
@@ -304,6 +322,10 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
     rollout.bad.remove(&target);
     rollout.healthy = Some(target);
     rollout.left.clear();
+    if let Some(commit) = rollout.healthy.as_ref().and_then(|id| input.commits.get(id)) {
+        let known: BTreeSet<String> = commit.objects.workloads.keys().map(ToString::to_string).collect();
+        rollout.restarts.retain(|workload, _| known.contains(workload));
+    }
     rollout.enter(Phase::Healthy, input.now);
     rollout.close_target(CommitState::Healthy, "", input.now);
     // One that was given up as degraded and came up all the same.

@@ -206,8 +206,8 @@ fn happen(sim: &mut Sim, number: usize, event: &Event) {
                 .filter(|record| record.owner.object.name == format!("w{name}"))
                 .map(|record| record.owner.to_string())
                 .collect();
-            let now = sim.now;
-            sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, now)));
+            let serial = sim.state.serial;
+            sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, serial)));
         }
         Event::LoseState => {
             let serial = sim.state.serial;
@@ -306,14 +306,14 @@ proptest! {
         sim.push(made(999, &last, true));
         sim.run_seconds(60);
         // What its kind never replaces by itself somebody must restart.
-        let now = sim.now;
+        let serial = sim.state.serial;
         let stuck = |record: &PodRecord| {
             use reconciler::name::WorkloadKind as Kind;
             matches!(record.owner.kind, Kind::ReplicaSet | Kind::ReplicationController | Kind::DaemonSet)
         };
         let owners: Vec<String> =
             sim.state.pods.values().filter(|one| stuck(one)).map(|one| one.owner.to_string()).collect();
-        sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, now)));
+        sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, serial)));
         sim.cycle();
         sim.run_seconds(4000);
         sim.expect_healthy("commit999");

@@ -157,7 +157,7 @@ fn restarts_go_by_the_owners_strategy() {
     let before: Vec<_> = names.iter().flat_map(|name| sim.uids(name)).collect();
     sim.marks = Default::default();
     for key in all.objects.workloads.keys() {
-        sim.state.rollout.restarts.insert(key.to_string(), sim.now);
+        sim.state.rollout.restarts.insert(key.to_string(), sim.state.serial);
     }
     sim.cycle();
     sim.run_seconds(60);
@@ -188,7 +188,7 @@ fn a_restart_gets_rid_of_pods_that_their_kind_never_replaces() {
     sim.run_seconds(30);
     sim.expect(sim.ready("set") == 0, "the old template stays");
     for key in fixed.objects.workloads.keys() {
-        sim.state.rollout.restarts.insert(key.to_string(), sim.now);
+        sim.state.rollout.restarts.insert(key.to_string(), sim.state.serial);
     }
     sim.cycle();
     sim.run_seconds(60);
@@ -278,4 +278,41 @@ fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
     sim.cycle();
     sim.run_seconds(60);
     sim.expect_healthy("c1");
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_make_a_restart_go_on_for_ever() {
+    let mut sim = sim();
+    sim.push(commit("c1").with(deployment("web", 2, pod("web:1").with_readiness())).build());
+    sim.run_seconds(30);
+    let before = sim.uids("web");
+    let owner = sim.pods("web")[0].owner.to_string();
+    sim.state.rollout.restarts.insert(owner, sim.state.serial);
+    sim.now -= std::time::Duration::from_secs(3600);
+    sim.cycle();
+    sim.run_seconds(60);
+    let after = sim.uids("web");
+    sim.expect(after.len() == 2 && !after.iter().any(|uid| before.contains(uid)), "all new");
+    sim.run_seconds(60);
+    sim.expect(sim.uids("web") == after, "and once only");
+}
+
+#[test]
+fn a_pod_that_is_cheap_to_delete_goes_before_newer_ones() {
+    let mut sim = sim();
+    let web = |id: &str, replicas: u32, image: &str, cost: &str| {
+        let mut set = replica_set("web", replicas, pod(image).with_readiness());
+        let cost = ("controller.kubernetes.io/pod-deletion-cost".to_owned(), cost.to_owned());
+        set.template.meta.annotations.extend([cost]);
+        commit(id).with(set).build()
+    };
+    sim.push(web("c1", 2, "web:1", "-5"));
+    sim.run_seconds(30);
+    sim.push(web("c2", 3, "web:2", "10"));
+    sim.run_seconds(30);
+    let uids = sim.uids("web");
+    sim.push(web("c3", 2, "web:2", "10"));
+    sim.run_seconds(30);
+    sim.expect(sim.uids("web") == [uids[0].clone(), uids[2].clone()], "an old and cheap one went");
+    sim.expect_quiet();
 }

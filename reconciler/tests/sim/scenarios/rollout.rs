@@ -562,3 +562,26 @@ fn a_retry_of_a_degraded_commit_prepares_it_again() {
     sim.expect(sim.state.rollout.history.len() == 1, "one entry");
     sim.expect_quiet();
 }
+
+#[test]
+fn marks_of_bad_commits_and_restarts_of_what_has_left_do_not_pile_up() {
+    let mut sim = sim();
+    let good =
+        |id: &str, more: &str| commit(id).with(bare("web", pod("web:1"))).with(bare(more, pod("web:1")));
+    sim.push(good("c1", "old").build());
+    sim.run_seconds(30);
+    let owner = sim.pod("old").owner.to_string();
+    sim.state.rollout.restarts.insert(owner, sim.state.serial);
+    sim.cycle();
+    for number in 0..80 {
+        sim.push(
+            commit(&format!("bad{number}")).with(bare("web", pod("nowhere:1"))).allow_deletions().build(),
+        );
+        sim.run_seconds(60);
+    }
+    sim.expect(sim.state.rollout.bad.len() < 60 && sim.is_bad("bad79"), "as many as the history has");
+    sim.push(good("c2", "new").build());
+    sim.run_seconds(60);
+    sim.expect_healthy("c2");
+    sim.expect(sim.state.rollout.restarts.is_empty(), "nobody restarts what is not there");
+}
