@@ -153,7 +153,14 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
                 metrics.rollout(RolloutResult::Held);
             }
             CommitState::Healthy => metrics.rollout(RolloutResult::Healthy),
-            CommitState::RolledBack => metrics.rollout(RolloutResult::RolledBack),
+            CommitState::RolledBack => {
+                metrics.rollout(RolloutResult::RolledBack);
+                // One that a newer commit had superseded is given up without the target going anywhere.
+                if after.rollback.is_none() {
+                    tracing::error!(commit = entry.commit.short(), "given up: {}", entry.reason);
+                    metrics.rollback(reason_class(&entry.reason));
+                }
+            }
             CommitState::Degraded => metrics.rollout(RolloutResult::Degraded),
             CommitState::Superseded => metrics.rollout(RolloutResult::Superseded),
             CommitState::Refused => metrics.rollout(RolloutResult::Refused),
