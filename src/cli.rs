@@ -77,9 +77,9 @@ pub(crate) enum Command {
     /// Go back to an earlier commit, and stay there until `resume` or until the branch moves
     Rollback(RollbackArgs),
     /// Take no new commit until `resume`; what runs is still healed
-    Suspend,
+    Suspend(OutputArgs),
     /// Take new commits again, and end a manual rollback
-    Resume,
+    Resume(OutputArgs),
     /// Forget that a commit failed, and try it afresh
     Retry(RetryArgs),
     /// Replace the pods of a workload by its own strategy
@@ -126,16 +126,18 @@ pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit
         Command::Sync(args) => sync::run(&sockets, args, out).await,
         Command::Rollback(args) => {
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
-            act::print(acting(command::Command::Rollback { commit }).await, out)
+            act::print(acting(command::Command::Rollback { commit }).await, args.output, out)
         }
-        Command::Suspend => act::print(acting(command::Command::Suspend).await, out),
-        Command::Resume => act::print(acting(command::Command::Resume).await, out),
+        Command::Suspend(args) => act::print(acting(command::Command::Suspend).await, args.output, out),
+        Command::Resume(args) => act::print(acting(command::Command::Resume).await, args.output, out),
         Command::Retry(args) => {
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
-            act::print(acting(command::Command::Retry { commit }).await, out)
+            act::print(acting(command::Command::Retry { commit }).await, args.output, out)
         }
         Command::Restart(args) => match args.workload() {
-            Ok(workload) => act::print(acting(command::Command::Restart { workload }).await, out),
+            Ok(workload) => {
+                act::print(acting(command::Command::Restart { workload }).await, args.output, out)
+            }
             Err(message) => Err(CliError::Usage(message)),
         },
     })

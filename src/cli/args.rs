@@ -224,6 +224,9 @@ pub(crate) struct RollbackArgs {
     /// The commit to go back to; without it, the healthy one before the current
     #[arg(value_name = "COMMIT")]
     pub commit: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// `windlass retry`
@@ -232,6 +235,9 @@ pub(crate) struct RetryArgs {
     /// The commit that failed; without it, all of them
     #[arg(value_name = "COMMIT")]
     pub commit: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// `windlass restart`
@@ -243,6 +249,9 @@ pub(crate) struct RestartArgs {
     /// Namespace
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 impl RestartArgs {
@@ -328,8 +337,10 @@ mod tests {
 
     #[test]
     fn a_restart_names_what_owns_pods() {
-        let named =
-            |text: &str| RestartArgs { workload: text.into(), namespace: "default".into() }.workload();
+        let named = |text: &str| {
+            RestartArgs { workload: text.into(), namespace: "default".into(), output: Format::Text }
+                .workload()
+        };
         assert_eq!(named("deploy/web").map(|key| key.to_string()), Ok("Deployment/default/web".to_owned()));
         assert_eq!(named("ds/agent").map(|key| key.to_string()), Ok("DaemonSet/default/agent".to_owned()));
         assert!(named("svc/web").is_err_and(|message| message.contains("owns no pods")));

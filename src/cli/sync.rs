@@ -52,7 +52,7 @@ pub(super) enum Verdict {
 /// Runs the command.
 pub(super) async fn run(sockets: &Path, args: &SyncArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
     let asked = Timestamp::now();
-    let message = act::send(&Client::new(sockets.join("admin.sock"))?, Command::Sync).await?;
+    let message = act::send(&Client::new(sockets.join("admin.sock"))?, Command::Sync).await?.message;
     if !args.wait {
         writeln!(out, "{message}")?;
         return Ok(Exit::Done);

@@ -228,6 +228,15 @@ async fn orders_reach_the_loop_and_its_answer_comes_back() {
     };
     let (ended, ()) = tokio::join!(windlass(directory.path(), "restart deploy/web"), answering);
     assert_eq!(ended, (Exit::Failed, "there is no Deployment default/web".to_owned()));
+
+    let answering = async {
+        let request = fixture.requests.recv().await.unwrap();
+        assert_eq!(request.command, crate::command::Command::Suspend);
+        request.answer.send(Ok("no new commit is taken".to_owned())).unwrap();
+    };
+    let ((exit, text), ()) = tokio::join!(windlass(directory.path(), "suspend -o json"), answering);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((exit, answer["message"].as_str()), (Exit::Done, Some("no new commit is taken")));
 }
 
 #[tokio::test]
