@@ -94,7 +94,7 @@ pub struct Network {
 impl Network {
     /// Starts to watch the host's links and routes. Changes nothing yet.
     ///
-    /// `record` is a file in the data directory: what the host was like before, for [`uninstall`].
+    /// `record` is a file in the data directory: what the host was like before, for [`uninstall()`].
     pub async fn open(host: HostNetwork, record: &Path) -> Result<Self, NetworkError> {
         let record = RecordFile::at(record);
         // One that cannot be read, perhaps a newer version's, is found now and not when it is needed.

@@ -80,7 +80,7 @@ pub fn candidates(
         .collect()
 }
 
-/// Whether a node may run a DaemonSet's pod: like [`fits`], but cordons and readiness do not matter.
+/// Whether a node may run a DaemonSet's pod: as any pod, but cordons and readiness do not matter.
 pub fn eligible_for_daemon(spec: &PodSpec, node: &Candidate) -> bool {
     let kept_off =
         |taint: &Taint| taint.effect != TaintEffect::PreferNoSchedule && !daemon_tolerates(spec, taint);
