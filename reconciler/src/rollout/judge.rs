@@ -22,7 +22,7 @@ const CRASH_LOOP_RESTARTS: u32 = 3;
 /// How one workload stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// As the commit wants it; with a warning where old pods remain by design.
+    /// As the commit wants it. Where a kind leaves old pods alone by design, they count as they are.
     Settled,
     /// On its way: "web: 1 of 3 updated pods are available".
     Progressing(String),
