@@ -1,5 +1,8 @@
 //! The local store: everything decided, on this host's disk. One host is always its own leader.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the daemon keeps its state on its own disk only, so far"))]
+mod etcd;
+
 use std::path::{Path, PathBuf};
 
 use reconciler::{
