@@ -113,6 +113,15 @@ impl LocalStore {
         self.state = state;
         Ok(())
     }
+
+    /// Takes over what was decided elsewhere.
+    pub(crate) fn replace(&mut self, state: ClusterState) -> Result<(), StateFileError> {
+        if state != self.state {
+            state_file::write(&self.path, SCHEMA, &state)?;
+            self.state = state;
+        }
+        Ok(())
+    }
 }
 
 fn cluster_path(data: &Path) -> PathBuf {

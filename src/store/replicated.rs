@@ -636,19 +636,19 @@ impl ReplicatedStore {
             ensure!(identity.schema <= SCHEMA, "the store has schema {}, which is newer than this version", identity.schema);
         }
         let state = self.local.snapshot().clone();
-        let records = layout::records(&state);
+        let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
+        let incarnation = self.marker.incarnation.max(known) + 1;
+        let mut records = layout::records(&state);
+        records.push(Decided::Epoch(Epoch { incarnation, revision: 0 }));
         let wanted: std::collections::BTreeSet<String> = records.iter().map(Decided::key).collect();
         let stale = self.contents.keys(DECIDED).filter(|key| !wanted.contains(*key));
         let mut writes: Vec<Write> = stale.map(|key| Write::Delete { key: key.to_owned() }).collect();
         writes.extend(records.iter().map(Decided::write));
-        let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
-        let incarnation = self.marker.incarnation.max(known) + 1;
         // Last: whoever sees it finds the rest.
         let identity = self.agreed.identity(&self.marker.cluster, incarnation);
         writes.push(Write::Put { key: IDENTITY.to_owned(), value: layout::text(&identity) });
         let count = state.pods.len();
         self.etcd.write(writes).await.context("write this host's copy to the store")?;
-        self.marker.epoch = Epoch::default();
         self.etcd.relist();
         Ok(format!(
             "the store holds this host's copy now ({count} pods); all hosts of cluster {} take it up",
