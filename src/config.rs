@@ -17,7 +17,7 @@ use reconciler::{
     allocate::ServiceRanges,
     cluster::ClusterSettings,
     name::{CommitId, NodeName},
-    network::HostNetwork,
+    network::{HostNetwork, VxlanSettings},
     object::Taint,
     rollout::RolloutSettings,
 };
@@ -375,6 +375,7 @@ impl Config {
             dns: self.dns_address(),
             node_address,
             mtu: self.network.mtu,
+            vxlan: VxlanSettings::default(),
         })
     }
 

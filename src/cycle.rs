@@ -483,6 +483,9 @@ fn network_cause(drift: netfilter::Drift) -> DriftCause {
         netfilter::Drift::Forwarding
         | netfilter::Drift::ServiceDevice
         | netfilter::Drift::ServiceRoute
+        | netfilter::Drift::OverlayDevice
+        | netfilter::Drift::PeerEntries
+        | netfilter::Drift::PeerRoutes
         | netfilter::Drift::AcceptRules => DriftCause::Other,
     }
 }

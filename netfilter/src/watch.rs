@@ -11,6 +11,7 @@ use crate::{
     error::NetworkError,
     link::{self, IFF_UP, LINK_PREFIX, Link, RTM_DELLINK, RTM_NEWLINK},
     netlink::{self, Answer, Socket},
+    overlay::OVERLAY_DEVICE,
     route::{ROUTE_PROTOCOL, RTM_DELROUTE, SERVICE_DEVICE},
 };
 
@@ -67,21 +68,26 @@ async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
     }
 }
 
-/// A link of ours that went or went down, a route of ours that went. A new link is down too, but it tells all its
-/// flags as changed.
+/// A link of ours that went or went down, a route of ours that went; and a link of somebody else that came up: when
+/// it went down the kernel dropped the routes through it without a word. A new link tells all its flags as changed.
 fn concerns_us(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
         RTM_NEWLINK => {
             let change = body.get(12..).and_then(netlink::number).unwrap_or(0);
-            change != u32::MAX && change & IFF_UP != 0 && our_link(kind, body).is_some_and(|link| !link.up)
+            change != u32::MAX
+                && change & IFF_UP != 0
+                && read(kind, body).is_some_and(|link| link.up != is_ours(&link))
         }
-        RTM_DELLINK => our_link(kind, body).is_some(),
+        RTM_DELLINK => read(kind, body).is_some_and(|link| is_ours(&link)),
         _ => false,
     })
 }
 
-fn our_link(kind: u16, body: &[u8]) -> Option<Link> {
-    let link = link::read(&Answer { kind, body: body.to_vec() })?;
-    (link.name.starts_with(LINK_PREFIX) || link.name == SERVICE_DEVICE).then_some(link)
+fn read(kind: u16, body: &[u8]) -> Option<Link> {
+    link::read(&Answer { kind, body: body.to_vec() })
+}
+
+fn is_ours(link: &Link) -> bool {
+    link.name.starts_with(LINK_PREFIX) || [SERVICE_DEVICE, OVERLAY_DEVICE].contains(&link.name.as_str())
 }
