@@ -21,7 +21,7 @@ use reconciler::{
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
     rollout::{Head, Phase, Rollout},
-    state::{Change, NodeFacts, NodeReport},
+    state::{Change, KnownNode, NodeFacts, NodeLife, NodeReport},
 };
 use runtime::{Prober, Runtime};
 
@@ -237,7 +237,7 @@ impl Host {
                 state: self.store.snapshot(),
                 head: &self.head,
                 commits: self.library.commits(),
-                nodes: &BTreeMap::from([(name.clone(), self.fixed.facts.clone())]),
+                nodes: &self.nodes(),
                 reports: &BTreeMap::from([(name, self.report.clone())]),
             });
             self.note("budget", change.held.map_or(Ok(()), Err));
@@ -271,7 +271,15 @@ impl Host {
             observed,
             memory: self.memory.pods(),
             pins: trust.pins(),
+            peers: &BTreeMap::new(),
+            reports: &BTreeMap::new(),
         })
+    }
+
+    /// The nodes there are.
+    fn nodes(&self) -> BTreeMap<NodeName, KnownNode> {
+        let facts = self.fixed.facts.clone();
+        BTreeMap::from([(facts.name.clone(), KnownNode { facts, life: NodeLife::Ready })])
     }
 
     /// Puts a decision on disk: first the pointers, which are this host's own, then the state.

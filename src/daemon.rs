@@ -24,7 +24,6 @@ use crate::{
     follow::{Follower, Judge},
     http::{
         Daemon,
-        host::{HostFacts, architecture},
         serve::{Bound, KubectlConfig, ListenConfig},
         views::Views,
         webhook::{WebhookConfig, Webhooks},
@@ -42,6 +41,7 @@ use crate::{
         watch::RefWatch,
     },
     store::LocalStore,
+    system,
     trust::TrustStore,
     view::SourceStatus,
 };
@@ -83,7 +83,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let dns =
         Dns::start(dns_address, names.read(&config.network.zone), servers).context("start the DNS server")?;
 
-    let runtime = Runtime::open(runtime_config(&config, &store.snapshot().cluster, &data)?).await?;
+    let runtime = Runtime::open(runtime_config(&config, store.installation(), &data)?).await?;
     tokio::spawn({
         let runtime = runtime.clone();
         async move { runtime.load_sandbox_image().await }
@@ -105,6 +105,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let url: RemoteUrl = config.source.url.parse()?;
     let watch = watch_local(&url, &nudge);
 
+    let engine = runtime.engine_info().await.ok();
     let (requests, asked) = mpsc::channel(REQUESTS);
     let inputs = Inputs {
         found: found_events,
@@ -119,9 +120,12 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         facts: NodeFacts {
             name: node.clone(),
             address: network.node_address,
+            installation: store.installation().to_owned(),
+            pod_subnet: network.pod_subnet,
+            mtu: network.mtu,
             labels: labels(&config, node.as_str()),
             taints: config.node.taints.clone(),
-            ready: true,
+            system: system::read(engine.as_ref().map(|info| info.version.as_str())),
         },
         network: network.clone(),
         dns: dns_facts(network.dns, &config.network.zone),
@@ -151,13 +155,11 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, source);
     let (view, views) = watch::channel(Arc::new(host.view()));
 
-    let engine = runtime.engine_info().await.ok();
     let daemon = Arc::new(Daemon {
         views: Views::new(views.clone()),
         metrics: Arc::clone(&metrics),
         logs: Arc::new(logs::EngineLogs::new(runtime.clone())),
         planner: Arc::new(planner::OfflinePlanner::new(reader, trust, views, config.clone())),
-        host: HostFacts::read(engine.as_ref().map(|info| info.version.as_str())),
         requests,
         silence: config.rollout.resync * 2 + std::time::Duration::from_secs(60),
     });
@@ -373,7 +375,7 @@ fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, Str
     let own = [
         ("kubernetes.io/hostname", node),
         ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", architecture()),
+        ("kubernetes.io/arch", system::architecture()),
     ];
     let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     own.chain(config.node.labels.clone()).collect()

@@ -15,7 +15,6 @@ pub(crate) mod api;
 pub(crate) mod auth;
 mod bounded;
 mod health;
-pub(crate) mod host;
 pub(crate) mod report;
 pub(crate) mod serve;
 mod socket;
@@ -35,7 +34,7 @@ use axum::Router;
 use tokio::sync::mpsc;
 
 pub(crate) use self::windlass::Planner;
-use self::{api::LogSource, host::HostFacts, views::Views};
+use self::{api::LogSource, views::Views};
 use crate::{command::Request, metrics::Metrics};
 
 /// What the listeners need of the rest of the daemon.
@@ -48,8 +47,6 @@ pub(crate) struct Daemon {
     pub logs: Arc<dyn LogSource>,
     /// Who works out what another commit would change.
     pub planner: Arc<dyn Planner>,
-    /// What is shown of this host as a Node.
-    pub host: HostFacts,
     /// Where commands go.
     pub requests: mpsc::Sender<Request>,
     /// The loop counts as dead when its last picture is older than this.

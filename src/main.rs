@@ -20,6 +20,7 @@ mod names;
 mod source;
 mod state_file;
 mod store;
+mod system;
 mod trust;
 mod view;
 

@@ -46,6 +46,7 @@ pub(crate) enum StoreError {
 #[derive(Debug)]
 pub(crate) struct LocalStore {
     path: PathBuf,
+    installation: String,
     state: ClusterState,
 }
 
@@ -70,14 +71,15 @@ impl LocalStore {
         if let Some(before) = before.filter(|before| before != node) {
             return Err(StoreError::Renamed { before, now: node.clone() });
         }
-        let own = Instance { id: state.cluster.clone(), node: Some(node.clone()) };
+        let installation = known.as_ref().map_or_else(|| state.cluster.clone(), |known| known.id.clone());
+        let own = Instance { id: installation.clone(), node: Some(node.clone()) };
         if known.as_ref() != Some(&own) {
             state_file::write(&instance, SCHEMA, &own)?;
         }
         if !path.exists() {
             state_file::write(&path, SCHEMA, &state)?;
         }
-        Ok(Self { path, state })
+        Ok(Self { path, installation, state })
     }
 
     /// The id of the installation in a data directory, if there is one.
@@ -91,6 +93,11 @@ impl LocalStore {
     /// Whether a data directory holds an installation.
     pub(crate) fn is_in(data: &Path) -> bool {
         cluster_path(data).exists() || instance_path(data).exists()
+    }
+
+    /// Which installation this is: what its containers are known by.
+    pub(crate) fn installation(&self) -> &str {
+        &self.installation
     }
 
     /// What is decided.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 pub(crate) use reconciler::commit::Commit;
 use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid},
-    state::{ClusterState, NodeFacts},
+    state::{ClusterState, KnownNode},
     status::PodStatus,
 };
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub(crate) struct View {
     /// This host.
     pub(crate) node: NodeName,
     /// All hosts.
-    pub(crate) nodes: BTreeMap<NodeName, NodeFacts>,
+    pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
     /// What was decided.
     pub(crate) state: Arc<ClusterState>,
     /// What the pods are doing.

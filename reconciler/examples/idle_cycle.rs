@@ -28,7 +28,7 @@ use reconciler::{
         memory::NodeMemory,
     },
     rollout::{Head, RolloutSettings},
-    state::{ClusterState, NodeFacts, NodeReport},
+    state::{ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem},
 };
 
 fn main() {
@@ -73,7 +73,8 @@ struct Host {
     dns: DnsFacts,
     head: Head,
     commits: BTreeMap<CommitId, Arc<Commit>>,
-    nodes: BTreeMap<NodeName, NodeFacts>,
+    nodes: BTreeMap<NodeName, KnownNode>,
+    peers: BTreeMap<NodeName, NodeFacts>,
     state: ClusterState,
     reports: BTreeMap<NodeName, NodeReport>,
     observed: Observed,
@@ -108,14 +109,21 @@ impl Host {
             commits: BTreeMap::from([(commit.id.clone(), Arc::new(commit))]),
             nodes: BTreeMap::from([(
                 name.clone(),
-                NodeFacts {
-                    name: name.clone(),
-                    address,
-                    labels: BTreeMap::new(),
-                    taints: Vec::new(),
-                    ready: true,
+                KnownNode {
+                    facts: NodeFacts {
+                        name: name.clone(),
+                        installation: "one".to_owned(),
+                        address,
+                        pod_subnet: range([10, 42, 0, 0]),
+                        mtu: 1500,
+                        labels: BTreeMap::new(),
+                        taints: Vec::new(),
+                        system: NodeSystem::default(),
+                    },
+                    life: NodeLife::Ready,
                 },
             )]),
+            peers: BTreeMap::new(),
             name,
             state: ClusterState { cluster: "bench".to_owned(), ..ClusterState::default() },
             reports: BTreeMap::new(),
@@ -152,6 +160,8 @@ impl Host {
             observed: &self.observed,
             memory: &self.memory,
             pins: &self.pins,
+            peers: &self.peers,
+            reports: &self.reports,
         });
         self.memory = std::mem::take(&mut plan.memory);
         self.reports.insert(self.name.clone(), std::mem::take(&mut plan.report));

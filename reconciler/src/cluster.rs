@@ -21,7 +21,10 @@ use crate::{
         Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, judge, judged_workloads, next_available,
         progress, progress_deadline, step, worst,
     },
-    state::{Change, ClusterState, NodeFacts, NodeReport, PodPlace, PodRecord, StopReason, StopRecord},
+    state::{
+        Change, ClusterState, KnownNode, NodeLife, NodeReport, Outage, PodPlace, PodRecord, StopReason,
+        StopRecord,
+    },
     status::PodStatus,
 };
 
@@ -41,8 +44,8 @@ pub struct ClusterInput<'a> {
     pub head: &'a Head,
     /// All commits in use, see [`commits_in_use`], and the head.
     pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
-    /// The nodes there are.
-    pub nodes: &'a BTreeMap<NodeName, NodeFacts>,
+    /// The nodes there are, without those that were removed.
+    pub nodes: &'a BTreeMap<NodeName, KnownNode>,
     /// What they say. A missing report is no evidence of anything.
     pub reports: &'a BTreeMap<NodeName, NodeReport>,
 }
@@ -89,6 +92,7 @@ pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
 /// it changes nothing.
 pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     let mut decision = Decision::new(input);
+    decision.note_outages();
     decision.forget_and_adopt();
     decision.step_rollout();
     decision.control_workloads();
@@ -113,7 +117,9 @@ impl<'a> Decision<'a> {
         let mut owned: BTreeMap<&WorkloadKey, Vec<OwnedPod<'a>>> = BTreeMap::new();
         for record in input.state.pods.values() {
             let status = statuses.get(&record.uid).copied();
-            let pod = OwnedPod { record, status, cost: deletion_cost(input, record), crowd: 0 };
+            let node = record.place.node().and_then(|node| input.nodes.get(node));
+            let unheard = node.is_some_and(|node| node.life.is_out());
+            let pod = OwnedPod { record, status, cost: deletion_cost(input, record), crowd: 0, unheard };
             owned.entry(&record.owner).or_default().push(pod);
         }
         for pods in owned.values_mut() {
@@ -137,6 +143,26 @@ impl<'a> Decision<'a> {
     /// The commit the controllers follow.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
         self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+    }
+
+    /// Which nodes nobody hears from, for all hosts to know: their pods take no traffic.
+    fn note_outages(&mut self) {
+        let state = self.input.state;
+        for (name, node) in self.input.nodes {
+            let before = state.outages.get(name);
+            let lost = node.life == NodeLife::Lost;
+            match before {
+                Some(before) if node.life.is_out() && before.lost == lost => {}
+                _ if node.life.is_out() => {
+                    let since = before.map_or(self.input.now, |before| before.since);
+                    self.changes.push(Change::Out(name.clone(), Outage { since, lost }));
+                }
+                Some(_) => self.changes.push(Change::Back(name.clone())),
+                None => {}
+            }
+        }
+        let unknown = state.outages.keys().filter(|name| !self.input.nodes.contains_key(*name));
+        self.changes.extend(unknown.map(|name| Change::Back(name.clone())));
     }
 
     /// Pods of which nothing is left go out of the state; pods that run without a record come into it, since a lost
@@ -168,9 +194,16 @@ impl<'a> Decision<'a> {
                 })));
             }
         }
-        // A pod that no node ever had needs nobody to stop it.
+        // A pod that no node ever had needs nobody to stop it, and one whose node was removed has nobody.
+        let removed = |node: &NodeName| {
+            self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
+        };
         for record in self.input.state.pods.values() {
-            if record.stop.is_some() && record.place.node().is_none() {
+            let nobody_has_it = match record.place.node() {
+                Some(node) => removed(node),
+                None => record.stop.is_some(),
+            };
+            if nobody_has_it {
                 self.changes.push(Change::Forget(record.uid.clone()));
             }
         }
@@ -429,7 +462,7 @@ impl<'a> Decision<'a> {
     }
 
     /// What happens to pods that stay: their locator follows the driving commit while the template is the same, those
-    /// that no node took are tried again, and a NoExecute taint stops them.
+    /// that no node took are tried again, and a NoExecute taint or the loss of their node stops them.
     fn keep_in_place(
         &mut self,
         driving: &Commit,
@@ -450,6 +483,13 @@ impl<'a> Decision<'a> {
                 });
             if evicted {
                 self.changes.push(stop(pod.record, StopReason::NodeExcluded, self.input.now));
+                continue;
+            }
+            let lost = node
+                .and_then(|node| self.input.nodes.get(node))
+                .is_some_and(|node| node.life == NodeLife::Lost);
+            if lost && moves_when_lost(workload) {
+                self.changes.push(stop(pod.record, StopReason::NodeLost, self.input.now));
                 continue;
             }
             let mut record = pod.record.clone();
@@ -493,6 +533,17 @@ impl<'a> Decision<'a> {
             self.changes.push(Change::Serial(self.serial));
         }
         ClusterChange { changes: self.changes, next: self.next, held: self.held }
+    }
+}
+
+/// Whether a pod of a lost node is made anew elsewhere. What writes to the host's own disk would come up there without
+/// its data, a bare Pod would be there twice if its node is only cut off, and a DaemonSet has nothing to do elsewhere.
+pub fn moves_when_lost(workload: &Workload) -> bool {
+    match workload.key.kind {
+        WorkloadKind::DaemonSet | WorkloadKind::Pod => false,
+        WorkloadKind::Deployment | WorkloadKind::ReplicaSet | WorkloadKind::ReplicationController => {
+            !workload.template.spec.writes_to_host()
+        }
     }
 }
 

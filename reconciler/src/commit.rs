@@ -1,11 +1,14 @@
 //! A commit that was verified, read and checked: the only source of what anything is.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use jiff::Timestamp;
 
 use crate::{
     manifest::Problem,
     name::{CommitId, TemplateHash, WorkloadKey},
     object::{Objects, Workload},
+    state::PodRecord,
 };
 
 /// A commit that was read and checked.
@@ -32,4 +35,19 @@ impl Commit {
     pub fn resolve(&self, owner: &WorkloadKey, template: &TemplateHash) -> Option<&Workload> {
         self.objects.workloads.get(owner).filter(|workload| workload.template.hash == *template)
     }
+}
+
+/// What a pod is: its commit and its owner there. The commit of a record is only a locator, so where it is not known
+/// any other commit will do that has the owner with the very same template.
+pub fn locate<'a>(
+    commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    record: &PodRecord,
+) -> Option<(&'a Commit, &'a Workload)> {
+    let find = |commit: &'a Arc<Commit>| {
+        let workload = commit.resolve(&record.owner, &record.template)?;
+        Some((commit.as_ref(), workload))
+    };
+    let named = commits.get(&record.commit).map(find);
+    // A commit that is known and does not have the template is an answer.
+    named.unwrap_or_else(|| commits.values().find_map(find))
 }

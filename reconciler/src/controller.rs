@@ -28,6 +28,8 @@ pub struct OwnedPod<'a> {
     pub cost: i32,
     /// How many pods of its owner are on its node.
     pub crowd: usize,
+    /// Nobody hears from its node: what it said last is not what it is.
+    pub unheard: bool,
 }
 
 impl OwnedPod<'_> {
@@ -48,12 +50,14 @@ impl OwnedPod<'_> {
 
     /// Takes traffic.
     pub fn is_ready(&self) -> bool {
-        self.status.is_some_and(|status| status.ready.is_some())
+        !self.unheard && self.status.is_some_and(|status| status.ready.is_some())
     }
 
     /// Has been ready for `minReadySeconds`.
     pub fn is_available(&self, now: Timestamp, min_ready: Duration) -> bool {
-        self.is_active() && self.status.is_some_and(|status| status.available(now, min_ready))
+        self.is_active()
+            && self.is_ready()
+            && self.status.is_some_and(|status| status.available(now, min_ready))
     }
 }
 

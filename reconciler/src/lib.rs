@@ -17,6 +17,7 @@ pub mod desired;
 pub mod digest;
 pub mod endpoints;
 pub mod fault;
+pub mod life;
 pub mod manifest;
 pub mod name;
 pub mod network;

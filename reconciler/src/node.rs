@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
 use crate::{
-    commit::Commit,
+    commit::{Commit, locate},
     endpoints::{Endpoint, publish, selects},
     fault::FaultKind,
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
@@ -27,7 +27,7 @@ use crate::{
         memory::{NodeMemory, PodMemory},
     },
     rollout::Phase,
-    state::{ClusterState, NodeReport, PodRecord, Preparation},
+    state::{ClusterState, NodeFacts, NodeReport, PodRecord, Preparation},
     status::PodStatus,
 };
 
@@ -57,6 +57,10 @@ pub struct NodeInput<'a> {
     pub memory: &'a NodeMemory,
     /// Which image each reference is.
     pub pins: &'a Pins,
+    /// The other hosts.
+    pub peers: &'a BTreeMap<NodeName, NodeFacts>,
+    /// What they say of their pods.
+    pub reports: &'a BTreeMap<NodeName, NodeReport>,
 }
 
 /// What a host does. Applying it leaves nothing to decide.
@@ -151,8 +155,10 @@ impl<'a> Look<'a> {
         let services = self.driving().map_or(&none, |commit| &commit.objects.services);
         let given = &self.input.state.services;
         for record in self.mine.clone() {
-            let commit = self.input.commits.get(&record.commit);
-            let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
+            let (commit, workload) = match locate(self.input.commits, record) {
+                Some((commit, workload)) => (Some(commit), Some(workload)),
+                None => (self.input.commits.get(&record.commit).map(AsRef::as_ref), None),
+            };
             // The Services of now, whichever commit the pod is of: the first pod of a namespace must not choose.
             let services = variables
                 .entry(&record.key.namespace)
@@ -167,7 +173,7 @@ impl<'a> Look<'a> {
                 now: self.input.now,
                 host: &host,
                 record,
-                commit: commit.map(AsRef::as_ref),
+                commit,
                 workload,
                 services,
                 in_service,
@@ -408,6 +414,19 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// What another host says of a pod, unless nobody hears from that host.
+    fn heard(&self, node: &NodeName, pod: &PodUid) -> Option<&'a PodStatus> {
+        let heard = !self.input.state.outages.contains_key(node);
+        self.input.reports.get(node).filter(|_| heard)?.pods.get(pod)
+    }
+
+    /// Whether a host may publish this address: one of its own subnet, or its own.
+    fn may_have(&self, node: &NodeName, address: Ipv4Addr, host_network: bool) -> bool {
+        self.input.peers.get(node).is_some_and(|peer| {
+            if host_network { peer.address == address } else { peer.pod_subnet.contains(&address) }
+        })
+    }
+
     /// What NAT and DNS must say. `None` where a part of it cannot be known: a commit that cannot be read is no reason
     /// to take a Service from those who use it.
     fn publish(&self) -> Option<(ServiceTable, DnsRecords)> {
@@ -418,26 +437,29 @@ impl<'a> Look<'a> {
             None => return None,
         };
         let mut endpoints = Vec::new();
-        for record in &self.mine {
-            let template = self
-                .input
-                .commits
-                .get(&record.commit)
-                .and_then(|commit| commit.resolve(&record.owner, &record.template))
-                .map(|workload| &workload.template);
+        for record in self.input.state.pods.values() {
+            let Some(node) = record.place.node() else { continue };
+            let local = node == self.input.node;
+            let template = locate(self.input.commits, record).map(|(_, workload)| &workload.template);
             let template = match template {
                 Some(template) => template,
-                None if record.stop.is_some() => continue,
+                // Nobody can make this host forget its own pods' Services; those of others come when it has their commit.
+                None if record.stop.is_some() || !local => continue,
                 None => return None,
             };
-            let Some(status) = self.report.pods.get(&record.uid) else { continue };
+            let status =
+                if local { self.report.pods.get(&record.uid) } else { self.heard(node, &record.uid) };
+            let Some(status) = status else { continue };
             // What has ended answers nobody, not even where a Service wants pods that are not ready.
             if status.phase.is_final() {
                 continue;
             }
             let Some(address) = status.address.filter(|address| !address.is_unspecified()) else { continue };
+            if !local && !self.may_have(node, address, template.spec.host_network) {
+                continue;
+            }
             let ready = status.ready.is_some() && record.stop.is_none();
-            endpoints.push(Endpoint { key: &record.key, template, address, ready, local: true });
+            endpoints.push(Endpoint { key: &record.key, template, address, ready, local });
         }
         Some(publish(
             services,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     name::{NodeName, WorkloadKey},
     object::{NodeObject, PodSpec, Protocol, Taint, TaintEffect},
-    state::{NodeFacts, PodRecord},
+    state::{KnownNode, PodRecord},
 };
 
 /// Why one node does not take a pod.
@@ -58,12 +58,12 @@ pub struct Candidate {
 
 /// Joins what a node says of itself and what Git says of it.
 pub fn candidates(
-    nodes: &BTreeMap<NodeName, NodeFacts>,
+    nodes: &BTreeMap<NodeName, KnownNode>,
     objects: &BTreeMap<NodeName, NodeObject>,
 ) -> Vec<Candidate> {
     nodes
         .values()
-        .map(|facts| {
+        .map(|KnownNode { facts, life }| {
             let object = objects.get(&facts.name).cloned().unwrap_or_default();
             let mut labels = facts.labels.clone();
             labels.extend(object.labels);
@@ -74,7 +74,7 @@ pub fn candidates(
                 labels,
                 taints,
                 cordoned: object.unschedulable,
-                ready: facts.ready,
+                ready: life.is_ready(),
             }
         })
         .collect()

@@ -5,6 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,21 @@ pub struct ClusterState {
     pub workloads: BTreeMap<WorkloadKey, WorkloadProgress>,
     /// Addresses and ports given to Services.
     pub services: BTreeMap<ObjectKey, ServiceAllocation>,
+    /// Nodes that nobody hears from.
+    #[serde(default)]
+    pub outages: BTreeMap<NodeName, Outage>,
+    /// Nodes that were taken out of the cluster, with their installation: what they write counts for nothing.
+    #[serde(default)]
+    pub removed: BTreeMap<NodeName, String>,
+}
+
+/// That nobody hears from a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outage {
+    /// Since when, by the leader's clock.
+    pub since: Timestamp,
+    /// Whether it was given up: what can run elsewhere does. Until then it only takes no traffic.
+    pub lost: bool,
 }
 
 /// One pod: its name, its owner, where it must run, and from which commit a host resolves what it is.
@@ -99,6 +115,10 @@ pub enum StopReason {
     NodeExcluded,
     /// Somebody asked for a restart of its owner.
     Restarted,
+    /// Its node is lost, and another runs in its place.
+    NodeLost,
+    /// Its node is being drained.
+    Drained,
 }
 
 impl StopReason {
@@ -111,6 +131,8 @@ impl StopReason {
             Self::Failed => "it failed and is replaced",
             Self::NodeExcluded => "its node does not take it any more",
             Self::Restarted => "a restart was asked for",
+            Self::NodeLost => "its node was lost and it was replaced elsewhere",
+            Self::Drained => "its node is being drained",
         }
     }
 }
@@ -138,7 +160,7 @@ pub struct ServiceAllocation {
 }
 
 /// What one node says of itself; never a reason to stop anything when it is missing.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// Its pods.
     pub pods: BTreeMap<PodUid, PodStatus>,
@@ -151,7 +173,7 @@ pub struct NodeReport {
 }
 
 /// How far a node is with getting a commit's images.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Preparation {
     /// All are here and pinned.
     Ready,
@@ -168,19 +190,81 @@ pub enum Preparation {
     Failed(String),
 }
 
-/// What is known of a node that pods can be placed on.
-#[derive(Clone, Debug, PartialEq)]
+/// What a node says of itself once, when it starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// Its name.
     pub name: NodeName,
+    /// Which installation bears that name.
+    pub installation: String,
     /// Its own address.
     pub address: Ipv4Addr,
+    /// The addresses of its pods.
+    pub pod_subnet: Ipv4Net,
+    /// The MTU that its pods' packets may have on their way to other hosts.
+    pub mtu: u32,
     /// Labels from the daemon's configuration, `kubernetes.io/hostname` and the like included.
     pub labels: BTreeMap<String, String>,
     /// Taints from the daemon's configuration; Git may add more and take none of these away.
     pub taints: Vec<Taint>,
-    /// Whether it takes new pods at all.
-    pub ready: bool,
+    /// What it is made of.
+    #[serde(default)]
+    pub system: NodeSystem,
+}
+
+/// What a node is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSystem {
+    /// `kernelVersion`.
+    pub kernel: String,
+    /// `osImage`.
+    pub os: String,
+    /// `containerRuntimeVersion`, like `docker://20.10.24`; empty until the engine has said it.
+    pub engine: String,
+    /// `architecture`, in Kubernetes' words.
+    pub architecture: String,
+    /// Version of its daemon.
+    pub version: String,
+    /// Processors; 0 where they are not known.
+    pub cpus: usize,
+    /// Memory in KiB; 0 where it is not known.
+    pub memory_kib: u64,
+}
+
+/// A node, and whether it lives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownNode {
+    /// What it says of itself.
+    pub facts: NodeFacts,
+    /// Whether it lives.
+    pub life: NodeLife,
+}
+
+/// Whether a node lives, as the leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeLife {
+    /// It reports, and takes pods.
+    Ready,
+    /// It reports, and takes no new pods: why.
+    NotReady(String),
+    /// It said that it comes back soon: it takes no new pods, and nothing moves.
+    Away,
+    /// Not heard of, and not given up yet: why not.
+    Silent(String),
+    /// Nobody hears from it, and what can run elsewhere must.
+    Lost,
+}
+
+impl NodeLife {
+    /// Whether it takes new pods.
+    pub fn is_ready(&self) -> bool {
+        *self == Self::Ready
+    }
+
+    /// Whether nobody hears from it.
+    pub fn is_out(&self) -> bool {
+        matches!(self, Self::Silent(_) | Self::Lost)
+    }
 }
 
 /// One change of the state; a leader's decision is a list of them.
@@ -202,6 +286,14 @@ pub enum Change {
     DropService(ObjectKey),
     /// So many names were given.
     Serial(u64),
+    /// Nobody hears from a node.
+    Out(NodeName, Outage),
+    /// A node is heard from again.
+    Back(NodeName),
+    /// A node does not belong to the cluster any more, with its installation.
+    Remove(NodeName, String),
+    /// A node that was removed was installed anew.
+    Readmit(NodeName),
 }
 
 impl ClusterState {
@@ -229,6 +321,19 @@ impl ClusterState {
                     self.services.remove(&key);
                 }
                 Change::Serial(serial) => self.serial = serial,
+                Change::Out(node, outage) => {
+                    self.outages.insert(node, outage);
+                }
+                Change::Back(node) => {
+                    self.outages.remove(&node);
+                }
+                Change::Remove(node, installation) => {
+                    self.outages.remove(&node);
+                    self.removed.insert(node, installation);
+                }
+                Change::Readmit(node) => {
+                    self.removed.remove(&node);
+                }
             }
         }
     }

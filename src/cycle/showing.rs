@@ -42,7 +42,7 @@ impl Host {
         View {
             at: Timestamp::now(),
             node: self.name().clone(),
-            nodes: [(self.name().clone(), self.fixed.facts.clone())].into(),
+            nodes: self.nodes(),
             state: Arc::new(state.clone()),
             pods: Arc::new(self.report.pods.clone()),
             commits: self.library.commits().clone(),

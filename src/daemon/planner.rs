@@ -154,6 +154,10 @@ fn describe(view: &View, change: &Change) -> Option<LaneView> {
         | Change::Rollout(_)
         | Change::Progress(..)
         | Change::DropProgress(_)
-        | Change::Serial(_) => None,
+        | Change::Serial(_)
+        | Change::Out(..)
+        | Change::Back(_)
+        | Change::Remove(..)
+        | Change::Readmit(_) => None,
     }
 }

@@ -92,7 +92,7 @@ fn list(
     let filter = query.filter(resource)?;
     let current = daemon.views.current();
     let scope = Scope { namespace, name: filter.name() };
-    let mut items: Vec<Value> = objects::all(&current, &daemon.host, resource, scope).into_values().collect();
+    let mut items: Vec<Value> = objects::all(&current, resource, scope).into_values().collect();
     items.retain(|item| filter.matches(item));
     let version = current.number.to_string();
     Ok(match form {
@@ -117,7 +117,7 @@ fn object(
 ) -> Result<Response, Failure> {
     let current = daemon.views.current();
     let scope = Scope { namespace, name: Some(name) };
-    let found = objects::all(&current, &daemon.host, resource, scope).into_values().next();
+    let found = objects::all(&current, resource, scope).into_values().next();
     let object = found.ok_or_else(|| Failure::not_found(resource, name))?;
     Ok(match form {
         Form::Table => {

@@ -22,7 +22,10 @@ use reconciler::{
         TargetPort, Workload,
     },
     rollout::{CommitState, HistoryEntry, Phase, Rollout},
-    state::{ClusterState, NodeFacts, PodPlace, PodRecord, ServiceAllocation, StopReason, StopRecord},
+    state::{
+        ClusterState, KnownNode, NodeFacts, NodeLife, NodeSystem, PodPlace, PodRecord, ServiceAllocation,
+        StopReason, StopRecord,
+    },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 use serde_json::{Value, json};
@@ -31,7 +34,6 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Daemon, Planner,
     api::{LogError, LogOptions, LogSource, LogStream, LogTarget},
-    host::HostFacts,
     report::PlanReport,
     views::Views,
 };
@@ -71,13 +73,6 @@ pub(crate) fn fixture() -> Fixture {
         metrics: Arc::new(Metrics::new().unwrap()),
         logs: Arc::new(FakeLogs(asked.clone())),
         planner: Arc::new(FakePlanner),
-        host: HostFacts {
-            kernel: "6.1.0".into(),
-            os: "Debian GNU/Linux 12".into(),
-            engine: "docker://20.10.24".into(),
-            cpus: 2,
-            memory_kib: 4_194_304,
-        },
         requests: sender,
         silence: Duration::from_secs(60),
     };
@@ -131,20 +126,31 @@ pub(crate) fn view() -> View {
         serial: 9,
         rollout: rollout(),
         pods: records,
-        workloads: BTreeMap::new(),
         services,
+        ..ClusterState::default()
     };
     let facts = NodeFacts {
         name: node.clone(),
+        installation: "test".into(),
         address: Ipv4Addr::new(192, 0, 2, 10),
+        pod_subnet: "10.244.0.0/24".parse().unwrap(),
+        mtu: 1500,
         labels: BTreeMap::from([("kubernetes.io/hostname".to_owned(), "host-a".to_owned())]),
         taints: Vec::new(),
-        ready: true,
+        system: NodeSystem {
+            kernel: "6.1.0".into(),
+            os: "Debian GNU/Linux 12".into(),
+            engine: "docker://20.10.24".into(),
+            architecture: "amd64".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            cpus: 2,
+            memory_kib: 4_194_304,
+        },
     };
     View {
         at: Timestamp::now(),
         node: node.clone(),
-        nodes: BTreeMap::from([(node, facts)]),
+        nodes: BTreeMap::from([(node, KnownNode { facts, life: NodeLife::Ready })]),
         state: Arc::new(state),
         pods: Arc::new(pods),
         commits: BTreeMap::from([(new.id.clone(), new), (old.id.clone(), old)]),

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Findings;
 use crate::{
-    cluster::{ClusterChange, ClusterInput},
+    cluster::{ClusterChange, ClusterInput, moves_when_lost},
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
     rollout::{Head, Rollout},
-    state::{Change, ClusterState, PodRecord, StopReason},
+    state::{Change, ClusterState, NodeLife, PodRecord, StopReason},
     status::PodStatus,
     time::later,
 };
@@ -100,7 +100,11 @@ impl<'a> Decision<'a> {
             StopReason::Restarted => {
                 self.input.state.rollout.restarts.contains_key(&record.owner.to_string())
             }
-            StopReason::ScaledDown | StopReason::NodeExcluded => owner.is_some(),
+            StopReason::ScaledDown | StopReason::NodeExcluded | StopReason::Drained => owner.is_some(),
+            StopReason::NodeLost => {
+                let node = before.place.node().and_then(|node| self.input.nodes.get(node));
+                node.is_some_and(|node| node.life == NodeLife::Lost) && owner.is_some_and(moves_when_lost)
+            }
         };
         self.findings.require(sound, || format!("pod {} is stopped without reason: {stop:?}", record.key));
     }
@@ -121,7 +125,10 @@ impl<'a> Decision<'a> {
                 continue;
             }
             let gone = self.input.reports.values().any(|report| report.gone.contains(uid));
-            let sound = record.stop.is_some() && (gone || record.place.node().is_none());
+            let removed = record.place.node().is_some_and(|node| {
+                self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
+            });
+            let sound = removed || record.stop.is_some() && (gone || record.place.node().is_none());
             self.findings.require(sound, || format!("pod {uid} was forgotten while it may run"));
         }
     }

@@ -102,6 +102,7 @@ mod tests {
                 status: is_ready.then_some(&ready),
                 cost,
                 crowd,
+                unheard: false,
             })
             .collect();
         let order: Vec<u64> = scale_down(&pods).iter().map(|pod| pod.record.serial).collect();

@@ -48,6 +48,16 @@ pub struct PodSpec {
     pub volumes: BTreeMap<String, VolumeSource>,
 }
 
+impl PodSpec {
+    /// Whether a container may write to the host's own disk, where data would stay behind. A socket holds none.
+    pub fn writes_to_host(&self) -> bool {
+        let on_host = |name: &String| matches!(self.volumes.get(name), Some(VolumeSource::HostPath { kind, .. }) if *kind != HostPathKind::Socket);
+        let mut mounts =
+            self.init_containers.iter().chain(&self.containers).flat_map(|container| &container.mounts);
+        mounts.any(|mount| !mount.read_only && on_host(&mount.volume))
+    }
+}
+
 /// `restartPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartPolicy {

@@ -21,7 +21,7 @@ use reconciler::{
     plan::{Lane, LaneKey, Next, Step, Why},
     pod::{files::DnsFacts, memory::NodeMemory},
     rollout::{Head, RolloutSettings},
-    state::{ClusterState, NodeFacts, NodeReport},
+    state::{ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem},
 };
 
 use crate::{
@@ -116,15 +116,18 @@ pub(crate) fn here() -> NodeName {
     NodeName::new("one")
 }
 
-fn nodes(taints: &[Taint]) -> BTreeMap<NodeName, NodeFacts> {
+fn nodes(taints: &[Taint]) -> BTreeMap<NodeName, KnownNode> {
     let facts = NodeFacts {
         name: here(),
+        installation: "one".to_owned(),
         address: Ipv4Addr::new(192, 0, 2, 1),
+        pod_subnet: network().pod_subnet,
+        mtu: 1500,
         labels: BTreeMap::new(),
         taints: taints.to_vec(),
-        ready: true,
+        system: NodeSystem::default(),
     };
-    BTreeMap::from([(here(), facts)])
+    BTreeMap::from([(here(), KnownNode { facts, life: NodeLife::Ready })])
 }
 
 fn network() -> HostNetwork {
@@ -337,6 +340,8 @@ impl Sim {
             observed: &observed,
             memory: &self.memory,
             pins: &self.pins,
+            peers: &BTreeMap::new(),
+            reports: &BTreeMap::new(),
         };
         let plan = node(&input);
         let mut findings = check_plan(&input, &plan);

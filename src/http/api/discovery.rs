@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::resource::{GROUPS, RESOURCES};
-use crate::http::host::architecture;
+use crate::system::architecture;
 
 /// `/version`. The numbers say which Kubernetes API the objects follow.
 pub(super) fn version() -> Value {

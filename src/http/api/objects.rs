@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::Resource;
 use crate::{
-    http::{host::HostFacts, views::Numbered},
+    http::views::Numbered,
     view::{Commit, View},
 };
 
@@ -43,12 +43,7 @@ impl Scope<'_> {
 }
 
 /// Renders the objects of a kind, in the order of their names.
-pub(super) fn all(
-    numbered: &Numbered,
-    host: &HostFacts,
-    resource: &Resource,
-    scope: Scope<'_>,
-) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(numbered: &Numbered, resource: &Resource, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let picture = Picture::new(numbered);
     let mut objects = match resource.kind {
         "Pod" => pod::all(&picture, scope),
@@ -64,7 +59,7 @@ pub(super) fn all(
         "ConfigMap" => plain::config_maps(&picture, scope),
         "Secret" => plain::secrets(&picture, scope),
         "Namespace" => plain::namespaces(&picture, scope),
-        "Node" => node::all(&picture, host, scope),
+        "Node" => node::all(&picture, scope),
         "Event" => event::all(&picture, scope),
         _ => BTreeMap::new(),
     };

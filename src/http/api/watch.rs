@@ -142,7 +142,7 @@ impl Watcher {
     /// The objects that are watched, without the one field that every picture changes.
     fn render(&self, numbered: &Numbered) -> BTreeMap<ObjectKey, Value> {
         let scope = Scope { namespace: self.namespace.as_deref(), name: self.filter.name() };
-        let mut objects = objects::all(numbered, &self.daemon.host, self.resource, scope);
+        let mut objects = objects::all(numbered, self.resource, scope);
         objects.retain(|_, object| self.filter.matches(object));
         for object in objects.values_mut() {
             if let Some(metadata) = object["metadata"].as_object_mut() {

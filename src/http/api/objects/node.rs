@@ -2,26 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use reconciler::{name::ObjectKey, object::NodeObject, state::NodeFacts};
+use reconciler::{
+    name::ObjectKey,
+    object::NodeObject,
+    state::{KnownNode, NodeFacts, NodeLife},
+};
 use serde_json::{Value, json};
 
 use super::{Picture, Scope, meta};
-use crate::http::host::{HostFacts, architecture};
 
 /// All nodes.
-pub(super) fn all(picture: &Picture<'_>, host: &HostFacts, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let nodes = picture.view.nodes.values();
-    let named = nodes.map(|facts| (ObjectKey::new("", facts.name.as_str()), facts));
+    let named = nodes.map(|node| (ObjectKey::new("", node.facts.name.as_str()), node));
     named
         .filter(|(key, _)| scope.name.is_none_or(|name| name == key.name))
-        .map(|(key, facts)| {
-            let object = node(picture, host, &key, facts);
+        .map(|(key, known)| {
+            let object = node(picture, &key, known);
             (key, object)
         })
         .collect()
 }
 
-fn node(picture: &Picture<'_>, host: &HostFacts, key: &ObjectKey, facts: &NodeFacts) -> Value {
+fn node(picture: &Picture<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
+    let facts = &known.facts;
     let written = picture.objects().and_then(|objects| objects.nodes.get(&facts.name));
     let mut labels = facts.labels.clone();
     labels.extend(written.map(|written| written.labels.clone()).unwrap_or_default());
@@ -36,7 +40,7 @@ fn node(picture: &Picture<'_>, host: &HostFacts, key: &ObjectKey, facts: &NodeFa
             "annotations": annotations,
         },
         "spec": spec(written, facts),
-        "status": status(picture, host, facts),
+        "status": status(picture, known),
     })
 }
 
@@ -58,18 +62,28 @@ fn spec(written: Option<&NodeObject>, facts: &NodeFacts) -> Value {
     spec
 }
 
-fn status(picture: &Picture<'_>, host: &HostFacts, facts: &NodeFacts) -> Value {
+fn status(picture: &Picture<'_>, known: &KnownNode) -> Value {
+    let KnownNode { facts, life } = known;
     let this = facts.name == picture.view.node;
+    let (status, reason, message) = match life {
+        NodeLife::Ready if this => ("True", "WindlassReady", picture.view.troubles.join("; ")),
+        NodeLife::Ready => ("True", "WindlassReady", String::new()),
+        NodeLife::NotReady(why) => ("False", "WindlassNotReady", why.clone()),
+        NodeLife::Away => ("Unknown", "NodeAway", "it said that it comes back soon".to_owned()),
+        NodeLife::Silent(why) => ("Unknown", "NodeSilent", why.clone()),
+        NodeLife::Lost => ("Unknown", "NodeLost", "nobody hears from it".to_owned()),
+    };
     let ready = json!({
         "type": "Ready",
-        "status": if facts.ready { "True" } else { "False" },
-        "reason": if facts.ready { "WindlassReady" } else { "WindlassNotReady" },
-        "message": if this { picture.view.troubles.join("; ") } else { String::new() },
+        "status": status,
+        "reason": reason,
+        "message": message,
         "lastHeartbeatTime": meta::time(picture.view.at),
     });
-    let capacity = match this {
-        true => json!({ "cpu": host.cpus.to_string(), "memory": format!("{}Ki", host.memory_kib) }),
-        false => json!({}),
+    let system = &facts.system;
+    let capacity = match system.cpus {
+        0 => json!({}),
+        cpus => json!({ "cpu": cpus.to_string(), "memory": format!("{}Ki", system.memory_kib) }),
     };
     json!({
         "capacity": capacity,
@@ -80,11 +94,11 @@ fn status(picture: &Picture<'_>, host: &HostFacts, facts: &NodeFacts) -> Value {
             { "type": "Hostname", "address": facts.name },
         ],
         "nodeInfo": {
-            "architecture": if this { architecture() } else { "" },
-            "kernelVersion": if this { host.kernel.as_str() } else { "" },
-            "osImage": if this { host.os.as_str() } else { "" },
-            "containerRuntimeVersion": if this { host.engine.as_str() } else { "" },
-            "kubeletVersion": concat!("windlass-", env!("CARGO_PKG_VERSION")),
+            "architecture": system.architecture,
+            "kernelVersion": system.kernel,
+            "osImage": system.os,
+            "containerRuntimeVersion": system.engine,
+            "kubeletVersion": format!("windlass-{}", system.version),
             "operatingSystem": "linux",
             "machineID": "", "systemUUID": "", "bootID": "", "kubeProxyVersion": "",
         },

@@ -41,9 +41,9 @@ pub(super) fn render(
         rendered["podIP"] = json!(address);
         rendered["podIPs"] = json!([{ "ip": address }]);
     }
-    if let Some(facts) = record.place.node().and_then(|node| picture.view.nodes.get(node)) {
-        rendered["hostIP"] = json!(facts.address);
-        rendered["hostIPs"] = json!([{ "ip": facts.address }]);
+    if let Some(node) = record.place.node().and_then(|node| picture.view.nodes.get(node)) {
+        rendered["hostIP"] = json!(node.facts.address);
+        rendered["hostIPs"] = json!([{ "ip": node.facts.address }]);
     }
     if let Some(started) = status.started {
         rendered["startTime"] = json!(time(started));

@@ -46,7 +46,7 @@ fn fill(picture: &Picture<'_>, service: &Service, given: Option<&ServiceAllocati
     object["status"] = match &service.kind {
         ServiceKind::LoadBalancer { .. } => {
             let nodes: Vec<Value> =
-                picture.view.nodes.values().map(|facts| json!({ "ip": facts.address })).collect();
+                picture.view.nodes.values().map(|node| json!({ "ip": node.facts.address })).collect();
             json!({ "loadBalancer": { "ingress": nodes } })
         }
         _ => json!({ "loadBalancer": {} }),
