@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "testbed/cluster.rs"]
+mod cluster;
 #[path = "testbed/cuts.rs"]
 mod cuts;
 #[path = "testbed/etcd.rs"]

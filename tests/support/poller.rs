@@ -46,10 +46,10 @@ impl Poller {
     #[track_caller]
     pub(crate) fn start(namespace: &str, url: &str) -> Poller {
         let target = Target::of(url);
-        let poller = Poller { answers: Arc::default(), end: Arc::default(), thread: None };
-        let (answers, end) = (Arc::clone(&poller.answers), Arc::clone(&poller.end));
+        let (answers, end) = (Arc::<Mutex<Answers>>::default(), Arc::<AtomicBool>::default());
+        let mut poller = Poller { answers: Arc::clone(&answers), end: Arc::clone(&end), thread: None };
         let namespace = namespace.to_owned();
-        let thread = thread::spawn(move || {
+        poller.thread = Some(thread::spawn(move || {
             enter_netns(&namespace);
             while !end.load(Ordering::Relaxed) {
                 let asked = Instant::now();
@@ -57,8 +57,7 @@ impl Poller {
                 lock(&answers).add(asked, answer);
                 thread::sleep(PACE.saturating_sub(asked.elapsed()));
             }
-        });
-        let poller = Poller { thread: Some(thread), ..poller };
+        }));
         eventually(SOON, &format!("{url} answers the poller"), || {
             let answers = lock(&poller.answers);
             answers.total > answers.failed
