@@ -17,9 +17,10 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
         .start();
     let commit = cluster.push(&[("pod.yaml", "kind: Pod\n")]);
     let server = cluster.server.as_ref().unwrap();
-    let ca = format!("http.sslCAInfo={}", server.ca_file().display());
+    // Git heeds this before its configuration, and it may be set for the machine.
+    let ca = format!("GIT_SSL_CAINFO={}", server.ca_file().display());
     let url = server.url("repo.git");
-    let heads = |at: usize| cluster.hosts[at].host.exec(&["git", "-c", &ca, "ls-remote", &url, "main"]);
+    let heads = |at: usize| cluster.hosts[at].host.exec(&["env", &ca, "git", "ls-remote", &url, "main"]);
 
     for (at, host) in cluster.hosts.iter().enumerate() {
         let number = at + 1;
@@ -57,7 +58,7 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
 
     cluster.network.cut_from(cluster.host("n1"), GATEWAY);
     let timed = |at: usize| {
-        let git = ["timeout", "2", "git", "-c", &ca, "ls-remote", &url, "main"];
+        let git = ["env", &ca, "timeout", "2", "git", "ls-remote", &url, "main"];
         cluster.hosts[at].host.exec(&git).success()
     };
     assert!(!timed(0) && timed(1), "the repository is not lost to the first host alone");
