@@ -10,7 +10,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use netfilter::{HostNet, Network};
-use reconciler::{desired::CheckSettings, object::Sensitive, state::NodeFacts};
+use reconciler::{
+    desired::CheckSettings,
+    network::{PeerPath, VXLAN_OVERHEAD},
+    object::Sensitive,
+    state::NodeFacts,
+};
 use runtime::{Prober, RegistryAuth, Runtime, RuntimeConfig};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -40,7 +45,7 @@ use crate::{
         verify::Mode,
         watch::RefWatch,
     },
-    store::LocalStore,
+    store::{LocalStore, ReplicatedStore, Store, StoreEvent},
     system,
     trust::TrustStore,
     view::SourceStatus,
@@ -64,14 +69,18 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     stop_on_signals(&end)?;
 
     let node = config.node_name()?;
-    let store = LocalStore::open(&data, &node)?;
+    let (store, store_events) = open_store(&config, &data, &end).await?;
     let trust = Arc::new(Mutex::new(TrustStore::open(&data.join("trust"))?));
     let mut memory = HostMemory::open(&data)?;
     let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
 
-    let network = config.host_network()?;
+    let mut network = config.host_network(store.replicated().map(ReplicatedStore::subnet))?;
     let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
     net.prepare().await.context("prepare the host's network")?;
+    if config.is_clustered() {
+        let overhead = if config.network.path == PeerPath::Vxlan { VXLAN_OVERHEAD } else { 0 };
+        network.mtu = network.mtu.min(net.uplink_mtu().await?).saturating_sub(overhead);
+    }
     let obstacles = net.obstacles().await?;
     for obstacle in &obstacles {
         tracing::warn!("{obstacle}");
@@ -110,6 +119,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let inputs = Inputs {
         found: found_events,
         lanes: lane_events,
+        store: store_events,
         asked,
         engine: runtime.changed(),
         network: net.changed(),
@@ -133,6 +143,9 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         drain: config.network.drain_delay,
         history: config.rollout.history,
         anchor: config.trust.anchor.clone(),
+        peer: None,
+        path: config.network.path,
+        away: config.store.away,
         notes: notes(&config).into_iter().chain(obstacles.iter().map(ToString::to_string)).collect(),
     };
     let parts = Parts {
@@ -179,6 +192,26 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     // Its listeners end by themselves; a client that hangs does not keep the daemon.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
     ended
+}
+
+/// Opens the store: of this host alone, or of its cluster, which a new host has to wait for.
+async fn open_store(
+    config: &Config,
+    data: &Path,
+    end: &Notify,
+) -> Result<(Store, mpsc::UnboundedReceiver<StoreEvent>)> {
+    let Some(joining) = config.joining()? else {
+        // Nobody tells a lonely host anything.
+        let (_, events) = mpsc::unbounded_channel();
+        return Ok((Store::Local(LocalStore::open(data, &config.node_name()?)?), events));
+    };
+    tokio::select! {
+        opened = ReplicatedStore::open(data, joining) => {
+            let (store, events) = opened.context("open the cluster's store")?;
+            Ok((Store::Replicated(Box::new(store)), events))
+        }
+        () = end.notified() => anyhow::bail!("told to end while waiting for the cluster's store"),
+    }
 }
 
 fn stop_on_signals(end: &Arc<Notify>) -> Result<()> {

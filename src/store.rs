@@ -139,13 +139,18 @@ impl Store {
     ) -> Judged {
         let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
         let mut nodes = BTreeMap::from([(own.name.clone(), KnownNode { facts: own.clone(), life })]);
-        let Self::Replicated(store) = self else { return Judged { nodes, brake: None, next: Next::AwaitChange } };
+        let Self::Replicated(store) = self else {
+            return Judged { nodes, brake: None, next: Next::AwaitChange };
+        };
         let mut signs = store.signs();
         for (name, signs) in &mut signs {
             signs.answers = answers.get(name).copied();
         }
         // This host counts, too: two of three are a majority of all three.
-        signs.insert(own.name.clone(), NodeSigns { unready: unready.map(str::to_owned), ..NodeSigns::default() });
+        signs.insert(
+            own.name.clone(),
+            NodeSigns { unready: unready.map(str::to_owned), ..NodeSigns::default() },
+        );
         let judged = lives(&LifeInput { lease: NODE_LEASE, leading_for: store.led_for(), signs: &signs });
         for (name, life) in judged.lives {
             if let Some(facts) = store.peers().get(&name) {
@@ -156,7 +161,11 @@ impl Store {
     }
 
     /// The nodes as the store shows them to whoever does not lead.
-    pub(crate) fn shown_nodes(&self, own: &NodeFacts, unready: Option<&str>) -> BTreeMap<NodeName, KnownNode> {
+    pub(crate) fn shown_nodes(
+        &self,
+        own: &NodeFacts,
+        unready: Option<&str>,
+    ) -> BTreeMap<NodeName, KnownNode> {
         let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
         let mut nodes = BTreeMap::from([(own.name.clone(), KnownNode { facts: own.clone(), life })]);
         let Self::Replicated(store) = self else { return nodes };
@@ -181,7 +190,9 @@ impl Store {
     /// Makes this host's copy the store's content.
     pub(crate) async fn adopt(&mut self) -> Result<String> {
         match self {
-            Self::Local(_) => bail!("this host is alone: it has no store to adopt, see [store] in the configuration"),
+            Self::Local(_) => {
+                bail!("this host is alone: it has no store to adopt, see [store] in the configuration")
+            }
             Self::Replicated(store) => store.adopt().await,
         }
     }

@@ -44,7 +44,7 @@ impl Host {
             node: self.name().clone(),
             nodes: self.nodes(),
             state: Arc::new(state.clone()),
-            pods: Arc::new(self.report.pods.clone()),
+            pods: Arc::new(self.all_reports().into_values().flat_map(|report| report.pods).collect()),
             commits: self.library.commits().clone(),
             source: SourceStatus {
                 verified: lock(&self.trust).pointers().verified.as_ref().map(|one| one.id().clone()),

@@ -1,9 +1,6 @@
 //! What etcd holds under the prefix, as this host knows it: keys become the cluster's state and its members.
 
-use std::{
-    collections::BTreeMap,
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use ipnet::Ipv4Net;
 use jiff::{SignedDuration, Timestamp};
@@ -93,7 +90,9 @@ impl Contents {
     pub(crate) fn change(&mut self, revision: i64, changes: Vec<KeyChange>) {
         for change in changes {
             match change {
-                KeyChange::Put(pair) => self.put(&pair.key, &pair.value, pair.revision, Some(Timestamp::now())),
+                KeyChange::Put(pair) => {
+                    self.put(&pair.key, &pair.value, pair.revision, Some(Timestamp::now()))
+                }
                 KeyChange::Delete { key, revision } => self.delete(&key, revision),
             }
         }

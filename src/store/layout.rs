@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
     rollout::Rollout,
-    state::{Change, ClusterState, NodeFacts, NodeReport, Outage, PodRecord, ServiceAllocation, WorkloadProgress},
+    state::{
+        Change, ClusterState, NodeFacts, NodeReport, Outage, PodRecord, ServiceAllocation, WorkloadProgress,
+    },
     status::PodStatus,
 };
 use serde::{Deserialize, Serialize};
@@ -166,7 +168,8 @@ impl KeyKind {
             return Self::Decided;
         }
         if let Some(subnet) = key.strip_prefix(SUBNETS) {
-            let subnet = subnet.rsplit_once('-').and_then(|(net, length)| format!("{net}/{length}").parse().ok());
+            let subnet =
+                subnet.rsplit_once('-').and_then(|(net, length)| format!("{net}/{length}").parse().ok());
             return subnet.map_or(Self::Unknown, Self::Subnet);
         }
         let Some((node, rest)) = key.strip_prefix(NODES).and_then(|rest| rest.split_once('/')) else {
@@ -270,7 +273,8 @@ pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
 
 /// A whole state as records: what a new or adopted store is filled with.
 pub(super) fn records(state: &ClusterState) -> Vec<Decided> {
-    let ClusterState { cluster: _, serial, rollout, pods, workloads, services, outages, removed } = state.clone();
+    let ClusterState { cluster: _, serial, rollout, pods, workloads, services, outages, removed } =
+        state.clone();
     let mut records = vec![Decided::Serial(serial), Decided::Rollout(Box::new(rollout))];
     records.extend(pods.into_values().map(|record| Decided::Pod(Box::new(record))));
     records.extend(workloads.into_iter().map(|(key, progress)| Decided::Workload(key, progress)));

@@ -116,13 +116,11 @@ mod tests {
         let keys = |list: &[(&str, &str)]| -> Keys {
             list.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect()
         };
-        let writes = difference(&keys(&[("a", "1"), ("b", "1"), ("c", "1")]), &keys(&[("a", "1"), ("b", "2")]));
+        let writes =
+            difference(&keys(&[("a", "1"), ("b", "1"), ("c", "1")]), &keys(&[("a", "1"), ("b", "2")]));
         assert_eq!(
             writes,
-            [
-                Write::Put { key: "b".to_owned(), value: b"2".to_vec() },
-                Write::Delete { key: "c".to_owned() }
-            ]
+            [Write::Put { key: "b".to_owned(), value: b"2".to_vec() }, Write::Delete { key: "c".to_owned() }]
         );
     }
 }

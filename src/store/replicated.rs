@@ -22,8 +22,8 @@ use super::{
     contents::{Contents, Member},
     etcd::{Created, Etcd, EtcdConfig, Event, Fence, SessionConfig, Write, WriteError},
     layout::{
-        self, AliveDoc, AnswerDoc, AskDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, Identity, ReportDoc,
-        SCHEMA, SEEDING,
+        self, AliveDoc, AnswerDoc, AskDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, Identity,
+        ReportDoc, SCHEMA, SEEDING,
     },
     local::LocalStore,
     publisher::Publisher,
@@ -168,7 +168,10 @@ impl ReplicatedStore {
         let (marker, standing) = match marker {
             Some(marker) => {
                 let since = Timestamp::now();
-                (marker, Standing::Lost { since, why: "it has not answered since this daemon's start".to_owned() })
+                (
+                    marker,
+                    Standing::Lost { since, why: "it has not answered since this daemon's start".to_owned() },
+                )
             }
             None => {
                 let etcd_cluster = first_list(&mut events, &mut contents).await?;
@@ -286,9 +289,10 @@ impl ReplicatedStore {
                 let back_within = member.away.as_ref().map(|away| {
                     Duration::from_secs(away.seconds).saturating_sub(silent_for.unwrap_or_default())
                 });
-                let lost_for = outages.get(name).filter(|outage| outage.lost).map(|outage| {
-                    Duration::try_from(now.duration_since(outage.since)).unwrap_or_default()
-                });
+                let lost_for = outages
+                    .get(name)
+                    .filter(|outage| outage.lost)
+                    .map(|outage| Duration::try_from(now.duration_since(outage.since)).unwrap_or_default());
                 let signs = NodeSigns {
                     silent_for,
                     answers: None,
@@ -359,7 +363,9 @@ impl ReplicatedStore {
                 }
                 if !matches!(self.standing, Standing::Conflict { .. })
                     || self.contents.members.get(&self.node).is_some_and(|own| {
-                        own.alive.as_ref().is_some_and(|alive| alive.installation == self.local.installation())
+                        own.alive
+                            .as_ref()
+                            .is_some_and(|alive| alive.installation == self.local.installation())
                     })
                 {
                     self.standing = Standing::Current;
@@ -402,7 +408,10 @@ impl ReplicatedStore {
             ));
         }
         if identity.schema < 1 {
-            return Err(format!("the store has schema {}, which no version wrote; {ADVICE}", identity.schema));
+            return Err(format!(
+                "the store has schema {}, which no version wrote; {ADVICE}",
+                identity.schema
+            ));
         }
         if identity.id != self.marker.cluster {
             return Err(format!(
@@ -450,7 +459,8 @@ impl ReplicatedStore {
             let Some(doc) = &member.facts else { continue };
             let subnet = doc.facts.pod_subnet;
             let reserved = self.contents.subnets.get(&subnet) == Some(name);
-            let inside = self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
+            let inside =
+                self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
             if reserved && inside {
                 others.facts.insert(name.clone(), doc.facts.clone());
             }
@@ -584,7 +594,9 @@ impl ReplicatedStore {
     /// Records that could not be read.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
         let described = self.contents.unreadable.iter().take(3);
-        described.map(|(key, error)| format!("key {key} of the store cannot be read: {error}; what it said before holds"))
+        described.map(|(key, error)| {
+            format!("key {key} of the store cannot be read: {error}; what it said before holds")
+        })
     }
 
     /// Asks the leader for something on behalf of a person here.
@@ -594,7 +606,9 @@ impl ReplicatedStore {
 
     /// What nodes ask of the leader and have no answer to.
     pub(crate) fn asks(&self) -> Vec<(NodeName, AskDoc)> {
-        let open = |name: &NodeName, ask: &AskDoc| self.contents.answers.get(name).is_none_or(|one| one.id != ask.id);
+        let open = |name: &NodeName, ask: &AskDoc| {
+            self.contents.answers.get(name).is_none_or(|one| one.id != ask.id)
+        };
         let asks = self.members().filter_map(|(name, member)| Some((name.clone(), member.ask.clone()?)));
         asks.filter(|(name, ask)| open(name, ask)).collect()
     }
@@ -633,7 +647,11 @@ impl ReplicatedStore {
                 identity.id,
                 self.marker.cluster
             );
-            ensure!(identity.schema <= SCHEMA, "the store has schema {}, which is newer than this version", identity.schema);
+            ensure!(
+                identity.schema <= SCHEMA,
+                "the store has schema {}, which is newer than this version",
+                identity.schema
+            );
         }
         let state = self.local.snapshot().clone();
         let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
@@ -712,7 +730,11 @@ async fn first_list(events: &mut mpsc::UnboundedReceiver<Event>, contents: &mut 
 }
 
 /// Reads on until what is wanted is there, or `bound` has passed.
-async fn refresh(etcd: &Etcd, events: &mut mpsc::UnboundedReceiver<Event>, contents: &mut Contents) -> Result<()> {
+async fn refresh(
+    etcd: &Etcd,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    contents: &mut Contents,
+) -> Result<()> {
     etcd.relist();
     first_list(events, contents).await.map(drop)
 }
@@ -784,7 +806,8 @@ async fn reserve(
     let Agreed { pod_range, subnet_length, .. } = &joining.agreed;
     loop {
         let own = contents.subnets.iter().find(|(_, node)| **node == joining.node).map(|(subnet, _)| *subnet);
-        let has_pods = local.snapshot().pods.values().any(|record| record.place.node() == Some(&joining.node));
+        let has_pods =
+            local.snapshot().pods.values().any(|record| record.place.node() == Some(&joining.node));
         let wanted = joining.subnet.or_else(|| has_pods.then_some(joining.subnet_alone));
         let subnet = match (wanted, own) {
             (Some(wanted), _) => wanted,
@@ -793,7 +816,9 @@ async fn reserve(
                 .subnets(*subnet_length)
                 .ok()
                 .and_then(|mut subnets| subnets.find(|subnet| !contents.subnets.contains_key(subnet)))
-                .with_context(|| format!("no /{subnet_length} is free in pod-range {pod_range} for this host's pods"))?,
+                .with_context(|| {
+                    format!("no /{subnet_length} is free in pod-range {pod_range} for this host's pods")
+                })?,
         };
         ensure!(
             pod_range.contains(&subnet) && subnet.prefix_len() == *subnet_length,
