@@ -48,9 +48,14 @@ fn three_hosts_run_one_repository_as_a_cluster() {
         let container = host.running("web").into_iter().next().expect("a replica on every host");
         for address in &addresses {
             let url = format!("http://{address}:8080/");
-            let fetched =
-                || host.host.try_docker(&["exec", &container.id, "busybox", "wget", "-qO-", "-T2", &url]).success();
-            cluster.wait_for(SOON, &format!("a pod on {} reaches {address}", host.name), || fetched().then_some(()));
+            let fetched = || {
+                host.host
+                    .try_docker(&["exec", &container.id, "wget", "-q", "-O", "-", "-T", "2", &url])
+                    .success()
+            };
+            cluster.wait_for(SOON, &format!("a pod on {} reaches {address}", host.name), || {
+                fetched().then_some(())
+            });
         }
     }
 
