@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::guard::{Guard, in_netns};
+use super::guard::{Guard, enter_netns, in_netns};
 use super::run;
 
 /// The hosts' default gateway, which answers and forwards nothing, and where registry and Git server listen.
@@ -87,6 +87,18 @@ impl Network {
     /// A command that will run in the network's own namespace.
     pub(crate) fn command(&self) -> Command {
         in_netns(&self.guard.name)
+    }
+
+    /// Does something in a thread of the network's own namespace; what it opens is one more machine's.
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let done = std::thread::scope(|scope| {
+            let inside = || {
+                enter_netns(self.namespace());
+                act()
+            };
+            scope.spawn(inside).join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Loses everything from and to one; its own end of the cable stays up.

@@ -1,9 +1,55 @@
 //! The store: etcd answers, keeps the nodes apart, and can be lost in every way that the tests need.
 
+use std::fs;
 use std::time::{Duration, Instant};
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
 use crate::SOON;
 use crate::support::{Etcd, EtcdOptions, Network, eventually};
+
+/// A client of etcd's own protocol, as a node. Its connections belong to the network that the thread is in.
+async fn connect(etcd: &Etcd, node: &str) -> Client {
+    let files = etcd.client(node);
+    let [ca, certificate, key] = [files.ca, files.certificate, files.key].map(|file| fs::read(file).unwrap());
+    let tls = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(ca))
+        .identity(Identity::from_pem(certificate, key));
+    Client::connect(etcd.endpoints(), Some(ConnectOptions::new().with_tls(tls))).await.unwrap()
+}
+
+#[test]
+fn nodes_are_elected_by_the_name_in_their_certificates() {
+    let network = Network::start();
+    let etcd = Etcd::start(&network, 3);
+    network.inside(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let ended = tokio::time::timeout(SOON, two_candidates(&etcd)).await;
+            assert!(ended.is_ok(), "the election does not end");
+        });
+    });
+}
+
+async fn two_candidates(etcd: &Etcd) {
+    let [mut one, mut two] = [connect(etcd, "n1").await, connect(etcd, "n2").await];
+    let name = format!("{}/election", etcd.prefix());
+    let first = one.lease_grant(60, None).await.unwrap().id();
+    let second = two.lease_grant(60, None).await.unwrap().id();
+    one.campaign(name.as_str(), "n1", first).await.unwrap();
+    {
+        // Etcd waits for the other's key on the candidate's behalf, with the candidate's rights.
+        let mut waiting = std::pin::pin!(two.campaign(name.as_str(), "n2", second));
+        let early = tokio::time::timeout(Duration::from_millis(500), waiting.as_mut()).await;
+        assert!(early.is_err(), "two are elected: {early:?}");
+        one.lease_revoke(first).await.unwrap();
+        waiting.await.unwrap();
+    }
+    let leader = one.leader(name.as_str()).await.unwrap();
+    assert_eq!(leader.kv().unwrap().value_str().unwrap(), "n2");
+    let elsewhere = one.campaign("/elsewhere/election", "n1", second).await;
+    assert!(elsewhere.unwrap_err().to_string().contains("permission denied"));
+}
 
 #[test]
 fn a_node_writes_its_own_part_and_reads_all_of_the_prefix() {
