@@ -38,11 +38,8 @@ impl Outcome {
                 self.drift.insert(drift);
             }
             Ok(false) => {}
-            Err(error) => {
-                if let Some(earlier) = self.failed.replace(error) {
-                    tracing::warn!(error = %earlier, "a way to another host is missing");
-                }
-            }
+            Err(error) if self.failed.is_none() => self.failed = Some(error),
+            Err(error) => tracing::warn!(%error, "a way to another host is missing too"),
         }
     }
 }

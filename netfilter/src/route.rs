@@ -18,7 +18,7 @@ pub const SERVICE_DEVICE: &str = "windlass0";
 /// The gateway that every pod sees; no interface has it, a neighbour entry leads to the host's side.
 pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
-const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -27,6 +27,7 @@ const RTM_GETROUTE: u16 = 26;
 const AF_INET: u8 = 2;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+pub(crate) const IFA_LABEL: u16 = 3;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;

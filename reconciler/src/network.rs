@@ -153,3 +153,23 @@ pub enum DnsAnswer {
     /// A CNAME; its target is resolved too.
     Alias(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_packet_must_fit_the_uplink() {
+        let peer = |path| Peer {
+            address: Ipv4Addr::new(192, 0, 2, 2),
+            pod_subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 2, 0), 24),
+            path,
+        };
+        let mut peers = Peers::new();
+        assert_eq!(pod_mtu(1500, &peers), 1500);
+        peers.insert(NodeName::new("near"), peer(PeerPath::Direct));
+        assert_eq!(pod_mtu(1500, &peers), 1500);
+        peers.insert(NodeName::new("far"), peer(PeerPath::Vxlan));
+        assert_eq!(pod_mtu(1500, &peers), 1450);
+    }
+}

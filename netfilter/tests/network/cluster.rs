@@ -146,13 +146,18 @@ impl Host {
         octets[3] = last;
         let link = PodLink { mtu, ..link(&Ipv4Addr::from(octets).to_string()) };
         let pod = Pod { namespace: Namespace::new("pod"), link };
-        let (link, netns) = (pod.link.clone(), pod.namespace.fd());
-        self.with_network(move |network| async move { network.connect(&link, netns).await.unwrap() });
+        self.connect(&pod);
         let name = pod.link.address.to_string();
         pod.namespace.serve_tcp(8080, &name);
         pod.namespace.serve_tcp(8081, &"x".repeat(MEGABYTE));
         pod.namespace.serve_udp(53, &name);
         pod
+    }
+
+    /// Connects a pod, or makes sure that it is.
+    pub(crate) fn connect(&self, pod: &Pod) {
+        let (link, netns) = (pod.link.clone(), pod.namespace.fd());
+        self.with_network(move |network| async move { network.connect(&link, netns).await.unwrap() });
     }
 }
 

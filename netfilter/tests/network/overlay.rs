@@ -75,7 +75,6 @@ fn everything_answers(path: fn(usize, usize) -> PeerPath) {
             assert!(pod.namespace.ask(&node_port).unwrap().starts_with("10.244.3.2 "), "{from} {node_port}");
         }
     }
-    // A name for an outside client is no way around: nobody routes it there.
     cluster.client.serve_tcp(80, "outside");
     let outside = pods[0].namespace.ask(&format!("{OUTSIDE}:80")).unwrap();
     assert_eq!(outside, format!("outside {}", cluster.host(1).address()), "pods leave as their host");
@@ -94,6 +93,32 @@ fn everything_answers_over_direct_paths() {
 #[test]
 fn everything_answers_over_mixed_paths() {
     everything_answers(MIXED);
+}
+
+#[test]
+fn what_a_host_forwards_for_others_is_answered_through_it() {
+    let cluster = Cluster::new();
+    cluster.join(VXLAN, &ServiceTable::default());
+    let pod = cluster.host(2).pod(2, 1450);
+    cluster.client.run("ip route add 10.244.2.0/24 via 192.0.2.11");
+    assert_eq!(cluster.client.ask("10.244.2.2:8080").unwrap(), answer(&pod, "10.244.1.0"));
+}
+
+#[test]
+fn tunnels_take_no_place_in_connection_tracking() {
+    let cluster = Cluster::new();
+    cluster.join(VXLAN, &services());
+    let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
+    for host in &cluster.hosts {
+        for chain in ["INPUT", "OUTPUT"] {
+            host.namespace.run(&format!(
+                "iptables -I {chain} -p udp --dport 8487 -m conntrack ! --ctstate UNTRACKED -j DROP"
+            ));
+        }
+    }
+    assert!(pods[0].namespace.ask("10.244.3.2:8080").is_ok());
+    // Packets to a service are marked, and what they are packed into is too.
+    assert!(cluster.host(1).namespace.ask("10.96.0.1:80").is_ok());
 }
 
 #[test]
@@ -138,6 +163,10 @@ fn a_pod_that_believes_in_a_greater_mtu_is_corrected() {
 fn a_pod_cannot_send_with_another_address_through_the_tunnel() {
     let cluster = Cluster::new();
     cluster.join(VXLAN, &ServiceTable::default());
+    for host in &cluster.hosts {
+        // It is our settings that hold the pod to its address, and not the host's.
+        host.namespace.run("sysctl -qw net.ipv4.conf.all.rp_filter=0");
+    }
     let (liar, other) = (cluster.host(1).pod(2, 1450), cluster.host(2).pod(2, 1450));
     for source in ["10.244.1.99", "10.244.3.2", "203.0.113.7"] {
         liar.namespace.run(&format!("ip address add {source}/32 dev eth0"));
