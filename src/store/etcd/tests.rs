@@ -5,6 +5,7 @@
 mod server;
 
 use std::{
+    collections::BTreeMap,
     net::TcpListener,
     time::{Duration, Instant},
 };
@@ -27,6 +28,10 @@ const LONG: Duration = Duration::from_secs(20);
 struct Host {
     etcd: Etcd,
     events: UnboundedReceiver<Event>,
+    /// Told while something else was waited for.
+    fence: Option<Fence>,
+    /// What it was told so far is in the store.
+    keys: BTreeMap<String, Vec<u8>>,
 }
 
 impl Host {
@@ -40,7 +45,7 @@ impl Host {
             leader_ttl: Duration::from_secs(3),
         };
         let (etcd, events) = Etcd::start(config, session).unwrap();
-        Self { etcd, events }
+        Self { etcd, events, fence: None, keys: BTreeMap::new() }
     }
 
     /// The next event that is asked for; others are passed over.
@@ -50,6 +55,22 @@ impl Host {
             loop {
                 let event = self.events.recv().await.expect("the tasks run");
                 passed.push(format!("{event:?}"));
+                match &event {
+                    Event::Elected(fence) => self.fence = Some(fence.clone()),
+                    Event::Demoted { .. } => self.fence = None,
+                    Event::Listed { pairs, .. } => {
+                        self.keys = pairs.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect();
+                    }
+                    Event::Changed { changes, .. } => changes.iter().for_each(|change| match change {
+                        KeyChange::Put(pair) => {
+                            self.keys.insert(pair.key.clone(), pair.value.clone());
+                        }
+                        KeyChange::Delete { key, .. } => {
+                            self.keys.remove(key);
+                        }
+                    }),
+                    _ => {}
+                }
                 if let Some(found) = pick(event) {
                     return found;
                 }
@@ -74,7 +95,10 @@ impl Host {
     }
 
     async fn elected(&mut self) -> Fence {
-        self.next("Elected", |event| if let Event::Elected(fence) = event { Some(fence) } else { None }).await
+        if self.fence.is_none() {
+            self.next("Elected", |event| matches!(event, Event::Elected(_)).then_some(())).await;
+        }
+        self.fence.take().unwrap()
     }
 
     async fn demoted(&mut self) -> String {
@@ -84,6 +108,25 @@ impl Host {
     async fn conflict(&mut self) -> String {
         self.next("Conflict", |event| if let Event::Conflict { why } = event { Some(why) } else { None })
             .await
+    }
+
+    /// Until the store is as asked for.
+    async fn until(&mut self, what: &str, holds: impl Fn(&BTreeMap<String, Vec<u8>>) -> bool) {
+        while !holds(&self.keys) {
+            self.next(what, |event| {
+                matches!(event, Event::Listed { .. } | Event::Changed { .. }).then_some(())
+            })
+            .await;
+        }
+    }
+
+    async fn until_alive(&mut self) {
+        self.until("an alive key", |keys| keys.contains_key("nodes/n1/alive")).await;
+    }
+
+    async fn until_candidates(&mut self, count: usize, but: &str) {
+        let others = |key: &&String| key.starts_with("election/") && !but.ends_with(key.as_str());
+        self.until("candidates", |keys| keys.keys().filter(others).count() == count).await;
     }
 
     /// Changes of keys that begin with a text, in order, until there are so many.
@@ -128,7 +171,13 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
     server.ctl(&["put", "/windlass/test/a", "1"]);
     server.ctl(&["put", "/windlass/test2/stranger", "1"]);
     let mut host = Host::start(server.config(), "n1", "i1", false);
-    let (revision, pairs) = host.listed().await;
+    let told = host.next("Listed", |event| match event {
+        Event::Listed { etcd_cluster, revision, pairs } => Some((etcd_cluster, revision, pairs)),
+        _ => None,
+    });
+    let (etcd_cluster, revision, pairs) = told.await;
+    let header = server.ctl(&["get", "x", "-w", "json"]);
+    assert!(header.contains(&format!("\"cluster_id\":{etcd_cluster},")), "{etcd_cluster} {header}");
     let a = pairs.iter().find(|pair| pair.key == "a").unwrap();
     assert!(a.revision <= revision && a.value == b"1");
     assert!(!pairs.iter().any(|pair| pair.key.contains("stranger")), "{pairs:?}");
@@ -225,24 +274,13 @@ async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
     let unknown = host.etcd.write(vec![put("nodes/n1/x", "1")]).await.unwrap_err();
     assert!(unknown.to_string().contains("gave no answer within"), "{unknown}");
     server.members[0].signal(Signal::CONT);
-    let mut again = None;
-    let mut listed = false;
-    while again.is_none() || !listed {
-        host.next("Listed and Elected", |event| match event {
-            Event::Listed { .. } => {
-                listed = true;
-                Some(())
-            }
-            Event::Elected(fence) => {
-                again = Some(fence);
-                Some(())
-            }
-            Event::Lost { why } => panic!("told twice: {why}"),
-            _ => None,
-        })
-        .await;
-    }
-    let again = again.unwrap();
+    host.next("Listed", |event| match event {
+        Event::Listed { .. } => Some(()),
+        Event::Lost { why } => panic!("told twice: {why}"),
+        _ => None,
+    })
+    .await;
+    let again = host.elected().await;
     assert!(again.revision > fence.revision);
     host.etcd.write_fenced(&again, vec![put("k", "1")]).await.unwrap();
 }
@@ -277,16 +315,16 @@ async fn a_leader_of_before_writes_nothing() {
 async fn who_ends_or_stands_no_longer_is_followed_at_once() {
     let server = Server::one(&[]);
     let mut first = Host::start(server.config(), "n1", "i1", true);
-    first.elected().await;
+    let before = first.elected().await;
     let mut second = Host::start(server.config(), "n2", "i2", true);
-    second.changes("election/", 1).await;
+    second.until_candidates(2, "").await;
     let asked = Instant::now();
     first.etcd.set_candidate(false);
     first.demoted().await;
     let fence = second.elected().await;
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     first.etcd.set_candidate(true);
-    first.changes("election/", 1).await;
+    first.until_candidates(2, &before.key).await;
     let asked = Instant::now();
     second.etcd.end(true).await;
     assert!(!fence.holds());
@@ -337,14 +375,13 @@ async fn a_full_etcd_refuses_in_words() {
 async fn a_name_is_held_by_one_installation() {
     let server = Server::one(&[]);
     let mut first = Host::start(server.config(), "n1", "i1", false);
-    first.changes("nodes/n1/alive", 1).await;
+    first.until_alive().await;
     let mut other = Host::start(server.config(), "n1", "i2", false);
     let why = other.conflict().await;
     assert!(why.contains("i1") && why.contains("n1") && why.contains("`name`"), "{why}");
 
     // A restarted daemon is its own successor, also when the one before has not ended in order.
-    let mut restarted = Host::start(server.config(), "n1", "i1", false);
-    restarted.changes("nodes/n1/alive", 1).await;
+    let restarted = Host::start(server.config(), "n1", "i1", false);
     // The one before does not take it back: it is a copy, as far as it can tell.
     let why = first.conflict().await;
     assert!(why.contains("copy"), "{why}");
@@ -352,18 +389,17 @@ async fn a_name_is_held_by_one_installation() {
 
     restarted.etcd.end(true).await;
     drop(restarted);
-    let alive = other.changes("nodes/n1/alive", 3).await;
-    assert!(
-        matches!(alive.last(), Some(KeyChange::Put(pair)) if pair.value == br#"{"installation":"i2"}"#),
-        "{alive:?}"
-    );
+    let held = |keys: &BTreeMap<_, _>| {
+        keys.get("nodes/n1/alive").is_some_and(|value: &Vec<u8>| value == br#"{"installation":"i2"}"#)
+    };
+    other.until("the alive key of i2", held).await;
 }
 
 #[tokio::test]
 async fn a_lease_that_is_gone_is_granted_anew() {
     let server = Server::one(&[]);
     let mut host = Host::start(server.config(), "n1", "i1", false);
-    host.changes("nodes/n1/alive", 1).await;
+    host.until_alive().await;
     let leases = server.ctl(&["lease", "list"]);
     server.ctl(&["lease", "revoke", leases.lines().last().unwrap().trim()]);
     let changes = host.changes("nodes/n1/alive", 2).await;
@@ -396,7 +432,7 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
     }
     let config = |tls| EtcdConfig { tls: Some(tls), ..server.config() };
     let mut host = Host::start(config(certificates.issue("n1")), "n1", "i1", true);
-    host.changes("nodes/n1/alive", 1).await;
+    host.until_alive().await;
     host.elected().await;
     host.etcd.write(vec![put("nodes/n1/status", "1")]).await.unwrap();
     let refused = host.etcd.write(vec![put("nodes/n2/status", "1")]).await.unwrap_err();
@@ -404,7 +440,7 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
     assert!(why.contains("does not allow this") && why.contains("n1.crt"), "{why}");
     // It waits for its turn under the rules for users too.
     let mut second = Host::start(config(certificates.issue("n1")), "n1", "i1", true);
-    second.changes("election/", 1).await;
+    second.until_candidates(2, "").await;
     drop(host);
     second.elected().await;
 
@@ -436,7 +472,7 @@ async fn a_password_works_and_a_wrong_one_is_explained() {
     let config =
         |password| EtcdConfig { user: Some(("n1".to_owned(), Secret::new(password))), ..server.config() };
     let mut host = Host::start(config("secret"), "n1", "i1", true);
-    host.changes("nodes/n1/alive", 1).await;
+    host.until_alive().await;
     let fence = host.elected().await;
     host.etcd.write_fenced(&fence, vec![put("k", "1")]).await.unwrap();
     let why = Host::start(config("wrong"), "n2", "i2", false).lost().await;
