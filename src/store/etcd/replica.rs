@@ -288,7 +288,7 @@ impl Replica {
 }
 
 impl KeyChange {
-    fn revision(&self) -> i64 {
+    pub(super) fn revision(&self) -> i64 {
         match self {
             Self::Put(pair) => pair.revision,
             Self::Delete { revision, .. } => *revision,
