@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Daemon, Planner,
-    api::{LogError, LogOptions, LogSource, LogStream, LogTarget},
+    api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     host::HostFacts,
     report::PlanReport,
     views::Views,
@@ -93,6 +93,11 @@ impl LogSource for FakeLogs {
         self.0.lock().unwrap().push((target, options));
         let lines: Vec<io::Result<Bytes>> = vec![Ok(Bytes::from(line)), Ok(Bytes::from("second line\n"))];
         async { Ok(stream::iter(lines).boxed()) }.boxed()
+    }
+
+    fn remote(&self, pod: RemotePod, _options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+        let line = format!("hello from {} on {}\n", pod.key.name, pod.node);
+        async { Ok(stream::iter([Ok(Bytes::from(line))]).boxed()) }.boxed()
     }
 }
 
