@@ -71,7 +71,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
 
     let network = config.host_network()?;
-    let peers = PeerHost::bind(&config.peer_directory(), &node, config.peer.listen, || config.peer_address()).await?;
+    let peers =
+        PeerHost::bind(&config.peer_directory(), &node, config.peer.listen, || config.peer_address()).await?;
     // Where the listeners of other hosts are, as the store knows them.
     let address_of: AddressOf = Arc::new(|_| None);
     let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
@@ -156,10 +157,9 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let (view, views) = watch::channel(Arc::new(host.view()));
 
     let engine = runtime.engine_info().await.ok();
-    let remote_logs = peers.as_ref().map(|peers| logs::RemoteLogs {
-        client: peers.client(),
-        address_of: address_of.clone(),
-    });
+    let remote_logs = peers
+        .as_ref()
+        .map(|peers| logs::RemoteLogs { client: peers.client(), address_of: address_of.clone() });
     let daemon = Arc::new(Daemon {
         views: Views::new(views.clone()),
         metrics: Arc::clone(&metrics),
@@ -171,7 +171,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     });
     let webhooks = webhooks(&config, &metrics, &nudge)?;
     let (stop_serving, stopped) = watch::channel(());
-    let among_hosts = peers.map(|peers| tokio::spawn(peers.serve(daemon.clone(), address_of, stopped.clone())));
+    let among_hosts =
+        peers.map(|peers| tokio::spawn(peers.serve(daemon.clone(), address_of, stopped.clone())));
     let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
     let following = tokio::spawn(follower.run());
     tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
@@ -299,7 +300,10 @@ fn own_paths(config: &Config) -> Vec<std::path::PathBuf> {
     ];
     let registries = config.docker.registries.iter().map(|registry| &registry.password_file);
     let files = files.into_iter().flatten().chain(registries);
-    [config.data_dir(), config.socket_dir(), config.peer_directory()].into_iter().chain(files.cloned()).collect()
+    [config.data_dir(), config.socket_dir(), config.peer_directory()]
+        .into_iter()
+        .chain(files.cloned())
+        .collect()
 }
 
 /// How heads are judged.

@@ -28,16 +28,14 @@ use std::{net::SocketAddr, sync::Arc};
 use reconciler::name::NodeName;
 use rustls::pki_types::DnsName;
 
-#[expect(unused_imports, reason = "for who asks whether a silent host still lives")]
-pub(crate) use self::client::{Ping, PeerError};
 pub(crate) use self::{
     authority::{Authority, Other},
-    client::{LogRequest, LogText, PeerClient},
+    client::{LogRequest, PeerClient},
     directory::{ClusterFacts, PeerDirectory},
     host::PeerHost,
     identity::Identity,
     join::join,
-    renewal::{Renewed, renew},
+    renewal::renew,
     token::{Token, TokenOffer},
 };
 
@@ -80,7 +78,10 @@ pub(crate) fn expired_advice(cluster: &ClusterFacts, node: &NodeName) -> String 
     if cluster.host == *node {
         return "run `windlass cluster rotate` here".to_owned();
     }
-    format!("run `windlass cluster token --node {node}` on {}, and `windlass cluster join` here", cluster.host)
+    format!(
+        "run `windlass cluster token --node {node}` on {}, and `windlass cluster join` here",
+        cluster.host
+    )
 }
 
 /// Random bytes from the system.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    peer::{self, AddressOf, Authority, Identity, Other, PeerDirectory, Token, TokenOffer},
+    peer::{self, AddressOf, Authority, Identity, Other, PeerClient, PeerDirectory, Token, TokenOffer},
 };
 
 /// `windlass cluster`
@@ -78,6 +78,15 @@ pub(crate) enum ClusterCommand {
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Option<SocketAddr>,
     },
+    /// Ask another host whether it lives, as the hosts do among themselves
+    Ping {
+        /// Its name in the cluster
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// Where it listens for other hosts
+        #[arg(value_name = "ADDRESS:PORT")]
+        address: SocketAddr,
+    },
     /// Make a certificate for something that is no node, such as a server of etcd; only where the authority is
     Certificate {
         /// Its common name, and a DNS name of it
@@ -99,17 +108,17 @@ pub(crate) enum ClusterCommand {
 }
 
 /// Does it.
-pub(crate) async fn run(args: &ClusterArgs, socket_dir: Option<PathBuf>, out: &mut dyn Write) -> Result<Exit> {
+pub(crate) async fn run(
+    args: &ClusterArgs,
+    socket_dir: Option<PathBuf>,
+    out: &mut dyn Write,
+) -> Result<Exit> {
     let node = match &args.command {
         ClusterCommand::Init { node } | ClusterCommand::Join { node, .. } => node.clone(),
         _ => None,
     };
-    let given = RunArgs {
-        config: args.config.clone(),
-        data_dir: args.data_dir.clone(),
-        node,
-        ..RunArgs::default()
-    };
+    let given =
+        RunArgs { config: args.config.clone(), data_dir: args.data_dir.clone(), node, ..RunArgs::default() };
     let config = crate::local::configuration(&given, socket_dir)?;
     let directory = PeerDirectory::new(config.peer_directory());
     let now = Timestamp::now();
@@ -120,10 +129,11 @@ pub(crate) async fn run(args: &ClusterArgs, socket_dir: Option<PathBuf>, out: &m
             let offer = TokenOffer { life: *ttl, node, replace: *replace };
             token(&config, &directory, &offer, *address, out)
         }
-        ClusterCommand::Join { token, replace, .. } => {
-            join(&config, &directory, token, *replace, out).await
-        }
+        ClusterCommand::Join { token, replace, .. } => join(&config, &directory, token, *replace, out).await,
         ClusterCommand::Rotate { address } => rotate(&directory, *address, out).await,
+        ClusterCommand::Ping { node, address } => {
+            ping(&directory, &NodeName::new(node.as_str()), *address, out).await
+        }
         ClusterCommand::Certificate { name, addresses, directory: into, days, replace } => {
             let other = Other {
                 name: name.clone(),
@@ -148,7 +158,10 @@ fn init(config: &Config, directory: &PeerDirectory, now: Timestamp, out: &mut dy
     let authority = Authority::init(directory, &node, now)?;
     writeln!(out, "cluster {} begun; {node} has its authority", authority.cluster())?;
     writeln!(out, "the authority's key is {}: keep a copy in a safe place", directory.ca_key().display())?;
-    writeln!(out, "next: restart the daemon here, and print a token for each other host with `windlass cluster token`")?;
+    writeln!(
+        out,
+        "next: restart the daemon here, and print a token for each other host with `windlass cluster token`"
+    )?;
     Ok(Exit::Done)
 }
 
@@ -185,15 +198,24 @@ async fn join(
     Ok(Exit::Done)
 }
 
-async fn rotate(
-    directory: &PeerDirectory,
-    address: Option<SocketAddr>,
-    out: &mut dyn Write,
-) -> Result<Exit> {
+async fn rotate(directory: &PeerDirectory, address: Option<SocketAddr>, out: &mut dyn Write) -> Result<Exit> {
     let identity = Identity::open(directory)?.with_context(|| not_a_member(directory))?;
     let address_of: AddressOf = Arc::new(move |_| address);
     let renewed = peer::renew(&identity, &address_of).await?;
     writeln!(out, "the certificate of {} is new, and good until {:.0}", renewed.name, renewed.until)?;
+    Ok(Exit::Done)
+}
+
+async fn ping(
+    directory: &PeerDirectory,
+    node: &NodeName,
+    address: SocketAddr,
+    out: &mut dyn Write,
+) -> Result<Exit> {
+    let client = PeerClient::new(directory.path())?.with_context(|| not_a_member(directory))?;
+    let ping = client.ping(node, address).await?;
+    let apart = Timestamp::now().duration_since(ping.now).as_secs();
+    writeln!(out, "{} lives: windlass {}, clocks {} s apart", ping.node, ping.version, apart.abs())?;
     Ok(Exit::Done)
 }
 

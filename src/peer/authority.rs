@@ -1,6 +1,11 @@
 //! The cluster's authority, on the one host that has its key.
 
-use std::{collections::BTreeMap, net::{IpAddr, SocketAddr}, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -47,7 +52,9 @@ pub(crate) enum Refusal {
         made: Timestamp,
     },
     /// The certificate that is to be renewed.
-    #[error("the certificate that is to be renewed has been replaced by another one for {0}: join with a new token")]
+    #[error(
+        "the certificate that is to be renewed has been replaced by another one for {0}: join with a new token"
+    )]
     Replaced(String),
     /// The request is not one.
     #[error("the certificate request cannot be used: {0}")]
@@ -173,7 +180,8 @@ impl Authority {
 
     /// A new certificate for who presents a good one: the name is that certificate's.
     pub(crate) fn renew(&self, presented: &Facts, request: &str, now: Timestamp) -> Result<String, Refusal> {
-        let node = presented.node().ok_or_else(|| Refusal::Name("this is not a node's certificate".to_owned()))?;
+        let node =
+            presented.node().ok_or_else(|| Refusal::Name("this is not a node's certificate".to_owned()))?;
         let _lock = self.directory.lock()?;
         let mut ledger = self.ledger()?;
         let known = ledger.certificates.get(node.as_str());
@@ -204,7 +212,8 @@ impl Authority {
         let Other { name, addresses, life, replace } = other;
         let subject = Subject { name: name.clone(), dns: vec![name.clone()], addresses: addresses.clone() };
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) || subject.looks_like_a_node() {
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) || subject.looks_like_a_node()
+        {
             bail!("`{}` cannot be the name of a certificate", name.escape_debug());
         }
         let (key, request) = certificate::request(name)?;
@@ -233,7 +242,13 @@ impl Authority {
         std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     }
 
-    fn sign(&self, request: &str, subject: &Subject, now: Timestamp, life: Duration) -> Result<String, Refusal> {
+    fn sign(
+        &self,
+        request: &str,
+        subject: &Subject,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<String, Refusal> {
         certificate::check_request(request).map_err(|error| Refusal::Request(format!("{error:#}")))?;
         let path = self.directory.ca_key();
         let key = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;

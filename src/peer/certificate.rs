@@ -73,6 +73,11 @@ impl Facts {
         now.duration_until(self.until).as_secs() * 3 <= self.from.duration_until(self.until).as_secs()
     }
 
+    /// Whether it is due for long: the daemon has tried many times.
+    pub(crate) fn renewal_is_overdue(&self, now: Timestamp) -> bool {
+        now.duration_until(self.until).as_secs() * 4 <= self.from.duration_until(self.until).as_secs()
+    }
+
     /// Days that are left; negative afterwards.
     pub(crate) fn days_left(&self, now: Timestamp) -> i64 {
         now.duration_until(self.until).as_secs().div_euclid(DAY.cast_signed())

@@ -1,12 +1,6 @@
 //! Asking another node of the cluster.
 
-use std::{
-    error::Error as _,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error as _, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
@@ -35,7 +29,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub(crate) struct PeerClient {
     identity: Arc<Identity>,
-    ping_timeout: Duration,
 }
 
 /// What a living node answers.
@@ -146,7 +139,7 @@ impl PeerClient {
 
     /// With this certificate.
     pub(crate) fn with(identity: Arc<Identity>) -> Self {
-        Self { identity, ping_timeout: PING_TIMEOUT }
+        Self { identity }
     }
 
     /// Whether this node lives: only who holds its key can answer.
@@ -156,10 +149,14 @@ impl PeerClient {
             let http = self.connect(&target)?;
             let request = http.get(target.url("ping"));
             let ping: Ping = target.read(target.send(request).await?).await?;
-            if ping.node == *node { Ok(ping) } else { Err(target.broken(format!("it calls itself {}", ping.node))) }
+            if ping.node == *node {
+                Ok(ping)
+            } else {
+                Err(target.broken(format!("it calls itself {}", ping.node)))
+            }
         };
-        let late = || target.silent(format!("no answer within {} ms", self.ping_timeout.as_millis()));
-        timeout(self.ping_timeout, asked).await.unwrap_or_else(|_| Err(late()))
+        let late = || target.silent(format!("no answer within {} ms", PING_TIMEOUT.as_millis()));
+        timeout(PING_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// The log of a container on that node.
@@ -256,7 +253,8 @@ impl Target {
         }
         let body = self.body(response).await.unwrap_or_default();
         let message = serde_json::from_slice(&body).map(|Message { message }| message);
-        let message = message.unwrap_or_else(|_| format!("{} at {} answers {status}", self.node, self.address));
+        let message =
+            message.unwrap_or_else(|_| format!("{} at {} answers {status}", self.node, self.address));
         Err(PeerError::Refused { status: status.as_u16(), message })
     }
 
@@ -278,7 +276,9 @@ impl Target {
             }
             Ok(())
         };
-        timeout(ANSWER_TIMEOUT, reading).await.map_err(|_| self.silent("its answer does not end".to_owned()))??;
+        timeout(ANSWER_TIMEOUT, reading)
+            .await
+            .map_err(|_| self.silent("its answer does not end".to_owned()))??;
         Ok(body)
     }
 
@@ -311,12 +311,12 @@ impl PeerError {
 fn is_tls(error: &reqwest::Error) -> bool {
     let mut next = error.source();
     while let Some(error) = next {
-        if error.is::<rustls::Error>() {
-            return true;
+        let mut held: &(dyn std::error::Error + 'static) = error;
+        // An `io::Error` shows the source of what it holds, and not what it holds: one in another hides it.
+        while let Some(inner) = held.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            held = inner;
         }
-        // An `io::Error` shows what it holds as its own, and not as its source.
-        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if held.is_some_and(|held| held.is::<rustls::Error>()) {
+        if held.is::<rustls::Error>() {
             return true;
         }
         next = error.source();

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use reconciler::name::NodeName;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
-    client::{Resumption, ResolvesClientCert, WebPkiServerVerifier, danger::ServerCertVerifier},
+    client::{ResolvesClientCert, Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},

@@ -2,8 +2,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::serve::{IncomingStream, Listener};
 use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream},

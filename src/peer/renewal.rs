@@ -54,7 +54,8 @@ pub(crate) async fn renew(identity: &Arc<Identity>, address_of: &AddressOf) -> R
     }
     let host = &identity.cluster().host;
     let address = address_of(host).or(identity.cluster().address);
-    let address = address.with_context(|| format!("the address of {host}, which has the authority, is not known"))?;
+    let address =
+        address.with_context(|| format!("the address of {host}, which has the authority, is not known"))?;
     let name = identity.facts().name;
     let (key, request) = certificate::request(&name)?;
     let client = PeerClient::with(identity.clone());

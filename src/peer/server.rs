@@ -106,7 +106,8 @@ async fn renew(
         Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
     };
     let node = presented.name.clone();
-    let signed = sign(&served, move |authority| authority.renew(&presented, &request, Timestamp::now())).await;
+    let signed =
+        sign(&served, move |authority| authority.renew(&presented, &request, Timestamp::now())).await;
     tracing::info!(%node, signed = signed.status().is_success(), "a host asked for a new certificate");
     signed
 }
@@ -126,7 +127,8 @@ async fn join(
     // Whatever is no secret is an unknown one.
     let secret = Base64UrlUnpadded::decode_vec(&secret).unwrap_or_default();
     let name: String = node.chars().take(80).collect();
-    let signed = sign(&served, move |authority| authority.join(&secret, &node, &request, Timestamp::now())).await;
+    let signed =
+        sign(&served, move |authority| authority.join(&secret, &node, &request, Timestamp::now())).await;
     let joined = signed.status().is_success();
     tracing::info!(node = %name.escape_debug(), address = %remote.address, joined, "a host asked to join");
     signed

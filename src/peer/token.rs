@@ -71,7 +71,10 @@ impl fmt::Display for Token {
 /// The secret is not shown.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("host", &self.host).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("host", &self.host)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -175,7 +178,8 @@ impl Tokens {
             "{KEPT} join tokens have been made within a week: wait until the oldest are forgotten"
         );
         let secret = random()?;
-        let expires = now.checked_add(offer.life).context("the token would never expire: give a shorter time")?;
+        let expires =
+            now.checked_add(offer.life).context("the token would never expire: give a shorter time")?;
         self.tokens.push(Kept {
             hash: hash(&secret),
             expires,
@@ -196,7 +200,11 @@ impl Tokens {
         let presented = hash(secret);
         let same = SameBytes::new();
         // All are compared, so that the time says nothing about which one it is.
-        let found = self.tokens.iter_mut().filter(|kept| same.are(&kept.hash, &presented)).fold(None, |_, one| Some(one));
+        let found = self
+            .tokens
+            .iter_mut()
+            .filter(|kept| same.are(&kept.hash, &presented))
+            .fold(None, |_, one| Some(one));
         let kept = found.ok_or(TokenRefusal::Unknown)?;
         if let Some(Used { when, node }) = &kept.used {
             return Err(TokenRefusal::Used { node: node.clone(), when: *when });
