@@ -10,7 +10,7 @@
 
 mod authority;
 pub(crate) mod certificate;
-mod client;
+pub(crate) mod client;
 pub(crate) mod directory;
 mod host;
 mod identity;

@@ -85,3 +85,33 @@ impl LogSource for EngineLogs {
         self.ask(pod, options).boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+    use std::{net::SocketAddr, sync::Arc};
+
+    use jiff::Timestamp;
+    use reconciler::name::{NodeName, ObjectKey};
+
+    use super::*;
+    use crate::peer::{Authority, PeerDirectory};
+
+    #[tokio::test]
+    async fn a_host_that_cannot_be_asked_is_named_with_the_reason() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = PeerDirectory::new(parent.path().join("peer"));
+        Authority::init(&directory, &NodeName::new("n1"), Timestamp::now()).unwrap();
+        let client = PeerClient::new(directory.path()).unwrap().unwrap();
+        let ask = async |address: Option<SocketAddr>| {
+            let remote = RemoteLogs { client: client.clone(), address_of: Arc::new(move |_| address) };
+            let key = ObjectKey::new("default", "web");
+            let pod = RemotePod { node: NodeName::new("n2"), key, container: None };
+            remote.open(pod, LogOptions::default()).await.err().unwrap().to_string()
+        };
+        assert_eq!(ask(None).await, "cannot read the log: the address of n2 is not known here");
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let wanted = format!("cannot read the log: n2 at {closed} does not answer: Connection refused");
+        assert_eq!(ask(Some(closed)).await, wanted);
+    }
+}

@@ -282,6 +282,8 @@ impl Ledger {
         let before = renews.map(|before| before.serial.clone());
         let serials = before.into_iter().chain([facts.serial.clone()]).collect();
         let issued = Issued { serials, made: now, expires: facts.until };
+        // What has expired says nothing any more, and would only grow.
+        self.certificates.retain(|_, issued| issued.expires > now);
         self.certificates.insert(facts.name.clone(), issued);
         Ok(facts)
     }

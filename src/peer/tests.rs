@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+mod commands;
 mod joining;
 mod renewing;
 mod strangers;

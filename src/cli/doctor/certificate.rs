@@ -30,3 +30,32 @@ pub(super) fn look(directory: &Path, now: Timestamp) -> Option<Finding> {
         Finding::ok("certificate", format!("{name} of {}, good until {until:.0}", identity.cluster().cluster))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+    use std::time::Duration;
+
+    use super::{super::Verdict, *};
+    use crate::peer::Authority;
+
+    #[test]
+    fn a_certificate_is_good_then_overdue_then_expired() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("peer");
+        let now = Timestamp::now();
+        assert_eq!(look(&path, now), None);
+        Authority::init(&PeerDirectory::new(&path), &NodeName::new("n1"), now).unwrap();
+        let after = |days: u64| look(&path, now + Duration::from_secs(days * 24 * 3600)).unwrap();
+        assert_eq!((after(0).verdict, after(60).verdict), (Verdict::Ok, Verdict::Ok));
+        let overdue = after(80);
+        assert_eq!(overdue.verdict, Verdict::Warn);
+        assert!(overdue.found.ends_with("it should have been renewed"), "{}", overdue.found);
+        let expired = after(91);
+        assert_eq!(expired.verdict, Verdict::Warn);
+        assert!(expired.found.starts_with("that of n1 has expired at "), "{}", expired.found);
+        assert_eq!(expired.advice, "run `windlass cluster rotate` here");
+        std::fs::write(path.join("node.pem"), "gone").unwrap();
+        assert_eq!(after(0).verdict, Verdict::Fail);
+    }
+}
