@@ -66,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) listen: ListenConfig,
     /// Secrets of webhooks.
     pub(crate) webhook: WebhookConfig,
+    /// The cluster's other hosts.
+    pub(crate) peer: PeerConfig,
 }
 
 /// Where commits come from.
@@ -335,6 +337,16 @@ pub(crate) struct WebhookConfig {
     pub(crate) secret_file: Option<PathBuf>,
 }
 
+/// The cluster's other hosts: the listener for them, and the certificates.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct PeerConfig {
+    /// Where other hosts ask. Default port 9465 of the host's address where there is a certificate, else none.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Certificates and their keys. Default `peer` in the data directory.
+    pub(crate) directory: Option<PathBuf>,
+}
+
 impl Config {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
@@ -456,6 +468,24 @@ impl Config {
     /// The sockets.
     pub(crate) fn socket_dir(&self) -> PathBuf {
         self.socket_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET_DIR))
+    }
+
+    /// Certificates and their keys.
+    pub(crate) fn peer_directory(&self) -> PathBuf {
+        self.peer.directory.clone().unwrap_or_else(|| self.data_dir().join("peer"))
+    }
+
+    /// Where other hosts reach this one.
+    pub(crate) fn peer_address(&self) -> Result<SocketAddr> {
+        let port = self.peer.listen.map_or(crate::peer::PEER_PORT, |listen| listen.port());
+        if let Some(listen) = self.peer.listen.filter(|listen| !listen.ip().is_unspecified()) {
+            return Ok(listen);
+        }
+        let address = match self.node.address {
+            Some(address) => address,
+            None => detect::node_address()?,
+        };
+        Ok(SocketAddr::from((address, port)))
     }
 
     /// This host's name.

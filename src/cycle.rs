@@ -1,6 +1,7 @@
 //! One look at this host: snapshot, decide, plan, remember, act, show.
 
 mod acting;
+mod inquiry;
 mod leading;
 mod memory;
 mod showing;
@@ -41,6 +42,7 @@ use crate::{
     view::{SourceStatus, View},
 };
 
+pub(crate) use inquiry::{AddressBook, Inquiry};
 use leading::Led;
 pub(crate) use memory::HostMemory;
 
@@ -91,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// Makes the follower look at once.
     pub(crate) nudge: Arc<tokio::sync::Notify>,
+    /// Asks other hosts directly.
+    pub(crate) inquiry: Inquiry,
 }
 
 /// This host: what it knows, remembers and acts with.

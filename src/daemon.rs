@@ -23,7 +23,7 @@ use crate::{
     apply::Effects,
     config::{Config, dns_facts, read_secret},
     control_loop::{ControlLoop, Inputs},
-    cycle::{Fixed, Host, HostMemory, Parts},
+    cycle::{AddressBook, Fixed, Host, HostMemory, Inquiry, Parts},
     data_dir::DataDir,
     dns::{Dns, upstreams},
     follow::{Follower, Judge},
@@ -37,6 +37,7 @@ use crate::{
     library::Reader,
     metrics::Metrics,
     names::NamesFile,
+    peer::PeerHost,
     source::{
         child::ChildProgram,
         fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, Secret},
@@ -75,6 +76,11 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
 
     let mut network = config.host_network(store.replicated().map(ReplicatedStore::subnet))?;
+    let peers =
+        PeerHost::bind(&config.peer_directory(), &node, config.peer.listen, || config.peer_address()).await?;
+    // Where the listeners of other hosts are, as the store knows them.
+    let book = AddressBook::default();
+    let address_of = book.address_of();
     let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
     net.prepare().await.context("prepare the host's network")?;
     if config.is_clustered() {
@@ -143,7 +149,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         drain: config.network.drain_delay,
         history: config.rollout.history,
         anchor: config.trust.anchor.clone(),
-        peer: None,
+        peer: peers.as_ref().map(PeerHost::address).filter(|address| !address.ip().is_unspecified()),
         path: config.network.path,
         away: config.store.away,
         notes: notes(&config).into_iter().chain(obstacles.iter().map(ToString::to_string)).collect(),
@@ -158,6 +164,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         reader: reader.clone(),
         metrics: Arc::clone(&metrics),
         nudge: Arc::clone(&nudge),
+        inquiry: Inquiry::new(peers.as_ref().map(PeerHost::client), book),
     };
     let source = SourceStatus {
         url: url.to_string(),
@@ -168,16 +175,21 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, source);
     let (view, views) = watch::channel(Arc::new(host.view()));
 
+    let remote_logs = peers
+        .as_ref()
+        .map(|peers| logs::RemoteLogs { client: peers.client(), address_of: address_of.clone() });
     let daemon = Arc::new(Daemon {
         views: Views::new(views.clone()),
         metrics: Arc::clone(&metrics),
-        logs: Arc::new(logs::EngineLogs::new(runtime.clone())),
+        logs: Arc::new(logs::EngineLogs::new(runtime.clone(), remote_logs)),
         planner: Arc::new(planner::OfflinePlanner::new(reader, trust, views, config.clone())),
         requests,
         silence: config.rollout.resync * 2 + std::time::Duration::from_secs(60),
     });
     let webhooks = webhooks(&config, &metrics, &nudge)?;
     let (stop_serving, stopped) = watch::channel(());
+    let among_hosts =
+        peers.map(|peers| tokio::spawn(peers.serve(daemon.clone(), address_of, stopped.clone())));
     let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
     let following = tokio::spawn(follower.run());
     tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
@@ -190,6 +202,12 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     drop(watch);
     drop(stop_serving);
     // Its listeners end by themselves; a client that hangs does not keep the daemon.
+    let serving = async {
+        let _ = serving.await;
+        if let Some(serving) = among_hosts {
+            let _ = serving.await;
+        }
+    };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
     ended
 }
@@ -319,7 +337,10 @@ fn own_paths(config: &Config) -> Vec<std::path::PathBuf> {
     ];
     let registries = config.docker.registries.iter().map(|registry| &registry.password_file);
     let files = files.into_iter().flatten().chain(registries);
-    [config.data_dir(), config.socket_dir()].into_iter().chain(files.cloned()).collect()
+    [config.data_dir(), config.socket_dir(), config.peer_directory()]
+        .into_iter()
+        .chain(files.cloned())
+        .collect()
 }
 
 /// How heads are judged.

@@ -30,7 +30,10 @@ impl Host {
         if !self.store.leads() {
             return Led::Rest(Next::AwaitChange);
         }
-        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &self.answers());
+        let silent = self.store.replicated().map(|store| store.signs()).unwrap_or_default();
+        let silent = silent.into_iter().filter(|(_, signs)| signs.silent_for.is_some()).map(|(name, _)| name);
+        let answers = self.parts.inquiry.ask(silent.collect());
+        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &answers);
         self.note("nodes", judged.brake.map_or(Ok(()), Err));
         self.judged = judged.nodes;
         let reports = self.all_reports();
@@ -45,7 +48,7 @@ impl Host {
             reports: &reports,
         });
         self.note("budget", change.held.map_or(Ok(()), Err));
-        let next = judged.next.sooner(change.next);
+        let next = judged.next.sooner(change.next).sooner(self.parts.inquiry.next());
         if change.changes.is_empty() {
             self.troubles.remove("state");
             return Led::Rest(next);

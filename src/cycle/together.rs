@@ -1,11 +1,11 @@
 //! What a host does because it is one of several: follow the store, tell the others, reach their pods.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use netfilter::HostNet;
 use reconciler::{
-    name::{CommitId, NodeName},
+    name::CommitId,
     network::{HostNetwork, Peer, Peers},
     rollout::Head,
     state::NodeFacts,
@@ -72,6 +72,9 @@ impl Host {
             |id: &CommitId| self.verified.contains_key(id) || self.source.head.as_ref() == Some(id);
         let news =
             store.members().filter_map(|(_, member)| member.report.head.clone()).find(|id| !heads_known(id));
+        let addresses =
+            store.members().filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
+        self.parts.inquiry.book().set(addresses.collect());
         self.note("store", standing);
         self.note("subnet", subnet);
         self.note("publish", published);
@@ -175,11 +178,6 @@ impl Host {
             self.peers = Some(peers);
         }
         self.note("peers", set.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
-    }
-
-    /// Who answered this leader directly.
-    pub(super) fn answers(&self) -> BTreeMap<NodeName, bool> {
-        BTreeMap::new()
     }
 
     /// Does what a person asks for, here or through the leader.

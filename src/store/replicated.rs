@@ -263,11 +263,6 @@ impl ReplicatedStore {
         self.snapshot().removed.get(&self.node).is_some_and(|removed| removed == self.local.installation())
     }
 
-    /// Who holds the election key, as far as that is known to this host.
-    pub(crate) fn epoch(&self) -> &Epoch {
-        &self.contents.epoch
-    }
-
     /// Whether this host may decide now.
     pub(crate) fn leads(&self) -> bool {
         self.standing == Standing::Current && self.caught_up && self.fence.as_ref().is_some_and(Fence::holds)
