@@ -149,7 +149,10 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         drain: config.network.drain_delay,
         history: config.rollout.history,
         anchor: config.trust.anchor.clone(),
-        peer: peers.as_ref().map(PeerHost::address).filter(|address| !address.ip().is_unspecified()),
+        peer: peers.as_ref().map(PeerHost::address).map(|address| match address.ip().is_unspecified() {
+            true => (network.node_address, address.port()).into(),
+            false => address,
+        }),
         path: config.network.path,
         away: config.store.away,
         notes: notes(&config).into_iter().chain(obstacles.iter().map(ToString::to_string)).collect(),

@@ -15,7 +15,7 @@ use crate::{
     digest::{name_suffix, pod_uid},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
     object::Workload,
-    placement::{Candidate, Placer, candidates, evicts, host_ports},
+    placement::{Candidate, Placer, candidates, must_leave},
     plan::Next,
     rollout::{
         Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, judge, judged_workloads, next_available,
@@ -103,7 +103,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
 struct Decision<'a> {
     input: &'a ClusterInput<'a>,
     owned: BTreeMap<&'a WorkloadKey, Vec<OwnedPod<'a>>>,
-    nodes: Vec<Candidate>,
+    nodes: Arc<[Candidate]>,
     changes: Vec<Change>,
     serial: u64,
     next: Next,
@@ -128,7 +128,7 @@ impl<'a> Decision<'a> {
         }
         let driving = input.state.rollout.driving.as_ref().and_then(|id| input.commits.get(id));
         let empty = BTreeMap::new();
-        let nodes = candidates(input.nodes, driving.map_or(&empty, |commit| &commit.objects.nodes));
+        let nodes = candidates(input.nodes, driving.map_or(&empty, |commit| &commit.objects.nodes)).into();
         Self {
             input,
             owned,
@@ -277,7 +277,7 @@ impl<'a> Decision<'a> {
 
     fn control_workloads(&mut self) {
         let Some(driving) = self.driving() else { return };
-        let mut placer = self.placer();
+        let mut placer = self.placer(driving);
         let mut names: BTreeSet<ObjectKey> =
             self.input.state.pods.values().map(|record| record.key.clone()).collect();
         for workload in driving.objects.workloads.values() {
@@ -366,31 +366,24 @@ impl<'a> Decision<'a> {
         deadline.map_or(Next::AwaitChange, Next::After)
     }
 
-    fn placer(&self) -> Placer {
+    fn placer(&self, driving: &'a Commit) -> Placer<'a> {
         let commits = self.input.commits;
-        let ended: BTreeSet<&PodUid> =
-            self.owned.values().flatten().filter(|pod| pod.is_final()).map(|pod| &pod.record.uid).collect();
-        Placer::new(
-            self.nodes.clone(),
-            self.input.settings.max_pods,
-            self.input.state.pods.values(),
-            |record| {
-                commits
-                    .get(&record.commit)
-                    .filter(|_| !ended.contains(&record.uid))
-                    .and_then(|commit| commit.resolve(&record.owner, &record.template))
-                    .map(|workload| host_ports(&workload.template.spec))
-                    .unwrap_or_default()
-            },
-        )
+        let max_pods = self.input.settings.max_pods;
+        let mut placer = Placer::new(Arc::clone(&self.nodes), max_pods, &driving.objects.namespaces);
+        // What has ended holds nothing any more.
+        for pod in self.owned.values().flatten().filter(|pod| !pod.is_final()) {
+            let record = pod.record;
+            placer.add(record, || commits.get(&record.commit)?.resolve(&record.owner, &record.template));
+        }
+        placer
     }
 
     fn act(
         &mut self,
         driving: &Commit,
-        workload: &Workload,
+        workload: &'a Workload,
         actions: Vec<Action>,
-        placer: &mut Placer,
+        placer: &mut Placer<'a>,
         names: &mut BTreeSet<ObjectKey>,
     ) {
         for action in actions {
@@ -403,12 +396,12 @@ impl<'a> Decision<'a> {
                 Action::Create { name, node, like } => {
                     let place = match node {
                         Some(node) => {
-                            placer.pin(&node, &workload.key, &workload.template.spec);
+                            placer.pin(&node, workload);
                             PodPlace::Node(node)
                         }
-                        None => match placer.place(&workload.key, &workload.template.spec) {
-                            Ok(node) => PodPlace::Node(node),
-                            Err(why) => PodPlace::Unplaced(why),
+                        None => match placer.place(workload) {
+                            Ok(chosen) => PodPlace::Node(chosen.node),
+                            Err(refusal) => PodPlace::Unplaced(refusal),
                         },
                     };
                     let unplaced = place.node().is_none();
@@ -466,9 +459,9 @@ impl<'a> Decision<'a> {
     fn keep_in_place(
         &mut self,
         driving: &Commit,
-        workload: &Workload,
+        workload: &'a Workload,
         stopped: &BTreeSet<PodUid>,
-        placer: &mut Placer,
+        placer: &mut Placer<'a>,
     ) {
         let Some(pods) = self.owned.get(&workload.key) else { return };
         for pod in pods.iter().filter(|pod| !pod.is_stopping()) {
@@ -477,9 +470,11 @@ impl<'a> Decision<'a> {
             }
             let node = pod.record.place.node();
             let evicted = node
-                .and_then(|node| self.nodes.iter().find(|known| known.name == *node))
+                .and_then(|node| self.nodes.binary_search_by(|known| known.name.cmp(node)).ok())
                 .is_some_and(|node| {
-                    workload.key.kind != WorkloadKind::DaemonSet && evicts(&workload.template.spec, node)
+                    let node = &self.nodes[node];
+                    workload.key.kind != WorkloadKind::DaemonSet
+                        && must_leave(&workload.template.spec, node).is_some()
                 });
             if evicted {
                 self.changes.push(stop(pod.record, StopReason::NodeExcluded, self.input.now));
@@ -497,9 +492,9 @@ impl<'a> Decision<'a> {
                 record.commit = driving.id.clone();
             }
             if node.is_none() {
-                record.place = match placer.place(&workload.key, &workload.template.spec) {
-                    Ok(node) => PodPlace::Node(node),
-                    Err(why) => PodPlace::Unplaced(why),
+                record.place = match placer.place(workload) {
+                    Ok(chosen) => PodPlace::Node(chosen.node),
+                    Err(refusal) => PodPlace::Unplaced(refusal),
                 };
             }
             if record != *pod.record {

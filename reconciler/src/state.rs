@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
     object::Taint,
+    placement::Refusal,
     plan::PodIdentity,
     rollout::Rollout,
     status::PodStatus,
@@ -78,7 +79,7 @@ pub enum PodPlace {
     /// On this node.
     Node(NodeName),
     /// No node takes it: "0 of 3 nodes: 1 cordoned, 2 have taint gpu".
-    Unplaced(String),
+    Unplaced(Refusal),
 }
 
 impl PodPlace {

@@ -48,14 +48,20 @@ fn three_hosts_run_one_repository_as_a_cluster() {
         let container = host.running("web").into_iter().next().expect("a replica on every host");
         for address in &addresses {
             let url = format!("http://{address}:8080/");
-            let fetched = || {
-                host.host
-                    .try_docker(&["exec", &container.id, "wget", "-q", "-O", "-", "-T", "2", &url])
-                    .success()
-            };
-            cluster.wait_for(SOON, &format!("a pod on {} reaches {address}", host.name), || {
-                fetched().then_some(())
-            });
+            let mut last = None;
+            for _ in 0..20 {
+                let fetch = ["exec", &container.id, "wget", "-q", "-O", "-", "-T", "2", &url];
+                last = Some(host.host.try_docker(&fetch));
+                if last.as_ref().is_some_and(|one| one.success()) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+            assert!(
+                last.as_ref().unwrap().success(),
+                "a pod on {} does not reach {address}: {last:?}",
+                host.name
+            );
         }
     }
 
