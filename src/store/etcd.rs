@@ -286,15 +286,13 @@ impl Etcd {
             events.clone(),
         );
         start_lease_thread(async move {
-            let elect = async {
-                election.run().await;
+            let elect = tokio::spawn(async {
+                Box::pin(election.run()).await;
                 drop(election_open);
-            };
-            let live = async {
-                node.run().await;
-                drop(session_open);
-            };
-            tokio::join!(elect, live);
+            });
+            Box::pin(node.run()).await;
+            drop(session_open);
+            let _ = elect.await;
         })?;
         let replica = Replica::new(
             data.clone(),
@@ -307,7 +305,7 @@ impl Etcd {
         );
         tokio::runtime::Handle::try_current()
             .context("etcd is used outside of a runtime")?
-            .spawn(replica.run());
+            .spawn(Box::pin(replica.run()));
         let inner = Inner { link: data, prefix, hints, stage, candidate, relist, election_end, session_end };
         Ok((Self { inner: Arc::new(inner) }, receiver))
     }

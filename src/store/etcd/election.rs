@@ -119,7 +119,7 @@ impl Election {
         let connection = self.link.connection().await?;
         let mut client = connection.client.clone();
         // Its own time-out is the lease: without an answer to that, this call is given up too.
-        let call = client.campaign(self.name.as_str(), self.node.as_str(), lease.id);
+        let call = Box::pin(client.campaign(self.name.as_str(), self.node.as_str(), lease.id));
         let call = self.link.call(&connection, Duration::from_secs(3600), call);
         tokio::pin!(call);
         let mut won = loop {

@@ -111,6 +111,12 @@ fn transport(chain: &str, endpoint: &str, config: &EtcdConfig) -> String {
             "etcd does not accept this host's certificate {own}: it must be signed by the CA of etcd's \
                  --trusted-ca-file and not be expired"
         )
+    } else if config.tls.is_some() && has(&["connection closed", "reset by peer", "roken pipe"]) {
+        // In TLS 1.3 the server judges after the client's part is done: its alert may come too late to be read.
+        format!(
+            "it hung up: it is stopping, or does not accept this host's certificate {own}, which must be signed by \
+             the CA of etcd's --trusted-ca-file and not be expired"
+        )
     } else if has(&["UnknownIssuer", "BadSignature"]) {
         format!(
             "etcd's certificate is not signed by the CA in {ca}: name the right CA, or make etcd show its \

@@ -65,7 +65,8 @@ impl Lease {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let sent = Instant::now();
         let mut client = connection.client.clone();
-        let granted = link.call(&connection, CALL_TIMEOUT, client.lease_grant(seconds, None)).await?;
+        let granted =
+            link.call(&connection, CALL_TIMEOUT, Box::pin(client.lease_grant(seconds, None))).await?;
         let mut lease = Self { id: granted.id(), holds: Deadline::new(), ttl, sent, stream: None };
         lease.renewed(sent, granted.ttl());
         Ok(lease)
@@ -81,10 +82,10 @@ impl Lease {
         let sent = Instant::now();
         let ttl = match self.stream.take() {
             Some((connection, mut keeper, mut stream)) => {
-                let answer = async {
+                let answer = Box::pin(async {
                     keeper.keep_alive().await?;
                     stream.message().await
-                };
+                });
                 match link.call(&connection, within, answer).await? {
                     Some(answer) if answer.ttl() <= 0 => return Err(Failure::LeaseGone),
                     Some(answer) => {
@@ -105,7 +106,8 @@ impl Lease {
         let connection = link.connection_within(within).await?;
         let mut client = connection.client.clone();
         let left = within.saturating_sub(sent.elapsed());
-        let (keeper, stream) = link.call(&connection, left, client.lease_keep_alive(self.id)).await?;
+        let (keeper, stream) =
+            link.call(&connection, left, Box::pin(client.lease_keep_alive(self.id))).await?;
         self.stream = Some((connection, keeper, stream));
         self.renewed(sent, i64::MAX);
         Ok(())
@@ -122,7 +124,7 @@ impl Lease {
 pub(super) async fn revoke(link: &Link, id: i64) -> Result<(), Failure> {
     let connection = link.connection().await?;
     let mut client = connection.client.clone();
-    match link.call(&connection, CALL_TIMEOUT, client.lease_revoke(id)).await {
+    match link.call(&connection, CALL_TIMEOUT, Box::pin(client.lease_revoke(id))).await {
         Ok(_) | Err(Failure::LeaseGone) => Ok(()),
         Err(failure) => Err(failure),
     }

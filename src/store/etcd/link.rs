@@ -5,6 +5,7 @@
 
 use std::{
     path::Path,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -90,7 +91,7 @@ impl Endpoints {
         });
     }
 
-    async fn connect(&self, index: usize, within: Duration) -> Result<Client, Failure> {
+    async fn connect(&self, index: usize, within: Duration) -> Result<Box<Client>, Failure> {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
@@ -105,14 +106,15 @@ impl Endpoints {
             options = options.with_user(user, password.reveal());
         }
         // Without a user this does not wait for anything: the first call connects.
-        self.judged(index, within, Client::connect([self.name(index)], Some(options))).await
+        let connected = async { Ok(Box::new(Client::connect([self.name(index)], Some(options)).await?)) };
+        self.judged(index, within, Box::pin(connected)).await
     }
 
     async fn judged<T>(
         &self,
         index: usize,
         timeout: Duration,
-        call: impl Future<Output = Result<T, etcd_client::Error>>,
+        call: Pin<Box<impl Future<Output = Result<T, etcd_client::Error>>>>,
     ) -> Result<T, Failure> {
         let endpoint = self.name(index);
         match tokio::time::timeout(timeout, call).await {
@@ -136,7 +138,8 @@ impl Endpoints {
 /// A client of one end point.
 #[derive(Clone)]
 pub(super) struct Connection {
-    pub(super) client: Client,
+    /// Boxed: it is large, and every task holds some.
+    pub(super) client: Box<Client>,
     pub(super) index: usize,
     id: u64,
 }
@@ -173,19 +176,21 @@ impl Link {
             return Ok(connection.clone());
         }
         *current = None;
-        let client =
-            self.endpoints.connect(index, within).await.inspect_err(|_| self.endpoints.failed(index))?;
+        let client = Box::pin(self.endpoints.connect(index, within))
+            .await
+            .inspect_err(|_| self.endpoints.failed(index))?;
         let connection = Connection { client, index, id: self.made.fetch_add(1, Ordering::Relaxed) };
         *current = Some(connection.clone());
         Ok(connection)
     }
 
     /// Makes one call on a connection. Without an answer the connection is given up, and the end point too.
+    /// The call comes boxed: the library's futures take tens of kilobytes, too much for a stack with several.
     pub(super) async fn call<T>(
         &self,
         connection: &Connection,
         timeout: Duration,
-        call: impl Future<Output = Result<T, etcd_client::Error>>,
+        call: Pin<Box<impl Future<Output = Result<T, etcd_client::Error>>>>,
     ) -> Result<T, Failure> {
         let result = self.endpoints.judged(connection.index, timeout, call).await;
         if let Err(Failure::Unreachable(_)) = &result {

@@ -131,7 +131,7 @@ impl Replica {
         loop {
             tokio::select! {
                 message = stream.message() => {
-                    let message = self.link.call(&connection, CALL_TIMEOUT, std::future::ready(message)).await?;
+                    let message = self.link.call(&connection, CALL_TIMEOUT, Box::pin(std::future::ready(message))).await?;
                     let Some(message) = message else {
                         self.link.give_up(&connection).await;
                         return Err(Failure::Unreachable("etcd ended the watch".to_owned()));
@@ -153,7 +153,7 @@ impl Replica {
     async fn probe(&self, connection: &Connection) -> Result<(), Failure> {
         let options = GetOptions::new().with_prefix().with_limit(1).with_keys_only();
         let mut client = connection.client.clone();
-        let probe = client.get(self.prefix.as_str(), Some(options));
+        let probe = Box::pin(client.get(self.prefix.as_str(), Some(options)));
         self.link.call(connection, CALL_TIMEOUT, probe).await.map(|_| ())
     }
 
@@ -167,7 +167,7 @@ impl Replica {
         loop {
             let options =
                 GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(listing.revision);
-            let get = client.get(start.clone(), Some(options));
+            let get = Box::pin(client.get(start.clone(), Some(options)));
             let mut page = self.link.call(connection, PAGE_TIMEOUT, get).await?;
             let incomplete =
                 || Failure::Unreachable("etcd gave an incomplete list; it is asked again".to_owned());
@@ -201,11 +201,11 @@ impl Replica {
     async fn watch(&self, connection: &Connection, revision: i64) -> Result<WatchStream, Failure> {
         let mut client = connection.client.watch_client().max_decoding_message_size(MESSAGE_LIMIT);
         let options = WatchOptions::new().with_prefix().with_start_revision(revision);
-        let begun = async {
+        let begun = Box::pin(async {
             let mut stream = client.watch(self.prefix.as_str(), Some(options)).await?;
             let first = stream.message().await?;
             Ok((stream, first))
-        };
+        });
         let (stream, first) = self.link.call(connection, CALL_TIMEOUT, begun).await?;
         match first {
             Some(first) if first.canceled() => Err(self.canceled(connection, &first)),

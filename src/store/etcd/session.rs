@@ -144,7 +144,7 @@ impl Session {
         let connection = self.link.connection().await?;
         let mut client = connection.client.clone();
         let mut answer =
-            self.link.call(&connection, CALL_TIMEOUT, client.get(self.key.as_str(), None)).await?;
+            self.link.call(&connection, CALL_TIMEOUT, Box::pin(client.get(self.key.as_str(), None))).await?;
         Ok(answer.take_kvs().into_iter().next())
     }
 
@@ -167,7 +167,7 @@ impl Session {
             let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
             let connection = self.link.connection().await?;
             let mut client = connection.client.clone();
-            let txn = client.txn(Txn::new().when([unchanged]).and_then([put]));
+            let txn = Box::pin(client.txn(Txn::new().when([unchanged]).and_then([put])));
             if !self.link.call(&connection, CALL_TIMEOUT, txn).await?.succeeded() {
                 // Somebody was faster: look again. Each such round is a change by somebody else.
                 continue;

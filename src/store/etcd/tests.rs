@@ -201,6 +201,8 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
     let many: Vec<_> = (0..450).map(|index| put(&format!("many/{index:03}"), &"x".repeat(5000))).collect();
     let last = host.etcd.write(many).await.unwrap();
     host.changes("many/", 450).await;
+    // The library's futures are large; ours must fit in those of the daemon.
+    assert!(size_of_val(&host.etcd.write(Vec::new())) < 4096);
     host.etcd.relist();
     let (revision, pairs) = host.listed().await;
     assert!(revision >= last);
@@ -449,7 +451,7 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
     assert!(why.contains("is not signed by the CA in") && why.contains("ca.crt"), "{why}");
     let stranger = super::EtcdTls { ca: certificates.issue("x").ca, ..strangers.issue("n2") };
     let why = Host::start(config(stranger), "n2", "i2", false).lost().await;
-    assert!(why.contains("does not accept this host's certificate") && why.contains("n2.crt"), "{why}");
+    assert!(why.contains("not accept this host's certificate") && why.contains("n2.crt"), "{why}");
     let nobody = certificates.issue("nobody");
     let why = Host::start(config(nobody), "n2", "i2", false).lost().await;
     assert!(why.contains("nobody.crt"), "{why}");

@@ -83,7 +83,8 @@ impl Etcd {
         let connection =
             link.connection().await.map_err(|failure| WriteError::Refused(failure.to_string()))?;
         let mut client = connection.client.clone();
-        link.call(&connection, CALL_TIMEOUT, client.txn(txn)).await.map_err(|failure| match failure {
+        link.call(&connection, CALL_TIMEOUT, Box::pin(client.txn(txn))).await.map_err(|failure| match failure
+        {
             Failure::Refused(why) => WriteError::Refused(why),
             other => WriteError::Unknown(other.to_string()),
         })

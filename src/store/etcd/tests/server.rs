@@ -2,7 +2,7 @@
 
 use std::{
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -213,8 +213,8 @@ impl Certificates {
     }
 }
 
-fn path(path: &PathBuf) -> &str {
-    Path::to_str(path).unwrap()
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 /// Ports nobody listens on. All are held at once, so that they differ.
