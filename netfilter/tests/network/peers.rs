@@ -320,6 +320,7 @@ fn tunnel_from_client(cluster: &Cluster) {
         "ip link add tunnel address 02:57:c0:00:02:02 type vxlan id 87 dstport 8487 local 192.0.2.2 nolearning",
         "ip link set tunnel up",
         "ip address add 10.244.9.2/32 dev tunnel",
+        "ip address add 10.244.2.9/32 dev tunnel",
         "ip address add 203.0.113.7/32 dev tunnel",
         "ip neighbour add 10.244.1.0 lladdr 02:57:c0:00:02:0b dev tunnel",
         "bridge fdb add 02:57:c0:00:02:0b dev tunnel dst 192.0.2.11",
@@ -342,7 +343,9 @@ fn tunnels_of_strangers_and_false_sources_in_those_of_peers_are_ignored() {
     let received = pods[0].namespace.inside(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
     received.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
 
+    // Even with the address of a peer's pod a stranger is not heard.
     send_from(&cluster.client, "10.244.9.2", "10.244.1.2:9000");
+    send_from(&cluster.client, "10.244.2.9", "10.244.1.2:9000");
     send_from(&pods[1].namespace, "10.244.2.2", "10.244.1.2:9000");
     assert_eq!(sender(&received), "10.244.2.2", "not the stranger");
 
@@ -360,7 +363,9 @@ fn tunnels_of_strangers_and_false_sources_in_those_of_peers_are_ignored() {
     assert_eq!(sender(&received), "10.244.9.2", "as a peer it is heard, with its own addresses only");
 
     cluster.host(1).set(cluster.peers(1, VXLAN), &ServiceTable::default());
+    // Even with the address of a peer's pod a stranger is not heard.
     send_from(&cluster.client, "10.244.9.2", "10.244.1.2:9000");
+    send_from(&cluster.client, "10.244.2.9", "10.244.1.2:9000");
     send_from(&pods[1].namespace, "10.244.2.2", "10.244.1.2:9000");
     assert_eq!(sender(&received), "10.244.2.2", "and not when it is none any more");
     received.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
