@@ -20,6 +20,9 @@ pub(super) struct Pod<'a> {
     pub(super) stopping: bool,
 }
 
+/// Taints to avoid, weight unmet, excess, pods of the owner, share, pods, number: the least is the best.
+type Score = (u32, u32, u32, u32, u32, u32, usize);
+
 pub(super) struct Scan<'a> {
     pub(super) nodes: &'a [Candidate],
     pub(super) max_pods: usize,
@@ -52,11 +55,7 @@ impl<'a> Scan<'a> {
         Ok(Chosen { node: self.nodes[node].name.clone(), why })
     }
 
-    fn rank(
-        &self,
-        workload: &Workload,
-        number: usize,
-    ) -> Result<(u32, u32, u32, u32, u32, u32, usize), Unfit> {
+    fn rank(&self, workload: &Workload, number: usize) -> Result<Score, Unfit> {
         let spec = &workload.template.spec;
         let node = &self.nodes[number];
         if let Some(unfit) = unfit_by_itself(spec, node) {
