@@ -1,7 +1,5 @@
 //! Hosts of one cluster among themselves: made by commands on two hosts, with a daemon on each.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 mod support;
 
 use std::time::Duration;
