@@ -199,6 +199,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) pod_range: Ipv4Net,
     /// This host's part of them. Default the first /24; in a cluster the first that is free, kept by the node's name.
     pub(crate) pod_subnet: Option<Ipv4Net>,
+    /// Networks that the addresses of other hosts must lie in. Default any.
+    pub(crate) node_ranges: Vec<Ipv4Net>,
     /// Addresses of Services. Default `10.96.0.0/16`.
     pub(crate) service_range: Ipv4Net,
     /// The cluster's DNS. Default the tenth address of `service-range`.
@@ -226,6 +228,7 @@ impl Default for NetworkConfig {
         Self {
             pod_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
             pod_subnet: None,
+            node_ranges: Vec::new(),
             service_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             dns: None,
             zone: "cluster.local".to_owned(),
@@ -457,6 +460,7 @@ impl Config {
             },
             subnet: self.network.pod_subnet,
             subnet_alone,
+            node_ranges: self.network.node_ranges.clone(),
         }))
     }
 

@@ -257,6 +257,17 @@ pub enum NodeLife {
 }
 
 impl NodeLife {
+    /// One word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::NotReady(_) => "NotReady",
+            Self::Away => "Away",
+            Self::Silent(_) => "Silent",
+            Self::Lost => "Lost",
+        }
+    }
+
     /// Whether it takes new pods.
     pub fn is_ready(&self) -> bool {
         *self == Self::Ready

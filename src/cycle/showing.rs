@@ -43,6 +43,7 @@ impl Host {
             at: Timestamp::now(),
             node: self.name().clone(),
             nodes: self.nodes(),
+            cluster: self.cluster_view(),
             state: Arc::new(state.clone()),
             pods: Arc::new(self.all_reports().into_values().flat_map(|report| report.pods).collect()),
             commits: self.library.commits().clone(),

@@ -155,6 +155,7 @@ pub(crate) fn view() -> View {
     View {
         at: Timestamp::now(),
         node: node.clone(),
+        cluster: None,
         nodes: BTreeMap::from([(node, KnownNode { facts, life: NodeLife::Ready })]),
         state: Arc::new(state),
         pods: Arc::new(pods),
