@@ -263,6 +263,8 @@ impl Host {
         node(&NodeInput {
             now,
             node: &self.fixed.facts.name,
+            facts: &self.fixed.facts,
+            settings: &self.fixed.settings,
             network: &self.fixed.network,
             dns: &self.fixed.dns,
             drain: self.fixed.drain,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use config::{ConfigMap, Secret, Sensitive};
-pub use node::{NodeObject, Taint, TaintEffect, TaintError, Toleration};
+pub use node::{DRAIN, NodeObject, Taint, TaintEffect, TaintError, Toleration};
 pub use pod::*;
 pub use service::*;
 pub use workload::*;

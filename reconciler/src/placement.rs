@@ -125,6 +125,24 @@ fn named_and_selected(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
     (!selected).then_some(Unfit::Selector)
 }
 
+/// Why the node itself does not take the pod, whatever else runs there.
+pub fn unfit_by_itself(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
+    if let Some(unfit) = named_and_selected(spec, node) {
+        return Some(unfit);
+    }
+    // A pod that names its node is not scheduled at all in Kubernetes: neither cordon nor taint keeps it off.
+    if spec.node_name.is_some() {
+        return None;
+    }
+    if !node.ready {
+        return Some(Unfit::NotReady);
+    }
+    if node.cordoned {
+        return Some(Unfit::Cordoned);
+    }
+    untolerated(spec, node)
+}
+
 fn untolerated(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
     let hard = |taint: &&Taint| taint.effect != TaintEffect::PreferNoSchedule;
     node.taints
@@ -174,20 +192,8 @@ impl Placer {
     }
 
     fn unfit(&self, spec: &PodSpec, ports: &[(Protocol, u16)], node: &Candidate) -> Option<Unfit> {
-        if let Some(unfit) = named_and_selected(spec, node) {
+        if let Some(unfit) = unfit_by_itself(spec, node) {
             return Some(unfit);
-        }
-        // A pod that names its node is not scheduled at all in Kubernetes: neither cordon nor taint keeps it off.
-        if spec.node_name.is_none() {
-            if !node.ready {
-                return Some(Unfit::NotReady);
-            }
-            if node.cordoned {
-                return Some(Unfit::Cordoned);
-            }
-            if let Some(unfit) = untolerated(spec, node) {
-                return Some(unfit);
-            }
         }
         let taken =
             |(protocol, port): &&(Protocol, u16)| self.ports.contains(&(node.name.clone(), *protocol, *port));

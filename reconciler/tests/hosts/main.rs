@@ -1,0 +1,10 @@
+//! Several hosts under one leader, in a few scenarios each of which says what must become of it.
+
+#[path = "../sim/build.rs"]
+#[allow(dead_code, reason = "the simulation of one host uses the rest")]
+mod build;
+mod canary;
+mod drain;
+mod faults;
+mod refusals;
+mod world;
