@@ -110,6 +110,8 @@ pub(crate) struct Host {
     network_changed: bool,
     /// When something was last decided.
     decided: Option<std::time::Instant>,
+    /// What people should know of what was.
+    notes: Vec<String>,
 }
 
 impl Host {
@@ -146,6 +148,7 @@ impl Host {
             network_checked: std::time::Instant::now(),
             network_changed: false,
             decided: None,
+            notes: Vec::new(),
         }
     }
 
@@ -241,6 +244,7 @@ impl Host {
                 reports: &BTreeMap::from([(name, self.report.clone())]),
             });
             self.note("budget", change.held.map_or(Ok(()), Err));
+            self.notes = change.notes;
             let next = plan.next.sooner(change.next);
             if change.changes.is_empty() {
                 self.troubles.remove("state");

@@ -52,7 +52,7 @@ impl Host {
             },
             plan: self.shown.lanes.clone(),
             converged: self.converged,
-            notes: self.fixed.notes.clone(),
+            notes: self.all_notes(),
             events: self.events.list(),
             troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
         }

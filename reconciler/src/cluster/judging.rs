@@ -79,8 +79,7 @@ impl<'a> Decision<'a> {
             let over = progress_deadline(part.workload, progress, clock)
                 .is_some_and(|deadline| deadline <= self.input.now);
             let view = self.part_view(part, &self.standing);
-            let proof = self.input.settings.rollout.soak;
-            add(&mut found, suspects(&view, clock, late || over, proof));
+            add(&mut found, suspects(&view, clock, late || over));
         }
         if healthy {
             let faulty = reasons(found.nodes).chain(found.unready).collect();

@@ -14,6 +14,8 @@ use crate::{
     time::later,
 };
 
+/// So long a pod must have been available to show that its template is good.
+const PROOF: Duration = Duration::from_secs(10);
 /// So long a new pod may take to show that its template runs on another node.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -31,8 +33,8 @@ pub struct Suspects {
 }
 
 /// Looks for what is wrong with the updated pods of an owner. `late`: the dead line is over, and what is not available
-/// by now has failed. A node that runs the same template for the time `proof` shows that the template is good.
-pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool, proof: Duration) -> Suspects {
+/// by now has failed.
+pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> Suspects {
     let key = &view.workload.key;
     let mut found = Suspects::default();
     let current: Vec<&OwnedPod<'_>> =
@@ -57,7 +59,7 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool, proo
         let too_late = failure.is_none() && late && !view.is_available(pod);
         let Some(mut failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else { continue };
         failure.reason = format!("{key}: {}", failure.reason);
-        let witness = Witness::look(view, &current, pod, clock, proof);
+        let witness = Witness::look(view, &current, pod, clock);
         match (witness, node) {
             (Witness::Proof, Some(node)) => {
                 found.nodes.entry(node.clone()).or_insert(failure);
@@ -93,7 +95,6 @@ impl Witness {
         current: &[&OwnedPod<'_>],
         failing: &OwnedPod<'_>,
         clock: Option<Timestamp>,
-        proof: Duration,
     ) -> Self {
         let mut until: Option<Timestamp> = None;
         for pod in current {
@@ -105,7 +106,7 @@ impl Witness {
             }
             let ready = pod.status.and_then(|status| status.ready).filter(|_| view.is_available(pod));
             let proven = match ready {
-                Some(since) => later(since, proof),
+                Some(since) => later(since, PROOF),
                 None => later(pod.record.created, GRACE),
             };
             if ready.is_some() && proven <= view.now {

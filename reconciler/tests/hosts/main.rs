@@ -1,4 +1,5 @@
 //! Several hosts under one leader, in a few scenarios each of which says what must become of it.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../sim/build.rs"]
 #[allow(dead_code, reason = "the simulation of one host uses the rest")]
