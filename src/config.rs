@@ -254,6 +254,13 @@ pub(crate) struct RolloutConfig {
     pub(crate) deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete without a word. Default 30.
     pub(crate) deletion_percent: u32,
+    /// How many nodes may be at fault themselves without failing a commit. Default 1, or 5 % of them if that is more.
+    pub(crate) max_faulty_nodes: Option<usize>,
+    /// The nodes that a commit comes to first. Default none.
+    pub(crate) canary_nodes: std::collections::BTreeSet<NodeName>,
+    /// How long all must be well on them before the others follow. Default `30s`.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) canary_soak: Duration,
     /// How many commits back a rollback may go. Default 10.
     pub(crate) history: usize,
     /// How often everything is looked at again though nothing has changed. Default `1m`.
@@ -263,8 +270,18 @@ pub(crate) struct RolloutConfig {
 
 impl Default for RolloutConfig {
     fn default() -> Self {
-        let RolloutSettings { soak, deadline, deletion_percent } = RolloutSettings::default();
-        Self { soak, deadline, deletion_percent, history: 10, resync: Duration::from_secs(60) }
+        let RolloutSettings { soak, deadline, deletion_percent, max_faulty_nodes, canary_nodes, canary_soak } =
+            RolloutSettings::default();
+        Self {
+            soak,
+            deadline,
+            deletion_percent,
+            max_faulty_nodes,
+            canary_nodes,
+            canary_soak,
+            history: 10,
+            resync: Duration::from_secs(60),
+        }
     }
 }
 
@@ -537,6 +554,9 @@ impl Config {
                 soak: self.rollout.soak,
                 deadline: self.rollout.deadline,
                 deletion_percent: self.rollout.deletion_percent,
+                max_faulty_nodes: self.rollout.max_faulty_nodes,
+                canary_nodes: self.rollout.canary_nodes.clone(),
+                canary_soak: self.rollout.canary_soak,
             },
             ranges: ServiceRanges {
                 addresses: self.network.service_range,

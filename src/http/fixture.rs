@@ -199,6 +199,7 @@ fn rollout() -> Rollout {
         signer: "deployer@example.com".into(),
         state,
         reason: String::new(),
+        class: None,
         began: ago(7200),
         ended,
     };
