@@ -24,7 +24,7 @@ use reconciler::{
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
     rollout::{Head, Phase, Rollout},
-    state::{Change, KnownNode, NodeFacts, NodeReport},
+    state::{Change, KnownNode, NodeFacts, NodeReport, Preparation},
 };
 use runtime::{Prober, Runtime};
 
@@ -215,8 +215,8 @@ impl Host {
             // An engine that does not answer is not a host without containers: nothing is concluded from it.
             Err(error) => {
                 self.unready = Some(error.clone());
-                self.note("engine", Err(error));
-                let next = self.go_on(now).await;
+                self.note("engine", Err(error.clone()));
+                let next = self.go_on(now, &error).await;
                 (next.sooner(Next::After(RETRY)), false)
             }
         };
@@ -236,7 +236,7 @@ impl Host {
 
     /// A look without the engine. Nothing is done to containers; what runs and the other hosts' pods get their traffic as
     /// before, and the other hosts' engines may be well.
-    async fn go_on(&mut self, now: Timestamp) -> Next {
+    async fn go_on(&mut self, now: Timestamp, why: &str) -> Next {
         let Some(seen) = self.seen.take() else {
             self.publish_report();
             return match self.lead(now).await {
@@ -255,6 +255,11 @@ impl Host {
         self.seen = Some(observed);
         plan.lanes.clear();
         plan.cancel.clear();
+        for preparation in self.report.prepared.values_mut() {
+            if matches!(preparation, Preparation::Pulling { .. }) {
+                *preparation = Preparation::Waiting(why.to_owned());
+            }
+        }
         self.publish_report();
         self.memory.save_if_changed(&mut self.troubles).await;
         let converged = self.converged;

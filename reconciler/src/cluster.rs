@@ -234,7 +234,12 @@ impl<'a> Decision<'a> {
         let rollout = &self.input.state.rollout;
         let judged = self.judged();
         self.next = self.next.sooner(judged.next);
-        let there = self.input.nodes.keys().filter(|node| !self.standing.absent.contains(*node));
+        // A node that takes no pods is not waited for while there are others.
+        let standing = &self.standing;
+        let absent = |node: &NodeName| standing.absent.contains(node);
+        let unready = |node: &NodeName| standing.unready.contains_key(node);
+        let some_ready = self.input.nodes.keys().any(|node| !absent(node) && !unready(node));
+        let there = self.input.nodes.keys().filter(|node| !absent(node) && !(some_ready && unready(node)));
         let (after, next) = step(&StepInput {
             now: self.input.now,
             settings: &self.input.settings.rollout,

@@ -13,6 +13,9 @@ use crate::{name::NodeName, plan::Next, state::NodeLife};
 /// Losses further apart than this have nothing to do with each other.
 const BRAKE_WINDOW: Duration = Duration::from_secs(60);
 
+/// How soon to look again at nodes that are late.
+const LATE: Duration = Duration::from_millis(300);
+
 /// What the leader hears of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSigns {
@@ -59,13 +62,12 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
     let mut next = Next::AwaitChange;
     let mut lives: BTreeMap<NodeName, NodeLife> = BTreeMap::new();
     let mut vanished: BTreeSet<&NodeName> = BTreeSet::new();
+    let mut late = 0_usize;
     let mut counted = 0_usize;
     for (name, signs) in input.signs {
         let long_lost = signs.lost_for.is_some_and(|lost| lost >= BRAKE_WINDOW);
         counted += usize::from(!(signs.silent_for.is_some() && long_lost));
-        if signs.silent_for.is_none() && signs.late {
-            vanished.insert(name);
-        }
+        late += usize::from(signs.silent_for.is_none() && signs.late);
         let life = match signs {
             NodeSigns { silent_for: None, unready: None, .. } => NodeLife::Ready,
             NodeSigns { silent_for: None, unready: Some(why), .. } => NodeLife::NotReady(why.clone()),
@@ -91,12 +93,7 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
     }
     let fresh: Vec<NodeName> = vanished
         .iter()
-        .filter(|name| {
-            input
-                .signs
-                .get(**name)
-                .is_some_and(|signs| signs.silent_for.is_some() && signs.lost_for.is_none())
-        })
+        .filter(|name| input.signs.get(**name).is_some_and(|signs| signs.lost_for.is_none()))
         .map(|name| (*name).clone())
         .collect();
     let mut brake = None;
@@ -110,6 +107,10 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
             brake = Some(words.clone());
             next = next.sooner(Next::After(Duration::from_secs(1)));
             Some(words)
+        } else if (vanished.len() + late) * 2 >= counted {
+            // In a moment they are gone or well.
+            next = next.sooner(Next::After(LATE));
+            Some("others are late, too, and may be gone as well".to_owned())
         } else if !quarantine.is_zero() {
             next = next.sooner(Next::After(quarantine));
             Some("this leader has not led for two leases yet".to_owned())
@@ -189,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn two_of_three_at_once_are_the_brake_before_the_second_lease_is_gone() {
+    fn nobody_is_given_up_while_another_is_late() {
         let late = NodeSigns { late: true, ..NodeSigns::default() };
         let judged = judge(60, &[("a", alive()), ("b", silent(0)), ("c", late.clone())]);
-        assert!(judged.brake.is_some());
         assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
         assert_eq!(*life(&judged, "c"), NodeLife::Ready, "its lease is there");
+        assert_eq!((judged.brake, judged.next), (None, Next::After(LATE)));
         let judged = judge(60, &[("a", alive()), ("b", alive()), ("c", late)]);
         assert_eq!((judged.brake, judged.next), (None, Next::AwaitChange));
     }

@@ -27,7 +27,7 @@ fn epochs(cluster: &Cluster) -> (i64, i64) {
     let mut arguments = vec!["get", "--prefix", election.as_str()];
     arguments.extend(oldest);
     let office = cluster.etcd.etcdctl(&arguments).json();
-    (written["revision"].as_i64().unwrap(), office["kvs"][0]["create_revision"].as_i64().unwrap())
+    (written["epoch"]["revision"].as_i64().unwrap(), office["kvs"][0]["create_revision"].as_i64().unwrap())
 }
 
 #[test]

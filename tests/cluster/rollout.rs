@@ -140,9 +140,11 @@ fn node_objects(cluster: &Cluster) {
     let place = |name: &str, expected: &[(&str, usize)]| {
         let expected: Vec<(String, usize)> =
             expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let began = Instant::now();
         cluster.wait_for(SOON, &format!("{name} runs at {expected:?}"), || {
             (places(cluster, name) == expected).then_some(())
         });
+        eprintln!("{name} runs at {expected:?}: {:.1?}", began.elapsed());
     };
     cluster.deploy(&[("web.yaml", &web(3))]);
     place("web", &[("n1", 1), ("n2", 1), ("n3", 1)]);
