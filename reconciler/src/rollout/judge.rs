@@ -270,7 +270,7 @@ pub fn worst(judgements: BTreeMap<&WorkloadKey, Judgement>) -> Judgement {
 /// When the next deadline of availability falls due, so that it is not missed for want of an event.
 pub fn next_available(pods: &[OwnedPod<'_>], now: Timestamp, min_ready: Duration) -> Option<Duration> {
     pods.iter()
-        .filter(|pod| pod.is_active())
+        .filter(|pod| pod.is_active() && !min_ready.is_zero())
         .filter_map(|pod| pod.status?.ready)
         .filter_map(|since| Duration::try_from(later(since, min_ready).duration_since(now)).ok())
         .filter(|wait| !wait.is_zero())

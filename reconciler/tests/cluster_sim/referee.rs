@@ -361,13 +361,14 @@ impl World {
             Step::StartContainer(spec) => {
                 let one = &self.hosts[host];
                 let name = one.name.clone();
-                let commit = one.verified.get(&spec.identity.commit);
-                let workload =
-                    commit.and_then(|commit| commit.resolve(&spec.identity.owner, &spec.identity.template));
-                let named = workload.is_some_and(|workload| {
-                    workload.template.spec.containers.iter().any(|container| {
-                        container.name == spec.name
-                            && one.registry.find(&container.image).is_some_and(|image| image.id == spec.image)
+                // The commit of a record is a locator: what runs may be of any verified commit with that template.
+                let named = one.verified.values().any(|commit| {
+                    let workload = commit.resolve(&spec.identity.owner, &spec.identity.template);
+                    workload.is_some_and(|workload| {
+                        workload.template.spec.containers.iter().any(|container| {
+                            let image = one.registry.find(&container.image);
+                            container.name == spec.name && image.is_some_and(|image| image.id == spec.image)
+                        })
                     })
                 });
                 self.require(named, || {
