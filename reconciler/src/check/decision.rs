@@ -7,6 +7,7 @@ use crate::{
     cluster::{ClusterChange, ClusterInput, moves_when_lost},
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
+    placement::{Candidate, candidates, eligible_for_daemon},
     rollout::{Head, Rollout},
     state::{Change, ClusterState, NodeLife, PodRecord, StopReason},
     status::PodStatus,
@@ -40,6 +41,13 @@ impl<'a> Decision<'a> {
     fn driving_workload(&self, owner: &WorkloadKey) -> Option<&'a Workload> {
         let id = self.input.state.rollout.driving.as_ref()?;
         self.input.commits.get(id)?.objects.workloads.get(owner)
+    }
+
+    /// The nodes with what the driving commit says of them.
+    fn candidates(&self) -> Vec<Candidate> {
+        let driving = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
+        let none = BTreeMap::new();
+        candidates(self.input.nodes, driving.map_or(&none, |commit| &commit.objects.nodes))
     }
 
     /// Of a record only the locator, an unplaced pod's place and a first stop record may change.
@@ -343,13 +351,18 @@ impl<'a> Decision<'a> {
     ) {
         let key = &workload.key;
         let mut nodes: BTreeMap<&NodeName, (usize, usize)> = BTreeMap::new();
+        // What a node that takes none any more does, the others need not make up for.
+        let candidates = self.candidates();
+        let spec = &workload.template.spec;
+        let fits: BTreeSet<&NodeName> =
+            candidates.iter().filter(|node| eligible_for_daemon(spec, node)).map(|node| &node.name).collect();
         for record in after.iter().filter(|record| self.is_active(record)) {
-            let Some(node) = record.place.node() else { continue };
+            let Some(node) = record.place.node().filter(|node| fits.contains(node)) else { continue };
             let counts = nodes.entry(node).or_default();
             counts.0 += 1;
             counts.1 += usize::from(self.is_available(workload, record));
         }
-        let all = u32::try_from(self.input.nodes.len()).unwrap_or(u32::MAX);
+        let all = u32::try_from(fits.len()).unwrap_or(u32::MAX);
         let surge = max_surge.round_up(all) as usize;
         let most = if surge == 0 { 1 } else { 2 };
         for (node, (active, _)) in &nodes {

@@ -33,7 +33,8 @@ pub enum Judgement {
 }
 
 /// The workloads that are judged while `target` is driven: those that differ from what it is compared with, and from
-/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything.
+/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything,
+/// and where nothing was healthy yet, everything is new.
 pub fn judged_workloads<'a>(
     rollout: &Rollout,
     commits: &BTreeMap<CommitId, Arc<Commit>>,
@@ -48,7 +49,7 @@ pub fn judged_workloads<'a>(
     let workloads = target.objects.workloads.values();
     workloads
         .filter(|workload| {
-            before.is_empty()
+            rollout.base().is_none()
                 || before.iter().any(|before| before.is_none_or(|before| differs(target, before, workload)))
         })
         .collect()

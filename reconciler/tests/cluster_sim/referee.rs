@@ -116,7 +116,7 @@ impl World {
         self.judge_services(&after);
         if let Some(commit) = &commit {
             for workload in commit.objects.workloads.values() {
-                self.judge_bounds(workload, before, &after);
+                self.judge_bounds(workload, commit, before, &after);
             }
         }
     }
@@ -255,7 +255,13 @@ impl World {
     }
 
     /// maxSurge where pods are made, maxUnavailable where pods are stopped that run well.
-    fn judge_bounds(&mut self, workload: &Workload, before: &ClusterState, after: &ClusterState) {
+    fn judge_bounds(
+        &mut self,
+        workload: &Workload,
+        commit: &Commit,
+        before: &ClusterState,
+        after: &ClusterState,
+    ) {
         let key = &workload.key;
         let owned: Vec<&PodRecord> = after.pods.values().filter(|record| record.owner == *key).collect();
         let made = owned.iter().any(|record| !before.pods.contains_key(&record.uid));
@@ -300,6 +306,12 @@ impl World {
             },
             Control::DaemonSet { update, .. } => {
                 let DaemonSetUpdate::RollingUpdate { .. } = update else { return };
+                // What a node that takes none any more does, the others need not make up for.
+                let fits = |record: &&&PodRecord| {
+                    let object = record.place.node().and_then(|node| commit.objects.nodes.get(node));
+                    object.is_none_or(|object| object.taints.is_empty())
+                };
+                let owned: Vec<&PodRecord> = owned.iter().filter(fits).copied().collect();
                 return self.judge_daemons(workload, &owned, chosen);
             }
         };

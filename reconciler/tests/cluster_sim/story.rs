@@ -40,7 +40,9 @@ pub(crate) struct Repository {
 }
 
 fn workload(name: &str, wanted: &Wanted) -> Workload {
-    let spec = pod(&wanted.image).with_readiness();
+    let mut spec = pod(&wanted.image).with_readiness();
+    // Short enough for a stubborn pod on each of eight nodes, one after another, within the dead line.
+    spec.termination_grace = Duration::from_secs(5);
     match wanted.kind {
         WorkloadKind::Pod => bare(name, spec),
         WorkloadKind::DaemonSet => daemon_set(name, spec),
