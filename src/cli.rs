@@ -4,6 +4,7 @@ mod act;
 mod args;
 pub(crate) mod check;
 mod client;
+pub(crate) mod cluster;
 pub(crate) mod doctor;
 mod exit;
 mod get;
@@ -84,6 +85,8 @@ pub(crate) enum Command {
     Retry(RetryArgs),
     /// Replace the pods of a workload by its own strategy
     Restart(RestartArgs),
+    /// Certificates of a cluster's hosts: begin a cluster, join one, renew
+    Cluster(cluster::ClusterArgs),
     /// Look at this host for what the daemon needs, and say what to do about it
     Doctor(DoctorArgs),
     /// Remove everything that Windlass made on this host
@@ -100,8 +103,8 @@ impl Cli {
     }
 }
 
-/// Does what a client of the daemon can do. `None` for the commands that are not a client's: `run`, `check`, `doctor`,
-/// `uninstall` and the fetching child.
+/// Does what a client of the daemon can do. `None` for the commands that are not a client's: `run`, `check`, `cluster`,
+/// `doctor`, `uninstall` and the fetching child.
 pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit, CliError>> {
     let sockets = cli.sockets();
     let reading = || Client::new(sockets.join("windlass.sock"));
@@ -109,6 +112,7 @@ pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit
     Some(match &cli.command {
         Command::Run(_)
         | Command::Check(_)
+        | Command::Cluster(_)
         | Command::Doctor(_)
         | Command::Uninstall(_)
         | Command::FetchChild => {

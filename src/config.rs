@@ -17,13 +17,16 @@ use reconciler::{
     allocate::ServiceRanges,
     cluster::ClusterSettings,
     name::{CommitId, NodeName},
-    network::HostNetwork,
+    network::{HostNetwork, PeerPath, VxlanSettings},
     object::Taint,
     rollout::RolloutSettings,
 };
 use serde::Deserialize;
 
-use crate::source::verify::Mode;
+use crate::{
+    source::{fetch::Secret, verify::Mode},
+    store::{Agreed, EtcdConfig, EtcdTls, Joining},
+};
 
 pub(crate) use detect::dns_facts;
 
@@ -49,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) trust: TrustConfig,
     /// This host.
     pub(crate) node: NodeConfig,
+    /// What several hosts share.
+    pub(crate) store: StoreConfig,
     /// Addresses.
     pub(crate) network: NetworkConfig,
     /// Bounds of a roll-out.
@@ -61,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) listen: ListenConfig,
     /// Secrets of webhooks.
     pub(crate) webhook: WebhookConfig,
+    /// The cluster's other hosts.
+    pub(crate) peer: PeerConfig,
 }
 
 /// Where commits come from.
@@ -145,13 +152,52 @@ pub(crate) struct NodeConfig {
     pub(crate) max_pods: Option<usize>,
 }
 
+/// What several hosts share. Without `endpoints` the host is alone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct StoreConfig {
+    /// Etcd's client URLs, `https://192.0.2.5:2379`. Default none: decisions are kept on this host's disk.
+    pub(crate) endpoints: Vec<String>,
+    /// What all keys of this cluster begin with. Default `/windlass`.
+    pub(crate) prefix: String,
+    /// The authority that etcd's certificate is believed by, a PEM file. Needed with `https://`.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// This host's certificate for etcd, a PEM file; its common name is etcd's user. Needed with `https://`.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// That certificate's key. Needed with `https://`.
+    pub(crate) key_file: Option<PathBuf>,
+    /// Etcd's user, where the certificate does not say it. Default none.
+    pub(crate) user: Option<String>,
+    /// A file that holds that user's password. Needed with `user`.
+    pub(crate) password_file: Option<PathBuf>,
+    /// How long the others leave everything as it is when this daemon is stopped, for an upgrade or a reboot. Default
+    /// `5m`.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) away: Duration,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            prefix: "/windlass".to_owned(),
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            user: None,
+            password_file: None,
+            away: Duration::from_secs(300),
+        }
+    }
+}
+
 /// Addresses.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct NetworkConfig {
     /// Addresses of all pods. Default `10.244.0.0/16`.
     pub(crate) pod_range: Ipv4Net,
-    /// This host's part of them. Default the first /24.
+    /// This host's part of them. Default the first /24; in a cluster the first that is free, kept by the node's name.
     pub(crate) pod_subnet: Option<Ipv4Net>,
     /// Addresses of Services. Default `10.96.0.0/16`.
     pub(crate) service_range: Ipv4Net,
@@ -159,8 +205,13 @@ pub(crate) struct NetworkConfig {
     pub(crate) dns: Option<Ipv4Addr>,
     /// The zone. Default `cluster.local`.
     pub(crate) zone: String,
-    /// MTU of pod links. Default 1500.
+    /// The greatest MTU of pod links. Default 1500; the uplink's is never exceeded in a cluster, and VXLAN takes 50.
     pub(crate) mtu: u32,
+    /// How packets reach the pods of other hosts: `vxlan`, or `direct` where all hosts are on one link that lets the
+    /// pods' addresses pass. Default `vxlan`.
+    pub(crate) path: PeerPath,
+    /// Identifier and UDP port of the VXLAN, as `{ id = 87, port = 8487 }`; the same on all hosts. Default these.
+    pub(crate) vxlan: VxlanSettings,
     /// The first node port. Default 30000.
     pub(crate) node_port_first: u16,
     /// The last node port. Default 32767.
@@ -179,6 +230,8 @@ impl Default for NetworkConfig {
             dns: None,
             zone: "cluster.local".to_owned(),
             mtu: 1500,
+            path: PeerPath::Vxlan,
+            vxlan: VxlanSettings::default(),
             node_port_first: 30000,
             node_port_last: 32767,
             drain_delay: Duration::from_secs(2),
@@ -301,6 +354,16 @@ pub(crate) struct WebhookConfig {
     pub(crate) secret_file: Option<PathBuf>,
 }
 
+/// The cluster's other hosts: the listener for them, and the certificates.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct PeerConfig {
+    /// Where other hosts ask. Default port 9465 of the host's address where there is a certificate, else none.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Certificates and their keys. Default `peer` in the data directory.
+    pub(crate) directory: Option<PathBuf>,
+}
+
 impl Config {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
@@ -358,7 +421,60 @@ impl Config {
             "[listen] api needs api-token-file, api-certificate and api-key: over TCP it always asks for a token, \
              and kubectl sends one over TLS only"
         );
+        self.check_store()
+    }
+
+    fn check_store(&self) -> Result<()> {
+        let store = &self.store;
+        let files = [&store.ca_file, &store.certificate_file, &store.key_file];
+        let secure = store.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        ensure!(
+            !secure || files.iter().all(|file| file.is_some()),
+            "[store] endpoints with https:// need ca-file, certificate-file and key-file"
+        );
+        ensure!(
+            store.user.is_some() == store.password_file.is_some(),
+            "[store] user and password-file belong together"
+        );
         Ok(())
+    }
+
+    /// Whether this host is one of several.
+    pub(crate) fn is_clustered(&self) -> bool {
+        !self.store.endpoints.is_empty()
+    }
+
+    /// How this host joins a cluster, if it is to be one of several.
+    pub(crate) fn joining(&self) -> Result<Option<Joining>> {
+        if !self.is_clustered() {
+            return Ok(None);
+        }
+        let store = &self.store;
+        let tls = match (&store.ca_file, &store.certificate_file, &store.key_file) {
+            (Some(ca), Some(certificate), Some(key)) => {
+                Some(EtcdTls { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() })
+            }
+            _ => None,
+        };
+        let user = match (&store.user, &store.password_file) {
+            (Some(user), Some(file)) => Some((user.clone(), Secret::new(read_secret(file)?))),
+            _ => None,
+        };
+        let etcd = EtcdConfig { endpoints: store.endpoints.clone(), prefix: store.prefix.clone(), tls, user };
+        let subnet_alone = self.pod_subnet();
+        Ok(Some(Joining {
+            etcd,
+            node: self.node_name()?,
+            agreed: Agreed {
+                pod_range: self.network.pod_range,
+                subnet_length: subnet_alone.prefix_len(),
+                service_range: self.network.service_range,
+                dns: self.dns_address(),
+                zone: self.network.zone.clone(),
+            },
+            subnet: self.network.pod_subnet,
+            subnet_alone,
+        }))
     }
 
     /// State, mirror, pods.
@@ -371,6 +487,24 @@ impl Config {
         self.socket_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET_DIR))
     }
 
+    /// Certificates and their keys.
+    pub(crate) fn peer_directory(&self) -> PathBuf {
+        self.peer.directory.clone().unwrap_or_else(|| self.data_dir().join("peer"))
+    }
+
+    /// Where other hosts reach this one.
+    pub(crate) fn peer_address(&self) -> Result<SocketAddr> {
+        let port = self.peer.listen.map_or(crate::peer::PEER_PORT, |listen| listen.port());
+        if let Some(listen) = self.peer.listen.filter(|listen| !listen.ip().is_unspecified()) {
+            return Ok(listen);
+        }
+        let address = match self.node.address {
+            Some(address) => address,
+            None => detect::node_address()?,
+        };
+        Ok(SocketAddr::from((address, port)))
+    }
+
     /// This host's name.
     pub(crate) fn node_name(&self) -> Result<NodeName> {
         match &self.node.name {
@@ -379,19 +513,20 @@ impl Config {
         }
     }
 
-    /// This host's network.
-    pub(crate) fn host_network(&self) -> Result<HostNetwork> {
+    /// This host's network; `subnet` is what a cluster has given it.
+    pub(crate) fn host_network(&self, subnet: Option<Ipv4Net>) -> Result<HostNetwork> {
         let node_address = match self.node.address {
             Some(address) => address,
             None => detect::node_address()?,
         };
         Ok(HostNetwork {
             pod_range: self.network.pod_range,
-            pod_subnet: self.pod_subnet(),
+            pod_subnet: subnet.unwrap_or_else(|| self.pod_subnet()),
             service_range: self.network.service_range,
             dns: self.dns_address(),
             node_address,
             mtu: self.network.mtu,
+            vxlan: VxlanSettings::default(),
         })
     }
 

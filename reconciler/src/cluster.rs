@@ -20,7 +20,7 @@ use crate::{
     digest::{name_suffix, pod_uid},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
     object::{NodeObject, Taint, TaintEffect, Workload},
-    placement::{Candidate, Placer, candidates, evicts, host_ports},
+    placement::{Candidate, Placer, candidates, must_leave},
     plan::Next,
     rollout::{
         FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, next_available, progress,
@@ -113,7 +113,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
 struct Decision<'a> {
     input: &'a ClusterInput<'a>,
     owned: BTreeMap<&'a WorkloadKey, Vec<OwnedPod<'a>>>,
-    nodes: Vec<Candidate>,
+    nodes: Arc<[Candidate]>,
     standing: NodeStanding,
     changes: Vec<Change>,
     serial: u64,
@@ -147,6 +147,7 @@ impl<'a> Decision<'a> {
             let (key, effect) = (FAULTY_TAINT.to_owned(), TaintEffect::PreferNoSchedule);
             node.taints.push(Taint { key, value: String::new(), effect });
         }
+        let nodes = nodes.into();
         Self {
             input,
             owned,
@@ -253,7 +254,7 @@ impl<'a> Decision<'a> {
 
     fn control_workloads(&mut self) {
         let Some(driving) = self.driving() else { return };
-        let mut placer = self.placer();
+        let mut placer = self.placer(driving);
         let mut names: BTreeSet<ObjectKey> =
             self.input.state.pods.values().map(|record| record.key.clone()).collect();
         for part in self.parts(driving) {
@@ -346,31 +347,24 @@ impl<'a> Decision<'a> {
         deadline.map_or(Next::AwaitChange, Next::After)
     }
 
-    fn placer(&self) -> Placer {
+    fn placer(&self, driving: &'a Commit) -> Placer<'a> {
         let commits = self.input.commits;
-        let ended: BTreeSet<&PodUid> =
-            self.owned.values().flatten().filter(|pod| pod.is_final()).map(|pod| &pod.record.uid).collect();
-        Placer::new(
-            self.nodes.clone(),
-            self.input.settings.max_pods,
-            self.input.state.pods.values(),
-            |record| {
-                commits
-                    .get(&record.commit)
-                    .filter(|_| !ended.contains(&record.uid))
-                    .and_then(|commit| commit.resolve(&record.owner, &record.template))
-                    .map(|workload| host_ports(&workload.template.spec))
-                    .unwrap_or_default()
-            },
-        )
+        let max_pods = self.input.settings.max_pods;
+        let mut placer = Placer::new(Arc::clone(&self.nodes), max_pods, &driving.objects.namespaces);
+        // What has ended holds nothing any more.
+        for pod in self.owned.values().flatten().filter(|pod| !pod.is_final()) {
+            let record = pod.record;
+            placer.add(record, || commits.get(&record.commit)?.resolve(&record.owner, &record.template));
+        }
+        placer
     }
 
     fn act(
         &mut self,
         driving: &Commit,
-        workload: &Workload,
+        workload: &'a Workload,
         actions: Vec<Action>,
-        placer: &mut Placer,
+        placer: &mut Placer<'a>,
         names: &mut BTreeSet<ObjectKey>,
     ) {
         for action in actions {
@@ -383,12 +377,12 @@ impl<'a> Decision<'a> {
                 Action::Create { name, node, like } => {
                     let place = match node {
                         Some(node) => {
-                            placer.pin(&node, &workload.key, &workload.template.spec);
+                            placer.pin(&node, workload);
                             PodPlace::Node(node)
                         }
-                        None => match placer.place(&workload.key, &workload.template.spec) {
-                            Ok(node) => PodPlace::Node(node),
-                            Err(why) => PodPlace::Unplaced(why),
+                        None => match placer.place(workload) {
+                            Ok(chosen) => PodPlace::Node(chosen.node),
+                            Err(refusal) => PodPlace::Unplaced(refusal),
                         },
                     };
                     let unplaced = place.node().is_none();
@@ -443,7 +437,7 @@ impl<'a> Decision<'a> {
 
     /// What happens to pods that stay: their locator follows the driving commit while the template is the same, those
     /// that no node took are tried again, and a NoExecute taint or the loss of their node stops them.
-    fn keep_in_place(&mut self, part: &Part<'a>, stopped: &BTreeSet<PodUid>, placer: &mut Placer) {
+    fn keep_in_place(&mut self, part: &Part<'a>, stopped: &BTreeSet<PodUid>, placer: &mut Placer<'a>) {
         let (driving, workload) = (part.commit, part.workload);
         let Some(pods) = part.pods.as_ref().or_else(|| self.owned.get(&workload.key)) else { return };
         for pod in pods.iter().filter(|pod| !pod.is_stopping()) {
@@ -452,9 +446,11 @@ impl<'a> Decision<'a> {
             }
             let node = pod.record.place.node();
             let evicted = node
-                .and_then(|node| self.nodes.iter().find(|known| known.name == *node))
+                .and_then(|node| self.nodes.binary_search_by(|known| known.name.cmp(node)).ok())
                 .is_some_and(|node| {
-                    workload.key.kind != WorkloadKind::DaemonSet && evicts(&workload.template.spec, node)
+                    let node = &self.nodes[node];
+                    workload.key.kind != WorkloadKind::DaemonSet
+                        && must_leave(&workload.template.spec, node).is_some()
                 });
             if evicted {
                 self.changes.push(stop(pod.record, StopReason::NodeExcluded, self.input.now));
@@ -472,9 +468,9 @@ impl<'a> Decision<'a> {
                 record.commit = driving.id.clone();
             }
             if node.is_none() {
-                record.place = match placer.place(&workload.key, &workload.template.spec) {
-                    Ok(node) => PodPlace::Node(node),
-                    Err(why) => PodPlace::Unplaced(why),
+                record.place = match placer.place(workload) {
+                    Ok(chosen) => PodPlace::Node(chosen.node),
+                    Err(refusal) => PodPlace::Unplaced(refusal),
                 };
             }
             if record != *pod.record {

@@ -13,6 +13,7 @@ use crate::{
     name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
     node::Refused,
     object::Taint,
+    placement::Refusal,
     plan::PodIdentity,
     rollout::Rollout,
     status::PodStatus,
@@ -79,7 +80,7 @@ pub enum PodPlace {
     /// On this node.
     Node(NodeName),
     /// No node takes it: "0 of 3 nodes: 1 cordoned, 2 have taint gpu".
-    Unplaced(String),
+    Unplaced(Refusal),
 }
 
 impl PodPlace {

@@ -308,7 +308,7 @@ pub(crate) struct UninstallArgs {
 }
 
 /// `90`, `90s`, `15m`, `2h`
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time: expected a number and s, m or h");
     let digits = text.trim_end_matches(['s', 'm', 'h']);
     let number: u64 = digits.parse().map_err(|_| wrong())?;

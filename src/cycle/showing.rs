@@ -44,7 +44,7 @@ impl Host {
             node: self.name().clone(),
             nodes: self.nodes(),
             state: Arc::new(state.clone()),
-            pods: Arc::new(self.report.pods.clone()),
+            pods: Arc::new(self.all_reports().into_values().flat_map(|report| report.pods).collect()),
             commits: self.library.commits().clone(),
             source: SourceStatus {
                 verified: lock(&self.trust).pointers().verified.as_ref().map(|one| one.id().clone()),
@@ -56,6 +56,19 @@ impl Host {
             events: self.events.list(),
             troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
         }
+    }
+
+    /// What a reader of `status` should know though nothing stands in the way.
+    fn all_notes(&self) -> Vec<String> {
+        let state = self.store.snapshot();
+        let faulty = state.rollout.faulty.iter();
+        let faulty = faulty.map(|(node, why)| format!("node {node} is at fault itself: {why}"));
+        let refused = self.report.refused.iter().filter_map(|(uid, why)| {
+            let record = state.pods.get(uid)?;
+            Some(format!("pod {} is {why}", record.key))
+        });
+        let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
+        notes.chain(faulty).chain(refused).collect()
     }
 }
 

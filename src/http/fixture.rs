@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Daemon, Planner,
-    api::{LogError, LogOptions, LogSource, LogStream, LogTarget},
+    api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     report::PlanReport,
     views::Views,
 };
@@ -88,6 +88,11 @@ impl LogSource for FakeLogs {
         self.0.lock().unwrap().push((target, options));
         let lines: Vec<io::Result<Bytes>> = vec![Ok(Bytes::from(line)), Ok(Bytes::from("second line\n"))];
         async { Ok(stream::iter(lines).boxed()) }.boxed()
+    }
+
+    fn remote(&self, pod: RemotePod, _options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+        let line = format!("hello from {} on {}\n", pod.key.name, pod.node);
+        async { Ok(stream::iter([Ok(Bytes::from(line))]).boxed()) }.boxed()
     }
 }
 

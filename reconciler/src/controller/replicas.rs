@@ -89,7 +89,9 @@ mod tests {
             uid: PodUid::new(serial.to_string()),
             key: object.clone(),
             owner: WorkloadKey { kind: WorkloadKind::ReplicaSet, object },
-            place: node.map_or(PodPlace::Unplaced(String::new()), |node| PodPlace::Node(NodeName::new(node))),
+            place: node.map_or(PodPlace::Unplaced(crate::placement::Refusal::default()), |node| {
+                PodPlace::Node(NodeName::new(node))
+            }),
             commit: CommitId::new("c1"),
             template: TemplateHash::new("1-0"),
             created: Timestamp::UNIX_EPOCH,

@@ -80,7 +80,7 @@ pub enum TaintEffect {
 }
 
 /// One of a pod's `tolerations`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Toleration {
     /// The key; `None` with `exists` tolerates every taint.
     pub key: Option<String>,
