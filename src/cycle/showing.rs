@@ -58,6 +58,19 @@ impl Host {
             troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
         }
     }
+
+    /// What a reader of `status` should know though nothing stands in the way.
+    fn all_notes(&self) -> Vec<String> {
+        let state = self.store.snapshot();
+        let faulty = state.rollout.faulty.iter();
+        let faulty = faulty.map(|(node, why)| format!("node {node} is at fault itself: {why}"));
+        let refused = self.report.refused.iter().filter_map(|(uid, why)| {
+            let record = state.pods.get(uid)?;
+            Some(format!("pod {} is {why}", record.key))
+        });
+        let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
+        notes.chain(faulty).chain(refused).collect()
+    }
 }
 
 impl Host {
