@@ -205,6 +205,8 @@ impl World {
                 && wanted.kind != WorkloadKind::ReplicaSet
             {
                 wanted.image = image.to_owned();
+                // Of nothing nothing is bad.
+                wanted.replicas = wanted.replicas.max(1);
                 let commit = build(self.pushed.len() + 1, &bad);
                 if image == "local:1" {
                     self.doubtful.insert(commit.id.clone());
