@@ -74,12 +74,14 @@ need_command() {
     have "$1" || die "$1 is not on the PATH even with package $2 installed"
 }
 
-# need_tool COMMAND PKG: like need_command, for a package that comes with a service which nobody asked for.
+# need_tool COMMAND PKG [SERVICE]: like need_command, for a package that comes with a service which nobody asked
+# for; the service has the package's name unless it is given.
 need_tool() {
+    local service=${3:-$2}
     have "$1" && return 0
     need "$2"
     if [ -d /run/systemd/system ]; then
-        systemctl disable --now "$2" >/dev/null 2>&1 || warn "the service $2, which came with its package, could not be stopped"
+        systemctl disable --now "$service" >/dev/null 2>&1 || warn "the service $service, which came with its package, could not be stopped"
     fi
     have "$1" || die "$1 is not on the PATH even with package $2 installed"
 }
@@ -121,14 +123,14 @@ ensure_nft() {
     need_command ip iproute2
 }
 
-# ensure_rust: cargo is on the PATH, with what building libgit2 and ring takes.
+# ensure_rust: cargo is on the PATH, with what building libgit2, ring and the client of etcd takes.
 ensure_rust() {
     if ! have cargo && [ -f "$HOME/.cargo/env" ]; then
         # shellcheck source=/dev/null
         . "$HOME/.cargo/env"
     fi
     have cargo || die "no Rust toolchain: install one with rustup (or package cargo, if it is 1.89 or newer), then run this again"
-    need gcc libc6-dev pkg-config libssl-dev
+    need gcc libc6-dev pkg-config libssl-dev protobuf-compiler libprotobuf-dev
     # libgit2 links the host's OpenSSL; building OpenSSL itself takes three minutes.
     export OPENSSL_NO_VENDOR=1
 }

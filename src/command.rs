@@ -1,6 +1,6 @@
 //! What a person may ask of the daemon over `admin.sock`; the control loop answers each.
 
-use reconciler::name::{CommitId, WorkloadKey};
+use reconciler::name::{CommitId, NodeName, WorkloadKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -38,4 +38,26 @@ pub(crate) enum Command {
         /// Which.
         workload: WorkloadKey,
     },
+    /// Give a node up for good: its pods are made anew elsewhere.
+    RemoveNode {
+        /// Which.
+        node: NodeName,
+    },
+    /// Make this host's copy the content of the store, and that store the one that all hosts believe.
+    AdoptStore,
+}
+
+impl Command {
+    /// Whether only the leader can do it.
+    pub(crate) fn needs_leader(&self) -> bool {
+        match self {
+            Self::Sync | Self::AdoptStore => false,
+            Self::Rollback { .. }
+            | Self::Suspend
+            | Self::Resume
+            | Self::Retry { .. }
+            | Self::Restart { .. }
+            | Self::RemoveNode { .. } => true,
+        }
+    }
 }

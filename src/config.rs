@@ -17,13 +17,16 @@ use reconciler::{
     allocate::ServiceRanges,
     cluster::ClusterSettings,
     name::{CommitId, NodeName},
-    network::HostNetwork,
+    network::{HostNetwork, PeerPath, VxlanSettings},
     object::Taint,
     rollout::RolloutSettings,
 };
 use serde::Deserialize;
 
-use crate::source::verify::Mode;
+use crate::{
+    source::{fetch::Secret, verify::Mode},
+    store::{Agreed, EtcdConfig, EtcdTls, Joining},
+};
 
 pub(crate) use detect::dns_facts;
 
@@ -49,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) trust: TrustConfig,
     /// This host.
     pub(crate) node: NodeConfig,
+    /// What several hosts share.
+    pub(crate) store: StoreConfig,
     /// Addresses.
     pub(crate) network: NetworkConfig,
     /// Bounds of a roll-out.
@@ -61,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) listen: ListenConfig,
     /// Secrets of webhooks.
     pub(crate) webhook: WebhookConfig,
+    /// The cluster's other hosts.
+    pub(crate) peer: PeerConfig,
 }
 
 /// Where commits come from.
@@ -145,22 +152,68 @@ pub(crate) struct NodeConfig {
     pub(crate) max_pods: Option<usize>,
 }
 
+/// What several hosts share. Without `endpoints` the host is alone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct StoreConfig {
+    /// Etcd's client URLs, `https://192.0.2.5:2379`. Default none: decisions are kept on this host's disk.
+    pub(crate) endpoints: Vec<String>,
+    /// What all keys of this cluster begin with. Default `/windlass`.
+    pub(crate) prefix: String,
+    /// The authority that etcd's certificate is believed by, a PEM file. Needed with `https://`.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// This host's certificate for etcd, a PEM file; its common name is etcd's user. Needed with `https://`.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// That certificate's key. Needed with `https://`.
+    pub(crate) key_file: Option<PathBuf>,
+    /// Etcd's user, where the certificate does not say it. Default none.
+    pub(crate) user: Option<String>,
+    /// A file that holds that user's password. Needed with `user`.
+    pub(crate) password_file: Option<PathBuf>,
+    /// How long the others leave everything as it is when this daemon is stopped, for an upgrade or a reboot. Default
+    /// `5m`.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) away: Duration,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            prefix: "/windlass".to_owned(),
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            user: None,
+            password_file: None,
+            away: Duration::from_secs(300),
+        }
+    }
+}
+
 /// Addresses.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct NetworkConfig {
     /// Addresses of all pods. Default `10.244.0.0/16`.
     pub(crate) pod_range: Ipv4Net,
-    /// This host's part of them. Default the first /24.
+    /// This host's part of them. Default the first /24; in a cluster the first that is free, kept by the node's name.
     pub(crate) pod_subnet: Option<Ipv4Net>,
+    /// Networks that the addresses of other hosts must lie in. Default any.
+    pub(crate) node_ranges: Vec<Ipv4Net>,
     /// Addresses of Services. Default `10.96.0.0/16`.
     pub(crate) service_range: Ipv4Net,
     /// The cluster's DNS. Default the tenth address of `service-range`.
     pub(crate) dns: Option<Ipv4Addr>,
     /// The zone. Default `cluster.local`.
     pub(crate) zone: String,
-    /// MTU of pod links. Default 1500.
+    /// The greatest MTU of pod links. Default 1500; the uplink's is never exceeded in a cluster, and VXLAN takes 50.
     pub(crate) mtu: u32,
+    /// How packets reach the pods of other hosts: `vxlan`, or `direct` where all hosts are on one link that lets the
+    /// pods' addresses pass. Default `vxlan`.
+    pub(crate) path: PeerPath,
+    /// Identifier and UDP port of the VXLAN, as `{ id = 87, port = 8487 }`; the same on all hosts. Default these.
+    pub(crate) vxlan: VxlanSettings,
     /// The first node port. Default 30000.
     pub(crate) node_port_first: u16,
     /// The last node port. Default 32767.
@@ -175,10 +228,13 @@ impl Default for NetworkConfig {
         Self {
             pod_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
             pod_subnet: None,
+            node_ranges: Vec::new(),
             service_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             dns: None,
             zone: "cluster.local".to_owned(),
             mtu: 1500,
+            path: PeerPath::Vxlan,
+            vxlan: VxlanSettings::default(),
             node_port_first: 30000,
             node_port_last: 32767,
             drain_delay: Duration::from_secs(2),
@@ -198,6 +254,13 @@ pub(crate) struct RolloutConfig {
     pub(crate) deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete without a word. Default 30.
     pub(crate) deletion_percent: u32,
+    /// How many nodes may be at fault themselves without failing a commit. Default 1, or 5 % of them if that is more.
+    pub(crate) max_faulty_nodes: Option<usize>,
+    /// The nodes that a commit comes to first. Default none.
+    pub(crate) canary_nodes: std::collections::BTreeSet<NodeName>,
+    /// How long all must be well on them before the others follow. Default `30s`.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) canary_soak: Duration,
     /// How many commits back a rollback may go. Default 10.
     pub(crate) history: usize,
     /// How often everything is looked at again though nothing has changed. Default `1m`.
@@ -207,8 +270,18 @@ pub(crate) struct RolloutConfig {
 
 impl Default for RolloutConfig {
     fn default() -> Self {
-        let RolloutSettings { soak, deadline, deletion_percent } = RolloutSettings::default();
-        Self { soak, deadline, deletion_percent, history: 10, resync: Duration::from_secs(60) }
+        let RolloutSettings { soak, deadline, deletion_percent, max_faulty_nodes, canary_nodes, canary_soak } =
+            RolloutSettings::default();
+        Self {
+            soak,
+            deadline,
+            deletion_percent,
+            max_faulty_nodes,
+            canary_nodes,
+            canary_soak,
+            history: 10,
+            resync: Duration::from_secs(60),
+        }
     }
 }
 
@@ -284,6 +357,16 @@ pub(crate) struct WebhookConfig {
     pub(crate) secret_file: Option<PathBuf>,
 }
 
+/// The cluster's other hosts: the listener for them, and the certificates.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct PeerConfig {
+    /// Where other hosts ask. Default port 9465 of the host's address where there is a certificate, else none.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Certificates and their keys. Default `peer` in the data directory.
+    pub(crate) directory: Option<PathBuf>,
+}
+
 impl Config {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
@@ -341,7 +424,61 @@ impl Config {
             "[listen] api needs api-token-file, api-certificate and api-key: over TCP it always asks for a token, \
              and kubectl sends one over TLS only"
         );
+        self.check_store()
+    }
+
+    fn check_store(&self) -> Result<()> {
+        let store = &self.store;
+        let files = [&store.ca_file, &store.certificate_file, &store.key_file];
+        let secure = store.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        ensure!(
+            !secure || files.iter().all(|file| file.is_some()),
+            "[store] endpoints with https:// need ca-file, certificate-file and key-file"
+        );
+        ensure!(
+            store.user.is_some() == store.password_file.is_some(),
+            "[store] user and password-file belong together"
+        );
         Ok(())
+    }
+
+    /// Whether this host is one of several.
+    pub(crate) fn is_clustered(&self) -> bool {
+        !self.store.endpoints.is_empty()
+    }
+
+    /// How this host joins a cluster, if it is to be one of several.
+    pub(crate) fn joining(&self) -> Result<Option<Joining>> {
+        if !self.is_clustered() {
+            return Ok(None);
+        }
+        let store = &self.store;
+        let tls = match (&store.ca_file, &store.certificate_file, &store.key_file) {
+            (Some(ca), Some(certificate), Some(key)) => {
+                Some(EtcdTls { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() })
+            }
+            _ => None,
+        };
+        let user = match (&store.user, &store.password_file) {
+            (Some(user), Some(file)) => Some((user.clone(), Secret::new(read_secret(file)?))),
+            _ => None,
+        };
+        let etcd = EtcdConfig { endpoints: store.endpoints.clone(), prefix: store.prefix.clone(), tls, user };
+        let subnet_alone = self.pod_subnet();
+        Ok(Some(Joining {
+            etcd,
+            node: self.node_name()?,
+            agreed: Agreed {
+                pod_range: self.network.pod_range,
+                subnet_length: subnet_alone.prefix_len(),
+                service_range: self.network.service_range,
+                dns: self.dns_address(),
+                zone: self.network.zone.clone(),
+            },
+            subnet: self.network.pod_subnet,
+            subnet_alone,
+            node_ranges: self.network.node_ranges.clone(),
+        }))
     }
 
     /// State, mirror, pods.
@@ -354,6 +491,24 @@ impl Config {
         self.socket_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET_DIR))
     }
 
+    /// Certificates and their keys.
+    pub(crate) fn peer_directory(&self) -> PathBuf {
+        self.peer.directory.clone().unwrap_or_else(|| self.data_dir().join("peer"))
+    }
+
+    /// Where other hosts reach this one.
+    pub(crate) fn peer_address(&self) -> Result<SocketAddr> {
+        let port = self.peer.listen.map_or(crate::peer::PEER_PORT, |listen| listen.port());
+        if let Some(listen) = self.peer.listen.filter(|listen| !listen.ip().is_unspecified()) {
+            return Ok(listen);
+        }
+        let address = match self.node.address {
+            Some(address) => address,
+            None => detect::node_address()?,
+        };
+        Ok(SocketAddr::from((address, port)))
+    }
+
     /// This host's name.
     pub(crate) fn node_name(&self) -> Result<NodeName> {
         match &self.node.name {
@@ -362,19 +517,20 @@ impl Config {
         }
     }
 
-    /// This host's network.
-    pub(crate) fn host_network(&self) -> Result<HostNetwork> {
+    /// This host's network; `subnet` is what a cluster has given it.
+    pub(crate) fn host_network(&self, subnet: Option<Ipv4Net>) -> Result<HostNetwork> {
         let node_address = match self.node.address {
             Some(address) => address,
             None => detect::node_address()?,
         };
         Ok(HostNetwork {
             pod_range: self.network.pod_range,
-            pod_subnet: self.pod_subnet(),
+            pod_subnet: subnet.unwrap_or_else(|| self.pod_subnet()),
             service_range: self.network.service_range,
             dns: self.dns_address(),
             node_address,
             mtu: self.network.mtu,
+            vxlan: VxlanSettings::default(),
         })
     }
 
@@ -398,6 +554,9 @@ impl Config {
                 soak: self.rollout.soak,
                 deadline: self.rollout.deadline,
                 deletion_percent: self.rollout.deletion_percent,
+                max_faulty_nodes: self.rollout.max_faulty_nodes,
+                canary_nodes: self.rollout.canary_nodes.clone(),
+                canary_soak: self.rollout.canary_soak,
             },
             ranges: ServiceRanges {
                 addresses: self.network.service_range,

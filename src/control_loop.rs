@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use crate::{command::Request, cycle::Host, follow::Found, lanes::LaneEvent, view::View};
+use crate::{command::Request, cycle::Host, follow::Found, lanes::LaneEvent, store::StoreEvent, view::View};
 
 /// Events that come in one breath are looked at together.
 const BREATH: Duration = Duration::from_millis(3);
@@ -30,6 +30,8 @@ enum Event {
     Network,
     /// Everything is looked at afresh, in case an event was lost.
     Resync,
+    /// The store tells something.
+    Store(StoreEvent),
     /// A person asks for something.
     Asked(Request),
     /// The daemon must end.
@@ -42,6 +44,8 @@ pub(crate) struct Inputs {
     pub(crate) found: mpsc::Receiver<Found>,
     /// What lanes say.
     pub(crate) lanes: mpsc::UnboundedReceiver<LaneEvent>,
+    /// What the store tells.
+    pub(crate) store: mpsc::UnboundedReceiver<StoreEvent>,
     /// What people ask for.
     pub(crate) asked: mpsc::Receiver<Request>,
     /// The engine has something new.
@@ -102,6 +106,7 @@ impl ControlLoop {
         tokio::select! {
             () = inputs.end.notified() => Event::End,
             Some(request) = inputs.asked.recv() => Event::Asked(request),
+            Some(event) = inputs.store.recv() => Event::Store(event),
             Some(found) = inputs.found.recv() => Event::Found(found),
             Some(event) = inputs.lanes.recv() => Event::Lane(event),
             Ok(()) = inputs.engine.changed() => Event::Look,
@@ -117,6 +122,9 @@ impl ControlLoop {
         let inputs = &mut self.inputs;
         if let Ok(event) = inputs.lanes.try_recv() {
             return Some(Event::Lane(event));
+        }
+        if let Ok(event) = inputs.store.try_recv() {
+            return Some(Event::Store(event));
         }
         if let Ok(found) = inputs.found.try_recv() {
             return Some(Event::Found(found));
@@ -135,11 +143,8 @@ impl ControlLoop {
                 self.next_resync = Instant::now() + self.resync;
                 self.host.resync().await;
             }
-            Event::Asked(request) => {
-                let answer = self.host.asked(request.command).await;
-                // Who asked may have gone; what was asked is done all the same.
-                let _ = request.answer.send(answer);
-            }
+            Event::Store(event) => self.host.store_event(event),
+            Event::Asked(request) => self.host.asked(request).await,
             Event::End => return false,
         }
         true
@@ -155,6 +160,7 @@ impl ControlLoop {
             }
         }
         self.host.save().await;
+        self.host.leave().await;
         tracing::info!("ended; containers, addresses and NAT stay as they are");
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! One look at this host: snapshot, decide, plan, remember, act, show.
 
 mod acting;
+mod inquiry;
+mod leading;
 mod memory;
 mod showing;
+mod together;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,15 +16,15 @@ use std::{
 use jiff::Timestamp;
 use netfilter::{HostNet, Network};
 use reconciler::{
-    cluster::{ClusterInput, ClusterSettings, cluster, commits_in_use},
+    cluster::{ClusterSettings, commits_in_use},
     name::{CommitId, NodeName},
-    network::{DnsRecords, HostNetwork},
+    network::{DnsRecords, HostNetwork, PeerPath, Peers},
     node::{NodeInput, NodePlan, node},
     observed::Observed,
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
     rollout::{Head, Phase, Rollout},
-    state::{Change, KnownNode, NodeFacts, NodeLife, NodeReport},
+    state::{Change, KnownNode, NodeFacts, NodeReport},
 };
 use runtime::{Prober, Runtime};
 
@@ -34,11 +37,13 @@ use crate::{
     metrics::{CycleResult, DriftCause, Metrics, PushPhase, SignatureOutcome},
     names::NamesFile,
     source::verify::VerifiedCommit,
-    store::LocalStore,
+    store::Store,
     trust::TrustStore,
     view::{SourceStatus, View},
 };
 
+pub(crate) use inquiry::{AddressBook, Inquiry};
+use leading::Led;
 pub(crate) use memory::HostMemory;
 
 /// How often deciding may change something that lets it decide more, in one look.
@@ -68,6 +73,12 @@ pub(crate) struct Fixed {
     pub(crate) anchor: Option<CommitId>,
     /// What a reader of `status` should know of the configuration.
     pub(crate) notes: Vec<String>,
+    /// Where other hosts' daemons find this one.
+    pub(crate) peer: Option<std::net::SocketAddr>,
+    /// How packets reach the pods of other hosts.
+    pub(crate) path: PeerPath,
+    /// How long the others may do without this host when its daemon ends.
+    pub(crate) away: Duration,
 }
 
 /// The parts that act.
@@ -82,13 +93,15 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// Makes the follower look at once.
     pub(crate) nudge: Arc<tokio::sync::Notify>,
+    /// Asks other hosts directly.
+    pub(crate) inquiry: Inquiry,
 }
 
 /// This host: what it knows, remembers and acts with.
 pub(crate) struct Host {
     fixed: Fixed,
     parts: Parts,
-    store: LocalStore,
+    store: Store,
     trust: Arc<Mutex<TrustStore>>,
     memory: HostMemory,
     library: Library,
@@ -110,13 +123,29 @@ pub(crate) struct Host {
     network_changed: bool,
     /// When something was last decided.
     decided: Option<std::time::Instant>,
+    /// Why this host takes no pods.
+    unready: Option<String>,
+    /// The nodes, as this host judged them when it last led.
+    judged: BTreeMap<NodeName, KnownNode>,
+    /// What was last told and written down of the roll-out.
+    told: Rollout,
+    /// The other hosts that the network leads to.
+    peers: Option<Peers>,
+    /// A commit that another host has seen, for which the repository was looked at.
+    nudged_for: Option<CommitId>,
+    /// Whether this host's head lies behind what was decided, and for which commits that was found.
+    behind: Option<((CommitId, Vec<CommitId>), bool)>,
+    /// What people asked and the leader has not answered.
+    open: Vec<together::Open>,
+    /// What people should know of what was.
+    notes: Vec<String>,
 }
 
 impl Host {
     pub(crate) fn new(
         fixed: Fixed,
         parts: Parts,
-        store: LocalStore,
+        store: Store,
         trust: Arc<Mutex<TrustStore>>,
         memory: HostMemory,
         source: SourceStatus,
@@ -125,6 +154,7 @@ impl Host {
             let trust = lock(&trust);
             trust.pointers().all().map(|commit| (commit.id().clone(), commit.clone())).collect()
         };
+        let told = store.snapshot().rollout.clone();
         Self {
             fixed,
             parts,
@@ -146,6 +176,14 @@ impl Host {
             network_checked: std::time::Instant::now(),
             network_changed: false,
             decided: None,
+            unready: None,
+            judged: BTreeMap::new(),
+            told,
+            peers: None,
+            nudged_for: None,
+            behind: None,
+            open: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -153,6 +191,7 @@ impl Host {
     pub(crate) async fn cycle(&mut self, now: Timestamp) -> Next {
         let began = std::time::Instant::now();
         self.acted = false;
+        self.follow_store();
         self.read_commits(now).await;
         let unchecked = NETWORK_CHECK.saturating_sub(self.network_checked.elapsed());
         if unchecked.is_zero() {
@@ -161,7 +200,9 @@ impl Host {
         let (next, good) = match self.observe().await {
             Ok(observed) => {
                 self.events.probes(&observed, self.store.snapshot());
-                let (plan, next) = self.decide(now, &observed);
+                self.unready = None;
+                let (plan, next) = self.decide(now, &observed).await;
+                self.publish_report();
                 self.memory.save_if_changed(&mut self.troubles).await;
                 crash::point("memory");
                 let acted = self.act(plan).await;
@@ -169,11 +210,20 @@ impl Host {
             }
             // An engine that does not answer is not a host without containers: nothing is concluded from it.
             Err(error) => {
-                self.troubles.insert("engine", error);
-                (Next::After(RETRY), false)
+                self.unready = Some(error.clone());
+                self.note("engine", Err(error));
+                self.publish_report();
+                // The other hosts' engines may be well.
+                let next = match self.lead(now).await {
+                    Led::Rest(next) | Led::Failed(next) => next,
+                    Led::Decided => Next::After(Duration::ZERO),
+                };
+                (next.sooner(Next::After(RETRY)), false)
             }
         };
+        self.answer_asks().await;
         let next = next.sooner(self.keep_what_is_needed().await);
+        let next = next.sooner(self.next_ask().map_or(Next::AwaitChange, Next::After));
         let result = match (good && self.troubles.is_empty(), self.acted) {
             (false, _) => CycleResult::Failed,
             (true, true) => CycleResult::Changed,
@@ -209,20 +259,24 @@ impl Host {
 
     /// Time in which nobody could look is not the commit's: after a gap its clock starts anew, as after a wait for
     /// something outside of it.
-    fn excuse_gap(&mut self) {
+    async fn excuse_gap(&mut self) {
+        if !self.store.leads() {
+            self.decided = None;
+            return;
+        }
         let gap = self.decided.is_none_or(|last| last.elapsed() > LONG_GAP);
         self.decided = Some(std::time::Instant::now());
         let rollout = &self.store.snapshot().rollout;
         if gap && !rollout.waiting && matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking) {
             let rollout = Rollout { waiting: true, ..rollout.clone() };
-            let kept = self.commit(vec![Change::Rollout(Box::new(rollout))]);
+            let kept = self.commit(vec![Change::Rollout(Box::new(rollout))]).await;
             self.note("state", kept.map_err(|error| format!("{error:#}")));
         }
     }
 
     /// Decides and plans until nothing changes any more.
-    fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
-        self.excuse_gap();
+    async fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
+        self.excuse_gap().await;
         let mut round = 0;
         loop {
             round += 1;
@@ -230,26 +284,10 @@ impl Host {
             self.memory.set_pods(plan.memory.clone());
             self.keep_inherited_pins(&plan);
             self.report = plan.report.clone();
-            let name = self.fixed.facts.name.clone();
-            let change = cluster(&ClusterInput {
-                now,
-                settings: &self.fixed.settings,
-                state: self.store.snapshot(),
-                head: &self.head,
-                commits: self.library.commits(),
-                nodes: &self.nodes(),
-                reports: &BTreeMap::from([(name, self.report.clone())]),
-            });
-            self.note("budget", change.held.map_or(Ok(()), Err));
-            let next = plan.next.sooner(change.next);
-            if change.changes.is_empty() {
-                self.troubles.remove("state");
-                return (plan, next);
-            }
-            self.acted = true;
-            if let Err(error) = self.commit(change.changes) {
-                self.troubles.insert("state", format!("{error:#}"));
-                return (plan, next);
+            let next = plan.next;
+            match self.lead(now).await {
+                Led::Rest(later) | Led::Failed(later) => return (plan, next.sooner(later)),
+                Led::Decided => {}
             }
             if round == ROUNDS {
                 tracing::warn!("the decisions of this look did not come to rest in {ROUNDS} rounds");
@@ -263,7 +301,9 @@ impl Host {
         node(&NodeInput {
             now,
             node: &self.fixed.facts.name,
-            network: &self.fixed.network,
+            facts: &self.fixed.facts,
+            settings: &self.fixed.settings,
+            network: &self.network(),
             dns: &self.fixed.dns,
             drain: self.fixed.drain,
             state: self.store.snapshot(),
@@ -271,40 +311,39 @@ impl Host {
             observed,
             memory: self.memory.pods(),
             pins: trust.pins(),
-            peers: &BTreeMap::new(),
-            reports: &BTreeMap::new(),
+            peers: self.store.peers(),
+            reports: self.store.reports(),
         })
     }
 
-    /// The nodes there are.
-    fn nodes(&self) -> BTreeMap<NodeName, KnownNode> {
-        let facts = self.fixed.facts.clone();
-        BTreeMap::from([(facts.name.clone(), KnownNode { facts, life: NodeLife::Ready })])
-    }
-
-    /// Puts a decision on disk: first the pointers, which are this host's own, then the state.
-    fn commit(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
-        let before = self.store.snapshot().rollout.clone();
-        let mut moved = None;
-        for change in &changes {
-            if let Change::Rollout(after) = change {
-                let mut trust = lock(&self.trust);
-                let mut pointers = trust.pointers().clone();
-                pointers.target = after.target.as_ref().and_then(|id| self.verified.get(id)).cloned();
-                pointers.healthy = after.healthy.as_ref().and_then(|id| self.verified.get(id)).cloned();
-                trust.set_pointers(pointers)?;
-                drop(trust);
-                crash::point("pointers");
-                moved = Some(after.clone());
-            }
+    /// Keeps a decision: first the pointers, which are this host's own, then the state.
+    async fn commit(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
+        let moved = changes.iter().rev().find_map(|change| match change {
+            Change::Rollout(after) => Some(after.clone()),
+            _ => None,
+        });
+        if let Some(after) = &moved {
+            self.set_pointers(after)?;
+            crash::point("pointers");
         }
-        self.store.commit(changes)?;
+        self.store.commit(changes).await?;
         crash::point("state");
         // Told once it is true, and not again for every try on a full disk.
         if let Some(after) = moved {
-            showing::tell(&before, &after, &self.parts.metrics);
+            showing::tell(&self.told, &after, &self.parts.metrics);
+            self.told = *after;
         }
         Ok(())
+    }
+
+    /// Puts on disk which commits matter, as far as this host has verified them itself.
+    fn set_pointers(&self, rollout: &Rollout) -> anyhow::Result<()> {
+        let mut trust = lock(&self.trust);
+        let mut pointers = trust.pointers().clone();
+        let known = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.verified.get(id)).cloned();
+        pointers.target = known(&rollout.target);
+        pointers.healthy = known(&rollout.healthy);
+        Ok(trust.set_pointers(pointers)?)
     }
 
     fn keep_inherited_pins(&mut self, plan: &NodePlan) {
@@ -332,7 +371,12 @@ impl Host {
     async fn read_commits(&mut self, now: Timestamp) {
         let wanted = commits_in_use(self.store.snapshot());
         for id in self.library.lacking(&wanted, now) {
-            let Some(verified) = self.verified.get(&id).cloned() else {
+            let verified = match self.verified.get(&id).cloned() {
+                Some(verified) => Some(verified),
+                None if self.store.replicated().is_some() => self.vouch(&id).await,
+                None => None,
+            };
+            let Some(verified) = verified else {
                 let why = "this host has not verified it".to_owned();
                 self.library.note_missing(id, why, now + RETRY);
                 continue;
@@ -483,6 +527,9 @@ fn network_cause(drift: netfilter::Drift) -> DriftCause {
         netfilter::Drift::Forwarding
         | netfilter::Drift::ServiceDevice
         | netfilter::Drift::ServiceRoute
+        | netfilter::Drift::OverlayDevice
+        | netfilter::Drift::PeerEntries
+        | netfilter::Drift::PeerRoutes
         | netfilter::Drift::AcceptRules => DriftCause::Other,
     }
 }

@@ -10,7 +10,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use netfilter::{HostNet, Network};
-use reconciler::{desired::CheckSettings, object::Sensitive, state::NodeFacts};
+use reconciler::{
+    desired::CheckSettings,
+    network::{PeerPath, VXLAN_OVERHEAD},
+    object::Sensitive,
+    state::NodeFacts,
+};
 use runtime::{Prober, RegistryAuth, Runtime, RuntimeConfig};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -18,7 +23,7 @@ use crate::{
     apply::Effects,
     config::{Config, dns_facts, read_secret},
     control_loop::{ControlLoop, Inputs},
-    cycle::{Fixed, Host, HostMemory, Parts},
+    cycle::{AddressBook, Fixed, Host, HostMemory, Inquiry, Parts},
     data_dir::DataDir,
     dns::{Dns, upstreams},
     follow::{Follower, Judge},
@@ -32,6 +37,7 @@ use crate::{
     library::Reader,
     metrics::Metrics,
     names::NamesFile,
+    peer::PeerHost,
     source::{
         child::ChildProgram,
         fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, Secret},
@@ -40,7 +46,7 @@ use crate::{
         verify::Mode,
         watch::RefWatch,
     },
-    store::LocalStore,
+    store::{LocalStore, ReplicatedStore, Store, StoreEvent},
     system,
     trust::TrustStore,
     view::SourceStatus,
@@ -64,14 +70,23 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     stop_on_signals(&end)?;
 
     let node = config.node_name()?;
-    let store = LocalStore::open(&data, &node)?;
+    let (store, store_events) = open_store(&config, &data, &end).await?;
     let trust = Arc::new(Mutex::new(TrustStore::open(&data.join("trust"))?));
     let mut memory = HostMemory::open(&data)?;
     let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
 
-    let network = config.host_network()?;
+    let mut network = config.host_network(store.replicated().map(ReplicatedStore::subnet))?;
+    let peers =
+        PeerHost::bind(&config.peer_directory(), &node, config.peer.listen, || config.peer_address()).await?;
+    // Where the listeners of other hosts are, as the store knows them.
+    let book = AddressBook::default();
+    let address_of = book.address_of();
     let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
     net.prepare().await.context("prepare the host's network")?;
+    if config.is_clustered() {
+        let overhead = if config.network.path == PeerPath::Vxlan { VXLAN_OVERHEAD } else { 0 };
+        network.mtu = network.mtu.min(net.uplink_mtu().await?).saturating_sub(overhead);
+    }
     let obstacles = net.obstacles().await?;
     for obstacle in &obstacles {
         tracing::warn!("{obstacle}");
@@ -110,6 +125,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let inputs = Inputs {
         found: found_events,
         lanes: lane_events,
+        store: store_events,
         asked,
         engine: runtime.changed(),
         network: net.changed(),
@@ -133,6 +149,12 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         drain: config.network.drain_delay,
         history: config.rollout.history,
         anchor: config.trust.anchor.clone(),
+        peer: peers.as_ref().map(PeerHost::address).map(|address| match address.ip().is_unspecified() {
+            true => (network.node_address, address.port()).into(),
+            false => address,
+        }),
+        path: config.network.path,
+        away: config.store.away,
         notes: notes(&config).into_iter().chain(obstacles.iter().map(ToString::to_string)).collect(),
     };
     let parts = Parts {
@@ -145,6 +167,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         reader: reader.clone(),
         metrics: Arc::clone(&metrics),
         nudge: Arc::clone(&nudge),
+        inquiry: Inquiry::new(peers.as_ref().map(PeerHost::client), book),
     };
     let source = SourceStatus {
         url: url.to_string(),
@@ -155,16 +178,21 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, source);
     let (view, views) = watch::channel(Arc::new(host.view()));
 
+    let remote_logs = peers
+        .as_ref()
+        .map(|peers| logs::RemoteLogs { client: peers.client(), address_of: address_of.clone() });
     let daemon = Arc::new(Daemon {
         views: Views::new(views.clone()),
         metrics: Arc::clone(&metrics),
-        logs: Arc::new(logs::EngineLogs::new(runtime.clone())),
+        logs: Arc::new(logs::EngineLogs::new(runtime.clone(), remote_logs)),
         planner: Arc::new(planner::OfflinePlanner::new(reader, trust, views, config.clone())),
         requests,
         silence: config.rollout.resync * 2 + std::time::Duration::from_secs(60),
     });
     let webhooks = webhooks(&config, &metrics, &nudge)?;
     let (stop_serving, stopped) = watch::channel(());
+    let among_hosts =
+        peers.map(|peers| tokio::spawn(peers.serve(daemon.clone(), address_of, stopped.clone())));
     let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
     let following = tokio::spawn(follower.run());
     tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
@@ -177,8 +205,34 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     drop(watch);
     drop(stop_serving);
     // Its listeners end by themselves; a client that hangs does not keep the daemon.
+    let serving = async {
+        let _ = serving.await;
+        if let Some(serving) = among_hosts {
+            let _ = serving.await;
+        }
+    };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
     ended
+}
+
+/// Opens the store: of this host alone, or of its cluster, which a new host has to wait for.
+async fn open_store(
+    config: &Config,
+    data: &Path,
+    end: &Notify,
+) -> Result<(Store, mpsc::UnboundedReceiver<StoreEvent>)> {
+    let Some(joining) = config.joining()? else {
+        // Nobody tells a lonely host anything.
+        let (_, events) = mpsc::unbounded_channel();
+        return Ok((Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)), events));
+    };
+    tokio::select! {
+        opened = ReplicatedStore::open(data, joining) => {
+            let (store, events) = opened.context("open the cluster's store")?;
+            Ok((Store::Replicated(Box::new(store)), events))
+        }
+        () = end.notified() => anyhow::bail!("told to end while waiting for the cluster's store"),
+    }
 }
 
 fn stop_on_signals(end: &Arc<Notify>) -> Result<()> {
@@ -286,7 +340,10 @@ fn own_paths(config: &Config) -> Vec<std::path::PathBuf> {
     ];
     let registries = config.docker.registries.iter().map(|registry| &registry.password_file);
     let files = files.into_iter().flatten().chain(registries);
-    [config.data_dir(), config.socket_dir()].into_iter().chain(files.cloned()).collect()
+    [config.data_dir(), config.socket_dir(), config.peer_directory()]
+        .into_iter()
+        .chain(files.cloned())
+        .collect()
 }
 
 /// How heads are judged.

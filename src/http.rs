@@ -13,12 +13,12 @@
 pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod auth;
-mod bounded;
+pub(crate) mod bounded;
 mod health;
 pub(crate) mod report;
 pub(crate) mod serve;
 mod socket;
-mod tls;
+pub(crate) mod tls;
 pub(crate) mod views;
 pub(crate) mod webhook;
 mod windlass;

@@ -117,16 +117,23 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
     let signers = file.map(|file| {
         read_signers(Some(&file)).map(|signers| signers.len()).map_err(|error| format!("{error:#}"))
     });
-    let listen =
-        [Some(config.listen.metrics.unwrap_or(DEFAULT_LISTEN)), config.listen.webhook, config.listen.api];
+    let listen = [
+        Some(config.listen.metrics.unwrap_or(DEFAULT_LISTEN)),
+        config.listen.webhook,
+        config.listen.api,
+        config.peer.listen,
+    ];
+    let data_dir = args.data_dir.clone().unwrap_or_else(|| config.data_dir());
+    let peer_dir = config.peer.directory.clone().unwrap_or_else(|| data_dir.join("peer"));
     DoctorFacts {
         docker: args
             .docker
             .clone()
             .or(config.docker.socket.clone())
             .unwrap_or_else(|| PathBuf::from("/var/run/docker.sock")),
-        data_dir: args.data_dir.clone().unwrap_or_else(|| config.data_dir()),
+        data_dir,
         socket_dir,
+        peer_dir,
         listen: listen.into_iter().flatten().collect(),
         config: summary,
         signers,

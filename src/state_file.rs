@@ -87,9 +87,13 @@ pub(crate) fn write<T: Serialize>(path: &Path, schema: u32, state: &T) -> Result
     let mut text = serde_json::to_vec_pretty(&Document { schema, state })
         .map_err(|source| StateFileError::Encode { path: path.to_owned(), source })?;
     text.push(b'\n');
+    write_bytes(path, &text)
+}
 
+/// Replaces a file that is no document of ours, such as a key: the same way, mode 0600.
+pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileError> {
     let fresh = fresh_path(path);
-    replace(path, &fresh, &text).map_err(|(step, source)| {
+    replace(path, &fresh, bytes).map_err(|(step, source)| {
         // A leftover is harmless, the next write truncates it; on a full disk its room is worth having back.
         let _ = fs::remove_file(&fresh);
         StateFileError::Write { path: path.to_owned(), step, source }

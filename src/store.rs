@@ -1,168 +1,206 @@
-//! The local store: everything decided, on this host's disk. One host is always its own leader.
+//! Where decisions are kept: on this host's disk, or in etcd with a copy on this host's disk.
+//!
+//! ```text
+//! Store ─┬─ LocalStore         one host, always its own leader
+//!        └─ ReplicatedStore    etcd (etcd/), its keys (layout), what they say (contents), what this node says (publisher)
+//! ```
 
-use std::path::{Path, PathBuf};
+mod contents;
+mod etcd;
+mod layout;
+mod local;
+mod publisher;
+mod replicated;
 
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use anyhow::{Result, bail};
 use reconciler::{
+    life::{LifeInput, NodeSigns, lives},
     name::NodeName,
-    state::{Change, ClusterState},
+    plan::Next,
+    state::{Change, ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport},
 };
-use ring::rand::{SecureRandom, SystemRandom};
-use serde::{Deserialize, Serialize};
 
-use crate::state_file::{self, StateFileError};
+pub(crate) use self::{
+    etcd::{EtcdConfig, EtcdTls, Event as StoreEvent},
+    layout::{AnswerDoc, AskDoc, ReportDoc},
+    local::LocalStore,
+    replicated::{Agreed, Joining, NODE_LEASE, ReplicatedStore, Standing},
+};
 
-const SCHEMA: u32 = 1;
-
-/// `instance.json`: which containers on the engine are ours. It outlives a lost `cluster.json`, without which every
-/// one of them would be a stranger's: left running, and started a second time.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Instance {
-    id: String,
-    /// The node's name when it first ran: every pod's place is written down by it.
-    #[serde(default)]
-    node: Option<NodeName>,
-}
-
-/// Why the store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// One of its files.
-    #[error(transparent)]
-    File(#[from] StateFileError),
-    /// The host is called otherwise than before.
-    #[error(
-        "this host was {before} and is {now} now: its pods are written down under {before}; set `name = \"{before}\"` \
-         in [node] of the configuration, or uninstall first"
-    )]
-    Renamed {
-        /// Its name in the data directory.
-        before: NodeName,
-        /// Its name now.
-        now: NodeName,
-    },
-}
-
-/// `cluster.json` in the data directory, read once and written through.
+/// Where decisions are kept.
 #[derive(Debug)]
-pub(crate) struct LocalStore {
-    path: PathBuf,
-    installation: String,
-    state: ClusterState,
+pub(crate) enum Store {
+    /// On this host alone.
+    Local(Box<LocalStore>),
+    /// In a cluster.
+    Replicated(Box<ReplicatedStore>),
 }
 
-impl LocalStore {
-    /// Opens the store of a node, making a new cluster where there is none.
-    pub(crate) fn open(data: &Path, node: &NodeName) -> Result<Self, StoreError> {
-        let path = cluster_path(data);
-        let instance = instance_path(data);
-        let known = state_file::read::<Instance>(&instance, SCHEMA)?;
-        let state = match (state_file::read::<ClusterState>(&path, SCHEMA)?, &known) {
-            (Some(state), _) => state,
-            (None, Some(known)) => {
-                tracing::warn!(
-                    "{} is gone: what runs is found again by its labels, and the rest is decided anew",
-                    path.display()
-                );
-                ClusterState { cluster: known.id.clone(), ..ClusterState::default() }
-            }
-            (None, None) => ClusterState { cluster: new_id(), ..ClusterState::default() },
-        };
-        let before = known.as_ref().and_then(|known| known.node.clone());
-        if let Some(before) = before.filter(|before| before != node) {
-            return Err(StoreError::Renamed { before, now: node.clone() });
-        }
-        let installation = known.as_ref().map_or_else(|| state.cluster.clone(), |known| known.id.clone());
-        let own = Instance { id: installation.clone(), node: Some(node.clone()) };
-        if known.as_ref() != Some(&own) {
-            state_file::write(&instance, SCHEMA, &own)?;
-        }
-        if !path.exists() {
-            state_file::write(&path, SCHEMA, &state)?;
-        }
-        Ok(Self { path, installation, state })
-    }
+/// The nodes, judged.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    /// All of them, this one too.
+    pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
+    /// Why nodes that seem lost are not given up.
+    pub(crate) brake: Option<String>,
+    /// When to judge again.
+    pub(crate) next: Next,
+}
 
-    /// The id of the installation in a data directory, if there is one.
-    pub(crate) fn instance(data: &Path) -> Result<Option<String>, StateFileError> {
-        if let Some(known) = state_file::read::<Instance>(&instance_path(data), SCHEMA)? {
-            return Ok(Some(known.id));
+impl Store {
+    /// What is decided, as far as this host knows.
+    pub(crate) fn snapshot(&self) -> &ClusterState {
+        match self {
+            Self::Local(store) => store.snapshot(),
+            Self::Replicated(store) => store.snapshot(),
         }
-        Ok(state_file::read::<ClusterState>(&cluster_path(data), SCHEMA)?.map(|state| state.cluster))
-    }
-
-    /// Whether a data directory holds an installation.
-    pub(crate) fn is_in(data: &Path) -> bool {
-        cluster_path(data).exists() || instance_path(data).exists()
     }
 
     /// Which installation this is: what its containers are known by.
     pub(crate) fn installation(&self) -> &str {
-        &self.installation
-    }
-
-    /// What is decided.
-    pub(crate) fn snapshot(&self) -> &ClusterState {
-        &self.state
-    }
-
-    /// Puts changes on disk, and believes them only once they are there.
-    pub(crate) fn commit(&mut self, changes: Vec<Change>) -> Result<(), StateFileError> {
-        let mut state = self.state.clone();
-        state.apply(changes);
-        state_file::write(&self.path, SCHEMA, &state)?;
-        self.state = state;
-        Ok(())
-    }
-}
-
-fn cluster_path(data: &Path) -> PathBuf {
-    data.join("cluster.json")
-}
-
-fn instance_path(data: &Path) -> PathBuf {
-    data.join("instance.json")
-}
-
-/// Twelve random digits. If the system has no randomness the clock and the process must do: the id only keeps two
-/// installations on one engine apart.
-fn new_id() -> String {
-    let mut bytes = [0_u8; 6];
-    if SystemRandom::new().fill(&mut bytes).is_err() {
-        let nanos = jiff::Timestamp::now().as_nanosecond() ^ i128::from(std::process::id());
-        bytes.copy_from_slice(&nanos.to_be_bytes()[10..]);
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_installation_keeps_its_id_whichever_of_its_files_is_lost() {
-        let data = tempfile::tempdir().unwrap();
-        let node = NodeName::new("n1");
-        assert!(!LocalStore::is_in(data.path()));
-        let id = LocalStore::open(data.path(), &node).unwrap().snapshot().cluster.clone();
-        for lost in [cluster_path(data.path()), instance_path(data.path())] {
-            std::fs::remove_file(&lost).unwrap();
-            assert!(LocalStore::is_in(data.path()));
-            assert_eq!(
-                LocalStore::open(data.path(), &node).unwrap().snapshot().cluster,
-                id,
-                "{}",
-                lost.display()
-            );
-            assert!(lost.exists());
+        match self {
+            Self::Local(store) => store.installation(),
+            Self::Replicated(store) => store.installation(),
         }
     }
 
-    #[test]
-    fn a_host_that_was_renamed_is_told_how_to_keep_its_pods() {
-        let data = tempfile::tempdir().unwrap();
-        LocalStore::open(data.path(), &NodeName::new("n1")).unwrap();
-        let error = LocalStore::open(data.path(), &NodeName::new("n2")).unwrap_err().to_string();
-        assert!(error.contains("set `name = \"n1\"` in [node]"), "{error}");
+    /// The part of a cluster's store, if this is one.
+    pub(crate) fn replicated(&self) -> Option<&ReplicatedStore> {
+        match self {
+            Self::Local(_) => None,
+            Self::Replicated(store) => Some(store),
+        }
+    }
+
+    /// As [`Store::replicated`].
+    pub(crate) fn replicated_mut(&mut self) -> Option<&mut ReplicatedStore> {
+        match self {
+            Self::Local(_) => None,
+            Self::Replicated(store) => Some(store),
+        }
+    }
+
+    /// Whether this host decides.
+    pub(crate) fn leads(&self) -> bool {
+        self.replicated().is_none_or(ReplicatedStore::leads)
+    }
+
+    /// Keeps a decision; it is believed once it is kept.
+    pub(crate) async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
+        match self {
+            Self::Local(store) => Ok(store.commit(changes)?),
+            Self::Replicated(store) => store.commit(changes).await,
+        }
+    }
+
+    /// The other hosts.
+    pub(crate) fn peers(&self) -> &BTreeMap<NodeName, NodeFacts> {
+        static NONE: BTreeMap<NodeName, NodeFacts> = BTreeMap::new();
+        self.replicated().map_or(&NONE, ReplicatedStore::peers)
+    }
+
+    /// What the other hosts say.
+    pub(crate) fn reports(&self) -> &BTreeMap<NodeName, NodeReport> {
+        static NONE: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
+        self.replicated().map_or(&NONE, ReplicatedStore::reports)
+    }
+
+    /// What this host says to the others.
+    pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
+        if let Self::Replicated(store) = self {
+            store.publish(facts, peer, report);
+        }
+    }
+
+    /// Takes in what etcd tells.
+    pub(crate) fn event(&mut self, event: StoreEvent) {
+        if let Self::Replicated(store) = self {
+            store.event(event);
+        }
+    }
+
+    /// Puts what is known on this host's disk.
+    pub(crate) fn save(&mut self) -> Result<()> {
+        if let Self::Replicated(store) = self {
+            store.take_over()?;
+            store.save()?;
+        }
+        Ok(())
+    }
+
+    /// Which nodes there are and live. `answers` says who answered this leader directly.
+    pub(crate) fn judge_nodes(
+        &self,
+        own: &NodeFacts,
+        unready: Option<&str>,
+        answers: &BTreeMap<NodeName, bool>,
+    ) -> Judged {
+        let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
+        let mut nodes = BTreeMap::from([(own.name.clone(), KnownNode { facts: own.clone(), life })]);
+        let Self::Replicated(store) = self else {
+            return Judged { nodes, brake: None, next: Next::AwaitChange };
+        };
+        let mut signs = store.signs();
+        for (name, signs) in &mut signs {
+            signs.answers = answers.get(name).copied();
+        }
+        // This host counts, too: two of three are a majority of all three.
+        signs.insert(
+            own.name.clone(),
+            NodeSigns { unready: unready.map(str::to_owned), ..NodeSigns::default() },
+        );
+        let judged = lives(&LifeInput { lease: NODE_LEASE, leading_for: store.led_for(), signs: &signs });
+        for (name, life) in judged.lives {
+            if let Some(facts) = store.peers().get(&name) {
+                nodes.insert(name, KnownNode { facts: facts.clone(), life });
+            }
+        }
+        Judged { nodes, brake: judged.brake, next: judged.next }
+    }
+
+    /// The nodes as the store shows them to whoever does not lead.
+    pub(crate) fn shown_nodes(
+        &self,
+        own: &NodeFacts,
+        unready: Option<&str>,
+    ) -> BTreeMap<NodeName, KnownNode> {
+        let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
+        let mut nodes = BTreeMap::from([(own.name.clone(), KnownNode { facts: own.clone(), life })]);
+        let Self::Replicated(store) = self else { return nodes };
+        let members: BTreeMap<_, _> = store.members().collect();
+        for (name, facts) in store.peers() {
+            let member = members.get(name);
+            let outage = self.snapshot().outages.get(name);
+            let unready = member.and_then(|member| member.report.unready.clone());
+            let away = member.is_some_and(|member| member.silent.is_some() && member.away.is_some());
+            let life = match (outage, unready) {
+                (Some(outage), _) if outage.lost => NodeLife::Lost,
+                (Some(_), _) => NodeLife::Silent("nobody hears from it".to_owned()),
+                (None, _) if away => NodeLife::Away,
+                (None, Some(why)) => NodeLife::NotReady(why),
+                (None, None) => NodeLife::Ready,
+            };
+            nodes.insert(name.clone(), KnownNode { facts: facts.clone(), life });
+        }
+        nodes
+    }
+
+    /// Makes this host's copy the store's content.
+    pub(crate) async fn adopt(&mut self) -> Result<String> {
+        match self {
+            Self::Local(_) => {
+                bail!("this host is alone: it has no store to adopt, see [store] in the configuration")
+            }
+            Self::Replicated(store) => store.adopt().await,
+        }
+    }
+
+    /// Says that this host comes back soon.
+    pub(crate) async fn leave(&mut self, back_within: Duration) {
+        if let Self::Replicated(store) = self {
+            store.leave(back_within).await;
+        }
     }
 }

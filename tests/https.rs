@@ -4,15 +4,11 @@
 
 mod support;
 
-#[path = "https/server.rs"]
-mod server;
-
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use server::{Behaviour, GitServer};
-use support::{SOON, Site, eventually};
+use support::{Behaviour, GitServer, SOON, Site, eventually};
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
 

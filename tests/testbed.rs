@@ -4,6 +4,13 @@
 
 mod support;
 
+#[path = "testbed/cluster.rs"]
+mod cluster;
+#[path = "testbed/cuts.rs"]
+mod cuts;
+#[path = "testbed/etcd.rs"]
+mod etcd;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -73,7 +80,10 @@ fn hosts_reach_each_other_and_not_the_world() {
 
 #[test]
 fn an_engine_can_be_stopped_killed_and_rebooted() {
-    let host = Host::start_on(&Network::start(), HostOptions { dockerd: vec!["--live-restore".into()] });
+    let host = Host::start_on(
+        &Network::start(),
+        HostOptions { dockerd: vec!["--live-restore".into()], ..HostOptions::default() },
+    );
     start_app(&host, "app");
     let started = host.inspect("app")["State"]["StartedAt"].clone();
 

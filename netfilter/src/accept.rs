@@ -3,8 +3,9 @@
 //! An accept in our table does not help against a drop in another one. So where the host filters with iptables
 //! (which Docker does, with FORWARD set to DROP), accept rules by address go into its chains, marked with a comment:
 //! into `DOCKER-USER` where Docker asks for it, else to the top of FORWARD. Where nothing is filtered, none are made.
+//! Packets of the tunnels between hosts are accepted from each peer's address by a rule of its own.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use reconciler::network::HostNetwork;
 
@@ -77,8 +78,9 @@ impl Saved {
         saved
     }
 
-    /// The rules that must be there.
-    fn wanted(&self, host: &HostNetwork) -> BTreeSet<AcceptRule> {
+    /// The rules that must be there. Those for peers that nobody knows yet stay as they are: a daemon that starts
+    /// again cuts no tunnel.
+    fn wanted(&self, host: &HostNetwork, vxlan_peers: Option<&BTreeSet<Ipv4Addr>>) -> BTreeSet<AcceptRule> {
         let mut wanted = BTreeSet::new();
         let pods = Some(host.pod_range.trunc().to_string());
         if self.forward_filters {
@@ -96,6 +98,20 @@ impl Saved {
                     protocol: Some(protocol.to_owned()),
                     port: Some("53".to_owned()),
                 });
+            }
+            let of_peer = |source: Option<String>| AcceptRule {
+                chain: "INPUT".to_owned(),
+                source,
+                destination: None,
+                protocol: Some("udp".to_owned()),
+                port: Some(host.vxlan.port.to_string()),
+            };
+            match vxlan_peers {
+                Some(peers) => {
+                    wanted.extend(peers.iter().map(|peer| of_peer(Some(format!("{peer}/32")))));
+                }
+                None => wanted
+                    .extend(self.ours.iter().filter(|rule| **rule == of_peer(rule.source.clone())).cloned()),
             }
         }
         wanted
@@ -118,9 +134,12 @@ fn read_rule(chain: &str, words: &[&str]) -> AcceptRule {
 }
 
 /// Makes sure that the accept rules are where they work, and nowhere else. True if something was changed.
-pub(crate) async fn ensure(host: &HostNetwork) -> Result<bool, NetworkError> {
+pub(crate) async fn ensure(
+    host: &HostNetwork,
+    vxlan_peers: Option<&BTreeSet<Ipv4Addr>>,
+) -> Result<bool, NetworkError> {
     let saved = save().await?;
-    let wanted = saved.wanted(host);
+    let wanted = saved.wanted(host, vxlan_peers);
     let text = change(&saved.ours, &wanted);
     if text.is_empty() {
         return Ok(false);

@@ -2,7 +2,11 @@
 
 use std::{error::Error, io, net::Ipv4Addr, path::PathBuf};
 
-use reconciler::fault::{Fault, FaultKind};
+use ipnet::Ipv4Net;
+use reconciler::{
+    fault::{Fault, FaultKind},
+    name::NodeName,
+};
 
 /// An operation on the host's network that failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,53 @@ pub enum NetworkError {
         node_address: Ipv4Addr,
         /// Why.
         source: io::Error,
+    },
+    /// The device of the tunnels to other hosts could not be made.
+    #[error(
+        "cannot make the device windlass1 (VXLAN {id}, UDP port {port}); the kernel needs its module vxlan, and nobody else may use that id or port"
+    )]
+    Overlay {
+        /// The network identifier.
+        id: u32,
+        /// The UDP port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// No device has the node address.
+    #[error(
+        "no device of this host has the node address {node_address}; node.address must be one of the host's"
+    )]
+    Uplink {
+        /// The configured node address.
+        node_address: Ipv4Addr,
+    },
+    /// The entries that lead to other hosts could not be changed.
+    #[error("cannot change the entries of the device windlass1")]
+    PeerEntries(#[source] io::Error),
+    /// The pods of another host could not be routed.
+    #[error("cannot route {subnet} to the host {peer} at {address}; is that reachable from here")]
+    PeerRoute {
+        /// The other host.
+        peer: NodeName,
+        /// Its address.
+        address: Ipv4Addr,
+        /// Addresses of its pods.
+        subnet: Ipv4Net,
+        /// Why.
+        source: io::Error,
+    },
+    /// A direct path to a host that is not on a link with this one.
+    #[error(
+        "there is no direct path to the host {peer} at {address}: it is behind the router {router}, which does not know its pods; use vxlan for it"
+    )]
+    PeerBehindRouter {
+        /// The other host.
+        peer: NodeName,
+        /// Its address.
+        address: Ipv4Addr,
+        /// The router in between.
+        router: Ipv4Addr,
     },
     /// A pod's network namespace could not be entered.
     #[error("cannot enter the network namespace of the pod behind {link}")]

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use reconciler::network::{PodLink, ServiceTable};
+use reconciler::network::{Peers, PodLink, ServiceTable};
 
 use crate::{
     error::NetworkError,
@@ -24,6 +24,8 @@ pub struct FakeState {
     pub links: BTreeMap<String, PodLink>,
     /// The table as last synced; `None` before that.
     pub table: Option<ServiceTable>,
+    /// The other hosts as last set; `None` before that.
+    pub peers: Option<Peers>,
     /// What the next resync finds and repairs.
     pub drift: Vec<Drift>,
     /// Calls that changed something.
@@ -88,6 +90,15 @@ impl HostNet for FakeNet {
         state.table = Some(table.clone());
         state.mutations += 1;
         Ok(Synced::Changed { replaced, added: 0, removed: 0 })
+    }
+
+    async fn set_peers(&self, peers: &Peers) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        if state.peers.as_ref() != Some(peers) {
+            state.peers = Some(peers.clone());
+            state.mutations += 1;
+        }
+        Ok(())
     }
 
     async fn resync(&self) -> Result<Vec<Drift>, NetworkError> {

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use reconciler::network::{HostNetwork, PodLink, ServiceTable};
+use reconciler::network::{HostNetwork, Peers, PodLink, ServiceTable};
 use tokio::sync::{Mutex, watch};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     forwarding, link,
     netlink::Socket,
     nft::{self, Nft, Synced},
+    peer,
     record::RecordFile,
     route,
     watch::{self as events, Watch},
@@ -43,6 +44,12 @@ pub enum Drift {
     ServiceDevice,
     /// The route of the service range was missing or different.
     ServiceRoute,
+    /// The VXLAN device was missing, down or different, or there although no peer needs it.
+    OverlayDevice,
+    /// An entry of the VXLAN device that leads to another host was missing or different, or one too many.
+    PeerEntries,
+    /// A route to another host's pods was missing or different, or one too many.
+    PeerRoutes,
     /// An accept rule was missing, or in a chain where it does not work.
     AcceptRules,
     /// The table was gone, flushed or changed.
@@ -55,6 +62,9 @@ impl fmt::Display for Drift {
             Self::Forwarding => "net.ipv4.ip_forward was off",
             Self::ServiceDevice => "the device windlass0 was not up with the DNS address",
             Self::ServiceRoute => "the route of the service range was missing",
+            Self::OverlayDevice => "the device windlass1 was not as it must be",
+            Self::PeerEntries => "the entries of windlass1 that lead to other hosts were not as they must be",
+            Self::PeerRoutes => "the routes to other hosts' pods were not as they must be",
             Self::AcceptRules => "the accept rules for pod traffic were missing",
             Self::Table => "the nftables table ip windlass was changed by somebody else",
         })
@@ -77,8 +87,22 @@ pub trait HostNet: Send + Sync {
     fn links(&self) -> impl Future<Output = Result<BTreeSet<String>, NetworkError>> + Send;
     /// Makes the service table say this.
     fn sync(&self, table: &ServiceTable) -> impl Future<Output = Result<Synced, NetworkError>> + Send;
+    /// Makes the pods of exactly these hosts reachable, and lets only these send us VXLAN packets. Before the first
+    /// call all of that stays as an earlier run of the daemon has left it; call it before the first
+    /// [`sync`](Self::sync). Does nothing where the same was done before: what others change is [`resync`](Self::resync)'s.
+    ///
+    /// An error is the first of several; all that can be done has been done, and the next call tries the rest.
+    fn set_peers(&self, peers: &Peers) -> impl Future<Output = Result<(), NetworkError>> + Send;
     /// Looks for what somebody else has changed, repairs it and says what it was.
     fn resync(&self) -> impl Future<Output = Result<Vec<Drift>, NetworkError>> + Send;
+}
+
+/// The other hosts as last set.
+#[derive(Debug)]
+struct KnownPeers {
+    wanted: Arc<Peers>,
+    /// All of it could be done.
+    done: bool,
 }
 
 /// The network of this host, in the network namespace in which it was opened.
@@ -87,6 +111,7 @@ pub struct Network {
     host: Arc<HostNetwork>,
     record: RecordFile,
     nft: Mutex<Nft>,
+    peers: Mutex<Option<KnownPeers>>,
     watch: Watch,
     legacy_iptables: bool,
 }
@@ -103,6 +128,7 @@ impl Network {
             host: Arc::new(host),
             record,
             nft: Mutex::default(),
+            peers: Mutex::default(),
             watch: events::start()?,
             legacy_iptables: accept::is_legacy().await,
         })
@@ -120,7 +146,16 @@ impl Network {
 
     /// Firewalls of this host that may drop pod traffic and into which we put no rules.
     pub async fn obstacles(&self) -> Result<Vec<Obstacle>, NetworkError> {
-        obstacle::find(&self.host).await
+        let tunnels = self.nft.lock().await.vxlan_peers().is_some_and(|peers| !peers.is_empty());
+        obstacle::find(&self.host, tunnels).await
+    }
+
+    /// The MTU of the device that carries the node address. What is left of it for pod links says
+    /// [`pod_mtu`](reconciler::network::pod_mtu).
+    pub async fn uplink_mtu(&self) -> Result<u32, NetworkError> {
+        let node_address = self.host.node_address;
+        blocking(move || link::uplink_mtu(&Socket::route().map_err(NetworkError::Netlink)?, node_address))
+            .await
     }
 
     /// The part that netlink does.
@@ -138,6 +173,21 @@ impl Network {
         .await
     }
 
+    /// The part that netlink does for peers. The outer error: nothing could be done.
+    async fn put_ways_right(&self, peers: Arc<Peers>) -> Result<peer::Outcome, NetworkError> {
+        let host = Arc::clone(&self.host);
+        blocking(move || Ok(peer::ensure(&Socket::route().map_err(NetworkError::Netlink)?, &host, &peers)))
+            .await
+    }
+
+    /// The part in nftables and iptables for peers.
+    async fn admit_peers(&self, peers: &Peers) -> Result<(), NetworkError> {
+        let mut nft = self.nft.lock().await;
+        nft.set_vxlan_peers(&self.host, peer::vxlan_addresses(peers)).await?;
+        accept::ensure(&self.host, nft.vxlan_peers()).await?;
+        Ok(())
+    }
+
     /// The part in nftables. While nobody has touched it this costs one question to the kernel.
     async fn put_filters_right(&self) -> Result<BTreeSet<Drift>, NetworkError> {
         let mut nft = self.nft.lock().await;
@@ -148,7 +198,7 @@ impl Network {
                 break;
             }
             let generation = nft::generation()?;
-            let rules = accept::ensure(&self.host).await?;
+            let rules = accept::ensure(&self.host, nft.vxlan_peers()).await?;
             let table = !undisturbed && nft.verify(&self.host).await?;
             repaired.extend(rules.then_some(Drift::AcceptRules));
             repaired.extend(table.then_some(Drift::Table));
@@ -202,7 +252,7 @@ impl HostNet for Network {
 
     async fn sync(&self, table: &ServiceTable) -> Result<Synced, NetworkError> {
         let mut nft = self.nft.lock().await;
-        if nft.wanted() == Some(table) {
+        if nft.is_committed(table) {
             return Ok(Synced::Unchanged);
         }
         let changed = Changed::between(nft.wanted().unwrap_or(&ServiceTable::default()), table);
@@ -214,9 +264,29 @@ impl HostNet for Network {
         Ok(synced)
     }
 
+    async fn set_peers(&self, peers: &Peers) -> Result<(), NetworkError> {
+        let mut known = self.peers.lock().await;
+        if known.as_ref().is_some_and(|known| known.done && *known.wanted == *peers) {
+            return Ok(());
+        }
+        let wanted = Arc::new(peers.clone());
+        let known = known.insert(KnownPeers { wanted: Arc::clone(&wanted), done: false });
+        let admitted = self.admit_peers(peers).await;
+        let ways = self.put_ways_right(wanted).await?;
+        admitted?;
+        known.done = ways.failed.is_none();
+        ways.failed.map_or(Ok(()), Err)
+    }
+
     async fn resync(&self) -> Result<Vec<Drift>, NetworkError> {
         let mut drift = self.put_host_right().await?;
         drift.extend(self.put_filters_right().await?);
+        if let Some(known) = &mut *self.peers.lock().await {
+            let ways = self.put_ways_right(Arc::clone(&known.wanted)).await?;
+            known.done = ways.failed.is_none();
+            drift.extend(ways.drift);
+            ways.failed.map_or(Ok(()), Err)?;
+        }
         Ok(drift)
     }
 }

@@ -4,6 +4,7 @@
 //! ServiceTable ──table──► Ruleset ──text──► `nft -f -`      all of it, or what has changed
 //! PodLink      ──link───► veth pair, addresses, route       netlink, no other program
 //! HostNetwork  ──host───► ip_forward, windlass0, the route of the service range, accept rules
+//! Peers        ──peer───► windlass1 (VXLAN) with its entries, a route to each other host's pods
 //! ```
 //!
 //! Everything is level-triggered: each call makes the host say what is wanted and does nothing where it already
@@ -18,8 +19,11 @@ mod accept;
 mod conntrack;
 mod forwarding;
 mod link;
+mod neighbour;
 mod netlink;
 mod nft;
+mod overlay;
+mod peer;
 mod program;
 mod record;
 mod route;
@@ -31,5 +35,6 @@ pub use error::NetworkError;
 pub use host::{Drift, HostNet, Network, Obstacle, Removed, record_path, uninstall};
 pub use link::LINK_PREFIX;
 pub use nft::Synced;
+pub use overlay::OVERLAY_DEVICE;
 pub use route::{POD_GATEWAY, ROUTE_PROTOCOL, SERVICE_DEVICE};
 pub use table::TABLE;

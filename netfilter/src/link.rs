@@ -18,7 +18,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     error::NetworkError,
-    netlink::{Answer, Message, REPLACE, Socket, attribute, number},
+    neighbour::Entry,
+    netlink::{Answer, Message, Socket, attribute, number},
     route::{self, NEW, POD_GATEWAY, Route, Scope},
 };
 
@@ -31,7 +32,6 @@ const LOOPBACK: u32 = 1;
 pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
-const RTM_NEWNEIGH: u16 = 28;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -44,9 +44,6 @@ const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 pub(crate) const IFF_UP: u32 = 1;
 const SKIP_STATS: u32 = 1 << 3;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NUD_PERMANENT: u16 = 0x80;
 const ENODEV: i32 = 19;
 const ESRCH: i32 = 3;
 
@@ -109,9 +106,13 @@ fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Op
         && found.peer == Some(inside.index)
         && inside.peer == Some(found.index)
         && found.mac == wanted.host_mac
-        && found.mtu == Some(wanted.mtu)
-        && inside.mtu == Some(wanted.mtu)
     {
+        // A running pod keeps its connections when its MTU changes.
+        for (socket, side) in [(host, &found), (pod, &inside)] {
+            if side.mtu != Some(wanted.mtu) {
+                socket.request(set_mtu(side.index, wanted.mtu))?;
+            }
+        }
         return Ok(Some((found.index, inside.index)));
     }
     remove(host, &wanted.name)?;
@@ -151,20 +152,10 @@ fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
         set_up(LOOPBACK),
         set_up(index),
         route::put_address(index, link.address, Some(Scope::Universe)),
-        permanent_neighbour(index, POD_GATEWAY, link.host_mac),
+        Entry::Neighbour { address: POD_GATEWAY, mac: link.host_mac }.put(index),
         gateway.put(),
         default.put(),
     ]
-}
-
-fn permanent_neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Message {
-    let mut header = [0; 12];
-    header[0] = 2; // AF_INET
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
-    Message::new(RTM_NEWNEIGH, REPLACE, &header)
-        .attribute(NDA_DST, &address.octets())
-        .attribute(NDA_LLADDR, &mac)
 }
 
 /// A pod must not be able to send with another's address, answer ARP for others or speak IPv6 on its link.
@@ -229,14 +220,38 @@ pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<Link>, NetworkError> {
 
 /// One device by name.
 pub(crate) fn find(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
+    Ok(ask(socket, name)?.as_ref().and_then(read))
+}
+
+/// What the kernel says of one device.
+pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
     let message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
         .text(IFLA_IFNAME, name)
         .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
     match socket.get(message) {
-        Ok(answer) => Ok(read(&answer)),
+        Ok(answer) => Ok(Some(answer)),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The MTU of the device that carries an address of this host.
+pub(crate) fn uplink_mtu(socket: &Socket, node_address: Ipv4Addr) -> Result<u32, NetworkError> {
+    let addresses = route::addresses(socket)?;
+    let device = addresses.iter().find(|(_, address)| *address == node_address).map(|(device, _)| *device);
+    let index = device.ok_or(NetworkError::Uplink { node_address })?;
+    let link = socket
+        .get(Message::new(RTM_GETLINK, 0, &header(index, 0, 0)))
+        .map_err(|source| NetworkError::List { what: "links", source })?;
+    read(&link).and_then(|link| link.mtu).ok_or(NetworkError::Uplink { node_address })
+}
+
+/// What a link message says beyond what all links have, if the link is of this kind.
+pub(crate) fn kind_data<'a>(answer: &'a Answer, kind: &str) -> Option<&'a [u8]> {
+    let info = attribute(answer.body.get(16..)?, IFLA_LINKINFO)?;
+    let found = attribute(info, IFLA_INFO_KIND)?;
+    (found.strip_suffix(&[0]).unwrap_or(found) == kind.as_bytes())
+        .then(|| attribute(info, IFLA_INFO_DATA).unwrap_or_default())
 }
 
 /// Reads a link message; `None` if it is something else.
@@ -263,6 +278,26 @@ pub(crate) fn create(name: &str, kind: &str) -> Message {
     )
 }
 
+/// Makes a device of a kind that needs more.
+pub(crate) fn create_with(
+    name: &str,
+    kind: &str,
+    mac: &[u8],
+    mtu: u32,
+    data: impl FnOnce(Message) -> Message,
+) -> Message {
+    Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
+        .text(IFLA_IFNAME, name)
+        .attribute(IFLA_ADDRESS, mac)
+        .attribute(IFLA_MTU, &mtu.to_ne_bytes())
+        .nested(IFLA_LINKINFO, &[], |info| info.text(IFLA_INFO_KIND, kind).nested(IFLA_INFO_DATA, &[], data))
+}
+
+/// Gives a device another MTU.
+pub(crate) fn set_mtu(index: u32, mtu: u32) -> Message {
+    Message::new(RTM_NEWLINK, 0, &header(index, 0, 0)).attribute(IFLA_MTU, &mtu.to_ne_bytes())
+}
+
 /// Sets a device up.
 pub(crate) fn set_up(index: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &header(index, IFF_UP, IFF_UP))
@@ -274,7 +309,7 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
 }
 
 /// `struct ifinfomsg`.
-fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(crate) fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.to_ne_bytes());

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -138,6 +139,11 @@ pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
 /// A number of four bytes in the host's order.
 pub(crate) fn number(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// An IPv4 address.
+pub(crate) fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
+    bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
 }
 
 /// A blocking netlink socket. It speaks to the network namespace it was opened in.

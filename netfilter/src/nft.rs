@@ -1,6 +1,6 @@
 //! Keeps the table `ip windlass` as wanted: one `nft -f -` for a change, and none for no change.
 
-use std::io;
+use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
 use reconciler::network::{HostNetwork, ServiceTable};
 
@@ -37,6 +37,8 @@ pub enum Synced {
 #[derive(Debug, Default)]
 pub(crate) struct Nft {
     committed: Option<Committed>,
+    /// The hosts that packets are unpacked from, as wanted; unknown until somebody says so.
+    vxlan_peers: Option<BTreeSet<Ipv4Addr>>,
     /// The generation of nftables in which everything of ours was found as it should be. Whoever changes anything in
     /// nftables, iptables-nft included, makes a new one; as long as it stays there is nothing to look for.
     verified: Option<u32>,
@@ -45,6 +47,7 @@ pub(crate) struct Nft {
 #[derive(Debug)]
 struct Committed {
     wanted: ServiceTable,
+    vxlan_peers: BTreeSet<Ipv4Addr>,
     content: Ruleset,
 }
 
@@ -55,20 +58,19 @@ impl Nft {
         host: &HostNetwork,
         wanted: &ServiceTable,
     ) -> Result<Synced, NetworkError> {
-        let old = match &self.committed {
-            None => return self.replace(host, wanted).await,
-            Some(committed) if committed.wanted == *wanted => return Ok(Synced::Unchanged),
-            Some(committed) => &committed.content,
-        };
-        let new = Ruleset::of(host, wanted);
-        let (text, count) = text::difference(old, &new);
+        if self.is_committed(wanted) {
+            return Ok(Synced::Unchanged);
+        }
+        let Some(committed) = &self.committed else { return self.replace(host, wanted).await };
+        let new = self.content(host, wanted);
+        let (text, count) = text::difference(&committed.content, &new.content);
         if text.is_empty() {
-            self.committed = Some(Committed { wanted: wanted.clone(), content: new });
+            self.committed = Some(new);
             return Ok(Synced::Unchanged);
         }
         match self.commit(&text).await {
             Ok(()) => {
-                self.committed = Some(Committed { wanted: wanted.clone(), content: new });
+                self.committed = Some(new);
                 Ok(changed(false, count))
             }
             Err(NetworkError::Refused { kind: Refusal::Drifted, .. }) => self.replace(host, wanted).await,
@@ -78,11 +80,43 @@ impl Nft {
 
     /// Puts the whole table in place of whatever is there, atomically.
     async fn replace(&mut self, host: &HostNetwork, wanted: &ServiceTable) -> Result<Synced, NetworkError> {
-        let content = Ruleset::of(host, wanted);
-        let (text, count) = text::replace(&content);
+        let new = self.content(host, wanted);
+        let (text, count) = text::replace(&new.content);
         self.commit(&text).await?;
-        self.committed = Some(Committed { wanted: wanted.clone(), content });
+        self.committed = Some(new);
         Ok(changed(true, count))
+    }
+
+    fn content(&self, host: &HostNetwork, wanted: &ServiceTable) -> Committed {
+        let vxlan_peers = self.vxlan_peers.clone().unwrap_or_default();
+        let content = Ruleset::of(host, &vxlan_peers, wanted);
+        Committed { wanted: wanted.clone(), vxlan_peers, content }
+    }
+
+    /// Makes the table unpack VXLAN packets of these hosts only. Before the first sync it only remembers them.
+    pub(crate) async fn set_vxlan_peers(
+        &mut self,
+        host: &HostNetwork,
+        peers: BTreeSet<Ipv4Addr>,
+    ) -> Result<(), NetworkError> {
+        self.vxlan_peers = Some(peers);
+        if let Some(wanted) = self.wanted().cloned() {
+            self.sync(host, &wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// The hosts that packets are unpacked from; `None` while nobody has said so.
+    pub(crate) fn vxlan_peers(&self) -> Option<&BTreeSet<Ipv4Addr>> {
+        self.vxlan_peers.as_ref()
+    }
+
+    /// Whether the table was made to say this, for the peers there are now.
+    pub(crate) fn is_committed(&self, wanted: &ServiceTable) -> bool {
+        self.committed.as_ref().is_some_and(|committed| {
+            committed.wanted == *wanted
+                && self.vxlan_peers.as_ref().is_none_or(|peers| committed.vxlan_peers == *peers)
+        })
     }
 
     /// Runs one transaction. If it was the only one since everything was verified, everything still is.

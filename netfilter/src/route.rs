@@ -8,7 +8,7 @@ use reconciler::network::HostNetwork;
 use crate::{
     error::NetworkError,
     link::{self, Link},
-    netlink::{Answer, CREATE, Message, REPLACE, Socket, attribute, number},
+    netlink::{Answer, CREATE, Message, REPLACE, Socket, address, attribute, number},
 };
 
 /// The number by which our routes are known: `ip route show proto 87`.
@@ -18,7 +18,8 @@ pub const SERVICE_DEVICE: &str = "windlass0";
 /// The gateway that every pod sees; no interface has it, a neighbour entry leads to the host's side.
 pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
-const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
@@ -26,6 +27,7 @@ const RTM_GETROUTE: u16 = 26;
 const AF_INET: u8 = 2;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+pub(crate) const IFA_LABEL: u16 = 3;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -33,6 +35,8 @@ const RTA_PREFSRC: u16 = 7;
 const TABLE_MAIN: u8 = 254;
 const TYPE_UNICAST: u8 = 1;
 const SCOPE_HOST: u8 = 254;
+/// The gateway is on the device's link, whatever other routes say (`RTNH_F_ONLINK`).
+const ONLINK: u32 = 4;
 
 /// How far a route or an address reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +57,9 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    fn message(&self, kind: u16, flags: u16) -> Message {
+    fn message(&self, kind: u16, flags: u16, onlink: bool) -> Message {
         let scope = if self.gateway.is_some() { Scope::Universe } else { Scope::Link };
-        let header = [
+        let mut header = [
             AF_INET,
             self.destination.prefix_len(),
             0,
@@ -69,6 +73,9 @@ impl Route {
             0,
             0,
         ];
+        if onlink {
+            header[8..].copy_from_slice(&ONLINK.to_ne_bytes());
+        }
         let mut message = Message::new(kind, flags, &header)
             .attribute(RTA_DST, &self.destination.network().octets())
             .attribute(RTA_OIF, &self.device.to_ne_bytes());
@@ -83,22 +90,53 @@ impl Route {
 
     /// Makes the route, or changes it to this.
     pub(crate) fn put(&self) -> Message {
-        self.message(RTM_NEWROUTE, REPLACE)
+        self.message(RTM_NEWROUTE, REPLACE, false)
     }
 
-    fn delete(&self) -> Message {
-        self.message(RTM_DELROUTE, 0)
+    /// The same where the gateway is on the link and the kernel cannot know it.
+    pub(crate) fn put_onlink(&self) -> Message {
+        self.message(RTM_NEWROUTE, REPLACE, true)
+    }
+
+    pub(crate) fn delete(&self) -> Message {
+        self.message(RTM_DELROUTE, 0, false)
     }
 }
 
 /// Gives a device an address. Scope `host` keeps the address from being picked as a source for anything that is
 /// not addressed to it.
 pub(crate) fn put_address(device: u32, address: Ipv4Addr, reach: Option<Scope>) -> Message {
-    let [a, b, c, d] = device.to_ne_bytes();
     let scope = reach.map_or(SCOPE_HOST, |scope| scope as u8);
-    Message::new(RTM_NEWADDR, REPLACE, &[AF_INET, 32, 0, scope, a, b, c, d])
+    address_message(RTM_NEWADDR, REPLACE, device, address, scope)
+}
+
+/// Takes an address from a device.
+pub(crate) fn delete_address(device: u32, address: Ipv4Addr) -> Message {
+    address_message(RTM_DELADDR, 0, device, address, 0)
+}
+
+fn address_message(kind: u16, flags: u16, device: u32, address: Ipv4Addr, scope: u8) -> Message {
+    let [a, b, c, d] = device.to_ne_bytes();
+    Message::new(kind, flags, &[AF_INET, 32, 0, scope, a, b, c, d])
         .attribute(IFA_LOCAL, &address.octets())
         .attribute(IFA_ADDRESS, &address.octets())
+}
+
+/// How this host reaches an address.
+pub(crate) struct Reach {
+    pub(crate) device: u32,
+    /// `None` if the address is on the device's link.
+    pub(crate) router: Option<Ipv4Addr>,
+}
+
+/// Asks the kernel which way a packet to an address would go.
+pub(crate) fn reach(socket: &Socket, to: Ipv4Addr) -> io::Result<Reach> {
+    let header = [AF_INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let answer = socket.get(Message::new(RTM_GETROUTE, 0, &header).attribute(RTA_DST, &to.octets()))?;
+    let rest = answer.body.get(header.len()..).unwrap_or_default();
+    let device = attribute(rest, RTA_OIF).and_then(number);
+    let device = device.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Reach { device, router: attribute(rest, RTA_GATEWAY).and_then(address) })
 }
 
 /// All routes with our protocol number.
@@ -140,10 +178,6 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Addr)>, Ne
             Some((device, local))
         })
         .collect())
-}
-
-fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
-    bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
 }
 
 /// Makes sure that the service device is there, up, and carries the DNS address. True if it was not so.

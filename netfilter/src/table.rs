@@ -17,6 +17,7 @@ use reconciler::{
 };
 
 mod base;
+mod overlay;
 
 /// Name of the table, and of everything shared that we leave somewhere.
 pub const TABLE: &str = "windlass";
@@ -37,6 +38,7 @@ const HOST_PORTS_AT: &str = "host_ports_at";
 const HAIRPIN: &str = "hairpin";
 const REFUSED_VIRTUAL_PORTS: &str = "refused_virtual_ports";
 const REFUSED_NODE_PORTS: &str = "refused_node_ports";
+const VXLAN_PEERS: &str = "vxlan_peers";
 
 /// The whole content of the table as values that can be compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,9 +61,10 @@ pub(crate) struct Chain {
 }
 
 impl Ruleset {
-    /// The content that makes a host's services work.
-    pub(crate) fn of(host: &HostNetwork, table: &ServiceTable) -> Self {
+    /// The content that makes a host's services work, and keeps all but these hosts from sending it VXLAN packets.
+    pub(crate) fn of(host: &HostNetwork, vxlan_peers: &BTreeSet<Ipv4Addr>, table: &ServiceTable) -> Self {
         let mut ruleset = base::ruleset(host);
+        overlay::add(&mut ruleset, host, vxlan_peers);
         for (port, backends) in &table.cluster_ips {
             ruleset.serve(&Front::of_virtual_port(port), backends);
         }

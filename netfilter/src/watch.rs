@@ -10,12 +10,13 @@ use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
 use crate::{
     error::NetworkError,
     link::{self, IFF_UP, LINK_PREFIX, Link, RTM_DELLINK, RTM_NEWLINK},
-    netlink::{self, Answer, Socket},
-    route::{ROUTE_PROTOCOL, RTM_DELROUTE, SERVICE_DEVICE},
+    netlink::{self, Answer, Socket, attribute},
+    overlay::OVERLAY_DEVICE,
+    route::{IFA_LABEL, ROUTE_PROTOCOL, RTM_DELROUTE, RTM_NEWADDR, SERVICE_DEVICE},
 };
 
-/// `RTMGRP_LINK | RTMGRP_IPV4_ROUTE`.
-const GROUPS: u32 = 0x1 | 0x40;
+/// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x40;
 const ENOBUFS: i32 = 105;
 
 /// Counts what happened; ends with its owner.
@@ -67,21 +68,32 @@ async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
     }
 }
 
-/// A link of ours that went or went down, a route of ours that went. A new link is down too, but it tells all its
-/// flags as changed.
+/// A link of ours that went or went down, a route of ours that went; and a link of somebody else that came up, or got
+/// an address: when it went down or lost it, the kernel dropped the routes through it or from it without a word. A
+/// new link tells all its flags as changed.
 fn concerns_us(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
         RTM_NEWLINK => {
             let change = body.get(12..).and_then(netlink::number).unwrap_or(0);
-            change != u32::MAX && change & IFF_UP != 0 && our_link(kind, body).is_some_and(|link| !link.up)
+            change != u32::MAX
+                && change & IFF_UP != 0
+                && read(kind, body).is_some_and(|link| link.up != is_our_name(&link.name))
         }
-        RTM_DELLINK => our_link(kind, body).is_some(),
+        // A device's address carries the device's name as its label.
+        RTM_NEWADDR => body.get(8..).and_then(|rest| attribute(rest, IFA_LABEL)).is_none_or(|label| {
+            let name = String::from_utf8_lossy(label.strip_suffix(&[0]).unwrap_or(label));
+            !is_our_name(&name)
+        }),
+        RTM_DELLINK => read(kind, body).is_some_and(|link| is_our_name(&link.name)),
         _ => false,
     })
 }
 
-fn our_link(kind: u16, body: &[u8]) -> Option<Link> {
-    let link = link::read(&Answer { kind, body: body.to_vec() })?;
-    (link.name.starts_with(LINK_PREFIX) || link.name == SERVICE_DEVICE).then_some(link)
+fn read(kind: u16, body: &[u8]) -> Option<Link> {
+    link::read(&Answer { kind, body: body.to_vec() })
+}
+
+fn is_our_name(device: &str) -> bool {
+    device.starts_with(LINK_PREFIX) || [SERVICE_DEVICE, OVERLAY_DEVICE].contains(&device)
 }

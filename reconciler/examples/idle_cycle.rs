@@ -14,7 +14,7 @@ use reconciler::{
     commit::Commit,
     digest::sha256_hex,
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
-    network::HostNetwork,
+    network::{HostNetwork, VxlanSettings},
     node::{NodeInput, NodePlan, Pins, node},
     object::{
         ConfigMap, ConfigSource, Container, Control, DeploymentStrategy, Handler, IntOrPercent, Meta,
@@ -103,6 +103,7 @@ impl Host {
                 dns,
                 node_address: address,
                 mtu: 1500,
+                vxlan: VxlanSettings::default(),
             },
             dns: DnsFacts { cluster: Some(dns), zone: "cluster.local".to_owned(), ..DnsFacts::default() },
             head: Head::Accepted(commit.id.clone()),
@@ -152,6 +153,8 @@ impl Host {
         let mut plan = node(&NodeInput {
             now: self.now,
             node: &self.name,
+            facts: &self.nodes[&self.name].facts,
+            settings: &self.settings,
             network: &self.network,
             dns: &self.dns,
             drain: Duration::from_secs(2),

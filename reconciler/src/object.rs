@@ -1,5 +1,6 @@
 //! Our narrow types: what a commit says, converted one way from Kubernetes' structs, with every default applied.
 
+mod affinity;
 mod config;
 mod node;
 mod pod;
@@ -10,8 +11,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use affinity::{
+    Affinity, NameRequirement, NodeAffinity, NodeOperator, NodeRequirement, NodeTerm, PodAffinity,
+    PodSelector, PodTerm, SpreadConstraint,
+};
 pub use config::{ConfigMap, Secret, Sensitive};
-pub use node::{NodeObject, Taint, TaintEffect, TaintError, Toleration};
+pub use node::{DRAIN, NodeObject, Taint, TaintEffect, TaintError, Toleration};
 pub use pod::*;
 pub use service::*;
 pub use workload::*;

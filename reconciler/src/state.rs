@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
+    node::Refused,
     object::Taint,
+    placement::Refusal,
     plan::PodIdentity,
     rollout::Rollout,
     status::PodStatus,
@@ -78,7 +80,7 @@ pub enum PodPlace {
     /// On this node.
     Node(NodeName),
     /// No node takes it: "0 of 3 nodes: 1 cordoned, 2 have taint gpu".
-    Unplaced(String),
+    Unplaced(Refusal),
 }
 
 impl PodPlace {
@@ -170,6 +172,9 @@ pub struct NodeReport {
     pub orphans: Vec<PodIdentity>,
     /// How far the images of a commit are.
     pub prepared: BTreeMap<CommitId, Preparation>,
+    /// What it does not believe of what was decided for it, and why.
+    #[serde(default)]
+    pub refused: BTreeMap<PodUid, Refused>,
 }
 
 /// How far a node is with getting a commit's images.
@@ -256,6 +261,17 @@ pub enum NodeLife {
 }
 
 impl NodeLife {
+    /// One word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::NotReady(_) => "NotReady",
+            Self::Away => "Away",
+            Self::Silent(_) => "Silent",
+            Self::Lost => "Lost",
+        }
+    }
+
     /// Whether it takes new pods.
     pub fn is_ready(&self) -> bool {
         *self == Self::Ready

@@ -1,6 +1,7 @@
 //! `windlass doctor`: looks at a host for what the daemon needs. It works without the daemon, by files, by the engine's
 //! socket and by harmless trials in network namespaces of its own.
 
+mod certificate;
 mod engine;
 mod host;
 
@@ -23,6 +24,8 @@ pub(crate) struct DoctorFacts {
     pub data_dir: PathBuf,
     /// Directory of the daemon's sockets.
     pub socket_dir: PathBuf,
+    /// Directory of the certificates for other hosts; it need not be there.
+    pub peer_dir: PathBuf,
     /// Addresses that the daemon listens at.
     pub listen: Vec<SocketAddr>,
     /// The configuration file: how it reads, or what is wrong with it; `None` where there is none.
@@ -91,6 +94,7 @@ async fn look(facts: &DoctorFacts) -> Vec<Finding> {
     findings.push(host::forwarding());
     findings.extend(host::ports(facts));
     findings.push(signers(facts.signers.as_ref()));
+    findings.extend(certificate::look(&facts.peer_dir, jiff::Timestamp::now()));
     findings.push(host::space(&facts.data_dir));
     findings.push(host::time().await);
     findings
@@ -147,6 +151,7 @@ mod tests {
             docker: directory.path().join("docker.sock"),
             data_dir: directory.path().join("not/there/yet"),
             socket_dir: directory.path().to_owned(),
+            peer_dir: directory.path().join("peer"),
             listen: vec![([127, 0, 0, 1], 0).into()],
             config: Some(Ok("read".into())),
             signers: Some(Err("line 3: no such key type".into())),
@@ -176,6 +181,7 @@ mod tests {
             docker: "/none".into(),
             data_dir: directory.path().to_owned(),
             socket_dir: directory.path().to_owned(),
+            peer_dir: directory.path().join("peer"),
             listen: vec![taken.local_addr().unwrap()],
             config: None,
             signers: None,

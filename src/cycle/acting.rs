@@ -43,6 +43,7 @@ impl Host {
 
         let mut next = Next::AwaitChange;
         let mut published = true;
+        self.reach_peers().await;
         if let Some(services) = &plan.services {
             let synced = self.parts.network.sync(services).await;
             let synced = synced.map(drop).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
@@ -176,8 +177,7 @@ impl Host {
     }
 
     /// Does what a person asks for.
-    pub(crate) async fn asked(&mut self, command: Command) -> Result<String, String> {
-        tracing::info!(?command, "asked for");
+    pub(super) async fn act_on(&mut self, command: Command) -> Result<String, String> {
         let now = Timestamp::now();
         let mut rollout = self.store.snapshot().rollout.clone();
         let answer = match command {
@@ -201,8 +201,10 @@ impl Host {
                 rollout = roll_back(&rollout, to.clone(), now);
                 format!("going back to {}; it stays until `windlass resume` or a newer commit", to.short())
             }
+            Command::RemoveNode { node } => return self.remove_node(&node).await,
+            Command::AdoptStore => return self.store.adopt().await.map_err(|error| format!("{error:#}")),
         };
-        self.commit(vec![Change::Rollout(Box::new(rollout))]).map_err(|error| format!("{error:#}"))?;
+        self.commit(vec![Change::Rollout(Box::new(rollout))]).await.map_err(|error| format!("{error:#}"))?;
         Ok(answer)
     }
 

@@ -1,19 +1,56 @@
-//! Pod logs for the API, from the engine.
+//! Pod logs for the API: of this host from the engine, of another one from its daemon.
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use reconciler::{fault::FaultKind, plan::Role};
 use runtime::Runtime;
 
-use crate::http::api::{LogError, LogOptions, LogSource, LogStream, LogTarget};
+use crate::{
+    http::api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
+    peer::{AddressOf, LogRequest, PeerClient},
+};
 
-/// Reads the logs of this host's containers.
+/// Reads the logs of this host's containers, and has those of others read by their hosts.
 pub(super) struct EngineLogs {
     runtime: Runtime,
+    remote: Option<RemoteLogs>,
+}
+
+/// How other hosts are asked.
+pub(super) struct RemoteLogs {
+    /// With this host's certificate.
+    pub(super) client: PeerClient,
+    /// Where they are.
+    pub(super) address_of: AddressOf,
+}
+
+impl RemoteLogs {
+    async fn open(&self, pod: RemotePod, options: LogOptions) -> Result<LogStream, LogError> {
+        let RemotePod { node, key, container } = pod;
+        let address = (self.address_of)(&node)
+            .ok_or_else(|| LogError::Remote(format!("the address of {node} is not known here")))?;
+        let LogOptions { follow, previous, timestamps, tail, since } = options;
+        let request = LogRequest { pod: key, container, follow, previous, timestamps, tail, since };
+        self.client.logs(&node, address, &request).await.map_err(|error| match error.is_refusal() {
+            true => LogError::Refused(error.to_string()),
+            false => LogError::Remote(error.to_string()),
+        })
+    }
 }
 
 impl EngineLogs {
-    pub(super) fn new(runtime: Runtime) -> Self {
-        Self { runtime }
+    pub(super) fn new(runtime: Runtime, remote: Option<RemoteLogs>) -> Self {
+        Self { runtime, remote }
+    }
+
+    async fn ask(&self, pod: RemotePod, options: LogOptions) -> Result<LogStream, LogError> {
+        match &self.remote {
+            Some(remote) => remote.open(pod, options).await,
+            None => Err(LogError::Refused(format!(
+                "pod \"{}\" runs on {}, and this host has no certificate to ask it with: ask the daemon there, or \
+                 join this host with `windlass cluster join`",
+                pod.key.name, pod.node
+            ))),
+        }
     }
 
     async fn open(&self, target: LogTarget, options: LogOptions) -> Result<LogStream, LogError> {
@@ -42,5 +79,39 @@ impl EngineLogs {
 impl LogSource for EngineLogs {
     fn logs(&self, target: LogTarget, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
         self.open(target, options).boxed()
+    }
+
+    fn remote(&self, pod: RemotePod, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+        self.ask(pod, options).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+    use std::{net::SocketAddr, sync::Arc};
+
+    use jiff::Timestamp;
+    use reconciler::name::{NodeName, ObjectKey};
+
+    use super::*;
+    use crate::peer::{Authority, PeerDirectory};
+
+    #[tokio::test]
+    async fn a_host_that_cannot_be_asked_is_named_with_the_reason() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = PeerDirectory::new(parent.path().join("peer"));
+        Authority::init(&directory, &NodeName::new("n1"), Timestamp::now()).unwrap();
+        let client = PeerClient::new(directory.path()).unwrap().unwrap();
+        let ask = async |address: Option<SocketAddr>| {
+            let remote = RemoteLogs { client: client.clone(), address_of: Arc::new(move |_| address) };
+            let key = ObjectKey::new("default", "web");
+            let pod = RemotePod { node: NodeName::new("n2"), key, container: None };
+            remote.open(pod, LogOptions::default()).await.err().unwrap().to_string()
+        };
+        assert_eq!(ask(None).await, "cannot read the log: the address of n2 is not known here");
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let wanted = format!("cannot read the log: n2 at {closed} does not answer: Connection refused");
+        assert_eq!(ask(Some(closed)).await, wanted);
     }
 }

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 pub(in crate::http) use self::status::Failure;
 use self::{accept::Form, objects::Scope, query::ListQuery, target::Target};
 pub(crate) use self::{
-    logs::{LogError, LogOptions, LogSource, LogStream, LogTarget},
+    logs::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     resource::{RESOURCES, Resource},
 };
 use super::Daemon;
@@ -78,8 +78,28 @@ async fn route(
         Target::Object { resource, namespace, name } => {
             object(&daemon, resource, namespace, name, form, &query)
         }
-        Target::Log { namespace, name } => logs::answer(&daemon, namespace, name, &query).await,
+        Target::Log { namespace, name } => {
+            logs::answer(&daemon, (namespace, name), &query, logs::Asker::Reader).await
+        }
     }
+}
+
+/// The log of a pod of this host, for another host of the cluster: the parameters of the log route, and which pod by
+/// `namespace` and `name`.
+pub(crate) async fn log_for_peer(daemon: &Daemon, uri: &Uri) -> Response {
+    #[derive(serde::Deserialize)]
+    struct Which {
+        namespace: String,
+        name: String,
+    }
+    let parsed = Query::<Which>::try_from_uri(uri)
+        .and_then(|Query(which)| Ok((which, Query::<ListQuery>::try_from_uri(uri)?.0)));
+    let (Which { namespace, name }, query) = match parsed {
+        Ok(parsed) => parsed,
+        Err(rejection) => return Failure::bad_request(rejection.body_text()).into_response(),
+    };
+    let answered = logs::answer(daemon, (&namespace, &name), &query, logs::Asker::Host).await;
+    answered.unwrap_or_else(IntoResponse::into_response)
 }
 
 fn list(

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// Wraps a listener. A connection that is over the limit waits in the kernel's queue.
-pub(super) struct Bounded<L> {
+pub(crate) struct Bounded<L> {
     listener: L,
     slots: Arc<Semaphore>,
     lifetime: Duration,
@@ -25,7 +25,7 @@ pub(super) struct Bounded<L> {
 
 impl<L> Bounded<L> {
     /// At most `connections`, each for at most `lifetime`.
-    pub(super) fn new(listener: L, connections: usize, lifetime: Duration) -> Self {
+    pub(crate) fn new(listener: L, connections: usize, lifetime: Duration) -> Self {
         Self { listener, slots: Arc::new(Semaphore::new(connections)), lifetime }
     }
 }
@@ -38,7 +38,7 @@ impl<L: Listener> Listener for Bounded<L> {
         // The semaphore is never closed; if it were, the limit would be gone, not the service.
         let slot = self.slots.clone().acquire_owned().await.ok();
         let (io, address) = self.listener.accept().await;
-        (Connection { io, _slot: slot, end: Box::pin(sleep(self.lifetime)) }, address)
+        (Connection::new(io, slot, self.lifetime), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -47,13 +47,23 @@ impl<L: Listener> Listener for Bounded<L> {
 }
 
 /// A connection with an end, which gives its slot back when it is dropped.
-pub(super) struct Connection<T> {
+pub(crate) struct Connection<T> {
     io: T,
     _slot: Option<OwnedSemaphorePermit>,
     end: Pin<Box<Sleep>>,
 }
 
 impl<T> Connection<T> {
+    /// Lasts so long at most, and holds the slot meanwhile.
+    pub(crate) fn new(io: T, slot: Option<OwnedSemaphorePermit>, lifetime: Duration) -> Self {
+        Self { io, _slot: slot, end: Box::pin(sleep(lifetime)) }
+    }
+
+    /// What is inside.
+    pub(crate) fn get_ref(&self) -> &T {
+        &self.io
+    }
+
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.end.as_mut().poll(context) {
             Poll::Ready(()) => {

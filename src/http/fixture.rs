@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Daemon, Planner,
-    api::{LogError, LogOptions, LogSource, LogStream, LogTarget},
+    api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     report::PlanReport,
     views::Views,
 };
@@ -88,6 +88,11 @@ impl LogSource for FakeLogs {
         self.0.lock().unwrap().push((target, options));
         let lines: Vec<io::Result<Bytes>> = vec![Ok(Bytes::from(line)), Ok(Bytes::from("second line\n"))];
         async { Ok(stream::iter(lines).boxed()) }.boxed()
+    }
+
+    fn remote(&self, pod: RemotePod, _options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+        let line = format!("hello from {} on {}\n", pod.key.name, pod.node);
+        async { Ok(stream::iter([Ok(Bytes::from(line))]).boxed()) }.boxed()
     }
 }
 
@@ -150,6 +155,7 @@ pub(crate) fn view() -> View {
     View {
         at: Timestamp::now(),
         node: node.clone(),
+        cluster: None,
         nodes: BTreeMap::from([(node, KnownNode { facts, life: NodeLife::Ready })]),
         state: Arc::new(state),
         pods: Arc::new(pods),
@@ -193,6 +199,7 @@ fn rollout() -> Rollout {
         signer: "deployer@example.com".into(),
         state,
         reason: String::new(),
+        class: None,
         began: ago(7200),
         ended,
     };

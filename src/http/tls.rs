@@ -1,4 +1,4 @@
-//! TLS for the kubectl listener.
+//! TLS for the listeners that have it: kubectl's and the one for the cluster's other hosts.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ const HANDSHAKES: usize = 32;
 
 /// Accepts connections whose handshake is complete. Handshakes run side by side, so that a silent client holds up
 /// nobody.
-pub(super) struct TlsListener {
+pub(crate) struct TlsListener {
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     address: io::Result<SocketAddr>,
     accepting: JoinHandle<()>,
@@ -26,7 +26,7 @@ pub(super) struct TlsListener {
 
 impl TlsListener {
     /// Starts accepting.
-    pub(super) fn new(listener: TcpListener, mut config: rustls::ServerConfig) -> Self {
+    pub(crate) fn new(listener: TcpListener, mut config: rustls::ServerConfig) -> Self {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let address = listener.local_addr();

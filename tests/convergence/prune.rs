@@ -2,10 +2,8 @@
 
 use std::fs;
 
-use crate::site::{
-    DATA_DIR, MAY_DELETE, Poller, SOON, Site, application, assert_all_answered, service, text,
-};
-use crate::support::eventually;
+use crate::site::{DATA_DIR, MAY_DELETE, SOON, Site, application, service, text};
+use crate::support::{Poller, assert_all_answered, eventually};
 
 #[test]
 fn removed_objects_take_their_pods_and_volumes_with_them() {
@@ -63,7 +61,7 @@ fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
     site.wait_healthy(&first);
     site.wait_answer("notes/note", "one");
     let before = site.containers();
-    let poller = Poller::start(&site, "notes/note");
+    let poller = Poller::start(site.host.namespace(), &site.url("notes/note"));
     for note in ["two", "three"] {
         let commit = site.push(&[("web.yaml", &application("web", "web", note))], note);
         site.wait_healthy(&commit);

@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::site::{
-    Container, MAY_DELETE, Poller, SOON, Site, application, assert_all_answered, is, service, text,
-};
-use crate::support::eventually;
+use crate::site::{Container, MAY_DELETE, SOON, Site, application, is, service, text};
+use crate::support::{Poller, assert_all_answered, eventually};
 
 /// Two pods of one Deployment with a readiness probe, behind the sample's node port.
 fn two_probed() -> String {
@@ -58,7 +56,7 @@ fn table(site: &Site) -> Vec<String> {
 fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
     let (mut site, commit) = running();
     let before = picture(&site);
-    let poller = Poller::start(&site, "");
+    let poller = Poller::start(site.host.namespace(), &site.url(""));
     let table = table(&site);
     for killed in [false, true, false, true] {
         let daemon = site.take_daemon();

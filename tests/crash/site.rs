@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Answer, Daemon, GitRepo, Host, Outcome, eventually, eventually_some};
+use crate::support::{Answer, Daemon, GitRepo, Host, Outcome, eventually};
 
 /// Where the daemon keeps its state, as the host sees it.
 pub(crate) const DATA_DIR: &str = "/var/lib/windlass";
@@ -383,60 +383,4 @@ pub(crate) fn text(value: &Value) -> String {
 /// Whether a JSON value is this text.
 pub(crate) fn is(value: &Value, wanted: &str) -> bool {
     value.as_str() == Some(wanted)
-}
-
-/// Asks a URL from inside the host again and again until it is dropped, and remembers what did not answer.
-#[derive(Debug)]
-pub(crate) struct Poller {
-    process: std::process::Child,
-    answers: PathBuf,
-}
-
-impl Poller {
-    /// Begins to ask; returns after the first answer.
-    #[track_caller]
-    pub(crate) fn start(site: &Site, path: &str) -> Poller {
-        let answers = site.host.dir().join("answers");
-        fs::write(&answers, "").unwrap();
-        let script = format!(
-            "while :; do curl -s -o /dev/null -w '%{{http_code}}\\n' --max-time 2 {} >> {}; sleep 0.01; done",
-            site.url(path),
-            answers.display()
-        );
-        let process = site.host.command("sh").args(["-c", &script]).spawn().unwrap();
-        let poller = Poller { process, answers };
-        eventually_some(SOON, "the poller has an answer", || (poller.count() > 0).then_some(()));
-        poller
-    }
-
-    fn count(&self) -> usize {
-        fs::read_to_string(&self.answers).unwrap().lines().count()
-    }
-
-    /// Ends asking; gives the status codes of all answers, 000 for none.
-    pub(crate) fn finish(mut self) -> Vec<String> {
-        // It is at least asked once more after what the test did.
-        let before = self.count();
-        eventually(SOON, "the poller goes on", || self.count() > before + 1);
-        self.end();
-        fs::read_to_string(&self.answers).unwrap().lines().map(str::to_owned).collect()
-    }
-
-    fn end(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-impl Drop for Poller {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// Checks that every request was answered.
-#[track_caller]
-pub(crate) fn assert_all_answered(answers: &[String]) {
-    let failed = answers.iter().filter(|code| *code != "200").count();
-    assert_eq!(failed, 0, "{failed} of {} requests were not answered", answers.len());
 }

@@ -1,44 +1,10 @@
 //! A rolling update costs no request and keeps to its bounds.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Child;
 use std::time::Instant;
 
 use crate::manifest::{APP, APP_2, deployment_with, service};
 use crate::site::{SOON, Site, is};
-use crate::support::eventually;
-
-/// Asks the node port from another host again and again, and writes down every status code.
-struct Client {
-    process: Child,
-    answers: PathBuf,
-}
-
-impl Client {
-    fn start(site: &Site, name: &str) -> Client {
-        let answers = site.host.dir().join(name);
-        fs::write(&answers, "").unwrap();
-        let script = format!(
-            "while :; do curl -s -o /dev/null -w '%{{http_code}}\\n' --max-time 5 {} >> {}; done",
-            site.url(),
-            answers.display()
-        );
-        let process = site.host.network.command().args(["sh", "-c", &script]).spawn().unwrap();
-        Client { process, answers }
-    }
-
-    fn answers(&self) -> Vec<String> {
-        fs::read_to_string(&self.answers).unwrap().lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
+use crate::support::{Poller, assert_all_answered};
 
 /// Pods of the Deployment that are ready, and those that are not stopping.
 fn count(site: &Site) -> (usize, usize) {
@@ -58,7 +24,7 @@ fn a_rolling_update_fails_no_request_and_keeps_to_its_bounds() {
     let bounds = "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}";
     site.deploy(&[("web.yaml", &deployment_with("web", 4, APP, bounds)), ("service.yaml", &service("web"))]);
     assert_eq!(count(&site), (4, 4));
-    let clients = [Client::start(&site, "answers-1"), Client::start(&site, "answers-2")];
+    let clients = [(), ()].map(|()| Poller::start(site.host.network.namespace(), &site.url()));
 
     let next = site.push(&[("web.yaml", &deployment_with("web", 4, APP_2, bounds))], "the next");
     let begin = Instant::now();
@@ -73,14 +39,10 @@ fn a_rolling_update_fails_no_request_and_keeps_to_its_bounds() {
         }
         assert!(begin.elapsed() < SOON, "{status:#}");
     }
-    let asked = clients[0].answers().len();
-    eventually(SOON, "the clients go on", || clients[0].answers().len() > asked + 10);
     assert!(least_ready >= 3, "only {least_ready} of 4 were ready");
     assert!(most <= 5, "{most} ran, with a surge of one");
-    for client in &clients {
-        let answers = client.answers();
-        let failed = answers.iter().filter(|code| *code != "200").count();
-        assert_eq!(failed, 0, "{failed} of {} requests failed", answers.len());
+    for client in clients {
+        assert_all_answered(&client.finish());
     }
     site.wait_answer("app 2 web-");
 }

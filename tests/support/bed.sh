@@ -60,7 +60,12 @@ guard() { # DIR NETNS [CGROUP]
     halt "$2" "${3:-}" 0
     ip netns del "$2"
     drop_control_groups "${3:-}"
-    rm -rf "$1"
+    # A part beside this one may still write here while its own guard ends it.
+    for _ in $(seq 50); do
+        rm -rf "$1" 2>/dev/null
+        [ -e "$1" ] || break
+        sleep 0.1
+    done
     # Its own log, which stays only if there was something to say.
     [ -s "$1.guard.log" ] || rm -f "$1.guard.log"
 }

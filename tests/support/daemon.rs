@@ -114,6 +114,18 @@ impl Daemon {
         run(Command::new("kill").args(["-s", name, &self.pid().to_string()])).ok();
     }
 
+    /// Freezes it: it does not run, hear or say anything until it is resumed.
+    #[track_caller]
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a frozen one go on as if nothing had been.
+    #[track_caller]
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
     /// Kills it with signal 9, as a crash would.
     pub(crate) fn kill9(mut self) {
         self.end();

@@ -1,9 +1,12 @@
 //! Who cleans up: a process of its own that outlives the test if it must.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::command::repository_root;
 
@@ -63,6 +66,13 @@ impl Drop for Guard {
 
 fn script() -> PathBuf {
     repository_root().join("tests/support/bed.sh")
+}
+
+/// Moves the calling thread into a network namespace by name. What sockets it makes from then on, and the
+/// threads it starts, belong there.
+pub(crate) fn enter_netns(name: &str) {
+    let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
 /// A command that runs inside a network namespace by name, in the mount namespace of the test.

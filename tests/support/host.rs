@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::guard::{Guard, in_netns};
-use super::network::GATEWAY;
+use super::network::{GATEWAY, Port};
 use super::{Network, Outcome, eventually, run};
 
 /// What differs between hosts.
@@ -18,6 +18,10 @@ use super::{Network, Outcome, eventually, run};
 pub(crate) struct HostOptions {
     /// More arguments for dockerd, such as `--live-restore`.
     pub(crate) dockerd: Vec<String>,
+    /// The host's name; `host-` and its number where none is given.
+    pub(crate) name: Option<String>,
+    /// Its number on its network, from 1; the next free one where none is given.
+    pub(crate) number: Option<u8>,
 }
 
 /// One host. Paths such as `/run/docker.sock`, `/var/lib/windlass` and `/run/windlass` are its own:
@@ -26,12 +30,15 @@ pub(crate) struct HostOptions {
 pub(crate) struct Host {
     /// The host's address on its network.
     pub(crate) address: Ipv4Addr,
+    /// What the host calls itself.
+    pub(crate) name: String,
     /// The network it is plugged into.
     pub(crate) network: Arc<Network>,
     number: u8,
+    port: Port,
     options: HostOptions,
     engine: Mutex<Option<Child>>,
-    /// A process that does nothing but hold the host's mount namespace.
+    /// A process that does nothing but hold the host's mount and UTS namespaces.
     holder: Child,
     guard: Guard,
 }
@@ -57,12 +64,16 @@ impl Host {
         for part in ["run", "var-lib"] {
             fs::create_dir(guard.dir.join(part)).unwrap();
         }
-        let number = network.plug(&guard.name);
-        let holder = hold_mount_namespace(&guard);
+        let number = options.number.unwrap_or_else(|| network.next_number());
+        let port = network.plug(&format!("port{number}"), &guard.name);
+        let name = options.name.clone().unwrap_or_else(|| format!("host-{number}"));
+        let holder = hold_namespaces(&guard, &name);
         let host = Host {
             address: Ipv4Addr::new(192, 168, 77, 10 + number),
+            name,
             network: Arc::clone(network),
             number,
+            port,
             options,
             engine: Mutex::new(None),
             holder,
@@ -98,11 +109,16 @@ impl Host {
         &self.guard.dir
     }
 
-    /// A command that will run on the host: in its network and mount namespace.
+    /// The name of the network namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.guard.name
+    }
+
+    /// A command that will run on the host: in its network and mount namespace, under its name.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .args(["-t", &self.holder.id().to_string(), "--mount", "--net", "--", program])
+            .args(["-t", &self.holder.id().to_string(), "--mount", "--uts", "--net", "--", program])
             .env_remove("DOCKER_HOST");
         command
     }
@@ -186,6 +202,12 @@ impl Host {
     }
 }
 
+impl AsRef<Port> for Host {
+    fn as_ref(&self) -> &Port {
+        &self.port
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         self.guard.halt(0);
@@ -196,9 +218,10 @@ impl Drop for Host {
     }
 }
 
-/// Starts a process in a mount namespace of its own, where `/run` and `/var/lib` are the host's. With
-/// its last process the namespace goes, and with it every mount that engine or daemon left behind.
-fn hold_mount_namespace(guard: &Guard) -> Child {
+/// Starts a process in a mount namespace of its own, where `/run` and `/var/lib` are the host's, and which has
+/// the host's name. With its last process the namespace goes, and with it every mount that engine or daemon
+/// left behind.
+fn hold_namespaces(guard: &Guard, name: &str) -> Child {
     let dir = guard.dir.display();
     for prefix in ["/run/", "/var/lib/"] {
         assert!(
@@ -209,6 +232,7 @@ fn hold_mount_namespace(guard: &Guard) -> Child {
     }
     let script = format!(
         "set -e
+        hostname {name}
         mount --make-rshared /
         mount --bind {dir}/run /run
         mount --bind {dir}/var-lib /var/lib
@@ -216,7 +240,7 @@ fn hold_mount_namespace(guard: &Guard) -> Child {
         exec sleep infinity"
     );
     let child = in_netns(&guard.name)
-        .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", &script])
+        .args(["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", &script])
         .stdin(Stdio::null())
         .spawn()
         .unwrap();

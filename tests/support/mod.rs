@@ -2,9 +2,11 @@
 //! of its own, a network between them, a registry, Git repositories with signing keys, and the daemon.
 //!
 //! ```text
-//! Network  a namespace with a bridge: 192.168.77.1, the hosts' default gateway and registry
+//! Network  a namespace with a bridge: 192.168.77.1, the hosts' default gateway, registry and Git server
+//!   Machine  a namespace on it and nothing more; Etcd has one for each member, 192.168.77.5, .6, .7
 //!   Host   192.168.77.11, .12, ...: network and mount namespace, dockerd, FORWARD and INPUT policy DROP
 //!     Daemon   the windlass binary under test, inside its host
+//! Cluster  all of these together: hosts whose daemons share one store
 //! GitRepo  a bare repository, a work tree to commit from, keys and allowed_signers
 //! ```
 //!
@@ -14,21 +16,32 @@
 #![allow(unused_imports, reason = "every test binary includes the whole bed and uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test bed that cannot be set up is a failed test")]
 
+mod cluster;
 mod command;
 mod daemon;
+mod etcd;
 mod git_repo;
+mod git_server;
 mod guard;
 mod host;
+mod machine;
 mod network;
+mod poller;
 mod registry;
+mod relay;
 mod site;
 mod wait;
 
+pub(crate) use cluster::{Cluster, ClusterBuilder, ClusterContainer, ClusterHost};
 pub(crate) use command::{Outcome, repository_root, run};
 pub(crate) use daemon::Daemon;
+pub(crate) use etcd::{ClientFiles, Etcd, EtcdOptions};
 pub(crate) use git_repo::{GitRepo, Signer};
+pub(crate) use git_server::{Behaviour, GitServer};
 pub(crate) use host::{Answer, Host, HostOptions};
-pub(crate) use network::Network;
+pub(crate) use machine::Machine;
+pub(crate) use network::{GATEWAY, Network, Port};
+pub(crate) use poller::{Answers, Poller, assert_all_answered};
 pub(crate) use registry::Registry;
 pub(crate) use site::{SOON, Site};
 pub(crate) use wait::{eventually, eventually_some};

@@ -2,13 +2,13 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::guard::{Guard, in_netns};
+use super::guard::{Guard, enter_netns, in_netns};
 use super::run;
 
-/// The hosts' default gateway, which answers and forwards nothing, and where the registry listens.
+/// The hosts' default gateway, which answers and forwards nothing, and where registry and Git server listen.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 
 const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
@@ -18,12 +18,29 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
 pub(crate) struct Network {
     guard: Guard,
     hosts: AtomicU8,
+    cuts: Mutex<Vec<Cut>>,
+}
+
+/// Where something is plugged into the switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Port(String);
+
+/// Frames that the switch loses, in both directions. Whoever sent them learns nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cut {
+    /// All of a port.
+    Off(Port),
+    /// Those between two ports.
+    Between(Port, Port),
+    /// Those between a port and whoever has an address.
+    From(Port, Ipv4Addr),
 }
 
 impl Network {
     /// Makes an empty network.
     pub(crate) fn start() -> Arc<Network> {
-        let network = Network { guard: Guard::start(), hosts: AtomicU8::new(0) };
+        let network =
+            Network { guard: Guard::start(), hosts: AtomicU8::new(0), cuts: Mutex::new(Vec::new()) };
         // Whoever asks for the world gets a refusal at once, not a time-out: a resolver heeds only
         // "port unreachable", so packets must get as far as the filter, by a route to nobody. Frames
         // between hosts must not meet the filter on their way over the bridge.
@@ -40,13 +57,19 @@ impl Network {
             nft add table inet bed
             nft 'add chain inet bed forward {{ type filter hook forward priority 0; }}'
             nft 'add rule inet bed forward meta l4proto tcp reject with tcp reset'
-            nft 'add rule inet bed forward reject'"
+            nft 'add rule inet bed forward reject'
+            nft add table bridge bed
+            nft add chain bridge bed cut
+            for hook in input forward output; do
+                nft \"add chain bridge bed $hook {{ type filter hook $hook priority 0; }}\"
+                nft add rule bridge bed $hook jump cut
+            done"
         );
         run(network.command().args(["sh", "-c", &script])).ok();
         Arc::new(network)
     }
 
-    /// Runs a command line in the network's own namespace, for instance to cut hosts off.
+    /// Runs a command line in the network's own namespace, for instance as one more client of the hosts.
     pub(crate) fn exec(&self, args: &[&str]) -> super::Outcome {
         run(self.command().args(args))
     }
@@ -56,21 +79,110 @@ impl Network {
         &self.guard.dir
     }
 
+    /// The name of the network's own namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.guard.name
+    }
+
     /// A command that will run in the network's own namespace.
     pub(crate) fn command(&self) -> Command {
         in_netns(&self.guard.name)
     }
 
-    /// Plugs a cable into the namespace of a host, whose end of it is `eth0`; gives the host's number.
-    pub(crate) fn plug(&self, netns: &str) -> u8 {
-        let number = self.hosts.fetch_add(1, Ordering::Relaxed) + 1;
-        let port = format!("port{number}");
+    /// Does something in a thread of the network's own namespace; what it opens is one more machine's.
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let done = std::thread::scope(|scope| {
+            let inside = || {
+                enter_netns(self.namespace());
+                act()
+            };
+            scope.spawn(inside).join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Loses everything from and to one; its own end of the cable stays up.
+    #[track_caller]
+    pub(crate) fn cut(&self, one: &impl AsRef<Port>) {
+        self.change(|cuts| cuts.push(Cut::Off(one.as_ref().clone())));
+    }
+
+    /// Loses everything between two, and nothing else.
+    #[track_caller]
+    pub(crate) fn partition(&self, one: &impl AsRef<Port>, other: &impl AsRef<Port>) {
+        self.change(|cuts| cuts.push(Cut::Between(one.as_ref().clone(), other.as_ref().clone())));
+    }
+
+    /// Loses everything between one and an address: that of a store's member, or of the [`GATEWAY`].
+    #[track_caller]
+    pub(crate) fn cut_from(&self, one: &impl AsRef<Port>, address: Ipv4Addr) {
+        self.change(|cuts| cuts.push(Cut::From(one.as_ref().clone(), address)));
+    }
+
+    /// Ends every cut and partition that one has a part in.
+    #[track_caller]
+    pub(crate) fn heal(&self, one: &impl AsRef<Port>) {
+        let port = one.as_ref();
+        self.change(|cuts| {
+            cuts.retain(|cut| match cut {
+                Cut::Off(one) | Cut::From(one, _) => one != port,
+                Cut::Between(one, other) => one != port && other != port,
+            });
+        });
+    }
+
+    /// Ends every cut and partition.
+    #[track_caller]
+    pub(crate) fn heal_all(&self) {
+        self.change(Vec::clear);
+    }
+
+    /// Plugs a cable into a namespace, whose end of it is `eth0`.
+    pub(crate) fn plug(&self, port: &str, netns: &str) -> Port {
         let script = format!(
             "set -e
             ip link add {port} type veth peer name eth0 netns {netns}
             ip link set {port} master br0 up"
         );
         run(self.command().args(["sh", "-c", &script])).ok();
-        number
+        Port(port.to_owned())
+    }
+
+    /// A number that no host has, for those that do not choose one.
+    pub(super) fn next_number(&self) -> u8 {
+        self.hosts.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Changes the cuts, all of them in one step.
+    #[track_caller]
+    fn change(&self, change: impl FnOnce(&mut Vec<Cut>)) {
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut cuts);
+        let mut script = "flush chain bridge bed cut\n".to_owned();
+        for rule in cuts.iter().flat_map(Cut::rules) {
+            script += &format!("add rule bridge bed cut {rule} drop\n");
+        }
+        self.exec(&["nft", &script]).ok();
+    }
+}
+
+impl AsRef<Port> for Port {
+    fn as_ref(&self) -> &Port {
+        self
+    }
+}
+
+impl Cut {
+    fn rules(&self) -> Vec<String> {
+        match self {
+            Cut::Off(Port(port)) => vec![format!("iifname {port}"), format!("oifname {port}")],
+            Cut::Between(Port(one), Port(other)) => {
+                vec![format!("iifname {one} oifname {other}"), format!("iifname {other} oifname {one}")]
+            }
+            Cut::From(Port(port), address) => vec![
+                format!("iifname {port} ip daddr {address}"),
+                format!("oifname {port} ip saddr {address}"),
+            ],
+        }
     }
 }

@@ -18,7 +18,13 @@ COMMIT
 
 fn commands(saved: &str) -> String {
     let saved = Saved::read(saved);
-    change(&saved.ours, &saved.wanted(&host()))
+    change(&saved.ours, &saved.wanted(&host(), None))
+}
+
+fn commands_for_peers(saved: &str, peers: &[&str]) -> String {
+    let saved = Saved::read(saved);
+    let peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+    change(&saved.ours, &saved.wanted(&host(), Some(&peers)))
 }
 
 #[test]
@@ -63,4 +69,20 @@ fn our_own_rules_alone_do_not_make_a_chain_filter() {
     let alone = ":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n\
                  -A FORWARD -s 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n";
     assert_eq!(commands(alone).lines().next().unwrap().split(' ').next(), Some("-D"));
+}
+
+#[test]
+fn tunnels_are_accepted_from_peers_and_follow_them() {
+    let saved = ":INPUT DROP [0:0]\n\
+                 -A INPUT -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m tcp --dport 53 -m comment --comment windlass -j ACCEPT\n\
+                 -A INPUT -s 10.244.0.0/16 -d 10.96.0.10/32 -p udp -m udp --dport 53 -m comment --comment windlass -j ACCEPT\n\
+                 -A INPUT -s 192.0.2.2/32 -p udp -m udp --dport 8487 -m comment --comment windlass -j ACCEPT\n";
+    assert_eq!(commands(saved), "", "while the peers are not known the rules stay");
+    assert_eq!(commands_for_peers(saved, &["192.0.2.2"]), "");
+    assert_eq!(
+        commands_for_peers(saved, &["192.0.2.3"]),
+        "-D INPUT -s 192.0.2.2/32 -p udp -m udp --dport 8487 -m comment --comment windlass -j ACCEPT\n\
+         -I INPUT 1 -s 192.0.2.3/32 -p udp -m udp --dport 8487 -m comment --comment windlass -j ACCEPT\n"
+    );
+    assert_eq!(commands_for_peers(":INPUT ACCEPT [0:0]\n", &["192.0.2.3"]), "");
 }

@@ -23,14 +23,14 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Looks for them.
-pub(super) async fn find(host: &HostNetwork) -> Result<Vec<Obstacle>, NetworkError> {
+/// Looks for them. With `tunnels`, packets of other hosts' tunnels must come in too.
+pub(super) async fn find(host: &HostNetwork, tunnels: bool) -> Result<Vec<Obstacle>, NetworkError> {
     let chains = program::run("nft", &["list", "chains"], "").await?;
-    Ok(read(&chains, &host.pod_range.trunc()))
+    Ok(read(&chains, &host.pod_range.trunc(), tunnels.then_some(host.vxlan.port)))
 }
 
 /// Reads `nft list chains`. `ip filter` is the one of iptables, which gets accept rules.
-fn read(chains: &str, pods: &Ipv4Net) -> Vec<Obstacle> {
+fn read(chains: &str, pods: &Ipv4Net, vxlan_port: Option<u16>) -> Vec<Obstacle> {
     let mut obstacles: Vec<Obstacle> = Vec::new();
     let (mut table, mut chain) = ("", "");
     for line in chains.lines().map(str::trim) {
@@ -44,12 +44,20 @@ fn read(chains: &str, pods: &Ipv4Net) -> Vec<Obstacle> {
             && (line.contains("policy drop") || table.ends_with("firewalld"))
         {
             let remedy = if table.ends_with("firewalld") {
+                let port = vxlan_port
+                    .map(|port| format!("firewall-cmd --permanent --add-port={port}/udp && "))
+                    .unwrap_or_default();
                 format!(
-                    "firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload"
+                    "{port}firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload"
                 )
             } else {
+                // Our table has dropped such packets of anybody but peers before these chains see them.
+                let port = vxlan_port
+                    .filter(|_| line.contains("hook input"))
+                    .map(|port| format!("; nft insert rule {table} {chain} udp dport {port} accept"))
+                    .unwrap_or_default();
                 format!(
-                    "nft insert rule {table} {chain} ip saddr {pods} accept; nft insert rule {table} {chain} ip daddr {pods} accept"
+                    "nft insert rule {table} {chain} ip saddr {pods} accept; nft insert rule {table} {chain} ip daddr {pods} accept{port}"
                 )
             };
             obstacles.push(Obstacle { table: table.to_owned(), remedy });
@@ -75,12 +83,13 @@ mod tests {
                       \tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\t}\n}\n\
                       table inet firewalld {\n\tchain filter_FORWARD {\n\t\ttype filter hook forward priority filter + 10; policy accept;\n\t}\n}\n\
                       table ip6 filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n";
-        let found = read(chains, &Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 1, 0, 0), 16));
+        let found = read(chains, &Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 1, 0, 0), 16), Some(8487));
         let tables: Vec<&str> = found.iter().map(|obstacle| obstacle.table.as_str()).collect();
         assert_eq!(tables, ["inet filter", "inet firewalld"]);
         assert_eq!(
             found[0].remedy,
             "nft insert rule inet filter forward ip saddr 10.1.0.0/16 accept; nft insert rule inet filter forward ip daddr 10.1.0.0/16 accept"
         );
+        assert!(found[1].remedy.starts_with("firewall-cmd --permanent --add-port=8487/udp && "));
     }
 }

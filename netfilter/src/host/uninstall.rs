@@ -8,6 +8,7 @@ use crate::{
     forwarding, link,
     netlink::Socket,
     nft::Nft,
+    overlay::OVERLAY_DEVICE,
     record::RecordFile,
     route::{self, SERVICE_DEVICE},
     table::TABLE,
@@ -33,7 +34,7 @@ impl Removed {
     }
 }
 
-/// Removes the table, the accept rules, the pod links, the service device and our routes, and puts `ip_forward`
+/// Removes the table, the accept rules, the pod links, our two devices and our routes, and puts `ip_forward`
 /// back to what the record says. Needs no daemon, and finds nothing when run again.
 pub async fn uninstall(record: &Path) -> Removed {
     let mut removed = Removed::default();
@@ -56,9 +57,11 @@ fn remove_links() -> Result<Vec<String>, NetworkError> {
     let socket = Socket::route().map_err(NetworkError::Netlink)?;
     let mut done = Vec::new();
     let mut names: Vec<String> = link::pod_links(&socket)?.into_iter().map(|link| link.name).collect();
-    let device =
-        link::find(&socket, SERVICE_DEVICE).map_err(|source| NetworkError::List { what: "links", source })?;
-    names.extend(device.map(|device| device.name));
+    for device in [OVERLAY_DEVICE, SERVICE_DEVICE] {
+        let device =
+            link::find(&socket, device).map_err(|source| NetworkError::List { what: "links", source })?;
+        names.extend(device.map(|device| device.name));
+    }
     for name in names {
         link::remove(&socket, &name)
             .map_err(|source| NetworkError::Disconnect { link: name.clone(), source })?;

@@ -6,6 +6,7 @@ use super::{
     Chain, ENDPOINTS, HAIRPIN, HOST_PORTS, HOST_PORTS_AT, MARK, MARK_MASK, NODE_ENDPOINTS, NODE_PORTS,
     REFUSED_NODE_PORTS, REFUSED_VIRTUAL_PORTS, Ruleset, VIRTUAL_PORTS,
 };
+use crate::overlay::{self, OVERLAY_DEVICE};
 
 /// Maps, sets and chains of a host without services.
 pub(super) fn ruleset(host: &HostNetwork) -> Ruleset {
@@ -66,7 +67,12 @@ fn translation(host: &HostNetwork) -> Vec<NamedChain> {
             vec![
                 // A pod link has no address of its own, so `masquerade` would take any of the host's: say which.
                 format!("ip saddr . ip daddr @{HAIRPIN} snat to {node_address} fully-random"),
-                format!("{marked} ip daddr {pod_subnet} snat to {node_address} fully-random"),
+                // The other host answers through the tunnel only to what is behind it.
+                format!(
+                    "oifname \"{OVERLAY_DEVICE}\" ip saddr != {pod_range} snat to {} fully-random",
+                    overlay::own_address(host)
+                ),
+                format!("{marked} ip daddr {pod_range} snat to {node_address} fully-random"),
                 format!("{marked} masquerade fully-random"),
                 format!("ip saddr {pod_range} ip daddr != {pod_range} masquerade fully-random"),
             ],

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use reconciler::network::VxlanSettings;
+
 use super::*;
 
 /// A host as tests describe it.
@@ -13,6 +15,7 @@ pub(crate) fn host() -> HostNetwork {
         dns: "10.96.0.10".parse().unwrap(),
         node_address: "192.0.2.1".parse().unwrap(),
         mtu: 1500,
+        vxlan: VxlanSettings::default(),
     }
 }
 
@@ -44,7 +47,7 @@ fn services_are_elements_and_chains_are_one_for_each_count() {
         "10.244.1.6:80".parse().unwrap(),
     );
 
-    let ruleset = Ruleset::of(&host(), &table);
+    let ruleset = Ruleset::of(&host(), &BTreeSet::new(), &table);
 
     let balance: Vec<&String> = ruleset.chains.keys().filter(|name| name.contains("balance")).collect();
     assert_eq!(balance, ["balance-2", "node-balance-1"]);
@@ -99,7 +102,7 @@ fn a_port_with_affinity_has_a_chain_and_a_set_for_each_endpoint() {
     let backends = Backends { client_ip_affinity: affinity, ..backends(&["10.244.1.2:80", "10.244.1.3:80"]) };
     table.cluster_ips.insert(virtual_port("10.96.0.1:80"), backends);
 
-    let ruleset = Ruleset::of(&host(), &table);
+    let ruleset = Ruleset::of(&host(), &BTreeSet::new(), &table);
 
     assert_eq!(
         ruleset.chains["sticky-10.96.0.1-tcp-80"].rules.join("\n"),

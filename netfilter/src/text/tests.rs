@@ -8,7 +8,7 @@ fn ruleset(services: &[(&str, &[&str])]) -> Ruleset {
     for (port, endpoints) in services {
         table.cluster_ips.insert(virtual_port(port), backends(endpoints));
     }
-    Ruleset::of(&host(), &table)
+    Ruleset::of(&host(), &BTreeSet::new(), &table)
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn equal_content_is_no_text() {
 
 #[test]
 fn the_whole_table_of_an_idle_host() {
-    insta::assert_snapshot!(replace(&ruleset(&[])).0, @"
+    insta::assert_snapshot!(replace(&ruleset(&[])).0, @r#"
     table ip windlass
     delete table ip windlass
     table ip windlass
@@ -83,7 +83,8 @@ fn the_whole_table_of_an_idle_host() {
     add rule ip windlass local_ports meta l4proto . th dport vmap @node_ports
     add rule ip windlass output jump services
     add rule ip windlass postrouting ip saddr . ip daddr @hairpin snat to 192.0.2.1 fully-random
-    add rule ip windlass postrouting meta mark & 0xff000000 == 0x57000000 ip saddr != 10.244.1.0/24 ip daddr 10.244.1.0/24 snat to 192.0.2.1 fully-random
+    add rule ip windlass postrouting oifname "windlass1" ip saddr != 10.244.0.0/16 snat to 10.244.1.0 fully-random
+    add rule ip windlass postrouting meta mark & 0xff000000 == 0x57000000 ip saddr != 10.244.1.0/24 ip daddr 10.244.0.0/16 snat to 192.0.2.1 fully-random
     add rule ip windlass postrouting meta mark & 0xff000000 == 0x57000000 ip saddr != 10.244.1.0/24 masquerade fully-random
     add rule ip windlass postrouting ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade fully-random
     add rule ip windlass prerouting jump services
@@ -95,7 +96,7 @@ fn the_whole_table_of_an_idle_host() {
     add rule ip windlass unserved ip daddr . meta l4proto . th dport @refused_virtual_ports goto refuse
     add rule ip windlass unserved ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport != 53 goto refuse
     add rule ip windlass unserved ip daddr 10.96.0.0/16 ip daddr != 10.96.0.10 goto refuse
-    ");
+    "#);
 }
 
 #[test]

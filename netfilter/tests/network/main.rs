@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod cluster;
 mod drift;
+mod overlay;
+mod peers;
 mod pods;
 mod services;
 mod world;

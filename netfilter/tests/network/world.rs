@@ -14,7 +14,7 @@ use std::{
 };
 
 use netfilter::{HostNet, Network};
-use reconciler::network::{HostNetwork, PodLink};
+use reconciler::network::{HostNetwork, PodLink, VxlanSettings};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) const NODE: &str = "192.0.2.1";
@@ -27,7 +27,7 @@ static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// A network namespace that goes when it is dropped.
 pub(crate) struct Namespace {
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Namespace {
@@ -223,6 +223,7 @@ pub(crate) fn host_network() -> HostNetwork {
         dns: "10.96.0.10".parse().unwrap(),
         node_address: NODE.parse().unwrap(),
         mtu: 1400,
+        vxlan: VxlanSettings::default(),
     }
 }
 

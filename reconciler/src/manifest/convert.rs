@@ -3,6 +3,7 @@
 //! The structs are taken apart without `..`: a field of a newer Kubernetes does not compile until it is honoured,
 //! refused or named as meaningless here. Only `status` is passed over: it is taken off, with a warning, before.
 
+mod affinity;
 mod config;
 mod container;
 mod env;
@@ -14,6 +15,7 @@ mod quantity;
 mod security;
 mod selector;
 mod service;
+mod spread;
 mod volume;
 mod workload;
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::Toleration;
+use super::{Affinity, SpreadConstraint, Toleration};
 use crate::name::NodeName;
 
 /// `PodSpec`.
@@ -38,6 +38,10 @@ pub struct PodSpec {
     pub node_name: Option<NodeName>,
     /// `nodeSelector`.
     pub node_selector: BTreeMap<String, String>,
+    /// `affinity`.
+    pub affinity: Affinity,
+    /// `topologySpreadConstraints`.
+    pub spread: Vec<SpreadConstraint>,
     /// `tolerations`.
     pub tolerations: Vec<Toleration>,
     /// `initContainers`, in order.

@@ -54,6 +54,8 @@ impl World {
         let plan = node(&NodeInput {
             now: host.wall(now),
             node: &host.name,
+            facts: &host.facts,
+            settings: &self.settings,
             network: &host.network,
             dns: &dns,
             drain: Duration::from_secs(2),

@@ -14,7 +14,7 @@ use reconciler::{
     cluster::{ClusterChange, ClusterInput, ClusterSettings, cluster, commits_in_use},
     commit::Commit,
     name::{CommitId, ContainerId, NodeName, PodUid},
-    network::HostNetwork,
+    network::{HostNetwork, VxlanSettings},
     node::{NodeInput, NodePlan, Pins, node},
     object::Taint,
     observed::{LaneFailure, Observed},
@@ -138,6 +138,7 @@ fn network() -> HostNetwork {
         dns: Ipv4Addr::new(10, 96, 0, 10),
         node_address: Ipv4Addr::new(192, 0, 2, 1),
         mtu: 1500,
+        vxlan: VxlanSettings::default(),
     }
 }
 
@@ -332,6 +333,8 @@ impl Sim {
         let input = NodeInput {
             now: self.now,
             node: &here(),
+            facts: &nodes(&self.taints)[&here()].facts,
+            settings: &self.settings,
             network: &network,
             dns: &dns,
             drain: Duration::from_secs(2),

@@ -10,7 +10,7 @@ use axum::{
 use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
 use jiff::Timestamp;
 use reconciler::{
-    name::{ContainerId, ObjectKey, PodUid},
+    name::{ContainerId, NodeName, ObjectKey, PodUid},
     state::PodRecord,
     status::{ContainerPhase, ContainerStatus},
 };
@@ -22,6 +22,9 @@ use crate::http::Daemon;
 pub(crate) trait LogSource: Send + Sync {
     /// Opens a container's log. Both outputs come in the order in which they were written.
     fn logs(&self, target: LogTarget, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>>;
+
+    /// Opens the log of a container on another host.
+    fn remote(&self, pod: RemotePod, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>>;
 }
 
 /// A log as it comes: whole lines are not promised.
@@ -38,6 +41,26 @@ pub(crate) struct LogTarget {
     pub current: Option<ContainerId>,
     /// How often it was restarted: the attempt before has one less.
     pub restarts: u32,
+}
+
+/// A pod of another host. Which of its containers is meant when none is named is for that host to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RemotePod {
+    /// Where it is.
+    pub node: NodeName,
+    /// The pod.
+    pub key: ObjectKey,
+    /// The container's name, if one was given.
+    pub container: Option<String>,
+}
+
+/// Who asks: a question is handed on once at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Somebody who reads here.
+    Reader,
+    /// Another host, for a pod that it holds to be here.
+    Host,
 }
 
 /// Which part of it.
@@ -64,16 +87,21 @@ pub(crate) enum LogError {
     /// The engine failed.
     #[error("cannot read the log: {0}")]
     Engine(String),
+    /// The host that has the pod refuses, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// The host that has the pod cannot be asked.
+    #[error("cannot read the log: {0}")]
+    Remote(String),
 }
 
 /// Answers with the log as plain text.
 pub(super) async fn answer(
     daemon: &Daemon,
-    namespace: &str,
-    name: &str,
+    (namespace, name): (&str, &str),
     query: &ListQuery,
+    asker: Asker,
 ) -> Result<Response, Failure> {
-    let target = target(daemon, &ObjectKey::new(namespace, name), query)?;
     // Longer ago than time can tell is the same as from the beginning.
     let since = query
         .since_seconds
@@ -85,10 +113,25 @@ pub(super) async fn answer(
         tail: query.tail_lines,
         since: query.since_time.or(since),
     };
-    let described = format!("container \"{}\" in pod \"{name}\"", target.container);
-    let stream = daemon.logs.logs(target, options).await.map_err(|error| match error {
+    let key = ObjectKey::new(namespace, name);
+    let (described, opened) = match place(daemon, &key, query)? {
+        Where::Here(target) => {
+            let described = format!("container \"{}\" in pod \"{name}\"", target.container);
+            (described, daemon.logs.logs(target, options).await)
+        }
+        Where::There(pod) if asker == Asker::Reader => {
+            let described = format!("pod \"{name}\" on {}", pod.node);
+            (described, daemon.logs.remote(pod, options).await)
+        }
+        Where::There(RemotePod { node, .. }) => {
+            let message = format!("pod \"{name}\" is not on this host any more: it is on {node}, ask again");
+            return Err(Failure::bad_request(message));
+        }
+    };
+    let stream = opened.map_err(|error| match error {
         LogError::Gone => Failure::bad_request(format!("{described}: {error}")),
-        LogError::Engine(_) => Failure::internal(format!("{described}: {error}")),
+        LogError::Refused(message) => Failure::bad_request(message),
+        LogError::Engine(_) | LogError::Remote(_) => Failure::internal(format!("{described}: {error}")),
     })?;
     let body = match query.limit_bytes {
         Some(limit) => Body::from_stream(limited(stream, limit)),
@@ -97,7 +140,13 @@ pub(super) async fn answer(
     Ok(([(CONTENT_TYPE, "text/plain")], body).into_response())
 }
 
-fn target(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<LogTarget, Failure> {
+/// Where a log is to be had.
+enum Where {
+    Here(LogTarget),
+    There(RemotePod),
+}
+
+fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, Failure> {
     let current = daemon.views.current();
     let view = &current.view;
     let record = view
@@ -107,14 +156,9 @@ fn target(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<LogTarg
         .filter(|record| record.key == *key)
         .max_by_key(|record| (record.stop.is_none(), record.serial))
         .ok_or_else(|| not_found(&key.name))?;
-    let node = record.place.node();
-    if node.is_some_and(|node| *node != view.node) {
-        let message = format!(
-            "pod \"{}\" runs on {}: ask the daemon there",
-            key.name,
-            node.map_or("", |node| node.as_str())
-        );
-        return Err(Failure::bad_request(message));
+    if let Some(node) = record.place.node().filter(|node| **node != view.node) {
+        let (node, key, container) = (node.clone(), key.clone(), query.container.clone());
+        return Ok(Where::There(RemotePod { node, key, container }));
     }
     let status = view.pods.get(&record.uid);
     let containers: Vec<&ContainerStatus> = status
@@ -137,12 +181,12 @@ fn target(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<LogTarg
             format!("container \"{}\" in pod \"{}\" is waiting to start: {reason}", container.name, key.name);
         return Err(Failure::bad_request(message));
     }
-    Ok(LogTarget {
+    Ok(Where::Here(LogTarget {
         pod: record.uid.clone(),
         container: container.name.clone(),
         current: container.container_id.clone(),
         restarts: container.restarts,
-    })
+    }))
 }
 
 fn not_found(name: &str) -> Failure {

@@ -7,7 +7,7 @@ pub(in crate::http) mod kubectl;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use reconciler::name::PodUid;
+use reconciler::name::{NodeName, PodUid};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -262,4 +262,16 @@ async fn logs_pass_their_options_on() {
         let (status, answer) = get(address, &format!("/api/v1/namespaces/default/pods/{path}")).await;
         assert_eq!((status, answer["message"].as_str()), (StatusCode::BAD_REQUEST, Some(message)), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_log_of_a_pod_on_another_host_is_asked_for_there() {
+    let fixture = fixture();
+    let mut elsewhere = fixture::view();
+    elsewhere.node = NodeName::new("host-b");
+    fixture.publish.send_replace(Arc::new(elsewhere));
+    let address = serve(&fixture).await;
+    let url = format!("http://{address}/api/v1/namespaces/default/pods/batch/log?tailLines=1");
+    let text = client().get(url).send().await.unwrap().text().await.unwrap();
+    assert_eq!(text, "hello from batch on host-a\n");
 }

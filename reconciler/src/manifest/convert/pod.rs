@@ -5,10 +5,12 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use k8s_openapi::api::core::v1 as core;
 
 use super::{
+    affinity::affinity,
     container::{OfPod, container},
     meta::labels,
     node::tolerations,
     security::pod_security,
+    spread::spread,
     volume::volumes,
 };
 use crate::{
@@ -34,7 +36,7 @@ const DNS: &[(&str, DnsPolicy)] = &[
 pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
     let core::PodSpec {
         active_deadline_seconds,
-        affinity,
+        affinity: wanted_near,
         automount_service_account_token,
         containers,
         dns_config: dns,
@@ -76,9 +78,6 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         volumes: sources,
     } = spec;
 
-    at.field("affinity")
-        .refuse(affinity.is_some_and(|affinity| affinity != core::Affinity::default()), PLACED_ELSEWHERE);
-    at.field("topologySpreadConstraints").refuse(some(&topology_spread_constraints), PLACED_ELSEWHERE);
     at.field("schedulerName").refuse(
         scheduler_name.is_some_and(|name| !matches!(name.as_str(), "" | "default-scheduler")),
         PLACED_ELSEWHERE,
@@ -160,6 +159,8 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         enable_service_links: enable_service_links.unwrap_or(true),
         node_name: at.field("nodeName").optional(node_name, syntax::subdomain).map(NodeName::new),
         node_selector,
+        affinity: affinity(wanted_near, &at.field("affinity")),
+        spread: spread(topology_spread_constraints, &at.field("topologySpreadConstraints")),
         tolerations: tolerations(tolerated, &at.field("tolerations")),
         init_containers,
         containers,

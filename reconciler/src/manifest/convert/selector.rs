@@ -17,6 +17,13 @@ pub(super) fn selector(
     spec: &At<'_>,
 ) -> Selector {
     let at = spec.field("selector");
+    let selector = label_selector(selector, &at);
+    check_matches(&selector, template_labels, &at);
+    selector
+}
+
+/// A label selector; an empty one selects everything.
+pub(super) fn label_selector(selector: LabelSelector, at: &At<'_>) -> Selector {
     let LabelSelector { match_expressions, match_labels } = selector;
     let match_labels = match_labels.unwrap_or_default();
     labels(&match_labels, &at.field("matchLabels"));
@@ -26,9 +33,7 @@ pub(super) fn selector(
         .enumerate()
         .filter_map(|(index, expression)| requirement(expression, &at.field("matchExpressions").index(index)))
         .collect();
-    let selector = Selector { labels: match_labels, expressions };
-    check_matches(&selector, template_labels, &at);
-    selector
+    Selector { labels: match_labels, expressions }
 }
 
 /// A ReplicationController's plain map; empty is the template's labels.

@@ -28,13 +28,13 @@ pub(super) fn render(
         rendered["qosClass"] = json!(qos_class(&owner.template.spec));
     }
     let unplaced = match &record.place {
-        PodPlace::Unplaced(why) => Some(why.as_str()),
+        PodPlace::Unplaced(why) => Some(why.to_string()),
         PodPlace::Node(_) => None,
     };
     if let Some(reason) = &status.reason {
         rendered["reason"] = json!(reason);
     }
-    if let Some(message) = status.message.as_deref().or(unplaced) {
+    if let Some(message) = status.message.as_ref().or(unplaced.as_ref()) {
         rendered["message"] = json!(message);
     }
     if let Some(address) = status.address {
@@ -70,7 +70,9 @@ fn conditions(record: &PodRecord, status: &PodStatus) -> Value {
     let reason = if status.phase == PodPhase::Succeeded { "PodCompleted" } else { "ContainersNotReady" };
     let placed = match &record.place {
         PodPlace::Node(_) => condition("PodScheduled", true, record.created, "", ""),
-        PodPlace::Unplaced(why) => condition("PodScheduled", false, record.created, "Unschedulable", why),
+        PodPlace::Unplaced(why) => {
+            condition("PodScheduled", false, record.created, "Unschedulable", &why.to_string())
+        }
     };
     json!([
         condition(

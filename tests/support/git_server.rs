@@ -1,24 +1,21 @@
 //! A small https server in front of `git http-backend`, on the hosts' network, with a certificate of its own authority.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
-use crate::support::{Network, run};
-
-/// Where it is, as the hosts see it: their gateway.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+use super::guard::enter_netns;
+use super::network::GATEWAY as ADDRESS;
+use super::{Network, run};
 
 /// What the server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +29,7 @@ pub(crate) enum Behaviour {
 }
 
 /// A server that runs as long as its network.
+#[derive(Debug)]
 pub(crate) struct GitServer {
     port: u16,
     files: TempDir,
@@ -39,6 +37,7 @@ pub(crate) struct GitServer {
     shared: Arc<Shared>,
 }
 
+#[derive(Debug)]
 struct Shared {
     root: PathBuf,
     /// The whole header value that is asked for, if any is.
@@ -109,12 +108,9 @@ impl GitServer {
 
 /// A socket belongs to the namespace that the thread which makes it is in.
 fn listen_in(network: &Network) -> TcpListener {
-    let name = network.dir().file_name().unwrap();
-    let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
+    let namespace = network.namespace().to_owned();
     let listening = thread::spawn(move || {
-        use std::os::fd::AsFd;
-
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        enter_netns(&namespace);
         TcpListener::bind((ADDRESS, 0)).unwrap()
     });
     listening.join().unwrap()

@@ -1,0 +1,96 @@
+//! Permanent entries of a link: which MAC an address has, and behind which host a MAC is (the forwarding database of
+//! VXLAN). With both made by hand nobody has to ask or learn.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use crate::{
+    error::NetworkError,
+    link,
+    netlink::{Answer, Message, REPLACE, Socket, address, attribute, number},
+};
+
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
+const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_PERMANENT: u16 = 0x80;
+/// The entry is the device's own, and not that of a bridge above it.
+const NTF_SELF: u8 = 0x02;
+/// Length of `struct ndmsg`.
+const HEADER: usize = 12;
+
+/// An Ethernet address.
+pub(crate) type Mac = [u8; 6];
+
+/// A permanent entry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Entry {
+    /// The address on the link has this MAC.
+    Neighbour { address: Ipv4Addr, mac: Mac },
+    /// Frames to this MAC go to this host.
+    Forwarding { mac: Mac, host: Ipv4Addr },
+}
+
+impl Entry {
+    fn message(&self, kind: u16, flags: u16, device: u32) -> Message {
+        let (family, own, destination, mac) = match self {
+            Self::Neighbour { address, mac } => (AF_INET, 0, address, mac),
+            Self::Forwarding { mac, host } => (AF_BRIDGE, NTF_SELF, host, mac),
+        };
+        let mut header = [0; HEADER];
+        header[0] = family;
+        header[4..8].copy_from_slice(&device.to_ne_bytes());
+        header[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
+        header[10] = own;
+        Message::new(kind, flags, &header)
+            .attribute(NDA_DST, &destination.octets())
+            .attribute(NDA_LLADDR, mac)
+    }
+
+    /// Makes the entry on a device, or changes the one with the same key.
+    pub(crate) fn put(&self, device: u32) -> Message {
+        self.message(RTM_NEWNEIGH, REPLACE, device)
+    }
+
+    /// Takes it away.
+    pub(crate) fn delete(&self, device: u32) -> Message {
+        self.message(RTM_DELNEIGH, 0, device)
+    }
+}
+
+/// All permanent entries of a device.
+pub(crate) fn permanent(socket: &Socket, device: u32) -> Result<BTreeSet<Entry>, NetworkError> {
+    let mut neighbours = [0; HEADER];
+    neighbours[0] = AF_INET;
+    // The forwarding database is asked for with a link's header, and then for one device only.
+    let mut forwarding = link::header(device, 0, 0);
+    forwarding[0] = AF_BRIDGE;
+    let mut answers = socket
+        .dump(|| Message::new(RTM_GETNEIGH, 0, &neighbours))
+        .map_err(|source| NetworkError::List { what: "neighbours", source })?;
+    let database = socket
+        .dump(|| Message::new(RTM_GETNEIGH, 0, &forwarding))
+        .map_err(|source| NetworkError::List { what: "forwarding entries", source })?;
+    answers.extend(database);
+    Ok(answers.iter().filter_map(|answer| read(answer, device)).collect())
+}
+
+/// `None` for what is another device's, or not permanent.
+fn read(answer: &Answer, device: u32) -> Option<Entry> {
+    let header: [u8; HEADER] = *answer.body.first_chunk()?;
+    let state = u16::from_ne_bytes([header[8], header[9]]);
+    if number(&header[4..])? != device || state & NUD_PERMANENT == 0 {
+        return None;
+    }
+    let rest = &answer.body[HEADER..];
+    let destination = attribute(rest, NDA_DST).and_then(address)?;
+    let mac: Mac = *attribute(rest, NDA_LLADDR)?.first_chunk()?;
+    match header[0] {
+        AF_INET => Some(Entry::Neighbour { address: destination, mac }),
+        AF_BRIDGE => Some(Entry::Forwarding { mac, host: destination }),
+        _ => None,
+    }
+}

@@ -1,0 +1,167 @@
+//! The device through which packets to the pods of other hosts go packed into UDP: unicast VXLAN that learns nothing.
+//!
+//! Each host's device has a MAC that is made from the host's address, so that everybody can compute everybody's, and
+//! the network address of its pod subnet, which no pod gets.
+
+use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, path::Path};
+
+use reconciler::network::{HostNetwork, VXLAN_OVERHEAD};
+
+use crate::{
+    error::NetworkError,
+    link::{self, Link},
+    neighbour::Mac,
+    netlink::{Answer, Message, Socket, address, attribute, number},
+    route::{self, Scope},
+};
+
+/// The VXLAN device. It is there as long as some peer is reached through it.
+pub const OVERLAY_DEVICE: &str = "windlass1";
+
+const KIND: &str = "vxlan";
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+
+/// The MAC of a host's device: locally administered, and different for each address.
+pub(crate) fn mac(host: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = host.octets();
+    [0x02, 0x57, a, b, c, d]
+}
+
+/// The address of a host's device.
+pub(crate) fn own_address(host: &HostNetwork) -> Ipv4Addr {
+    host.pod_subnet.network()
+}
+
+/// What cannot be changed of a device: where it differs, the device is made again.
+#[derive(Debug, PartialEq, Eq)]
+struct Tunnel {
+    id: u32,
+    local: Ipv4Addr,
+    port: u16,
+    learning: bool,
+    mac: Vec<u8>,
+}
+
+impl Tunnel {
+    fn of(host: &HostNetwork) -> Self {
+        Self {
+            id: host.vxlan.id,
+            local: host.node_address,
+            port: host.vxlan.port,
+            learning: false,
+            mac: mac(host.node_address).to_vec(),
+        }
+    }
+
+    /// `None` for a device of another kind.
+    fn read(answer: &Answer) -> Option<Self> {
+        let info = link::kind_data(answer, KIND)?;
+        Some(Self {
+            id: attribute(info, IFLA_VXLAN_ID).and_then(number)?,
+            local: attribute(info, IFLA_VXLAN_LOCAL).and_then(address)?,
+            port: attribute(info, IFLA_VXLAN_PORT)?.first_chunk().map(|port| u16::from_be_bytes(*port))?,
+            learning: attribute(info, IFLA_VXLAN_LEARNING)? != [0],
+            mac: link::read(answer)?.mac,
+        })
+    }
+
+    fn create(&self, mtu: u32) -> Message {
+        link::create_with(OVERLAY_DEVICE, KIND, &self.mac, mtu, |data| {
+            data.attribute(IFLA_VXLAN_ID, &self.id.to_ne_bytes())
+                .attribute(IFLA_VXLAN_LOCAL, &self.local.octets())
+                .attribute(IFLA_VXLAN_LEARNING, &[u8::from(self.learning)])
+                .attribute(IFLA_VXLAN_PORT, &self.port.to_be_bytes())
+        })
+    }
+}
+
+/// Makes sure that the device is there, up, with its MTU and its address. Returns its index, and whether something
+/// was changed.
+pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool), NetworkError> {
+    let failed = |source| NetworkError::Overlay { id: host.vxlan.id, port: host.vxlan.port, source };
+    let wanted = Tunnel::of(host);
+    let mtu = link::uplink_mtu(socket, host.node_address)?.saturating_sub(VXLAN_OVERHEAD);
+    let found = existing(socket, &wanted).map_err(failed)?;
+    let device = match &found {
+        Some(link) => link.clone(),
+        None => make(socket, &wanted, mtu).map_err(failed)?,
+    };
+    let index = device.index;
+    let mut messages = Vec::new();
+    if device.mtu != Some(mtu) {
+        messages.push(link::set_mtu(index, mtu));
+    }
+    let own = own_address(host);
+    let addresses: BTreeSet<Ipv4Addr> = route::addresses(socket)?
+        .into_iter()
+        .filter(|(device, _)| *device == index)
+        .map(|(_, address)| address)
+        .collect();
+    messages.extend(
+        addresses.iter().filter(|address| **address != own).map(|other| route::delete_address(index, *other)),
+    );
+    if !addresses.contains(&own) {
+        messages.push(route::put_address(index, own, Some(Scope::Universe)));
+    }
+    if !device.up {
+        settle().map_err(failed)?;
+        messages.push(link::set_up(index));
+    }
+    let changed = found.is_none() || !messages.is_empty();
+    if !messages.is_empty() {
+        socket.requests(messages).map_err(failed)?;
+    }
+    Ok((index, changed))
+}
+
+/// The device, if it is there and is the right one. Another by its name is taken away.
+fn existing(socket: &Socket, wanted: &Tunnel) -> io::Result<Option<Link>> {
+    let Some(answer) = link::ask(socket, OVERLAY_DEVICE)? else { return Ok(None) };
+    if Tunnel::read(&answer).as_ref() == Some(wanted) {
+        return Ok(link::read(&answer));
+    }
+    link::remove(socket, OVERLAY_DEVICE)?;
+    Ok(None)
+}
+
+fn make(socket: &Socket, wanted: &Tunnel, mtu: u32) -> io::Result<Link> {
+    socket.request(wanted.create(mtu))?;
+    link::find(socket, OVERLAY_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+/// What a pod link is told too. The table drops packets with a wrong source even where the host's own settings make
+/// `rp_filter` mean less.
+fn settle() -> io::Result<()> {
+    let settings = Path::new("/proc/sys/net/ipv4/conf").join(OVERLAY_DEVICE);
+    for (setting, value) in
+        [("rp_filter", "1"), ("accept_redirects", "0"), ("send_redirects", "0"), ("forwarding", "1")]
+    {
+        fs::write(settings.join(setting), value)?;
+    }
+    link::disable_ipv6(OVERLAY_DEVICE)
+}
+
+/// Removes the device with all its entries and routes. True if it was there.
+pub(crate) fn remove(socket: &Socket, host: &HostNetwork) -> Result<bool, NetworkError> {
+    let failed = |source| NetworkError::Overlay { id: host.vxlan.id, port: host.vxlan.port, source };
+    if link::find(socket, OVERLAY_DEVICE).map_err(failed)?.is_none() {
+        return Ok(false);
+    }
+    link::remove(socket, OVERLAY_DEVICE).map_err(failed)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_is_unicast_locally_administered_and_the_hosts_own() {
+        let one = mac(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(one, [0x02, 0x57, 192, 0, 2, 1]);
+        assert_eq!(one[0] & 0b11, 0b10);
+    }
+}

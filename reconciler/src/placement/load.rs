@@ -1,0 +1,73 @@
+//! What is used of every node so far.
+
+use std::collections::BTreeSet;
+
+use super::{Candidate, Resources, Unfit, candidate::count};
+use crate::object::Protocol;
+
+/// What a pod asks of a node that others may have taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ask {
+    pub(super) requests: Resources,
+    pub(super) ports: Vec<(Protocol, u16)>,
+}
+
+/// What is used of every node. It only grows: what a placer has counted does not go away again, and so a node that cannot
+/// meet an ask now never will.
+#[derive(Debug)]
+pub(super) struct Load {
+    nodes: Vec<Used>,
+    ports: BTreeSet<(u32, Protocol, u16)>,
+    max_pods: u32,
+}
+
+#[derive(Debug)]
+struct Used {
+    pods: u32,
+    requests: Resources,
+    allocatable: Option<Resources>,
+}
+
+impl Load {
+    pub(super) fn new(nodes: &[Candidate], max_pods: usize) -> Self {
+        let unused = |node: &Candidate| Used {
+            pods: 0,
+            requests: Resources::default(),
+            allocatable: node.allocatable,
+        };
+        let nodes = nodes.iter().map(unused).collect();
+        Self { nodes, ports: BTreeSet::new(), max_pods: count(max_pods) }
+    }
+
+    pub(super) fn add(&mut self, node: u32, ask: &Ask) {
+        let used = &mut self.nodes[node as usize];
+        used.pods += 1;
+        used.requests = used.requests.plus(ask.requests);
+        self.ports.extend(ask.ports.iter().map(|(protocol, port)| (node, *protocol, *port)));
+    }
+
+    /// Why a node cannot meet an ask.
+    pub(super) fn unfit(&self, node: u32, ask: &Ask) -> Option<Unfit> {
+        let taken = |(protocol, port): &&(Protocol, u16)| self.ports.contains(&(node, *protocol, *port));
+        if let Some((_, port)) = ask.ports.iter().find(taken) {
+            return Some(Unfit::HostPort(*port));
+        }
+        let used = &self.nodes[node as usize];
+        if used.pods >= self.max_pods {
+            return Some(Unfit::Full);
+        }
+        let allocatable = used.allocatable?;
+        let together = used.requests.plus(ask.requests);
+        if ask.requests.cpu_millis > 0 && together.cpu_millis > allocatable.cpu_millis {
+            return Some(Unfit::Cpu);
+        }
+        (ask.requests.memory_bytes > 0 && together.memory_bytes > allocatable.memory_bytes)
+            .then_some(Unfit::Memory)
+    }
+
+    /// How full the node would be with the pod, and how many pods it has.
+    pub(super) fn fullness(&self, node: u32, ask: &Ask) -> (u32, u32) {
+        let used = &self.nodes[node as usize];
+        (used.requests.plus(ask.requests).share(used.allocatable), used.pods)
+    }
+}

@@ -1,0 +1,264 @@
+//! Placing pods one after another, each seeing those before it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Candidate, Chosen, Refusal, Why,
+    class::{Classes, Rank},
+    load::Load,
+    names::Names,
+    relation::{Relations, Sources},
+    session::{Plain, Related, Sight},
+    shape::Shapes,
+    topology::Topologies,
+};
+use crate::{
+    name::NodeName,
+    object::{Meta, PodSpec, Workload},
+    state::PodRecord,
+};
+
+/// What is placed where so far; placing a pod counts it at once, so that the next one sees it.
+///
+/// The answer is that of looking at every node for every pod (see [`Rank`] for what is compared), found without doing so.
+#[derive(Debug)]
+pub struct Placer<'a> {
+    nodes: Arc<[Candidate]>,
+    names: Names,
+    load: Load,
+    shapes: Shapes<'a>,
+    classes: Classes<'a>,
+    topologies: Topologies,
+    /// How many pods were counted.
+    counted: u64,
+    /// The shape of the record that was counted last: records mostly come owner by owner.
+    last_record: Option<(&'a PodRecord, u32)>,
+    last_workload: Option<(&'a Workload, u32)>,
+    session: Option<Session>,
+    /// Pods of the session's owner on each node.
+    owned: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Session {
+    shape: u32,
+    queue: u32,
+    /// The weight of all preferred rules.
+    preferred: u32,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Plain(Plain),
+    Related(Box<Related>),
+}
+
+impl<'a> Placer<'a> {
+    /// Nothing is placed yet. `nodes` must be sorted by name; `namespaces` are the ones that were declared.
+    pub fn new(nodes: Arc<[Candidate]>, max_pods: usize, namespaces: &'a BTreeMap<String, Meta>) -> Self {
+        debug_assert!(nodes.is_sorted_by(|a, b| a.name < b.name), "nodes are sorted by name");
+        Self {
+            names: Names::new(&nodes),
+            load: Load::new(&nodes, max_pods),
+            shapes: Shapes::new(namespaces),
+            classes: Classes::default(),
+            topologies: Topologies::default(),
+            counted: 0,
+            last_record: None,
+            last_workload: None,
+            session: None,
+            owned: vec![0; nodes.len()],
+            nodes,
+        }
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Candidate] {
+        &self.nodes
+    }
+
+    /// Counts a pod that is there and has not ended; `workload` resolves its template, and is asked once for each. Fastest
+    /// owner by owner.
+    pub fn add(&mut self, record: &'a PodRecord, workload: impl FnOnce() -> Option<&'a Workload>) {
+        let Some(node) = record.place.node() else { return };
+        let Some(node) = self.names.find(&self.nodes, node) else { return };
+        let same = |last: &&PodRecord| last.owner == record.owner && last.template == record.template;
+        let shape = match self.last_record.filter(|(last, _)| same(last)) {
+            Some((_, shape)) => shape,
+            None => self.shape(&record.owner, &record.template, workload),
+        };
+        self.last_record = Some((record, shape));
+        self.end_session();
+        if record.stop.is_some() {
+            self.shapes.all[shape as usize].stopping.push(node);
+        } else {
+            self.shapes.all[shape as usize].placed.push(node);
+        }
+        self.load.add(node, &self.shapes.all[shape as usize].ask);
+        self.counted += 1;
+    }
+
+    /// Counts a pod that must run on a given node.
+    pub fn pin(&mut self, node: &NodeName, workload: &'a Workload) {
+        let Some(node) = self.names.find(&self.nodes, node) else { return };
+        let shape = self.shape_of(workload);
+        self.end_session();
+        self.count(node, shape);
+    }
+
+    /// Chooses a node for a pod, and counts the pod there.
+    pub fn place(&mut self, workload: &'a Workload) -> Result<Chosen, Refusal> {
+        let shape = self.shape_of(workload);
+        let spec = &workload.template.spec;
+        let mut session = match self.session.take() {
+            Some(session) if session.shape == shape => session,
+            other => {
+                self.session = other;
+                self.end_session();
+                self.begin(shape, spec)
+            }
+        };
+        let chosen = self.take(&mut session);
+        let answer = match chosen {
+            Some(rank) => {
+                let class = &self.classes.all[self.classes.queues[session.queue as usize].class as usize];
+                Ok(Chosen {
+                    node: self.nodes[rank.node as usize].name.clone(),
+                    why: Why {
+                        nodes: self.nodes.len(),
+                        allowed: class.eligible.len(),
+                        avoided: rank.avoided,
+                        unmet: rank.unmet,
+                        preferred: session.preferred,
+                        excess: rank.excess,
+                        owned: rank.owned,
+                    },
+                })
+            }
+            None => Err(self.refusal(&session)),
+        };
+        self.session = Some(session);
+        answer
+    }
+
+    fn shape_of(&mut self, workload: &'a Workload) -> u32 {
+        if let Some((last, shape)) = self.last_workload
+            && std::ptr::eq(last, workload)
+        {
+            return shape;
+        }
+        let shape = self.shape(&workload.key, &workload.template.hash, || Some(workload));
+        self.last_workload = Some((workload, shape));
+        shape
+    }
+
+    fn shape(
+        &mut self,
+        owner: &'a crate::name::WorkloadKey,
+        template: &'a crate::name::TemplateHash,
+        workload: impl FnOnce() -> Option<&'a Workload>,
+    ) -> u32 {
+        self.shapes.number(owner, template, workload, &mut self.topologies, &self.nodes)
+    }
+
+    fn count(&mut self, node: u32, shape: u32) {
+        let of_shape = &mut self.shapes.all[shape as usize];
+        of_shape.placed.push(node);
+        self.load.add(node, &of_shape.ask);
+        self.counted += 1;
+    }
+
+    fn begin(&mut self, shape: u32, spec: &'a PodSpec) -> Session {
+        let of_shape = &self.shapes.all[shape as usize];
+        for sibling in &self.shapes.owners[of_shape.owner as usize] {
+            for node in &self.shapes.all[*sibling as usize].placed {
+                self.owned[*node as usize] += 1;
+            }
+        }
+        let queue = self.classes.queue(shape, spec, &of_shape.ask, &self.nodes, &self.load);
+        let wishes = of_shape.relations.wishes.iter().map(|wish| wish.weight).sum::<u32>();
+        let preferred = wishes + spec.affinity.node.preferred.iter().map(|(weight, _)| weight).sum::<u32>();
+        let plain = of_shape.relations.is_empty() && of_shape.repelled_by.is_empty();
+        let kind = if plain { Kind::Plain(Plain::default()) } else { self.related(shape, spec, queue) };
+        Session { shape, queue, preferred, kind }
+    }
+
+    fn related(&mut self, shape: u32, spec: &'a PodSpec, queue: u32) -> Kind {
+        let class = self.classes.queues[queue as usize].class;
+        let policies =
+            if spec.spread.is_empty() { &[] } else { self.classes.policies(class, spec, &self.nodes) };
+        let sources = Sources { shapes: &self.shapes, topologies: &self.topologies, policies };
+        let relations = Relations::new(&sources, shape, &spec.spread);
+        let coarse = Related::coarse(&relations);
+        let grouping = self.topologies.grouping(self.nodes.len(), &coarse);
+        Kind::Related(Box::new(Related::new(relations, coarse, grouping, self.sight(shape, queue))))
+    }
+
+    fn sight(&self, shape: u32, queue: u32) -> Sight<'_> {
+        Sight {
+            class: &self.classes.all[self.classes.queues[queue as usize].class as usize],
+            topologies: &self.topologies,
+            load: &self.load,
+            ask: &self.shapes.all[shape as usize].ask,
+            owned: &self.owned,
+        }
+    }
+
+    /// Finds the best node and counts the pod there.
+    fn take(&mut self, session: &mut Session) -> Option<Rank> {
+        let (shape, queue) = (session.shape, session.queue);
+        match &mut session.kind {
+            Kind::Plain(plain) => {
+                let ask = &self.shapes.all[shape as usize].ask;
+                let queue = &mut self.classes.queues[queue as usize];
+                let rank = plain.take(queue, &self.owned, &self.load, ask)?;
+                self.owned[rank.node as usize] += 1;
+                self.count(rank.node, shape);
+                plain.put(rank, &self.load, &self.shapes.all[shape as usize].ask);
+                Some(rank)
+            }
+            Kind::Related(related) => {
+                let rank = related.take()?;
+                self.owned[rank.node as usize] += 1;
+                self.count(rank.node, shape);
+                related.put(rank.node, self.sight(shape, queue));
+                Some(rank)
+            }
+        }
+    }
+
+    fn refusal(&mut self, session: &Session) -> Refusal {
+        let queue = &self.classes.queues[session.queue as usize];
+        let class = &self.classes.all[queue.class as usize];
+        let ask = &self.shapes.all[session.shape as usize].ask;
+        match &session.kind {
+            Kind::Plain(_) => {
+                if let Some((counted, refusal)) = &queue.refusal
+                    && *counted == self.counted
+                {
+                    return refusal.clone();
+                }
+                let refusal = class.refusal(self.nodes.len(), |node| self.load.unfit(node, ask));
+                self.classes.queues[session.queue as usize].refusal = Some((self.counted, refusal.clone()));
+                refusal
+            }
+            Kind::Related(related) => class.refusal(self.nodes.len(), |node| {
+                self.load.unfit(node, ask).or_else(|| related.unfit(node, &self.topologies))
+            }),
+        }
+    }
+
+    fn end_session(&mut self) {
+        let Some(Session { shape, queue, kind, .. }) = self.session.take() else { return };
+        if let Kind::Plain(plain) = kind {
+            plain.end(&mut self.classes.queues[queue as usize]);
+        }
+        let owner = self.shapes.all[shape as usize].owner;
+        for sibling in &self.shapes.owners[owner as usize] {
+            for node in &self.shapes.all[*sibling as usize].placed {
+                self.owned[*node as usize] = 0;
+            }
+        }
+    }
+}

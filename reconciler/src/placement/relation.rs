@@ -1,0 +1,295 @@
+//! What a pod's terms about other pods say of a domain.
+
+use super::{
+    Unfit,
+    shape::{Shapes, Wish},
+    topology::{NOWHERE, Topologies, Topology},
+};
+use crate::object::SpreadConstraint;
+
+/// How far a node without the label is from a wished spread: further than any other.
+const NO_DOMAIN: u32 = 1_000_000;
+
+/// One rule about the pods of each domain of a topology.
+#[derive(Debug)]
+pub(super) struct Relation {
+    pub(super) topology: u32,
+    /// Each of its domains is one node.
+    pub(super) fine: bool,
+    kind: Kind,
+    /// How many pods it is about are in each domain.
+    counts: Vec<u32>,
+    /// It is about the pods of the shape itself too.
+    about_itself: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Affinity,
+    Anti,
+    ExistingAnti,
+    Wish(Wish),
+    Spread(Spread),
+}
+
+#[derive(Debug)]
+struct Spread {
+    required: bool,
+    max_skew: u32,
+    /// The least count of the domains that count; 0 with fewer of them than `minDomains`.
+    least: u32,
+    /// How many domains have that count.
+    at_least: usize,
+    enough_domains: bool,
+    /// Which nodes count.
+    nodes: Vec<bool>,
+    /// Which domains count.
+    domains: Vec<bool>,
+}
+
+/// What the relations of a shape say of a node beyond whether it fits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Merit {
+    pub(super) unmet: u32,
+    pub(super) excess: u32,
+}
+
+/// All relations of one shape to the pods that are there.
+#[derive(Debug)]
+pub(super) struct Relations {
+    pub(super) all: Vec<Relation>,
+    /// The shape is the first of those it wants to be near: it may go anywhere that has the labels.
+    first: bool,
+}
+
+/// What the relations are made from.
+pub(super) struct Sources<'s, 'a> {
+    pub(super) shapes: &'s Shapes<'a>,
+    pub(super) topologies: &'s Topologies,
+    /// Whether labels want, and taints let, a pod of the shape on each node.
+    pub(super) policies: &'s [(bool, bool)],
+}
+
+impl Sources<'_, '_> {
+    fn topology(&self, term: u32) -> (u32, &Topology) {
+        let number = self.shapes.terms[term as usize].topology;
+        (number, self.topologies.get(number))
+    }
+
+    fn relation(&self, term: u32, kind: Kind, shape: u32) -> Relation {
+        let (number, topology) = self.topology(term);
+        let about_itself = self.shapes.selects(term, shape);
+        let counts = vec![0; topology.domains];
+        Relation { topology: number, fine: topology.fine, kind, counts, about_itself }
+    }
+
+    /// Counts the pods of shapes, those that stop too: they are still there.
+    fn count(&self, counts: &mut [u32], topology: u32, shapes: impl IntoIterator<Item = u32>) {
+        let topology = self.topologies.get(topology);
+        for shape in shapes {
+            let shape = &self.shapes.all[shape as usize];
+            for node in shape.placed.iter().chain(&shape.stopping) {
+                if let Some(count) = counts.get_mut(topology.domain(*node) as usize) {
+                    *count += 1;
+                }
+            }
+        }
+    }
+
+    fn matching(&self, term: u32) -> Vec<u32> {
+        self.shapes.terms[term as usize].matching.clone()
+    }
+}
+
+impl Relations {
+    pub(super) fn new(sources: &Sources<'_, '_>, shape: u32, constraints: &[SpreadConstraint]) -> Self {
+        let of_shape = &sources.shapes.all[shape as usize];
+        let said = &of_shape.relations;
+        let mut all = Vec::new();
+
+        // As in Kubernetes a pod counts only if all terms select it.
+        let mut wanted: Option<Vec<u32>> = None;
+        for term in &said.affinity {
+            let matching = sources.matching(*term);
+            wanted = Some(match wanted {
+                None => matching,
+                Some(before) => {
+                    before.into_iter().filter(|one| matching.binary_search(one).is_ok()).collect()
+                }
+            });
+        }
+        let wanted = wanted.unwrap_or_default();
+        for term in &said.affinity {
+            let mut relation = sources.relation(*term, Kind::Affinity, shape);
+            relation.about_itself = wanted.binary_search(&shape).is_ok();
+            sources.count(&mut relation.counts, relation.topology, wanted.iter().copied());
+            all.push(relation);
+        }
+        let none_there = all.iter().all(|relation| relation.counts.iter().all(|count| *count == 0));
+        let first = none_there && wanted.binary_search(&shape).is_ok();
+
+        for term in &said.anti {
+            let mut relation = sources.relation(*term, Kind::Anti, shape);
+            sources.count(&mut relation.counts, relation.topology, sources.matching(*term));
+            all.push(relation);
+        }
+        let mut repelling: Vec<(u32, u32)> =
+            of_shape.repelled_by.iter().map(|term| (sources.topology(*term).0, *term)).collect();
+        repelling.sort_unstable();
+        for terms in repelling.chunk_by(|a, b| a.0 == b.0) {
+            let Some((topology, term)) = terms.first() else { continue };
+            let mut relation = sources.relation(*term, Kind::ExistingAnti, shape);
+            relation.about_itself = terms.iter().any(|(_, term)| carrier(sources, *term) == shape);
+            let carriers = terms.iter().map(|(_, term)| carrier(sources, *term));
+            sources.count(&mut relation.counts, *topology, carriers);
+            all.push(relation);
+        }
+        for wish in &said.wishes {
+            let mut relation = sources.relation(wish.term, Kind::Wish(*wish), shape);
+            sources.count(&mut relation.counts, relation.topology, sources.matching(wish.term));
+            all.push(relation);
+        }
+        for required in [true, false] {
+            let topologies: Vec<u32> = (said.spread.iter().zip(constraints))
+                .filter(|(_, one)| one.required == required)
+                .map(|(term, _)| sources.topology(*term).0)
+                .collect();
+            for (term, one) in said.spread.iter().zip(constraints).filter(|(_, one)| one.required == required)
+            {
+                all.push(spread(sources, *term, one, &topologies, shape));
+            }
+        }
+        Self { all, first }
+    }
+
+    /// What the relations that `which` chooses say of a node in these domains.
+    pub(super) fn judge(
+        &self,
+        which: impl Fn(&Relation) -> bool,
+        domain: impl Fn(&Relation) -> u32,
+    ) -> Result<Merit, Unfit> {
+        let mut merit = Merit::default();
+        for relation in self.all.iter().filter(|relation| which(relation)) {
+            relation.judge(domain(relation), self.first, &mut merit)?;
+        }
+        Ok(merit)
+    }
+
+    /// Counts a pod of the shape itself; whether nodes elsewhere are to be judged anew one by one.
+    pub(super) fn place(&mut self, node: u32, topologies: &Topologies) -> bool {
+        let mut anew = false;
+        for relation in self.all.iter_mut().filter(|relation| relation.about_itself) {
+            let domain = topologies.get(relation.topology).domain(node) as usize;
+            let counted = match &relation.kind {
+                Kind::Spread(spread) => spread.nodes[node as usize],
+                Kind::Affinity | Kind::Anti | Kind::ExistingAnti | Kind::Wish(_) => true,
+            };
+            let Some(count) = relation.counts.get_mut(domain).filter(|_| counted) else { continue };
+            *count += 1;
+            match &mut relation.kind {
+                Kind::Affinity => anew |= std::mem::take(&mut self.first),
+                Kind::Spread(spread) if *count - 1 == spread.least && spread.enough_domains => {
+                    spread.at_least -= 1;
+                    if spread.at_least == 0 {
+                        spread.find_least(&relation.counts);
+                        anew |= relation.fine;
+                    }
+                }
+                Kind::Anti | Kind::ExistingAnti | Kind::Wish(_) | Kind::Spread(_) => {}
+            }
+        }
+        anew
+    }
+}
+
+impl Relation {
+    fn judge(&self, domain: u32, first: bool, merit: &mut Merit) -> Result<(), Unfit> {
+        let count = self.counts.get(domain as usize).copied().unwrap_or(0);
+        let nowhere = domain == NOWHERE;
+        match &self.kind {
+            Kind::Affinity if nowhere || (count == 0 && !first) => return Err(Unfit::PodAffinity),
+            Kind::Anti if count > 0 => return Err(Unfit::PodAntiAffinity),
+            Kind::ExistingAnti if count > 0 => return Err(Unfit::ExistingPodAntiAffinity),
+            Kind::Affinity | Kind::Anti | Kind::ExistingAnti => {}
+            Kind::Wish(wish) => {
+                if wish.anti == (count > 0) {
+                    merit.unmet += wish.weight;
+                }
+            }
+            Kind::Spread(spread) => {
+                let after = count + u32::from(self.about_itself);
+                let above = after.saturating_sub(spread.least).saturating_sub(spread.max_skew);
+                match (spread.required, nowhere) {
+                    (true, true) => return Err(Unfit::SpreadLabel),
+                    (true, false) if above > 0 => return Err(Unfit::Spread),
+                    (true, false) => {}
+                    (false, true) => merit.excess = merit.excess.saturating_add(NO_DOMAIN),
+                    (false, false) => merit.excess = merit.excess.saturating_add(above),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn carrier(sources: &Sources<'_, '_>, term: u32) -> u32 {
+    sources.shapes.terms[term as usize].carrier
+}
+
+/// Nodes count that the policies take and that have the labels of all constraints of the same severity; pods that stop do
+/// not.
+fn spread(
+    sources: &Sources<'_, '_>,
+    term: u32,
+    constraint: &SpreadConstraint,
+    topologies: &[u32],
+    shape: u32,
+) -> Relation {
+    let labelled =
+        |node: u32| topologies.iter().all(|one| sources.topologies.get(*one).domain(node) != NOWHERE);
+    let nodes: Vec<bool> = (0..)
+        .zip(sources.policies)
+        .map(|(node, (wanted, tolerated))| {
+            (*wanted || !constraint.honor_affinity)
+                && (*tolerated || !constraint.honor_taints)
+                && labelled(node)
+        })
+        .collect();
+    let (number, topology) = sources.topology(term);
+    let mut domains = vec![false; topology.domains];
+    for (node, _) in (0..).zip(&nodes).filter(|(_, counts)| **counts) {
+        domains[topology.domain(node) as usize] = true;
+    }
+    let mut counts = vec![0; topology.domains];
+    for shape in sources.matching(term) {
+        for node in sources.shapes.all[shape as usize].placed.iter().filter(|node| nodes[**node as usize]) {
+            counts[topology.domain(*node) as usize] += 1;
+        }
+    }
+    let there = domains.iter().filter(|counts| **counts).count();
+    let mut spread = Spread {
+        required: constraint.required,
+        max_skew: constraint.max_skew,
+        least: 0,
+        at_least: 0,
+        enough_domains: there > 0 && there >= constraint.min_domains as usize,
+        nodes,
+        domains,
+    };
+    spread.find_least(&counts);
+    let about_itself = sources.shapes.selects(term, shape);
+    Relation { topology: number, fine: topology.fine, kind: Kind::Spread(spread), counts, about_itself }
+}
+
+impl Spread {
+    fn find_least(&mut self, counts: &[u32]) {
+        if !self.enough_domains {
+            return;
+        }
+        let of_domains =
+            || counts.iter().zip(&self.domains).filter(|(_, counts)| **counts).map(|(count, _)| *count);
+        let least = of_domains().min().unwrap_or(0);
+        let at_least = of_domains().filter(|count| *count == least).count();
+        (self.least, self.at_least) = (least, at_least);
+    }
+}

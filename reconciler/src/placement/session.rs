@@ -1,0 +1,177 @@
+//! Placing pods of one shape, one after another.
+//!
+//! As long as only pods of one shape are placed, few nodes change with each of them, and what is known of the others
+//! stays true. Another shape's pod ends the session.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use super::{
+    Unfit,
+    class::{Class, Heap, Queue, Rank},
+    load::{Ask, Load},
+    relation::Relations,
+    topology::{Grouping, Topologies},
+};
+
+/// Of a shape without relations to other pods.
+///
+/// The queue holds nodes without pods of the owner; those with some are moved, once they come up, to a heap of the
+/// session's own, and back at its end. What lies deeper in the queue and has some is worse than the queue's top.
+#[derive(Debug, Default)]
+pub(super) struct Plain {
+    moved: Heap,
+}
+
+impl Plain {
+    /// The best node; it is taken out.
+    pub(super) fn take(&mut self, queue: &mut Queue, owned: &[u32], load: &Load, ask: &Ask) -> Option<Rank> {
+        let fresh = loop {
+            let Some(mut top) = queue.heap.peek_mut() else { break None };
+            let Reverse(rank) = *top;
+            if load.unfit(rank.node, ask).is_some() {
+                std::collections::binary_heap::PeekMut::pop(top);
+                continue;
+            }
+            let (share, pods) = load.fullness(rank.node, ask);
+            let now = Rank { share, pods, ..rank };
+            let owned = owned[rank.node as usize];
+            if owned > 0 {
+                std::collections::binary_heap::PeekMut::pop(top);
+                self.moved.push(Reverse(Rank { owned, ..now }));
+            } else if now == rank {
+                break Some(rank);
+            } else {
+                *top = Reverse(now);
+            }
+        };
+        // Within a session only the node that was taken changes, and it was put back as it is now.
+        let moved = self.moved.peek().map(|Reverse(rank)| *rank);
+        match (fresh, moved) {
+            (Some(fresh), Some(moved)) if moved < fresh => self.moved.pop(),
+            (None, _) => self.moved.pop(),
+            (Some(_), _) => queue.heap.pop(),
+        }
+        .map(|Reverse(rank)| rank)
+    }
+
+    /// Puts the node back, with one more pod.
+    pub(super) fn put(&mut self, rank: Rank, load: &Load, ask: &Ask) {
+        if load.unfit(rank.node, ask).is_none() {
+            let (share, pods) = load.fullness(rank.node, ask);
+            self.moved.push(Reverse(Rank { owned: rank.owned + 1, share, pods, ..rank }));
+        }
+    }
+
+    pub(super) fn end(self, queue: &mut Queue) {
+        queue.heap.extend(self.moved.into_iter().map(|Reverse(rank)| Reverse(Rank { owned: 0, ..rank })));
+    }
+}
+
+/// Of a shape with relations to other pods.
+///
+/// Nodes that are alike in all topologies with domains of several nodes are one group: what such a topology says is found
+/// out a group, not a node, at a time. What topologies of single nodes say is part of a node's rank in its group.
+#[derive(Debug)]
+pub(super) struct Related {
+    relations: Relations,
+    /// The topologies that groups go by.
+    coarse: Vec<u32>,
+    grouping: Arc<Grouping>,
+    heaps: Vec<Heap>,
+}
+
+/// What a session looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Sight<'s> {
+    pub(super) class: &'s Class,
+    pub(super) topologies: &'s Topologies,
+    pub(super) load: &'s Load,
+    pub(super) ask: &'s Ask,
+    /// Pods of the owner on each node.
+    pub(super) owned: &'s [u32],
+}
+
+impl Related {
+    /// The topologies that groups have to go by.
+    pub(super) fn coarse(relations: &Relations) -> Vec<u32> {
+        let coarse = relations.all.iter().filter(|relation| !relation.fine);
+        let mut coarse: Vec<u32> = coarse.map(|relation| relation.topology).collect();
+        coarse.sort_unstable();
+        coarse.dedup();
+        coarse
+    }
+
+    pub(super) fn new(
+        relations: Relations,
+        coarse: Vec<u32>,
+        grouping: Arc<Grouping>,
+        sight: Sight<'_>,
+    ) -> Self {
+        let mut session = Self { relations, coarse, grouping, heaps: Vec::new() };
+        session.fill(sight);
+        session
+    }
+
+    fn fill(&mut self, sight: Sight<'_>) {
+        let mut ranks: Vec<Vec<Reverse<Rank>>> = vec![Vec::new(); self.grouping.domains.len()];
+        for one in &sight.class.eligible {
+            if sight.load.unfit(one.node, sight.ask).is_none() {
+                let rank = one.rank(sight.owned[one.node as usize], sight.load, sight.ask);
+                if let Some(rank) = self.on_node(rank, sight.topologies) {
+                    ranks[self.grouping.of[one.node as usize] as usize].push(Reverse(rank));
+                }
+            }
+        }
+        self.heaps = ranks.into_iter().map(Heap::from).collect();
+    }
+
+    /// The rank with what topologies of single nodes say; `None` if they refuse.
+    fn on_node(&self, rank: Rank, topologies: &Topologies) -> Option<Rank> {
+        let domain = |topology| topologies.get(topology).domain(rank.node);
+        let merit = self.relations.judge(|one| one.fine, |one| domain(one.topology)).ok()?;
+        Some(Rank { unmet: rank.unmet + merit.unmet, excess: merit.excess, ..rank })
+    }
+
+    /// The best node, with what its group adds; it is taken out.
+    pub(super) fn take(&mut self) -> Option<Rank> {
+        let mut best: Option<(Rank, usize)> = None;
+        for (group, heap) in self.heaps.iter().enumerate() {
+            let Some(Reverse(top)) = heap.peek() else { continue };
+            let domains = &self.grouping.domains[group];
+            let domain = |topology: u32| {
+                self.coarse.binary_search(&topology).ok().map_or(super::topology::NOWHERE, |at| domains[at])
+            };
+            let Ok(merit) = self.relations.judge(|one| !one.fine, |one| domain(one.topology)) else {
+                continue;
+            };
+            let excess = top.excess.saturating_add(merit.excess);
+            let whole = Rank { unmet: top.unmet + merit.unmet, excess, ..*top };
+            if best.is_none_or(|(best, _)| whole < best) {
+                best = Some((whole, group));
+            }
+        }
+        let (rank, group) = best?;
+        self.heaps[group].pop();
+        Some(rank)
+    }
+
+    /// Counts the pod on the node and puts it back; `owned` counts the pod already.
+    pub(super) fn put(&mut self, node: u32, sight: Sight<'_>) {
+        if self.relations.place(node, sight.topologies) {
+            self.fill(sight);
+            return;
+        }
+        let Ok(at) = sight.class.eligible.binary_search_by_key(&node, |one| one.node) else { return };
+        if sight.load.unfit(node, sight.ask).is_none() {
+            let rank = sight.class.eligible[at].rank(sight.owned[node as usize], sight.load, sight.ask);
+            if let Some(rank) = self.on_node(rank, sight.topologies) {
+                self.heaps[self.grouping.of[node as usize] as usize].push(Reverse(rank));
+            }
+        }
+    }
+
+    /// Why a node that is eligible does not take the pod.
+    pub(super) fn unfit(&self, node: u32, topologies: &Topologies) -> Option<Unfit> {
+        self.relations.judge(|_| true, |one| topologies.get(one.topology).domain(node)).err()
+    }
+}

@@ -1,0 +1,271 @@
+//! The placer agrees with the plain scan, on any cluster.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+use super::{
+    build::{asking, labels, node, selector, sized, tainted, with_port, workload},
+    scan::{Pod, Scan},
+};
+use crate::{
+    name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKind},
+    object::{
+        Meta, NameRequirement, NodeOperator, NodeRequirement, NodeTerm, PodAffinity, PodSelector, PodTerm,
+        Selector, SpreadConstraint, Toleration, Workload,
+    },
+    placement::{Candidate, Placer},
+    state::{PodPlace, PodRecord, StopReason, StopRecord},
+};
+
+const KEYS: [&str; 4] = ["zone", "host", "rack", "nowhere"];
+const SELECTORS: [&str; 6] = ["app=a", "app=b", "tier=x", "app!=a", "", "app=a,tier=x"];
+const TAINTS: [&str; 4] =
+    ["gpu:NoSchedule", "gpu=yes:PreferNoSchedule", "old:NoExecute", "slow:PreferNoSchedule"];
+
+fn nodes() -> impl Strategy<Value = Vec<Candidate>> {
+    let zone = option::weighted(0.9, 0..3_u8);
+    let rack = option::weighted(0.8, 0..4_u8);
+    let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.9), prop::bool::weighted(0.2));
+    let size = option::weighted(0.5, (1_u64..9, 1_u64..9));
+    let one = (zone, rack, option::weighted(0.25, select(&TAINTS[..])), flags, size);
+    vec(one, 1..12).prop_map(|nodes| {
+        let named = nodes.into_iter().enumerate();
+        named
+            .map(|(number, (zone, rack, taint, (cordoned, ready, disk), size))| {
+                let mut text = String::new();
+                text.extend(zone.map(|zone| format!("zone=z{zone},")));
+                text.extend(rack.map(|rack| format!("rack=r{rack},")));
+                text.push_str(if disk { "disk=ssd,size=3" } else { "size=7" });
+                let mut node = node(&format!("n{number:02}"), &text);
+                if number % 5 == 4 {
+                    node.labels.remove("host");
+                }
+                (node.cordoned, node.ready) = (cordoned, ready);
+                if let Some(taint) = taint {
+                    node = tainted(node, taint);
+                }
+                match size {
+                    Some((cpu, memory)) => sized(node, cpu * 500, memory * 500),
+                    None => node,
+                }
+            })
+            .collect()
+    })
+}
+
+fn pod_selector() -> impl Strategy<Value = PodSelector> {
+    let same = prop_oneof![4 => Just(""), 1 => Just("tier"), 1 => Just("pod-template-hash")];
+    (select(&SELECTORS[..]), same, prop::bool::weighted(0.1), prop::bool::weighted(0.05)).prop_map(
+        |(text, same, other, none)| {
+            let mut pods = selector(text);
+            pods.same.extend(Some(same.to_owned()).filter(|same| !same.is_empty()));
+            pods.other.extend(other.then(|| "release".to_owned()));
+            pods.labels = pods.labels.filter(|_| !none);
+            pods
+        },
+    )
+}
+
+fn term() -> impl Strategy<Value = PodTerm> {
+    let namespaces = prop_oneof![
+        6 => Just((None, None)),
+        1 => Just((Some("other"), None)),
+        1 => Just((None, Some(""))),
+        1 => Just((None, Some("team=red"))),
+        1 => Just((None, Some("kubernetes.io/metadata.name=other"))),
+    ];
+    (pod_selector(), select(&KEYS[..]), namespaces).prop_map(|(pods, key, (namespace, selector))| PodTerm {
+        pods,
+        namespaces: namespace.into_iter().map(str::to_owned).collect(),
+        namespace_selector: selector.map(|text| Selector { labels: labels(text), expressions: Vec::new() }),
+        topology_key: key.to_owned(),
+    })
+}
+
+fn affinity() -> impl Strategy<Value = PodAffinity> {
+    let required = prop_oneof![5 => vec(term(), 0..1), 1 => vec(term(), 1..3)];
+    let preferred = prop_oneof![3 => vec((1..101_u32, term()), 0..1), 1 => vec((1..101_u32, term()), 1..3)];
+    (required, preferred).prop_map(|(required, preferred)| PodAffinity { required, preferred })
+}
+
+fn constraint() -> impl Strategy<Value = SpreadConstraint> {
+    (1..3_u32, select(&KEYS[..3]), any::<bool>(), pod_selector(), 1..4_u32, any::<bool>(), any::<bool>())
+        .prop_map(|(max_skew, key, required, pods, min_domains, honor_affinity, honor_taints)| {
+            SpreadConstraint {
+                max_skew,
+                topology_key: key.to_owned(),
+                required,
+                pods,
+                min_domains: if required { min_domains } else { 1 },
+                honor_affinity,
+                honor_taints,
+            }
+        })
+}
+
+fn node_term() -> impl Strategy<Value = NodeTerm> {
+    let operator = prop_oneof![
+        Just(("disk", NodeOperator::In(vec!["ssd".to_owned()]))),
+        Just(("zone", NodeOperator::NotIn(vec!["z0".to_owned()]))),
+        Just(("rack", NodeOperator::Exists)),
+        Just(("rack", NodeOperator::DoesNotExist)),
+        Just(("size", NodeOperator::Gt(5))),
+        Just(("size", NodeOperator::Lt(5))),
+    ];
+    (operator, option::weighted(0.1, any::<bool>())).prop_map(|((key, operator), name)| NodeTerm {
+        labels: vec![NodeRequirement { key: key.to_owned(), operator }],
+        names: name
+            .map(|is| {
+                let name = NodeName::new("n01");
+                if is { NameRequirement::Is(name) } else { NameRequirement::IsNot(name) }
+            })
+            .into_iter()
+            .collect(),
+    })
+}
+
+/// What else a template may ask of its node.
+fn with_rules(plain: Workload) -> impl Strategy<Value = Workload> {
+    let node = (
+        option::weighted(0.2, vec(node_term(), 1..3)),
+        prop_oneof![3 => vec((1..101_u32, node_term()), 0..1), 1 => vec((1..101_u32, node_term()), 1..3)],
+        prop::bool::weighted(0.1),
+        option::weighted(0.05, 0..12_u8),
+        option::weighted(0.3, select(&["gpu", "old", "slow"][..])),
+    );
+    let spread = prop_oneof![2 => vec(constraint(), 0..1), 1 => vec(constraint(), 1..3)];
+    let relations = (affinity(), affinity(), spread, prop::bool::weighted(0.4));
+    let asks = (option::weighted(0.4, (0_u64..4, 0_u64..4)), prop::bool::weighted(0.1));
+    (node, relations, asks).prop_map(
+        move |(
+            (required, preferred, selects, named, tolerated),
+            (pods, anti, spread, alone),
+            (asks, port),
+        )| {
+            let mut workload = plain.clone();
+            if let Some((cpu, memory)) = asks {
+                workload = asking(workload, cpu * 250, memory * 250);
+            }
+            if port {
+                workload = with_port(workload, 8080);
+            }
+            let spec = &mut workload.template.spec;
+            (spec.affinity.node.required, spec.affinity.node.preferred) = (required, preferred);
+            if !alone {
+                (spec.affinity.pods, spec.affinity.anti, spec.spread) = (pods, anti, spread);
+            }
+            if selects {
+                spec.node_selector = labels("disk=ssd");
+            }
+            spec.node_name = named.map(|number| NodeName::new(format!("n{number:02}")));
+            spec.tolerations.extend(tolerated.map(|key| Toleration {
+                key: Some(key.to_owned()),
+                equal: None,
+                effect: None,
+                for_at_most: None,
+            }));
+            workload
+        },
+    )
+}
+
+fn workloads() -> impl Strategy<Value = Vec<Workload>> {
+    let identity = (
+        0..3_u8,
+        select(&["app=a", "app=b,tier=x", "app=a,tier=x,release=1", "app=a,release=2", ""][..]),
+        prop::bool::weighted(0.2),
+        any::<bool>(),
+    );
+    let one = identity.prop_flat_map(|(owner, text, elsewhere, deployment)| {
+        let mut plain = workload(&format!("w{owner}"), text);
+        if elsewhere {
+            plain.key.object.namespace = "other".to_owned();
+        }
+        if deployment {
+            plain.key.kind = WorkloadKind::Deployment;
+        }
+        with_rules(plain)
+    });
+    vec(one, 1..6).prop_map(|mut all| {
+        for (number, one) in all.iter_mut().enumerate() {
+            one.template.hash = TemplateHash::new(format!("1-{number:016}"));
+        }
+        all
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Place(prop::sample::Index),
+    Pin(prop::sample::Index, prop::sample::Index),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    // Several pods of one template mostly come one after another.
+    let place =
+        (any::<prop::sample::Index>(), 1..6_usize).prop_map(|(one, times)| vec![Event::Place(one); times]);
+    let pin = (any::<prop::sample::Index>(), any::<prop::sample::Index>())
+        .prop_map(|(one, node)| vec![Event::Pin(one, node)]);
+    vec(prop_oneof![6 => place, 1 => pin], 1..10).prop_map(|events| events.concat())
+}
+
+fn record(workload: &Workload, node: &NodeName, stopping: bool) -> PodRecord {
+    let stop = StopRecord { at: Timestamp::UNIX_EPOCH, reason: StopReason::ScaledDown };
+    PodRecord {
+        uid: PodUid::new("uid"),
+        key: ObjectKey::new("default", "pod"),
+        owner: workload.key.clone(),
+        place: PodPlace::Node(node.clone()),
+        commit: CommitId::new("0"),
+        template: workload.template.hash.clone(),
+        created: Timestamp::UNIX_EPOCH,
+        serial: 0,
+        stop: stopping.then_some(stop),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_placer_answers_as_the_plain_scan_does(
+        nodes in nodes(),
+        workloads in workloads(),
+        there in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), prop::bool::weighted(0.2)), 0..12),
+        events in events(),
+        max_pods in 2..9_usize,
+    ) {
+        let red = Meta { labels: labels("team=red"), ..Meta::default() };
+        let namespaces = BTreeMap::from([("other".to_owned(), red)]);
+        let there: Vec<(usize, &Workload, bool)> = there
+            .iter()
+            .map(|(one, node, stopping)| (node.index(nodes.len()), one.get(&workloads), *stopping))
+            .collect();
+        let records: Vec<PodRecord> = there
+            .iter()
+            .map(|(node, workload, stopping)| record(workload, &nodes[*node].name, *stopping))
+            .collect();
+        let mut placer = Placer::new(Arc::from(nodes.clone()), max_pods, &namespaces);
+        for (record, (_, workload, _)) in records.iter().zip(&there) {
+            placer.add(record, || Some(*workload));
+        }
+        let pods = there.iter().map(|(node, workload, stopping)| Pod { node: *node, workload, stopping: *stopping });
+        let mut scan =
+            Scan { nodes: &nodes, max_pods, namespaces: &namespaces, pods: pods.collect() };
+        for event in events {
+            match event {
+                Event::Place(one) => {
+                    let workload = one.get(&workloads);
+                    prop_assert_eq!(placer.place(workload), scan.place(workload));
+                }
+                Event::Pin(one, node) => {
+                    let (workload, node) = (one.get(&workloads), node.index(nodes.len()));
+                    placer.pin(&nodes[node].name, workload);
+                    scan.pods.push(Pod { node, workload, stopping: false });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The plain answer: every node is looked at for every pod, and every pod for every term.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    object::{Meta, PodSelector, PodTerm, SpreadConstraint, Workload},
+    placement::{
+        Candidate, Chosen, Refusal, Resources, Unfit, Why,
+        candidate::{avoided, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels},
+        host_ports, requests,
+        shape::{Selection, pod_labels},
+    },
+};
+
+/// A pod that is there.
+#[derive(Clone, Copy)]
+pub(super) struct Pod<'a> {
+    pub(super) node: usize,
+    pub(super) workload: &'a Workload,
+    pub(super) stopping: bool,
+}
+
+/// Taints to avoid, weight unmet, excess, pods of the owner, share, pods, number: the least is the best.
+type Score = (u32, u32, u32, u32, u32, u32, usize);
+
+pub(super) struct Scan<'a> {
+    pub(super) nodes: &'a [Candidate],
+    pub(super) max_pods: usize,
+    pub(super) namespaces: &'a BTreeMap<String, Meta>,
+    pub(super) pods: Vec<Pod<'a>>,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn place(&mut self, workload: &'a Workload) -> Result<Chosen, Refusal> {
+        let mut reasons: BTreeMap<Unfit, usize> = BTreeMap::new();
+        let mut best = None;
+        let mut allowed = 0;
+        for (number, node) in self.nodes.iter().enumerate() {
+            allowed += usize::from(unfit_by_itself(&workload.template.spec, node).is_none());
+            match self.rank(workload, number) {
+                Ok(rank) if best.is_none_or(|best| rank < best) => best = Some(rank),
+                Ok(_) => {}
+                Err(unfit) => *reasons.entry(unfit).or_default() += 1,
+            }
+        }
+        let Some((avoided, unmet, excess, owned, _, _, node)) = best else {
+            return Err(Refusal::Counted { nodes: self.nodes.len(), reasons: reasons.into_iter().collect() });
+        };
+        self.pods.push(Pod { node, workload, stopping: false });
+        let affinity = &workload.template.spec.affinity;
+        let preferred = affinity.node.preferred.iter().map(|(weight, _)| weight).sum::<u32>()
+            + affinity.pods.preferred.iter().map(|(weight, _)| weight).sum::<u32>()
+            + affinity.anti.preferred.iter().map(|(weight, _)| weight).sum::<u32>();
+        let why = Why { nodes: self.nodes.len(), allowed, avoided, unmet, preferred, excess, owned };
+        Ok(Chosen { node: self.nodes[node].name.clone(), why })
+    }
+
+    fn rank(&self, workload: &Workload, number: usize) -> Result<Score, Unfit> {
+        let spec = &workload.template.spec;
+        let node = &self.nodes[number];
+        if let Some(unfit) = unfit_by_itself(spec, node) {
+            return Err(unfit);
+        }
+        let here: Vec<&Pod<'_>> = self.pods.iter().filter(|pod| pod.node == number).collect();
+        let taken: BTreeSet<_> =
+            here.iter().flat_map(|pod| host_ports(&pod.workload.template.spec)).collect();
+        if let Some((_, port)) = host_ports(spec).iter().find(|port| taken.contains(port)) {
+            return Err(Unfit::HostPort(*port));
+        }
+        if here.len() >= self.max_pods {
+            return Err(Unfit::Full);
+        }
+        let asked = requests(spec);
+        let used = here.iter().map(|pod| requests(&pod.workload.template.spec)).fold(asked, Resources::plus);
+        if let Some(most) = node.allocatable {
+            if asked.cpu_millis > 0 && used.cpu_millis > most.cpu_millis {
+                return Err(Unfit::Cpu);
+            }
+            if asked.memory_bytes > 0 && used.memory_bytes > most.memory_bytes {
+                return Err(Unfit::Memory);
+            }
+        }
+        self.affinity(workload, node)?;
+        self.anti_affinity(workload, node)?;
+        for constraint in spec.spread.iter().filter(|one| one.required) {
+            if !node.labels.contains_key(&constraint.topology_key) {
+                return Err(Unfit::SpreadLabel);
+            }
+            if self.skew(workload, constraint, node) > i64::from(constraint.max_skew) {
+                return Err(Unfit::Spread);
+            }
+        }
+        let owned = here.iter().filter(|pod| pod.workload.key == workload.key && !pod.stopping).count();
+        Ok((
+            avoided(spec, node),
+            unmet_by_labels(spec, node) + self.unmet(workload, node),
+            self.excess(workload, node),
+            owned as u32,
+            used.share(node.allocatable),
+            here.len() as u32,
+            number,
+        ))
+    }
+
+    fn near(&self, pod: &Pod<'_>, node: &Candidate, key: &str) -> bool {
+        let value = self.nodes[pod.node].labels.get(key);
+        value.is_some() && value == node.labels.get(key)
+    }
+
+    fn selects(&self, term: &PodTerm, says: &Workload, pod: &Workload) -> bool {
+        Selection::of_term(term, says, &pod_labels(says)).selects(
+            &pod.key.object.namespace,
+            &pod_labels(pod),
+            self.namespaces,
+        )
+    }
+
+    fn affinity(&self, workload: &Workload, node: &Candidate) -> Result<(), Unfit> {
+        let terms = &workload.template.spec.affinity.pods.required;
+        let wanted = |pod: &Workload| terms.iter().all(|term| self.selects(term, workload, pod));
+        let somewhere = self.pods.iter().any(|pod| {
+            let labels = &self.nodes[pod.node].labels;
+            wanted(pod.workload) && terms.iter().any(|term| labels.contains_key(&term.topology_key))
+        });
+        let first = !somewhere && wanted(workload);
+        for term in terms {
+            let labelled = node.labels.contains_key(&term.topology_key);
+            let mut pods = self.pods.iter();
+            let there = pods.any(|pod| wanted(pod.workload) && self.near(pod, node, &term.topology_key));
+            if !labelled || !(there || first) {
+                return Err(Unfit::PodAffinity);
+            }
+        }
+        Ok(())
+    }
+
+    fn anti_affinity(&self, workload: &Workload, node: &Candidate) -> Result<(), Unfit> {
+        let mut own = workload.template.spec.affinity.anti.required.iter();
+        let forbidden = |term: &PodTerm| {
+            let mut pods = self.pods.iter();
+            pods.any(|pod| {
+                self.selects(term, workload, pod.workload) && self.near(pod, node, &term.topology_key)
+            })
+        };
+        if own.any(forbidden) {
+            return Err(Unfit::PodAntiAffinity);
+        }
+        let forbids = |pod: &Pod<'_>| {
+            let mut terms = pod.workload.template.spec.affinity.anti.required.iter();
+            terms.any(|term| {
+                self.selects(term, pod.workload, workload) && self.near(pod, node, &term.topology_key)
+            })
+        };
+        if self.pods.iter().any(forbids) { Err(Unfit::ExistingPodAntiAffinity) } else { Ok(()) }
+    }
+
+    fn unmet(&self, workload: &Workload, node: &Candidate) -> u32 {
+        let affinity = &workload.template.spec.affinity;
+        let there = |term: &PodTerm| {
+            let mut pods = self.pods.iter();
+            pods.any(|pod| {
+                self.selects(term, workload, pod.workload) && self.near(pod, node, &term.topology_key)
+            })
+        };
+        let near = affinity.pods.preferred.iter().filter(|(_, term)| !there(term));
+        let far = affinity.anti.preferred.iter().filter(|(_, term)| there(term));
+        near.chain(far).map(|(weight, _)| weight).sum()
+    }
+
+    fn excess(&self, workload: &Workload, node: &Candidate) -> u32 {
+        let wished = workload.template.spec.spread.iter().filter(|one| !one.required);
+        wished
+            .map(|constraint| {
+                if !node.labels.contains_key(&constraint.topology_key) {
+                    return 1_000_000;
+                }
+                let skew = self.skew(workload, constraint, node);
+                u32::try_from(skew - i64::from(constraint.max_skew)).unwrap_or(0)
+            })
+            .sum()
+    }
+
+    /// By how much the node's domain would be above the least one with the pod.
+    fn skew(&self, workload: &Workload, constraint: &SpreadConstraint, node: &Candidate) -> i64 {
+        let spec = &workload.template.spec;
+        let keys: Vec<&String> = spec
+            .spread
+            .iter()
+            .filter(|one| one.required == constraint.required)
+            .map(|one| &one.topology_key)
+            .collect();
+        let counts_node = |node: &Candidate| {
+            keys.iter().all(|key| node.labels.contains_key(*key))
+                && (!constraint.honor_affinity || wanted_by_labels(spec, node))
+                && (!constraint.honor_taints || taints_tolerated(spec, node))
+        };
+        let mut counts: BTreeMap<&String, i64> = BTreeMap::new();
+        for (number, one) in self.nodes.iter().enumerate().filter(|(_, one)| counts_node(one)) {
+            let pods = self.pods.iter().filter(|pod| {
+                pod.node == number && !pod.stopping && self.spreads(&constraint.pods, workload, pod.workload)
+            });
+            *counts.entry(&one.labels[&constraint.topology_key]).or_default() += pods.count() as i64;
+        }
+        let enough = counts.len() >= constraint.min_domains as usize;
+        let least = counts.values().min().copied().filter(|_| enough).unwrap_or(0);
+        let here = counts.get(&node.labels[&constraint.topology_key]).copied().unwrap_or(0);
+        here + i64::from(self.spreads(&constraint.pods, workload, workload)) - least
+    }
+
+    fn spreads(&self, pods: &PodSelector, says: &Workload, pod: &Workload) -> bool {
+        let selection = Selection::own_namespace(pods.resolve(&pod_labels(says)), says);
+        selection.selects(&pod.key.object.namespace, &pod_labels(pod), self.namespaces)
+    }
+}

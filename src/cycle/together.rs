@@ -1,0 +1,268 @@
+//! What a host does because it is one of several: follow the store, tell the others, reach their pods.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use netfilter::HostNet;
+use reconciler::{
+    name::CommitId,
+    network::{HostNetwork, Peer, Peers},
+    rollout::Head,
+    state::NodeFacts,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Host, showing};
+use crate::{
+    command::{Command, Request},
+    follow::lock,
+    source::verify::{VerifiedCommit, verified_ancestor},
+    store::{AskDoc, ReportDoc, Standing, StoreEvent},
+    view::ClusterView,
+};
+
+/// How long a question to the leader waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a person asked and the leader has not answered yet.
+pub(super) struct Open {
+    id: String,
+    until: Instant,
+    answer: oneshot::Sender<Result<String, String>>,
+}
+
+impl Host {
+    /// Takes in what the store tells.
+    pub(crate) fn store_event(&mut self, event: StoreEvent) {
+        self.store.event(event);
+    }
+
+    /// Makes what the store says this host's own, and says how it stands with it.
+    pub(super) fn follow_store(&mut self) {
+        let saved = self.store.save();
+        self.note("store-copy", saved.map_err(|error| format!("{error:#}")));
+        let Some(store) = self.store.replicated() else { return };
+        let standing = match store.standing() {
+            Standing::Current => Ok(()),
+            Standing::Lost { since, why } => Err(format!(
+                "the store does not answer since {since:.0}, what was decided then is kept up: {why}"
+            )),
+            Standing::Frozen { since, why } => Err(format!("frozen since {since:.0}: {why}")),
+            Standing::Conflict { why } => Err(why.clone()),
+        };
+        let subnet = store.subnet_trouble().map_or(Ok(()), Err);
+        let published = store.publish_trouble().map_or(Ok(()), |why| {
+            Err(format!("what this host says of itself could not be written to the store: {why}"))
+        });
+        let unreadable: Vec<String> = store.unreadable().collect();
+        let unreadable = if unreadable.is_empty() { Ok(()) } else { Err(unreadable.join("; ")) };
+        let removed = match store.was_removed() {
+            true => Err("this host was taken out of the cluster by `windlass node rm`; what runs is kept running, and \
+                         nothing new comes: `windlass uninstall` cleans up, and a new installation may join"
+                .to_owned()),
+            false => Ok(()),
+        };
+        let skews: Vec<String> = store
+            .members()
+            .filter_map(|(name, member)| {
+                Some(format!("the clock of node {name} is off by {:#}", member.skew?))
+            })
+            .collect();
+        let skews = if skews.is_empty() { Ok(()) } else { Err(skews.join("; ")) };
+        let heads_known =
+            |id: &CommitId| self.verified.contains_key(id) || self.source.head.as_ref() == Some(id);
+        let news =
+            store.members().filter_map(|(_, member)| member.report.head.clone()).find(|id| !heads_known(id));
+        let addresses =
+            store.members().filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
+        self.parts.inquiry.book().set(addresses.collect());
+        self.note("store", standing);
+        self.note("subnet", subnet);
+        self.note("publish", published);
+        self.note("unreadable", unreadable);
+        self.note("removed", removed);
+        self.note("clocks", skews);
+        // Another host has seen a push that this one has not: once is enough, since the poll comes anyway.
+        if let Some(news) = news
+            && self.nudged_for.as_ref() != Some(&news)
+        {
+            self.nudged_for = Some(news);
+            self.parts.nudge.notify_one();
+        }
+        self.follow_rollout();
+        self.close_asks();
+    }
+
+    /// The pointers on this host's disk follow what was decided, wherever that was.
+    fn follow_rollout(&mut self) {
+        let after = self.store.snapshot().rollout.clone();
+        if after == self.told {
+            return;
+        }
+        let kept = self.set_pointers(&after);
+        self.note("trust", kept.map_err(|error| format!("{error:#}")));
+        showing::tell(&self.told, &after, &self.parts.metrics);
+        self.told = after;
+    }
+
+    /// The proof that a commit may run here, if it lies behind what this host has verified itself. Without one the
+    /// repository is looked at: the leader may be ahead.
+    pub(super) async fn vouch(&mut self, id: &CommitId) -> Option<VerifiedCommit> {
+        let verified = lock(&self.trust).pointers().verified.clone();
+        let (mirror, anchor) = (self.parts.reader.mirror.clone(), self.fixed.anchor.clone());
+        let (wanted, history) = (id.clone(), self.fixed.history);
+        let found = tokio::task::spawn_blocking(move || {
+            let repo = mirror.open().ok()?;
+            verified_ancestor(&repo, &verified?, anchor.as_ref(), &wanted, history).ok().flatten()
+        });
+        let found = found.await.ok().flatten();
+        match &found {
+            Some(commit) => {
+                self.verified.insert(id.clone(), commit.clone());
+            }
+            None => self.parts.nudge.notify_one(),
+        }
+        found
+    }
+
+    /// How this host stands in its cluster.
+    pub(super) fn cluster_view(&self) -> Option<ClusterView> {
+        let store = self.store.replicated()?;
+        let (word, since, why) = match store.standing() {
+            Standing::Current => ("current", None, None),
+            Standing::Lost { since, why } => ("lost", Some(*since), Some(why.clone())),
+            Standing::Frozen { since, why } => ("frozen", Some(*since), Some(why.clone())),
+            Standing::Conflict { why } => ("conflict", None, Some(why.clone())),
+        };
+        let nodes = self.nodes().into_iter().map(|(name, node)| (name, node.life.as_str().to_owned()));
+        Some(ClusterView {
+            id: store.cluster().to_owned(),
+            leader: store.leader().cloned(),
+            store: word.to_owned(),
+            since,
+            why,
+            nodes: nodes.collect(),
+        })
+    }
+
+    /// What this host says of itself, as it is now.
+    pub(super) fn facts(&self) -> NodeFacts {
+        self.fixed.facts.clone()
+    }
+
+    /// This host's network: its pods' packets fit through every other host.
+    pub(super) fn network(&self) -> HostNetwork {
+        let least = self.store.peers().values().map(|peer| peer.mtu).min();
+        let own = self.fixed.network.mtu;
+        HostNetwork { mtu: least.map_or(own, |least| own.min(least)), ..self.fixed.network.clone() }
+    }
+
+    /// Tells the others how this host is.
+    pub(super) fn publish_report(&mut self) {
+        if self.store.replicated().is_none() {
+            return;
+        }
+        let head = match &self.head {
+            Head::Accepted(head) => Some(head.clone()),
+            Head::Unknown | Head::Refused { .. } => None,
+        };
+        let report = ReportDoc {
+            report: self.report.clone(),
+            unready: self.unready.clone(),
+            head,
+            local_rollback: None,
+        };
+        let facts = self.facts();
+        self.store.publish(&facts, self.fixed.peer, &report);
+    }
+
+    /// Makes the pods of other hosts reachable.
+    pub(super) async fn reach_peers(&mut self) {
+        if self.store.replicated().is_none() {
+            return;
+        }
+        let peers: Peers = self
+            .store
+            .peers()
+            .iter()
+            .map(|(name, facts)| {
+                let peer =
+                    Peer { address: facts.address, pod_subnet: facts.pod_subnet, path: self.fixed.path };
+                (name.clone(), peer)
+            })
+            .collect();
+        if self.peers.as_ref() == Some(&peers) {
+            return;
+        }
+        let set = self.parts.network.set_peers(&peers).await;
+        if set.is_ok() {
+            self.peers = Some(peers);
+        }
+        self.note("peers", set.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+    }
+
+    /// Does what a person asks for, here or through the leader.
+    pub(crate) async fn asked(&mut self, request: Request) {
+        let Request { command, answer } = request;
+        tracing::info!(?command, "asked for");
+        let elsewhere = command.needs_leader() && !self.store.leads();
+        if !elsewhere {
+            let done = self.act_on(command).await;
+            // Who asked may have gone; what was asked is done all the same.
+            let _ = answer.send(done);
+            return;
+        }
+        if let Err(why) = self.ask_leader(command).map(|id| {
+            self.open.push(Open { id, until: Instant::now() + PATIENCE, answer });
+        }) {
+            tracing::warn!("{why}");
+        }
+    }
+
+    fn ask_leader(&mut self, command: Command) -> Result<String, String> {
+        let installation = self.store.installation().to_owned();
+        let id = format!("{installation}-{}", Timestamp::now().as_nanosecond());
+        let Some(store) = self.store.replicated_mut() else {
+            return Err("this host is alone and does not lead".to_owned());
+        };
+        store.ask(Some(AskDoc { id: id.clone(), command }));
+        Ok(id)
+    }
+
+    /// Gives people the leader's answers.
+    fn close_asks(&mut self) {
+        let Some(store) = self.store.replicated() else { return };
+        let mut still = Vec::new();
+        for open in std::mem::take(&mut self.open) {
+            if let Some(answer) = store.answer_to(&open.id) {
+                let _ = open.answer.send(answer);
+            } else if open.until <= Instant::now() {
+                let why = match store.standing() {
+                    Standing::Current => {
+                        "no leader has answered; it may still be done: see `windlass status`"
+                    }
+                    _ => "the store does not answer, and only the leader may do that",
+                };
+                let _ = open.answer.send(Err(why.to_owned()));
+            } else {
+                still.push(open);
+            }
+        }
+        self.open = still;
+        if self.open.is_empty()
+            && let Some(store) = self.store.replicated_mut()
+        {
+            store.ask(None);
+        }
+    }
+
+    /// When an open question must be looked at again.
+    pub(super) fn next_ask(&self) -> Option<Duration> {
+        self.open.iter().map(|open| open.until.saturating_duration_since(Instant::now())).min()
+    }
+
+    /// Says good-bye to the other hosts, until soon.
+    pub(crate) async fn leave(&mut self) {
+        self.store.leave(self.fixed.away).await;
+    }
+}

@@ -1,0 +1,99 @@
+//! The cluster's hosts among themselves: certificates from the cluster's own authority, and one listener over mutual
+//! TLS for what a host must ask another one directly.
+//!
+//! ```text
+//! cluster init   authority + own certificate         (the authority's key never leaves this host)
+//! cluster token  one-time secret, kept as a hash  ─► cluster join   key made there, only a request travels
+//! renewal        over mutual TLS, the name taken from the certificate that is presented
+//! listener       /peer/v1/{ping,logs,renew} for the cluster's nodes, /peer/v1/join for who holds a token
+//! ```
+
+mod authority;
+pub(crate) mod certificate;
+pub(crate) mod client;
+pub(crate) mod directory;
+mod host;
+mod identity;
+mod join;
+mod listener;
+mod renewal;
+mod server;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use reconciler::name::NodeName;
+use rustls::pki_types::DnsName;
+
+pub(crate) use self::{
+    authority::{Authority, Other},
+    client::{LogRequest, PeerClient},
+    directory::{ClusterFacts, PeerDirectory},
+    host::PeerHost,
+    identity::Identity,
+    join::join,
+    renewal::renew,
+    token::{Token, TokenOffer},
+};
+
+/// The port of the listener unless the configuration says otherwise.
+pub(crate) const PEER_PORT: u16 = 9465;
+
+/// Where a node's listener is, as far as is known.
+pub(crate) type AddressOf = Arc<dyn Fn(&NodeName) -> Option<SocketAddr> + Send + Sync>;
+
+/// What every node's name in its certificate ends with. Nothing resolves it: addresses come from elsewhere.
+const NODE_SUFFIX: &str = ".node.windlass";
+
+/// Schema of `tokens.json`, `issued.json` and `cluster.json`.
+const SCHEMA: u32 = 1;
+
+/// The name that a node's certificate must carry.
+pub(crate) fn server_name(node: &NodeName) -> String {
+    format!("{}{NODE_SUFFIX}", node.as_str().to_ascii_lowercase())
+}
+
+/// Whether a host may have a certificate under this name; if not, why.
+fn check_node_name(name: &str) -> Result<NodeName, String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    let node = NodeName::new(name);
+    if name.is_empty() || !name.chars().all(plain) || DnsName::try_from(server_name(&node)).is_err() {
+        return Err(format!(
+            "`{}` cannot be a node's name in a cluster: expected lower case letters, digits, `-` and `.`",
+            name.chars().take(80).collect::<String>().escape_debug()
+        ));
+    }
+    // etcd takes the common name of a client's certificate for its user, and this user may do everything.
+    if name == "root" {
+        return Err("a node cannot be called root: that is the name of etcd's administrator".to_owned());
+    }
+    Ok(node)
+}
+
+/// What to do about a certificate that has expired.
+pub(crate) fn expired_advice(cluster: &ClusterFacts, node: &NodeName) -> String {
+    if cluster.host == *node {
+        return "run `windlass cluster rotate` here".to_owned();
+    }
+    format!(
+        "run `windlass cluster token --node {node}` on {}, and `windlass cluster join` here",
+        cluster.host
+    )
+}
+
+/// Random bytes from the system.
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; N];
+    ring::rand::SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

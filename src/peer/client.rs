@@ -1,0 +1,335 @@
+//! Asking another node of the cluster.
+
+use std::{error::Error as _, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use axum::body::Bytes;
+use futures_util::{StreamExt, stream::BoxStream};
+use jiff::Timestamp;
+use reconciler::name::{NodeName, ObjectKey};
+use reqwest::{Method, Response, StatusCode};
+use rustls::ClientConfig;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::{Identity, PeerDirectory, server_name};
+
+/// A ping has come back in this time, or it has not.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_millis(400);
+/// Any other answer has begun in this time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection is there in this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// The most of an answer that is no log.
+const ANSWER_BYTES: usize = 64 * 1024;
+/// A log that is followed ends when the other host has been silent for about twice this.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// A question to another node, over mutual TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerClient {
+    identity: Arc<Identity>,
+}
+
+/// What a living node answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ping {
+    /// Its name.
+    pub(crate) node: NodeName,
+    /// Its version of Windlass.
+    pub(crate) version: String,
+    /// Its clock.
+    pub(crate) now: Timestamp,
+}
+
+/// Which log, in the words of the Kubernetes route.
+#[derive(Clone, Debug)]
+pub(crate) struct LogRequest {
+    /// The pod.
+    pub(crate) pod: ObjectKey,
+    /// Which of its containers; the only one without it.
+    pub(crate) container: Option<String>,
+    /// Go on with what is written from now on.
+    pub(crate) follow: bool,
+    /// The log of the attempt before.
+    pub(crate) previous: bool,
+    /// The time before each line.
+    pub(crate) timestamps: bool,
+    /// Only so many of the last lines.
+    pub(crate) tail: Option<u64>,
+    /// Only what was written since then.
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// A log as it comes.
+pub(crate) type LogText = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// Why a node does not answer as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum PeerError {
+    /// Nothing came.
+    #[error("{node} at {address} does not answer: {reason}")]
+    Silent {
+        /// Who was asked.
+        node: NodeName,
+        /// Where.
+        address: SocketAddr,
+        /// What the network said.
+        reason: String,
+    },
+    /// Something answers, and there is no connection that both sides believe.
+    #[error("no trusted connection to {node} at {address}: {reason}")]
+    Untrusted {
+        /// Who was asked.
+        node: NodeName,
+        /// Where.
+        address: SocketAddr,
+        /// What TLS said.
+        reason: String,
+    },
+    /// The node says no.
+    #[error("{message}")]
+    Refused {
+        /// The status of its answer.
+        status: u16,
+        /// Its words.
+        message: String,
+    },
+    /// The answer is none.
+    #[error("the answer of {node} at {address} cannot be used: {reason}")]
+    Broken {
+        /// Who was asked.
+        node: NodeName,
+        /// Where.
+        address: SocketAddr,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A body that says why not: ours, or a `Status` of Kubernetes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Message {
+    pub(super) message: String,
+}
+
+/// What is sent to `/peer/v1/renew`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RenewRequest {
+    /// PEM.
+    pub(super) request: String,
+}
+
+/// What `/peer/v1/renew` and `/peer/v1/join` answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Certified {
+    /// The certificate with the authority's behind it, PEM.
+    pub(super) certificate: String,
+    /// The cluster's name.
+    pub(super) cluster: String,
+}
+
+impl PeerClient {
+    /// With the certificate in this directory; `None` where there is none.
+    pub(crate) fn new(directory: &Path) -> anyhow::Result<Option<Self>> {
+        Ok(Identity::open(&PeerDirectory::new(directory))?.map(Self::with))
+    }
+
+    /// With this certificate.
+    pub(crate) fn with(identity: Arc<Identity>) -> Self {
+        Self { identity }
+    }
+
+    /// Whether this node lives: only who holds its key can answer.
+    pub(crate) async fn ping(&self, node: &NodeName, address: SocketAddr) -> Result<Ping, PeerError> {
+        let target = Target { node: node.clone(), address };
+        let asked = async {
+            let http = self.connect(&target)?;
+            let request = http.get(target.url("ping"));
+            let ping: Ping = target.read(target.send(request).await?).await?;
+            if ping.node == *node {
+                Ok(ping)
+            } else {
+                Err(target.broken(format!("it calls itself {}", ping.node)))
+            }
+        };
+        let late = || target.silent(format!("no answer within {} ms", PING_TIMEOUT.as_millis()));
+        timeout(PING_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// The log of a container on that node.
+    pub(crate) async fn logs(
+        &self,
+        node: &NodeName,
+        address: SocketAddr,
+        log: &LogRequest,
+    ) -> Result<LogText, PeerError> {
+        let target = Target { node: node.clone(), address };
+        let http = self.connect(&target)?;
+        let url = reqwest::Url::parse_with_params(&target.url("logs"), log.parameters());
+        let url = url.map_err(|error| target.broken(error.to_string()))?;
+        let response = target.send(http.get(url)).await?;
+        let name = format!("{node} at {address}");
+        let ended = move |error: reqwest::Error| {
+            std::io::Error::other(format!("the connection to {name} broke: {}", innermost(&error)))
+        };
+        Ok(response.bytes_stream().map(move |part| part.map_err(&ended)).boxed())
+    }
+
+    /// A new certificate from the host that has the authority.
+    pub(super) async fn renew(
+        &self,
+        node: &NodeName,
+        address: SocketAddr,
+        request: String,
+    ) -> Result<Certified, PeerError> {
+        let target = Target { node: node.clone(), address };
+        let http = self.connect(&target)?;
+        let request = http.request(Method::POST, target.url("renew")).json(&RenewRequest { request });
+        target.read(target.send(request).await?).await
+    }
+
+    fn connect(&self, target: &Target) -> Result<reqwest::Client, PeerError> {
+        let config = self.identity.client_config().map_err(|error| target.untrusted(format!("{error:#}")))?;
+        target.client(config)
+    }
+}
+
+impl LogRequest {
+    /// Parameters of the route: those of Kubernetes, and which pod.
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let LogRequest { pod, container, follow, previous, timestamps, tail, since } = self;
+        let flag = |set: &bool| set.then(|| "true".to_owned());
+        let all = [
+            ("namespace", Some(pod.namespace.clone())),
+            ("name", Some(pod.name.clone())),
+            ("container", container.clone()),
+            ("follow", flag(follow)),
+            ("previous", flag(previous)),
+            ("timestamps", flag(timestamps)),
+            ("tailLines", tail.map(|lines| lines.to_string())),
+            ("sinceTime", since.map(|time| time.to_string())),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+/// Who is asked, and where: the name is what the certificate must say, the address is where it is asked for.
+pub(super) struct Target {
+    pub(super) node: NodeName,
+    pub(super) address: SocketAddr,
+}
+
+impl Target {
+    pub(super) fn url(&self, route: &str) -> String {
+        format!("https://{}:{}/peer/v1/{route}", server_name(&self.node), self.address.port())
+    }
+
+    pub(super) fn client(&self, config: ClientConfig) -> Result<reqwest::Client, PeerError> {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            .resolve(&server_name(&self.node), self.address)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(0)
+            .tcp_keepalive(KEEP_ALIVE)
+            .tcp_keepalive_interval(KEEP_ALIVE / 3)
+            .tcp_keepalive_retries(3)
+            .build()
+            .map_err(|error| self.broken(innermost(&error)))
+    }
+
+    /// The answer, if it is a good one.
+    pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, PeerError> {
+        let late = || self.silent(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
+        let sent = timeout(ANSWER_TIMEOUT, request.send()).await.map_err(|_| late())?;
+        let response = sent.map_err(|error| self.classify(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self.body(response).await.unwrap_or_default();
+        let message = serde_json::from_slice(&body).map(|Message { message }| message);
+        let message =
+            message.unwrap_or_else(|_| format!("{} at {} answers {status}", self.node, self.address));
+        Err(PeerError::Refused { status: status.as_u16(), message })
+    }
+
+    /// A small answer.
+    pub(super) async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, PeerError> {
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|error| self.broken(error.to_string()))
+    }
+
+    async fn body(&self, response: Response) -> Result<Vec<u8>, PeerError> {
+        let mut body = Vec::new();
+        let mut parts = response.bytes_stream();
+        let reading = async {
+            while let Some(part) = parts.next().await {
+                body.extend_from_slice(&part.map_err(|error| self.classify(&error))?);
+                if body.len() > ANSWER_BYTES {
+                    return Err(self.broken("it is too long".to_owned()));
+                }
+            }
+            Ok(())
+        };
+        timeout(ANSWER_TIMEOUT, reading)
+            .await
+            .map_err(|_| self.silent("its answer does not end".to_owned()))??;
+        Ok(body)
+    }
+
+    fn classify(&self, error: &reqwest::Error) -> PeerError {
+        let reason = innermost(error);
+        if is_tls(error) { self.untrusted(reason) } else { self.silent(reason) }
+    }
+
+    fn silent(&self, reason: String) -> PeerError {
+        PeerError::Silent { node: self.node.clone(), address: self.address, reason }
+    }
+
+    fn untrusted(&self, reason: String) -> PeerError {
+        PeerError::Untrusted { node: self.node.clone(), address: self.address, reason }
+    }
+
+    fn broken(&self, reason: String) -> PeerError {
+        PeerError::Broken { node: self.node.clone(), address: self.address, reason }
+    }
+}
+
+impl PeerError {
+    /// Whether the node itself said that the question is wrong.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status < StatusCode::INTERNAL_SERVER_ERROR.as_u16())
+    }
+}
+
+/// Whether TLS stands in the way, in either direction.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut next = error.source();
+    while let Some(error) = next {
+        let mut held: &(dyn std::error::Error + 'static) = error;
+        // An `io::Error` shows the source of what it holds, and not what it holds: one in another hides it.
+        while let Some(inner) = held.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            held = inner;
+        }
+        if held.is::<rustls::Error>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The innermost error, which is the one that says something.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    let text = last.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(head, _)| head).to_owned()
+}

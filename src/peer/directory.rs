@@ -1,0 +1,188 @@
+//! The directory of certificates, `peer/` in the data directory.
+//!
+//! ```text
+//! ca.pem        the authority's certificate          node.pem, node-key.pem   this host's certificate and key
+//! ca-key.pem    its key: on one host only            cluster.json             which host has the authority, and where
+//! tokens.json   join tokens, as hashes               issued.json              which certificates there are
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use reconciler::name::NodeName;
+use rustix::fs::{FlockOperation, flock};
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{SCHEMA, identity::provider};
+use crate::state_file;
+
+/// The directory; it need not be there yet.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerDirectory {
+    path: PathBuf,
+}
+
+/// `cluster.json`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClusterFacts {
+    /// The cluster's name, which is the authority's.
+    pub(crate) cluster: String,
+    /// The host that has the authority.
+    pub(crate) host: NodeName,
+    /// Where that host's listener was when this one joined; `None` on that host itself.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+impl PeerDirectory {
+    /// Names it.
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The authority's certificate.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.path.join("ca.pem")
+    }
+
+    /// The authority's key, on the host that has it.
+    pub(crate) fn ca_key(&self) -> PathBuf {
+        self.path.join("ca-key.pem")
+    }
+
+    /// This host's certificate, the authority's behind it.
+    pub(crate) fn node(&self) -> PathBuf {
+        self.path.join("node.pem")
+    }
+
+    /// Its key.
+    pub(crate) fn node_key(&self) -> PathBuf {
+        self.path.join("node-key.pem")
+    }
+
+    pub(super) fn tokens(&self) -> PathBuf {
+        self.path.join("tokens.json")
+    }
+
+    pub(super) fn issued(&self) -> PathBuf {
+        self.path.join("issued.json")
+    }
+
+    fn cluster(&self) -> PathBuf {
+        self.path.join("cluster.json")
+    }
+
+    /// A certificate whose key is being put in place.
+    fn node_next(&self) -> PathBuf {
+        self.path.join("node.pem.next")
+    }
+
+    /// Makes it, for root's eyes only.
+    pub(super) fn make(&self) -> Result<()> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        made.with_context(|| format!("make the directory {}", self.path.display()))?;
+        fs::set_permissions(&self.path, Permissions::from_mode(0o700))
+            .with_context(|| format!("set the mode of {}", self.path.display()))
+    }
+
+    /// Held while something is changed here: the daemon and a command may want to at once. Waits for the other, which
+    /// is done at once.
+    pub(super) fn lock(&self) -> Result<File> {
+        let path = self.path.join("lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.with_context(|| format!("open {}", path.display()))?;
+        flock(&file, FlockOperation::LockExclusive).with_context(|| format!("lock {}", path.display()))?;
+        Ok(file)
+    }
+
+    pub(super) fn cluster_facts(&self) -> Result<Option<ClusterFacts>> {
+        Ok(state_file::read(&self.cluster(), SCHEMA)?)
+    }
+
+    pub(super) fn write_cluster_facts(&self, facts: &ClusterFacts) -> Result<()> {
+        Ok(state_file::write(&self.cluster(), SCHEMA, facts)?)
+    }
+
+    /// Puts a new certificate and its key in place of the old ones. A crash in between is mended by the next reader.
+    pub(super) fn replace_node(&self, certificate: &str, key: &str) -> Result<()> {
+        state_file::write_bytes(&self.node_next(), certificate.as_bytes())?;
+        state_file::write_bytes(&self.node_key(), key.as_bytes())?;
+        self.finish_replacing()
+    }
+
+    fn finish_replacing(&self) -> Result<()> {
+        let next = self.node_next();
+        fs::rename(&next, self.node()).with_context(|| format!("rename {}", next.display()))
+    }
+
+    /// This host's certificate with its key; `None` where there is none.
+    pub(super) fn read_node(&self) -> Result<Option<CertifiedKey>> {
+        let Some(certificates) = read_certificates(&self.node())? else {
+            return match read_certificates(&self.node_next())? {
+                Some(_) => self.mend().map(Some),
+                None => Ok(None),
+            };
+        };
+        match self.with_key(certificates) {
+            Ok(pair) => Ok(Some(pair)),
+            Err(_) if self.node_next().exists() => self.mend().map(Some),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A crash came between the key and the certificate.
+    fn mend(&self) -> Result<CertifiedKey> {
+        let _lock = self.lock()?;
+        if let Some(next) = read_certificates(&self.node_next())?
+            && self.with_key(next).is_ok()
+        {
+            self.finish_replacing()?;
+        }
+        let certificates = read_certificates(&self.node())?
+            .with_context(|| format!("{} is not there", self.node().display()))?;
+        self.with_key(certificates)
+    }
+
+    fn with_key(&self, certificates: Vec<CertificateDer<'static>>) -> Result<CertifiedKey> {
+        let path = self.node_key();
+        let key = PrivateKeyDer::from_pem_file(&path)
+            .with_context(|| format!("read the key in {}", path.display()))?;
+        CertifiedKey::from_der(certificates, key, &provider()).with_context(|| {
+            format!("{} and {} do not belong together", self.node().display(), path.display())
+        })
+    }
+
+    /// The authority's certificate; an error where there is none.
+    pub(super) fn read_ca(&self) -> Result<CertificateDer<'static>> {
+        let path = self.ca();
+        let found = read_certificates(&path)?.and_then(|found| found.into_iter().next());
+        found.with_context(|| format!("{} holds no certificate", path.display()))
+    }
+}
+
+/// All certificates of a PEM file; `None` where there is no such file.
+pub(super) fn read_certificates(path: &Path) -> Result<Option<Vec<CertificateDer<'static>>>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let found = found.with_context(|| format!("{} holds no usable PEM", path.display()))?;
+    anyhow::ensure!(!found.is_empty(), "{} holds no certificate", path.display());
+    Ok(Some(found))
+}

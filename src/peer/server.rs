@@ -1,0 +1,221 @@
+//! What a host answers to the cluster's other hosts, `/peer/v1`. All but `join` is for nodes with a certificate only.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{ConnectInfo, DefaultBodyLimit, Request, State, rejection::JsonRejection},
+    http::{StatusCode, Uri},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use jiff::Timestamp;
+use reconciler::name::NodeName;
+use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
+
+use super::{
+    Authority,
+    authority::Refusal,
+    certificate::Facts,
+    client::{Certified, Message, Ping, RenewRequest},
+    join::JoinRequest,
+    listener::Remote,
+    token::TokenRefusal,
+};
+use crate::http::{Daemon, api};
+
+/// The largest body: a secret, a name and a certificate request fit many times.
+const BODY_BYTES: usize = 16 * 1024;
+/// Attempts to join in one minute, from one address and from all.
+const ATTEMPTS: (u32, u32) = (10, 100);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What the routes need.
+pub(super) struct Served {
+    /// This host.
+    pub(super) node: NodeName,
+    /// The host that has the authority, for the message of one that has not.
+    pub(super) host: NodeName,
+    /// The authority, where it is here.
+    pub(super) authority: Option<Authority>,
+    /// The rest of the daemon.
+    pub(super) daemon: Arc<Daemon>,
+    /// Who tried to join lately.
+    pub(super) attempts: Attempts,
+}
+
+/// The routes.
+pub(super) fn router(served: Arc<Served>) -> Router {
+    let nodes = Router::new()
+        .route("/peer/v1/ping", get(ping))
+        .route("/peer/v1/logs", get(logs))
+        .route("/peer/v1/renew", post(renew))
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such question between hosts") })
+        .layer(middleware::from_fn(nodes_only));
+    Router::new()
+        .route("/peer/v1/join", post(join))
+        .merge(nodes)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(served)
+}
+
+fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
+    (status, Json(Message { message: message.into() })).into_response()
+}
+
+/// Lets a node through, and says who it is.
+async fn nodes_only(ConnectInfo(remote): ConnectInfo<Remote>, mut request: Request, next: Next) -> Response {
+    let Some(certificate) = &remote.certificate else {
+        return refuse(StatusCode::UNAUTHORIZED, "a certificate of this cluster is needed");
+    };
+    match Facts::read(certificate) {
+        Ok(facts) if facts.node().is_some() => {
+            request.extensions_mut().insert(facts);
+            next.run(request).await
+        }
+        Ok(facts) => {
+            let message = format!("the certificate of {} is not a node's: it opens nothing here", facts.name);
+            refuse(StatusCode::FORBIDDEN, message)
+        }
+        Err(error) => refuse(StatusCode::FORBIDDEN, format!("{error:#}")),
+    }
+}
+
+async fn ping(State(served): State<Arc<Served>>) -> Json<Ping> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Json(Ping { node: served.node.clone(), version, now: Timestamp::now() })
+}
+
+async fn logs(State(served): State<Arc<Served>>, uri: Uri) -> Response {
+    api::log_for_peer(&served.daemon, &uri).await
+}
+
+async fn renew(
+    State(served): State<Arc<Served>>,
+    Extension(presented): Extension<Facts>,
+    body: Result<Json<RenewRequest>, JsonRejection>,
+) -> Response {
+    let Json(RenewRequest { request }) = match body {
+        Ok(body) => body,
+        Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
+    };
+    let node = presented.name.clone();
+    let signed =
+        sign(&served, move |authority| authority.renew(&presented, &request, Timestamp::now())).await;
+    tracing::info!(%node, signed = signed.status().is_success(), "a host asked for a new certificate");
+    signed
+}
+
+async fn join(
+    State(served): State<Arc<Served>>,
+    ConnectInfo(remote): ConnectInfo<Remote>,
+    body: Result<Json<JoinRequest>, JsonRejection>,
+) -> Response {
+    if !served.attempts.may(remote.address.ip(), Instant::now()) {
+        return refuse(StatusCode::TOO_MANY_REQUESTS, "too many attempts to join: wait a minute");
+    }
+    let Json(JoinRequest { secret, node, request }) = match body {
+        Ok(body) => body,
+        Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
+    };
+    // Whatever is no secret is an unknown one.
+    let secret = Base64UrlUnpadded::decode_vec(&secret).unwrap_or_default();
+    let name: String = node.chars().take(80).collect();
+    let signed =
+        sign(&served, move |authority| authority.join(&secret, &node, &request, Timestamp::now())).await;
+    let joined = signed.status().is_success();
+    tracing::info!(node = %name.escape_debug(), address = %remote.address, joined, "a host asked to join");
+    signed
+}
+
+/// Has the authority sign, off the threads that serve: it writes files.
+async fn sign(
+    served: &Arc<Served>,
+    how: impl FnOnce(&Authority) -> Result<String, Refusal> + Send + 'static,
+) -> Response {
+    let Some(authority) = served.authority.clone() else {
+        let message = format!("{} does not have the cluster's authority: {} has", served.node, served.host);
+        return refuse(StatusCode::NOT_FOUND, message);
+    };
+    let signed = tokio::task::spawn_blocking(move || {
+        let certificate = how(&authority)?;
+        Ok(Certified { certificate, cluster: authority.cluster().to_owned() })
+    });
+    match signed.await {
+        Ok(Ok(certified)) => Json(certified).into_response(),
+        Ok(Err(refusal)) => refuse(status(&refusal), refusal.to_string()),
+        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the authority stopped while signing"),
+    }
+}
+
+fn status(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::Token(TokenRefusal::Unknown) => StatusCode::UNAUTHORIZED,
+        Refusal::Token(_) | Refusal::Replaced(_) => StatusCode::FORBIDDEN,
+        Refusal::Name(_) | Refusal::Request(_) => StatusCode::BAD_REQUEST,
+        Refusal::Taken { .. } => StatusCode::CONFLICT,
+        Refusal::Broken(error) => {
+            tracing::error!("a certificate could not be signed: {error:#}");
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// Attempts in the current minute.
+#[derive(Debug)]
+pub(super) struct Attempts(Mutex<Window>);
+
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    all: u32,
+    by_address: BTreeMap<IpAddr, u32>,
+}
+
+impl Attempts {
+    /// None yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Mutex::new(Window { since: now, all: 0, by_address: BTreeMap::new() }))
+    }
+
+    /// Counts one, and says whether it may go on. No more addresses are held than attempts are allowed.
+    fn may(&self, address: IpAddr, now: Instant) -> bool {
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(window.since) >= MINUTE {
+            *window = Window { since: now, all: 0, by_address: BTreeMap::new() };
+        }
+        if window.all >= ATTEMPTS.1 {
+            return false;
+        }
+        let own = window.by_address.entry(address).or_default();
+        if *own >= ATTEMPTS.0 {
+            return false;
+        }
+        *own += 1;
+        window.all += 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_bounded_by_address_and_in_all_and_the_minute_ends() {
+        let start = Instant::now();
+        let attempts = Attempts::new(start);
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        assert_eq!((0..50).filter(|_| attempts.may(address(1), start)).count(), 10);
+        assert!(attempts.may(address(2), start), "another address has its own");
+        let others = (3..60).flat_map(|last| [last; 10]).filter(|last| attempts.may(address(*last), start));
+        assert_eq!(others.count(), 89);
+        assert!(attempts.may(address(1), start + MINUTE));
+    }
+}

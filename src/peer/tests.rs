@@ -1,0 +1,249 @@
+//! Hosts on loopback, with real certificates and real TLS.
+
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+mod commands;
+mod joining;
+mod renewing;
+mod strangers;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
+use reconciler::name::{NodeName, ObjectKey};
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{
+    Authority, Identity, LogRequest, PeerClient, PeerDirectory, PeerHost, Token, TokenOffer,
+    client::{PING_TIMEOUT, PeerError},
+};
+use crate::http::fixture::{Fixture, crypto, fixture, view};
+
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn name(node: &str) -> NodeName {
+    NodeName::new(node)
+}
+
+/// A directory that a host would have.
+pub(super) struct Disk {
+    _parent: TempDir,
+    pub(super) directory: PeerDirectory,
+}
+
+pub(super) fn disk() -> Disk {
+    crypto();
+    let parent = tempfile::tempdir().unwrap();
+    let directory = PeerDirectory::new(parent.path().join("peer"));
+    Disk { _parent: parent, directory }
+}
+
+/// A listening host.
+pub(super) struct Host {
+    pub(super) address: SocketAddr,
+    pub(super) fixture: Fixture,
+    _stop: watch::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+pub(super) async fn serve(disk: &Disk, node: &str) -> Host {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let bound = PeerHost::bind(disk.directory.path(), &name(node), Some(loopback), || Ok(loopback)).await;
+    let host = bound.unwrap().unwrap();
+    let address = host.address();
+    let fixture = fixture();
+    let mut shown = view();
+    shown.node = name(node);
+    // The fixture's pods are this host's.
+    for pod in Arc::make_mut(&mut shown.state).pods.values_mut() {
+        pod.place = reconciler::state::PodPlace::Node(name(node));
+    }
+    fixture.publish.send_replace(Arc::new(shown));
+    let (stop, stopped) = watch::channel(());
+    let serving = tokio::spawn(host.serve(fixture.daemon.clone(), Arc::new(|_| None), stopped));
+    Host { address, fixture, _stop: stop, serving }
+}
+
+/// The host with the authority, made at this time.
+pub(super) fn first(disk: &Disk, now: Timestamp) -> Authority {
+    Authority::init(&disk.directory, &name("n1"), now).unwrap()
+}
+
+pub(super) fn offer() -> TokenOffer {
+    TokenOffer { life: HOUR, node: None, replace: false }
+}
+
+pub(super) fn token(authority: &Authority, host: &Host, offer: &TokenOffer) -> Token {
+    authority.token(offer, host.address, Timestamp::now()).unwrap()
+}
+
+pub(super) fn client(disk: &Disk) -> PeerClient {
+    PeerClient::new(disk.directory.path()).unwrap().unwrap()
+}
+
+/// Two hosts of one cluster.
+pub(super) struct Pair {
+    pub(super) one: Disk,
+    pub(super) two: Disk,
+    pub(super) authority: Authority,
+    pub(super) n1: Host,
+    pub(super) n2: Host,
+}
+
+pub(super) async fn pair() -> Pair {
+    let (one, two) = (disk(), disk());
+    let authority = first(&one, Timestamp::now());
+    let n1 = serve(&one, "n1").await;
+    let token = token(&authority, &n1, &offer());
+    super::join(&two.directory, &name("n2"), &token, false).await.unwrap();
+    let n2 = serve(&two, "n2").await;
+    Pair { one, two, authority, n1, n2 }
+}
+
+fn log_of(pod: &str) -> LogRequest {
+    LogRequest {
+        pod: ObjectKey::new("default", pod),
+        container: None,
+        follow: false,
+        previous: false,
+        timestamps: false,
+        tail: None,
+        since: None,
+    }
+}
+
+fn mode(path: PathBuf) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn hosts_of_one_cluster_answer_each_other() {
+    let pair = pair().await;
+    let ping = client(&pair.one).ping(&name("n2"), pair.n2.address).await.unwrap();
+    assert_eq!((ping.node, ping.version.as_str()), (name("n2"), env!("CARGO_PKG_VERSION")));
+    let ping = client(&pair.two).ping(&name("n1"), pair.n1.address).await.unwrap();
+    assert_eq!(ping.node, name("n1"));
+
+    let theirs = &pair.two.directory;
+    assert_eq!(mode(theirs.path().to_owned()), 0o700);
+    for file in [theirs.ca(), theirs.node(), theirs.node_key(), pair.one.directory.ca_key()] {
+        assert_eq!(mode(file), 0o600);
+    }
+    assert!(!theirs.ca_key().exists(), "the authority's key stays where it was made");
+}
+
+#[tokio::test]
+async fn a_host_that_answers_for_another_is_not_believed() {
+    let pair = pair().await;
+    let error = client(&pair.one).ping(&name("n3"), pair.n2.address).await.unwrap_err();
+    assert!(matches!(error, PeerError::Untrusted { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("no trusted connection to n3 at 127.0.0.1:") && text.contains("n2.node.windlass"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_log_comes_from_the_host_that_has_the_pod() {
+    let pair = pair().await;
+    let request = LogRequest { tail: Some(5), follow: true, ..log_of("web-bbbbbbbbbb-b2222") };
+    let log = client(&pair.one).logs(&name("n2"), pair.n2.address, &request).await.unwrap();
+    let text: Vec<u8> =
+        log.try_fold(Vec::new(), async |text, part| Ok([text, part.to_vec()].concat())).await.unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.starts_with("hello from httpd of ") && text.ends_with("\nsecond line\n"), "{text}");
+    let (_, options) = pair.n2.fixture.asked.lock().unwrap().pop().unwrap();
+    assert_eq!((options.tail, options.follow), (Some(5), true));
+    assert!(pair.n1.fixture.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_had_says_why_in_that_hosts_words() {
+    let pair = pair().await;
+    let one = client(&pair.one);
+    let ask = async |request: LogRequest| {
+        let asked = one.logs(&name("n2"), pair.n2.address, &request).await;
+        let error = asked.err().unwrap();
+        assert!(error.is_refusal(), "{error:?}");
+        error.to_string()
+    };
+    assert_eq!(ask(log_of("nobody")).await, "pods \"nobody\" not found");
+    let request = LogRequest { container: Some("x".into()), ..log_of("batch") };
+    assert_eq!(ask(request).await, "container x is not valid for pod batch");
+    // The pod has moved in the meantime: the question is not handed on.
+    let mut moved = view();
+    moved.node = name("n2");
+    for pod in Arc::make_mut(&mut moved.state).pods.values_mut() {
+        pod.place = reconciler::state::PodPlace::Node(name("n1"));
+    }
+    pair.n2.fixture.publish.send_replace(Arc::new(moved));
+    assert_eq!(
+        ask(log_of("batch")).await,
+        "pod \"batch\" is not on this host any more: it is on n1, ask again"
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_is_down_is_named_with_its_address_and_the_reason() {
+    let pair = pair().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = client(&pair.one).logs(&name("n2"), free, &log_of("batch")).await.err().unwrap();
+    assert_eq!(error.to_string(), format!("n2 at {free} does not answer: Connection refused"));
+    assert!(!error.is_refusal());
+}
+
+#[tokio::test]
+async fn a_silent_host_costs_a_ping_and_no_more() {
+    let pair = pair().await;
+    // The kernel takes the connection, and nobody ever speaks.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = mute.local_addr().unwrap();
+    let start = Instant::now();
+    let error = client(&pair.one).ping(&name("n2"), address).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("n2 at {address} does not answer: no answer within 400 ms"));
+    assert!(start.elapsed() >= PING_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_host_without_certificates_has_no_listener_and_says_so_when_one_is_expected() {
+    let disk = disk();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let bind = async |node: &str, listen| {
+        PeerHost::bind(disk.directory.path(), &name(node), listen, || Ok(address)).await
+    };
+    assert!(bind("n1", None).await.unwrap().is_none());
+    assert!(!disk.directory.path().exists(), "nothing is made by looking");
+    let error = bind("n1", Some(address)).await.err().unwrap().to_string();
+    assert!(error.starts_with("[peer] listen is 127.0.0.1:0, and there is no certificate in "), "{error}");
+    first(&disk, Timestamp::now());
+    let error = bind("n9", None).await.err().unwrap().to_string();
+    assert!(error.contains("is for n1, and this host is called n9"), "{error}");
+    assert!(bind("n1", None).await.unwrap().is_some());
+}
+
+#[test]
+fn names_that_cannot_be_a_nodes_are_refused() {
+    for good in ["n1", "host-a", "a.example.com"] {
+        assert!(super::check_node_name(good).is_ok(), "{good}");
+    }
+    let long = "x".repeat(70);
+    for bad in ["", "root", "N1", "a b", "a/b", "a..b", "-a\n", "ä", long.as_str()] {
+        assert!(super::check_node_name(bad).is_err(), "{bad:?}");
+    }
+}

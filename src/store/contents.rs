@@ -1,0 +1,304 @@
+//! What etcd holds under the prefix, as this host knows it: keys become the cluster's state and its members.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use ipnet::Ipv4Net;
+use jiff::{SignedDuration, Timestamp};
+use reconciler::{
+    name::{NodeName, PodUid},
+    state::ClusterState,
+    status::PodStatus,
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    etcd::{KeyChange, Pair, Write},
+    layout::{AliveDoc, AnswerDoc, AskDoc, AwayDoc, Decided, Epoch, FactsDoc, Identity, KeyKind, ReportDoc},
+};
+
+/// Clocks that differ by more than this are worth a word.
+const SKEW: SignedDuration = SignedDuration::from_secs(30);
+
+/// A node, by what it wrote.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Member {
+    /// What it said when it started.
+    pub(crate) facts: Option<FactsDoc>,
+    /// Its lease, while it lives.
+    pub(crate) alive: Option<AliveDoc>,
+    /// Since when its lease is gone, for this host.
+    pub(crate) silent: Option<Instant>,
+    /// What it says; the pods are filled in from their own keys.
+    pub(crate) report: ReportDoc,
+    /// Whether it has said anything at all.
+    pub(crate) reported: bool,
+    /// It comes back soon.
+    pub(crate) away: Option<AwayDoc>,
+    /// What it wants of the leader.
+    pub(crate) ask: Option<AskDoc>,
+    /// By how much its clock is off, if that is much.
+    pub(crate) skew: Option<SignedDuration>,
+}
+
+/// Everything under the prefix.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// The revision of the last list or change.
+    pub(crate) revision: i64,
+    /// Which cluster it says it is.
+    pub(crate) identity: Option<Identity>,
+    /// Who led last.
+    pub(crate) epoch: Epoch,
+    /// What was decided. Its `cluster` is not in the store; the caller knows it.
+    pub(crate) state: ClusterState,
+    /// The nodes.
+    pub(crate) members: BTreeMap<NodeName, Member>,
+    /// Whose pods have which addresses.
+    pub(crate) subnets: BTreeMap<Ipv4Net, NodeName>,
+    /// The leader's answers.
+    pub(crate) answers: BTreeMap<NodeName, AnswerDoc>,
+    /// Who stands for election, by the revision of their keys: the lowest leads.
+    pub(crate) candidates: BTreeMap<String, (i64, NodeName)>,
+    /// Records that cannot be read, with the reason.
+    pub(crate) unreadable: BTreeMap<String, String>,
+    /// What is known of each key, deletions that the watch has not told yet included.
+    known: BTreeMap<String, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    revision: i64,
+    decided: Option<Decided>,
+    gone: bool,
+}
+
+impl Contents {
+    /// Everything there is, instead of what was known. Silences go on.
+    pub(crate) fn list(&mut self, revision: i64, pairs: Vec<Pair>) {
+        let before = std::mem::take(self);
+        self.revision = revision;
+        for pair in pairs {
+            self.put(&pair.key, &pair.value, pair.revision, None);
+        }
+        let now = Instant::now();
+        for (name, member) in &mut self.members {
+            let since = before.members.get(name).and_then(|member| member.silent);
+            member.silent = member.alive.is_none().then(|| since.unwrap_or(now));
+            member.skew = before.members.get(name).and_then(|member| member.skew);
+        }
+    }
+
+    /// What has changed, in order.
+    pub(crate) fn change(&mut self, revision: i64, changes: Vec<KeyChange>) {
+        for change in changes {
+            match change {
+                KeyChange::Put(pair) => {
+                    self.put(&pair.key, &pair.value, pair.revision, Some(Timestamp::now()))
+                }
+                KeyChange::Delete { key, revision } => self.delete(&key, revision),
+            }
+        }
+        self.revision = self.revision.max(revision);
+        let told = self.revision;
+        self.known.retain(|_, known| !known.gone || known.revision > told);
+    }
+
+    /// What this host wrote itself, before the watch tells it.
+    pub(crate) fn wrote(&mut self, revision: i64, writes: &[Write]) {
+        for write in writes {
+            match write {
+                Write::Put { key, value } => self.put(key, value, revision, None),
+                Write::Delete { key } => self.delete(key, revision),
+            }
+        }
+    }
+
+    /// The keys under a prefix.
+    pub(crate) fn keys<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let from = self.known.range(prefix.to_owned()..);
+        from.take_while(move |(key, _)| key.starts_with(prefix))
+            .filter(|(_, known)| !known.gone)
+            .map(|(key, _)| key.as_str())
+    }
+
+    fn put(&mut self, key: &str, value: &[u8], revision: i64, heard: Option<Timestamp>) {
+        if self.known.get(key).is_some_and(|known| known.revision >= revision) {
+            return;
+        }
+        if KeyKind::of(key) == KeyKind::Election {
+            let name = NodeName::new(String::from_utf8_lossy(value).into_owned());
+            self.candidates.insert(key.to_owned(), (revision, name));
+        }
+        let decided = match self.take_in(key, value, heard) {
+            Ok(decided) => {
+                self.unreadable.remove(key);
+                decided
+            }
+            Err(error) => {
+                // What was known before is kept: half a sentence takes nothing back.
+                self.unreadable.insert(key.to_owned(), error.to_string());
+                self.known.remove(key).and_then(|known| known.decided)
+            }
+        };
+        self.known.insert(key.to_owned(), Known { revision, decided, gone: false });
+    }
+
+    fn take_in(
+        &mut self,
+        key: &str,
+        value: &[u8],
+        heard: Option<Timestamp>,
+    ) -> Result<Option<Decided>, serde_json::Error> {
+        match KeyKind::of(key) {
+            KeyKind::Identity => self.identity = Some(read(value)?),
+            KeyKind::Decided => {
+                let decided: Decided = read(value)?;
+                if decided.key() == key {
+                    self.decide(decided.clone());
+                    return Ok(Some(decided));
+                }
+            }
+            KeyKind::Subnet(subnet) => {
+                self.subnets.insert(subnet, read(value)?);
+            }
+            KeyKind::Facts(node) => {
+                let facts: FactsDoc = read(value)?;
+                let member = self.member(node.clone());
+                if let Some(now) = heard {
+                    let skew = facts.clock.duration_since(now);
+                    member.skew = (skew.abs() > SKEW).then_some(skew);
+                }
+                member.facts = Some(facts).filter(|doc| doc.facts.name == node);
+            }
+            KeyKind::Alive(node) => {
+                let alive = read(value)?;
+                let member = self.member(node);
+                member.alive = Some(alive);
+                member.silent = None;
+            }
+            KeyKind::Report(node) => {
+                let report: ReportDoc = read(value)?;
+                let member = self.member(node);
+                let pods = std::mem::take(&mut member.report.report.pods);
+                member.report = report;
+                member.report.report.pods = pods;
+                member.reported = true;
+            }
+            KeyKind::Away(node) => {
+                let away = read(value)?;
+                self.member(node).away = Some(away);
+            }
+            KeyKind::Ask(node) => {
+                let ask = read(value)?;
+                self.member(node).ask = Some(ask);
+            }
+            KeyKind::Pod(node, uid) => {
+                let mut status: PodStatus = read(value)?;
+                // Ready since a time to come, by a clock that is ahead: since now, then.
+                status.ready = status.ready.map(|since| since.min(heard.unwrap_or_else(Timestamp::now)));
+                self.member(node).report.report.pods.insert(uid, status);
+            }
+            KeyKind::Election | KeyKind::Unknown => {}
+        }
+        Ok(None)
+    }
+
+    fn decide(&mut self, decided: Decided) {
+        let state = &mut self.state;
+        match decided {
+            Decided::Epoch(epoch) => self.epoch = epoch,
+            Decided::Rollout(rollout) => state.rollout = *rollout,
+            Decided::Serial(serial) => state.serial = serial,
+            Decided::Pod(record) => {
+                state.pods.insert(record.uid.clone(), *record);
+            }
+            Decided::Workload(key, progress) => {
+                state.workloads.insert(key, progress);
+            }
+            Decided::Service(key, given) => {
+                state.services.insert(key, given);
+            }
+            Decided::Outage(node, outage) => {
+                state.outages.insert(node, outage);
+            }
+            Decided::Removed(node, installation) => {
+                state.removed.insert(node, installation);
+            }
+            Decided::Answer(node, answer) => {
+                self.answers.insert(node, answer);
+            }
+        }
+    }
+
+    fn delete(&mut self, key: &str, revision: i64) {
+        if self.known.get(key).is_some_and(|known| known.revision >= revision) {
+            return;
+        }
+        let known = Known { revision, decided: None, gone: true };
+        let before = self.known.insert(key.to_owned(), known).and_then(|known| known.decided);
+        self.unreadable.remove(key);
+        match KeyKind::of(key) {
+            KeyKind::Identity => self.identity = None,
+            KeyKind::Decided => self.undecide(before),
+            KeyKind::Subnet(subnet) => {
+                self.subnets.remove(&subnet);
+            }
+            KeyKind::Facts(node) => self.member(node).facts = None,
+            KeyKind::Alive(node) => {
+                let member = self.member(node);
+                member.alive = None;
+                member.silent.get_or_insert_with(Instant::now);
+            }
+            KeyKind::Report(node) => {
+                let member = self.member(node);
+                let pods: BTreeMap<PodUid, PodStatus> = std::mem::take(&mut member.report.report.pods);
+                member.report = ReportDoc::default();
+                member.report.report.pods = pods;
+                member.reported = false;
+            }
+            KeyKind::Away(node) => self.member(node).away = None,
+            KeyKind::Ask(node) => self.member(node).ask = None,
+            KeyKind::Pod(node, uid) => {
+                self.member(node).report.report.pods.remove(&uid);
+            }
+            KeyKind::Election => {
+                self.candidates.remove(key);
+            }
+            KeyKind::Unknown => {}
+        }
+    }
+
+    fn undecide(&mut self, before: Option<Decided>) {
+        let state = &mut self.state;
+        match before {
+            // Without these there is no state: what was last known holds.
+            None | Some(Decided::Epoch(_) | Decided::Rollout(_) | Decided::Serial(_)) => {}
+            Some(Decided::Pod(record)) => {
+                state.pods.remove(&record.uid);
+            }
+            Some(Decided::Workload(key, _)) => {
+                state.workloads.remove(&key);
+            }
+            Some(Decided::Service(key, _)) => {
+                state.services.remove(&key);
+            }
+            Some(Decided::Outage(node, _)) => {
+                state.outages.remove(&node);
+            }
+            Some(Decided::Removed(node, _)) => {
+                state.removed.remove(&node);
+            }
+            Some(Decided::Answer(node, _)) => {
+                self.answers.remove(&node);
+            }
+        }
+    }
+
+    fn member(&mut self, node: NodeName) -> &mut Member {
+        self.members.entry(node).or_default()
+    }
+}
+
+fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(value)
+}

@@ -1,0 +1,131 @@
+//! A lease of etcd, and until when it surely holds.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
+
+use super::{
+    failure::Failure,
+    link::{CALL_TIMEOUT, Connection, Link},
+};
+
+/// Clocks run at slightly different speeds, and a write takes time on its way.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// A point on the monotonic clock that others read. In the past at first.
+#[derive(Debug, Clone)]
+pub(super) struct Deadline {
+    base: Instant,
+    millis: Arc<AtomicU64>,
+}
+
+impl Deadline {
+    pub(super) fn new() -> Self {
+        Self { base: Instant::now(), millis: Arc::default() }
+    }
+
+    pub(super) fn set(&self, instant: Instant) {
+        let millis = instant.saturating_duration_since(self.base).as_millis();
+        self.millis.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// Lets it be past from now on.
+    pub(super) fn pass(&self) {
+        self.millis.store(0, Ordering::Release);
+    }
+
+    pub(super) fn at(&self) -> Instant {
+        self.base + Duration::from_millis(self.millis.load(Ordering::Acquire))
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        Instant::now() >= self.at()
+    }
+}
+
+/// A lease of this host.
+pub(super) struct Lease {
+    pub(super) id: i64,
+    /// Until then it cannot have run out.
+    pub(super) holds: Deadline,
+    ttl: Duration,
+    sent: Instant,
+    stream: Option<(Connection, LeaseKeeper, LeaseKeepAliveStream)>,
+}
+
+impl Lease {
+    pub(super) async fn grant(link: &Link, ttl: Duration) -> Result<Self, Failure> {
+        let connection = link.connection().await?;
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let sent = Instant::now();
+        let mut client = connection.client.clone();
+        let granted =
+            link.call(&connection, CALL_TIMEOUT, Box::pin(client.lease_grant(seconds, None))).await?;
+        let mut lease = Self { id: granted.id(), holds: Deadline::new(), ttl, sent, stream: None };
+        lease.renewed(sent, granted.ttl());
+        Ok(lease)
+    }
+
+    /// When the next word is due: at a third of the time to live.
+    pub(super) fn due(&self) -> Instant {
+        self.sent + self.ttl / 3
+    }
+
+    /// Says that this host is alive. The lease holds from when that was sent, whenever the answer comes.
+    pub(super) async fn renew(&mut self, link: &Link, within: Duration) -> Result<(), Failure> {
+        let sent = Instant::now();
+        let ttl = match self.stream.take() {
+            Some((connection, mut keeper, mut stream)) => {
+                let answer = Box::pin(async {
+                    keeper.keep_alive().await?;
+                    stream.message().await
+                });
+                match link.call(&connection, within, answer).await? {
+                    Some(answer) if answer.ttl() <= 0 => return Err(Failure::LeaseGone),
+                    Some(answer) => {
+                        self.stream = Some((connection, keeper, stream));
+                        answer.ttl()
+                    }
+                    // The stream ended in order: a new one says why.
+                    None => return self.open(link, within, sent).await,
+                }
+            }
+            None => return self.open(link, within, sent).await,
+        };
+        self.renewed(sent, ttl);
+        Ok(())
+    }
+
+    async fn open(&mut self, link: &Link, within: Duration, sent: Instant) -> Result<(), Failure> {
+        let connection = link.connection_within(within).await?;
+        let mut client = connection.client.clone();
+        let left = within.saturating_sub(sent.elapsed());
+        let (keeper, stream) =
+            link.call(&connection, left, Box::pin(client.lease_keep_alive(self.id))).await?;
+        self.stream = Some((connection, keeper, stream));
+        self.renewed(sent, i64::MAX);
+        Ok(())
+    }
+
+    fn renewed(&mut self, sent: Instant, seconds: i64) {
+        self.sent = sent;
+        let granted = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        self.holds.set(sent + granted.min(self.ttl).saturating_sub(MARGIN));
+    }
+}
+
+/// Ends a lease, and with it its keys.
+pub(super) async fn revoke(link: &Link, id: i64) -> Result<(), Failure> {
+    let connection = link.connection().await?;
+    let mut client = connection.client.clone();
+    match link.call(&connection, CALL_TIMEOUT, Box::pin(client.lease_revoke(id))).await {
+        Ok(_) | Err(Failure::LeaseGone) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,304 @@
+//! What is in the store: a list at one revision, then every change since.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use etcd_client::{EventType, GetOptions, KeyValue, WatchOptions, WatchResponse, WatchStream};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Backoff, Event, Hints, KeyChange, Pair, Stage, dropped,
+    failure::Failure,
+    link::{CALL_TIMEOUT, Connection, Link, Preferred},
+};
+
+/// Keys a page: an answer stays small beside the limit of a message.
+const PAGE: i64 = 200;
+/// A page may be long where a value is.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// etcd takes requests of 1.5 MB, but answers of any size.
+const MESSAGE_LIMIT: usize = 256 * 1024 * 1024;
+/// An outage is told of at the latest then, however many end points are left to try.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) struct Replica {
+    link: Link,
+    prefix: String,
+    alive_key: String,
+    hints: Arc<Hints>,
+    relist: watch::Receiver<u64>,
+    preferred: watch::Receiver<Preferred>,
+    stage: watch::Receiver<Stage>,
+    events: mpsc::UnboundedSender<Event>,
+    backoff: Backoff,
+    outage: Option<Outage>,
+}
+
+/// While nothing is heard.
+struct Outage {
+    since: Instant,
+    /// Tries that failed.
+    failed: usize,
+    told: bool,
+}
+
+/// Everything at one revision.
+struct Listing {
+    etcd_cluster: u64,
+    revision: i64,
+    pairs: Vec<Pair>,
+}
+
+impl Replica {
+    pub(super) fn new(
+        link: Link,
+        prefix: String,
+        alive_key: String,
+        hints: Arc<Hints>,
+        relist: watch::Receiver<u64>,
+        stage: watch::Receiver<Stage>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        let preferred = link.endpoints.subscribe();
+        Self {
+            link,
+            prefix,
+            alive_key,
+            hints,
+            relist,
+            preferred,
+            stage,
+            events,
+            backoff: Backoff::new(),
+            outage: None,
+        }
+    }
+
+    /// Lists and watches until the last handle is dropped.
+    pub(super) async fn run(mut self) {
+        let mut stage = self.stage.clone();
+        tokio::select! {
+            () = self.replicate() => {}
+            () = dropped(&mut stage) => {}
+        }
+    }
+
+    async fn replicate(&mut self) {
+        loop {
+            match self.follow().await {
+                Ok(()) => {}
+                Err(Failure::Compacted) => tracing::info!("etcd was compacted: listing everything again"),
+                Err(failure) => {
+                    self.failed(&failure);
+                    // Every end point has its turn before the first pause.
+                    if self.outage.as_ref().is_some_and(|outage| outage.failed < self.link.endpoints.count())
+                    {
+                        continue;
+                    }
+                }
+            }
+            // Also after what is no failure: it must not become a busy loop.
+            if self.outage.is_some() {
+                tokio::time::sleep(self.backoff.step()).await;
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        let outage =
+            self.outage.get_or_insert_with(|| Outage { since: Instant::now(), failed: 0, told: false });
+        outage.failed += 1;
+        let waited = outage.failed >= self.link.endpoints.count() || outage.since.elapsed() >= PATIENCE;
+        if waited && !std::mem::replace(&mut outage.told, true) {
+            let why = failure.to_string();
+            tracing::info!("the store is lost: {why}");
+            let _ = self.events.send(Event::Lost { why });
+        }
+    }
+
+    /// One list and the watch after it. `Ok` when it is to be done again for a good reason.
+    async fn follow(&mut self) -> Result<(), Failure> {
+        self.preferred.borrow_and_update();
+        self.relist.borrow_and_update();
+        let connection = self.link.connection().await?;
+        self.probe(&connection).await?;
+        let listing = self.list(&connection).await?;
+        let mut stream = self.watch(&connection, listing.revision + 1).await?;
+        let etcd_cluster = listing.etcd_cluster;
+        self.listed(listing);
+        loop {
+            tokio::select! {
+                message = stream.message() => {
+                    let message = self.link.call(&connection, CALL_TIMEOUT, Box::pin(std::future::ready(message))).await?;
+                    let Some(message) = message else {
+                        self.link.give_up(&connection).await;
+                        return Err(Failure::Unreachable("etcd ended the watch".to_owned()));
+                    };
+                    self.watched(&connection, etcd_cluster, &message)?;
+                }
+                _ = self.relist.changed() => return Ok(()),
+                _ = self.preferred.changed() => {
+                    if self.preferred.borrow_and_update().index != connection.index {
+                        return Ok(());
+                    }
+                    self.probe(&connection).await?;
+                }
+            }
+        }
+    }
+
+    /// Whether etcd answers and has quorum.
+    async fn probe(&self, connection: &Connection) -> Result<(), Failure> {
+        let options = GetOptions::new().with_prefix().with_limit(1).with_keys_only();
+        let mut client = connection.client.clone();
+        let probe = Box::pin(client.get(self.prefix.as_str(), Some(options)));
+        self.link.call(connection, CALL_TIMEOUT, probe).await.map(|_| ())
+    }
+
+    /// Everything, in pages at the revision of the first.
+    async fn list(&self, connection: &Connection) -> Result<Listing, Failure> {
+        let mut client = connection.client.kv_client().max_decoding_message_size(MESSAGE_LIMIT);
+        let end = range_end(&self.prefix);
+        let mut start = self.prefix.clone().into_bytes();
+        let mut listing = Listing { etcd_cluster: 0, revision: 0, pairs: Vec::new() };
+        let (mut expected, mut seen) = (None, 0);
+        loop {
+            let options =
+                GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(listing.revision);
+            let get = Box::pin(client.get(start.clone(), Some(options)));
+            let mut page = self.link.call(connection, PAGE_TIMEOUT, get).await?;
+            let incomplete =
+                || Failure::Unreachable("etcd gave an incomplete list; it is asked again".to_owned());
+            let header = page.header().ok_or_else(incomplete)?;
+            if listing.revision == 0 {
+                listing.etcd_cluster = header.cluster_id();
+                listing.revision = header.revision();
+            } else if listing.etcd_cluster != header.cluster_id() {
+                return Err(incomplete());
+            }
+            if listing.revision <= 0 {
+                return Err(incomplete());
+            }
+            let expected = *expected.get_or_insert(page.count());
+            let more = page.more();
+            let pairs = page.take_kvs();
+            seen += i64::try_from(pairs.len()).unwrap_or(i64::MAX);
+            match pairs.last() {
+                Some(last) => start = [last.key(), b"\0"].concat(),
+                None if more => return Err(incomplete()),
+                None => {}
+            }
+            listing.pairs.extend(pairs.into_iter().filter_map(|pair| self.pair(pair)));
+            if !more {
+                return if seen == expected { Ok(listing) } else { Err(incomplete()) };
+            }
+        }
+    }
+
+    /// Begins to watch, and waits until etcd has begun.
+    async fn watch(&self, connection: &Connection, revision: i64) -> Result<WatchStream, Failure> {
+        let mut client = connection.client.watch_client().max_decoding_message_size(MESSAGE_LIMIT);
+        let options = WatchOptions::new().with_prefix().with_start_revision(revision);
+        let begun = Box::pin(async {
+            let mut stream = client.watch(self.prefix.as_str(), Some(options)).await?;
+            let first = stream.message().await?;
+            Ok((stream, first))
+        });
+        let (stream, first) = self.link.call(connection, CALL_TIMEOUT, begun).await?;
+        match first {
+            Some(first) if first.canceled() => Err(self.canceled(connection, &first)),
+            Some(first) if first.created() && first.events().is_empty() => Ok(stream),
+            _ => {
+                self.link.give_up(connection).await;
+                Err(Failure::Unreachable("etcd did not begin to watch".to_owned()))
+            }
+        }
+    }
+
+    fn canceled(&self, connection: &Connection, message: &WatchResponse) -> Failure {
+        match message.compact_revision() {
+            0 => self.link.endpoints.refusal(connection, message.cancel_reason()),
+            _ => Failure::Compacted,
+        }
+    }
+
+    fn listed(&mut self, listing: Listing) {
+        if self.outage.take().is_some_and(|outage| outage.told) {
+            tracing::info!("the store is back, at revision {}", listing.revision);
+        }
+        self.backoff.reset();
+        if !listing.pairs.iter().any(|pair| pair.key == self.alive_key) {
+            self.hints.alive_gone.notify_one();
+        }
+        let Listing { etcd_cluster, revision, pairs } = listing;
+        let _ = self.events.send(Event::Listed { etcd_cluster, revision, pairs });
+    }
+
+    fn watched(
+        &self,
+        connection: &Connection,
+        etcd_cluster: u64,
+        message: &WatchResponse,
+    ) -> Result<(), Failure> {
+        if message.canceled() {
+            return Err(self.canceled(connection, message));
+        }
+        if message.header().is_some_and(|header| header.cluster_id() != etcd_cluster) {
+            return Err(Failure::Unreachable("another etcd answers at the same address".to_owned()));
+        }
+        let mut changes = Vec::with_capacity(message.events().len());
+        for event in message.events() {
+            let Some(pair) = event.kv().and_then(|kv| self.pair(kv.clone())) else { continue };
+            changes.push(match event.event_type() {
+                EventType::Put => KeyChange::Put(pair),
+                EventType::Delete => {
+                    self.hint(&pair.key);
+                    KeyChange::Delete { key: pair.key, revision: pair.revision }
+                }
+            });
+        }
+        // The header may be ahead of the changes while the watch catches up.
+        let revision = changes.iter().map(KeyChange::revision).max();
+        if let Some(revision) = revision {
+            let _ = self.events.send(Event::Changed { revision, changes });
+        }
+        Ok(())
+    }
+
+    fn hint(&self, deleted: &str) {
+        if deleted == self.alive_key {
+            self.hints.alive_gone.notify_one();
+        } else if deleted.starts_with("election/") {
+            self.hints.election_gone.send_replace(format!("{}{deleted}", self.prefix));
+        }
+    }
+
+    fn pair(&self, kv: KeyValue) -> Option<Pair> {
+        let revision = kv.mod_revision();
+        let (key, value) = kv.into_key_value();
+        let key =
+            String::from_utf8(key).ok().and_then(|key| Some(key.strip_prefix(&self.prefix)?.to_owned()));
+        if key.is_none() {
+            tracing::warn!("a key under {} in etcd is not text: it is not of this cluster", self.prefix);
+        }
+        Some(Pair { key: key?, value, revision })
+    }
+}
+
+impl KeyChange {
+    pub(super) fn revision(&self) -> i64 {
+        match self {
+            Self::Put(pair) => pair.revision,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
+/// The first key behind all those with a prefix that ends with a slash.
+fn range_end(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.trim_end_matches('/').as_bytes().to_vec();
+    end.push(b'/' + 1);
+    end
+}

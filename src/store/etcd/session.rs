@@ -1,0 +1,226 @@
+//! This host's place in the store: `nodes/NAME/alive`, kept by a lease.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
+use reconciler::name::NodeName;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Backoff, Event, Hints, SessionConfig, Stage, at,
+    failure::Failure,
+    installation_of,
+    lease::{self, Lease},
+    link::{CALL_TIMEOUT, Link},
+};
+
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
+const CONFLICT_RETRY: Duration = Duration::from_secs(1);
+/// How many of its own leases a host remembers: what was granted without an answer may turn up later.
+const REMEMBERED: usize = 16;
+
+/// The key by which a node is alive, without the prefix.
+pub(super) fn alive_key(node: &NodeName) -> String {
+    format!("nodes/{node}/alive")
+}
+
+pub(super) struct Session {
+    link: Link,
+    key: String,
+    config: SessionConfig,
+    hints: Arc<Hints>,
+    stage: watch::Receiver<Stage>,
+    events: mpsc::UnboundedSender<Event>,
+    /// Leases of this process.
+    own: Vec<i64>,
+    /// Whether the key was this process's once: then whoever else holds it is not its predecessor.
+    held: bool,
+    told: bool,
+}
+
+/// How an attempt to hold the name ended.
+enum End {
+    /// For good.
+    Left,
+    /// Somebody else holds it.
+    Taken,
+    /// It did hold for a while.
+    LostLease,
+}
+
+impl Session {
+    pub(super) fn new(
+        link: Link,
+        key: String,
+        config: SessionConfig,
+        hints: Arc<Hints>,
+        stage: watch::Receiver<Stage>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        Self { link, key, config, hints, stage, events, own: Vec::new(), held: false, told: false }
+    }
+
+    /// Holds the name until the end.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let wait = match self.hold().await {
+                Ok(End::Left) => return,
+                Ok(End::Taken) => CONFLICT_RETRY,
+                Ok(End::LostLease) => {
+                    backoff.reset();
+                    Duration::ZERO
+                }
+                Err(failure) => {
+                    tracing::debug!("no lease for this host: {failure}");
+                    backoff.step()
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = left(&mut self.stage) => return,
+            }
+        }
+    }
+
+    /// Takes the name and keeps it while the lease lasts.
+    async fn hold(&mut self) -> Result<End, Failure> {
+        if let Some(held) = self.look().await?
+            && let Some(why) = self.stranger(&held)
+        {
+            return Ok(self.conflict(why));
+        }
+        let mut lease = Lease::grant(&self.link, self.config.node_ttl).await?;
+        self.own.push(lease.id);
+        if self.own.len() > REMEMBERED {
+            self.own.remove(0);
+        }
+        if let Some(why) = self.claim(lease.id).await? {
+            return Ok(self.conflict(why));
+        }
+        let mut backoff = Backoff::new();
+        let mut due = lease.due();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(at(due)) => match lease.renew(&self.link, RENEWAL_TIMEOUT).await {
+                    Ok(()) => {
+                        due = lease.due();
+                        backoff.reset();
+                    }
+                    Err(Failure::LeaseGone) => return Ok(End::LostLease),
+                    Err(failure) => {
+                        tracing::debug!("this host's lease is not renewed: {failure}");
+                        // At once at the next end point, then slower: only etcd knows whether the lease is gone.
+                        due = Instant::now() + backoff.step().min(CONFLICT_RETRY);
+                    }
+                },
+                () = self.hints.alive_gone.notified() => match self.claim(lease.id).await {
+                    Ok(None) => {}
+                    Ok(Some(why)) => return Ok(self.conflict(why)),
+                    Err(Failure::LeaseGone) => return Ok(End::LostLease),
+                    Err(failure) => {
+                        tracing::debug!("this host's alive key is not put back: {failure}");
+                        self.hints.alive_gone.notify_one();
+                        tokio::time::sleep(backoff.step()).await;
+                    }
+                },
+                () = left(&mut self.stage) => {
+                    if *self.stage.borrow() == Stage::Leave
+                        && let Err(failure) = lease::revoke(&self.link, lease.id).await
+                    {
+                        tracing::info!("this host's lease is left to run out: {failure}");
+                    }
+                    return Ok(End::Left);
+                }
+            }
+        }
+    }
+
+    /// Who holds the name.
+    async fn look(&self) -> Result<Option<KeyValue>, Failure> {
+        let connection = self.link.connection().await?;
+        let mut client = connection.client.clone();
+        let mut answer =
+            self.link.call(&connection, CALL_TIMEOUT, Box::pin(client.get(self.key.as_str(), None))).await?;
+        Ok(answer.take_kvs().into_iter().next())
+    }
+
+    /// Puts the alive key under a lease. Says why if somebody else holds it.
+    async fn claim(&mut self, lease: i64) -> Result<Option<String>, Failure> {
+        loop {
+            let before = self.look().await?;
+            if let Some(before) = &before {
+                if before.lease() == lease && before.value() == self.config.alive {
+                    self.held = true;
+                    return Ok(None);
+                }
+                if let Some(why) = self.stranger(before) {
+                    return Ok(Some(why));
+                }
+            }
+            let revision = before.as_ref().map_or(0, KeyValue::mod_revision);
+            let key = self.key.as_str();
+            let put = TxnOp::put(key, self.config.alive.clone(), Some(PutOptions::new().with_lease(lease)));
+            let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
+            let connection = self.link.connection().await?;
+            let mut client = connection.client.clone();
+            let txn = Box::pin(client.txn(Txn::new().when([unchanged]).and_then([put])));
+            if !self.link.call(&connection, CALL_TIMEOUT, txn).await?.succeeded() {
+                // Somebody was faster: look again. Each such round is a change by somebody else.
+                continue;
+            }
+            self.held = true;
+            self.told = false;
+            let old = before.map_or(0, |before| before.lease());
+            if old != 0
+                && old != lease
+                && let Err(failure) = lease::revoke(&self.link, old).await
+            {
+                tracing::debug!("this host's lease of before is left to run out: {failure}");
+            }
+            return Ok(None);
+        }
+    }
+
+    /// Why the holder of the name is not this host.
+    fn stranger(&self, held: &KeyValue) -> Option<String> {
+        if self.own.contains(&held.lease()) {
+            return None;
+        }
+        let node = &self.config.node;
+        match installation_of(held.value()) {
+            Some(installation) if installation != self.config.installation => Some(format!(
+                "another installation ({installation}; this one is {}) holds the name {node} in the cluster: give one \
+                 of the two hosts another `name` in [node], or stop the other one",
+                self.config.installation
+            )),
+            None => Some(format!(
+                "the key {} is not of a host of this cluster: check the prefix, or delete the key",
+                self.key
+            )),
+            // It was ours and somebody else took it: no restart of this host, but a copy of its disk.
+            Some(_) if self.held => Some(format!(
+                "another machine with this host's installation ({}) took over the name {node}: one is a copy of the \
+                 other; stop one, and remove its data directory before it starts under another name",
+                self.config.installation
+            )),
+            Some(_) => None,
+        }
+    }
+
+    fn conflict(&mut self, why: String) -> End {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::error!("{why}");
+            let _ = self.events.send(Event::Conflict { why });
+        }
+        End::Taken
+    }
+}
+
+/// Returns when the name is to be given up, or nobody holds a handle any more.
+async fn left(stage: &mut watch::Receiver<Stage>) {
+    let _ = stage.wait_for(|stage| *stage == Stage::Leave).await;
+}

@@ -1,0 +1,177 @@
+//! The local store: everything decided, on this host's disk. One host is always its own leader.
+
+use std::path::{Path, PathBuf};
+
+use reconciler::{
+    name::NodeName,
+    state::{Change, ClusterState},
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+use crate::state_file::{self, StateFileError};
+
+const SCHEMA: u32 = 1;
+
+/// `instance.json`: which containers on the engine are ours. It outlives a lost `cluster.json`, without which every
+/// one of them would be a stranger's: left running, and started a second time.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Instance {
+    id: String,
+    /// The node's name when it first ran: every pod's place is written down by it.
+    #[serde(default)]
+    node: Option<NodeName>,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// One of its files.
+    #[error(transparent)]
+    File(#[from] StateFileError),
+    /// The host is called otherwise than before.
+    #[error(
+        "this host was {before} and is {now} now: its pods are written down under {before}; set `name = \"{before}\"` \
+         in [node] of the configuration, or uninstall first"
+    )]
+    Renamed {
+        /// Its name in the data directory.
+        before: NodeName,
+        /// Its name now.
+        now: NodeName,
+    },
+}
+
+/// `cluster.json` in the data directory, read once and written through.
+#[derive(Debug)]
+pub(crate) struct LocalStore {
+    path: PathBuf,
+    installation: String,
+    state: ClusterState,
+}
+
+impl LocalStore {
+    /// Opens the store of a node, making a new cluster where there is none.
+    pub(crate) fn open(data: &Path, node: &NodeName) -> Result<Self, StoreError> {
+        let path = cluster_path(data);
+        let instance = instance_path(data);
+        let known = state_file::read::<Instance>(&instance, SCHEMA)?;
+        let state = match (state_file::read::<ClusterState>(&path, SCHEMA)?, &known) {
+            (Some(state), _) => state,
+            (None, Some(known)) => {
+                tracing::warn!(
+                    "{} is gone: what runs is found again by its labels, and the rest is decided anew",
+                    path.display()
+                );
+                ClusterState { cluster: known.id.clone(), ..ClusterState::default() }
+            }
+            (None, None) => ClusterState { cluster: new_id(), ..ClusterState::default() },
+        };
+        let before = known.as_ref().and_then(|known| known.node.clone());
+        if let Some(before) = before.filter(|before| before != node) {
+            return Err(StoreError::Renamed { before, now: node.clone() });
+        }
+        let installation = known.as_ref().map_or_else(|| state.cluster.clone(), |known| known.id.clone());
+        let own = Instance { id: installation.clone(), node: Some(node.clone()) };
+        if known.as_ref() != Some(&own) {
+            state_file::write(&instance, SCHEMA, &own)?;
+        }
+        if !path.exists() {
+            state_file::write(&path, SCHEMA, &state)?;
+        }
+        Ok(Self { path, installation, state })
+    }
+
+    /// The id of the installation in a data directory, if there is one.
+    pub(crate) fn instance(data: &Path) -> Result<Option<String>, StateFileError> {
+        if let Some(known) = state_file::read::<Instance>(&instance_path(data), SCHEMA)? {
+            return Ok(Some(known.id));
+        }
+        Ok(state_file::read::<ClusterState>(&cluster_path(data), SCHEMA)?.map(|state| state.cluster))
+    }
+
+    /// Whether a data directory holds an installation.
+    pub(crate) fn is_in(data: &Path) -> bool {
+        cluster_path(data).exists() || instance_path(data).exists()
+    }
+
+    /// Which installation this is: what its containers are known by.
+    pub(crate) fn installation(&self) -> &str {
+        &self.installation
+    }
+
+    /// What is decided.
+    pub(crate) fn snapshot(&self) -> &ClusterState {
+        &self.state
+    }
+
+    /// Puts changes on disk, and believes them only once they are there.
+    pub(crate) fn commit(&mut self, changes: Vec<Change>) -> Result<(), StateFileError> {
+        let mut state = self.state.clone();
+        state.apply(changes);
+        state_file::write(&self.path, SCHEMA, &state)?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Takes over what was decided elsewhere.
+    pub(crate) fn replace(&mut self, state: ClusterState) -> Result<(), StateFileError> {
+        if state != self.state {
+            state_file::write(&self.path, SCHEMA, &state)?;
+            self.state = state;
+        }
+        Ok(())
+    }
+}
+
+fn cluster_path(data: &Path) -> PathBuf {
+    data.join("cluster.json")
+}
+
+fn instance_path(data: &Path) -> PathBuf {
+    data.join("instance.json")
+}
+
+/// Twelve random digits. If the system has no randomness the clock and the process must do: the id only keeps two
+/// installations on one engine apart.
+fn new_id() -> String {
+    let mut bytes = [0_u8; 6];
+    if SystemRandom::new().fill(&mut bytes).is_err() {
+        let nanos = jiff::Timestamp::now().as_nanosecond() ^ i128::from(std::process::id());
+        bytes.copy_from_slice(&nanos.to_be_bytes()[10..]);
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installation_keeps_its_id_whichever_of_its_files_is_lost() {
+        let data = tempfile::tempdir().unwrap();
+        let node = NodeName::new("n1");
+        assert!(!LocalStore::is_in(data.path()));
+        let id = LocalStore::open(data.path(), &node).unwrap().snapshot().cluster.clone();
+        for lost in [cluster_path(data.path()), instance_path(data.path())] {
+            std::fs::remove_file(&lost).unwrap();
+            assert!(LocalStore::is_in(data.path()));
+            assert_eq!(
+                LocalStore::open(data.path(), &node).unwrap().snapshot().cluster,
+                id,
+                "{}",
+                lost.display()
+            );
+            assert!(lost.exists());
+        }
+    }
+
+    #[test]
+    fn a_host_that_was_renamed_is_told_how_to_keep_its_pods() {
+        let data = tempfile::tempdir().unwrap();
+        LocalStore::open(data.path(), &NodeName::new("n1")).unwrap();
+        let error = LocalStore::open(data.path(), &NodeName::new("n2")).unwrap_err().to_string();
+        assert!(error.contains("set `name = \"n1\"` in [node]"), "{error}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Keeps what etcd says of this node as this node wants it, without anybody waiting for it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+
+use super::etcd::{Etcd, Write, WriteError};
+
+/// When a write that failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The wanted keys of one node, and their values.
+pub(super) type Keys = BTreeMap<String, Vec<u8>>;
+
+/// The task's handle; it ends with it.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    wanted: watch::Sender<Option<Arc<Keys>>>,
+    found: mpsc::UnboundedSender<Keys>,
+    trouble: watch::Receiver<Option<String>>,
+}
+
+impl Publisher {
+    pub(super) fn start(etcd: Etcd) -> Self {
+        let (wanted, wants) = watch::channel(None);
+        let (found, finds) = mpsc::unbounded_channel();
+        let (told, trouble) = watch::channel(None);
+        tokio::spawn(publish(etcd, wants, finds, told));
+        Self { wanted, found, trouble }
+    }
+
+    /// What the node wants to be known of it from now on.
+    pub(super) fn want(&self, keys: Keys) {
+        self.wanted.send_if_modified(|before| {
+            if before.as_deref() == Some(&keys) {
+                return false;
+            }
+            *before = Some(Arc::new(keys));
+            true
+        });
+    }
+
+    /// What the store was found to say of the node: after each list.
+    pub(super) fn found(&self, keys: Keys) {
+        // The task ends only with this handle.
+        let _ = self.found.send(keys);
+    }
+
+    /// Why the last write failed, if it did.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
+    }
+}
+
+async fn publish(
+    etcd: Etcd,
+    mut wants: watch::Receiver<Option<Arc<Keys>>>,
+    mut finds: mpsc::UnboundedReceiver<Keys>,
+    told: watch::Sender<Option<String>>,
+) {
+    // Nothing is written before it is known what is there.
+    let Some(mut there) = finds.recv().await else { return };
+    let mut failed = false;
+    loop {
+        while let Ok(found) = finds.try_recv() {
+            there = found;
+        }
+        let wanted = wants.borrow_and_update().clone();
+        let writes = wanted.as_deref().map(|wanted| difference(&there, wanted)).unwrap_or_default();
+        if !writes.is_empty() {
+            let written = etcd.write(writes).await;
+            failed = written.is_err();
+            match written {
+                Ok(_) => {
+                    there = wanted.as_deref().cloned().unwrap_or_default();
+                    told.send_replace(None);
+                }
+                // What cannot be is told; what may have been done is settled by writing it again.
+                Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
+                    told.send_replace(Some(why));
+                }
+                Err(WriteError::Fenced) => {}
+            }
+        }
+        let retry = async {
+            match failed {
+                true => tokio::time::sleep(RETRY).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = wants.changed() => if changed.is_err() { return },
+            found = finds.recv() => match found {
+                Some(found) => there = found,
+                None => return,
+            },
+            () = retry => {}
+        }
+    }
+}
+
+fn difference(there: &Keys, wanted: &Keys) -> Vec<Write> {
+    let puts = wanted.iter().filter(|(key, value)| there.get(*key) != Some(value));
+    let deletes = there.keys().filter(|key| !wanted.contains_key(*key));
+    puts.map(|(key, value)| Write::Put { key: key.clone(), value: value.clone() })
+        .chain(deletes.map(|key| Write::Delete { key: key.clone() }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_written() {
+        let keys = |list: &[(&str, &str)]| -> Keys {
+            list.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect()
+        };
+        let writes =
+            difference(&keys(&[("a", "1"), ("b", "1"), ("c", "1")]), &keys(&[("a", "1"), ("b", "2")]));
+        assert_eq!(
+            writes,
+            [Write::Put { key: "b".to_owned(), value: b"2".to_vec() }, Write::Delete { key: "c".to_owned() }]
+        );
+    }
+}

@@ -1,0 +1,860 @@
+//! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed while etcd is gone.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use reconciler::{
+    life::NodeSigns,
+    name::NodeName,
+    state::{Change, ClusterState, NodeFacts, NodeReport},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::{
+    contents::{Contents, Member},
+    etcd::{Created, Etcd, EtcdConfig, Event, Fence, SessionConfig, Write, WriteError},
+    layout::{
+        self, AliveDoc, AnswerDoc, AskDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, Identity,
+        ReportDoc, SCHEMA, SEEDING,
+    },
+    local::LocalStore,
+    publisher::Publisher,
+};
+use crate::state_file;
+
+/// How long a node lives in the others' eyes without a word.
+pub(crate) const NODE_LEASE: Duration = Duration::from_secs(5);
+/// How long a leader leads without a word.
+const LEADER_LEASE: Duration = Duration::from_secs(3);
+/// How often a new host that must wait for the store says so.
+const PATIENCE: Duration = Duration::from_secs(10);
+const MARKER_SCHEMA: u32 = 1;
+
+/// What a host brings to a cluster.
+#[derive(Clone)]
+pub(crate) struct Joining {
+    /// How to reach etcd.
+    pub(crate) etcd: EtcdConfig,
+    /// The host's name.
+    pub(crate) node: NodeName,
+    /// What all hosts must agree on, by this host's configuration.
+    pub(crate) agreed: Agreed,
+    /// The subnet that the configuration names.
+    pub(crate) subnet: Option<Ipv4Net>,
+    /// The subnet it had as long as it was alone.
+    pub(crate) subnet_alone: Ipv4Net,
+    /// Networks that other hosts' addresses must lie in; none is any.
+    pub(crate) node_ranges: Vec<Ipv4Net>,
+}
+
+/// What all hosts of a cluster must agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// Addresses of all pods.
+    pub(crate) pod_range: Ipv4Net,
+    /// Length of each node's part of it.
+    pub(crate) subnet_length: u8,
+    /// Addresses of Services.
+    pub(crate) service_range: Ipv4Net,
+    /// The cluster's DNS.
+    pub(crate) dns: std::net::Ipv4Addr,
+    /// Its zone.
+    pub(crate) zone: String,
+}
+
+/// `store.json`: what this host must not forget of the store, so that another one is not believed in its place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Marker {
+    cluster: String,
+    incarnation: u64,
+    etcd_cluster: u64,
+    revision: i64,
+    epoch: Epoch,
+    subnet: Ipv4Net,
+    /// What the other hosts said last.
+    #[serde(default)]
+    peers: BTreeMap<NodeName, Heard>,
+}
+
+/// What another host said last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Heard {
+    facts: Option<FactsDoc>,
+    report: NodeReport,
+}
+
+/// How this host stands with the store.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Standing {
+    /// What is known is what it says.
+    Current,
+    /// It does not answer; what was known last goes on.
+    Lost {
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        why: String,
+    },
+    /// It is not the store this host knows: nothing of it is believed.
+    Frozen {
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        why: String,
+    },
+    /// Another machine has this host's name.
+    Conflict {
+        /// Who.
+        why: String,
+    },
+}
+
+/// The store of a cluster.
+#[derive(Debug)]
+pub(crate) struct ReplicatedStore {
+    local: LocalStore,
+    etcd: Etcd,
+    publisher: Publisher,
+    contents: Contents,
+    marker: Marker,
+    marker_path: PathBuf,
+    saved_marker: Option<Marker>,
+    node: NodeName,
+    agreed: Agreed,
+    node_ranges: Vec<Ipv4Net>,
+    standing: Standing,
+    fence: Option<Fence>,
+    /// Since when this host leads and the store answers it.
+    led_since: Option<Instant>,
+    /// The first own list since the election was read: nothing of an earlier leader is missing.
+    caught_up: bool,
+    facts: Option<FactsDoc>,
+    ask: Option<AskDoc>,
+    others: Others,
+}
+
+/// The other hosts, as the core wants them; made anew when something is heard.
+#[derive(Debug, Default)]
+struct Others {
+    facts: BTreeMap<NodeName, NodeFacts>,
+    reports: BTreeMap<NodeName, NodeReport>,
+}
+
+impl ReplicatedStore {
+    /// Opens the store. A host that was in this cluster before starts without etcd; a new one waits for it.
+    pub(crate) async fn open(
+        data: &Path,
+        joining: Joining,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Event>)> {
+        let local = LocalStore::open(data, &joining.node)?;
+        let marker_path = data.join("store.json");
+        let marker = state_file::read::<Marker>(&marker_path, MARKER_SCHEMA)?;
+        let installation = local.installation().to_owned();
+        let session = SessionConfig {
+            node: joining.node.clone(),
+            alive: layout::text(&AliveDoc { installation: installation.clone() }),
+            installation,
+            candidate: marker.is_some(),
+            node_ttl: NODE_LEASE,
+            leader_ttl: LEADER_LEASE,
+        };
+        let (etcd, mut events) = Etcd::start(joining.etcd.clone(), session)?;
+        let mut contents = Contents::default();
+        let (marker, standing) = match marker {
+            Some(marker) => {
+                let since = Timestamp::now();
+                (
+                    marker,
+                    Standing::Lost { since, why: "it has not answered since this daemon's start".to_owned() },
+                )
+            }
+            None => {
+                let etcd_cluster = first_list(&mut events, &mut contents).await?;
+                let marker = join(&etcd, &mut events, &mut contents, &local, &joining, etcd_cluster).await?;
+                etcd.set_candidate(true);
+                (marker, Standing::Current)
+            }
+        };
+        let publisher = Publisher::start(etcd.clone());
+        let mut store = Self {
+            local,
+            etcd,
+            publisher,
+            contents,
+            marker,
+            marker_path,
+            saved_marker: None,
+            node: joining.node,
+            agreed: joining.agreed,
+            node_ranges: joining.node_ranges,
+            standing,
+            fence: None,
+            led_since: None,
+            caught_up: false,
+            facts: None,
+            ask: None,
+            others: Others::default(),
+        };
+        store.recall();
+        if store.standing == Standing::Current {
+            store.republish();
+            store.take_over()?;
+        }
+        store.save()?;
+        Ok((store, events))
+    }
+
+    /// What the other hosts said last, from the disk.
+    fn recall(&mut self) {
+        for (node, heard) in &self.marker.peers {
+            if let Some(doc) = &heard.facts {
+                self.others.facts.insert(node.clone(), doc.facts.clone());
+            }
+            self.others.reports.insert(node.clone(), heard.report.clone());
+        }
+    }
+
+    /// This host's part of the pods' addresses.
+    pub(crate) fn subnet(&self) -> Ipv4Net {
+        self.marker.subnet
+    }
+
+    /// What is decided, as far as this host knows.
+    pub(crate) fn snapshot(&self) -> &ClusterState {
+        self.local.snapshot()
+    }
+
+    /// Which installation this is.
+    pub(crate) fn installation(&self) -> &str {
+        self.local.installation()
+    }
+
+    /// How it stands with the store.
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// The other hosts.
+    pub(crate) fn peers(&self) -> &BTreeMap<NodeName, NodeFacts> {
+        &self.others.facts
+    }
+
+    /// What the other hosts say.
+    pub(crate) fn reports(&self) -> &BTreeMap<NodeName, NodeReport> {
+        &self.others.reports
+    }
+
+    /// All members that the store knows and that were not removed.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&NodeName, &Member)> {
+        self.contents.members.iter().filter(|(name, member)| !self.is_removed(name, member))
+    }
+
+    fn is_removed(&self, name: &NodeName, member: &Member) -> bool {
+        let installation = member.facts.as_ref().map(|doc| &doc.facts.installation);
+        self.snapshot().removed.get(name).is_some_and(|removed| installation.is_none_or(|one| one == removed))
+    }
+
+    /// Whether this host was taken out of the cluster.
+    pub(crate) fn was_removed(&self) -> bool {
+        self.snapshot().removed.get(&self.node).is_some_and(|removed| removed == self.local.installation())
+    }
+
+    /// The cluster's id.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.marker.cluster
+    }
+
+    /// Who leads, as far as is known here.
+    pub(crate) fn leader(&self) -> Option<&NodeName> {
+        self.contents
+            .candidates
+            .values()
+            .min()
+            .map(|(_, name)| name)
+            .filter(|_| self.standing == Standing::Current)
+    }
+
+    /// Whether this host may decide now.
+    pub(crate) fn leads(&self) -> bool {
+        self.standing == Standing::Current && self.caught_up && self.fence.as_ref().is_some_and(Fence::holds)
+    }
+
+    /// For how long it has led without a break.
+    pub(crate) fn led_for(&self) -> Duration {
+        self.led_since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// What is heard of the other nodes, for the judgement of their lives.
+    pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
+        let outages = &self.snapshot().outages;
+        let now = Timestamp::now();
+        self.members()
+            .filter(|(name, member)| **name != self.node && member.facts.is_some())
+            .map(|(name, member)| {
+                let silent_for = member.silent.map(|since| since.elapsed());
+                let back_within = member.away.as_ref().map(|away| {
+                    Duration::from_secs(away.seconds).saturating_sub(silent_for.unwrap_or_default())
+                });
+                let lost_for = outages
+                    .get(name)
+                    .filter(|outage| outage.lost)
+                    .map(|outage| Duration::try_from(now.duration_since(outage.since)).unwrap_or_default());
+                let signs = NodeSigns {
+                    silent_for,
+                    answers: None,
+                    back_within,
+                    unready: member.report.unready.clone(),
+                    lost_for,
+                };
+                (name.clone(), signs)
+            })
+            .collect()
+    }
+
+    /// Takes in what etcd tells.
+    pub(crate) fn event(&mut self, event: Event) {
+        match event {
+            Event::Listed { etcd_cluster, revision, pairs } => {
+                self.contents.list(revision, pairs);
+                self.judge(Some(etcd_cluster));
+                if self.standing == Standing::Current {
+                    self.caught_up = self.fence.as_ref().is_some_and(|fence| fence.revision <= revision);
+                    self.republish();
+                }
+            }
+            Event::Changed { revision, changes } => {
+                self.contents.change(revision, changes);
+                self.judge(None);
+            }
+            Event::Lost { why } => {
+                self.led_since = None;
+                self.caught_up = false;
+                // Who this store is was in doubt before, and that is what a person must know.
+                if !matches!(self.standing, Standing::Frozen { .. } | Standing::Lost { .. }) {
+                    self.standing = Standing::Lost { since: Timestamp::now(), why };
+                }
+            }
+            Event::Elected(fence) => {
+                tracing::info!(epoch = fence.revision, "this host leads");
+                self.fence = Some(fence);
+                self.led_since = Some(Instant::now());
+                self.caught_up = false;
+                // What an earlier leader wrote last may still be on its way.
+                self.etcd.relist();
+            }
+            Event::Demoted { why } => {
+                tracing::info!("this host leads no more: {why}");
+                self.fence = None;
+                self.led_since = None;
+                self.caught_up = false;
+            }
+            Event::Conflict { why } => {
+                tracing::error!("{why}");
+                self.standing = Standing::Conflict { why };
+            }
+        }
+        if self.standing == Standing::Current {
+            self.hear();
+        }
+    }
+
+    /// Whether the store is the one this host knows.
+    fn judge(&mut self, etcd_cluster: Option<u64>) {
+        let verdict = self.verdict(etcd_cluster);
+        match verdict {
+            Ok(()) => {
+                if let Standing::Lost { since, .. } | Standing::Frozen { since, .. } = &self.standing {
+                    tracing::info!(%since, "the store answers again");
+                    self.led_since = self.fence.as_ref().map(|_| Instant::now());
+                }
+                if !matches!(self.standing, Standing::Conflict { .. })
+                    || self.contents.members.get(&self.node).is_some_and(|own| {
+                        own.alive
+                            .as_ref()
+                            .is_some_and(|alive| alive.installation == self.local.installation())
+                    })
+                {
+                    self.standing = Standing::Current;
+                }
+                self.marker.etcd_cluster = etcd_cluster.unwrap_or(self.marker.etcd_cluster);
+                self.marker.revision = self.contents.revision;
+                self.marker.epoch = self.marker.epoch.clone().max(self.contents.epoch.clone());
+                if let Some(identity) = &self.contents.identity {
+                    self.marker.incarnation = identity.incarnation;
+                }
+                self.etcd.set_candidate(!self.was_removed());
+            }
+            Err(why) => {
+                let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
+                if !known {
+                    tracing::error!("{why}");
+                    self.standing = Standing::Frozen { since: Timestamp::now(), why };
+                }
+                // Whoever does not believe the store does not lead by it.
+                self.etcd.set_candidate(false);
+                self.caught_up = false;
+            }
+        }
+    }
+
+    fn verdict(&self, etcd_cluster: Option<u64>) -> Result<(), String> {
+        const ADVICE: &str = "nothing of it is believed and what runs is kept running; if this is the store to use from \
+                              now on, run `windlass cluster adopt-store` on a host that knows better";
+        let Some(identity) = &self.contents.identity else {
+            return Err(format!(
+                "the store has no cluster under its prefix, where cluster {} was: it was wiped, or the prefix is \
+                 another one; {ADVICE}",
+                self.marker.cluster
+            ));
+        };
+        if identity.schema > SCHEMA {
+            return Err(format!(
+                "the store has schema {}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here",
+                identity.schema
+            ));
+        }
+        if identity.schema < 1 {
+            return Err(format!(
+                "the store has schema {}, which no version wrote; {ADVICE}",
+                identity.schema
+            ));
+        }
+        if identity.id != self.marker.cluster {
+            return Err(format!(
+                "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's",
+                identity.id, self.marker.cluster
+            ));
+        }
+        if identity.incarnation < self.marker.incarnation {
+            return Err(format!(
+                "the store is of an earlier time: it was adopted {} times, and this host knows of {}; {ADVICE}",
+                identity.incarnation, self.marker.incarnation
+            ));
+        }
+        if identity.incarnation > self.marker.incarnation {
+            // A person has said on another host that this is the store.
+            return self.agreed.check(identity);
+        }
+        if etcd_cluster.is_some_and(|id| id != self.marker.etcd_cluster) {
+            return Err(format!(
+                "etcd is another one than before (its own cluster id has changed): it was restored or replaced; {ADVICE}"
+            ));
+        }
+        if self.contents.revision < self.marker.revision {
+            return Err(format!(
+                "etcd has gone back in time, from revision {} to {}: it was restored from a backup; {ADVICE}",
+                self.marker.revision, self.contents.revision
+            ));
+        }
+        if self.contents.epoch < self.marker.epoch {
+            return Err(format!(
+                "the store was written by a leader of epoch {}, and this host knows of {}; {ADVICE}",
+                self.contents.epoch.revision, self.marker.epoch.revision
+            ));
+        }
+        self.agreed.check(identity)
+    }
+
+    /// What the others say, for the core: of those in the cluster, with addresses of their own.
+    fn hear(&mut self) {
+        let mut others = Others::default();
+        for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
+            if member.reported || !member.report.report.pods.is_empty() {
+                others.reports.insert(name.clone(), member.report.report.clone());
+            }
+            let Some(doc) = &member.facts else { continue };
+            let subnet = doc.facts.pod_subnet;
+            let reserved = self.contents.subnets.get(&subnet) == Some(name);
+            let inside =
+                self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
+            let ranges = &self.node_ranges;
+            let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&doc.facts.address));
+            if reserved && inside && address {
+                others.facts.insert(name.clone(), doc.facts.clone());
+            }
+        }
+        self.others = others;
+    }
+
+    /// Makes the store's decisions this host's own, on disk.
+    pub(crate) fn take_over(&mut self) -> Result<(), state_file::StateFileError> {
+        if self.standing != Standing::Current {
+            return Ok(());
+        }
+        let mut state = self.contents.state.clone();
+        state.cluster.clone_from(&self.marker.cluster);
+        self.local.replace(state)
+    }
+
+    /// Puts on disk what must not be forgotten.
+    pub(crate) fn save(&mut self) -> Result<(), state_file::StateFileError> {
+        if self.standing == Standing::Current {
+            self.marker.peers = self
+                .members()
+                .filter(|(name, _)| **name != self.node)
+                .map(|(name, member)| {
+                    let heard = Heard { facts: member.facts.clone(), report: member.report.report.clone() };
+                    (name.clone(), heard)
+                })
+                .collect();
+        }
+        // The revision alone is not worth a write: what it guards against goes back further than that.
+        let same = self.saved_marker.as_ref().is_some_and(|saved| {
+            Marker { revision: saved.revision, ..self.marker.clone() } == *saved
+                && self.marker.revision - saved.revision < 50
+        });
+        if same {
+            return Ok(());
+        }
+        state_file::write(&self.marker_path, MARKER_SCHEMA, &self.marker)?;
+        self.saved_marker = Some(self.marker.clone());
+        Ok(())
+    }
+
+    /// Writes a decision under the fence, and believes it once it is there.
+    pub(crate) async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
+        let mut writes = layout::writes(&changes);
+        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
+        let epoch = Epoch { incarnation: self.marker.incarnation, revision: fence.revision };
+        if self.contents.epoch != epoch {
+            writes.insert(0, Decided::Epoch(epoch).write());
+        }
+        self.write_fenced(&fence, writes).await?;
+        Ok(self.take_over()?)
+    }
+
+    /// Answers what a person asked on another host.
+    pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
+        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
+        self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()]).await
+    }
+
+    async fn write_fenced(&mut self, fence: &Fence, writes: Vec<Write>) -> Result<()> {
+        match self.etcd.write_fenced(fence, writes.clone()).await {
+            Ok(revision) => {
+                self.contents.wrote(revision, &writes);
+                Ok(())
+            }
+            Err(WriteError::Fenced) => {
+                self.fence = None;
+                self.caught_up = false;
+                bail!("the decision was not written: {}", WriteError::Fenced)
+            }
+            Err(error) => {
+                // A part of it may be there: look before anything more is decided.
+                self.caught_up = false;
+                self.etcd.relist();
+                bail!("the decision could not be written to the store: {error}")
+            }
+        }
+    }
+
+    /// What this node wants the others to know of it.
+    pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
+        let same = self.facts.as_ref().is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
+        if !same {
+            self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock: Timestamp::now() });
+        }
+        if self.was_removed() {
+            return;
+        }
+        if let Some(doc) = &self.facts {
+            self.publisher.want(layout::own_keys(&self.node, doc, report, self.ask.as_ref()));
+        }
+    }
+
+    /// Tells the publisher what is there, after a list.
+    fn republish(&mut self) {
+        let prefix = layout::node_prefix(&self.node);
+        let alive = layout::node_key(&self.node, "alive");
+        let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
+        // Values are not kept as they were written, so what is there is written once more; what is wanted no more goes.
+        let found = keys.into_iter().filter(|key| *key != alive).map(|key| (key, Vec::new())).collect();
+        self.publisher.found(found);
+        let mine = self.contents.subnets.get(&self.marker.subnet);
+        if mine.is_none() {
+            let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
+            let value = layout::text(&self.node);
+            tokio::spawn(async move {
+                // Should somebody have been faster, the next list says so.
+                let _ = etcd.create(&key, value).await;
+            });
+        }
+    }
+
+    /// Who else has this host's subnet, if somebody has.
+    pub(crate) fn subnet_trouble(&self) -> Option<String> {
+        let holder = self.contents.subnets.get(&self.marker.subnet)?;
+        (*holder != self.node).then(|| {
+            format!(
+                "pod subnet {} of this host is reserved for node {holder}: two hosts with one subnet cannot reach each \
+                 other's pods; give one of them another `pod-subnet` in [network]",
+                self.marker.subnet
+            )
+        })
+    }
+
+    /// Why the node's own keys could not be written last.
+    pub(crate) fn publish_trouble(&self) -> Option<String> {
+        self.publisher.trouble()
+    }
+
+    /// Records that could not be read.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
+        let described = self.contents.unreadable.iter().take(3);
+        described.map(|(key, error)| {
+            format!("key {key} of the store cannot be read: {error}; what it said before holds")
+        })
+    }
+
+    /// Asks the leader for something on behalf of a person here.
+    pub(crate) fn ask(&mut self, ask: Option<AskDoc>) {
+        self.ask = ask;
+    }
+
+    /// What nodes ask of the leader and have no answer to.
+    pub(crate) fn asks(&self) -> Vec<(NodeName, AskDoc)> {
+        let open = |name: &NodeName, ask: &AskDoc| {
+            self.contents.answers.get(name).is_none_or(|one| one.id != ask.id)
+        };
+        let asks = self.members().filter_map(|(name, member)| Some((name.clone(), member.ask.clone()?)));
+        asks.filter(|(name, ask)| open(name, ask)).collect()
+    }
+
+    /// The leader's answer to this host's question.
+    pub(crate) fn answer_to(&self, id: &str) -> Option<Result<String, String>> {
+        let answer = self.contents.answers.get(&self.node).filter(|answer| answer.id == id)?;
+        Some(answer.answer.clone())
+    }
+
+    /// Says that this host comes back soon, and gives leadership up.
+    pub(crate) async fn leave(&mut self, back_within: Duration) {
+        let seconds = back_within.as_secs();
+        let until = Timestamp::now() + back_within;
+        let key = layout::node_key(&self.node, "away");
+        let away = Write::Put { key, value: layout::text(&AwayDoc { until, seconds }) };
+        if let Err(error) = self.etcd.write(vec![away]).await {
+            tracing::warn!("the others could not be told that this host comes back: {error}");
+        }
+        self.etcd.end(false).await;
+    }
+
+    /// Makes this host's copy the store's content, whatever it is now, and the store the one that all believe.
+    pub(crate) async fn adopt(&mut self) -> Result<String> {
+        ensure!(
+            !matches!(self.standing, Standing::Lost { .. }),
+            "etcd does not answer; it must be there to be adopted"
+        );
+        if self.standing == Standing::Current {
+            return Ok("the store is the one this cluster uses; there is nothing to adopt".to_owned());
+        }
+        if let Some(identity) = &self.contents.identity {
+            ensure!(
+                identity.id == self.marker.cluster,
+                "the store holds another cluster, {}: set the prefix of this host's cluster, {}, in [store]",
+                identity.id,
+                self.marker.cluster
+            );
+            ensure!(
+                identity.schema <= SCHEMA,
+                "the store has schema {}, which is newer than this version",
+                identity.schema
+            );
+        }
+        let state = self.local.snapshot().clone();
+        let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
+        let incarnation = self.marker.incarnation.max(known) + 1;
+        let mut records = layout::records(&state);
+        records.push(Decided::Epoch(Epoch { incarnation, revision: 0 }));
+        let wanted: std::collections::BTreeSet<String> = records.iter().map(Decided::key).collect();
+        let stale = self.contents.keys(DECIDED).filter(|key| !wanted.contains(*key));
+        let mut writes: Vec<Write> = stale.map(|key| Write::Delete { key: key.to_owned() }).collect();
+        writes.extend(records.iter().map(Decided::write));
+        // Last: whoever sees it finds the rest.
+        let identity = self.agreed.identity(&self.marker.cluster, incarnation);
+        writes.push(Write::Put { key: IDENTITY.to_owned(), value: layout::text(&identity) });
+        let count = state.pods.len();
+        self.etcd.write(writes).await.context("write this host's copy to the store")?;
+        self.etcd.relist();
+        Ok(format!(
+            "the store holds this host's copy now ({count} pods); all hosts of cluster {} take it up",
+            self.marker.cluster
+        ))
+    }
+}
+
+impl Agreed {
+    fn identity(&self, id: &str, incarnation: u64) -> Identity {
+        Identity {
+            schema: SCHEMA,
+            id: id.to_owned(),
+            incarnation,
+            pod_range: self.pod_range,
+            subnet_length: self.subnet_length,
+            service_range: self.service_range,
+            dns: self.dns,
+            zone: self.zone.clone(),
+        }
+    }
+
+    fn check(&self, identity: &Identity) -> Result<(), String> {
+        let Identity { pod_range, subnet_length, service_range, dns, zone, .. } = identity;
+        let pairs = [
+            ("pod-range", pod_range.to_string(), self.pod_range.to_string()),
+            ("the length of pod-subnet", subnet_length.to_string(), self.subnet_length.to_string()),
+            ("service-range", service_range.to_string(), self.service_range.to_string()),
+            ("dns", dns.to_string(), self.dns.to_string()),
+            ("zone", zone.clone(), self.zone.clone()),
+        ];
+        match pairs.into_iter().find(|(_, theirs, ours)| theirs != ours) {
+            None => Ok(()),
+            Some((what, theirs, ours)) => Err(format!(
+                "the cluster has {what} {theirs}, and this host's configuration {ours}: all hosts must have the same in \
+                 [network]"
+            )),
+        }
+    }
+}
+
+/// Waits for the first list, saying what is waited for.
+async fn first_list(events: &mut mpsc::UnboundedReceiver<Event>, contents: &mut Contents) -> Result<u64> {
+    let mut why = "it has not answered yet".to_owned();
+    loop {
+        match tokio::time::timeout(PATIENCE, events.recv()).await {
+            Ok(Some(Event::Listed { etcd_cluster, revision, pairs })) => {
+                contents.list(revision, pairs);
+                return Ok(etcd_cluster);
+            }
+            Ok(Some(Event::Lost { why: now })) => {
+                tracing::warn!("waiting for the store: {now}");
+                why = now;
+            }
+            Ok(Some(Event::Conflict { why })) => bail!("{why}"),
+            Ok(Some(_)) => {}
+            Ok(None) => bail!("the connection to etcd has ended"),
+            Err(_) => tracing::warn!("a host that joins a cluster needs its store; still waiting: {why}"),
+        }
+    }
+}
+
+/// Reads on until what is wanted is there, or `bound` has passed.
+async fn refresh(
+    etcd: &Etcd,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    contents: &mut Contents,
+) -> Result<()> {
+    etcd.relist();
+    first_list(events, contents).await.map(drop)
+}
+
+/// Becomes part of the cluster in the store, or makes it.
+async fn join(
+    etcd: &Etcd,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    contents: &mut Contents,
+    local: &LocalStore,
+    joining: &Joining,
+    etcd_cluster: u64,
+) -> Result<Marker> {
+    while contents.identity.is_none() {
+        match etcd.create(SEEDING, layout::text(&local.installation())).await {
+            Ok(Created::Exists(pair)) if pair.value != layout::text(&local.installation()) => {
+                tracing::warn!(
+                    "another host is filling the new store; if it is gone, delete {SEEDING} under the prefix"
+                );
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok(_) => seed(etcd, local, joining).await?,
+            Err(error) => {
+                tracing::warn!("waiting to fill the new store: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        refresh(etcd, events, contents).await?;
+    }
+    let Some(identity) = contents.identity.clone() else { bail!("the store has no cluster") };
+    ensure!(
+        identity.schema <= SCHEMA,
+        "the store has schema {}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here",
+        identity.schema
+    );
+    joining.agreed.check(&identity).map_err(anyhow::Error::msg)?;
+    let subnet = reserve(etcd, events, contents, local, joining).await?;
+    Ok(Marker {
+        cluster: identity.id,
+        incarnation: identity.incarnation,
+        etcd_cluster,
+        revision: contents.revision,
+        epoch: contents.epoch.clone(),
+        subnet,
+        peers: BTreeMap::new(),
+    })
+}
+
+/// Fills an empty store with what this host has decided as long as it was alone.
+async fn seed(etcd: &Etcd, local: &LocalStore, joining: &Joining) -> Result<()> {
+    let state = local.snapshot();
+    let identity = joining.agreed.identity(&state.cluster, 1);
+    let mut writes: Vec<Write> = layout::records(state).iter().map(Decided::write).collect();
+    writes.push(Write::Put { key: IDENTITY.to_owned(), value: layout::text(&identity) });
+    writes.push(Write::Delete { key: SEEDING.to_owned() });
+    etcd.write(writes).await.context("fill the new store")?;
+    tracing::info!(cluster = %state.cluster, pods = state.pods.len(), "the store is new: it holds this host's state now");
+    Ok(())
+}
+
+/// Reserves this node's subnet.
+async fn reserve(
+    etcd: &Etcd,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    contents: &mut Contents,
+    local: &LocalStore,
+    joining: &Joining,
+) -> Result<Ipv4Net> {
+    let Agreed { pod_range, subnet_length, .. } = &joining.agreed;
+    loop {
+        let own = contents.subnets.iter().find(|(_, node)| **node == joining.node).map(|(subnet, _)| *subnet);
+        let has_pods =
+            local.snapshot().pods.values().any(|record| record.place.node() == Some(&joining.node));
+        let wanted = joining.subnet.or_else(|| has_pods.then_some(joining.subnet_alone));
+        let subnet = match (wanted, own) {
+            (Some(wanted), _) => wanted,
+            (None, Some(own)) => return Ok(own),
+            (None, None) => pod_range
+                .subnets(*subnet_length)
+                .ok()
+                .and_then(|mut subnets| subnets.find(|subnet| !contents.subnets.contains_key(subnet)))
+                .with_context(|| {
+                    format!("no /{subnet_length} is free in pod-range {pod_range} for this host's pods")
+                })?,
+        };
+        ensure!(
+            pod_range.contains(&subnet) && subnet.prefix_len() == *subnet_length,
+            "pod-subnet {subnet} must be a /{subnet_length} of pod-range {pod_range}, as on the other hosts"
+        );
+        match etcd.create(&layout::subnet_key(subnet), layout::text(&joining.node)).await {
+            Ok(Created::Made(_)) => return Ok(subnet),
+            Ok(Created::Exists(pair)) if pair.value == layout::text(&joining.node) => return Ok(subnet),
+            Ok(Created::Exists(pair)) if wanted.is_some() => bail!(
+                "pod subnet {subnet} overlaps: it is reserved for node {}; give this host another `pod-subnet` in \
+                 [network]{}",
+                String::from_utf8_lossy(&pair.value),
+                if has_pods { ", after its pods are gone: they have addresses of this one" } else { "" }
+            ),
+            Ok(Created::Exists(_)) => {}
+            Err(error) => {
+                tracing::warn!("waiting to reserve pod subnet {subnet}: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        refresh(etcd, events, contents).await?;
+    }
+}

@@ -1,0 +1,18 @@
+//! A cluster on real hosts: three of them in network namespaces, each with an engine of its own, one etcd, and
+//! everything between a push and an answer.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[path = "spine/manifest.rs"]
+mod manifest;
+mod support;
+
+mod site {
+    //! What the manifests of the spine need to know.
+
+    /// The node port of the tests.
+    pub(crate) const NODE_PORT: u16 = 30080;
+}
+
+#[path = "cluster/main_path.rs"]
+mod main_path;

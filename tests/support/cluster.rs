@@ -1,0 +1,537 @@
+//! Hosts whose daemons share one store: a cluster.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::site::MAY_DELETE;
+use super::{
+    Daemon, Etcd, EtcdOptions, GitRepo, GitServer, Host, HostOptions, Network, Outcome, Poller, Registry,
+    SOON,
+};
+
+/// What it takes to make a [`Cluster`].
+#[derive(Debug, Clone)]
+pub(crate) struct ClusterBuilder {
+    hosts: u8,
+    members: usize,
+    images: Vec<String>,
+    pulled: Vec<String>,
+    https: bool,
+    daemons: bool,
+    config: Vec<String>,
+    config_of: Vec<(String, String)>,
+    dockerd: Vec<String>,
+    etcd: EtcdOptions,
+}
+
+impl ClusterBuilder {
+    /// How many members etcd has: one, unless it is said here.
+    pub(crate) fn members(mut self, members: usize) -> Self {
+        self.members = members;
+        self
+    }
+
+    /// What is loaded into every engine instead of the test application and busybox.
+    pub(crate) fn images(mut self, images: &[&str]) -> Self {
+        self.images = images.iter().map(|&image| image.to_owned()).collect();
+        self
+    }
+
+    /// What lies in the registry under its plain name, and in no engine.
+    pub(crate) fn pulled(mut self, images: &[&str]) -> Self {
+        self.pulled = images.iter().map(|&image| image.to_owned()).collect();
+        self
+    }
+
+    /// The hosts fetch over https from a server at the gateway, which can be silent or gone, and which
+    /// [`Network::cut_from`] takes away from one host.
+    pub(crate) fn over_https(mut self) -> Self {
+        self.https = true;
+        self
+    }
+
+    /// No daemon is started: the test does that host by host.
+    pub(crate) fn without_daemons(mut self) -> Self {
+        self.daemons = false;
+        self
+    }
+
+    /// More for the configuration of every daemon: sections with their keys, in TOML.
+    pub(crate) fn config(mut self, more: &str) -> Self {
+        self.config.push(more.to_owned());
+        self
+    }
+
+    /// More for the configuration of one.
+    pub(crate) fn config_of(mut self, name: &str, more: &str) -> Self {
+        self.config_of.push((name.to_owned(), more.to_owned()));
+        self
+    }
+
+    /// More arguments for every dockerd, such as `--live-restore`.
+    pub(crate) fn dockerd(mut self, arguments: &[&str]) -> Self {
+        self.dockerd = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    /// What differs about the store.
+    pub(crate) fn etcd(mut self, options: EtcdOptions) -> Self {
+        self.etcd = options;
+        self
+    }
+
+    /// Makes the cluster: the store and all engines at the same time.
+    #[track_caller]
+    pub(crate) fn start(self) -> Cluster {
+        let network = Network::start();
+        let repo = GitRepo::new();
+        let (etcd, hosts) = thread::scope(|scope| {
+            let etcd = scope.spawn(|| Etcd::start_with(&network, self.members, self.etcd.clone()));
+            let hosts: Vec<_> = (1..=self.hosts)
+                .map(|number| {
+                    let (network, builder) = (&network, &self);
+                    scope.spawn(move || builder.start_host(network, number))
+                })
+                .collect();
+            let hosts: Vec<ClusterHost> = hosts.into_iter().map(|host| host.join().unwrap()).collect();
+            (etcd.join().unwrap(), hosts)
+        });
+        let registry = Registry::start(&network);
+        for image in &self.pulled {
+            let host = &hosts[0].host;
+            host.load_image(image);
+            let name = if image.contains('/') { image.clone() } else { format!("library/{image}") };
+            registry.push(host, image, &name);
+            host.docker(&["rmi", image]);
+        }
+        let server = self.https.then(|| GitServer::start(repo.path().parent().unwrap(), &network, None));
+        let daemons = self.daemons;
+        let cluster = Cluster { hosts, etcd, registry, server, repo, network, builder: self };
+        for host in &cluster.hosts {
+            cluster.configure(host, "");
+        }
+        if daemons {
+            cluster.start_daemons();
+        }
+        cluster
+    }
+
+    fn start_host(&self, network: &Arc<Network>, number: u8) -> ClusterHost {
+        let options = HostOptions {
+            dockerd: self.dockerd.clone(),
+            name: Some(format!("n{number}")),
+            number: Some(number),
+        };
+        let host = Host::start_on(network, options);
+        for image in &self.images {
+            host.load_image(image);
+        }
+        ClusterHost {
+            name: host.name.clone(),
+            config: host.dir().join("windlass.toml"),
+            daemon: Mutex::new(None),
+            host,
+        }
+    }
+}
+
+/// Hosts n1, n2, ... at 192.168.77.11, .12, ..., a store, a registry and a repository that all of them follow.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// The hosts, in the order of their names. They are dropped first.
+    pub(crate) hosts: Vec<ClusterHost>,
+    /// The store.
+    pub(crate) etcd: Etcd,
+    /// The registry, which the engines have as the mirror of plain names.
+    pub(crate) registry: Registry,
+    /// The server of the repository, where the hosts do not read its files.
+    pub(crate) server: Option<GitServer>,
+    /// The repository.
+    pub(crate) repo: GitRepo,
+    /// The network of all.
+    pub(crate) network: Arc<Network>,
+    builder: ClusterBuilder,
+}
+
+/// A host of a cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterHost {
+    /// Its name as a node.
+    pub(crate) name: String,
+    /// The host.
+    pub(crate) host: Host,
+    config: PathBuf,
+    daemon: Mutex<Option<Daemon>>,
+}
+
+/// A container of a host's engine that a daemon made, whatever its state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClusterContainer {
+    /// The pod's namespace.
+    pub(crate) namespace: String,
+    /// The pod's name.
+    pub(crate) pod: String,
+    /// The container's name in its pod; `sandbox` for what holds the pod's network.
+    pub(crate) name: String,
+    /// Docker's id.
+    pub(crate) id: String,
+    /// Docker's word for its state: `running`, `exited`, ...
+    pub(crate) state: String,
+    /// When it was started last.
+    pub(crate) started: String,
+}
+
+impl Cluster {
+    /// So many hosts with a daemon each, and one member of etcd.
+    #[track_caller]
+    pub(crate) fn start(hosts: u8) -> Cluster {
+        Cluster::builder(hosts).start()
+    }
+
+    /// The same, with something different.
+    pub(crate) fn builder(hosts: u8) -> ClusterBuilder {
+        ClusterBuilder {
+            hosts,
+            members: 1,
+            images: ["busybox", "windlass-test/app:1", "windlass-test/app:2"].map(str::to_owned).to_vec(),
+            pulled: Vec::new(),
+            https: false,
+            daemons: true,
+            config: Vec::new(),
+            config_of: Vec::new(),
+            dockerd: Vec::new(),
+            etcd: EtcdOptions::default(),
+        }
+    }
+
+    /// A host by its name.
+    #[track_caller]
+    pub(crate) fn host(&self, name: &str) -> &ClusterHost {
+        self.hosts.iter().find(|host| host.name == name).unwrap_or_else(|| panic!("there is no host {name}"))
+    }
+
+    /// Writes a host's configuration anew, with more of it; its next daemon reads that.
+    #[track_caller]
+    pub(crate) fn configure(&self, host: &ClusterHost, more: &str) {
+        let files = self.etcd.client(&host.name);
+        let (url, ca) = match &self.server {
+            Some(server) => (server.url("repo.git"), format!("ca-file = '{}'\n", server.ca_file().display())),
+            None => (self.repo.url(), String::new()),
+        };
+        let mut sections: toml::Table = toml::from_str(&format!(
+            "[source]\nurl = '{url}'\n{ca}poll = '1s'\n[trust]\nallowed-signers = '{signers}'\n\
+             [rollout]\nsoak = '500ms'\n[network]\ndrain-delay = '200ms'\n[node]\nname = '{name}'\n\
+             [store]\nendpoints = {endpoints:?}\nprefix = '{prefix}'\nca-file = '{store_ca}'\n\
+             certificate-file = '{certificate}'\nkey-file = '{key}'\n",
+            signers = self.repo.allowed_signers().display(),
+            name = host.name,
+            endpoints = self.etcd.endpoints(),
+            prefix = self.etcd.prefix(),
+            store_ca = files.ca.display(),
+            certificate = files.certificate.display(),
+            key = files.key.display(),
+        ))
+        .unwrap();
+        let own = self.builder.config_of.iter().filter(|(name, _)| *name == host.name);
+        let all = self.builder.config.iter().chain(own.map(|(_, more)| more)).map(String::as_str);
+        for more in all.chain([more]) {
+            for (section, lines) in toml::from_str::<toml::Table>(more).unwrap() {
+                let known = sections.entry(section).or_insert_with(|| toml::Table::new().into());
+                known.as_table_mut().unwrap().extend(lines.as_table().unwrap().clone());
+            }
+        }
+        fs::write(&host.config, toml::to_string(&sections).unwrap()).unwrap();
+    }
+
+    /// Starts the daemon of every host that has none, and waits until all answer.
+    #[track_caller]
+    pub(crate) fn start_daemons(&self) {
+        for host in &self.hosts {
+            if host.daemon().is_none() {
+                host.launch();
+            }
+        }
+        self.hosts.iter().for_each(ClusterHost::wait_answers);
+    }
+
+    /// Replaces all that is in the repository by these files, in a signed commit that may delete; gives its id.
+    #[track_caller]
+    pub(crate) fn push(&self, files: &[(&str, &str)]) -> String {
+        self.repo.git(&["rm", "-rq", "--ignore-unmatch", "."]).ok();
+        self.repo.commit_signed(files, &format!("deploy{MAY_DELETE}"))
+    }
+
+    /// Pushes, and waits until every host says that the commit is healthy; gives its id.
+    #[track_caller]
+    pub(crate) fn deploy(&self, files: &[(&str, &str)]) -> String {
+        let commit = self.push(files);
+        for host in &self.hosts {
+            host.wait_status(&format!("{commit} is healthy"), |status| {
+                status["healthy"]["id"] == commit.as_str() && status["phase"] == "Healthy"
+            });
+        }
+        commit
+    }
+
+    /// Pods of all namespaces as the API lists them, asked of the first host whose daemon answers.
+    #[track_caller]
+    pub(crate) fn pods(&self) -> Vec<Value> {
+        let mut said = Vec::new();
+        for host in &self.hosts {
+            let outcome = host.windlass(&["get", "pods", "-A", "-o", "json"]);
+            if outcome.success() {
+                return outcome.json()["items"].as_array().unwrap().clone();
+            }
+            said.push(outcome);
+        }
+        panic!("no daemon answers: {said:#?}");
+    }
+
+    /// Pods of an owner in the namespace `default` that are ready and not stopping: those named NAME or NAME-...
+    #[track_caller]
+    pub(crate) fn ready(&self, name: &str) -> Vec<Value> {
+        let mut pods = self.pods();
+        pods.retain(|pod| {
+            let own = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let metadata = &pod["metadata"];
+            let ready = |one: &Value| one["type"] == "Ready" && one["status"] == "True";
+            own.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                && metadata["namespace"] == "default"
+                && metadata["deletionTimestamp"].is_null()
+                && pod["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(ready))
+        });
+        pods
+    }
+
+    /// Waits until exactly so many pods of an owner are ready; gives them.
+    #[track_caller]
+    pub(crate) fn eventually_running(&self, name: &str, count: usize) -> Vec<Value> {
+        self.wait_for(SOON, &format!("{count} ready pods of {name}"), || {
+            let pods = self.ready(name);
+            (pods.len() == count).then_some(pods)
+        })
+    }
+
+    /// Waits for something about the cluster; panics with its pods and every host's status when it does not come.
+    #[track_caller]
+    pub(crate) fn wait_for<T>(
+        &self,
+        deadline: Duration,
+        what: &str,
+        mut found: impl FnMut() -> Option<T>,
+    ) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = found() {
+                return found;
+            }
+            assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}\n{}", self.describe());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The names of the nodes that these pods are on.
+    pub(crate) fn nodes_of(pods: &[Value]) -> BTreeSet<String> {
+        pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).map(str::to_owned).collect()
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for host in &self.hosts {
+            let status = host.windlass(&["status"]);
+            let pods = host.windlass(&["get", "pods", "-A", "-o", "wide"]);
+            text += &format!("--- {}:\n{}{}\n", host.name, status.stdout, status.stderr);
+            text += &format!("{}{}\n", pods.stdout, pods.stderr);
+        }
+        text
+    }
+}
+
+impl ClusterHost {
+    /// Starts the daemon and waits until it answers.
+    #[track_caller]
+    pub(crate) fn start(&self) {
+        self.launch();
+        self.wait_answers();
+    }
+
+    /// Starts the daemon, with its configuration as it is now.
+    #[track_caller]
+    pub(crate) fn launch(&self) {
+        let mut daemon = self.daemon();
+        assert!(daemon.is_none(), "a daemon runs already on {}", self.name);
+        let config = self.config.display().to_string();
+        *daemon = Some(Daemon::start(&self.host, &["run", "--config", &config], &[]));
+    }
+
+    /// Waits until the daemon answers; panics with its log when it ends before.
+    #[track_caller]
+    pub(crate) fn wait_answers(&self) {
+        self.with_daemon(|daemon| {
+            daemon.wait_until(SOON, "it answers", |_| self.windlass(&["status"]).success());
+        });
+    }
+
+    /// Ends the daemon as a service manager does; what it made runs on.
+    #[track_caller]
+    pub(crate) fn terminate(&self) {
+        let daemon = self.take_daemon();
+        assert!(daemon.stop().success(), "the daemon of {} did not end well", self.name);
+    }
+
+    /// Kills the daemon with signal 9, as a crash would; what it made runs on.
+    #[track_caller]
+    pub(crate) fn kill(&self) {
+        self.take_daemon().kill9();
+    }
+
+    /// Freezes the daemon.
+    #[track_caller]
+    pub(crate) fn pause(&self) {
+        self.with_daemon(|daemon| daemon.pause());
+    }
+
+    /// Lets a frozen daemon go on.
+    #[track_caller]
+    pub(crate) fn resume(&self) {
+        self.with_daemon(|daemon| daemon.resume());
+    }
+
+    /// Switches the host off and on; the daemon does not run afterwards.
+    #[track_caller]
+    pub(crate) fn reboot(&self) {
+        drop(self.daemon().take());
+        self.host.reboot();
+    }
+
+    /// All that the running daemon has logged.
+    #[track_caller]
+    pub(crate) fn log(&self) -> String {
+        self.with_daemon(|daemon| daemon.log())
+    }
+
+    /// Runs the windlass command line on the host.
+    pub(crate) fn windlass(&self, args: &[&str]) -> Outcome {
+        self.host.windlass(args)
+    }
+
+    /// What `windlass status` says here.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        self.windlass(&["status", "-o", "json"]).json()
+    }
+
+    /// Waits until `windlass status` says something here; gives what it says then.
+    #[track_caller]
+    pub(crate) fn wait_status(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let start = Instant::now();
+        loop {
+            let outcome = self.windlass(&["status", "-o", "json"]);
+            last = serde_json::from_str(&outcome.stdout).unwrap_or(last);
+            if condition(&last) {
+                return last;
+            }
+            let running = self.daemon().as_mut().is_some_and(Daemon::is_running);
+            assert!(running, "{}: no daemon runs: {what}", self.name);
+            let late = start.elapsed() > SOON;
+            assert!(!late, "{}: not within {SOON:?}: {what}; the last status: {last:#}", self.name);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The daemon's containers on this host, sandboxes too, whatever their state.
+    #[track_caller]
+    pub(crate) fn containers(&self) -> BTreeSet<ClusterContainer> {
+        let filter = ["ps", "-aq", "--no-trunc", "--filter", "label=io.windlass.pod.name"];
+        let ids = self.host.docker(&filter);
+        if ids.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut arguments = vec!["inspect"];
+        arguments.extend(ids.lines());
+        // A container may go between the two calls; what is left is still told.
+        let told: Value = serde_json::from_str(&self.host.try_docker(&arguments).stdout).unwrap();
+        told.as_array().unwrap().iter().map(ClusterContainer::of).collect()
+    }
+
+    /// Those of the pods named NAME or NAME-... that run, without sandboxes.
+    #[track_caller]
+    pub(crate) fn running(&self, name: &str) -> BTreeSet<ClusterContainer> {
+        let mut all = self.containers();
+        all.retain(|one| {
+            let rest = one.pod.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                && one.state == "running"
+                && one.name != "sandbox"
+        });
+        all
+    }
+
+    /// Fetches a URL from inside the host; its body, where the answer was 200.
+    pub(crate) fn curl(&self, url: &str) -> Option<String> {
+        let answer = self.host.http_get(url)?;
+        (answer.status == 200).then_some(answer.body)
+    }
+
+    /// Asks a URL from inside the host again and again.
+    #[track_caller]
+    pub(crate) fn poll(&self, url: &str) -> Poller {
+        Poller::start(self.host.namespace(), url)
+    }
+
+    /// The URL of a port of the host, as others call it.
+    pub(crate) fn url(&self, port: u16, path: &str) -> String {
+        format!("http://{}:{port}{path}", self.host.address)
+    }
+
+    fn daemon(&self) -> MutexGuard<'_, Option<Daemon>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[track_caller]
+    fn take_daemon(&self) -> Daemon {
+        self.daemon().take().unwrap_or_else(|| panic!("no daemon runs on {}", self.name))
+    }
+
+    #[track_caller]
+    fn with_daemon<T>(&self, act: impl FnOnce(&mut Daemon) -> T) -> T {
+        let mut daemon = self.daemon();
+        act(daemon.as_mut().unwrap_or_else(|| panic!("no daemon runs on {}", self.name)))
+    }
+}
+
+impl AsRef<super::Port> for ClusterHost {
+    fn as_ref(&self) -> &super::Port {
+        self.host.as_ref()
+    }
+}
+
+impl Drop for ClusterHost {
+    fn drop(&mut self) {
+        // Before its host, so that it is the one to say how it went.
+        drop(self.daemon().take());
+    }
+}
+
+impl ClusterContainer {
+    fn of(inspected: &Value) -> ClusterContainer {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let label = |name: &str| text(&inspected["Config"]["Labels"][format!("io.windlass.{name}")]);
+        let sandbox = label("role") == "sandbox";
+        ClusterContainer {
+            namespace: label("pod.namespace"),
+            pod: label("pod.name"),
+            name: if sandbox { "sandbox".to_owned() } else { label("container") },
+            id: text(&inspected["Id"]),
+            state: text(&inspected["State"]["Status"]),
+            started: text(&inspected["State"]["StartedAt"]),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! A machine on the network that is no host: no engine, no firewall, the file system of the test.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::sync::Arc;
+
+use super::guard::{Guard, in_netns};
+use super::{Network, Port, run};
+
+/// A network namespace with an address. What runs in it ends with it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// Its address on its network.
+    pub(crate) address: Ipv4Addr,
+    network: Arc<Network>,
+    port: Port,
+    guard: Guard,
+}
+
+impl Machine {
+    /// Plugs a machine into a network. Hosts have addresses from 192.168.77.11 on.
+    pub(crate) fn start(network: &Arc<Network>, address: Ipv4Addr) -> Machine {
+        let guard = Guard::start();
+        let port = network.plug(&format!("machine{}", address.octets()[3]), &guard.name);
+        let machine = Machine { address, network: Arc::clone(network), port, guard };
+        let script = format!(
+            "set -e
+            ip link set lo up
+            ip addr add {address}/24 dev eth0
+            ip link set eth0 up"
+        );
+        run(machine.command().args(["sh", "-c", &script])).ok();
+        machine
+    }
+
+    /// A command that will run on the machine.
+    pub(crate) fn command(&self) -> Command {
+        in_netns(&self.guard.name)
+    }
+
+    /// The name of the network namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.guard.name
+    }
+
+    /// A directory that goes with the machine.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        &self.guard.dir
+    }
+}
+
+impl AsRef<Port> for Machine {
+    fn as_ref(&self) -> &Port {
+        &self.port
+    }
+}
