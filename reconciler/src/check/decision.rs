@@ -266,11 +266,13 @@ impl<'a> Decision<'a> {
     }
 
     fn is_available(&self, workload: &Workload, record: &PodRecord) -> bool {
-        let node = record.place.node().and_then(|node| self.input.nodes.get(node));
+        let out = |node| self.input.nodes.get(node).is_some_and(|known| known.life.is_out());
+        if record.place.node().is_some_and(out) {
+            return false;
+        }
         let since = self.statuses.get(&record.uid).and_then(|status| status.ready);
         let min_ready = workload.control.min_ready();
-        !node.is_some_and(|node| node.life.is_out())
-            && since.is_some_and(|since| min_ready.is_zero() || later(since, min_ready) <= self.input.now)
+        since.is_some_and(|since| min_ready.is_zero() || later(since, min_ready) <= self.input.now)
     }
 
     /// maxSurge where pods are made, maxUnavailable where available ones are stopped.

@@ -84,6 +84,9 @@ impl World {
             self.transcript.note(now, format!("{name}: {:?}", lane.why));
             daemon.lanes.insert(lane.key.clone(), Running { lane, at: 0 });
         }
+        if let Some(services) = plan.services {
+            daemon.services = Some(services);
+        }
         let told = daemon.report.as_deref() == Some(&plan.report);
         if !told {
             daemon.report = Some(Arc::new(plan.report));

@@ -1,12 +1,15 @@
 //! How a story must end: exactly what the last commit says runs, and nothing happens any more.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use reconciler::{
-    name::{NodeName, PodUid, WorkloadKind},
+    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKind},
     plan::Role,
-    rollout::Phase,
-    state::PodRecord,
+    rollout::{CommitState, Phase},
+    state::{ClusterState, PodRecord},
 };
 
 use crate::{clock::Time, store::Sabotage, story::Wanted, world::World};
@@ -82,6 +85,57 @@ impl World {
             .cloned();
         self.require(unknown.is_none(), || format!("a pod of no workload is left: {unknown:?}"));
         self.judge_hosts(&state.pods);
+        self.judge_traffic(&state);
+        self.judge_fates(&state);
+    }
+
+    /// Every host sends the traffic of each Service to exactly the pods that run for it, on whichever host.
+    fn judge_traffic(&mut self, state: &ClusterState) {
+        for host in 0..self.hosts.len() {
+            self.look_after(host, 0);
+        }
+        let end = self.now;
+        self.run_until(end);
+        for (name, _) in self.repository.workloads.clone() {
+            let wanted: BTreeSet<Ipv4Addr> = state
+                .pods
+                .values()
+                .filter(|record| record.owner.object.name == name)
+                .flat_map(|record| {
+                    let links = self.hosts.iter().flat_map(|host| host.engine.links.values());
+                    links.filter(|(pod, _)| *pod == record.uid).map(|(_, address)| *address)
+                })
+                .collect();
+            let given = state.services.get(&ObjectKey::new("default", name.clone()));
+            let Some(address) = given.and_then(|given| given.cluster_ip) else {
+                self.require(false, || format!("service {name} has no address"));
+                return;
+            };
+            for host in 0..self.hosts.len() {
+                let Some(daemon) = &self.hosts[host].daemon else { continue };
+                let table = daemon.services.iter().flat_map(|table| &table.cluster_ips);
+                let backends: BTreeSet<Ipv4Addr> = table
+                    .filter(|(at, _)| at.address == address)
+                    .flat_map(|(_, backends)| backends.endpoints.iter().map(|endpoint| *endpoint.ip()))
+                    .collect();
+                let node = self.hosts[host].name.clone();
+                self.require(backends == wanted, || {
+                    format!("{node} sends the traffic of {name} to {backends:?}, its pods are {wanted:?}")
+                });
+            }
+        }
+    }
+
+    /// The history says of each commit what became of it.
+    fn judge_fates(&mut self, state: &ClusterState) {
+        let healthy = |id: &CommitId| {
+            let mut entries = state.rollout.history.iter();
+            entries.any(|entry| entry.commit == *id && entry.state == CommitState::Healthy)
+        };
+        let loved = self.bad.iter().find(|id| healthy(id)).cloned();
+        self.require(loved.is_none(), || format!("{loved:?} cannot run and the history calls it healthy"));
+        let last = self.pushed.last().is_some_and(|last| !healthy(&last.id));
+        self.require(!last, || "the history does not know the last commit as healthy".to_owned());
     }
 
     fn judge_workload<'a>(

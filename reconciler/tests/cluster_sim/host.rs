@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use reconciler::{
     commit::Commit,
     name::{CommitId, ContainerId, NodeName},
-    network::HostNetwork,
+    network::{HostNetwork, ServiceTable},
     node::Pins,
     observed::{ContainerState, LaneFailure, Observed, ProbeFact},
     plan::{Lane, LaneKey, ProbeKind, ProbeTask, Why},
@@ -73,6 +73,8 @@ pub(crate) struct Daemon {
     /// The number of the report that is on its way, or has arrived.
     pub(crate) told: Option<Arc<NodeReport>>,
     pub(crate) leading: Option<Leading>,
+    /// What its NAT table holds.
+    pub(crate) services: Option<ServiceTable>,
 }
 
 /// A lane under way.

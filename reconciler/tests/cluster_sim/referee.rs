@@ -50,7 +50,8 @@ impl Referee {
         let ready: BTreeSet<PodUid> = contents
             .reports
             .get(node)
-            .filter(|_| contents.present.contains_key(node))
+            // Who said that it comes back has left its pods running.
+            .filter(|_| contents.present.contains_key(node) || contents.away.contains_key(node))
             .into_iter()
             .flat_map(|report| &report.pods)
             .filter(|(_, status)| status.ready.is_some())

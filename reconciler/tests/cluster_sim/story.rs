@@ -15,6 +15,7 @@ use crate::{
     faults::{Fault, Whom},
     host::Host,
     registry::Behaviour,
+    store::Sabotage,
     world::{Event, World},
 };
 
@@ -161,6 +162,10 @@ impl World {
         let short = self.random.within(100, 4_000);
         let long = self.random.within(2_000, 60_000);
         let some = if self.random.percent(50) { short } else { long };
+        // What only a leader that is late shows needs many that are.
+        if self.store.sabotage == Sabotage::Unfenced && self.random.percent(50) {
+            return Fault::Pause { host: Whom::Leader, long: self.random.within(3_000, 8_000) };
+        }
         match self.random.within(0, 40) {
             0..10 => Fault::Push { good: true },
             10..15 => Fault::Push { good: false },
@@ -200,6 +205,8 @@ impl World {
                 && wanted.kind != WorkloadKind::ReplicaSet
             {
                 wanted.image = image.to_owned();
+                // Of nothing nothing is bad.
+                wanted.replicas = wanted.replicas.max(1);
                 let commit = build(self.pushed.len() + 1, &bad);
                 if image == "local:1" {
                     self.doubtful.insert(commit.id.clone());
