@@ -14,5 +14,11 @@ mod site {
     pub(crate) const NODE_PORT: u16 = 30080;
 }
 
+#[path = "cluster/hosts.rs"]
+mod hosts;
 #[path = "cluster/main_path.rs"]
 mod main_path;
+#[path = "cluster/scene.rs"]
+mod scene;
+#[path = "cluster/watch.rs"]
+mod watch;
