@@ -1,6 +1,8 @@
 //! A cluster on real hosts: three of them in network namespaces, each with an engine of its own, one etcd, and
 //! everything between a push and an answer.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 #[path = "spine/manifest.rs"]
 mod manifest;
 mod support;

@@ -333,6 +333,8 @@ impl Sim {
         let input = NodeInput {
             now: self.now,
             node: &here(),
+            facts: &nodes(&self.taints)[&here()].facts,
+            settings: &self.settings,
             network: &network,
             dns: &dns,
             drain: Duration::from_secs(2),
