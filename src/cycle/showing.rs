@@ -73,13 +73,6 @@ impl Host {
     }
 }
 
-impl Host {
-    /// What a reader should know of the configuration, and of what was decided.
-    fn all_notes(&self) -> Vec<String> {
-        self.fixed.notes.iter().chain(&self.notes).cloned().collect()
-    }
-}
-
 /// A line for the log about a lane; pulls of unchanged state and clean-ups are not worth one at this level.
 pub(super) fn announce(lane: &Lane) -> Option<String> {
     match &lane.why {
