@@ -39,7 +39,7 @@ fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> Nod
         service_range: "10.96.0.0/16".parse().unwrap(),
         dns: "10.96.0.10".parse().unwrap(),
         node_address: own.address,
-        vxlan: None,
+        vxlan: reconciler::network::VxlanSettings::default(),
         mtu: 1500,
     };
     let mut observed = Observed::default();
