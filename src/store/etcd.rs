@@ -38,6 +38,7 @@ use self::{
     replica::Replica,
     session::Session,
 };
+pub(crate) use self::session::name_taken;
 use crate::source::fetch::Secret;
 
 /// How long a clean end waits for etcd to hear of it. Leases run out by themselves.
@@ -145,6 +146,8 @@ pub(crate) enum Event {
         /// Who, and what to do.
         why: String,
     },
+    /// The name is this host's again.
+    Named,
 }
 
 /// What proves leadership: every write compares the creation revision of the election key.
