@@ -125,6 +125,8 @@ pub(crate) struct Host {
     network_changed: bool,
     /// When something was last decided.
     decided: Option<std::time::Instant>,
+    /// What the last look at the engine found.
+    seen: Option<Observed>,
     /// Why this host takes no pods.
     unready: Option<String>,
     /// The nodes, as this host judged them when it last led.
@@ -181,6 +183,7 @@ impl Host {
             network_checked: std::time::Instant::now(),
             network_changed: false,
             decided: None,
+            seen: None,
             unready: None,
             judged: BTreeMap::new(),
             told,
@@ -208,6 +211,7 @@ impl Host {
                 self.events.probes(&observed, self.store.snapshot());
                 self.unready = None;
                 let (plan, next) = self.decide(now, &observed).await;
+                self.seen = Some(observed);
                 self.publish_report();
                 self.memory.save_if_changed(&mut self.troubles).await;
                 crash::point("memory");
@@ -218,12 +222,7 @@ impl Host {
             Err(error) => {
                 self.unready = Some(error.clone());
                 self.note("engine", Err(error));
-                self.publish_report();
-                // The other hosts' engines may be well.
-                let next = match self.lead(now).await {
-                    Led::Rest(next) | Led::Failed(next) => next,
-                    Led::Decided => Next::After(Duration::ZERO),
-                };
+                let next = self.go_on(now).await;
                 (next.sooner(Next::After(RETRY)), false)
             }
         };
@@ -239,6 +238,35 @@ impl Host {
         // What came too soon after a check is not forgotten.
         let next = if self.network_changed { next.sooner(Next::After(unchecked)) } else { next };
         if self.troubles.is_empty() { next } else { next.sooner(Next::After(RETRY)) }
+    }
+
+    /// A look without the engine. Nothing is done to containers; what runs and the other hosts' pods get their traffic as
+    /// before, and the other hosts' engines may be well.
+    async fn go_on(&mut self, now: Timestamp) -> Next {
+        let Some(seen) = self.seen.take() else {
+            self.publish_report();
+            return match self.lead(now).await {
+                Led::Rest(next) | Led::Failed(next) => next,
+                Led::Decided => Next::After(Duration::ZERO),
+            };
+        };
+        let observed = Observed {
+            probes: self.parts.prober.facts(),
+            lanes: self.parts.lanes.running(),
+            stopping: self.parts.lanes.stopping(),
+            failures: self.parts.lanes.failures().clone(),
+            ..seen
+        };
+        let (mut plan, next) = self.decide(now, &observed).await;
+        self.seen = Some(observed);
+        plan.lanes.clear();
+        plan.cancel.clear();
+        self.publish_report();
+        self.memory.save_if_changed(&mut self.troubles).await;
+        let converged = self.converged;
+        let acted = self.act(plan).await;
+        self.converged = converged;
+        next.sooner(acted)
     }
 
     /// A link or route of ours may have gone.

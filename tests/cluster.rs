@@ -18,8 +18,12 @@ mod site {
 mod detour;
 #[path = "cluster/hosts.rs"]
 mod hosts;
+#[path = "cluster/leader.rs"]
+mod leader;
 #[path = "cluster/main_path.rs"]
 mod main_path;
+#[path = "cluster/rollout.rs"]
+mod rollout;
 #[path = "cluster/scene.rs"]
 mod scene;
 #[path = "cluster/watch.rs"]

@@ -24,6 +24,9 @@ pub struct NodeSigns {
     pub back_within: Option<Duration>,
     /// It lives and takes no pods: why.
     pub unready: Option<String>,
+    /// Its lease is there, and was not renewed when it should have been: a host that goes together with another falls
+    /// silent up to one renewal later.
+    pub late: bool,
     /// For how long it has been given up; `None` where it was not.
     pub lost_for: Option<Duration>,
 }
@@ -60,6 +63,9 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
     for (name, signs) in input.signs {
         let long_lost = signs.lost_for.is_some_and(|lost| lost >= BRAKE_WINDOW);
         counted += usize::from(!(signs.silent_for.is_some() && long_lost));
+        if signs.silent_for.is_none() && signs.late {
+            vanished.insert(name);
+        }
         let life = match signs {
             NodeSigns { silent_for: None, unready: None, .. } => NodeLife::Ready,
             NodeSigns { silent_for: None, unready: Some(why), .. } => NodeLife::NotReady(why.clone()),
@@ -85,7 +91,12 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
     }
     let fresh: Vec<NodeName> = vanished
         .iter()
-        .filter(|name| input.signs.get(**name).is_some_and(|signs| signs.lost_for.is_none()))
+        .filter(|name| {
+            input
+                .signs
+                .get(**name)
+                .is_some_and(|signs| signs.silent_for.is_some() && signs.lost_for.is_none())
+        })
         .map(|name| (*name).clone())
         .collect();
     let mut brake = None;
@@ -175,6 +186,17 @@ mod tests {
         let judged = judge(60, &[("a", alive()), ("b", given_up.clone()), ("c", silent(3))]);
         assert_eq!(*life(&judged, "b"), NodeLife::Lost);
         assert!(matches!(life(&judged, "c"), NodeLife::Silent(_)));
+    }
+
+    #[test]
+    fn two_of_three_at_once_are_the_brake_before_the_second_lease_is_gone() {
+        let late = NodeSigns { late: true, ..NodeSigns::default() };
+        let judged = judge(60, &[("a", alive()), ("b", silent(0)), ("c", late.clone())]);
+        assert!(judged.brake.is_some());
+        assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
+        assert_eq!(*life(&judged, "c"), NodeLife::Ready, "its lease is there");
+        let judged = judge(60, &[("a", alive()), ("b", alive()), ("c", late)]);
+        assert_eq!((judged.brake, judged.next), (None, Next::AwaitChange));
     }
 
     #[test]

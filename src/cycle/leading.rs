@@ -1,6 +1,6 @@
 //! What a host does because it leads: judge which nodes live, decide, and do what people ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use reconciler::{
@@ -39,7 +39,14 @@ impl Host {
         let silent = self.store.replicated().map(|store| store.signs()).unwrap_or_default();
         let silent = silent.into_iter().filter(|(_, signs)| signs.silent_for.is_some()).map(|(name, _)| name);
         let answers = self.parts.inquiry.ask(silent.collect());
-        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &answers);
+        let late = match self.store.replicated() {
+            Some(store) => store.late().await,
+            None => BTreeSet::new(),
+        };
+        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &answers, &late);
+        if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
+            store.braked();
+        }
         self.note("nodes", judged.brake.map_or(Ok(()), Err));
         self.judged = judged.nodes;
         let reports = self.all_reports();

@@ -15,6 +15,7 @@ mod election;
 mod failure;
 mod lease;
 mod link;
+mod remaining;
 mod replica;
 mod session;
 #[cfg(test)]

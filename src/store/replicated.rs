@@ -1,7 +1,7 @@
 //! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed while etcd is gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -147,6 +147,8 @@ pub(crate) struct ReplicatedStore {
     fence: Option<Fence>,
     /// Since when this host leads and the store answers it.
     led_since: Option<Instant>,
+    /// When so many nodes were silent last that none was given up.
+    braked: Option<Instant>,
     /// The first own list since the election was read: nothing of an earlier leader is missing.
     caught_up: bool,
     facts: Option<FactsDoc>,
@@ -216,6 +218,7 @@ impl ReplicatedStore {
             standing,
             fence: None,
             led_since: None,
+            braked: None,
             caught_up: false,
             facts: None,
             ask: None,
@@ -309,9 +312,16 @@ impl ReplicatedStore {
         self.standing == Standing::Current && self.caught_up && self.fence.as_ref().is_some_and(Fence::holds)
     }
 
-    /// For how long it has led without a break.
+    /// For how long it has led without a break, and without so many silent nodes that it rather believed none of it.
     pub(crate) fn led_for(&self) -> Duration {
-        self.led_since.map(|since| since.elapsed()).unwrap_or_default()
+        let since = self.led_since.max(self.braked.filter(|_| self.led_since.is_some()));
+        since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// So many nodes are silent that none is given up. Those that are well again come back one by one: each has the time
+    /// that a new leader gives.
+    pub(crate) fn braked(&mut self) {
+        self.braked = Some(Instant::now());
     }
 
     /// What is heard of the other nodes, for the judgement of their lives.
@@ -335,6 +345,7 @@ impl ReplicatedStore {
                 let signs = NodeSigns {
                     silent_for,
                     answers: None,
+                    late: false,
                     back_within,
                     unready: member.report.unready.clone(),
                     lost_for,
@@ -342,6 +353,27 @@ impl ReplicatedStore {
                 (name.clone(), signs)
             })
             .collect()
+    }
+
+    /// Nodes that seem alive and did not renew their lease when they should have. Asked of etcd only while another node
+    /// is about to be given up.
+    pub(crate) async fn late(&self) -> BTreeSet<NodeName> {
+        let signs = self.signs();
+        let parting = |signs: &NodeSigns| {
+            signs.silent_for.is_some()
+                && signs.lost_for.is_none()
+                && signs.back_within.is_none_or(|within| within.is_zero())
+        };
+        if !signs.values().any(parting) {
+            return BTreeSet::new();
+        }
+        let alive = signs.keys().filter(|name| signs[*name].silent_for.is_none());
+        let keys: BTreeMap<String, &NodeName> =
+            alive.map(|name| (layout::node_key(name, "alive"), name)).collect();
+        let remaining = self.etcd.remaining(keys.keys().cloned().collect()).await;
+        // A lease is renewed at a third of its time, so more than half of it is left to whoever lives.
+        let late = remaining.into_iter().filter(|(_, left)| *left < NODE_LEASE / 2);
+        late.filter_map(|(key, _)| keys.get(&key).map(|name| (*name).clone())).collect()
     }
 
     /// Takes in what etcd tells.
