@@ -26,8 +26,8 @@ use clap::{Parser, Subcommand};
 use self::client::Client;
 pub(crate) use self::{
     args::{
-        CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, OutputArgs, PlanArgs, RestartArgs, RetryArgs,
-        RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
+        CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, NodeArgs, NodeCommand, OutputArgs, PlanArgs,
+        RestartArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
     },
     exit::{CliError, Exit},
 };
@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Restart(RestartArgs),
     /// Certificates of a cluster's hosts: begin a cluster, join one, renew
     Cluster(cluster::ClusterArgs),
+    /// Give up nodes of the cluster
+    Node(NodeArgs),
     /// Look at this host for what the daemon needs, and say what to do about it
     Doctor(DoctorArgs),
     /// Remove everything that Windlass made on this host
@@ -112,7 +114,6 @@ pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit
     Some(match &cli.command {
         Command::Run(_)
         | Command::Check(_)
-        | Command::Cluster(_)
         | Command::Doctor(_)
         | Command::Uninstall(_)
         | Command::FetchChild => {
@@ -138,6 +139,15 @@ pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
             act::print(acting(command::Command::Retry { commit }).await, args.output, out)
         }
+        Command::Node(NodeArgs { command: NodeCommand::Rm { node, output } }) => {
+            let node = reconciler::name::NodeName::new(node.clone());
+            act::print(acting(command::Command::RemoveNode { node }).await, *output, out)
+        }
+        Command::Cluster(args) => match args.adopt_store() {
+            Some(output) => act::print(acting(command::Command::AdoptStore).await, output, out),
+            // The others work on this host's files.
+            None => return None,
+        },
         Command::Restart(args) => match args.workload() {
             Ok(workload) => {
                 act::print(acting(command::Command::Restart { workload }).await, args.output, out)

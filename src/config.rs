@@ -199,6 +199,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) pod_range: Ipv4Net,
     /// This host's part of them. Default the first /24; in a cluster the first that is free, kept by the node's name.
     pub(crate) pod_subnet: Option<Ipv4Net>,
+    /// Networks that the addresses of other hosts must lie in. Default any.
+    pub(crate) node_ranges: Vec<Ipv4Net>,
     /// Addresses of Services. Default `10.96.0.0/16`.
     pub(crate) service_range: Ipv4Net,
     /// The cluster's DNS. Default the tenth address of `service-range`.
@@ -226,6 +228,7 @@ impl Default for NetworkConfig {
         Self {
             pod_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
             pod_subnet: None,
+            node_ranges: Vec::new(),
             service_range: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             dns: None,
             zone: "cluster.local".to_owned(),
@@ -251,6 +254,13 @@ pub(crate) struct RolloutConfig {
     pub(crate) deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete without a word. Default 30.
     pub(crate) deletion_percent: u32,
+    /// How many nodes may be at fault themselves without failing a commit. Default 1, or 5 % of them if that is more.
+    pub(crate) max_faulty_nodes: Option<usize>,
+    /// The nodes that a commit comes to first. Default none.
+    pub(crate) canary_nodes: std::collections::BTreeSet<NodeName>,
+    /// How long all must be well on them before the others follow. Default `30s`.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) canary_soak: Duration,
     /// How many commits back a rollback may go. Default 10.
     pub(crate) history: usize,
     /// How often everything is looked at again though nothing has changed. Default `1m`.
@@ -260,8 +270,18 @@ pub(crate) struct RolloutConfig {
 
 impl Default for RolloutConfig {
     fn default() -> Self {
-        let RolloutSettings { soak, deadline, deletion_percent } = RolloutSettings::default();
-        Self { soak, deadline, deletion_percent, history: 10, resync: Duration::from_secs(60) }
+        let RolloutSettings { soak, deadline, deletion_percent, max_faulty_nodes, canary_nodes, canary_soak } =
+            RolloutSettings::default();
+        Self {
+            soak,
+            deadline,
+            deletion_percent,
+            max_faulty_nodes,
+            canary_nodes,
+            canary_soak,
+            history: 10,
+            resync: Duration::from_secs(60),
+        }
     }
 }
 
@@ -457,6 +477,7 @@ impl Config {
             },
             subnet: self.network.pod_subnet,
             subnet_alone,
+            node_ranges: self.network.node_ranges.clone(),
         }))
     }
 
@@ -533,6 +554,9 @@ impl Config {
                 soak: self.rollout.soak,
                 deadline: self.rollout.deadline,
                 deletion_percent: self.rollout.deletion_percent,
+                max_faulty_nodes: self.rollout.max_faulty_nodes,
+                canary_nodes: self.rollout.canary_nodes.clone(),
+                canary_soak: self.rollout.canary_soak,
             },
             ranges: ServiceRanges {
                 addresses: self.network.service_range,

@@ -137,6 +137,8 @@ pub(crate) struct Host {
     behind: Option<((CommitId, Vec<CommitId>), bool)>,
     /// What people asked and the leader has not answered.
     open: Vec<together::Open>,
+    /// What people should know of what was.
+    notes: Vec<String>,
 }
 
 impl Host {
@@ -181,6 +183,7 @@ impl Host {
             nudged_for: None,
             behind: None,
             open: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -298,6 +301,8 @@ impl Host {
         node(&NodeInput {
             now,
             node: &self.fixed.facts.name,
+            facts: &self.fixed.facts,
+            settings: &self.fixed.settings,
             network: &self.network(),
             dns: &self.fixed.dns,
             drain: self.fixed.drain,

@@ -224,7 +224,7 @@ async fn open_store(
     let Some(joining) = config.joining()? else {
         // Nobody tells a lonely host anything.
         let (_, events) = mpsc::unbounded_channel();
-        return Ok((Store::Local(LocalStore::open(data, &config.node_name()?)?), events));
+        return Ok((Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)), events));
     };
     tokio::select! {
         opened = ReplicatedStore::open(data, joining) => {

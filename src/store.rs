@@ -33,7 +33,7 @@ pub(crate) use self::{
 #[derive(Debug)]
 pub(crate) enum Store {
     /// On this host alone.
-    Local(LocalStore),
+    Local(Box<LocalStore>),
     /// In a cluster.
     Replicated(Box<ReplicatedStore>),
 }

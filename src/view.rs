@@ -21,6 +21,8 @@ pub(crate) struct View {
     pub(crate) node: NodeName,
     /// All hosts.
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
+    /// How this host stands in its cluster; `None` where it is alone.
+    pub(crate) cluster: Option<ClusterView>,
     /// What was decided.
     pub(crate) state: Arc<ClusterState>,
     /// What the pods are doing.
@@ -39,6 +41,23 @@ pub(crate) struct View {
     pub(crate) notes: Vec<String>,
     /// What happened lately, oldest first, bounded by the control loop.
     pub(crate) events: Vec<EventView>,
+}
+
+/// How a host stands in its cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClusterView {
+    /// The cluster's id.
+    pub(crate) id: String,
+    /// Who leads, as far as is known here.
+    pub(crate) leader: Option<NodeName>,
+    /// `current`, `lost`, `frozen` or `conflict`.
+    pub(crate) store: String,
+    /// Since when the store is not current.
+    pub(crate) since: Option<Timestamp>,
+    /// Why not.
+    pub(crate) why: Option<String>,
+    /// Each node in a word: `Ready`, `NotReady`, `Away`, `Silent`, `Lost`.
+    pub(crate) nodes: BTreeMap<NodeName, String>,
 }
 
 /// Something that happened to an object, as Kubernetes' Event.

@@ -1,6 +1,8 @@
 //! A cluster on real hosts: three of them in network namespaces, each with an engine of its own, one etcd, and
 //! everything between a push and an answer.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 #[path = "spine/manifest.rs"]
 mod manifest;
 mod support;
@@ -12,5 +14,11 @@ mod site {
     pub(crate) const NODE_PORT: u16 = 30080;
 }
 
+#[path = "cluster/hosts.rs"]
+mod hosts;
 #[path = "cluster/main_path.rs"]
 mod main_path;
+#[path = "cluster/scene.rs"]
+mod scene;
+#[path = "cluster/watch.rs"]
+mod watch;

@@ -153,6 +153,8 @@ impl Host {
         let mut plan = node(&NodeInput {
             now: self.now,
             node: &self.name,
+            facts: &self.nodes[&self.name].facts,
+            settings: &self.settings,
             network: &self.network,
             dns: &self.dns,
             drain: Duration::from_secs(2),

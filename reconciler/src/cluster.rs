@@ -1,5 +1,9 @@
 //! What the leader decides: how far the commit is, which pods there must be, where, and with which addresses.
 
+mod judging;
+mod notes;
+mod parts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -7,19 +11,20 @@ use std::{
 };
 
 use jiff::Timestamp;
+use parts::Part;
 
 use crate::{
     allocate::{ServiceRanges, allocate},
     commit::Commit,
-    controller::{Action, OwnedPod, OwnerView, PodNaming, control},
+    controller::{Action, NodeStanding, OwnedPod, PodNaming, control},
     digest::{name_suffix, pod_uid},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
-    object::Workload,
+    object::{NodeObject, Taint, TaintEffect, Workload},
     placement::{Candidate, Placer, candidates, must_leave},
     plan::Next,
     rollout::{
-        Head, Judgement, Phase, Rollout, RolloutSettings, StepInput, judge, judged_workloads, next_available,
-        progress, progress_deadline, step, worst,
+        FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, next_available, progress,
+        progress_deadline, step,
     },
     state::{
         Change, ClusterState, KnownNode, NodeLife, NodeReport, Outage, PodPlace, PodRecord, StopReason,
@@ -28,6 +33,8 @@ use crate::{
     status::PodStatus,
 };
 
+/// Keeps new pods off a node that is at fault itself, as long as there is another one for them.
+const FAULTY_TAINT: &str = "windlass.dev/faulty";
 /// The annotation that says which pods are to be given up first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
@@ -71,6 +78,8 @@ pub struct ClusterChange {
     /// What is not stopped though its owner is not in the commit, because it is more than the budget allows and no
     /// commit took it away.
     pub held: Option<String>,
+    /// What people should know of what is decided, and of what is not.
+    pub notes: Vec<String>,
 }
 
 /// The commits whose content is needed to go on from this state.
@@ -97,6 +106,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     decision.step_rollout();
     decision.control_workloads();
     decision.allocate_services();
+    decision.take_notes();
     decision.finish()
 }
 
@@ -104,10 +114,12 @@ struct Decision<'a> {
     input: &'a ClusterInput<'a>,
     owned: BTreeMap<&'a WorkloadKey, Vec<OwnedPod<'a>>>,
     nodes: Arc<[Candidate]>,
+    standing: NodeStanding,
     changes: Vec<Change>,
     serial: u64,
     next: Next,
     held: Option<String>,
+    notes: Vec<String>,
 }
 
 impl<'a> Decision<'a> {
@@ -128,15 +140,24 @@ impl<'a> Decision<'a> {
         }
         let driving = input.state.rollout.driving.as_ref().and_then(|id| input.commits.get(id));
         let empty = BTreeMap::new();
-        let nodes = candidates(input.nodes, driving.map_or(&empty, |commit| &commit.objects.nodes)).into();
+        let objects = driving.map_or(&empty, |commit| &commit.objects.nodes);
+        let mut nodes = candidates(input.nodes, objects);
+        let standing = standing(input, objects);
+        for node in nodes.iter_mut().filter(|node| standing.faulty.contains(&node.name)) {
+            let (key, effect) = (FAULTY_TAINT.to_owned(), TaintEffect::PreferNoSchedule);
+            node.taints.push(Taint { key, value: String::new(), effect });
+        }
+        let nodes: Arc<[Candidate]> = nodes.into();
         Self {
             input,
             owned,
             nodes,
+            standing,
             changes: Vec::new(),
             serial: input.state.serial,
             next: Next::AwaitChange,
             held: None,
+            notes: Vec::new(),
         }
     }
 
@@ -211,67 +232,23 @@ impl<'a> Decision<'a> {
 
     fn step_rollout(&mut self) {
         let rollout = &self.input.state.rollout;
-        let judgement = self.judgement();
+        let judged = self.judged();
+        self.next = self.next.sooner(judged.next);
+        let there = self.input.nodes.keys().filter(|node| !self.standing.absent.contains(*node));
         let (after, next) = step(&StepInput {
             now: self.input.now,
             settings: &self.input.settings.rollout,
             rollout,
             head: self.input.head,
             commits: self.input.commits,
-            reports: self.input.reports.values().collect(),
-            judgement,
+            nodes: there.map(|node| (node, self.input.reports.get(node))).collect(),
+            max_faulty: self.input.settings.rollout.max_faulty(self.input.nodes.len()),
+            faulty: judged.faulty,
+            judgement: judged.judgement,
         });
         self.next = self.next.sooner(next);
         if after != *rollout {
             self.changes.push(Change::Rollout(Box::new(after)));
-        }
-    }
-
-    fn judgement(&self) -> Judgement {
-        let rollout = &self.input.state.rollout;
-        let judged = match rollout.phase {
-            Phase::Empty | Phase::Healthy => false,
-            Phase::Preparing { .. } => rollout.judges_superseded(),
-            Phase::Progressing { .. } | Phase::Soaking | Phase::Degraded { .. } => true,
-        };
-        if !judged {
-            return Judgement::Settled;
-        }
-        let Some(driving) = self.driving() else {
-            // A commit that cannot be read runs nothing: that is not the same as having settled.
-            let id = rollout.driving.as_ref().map_or("", CommitId::short);
-            return Judgement::Waiting(format!("commit {id} is not in the local clone"));
-        };
-        let judged = judged_workloads(rollout, self.input.commits, driving);
-        if let Some(node) = judged.iter().find_map(|workload| self.silent_node(workload)) {
-            return Judgement::Waiting(format!("node {node} has not reported yet"));
-        }
-        // What was waited for may just have come: the clock starts now.
-        let clock = if rollout.waiting { Some(self.input.now) } else { rollout.clock };
-        let judgements = judged
-            .into_iter()
-            .map(|workload| {
-                let progress = self.input.state.workloads.get(&workload.key);
-                (&workload.key, judge(&self.view(workload), progress, clock))
-            })
-            .collect();
-        worst(judgements)
-    }
-
-    /// A node that runs a pod of this owner and has not said a word, as after the daemon's own start.
-    fn silent_node(&self, workload: &Workload) -> Option<&'a NodeName> {
-        let pods = self.owned.get(&workload.key)?;
-        let mut nodes = pods.iter().filter_map(|pod| pod.record.place.node());
-        nodes.find(|node| !self.input.reports.contains_key(*node))
-    }
-
-    fn view<'v>(&'v self, workload: &'v Workload) -> OwnerView<'v> {
-        OwnerView {
-            now: self.input.now,
-            workload,
-            pods: self.owned.get(&workload.key).map_or(&[], Vec::as_slice),
-            nodes: &self.nodes,
-            restarted: self.input.state.rollout.restarts.get(&workload.key.to_string()).copied(),
         }
     }
 
@@ -280,8 +257,9 @@ impl<'a> Decision<'a> {
         let mut placer = self.placer(driving);
         let mut names: BTreeSet<ObjectKey> =
             self.input.state.pods.values().map(|record| record.key.clone()).collect();
-        for workload in driving.objects.workloads.values() {
-            let view = self.view(workload);
+        for part in self.parts(driving) {
+            let workload = part.workload;
+            let view = self.part_view(&part, &self.standing);
             let actions = control(&view);
             let progress = progress(&view, self.input.state.workloads.get(&workload.key));
             let min_ready = workload.control.min_ready();
@@ -289,7 +267,7 @@ impl<'a> Decision<'a> {
                 self.next = self.next.sooner(Next::After(wait));
             }
             self.next = self.next.sooner(self.late_at(workload));
-            if let Some(progress) = progress {
+            if let Some(progress) = progress.filter(|_| part.moves) {
                 self.changes.push(Change::Progress(workload.key.clone(), progress));
             }
             let stopped = actions
@@ -299,10 +277,13 @@ impl<'a> Decision<'a> {
                     Action::Create { .. } => None,
                 })
                 .collect();
-            self.act(driving, workload, actions, &mut placer, &mut names);
-            self.keep_in_place(driving, workload, &stopped, &mut placer);
+            self.act(part.commit, workload, actions, &mut placer, &mut names);
+            self.keep_in_place(&part, &stopped, &mut placer);
         }
-        self.stop_removed(driving);
+        // What leaves the commit goes when all others follow it.
+        if self.input.state.rollout.wave.is_none() {
+            self.stop_removed(driving);
+        }
         for key in self.input.state.workloads.keys() {
             if !driving.objects.workloads.contains_key(key) {
                 self.changes.push(Change::DropProgress(key.clone()));
@@ -456,14 +437,9 @@ impl<'a> Decision<'a> {
 
     /// What happens to pods that stay: their locator follows the driving commit while the template is the same, those
     /// that no node took are tried again, and a NoExecute taint or the loss of their node stops them.
-    fn keep_in_place(
-        &mut self,
-        driving: &Commit,
-        workload: &'a Workload,
-        stopped: &BTreeSet<PodUid>,
-        placer: &mut Placer<'a>,
-    ) {
-        let Some(pods) = self.owned.get(&workload.key) else { return };
+    fn keep_in_place(&mut self, part: &Part<'a>, stopped: &BTreeSet<PodUid>, placer: &mut Placer<'a>) {
+        let (driving, workload) = (part.commit, part.workload);
+        let Some(pods) = part.pods.as_ref().or_else(|| self.owned.get(&workload.key)) else { return };
         for pod in pods.iter().filter(|pod| !pod.is_stopping()) {
             if stopped.contains(&pod.record.uid) {
                 continue;
@@ -527,8 +503,37 @@ impl<'a> Decision<'a> {
         if self.serial != self.input.state.serial {
             self.changes.push(Change::Serial(self.serial));
         }
-        ClusterChange { changes: self.changes, next: self.next, held: self.held }
+        ClusterChange { changes: self.changes, next: self.next, held: self.held, notes: self.notes }
     }
+}
+
+/// How the nodes stand, from their lives, from what the roll-out found, and from Git.
+fn standing(input: &ClusterInput<'_>, objects: &BTreeMap<NodeName, NodeObject>) -> NodeStanding {
+    let rollout = &input.state.rollout;
+    let mut standing = NodeStanding {
+        faulty: rollout.faulty.keys().filter(|node| input.nodes.contains_key(*node)).cloned().collect(),
+        clock: rollout.clock,
+        ..NodeStanding::default()
+    };
+    for (name, node) in input.nodes {
+        match &node.life {
+            NodeLife::Ready => {}
+            NodeLife::NotReady(why) => {
+                standing.unready.insert(name.clone(), why.clone());
+            }
+            NodeLife::Away | NodeLife::Silent(_) => {
+                standing.absent.insert(name.clone());
+            }
+            NodeLife::Lost => {
+                standing.absent.insert(name.clone());
+                standing.lost.insert(name.clone());
+            }
+        }
+        if objects.get(name).is_some_and(|object| object.drain) {
+            standing.draining.insert(name.clone());
+        }
+    }
+    standing
 }
 
 /// Whether a pod of a lost node is made anew elsewhere. What writes to the host's own disk would come up there without
@@ -576,6 +581,6 @@ pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
     let from = rollout.target.clone().unwrap_or_else(|| to.clone());
     rollout.pinned_against = Some(from.clone());
     let reason = "asked for by `windlass rollback`".to_owned();
-    rollout.go_back_to(to, crate::rollout::Rollback { from, reason }, now);
+    rollout.go_back_to(to, crate::rollout::Rollback { from, reason, class: FailureClass::Manual }, now);
     rollout
 }

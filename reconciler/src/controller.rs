@@ -2,17 +2,22 @@
 
 mod daemonset;
 mod deployment;
+mod drain;
 mod pod;
 mod replicas;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+pub use drain::leaves_when_drained;
 use jiff::Timestamp;
 
 use crate::{
     name::{CommitId, NodeName, PodUid, TemplateHash},
     object::{Control, Workload},
-    placement::Candidate,
+    placement::{Candidate, unfit_by_itself},
     state::{PodRecord, StopReason},
     status::PodStatus,
 };
@@ -99,6 +104,51 @@ pub struct OwnerView<'a> {
     pub nodes: &'a [Candidate],
     /// Pods with a serial up to this are replaced: a restart was asked for.
     pub restarted: Option<u64>,
+    /// How the nodes stand.
+    pub standing: &'a NodeStanding,
+    /// Present while only the canaries move to a new template.
+    pub canary: Option<CanaryView<'a>>,
+}
+
+/// How the nodes stand, beyond what placement asks of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeStanding {
+    /// Nobody hears from them, or they said that they will be back: nothing is begun there, and what they said last
+    /// counts for nothing.
+    pub absent: BTreeSet<NodeName>,
+    /// Those of them that were given up.
+    pub lost: BTreeSet<NodeName>,
+    /// They report, and take no pods: why.
+    pub unready: BTreeMap<NodeName, String>,
+    /// At fault themselves where the target runs on others.
+    pub faulty: BTreeSet<NodeName>,
+    /// When the last of them was found to be: what was there before is given up.
+    pub clock: Option<Timestamp>,
+    /// Being emptied, by Git.
+    pub draining: BTreeSet<NodeName>,
+}
+
+impl NodeStanding {
+    /// Whether what becomes of this pod says nothing about the commit.
+    pub fn is_aside(&self, pod: &OwnedPod<'_>) -> bool {
+        pod.record.place.node().is_some_and(|node| self.faulty.contains(node) || self.lost.contains(node))
+    }
+
+    /// Whether nothing can be learnt of this pod now.
+    pub fn is_absent(&self, pod: &OwnedPod<'_>) -> bool {
+        pod.record.place.node().is_some_and(|node| self.absent.contains(node))
+    }
+}
+
+/// What a controller may do while only the canaries move.
+#[derive(Clone, Copy, Debug)]
+pub struct CanaryView<'a> {
+    /// The canaries that are there.
+    pub nodes: &'a BTreeSet<NodeName>,
+    /// What all others go on with.
+    pub before: Option<(&'a CommitId, &'a Workload)>,
+    /// How many nodes that are no canaries have no available pod.
+    pub down_elsewhere: usize,
 }
 
 impl OwnerView<'_> {
@@ -119,6 +169,21 @@ impl OwnerView<'_> {
         } else {
             StopReason::Replaced
         }
+    }
+
+    /// The canaries that take this owner's pods: one new pod each.
+    pub fn canaries(&self) -> Vec<&NodeName> {
+        let Some(canary) = &self.canary else { return Vec::new() };
+        let fits = |node: &&Candidate| {
+            canary.nodes.contains(&node.name) && unfit_by_itself(&self.workload.template.spec, node).is_none()
+        };
+        self.nodes.iter().filter(fits).map(|node| &node.name).collect()
+    }
+
+    /// How many pods of the new template there may be.
+    pub fn updated_wanted(&self, replicas: u32) -> usize {
+        let all = replicas as usize;
+        if self.canary.is_some() { all.min(self.canaries().len()) } else { all }
     }
 
     /// Whether a pod has been ready for the owner's `minReadySeconds`.

@@ -1,5 +1,7 @@
 //! What one host does: lanes of steps for its pods and images, and what its NAT, DNS and probes must say.
 
+mod assignment;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -7,10 +9,12 @@ use std::{
     time::Duration,
 };
 
+pub use assignment::Refused;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
 use crate::{
+    cluster::ClusterSettings,
     commit::{Commit, locate},
     endpoints::{Endpoint, publish, selects},
     fault::FaultKind,
@@ -41,6 +45,10 @@ pub struct NodeInput<'a> {
     pub now: Timestamp,
     /// The host's name.
     pub node: &'a NodeName,
+    /// What it is: its own word, not the store's.
+    pub facts: &'a NodeFacts,
+    /// The bounds, of its own configuration.
+    pub settings: &'a ClusterSettings,
     /// Its network.
     pub network: &'a HostNetwork,
     /// Resolvers.
@@ -99,6 +107,7 @@ pub fn node(input: &NodeInput<'_>) -> NodePlan {
 struct Look<'a> {
     input: &'a NodeInput<'a>,
     mine: Vec<&'a PodRecord>,
+    refused: BTreeMap<PodUid, Refused>,
     containers: BTreeMap<&'a PodUid, Vec<(&'a ContainerId, &'a ObservedContainer)>>,
     addresses: Addresses,
     lanes: Vec<Lane>,
@@ -120,9 +129,11 @@ impl<'a> Look<'a> {
         let mut mine: Vec<&PodRecord> =
             input.state.pods.values().filter(|record| record.place.node() == Some(input.node)).collect();
         mine.sort_by_key(|record| record.serial);
+        let refused = assignment::refusals(input, &mine, |uid| containers.contains_key(uid));
         Self {
             input,
             mine,
+            refused,
             containers,
             addresses: Addresses::new(input.network.pod_subnet, input.memory),
             lanes: Vec::new(),
@@ -154,15 +165,23 @@ impl<'a> Look<'a> {
         let none = BTreeMap::new();
         let services = self.driving().map_or(&none, |commit| &commit.objects.services);
         let given = &self.input.state.services;
-        for record in self.mine.clone() {
+        for told in self.mine.clone() {
+            let refused = self.refused.get(&told.uid).cloned();
+            if let (None, Some(why)) = (&told.stop, &refused) {
+                self.refuse(told, why);
+                continue;
+            }
+            // A stop that this host does not believe is none.
+            let kept = refused.map(|_| PodRecord { stop: None, ..told.clone() });
+            let record = kept.as_ref().unwrap_or(told);
             let (commit, workload) = match locate(self.input.commits, record) {
                 Some((commit, workload)) => (Some(commit), Some(workload)),
                 None => (self.input.commits.get(&record.commit).map(AsRef::as_ref), None),
             };
             // The Services of now, whichever commit the pod is of: the first pod of a namespace must not choose.
             let services = variables
-                .entry(&record.key.namespace)
-                .or_insert_with(|| ServiceVariables::new(&record.key.namespace, services, given));
+                .entry(&told.key.namespace)
+                .or_insert_with(|| ServiceVariables::new(&told.key.namespace, services, given));
             let known = self.input.memory.pods.get(&record.uid).cloned();
             let own_network = workload.is_none_or(|workload| !workload.template.spec.host_network);
             let Some(memory) = self.remember(record, known, own_network) else { continue };
@@ -183,6 +202,23 @@ impl<'a> Look<'a> {
             });
             self.take(record, output);
         }
+    }
+
+    /// What is not begun, and why.
+    fn refuse(&mut self, record: &PodRecord, why: &Refused) {
+        let mut status = PodStatus::pending();
+        status.reason = Some("AssignmentRefused".to_owned());
+        status.message = Some(why.to_string());
+        status.fault = Some(FaultKind::Other);
+        self.report.pods.insert(record.uid.clone(), status);
+        if let Some(memory) = self.input.memory.pods.get(&record.uid) {
+            self.memory.pods.insert(record.uid.clone(), memory.clone());
+        }
+    }
+
+    /// Whether a pod stops, as far as this host believes it.
+    fn stops(&self, record: &PodRecord) -> bool {
+        record.stop.is_some() && !self.refused.contains_key(&record.uid)
     }
 
     /// What is remembered of a pod, with an address for a new one; `None` (and a status that says so) if there is no
@@ -323,7 +359,10 @@ impl<'a> Look<'a> {
     fn images(&mut self) {
         let rollout = &self.input.state.rollout;
         let preparing = rollout.target.as_ref().filter(|target| {
-            rollout.driving.as_ref() != Some(*target) || matches!(rollout.phase, Phase::Preparing { .. })
+            rollout.driving.as_ref() != Some(*target)
+                || matches!(rollout.phase, Phase::Preparing { .. })
+                // The others went on without this one.
+                || rollout.faulty.contains_key(self.input.node)
         });
         let Some(target) = preparing.and_then(|id| self.input.commits.get(id)) else { return };
         let pins = self.input.pins.get(&target.id);
@@ -397,7 +436,8 @@ impl<'a> Look<'a> {
         )
     }
 
-    fn finish(self) -> NodePlan {
+    fn finish(mut self) -> NodePlan {
+        self.report.refused = self.refused.clone();
         let (services, names) = self.publish().unzip();
         let mut lanes = self.lanes;
         lanes.extend(self.image_lanes.into_values());
@@ -444,7 +484,7 @@ impl<'a> Look<'a> {
             let template = match template {
                 Some(template) => template,
                 // Nobody can make this host forget its own pods' Services; those of others come when it has their commit.
-                None if record.stop.is_some() || !local => continue,
+                None if self.stops(record) || !local => continue,
                 None => return None,
             };
             let status =
@@ -458,7 +498,7 @@ impl<'a> Look<'a> {
             if !local && !self.may_have(node, address, template.spec.host_network) {
                 continue;
             }
-            let ready = status.ready.is_some() && record.stop.is_none();
+            let ready = status.ready.is_some() && !self.stops(record);
             endpoints.push(Endpoint { key: &record.key, template, address, ready, local });
         }
         Some(publish(

@@ -16,7 +16,7 @@ pub use affinity::{
     PodSelector, PodTerm, SpreadConstraint,
 };
 pub use config::{ConfigMap, Secret, Sensitive};
-pub use node::{NodeObject, Taint, TaintEffect, TaintError, Toleration};
+pub use node::{DRAIN, NodeObject, Taint, TaintEffect, TaintError, Toleration};
 pub use pod::*;
 pub use service::*;
 pub use workload::*;

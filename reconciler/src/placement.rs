@@ -22,7 +22,9 @@ mod session;
 mod shape;
 mod topology;
 
-pub use candidate::{Candidate, candidates, daemon_may_stay, eligible_for_daemon, must_leave};
+pub use candidate::{
+    Candidate, candidates, daemon_may_stay, eligible_for_daemon, must_leave, unfit_by_itself,
+};
 pub use placer::Placer;
 pub use reason::{Chosen, Leave, Refusal, Unfit, Why};
 pub use resources::{Resources, host_ports, requests};

@@ -1,18 +1,21 @@
 //! The life of a commit: which one the controllers follow, how far it is, and what becomes of it.
 
 mod change;
+mod faults;
 mod history;
 mod judge;
+mod prepare;
 mod step;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::name::CommitId;
+use crate::name::{CommitId, NodeName};
 
 pub use change::retry;
+pub use faults::{Suspects, suspects};
 pub use judge::{
     Judgement, config_sources, judge, judged_workloads, next_available, progress, progress_deadline, worst,
 };
@@ -48,6 +51,12 @@ pub struct Rollout {
     pub rollback: Option<Rollback>,
     /// Set by a manual rollback: the head that was left. The pin ends when the head moves on, or by `resume`.
     pub pinned_against: Option<CommitId>,
+    /// Nodes that are at fault themselves where what is driven runs on others, and why: they do not hold it up.
+    #[serde(default)]
+    pub faulty: BTreeMap<NodeName, String>,
+    /// Present while only the canaries move to the target.
+    #[serde(default)]
+    pub wave: Option<Wave>,
     /// Commits that failed, with the reason; a retry clears it.
     pub bad: BTreeMap<CommitId, String>,
     /// `windlass suspend`: no new commit is taken.
@@ -108,6 +117,47 @@ pub struct Rollback {
     pub from: CommitId,
     /// Why it was left.
     pub reason: String,
+    /// What sort of reason that is.
+    #[serde(default)]
+    pub class: FailureClass,
+}
+
+/// The first hosts that a commit comes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wave {
+    /// The canaries.
+    pub nodes: BTreeSet<NodeName>,
+    /// Since when they move.
+    pub since: Timestamp,
+    /// Since when all is well there.
+    pub settled: Option<Timestamp>,
+}
+
+/// Why a commit failed, in a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureClass {
+    /// An image is missing or for another architecture.
+    Image,
+    /// A container does not stay up.
+    CrashLoop,
+    /// Something did not become ready in time.
+    Deadline,
+    /// The engine refuses a container.
+    Rejected,
+    /// Somebody asked for it.
+    Manual,
+    /// Something else.
+    #[default]
+    Other,
+}
+
+/// Why a commit failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In a word.
+    pub class: FailureClass,
+    /// As a sentence.
+    pub reason: String,
 }
 
 /// What became of a commit.
@@ -123,6 +173,9 @@ pub struct HistoryEntry {
     pub state: CommitState,
     /// Why, where there is something to say.
     pub reason: String,
+    /// What sort of failure it was, if it was one.
+    #[serde(default)]
+    pub class: Option<FailureClass>,
     /// When it was taken up, or refused.
     pub began: Timestamp,
     /// When its state became final.

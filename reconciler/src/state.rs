@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
+    node::Refused,
     object::Taint,
     placement::Refusal,
     plan::PodIdentity,
@@ -171,6 +172,9 @@ pub struct NodeReport {
     pub orphans: Vec<PodIdentity>,
     /// How far the images of a commit are.
     pub prepared: BTreeMap<CommitId, Preparation>,
+    /// What it does not believe of what was decided for it, and why.
+    #[serde(default)]
+    pub refused: BTreeMap<PodUid, Refused>,
 }
 
 /// How far a node is with getting a commit's images.
@@ -257,6 +261,17 @@ pub enum NodeLife {
 }
 
 impl NodeLife {
+    /// One word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::NotReady(_) => "NotReady",
+            Self::Away => "Away",
+            Self::Silent(_) => "Silent",
+            Self::Lost => "Lost",
+        }
+    }
+
     /// Whether it takes new pods.
     pub fn is_ready(&self) -> bool {
         *self == Self::Ready

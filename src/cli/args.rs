@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use reconciler::name::{ObjectKey, WorkloadKey, WorkloadKind};
 
 use crate::http::api::Resource;
@@ -106,6 +106,28 @@ pub(crate) enum LogFormat {
     Text,
     /// One object a line.
     Json,
+}
+
+/// `windlass node`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: NodeCommand,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Take a node that does not come back out of the cluster: its pods are made anew elsewhere
+    Rm {
+        /// Its name, as `windlass get nodes` shows it
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
 }
 
 /// `windlass check`

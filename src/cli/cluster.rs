@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use reconciler::name::NodeName;
 
 use super::{
-    args::{RunArgs, duration},
+    args::{Format, RunArgs, duration},
     exit::Exit,
 };
 use crate::{
@@ -72,6 +72,12 @@ pub(crate) enum ClusterCommand {
         #[arg(long)]
         replace: bool,
     },
+    /// Make this host's copy of all decisions the content of the store, after etcd was wiped, restored or replaced
+    AdoptStore {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
     /// Renew this host's certificate now; the daemon does it by itself in time
     Rotate {
         /// Where the host with the authority listens, if it has moved
@@ -107,6 +113,16 @@ pub(crate) enum ClusterCommand {
     },
 }
 
+impl ClusterArgs {
+    /// How to print the answer, if this is the one that the daemon gives.
+    pub(super) fn adopt_store(&self) -> Option<Format> {
+        match self.command {
+            ClusterCommand::AdoptStore { output } => Some(output),
+            _ => None,
+        }
+    }
+}
+
 /// Does it.
 pub(crate) async fn run(
     args: &ClusterArgs,
@@ -123,6 +139,7 @@ pub(crate) async fn run(
     let directory = PeerDirectory::new(config.peer_directory());
     let now = Timestamp::now();
     match &args.command {
+        ClusterCommand::AdoptStore { .. } => bail!("the daemon does that"),
         ClusterCommand::Init { .. } => init(&config, &directory, now, out),
         ClusterCommand::Token { ttl, node, replace, address } => {
             let node = node.clone().map(NodeName::new);

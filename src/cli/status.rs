@@ -58,6 +58,7 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
     writeln!(out)?;
     source(report, now, out)?;
     pods(report, out)?;
+    cluster(report, now, out)?;
     for (title, sentences) in [("trouble", &report.troubles), ("note", &report.notes)] {
         for sentence in sentences {
             line(out, title, &if title == "trouble" { paint::bad(sentence) } else { sentence.clone() })?;
@@ -141,6 +142,31 @@ fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Res
         Some(error) => line(out, "", &paint::bad(error)),
         None => Ok(()),
     }
+}
+
+/// The other hosts and the store.
+fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+    let Some(cluster) = &report.cluster else { return Ok(()) };
+    let mut counts: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for life in cluster.nodes.values() {
+        *counts.entry(life).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(life, count)| format!("{count} {life}")).collect();
+    let leader = cluster
+        .leader
+        .as_ref()
+        .map_or_else(|| "no leader is known".to_owned(), |node| format!("{node} leads"));
+    line(out, "cluster", &format!("{} nodes: {}; {leader}", cluster.nodes.len(), counts.join(", ")))?;
+    let out_of_reach = cluster.nodes.iter().filter(|(_, life)| *life != "Ready");
+    for (node, life) in out_of_reach {
+        line(out, "", &paint::soso(&format!("node {node} is {life}")))?;
+    }
+    if cluster.store != "current" {
+        let since =
+            cluster.since.map(|since| format!(" for {}", age::since(Some(since), now))).unwrap_or_default();
+        line(out, "store", &paint::bad(&format!("{}{since}", cluster.store)))?;
+    }
+    Ok(())
 }
 
 fn pods(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {

@@ -54,6 +54,7 @@ impl Host {
             reports: &reports,
         });
         self.note("budget", change.held.map_or(Ok(()), Err));
+        self.notes = change.notes;
         let next = judged.next.sooner(change.next).sooner(self.parts.inquiry.next());
         if change.changes.is_empty() {
             self.troubles.remove("state");

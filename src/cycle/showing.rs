@@ -14,7 +14,7 @@ use reconciler::{
 use super::Host;
 use crate::{
     follow::lock,
-    metrics::{Metrics, PushPhase, RollbackReason, RolloutResult},
+    metrics::{Metrics, PushPhase, RolloutResult},
     view::{EventView, LaneView, SourceStatus, View},
 };
 
@@ -43,6 +43,7 @@ impl Host {
             at: Timestamp::now(),
             node: self.name().clone(),
             nodes: self.nodes(),
+            cluster: self.cluster_view(),
             state: Arc::new(state.clone()),
             pods: Arc::new(self.all_reports().into_values().flat_map(|report| report.pods).collect()),
             commits: self.library.commits().clone(),
@@ -52,10 +53,23 @@ impl Host {
             },
             plan: self.shown.lanes.clone(),
             converged: self.converged,
-            notes: self.fixed.notes.clone(),
+            notes: self.all_notes(),
             events: self.events.list(),
             troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
         }
+    }
+
+    /// What a reader of `status` should know though nothing stands in the way.
+    fn all_notes(&self) -> Vec<String> {
+        let state = self.store.snapshot();
+        let faulty = state.rollout.faulty.iter();
+        let faulty = faulty.map(|(node, why)| format!("node {node} is at fault itself: {why}"));
+        let refused = self.report.refused.iter().filter_map(|(uid, why)| {
+            let record = state.pods.get(uid)?;
+            Some(format!("pod {} is {why}", record.key))
+        });
+        let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
+        notes.chain(faulty).chain(refused).collect()
     }
 }
 
@@ -140,7 +154,7 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     if let (None, Some(rollback)) = (&before.rollback, &after.rollback) {
         let (from, to) = (rollback.from.short(), short(&after.target));
         tracing::error!(from, to = %to, "rolling back: {}", rollback.reason);
-        metrics.rollback(reason_class(&rollback.reason));
+        metrics.rollback(rollback.class.into());
     }
     for entry in &after.history {
         let known = before.history.iter().any(|old| old == entry);
@@ -158,7 +172,7 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
                 // One that a newer commit had superseded is given up without the target going anywhere.
                 if after.rollback.is_none() {
                     tracing::error!(commit = entry.commit.short(), "given up: {}", entry.reason);
-                    metrics.rollback(reason_class(&entry.reason));
+                    metrics.rollback(entry.class.unwrap_or_default().into());
                 }
             }
             CommitState::Degraded => metrics.rollout(RolloutResult::Degraded),
@@ -191,24 +205,6 @@ fn time_phase(before: &Rollout, after: &Rollout, metrics: &Metrics) {
         && let Some(took) = elapsed(after.began)
     {
         metrics.push(PushPhase::Total, took);
-    }
-}
-
-/// The class of a rollback's reason. The words are the roll-out's own.
-fn reason_class(reason: &str) -> RollbackReason {
-    let has = |word: &str| reason.contains(word);
-    if has("windlass rollback") {
-        RollbackReason::Manual
-    } else if has("crash loop") {
-        RollbackReason::CrashLoop
-    } else if has("cannot get image") {
-        RollbackReason::Image
-    } else if has("not settled within") || has("no progress within") {
-        RollbackReason::Deadline
-    } else if has("cannot start") || has("cannot create") {
-        RollbackReason::Rejected
-    } else {
-        RollbackReason::Other
     }
 }
 

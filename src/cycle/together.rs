@@ -18,6 +18,7 @@ use crate::{
     follow::lock,
     source::verify::{VerifiedCommit, verified_ancestor},
     store::{AskDoc, ReportDoc, Standing, StoreEvent},
+    view::ClusterView,
 };
 
 /// How long a question to the leader waits for its answer.
@@ -122,6 +123,26 @@ impl Host {
             None => self.parts.nudge.notify_one(),
         }
         found
+    }
+
+    /// How this host stands in its cluster.
+    pub(super) fn cluster_view(&self) -> Option<ClusterView> {
+        let store = self.store.replicated()?;
+        let (word, since, why) = match store.standing() {
+            Standing::Current => ("current", None, None),
+            Standing::Lost { since, why } => ("lost", Some(*since), Some(why.clone())),
+            Standing::Frozen { since, why } => ("frozen", Some(*since), Some(why.clone())),
+            Standing::Conflict { why } => ("conflict", None, Some(why.clone())),
+        };
+        let nodes = self.nodes().into_iter().map(|(name, node)| (name, node.life.as_str().to_owned()));
+        Some(ClusterView {
+            id: store.cluster().to_owned(),
+            leader: store.leader().cloned(),
+            store: word.to_owned(),
+            since,
+            why,
+            nodes: nodes.collect(),
+        })
     }
 
     /// What this host says of itself, as it is now.

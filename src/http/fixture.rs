@@ -155,6 +155,7 @@ pub(crate) fn view() -> View {
     View {
         at: Timestamp::now(),
         node: node.clone(),
+        cluster: None,
         nodes: BTreeMap::from([(node, KnownNode { facts, life: NodeLife::Ready })]),
         state: Arc::new(state),
         pods: Arc::new(pods),
@@ -198,6 +199,7 @@ fn rollout() -> Rollout {
         signer: "deployer@example.com".into(),
         state,
         reason: String::new(),
+        class: None,
         began: ago(7200),
         ended,
     };

@@ -10,7 +10,7 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::view::{LaneView, SourceStatus, View};
+use crate::view::{ClusterView, LaneView, SourceStatus, View};
 
 /// `/windlass/v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub(crate) struct StatusReport {
     pub at: Timestamp,
     /// This host.
     pub node: String,
+    /// How this host stands in its cluster, where it is one of several.
+    #[serde(default)]
+    pub cluster: Option<ClusterView>,
     /// The commit that must run.
     pub target: Option<CommitReport>,
     /// The last one that was healthy.
@@ -121,6 +124,7 @@ impl StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: view.at,
             node: view.node.to_string(),
+            cluster: view.cluster.clone(),
             target: commit(&rollout.target),
             healthy: commit(&rollout.healthy),
             verified: commit(&view.source.verified),

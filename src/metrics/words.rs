@@ -1,6 +1,6 @@
 //! The values that labels may have: closed sets, so that no metric can grow.
 
-use reconciler::plan::Drift;
+use reconciler::{plan::Drift, rollout::FailureClass};
 
 /// The commit that this was built from; empty where the build was not told.
 pub(super) const COMMIT: &str = env!("WINDLASS_COMMIT");
@@ -141,6 +141,19 @@ words! {
         Incomplete = "incomplete",
         /// There are too many of them.
         RateLimited = "rate_limited",
+    }
+}
+
+impl From<FailureClass> for RollbackReason {
+    fn from(class: FailureClass) -> Self {
+        match class {
+            FailureClass::Image => Self::Image,
+            FailureClass::CrashLoop => Self::CrashLoop,
+            FailureClass::Deadline => Self::Deadline,
+            FailureClass::Rejected => Self::Rejected,
+            FailureClass::Manual => Self::Manual,
+            FailureClass::Other => Self::Other,
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Contents {
     pub(crate) subnets: BTreeMap<Ipv4Net, NodeName>,
     /// The leader's answers.
     pub(crate) answers: BTreeMap<NodeName, AnswerDoc>,
+    /// Who stands for election, by the revision of their keys: the lowest leads.
+    pub(crate) candidates: BTreeMap<String, (i64, NodeName)>,
     /// Records that cannot be read, with the reason.
     pub(crate) unreadable: BTreeMap<String, String>,
     /// What is known of each key, deletions that the watch has not told yet included.
@@ -188,6 +190,10 @@ impl Contents {
         if self.known.get(key).is_some_and(|known| known.revision >= revision) {
             return;
         }
+        if KeyKind::of(key) == KeyKind::Election {
+            let name = NodeName::new(String::from_utf8_lossy(value).into_owned());
+            self.candidates.insert(key.to_owned(), (revision, name));
+        }
         let decided = match self.take_in(key, value, heard) {
             Ok(decided) => {
                 self.unreadable.remove(key);
@@ -258,7 +264,7 @@ impl Contents {
                 status.ready = status.ready.map(|since| since.min(heard.unwrap_or_else(Timestamp::now)));
                 self.member(node).report.report.pods.insert(uid, status);
             }
-            KeyKind::Unknown => {}
+            KeyKind::Election | KeyKind::Unknown => {}
         }
         Ok(None)
     }
@@ -321,6 +327,9 @@ impl Contents {
             KeyKind::Ask(node) => self.member(node).ask = None,
             KeyKind::Pod(node, uid) => {
                 self.member(node).report.report.pods.remove(&uid);
+            }
+            KeyKind::Election => {
+                self.candidates.remove(key);
             }
             KeyKind::Unknown => {}
         }

@@ -33,6 +33,7 @@ pub(super) const IDENTITY: &str = "cluster";
 pub(super) const SEEDING: &str = "subnets/seeding";
 /// What the leader writes.
 pub(super) const DECIDED: &str = "decided/";
+const ELECTION: &str = "election/";
 const NODES: &str = "nodes/";
 const SUBNETS: &str = "subnets/";
 
@@ -154,6 +155,7 @@ pub(super) enum KeyKind {
     Report(NodeName),
     Away(NodeName),
     Ask(NodeName),
+    Election,
     Pod(NodeName, PodUid),
     /// A later version's, or nobody's.
     Unknown,
@@ -163,6 +165,9 @@ impl KeyKind {
     pub(super) fn of(key: &str) -> Self {
         if key == IDENTITY {
             return Self::Identity;
+        }
+        if key.starts_with(ELECTION) {
+            return Self::Election;
         }
         if key.starts_with(DECIDED) {
             return Self::Decided;

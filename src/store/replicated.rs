@@ -51,6 +51,8 @@ pub(crate) struct Joining {
     pub(crate) subnet: Option<Ipv4Net>,
     /// The subnet it had as long as it was alone.
     pub(crate) subnet_alone: Ipv4Net,
+    /// Networks that other hosts' addresses must lie in; none is any.
+    pub(crate) node_ranges: Vec<Ipv4Net>,
 }
 
 /// What all hosts of a cluster must agree on.
@@ -140,6 +142,7 @@ pub(crate) struct ReplicatedStore {
     saved_marker: Option<Marker>,
     node: NodeName,
     agreed: Agreed,
+    node_ranges: Vec<Ipv4Net>,
     standing: Standing,
     fence: Option<Fence>,
     /// Since when this host leads and the store answers it.
@@ -209,6 +212,7 @@ impl ReplicatedStore {
             saved_marker: None,
             node: joining.node,
             agreed: joining.agreed,
+            node_ranges: joining.node_ranges,
             standing,
             fence: None,
             led_since: None,
@@ -283,6 +287,21 @@ impl ReplicatedStore {
     /// Whether this host was taken out of the cluster.
     pub(crate) fn was_removed(&self) -> bool {
         self.snapshot().removed.get(&self.node).is_some_and(|removed| removed == self.local.installation())
+    }
+
+    /// The cluster's id.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.marker.cluster
+    }
+
+    /// Who leads, as far as is known here.
+    pub(crate) fn leader(&self) -> Option<&NodeName> {
+        self.contents
+            .candidates
+            .values()
+            .min()
+            .map(|(_, name)| name)
+            .filter(|_| self.standing == Standing::Current)
     }
 
     /// Whether this host may decide now.
@@ -538,7 +557,9 @@ impl ReplicatedStore {
             let reserved = holder == Some(name) || holder.is_none() && silent;
             let inside =
                 self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
-            if reserved && inside {
+            let ranges = &self.node_ranges;
+            let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
+            if reserved && inside && address {
                 others.facts.insert(name.clone(), facts.clone());
             }
         }

@@ -7,6 +7,7 @@ use crate::{
     cluster::{ClusterChange, ClusterInput, moves_when_lost},
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
+    placement::{candidates, eligible_for_daemon},
     rollout::{Head, Rollout},
     state::{Change, ClusterState, NodeLife, PodRecord, StopReason},
     status::PodStatus,
@@ -40,6 +41,18 @@ impl<'a> Decision<'a> {
     fn driving_workload(&self, owner: &WorkloadKey) -> Option<&'a Workload> {
         let id = self.input.state.rollout.driving.as_ref()?;
         self.input.commits.get(id)?.objects.workloads.get(owner)
+    }
+
+    /// What an owner was in the last healthy commit, which counts while only the canaries move.
+    fn old_workload(&self, owner: &WorkloadKey) -> Option<&'a Workload> {
+        let rollout = &self.input.state.rollout;
+        let id = rollout.healthy.as_ref().filter(|_| rollout.wave.is_some())?;
+        self.input.commits.get(id)?.objects.workloads.get(owner)
+    }
+
+    fn is_drained(&self, node: &NodeName) -> bool {
+        let driving = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
+        driving.is_some_and(|commit| commit.objects.nodes.get(node).is_some_and(|object| object.drain))
     }
 
     /// Of a record only the locator, an unplaced pod's place and a first stop record may change.
@@ -79,7 +92,8 @@ impl<'a> Decision<'a> {
         let uid = &record.uid;
         let adopted =
             self.input.reports.values().flat_map(|report| &report.orphans).any(|orphan| orphan.uid == *uid);
-        let driving = self.driving_workload(&record.owner).is_some();
+        let driving =
+            self.driving_workload(&record.owner).is_some() || self.old_workload(&record.owner).is_some();
         self.findings
             .require(adopted || driving, || format!("pod {uid} was made for an owner that is not driven"));
         self.findings.require(record.stop.is_none(), || format!("pod {uid} was made with a stop record"));
@@ -93,14 +107,24 @@ impl<'a> Decision<'a> {
         let ended = self.statuses.get(&record.uid).is_some_and(|status| status.phase.is_final());
         let sound = match stop.reason {
             StopReason::OwnerRemoved => owner.is_none(),
-            StopReason::Failed => ended,
-            StopReason::Replaced => owner.is_some_and(|owner| {
-                owner.template.hash != before.template && !matches!(owner.control, Control::Replicas { .. })
+            StopReason::Failed => {
+                let faulty = &self.input.state.rollout.faulty;
+                ended || before.place.node().is_some_and(|node| faulty.contains_key(node))
+            }
+            StopReason::Replaced => owner.or_else(|| self.old_workload(&record.owner)).is_some_and(|owner| {
+                (owner.template.hash != before.template || self.input.state.rollout.wave.is_some())
+                    && !matches!(owner.control, Control::Replicas { .. })
             }),
             StopReason::Restarted => {
                 self.input.state.rollout.restarts.contains_key(&record.owner.to_string())
             }
-            StopReason::ScaledDown | StopReason::NodeExcluded | StopReason::Drained => owner.is_some(),
+            StopReason::ScaledDown | StopReason::NodeExcluded => {
+                owner.is_some() || self.old_workload(&record.owner).is_some()
+            }
+            StopReason::Drained => {
+                let drained = before.place.node().is_some_and(|node| self.is_drained(node));
+                drained && owner.is_some_and(moves_when_lost)
+            }
             StopReason::NodeLost => {
                 let node = before.place.node().and_then(|node| self.input.nodes.get(node));
                 node.is_some_and(|node| node.life == NodeLife::Lost) && owner.is_some_and(moves_when_lost)
@@ -242,8 +266,13 @@ impl<'a> Decision<'a> {
     }
 
     fn is_available(&self, workload: &Workload, record: &PodRecord) -> bool {
+        let out = |node| self.input.nodes.get(node).is_some_and(|known| known.life.is_out());
+        if record.place.node().is_some_and(out) {
+            return false;
+        }
         let since = self.statuses.get(&record.uid).and_then(|status| status.ready);
-        since.is_some_and(|since| later(since, workload.control.min_ready()) <= self.input.now)
+        let min_ready = workload.control.min_ready();
+        since.is_some_and(|since| min_ready.is_zero() || later(since, min_ready) <= self.input.now)
     }
 
     /// maxSurge where pods are made, maxUnavailable where available ones are stopped.
@@ -268,7 +297,9 @@ impl<'a> Decision<'a> {
             }
             Control::Replicas { replicas, .. } => {
                 let wanted = *replicas as usize;
-                let bound = made.is_empty() || active <= wanted;
+                let draining =
+                    after.iter().any(|record| record.place.node().is_some_and(|node| self.is_drained(node)));
+                let bound = made.is_empty() || active <= wanted + usize::from(draining);
                 self.findings.require(bound, || format!("{key}: {active} pods, {wanted} are wanted"));
                 let enough = !replaced || available + 1 >= wanted;
                 self.findings.require(enough, || format!("{key}: a restart leaves {available} of {wanted}"));
@@ -339,14 +370,27 @@ impl<'a> Decision<'a> {
         replaced: bool,
     ) {
         let key = &workload.key;
+        let driving = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
+        let Some(objects) = driving.map(|commit| &commit.objects.nodes) else { return };
+        // Nodes that are out or at fault themselves are left aside.
+        let counted: BTreeSet<NodeName> = candidates(self.input.nodes, objects)
+            .into_iter()
+            .filter(|node| eligible_for_daemon(&workload.template.spec, node))
+            .map(|node| node.name)
+            .filter(|name| {
+                let life = self.input.nodes.get(name).map(|known| &known.life);
+                let absent = life.is_some_and(|life| life.is_out() || *life == NodeLife::Away);
+                !absent && !self.input.state.rollout.faulty.contains_key(name)
+            })
+            .collect();
         let mut nodes: BTreeMap<&NodeName, (usize, usize)> = BTreeMap::new();
         for record in after.iter().filter(|record| self.is_active(record)) {
-            let Some(node) = record.place.node() else { continue };
+            let Some(node) = record.place.node().filter(|node| counted.contains(*node)) else { continue };
             let counts = nodes.entry(node).or_default();
             counts.0 += 1;
             counts.1 += usize::from(self.is_available(workload, record));
         }
-        let all = u32::try_from(self.input.nodes.len()).unwrap_or(u32::MAX);
+        let all = u32::try_from(counted.len()).unwrap_or(u32::MAX);
         let surge = max_surge.round_up(all) as usize;
         let most = if surge == 0 { 1 } else { 2 };
         for (node, (active, _)) in &nodes {

@@ -116,7 +116,10 @@ impl<'a> Plan<'a> {
             .report
             .pods
             .iter()
-            .filter(|(uid, _)| self.record(uid).is_some_and(|record| record.stop.is_none()))
+            .filter(|(uid, _)| {
+                let refused = plan.report.refused.contains_key(*uid);
+                self.record(uid).is_some_and(|record| record.stop.is_none() || refused)
+            })
             .filter(|(_, status)| status.ready.is_some())
             .filter_map(|(_, status)| status.address)
             .collect();
@@ -136,7 +139,10 @@ impl<'a> Plan<'a> {
             return;
         };
         let record = self.record(uid);
-        let stopped = record.is_some_and(|record| record.stop.is_some());
+        let refused = plan.report.refused.contains_key(uid);
+        let stopped = record.is_some_and(|record| record.stop.is_some()) && !refused;
+        let unwanted = refused && record.is_some_and(|record| record.stop.is_none());
+        self.findings.require(!unwanted, || format!("{uid} is refused and has a lane: {lane:?}"));
         let here = record.is_some_and(|record| record.place.node() == Some(self.input.node));
         let mut removed: BTreeSet<&ContainerId> = BTreeSet::new();
         let mut ended: BTreeSet<&ContainerId> = BTreeSet::new();

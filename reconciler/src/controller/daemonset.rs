@@ -10,8 +10,14 @@ use crate::{
 
 pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Action> {
     let mut actions = stop_failed(view.pods);
-    let eligible: Vec<&Candidate> =
-        view.nodes.iter().filter(|node| eligible_for_daemon(&view.workload.template.spec, node)).collect();
+    // A node that is out is left aside: its pod counts for nothing, and is updated when the node returns.
+    let eligible: Vec<&Candidate> = view
+        .nodes
+        .iter()
+        .filter(|node| eligible_for_daemon(&view.workload.template.spec, node))
+        .filter(|node| !view.standing.absent.contains(&node.name))
+        .collect();
+    let faulty = |node: &Candidate| view.standing.faulty.contains(&node.name);
     actions.extend(stop_elsewhere(view));
 
     let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
@@ -24,8 +30,9 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             (surge, if surge == 0 { unavailable.max(1) } else { unavailable })
         }
     };
-    let down =
-        eligible.iter().filter(|node| !on(view, &node.name).any(|pod| view.is_available(&pod))).count();
+    let is_down = |node: &&&Candidate| !on(view, &node.name).any(|pod| view.is_available(&pod));
+    let elsewhere = view.canary.map_or(0, |canary| canary.down_elsewhere);
+    let down = eligible.iter().filter(|node| !faulty(node)).filter(is_down).count() + elsewhere;
     let mut may_go_down = (unavailable as usize).saturating_sub(down);
     let surging =
         eligible.iter().filter(|node| on(view, &node.name).filter(OwnedPod::is_active).count() > 1).count();
@@ -48,10 +55,14 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
                 actions.push(create(view, node))
             }
             None => {}
+            // What a faulty node runs of an earlier commit may be all that it can run.
+            Some(_) if new.is_empty() && faulty(node) => {}
             Some(_) if new.iter().any(|pod| view.is_available(pod)) => actions.extend(replace(view, &old)),
             Some(_) if !new.is_empty() => {}
-            // A pod of which nothing is known is not one that is down.
-            Some(_) if !old.iter().any(|pod| pod.status.is_none() || view.is_available(pod)) => {
+            // A pod of which nothing is known, or is heard any more, is not one that is down.
+            Some(_)
+                if !old.iter().any(|pod| pod.status.is_none() || pod.unheard || view.is_available(pod)) =>
+            {
                 actions.extend(replace(view, &old));
             }
             Some(_) if may_surge > 0 => {
@@ -79,7 +90,8 @@ fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
         |node: &NodeName| view.nodes.iter().any(|known| known.name == *node && !daemon_may_stay(spec, known));
     view.pods
         .iter()
-        .filter(|pod| pod.is_active() && pod.record.place.node().is_some_and(refused))
+        .filter(|pod| pod.is_active() && !view.standing.is_absent(pod))
+        .filter(|pod| pod.record.place.node().is_some_and(refused))
         .map(|pod| Action::Stop(pod.record.uid.clone(), StopReason::NodeExcluded))
         .collect()
 }

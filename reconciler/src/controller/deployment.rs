@@ -2,9 +2,15 @@
 
 use super::{
     Action, OwnedPod, OwnerView, PodNaming,
+    drain::{drain, drained},
     replicas::{scale_down, stop, stop_failed},
 };
-use crate::{object::DeploymentStrategy, state::StopReason};
+use crate::{
+    cluster::moves_when_lost,
+    name::NodeName,
+    object::{Control, DeploymentStrategy},
+    state::StopReason,
+};
 
 pub(super) fn control(
     view: &OwnerView<'_>,
@@ -15,18 +21,42 @@ pub(super) fn control(
     let mut actions = stop_failed(view.pods);
     let active: Vec<OwnedPod<'_>> = view.pods.iter().filter(|pod| pod.is_active()).copied().collect();
     let (new, old): (Vec<_>, Vec<_>) = active.into_iter().partition(|pod| view.is_current(pod));
+    let (given_up, new): (Vec<_>, Vec<_>) =
+        new.into_iter().partition(|pod| !paused && is_given_up(view, pod));
+    actions.extend(stop(given_up, StopReason::Failed));
     actions.extend(match (paused, strategy) {
         (true, _) => scale_only(view, replicas, &new, &old),
-        (false, DeploymentStrategy::Recreate) => recreate(view, replicas, &new, &old),
+        (false, DeploymentStrategy::Recreate) => {
+            let alone = old.is_empty() && !drained(view, &new).is_empty();
+            if alone && !view.pods.iter().any(OwnedPod::is_stopping) {
+                drain(view, (replicas as usize, 0, 1), &new, &generated_new(view))
+            } else {
+                recreate(view, replicas, &new, &old)
+            }
+        }
         (false, DeploymentStrategy::RollingUpdate { max_surge, max_unavailable }) => {
             let surge = max_surge.round_up(replicas);
             let unavailable = max_unavailable.round_down(replicas);
             // Both may come to nothing by rounding; then one may be down, as in Kubernetes.
             let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
-            roll(view, Bounds { replicas, surge, unavailable }, &new, &old)
+            if old.is_empty() && !drained(view, &new).is_empty() {
+                let bounds = (replicas as usize, surge as usize, unavailable as usize);
+                drain(view, bounds, &new, &generated_new(view))
+            } else {
+                roll(view, Bounds { replicas, surge, unavailable }, &new, &old)
+            }
         }
     });
     actions
+}
+
+/// A pod on a node that is at fault itself: another node takes its place, unless its data is there.
+fn is_given_up(view: &OwnerView<'_>, pod: &OwnedPod<'_>) -> bool {
+    let faulty = pod.record.place.node().is_some_and(|node| view.standing.faulty.contains(node));
+    faulty
+        && !view.is_available(pod)
+        && view.standing.clock.is_some_and(|found| pod.record.created < found)
+        && moves_when_lost(view.workload)
 }
 
 #[derive(Clone, Copy)]
@@ -38,18 +68,32 @@ struct Bounds {
 
 fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[OwnedPod<'_>]) -> Vec<Action> {
     let wanted = bounds.replicas as usize;
+    let updated = view.updated_wanted(bounds.replicas);
     let total = new.len() + old.len();
     let most = wanted + bounds.surge as usize;
     let least_available = wanted.saturating_sub(bounds.unavailable as usize);
     let mut actions = Vec::new();
 
-    if new.len() > wanted {
-        let surplus = new.len() - wanted;
+    if new.len() > updated {
+        let surplus = new.len() - updated;
         actions.extend(stop(scale_down(new).into_iter().take(surplus), StopReason::ScaledDown));
     } else if !new.iter().any(|pod| pod.record.place.node().is_none()) {
-        let room = most.saturating_sub(total).min(wanted - new.len());
-        actions.extend(create(view, room));
+        let room = most.saturating_sub(total).min(updated - new.len());
+        match view.canary {
+            None => actions.extend(create(view, room)),
+            Some(_) => {
+                let taken = |node: &&NodeName| !new.iter().any(|pod| pod.record.place.node() == Some(*node));
+                let name = generated_new(view);
+                let free = view.canaries().into_iter().filter(taken).take(room);
+                actions.extend(free.map(|node| Action::Create {
+                    name: name.clone(),
+                    node: Some(node.clone()),
+                    like: None,
+                }));
+            }
+        }
     }
+    actions.extend(keep_old(view, wanted - updated, old));
 
     // Old pods that are down already may go first; available ones only while enough others are.
     let new_available = new.iter().filter(|pod| view.is_available(pod)).count();
@@ -57,6 +101,8 @@ fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[Owned
     let (old_up, old_down): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
         scale_down(old).into_iter().partition(|pod| view.is_available(pod));
     let may_go = total.saturating_sub(least_available + new_unavailable);
+    // While only the canaries move, all others stay as they are.
+    let may_go = may_go.min(old.len().saturating_sub(wanted - updated));
     let down: Vec<_> = old_down.into_iter().take(may_go).collect();
     let spare = (new_available + old_up.len()).saturating_sub(least_available);
     let up = old_up.into_iter().take(spare.min(may_go - down.len()));
@@ -64,6 +110,17 @@ fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[Owned
         actions.push(Action::Stop(pod.record.uid.clone(), view.outdated_reason(&pod)));
     }
     actions
+}
+
+/// While only the canaries move, an old pod that ended is followed by one of its own template.
+fn keep_old(view: &OwnerView<'_>, staying: usize, old: &[OwnedPod<'_>]) -> Option<Action> {
+    let (commit, before) = view.canary?.before?;
+    let lacking = staying > old.len() && old.iter().all(|pod| pod.record.place.node().is_some());
+    let like = Some((commit.clone(), before.template.hash.clone()));
+    let name = generated(view, before.template.hash.short());
+    let scaled_up =
+        matches!(before.control, Control::Deployment { replicas, .. } if old.len() >= replicas as usize);
+    (lacking && !scaled_up).then_some(Action::Create { name, node: None, like })
 }
 
 fn recreate(view: &OwnerView<'_>, replicas: u32, new: &[OwnedPod<'_>], old: &[OwnedPod<'_>]) -> Vec<Action> {
@@ -109,8 +166,11 @@ fn scale_only(
 }
 
 fn create(view: &OwnerView<'_>, count: usize) -> impl Iterator<Item = Action> {
-    let name = generated(view, view.workload.template.hash.short());
-    std::iter::repeat_n(Action::Create { name, node: None, like: None }, count)
+    std::iter::repeat_n(Action::Create { name: generated_new(view), node: None, like: None }, count)
+}
+
+fn generated_new(view: &OwnerView<'_>) -> PodNaming {
+    generated(view, view.workload.template.hash.short())
 }
 
 fn generated(view: &OwnerView<'_>, hash: &str) -> PodNaming {

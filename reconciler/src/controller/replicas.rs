@@ -2,7 +2,10 @@
 
 use std::cmp::Reverse;
 
-use super::{Action, OwnedPod, OwnerView, PodNaming};
+use super::{
+    Action, OwnedPod, OwnerView, PodNaming,
+    drain::{drain, drained},
+};
 use crate::state::StopReason;
 
 pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
@@ -11,6 +14,11 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
     let (restarting, staying): (Vec<_>, Vec<_>) =
         active.iter().copied().partition(|pod| view.must_restart(pod));
     let wanted = replicas as usize;
+    // One more at a time may be there for a drain, as none may be missing.
+    if restarting.is_empty() && !drained(view, &active).is_empty() {
+        actions.extend(drain(view, (wanted, 1, 0), &active, &naming(view)));
+        return actions;
+    }
     if staying.len() + restarting.len() > wanted {
         let surplus = staying.len() + restarting.len() - wanted;
         let mut first: Vec<OwnedPod<'_>> = restarting;
@@ -44,8 +52,11 @@ pub(super) fn stop<'a>(pods: impl IntoIterator<Item = OwnedPod<'a>>, reason: Sto
 }
 
 fn create(view: &OwnerView<'_>, count: usize) -> impl Iterator<Item = Action> {
-    let name = PodNaming::Generated(format!("{}-", view.workload.key.object.name));
-    std::iter::repeat_n(Action::Create { name, node: None, like: None }, count)
+    std::iter::repeat_n(Action::Create { name: naming(view), node: None, like: None }, count)
+}
+
+fn naming(view: &OwnerView<'_>) -> PodNaming {
+    PodNaming::Generated(format!("{}-", view.workload.key.object.name))
 }
 
 /// The pods in the order in which they are given up.

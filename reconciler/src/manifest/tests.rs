@@ -1066,3 +1066,15 @@ fn originals_are_of_the_current_group_and_in_their_namespace() {
     assert!(original.get("status").is_none());
     assert_eq!(objects.places[id], Place { file: "a.yaml".to_owned(), line: 1 });
 }
+
+#[test]
+fn a_drain_is_true_or_false_and_implies_the_cordon() {
+    let text = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: one\n  annotations:\n    windlass.dev/drain: \"{value}\"\n"
+        )
+    };
+    insta::assert_snapshot!(said(&text("yes")), @r#"a.yaml:6:5: metadata.annotations[windlass.dev/drain]: "yes" says neither to drain the node nor not to: write "true" or "false""#);
+    assert_eq!(said(&text("true")), "");
+    assert_eq!(said(&text("false")), "");
+}

@@ -17,7 +17,13 @@ pub struct NodeObject {
     pub taints: Vec<Taint>,
     /// `spec.unschedulable`: no new pods, what runs stays.
     pub unschedulable: bool,
+    /// The annotation [`DRAIN`]: what runs goes elsewhere. It implies the cordon.
+    #[serde(default)]
+    pub drain: bool,
 }
+
+/// `"true"` on a Node drains it.
+pub const DRAIN: &str = "windlass.dev/drain";
 
 /// A taint of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -102,7 +102,7 @@ fn daemon_tolerates(spec: &PodSpec, taint: &Taint) -> bool {
 ///
 /// A pod that names its node is not scheduled at all in Kubernetes: neither cordon nor NoSchedule keeps it off, but the
 /// node itself still looks at selector, affinity and NoExecute.
-pub(super) fn unfit_by_itself(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
+pub fn unfit_by_itself(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
     if let Some(unfit) = named_and_selected(spec, node) {
         return Some(unfit);
     }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{CommitState, Phase, Rollback, Rollout};
+use super::{CommitState, Failure, Phase, Rollback, Rollout};
 use crate::name::CommitId;
 
 /// Clears the mark of one commit that failed, or of all of them, and says of how many. A degraded target is prepared
@@ -43,10 +43,10 @@ impl Rollout {
     }
 
     /// What is driven has failed while the target is being prepared: the healthy commit runs until that is done.
-    pub(super) fn give_up_superseded(&mut self, reason: &str, now: Timestamp) {
+    pub(super) fn give_up_superseded(&mut self, failure: &Failure, now: Timestamp) {
         let (Some(driving), Some(healthy)) = (self.driving.clone(), self.healthy.clone()) else { return };
-        if self.end(&driving, CommitState::RolledBack, reason, now) {
-            self.bad.insert(driving, reason.to_owned());
+        if self.end(&driving, CommitState::RolledBack, failure, now) {
+            self.bad.insert(driving, failure.reason.clone());
         }
         let is_target = self.target.as_ref() == Some(&healthy);
         self.drive(healthy);
@@ -59,7 +59,7 @@ impl Rollout {
 
     /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
     pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
-        self.close_target(CommitState::RolledBack, &rollback.reason, now);
+        self.close_target(CommitState::RolledBack, &rollback.reason, Some(rollback.class), now);
         self.target = Some(commit.clone());
         self.drive(commit);
         self.rollback = Some(rollback);
@@ -74,6 +74,9 @@ impl Rollout {
         if let Some(before) = self.driving.replace(commit)
             && self.driving.as_ref() != Some(&before)
         {
+            // Which nodes are at fault, and which go first, is another matter for every commit.
+            self.faulty.clear();
+            self.wave = None;
             self.left.retain(|left| *left != before);
             self.left.push(before);
             let surplus = self.left.len().saturating_sub(LEFT);

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{CommitState, HistoryEntry, Rollout};
+use super::{CommitState, Failure, FailureClass, HistoryEntry, Rollout};
 use crate::name::CommitId;
 
 /// How many entries of history are kept.
@@ -36,7 +36,7 @@ impl Rollout {
         &mut self,
         commit: &CommitId,
         state: CommitState,
-        reason: &str,
+        failure: &Failure,
         now: Timestamp,
     ) -> bool {
         if self.history.iter().any(|entry| entry.commit == *commit && entry.state == CommitState::Healthy) {
@@ -44,7 +44,8 @@ impl Rollout {
         }
         if let Some(entry) = self.history.iter_mut().rev().find(|entry| entry.commit == *commit) {
             entry.state = state;
-            entry.reason = reason.to_owned();
+            entry.reason = failure.reason.clone();
+            entry.class = Some(failure.class);
             entry.ended = Some(now);
         }
         true
@@ -56,18 +57,26 @@ impl Rollout {
         if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
             entry.state = CommitState::Progressing;
             entry.reason.clear();
+            entry.class = None;
             entry.began = now;
             entry.ended = None;
         }
     }
 
     /// Ends the open entry of the target, if it has one.
-    pub(super) fn close_target(&mut self, state: CommitState, reason: &str, now: Timestamp) {
+    pub(super) fn close_target(
+        &mut self,
+        state: CommitState,
+        reason: &str,
+        class: Option<FailureClass>,
+        now: Timestamp,
+    ) {
         let Some(target) = &self.target else { return };
         let open = |entry: &&mut HistoryEntry| entry.commit == *target && entry.ended.is_none();
         if let Some(entry) = self.history.iter_mut().rev().find(open) {
             entry.state = state;
             entry.reason = reason.to_owned();
+            entry.class = class;
             entry.ended = Some(now);
         }
     }
@@ -85,6 +94,7 @@ mod tests {
             signer: String::new(),
             state,
             reason: String::new(),
+            class: None,
             began: time,
             ended: (state != CommitState::Progressing).then_some(time),
         });

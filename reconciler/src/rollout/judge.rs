@@ -1,18 +1,23 @@
 //! Whether a workload has settled on the target, still moves, waits for something outside, or has failed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
 use crate::{
     commit::Commit,
     controller::{OwnedPod, OwnerView},
-    name::{CommitId, WorkloadKey},
+    fault::FaultKind,
+    name::{CommitId, NodeName, WorkloadKey},
     object::{ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload},
     placement::eligible_for_daemon,
-    rollout::Rollout,
+    rollout::{Failure, FailureClass, Rollout},
     state::{PodPlace, WorkloadProgress},
-    status::{ContainerPhase, ContainerStatus},
+    status::{ContainerPhase, ContainerStatus, PodPhase},
     time::later,
 };
 
@@ -29,11 +34,12 @@ pub enum Judgement {
     /// Something outside of the commit is in the way.
     Waiting(String),
     /// The commit is at fault.
-    Failed(String),
+    Failed(Failure),
 }
 
 /// The workloads that are judged while `target` is driven: those that differ from what it is compared with, and from
-/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything.
+/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything,
+/// and where nothing was healthy yet, everything is new.
 pub fn judged_workloads<'a>(
     rollout: &Rollout,
     commits: &BTreeMap<CommitId, Arc<Commit>>,
@@ -48,7 +54,7 @@ pub fn judged_workloads<'a>(
     let workloads = target.objects.workloads.values();
     workloads
         .filter(|workload| {
-            before.is_empty()
+            rollout.base().is_none()
                 || before.iter().any(|before| before.is_none_or(|before| differs(target, before, workload)))
         })
         .collect()
@@ -106,7 +112,7 @@ pub fn progress_deadline(
     Some(later(clock.map_or(progress.since, |clock| clock.max(progress.since)), deadline))
 }
 
-/// How a workload stands; `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
+/// How a workload stands that nothing is known to be wrong with, see [`suspects`](super::suspects); `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
 pub fn judge(
     view: &OwnerView<'_>,
     progress: Option<&WorkloadProgress>,
@@ -115,34 +121,57 @@ pub fn judge(
     let key = &view.workload.key;
     let current: Vec<&OwnedPod<'_>> =
         view.pods.iter().filter(|pod| !pod.is_stopping() && view.is_current(pod)).collect();
-    if let Some(failure) = current.iter().find_map(|pod| pod_failure(pod, clock)) {
-        return Judgement::Failed(format!("{key}: {failure}"));
-    }
-    let stopping = view.pods.iter().any(OwnedPod::is_stopping);
+    // What becomes of pods on nodes that are out, or at fault themselves, says nothing about the commit.
+    let standing = view.standing;
+    let stopping = view.pods.iter().any(|pod| pod.is_stopping() && !standing.is_absent(pod));
     let available = current.iter().filter(|pod| view.is_available(pod)).count();
-    let outdated = view.pods.iter().filter(|pod| pod.is_active() && !view.is_current(pod)).count();
+    let aside = current.iter().filter(|pod| !view.is_available(pod) && standing.is_aside(pod)).count();
+    let outdated = |pod: &&OwnedPod<'_>| pod.is_active() && !view.is_current(pod);
     let any_available = view.pods.iter().filter(|pod| view.is_available(pod)).count();
+    let any_aside =
+        |pod: &&OwnedPod<'_>| pod.is_active() && !view.is_available(pod) && standing.is_aside(pod);
 
-    let (settled, wanted, counted) = match &view.workload.control {
+    let (settled, wanted, number) = match &view.workload.control {
         Control::Deployment { paused: true, .. } => return Judgement::Settled,
         Control::Deployment { replicas, .. } => {
-            let wanted = *replicas as usize;
-            let exact = available == wanted && current.len() == wanted && outdated == 0;
-            (exact && !stopping, wanted, available)
+            let wanted = view.updated_wanted(*replicas);
+            let lost = |pod: &&OwnedPod<'_>| {
+                pod.record.place.node().is_some_and(|node| standing.lost.contains(node))
+            };
+            let old = view.pods.iter().filter(outdated).filter(|pod| !lost(pod)).count();
+            let exact =
+                available + aside == wanted && current.len() == wanted && (aside == 0 || available > 0);
+            (exact && (old == 0 || view.canary.is_some()) && !stopping, wanted, available)
         }
         Control::DaemonSet { update, .. } => {
-            let fits = |node: &&_| eligible_for_daemon(&view.workload.template.spec, node);
-            let wanted = view.nodes.iter().filter(fits).count();
+            let counted: BTreeSet<&NodeName> = view
+                .nodes
+                .iter()
+                .filter(|node| eligible_for_daemon(&view.workload.template.spec, node))
+                .map(|node| &node.name)
+                .filter(|node| !standing.absent.contains(*node) && !standing.faulty.contains(*node))
+                .collect();
+            let (wanted, on) = (counted.len(), |pod: &&OwnedPod<'_>| {
+                pod.record.place.node().is_some_and(|node| counted.contains(node))
+            });
+            let left = |pod: &&OwnedPod<'_>| !standing.is_absent(pod) && !standing.is_aside(pod);
             match update {
-                DaemonSetUpdate::OnDelete => (any_available >= wanted, wanted, any_available),
+                DaemonSetUpdate::OnDelete => {
+                    let up = view.pods.iter().filter(on).filter(|pod| view.is_available(pod)).count();
+                    (up >= wanted, wanted, up)
+                }
                 DaemonSetUpdate::RollingUpdate { .. } => {
-                    (available >= wanted && outdated == 0 && !stopping, wanted, available)
+                    let up = current.iter().copied().filter(on).filter(|pod| view.is_available(pod)).count();
+                    let old = view.pods.iter().filter(outdated).filter(left).count();
+                    let stopping = view.pods.iter().filter(left).any(OwnedPod::is_stopping);
+                    (up >= wanted && old == 0 && !stopping, wanted, up)
                 }
             }
         }
         Control::Replicas { replicas, .. } => {
             let wanted = *replicas as usize;
-            (any_available == wanted && !stopping, wanted, any_available)
+            let aside = view.pods.iter().filter(any_aside).count();
+            (any_available + aside == wanted && !stopping, wanted, any_available)
         }
         Control::Pod => {
             let ended = current.iter().any(|pod| pod.is_final());
@@ -153,27 +182,37 @@ pub fn judge(
         return Judgement::Settled;
     }
     let all_nodes_ready = view.nodes.iter().all(|node| node.ready);
-    if let Some(reason) = current.iter().find_map(|pod| pod_obstacle(pod, all_nodes_ready)) {
+    // A template that is available nowhere has shown nothing.
+    let counted = || current.iter().filter(|pod| number == 0 || !standing.is_aside(pod));
+    if let Some(reason) = counted().find_map(|pod| pod_obstacle(pod, all_nodes_ready)) {
         return Judgement::Waiting(format!("{key}: {reason}"));
     }
     if progress_deadline(view.workload, progress, clock).is_some_and(|deadline| deadline <= view.now) {
-        return Judgement::Failed(format!(
-            "{key}: no progress within progressDeadlineSeconds: {counted} of {wanted} pods available{}",
-            last_words(&current)
-        ));
+        let reason = format!(
+            "{key}: no progress within progressDeadlineSeconds: {available} of {wanted} pods available{}",
+            last_words(&current),
+            available = number
+        );
+        return Judgement::Failed(Failure { class: FailureClass::Deadline, reason });
     }
-    Judgement::Progressing(format!("{key}: {counted} of {wanted} pods available{}", last_words(&current)))
+    Judgement::Progressing(format!("{key}: {number} of {wanted} pods available{}", last_words(&current)))
 }
 
 /// What is wrong with a pod for good. Crashes from before the commit was followed are not held against it.
-fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Option<String> {
+pub(super) fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Option<Failure> {
     let name = &pod.record.key.name;
     let status = pod.status?;
-    if status.phase == crate::status::PodPhase::Failed {
-        return Some(format!("pod {name} failed: {}", status.message.clone().unwrap_or_default()));
+    let message = || status.message.clone().unwrap_or_default();
+    if status.phase == PodPhase::Failed {
+        let reason = format!("pod {name} failed: {}", message());
+        return Some(Failure { class: FailureClass::Other, reason });
     }
-    if status.fault.is_some_and(crate::fault::FaultKind::is_commits_fault) {
-        return Some(format!("pod {name}: {}", status.message.clone().unwrap_or_default()));
+    if let Some(fault) = status.fault.filter(|fault| fault.is_commits_fault()) {
+        let class = match fault {
+            FaultKind::ImageMissing => FailureClass::Image,
+            _ => FailureClass::Rejected,
+        };
+        return Some(Failure { class, reason: format!("pod {name}: {}", message()) });
     }
     let looping = status
         .init_containers
@@ -190,11 +229,14 @@ fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Option<String> {
         _ => String::new(),
     };
     let restarts = looping.restarts;
-    Some(format!("crash loop: container {} of pod {name} was restarted {restarts} times{last}", looping.name))
+    let name = &pod.record.key.name;
+    let reason =
+        format!("crash loop: container {} of pod {name} was restarted {restarts} times{last}", looping.name);
+    Some(Failure { class: FailureClass::CrashLoop, reason })
 }
 
 /// When a container last ended.
-fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
+pub(super) fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
     let ended = match &container.state {
         ContainerPhase::Terminated(end) => Some(end),
         ContainerPhase::Waiting { .. } | ContainerPhase::Running { .. } => container.last.as_ref(),
@@ -207,6 +249,9 @@ fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
 fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
     if pod.record.place.node().is_none() {
         return not_placed(pod).filter(|_| !all_nodes_ready);
+    }
+    if let (true, Some(node)) = (pod.unheard, pod.record.place.node()) {
+        return Some(format!("pod {}: nobody hears from its node {node}", pod.record.key.name));
     }
     let status = pod.status?;
     status.fault.filter(|fault| fault.is_outside())?;
@@ -221,7 +266,7 @@ fn not_placed(pod: &OwnedPod<'_>) -> Option<String> {
 }
 
 /// What the first pod that is not ready says of itself.
-fn last_words(pods: &[&OwnedPod<'_>]) -> String {
+pub(super) fn last_words(pods: &[&OwnedPod<'_>]) -> String {
     pods.iter()
         .filter(|pod| !pod.is_ready())
         .find_map(|pod| {
@@ -270,7 +315,7 @@ pub fn worst(judgements: BTreeMap<&WorkloadKey, Judgement>) -> Judgement {
 /// When the next deadline of availability falls due, so that it is not missed for want of an event.
 pub fn next_available(pods: &[OwnedPod<'_>], now: Timestamp, min_ready: Duration) -> Option<Duration> {
     pods.iter()
-        .filter(|pod| pod.is_active())
+        .filter(|pod| pod.is_active() && !min_ready.is_zero())
         .filter_map(|pod| pod.status?.ready)
         .filter_map(|since| Duration::try_from(later(since, min_ready).duration_since(now)).ok())
         .filter(|wait| !wait.is_zero())

@@ -7,10 +7,14 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CommitState, HistoryEntry, Judgement, Phase, Rollback, Rollout, judged_workloads};
+use super::{
+    CommitState, Failure, FailureClass, HistoryEntry, Judgement, Phase, Rollback, Rollout, Wave,
+    judged_workloads,
+    prepare::{Prepared, Verdict},
+};
 use crate::{
     commit::Commit,
-    name::CommitId,
+    name::{CommitId, NodeName},
     plan::Next,
     state::{NodeReport, Preparation},
     time::later,
@@ -44,9 +48,20 @@ pub struct RolloutSettings {
     pub deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete. One may always go.
     pub deletion_percent: u32,
+    /// How many nodes may be at fault themselves without failing a commit; `None` is one, or 5 % of them if that is more.
+    pub max_faulty_nodes: Option<usize>,
+    /// The nodes that a commit comes to first; those that are out are skipped.
+    pub canary_nodes: BTreeSet<NodeName>,
+    /// How long all must be well there before the others follow.
+    pub canary_soak: Duration,
 }
 
 impl RolloutSettings {
+    /// How many of so many nodes may be at fault themselves; never all of them.
+    pub(crate) fn max_faulty(&self, nodes: usize) -> usize {
+        self.max_faulty_nodes.unwrap_or_else(|| (nodes / 20).max(1)).min(nodes.saturating_sub(1))
+    }
+
     /// How many of so many workloads may go without a word.
     pub(crate) fn deletion_budget(&self, all: usize) -> usize {
         (all.saturating_mul(self.deletion_percent as usize) / 100).max(1)
@@ -55,7 +70,14 @@ impl RolloutSettings {
 
 impl Default for RolloutSettings {
     fn default() -> Self {
-        Self { soak: Duration::from_secs(10), deadline: Duration::from_secs(600), deletion_percent: 30 }
+        Self {
+            soak: Duration::from_secs(10),
+            deadline: Duration::from_secs(600),
+            deletion_percent: 30,
+            max_faulty_nodes: None,
+            canary_nodes: BTreeSet::new(),
+            canary_soak: Duration::from_secs(30),
+        }
     }
 }
 
@@ -72,8 +94,12 @@ pub struct StepInput<'a> {
     pub head: &'a Head,
     /// All commits in use, and the head.
     pub commits: &'a BTreeMap<CommitId, std::sync::Arc<Commit>>,
-    /// What the nodes say about their images.
-    pub reports: Vec<&'a NodeReport>,
+    /// The nodes that are there, with what they say.
+    pub nodes: BTreeMap<&'a NodeName, Option<&'a NodeReport>>,
+    /// How many nodes may be at fault themselves.
+    pub max_faulty: usize,
+    /// The nodes that are, by the pods of what is driven.
+    pub faulty: BTreeMap<NodeName, String>,
     /// How the changed workloads of the driving commit stand, all together.
     pub judgement: Judgement,
 }
@@ -82,6 +108,7 @@ pub struct StepInput<'a> {
 pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
     let mut rollout = input.rollout.clone();
     take_up_head(input, &mut rollout);
+    note_faulty(input, &mut rollout);
     let next = match rollout.phase.clone() {
         Phase::Empty | Phase::Healthy => Next::AwaitChange,
         Phase::Preparing { .. } => prepare(input, &mut rollout),
@@ -91,6 +118,28 @@ pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
     };
     forget_old_marks(input, &mut rollout);
     (rollout, next)
+}
+
+/// Takes down which nodes are at fault. As long as the commit is judged none of them is taken off the list again, so
+/// that the dead line, which begins anew for the others, does so a few times at most.
+fn note_faulty(input: &StepInput<'_>, rollout: &mut Rollout) {
+    if input.rollout.driving != rollout.driving {
+        return;
+    }
+    if rollout.phase == Phase::Healthy {
+        let target = rollout.target.clone();
+        rollout
+            .faulty
+            .retain(|node, _| input.faulty.contains_key(node) || input.lacks_images(target.as_ref(), node));
+        return;
+    }
+    let known = rollout.faulty.len();
+    for (node, reason) in &input.faulty {
+        rollout.faulty.entry(node.clone()).or_insert_with(|| reason.clone());
+    }
+    if rollout.faulty.len() > known {
+        rollout.start_clock(input.now);
+    }
 }
 
 /// A commit that is neither the head nor the target nor in the history is not met again: its mark would stay for ever.
@@ -121,6 +170,7 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
                     signer: String::new(),
                     state: CommitState::Refused,
                     reason: reason.clone(),
+                    class: None,
                     began: input.now,
                     ended: Some(input.now),
                 });
@@ -159,7 +209,7 @@ fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
         }
         return;
     }
-    rollout.close_target(CommitState::Superseded, "a newer commit took its place", input.now);
+    rollout.close_target(CommitState::Superseded, "a newer commit took its place", None, input.now);
     rollout.target = Some(head.id.clone());
     rollout.rollback = None;
     rollout.began = Some(input.now);
@@ -174,6 +224,7 @@ fn entry(commit: &Commit, state: CommitState, reason: String, now: Timestamp) ->
         signer: commit.signer.clone(),
         state,
         reason,
+        class: None,
         began: now,
         ended: None,
     }
@@ -209,45 +260,54 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     let mut next = Next::AwaitChange;
     if input.rollout.judges_superseded() && rollout.judges_superseded() {
         match watch(input, rollout) {
-            Err(reason) => {
-                rollout.give_up_superseded(&reason, input.now);
+            Err(failure) => {
+                rollout.give_up_superseded(&failure, input.now);
                 return Next::AwaitChange;
             }
             Ok(later) => next = later,
         }
     }
     let Some(target) = rollout.target.clone() else { return Next::AwaitChange };
-    let mut message = None;
-    for report in &input.reports {
-        match report.prepared.get(&target) {
-            Some(Preparation::Ready) => {}
-            Some(Preparation::Failed(reason)) => {
-                fail(input, rollout, reason.clone());
-                return Next::AwaitChange;
-            }
-            Some(Preparation::Waiting(reason)) => message = Some(reason.clone()),
-            Some(Preparation::Pulling { done, of }) => {
-                message.get_or_insert_with(|| format!("{done} of {of} images are here"));
-            }
-            None => {
-                message.get_or_insert_with(|| "looking at its images".to_owned());
-            }
+    match Prepared::look(input, &target).verdict(input, rollout) {
+        Verdict::Failed(reason) => {
+            fail(input, rollout, Failure { class: FailureClass::Image, reason });
+            Next::AwaitChange
         }
-    }
-    match message {
-        None if !input.reports.is_empty() => {
+        Verdict::Waiting { message, until } => {
+            rollout.update(Phase::Preparing { message });
+            until.map_or(next, |until| next.sooner(after(until, input.now)))
+        }
+        Verdict::Nobody => next,
+        Verdict::Ready(faulty) => {
+            let canaries = canaries(input, rollout, &faulty);
             rollout.drive(target);
+            rollout.faulty = faulty;
+            rollout.wave = canaries.map(|nodes| Wave { nodes, since: input.now, settled: None });
             rollout.start_clock(input.now);
             rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
+            next
         }
-        None => {}
-        Some(message) => rollout.update(Phase::Preparing { message }),
     }
-    next
+}
+
+/// The canaries that a commit comes to first: where something ran before, something changes, and one of them is there.
+fn canaries(
+    input: &StepInput<'_>,
+    rollout: &Rollout,
+    faulty: &BTreeMap<NodeName, String>,
+) -> Option<BTreeSet<NodeName>> {
+    if rollout.healthy.is_none() || rollout.rollback.is_some() {
+        return None;
+    }
+    let there = |node: &&NodeName| input.nodes.contains_key(*node) && !faulty.contains_key(*node);
+    let nodes: BTreeSet<NodeName> = input.settings.canary_nodes.iter().filter(there).cloned().collect();
+    let target = rollout.target.as_ref().and_then(|target| input.commits.get(target))?;
+    let changes = !judged_workloads(rollout, input.commits, target).is_empty();
+    (changes && !nodes.is_empty()).then_some(nodes)
 }
 
 /// Keeps the clock of what is driven; says why it has failed, or when it will be late.
-fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, String> {
+fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> {
     let waiting = matches!(input.judgement, Judgement::Waiting(_));
     if rollout.waiting && !waiting {
         rollout.start_clock(input.now);
@@ -255,9 +315,10 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, String> {
     rollout.waiting = waiting;
     let deadline = later(rollout.clock.unwrap_or(input.now), input.settings.deadline);
     match &input.judgement {
-        Judgement::Failed(reason) => Err(reason.clone()),
+        Judgement::Failed(failure) => Err(failure.clone()),
         Judgement::Progressing(message) if deadline <= input.now => {
-            Err(format!("not settled within {} s: {message}", input.settings.deadline.as_secs()))
+            let reason = format!("not settled within {} s: {message}", input.settings.deadline.as_secs());
+            Err(Failure { class: FailureClass::Deadline, reason })
         }
         Judgement::Progressing(_) => Ok(after(deadline, input.now)),
         Judgement::Settled | Judgement::Waiting(_) => Ok(Next::AwaitChange),
@@ -271,12 +332,15 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         return Next::AwaitChange;
     }
     let next = match watch(input, rollout) {
-        Err(reason) => {
-            fail(input, rollout, reason);
+        Err(failure) => {
+            fail(input, rollout, failure);
             return Next::AwaitChange;
         }
         Ok(next) => next,
     };
+    if let Some(next) = canary(input, rollout) {
+        return next;
+    }
     match &input.judgement {
         Judgement::Settled if input.nothing_to_judge(rollout) => become_healthy(input, rollout),
         Judgement::Settled => {
@@ -291,9 +355,38 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     next
 }
 
+/// While only the canaries move; `None` when there is no wave, or it does not hold the others back any more.
+fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
+    let mut wave = rollout.wave.clone()?;
+    let named: Vec<&str> = wave.nodes.iter().map(NodeName::as_str).collect();
+    let on = format!("canaries {}", named.join(", "));
+    let (message, next) = match &input.judgement {
+        Judgement::Settled => {
+            let opens = later(*wave.settled.get_or_insert(input.now), input.settings.canary_soak);
+            if opens <= input.now {
+                rollout.wave = None;
+                rollout.start_clock(input.now);
+                rollout
+                    .update(Phase::Progressing { message: format!("{on}: all is well; the others follow") });
+                return Some(Next::AwaitChange);
+            }
+            (format!("{on}: all is well, the others follow if it stays so"), after(opens, input.now))
+        }
+        Judgement::Waiting(message) | Judgement::Progressing(message) => {
+            wave.settled = None;
+            let deadline = later(rollout.clock.unwrap_or(input.now), input.settings.deadline);
+            (format!("{on}: {message}"), after(deadline, input.now))
+        }
+        Judgement::Failed(_) => return None,
+    };
+    rollout.wave = Some(wave);
+    rollout.update(Phase::Progressing { message });
+    Some(next)
+}
+
 fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     match &input.judgement {
-        Judgement::Failed(reason) => fail(input, rollout, reason.clone()),
+        Judgement::Failed(failure) => fail(input, rollout, failure.clone()),
         Judgement::Settled => {
             let end = later(rollout.since.unwrap_or(input.now), input.settings.soak);
             if end > input.now {
@@ -327,18 +420,20 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
         rollout.restarts.retain(|workload, _| known.contains(workload));
     }
     rollout.enter(Phase::Healthy, input.now);
-    rollout.close_target(CommitState::Healthy, "", input.now);
+    rollout.close_target(CommitState::Healthy, "", None, input.now);
     // One that was given up as degraded and came up all the same.
     let last = rollout.history.iter_mut().rev().find(|entry| Some(&entry.commit) == rollout.target.as_ref());
     if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
         entry.state = CommitState::Healthy;
         entry.reason.clear();
+        entry.class = None;
         entry.ended = Some(input.now);
     }
 }
 
 /// The target has failed: back to the last healthy commit, if there is another one.
-fn fail(input: &StepInput<'_>, rollout: &mut Rollout, reason: String) {
+fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
+    let Failure { class, reason } = failure;
     let Some(target) = rollout.target.clone() else { return };
     // A rollback that fails is not rolled back further, and the commit that was healthy once is not called bad.
     let back = match &rollout.rollback {
@@ -350,10 +445,10 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, reason: String) {
     }
     match back {
         Some(healthy) => {
-            rollout.go_back_to(healthy, Rollback { from: target, reason }, input.now);
+            rollout.go_back_to(healthy, Rollback { from: target, reason, class }, input.now);
         }
         None => {
-            rollout.close_target(CommitState::Degraded, &reason, input.now);
+            rollout.close_target(CommitState::Degraded, &reason, Some(class), input.now);
             // Nothing ran before it, so its pods are left to come up if they can.
             rollout.drive(target);
             rollout.enter(Phase::Degraded { message: reason }, input.now);
@@ -367,6 +462,13 @@ fn after(time: Timestamp, now: Timestamp) -> Next {
 }
 
 impl StepInput<'_> {
+    /// Whether a node still has to get the images of the target.
+    fn lacks_images(&self, target: Option<&CommitId>, node: &NodeName) -> bool {
+        let report = self.nodes.get(node).copied().flatten();
+        let prepared = target.and_then(|target| report?.prepared.get(target));
+        prepared.is_some_and(|prepared| *prepared != Preparation::Ready)
+    }
+
     fn nothing_to_judge(&self, rollout: &Rollout) -> bool {
         let get = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.commits.get(id));
         let (Some(target), Some(_)) = (get(&rollout.target), get(&rollout.base())) else { return false };

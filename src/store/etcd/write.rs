@@ -63,20 +63,6 @@ impl Etcd {
         Ok(Created::Exists(Pair { key: key.to_owned(), value, revision }))
     }
 
-    /// Changes a key if it still is as of `revision` (0: if it does not exist). `None` if it is not.
-    pub(crate) async fn replace(
-        &self,
-        key: &str,
-        value: Vec<u8>,
-        revision: i64,
-    ) -> Result<Option<i64>, WriteError> {
-        let full = self.full(key);
-        let unchanged = Compare::mod_revision(full.as_str(), CompareOp::Equal, revision);
-        let txn = Txn::new().when([unchanged]).and_then([TxnOp::put(full, value, None)]);
-        let answer = self.transact(txn).await?;
-        if answer.succeeded() { revision_of(&answer).map(Some) } else { Ok(None) }
-    }
-
     async fn transact(&self, txn: Txn) -> Result<TxnResponse, WriteError> {
         let link = &self.inner.link;
         // Nothing is sent before there is a connection.

@@ -8,7 +8,7 @@ use super::meta::{Named, object_meta};
 use crate::{
     manifest::{at::At, syntax},
     name::NodeName,
-    object::{Meta, NodeObject, Taint, TaintEffect, Toleration},
+    object::{DRAIN, Meta, NodeObject, Taint, TaintEffect, Toleration},
 };
 
 /// A Namespace.
@@ -28,6 +28,18 @@ const HOSTS: &str = "the host's own configuration says this";
 pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, NodeObject) {
     let core::Node { metadata, spec, status: _ } = node;
     let (key, Meta { labels, annotations }) = object_meta(metadata, Named::Node, at);
+    let drain = match annotations.get(DRAIN).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            let at = at.field("metadata");
+            let at = at.field("annotations");
+            at.field(DRAIN).error(format_args!(
+                "{other:?} says neither to drain the node nor not to: write \"true\" or \"false\""
+            ));
+            false
+        }
+    };
     let at = at.field("spec");
     let core::NodeSpec {
         config_source,
@@ -54,8 +66,8 @@ pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, Nod
         }
         read.push(taint);
     }
-    let node =
-        NodeObject { labels, annotations, taints: read, unschedulable: unschedulable.unwrap_or(false) };
+    let unschedulable = drain || unschedulable.unwrap_or(false);
+    let node = NodeObject { labels, annotations, taints: read, unschedulable, drain };
     (NodeName::new(key.name), node)
 }
 

@@ -1,0 +1,174 @@
+//! How the changed workloads stand, and which nodes are at fault themselves.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::Decision;
+use crate::{
+    controller::NodeStanding,
+    name::{CommitId, NodeName, WorkloadKey},
+    object::Workload,
+    plan::Next,
+    rollout::{
+        Failure, Judgement, Phase, Suspects, judge, judged_workloads, progress_deadline, suspects, worst,
+    },
+    time::later,
+};
+
+/// What is found of all changed workloads together.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) judgement: Judgement,
+    /// Nodes at fault themselves, and why.
+    pub(super) faulty: BTreeMap<NodeName, String>,
+    pub(super) next: Next,
+}
+
+impl From<Judgement> for Judged {
+    fn from(judgement: Judgement) -> Self {
+        Self { judgement, faulty: BTreeMap::new(), next: Next::AwaitChange }
+    }
+}
+
+impl<'a> Decision<'a> {
+    pub(super) fn judged(&self) -> Judged {
+        let rollout = &self.input.state.rollout;
+        let is_judged = match rollout.phase {
+            Phase::Empty => false,
+            // Whether the faulty nodes still are.
+            Phase::Healthy => !rollout.faulty.is_empty(),
+            Phase::Preparing { .. } => rollout.judges_superseded(),
+            Phase::Progressing { .. } | Phase::Soaking | Phase::Degraded { .. } => true,
+        };
+        if !is_judged {
+            return Judgement::Settled.into();
+        }
+        let Some(driving) = self.driving() else {
+            // A commit that cannot be read runs nothing: that is not the same as having settled.
+            let id = rollout.driving.as_ref().map_or("", CommitId::short);
+            return Judgement::Waiting(format!("commit {id} is not in the local clone")).into();
+        };
+        let healthy = rollout.phase == Phase::Healthy;
+        let judged: BTreeSet<&WorkloadKey> = if healthy {
+            driving.objects.workloads.keys().collect()
+        } else {
+            let judged = judged_workloads(rollout, self.input.commits, driving);
+            if let Some(node) = judged.iter().find_map(|workload| self.silent_node(workload)) {
+                return Judgement::Waiting(format!("node {node} has not reported yet")).into();
+            }
+            judged.into_iter().map(|workload| &workload.key).collect()
+        };
+        if rollout.wave.is_some() && self.canaries().is_empty() {
+            return Judgement::Waiting("none of them is heard of".to_owned()).into();
+        }
+        // What was waited for may just have come: the clock starts now.
+        let clock = if rollout.waiting { Some(self.input.now) } else { rollout.clock };
+        let parts: Vec<_> = self
+            .parts(driving)
+            .into_iter()
+            .filter(|part| part.moves && judged.contains(&part.workload.key))
+            .collect();
+        let late = healthy
+            || clock
+                .is_some_and(|clock| later(clock, self.input.settings.rollout.deadline) <= self.input.now);
+        let mut found = Suspects::default();
+        for part in &parts {
+            let progress = self.input.state.workloads.get(&part.workload.key);
+            let over = progress_deadline(part.workload, progress, clock)
+                .is_some_and(|deadline| deadline <= self.input.now);
+            let view = self.part_view(part, &self.standing);
+            add(&mut found, suspects(&view, clock, late || over));
+        }
+        if healthy {
+            let faulty = reasons(found.nodes).chain(found.unready).collect();
+            return Judged { judgement: Judgement::Settled, faulty, next: Next::AwaitChange };
+        }
+        self.weigh(found, |standing| {
+            parts
+                .iter()
+                .map(|part| {
+                    let key = &part.workload.key;
+                    let progress = self.input.state.workloads.get(key);
+                    (key, judge(&self.part_view(part, standing), progress, clock))
+                })
+                .collect()
+        })
+    }
+
+    /// Whether few enough nodes are at fault, and how all stands without them.
+    fn weigh<'k>(
+        &self,
+        found: Suspects,
+        judge: impl Fn(&NodeStanding) -> BTreeMap<&'k WorkloadKey, Judgement>,
+    ) -> Judged {
+        if let Some(failure) = found.failure {
+            return Judgement::Failed(failure).into();
+        }
+        let most = self.input.settings.rollout.max_faulty(self.input.nodes.len());
+        let mut standing = self.standing.clone();
+        standing.faulty.extend(found.nodes.keys().cloned());
+        if standing.faulty.len() > most
+            && let Some(failure) = found.nodes.values().next()
+        {
+            let reason = format!(
+                "{}; {} of {} nodes fail, {most} may (`rollout.max-faulty-nodes`)",
+                failure.reason,
+                standing.faulty.len(),
+                self.input.nodes.len(),
+            );
+            return Judgement::Failed(Failure { class: failure.class, reason }).into();
+        }
+        let mut waiting = None;
+        let mut faulty: BTreeMap<NodeName, String> = reasons(found.nodes).collect();
+        let unready: BTreeSet<&NodeName> = standing.faulty.iter().chain(found.unready.keys()).collect();
+        if unready.len() > most {
+            let new = found.unready.iter().find(|(node, _)| !standing.faulty.contains(*node));
+            waiting = new.map(|(_, why)| why.clone());
+        } else {
+            standing.faulty.extend(found.unready.keys().cloned());
+            faulty.extend(found.unready);
+        }
+        let mut next = Next::AwaitChange;
+        let judgement = match (worst(judge(&standing)), waiting, found.undecided) {
+            (failed @ Judgement::Failed(_), ..) => failed,
+            (_, Some(waiting), _) => Judgement::Waiting(waiting),
+            (Judgement::Settled | Judgement::Progressing(_), None, Some((message, until))) => {
+                let wait = until.duration_since(self.input.now);
+                next =
+                    Next::After(Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(1)));
+                Judgement::Progressing(message)
+            }
+            (judgement, None, _) => judgement,
+        };
+        Judged { judgement, faulty, next }
+    }
+
+    /// A node that runs a pod of this owner and has not said a word, as after the daemon's own start. One that is out
+    /// says nothing, and is not waited for.
+    fn silent_node(&self, workload: &Workload) -> Option<&'a NodeName> {
+        let pods = self.owned.get(&workload.key)?;
+        let mut nodes =
+            pods.iter().filter(|pod| !self.standing.is_absent(pod)).filter_map(|pod| pod.record.place.node());
+        nodes.find(|node| !self.input.reports.contains_key(*node))
+    }
+}
+
+fn reasons(nodes: BTreeMap<NodeName, Failure>) -> impl Iterator<Item = (NodeName, String)> {
+    nodes.into_iter().map(|(node, failure)| (node, failure.reason))
+}
+
+fn add(all: &mut Suspects, one: Suspects) {
+    for (node, failure) in one.nodes {
+        all.nodes.entry(node).or_insert(failure);
+    }
+    for (node, why) in one.unready {
+        all.unready.entry(node).or_insert(why);
+    }
+    all.failure = all.failure.take().or(one.failure);
+    all.undecided = match (all.undecided.take(), one.undecided) {
+        (Some(a), Some(b)) => Some(if b.1 < a.1 { b } else { a }),
+        (a, b) => a.or(b),
+    };
+}

@@ -1,0 +1,154 @@
+//! Which commit's word each workload follows: while only the canaries move, all others go on as they were.
+
+use std::collections::BTreeSet;
+
+use super::Decision;
+use crate::{
+    commit::Commit,
+    controller::{CanaryView, NodeStanding, OwnedPod, OwnerView},
+    name::{CommitId, NodeName, WorkloadKey},
+    object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
+    placement::{Candidate, eligible_for_daemon},
+    rollout::judged_workloads,
+};
+
+/// A workload, or as much of it as one commit has to say about.
+#[derive(Debug)]
+pub(super) struct Part<'a> {
+    pub(super) commit: &'a Commit,
+    pub(super) workload: &'a Workload,
+    /// It follows the driving commit.
+    pub(super) moves: bool,
+    /// Only these pods; `None` is all of the owner.
+    pub(super) pods: Option<Vec<OwnedPod<'a>>>,
+    nodes: Option<Vec<Candidate>>,
+    canary: Option<Canary<'a>>,
+}
+
+#[derive(Debug)]
+struct Canary<'a> {
+    nodes: BTreeSet<NodeName>,
+    before: Option<(&'a CommitId, &'a Workload)>,
+    down_elsewhere: usize,
+}
+
+impl<'a> Part<'a> {
+    fn whole(commit: &'a Commit, workload: &'a Workload, moves: bool) -> Self {
+        Self { commit, workload, moves, pods: None, nodes: None, canary: None }
+    }
+}
+
+impl<'a> Decision<'a> {
+    /// The canaries that are there.
+    pub(super) fn canaries(&self) -> BTreeSet<NodeName> {
+        let wave = self.input.state.rollout.wave.iter().flat_map(|wave| &wave.nodes);
+        wave.filter(|node| !self.standing.absent.contains(*node) && self.input.nodes.contains_key(*node))
+            .cloned()
+            .collect()
+    }
+
+    /// What the controllers work on.
+    pub(super) fn parts(&self, driving: &'a Commit) -> Vec<Part<'a>> {
+        let rollout = &self.input.state.rollout;
+        let whole = |workload| Part::whole(driving, workload, true);
+        let Some(wave) = &rollout.wave else {
+            return driving.objects.workloads.values().map(whole).collect();
+        };
+        let before: Option<&'a Commit> =
+            rollout.healthy.as_ref().and_then(|id| self.input.commits.get(id)).map(AsRef::as_ref);
+        let changed: BTreeSet<&WorkloadKey> = judged_workloads(rollout, self.input.commits, driving)
+            .into_iter()
+            .map(|workload| &workload.key)
+            .collect();
+        let mut parts = Vec::new();
+        for workload in driving.objects.workloads.values() {
+            if !changed.contains(&workload.key) {
+                parts.push(whole(workload));
+                continue;
+            }
+            let old = before.and_then(|before| Some((before, before.objects.workloads.get(&workload.key)?)));
+            match &workload.control {
+                Control::DaemonSet { update: DaemonSetUpdate::RollingUpdate { .. }, .. } => {
+                    parts.extend(self.split(driving, workload, old, &wave.nodes));
+                }
+                Control::Deployment {
+                    strategy: DeploymentStrategy::RollingUpdate { .. },
+                    paused: false,
+                    ..
+                } if old.is_none_or(|(_, old)| old.template.hash != workload.template.hash) => {
+                    let before = old.map(|(commit, old)| (&commit.id, old));
+                    let canary = Canary { nodes: self.canaries(), before, down_elsewhere: 0 };
+                    parts.push(Part { canary: Some(canary), ..whole(workload) });
+                }
+                // What cannot go in two steps waits for the second.
+                _ => parts.extend(old.map(|(commit, old)| Part::whole(commit, old, false))),
+            }
+        }
+        if let Some(before) = before {
+            let gone = |old: &&'a Workload| !driving.objects.workloads.contains_key(&old.key);
+            let gone = before.objects.workloads.values().filter(gone);
+            parts.extend(gone.map(|old| Part::whole(before, old, false)));
+        }
+        parts
+    }
+
+    /// A DaemonSet in two: the canaries follow the new commit, all other nodes the old one.
+    fn split(
+        &self,
+        driving: &'a Commit,
+        workload: &'a Workload,
+        old: Option<(&'a Commit, &'a Workload)>,
+        canaries: &BTreeSet<NodeName>,
+    ) -> Vec<Part<'a>> {
+        let (first, others): (Vec<Candidate>, Vec<Candidate>) =
+            self.nodes.iter().cloned().partition(|node| canaries.contains(&node.name));
+        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        let (on_first, elsewhere): (Vec<OwnedPod<'a>>, Vec<OwnedPod<'a>>) = pods
+            .iter()
+            .copied()
+            .partition(|pod| pod.record.place.node().is_some_and(|node| canaries.contains(node)));
+        let min_ready = workload.control.min_ready();
+        let is_up = |node: &&Candidate| {
+            elsewhere.iter().any(|pod| {
+                pod.record.place.node() == Some(&node.name) && pod.is_available(self.input.now, min_ready)
+            })
+        };
+        let down_elsewhere = others
+            .iter()
+            .filter(|node| eligible_for_daemon(&workload.template.spec, node))
+            .filter(|node| !self.standing.absent.contains(&node.name))
+            .filter(|node| !self.standing.faulty.contains(&node.name))
+            .filter(|node| old.is_some() && !is_up(node))
+            .count();
+        let canary = Canary { nodes: canaries.clone(), before: None, down_elsewhere };
+        let new = Part {
+            pods: Some(on_first),
+            nodes: Some(first),
+            canary: Some(canary),
+            ..Part::whole(driving, workload, true)
+        };
+        let rest = old.map(|(commit, old)| Part {
+            pods: Some(elsewhere),
+            nodes: Some(others),
+            ..Part::whole(commit, old, false)
+        });
+        std::iter::once(new).chain(rest).collect()
+    }
+
+    pub(super) fn part_view<'v>(&'v self, part: &'v Part<'a>, standing: &'v NodeStanding) -> OwnerView<'v> {
+        let all = || self.owned.get(&part.workload.key).map_or(&[][..], Vec::as_slice);
+        OwnerView {
+            now: self.input.now,
+            workload: part.workload,
+            pods: part.pods.as_ref().map_or_else(all, Vec::as_slice),
+            nodes: part.nodes.as_ref().map_or(&self.nodes[..], Vec::as_slice),
+            restarted: self.input.state.rollout.restarts.get(&part.workload.key.to_string()).copied(),
+            standing,
+            canary: part.canary.as_ref().map(|canary| CanaryView {
+                nodes: &canary.nodes,
+                before: canary.before,
+                down_elsewhere: canary.down_elsewhere,
+            }),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What this host does not believe of what was decided for it: it derives from its own verified clone what may run
+//! here, and starts or stops nothing beyond that. What runs is never stopped for it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::NodeInput;
+use crate::{
+    commit::{Commit, locate},
+    name::{ObjectKey, PodUid, WorkloadKey, WorkloadKind},
+    object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
+    placement::{candidates, eligible_for_daemon, host_ports, unfit_by_itself},
+    plan::LaneKey,
+    rollout::{Phase, Rollout},
+    state::{KnownNode, NodeLife, PodRecord, StopReason},
+};
+
+/// Why this host does not do what a record says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refused {
+    /// The commit is here, and does not have the owner with that template.
+    Unresolved,
+    /// Neither labels, taints nor `nodeName` of the commits allow it here.
+    Unfit(String),
+    /// Another pod of this host has the port.
+    HostPort {
+        /// The port.
+        port: u16,
+        /// The pod.
+        pod: ObjectKey,
+    },
+    /// This host has as many pods as it may have.
+    Full {
+        /// So many.
+        most: usize,
+    },
+    /// The owner has more pods than its commit can explain.
+    Surplus {
+        /// So many there are.
+        pods: usize,
+        /// So many there may be.
+        most: usize,
+    },
+    /// It must stop because its owner is gone, and its owner is not gone.
+    OwnerStays,
+    /// More owners of this host must go at once than the budget allows, and no commit took them away.
+    Budget {
+        /// So many must go.
+        owners: usize,
+        /// Of so many.
+        of: usize,
+        /// So many may.
+        allowed: usize,
+    },
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolved => {
+                f.write_str("not started: its commit does not have its owner with this template")
+            }
+            Self::Unfit(why) => {
+                write!(f, "not started: no commit in use lets it run on this node ({why})")
+            }
+            Self::HostPort { port, pod } => {
+                write!(f, "not started: pod {pod} of this node has host port {port}")
+            }
+            Self::Full { most } => write!(f, "not started: this node takes {most} pods and has them"),
+            Self::Surplus { pods, most } => write!(
+                f,
+                "not started: its owner was given {pods} pods here, and no commit in use asks for more than {most}"
+            ),
+            Self::OwnerStays => {
+                f.write_str("not stopped: it is said that its owner left the commit, and its owner is in it")
+            }
+            Self::Budget { owners, of, allowed } => write!(
+                f,
+                "not stopped: {owners} of the {of} workloads of this node are said to have left the commit, no commit \
+                 took them away, and the budget is {allowed}"
+            ),
+        }
+    }
+}
+
+/// What this host refuses; `has_containers` says of which pods something is here.
+pub(super) fn refusals<'a>(
+    input: &NodeInput<'a>,
+    mine: &[&'a PodRecord],
+    has_containers: impl Fn(&PodUid) -> bool,
+) -> BTreeMap<PodUid, Refused> {
+    let begun = |uid: &PodUid| {
+        has_containers(uid) || input.memory.pods.get(uid).is_some_and(|memory| memory.started.is_some())
+    };
+    let fresh: Vec<&PodRecord> =
+        mine.iter().copied().filter(|record| record.stop.is_none() && !begun(&record.uid)).collect();
+    let mut refused = BTreeMap::new();
+    if !fresh.is_empty() {
+        starts(input, mine, &fresh, &mut refused);
+    }
+    stops(input, mine, has_containers, &mut refused);
+    refused
+}
+
+fn starts<'a>(
+    input: &NodeInput<'a>,
+    mine: &[&'a PodRecord],
+    fresh: &[&'a PodRecord],
+    refused: &mut BTreeMap<PodUid, Refused>,
+) {
+    let owners: BTreeSet<&WorkloadKey> = fresh.iter().map(|record| &record.owner).collect();
+    let surplus: BTreeMap<&PodUid, Refused> =
+        owners.into_iter().flat_map(|owner| surplus(input, owner)).collect();
+    let active: Vec<&PodRecord> = mine.iter().copied().filter(|record| record.stop.is_none()).collect();
+    for record in fresh {
+        let why = match locate(input.commits, record) {
+            None => input.commits.contains_key(&record.commit).then_some(Refused::Unresolved),
+            Some((_, workload)) => surplus
+                .get(&record.uid)
+                .cloned()
+                .or_else(|| unfit(input, record, workload))
+                .or_else(|| port_taken(input, record, workload, &active))
+                .or_else(|| {
+                    let most = input.settings.max_pods;
+                    let before = active.iter().filter(|other| other.serial < record.serial).count();
+                    (before >= most).then_some(Refused::Full { most })
+                }),
+        };
+        if let Some(why) = why {
+            refused.insert(record.uid.clone(), why);
+        }
+    }
+}
+
+/// The newest pods of an owner beyond what any commit in use asks for. Those whose nodes are out may have been replaced.
+fn surplus<'a>(input: &NodeInput<'a>, owner: &WorkloadKey) -> Vec<(&'a PodUid, Refused)> {
+    let known = input.commits.values().filter_map(|commit| commit.objects.workloads.get(owner));
+    let Some(most) = known.map(most_pods).max() else { return Vec::new() };
+    let counts = |record: &&PodRecord| {
+        record.owner == *owner
+            && record.stop.is_none()
+            && record.place.node().is_some_and(|node| {
+                node == input.node
+                    || owner.kind != WorkloadKind::DaemonSet && !input.state.outages.contains_key(node)
+            })
+    };
+    let mut active: Vec<&PodRecord> = input.state.pods.values().filter(counts).collect();
+    active.sort_by_key(|record| std::cmp::Reverse(record.serial));
+    let pods = active.len();
+    let beyond = pods.saturating_sub(most);
+    let here = |record: &&PodRecord| record.place.node() == Some(input.node);
+    let newest = active.into_iter().take(beyond).filter(here);
+    newest.map(|record| (&record.uid, Refused::Surplus { pods, most })).collect()
+}
+
+/// How many pods there may be at a time; of a DaemonSet on one node.
+fn most_pods(workload: &Workload) -> usize {
+    match &workload.control {
+        Control::Pod => 1,
+        // One more while a node is drained.
+        Control::Replicas { replicas, .. } => *replicas as usize + 1,
+        Control::Deployment { replicas, strategy, .. } => {
+            let surge = match strategy {
+                DeploymentStrategy::Recreate => 0,
+                DeploymentStrategy::RollingUpdate { max_surge, .. } => max_surge.round_up(*replicas),
+            };
+            *replicas as usize + surge as usize
+        }
+        Control::DaemonSet { update, .. } => match update {
+            DaemonSetUpdate::OnDelete => 1,
+            DaemonSetUpdate::RollingUpdate { max_surge, .. } => 1 + usize::from(max_surge.round_up(1) > 0),
+        },
+    }
+}
+
+/// Whether no commit in use lets the pod run on a node such as this. Cordons and readiness are the leader's business.
+fn unfit(input: &NodeInput<'_>, record: &PodRecord, workload: &Workload) -> Option<Refused> {
+    let rollout = &input.state.rollout;
+    let ids = [&rollout.driving, &rollout.target, &rollout.healthy].into_iter().flatten();
+    let commits = ids.chain([&record.commit]).filter_map(|id| input.commits.get(id));
+    let mut why = None;
+    for commit in commits {
+        let known = KnownNode { facts: input.facts.clone(), life: NodeLife::Ready };
+        let nodes = BTreeMap::from([(input.node.clone(), known)]);
+        for mut node in candidates(&nodes, &commit.objects.nodes) {
+            node.cordoned = false;
+            let spec = &workload.template.spec;
+            let unfit = unfit_by_itself(spec, &node);
+            let daemon = workload.key.kind == WorkloadKind::DaemonSet && eligible_for_daemon(spec, &node);
+            match unfit.filter(|_| !daemon) {
+                None => return None,
+                Some(unfit) => why = Some(Refused::Unfit(unfit.to_string())),
+            }
+        }
+    }
+    why
+}
+
+fn port_taken(
+    input: &NodeInput<'_>,
+    record: &PodRecord,
+    workload: &Workload,
+    active: &[&PodRecord],
+) -> Option<Refused> {
+    let ports = host_ports(&workload.template.spec);
+    if ports.is_empty() {
+        return None;
+    }
+    let has_ended =
+        |other: &PodRecord| input.memory.pods.get(&other.uid).is_some_and(|memory| memory.ended.is_some());
+    let before = active
+        .iter()
+        .filter(|other| other.serial < record.serial && other.owner != record.owner && !has_ended(other));
+    before.filter_map(|other| Some((other, locate(input.commits, other)?.1))).find_map(|(other, workload)| {
+        let taken = host_ports(&workload.template.spec).into_iter().find(|port| ports.contains(port))?;
+        Some(Refused::HostPort { port: taken.1, pod: other.key.clone() })
+    })
+}
+
+/// Stop records that give the owner's removal as their reason, where this host sees no such thing.
+fn stops<'a>(
+    input: &NodeInput<'a>,
+    mine: &[&'a PodRecord],
+    has_containers: impl Fn(&PodUid) -> bool,
+    refused: &mut BTreeMap<PodUid, Refused>,
+) {
+    let rollout = &input.state.rollout;
+    let told: Vec<&PodRecord> = mine
+        .iter()
+        .copied()
+        .filter(|record| {
+            let stop = record.stop.as_ref().filter(|stop| stop.reason == StopReason::OwnerRemoved);
+            stop.is_some_and(|stop| is_of_now(rollout, stop.at))
+                && has_containers(&record.uid)
+                && !input.observed.stopping.contains(&LaneKey::Pod(record.uid.clone()))
+        })
+        .collect();
+    if told.is_empty() {
+        return;
+    }
+    let get = |id| input.commits.get(id).map(AsRef::as_ref);
+    let pointers = [&rollout.target, &rollout.driving, &rollout.healthy];
+    let stays = |owner: &WorkloadKey| {
+        pointers.iter().all(|id| id.as_ref().and_then(get).is_some_and(|commit| has(commit, owner)))
+    };
+    let driving = rollout.driving.as_ref().and_then(get);
+    let before: Vec<&Commit> = rollout
+        .left
+        .iter()
+        .chain(rollout.rollback.as_ref().map(|rollback| &rollback.from))
+        .filter_map(get)
+        .collect();
+    let explained = |owner: &WorkloadKey| {
+        driving.is_some_and(|driving| driving.allow_deletions || has(driving, owner))
+            || before.iter().any(|commit| has(commit, owner))
+    };
+    let (kept, told): (Vec<&PodRecord>, Vec<&PodRecord>) =
+        told.into_iter().partition(|record| stays(&record.owner));
+    refused.extend(kept.into_iter().map(|record| (record.uid.clone(), Refused::OwnerStays)));
+    let unexplained: Vec<&PodRecord> = told.into_iter().filter(|record| !explained(&record.owner)).collect();
+    let owners = unexplained.iter().map(|record| &record.owner).collect::<BTreeSet<_>>().len();
+    let of = mine.iter().map(|record| &record.owner).collect::<BTreeSet<_>>().len();
+    let allowed = input.settings.rollout.deletion_budget(of);
+    if owners > allowed {
+        let why = Refused::Budget { owners, of, allowed };
+        refused.extend(unexplained.into_iter().map(|record| (record.uid.clone(), why.clone())));
+    }
+}
+
+fn has(commit: &Commit, owner: &WorkloadKey) -> bool {
+    commit.objects.workloads.contains_key(owner)
+}
+
+/// Whether a stop was told while all was as it is now: one of before, that reaches a node late, had reasons that may be
+/// gone by now.
+fn is_of_now(rollout: &Rollout, at: Timestamp) -> bool {
+    let settled = rollout.since.filter(|_| rollout.phase == Phase::Healthy);
+    rollout.clock.is_some_and(|clock| at >= clock) && settled.is_none_or(|since| at >= since)
+}

@@ -1,0 +1,132 @@
+//! Whether a pod fails by the commit's fault or by its node's.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{
+    Failure,
+    judge::{last_end, last_words, pod_failure},
+};
+use crate::{
+    controller::{OwnedPod, OwnerView},
+    name::NodeName,
+    time::later,
+};
+
+/// So long a pod must have been available to show that its template is good.
+const PROOF: Duration = Duration::from_secs(10);
+/// So long a new pod may take to show that its template runs on another node.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What is wrong with the pods of one owner, and whose fault it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suspects {
+    /// Nodes where pods fail whose template is available on another node.
+    pub nodes: BTreeMap<NodeName, Failure>,
+    /// Nodes that take no pods, and where pods are not available.
+    pub unready: BTreeMap<NodeName, String>,
+    /// The commit is at fault.
+    pub failure: Option<Failure>,
+    /// A pod fails, and until then others may show that it is its node's fault.
+    pub undecided: Option<(String, Timestamp)>,
+}
+
+/// Looks for what is wrong with the updated pods of an owner. `late`: the dead line is over, and what is not available
+/// by now has failed.
+pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> Suspects {
+    let key = &view.workload.key;
+    let mut found = Suspects::default();
+    let current: Vec<&OwnedPod<'_>> =
+        view.pods.iter().filter(|pod| !pod.is_stopping() && view.is_current(pod)).collect();
+    for pod in &current {
+        // What an absent node said last counts for nothing.
+        if view.standing.is_absent(pod) {
+            continue;
+        }
+        let node = pod.record.place.node();
+        let unready = node.and_then(|node| Some((node, view.standing.unready.get(node)?)));
+        if let Some((node, why)) = unready {
+            if !view.is_available(pod) {
+                found
+                    .unready
+                    .entry(node.clone())
+                    .or_insert_with(|| format!("node {node} is not ready: {why}"));
+            }
+            continue;
+        }
+        let failure = pod_failure(pod, clock);
+        let too_late = failure.is_none() && late && !view.is_available(pod);
+        let Some(mut failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else { continue };
+        failure.reason = format!("{key}: {}", failure.reason);
+        let witness = Witness::look(view, &current, pod, clock);
+        match (witness, node) {
+            (Witness::Proof, Some(node)) => {
+                found.nodes.entry(node.clone()).or_insert(failure);
+            }
+            // The dead line itself says whose fault that is.
+            _ if too_late => {}
+            (Witness::Until(time), Some(_)) => {
+                let until = found.undecided.map_or(time, |(_, before)| before.min(time));
+                found.undecided = Some((failure.reason, until));
+            }
+            _ => found.failure = found.failure.or(Some(failure)),
+        }
+    }
+    found
+}
+
+fn overdue(pod: &OwnedPod<'_>) -> Failure {
+    let reason = format!("pod {} is not available in time{}", pod.record.key.name, last_words(&[pod]));
+    Failure { class: super::FailureClass::Deadline, reason }
+}
+
+/// Whether another node shows that a template is good.
+enum Witness {
+    Proof,
+    /// One may show it until then.
+    Until(Timestamp),
+    None,
+}
+
+impl Witness {
+    fn look(
+        view: &OwnerView<'_>,
+        current: &[&OwnedPod<'_>],
+        failing: &OwnedPod<'_>,
+        clock: Option<Timestamp>,
+    ) -> Self {
+        let mut until: Option<Timestamp> = None;
+        for pod in current {
+            let elsewhere = pod.record.place.node().is_some()
+                && pod.record.place.node() != failing.record.place.node()
+                && pod.record.template == failing.record.template;
+            if !elsewhere || pod.unheard || view.standing.is_absent(pod) || has_crashed(pod, clock) {
+                continue;
+            }
+            let ready = pod.status.and_then(|status| status.ready).filter(|_| view.is_available(pod));
+            let proven = match ready {
+                Some(since) => later(since, PROOF),
+                None => later(pod.record.created, GRACE),
+            };
+            if ready.is_some() && proven <= view.now {
+                return Self::Proof;
+            }
+            if proven > view.now {
+                until = Some(until.map_or(proven, |before| before.min(proven)));
+            }
+        }
+        until.map_or(Self::None, Self::Until)
+    }
+}
+
+/// Whether a pod is no better than the one that failed.
+fn has_crashed(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> bool {
+    let Some(status) = pod.status else { return false };
+    let crashed = |end: Timestamp| clock.is_none_or(|clock| end >= clock);
+    pod_failure(pod, clock).is_some()
+        || status
+            .containers
+            .iter()
+            .any(|container| container.restarts > 0 && last_end(container).is_some_and(crashed))
+}

@@ -1,0 +1,120 @@
+//! A commit comes to a few nodes first.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use reconciler::{
+    commit::Commit,
+    name::{CommitId, PodUid},
+    state::NodeLife,
+};
+
+use crate::{
+    build::{commit, daemon_set, deployment, pod, replica_set},
+    world::{World, name},
+};
+
+fn both(id: &str, version: u32) -> Arc<Commit> {
+    commit(id)
+        .with(daemon_set("agent", pod(&format!("agent:{version}"))))
+        .with(deployment("web", 4, pod(&format!("web:{version}"))))
+        .with(replica_set("set", version, pod("set:1")))
+        .build()
+}
+
+fn settled() -> World {
+    let mut world = World::new(&["a", "b", "c"]);
+    world.settings.rollout.canary_nodes = BTreeSet::from([name("b")]);
+    world.push(both("c1", 1));
+    world.run(30);
+    world.expect_healthy("c1");
+    world.bounds.clear();
+    world
+}
+
+fn updated<'a>(world: &'a World, owner: &str) -> Vec<&'a str> {
+    let c2 = CommitId::new("c2");
+    let hash =
+        &world.commits[&c2].objects.workloads.values().find(|one| one.key.object.name == owner).unwrap();
+    let mut nodes: Vec<&str> = world
+        .pods(owner)
+        .into_iter()
+        .filter(|record| record.template == hash.template.hash)
+        .map(|record| record.place.node().unwrap().as_str())
+        .collect();
+    nodes.sort_unstable();
+    nodes
+}
+
+#[test]
+fn only_canaries_move_until_they_have_soaked() {
+    let mut world = settled();
+    world.push(both("c2", 2));
+    world.run(25);
+    assert_eq!(updated(&world, "agent"), ["b"]);
+    assert_eq!(updated(&world, "web"), ["b"]);
+    assert_eq!(world.pods("web").len(), 4, "as many as are wanted run all the while");
+    assert_eq!(world.pods("set").len(), 1, "what cannot go in two steps waits");
+    assert_eq!(world.state.rollout.phase.as_str(), "Progressing");
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(updated(&world, "agent"), ["a", "b", "c"]);
+    assert_eq!(updated(&world, "web").len(), 4);
+    assert_eq!(world.pods("set").len(), 2);
+    assert!(world.bounds["web"].0 >= 3 && world.bounds["web"].1 <= 5, "{:?}", world.bounds);
+}
+
+#[test]
+fn what_fails_on_the_canary_has_touched_nothing_else() {
+    let mut world = settled();
+    let on_others = |world: &World| -> BTreeSet<PodUid> {
+        let agents = world.pods("agent").into_iter();
+        agents.filter(|pod| pod.place.node() != Some(&name("b"))).map(|pod| pod.uid.clone()).collect()
+    };
+    let before = on_others(&world);
+    world.break_on("b", "c2");
+    world.push(both("c2", 2));
+    world.run(60);
+    world.expect_healthy("c1");
+    assert!(world.state.rollout.bad.contains_key(&CommitId::new("c2")));
+    assert!(world.state.rollout.wave.is_none());
+    assert_eq!(on_others(&world), before);
+    assert_eq!(world.pods("web").len(), 4);
+}
+
+#[test]
+fn without_a_living_canary_there_is_no_wave() {
+    let mut world = settled();
+    world.live("b", NodeLife::Lost);
+    world.push(both("c2", 2));
+    world.run(29);
+    world.expect_healthy("c2");
+    assert_eq!(updated(&world, "agent"), ["a", "c"]);
+}
+
+#[test]
+fn a_canary_that_is_lost_on_the_way_holds_the_others_back() {
+    let mut world = settled();
+    world.push(both("c2", 2));
+    world.run(5);
+    world.live("b", NodeLife::Lost);
+    world.run(60);
+    assert_eq!(world.state.rollout.phase.as_str(), "Progressing");
+    assert!(world.state.rollout.waiting);
+    world.live("b", NodeLife::Ready);
+    world.run(90);
+    world.expect_healthy("c2");
+}
+
+#[test]
+fn healing_goes_on_with_the_old_commit_during_a_wave() {
+    let mut world = settled();
+    world.push(both("c2", 2));
+    world.run(5);
+    world.live("c", NodeLife::Lost);
+    world.run(10);
+    assert_eq!(world.pods("web").len(), 4, "{:?}", world.places("web"));
+    assert_eq!(updated(&world, "web"), ["b"]);
+    world.live("c", NodeLife::Ready);
+    world.run(90);
+    world.expect_healthy("c2");
+}

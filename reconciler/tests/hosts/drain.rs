@@ -1,0 +1,127 @@
+//! Emptying a node by Git.
+
+use std::sync::Arc;
+
+use reconciler::{
+    commit::Commit,
+    name::NodeName,
+    object::{HostPathKind, MountPropagation, NodeObject, VolumeMount, VolumeSource, Workload},
+    state::StopReason,
+};
+
+use crate::{
+    build::{bare, commit, daemon_set, deployment, pod, recreate, replica_set},
+    world::{World, name},
+};
+
+/// A commit with these workloads that drains `node`.
+fn draining(id: &str, node: Option<&str>, workloads: Vec<Workload>) -> Arc<Commit> {
+    let builder = workloads.into_iter().fold(commit(id), |builder, workload| builder.with(workload));
+    let mut made = Arc::into_inner(builder.build()).unwrap();
+    if let Some(node) = node {
+        let object = NodeObject { drain: true, unschedulable: true, ..NodeObject::default() };
+        made.objects.nodes.insert(NodeName::new(node), object);
+    }
+    Arc::new(made)
+}
+
+fn settled(workloads: Vec<Workload>) -> World {
+    let mut world = World::new(&["a", "b", "c"]);
+    world.push(draining("c1", None, workloads));
+    world.run(30);
+    world.expect_healthy("c1");
+    world.bounds.clear();
+    world
+}
+
+#[test]
+fn pods_leave_a_drained_node_without_one_missing() {
+    let workloads = || vec![deployment("web", 3, pod("web:1")), replica_set("set", 3, pod("set:1"))];
+    let mut world = settled(workloads());
+    world.push(draining("c2", Some("b"), workloads()));
+    world.run(60);
+    world.expect_healthy("c2");
+    for owner in ["web", "set"] {
+        assert!(!world.places(owner).contains(&"b"), "{owner}: {:?}", world.places(owner));
+        assert_eq!(world.bounds[owner], (3, 4), "{owner}");
+    }
+    assert_eq!(world.stops.values().filter(|reason| **reason == StopReason::Drained).count(), 2);
+    assert!(world.notes.is_empty(), "{:?}", world.notes);
+}
+
+#[test]
+fn daemons_and_bare_pods_stay_and_a_note_says_so() {
+    let workloads = || vec![daemon_set("agent", pod("agent:1")), bare("one", pod("one:1"))];
+    let mut world = settled(workloads());
+    let node = world.places("one")[0].to_owned();
+    world.push(draining("c2", Some(&node), workloads()));
+    world.run(30);
+    world.expect_healthy("c2");
+    assert_eq!(world.places("agent"), ["a", "b", "c"]);
+    assert_eq!(world.places("one"), [node.as_str()]);
+    assert!(world.notes[0].contains("nothing makes a bare Pod anew"), "{:?}", world.notes);
+}
+
+#[test]
+fn what_writes_to_the_hosts_disk_stays() {
+    let workload = || {
+        let mut spec = pod("db:1");
+        let volume = VolumeSource::HostPath { path: "/srv/db".into(), kind: HostPathKind::Any };
+        spec.volumes.insert("data".to_owned(), volume);
+        spec.containers[0].mounts.push(VolumeMount {
+            volume: "data".into(),
+            path: "/data".into(),
+            sub_path: None,
+            read_only: false,
+            propagation: MountPropagation::default(),
+        });
+        vec![deployment("db", 1, spec)]
+    };
+    let mut world = settled(workload());
+    let node = world.places("db")[0].to_owned();
+    world.push(draining("c2", Some(&node), workload()));
+    world.run(30);
+    assert_eq!(world.places("db"), [node.as_str()]);
+    assert!(world.notes[0].contains("without its data"), "{:?}", world.notes);
+}
+
+#[test]
+fn what_no_other_node_takes_stays_and_a_note_says_why() {
+    let workload = |make: fn(&str, u32, reconciler::object::PodSpec) -> Workload| {
+        let mut spec = pod("web:1");
+        spec.node_selector.insert("kubernetes.io/hostname".into(), "b".into());
+        vec![make("web", 1, spec)]
+    };
+    let mut world = settled(workload(deployment));
+    world.push(draining("c2", Some("b"), workload(deployment)));
+    world.run(30);
+    assert!(world.on("web", "b").is_some(), "{:?}", world.places("web"));
+    assert!(world.notes[0].contains("no node takes its replacement"), "{:?}", world.notes);
+    let mut world = settled(workload(recreate));
+    world.push(draining("c2", Some("b"), workload(recreate)));
+    world.run(30);
+    assert_eq!(world.places("web"), ["b"], "nothing is stopped that nobody takes over");
+}
+
+#[test]
+fn recreate_moves_one_pod_at_a_time() {
+    let workload = || vec![recreate("web", 2, pod("web:1"))];
+    let mut world = settled(workload());
+    let node = world.places("web")[0].to_owned();
+    world.push(draining("c2", Some(&node), workload()));
+    world.run(30);
+    world.expect_healthy("c2");
+    assert!(world.on("web", &node).is_none());
+    assert_eq!(world.bounds["web"], (1, 2));
+    assert!(world.nodes.contains_key(&name(&node)));
+}
+
+#[test]
+fn replica_sets_that_run_an_old_template_are_named() {
+    let mut world = settled(vec![replica_set("set", 2, pod("set:1"))]);
+    assert!(world.notes.is_empty());
+    world.push(draining("c2", None, vec![replica_set("set", 2, pod("set:2"))]));
+    world.run(30);
+    world.expect_healthy("c2");
+    assert!(world.notes[0].contains("2 pods run the old template"), "{:?}", world.notes);
+}

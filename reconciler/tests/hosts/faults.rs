@@ -1,0 +1,198 @@
+//! What is the commit's fault, and what a node's.
+
+use std::sync::Arc;
+
+use reconciler::{
+    commit::Commit,
+    name::CommitId,
+    object::IntOrPercent,
+    rollout::FailureClass,
+    state::{NodeLife, Preparation},
+};
+
+use crate::{
+    build::{bare, commit, daemon_set, deployment, pod, rolling},
+    world::{World, name},
+};
+
+fn web(id: &str, image: &str) -> Arc<Commit> {
+    commit(id).with(deployment("web", 3, pod(image))).build()
+}
+
+fn daemons(id: &str, image: &str) -> Arc<Commit> {
+    commit(id).with(daemon_set("agent", pod(image))).build()
+}
+
+/// Three nodes that run the first commit.
+fn settled(first: Arc<Commit>) -> World {
+    let mut world = World::new(&["a", "b", "c"]);
+    let id = first.id.clone();
+    world.push(first);
+    world.run(30);
+    world.expect_healthy(id.as_str());
+    world
+}
+
+#[test]
+fn a_node_that_fails_alone_does_not_fail_the_commit() {
+    let mut world = settled(web("c1", "web:1"));
+    world.break_on("b", "c2");
+    world.push(web("c2", "web:2"));
+    world.run(90);
+    world.expect_healthy("c2");
+    assert!(world.faulty.contains(&name("b")));
+    assert_eq!(world.places("web"), ["a", "a", "c"], "its pod runs elsewhere");
+    assert!(world.bounds["web"].1 <= 4, "surge is kept: {:?}", world.bounds);
+    assert!(world.state.rollout.faulty.is_empty(), "nothing of it is left there");
+}
+
+#[test]
+fn a_daemon_stays_on_its_faulty_node_and_the_others_go_on() {
+    let mut world = settled(daemons("c1", "agent:1"));
+    world.break_on("b", "c2");
+    world.push(daemons("c2", "agent:2"));
+    world.run(90);
+    world.expect_healthy("c2");
+    assert_eq!(world.places("agent"), ["a", "b", "c"]);
+    assert!(world.pods("agent").iter().all(|record| record.commit == CommitId::new("c2")));
+    let why = &world.state.rollout.faulty[&name("b")];
+    assert!(why.contains("crash loop"), "{why}");
+    world.broken.clear();
+    world.run(30);
+    assert!(world.state.rollout.faulty.is_empty(), "it has healed");
+}
+
+#[test]
+fn two_of_three_nodes_are_the_commits_fault() {
+    let mut world = settled(web("c1", "web:1"));
+    world.break_on("b", "c2");
+    world.break_on("c", "c2");
+    world.push(web("c2", "web:2"));
+    world.run(90);
+    world.expect_healthy("c1");
+    let rollback = world.state.rollout.rollback.as_ref().unwrap();
+    assert_eq!(rollback.class, FailureClass::CrashLoop);
+    assert!(rollback.reason.contains("2 of 3 nodes fail"), "{}", rollback.reason);
+}
+
+#[test]
+fn the_first_node_that_fails_is_the_commits_fault() {
+    let mut world = settled(daemons("c1", "agent:1"));
+    world.break_on("a", "c2");
+    world.push(daemons("c2", "agent:2"));
+    world.run(60);
+    world.expect_healthy("c1");
+    assert!(world.state.rollout.bad.contains_key(&CommitId::new("c2")));
+}
+
+#[test]
+fn a_bare_pod_has_no_other_node_to_prove_itself() {
+    let mut world = settled(web("c1", "web:1"));
+    world.break_on("a", "c2");
+    world.break_on("b", "c2");
+    world.break_on("c", "c2");
+    let next = commit("c2").with(deployment("web", 3, pod("web:1"))).with(bare("job", pod("job:1"))).build();
+    world.push(next);
+    world.run(60);
+    world.expect_healthy("c1");
+}
+
+#[test]
+fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
+    for preparation in
+        [Preparation::Failed("no such platform".into()), Preparation::Waiting("no disk".into())]
+    {
+        let mut world = settled(daemons("c1", "agent:1"));
+        world.prepared.insert(name("c"), preparation.clone());
+        world.push(daemons("c2", "agent:2"));
+        world.run(20);
+        let waits = matches!(preparation, Preparation::Waiting(_));
+        assert_eq!(world.state.rollout.phase.as_str() == "Preparing", waits, "{preparation:?}");
+        world.run(70);
+        world.expect_healthy("c2");
+        assert!(world.state.rollout.faulty.contains_key(&name("c")));
+        let old = world.on("agent", "c").unwrap();
+        assert_eq!(old.commit, CommitId::new("c1"), "nothing is stopped before its image is there");
+        world.prepared.clear();
+        world.run(30);
+        assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
+        assert!(world.state.rollout.faulty.is_empty());
+    }
+}
+
+#[test]
+fn images_that_two_of_three_nodes_cannot_get_fail_the_commit() {
+    let mut world = settled(daemons("c1", "agent:1"));
+    for node in ["b", "c"] {
+        world.prepared.insert(name(node), Preparation::Failed("no such image".into()));
+    }
+    world.push(daemons("c2", "agent:2"));
+    world.run(30);
+    world.expect_healthy("c1");
+    assert_eq!(world.state.rollout.rollback.as_ref().map(|one| one.class), Some(FailureClass::Image));
+}
+
+#[test]
+fn a_lost_node_is_not_waited_for_and_its_daemon_is_left_alone() {
+    let mut world = settled(daemons("c1", "agent:1"));
+    world.live("c", NodeLife::Lost);
+    world.push(daemons("c2", "agent:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(world.on("agent", "c").map(|record| &record.commit), Some(&CommitId::new("c1")));
+    assert_eq!(world.on("agent", "b").map(|record| &record.commit), Some(&CommitId::new("c2")));
+    world.live("c", NodeLife::Ready);
+    world.join("d");
+    world.run(30);
+    assert_eq!(world.places("agent"), ["a", "b", "c", "d"], "who joins gets its pod");
+    assert!(world.pods("agent").iter().all(|record| record.commit == CommitId::new("c2")));
+}
+
+#[test]
+fn pods_of_a_lost_node_do_not_keep_a_deployment_from_settling() {
+    let mut world = settled(web("c1", "web:1"));
+    world.live("c", NodeLife::Lost);
+    world.run(20);
+    assert_eq!(world.pods("web").len(), 3);
+    world.push(web("c2", "web:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert!(!world.places("web").contains(&"c"));
+}
+
+#[test]
+fn a_node_that_is_not_ready_is_a_node_fault() {
+    let mut world = settled(daemons("c1", "agent:1"));
+    world.live("c", NodeLife::NotReady("the engine hangs".into()));
+    world.break_on("c", "c2");
+    world.push(daemons("c2", "agent:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert!(world.state.rollout.faulty[&name("c")].contains("the engine hangs"));
+}
+
+#[test]
+fn daemons_honour_max_unavailable_over_all_nodes() {
+    let mut world = World::new(&["a", "b", "c", "d", "e"]);
+    world.push(daemons("c1", "agent:1"));
+    world.run(30);
+    world.bounds.clear();
+    world.push(daemons("c2", "agent:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(world.bounds["agent"].0, 4, "one at a time");
+}
+
+#[test]
+fn surge_and_unavailability_hold_over_several_nodes() {
+    let web = |id: &str, image: &str| {
+        let workload = rolling("web", 4, pod(image), IntOrPercent::Int(1), IntOrPercent::Int(0));
+        commit(id).with(workload).build()
+    };
+    let mut world = settled(web("c1", "web:1"));
+    world.bounds.clear();
+    world.push(web("c2", "web:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(world.bounds["web"], (4, 5));
+}

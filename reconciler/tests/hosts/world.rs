@@ -1,0 +1,265 @@
+//! A cluster whose hosts do at once what they are told, and say so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use reconciler::{
+    allocate::ServiceRanges,
+    check::check_decision,
+    cluster::{ClusterInput, ClusterSettings, cluster},
+    commit::Commit,
+    name::{CommitId, NodeName, PodUid},
+    rollout::{Head, RolloutSettings},
+    state::{
+        ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord, Preparation,
+        StopReason,
+    },
+    status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
+};
+
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) settings: ClusterSettings,
+    pub(crate) state: ClusterState,
+    pub(crate) head: Head,
+    pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
+    pub(crate) reports: BTreeMap<NodeName, NodeReport>,
+    pub(crate) notes: Vec<String>,
+    /// Nodes on which new pods of a commit crash.
+    pub(crate) broken: BTreeSet<(NodeName, CommitId)>,
+    /// What nodes say of the images of the target, where they are not ready.
+    pub(crate) prepared: BTreeMap<NodeName, Preparation>,
+    /// All stops that were ever told.
+    pub(crate) stops: BTreeMap<PodUid, StopReason>,
+    /// Which nodes were called faulty.
+    pub(crate) faulty: BTreeSet<NodeName>,
+    /// The fewest available pods and the most active ones of each owner.
+    pub(crate) bounds: BTreeMap<String, (usize, usize)>,
+}
+
+pub(crate) fn name(node: &str) -> NodeName {
+    NodeName::new(node)
+}
+
+pub(crate) fn settings() -> ClusterSettings {
+    ClusterSettings {
+        rollout: RolloutSettings::default(),
+        ranges: ServiceRanges {
+            addresses: "10.96.0.0/16".parse().unwrap(),
+            dns: Ipv4Addr::new(10, 96, 0, 10),
+            node_ports: 30000..=32767,
+        },
+        max_pods: 250,
+    }
+}
+
+pub(crate) fn facts(number: u8, node: &str) -> NodeFacts {
+    NodeFacts {
+        name: name(node),
+        installation: node.to_owned(),
+        address: Ipv4Addr::new(192, 0, 2, number),
+        pod_subnet: format!("10.42.{number}.0/24").parse().unwrap(),
+        mtu: 1500,
+        labels: BTreeMap::from([("kubernetes.io/hostname".to_owned(), node.to_owned())]),
+        taints: Vec::new(),
+        system: NodeSystem::default(),
+    }
+}
+
+impl World {
+    pub(crate) fn new(nodes: &[&str]) -> Self {
+        let mut world = Self {
+            now: Timestamp::UNIX_EPOCH + Duration::from_secs(1_000_000),
+            settings: settings(),
+            state: ClusterState { cluster: "test".to_owned(), ..ClusterState::default() },
+            head: Head::Unknown,
+            commits: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            notes: Vec::new(),
+            broken: BTreeSet::new(),
+            prepared: BTreeMap::new(),
+            stops: BTreeMap::new(),
+            faulty: BTreeSet::new(),
+            bounds: BTreeMap::new(),
+        };
+        nodes.iter().for_each(|node| world.join(node));
+        world
+    }
+
+    pub(crate) fn join(&mut self, node: &str) {
+        let number = u8::try_from(self.nodes.len() + 1).unwrap();
+        let known = KnownNode { facts: facts(number, node), life: NodeLife::Ready };
+        self.nodes.insert(name(node), known);
+    }
+
+    pub(crate) fn live(&mut self, node: &str, life: NodeLife) {
+        self.nodes.get_mut(&name(node)).unwrap().life = life;
+    }
+
+    pub(crate) fn break_on(&mut self, node: &str, commit: &str) {
+        self.broken.insert((name(node), CommitId::new(commit)));
+    }
+
+    pub(crate) fn push(&mut self, commit: Arc<Commit>) {
+        self.head = Head::Accepted(commit.id.clone());
+        self.commits.insert(commit.id.clone(), commit);
+    }
+
+    /// Until it has been quiet for so long.
+    pub(crate) fn run(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.second();
+        }
+    }
+
+    pub(crate) fn second(&mut self) {
+        self.now += Duration::from_secs(1);
+        for round in 0.. {
+            assert!(round < 50, "the decisions do not come to rest: {:#?}", self.state.rollout);
+            self.report();
+            let input = ClusterInput {
+                now: self.now,
+                settings: &self.settings,
+                state: &self.state,
+                head: &self.head,
+                commits: &self.commits,
+                nodes: &self.nodes,
+                reports: &self.reports,
+            };
+            let change = cluster(&input);
+            let findings = check_decision(&input, &change);
+            assert!(findings.is_empty(), "{findings:#?}\n{change:#?}");
+            self.notes = change.notes;
+            if change.changes.is_empty() {
+                return;
+            }
+            self.state.apply(change.changes);
+            self.faulty.extend(self.state.rollout.faulty.keys().cloned());
+            for record in self.state.pods.values() {
+                if let Some(stop) = &record.stop {
+                    self.stops.insert(record.uid.clone(), stop.reason);
+                }
+            }
+            self.measure();
+        }
+    }
+
+    fn measure(&mut self) {
+        let mut now: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for record in self.state.pods.values().filter(|record| record.stop.is_none()) {
+            let counts = now.entry(record.owner.object.name.clone()).or_default();
+            counts.0 += usize::from(self.is_ready(&record.uid));
+            counts.1 += 1;
+        }
+        for (owner, (available, active)) in now {
+            let bounds = self.bounds.entry(owner).or_insert((available, active));
+            *bounds = (bounds.0.min(available), bounds.1.max(active));
+        }
+    }
+
+    fn is_ready(&self, uid: &PodUid) -> bool {
+        let mut reports = self.reports.values();
+        reports.any(|report| report.pods.get(uid).is_some_and(|status| status.ready.is_some()))
+    }
+
+    fn report(&mut self) {
+        let rollout = &self.state.rollout;
+        for (node, known) in &self.nodes {
+            if known.life.is_out() || known.life == NodeLife::Away {
+                continue;
+            }
+            let report = self.reports.entry(node.clone()).or_default();
+            report.gone.clear();
+            report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
+            for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
+                if record.stop.is_some() {
+                    report.gone.insert(record.uid.clone());
+                    report.pods.remove(&record.uid);
+                    continue;
+                }
+                let made_by = self.commits.get(&record.commit);
+                let broken = made_by.is_some_and(|commit| {
+                    self.broken.iter().any(|(on, id)| {
+                        let template = self.commits.get(id).and_then(|commit| {
+                            commit.objects.workloads.get(&record.owner).map(|owner| &owner.template.hash)
+                        });
+                        on == node && template == Some(&record.template) && commit.id >= *id
+                    })
+                });
+                let status = if broken { crashing(self.now) } else { running(self.now) };
+                let entry = report.pods.entry(record.uid.clone()).or_insert_with(|| status.clone());
+                if entry.ready.is_some() == broken {
+                    *entry = status;
+                }
+            }
+            if let Some(target) = &rollout.target {
+                let prepared = self.prepared.get(node).cloned().unwrap_or(Preparation::Ready);
+                report.prepared.insert(target.clone(), prepared);
+            }
+        }
+    }
+
+    /// The pods of an owner that are not told to stop, oldest first.
+    pub(crate) fn pods(&self, owner: &str) -> Vec<&PodRecord> {
+        let mine = |record: &&PodRecord| record.owner.object.name == owner && record.stop.is_none();
+        let mut pods: Vec<&PodRecord> = self.state.pods.values().filter(mine).collect();
+        pods.sort_by_key(|record| record.serial);
+        pods
+    }
+
+    /// On which nodes they are, sorted.
+    pub(crate) fn places(&self, owner: &str) -> Vec<&str> {
+        let mut places: Vec<&str> = self
+            .pods(owner)
+            .iter()
+            .map(|record| record.place.node().map_or("nowhere", NodeName::as_str))
+            .collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// The pod of an owner on a node.
+    pub(crate) fn on(&self, owner: &str, node: &str) -> Option<&PodRecord> {
+        self.pods(owner).into_iter().find(|record| record.place.node() == Some(&name(node)))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_healthy(&self, commit: &str) {
+        let rollout = &self.state.rollout;
+        assert_eq!(rollout.phase.as_str(), "Healthy", "{rollout:#?}");
+        assert_eq!(rollout.target, Some(CommitId::new(commit)), "{rollout:#?}");
+    }
+}
+
+pub(crate) fn running(now: Timestamp) -> PodStatus {
+    PodStatus { phase: PodPhase::Running, ready: Some(now), ..PodStatus::pending() }
+}
+
+fn crashing(now: Timestamp) -> PodStatus {
+    let ended = Termination {
+        code: 1,
+        reason: "Error".to_owned(),
+        message: String::new(),
+        started: now,
+        finished: now,
+    };
+    let container = ContainerStatus {
+        name: "main".to_owned(),
+        image: String::new(),
+        image_id: None,
+        container_id: None,
+        ready: false,
+        started: false,
+        restarts: 3,
+        state: ContainerPhase::Terminated(ended),
+        last: None,
+    };
+    PodStatus { phase: PodPhase::Running, containers: vec![container], ..PodStatus::pending() }
+}
