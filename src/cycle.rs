@@ -1,6 +1,7 @@
 //! One look at this host: snapshot, decide, plan, remember, act, show.
 
 mod acting;
+mod detour;
 mod inquiry;
 mod leading;
 mod memory;
@@ -42,6 +43,7 @@ use crate::{
     view::{SourceStatus, View},
 };
 
+pub(crate) use detour::DetourFile;
 pub(crate) use inquiry::{AddressBook, Inquiry};
 use leading::Led;
 pub(crate) use memory::HostMemory;
@@ -139,6 +141,8 @@ pub(crate) struct Host {
     behind: Option<((CommitId, Vec<CommitId>), bool)>,
     /// What people asked and the leader has not answered.
     open: Vec<together::Open>,
+    /// Where this host went back by itself.
+    detour: DetourFile,
     /// What people should know of what was.
     notes: Vec<String>,
 }
@@ -150,6 +154,7 @@ impl Host {
         store: Store,
         trust: Arc<Mutex<TrustStore>>,
         memory: HostMemory,
+        detour: DetourFile,
         source: SourceStatus,
     ) -> Self {
         let verified = {
@@ -186,6 +191,7 @@ impl Host {
             nudged_for: None,
             behind: None,
             open: Vec::new(),
+            detour,
             notes: Vec::new(),
         }
     }
@@ -316,8 +322,10 @@ impl Host {
             let plan = self.plan(now, observed);
             self.memory.set_pods(plan.memory.clone());
             self.keep_inherited_pins(&plan);
-            self.report = plan.report.clone();
             let next = plan.next;
+            if self.go_on_with_detour(plan.report.clone()) && round < ROUNDS {
+                continue;
+            }
             match self.lead(now).await {
                 Led::Rest(later) | Led::Failed(later) => return (plan, next.sooner(later)),
                 Led::Decided => {}
@@ -331,6 +339,7 @@ impl Host {
 
     fn plan(&self, now: Timestamp, observed: &Observed) -> NodePlan {
         let trust = lock(&self.trust);
+        let own = self.own_state();
         node(&NodeInput {
             now,
             node: &self.fixed.facts.name,
@@ -339,7 +348,7 @@ impl Host {
             network: &self.network(),
             dns: &self.fixed.dns,
             drain: self.fixed.drain,
-            state: self.store.snapshot(),
+            state: own.as_ref().unwrap_or_else(|| self.store.snapshot()),
             commits: self.library.commits(),
             observed,
             memory: self.memory.pods(),
@@ -402,7 +411,8 @@ impl Host {
 
     /// Reads the commits that are in use and not here yet.
     async fn read_commits(&mut self, now: Timestamp) {
-        let wanted = commits_in_use(self.store.snapshot());
+        let mut wanted = commits_in_use(self.store.snapshot());
+        wanted.extend(self.detour.current().map(|detour| detour.commit.clone()));
         for id in self.library.lacking(&wanted, now) {
             let verified = match self.verified.get(&id).cloned() {
                 Some(verified) => Some(verified),

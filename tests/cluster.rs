@@ -14,6 +14,8 @@ mod site {
     pub(crate) const NODE_PORT: u16 = 30080;
 }
 
+#[path = "cluster/detour.rs"]
+mod detour;
 #[path = "cluster/hosts.rs"]
 mod hosts;
 #[path = "cluster/leader.rs"]

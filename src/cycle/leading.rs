@@ -30,6 +30,12 @@ impl Host {
         if !self.store.leads() {
             return Led::Rest(Next::AwaitChange);
         }
+        if let Some(store) = self.store.replicated_mut()
+            && let Err(error) = store.put_back().await
+        {
+            self.note("state", Err(format!("{error:#}")));
+            return Led::Failed(Next::After(RETRY));
+        }
         let silent = self.store.replicated().map(|store| store.signs()).unwrap_or_default();
         let silent = silent.into_iter().filter(|(_, signs)| signs.silent_for.is_some()).map(|(name, _)| name);
         let answers = self.parts.inquiry.ask(silent.collect());

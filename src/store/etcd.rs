@@ -32,6 +32,7 @@ use anyhow::{Context, bail};
 use reconciler::name::NodeName;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::session::name_taken;
 use self::{
     election::Election,
     lease::Deadline,
@@ -146,6 +147,8 @@ pub(crate) enum Event {
         /// Who, and what to do.
         why: String,
     },
+    /// The name is this host's again.
+    Named,
 }
 
 /// What proves leadership: every write compares the creation revision of the election key.

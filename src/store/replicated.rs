@@ -20,12 +20,12 @@ use tokio::sync::mpsc;
 
 use super::{
     contents::{Contents, Member},
-    etcd::{Created, Etcd, EtcdConfig, Event, Fence, SessionConfig, Write, WriteError},
+    etcd::{Created, Etcd, EtcdConfig, Event, Fence, SessionConfig, Write, WriteError, name_taken},
     layout::{
         self, AliveDoc, AnswerDoc, AskDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, Identity,
         ReportDoc, SCHEMA, SEEDING,
     },
-    local::LocalStore,
+    local::{LocalStore, MARKER},
     publisher::Publisher,
 };
 use crate::state_file;
@@ -78,6 +78,12 @@ struct Marker {
     etcd_cluster: u64,
     revision: i64,
     epoch: Epoch,
+    /// When the records that are always there were last changed.
+    #[serde(default)]
+    decided: i64,
+    /// Why the store is not believed until a person says that it is to be, across restarts.
+    #[serde(default)]
+    doubt: Option<String>,
     subnet: Ipv4Net,
     /// What the other hosts said last.
     #[serde(default)]
@@ -89,6 +95,13 @@ struct Marker {
 struct Heard {
     facts: Option<FactsDoc>,
     report: NodeReport,
+}
+
+/// Why a store is not believed.
+struct Doubt {
+    why: String,
+    /// Whether it holds, whatever the store looks like later, until a person adopts it.
+    lasts: bool,
 }
 
 /// How this host stands with the store.
@@ -141,6 +154,11 @@ pub(crate) struct ReplicatedStore {
     facts: Option<FactsDoc>,
     ask: Option<AskDoc>,
     others: Others,
+    /// etcd's own id of its cluster, as it was last listed.
+    listed: Option<u64>,
+    /// Who else has this host's name.
+    name_taken: Option<String>,
+    started: Instant,
 }
 
 /// The other hosts, as the core wants them; made anew when something is heard.
@@ -157,7 +175,7 @@ impl ReplicatedStore {
         joining: Joining,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let local = LocalStore::open(data, &joining.node)?;
-        let marker_path = data.join("store.json");
+        let marker_path = data.join(MARKER);
         let marker = state_file::read::<Marker>(&marker_path, MARKER_SCHEMA)?;
         let installation = local.installation().to_owned();
         let session = SessionConfig {
@@ -205,6 +223,9 @@ impl ReplicatedStore {
             facts: None,
             ask: None,
             others: Others::default(),
+            listed: None,
+            name_taken: None,
+            started: Instant::now(),
         };
         store.recall();
         if store.standing == Standing::Current {
@@ -222,6 +243,7 @@ impl ReplicatedStore {
                 self.others.facts.insert(node.clone(), doc.facts.clone());
             }
             self.others.reports.insert(node.clone(), heard.report.clone());
+            self.contents.expect(node.clone());
         }
     }
 
@@ -306,9 +328,12 @@ impl ReplicatedStore {
     pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
         let outages = &self.snapshot().outages;
         let now = Timestamp::now();
-        self.members()
-            .filter(|(name, member)| **name != self.node && member.facts.is_some())
-            .map(|(name, member)| {
+        let unheard = Member { silent: Some(self.started), ..Member::default() };
+        self.others
+            .facts
+            .keys()
+            .map(|name| {
+                let member = self.contents.members.get(name).unwrap_or(&unheard);
                 let silent_for = member.silent.map(|since| since.elapsed());
                 let back_within = member.away.as_ref().map(|away| {
                     Duration::from_secs(away.seconds).saturating_sub(silent_for.unwrap_or_default())
@@ -356,22 +381,31 @@ impl ReplicatedStore {
         match event {
             Event::Listed { etcd_cluster, revision, pairs } => {
                 self.contents.list(revision, pairs);
-                self.judge(Some(etcd_cluster));
+                self.listed = Some(etcd_cluster);
+                self.judge();
                 if self.standing == Standing::Current {
                     self.caught_up = self.fence.as_ref().is_some_and(|fence| fence.revision <= revision);
                     self.republish();
                 }
             }
             Event::Changed { revision, changes } => {
-                self.contents.change(revision, changes);
-                self.judge(None);
+                let leading = self.leads();
+                self.contents.change(revision, changes, leading);
+                let believed = self.standing == Standing::Current;
+                self.judge();
+                if !believed && self.standing == Standing::Current {
+                    // What this host says of itself may be gone with the store of before.
+                    self.etcd.relist();
+                }
             }
             Event::Lost { why } => {
                 self.led_since = None;
                 self.caught_up = false;
-                // Who this store is was in doubt before, and that is what a person must know.
-                if !matches!(self.standing, Standing::Frozen { .. } | Standing::Lost { .. }) {
-                    self.standing = Standing::Lost { since: Timestamp::now(), why };
+                match &mut self.standing {
+                    // Who this store is was in doubt before, and that is what a person must know.
+                    Standing::Frozen { .. } | Standing::Conflict { .. } => {}
+                    Standing::Lost { why: before, .. } => *before = why,
+                    Standing::Current => self.standing = Standing::Lost { since: Timestamp::now(), why },
                 }
             }
             Event::Elected(fence) => {
@@ -389,8 +423,15 @@ impl ReplicatedStore {
                 self.caught_up = false;
             }
             Event::Conflict { why } => {
-                tracing::error!("{why}");
-                self.standing = Standing::Conflict { why };
+                self.name_taken = Some(why.clone());
+                if !matches!(self.standing, Standing::Frozen { .. }) {
+                    self.standing = Standing::Conflict { why };
+                    self.follow_nobody();
+                }
+            }
+            Event::Named => {
+                self.name_taken = None;
+                self.etcd.relist();
             }
         }
         if self.standing == Standing::Current {
@@ -399,118 +440,159 @@ impl ReplicatedStore {
     }
 
     /// Whether the store is the one this host knows.
-    fn judge(&mut self, etcd_cluster: Option<u64>) {
-        let verdict = self.verdict(etcd_cluster);
-        match verdict {
+    fn judge(&mut self) {
+        match self.verdict() {
             Ok(()) => {
+                if let Some(why) = self.name_taken.clone() {
+                    self.standing = Standing::Conflict { why };
+                    return self.follow_nobody();
+                }
                 if let Standing::Lost { since, .. } | Standing::Frozen { since, .. } = &self.standing {
                     tracing::info!(%since, "the store answers again");
                     self.led_since = self.fence.as_ref().map(|_| Instant::now());
                 }
-                if !matches!(self.standing, Standing::Conflict { .. })
-                    || self.contents.members.get(&self.node).is_some_and(|own| {
-                        own.alive
-                            .as_ref()
-                            .is_some_and(|alive| alive.installation == self.local.installation())
-                    })
-                {
-                    self.standing = Standing::Current;
-                }
-                self.marker.etcd_cluster = etcd_cluster.unwrap_or(self.marker.etcd_cluster);
+                self.standing = Standing::Current;
+                self.marker.etcd_cluster = self.listed.unwrap_or(self.marker.etcd_cluster);
                 self.marker.revision = self.contents.revision;
                 self.marker.epoch = self.marker.epoch.clone().max(self.contents.epoch.clone());
+                self.marker.doubt = None;
+                let decided = self.contents.lasting().unwrap_or_default();
                 if let Some(identity) = &self.contents.identity {
+                    let adopted = identity.incarnation > self.marker.incarnation;
+                    self.marker.decided = if adopted { decided } else { self.marker.decided.max(decided) };
                     self.marker.incarnation = identity.incarnation;
                 }
                 self.etcd.set_candidate(!self.was_removed());
             }
-            Err(why) => {
+            Err(Doubt { why, lasts }) => {
                 let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
                 if !known {
                     tracing::error!("{why}");
-                    self.standing = Standing::Frozen { since: Timestamp::now(), why };
+                    self.standing = Standing::Frozen { since: Timestamp::now(), why: why.clone() };
                 }
-                // Whoever does not believe the store does not lead by it.
-                self.etcd.set_candidate(false);
-                self.caught_up = false;
+                if lasts {
+                    self.marker.doubt = Some(why);
+                }
+                self.follow_nobody();
             }
         }
     }
 
-    fn verdict(&self, etcd_cluster: Option<u64>) -> Result<(), String> {
+    /// Whoever does not believe the store does not lead by it.
+    fn follow_nobody(&mut self) {
+        self.etcd.set_candidate(false);
+        self.caught_up = false;
+        if !self.may_publish() {
+            self.publisher.rest();
+        }
+    }
+
+    /// Whether what this host says of itself belongs into this store: under its own name, in its own cluster.
+    fn may_publish(&self) -> bool {
+        match &self.standing {
+            Standing::Current | Standing::Lost { .. } => !self.was_removed(),
+            Standing::Frozen { .. } => {
+                let identity = self.contents.identity.as_ref();
+                identity.is_some_and(|identity| identity.id == self.marker.cluster) && !self.was_removed()
+            }
+            Standing::Conflict { .. } => false,
+        }
+    }
+
+    /// Whether the store is the one that this host knows, and not older than what it knows.
+    fn verdict(&self) -> Result<(), Doubt> {
         const ADVICE: &str = "nothing of it is believed and what runs is kept running; if this is the store to use from \
                               now on, run `windlass cluster adopt-store` on a host that knows better";
+        let passing = |why: String| Err(Doubt { why, lasts: false });
         let Some(identity) = &self.contents.identity else {
-            return Err(format!(
+            return passing(format!(
                 "the store has no cluster under its prefix, where cluster {} was: it was wiped, or the prefix is \
                  another one; {ADVICE}",
                 self.marker.cluster
             ));
         };
-        if identity.schema > SCHEMA {
-            return Err(format!(
-                "the store has schema {}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here",
-                identity.schema
-            ));
-        }
-        if identity.schema < 1 {
-            return Err(format!(
-                "the store has schema {}, which no version wrote; {ADVICE}",
-                identity.schema
-            ));
+        if let Err(why) = known_schema(identity) {
+            return passing(format!("{why}; nothing of the store is believed and what runs is kept running"));
         }
         if identity.id != self.marker.cluster {
-            return Err(format!(
-                "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's",
+            return passing(format!(
+                "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's; \
+                 nothing of it is believed and what runs is kept running",
                 identity.id, self.marker.cluster
             ));
         }
         if identity.incarnation < self.marker.incarnation {
-            return Err(format!(
+            return passing(format!(
                 "the store is of an earlier time: it was adopted {} times, and this host knows of {}; {ADVICE}",
                 identity.incarnation, self.marker.incarnation
             ));
         }
         if identity.incarnation > self.marker.incarnation {
             // A person has said on another host that this is the store.
-            return self.agreed.check(identity);
+            return self.agreed.check(identity).or_else(passing);
         }
-        if etcd_cluster.is_some_and(|id| id != self.marker.etcd_cluster) {
-            return Err(format!(
+        if let Some(why) = &self.marker.doubt {
+            // Its revision goes up again, by leases alone, until it looks as if nothing had been.
+            return passing(why.clone());
+        }
+        if self.listed.is_some_and(|id| id != self.marker.etcd_cluster) {
+            return passing(format!(
                 "etcd is another one than before (its own cluster id has changed): it was restored or replaced; {ADVICE}"
             ));
         }
         if self.contents.revision < self.marker.revision {
-            return Err(format!(
+            let why = format!(
                 "etcd has gone back in time, from revision {} to {}: it was restored from a backup; {ADVICE}",
                 self.marker.revision, self.contents.revision
-            ));
+            );
+            return Err(Doubt { why, lasts: true });
+        }
+        let decided = match self.contents.lasting() {
+            Ok(decided) => decided,
+            Err(key) => {
+                return passing(format!("the store lacks {key}, which is always there; {ADVICE}"));
+            }
+        };
+        if decided < self.marker.decided {
+            let why = format!(
+                "the store's last decision is of revision {decided}, and this host knows of one of {}: etcd was \
+                 restored from a backup; {ADVICE}",
+                self.marker.decided
+            );
+            return Err(Doubt { why, lasts: true });
         }
         if self.contents.epoch < self.marker.epoch {
-            return Err(format!(
+            return passing(format!(
                 "the store was written by a leader of epoch {}, and this host knows of {}; {ADVICE}",
                 self.contents.epoch.revision, self.marker.epoch.revision
             ));
         }
-        self.agreed.check(identity)
+        self.agreed.check(identity).or_else(passing)
     }
 
-    /// What the others say, for the core: of those in the cluster, with addresses of their own.
+    /// What the others say, for the core: of those in the cluster, with addresses of their own. Where nothing is said
+    /// of a host, as in a store that was filled anew, what it said last holds until `node rm`.
     fn hear(&mut self) {
         let mut others = Others::default();
+        let subnets = &self.contents.subnets;
         for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
-            if member.reported || !member.report.report.pods.is_empty() {
+            if member.reported {
                 others.reports.insert(name.clone(), member.report.report.clone());
+            } else if let Some(before) = self.others.reports.get(name) {
+                others.reports.insert(name.clone(), before.clone());
             }
-            let Some(doc) = &member.facts else { continue };
-            let subnet = doc.facts.pod_subnet;
-            let reserved = self.contents.subnets.get(&subnet) == Some(name);
+            let said = member.facts.as_ref().map(|doc| &doc.facts);
+            let silent = said.is_none();
+            let Some(facts) = said.or_else(|| self.others.facts.get(name)) else { continue };
+            let subnet = facts.pod_subnet;
+            let holder = subnets.get(&subnet);
+            let reserved = holder == Some(name) || holder.is_none() && silent;
             let inside =
                 self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
             let ranges = &self.node_ranges;
-            let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&doc.facts.address));
+            let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
             if reserved && inside && address {
-                others.facts.insert(name.clone(), doc.facts.clone());
+                others.facts.insert(name.clone(), facts.clone());
             }
         }
         self.others = others;
@@ -533,8 +615,13 @@ impl ReplicatedStore {
                 .members()
                 .filter(|(name, _)| **name != self.node)
                 .map(|(name, member)| {
-                    let heard = Heard { facts: member.facts.clone(), report: member.report.report.clone() };
-                    (name.clone(), heard)
+                    let before = self.marker.peers.get(name);
+                    let facts = member.facts.clone().or_else(|| before.and_then(|heard| heard.facts.clone()));
+                    let report = match (member.reported, before) {
+                        (false, Some(before)) => before.report.clone(),
+                        _ => member.report.report.clone(),
+                    };
+                    (name.clone(), Heard { facts, report })
                 })
                 .collect();
         }
@@ -561,6 +648,20 @@ impl ReplicatedStore {
         }
         self.write_fenced(&fence, writes).await?;
         Ok(self.take_over()?)
+    }
+
+    /// Writes again what was deleted and not by a leader.
+    pub(crate) async fn put_back(&mut self) -> Result<()> {
+        let missing = self.contents.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
+        tracing::warn!(
+            records = missing.len(),
+            "records that nobody may delete were deleted: they are written again"
+        );
+        self.write_fenced(&fence, missing).await
     }
 
     /// Answers what a person asked on another host.
@@ -595,11 +696,18 @@ impl ReplicatedStore {
         if !same {
             self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock: Timestamp::now() });
         }
-        if self.was_removed() {
+        if !self.may_publish() {
             return;
         }
+        let mut report = report.clone();
+        if let Standing::Frozen { .. } = self.standing {
+            // It would not take up what the leader gives it.
+            report
+                .unready
+                .get_or_insert_with(|| "it does not believe the store: see its `windlass status`".to_owned());
+        }
         if let Some(doc) = &self.facts {
-            self.publisher.want(layout::own_keys(&self.node, doc, report, self.ask.as_ref()));
+            self.publisher.want(layout::own_keys(&self.node, doc, &report, self.ask.as_ref()));
         }
     }
 
@@ -610,6 +718,11 @@ impl ReplicatedStore {
         let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
         // Values are not kept as they were written, so what is there is written once more; what is wanted no more goes.
         let found = keys.into_iter().filter(|key| *key != alive).map(|key| (key, Vec::new())).collect();
+        // The clock is told when it is written.
+        if let Some(doc) = &mut self.facts {
+            doc.clock = Timestamp::now();
+            self.publisher.renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
+        }
         self.publisher.found(found);
         let mine = self.contents.subnets.get(&self.marker.subnet);
         if mine.is_none() {
@@ -673,7 +786,9 @@ impl ReplicatedStore {
         let until = Timestamp::now() + back_within;
         let key = layout::node_key(&self.node, "away");
         let away = Write::Put { key, value: layout::text(&AwayDoc { until, seconds }) };
-        if let Err(error) = self.etcd.write(vec![away]).await {
+        if self.may_publish()
+            && let Err(error) = self.etcd.write(vec![away]).await
+        {
             tracing::warn!("the others could not be told that this host comes back: {error}");
         }
         self.etcd.end(false).await;
@@ -685,6 +800,9 @@ impl ReplicatedStore {
             !matches!(self.standing, Standing::Lost { .. }),
             "etcd does not answer; it must be there to be adopted"
         );
+        if let Standing::Conflict { why } = &self.standing {
+            bail!("{why}");
+        }
         if self.standing == Standing::Current {
             return Ok("the store is the one this cluster uses; there is nothing to adopt".to_owned());
         }
@@ -695,11 +813,9 @@ impl ReplicatedStore {
                 identity.id,
                 self.marker.cluster
             );
-            ensure!(
-                identity.schema <= SCHEMA,
-                "the store has schema {}, which is newer than this version",
-                identity.schema
-            );
+            known_schema(identity).map_err(anyhow::Error::msg)?;
+            // Adopting would only make the cluster disagree with itself.
+            self.agreed.check(identity).map_err(anyhow::Error::msg)?;
         }
         let state = self.local.snapshot().clone();
         let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
@@ -796,6 +912,7 @@ async fn join(
     joining: &Joining,
     etcd_cluster: u64,
 ) -> Result<Marker> {
+    await_name(etcd, events, contents, local, joining).await?;
     while contents.identity.is_none() {
         match etcd.create(SEEDING, layout::text(&local.installation())).await {
             Ok(Created::Exists(pair)) if pair.value != layout::text(&local.installation()) => {
@@ -813,11 +930,7 @@ async fn join(
         refresh(etcd, events, contents).await?;
     }
     let Some(identity) = contents.identity.clone() else { bail!("the store has no cluster") };
-    ensure!(
-        identity.schema <= SCHEMA,
-        "the store has schema {}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here",
-        identity.schema
-    );
+    known_schema(&identity).map_err(anyhow::Error::msg)?;
     joining.agreed.check(&identity).map_err(anyhow::Error::msg)?;
     let subnet = reserve(etcd, events, contents, local, joining).await?;
     Ok(Marker {
@@ -826,9 +939,51 @@ async fn join(
         etcd_cluster,
         revision: contents.revision,
         epoch: contents.epoch.clone(),
+        decided: contents.lasting().unwrap_or_default(),
+        doubt: None,
         subnet,
         peers: BTreeMap::new(),
     })
+}
+
+/// Waits until the name is this host's: until then it writes nothing, and takes up nothing.
+async fn await_name(
+    etcd: &Etcd,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    contents: &mut Contents,
+    local: &LocalStore,
+    joining: &Joining,
+) -> Result<()> {
+    let since = Instant::now();
+    let mut told = false;
+    loop {
+        let alive = contents.members.get(&joining.node).and_then(|own| own.alive.as_ref());
+        match alive {
+            Some(alive) if alive.installation == local.installation() => return Ok(()),
+            Some(alive) => bail!("{}", name_taken(&joining.node, &alive.installation, local.installation())),
+            None => {}
+        }
+        if since.elapsed() > PATIENCE && !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                "waiting for the name {} in the store: this host's user must be allowed to write under {}",
+                joining.node,
+                layout::node_prefix(&joining.node)
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        refresh(etcd, events, contents).await?;
+    }
+}
+
+/// Whether this version can read a store.
+fn known_schema(identity: &Identity) -> Result<(), String> {
+    match identity.schema {
+        1..=SCHEMA => Ok(()),
+        0 => Err("the store has schema 0, which no version wrote".to_owned()),
+        newer => Err(format!(
+            "the store has schema {newer}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here"
+        )),
+    }
 }
 
 /// Fills an empty store with what this host has decided as long as it was alone.

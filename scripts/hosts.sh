@@ -1,0 +1,196 @@
+# shellcheck shell=bash
+# Sourced by scripts/demo and scripts/bench: hosts on one machine, each with a network, a host name, /etc, /run
+# and /var/lib of its own and its own Docker engine, at a switch that can lose what it is given.
+#
+#   n1, n2, ...     192.168.77.11, .12, ...
+#   the switch      192.168.77.1, where the registry is; it lets nothing out to the world
+#   the store       192.168.77.5, a machine without an engine
+#
+# The sourcing script sets BED, a short name that begins all namespaces and control groups, and BED_DIR, where
+# everything lies. That must not be below /etc, /run or /var/lib: the hosts do not see the machine's.
+
+BED_NET=192.168.77
+BED_HOSTS=()
+
+bed_sh=$ROOT/tests/support/bed.sh
+
+host_address() { echo "$BED_NET.$((10 + ${1#n}))"; }
+
+# holder HOST: the process that holds its namespaces; fails if it is gone.
+holder() {
+    local pid
+    pid=$(cat "$BED_DIR/$1/holder.pid" 2>/dev/null) || return 1
+    # A number that another process has by now is not it.
+    [ "/proc/$pid/ns/net" -ef "/run/netns/$BED-$1" ] || return 1
+    echo "$pid"
+}
+
+# on HOST COMMAND...: runs a command there.
+on() {
+    local pid
+    pid=$(holder "$1") || die "the host $1 is not there"
+    shift
+    nsenter -t "$pid" --mount --uts --net -- env -u DOCKER_HOST "$@"
+}
+
+# at_switch COMMAND...: runs a command as one more machine of the network.
+at_switch() { nsenter --net="/run/netns/$BED-switch" -- "$@"; }
+
+at_store() { nsenter --net="/run/netns/$BED-store" -- "$@"; }
+
+# engine HOST ARGUMENT...: docker with that host's engine.
+engine() {
+    local host=$1
+    shift
+    DOCKER_HOST=unix://$BED_DIR/$host/run/docker.sock docker "$@"
+}
+
+start_switch() {
+    mkdir -p "$BED_DIR"
+    ip netns add "$BED-switch"
+    # Whoever asks for the world gets a refusal at once, not a time-out. What is cut off is lost on the bridge.
+    at_switch sh -c "
+        set -e
+        ip link set lo up
+        ip link add br0 type bridge
+        ip addr add $BED_NET.1/24 dev br0
+        ip link set br0 up
+        sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
+        sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.br0.send_redirects=0
+        ! [ -e /proc/sys/net/bridge ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0
+        ip route add default via $BED_NET.254
+        nft add table inet bed
+        nft 'add chain inet bed forward { type filter hook forward priority 0; }'
+        nft 'add rule inet bed forward meta l4proto tcp reject with tcp reset'
+        nft 'add rule inet bed forward reject'
+        nft add table bridge bed
+        nft add chain bridge bed cut
+        for hook in input forward output; do
+            nft \"add chain bridge bed \$hook { type filter hook \$hook priority 0; }\"
+            nft add rule bridge bed \$hook jump cut
+        done"
+}
+
+plug() { # NETNS PORT ADDRESS
+    at_switch sh -c "set -e
+        ip link add $2 type veth peer name eth0 netns $1
+        ip link set $2 master br0 up"
+    nsenter --net="/run/netns/$1" -- sh -c "set -e
+        ip link set lo up
+        ip addr add $3/24 dev eth0
+        ip link set eth0 up
+        ip route add default via $BED_NET.1"
+}
+
+# start_host HOST: makes it and starts its engine; wait_engine says when that answers.
+start_host() {
+    local dir=$BED_DIR/$1 netns=$BED-$1
+    mkdir -p "$dir/run" "$dir/var-lib" "$dir/etc"
+    ip netns add "$netns"
+    setsid nsenter --net="/run/netns/$netns" -- unshare --mount --uts --propagation private sh -c "
+        set -e
+        hostname $1
+        mount --make-rshared /
+        mount -t tmpfs tmpfs $dir/etc
+        mkdir $dir/etc/upper $dir/etc/work
+        mount -t overlay overlay -o lowerdir=/etc,upperdir=$dir/etc/upper,workdir=$dir/etc/work /etc
+        mount --bind $dir/run /run
+        mount --bind $dir/var-lib /var/lib
+        mkdir -p /etc/windlass
+        touch $dir/held
+        exec sleep infinity" >"$dir/holder.log" 2>&1 </dev/null &
+    echo $! >"$dir/holder.pid"
+    wait_for 10 "the namespaces of $1" test -e "$dir/held" || die "$(cat "$dir/holder.log")"
+    plug "$netns" "port-$1" "$(host_address "$1")"
+    # As Docker leaves a host that it made a router itself.
+    on "$1" iptables -w -P FORWARD DROP
+    echo '{}' >"$dir/daemon.json"
+    nsenter -t "$(holder "$1")" --mount --uts --net -- env -u DOCKER_HOST setsid dockerd --config-file "$dir/daemon.json" \
+        --data-root /var/lib/docker --exec-root /run/docker --pidfile /run/docker.pid --host unix:///run/docker.sock \
+        --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$netns" --bip "172.31.${1#n}.1/24" \
+        --registry-mirror "http://$BED_NET.1:5000" --insecure-registry "$BED_NET.1:5000" \
+        >"$dir/dockerd.log" 2>&1 </dev/null &
+    BED_HOSTS+=("$1")
+}
+
+wait_engine() {
+    wait_for 60 "the engine of $1" engine "$1" version || die "see $BED_DIR/$1/dockerd.log"
+}
+
+# start_store HOST...: an etcd with certificates and users for these hosts.
+start_store() {
+    local host nodes=()
+    ip netns add "$BED-store"
+    plug "$BED-store" port-store "$BED_NET.5"
+    for host in "$@"; do nodes+=(--node "$host"); done
+    "$ROOT/scripts/etcd" init --dir "$BED_DIR/etcd" --address "$BED_NET.5" --prefix /windlass/fleet "${nodes[@]}"
+    at_store "$ROOT/scripts/etcd" start --dir "$BED_DIR/etcd"
+}
+
+start_registry() { at_switch "$ROOT/scripts/registry" start --dir "$BED_DIR/registry" --listen "$BED_NET.1:5000"; }
+
+# serve_image HOST IMAGE [NAME]: puts an image into the registry, by way of that host's engine, which then has it no more.
+serve_image() {
+    local target=$BED_NET.1:5000/${3:-$2}
+    DOCKER_HOST=unix://$BED_DIR/$1/run/docker.sock "$ROOT/scripts/images" "$2" >&2
+    engine "$1" tag "$2" "$target"
+    engine "$1" push -q "$target" >/dev/null
+    engine "$1" rmi "$target" "$2" >/dev/null
+}
+
+# configure HOST REPOSITORY SIGNERS [LINE...]: the host's certificate for the store, and /etc/windlass/windlass.toml.
+configure() {
+    local host=$1 repository=$2 signers=$3 store=$BED_DIR/etcd
+    shift 3
+    {
+        printf '[source]\nurl = "file://%s"\n\n' "$repository"
+        printf '[trust]\nallowed-signers = "/etc/windlass/allowed_signers"\n'
+        if [ -d "$store" ]; then
+            printf '\n[store]\nendpoints = ["https://%s:2379"]\nprefix = "/windlass/fleet"\n' "$BED_NET.5"
+            printf 'ca-file = "/etc/windlass/etcd-ca.pem"\n'
+            printf 'certificate-file = "/etc/windlass/etcd.pem"\nkey-file = "/etc/windlass/etcd-key.pem"\n'
+        fi
+        [ $# = 0 ] || printf '\n'
+        [ $# = 0 ] || printf '%s\n' "$@"
+    } | on "$host" sh -c 'cat >/etc/windlass/windlass.toml'
+    on "$host" install -m 644 "$signers" /etc/windlass/allowed_signers
+    [ -d "$store" ] || return 0
+    on "$host" install -m 644 "$store/ca.pem" /etc/windlass/etcd-ca.pem
+    on "$host" install -m 644 "$store/nodes/$host.pem" /etc/windlass/etcd.pem
+    on "$host" install -m 600 "$store/nodes/$host-key.pem" /etc/windlass/etcd-key.pem
+}
+
+# start_daemon_on HOST BINARY: starts windlass as a service would.
+start_daemon_on() {
+    nsenter -t "$(holder "$1")" --mount --uts --net -- env -u DOCKER_HOST setsid "$2" run \
+        --config /etc/windlass/windlass.toml >>"$BED_DIR/$1/windlass.log" 2>&1 </dev/null &
+    echo $! >"$BED_DIR/$1/windlass.pid"
+}
+
+# daemon_of HOST: its process; fails if it is gone.
+daemon_of() {
+    local pid
+    pid=$(cat "$BED_DIR/$1/windlass.pid" 2>/dev/null) || return 1
+    [ "/proc/$pid/ns/net" -ef "/run/netns/$BED-$1" ] || return 1
+    echo "$pid"
+}
+
+# cut_off HOST: the switch loses everything from and to it; the host sees its cable plugged in.
+cut_off() {
+    at_switch nft "add rule bridge bed cut iifname port-$1 drop; add rule bridge bed cut oifname port-$1 drop"
+}
+
+heal() { at_switch nft flush chain bridge bed cut; }
+
+# end_parts NAME DIR PART...: ends every process of these parts of a bed and removes all that they had. Also of a
+# bed that was left half-made.
+end_parts() {
+    local bed=$1 dir=$2 part
+    shift 2
+    for part in "$@"; do
+        [ -e "/run/netns/$bed-$part" ] || [ -e "$dir/$part" ] || continue
+        "$bed_sh" guard "$dir/$part" "$bed-$part" "$bed-$part" </dev/null >/dev/null 2>&1 &
+    done
+    wait
+    rm -rf "$dir"
+}
