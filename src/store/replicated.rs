@@ -137,6 +137,8 @@ pub(crate) struct ReplicatedStore {
     /// The first own list since the election was read: nothing of an earlier leader is missing.
     caught_up: bool,
     facts: Option<FactsDoc>,
+    /// This node's keys in the store, as a list has just found them.
+    found: Option<BTreeMap<String, Vec<u8>>>,
     ask: Option<AskDoc>,
     others: Others,
 }
@@ -200,6 +202,7 @@ impl ReplicatedStore {
             led_since: None,
             caught_up: false,
             facts: None,
+            found: None,
             ask: None,
             others: Others::default(),
         };
@@ -560,7 +563,9 @@ impl ReplicatedStore {
     /// What this node wants the others to know of it.
     pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
         let same = self.facts.as_ref().is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
-        if !same {
+        let found = self.found.take();
+        // What is written again says what the clock is now: by an old time the others would take it for a wrong one.
+        if !same || found.is_some() {
             self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock: Timestamp::now() });
         }
         if self.was_removed() {
@@ -569,16 +574,19 @@ impl ReplicatedStore {
         if let Some(doc) = &self.facts {
             self.publisher.want(layout::own_keys(&self.node, doc, report, self.ask.as_ref()));
         }
+        if let Some(found) = found {
+            self.publisher.found(found);
+        }
     }
 
-    /// Tells the publisher what is there, after a list.
+    /// Has the publisher told what is there, after a list.
     fn republish(&mut self) {
         let prefix = layout::node_prefix(&self.node);
         let alive = layout::node_key(&self.node, "alive");
         let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
         // Values are not kept as they were written, so what is there is written once more; what is wanted no more goes.
         let found = keys.into_iter().filter(|key| *key != alive).map(|key| (key, Vec::new())).collect();
-        self.publisher.found(found);
+        self.found = Some(found);
         let mine = self.contents.subnets.get(&self.marker.subnet);
         if mine.is_none() {
             let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
