@@ -10,14 +10,14 @@ LESSON=$ROOT/sample-repo/14-cluster
 # wordpress comes without.
 page_of() {
     local url
-    url="http://$(host_address "$1"):$NODE_PORT/?feed=rss2"
+    url="http://$(host_address "$1"):$NODE_PORT/index.php/feed/"
     shift
     at_switch curl -sS --max-time 5 -H "Host: $SITE" "$@" "$url"
 }
 
 expect_page() { # HOST
     local page
-    typed '$' curl -H "Host: $SITE" "http://$(host_address "$1"):$NODE_PORT/?feed=rss2"
+    typed '$' curl -H "Host: $SITE" "http://$(host_address "$1"):$NODE_PORT/index.php/feed/"
     page=$(page_of "$1") || die "no answer from $1: see $DIR/$1/windlass.log"
     grep -m1 -o '<title>.*</title>' <<<"$page" | sed 's/^/    /'
     [[ $page == *'Hauled by git push'* ]] || die "that is not the page which was to come"
