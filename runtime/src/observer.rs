@@ -157,6 +157,13 @@ impl Observer {
         self.notify();
     }
 
+    /// The engine has just done something to a container, so it does not hang on it. It answers nothing about one that
+    /// it is busy starting, which on a loaded host takes seconds; what was known before that must not stand.
+    pub(crate) fn container_answers(&self, id: &ContainerId) {
+        self.cache().hanging.remove(id);
+        self.container_dirty(id);
+    }
+
     /// The engine says that something happened to a container, at this time.
     pub(crate) fn container_event(&self, id: &ContainerId, at: Timestamp) {
         let mut cache = self.cache();

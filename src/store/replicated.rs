@@ -711,7 +711,7 @@ impl ReplicatedStore {
         }
     }
 
-    /// Tells the publisher what is there, after a list.
+    /// Has the publisher told what is there, after a list.
     fn republish(&mut self) {
         let prefix = layout::node_prefix(&self.node);
         let alive = layout::node_key(&self.node, "alive");
