@@ -141,6 +141,8 @@ pub(crate) struct Host {
     behind: Option<((CommitId, Vec<CommitId>), bool)>,
     /// What people asked and the leader has not answered.
     open: Vec<together::Open>,
+    /// What was answered to other hosts.
+    done: BTreeMap<String, Result<String, String>>,
     /// Where this host went back by itself.
     detour: DetourFile,
     /// What people should know of what was.
@@ -191,6 +193,7 @@ impl Host {
             nudged_for: None,
             behind: None,
             open: Vec::new(),
+            done: BTreeMap::new(),
             detour,
             notes: Vec::new(),
         }
@@ -243,8 +246,8 @@ impl Host {
     /// A look without the engine. Nothing is done to containers; what runs and the other hosts' pods get their traffic as
     /// before, and the other hosts' engines may be well.
     async fn go_on(&mut self, now: Timestamp, why: &str) -> Next {
+        // Before the first plan nothing is known of its pods, and what was last said of them holds.
         let Some(seen) = self.seen.take() else {
-            self.publish_report();
             return match self.lead(now).await {
                 Led::Rest(next) | Led::Failed(next) => next,
                 Led::Decided => Next::After(Duration::ZERO),

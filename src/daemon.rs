@@ -222,6 +222,12 @@ async fn open_store(
     end: &Notify,
 ) -> Result<(Store, mpsc::UnboundedReceiver<StoreEvent>)> {
     let Some(joining) = config.joining()? else {
+        anyhow::ensure!(
+            !data.join(crate::store::MARKER).exists(),
+            "this host is of a cluster ({} is there), and [store] of the configuration has no endpoints: alone it would \
+             run the whole cluster's pods; put them back, or `windlass uninstall` first",
+            data.join(crate::store::MARKER).display()
+        );
         // Nobody tells a lonely host anything.
         let (_, events) = mpsc::unbounded_channel();
         return Ok((Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)), events));

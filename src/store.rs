@@ -29,7 +29,7 @@ use reconciler::{
 pub(crate) use self::{
     etcd::{EtcdConfig, EtcdTls, Event as StoreEvent},
     layout::{AnswerDoc, AskDoc, ReportDoc},
-    local::LocalStore,
+    local::{LocalStore, MARKER},
     replicated::{Agreed, Joining, NODE_LEASE, ReplicatedStore, Standing},
 };
 
@@ -128,6 +128,7 @@ impl Store {
     /// Puts what is known on this host's disk.
     pub(crate) fn save(&mut self) -> Result<()> {
         if let Self::Replicated(store) = self {
+            store.hear();
             store.take_over()?;
             store.save()?;
         }
