@@ -11,7 +11,10 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use crate::{command::Request, cycle::Host, follow::Found, lanes::LaneEvent, store::StoreEvent, view::View};
+use crate::{
+    command::Request, cycle::Host, follow::Found, lanes::LaneEvent, store::StoreEvent, view::View,
+    watchdog::Watchdog,
+};
 
 /// Events that come in one breath are looked at together.
 const BREATH: Duration = Duration::from_millis(3);
@@ -65,6 +68,7 @@ pub(crate) struct ControlLoop {
     host: Host,
     inputs: Inputs,
     view: watch::Sender<Arc<View>>,
+    watchdog: Watchdog,
     resync: Duration,
     next_look: Option<Instant>,
     next_resync: Instant,
@@ -73,14 +77,30 @@ pub(crate) struct ControlLoop {
 }
 
 impl ControlLoop {
-    pub(crate) fn new(host: Host, inputs: Inputs, view: watch::Sender<Arc<View>>, resync: Duration) -> Self {
-        Self { host, inputs, view, resync, next_look: None, next_resync: Instant::now() + resync, looks: 0 }
+    pub(crate) fn new(
+        host: Host,
+        inputs: Inputs,
+        view: watch::Sender<Arc<View>>,
+        watchdog: Watchdog,
+        resync: Duration,
+    ) -> Self {
+        Self {
+            host,
+            inputs,
+            view,
+            watchdog,
+            resync,
+            next_look: None,
+            next_resync: Instant::now() + resync,
+            looks: 0,
+        }
     }
 
     /// Looks, acts, publishes and waits, until it is told to end.
     pub(crate) async fn run(mut self) -> Result<()> {
         loop {
             let span = tracing::info_span!("cycle", number = self.looks);
+            self.watchdog.looking();
             let next = self.host.cycle(Timestamp::now()).instrument(span).await;
             self.looks += 1;
             self.next_look = match next {
@@ -88,6 +108,7 @@ impl ControlLoop {
                 Next::After(wait) => Some(Instant::now() + wait.min(LONGEST_WAIT)),
             };
             self.view.send_replace(self.host.picture());
+            self.watchdog.waiting();
             let event = self.next_event().await;
             if !self.handle(event).await {
                 break;

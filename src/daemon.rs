@@ -50,6 +50,7 @@ use crate::{
     system,
     trust::TrustStore,
     view::SourceStatus,
+    watchdog::Watchdog,
 };
 
 /// Requests that may wait for the loop.
@@ -175,6 +176,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         verification: mode_word(config.trust.mode).to_owned(),
         ..SourceStatus::default()
     };
+    let watchdog =
+        Watchdog::start(store.replicated().map(ReplicatedStore::etcd)).context("start the watchdog")?;
     let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, DetourFile::open(&data)?, source);
     let (view, views) = watch::channel(Arc::new(host.view()));
 
@@ -199,7 +202,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     // Fine where nobody waits for it: only systemd does.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    let control = ControlLoop::new(host, inputs, view, config.rollout.resync);
+    let control = ControlLoop::new(host, inputs, view, watchdog, config.rollout.resync);
     let ended = control.run().await;
     following.abort();
     drop(watch);

@@ -24,6 +24,7 @@ mod store;
 mod system;
 mod trust;
 mod view;
+mod watchdog;
 
 use std::{io::Write, process::ExitCode};
 

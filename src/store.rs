@@ -27,7 +27,7 @@ use reconciler::{
 };
 
 pub(crate) use self::{
-    etcd::{EtcdConfig, EtcdTls, Event as StoreEvent},
+    etcd::{Etcd, EtcdConfig, EtcdTls, Event as StoreEvent},
     layout::{AnswerDoc, AskDoc, ReportDoc},
     local::{LocalStore, MARKER},
     replicated::{Agreed, Joining, NODE_LEASE, ReplicatedStore, Standing},

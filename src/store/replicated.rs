@@ -278,6 +278,11 @@ impl ReplicatedStore {
         }
     }
 
+    /// The link to etcd.
+    pub(crate) fn etcd(&self) -> Etcd {
+        self.etcd.clone()
+    }
+
     /// This host's part of the pods' addresses.
     pub(crate) fn subnet(&self) -> Ipv4Net {
         self.marker.subnet
