@@ -141,7 +141,8 @@ impl Contents {
         let decided = known.decided.as_ref()?;
         let wrong = match decided {
             Decided::Pod(record) => {
-                let node_removed = record.place.node().is_some_and(|node| self.state.removed.contains_key(node));
+                let node_removed =
+                    record.place.node().is_some_and(|node| self.state.removed.contains_key(node));
                 leading || record.stop.is_none() && record.place.node().is_some() && !node_removed
             }
             Decided::Answer(..) => false,

@@ -31,6 +31,7 @@ use anyhow::{Context, bail};
 use reconciler::name::NodeName;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::session::name_taken;
 use self::{
     election::Election,
     lease::Deadline,
@@ -38,7 +39,6 @@ use self::{
     replica::Replica,
     session::Session,
 };
-pub(crate) use self::session::name_taken;
 use crate::source::fetch::Secret;
 
 /// How long a clean end waits for etcd to hear of it. Leases run out by themselves.

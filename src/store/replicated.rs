@@ -625,7 +625,10 @@ impl ReplicatedStore {
             return Ok(());
         }
         let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
-        tracing::warn!(records = missing.len(), "records that nobody may delete were deleted: they are written again");
+        tracing::warn!(
+            records = missing.len(),
+            "records that nobody may delete were deleted: they are written again"
+        );
         self.write_fenced(&fence, missing).await
     }
 
@@ -667,7 +670,9 @@ impl ReplicatedStore {
         let mut report = report.clone();
         if let Standing::Frozen { .. } = self.standing {
             // It would not take up what the leader gives it.
-            report.unready.get_or_insert_with(|| "it does not believe the store: see its `windlass status`".to_owned());
+            report
+                .unready
+                .get_or_insert_with(|| "it does not believe the store: see its `windlass status`".to_owned());
         }
         if let Some(doc) = &self.facts {
             self.publisher.want(layout::own_keys(&self.node, doc, &report, self.ask.as_ref()));
