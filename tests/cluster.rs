@@ -20,5 +20,11 @@ mod hosts;
 mod main_path;
 #[path = "cluster/scene.rs"]
 mod scene;
+#[path = "cluster/stolen.rs"]
+mod stolen;
+#[path = "cluster/store.rs"]
+mod store;
 #[path = "cluster/watch.rs"]
 mod watch;
+#[path = "cluster/wrong.rs"]
+mod wrong;

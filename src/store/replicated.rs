@@ -889,7 +889,16 @@ async fn join(
                 );
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Ok(_) => seed(etcd, local, joining).await?,
+            Ok(_) => {
+                // Another host may have been done between the list and this.
+                refresh(etcd, events, contents).await?;
+                if contents.identity.is_none() {
+                    seed(etcd, local, joining).await?;
+                } else {
+                    let done = vec![Write::Delete { key: SEEDING.to_owned() }];
+                    etcd.write(done).await.context("leave the new store to the host that filled it")?;
+                }
+            }
             Err(error) => {
                 tracing::warn!("waiting to fill the new store: {error}");
                 tokio::time::sleep(Duration::from_secs(1)).await;
