@@ -26,5 +26,11 @@ mod main_path;
 mod rollout;
 #[path = "cluster/scene.rs"]
 mod scene;
+#[path = "cluster/stolen.rs"]
+mod stolen;
+#[path = "cluster/store.rs"]
+mod store;
 #[path = "cluster/watch.rs"]
 mod watch;
+#[path = "cluster/wrong.rs"]
+mod wrong;

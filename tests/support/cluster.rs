@@ -410,6 +410,12 @@ impl ClusterHost {
         self.host.reboot();
     }
 
+    /// The daemon's process id.
+    #[track_caller]
+    pub(crate) fn pid(&self) -> u32 {
+        self.with_daemon(|daemon| daemon.pid())
+    }
+
     /// All that the running daemon has logged.
     #[track_caller]
     pub(crate) fn log(&self) -> String {
