@@ -239,7 +239,7 @@ impl<'a> Decision<'a> {
         let absent = |node: &NodeName| standing.absent.contains(node);
         let unready = |node: &NodeName| standing.unready.contains_key(node);
         let some_ready = self.input.nodes.keys().any(|node| !absent(node) && !unready(node));
-        let there = self.input.nodes.keys().filter(|node| !absent(node) && !(some_ready && unready(node)));
+        let there = self.input.nodes.keys().filter(|node| !(absent(node) || some_ready && unready(node)));
         let (after, next) = step(&StepInput {
             now: self.input.now,
             settings: &self.input.settings.rollout,
