@@ -270,7 +270,9 @@ impl<'a> Decision<'a> {
         for part in self.parts(driving) {
             let workload = part.workload;
             let view = self.part_view(&part, &self.standing);
-            let actions = control(&view);
+            // What must leave goes first: the bounds of what may go count it as gone, so that is for the next look.
+            let leaving = self.leaving(&part);
+            let actions = if leaving.is_empty() { control(&view) } else { Vec::new() };
             let progress = progress(&view, self.input.state.workloads.get(&workload.key));
             let min_ready = workload.control.min_ready();
             if let Some(wait) = next_available(view.pods, self.input.now, min_ready) {
@@ -288,7 +290,7 @@ impl<'a> Decision<'a> {
                 })
                 .collect();
             self.act(part.commit, workload, actions, &mut placer, &mut names);
-            self.keep_in_place(&part, &stopped, &mut placer);
+            self.keep_in_place(&part, &stopped, &leaving, &mut placer);
         }
         // What leaves the commit goes when all others follow it.
         if self.input.state.rollout.wave.is_none() {
@@ -445,48 +447,61 @@ impl<'a> Decision<'a> {
         !self.input.state.pods.contains_key(&uid) && orphans.all(|orphan| orphan.uid != uid)
     }
 
-    /// What happens to pods that stay: their locator follows the driving commit while the template is the same, those
-    /// that no node took are tried again, and a NoExecute taint or the loss of their node stops them.
-    fn keep_in_place(&mut self, part: &Part<'a>, stopped: &BTreeSet<PodUid>, placer: &mut Placer<'a>) {
+    /// Pods that a NoExecute taint or the loss of their node stops, whatever their owner would have.
+    fn leaving(&self, part: &Part<'a>) -> BTreeMap<PodUid, StopReason> {
+        let workload = part.workload;
+        let reason = |pod: &OwnedPod<'_>| {
+            let node = pod.record.place.node()?;
+            let candidate = self.nodes.binary_search_by(|known| known.name.cmp(node)).ok();
+            let evicted = candidate.is_some_and(|node| {
+                workload.key.kind != WorkloadKind::DaemonSet
+                    && must_leave(&workload.template.spec, &self.nodes[node]).is_some()
+            });
+            let lost = self.input.nodes.get(node).is_some_and(|node| node.life == NodeLife::Lost);
+            match (evicted, lost && moves_when_lost(workload)) {
+                (true, _) => Some(StopReason::NodeExcluded),
+                (false, true) => Some(StopReason::NodeLost),
+                (false, false) => None,
+            }
+        };
+        let pods = self.part_pods(part).iter().filter(|pod| !pod.is_stopping());
+        pods.filter_map(|pod| Some((pod.record.uid.clone(), reason(pod)?))).collect()
+    }
+
+    /// What happens to pods that stay: their locator follows the driving commit while the template is the same, and
+    /// those that no node took are tried again. What must leave is stopped.
+    fn keep_in_place(
+        &mut self,
+        part: &Part<'a>,
+        stopped: &BTreeSet<PodUid>,
+        leaving: &BTreeMap<PodUid, StopReason>,
+        placer: &mut Placer<'a>,
+    ) {
         let (driving, workload) = (part.commit, part.workload);
-        let Some(pods) = part.pods.as_ref().or_else(|| self.owned.get(&workload.key)) else { return };
-        for pod in pods.iter().filter(|pod| !pod.is_stopping()) {
+        let mut changes = Vec::new();
+        for pod in self.part_pods(part).iter().filter(|pod| !pod.is_stopping()) {
             if stopped.contains(&pod.record.uid) {
                 continue;
             }
-            let node = pod.record.place.node();
-            let evicted = node
-                .and_then(|node| self.nodes.binary_search_by(|known| known.name.cmp(node)).ok())
-                .is_some_and(|node| {
-                    let node = &self.nodes[node];
-                    workload.key.kind != WorkloadKind::DaemonSet
-                        && must_leave(&workload.template.spec, node).is_some()
-                });
-            if evicted {
-                self.changes.push(stop(pod.record, StopReason::NodeExcluded, self.input.now));
-                continue;
-            }
-            let lost = node
-                .and_then(|node| self.input.nodes.get(node))
-                .is_some_and(|node| node.life == NodeLife::Lost);
-            if lost && moves_when_lost(workload) {
-                self.changes.push(stop(pod.record, StopReason::NodeLost, self.input.now));
+            if let Some(reason) = leaving.get(&pod.record.uid) {
+                changes.push(stop(pod.record, *reason, self.input.now));
                 continue;
             }
             let mut record = pod.record.clone();
             if record.template == workload.template.hash {
                 record.commit = driving.id.clone();
             }
-            if node.is_none() {
+            if record.place.node().is_none() {
                 record.place = match placer.place(workload) {
                     Ok(chosen) => PodPlace::Node(chosen.node),
                     Err(refusal) => PodPlace::Unplaced(refusal),
                 };
             }
             if record != *pod.record {
-                self.changes.push(Change::Pod(Box::new(record)));
+                changes.push(Change::Pod(Box::new(record)));
             }
         }
+        self.changes.extend(changes);
     }
 
     fn allocate_services(&mut self) {

@@ -134,6 +134,16 @@ impl NodeStanding {
         pod.record.place.node().is_some_and(|node| self.faulty.contains(node) || self.lost.contains(node))
     }
 
+    /// Whether a node that is out, and not given up, was left without an available pod of these: its daemon may just
+    /// be starting again, and what was taken down there stays down until it is back.
+    pub fn left_down(&self, node: &NodeName, pods: &[OwnedPod<'_>]) -> bool {
+        let was_up =
+            |pod: &OwnedPod<'_>| pod.is_active() && pod.status.is_some_and(|status| status.ready.is_some());
+        let on: Vec<_> = pods.iter().filter(|pod| pod.record.place.node() == Some(node)).collect();
+        let waited_for = self.absent.contains(node) && !self.lost.contains(node);
+        waited_for && !on.is_empty() && !on.into_iter().any(was_up)
+    }
+
     /// Whether nothing can be learnt of this pod now.
     pub fn is_absent(&self, pod: &OwnedPod<'_>) -> bool {
         pod.record.place.node().is_some_and(|node| self.absent.contains(node))

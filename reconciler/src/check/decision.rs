@@ -373,15 +373,28 @@ impl<'a> Decision<'a> {
         let key = &workload.key;
         let driving = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
         let Some(objects) = driving.map(|commit| &commit.objects.nodes) else { return };
-        // Nodes that are out or at fault themselves are left aside.
+        // Nodes that are given up or at fault themselves are left aside, and so are those that are out for now, unless
+        // their pod was down when they were last heard of.
+        let was_down = |name: &NodeName| {
+            let on = || after.iter().filter(|record| record.place.node() == Some(name));
+            let ready = |record: &&&PodRecord| {
+                self.is_active(record)
+                    && self.statuses.get(&record.uid).is_some_and(|status| status.ready.is_some())
+            };
+            on().next().is_some() && !on().any(|record| ready(&record))
+        };
         let counted: BTreeSet<NodeName> = candidates(self.input.nodes, objects)
             .into_iter()
             .filter(|node| eligible_for_daemon(&workload.template.spec, node))
             .map(|node| node.name)
             .filter(|name| {
                 let life = self.input.nodes.get(name).map(|known| &known.life);
-                let absent = life.is_some_and(|life| life.is_out() || *life == NodeLife::Away);
-                !absent && !self.input.state.rollout.faulty.contains_key(name)
+                let aside = life.is_some_and(|life| match life {
+                    NodeLife::Lost => true,
+                    NodeLife::Silent(_) | NodeLife::Away => !was_down(name),
+                    NodeLife::Ready | NodeLife::NotReady(_) => false,
+                });
+                !aside && !self.input.state.rollout.faulty.contains_key(name)
             })
             .collect();
         let mut nodes: BTreeMap<&NodeName, (usize, usize)> = BTreeMap::new();

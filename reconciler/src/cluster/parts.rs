@@ -116,9 +116,11 @@ impl<'a> Decision<'a> {
         let down_elsewhere = others
             .iter()
             .filter(|node| eligible_for_daemon(&workload.template.spec, node))
-            .filter(|node| !self.standing.absent.contains(&node.name))
             .filter(|node| !self.standing.faulty.contains(&node.name))
-            .filter(|node| old.is_some() && !is_up(node))
+            .filter(|node| match self.standing.absent.contains(&node.name) {
+                true => self.standing.left_down(&node.name, &elsewhere),
+                false => old.is_some() && !is_up(node),
+            })
             .count();
         let canary = Canary { nodes: canaries.clone(), before: None, down_elsewhere };
         let new = Part {
@@ -135,12 +137,17 @@ impl<'a> Decision<'a> {
         std::iter::once(new).chain(rest).collect()
     }
 
-    pub(super) fn part_view<'v>(&'v self, part: &'v Part<'a>, standing: &'v NodeStanding) -> OwnerView<'v> {
+    /// The pods that a part is about.
+    pub(super) fn part_pods<'v>(&'v self, part: &'v Part<'a>) -> &'v [OwnedPod<'a>] {
         let all = || self.owned.get(&part.workload.key).map_or(&[][..], Vec::as_slice);
+        part.pods.as_ref().map_or_else(all, Vec::as_slice)
+    }
+
+    pub(super) fn part_view<'v>(&'v self, part: &'v Part<'a>, standing: &'v NodeStanding) -> OwnerView<'v> {
         OwnerView {
             now: self.input.now,
             workload: part.workload,
-            pods: part.pods.as_ref().map_or_else(all, Vec::as_slice),
+            pods: self.part_pods(part),
             nodes: part.nodes.as_ref().map_or(&self.nodes[..], Vec::as_slice),
             restarted: self.input.state.rollout.restarts.get(&part.workload.key.to_string()).copied(),
             standing,

@@ -10,7 +10,7 @@ use crate::{
 
 pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Action> {
     let mut actions = stop_failed(view.pods);
-    // A node that is out is left aside: its pod counts for nothing, and is updated when the node returns.
+    // Nothing is begun on a node that is out; its pod is updated when the node returns.
     let eligible: Vec<&Candidate> = view
         .nodes
         .iter()
@@ -33,6 +33,8 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
     let is_down = |node: &&&Candidate| !on(view, &node.name).any(|pod| view.is_available(&pod));
     let elsewhere = view.canary.map_or(0, |canary| canary.down_elsewhere);
     let down = eligible.iter().filter(|node| !faulty(node)).filter(is_down).count() + elsewhere;
+    let left_down = |node: &&Candidate| !faulty(node) && view.standing.left_down(&node.name, view.pods);
+    let down = down + view.nodes.iter().filter(left_down).count();
     let mut may_go_down = (unavailable as usize).saturating_sub(down);
     let surging =
         eligible.iter().filter(|node| on(view, &node.name).filter(OwnedPod::is_active).count() > 1).count();

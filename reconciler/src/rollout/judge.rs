@@ -181,6 +181,14 @@ pub fn judge(
     if settled {
         return Judgement::Settled;
     }
+    if let Control::DaemonSet { .. } = &view.workload.control
+        && let Some(node) = view.nodes.iter().find(|node| standing.left_down(&node.name, view.pods))
+    {
+        let name = &node.name;
+        return Judgement::Waiting(format!(
+            "{key}: node {name} is out, and its pod was down; it holds up the others"
+        ));
+    }
     let all_nodes_ready = view.nodes.iter().all(|node| node.ready);
     // A template that is available nowhere has shown nothing.
     let counted = || current.iter().filter(|pod| number == 0 || !standing.is_aside(pod));

@@ -313,7 +313,7 @@ impl World {
                     object.is_none_or(|object| object.taints.is_empty())
                 };
                 let owned: Vec<&PodRecord> = owned.iter().filter(fits).copied().collect();
-                return self.judge_daemons(workload, &owned, chosen);
+                return self.judge_daemons(workload, &owned, chosen, [before, after]);
             }
         };
         self.require(!made || active <= most, || {
@@ -324,7 +324,13 @@ impl World {
         });
     }
 
-    fn judge_daemons(&mut self, workload: &Workload, owned: &[&PodRecord], chosen: usize) {
+    fn judge_daemons(
+        &mut self,
+        workload: &Workload,
+        owned: &[&PodRecord],
+        chosen: usize,
+        states: [&ClusterState; 2],
+    ) {
         let key = &workload.key;
         let mut nodes: BTreeMap<&NodeName, usize> = BTreeMap::new();
         for record in owned.iter().filter(|record| record.stop.is_none()) {
@@ -335,9 +341,22 @@ impl World {
         let twice = nodes.iter().find(|(_, count)| **count > 1).map(|(node, _)| (*node).clone());
         self.require(twice.is_none(), || format!("{key}: two pods for {twice:?}"));
         let now = self.now;
+        // What nobody waits for: nodes that were given up, and those that are at fault themselves.
+        let aside = |node: &NodeName| {
+            states.iter().any(|state| {
+                state.outages.get(node).is_some_and(|outage| outage.lost)
+                    || state.rollout.faulty.contains_key(node)
+            })
+        };
+        let reports = &self.store.contents.reports;
         let down = |record: &&&PodRecord| {
+            let Some(node) = record.place.node().filter(|node| !aside(node)) else { return false };
+            let said = reports.get(node).and_then(|report| report.pods.get(&record.uid));
+            let last_up =
+                self.referee.may_be_silent(now, node) && said.is_some_and(|status| status.ready.is_some());
             let replaced = record.stop.as_ref().is_some_and(|stop| stop.reason == StopReason::Replaced);
-            replaced || record.stop.is_none() && !self.referee.could_be_ready(now, &record.uid)
+            let down = !last_up && !self.referee.could_be_ready(now, &record.uid);
+            replaced || record.stop.is_none() && down
         };
         let down: BTreeSet<NodeName> =
             owned.iter().filter(down).filter_map(|record| record.place.node().cloned()).collect();
