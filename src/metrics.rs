@@ -20,7 +20,7 @@ use prometheus::{
 use reconciler::{
     name::{CommitId, PodUid},
     rollout::Phase,
-    status::PodPhase,
+    status::{PodPhase, PodStatus},
 };
 
 pub(crate) use self::words::{
@@ -46,6 +46,9 @@ pub(crate) struct Metrics {
     fetched: Gauge,
     suspended: Gauge,
     degraded: Gauge,
+    leader: Gauge,
+    store_current: Gauge,
+    nodes: GaugeVec,
     shown: Mutex<Shown>,
 }
 
@@ -58,6 +61,15 @@ struct Shown {
 
 const PHASES: [PodPhase; 5] =
     [PodPhase::Pending, PodPhase::Running, PodPhase::Succeeded, PodPhase::Failed, PodPhase::Unknown];
+
+const NODE_STATES: [&str; 5] = ["Ready", "NotReady", "Away", "Silent", "Lost"];
+
+/// The pods of this host: whoever adds up the hosts of a cluster must not count each pod once a host.
+fn own_pods(view: &View) -> impl Iterator<Item = (&PodUid, &PodStatus)> {
+    view.pods.iter().filter(|(uid, _)| {
+        view.state.pods.get(*uid).is_none_or(|record| record.place.node() == Some(&view.node))
+    })
+}
 
 impl Metrics {
     /// Registers everything. It fails only if two metrics had one name.
@@ -134,6 +146,17 @@ impl Metrics {
             suspended: family.gauge("windlass_suspended", "1 while no new commit is taken.")?,
             degraded: family
                 .gauge("windlass_degraded", "1 while a failed commit runs because there is no better one.")?,
+            leader: family
+                .gauge("windlass_leader", "1 on the host that leads its cluster, and where it is alone.")?,
+            store_current: family.gauge(
+                "windlass_store_current",
+                "0 while the cluster's store does not answer, or is not believed.",
+            )?,
+            nodes: family.gauges(
+                "windlass_nodes",
+                "Nodes of the cluster by their state, as this host knows them.",
+                &["state"],
+            )?,
             shown: Mutex::default(),
             registry,
         };
@@ -209,7 +232,7 @@ impl Metrics {
     pub(crate) fn observe(&self, view: &View) {
         let rollout = &view.state.rollout;
         let mut counts = BTreeMap::new();
-        for status in view.pods.values() {
+        for (_, status) in own_pods(view) {
             *counts.entry(status.phase).or_insert(0_u32) += 1;
         }
         for phase in PHASES {
@@ -221,16 +244,29 @@ impl Metrics {
         if let Some(fetched) = view.source.fetched {
             self.fetched.set(fetched.as_duration().as_secs_f64());
         }
+        self.observe_cluster(view);
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         self.observe_commits(view, &mut shown);
         let restarts: BTreeMap<PodUid, u32> =
-            view.pods.iter().map(|(uid, status)| (uid.clone(), status.restarts())).collect();
+            own_pods(view).map(|(uid, status)| (uid.clone(), status.restarts())).collect();
         for (uid, now) in &restarts {
             // A pod that is new to us may have been restarted before the daemon was: those are not new.
             let before = shown.restarts.get(uid).copied().unwrap_or(*now);
             self.restarts.inc_by(f64::from(now.saturating_sub(before)));
         }
         shown.restarts = restarts;
+    }
+
+    fn observe_cluster(&self, view: &View) {
+        // A host that is alone leads itself.
+        let leads = view.cluster.as_ref().is_none_or(|cluster| cluster.leader.as_ref() == Some(&view.node));
+        let current = view.cluster.as_ref().is_none_or(|cluster| cluster.store == "current");
+        self.leader.set(f64::from(u8::from(leads)));
+        self.store_current.set(f64::from(u8::from(current)));
+        for state in NODE_STATES {
+            let count = view.nodes.values().filter(|node| node.life.as_str() == state).count();
+            self.nodes.with_label_values(&[state]).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        }
     }
 
     fn observe_commits(&self, view: &View, shown: &mut Shown) {

@@ -61,9 +61,10 @@ impl PodStatus {
         self.init_containers.iter().chain(&self.containers).map(|container| container.restarts).sum()
     }
 
-    /// Whether it is ready and has been for so long.
+    /// Whether it is ready and has been for so long. The time is of the clock of the pod's host, which may be ahead:
+    /// where no time is asked for, being ready is enough.
     pub fn available(&self, now: Timestamp, min_ready: std::time::Duration) -> bool {
-        self.ready.is_some_and(|since| later(since, min_ready) <= now)
+        self.ready.is_some_and(|since| min_ready.is_zero() || later(since, min_ready) <= now)
     }
 }
 

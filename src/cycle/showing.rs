@@ -58,12 +58,25 @@ impl Host {
             troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
         }
     }
-}
 
-impl Host {
-    /// What a reader should know of the configuration, and of what was decided.
+    /// What a reader of `status` should know though nothing stands in the way.
     fn all_notes(&self) -> Vec<String> {
-        self.fixed.notes.iter().chain(&self.notes).cloned().collect()
+        let state = self.store.snapshot();
+        let faulty = state.rollout.faulty.iter();
+        let faulty = faulty.map(|(node, why)| format!("node {node} is at fault itself: {why}"));
+        let refused = self.report.refused.iter().filter_map(|(uid, why)| {
+            let record = state.pods.get(uid)?;
+            Some(format!("pod {} is {why}", record.key))
+        });
+        let elsewhere = self.store.replicated().into_iter().flat_map(|store| store.members()).filter_map(
+            |(name, member)| {
+                let commit = member.report.local_rollback.as_ref().filter(|_| name != self.name())?;
+                Some(format!("node {name} went back to {} by itself", commit.short()))
+            },
+        );
+        let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
+        let notes = notes.chain(self.detour_note()).chain(elsewhere);
+        notes.chain(faulty).chain(refused).collect()
     }
 }
 

@@ -16,6 +16,8 @@ use super::{
     layout::{AliveDoc, AnswerDoc, AskDoc, AwayDoc, Decided, Epoch, FactsDoc, Identity, KeyKind, ReportDoc},
 };
 
+/// Records that no leader deletes.
+const LASTING: [&str; 2] = ["decided/rollout", "decided/serial"];
 /// Clocks that differ by more than this are worth a word.
 const SKEW: SignedDuration = SignedDuration::from_secs(30);
 
@@ -62,7 +64,13 @@ pub(crate) struct Contents {
     /// Records that cannot be read, with the reason.
     pub(crate) unreadable: BTreeMap<String, String>,
     /// What is known of each key, deletions that the watch has not told yet included.
+    /// Some of these are gone.
+    graves: bool,
+    /// Something was decided since somebody asked.
+    redecided: bool,
     known: BTreeMap<String, Known>,
+    /// Records that somebody other than a leader deleted: they hold, and the leader writes them again.
+    missing: BTreeMap<String, Decided>,
 }
 
 #[derive(Debug)]
@@ -75,10 +83,29 @@ struct Known {
 impl Contents {
     /// Everything there is, instead of what was known. Silences go on.
     pub(crate) fn list(&mut self, revision: i64, pairs: Vec<Pair>) {
-        let before = std::mem::take(self);
+        let mut before = std::mem::take(self);
         self.revision = revision;
+        self.redecided = true;
         for pair in pairs {
             self.put(&pair.key, &pair.value, pair.revision, None);
+        }
+        // What cannot be read takes nothing back, and what was deleted by hand is on its way back.
+        let unreadable: Vec<String> = self.unreadable.keys().cloned().collect();
+        for key in unreadable {
+            if let Some(decided) = before.known.remove(&key).and_then(|known| known.decided) {
+                self.decide(decided.clone());
+                self.known.entry(key).and_modify(|known| known.decided = Some(decided));
+            }
+        }
+        for (key, decided) in before.missing {
+            if !self.known.contains_key(&key) {
+                self.decide(decided.clone());
+                self.missing.insert(key, decided);
+            }
+        }
+        // A node of which the list says nothing is silent, and there.
+        for name in before.members.keys() {
+            self.members.entry(name.clone()).or_default();
         }
         let now = Instant::now();
         for (name, member) in &mut self.members {
@@ -88,19 +115,81 @@ impl Contents {
         }
     }
 
-    /// What has changed, in order.
-    pub(crate) fn change(&mut self, revision: i64, changes: Vec<KeyChange>) {
+    /// What has changed, in order. A leader's own writes are known by then, so that what is deleted besides was
+    /// deleted by nobody who may.
+    pub(crate) fn change(&mut self, revision: i64, changes: Vec<KeyChange>, leading: bool) {
         for change in changes {
             match change {
                 KeyChange::Put(pair) => {
                     self.put(&pair.key, &pair.value, pair.revision, Some(Timestamp::now()))
                 }
-                KeyChange::Delete { key, revision } => self.delete(&key, revision),
+                KeyChange::Delete { key, revision } => {
+                    if let Some(decided) = self.wrongly_deleted(&key, revision, leading) {
+                        tracing::warn!("{key} was deleted from the store, and not by its leader: it holds");
+                        self.known.remove(&key);
+                        self.missing.insert(key, decided);
+                    } else {
+                        self.delete(&key, revision);
+                    }
+                }
             }
         }
         self.revision = self.revision.max(revision);
         let told = self.revision;
-        self.known.retain(|_, known| !known.gone || known.revision > told);
+        if self.graves {
+            self.known.retain(|_, known| !known.gone || known.revision > told);
+            self.graves = self.known.values().any(|known| known.gone);
+        }
+    }
+
+    /// What a key says that was deleted without right. A leader forgets a pod only after its stop record, or with its
+    /// node.
+    fn wrongly_deleted(&self, key: &str, revision: i64, leading: bool) -> Option<Decided> {
+        let known = self.known.get(key).filter(|known| !known.gone && known.revision < revision)?;
+        let decided = known.decided.as_ref()?;
+        let wrong = match decided {
+            Decided::Pod(record) => {
+                let node_removed =
+                    record.place.node().is_some_and(|node| self.state.removed.contains_key(node));
+                leading || record.stop.is_none() && record.place.node().is_some() && !node_removed
+            }
+            Decided::Answer(..) => false,
+            _ => leading,
+        };
+        wrong.then(|| decided.clone())
+    }
+
+    /// Whether something was decided since this was last asked.
+    pub(crate) fn take_decided(&mut self) -> bool {
+        std::mem::take(&mut self.redecided)
+    }
+
+    /// Whether a record that is always there is on its way back.
+    pub(crate) fn lacks_lasting(&self) -> bool {
+        LASTING.iter().any(|key| self.missing.contains_key(*key))
+    }
+
+    /// Forgets what was deleted by hand: it is another leader's to judge.
+    pub(crate) fn forget_missing(&mut self) {
+        self.missing.clear();
+    }
+
+    /// What the leader must write again.
+    pub(crate) fn missing(&self) -> Vec<Write> {
+        self.missing.values().map(Decided::write).collect()
+    }
+
+    /// The newest revision of the records that are always there once there is a cluster, or which of them is not.
+    pub(crate) fn lasting(&self) -> Result<i64, &'static str> {
+        let mut newest = 0;
+        for key in LASTING {
+            match self.known.get(key).filter(|known| known.decided.is_some()) {
+                Some(known) => newest = newest.max(known.revision),
+                None if self.missing.contains_key(key) => {}
+                None => return Err(key),
+            }
+        }
+        Ok(newest)
     }
 
     /// What this host wrote itself, before the watch tells it.
@@ -140,6 +229,7 @@ impl Contents {
                 self.known.remove(key).and_then(|known| known.decided)
             }
         };
+        self.missing.remove(key);
         self.known.insert(key.to_owned(), Known { revision, decided, gone: false });
     }
 
@@ -204,6 +294,7 @@ impl Contents {
     }
 
     fn decide(&mut self, decided: Decided) {
+        self.redecided = true;
         let state = &mut self.state;
         match decided {
             Decided::Epoch(epoch) => self.epoch = epoch,
@@ -234,6 +325,8 @@ impl Contents {
         if self.known.get(key).is_some_and(|known| known.revision >= revision) {
             return;
         }
+        self.missing.remove(key);
+        self.graves = true;
         let known = Known { revision, decided: None, gone: true };
         let before = self.known.insert(key.to_owned(), known).and_then(|known| known.decided);
         self.unreadable.remove(key);
@@ -269,6 +362,7 @@ impl Contents {
     }
 
     fn undecide(&mut self, before: Option<Decided>) {
+        self.redecided = true;
         let state = &mut self.state;
         match before {
             // Without these there is no state: what was last known holds.
@@ -292,6 +386,11 @@ impl Contents {
                 self.answers.remove(&node);
             }
         }
+    }
+
+    /// A node that is known from before, whatever the store says of it.
+    pub(crate) fn expect(&mut self, node: NodeName) {
+        self.member(node).silent.get_or_insert_with(Instant::now);
     }
 
     fn member(&mut self, node: NodeName) -> &mut Member {

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
+/// What a member of a cluster remembers of its store, see `replicated.rs`.
+pub(crate) const MARKER: &str = "store.json";
 
 /// `instance.json`: which containers on the engine are ours. It outlives a lost `cluster.json`, without which every
 /// one of them would be a stranger's: left running, and started a second time.
@@ -67,8 +69,10 @@ impl LocalStore {
             }
             (None, None) => ClusterState { cluster: new_id(), ..ClusterState::default() },
         };
+        // A name that nothing is written down under was a slip of the configuration.
+        let in_use = !state.pods.is_empty() || data.join(MARKER).exists();
         let before = known.as_ref().and_then(|known| known.node.clone());
-        if let Some(before) = before.filter(|before| before != node) {
+        if let Some(before) = before.filter(|before| before != node && in_use) {
             return Err(StoreError::Renamed { before, now: node.clone() });
         }
         let installation = known.as_ref().map_or_else(|| state.cluster.clone(), |known| known.id.clone());
@@ -170,7 +174,10 @@ mod tests {
     #[test]
     fn a_host_that_was_renamed_is_told_how_to_keep_its_pods() {
         let data = tempfile::tempdir().unwrap();
+        LocalStore::open(data.path(), &NodeName::new("n0")).unwrap();
+        // Nothing has been placed under n0.
         LocalStore::open(data.path(), &NodeName::new("n1")).unwrap();
+        std::fs::write(data.path().join(MARKER), "{}").unwrap();
         let error = LocalStore::open(data.path(), &NodeName::new("n2")).unwrap_err().to_string();
         assert!(error.contains("set `name = \"n1\"` in [node]"), "{error}");
     }

@@ -40,6 +40,22 @@ impl Publisher {
         });
     }
 
+    /// Replaces the value of a key that is wanted.
+    pub(super) fn renew(&self, key: &str, value: Vec<u8>) {
+        self.wanted.send_if_modified(|wanted| {
+            let Some(old) = wanted.as_mut().and_then(|wanted| Arc::make_mut(wanted).get_mut(key)) else {
+                return false;
+            };
+            *old = value;
+            true
+        });
+    }
+
+    /// Wants nothing of what is not written yet.
+    pub(super) fn rest(&self) {
+        self.wanted.send_if_modified(|wanted| wanted.take().is_some());
+    }
+
     /// What the store was found to say of the node: after each list.
     pub(super) fn found(&self, keys: Keys) {
         // The task ends only with this handle.
@@ -60,14 +76,17 @@ async fn publish(
 ) {
     // Nothing is written before it is known what is there.
     let Some(mut there) = finds.recv().await else { return };
-    let mut failed = false;
+    let mut failed;
     loop {
         while let Ok(found) = finds.try_recv() {
             there = found;
         }
         let wanted = wants.borrow_and_update().clone();
         let writes = wanted.as_deref().map(|wanted| difference(&there, wanted)).unwrap_or_default();
-        if !writes.is_empty() {
+        if writes.is_empty() {
+            failed = false;
+            told.send_if_modified(|trouble| trouble.take().is_some());
+        } else {
             let written = etcd.write(writes).await;
             failed = written.is_err();
             match written {

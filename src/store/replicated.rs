@@ -1,7 +1,7 @@
 //! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed while etcd is gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -20,12 +20,12 @@ use tokio::sync::mpsc;
 
 use super::{
     contents::{Contents, Member},
-    etcd::{Created, Etcd, EtcdConfig, Event, Fence, SessionConfig, Write, WriteError},
+    etcd::{Created, Etcd, EtcdConfig, Event, Fence, SessionConfig, Write, WriteError, name_taken},
     layout::{
         self, AliveDoc, AnswerDoc, AskDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, Identity,
         ReportDoc, SCHEMA, SEEDING,
     },
-    local::LocalStore,
+    local::{LocalStore, MARKER},
     publisher::Publisher,
 };
 use crate::state_file;
@@ -34,6 +34,16 @@ use crate::state_file;
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(5);
 /// How long a leader leads without a word.
 const LEADER_LEASE: Duration = Duration::from_secs(3);
+/// How long a host that cannot decide leaves that to others.
+const WITHDRAWAL: Duration = Duration::from_secs(15);
+/// A longer absence is not believed.
+const LONGEST_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What an MTU may be.
+const MTUS: std::ops::RangeInclusive<u32> = 576..=65535;
+/// How often, at most, etcd is asked who is late.
+const LATE_PACE: Duration = Duration::from_millis(500);
+/// How often, at most, what the others say is put on disk. After a reboot without etcd it is what the services lead to.
+const PEERS_PACE: Duration = Duration::from_secs(2);
 /// How often a new host that must wait for the store says so.
 const PATIENCE: Duration = Duration::from_secs(10);
 const MARKER_SCHEMA: u32 = 1;
@@ -78,6 +88,12 @@ struct Marker {
     etcd_cluster: u64,
     revision: i64,
     epoch: Epoch,
+    /// When the records that are always there were last changed.
+    #[serde(default)]
+    decided: i64,
+    /// Why the store is not believed until a person says that it is to be, across restarts.
+    #[serde(default)]
+    doubt: Option<String>,
     subnet: Ipv4Net,
     /// What the other hosts said last.
     #[serde(default)]
@@ -89,6 +105,13 @@ struct Marker {
 struct Heard {
     facts: Option<FactsDoc>,
     report: NodeReport,
+}
+
+/// Why a store is not believed.
+struct Doubt {
+    why: String,
+    /// Whether it holds, whatever the store looks like later, until a person adopts it.
+    lasts: bool,
 }
 
 /// How this host stands with the store.
@@ -134,13 +157,32 @@ pub(crate) struct ReplicatedStore {
     fence: Option<Fence>,
     /// Since when this host leads and the store answers it.
     led_since: Option<Instant>,
+    /// When so many nodes were silent last that none was given up.
+    braked: Option<Instant>,
     /// The first own list since the election was read: nothing of an earlier leader is missing.
     caught_up: bool,
     facts: Option<FactsDoc>,
-    /// This node's keys in the store, as a list has just found them.
-    found: Option<BTreeMap<String, Vec<u8>>>,
     ask: Option<AskDoc>,
     others: Others,
+    /// Only a list that was asked for at least so often counts as this leader's own.
+    awaited: u64,
+    /// What the store says has changed since it was last heard.
+    changed: bool,
+    /// What was decided is on this host's disk.
+    copied: bool,
+    /// This host leaves leading to others until then.
+    withdrawn_until: Option<Instant>,
+    /// Since when each lost node is known to be lost here.
+    lost_since: BTreeMap<NodeName, Instant>,
+    /// Who was late when etcd was asked last.
+    late: Option<(Instant, BTreeSet<NodeName>)>,
+    /// When what the others say was last put on disk.
+    peers_saved: Option<Instant>,
+    /// etcd's own id of its cluster, as it was last listed.
+    listed: Option<u64>,
+    /// Who else has this host's name.
+    name_taken: Option<String>,
+    started: Instant,
 }
 
 /// The other hosts, as the core wants them; made anew when something is heard.
@@ -157,7 +199,7 @@ impl ReplicatedStore {
         joining: Joining,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let local = LocalStore::open(data, &joining.node)?;
-        let marker_path = data.join("store.json");
+        let marker_path = data.join(MARKER);
         let marker = state_file::read::<Marker>(&marker_path, MARKER_SCHEMA)?;
         let installation = local.installation().to_owned();
         let session = SessionConfig {
@@ -200,11 +242,21 @@ impl ReplicatedStore {
             standing,
             fence: None,
             led_since: None,
+            braked: None,
             caught_up: false,
             facts: None,
-            found: None,
             ask: None,
             others: Others::default(),
+            awaited: 0,
+            changed: true,
+            copied: true,
+            withdrawn_until: None,
+            lost_since: BTreeMap::new(),
+            peers_saved: None,
+            late: None,
+            listed: None,
+            name_taken: None,
+            started: Instant::now(),
         };
         store.recall();
         if store.standing == Standing::Current {
@@ -222,6 +274,7 @@ impl ReplicatedStore {
                 self.others.facts.insert(node.clone(), doc.facts.clone());
             }
             self.others.reports.insert(node.clone(), heard.report.clone());
+            self.contents.expect(node.clone());
         }
     }
 
@@ -262,7 +315,7 @@ impl ReplicatedStore {
 
     fn is_removed(&self, name: &NodeName, member: &Member) -> bool {
         let installation = member.facts.as_ref().map(|doc| &doc.facts.installation);
-        self.snapshot().removed.get(name).is_some_and(|removed| installation.is_none_or(|one| one == removed))
+        self.snapshot().removed.get(name).is_some_and(|removed| installation == Some(removed))
     }
 
     /// Whether this host was taken out of the cluster.
@@ -287,32 +340,47 @@ impl ReplicatedStore {
 
     /// Whether this host may decide now.
     pub(crate) fn leads(&self) -> bool {
-        self.standing == Standing::Current && self.caught_up && self.fence.as_ref().is_some_and(Fence::holds)
+        self.standing == Standing::Current
+            && self.caught_up
+            && self.copied
+            && self.withdrawn_until.is_none_or(|until| until <= Instant::now())
+            && self.fence.as_ref().is_some_and(Fence::holds)
     }
 
-    /// For how long it has led without a break.
+    /// For how long it has led without a break, and without so many silent nodes that it rather believed none of it.
     pub(crate) fn led_for(&self) -> Duration {
-        self.led_since.map(|since| since.elapsed()).unwrap_or_default()
+        let since = self.led_since.max(self.braked.filter(|_| self.led_since.is_some()));
+        since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// So many nodes are silent that none is given up. Those that are well again come back one by one: each has the time
+    /// that a new leader gives.
+    pub(crate) fn braked(&mut self) {
+        self.braked = Some(Instant::now());
     }
 
     /// What is heard of the other nodes, for the judgement of their lives.
     pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
         let outages = &self.snapshot().outages;
-        let now = Timestamp::now();
-        self.members()
-            .filter(|(name, member)| **name != self.node && member.facts.is_some())
-            .map(|(name, member)| {
+        let unheard = Member { silent: Some(self.started), ..Member::default() };
+        self.others
+            .facts
+            .keys()
+            .map(|name| {
+                let member = self.contents.members.get(name).unwrap_or(&unheard);
                 let silent_for = member.silent.map(|since| since.elapsed());
                 let back_within = member.away.as_ref().map(|away| {
-                    Duration::from_secs(away.seconds).saturating_sub(silent_for.unwrap_or_default())
+                    LONGEST_AWAY
+                        .min(Duration::from_secs(away.seconds))
+                        .saturating_sub(silent_for.unwrap_or_default())
                 });
-                let lost_for = outages
-                    .get(name)
-                    .filter(|outage| outage.lost)
-                    .map(|outage| Duration::try_from(now.duration_since(outage.since)).unwrap_or_default());
+                let lost = outages.get(name).is_some_and(|outage| outage.lost);
+                let lost_for = self.lost_since.get(name).filter(|_| lost).map(Instant::elapsed);
+                let lost_for = lost_for.or_else(|| lost.then_some(Duration::ZERO));
                 let signs = NodeSigns {
                     silent_for,
                     answers: None,
+                    late: false,
                     back_within,
                     unready: member.report.unready.clone(),
                     lost_for,
@@ -322,27 +390,71 @@ impl ReplicatedStore {
             .collect()
     }
 
+    /// Nodes that seem alive and did not renew their lease when they should have. Asked of etcd only while another node
+    /// is about to be given up.
+    pub(crate) async fn late(&mut self) -> BTreeSet<NodeName> {
+        if let Some((asked, late)) = &self.late
+            && asked.elapsed() < LATE_PACE
+        {
+            return late.clone();
+        }
+        let late = self.ask_who_is_late().await;
+        self.late = Some((Instant::now(), late.clone()));
+        late
+    }
+
+    async fn ask_who_is_late(&self) -> BTreeSet<NodeName> {
+        let signs = self.signs();
+        let parting = |signs: &NodeSigns| {
+            signs.silent_for.is_some()
+                && signs.lost_for.is_none()
+                && signs.back_within.is_none_or(|within| within.is_zero())
+        };
+        if !signs.values().any(parting) {
+            return BTreeSet::new();
+        }
+        let alive = signs.keys().filter(|name| signs[*name].silent_for.is_none());
+        let keys: BTreeMap<String, &NodeName> =
+            alive.map(|name| (layout::node_key(name, "alive"), name)).collect();
+        let remaining = self.etcd.remaining(keys.keys().cloned().collect()).await;
+        // A lease is renewed at a third of its time, so more than half of it is left to whoever lives.
+        let late = remaining.into_iter().filter(|(_, left)| *left < NODE_LEASE / 2);
+        late.filter_map(|(key, _)| keys.get(&key).map(|name| (*name).clone())).collect()
+    }
+
     /// Takes in what etcd tells.
     pub(crate) fn event(&mut self, event: Event) {
         match event {
-            Event::Listed { etcd_cluster, revision, pairs } => {
+            Event::Listed { etcd_cluster, revision, asked, pairs } => {
                 self.contents.list(revision, pairs);
-                self.judge(Some(etcd_cluster));
+                self.changed = true;
+                self.listed = Some(etcd_cluster);
+                self.judge();
                 if self.standing == Standing::Current {
-                    self.caught_up = self.fence.as_ref().is_some_and(|fence| fence.revision <= revision);
+                    // A list that was begun before may lack what an earlier leader wrote last.
+                    self.caught_up = self.fence.is_some() && asked >= self.awaited;
                     self.republish();
                 }
             }
             Event::Changed { revision, changes } => {
-                self.contents.change(revision, changes);
-                self.judge(None);
+                let leading = self.leads();
+                self.contents.change(revision, changes, leading);
+                self.changed = true;
+                let believed = self.standing == Standing::Current;
+                self.judge();
+                if !believed && self.standing == Standing::Current {
+                    // What this host says of itself may be gone with the store of before.
+                    self.etcd.relist();
+                }
             }
             Event::Lost { why } => {
                 self.led_since = None;
                 self.caught_up = false;
-                // Who this store is was in doubt before, and that is what a person must know.
-                if !matches!(self.standing, Standing::Frozen { .. } | Standing::Lost { .. }) {
-                    self.standing = Standing::Lost { since: Timestamp::now(), why };
+                match &mut self.standing {
+                    // Who this store is was in doubt before, and that is what a person must know.
+                    Standing::Frozen { .. } | Standing::Conflict { .. } => {}
+                    Standing::Lost { why: before, .. } => *before = why,
+                    Standing::Current => self.standing = Standing::Lost { since: Timestamp::now(), why },
                 }
             }
             Event::Elected(fence) => {
@@ -351,137 +463,200 @@ impl ReplicatedStore {
                 self.led_since = Some(Instant::now());
                 self.caught_up = false;
                 // What an earlier leader wrote last may still be on its way.
-                self.etcd.relist();
+                self.awaited = self.etcd.relist();
             }
             Event::Demoted { why } => {
                 tracing::info!("this host leads no more: {why}");
                 self.fence = None;
                 self.led_since = None;
                 self.caught_up = false;
+                // What this host would have put back is the next leader's to judge.
+                self.contents.forget_missing();
             }
             Event::Conflict { why } => {
-                tracing::error!("{why}");
-                self.standing = Standing::Conflict { why };
+                self.name_taken = Some(why.clone());
+                if !matches!(self.standing, Standing::Frozen { .. }) {
+                    self.standing = Standing::Conflict { why };
+                    self.follow_nobody();
+                }
             }
-        }
-        if self.standing == Standing::Current {
-            self.hear();
+            Event::Named => {
+                self.name_taken = None;
+                self.etcd.relist();
+            }
         }
     }
 
     /// Whether the store is the one this host knows.
-    fn judge(&mut self, etcd_cluster: Option<u64>) {
-        let verdict = self.verdict(etcd_cluster);
-        match verdict {
+    fn judge(&mut self) {
+        match self.verdict() {
             Ok(()) => {
+                if let Some(why) = self.name_taken.clone() {
+                    self.standing = Standing::Conflict { why };
+                    return self.follow_nobody();
+                }
                 if let Standing::Lost { since, .. } | Standing::Frozen { since, .. } = &self.standing {
                     tracing::info!(%since, "the store answers again");
                     self.led_since = self.fence.as_ref().map(|_| Instant::now());
                 }
-                if !matches!(self.standing, Standing::Conflict { .. })
-                    || self.contents.members.get(&self.node).is_some_and(|own| {
-                        own.alive
-                            .as_ref()
-                            .is_some_and(|alive| alive.installation == self.local.installation())
-                    })
-                {
-                    self.standing = Standing::Current;
-                }
-                self.marker.etcd_cluster = etcd_cluster.unwrap_or(self.marker.etcd_cluster);
+                self.standing = Standing::Current;
+                self.marker.etcd_cluster = self.listed.unwrap_or(self.marker.etcd_cluster);
                 self.marker.revision = self.contents.revision;
                 self.marker.epoch = self.marker.epoch.clone().max(self.contents.epoch.clone());
+                self.marker.doubt = None;
+                let decided = self.contents.lasting().unwrap_or_default();
                 if let Some(identity) = &self.contents.identity {
+                    let adopted = identity.incarnation > self.marker.incarnation;
+                    self.marker.decided = if adopted { decided } else { self.marker.decided.max(decided) };
                     self.marker.incarnation = identity.incarnation;
                 }
-                self.etcd.set_candidate(!self.was_removed());
+                self.stand();
             }
-            Err(why) => {
+            Err(Doubt { why, lasts }) => {
                 let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
                 if !known {
                     tracing::error!("{why}");
-                    self.standing = Standing::Frozen { since: Timestamp::now(), why };
+                    self.standing = Standing::Frozen { since: Timestamp::now(), why: why.clone() };
                 }
-                // Whoever does not believe the store does not lead by it.
-                self.etcd.set_candidate(false);
-                self.caught_up = false;
+                if lasts {
+                    self.marker.doubt = Some(why);
+                }
+                self.follow_nobody();
             }
         }
     }
 
-    fn verdict(&self, etcd_cluster: Option<u64>) -> Result<(), String> {
+    /// Whoever does not believe the store does not lead by it.
+    fn follow_nobody(&mut self) {
+        self.etcd.set_candidate(false);
+        self.caught_up = false;
+        if !self.may_publish() {
+            self.publisher.rest();
+        }
+    }
+
+    /// Whether what this host says of itself belongs into this store: under its own name, in its own cluster.
+    fn may_publish(&self) -> bool {
+        match &self.standing {
+            Standing::Current | Standing::Lost { .. } => !self.was_removed(),
+            Standing::Frozen { .. } => {
+                let identity = self.contents.identity.as_ref();
+                identity.is_some_and(|identity| identity.id == self.marker.cluster) && !self.was_removed()
+            }
+            Standing::Conflict { .. } => false,
+        }
+    }
+
+    /// Whether the store is the one that this host knows, and not older than what it knows.
+    fn verdict(&self) -> Result<(), Doubt> {
         const ADVICE: &str = "nothing of it is believed and what runs is kept running; if this is the store to use from \
                               now on, run `windlass cluster adopt-store` on a host that knows better";
+        let passing = |why: String| Err(Doubt { why, lasts: false });
         let Some(identity) = &self.contents.identity else {
-            return Err(format!(
+            return passing(format!(
                 "the store has no cluster under its prefix, where cluster {} was: it was wiped, or the prefix is \
                  another one; {ADVICE}",
                 self.marker.cluster
             ));
         };
-        if identity.schema > SCHEMA {
-            return Err(format!(
-                "the store has schema {}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here",
-                identity.schema
-            ));
-        }
-        if identity.schema < 1 {
-            return Err(format!(
-                "the store has schema {}, which no version wrote; {ADVICE}",
-                identity.schema
-            ));
+        if let Err(why) = known_schema(identity) {
+            return passing(format!("{why}; nothing of the store is believed and what runs is kept running"));
         }
         if identity.id != self.marker.cluster {
-            return Err(format!(
-                "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's",
+            return passing(format!(
+                "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's; \
+                 nothing of it is believed and what runs is kept running",
                 identity.id, self.marker.cluster
             ));
         }
         if identity.incarnation < self.marker.incarnation {
-            return Err(format!(
+            return passing(format!(
                 "the store is of an earlier time: it was adopted {} times, and this host knows of {}; {ADVICE}",
                 identity.incarnation, self.marker.incarnation
             ));
         }
         if identity.incarnation > self.marker.incarnation {
             // A person has said on another host that this is the store.
-            return self.agreed.check(identity);
+            return self.agreed.check(identity).or_else(passing);
         }
-        if etcd_cluster.is_some_and(|id| id != self.marker.etcd_cluster) {
-            return Err(format!(
+        if let Some(why) = &self.marker.doubt {
+            // Its revision goes up again, by leases alone, until it looks as if nothing had been.
+            return passing(why.clone());
+        }
+        if self.listed.is_some_and(|id| id != self.marker.etcd_cluster) {
+            return passing(format!(
                 "etcd is another one than before (its own cluster id has changed): it was restored or replaced; {ADVICE}"
             ));
         }
         if self.contents.revision < self.marker.revision {
-            return Err(format!(
+            let why = format!(
                 "etcd has gone back in time, from revision {} to {}: it was restored from a backup; {ADVICE}",
                 self.marker.revision, self.contents.revision
-            ));
+            );
+            return Err(Doubt { why, lasts: true });
+        }
+        let decided = match self.contents.lasting() {
+            Ok(decided) => decided,
+            Err(key) => {
+                return passing(format!("the store lacks {key}, which is always there; {ADVICE}"));
+            }
+        };
+        if decided < self.marker.decided && !self.contents.lacks_lasting() {
+            let why = format!(
+                "the store's last decision is of revision {decided}, and this host knows of one of {}: etcd was \
+                 restored from a backup; {ADVICE}",
+                self.marker.decided
+            );
+            return Err(Doubt { why, lasts: true });
         }
         if self.contents.epoch < self.marker.epoch {
-            return Err(format!(
+            return passing(format!(
                 "the store was written by a leader of epoch {}, and this host knows of {}; {ADVICE}",
                 self.contents.epoch.revision, self.marker.epoch.revision
             ));
         }
-        self.agreed.check(identity)
+        self.agreed.check(identity).or_else(passing)
     }
 
-    /// What the others say, for the core: of those in the cluster, with addresses of their own.
-    fn hear(&mut self) {
+    /// What the others say, for the core: of those in the cluster, with addresses of their own. Where nothing is said
+    /// of a host, as in a store that was filled anew, what it said last holds until `node rm`.
+    pub(crate) fn hear(&mut self) {
+        if self.standing != Standing::Current {
+            return;
+        }
+        self.stand();
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let lost: BTreeSet<NodeName> = {
+            let outages = self.contents.state.outages.iter();
+            outages.filter(|(_, outage)| outage.lost).map(|(name, _)| name.clone()).collect()
+        };
+        self.lost_since.retain(|name, _| lost.contains(name));
+        for name in lost {
+            self.lost_since.entry(name).or_insert_with(Instant::now);
+        }
         let mut others = Others::default();
+        let subnets = &self.contents.subnets;
         for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
-            if member.reported || !member.report.report.pods.is_empty() {
+            if member.reported {
                 others.reports.insert(name.clone(), member.report.report.clone());
+            } else if let Some(before) = self.others.reports.get(name) {
+                others.reports.insert(name.clone(), before.clone());
             }
-            let Some(doc) = &member.facts else { continue };
-            let subnet = doc.facts.pod_subnet;
-            let reserved = self.contents.subnets.get(&subnet) == Some(name);
+            let said = member.facts.as_ref().map(|doc| &doc.facts);
+            let silent = said.is_none();
+            let Some(facts) = said.or_else(|| self.others.facts.get(name)) else { continue };
+            let subnet = facts.pod_subnet;
+            let holder = subnets.get(&subnet);
+            let reserved = holder == Some(name) || holder.is_none() && silent;
             let inside =
                 self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
             let ranges = &self.node_ranges;
-            let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&doc.facts.address));
-            if reserved && inside && address {
-                others.facts.insert(name.clone(), doc.facts.clone());
+            let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
+            let mtu = MTUS.contains(&facts.mtu);
+            if reserved && inside && address && mtu {
+                others.facts.insert(name.clone(), facts.clone());
             }
         }
         self.others = others;
@@ -492,20 +667,53 @@ impl ReplicatedStore {
         if self.standing != Standing::Current {
             return Ok(());
         }
+        if !self.contents.take_decided() && self.copied {
+            return Ok(());
+        }
         let mut state = self.contents.state.clone();
         state.cluster.clone_from(&self.marker.cluster);
-        self.local.replace(state)
+        let replaced = self.local.replace(state);
+        // Whoever cannot keep what was decided must not decide by what was before.
+        if replaced.is_err() && self.copied {
+            self.withdraw();
+        }
+        self.copied = replaced.is_ok();
+        replaced
+    }
+
+    /// Leaves leading to others for a while.
+    fn withdraw(&mut self) {
+        self.withdrawn_until = Some(Instant::now() + WITHDRAWAL);
+        self.caught_up = false;
+        self.etcd.set_candidate(false);
+    }
+
+    /// Stands for election, if this host is one that may lead.
+    fn stand(&mut self) {
+        let withdrawn = self.withdrawn_until.is_some_and(|until| until > Instant::now());
+        if !withdrawn {
+            self.withdrawn_until = None;
+        }
+        let may = self.standing == Standing::Current && self.copied && !withdrawn && !self.was_removed();
+        self.etcd.set_candidate(may);
     }
 
     /// Puts on disk what must not be forgotten.
     pub(crate) fn save(&mut self) -> Result<(), state_file::StateFileError> {
-        if self.standing == Standing::Current {
+        let due = self.peers_saved.is_none_or(|saved| saved.elapsed() >= PEERS_PACE);
+        if self.standing == Standing::Current && due {
+            self.peers_saved = Some(Instant::now());
             self.marker.peers = self
                 .members()
                 .filter(|(name, _)| **name != self.node)
                 .map(|(name, member)| {
-                    let heard = Heard { facts: member.facts.clone(), report: member.report.report.clone() };
-                    (name.clone(), heard)
+                    let before = self.marker.peers.get(name);
+                    let facts = member.facts.clone().or_else(|| before.and_then(|heard| heard.facts.clone()));
+                    let report = match (member.reported, before) {
+                        (false, Some(before)) => before.report.clone(),
+                        _ => member.report.report.clone(),
+                    };
+                    (name.clone(), Heard { facts, report })
                 })
                 .collect();
         }
@@ -534,6 +742,20 @@ impl ReplicatedStore {
         Ok(self.take_over()?)
     }
 
+    /// Writes again what was deleted and not by a leader.
+    pub(crate) async fn put_back(&mut self) -> Result<()> {
+        let missing = self.contents.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
+        tracing::warn!(
+            records = missing.len(),
+            "records that nobody may delete were deleted: they are written again"
+        );
+        self.write_fenced(&fence, missing).await
+    }
+
     /// Answers what a person asked on another host.
     pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
         let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
@@ -549,12 +771,19 @@ impl ReplicatedStore {
             Err(WriteError::Fenced) => {
                 self.fence = None;
                 self.caught_up = false;
+                // Also where only this host's own clock said so: a campaign anew is the way back.
+                self.etcd.set_candidate(false);
                 bail!("the decision was not written: {}", WriteError::Fenced)
+            }
+            // Etcd is full, or this host's user may not: another host may do better, and nobody asks without end.
+            Err(error @ WriteError::Refused(_)) => {
+                self.withdraw();
+                bail!("the decision could not be written to the store: {error}")
             }
             Err(error) => {
                 // A part of it may be there: look before anything more is decided.
                 self.caught_up = false;
-                self.etcd.relist();
+                self.awaited = self.etcd.relist();
                 bail!("the decision could not be written to the store: {error}")
             }
         }
@@ -563,19 +792,21 @@ impl ReplicatedStore {
     /// What this node wants the others to know of it.
     pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
         let same = self.facts.as_ref().is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
-        let found = self.found.take();
-        // What is written again says what the clock is now: by an old time the others would take it for a wrong one.
-        if !same || found.is_some() {
+        if !same {
             self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock: Timestamp::now() });
         }
-        if self.was_removed() {
+        if !self.may_publish() {
             return;
         }
-        if let Some(doc) = &self.facts {
-            self.publisher.want(layout::own_keys(&self.node, doc, report, self.ask.as_ref()));
+        let mut report = report.clone();
+        if let Standing::Frozen { .. } = self.standing {
+            // It would not take up what the leader gives it.
+            report
+                .unready
+                .get_or_insert_with(|| "it does not believe the store: see its `windlass status`".to_owned());
         }
-        if let Some(found) = found {
-            self.publisher.found(found);
+        if let Some(doc) = &self.facts {
+            self.publisher.want(layout::own_keys(&self.node, doc, &report, self.ask.as_ref()));
         }
     }
 
@@ -586,7 +817,12 @@ impl ReplicatedStore {
         let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
         // Values are not kept as they were written, so what is there is written once more; what is wanted no more goes.
         let found = keys.into_iter().filter(|key| *key != alive).map(|key| (key, Vec::new())).collect();
-        self.found = Some(found);
+        // The clock is told when it is written.
+        if let Some(doc) = &mut self.facts {
+            doc.clock = Timestamp::now();
+            self.publisher.renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
+        }
+        self.publisher.found(found);
         let mine = self.contents.subnets.get(&self.marker.subnet);
         if mine.is_none() {
             let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
@@ -649,7 +885,9 @@ impl ReplicatedStore {
         let until = Timestamp::now() + back_within;
         let key = layout::node_key(&self.node, "away");
         let away = Write::Put { key, value: layout::text(&AwayDoc { until, seconds }) };
-        if let Err(error) = self.etcd.write(vec![away]).await {
+        if self.may_publish()
+            && let Err(error) = self.etcd.write(vec![away]).await
+        {
             tracing::warn!("the others could not be told that this host comes back: {error}");
         }
         self.etcd.end(false).await;
@@ -661,6 +899,9 @@ impl ReplicatedStore {
             !matches!(self.standing, Standing::Lost { .. }),
             "etcd does not answer; it must be there to be adopted"
         );
+        if let Standing::Conflict { why } = &self.standing {
+            bail!("{why}");
+        }
         if self.standing == Standing::Current {
             return Ok("the store is the one this cluster uses; there is nothing to adopt".to_owned());
         }
@@ -671,11 +912,9 @@ impl ReplicatedStore {
                 identity.id,
                 self.marker.cluster
             );
-            ensure!(
-                identity.schema <= SCHEMA,
-                "the store has schema {}, which is newer than this version",
-                identity.schema
-            );
+            known_schema(identity).map_err(anyhow::Error::msg)?;
+            // Adopting would only make the cluster disagree with itself.
+            self.agreed.check(identity).map_err(anyhow::Error::msg)?;
         }
         let state = self.local.snapshot().clone();
         let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
@@ -683,7 +922,10 @@ impl ReplicatedStore {
         let mut records = layout::records(&state);
         records.push(Decided::Epoch(Epoch { incarnation, revision: 0 }));
         let wanted: std::collections::BTreeSet<String> = records.iter().map(Decided::key).collect();
-        let stale = self.contents.keys(DECIDED).filter(|key| !wanted.contains(*key));
+        let stale = self
+            .contents
+            .keys(DECIDED)
+            .filter(|key| !wanted.contains(*key) && !key.starts_with(layout::ANSWERS));
         let mut writes: Vec<Write> = stale.map(|key| Write::Delete { key: key.to_owned() }).collect();
         writes.extend(records.iter().map(Decided::write));
         // Last: whoever sees it finds the rest.
@@ -737,7 +979,7 @@ async fn first_list(events: &mut mpsc::UnboundedReceiver<Event>, contents: &mut 
     let mut why = "it has not answered yet".to_owned();
     loop {
         match tokio::time::timeout(PATIENCE, events.recv()).await {
-            Ok(Some(Event::Listed { etcd_cluster, revision, pairs })) => {
+            Ok(Some(Event::Listed { etcd_cluster, revision, pairs, .. })) => {
                 contents.list(revision, pairs);
                 return Ok(etcd_cluster);
             }
@@ -772,6 +1014,7 @@ async fn join(
     joining: &Joining,
     etcd_cluster: u64,
 ) -> Result<Marker> {
+    await_name(etcd, events, contents, local, joining).await?;
     while contents.identity.is_none() {
         match etcd.create(SEEDING, layout::text(&local.installation())).await {
             Ok(Created::Exists(pair)) if pair.value != layout::text(&local.installation()) => {
@@ -780,7 +1023,17 @@ async fn join(
                 );
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Ok(_) => seed(etcd, local, joining).await?,
+            // Whoever held it before may have filled the store since this host looked.
+            Ok(_) => {
+                refresh(etcd, events, contents).await?;
+                match contents.identity {
+                    None => seed(etcd, local, joining).await?,
+                    Some(_) => {
+                        let done = Write::Delete { key: SEEDING.to_owned() };
+                        etcd.write(vec![done]).await.context("let go of the filled store")?;
+                    }
+                }
+            }
             Err(error) => {
                 tracing::warn!("waiting to fill the new store: {error}");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -789,11 +1042,7 @@ async fn join(
         refresh(etcd, events, contents).await?;
     }
     let Some(identity) = contents.identity.clone() else { bail!("the store has no cluster") };
-    ensure!(
-        identity.schema <= SCHEMA,
-        "the store has schema {}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here",
-        identity.schema
-    );
+    known_schema(&identity).map_err(anyhow::Error::msg)?;
     joining.agreed.check(&identity).map_err(anyhow::Error::msg)?;
     let subnet = reserve(etcd, events, contents, local, joining).await?;
     Ok(Marker {
@@ -802,9 +1051,51 @@ async fn join(
         etcd_cluster,
         revision: contents.revision,
         epoch: contents.epoch.clone(),
+        decided: contents.lasting().unwrap_or_default(),
+        doubt: None,
         subnet,
         peers: BTreeMap::new(),
     })
+}
+
+/// Waits until the name is this host's: until then it writes nothing, and takes up nothing.
+async fn await_name(
+    etcd: &Etcd,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    contents: &mut Contents,
+    local: &LocalStore,
+    joining: &Joining,
+) -> Result<()> {
+    let since = Instant::now();
+    let mut told = false;
+    loop {
+        let alive = contents.members.get(&joining.node).and_then(|own| own.alive.as_ref());
+        match alive {
+            Some(alive) if alive.installation == local.installation() => return Ok(()),
+            Some(alive) => bail!("{}", name_taken(&joining.node, &alive.installation, local.installation())),
+            None => {}
+        }
+        if since.elapsed() > PATIENCE && !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                "waiting for the name {} in the store: this host's user must be allowed to write under {}",
+                joining.node,
+                layout::node_prefix(&joining.node)
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        refresh(etcd, events, contents).await?;
+    }
+}
+
+/// Whether this version can read a store.
+fn known_schema(identity: &Identity) -> Result<(), String> {
+    match identity.schema {
+        1..=SCHEMA => Ok(()),
+        0 => Err("the store has schema 0, which no version wrote".to_owned()),
+        newer => Err(format!(
+            "the store has schema {newer}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here"
+        )),
+    }
 }
 
 /// Fills an empty store with what this host has decided as long as it was alone.

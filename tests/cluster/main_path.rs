@@ -4,17 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::{
     manifest::{APP, APP_2, deployment, service},
+    scene::daemon_set,
     site::NODE_PORT,
     support::{Cluster, SOON},
 };
-
-/// A DaemonSet of one container.
-fn daemon_set(name: &str, container: &str) -> String {
-    deployment(name, 0, container)
-        .replace("kind: Deployment", "kind: DaemonSet")
-        .replace("  replicas: 0\n", "")
-        .replace("  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}\n", "")
-}
 
 #[test]
 fn three_hosts_run_one_repository_as_a_cluster() {

@@ -125,6 +125,7 @@ impl<'a> Decision<'a> {
                 let drained = before.place.node().is_some_and(|node| self.is_drained(node));
                 drained && owner.is_some_and(moves_when_lost)
             }
+            StopReason::WentBack => false,
             StopReason::NodeLost => {
                 let node = before.place.node().and_then(|node| self.input.nodes.get(node));
                 node.is_some_and(|node| node.life == NodeLife::Lost) && owner.is_some_and(moves_when_lost)
@@ -271,7 +272,8 @@ impl<'a> Decision<'a> {
             return false;
         }
         let since = self.statuses.get(&record.uid).and_then(|status| status.ready);
-        since.is_some_and(|since| later(since, workload.control.min_ready()) <= self.input.now)
+        let min_ready = workload.control.min_ready();
+        since.is_some_and(|since| min_ready.is_zero() || later(since, min_ready) <= self.input.now)
     }
 
     /// maxSurge where pods are made, maxUnavailable where available ones are stopped.

@@ -141,7 +141,7 @@ impl<'a> Decision<'a> {
             now: self.input.now,
             workload: part.workload,
             pods: part.pods.as_ref().map_or_else(all, Vec::as_slice),
-            nodes: part.nodes.as_ref().map_or(&self.nodes, Vec::as_slice),
+            nodes: part.nodes.as_ref().map_or(&self.nodes[..], Vec::as_slice),
             restarted: self.input.state.rollout.restarts.get(&part.workload.key.to_string()).copied(),
             standing,
             canary: part.canary.as_ref().map(|canary| CanaryView {

@@ -59,8 +59,10 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             Some(_) if new.is_empty() && faulty(node) => {}
             Some(_) if new.iter().any(|pod| view.is_available(pod)) => actions.extend(replace(view, &old)),
             Some(_) if !new.is_empty() => {}
-            // A pod of which nothing is known is not one that is down.
-            Some(_) if !old.iter().any(|pod| pod.status.is_none() || view.is_available(pod)) => {
+            // A pod of which nothing is known, or is heard any more, is not one that is down.
+            Some(_)
+                if !old.iter().any(|pod| pod.status.is_none() || pod.unheard || view.is_available(pod)) =>
+            {
                 actions.extend(replace(view, &old));
             }
             Some(_) if may_surge > 0 => {

@@ -38,7 +38,8 @@ pub enum Judgement {
 }
 
 /// The workloads that are judged while `target` is driven: those that differ from what it is compared with, and from
-/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything.
+/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything,
+/// and where nothing was healthy yet, everything is new.
 pub fn judged_workloads<'a>(
     rollout: &Rollout,
     commits: &BTreeMap<CommitId, Arc<Commit>>,
@@ -53,7 +54,7 @@ pub fn judged_workloads<'a>(
     let workloads = target.objects.workloads.values();
     workloads
         .filter(|workload| {
-            before.is_empty()
+            rollout.base().is_none()
                 || before.iter().any(|before| before.is_none_or(|before| differs(target, before, workload)))
         })
         .collect()
@@ -314,7 +315,7 @@ pub fn worst(judgements: BTreeMap<&WorkloadKey, Judgement>) -> Judgement {
 /// When the next deadline of availability falls due, so that it is not missed for want of an event.
 pub fn next_available(pods: &[OwnedPod<'_>], now: Timestamp, min_ready: Duration) -> Option<Duration> {
     pods.iter()
-        .filter(|pod| pod.is_active())
+        .filter(|pod| pod.is_active() && !min_ready.is_zero())
         .filter_map(|pod| pod.status?.ready)
         .filter_map(|since| Duration::try_from(later(since, min_ready).duration_since(now)).ok())
         .filter(|wait| !wait.is_zero())

@@ -25,7 +25,7 @@ use reconciler::{
 };
 
 use crate::{
-    host::{Host, Record},
+    engine::{Engine, Record},
     prober::Prober,
     registry::Registry,
 };
@@ -42,7 +42,7 @@ struct Running {
 #[derive(Debug)]
 pub(crate) struct Sim {
     pub(crate) now: Timestamp,
-    pub(crate) host: Host,
+    pub(crate) host: Engine,
     pub(crate) registry: Registry,
     pub(crate) settings: ClusterSettings,
     /// Of the daemon's configuration.
@@ -89,7 +89,7 @@ impl Default for Sim {
         };
         Self {
             now: Timestamp::UNIX_EPOCH + Duration::from_secs(1_000_000),
-            host: Host::default(),
+            host: Engine::default(),
             registry: Registry::default(),
             settings,
             taints: Vec::new(),

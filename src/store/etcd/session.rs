@@ -155,6 +155,9 @@ impl Session {
             if let Some(before) = &before {
                 if before.lease() == lease && before.value() == self.config.alive {
                     self.held = true;
+                    if std::mem::take(&mut self.told) {
+                        let _ = self.events.send(Event::Named);
+                    }
                     return Ok(None);
                 }
                 if let Some(why) = self.stranger(before) {
@@ -173,7 +176,9 @@ impl Session {
                 continue;
             }
             self.held = true;
-            self.told = false;
+            if std::mem::take(&mut self.told) {
+                let _ = self.events.send(Event::Named);
+            }
             let old = before.map_or(0, |before| before.lease());
             if old != 0
                 && old != lease
@@ -192,11 +197,9 @@ impl Session {
         }
         let node = &self.config.node;
         match installation_of(held.value()) {
-            Some(installation) if installation != self.config.installation => Some(format!(
-                "another installation ({installation}; this one is {}) holds the name {node} in the cluster: give one \
-                 of the two hosts another `name` in [node], or stop the other one",
-                self.config.installation
-            )),
+            Some(installation) if installation != self.config.installation => {
+                Some(name_taken(node, &installation, &self.config.installation))
+            }
             None => Some(format!(
                 "the key {} is not of a host of this cluster: check the prefix, or delete the key",
                 self.key
@@ -218,6 +221,14 @@ impl Session {
         }
         End::Taken
     }
+}
+
+/// In words, that another host has this one's name.
+pub(crate) fn name_taken(node: &NodeName, holder: &str, own: &str) -> String {
+    format!(
+        "another installation ({holder}; this one is {own}) holds the name {node} in the cluster: give one of the two \
+         hosts another `name` in [node], or stop the other one"
+    )
 }
 
 /// Returns when the name is to be given up, or nobody holds a handle any more.

@@ -9,7 +9,7 @@ use reconciler::{
     plan::{ProbeKind, ProbeTask},
 };
 
-use crate::{host::Host, registry::Behaviour};
+use crate::{engine::Engine, registry::Behaviour};
 
 type Key = (ContainerId, ProbeKind);
 
@@ -31,7 +31,7 @@ impl Prober {
     }
 
     /// What is known by now.
-    pub(crate) fn facts(&self, host: &Host, now: Timestamp) -> BTreeMap<Key, ProbeFact> {
+    pub(crate) fn facts(&self, host: &Engine, now: Timestamp) -> BTreeMap<Key, ProbeFact> {
         let mut facts = BTreeMap::new();
         for (key, (task, since)) in &self.tasks {
             let known = transitions(host, task, *since).into_iter().rfind(|(at, _)| *at <= now);
@@ -44,7 +44,7 @@ impl Prober {
     }
 
     /// When something new will be known.
-    pub(crate) fn next(&self, host: &Host, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn next(&self, host: &Engine, now: Timestamp) -> Option<Timestamp> {
         self.tasks
             .values()
             .flat_map(|(task, since)| transitions(host, task, *since))
@@ -54,7 +54,7 @@ impl Prober {
     }
 }
 
-fn transitions(host: &Host, task: &ProbeTask, since: Timestamp) -> Vec<(Timestamp, bool)> {
+fn transitions(host: &Engine, task: &ProbeTask, since: Timestamp) -> Vec<(Timestamp, bool)> {
     let Some(behaviour) = host.behaviour(&task.container) else { return Vec::new() };
     let first = (task.started + task.probe.initial_delay).max(since);
     let good = first + Duration::from_millis(50);

@@ -27,7 +27,7 @@ pub(crate) enum Record {
 
 /// The engine and the disk of one host. It survives the daemon.
 #[derive(Debug, Default)]
-pub(crate) struct Host {
+pub(crate) struct Engine {
     pub(crate) containers: BTreeMap<ContainerId, ObservedContainer>,
     pub(crate) images: BTreeMap<ImageId, Behaviour>,
     pub(crate) links: BTreeMap<String, (PodUid, Ipv4Addr)>,
@@ -38,7 +38,7 @@ pub(crate) struct Host {
     made: u64,
 }
 
-impl Host {
+impl Engine {
     /// How long a step takes.
     pub(crate) fn duration(&self, step: &Step) -> Duration {
         match step {

@@ -1,0 +1,222 @@
+//! What a host's daemon does: it looks, acts, and keeps its leases.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use reconciler::{
+    node::{NodeInput, node},
+    observed::LaneFailure,
+    plan::{LaneKey, Next, Step},
+    pod::files::DnsFacts,
+};
+
+use crate::{
+    clock::{Time, stamp},
+    engine::Record,
+    host::{Leading, Running},
+    store::{LEADER_LEASE, Sabotage},
+    world::{Event, World},
+};
+
+/// A time as milliseconds, rounded up: never too early.
+pub(crate) fn milliseconds(wait: Duration) -> Time {
+    Time::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(Time::MAX).max(1)
+}
+
+impl World {
+    /// One look: observe, plan, remember, act, report.
+    pub(crate) fn look(&mut self, index: usize) {
+        let now = self.now;
+        self.looks += 1;
+        let host = &mut self.hosts[index];
+        let Some(daemon) = &mut host.daemon else { return };
+        if daemon.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        daemon.look_at = None;
+        host.engine.tick(stamp(now));
+        if host.engine.engine_down {
+            // An engine that does not answer is not a host without containers: there is nothing to plan from.
+            self.look_after(index, 5_000);
+            return;
+        }
+        let observed = host.observed(now);
+        let dns = DnsFacts {
+            cluster: Some(host.network.dns),
+            zone: "cluster.local".to_owned(),
+            ..DnsFacts::default()
+        };
+        let credulous = self.store.sabotage == Sabotage::Credulous;
+        let everything: BTreeMap<_, _> = if credulous {
+            self.pushed.iter().map(|commit| (commit.id.clone(), Arc::clone(commit))).collect()
+        } else {
+            BTreeMap::new()
+        };
+        let plan = node(&NodeInput {
+            now: host.wall(now),
+            node: &host.name,
+            facts: &host.facts,
+            settings: &self.settings,
+            network: &host.network,
+            dns: &dns,
+            drain: Duration::from_secs(2),
+            state: &host.view.contents.state,
+            commits: if credulous { &everything } else { &host.verified },
+            observed: &observed,
+            memory: &host.memory,
+            pins: &host.pins,
+            peers: &host.view.contents.facts,
+            reports: &host.view.contents.reports,
+        });
+        host.memory = plan.memory;
+        for (commit, image, pin) in plan.inherited {
+            host.pins.entry(commit).or_default().insert(image, pin);
+        }
+        let tasks = host.probe_tasks(plan.probes);
+        let (name, generation) = (host.name.clone(), host.generation);
+        let Some(daemon) = &mut host.daemon else { return };
+        daemon.prober.replace(tasks, stamp(now));
+        for key in &plan.cancel {
+            daemon.lanes.remove(key);
+        }
+        let mut started = Vec::new();
+        for lane in plan.lanes {
+            started.push((lane.key.clone(), milliseconds(host.engine.duration(&lane.steps[0]))));
+            self.transcript.note(now, format!("{name}: {:?}", lane.why));
+            daemon.lanes.insert(lane.key.clone(), Running { lane, at: 0 });
+        }
+        if let Some(services) = plan.services {
+            daemon.services = Some(services);
+        }
+        let told = daemon.report.as_deref() == Some(&plan.report);
+        if !told {
+            daemon.report = Some(Arc::new(plan.report));
+        }
+        let probes = daemon.prober.next(&host.engine, stamp(now));
+        let ends = host.engine.next_end();
+        for (key, takes) in started {
+            let takes = takes + self.random.within(0, takes / 2 + 2);
+            self.after(takes, Event::Step(index, generation, key));
+        }
+        if !told {
+            self.after(1, Event::Send(index, generation));
+        }
+        if let Next::After(wait) = plan.next {
+            self.look_after(index, milliseconds(wait));
+        }
+        for at in [probes, ends].into_iter().flatten() {
+            let wait = Duration::try_from(at.duration_since(stamp(now))).unwrap_or_default();
+            self.look_after(index, milliseconds(wait));
+        }
+    }
+
+    /// A step of a lane has had its time.
+    pub(crate) fn step(&mut self, index: usize, key: &LaneKey) {
+        let now = stamp(self.now);
+        self.hosts[index].engine.tick(now);
+        let Some(running) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.lanes.remove(key))
+        else {
+            return;
+        };
+        let Running { lane, mut at } = running;
+        let step = lane.steps[at].clone();
+        self.before_effect(index, &lane, &step);
+        let host = &mut self.hosts[index];
+        let done = host.engine.apply(&step, &host.registry, now);
+        self.after_effect(index, &step);
+        let host = &mut self.hosts[index];
+        let (wall, generation, name) = (host.wall(self.now), host.generation, host.name.clone());
+        let Some(daemon) = &mut host.daemon else { return };
+        match done {
+            Ok(record) => {
+                match record {
+                    Record::Nothing => {}
+                    Record::Pin(commit, image, pin) => {
+                        host.pins.entry(commit).or_default().insert(image, pin);
+                    }
+                    Record::Hooked(container) => {
+                        host.hooked.insert(container);
+                    }
+                }
+                at += 1;
+                if let Some(next) = lane.steps.get(at) {
+                    let takes = milliseconds(host.engine.duration(next));
+                    daemon.lanes.insert(key.clone(), Running { lane, at });
+                    self.after(takes, Event::Step(index, generation, key.clone()));
+                    return;
+                }
+                daemon.failures.remove(key);
+            }
+            Err(fault) => {
+                self.transcript.note(self.now, format!("{name}: failed {key:?}: {fault}"));
+                let count = daemon.failures.get(key).map_or(0, |failure| failure.count) + 1;
+                let container = match &step {
+                    Step::StartContainer(spec) => Some(spec.name.clone()),
+                    _ => None,
+                };
+                daemon.failures.insert(key.clone(), LaneFailure { fault, container, at: wall, count });
+            }
+        }
+        self.look_after(index, 1);
+    }
+
+    /// Renews the node's lease and the leader's, and campaigns where nobody leads.
+    pub(crate) fn keep(&mut self, index: usize) {
+        let now = self.now;
+        let connected = self.is_connected(index);
+        let host = &mut self.hosts[index];
+        let (name, generation) = (host.name.clone(), host.generation);
+        if connected {
+            let unready = host.engine.engine_down.then_some("its engine does not answer");
+            let before = self.store.revision;
+            self.store.facts(&host.facts);
+            self.store.keep_node(&name, unready, now);
+            let Some(daemon) = &mut host.daemon else { return };
+            let mut campaigns = false;
+            match &mut daemon.leading {
+                Some(leading) if self.store.keep_leader(leading.epoch, now) => {
+                    leading.valid_until = now + LEADER_LEASE - 300;
+                }
+                Some(_) => {
+                    daemon.leading = None;
+                    self.transcript.note(now, format!("{name} finds that it does not lead any more"));
+                }
+                None => campaigns = !host.removed,
+            }
+            if campaigns && let Some(epoch) = self.store.campaign(index, now) {
+                daemon.leading = Some(Leading {
+                    epoch,
+                    since: now,
+                    valid_until: now + LEADER_LEASE - 300,
+                    answered_since: now,
+                    must_relist: true,
+                    silent: BTreeMap::new(),
+                    lost: BTreeMap::new(),
+                    pending: std::collections::VecDeque::new(),
+                    decided_on: None,
+                });
+                self.transcript.note(now, format!("{name} leads, epoch {epoch}"));
+                self.lead_after(index, 5);
+            }
+            if self.store.revision != before {
+                self.referee.leases(now, &self.store.contents);
+                self.written();
+            }
+            self.mind_leases();
+            self.watch_after(index, 5);
+        } else if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
+            leading.answered_since = now;
+            if now >= leading.valid_until {
+                self.lead_after(index, 1);
+            }
+        }
+        let settled = self.calm
+            && self.store.contents.leader.is_some()
+            && self.hosts.iter().all(|host| {
+                host.daemon.is_none() || self.store.contents.present.get(&host.name) == Some(&None)
+            });
+        if !settled {
+            let wait = 900 + self.random.within(0, 200);
+            self.after(wait, Event::Keep(index, generation));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One host of the cluster: its engine and disk, its daemon if that runs, and what it can reach.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use reconciler::{
+    commit::Commit,
+    name::{CommitId, ContainerId, NodeName},
+    network::{HostNetwork, ServiceTable, VxlanSettings},
+    node::Pins,
+    observed::{ContainerState, LaneFailure, Observed, ProbeFact},
+    plan::{Lane, LaneKey, ProbeKind, ProbeTask, Why},
+    pod::memory::NodeMemory,
+    rollout::Head,
+    state::{Change, NodeFacts, NodeReport, NodeSystem},
+};
+
+use crate::{
+    clock::{Clock, Time, stamp},
+    engine::Engine,
+    prober::Prober,
+    registry::Registry,
+    store::{Revision, View},
+    world::Event,
+};
+
+/// A host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) name: NodeName,
+    pub(crate) facts: NodeFacts,
+    pub(crate) network: HostNetwork,
+    pub(crate) clock: Clock,
+    pub(crate) engine: Engine,
+    /// The registry as this host sees it: one image may be bad here only.
+    pub(crate) registry: Registry,
+    pub(crate) powered: bool,
+    /// It was given up by hand and never comes back.
+    pub(crate) removed: bool,
+    pub(crate) reaches_store: bool,
+    pub(crate) reaches_peers: bool,
+    // On its disk.
+    pub(crate) view: View,
+    pub(crate) memory: NodeMemory,
+    pub(crate) pins: Pins,
+    pub(crate) hooked: BTreeSet<ContainerId>,
+    pub(crate) verified: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) head: Head,
+    // The daemon.
+    pub(crate) daemon: Option<Daemon>,
+    /// One more for each start: what was under way before happens to nobody.
+    pub(crate) generation: u64,
+    /// Stopped by a signal: what would have happened waits.
+    pub(crate) paused: Option<Vec<Event>>,
+    /// One more for each report.
+    pub(crate) reports: u64,
+}
+
+/// A daemon that runs: what it loses when it is killed.
+#[derive(Debug, Default)]
+pub(crate) struct Daemon {
+    pub(crate) lanes: BTreeMap<LaneKey, Running>,
+    pub(crate) failures: BTreeMap<LaneKey, LaneFailure>,
+    pub(crate) prober: Prober,
+    pub(crate) look_at: Option<Time>,
+    pub(crate) watch_at: Option<Time>,
+    pub(crate) lead_at: Option<Time>,
+    pub(crate) report: Option<Arc<NodeReport>>,
+    /// The number of the report that is on its way, or has arrived.
+    pub(crate) told: Option<Arc<NodeReport>>,
+    pub(crate) leading: Option<Leading>,
+    /// What its NAT table holds.
+    pub(crate) services: Option<ServiceTable>,
+}
+
+/// A lane under way.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) lane: Lane,
+    pub(crate) at: usize,
+}
+
+/// What a daemon that believes to lead knows.
+#[derive(Debug)]
+pub(crate) struct Leading {
+    pub(crate) epoch: Revision,
+    pub(crate) since: Time,
+    /// Until when it may believe it, by its monotonic clock.
+    pub(crate) valid_until: Time,
+    /// Since when the store has answered without a break.
+    pub(crate) answered_since: Time,
+    /// Its view may miss something that was written: it reads everything before it decides.
+    pub(crate) must_relist: bool,
+    pub(crate) silent: BTreeMap<NodeName, Time>,
+    pub(crate) lost: BTreeMap<NodeName, Time>,
+    /// What is decided and not written yet.
+    pub(crate) pending: VecDeque<Vec<Change>>,
+    /// Which commit was driven when it was decided.
+    pub(crate) decided_on: Option<CommitId>,
+}
+
+impl Host {
+    pub(crate) fn new(index: usize, off_by: SignedDuration) -> Self {
+        let name = NodeName::new(format!("n{index}"));
+        let number = u8::try_from(index + 1).unwrap();
+        let network = HostNetwork {
+            pod_range: "10.42.0.0/16".parse().unwrap(),
+            pod_subnet: format!("10.42.{number}.0/24").parse().unwrap(),
+            service_range: "10.96.0.0/16".parse().unwrap(),
+            dns: Ipv4Addr::new(10, 96, 0, 10),
+            node_address: Ipv4Addr::new(192, 0, 2, number),
+            mtu: 1450,
+            vxlan: VxlanSettings::default(),
+        };
+        let facts = NodeFacts {
+            name: name.clone(),
+            installation: format!("installation-{index}"),
+            address: network.node_address,
+            pod_subnet: network.pod_subnet,
+            mtu: network.mtu,
+            labels: BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.to_string())]),
+            taints: Vec::new(),
+            system: NodeSystem::default(),
+        };
+        Self {
+            name,
+            facts,
+            network,
+            clock: Clock::new(off_by),
+            engine: Engine::default(),
+            registry: Registry::default(),
+            powered: true,
+            removed: false,
+            reaches_store: true,
+            reaches_peers: true,
+            view: View::default(),
+            memory: NodeMemory::default(),
+            pins: Pins::new(),
+            hooked: BTreeSet::new(),
+            verified: BTreeMap::new(),
+            head: Head::Unknown,
+            daemon: None,
+            generation: 0,
+            paused: None,
+            reports: 0,
+        }
+    }
+
+    /// Its wall clock now.
+    pub(crate) fn wall(&self, now: Time) -> Timestamp {
+        self.clock.wall(stamp(now))
+    }
+
+    /// Its daemon runs and is not stopped by a signal.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.daemon.is_some() && self.paused.is_none()
+    }
+
+    /// What is observed now: the engine's times are those that the wall clock showed then.
+    pub(crate) fn observed(&self, now: Time) -> Observed {
+        let Some(daemon) = &self.daemon else { return Observed::default() };
+        let wall = |at: Timestamp| self.clock.wall(at);
+        let containers = self.engine.containers.iter().map(|(id, one)| {
+            let mut one = one.clone();
+            match &mut one.state {
+                ContainerState::Running { started } | ContainerState::Paused { started } => {
+                    *started = wall(*started);
+                }
+                ContainerState::Exited { started, finished, .. } => {
+                    *started = wall(*started);
+                    *finished = wall(*finished);
+                }
+                ContainerState::Created | ContainerState::Dead => {}
+            }
+            (id.clone(), one)
+        });
+        let facts = daemon.prober.facts(&self.engine, stamp(now)).into_iter();
+        Observed {
+            containers: containers.collect(),
+            images: self.engine.images.keys().cloned().collect(),
+            links: self.engine.links.keys().cloned().collect(),
+            files: self.engine.files.clone(),
+            hooked: self.hooked.clone(),
+            probes: facts.map(|(key, fact)| (key, ProbeFact { since: wall(fact.since), ..fact })).collect(),
+            lanes: daemon.lanes.keys().cloned().collect(),
+            stopping: daemon
+                .lanes
+                .iter()
+                .filter(|(_, running)| matches!(running.lane.why, Why::Stop { .. }))
+                .map(|(key, _)| key.clone())
+                .collect(),
+            failures: daemon.failures.clone(),
+        }
+    }
+
+    /// Probes as the prober of the simulation takes them: in the world's time.
+    pub(crate) fn probe_tasks(&self, tasks: Vec<ProbeTask>) -> Vec<ProbeTask> {
+        let started = |task: &ProbeTask| match self.engine.containers.get(&task.container)?.state {
+            ContainerState::Running { started } | ContainerState::Paused { started } => Some(started),
+            _ => None,
+        };
+        tasks
+            .into_iter()
+            .map(|mut task| {
+                task.started = started(&task).unwrap_or(task.started);
+                task
+            })
+            .collect()
+    }
+
+    /// Whether a container's readiness probe would succeed.
+    pub(crate) fn is_probed_ready(&self, container: &ContainerId, now: Time) -> bool {
+        let Some(daemon) = &self.daemon else { return false };
+        let facts = daemon.prober.facts(&self.engine, stamp(now));
+        facts.get(&(container.clone(), ProbeKind::Readiness)).is_some_and(|fact| fact.ok)
+    }
+}

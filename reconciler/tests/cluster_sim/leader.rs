@@ -1,0 +1,274 @@
+//! What the leading daemon does: it judges lives, decides, and writes what it decided, one transaction after another.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use reconciler::{
+    check::check_decision,
+    cluster::{ClusterInput, cluster, commits_in_use},
+    life::{LifeInput, NodeSigns, lives},
+    name::NodeName,
+    plan::Next,
+    rollout::Head,
+    state::{Change, KnownNode, NodeLife},
+};
+
+use crate::{
+    clock::Time,
+    daemon::milliseconds,
+    store::{NODE_LEASE, Sabotage, Written},
+    world::World,
+};
+
+/// More decisions than any story needs.
+const MOST_DECISIONS: u64 = 20_000;
+
+impl World {
+    pub(crate) fn lead(&mut self, index: usize) {
+        let now = self.now;
+        let connected = self.is_connected(index);
+        let Some(daemon) = &mut self.hosts[index].daemon else { return };
+        if daemon.lead_at.is_none_or(|at| at > now) {
+            return;
+        }
+        daemon.lead_at = None;
+        let Some(leading) = &mut daemon.leading else { return };
+        // What was decided is on its way: whether this is still the leader is for the store to say.
+        if let Some(changes) = leading.pending.pop_front() {
+            self.write(index, &changes);
+            return;
+        }
+        if now >= leading.valid_until && !self.calm {
+            daemon.leading = None;
+            let name = self.hosts[index].name.clone();
+            self.note(|| format!("{name} steps down: its lease may have run out"));
+            return;
+        }
+        if leading.must_relist {
+            if !connected {
+                self.lead_after(index, 500);
+                return;
+            }
+            leading.must_relist = false;
+            self.hosts[index].view.relist(&self.store);
+            self.look_after(index, 1);
+        }
+        self.decide(index);
+    }
+
+    fn write(&mut self, index: usize, changes: &[Change]) {
+        let connected = self.is_connected(index);
+        let (lost, unanswered) =
+            if self.calm { (false, false) } else { (self.random.percent(2), self.random.percent(3)) };
+        let wait = self.random.within(2, 12);
+        let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut())
+        else {
+            return;
+        };
+        let epoch = leading.epoch;
+        if !connected || lost {
+            // Whether it was written nobody here knows.
+            leading.pending.clear();
+            leading.must_relist = true;
+            self.lead_after(index, if connected { 200 } else { 500 });
+            return;
+        }
+        let driven = leading.decided_on.clone();
+        let before = self.store.contents.state.clone();
+        match self.store.commit(epoch, changes) {
+            Written::Fenced => {
+                let name = self.hosts[index].name.clone();
+                if let Some(daemon) = &mut self.hosts[index].daemon {
+                    daemon.leading = None;
+                }
+                self.note(|| format!("{name} is fenced off and steps down"));
+            }
+            Written::Done(revision) => {
+                let host = &mut self.hosts[index];
+                if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
+                    if unanswered {
+                        leading.pending.clear();
+                        leading.must_relist = self.store.sabotage != Sabotage::NoRelist;
+                    } else {
+                        host.view.wrote(revision, changes);
+                    }
+                }
+                let name = self.hosts[index].name.clone();
+                for change in changes {
+                    self.note(|| format!("{name} writes {}", words(change)));
+                }
+                self.judge_transaction(epoch, driven.as_ref(), &before);
+                self.written();
+                self.look_after(index, 1);
+                self.lead_after(index, wait);
+            }
+        }
+    }
+
+    fn decide(&mut self, index: usize) {
+        let now = self.now;
+        self.decisions += 1;
+        let decisions = self.decisions;
+        self.require(decisions < MOST_DECISIONS, || "the leader decides for ever".to_owned());
+        let (nodes, mut next) = self.nodes(index);
+        let host = &self.hosts[index];
+        let contents = &host.view.contents;
+        let reports = contents
+            .reports
+            .iter()
+            .filter(|(node, _)| nodes.contains_key(*node))
+            .map(|(k, v)| (k.clone(), v.clone()));
+        let reports: BTreeMap<_, _> = reports.collect();
+        let mut wanted = commits_in_use(&contents.state);
+        if let Head::Accepted(id) = &host.head {
+            wanted.insert(id.clone());
+        }
+        let commits: BTreeMap<_, _> = host
+            .verified
+            .iter()
+            .filter(|(id, _)| wanted.contains(*id))
+            .map(|(id, commit)| (id.clone(), Arc::clone(commit)))
+            .collect();
+        let input = ClusterInput {
+            now: host.wall(now),
+            settings: &self.settings,
+            state: &contents.state,
+            head: &host.head,
+            commits: &commits,
+            nodes: &nodes,
+            reports: &reports,
+        };
+        let decided = cluster(&input);
+        let findings = check_decision(&input, &decided);
+        let mut changes = decided.changes;
+        let driven = contents.state.rollout.driving.clone();
+        next = next.sooner(decided.next);
+        let removals: Vec<Change> = self
+            .given_up
+            .iter()
+            .filter(|node| !contents.state.removed.contains_key(*node))
+            .filter_map(|node| {
+                Some(Change::Remove((*node).clone(), contents.facts.get(node)?.installation.clone()))
+            })
+            .collect();
+        self.require(findings.is_empty(), || format!("the core's own referee: {findings:#?}"));
+        if changes.is_empty() && removals.is_empty() {
+            if let Next::After(wait) = next {
+                self.lead_after(index, milliseconds(wait));
+            }
+            return;
+        }
+        changes.splice(0..0, removals);
+        // The count goes first: a leader that dies in between has wasted names, and gives none twice.
+        if let Some(at) = changes.iter().position(|change| matches!(change, Change::Serial(_))) {
+            let serial = changes.remove(at);
+            changes.insert(0, serial);
+        }
+        let at_once =
+            if self.calm || !self.random.percent(25) { changes.len() } else { 1 + self.random.index(6) };
+        let wait = self.random.within(2, 12);
+        if let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
+            leading.pending = changes.chunks(at_once).map(<[Change]>::to_vec).collect();
+            leading.decided_on = driven;
+        }
+        self.lead_after(index, wait);
+    }
+
+    /// The nodes as this leader sees them, and when it must look again.
+    fn nodes(&mut self, index: usize) -> (BTreeMap<NodeName, KnownNode>, Next) {
+        let now = self.now;
+        let contents = &self.hosts[index].view.contents;
+        let answers = |node: &NodeName| {
+            let Some(at) = self.hosts.iter().position(|host| host.name == *node) else { return false };
+            let (one, other) = (&self.hosts[index], &self.hosts[at]);
+            at == index || one.reaches_peers && other.reaches_peers && other.powered && other.is_awake()
+        };
+        let known: Vec<NodeName> = contents
+            .facts
+            .keys()
+            .filter(|node| !contents.state.removed.contains_key(*node))
+            .map(|node| (*node).clone())
+            .collect();
+        let answers: BTreeMap<&NodeName, bool> = known.iter().map(|node| (node, answers(node))).collect();
+        let host = &mut self.hosts[index];
+        let contents = &host.view.contents;
+        let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) else {
+            return (BTreeMap::new(), Next::AwaitChange);
+        };
+        let mut signs = BTreeMap::new();
+        for node in &known {
+            let present = contents.present.get(node);
+            let silent_for = match present {
+                Some(_) => {
+                    leading.silent.remove(node);
+                    None
+                }
+                None => Some(now - *leading.silent.entry(node.clone()).or_insert(now)),
+            };
+            let lost = contents.state.outages.get(node).is_some_and(|outage| outage.lost);
+            let lost_for = if lost {
+                Some(now - *leading.lost.entry(node.clone()).or_insert(now))
+            } else {
+                leading.lost.remove(node);
+                None
+            };
+            let back_within =
+                contents.away.get(node).map(|within| within.saturating_sub(silent_for.unwrap_or(0)));
+            let duration = |time: Time| Duration::from_millis(time);
+            signs.insert(
+                node.clone(),
+                NodeSigns {
+                    silent_for: silent_for.map(duration),
+                    answers: answers.get(node).copied(),
+                    back_within: back_within.map(duration),
+                    unready: present.cloned().flatten(),
+                    lost_for: lost_for.map(duration),
+                    late: false,
+                },
+            );
+        }
+        let judged = lives(&LifeInput {
+            lease: Duration::from_millis(NODE_LEASE),
+            leading_for: Duration::from_millis(now - leading.since.max(leading.answered_since)),
+            signs: &signs,
+        });
+        let mut next = judged.next;
+        if signs.values().any(|signs| signs.silent_for.is_some() && signs.lost_for.is_none()) {
+            next = next.sooner(Next::After(Duration::from_secs(1)));
+        }
+        let hasty = self.store.sabotage == Sabotage::Hasty;
+        let nodes = judged
+            .lives
+            .into_iter()
+            .filter_map(|(name, life)| {
+                let facts = contents.facts.get(&name)?.clone();
+                let life = if hasty && life.is_out() { NodeLife::Lost } else { life };
+                Some((name, KnownNode { facts, life }))
+            })
+            .collect();
+        (nodes, next)
+    }
+}
+
+/// A change in a few words.
+fn words(change: &Change) -> String {
+    match change {
+        Change::Pod(record) => {
+            let place = record.place.node().map_or("nowhere", |node| node.as_str());
+            let stop =
+                record.stop.as_ref().map(|stop| format!(", stop: {:?}", stop.reason)).unwrap_or_default();
+            format!("pod {} {} on {place} of {}{stop}", record.key.name, record.uid, record.commit)
+        }
+        Change::Forget(uid) => format!("forget {uid}"),
+        Change::Rollout(rollout) => format!(
+            "rollout target {:?} driving {:?} healthy {:?} {:?}",
+            rollout.target.as_ref().map(|id| id.as_str()),
+            rollout.driving.as_ref().map(|id| id.as_str()),
+            rollout.healthy.as_ref().map(|id| id.as_str()),
+            rollout.phase
+        ),
+        Change::Progress(key, progress) => {
+            format!("progress {key} {}/{}", progress.available, progress.updated)
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,159 @@
+//! The core as a cluster: leaders, hosts and a store that are played, with real decisions and plans, in virtual time.
+//! Hosts die and come back, links are cut, messages are late, lost and repeated, daemons are killed between any two
+//! steps; an independent referee looks at every transaction and every effect, and at how it all ends.
+//!
+//! One seed is one story. `WINDLASS_SIM_SEEDS=20000` tells more of them, `WINDLASS_SIM_SEED=123` with the test
+//! `one_seed` tells one aloud.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[path = "../simulated/build.rs"]
+#[allow(dead_code, reason = "each of the simulations builds other commits")]
+mod build;
+mod clock;
+mod daemon;
+mod ending;
+#[path = "../simulated/engine.rs"]
+#[allow(dead_code, reason = "each of the simulations breaks other things")]
+mod engine;
+mod faults;
+mod host;
+mod leader;
+#[path = "../simulated/prober.rs"]
+mod prober;
+mod random;
+mod referee;
+#[path = "../simulated/registry.rs"]
+#[allow(dead_code, reason = "each of the simulations runs other images")]
+mod registry;
+mod store;
+mod story;
+mod transcript;
+mod world;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use ending::{Outcome, tell};
+use store::Sabotage;
+
+/// How many stories are told where nobody says how many.
+const SEEDS: u64 = 2_000;
+
+#[expect(clippy::disallowed_methods, reason = "which stories are told is for whoever runs them to say")]
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// One story; a panic of the core is a bad end like any other.
+fn outcome(seed: u64, sabotage: Sabotage, aloud: bool) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| tell(seed, sabotage, aloud))).unwrap_or_else(|_| Outcome {
+        seed,
+        hash: 0,
+        wrong: Some("it panicked, see above".to_owned()),
+        tail: String::new(),
+        looks: 0,
+        decisions: 0,
+    })
+}
+
+fn report(outcome: &Outcome) -> String {
+    let seed = outcome.seed;
+    format!(
+        "{}\nseed {seed}: {}\nagain: WINDLASS_SIM_SEED={seed} cargo test -p reconciler --test cluster_sim one_seed -- \
+         --nocapture",
+        outcome.tail,
+        outcome.wrong.as_deref().unwrap_or_default()
+    )
+}
+
+/// Tells many stories, on two threads; those that end badly, by seed.
+fn many(first: u64, count: u64, sabotage: Sabotage, enough: usize) -> Vec<Outcome> {
+    let next = AtomicU64::new(first);
+    let worker = || {
+        let mut bad = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + count || bad.len() >= enough {
+                return bad;
+            }
+            let outcome = outcome(seed, sabotage, false);
+            if outcome.wrong.is_some() {
+                bad.push(outcome);
+            }
+        }
+    };
+    let mut bad: Vec<Outcome> = std::thread::scope(|scope| {
+        let workers = [scope.spawn(worker), scope.spawn(worker)];
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    bad.sort_by_key(|outcome| outcome.seed);
+    bad
+}
+
+#[test]
+fn every_story_ends_well() {
+    let first = setting("WINDLASS_SIM_FIRST").unwrap_or(1);
+    let count = setting("WINDLASS_SIM_SEEDS").unwrap_or(SEEDS);
+    let bad = many(first, count, Sabotage::None, 100);
+    if let Some(shortest) = bad.iter().min_by_key(|outcome| (outcome.decisions, outcome.seed)) {
+        let all: Vec<String> = bad
+            .iter()
+            .map(|outcome| {
+                let wrong = outcome.wrong.as_deref().unwrap_or_default().lines().next().unwrap_or_default();
+                format!("{}: {wrong}", outcome.seed)
+            })
+            .collect();
+        panic!("{}\n{} of {count} end badly:\n{}", report(shortest), bad.len(), all.join("\n"));
+    }
+}
+
+/// Aloud, for whoever looks into a story.
+#[test]
+fn one_seed() {
+    let seed = setting("WINDLASS_SIM_SEED");
+    let outcome = outcome(seed.unwrap_or(1), Sabotage::None, seed.is_some());
+    assert!(outcome.wrong.is_none(), "{}", report(&outcome));
+    assert!(outcome.looks > 0 && outcome.decisions > 0);
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    for seed in 1..20 {
+        let (one, other) = (outcome(seed, Sabotage::None, false), outcome(seed, Sabotage::None, false));
+        assert_eq!(one.hash, other.hash, "seed {seed}");
+        assert_ne!(one.hash, outcome(seed + 1, Sabotage::None, false).hash, "seed {seed} and the next");
+    }
+}
+
+/// What is broken on purpose must be noticed.
+fn is_noticed(sabotage: Sabotage) {
+    let bad = many(1, 600, sabotage, 1);
+    assert!(!bad.is_empty(), "600 stories with {sabotage:?} end well: the referee is blind to it");
+}
+
+#[test]
+fn writes_that_are_not_fenced_are_noticed() {
+    is_noticed(Sabotage::Unfenced);
+}
+
+#[test]
+fn stop_records_that_are_lost_are_noticed() {
+    is_noticed(Sabotage::ForgetStops);
+}
+
+#[test]
+fn nodes_given_up_in_haste_are_noticed() {
+    is_noticed(Sabotage::Hasty);
+}
+
+#[test]
+fn deciding_on_what_may_not_be_written_is_noticed() {
+    is_noticed(Sabotage::NoRelist);
+}
+
+#[test]
+fn a_host_that_runs_what_it_did_not_verify_is_noticed() {
+    is_noticed(Sabotage::Credulous);
+}

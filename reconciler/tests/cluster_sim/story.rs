@@ -1,0 +1,282 @@
+//! What a seed tells: how many hosts, which commits, and what goes wrong when.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+use reconciler::{
+    commit::Commit,
+    name::{NodeName, WorkloadKind},
+    object::{Control, IntOrPercent, NodeObject, Taint, TaintEffect, Workload},
+};
+
+use crate::{
+    build::{PodSpecExt, bare, commit, daemon_set, node_port, pod, replica_set, rolling},
+    clock::Time,
+    faults::{Fault, Whom},
+    host::Host,
+    registry::Behaviour,
+    store::Sabotage,
+    world::{Event, World},
+};
+
+/// Images that run.
+const GOOD: [&str; 5] = ["good:1", "good:2", "good:3", "slow:1", "stubborn:1"];
+/// Images that do not; `local:1` only on one host.
+const BAD: [&str; 5] = ["missing:1", "crash:1", "deaf:1", "broken:1", "local:1"];
+
+/// A workload as somebody wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) kind: WorkloadKind,
+    pub(crate) replicas: u32,
+    pub(crate) image: String,
+    pub(crate) bounds: (u32, u32),
+}
+
+/// What the repository says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Repository {
+    pub(crate) workloads: BTreeMap<String, Wanted>,
+    pub(crate) nodes: BTreeMap<NodeName, NodeObject>,
+}
+
+fn workload(name: &str, wanted: &Wanted) -> Workload {
+    let mut spec = pod(&wanted.image).with_readiness();
+    // Short enough for a stubborn pod on each of eight nodes, one after another, within the dead line.
+    spec.termination_grace = Duration::from_secs(5);
+    match wanted.kind {
+        WorkloadKind::Pod => bare(name, spec),
+        WorkloadKind::DaemonSet => daemon_set(name, spec),
+        WorkloadKind::ReplicaSet | WorkloadKind::ReplicationController => {
+            replica_set(name, wanted.replicas, spec)
+        }
+        WorkloadKind::Deployment => {
+            let count = |number: u32| IntOrPercent::Int(number);
+            let (surge, unavailable) = wanted.bounds;
+            let mut made = rolling(name, wanted.replicas, spec, count(surge), count(unavailable));
+            if let Control::Deployment { progress_deadline, .. } = &mut made.control {
+                *progress_deadline = Some(Duration::from_secs(100));
+            }
+            made
+        }
+    }
+}
+
+fn build(number: usize, repository: &Repository) -> Arc<Commit> {
+    let mut builder = commit(&format!("commit{number:03}")).allow_deletions();
+    for (name, wanted) in &repository.workloads {
+        builder = builder.with(workload(name, wanted)).service(name, name, node_port(None));
+    }
+    let built = builder.build();
+    let mut built = Arc::into_inner(built).unwrap();
+    built.objects.nodes = repository.nodes.clone();
+    let words: Vec<String> = repository
+        .workloads
+        .iter()
+        .map(|(name, wanted)| format!("{name}={:?}x{} {}", wanted.kind, wanted.replicas, wanted.image))
+        .collect();
+    built.subject = format!("{} {:?}", words.join(", "), repository.nodes.keys().collect::<Vec<_>>());
+    Arc::new(built)
+}
+
+impl World {
+    /// A host with its registry; its daemon does not run yet.
+    pub(crate) fn add_host(&mut self) -> usize {
+        let index = self.hosts.len();
+        let off_by = match self.random.within(0, 6) {
+            0 => SignedDuration::from_secs(3_600),
+            1 => SignedDuration::from_secs(-40),
+            _ => SignedDuration::from_millis(self.random.within(0, 400) as i64),
+        };
+        let mut host = Host::new(index, off_by);
+        let push = |host: &mut Host, image: &str, behaviour| drop(host.registry.push(image, behaviour));
+        for image in ["good:1", "good:2", "good:3"] {
+            push(&mut host, image, Behaviour::Fine);
+        }
+        push(&mut host, "slow:1", Behaviour::SlowReady(Duration::from_secs(8)));
+        push(&mut host, "stubborn:1", Behaviour::IgnoresTerm);
+        push(&mut host, "crash:1", Behaviour::ExitsAtOnce(1));
+        push(&mut host, "deaf:1", Behaviour::NeverReady);
+        push(&mut host, "broken:1", Behaviour::Rejected);
+        let local = if index == 1 { Behaviour::ExitsAtOnce(1) } else { Behaviour::Fine };
+        push(&mut host, "local:1", local);
+        self.hosts.push(host);
+        index
+    }
+
+    /// The beginning, and everything that will happen by itself; says when the story is over.
+    pub(crate) fn tell(&mut self) -> Time {
+        let hosts = match self.random.within(0, 20) {
+            0 => 7,
+            1..4 => 5,
+            4..8 => 4,
+            _ => 3,
+        };
+        for _ in 0..hosts {
+            let host = self.add_host();
+            self.start(host);
+        }
+        self.repository = self.first();
+        self.push_repository();
+        let mut at = self.random.within(5_000, 60_000);
+        let events = self.random.within(3, 11);
+        for _ in 0..events {
+            let fault = self.fault(hosts);
+            self.at(at, Event::Fault(fault));
+            at += match self.random.within(0, 4) {
+                0 => self.random.within(1, 500),
+                1 => self.random.within(500, 6_000),
+                _ => self.random.within(5_000, 40_000),
+            };
+        }
+        at
+    }
+
+    fn first(&mut self) -> Repository {
+        let count = self.random.within(1, 4);
+        let mut repository = Repository::default();
+        for number in 0..count {
+            let wanted = self.wanted();
+            repository.workloads.insert(format!("w{number}"), wanted);
+        }
+        repository
+    }
+
+    fn wanted(&mut self) -> Wanted {
+        let kinds = [
+            WorkloadKind::Deployment,
+            WorkloadKind::Deployment,
+            WorkloadKind::DaemonSet,
+            WorkloadKind::ReplicaSet,
+            WorkloadKind::Pod,
+        ];
+        let kind = *self.random.pick(&kinds);
+        let image = if kind == WorkloadKind::ReplicaSet { "good:1" } else { *self.random.pick(&GOOD) };
+        let bounds = *self.random.pick(&[(1, 0), (0, 1), (1, 1), (2, 0)]);
+        Wanted { kind, replicas: self.random.within(1, 5) as u32, image: image.to_owned(), bounds }
+    }
+
+    fn fault(&mut self, hosts: usize) -> Fault {
+        let host =
+            if self.random.percent(40) { Whom::Leader } else { Whom::Number(self.random.index(hosts)) };
+        let short = self.random.within(100, 4_000);
+        let long = self.random.within(2_000, 60_000);
+        let some = if self.random.percent(50) { short } else { long };
+        // What only a leader that is late shows needs many that are.
+        if self.store.sabotage == Sabotage::Unfenced && self.random.percent(50) {
+            return Fault::Pause { host: Whom::Leader, long: self.random.within(3_000, 8_000) };
+        }
+        match self.random.within(0, 40) {
+            0..10 => Fault::Push { good: true },
+            10..15 => Fault::Push { good: false },
+            15..19 => Fault::Kill { host, halfway: self.random.percent(50), down: some },
+            19 => Fault::Restart { host, down: some },
+            20..23 => Fault::Pause { host, long: some },
+            23 => Fault::Jump { host, seconds: *self.random.pick(&[3_600, -3_600, 45, -45]) },
+            24..28 => {
+                let store = self.random.percent(80);
+                let peers = !store || self.random.percent(60);
+                Fault::Cut { host, store, peers, long: some }
+            }
+            28..30 => Fault::StoreDown(some),
+            30 => Fault::Compact,
+            31..33 => Fault::EngineDown { host, long: some },
+            33..36 => Fault::PowerOff { host, lost: self.random.percent(30), long: some },
+            36 => Fault::KillContainer { host },
+            37 => Fault::Registry { host, long },
+            38 => Fault::NewNode,
+            _ => Fault::GiveUp { host },
+        }
+    }
+
+    fn push_repository(&mut self) {
+        let commit = build(self.pushed.len() + 1, &self.repository);
+        self.push(commit);
+    }
+
+    /// A push: a little is different from the last good one, or one workload has an image that does not run.
+    pub(crate) fn push_something(&mut self, good: bool) {
+        let names: Vec<String> = self.repository.workloads.keys().cloned().collect();
+        let name = self.random.pick(&names).clone();
+        if !good {
+            let mut bad = self.repository.clone();
+            let image = *self.random.pick(&BAD);
+            if let Some(wanted) = bad.workloads.get_mut(&name)
+                && wanted.kind != WorkloadKind::ReplicaSet
+            {
+                wanted.image = image.to_owned();
+                // Of nothing nothing is bad.
+                wanted.replicas = wanted.replicas.max(1);
+                let commit = build(self.pushed.len() + 1, &bad);
+                if image == "local:1" {
+                    self.doubtful.insert(commit.id.clone());
+                } else {
+                    self.bad.insert(commit.id.clone());
+                }
+                self.push(commit);
+            }
+            return;
+        }
+        match self.random.within(0, 10) {
+            0 if names.len() > 1 => drop(self.repository.workloads.remove(&name)),
+            1 => {
+                let fresh = format!("w{}", self.pushed.len() + 10);
+                let wanted = self.wanted();
+                self.repository.workloads.insert(fresh, wanted);
+            }
+            2 => self.tend_node(),
+            3 | 4 => {
+                let replicas = self.random.within(0, 5) as u32;
+                self.change(&name, |wanted| wanted.replicas = replicas);
+            }
+            _ => {
+                let image = *self.random.pick(&GOOD);
+                self.change(&name, |wanted| {
+                    if wanted.kind != WorkloadKind::ReplicaSet {
+                        wanted.image = image.to_owned();
+                    }
+                });
+            }
+        }
+        self.push_repository();
+    }
+
+    fn change(&mut self, name: &str, how: impl FnOnce(&mut Wanted)) {
+        if let Some(wanted) = self.repository.workloads.get_mut(name) {
+            how(wanted);
+        }
+    }
+
+    /// Cordons or taints one node, or lets it be as it was.
+    fn tend_node(&mut self) {
+        let index = self.random.index(self.hosts.len());
+        let name = self.hosts[index].name.clone();
+        if self.repository.nodes.remove(&name).is_some() {
+            return;
+        }
+        let mut object = NodeObject::default();
+        match self.random.within(0, 3) {
+            0 => object.unschedulable = true,
+            which => object.taints.push(Taint {
+                key: "example.com/off".to_owned(),
+                value: String::new(),
+                effect: if which == 1 { TaintEffect::NoSchedule } else { TaintEffect::NoExecute },
+            }),
+        }
+        self.repository.nodes = BTreeMap::from([(name, object)]);
+    }
+
+    /// The last push: a good one that changes something, so that there is something to converge to.
+    pub(crate) fn push_the_end(&mut self) {
+        self.repository.nodes.clear();
+        let image = *self.random.pick(&GOOD);
+        let names: Vec<String> = self.repository.workloads.keys().cloned().collect();
+        let name = self.random.pick(&names).clone();
+        self.change(&name, |wanted| {
+            if wanted.kind != WorkloadKind::ReplicaSet {
+                wanted.image = image.to_owned();
+            }
+        });
+        self.push_repository();
+    }
+}

@@ -1,0 +1,76 @@
+//! What must never be, looked for on all hosts while something else happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{Cluster, ClusterHost};
+
+/// The time from one look to the next.
+const PACE: Duration = Duration::from_millis(250);
+
+/// Does something, and looks all the while that no pod runs twice, and no two pods of the DaemonSet `agent` on one
+/// host. Hosts whose engine will hang are left out by their names.
+#[track_caller]
+pub(crate) fn never_doubled<T>(cluster: &Cluster, without: &[&str], act: impl FnOnce() -> T) -> T {
+    let offences: Mutex<BTreeSet<String>> = Mutex::default();
+    let end = AtomicBool::new(false);
+    let done = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !end.load(Ordering::Relaxed) {
+                let hosts = cluster.hosts.iter().filter(|host| !without.contains(&host.name.as_str()));
+                let found = look(hosts);
+                offences.lock().unwrap().extend(found);
+                thread::sleep(PACE);
+            }
+        });
+        // Also when it panics: the scope waits for its threads.
+        let _end = End(&end);
+        act()
+    });
+    let offences = offences.into_inner().unwrap();
+    assert!(offences.is_empty(), "{offences:#?}");
+    done
+}
+
+/// What runs, as `host pod container`, sandboxes too.
+pub(crate) fn running(host: &ClusterHost) -> Vec<(String, String)> {
+    let format = "{{.Label \"io.windlass.pod.namespace\"}}/{{.Label \"io.windlass.pod.name\"}} \
+                  {{.Label \"io.windlass.role\"}}{{.Label \"io.windlass.container\"}}";
+    let outcome = host.host.try_docker(&["ps", "--filter", "label=io.windlass.pod.name", "--format", format]);
+    let lines = outcome.stdout.lines().filter_map(|line| line.split_once(' '));
+    lines.map(|(pod, container)| (pod.to_owned(), container.to_owned())).collect()
+}
+
+fn look<'a>(hosts: impl Iterator<Item = &'a ClusterHost>) -> BTreeSet<String> {
+    let mut offences = BTreeSet::new();
+    let mut seen: BTreeMap<(String, String), String> = BTreeMap::new();
+    for host in hosts {
+        let running = running(host);
+        let agents: BTreeSet<&String> = running
+            .iter()
+            .filter(|(pod, container)| pod.starts_with("default/agent-") && container.ends_with("app"))
+            .map(|(pod, _)| pod)
+            .collect();
+        if agents.len() > 1 {
+            offences.insert(format!("the DaemonSet runs twice on {}: {agents:?}", host.name));
+        }
+        for one in running {
+            if let Some(other) = seen.get(&one) {
+                offences.insert(format!("{one:?} runs on {other} and on {}", host.name));
+            }
+            seen.insert(one, host.name.clone());
+        }
+    }
+    offences
+}
+
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
