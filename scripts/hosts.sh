@@ -165,6 +165,8 @@ start_daemon_on() {
     nsenter -t "$(holder "$1")" --mount --uts --net -- env -u DOCKER_HOST setsid "$2" run \
         --config /etc/windlass/windlass.toml >>"$BED_DIR/$1/windlass.log" 2>&1 </dev/null &
     echo $! >"$BED_DIR/$1/windlass.pid"
+    # The shell says nothing when it is killed.
+    disown
 }
 
 # daemon_of HOST: its process; fails if it is gone.

@@ -298,3 +298,23 @@ fn from_labels(labels: Labels, image: ImageId, state: ContainerState) -> Observe
     let Labels { identity, role, name, attempt, message_from_logs: _ } = labels;
     ObservedContainer { identity, role, name, attempt, image, state }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_the_engine_has_started_at_last_is_looked_at_again_at_once() {
+        let nowhere = PathBuf::from("/nonexistent");
+        let limit = Duration::from_secs(1);
+        let engine = Arc::new(Engine::new(nowhere.clone(), limit, limit));
+        let observer = Observer::new(engine, "test".to_owned(), nowhere);
+        let id = ContainerId::new("c1");
+        observer.cache().hanging.insert(id.clone());
+        observer.container_dirty(&id);
+        assert!(observer.cache().hanging.contains(&id), "that something was tried is no answer");
+        observer.container_answers(&id);
+        assert!(!observer.cache().hanging.contains(&id), "the engine does not hang on it");
+        assert!(observer.cache().dirty.containers.contains(&id), "it is looked at");
+    }
+}
