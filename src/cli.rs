@@ -27,7 +27,7 @@ use self::client::Client;
 pub(crate) use self::{
     args::{
         CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, NodeArgs, NodeCommand, OutputArgs, PlanArgs,
-        RestartArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
+        RestartArgs, ResumeArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
     },
     exit::{CliError, Exit},
 };
@@ -80,7 +80,7 @@ pub(crate) enum Command {
     /// Take no new commit until `resume`; what runs is still healed
     Suspend(OutputArgs),
     /// Take new commits again, and end a manual rollback
-    Resume(OutputArgs),
+    Resume(ResumeArgs),
     /// Forget that a commit failed, and try it afresh
     Retry(RetryArgs),
     /// Replace the pods of a workload by its own strategy
@@ -131,10 +131,17 @@ pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit
         Command::Sync(args) => sync::run(&sockets, args, out).await,
         Command::Rollback(args) => {
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
-            act::print(acting(command::Command::Rollback { commit }).await, args.output, out)
+            let command = match args.local {
+                true => command::Command::RollbackLocal { commit },
+                false => command::Command::Rollback { commit },
+            };
+            act::print(acting(command).await, args.output, out)
         }
         Command::Suspend(args) => act::print(acting(command::Command::Suspend).await, args.output, out),
-        Command::Resume(args) => act::print(acting(command::Command::Resume).await, args.output, out),
+        Command::Resume(args) => {
+            let command = if args.local { command::Command::ResumeLocal } else { command::Command::Resume };
+            act::print(acting(command).await, args.output, out)
+        }
         Command::Retry(args) => {
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
             act::print(acting(command::Command::Retry { commit }).await, args.output, out)

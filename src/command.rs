@@ -24,6 +24,13 @@ pub(crate) enum Command {
         /// Which; `None` is the healthy one before the current.
         commit: Option<CommitId>,
     },
+    /// Go back on this host alone, with or without the store, until `resume --local`.
+    RollbackLocal {
+        /// Which; `None` is the healthy one before the current.
+        commit: Option<CommitId>,
+    },
+    /// End that.
+    ResumeLocal,
     /// Take no new commit.
     Suspend,
     /// Take new commits again; also ends the pin of a rollback.
@@ -51,7 +58,7 @@ impl Command {
     /// Whether only the leader can do it.
     pub(crate) fn needs_leader(&self) -> bool {
         match self {
-            Self::Sync | Self::AdoptStore => false,
+            Self::Sync | Self::AdoptStore | Self::RollbackLocal { .. } | Self::ResumeLocal => false,
             Self::Rollback { .. }
             | Self::Suspend
             | Self::Resume

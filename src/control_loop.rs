@@ -15,6 +15,8 @@ use crate::{command::Request, cycle::Host, follow::Found, lanes::LaneEvent, stor
 
 /// Events that come in one breath are looked at together.
 const BREATH: Duration = Duration::from_millis(3);
+/// No look is further away than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How long the end of the daemon waits for steps that are under way.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
@@ -83,7 +85,7 @@ impl ControlLoop {
             self.looks += 1;
             self.next_look = match next {
                 Next::AwaitChange => None,
-                Next::After(wait) => Some(Instant::now() + wait),
+                Next::After(wait) => Some(Instant::now() + wait.min(LONGEST_WAIT)),
             };
             self.view.send_replace(self.host.picture());
             let event = self.next_event().await;

@@ -1,6 +1,7 @@
 //! One look at this host: snapshot, decide, plan, remember, act, show.
 
 mod acting;
+mod detour;
 mod inquiry;
 mod leading;
 mod memory;
@@ -24,7 +25,7 @@ use reconciler::{
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
     rollout::{Head, Phase, Rollout},
-    state::{Change, KnownNode, NodeFacts, NodeReport},
+    state::{Change, KnownNode, NodeFacts, NodeReport, Preparation},
 };
 use runtime::{Prober, Runtime};
 
@@ -42,6 +43,7 @@ use crate::{
     view::{SourceStatus, View},
 };
 
+pub(crate) use detour::DetourFile;
 pub(crate) use inquiry::{AddressBook, Inquiry};
 use leading::Led;
 pub(crate) use memory::HostMemory;
@@ -123,6 +125,8 @@ pub(crate) struct Host {
     network_changed: bool,
     /// When something was last decided.
     decided: Option<std::time::Instant>,
+    /// What the last look at the engine found.
+    seen: Option<Observed>,
     /// Why this host takes no pods.
     unready: Option<String>,
     /// The nodes, as this host judged them when it last led.
@@ -137,6 +141,10 @@ pub(crate) struct Host {
     behind: Option<((CommitId, Vec<CommitId>), bool)>,
     /// What people asked and the leader has not answered.
     open: Vec<together::Open>,
+    /// What was answered to other hosts.
+    done: BTreeMap<String, Result<String, String>>,
+    /// Where this host went back by itself.
+    detour: DetourFile,
     /// What people should know of what was.
     notes: Vec<String>,
 }
@@ -148,6 +156,7 @@ impl Host {
         store: Store,
         trust: Arc<Mutex<TrustStore>>,
         memory: HostMemory,
+        detour: DetourFile,
         source: SourceStatus,
     ) -> Self {
         let verified = {
@@ -176,6 +185,7 @@ impl Host {
             network_checked: std::time::Instant::now(),
             network_changed: false,
             decided: None,
+            seen: None,
             unready: None,
             judged: BTreeMap::new(),
             told,
@@ -183,6 +193,8 @@ impl Host {
             nudged_for: None,
             behind: None,
             open: Vec::new(),
+            done: BTreeMap::new(),
+            detour,
             notes: Vec::new(),
         }
     }
@@ -202,6 +214,7 @@ impl Host {
                 self.events.probes(&observed, self.store.snapshot());
                 self.unready = None;
                 let (plan, next) = self.decide(now, &observed).await;
+                self.seen = Some(observed);
                 self.publish_report();
                 self.memory.save_if_changed(&mut self.troubles).await;
                 crash::point("memory");
@@ -211,13 +224,8 @@ impl Host {
             // An engine that does not answer is not a host without containers: nothing is concluded from it.
             Err(error) => {
                 self.unready = Some(error.clone());
-                self.note("engine", Err(error));
-                self.publish_report();
-                // The other hosts' engines may be well.
-                let next = match self.lead(now).await {
-                    Led::Rest(next) | Led::Failed(next) => next,
-                    Led::Decided => Next::After(Duration::ZERO),
-                };
+                self.note("engine", Err(error.clone()));
+                let next = self.go_on(now, &error).await;
                 (next.sooner(Next::After(RETRY)), false)
             }
         };
@@ -233,6 +241,40 @@ impl Host {
         // What came too soon after a check is not forgotten.
         let next = if self.network_changed { next.sooner(Next::After(unchecked)) } else { next };
         if self.troubles.is_empty() { next } else { next.sooner(Next::After(RETRY)) }
+    }
+
+    /// A look without the engine. Nothing is done to containers; what runs and the other hosts' pods get their traffic as
+    /// before, and the other hosts' engines may be well.
+    async fn go_on(&mut self, now: Timestamp, why: &str) -> Next {
+        // Before the first plan nothing is known of its pods, and what was last said of them holds.
+        let Some(seen) = self.seen.take() else {
+            return match self.lead(now).await {
+                Led::Rest(next) | Led::Failed(next) => next,
+                Led::Decided => Next::After(Duration::ZERO),
+            };
+        };
+        let observed = Observed {
+            probes: self.parts.prober.facts(),
+            lanes: self.parts.lanes.running(),
+            stopping: self.parts.lanes.stopping(),
+            failures: self.parts.lanes.failures().clone(),
+            ..seen
+        };
+        let (mut plan, next) = self.decide(now, &observed).await;
+        self.seen = Some(observed);
+        plan.lanes.clear();
+        plan.cancel.clear();
+        for preparation in self.report.prepared.values_mut() {
+            if matches!(preparation, Preparation::Pulling { .. }) {
+                *preparation = Preparation::Waiting(why.to_owned());
+            }
+        }
+        self.publish_report();
+        self.memory.save_if_changed(&mut self.troubles).await;
+        let converged = self.converged;
+        let acted = self.act(plan).await;
+        self.converged = converged;
+        next.sooner(acted)
     }
 
     /// A link or route of ours may have gone.
@@ -283,8 +325,10 @@ impl Host {
             let plan = self.plan(now, observed);
             self.memory.set_pods(plan.memory.clone());
             self.keep_inherited_pins(&plan);
-            self.report = plan.report.clone();
             let next = plan.next;
+            if self.go_on_with_detour(plan.report.clone()) && round < ROUNDS {
+                continue;
+            }
             match self.lead(now).await {
                 Led::Rest(later) | Led::Failed(later) => return (plan, next.sooner(later)),
                 Led::Decided => {}
@@ -298,6 +342,7 @@ impl Host {
 
     fn plan(&self, now: Timestamp, observed: &Observed) -> NodePlan {
         let trust = lock(&self.trust);
+        let own = self.own_state();
         node(&NodeInput {
             now,
             node: &self.fixed.facts.name,
@@ -306,7 +351,7 @@ impl Host {
             network: &self.network(),
             dns: &self.fixed.dns,
             drain: self.fixed.drain,
-            state: self.store.snapshot(),
+            state: own.as_ref().unwrap_or_else(|| self.store.snapshot()),
             commits: self.library.commits(),
             observed,
             memory: self.memory.pods(),
@@ -369,7 +414,8 @@ impl Host {
 
     /// Reads the commits that are in use and not here yet.
     async fn read_commits(&mut self, now: Timestamp) {
-        let wanted = commits_in_use(self.store.snapshot());
+        let mut wanted = commits_in_use(self.store.snapshot());
+        wanted.extend(self.detour.current().map(|detour| detour.commit.clone()));
         for id in self.library.lacking(&wanted, now) {
             let verified = match self.verified.get(&id).cloned() {
                 Some(verified) => Some(verified),

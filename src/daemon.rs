@@ -23,7 +23,7 @@ use crate::{
     apply::Effects,
     config::{Config, dns_facts, read_secret},
     control_loop::{ControlLoop, Inputs},
-    cycle::{AddressBook, Fixed, Host, HostMemory, Inquiry, Parts},
+    cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
     data_dir::DataDir,
     dns::{Dns, upstreams},
     follow::{Follower, Judge},
@@ -175,7 +175,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         verification: mode_word(config.trust.mode).to_owned(),
         ..SourceStatus::default()
     };
-    let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, source);
+    let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, DetourFile::open(&data)?, source);
     let (view, views) = watch::channel(Arc::new(host.view()));
 
     let remote_logs = peers
@@ -222,6 +222,12 @@ async fn open_store(
     end: &Notify,
 ) -> Result<(Store, mpsc::UnboundedReceiver<StoreEvent>)> {
     let Some(joining) = config.joining()? else {
+        anyhow::ensure!(
+            !data.join(crate::store::MARKER).exists(),
+            "this host is of a cluster ({} is there), and [store] of the configuration has no endpoints: alone it would \
+             run the whole cluster's pods; put them back, or `windlass uninstall` first",
+            data.join(crate::store::MARKER).display()
+        );
         // Nobody tells a lonely host anything.
         let (_, events) = mpsc::unbounded_channel();
         return Ok((Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)), events));

@@ -100,6 +100,16 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileErro
     })
 }
 
+/// Removes the document at `path`; fine if there is none.
+pub(crate) fn remove(path: &Path) -> Result<(), StateFileError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(StateFileError::Write { path: path.to_owned(), step: "remove it", source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes beside the file, then renames over it.
 fn replace(path: &Path, fresh: &Path, text: &[u8]) -> Result<(), (&'static str, io::Error)> {
     let mut file = OpenOptions::new()

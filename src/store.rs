@@ -12,7 +12,11 @@ mod local;
 mod publisher;
 mod replicated;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use reconciler::{
@@ -25,7 +29,7 @@ use reconciler::{
 pub(crate) use self::{
     etcd::{EtcdConfig, EtcdTls, Event as StoreEvent},
     layout::{AnswerDoc, AskDoc, ReportDoc},
-    local::LocalStore,
+    local::{LocalStore, MARKER},
     replicated::{Agreed, Joining, NODE_LEASE, ReplicatedStore, Standing},
 };
 
@@ -124,18 +128,21 @@ impl Store {
     /// Puts what is known on this host's disk.
     pub(crate) fn save(&mut self) -> Result<()> {
         if let Self::Replicated(store) = self {
+            store.hear();
             store.take_over()?;
             store.save()?;
         }
         Ok(())
     }
 
-    /// Which nodes there are and live. `answers` says who answered this leader directly.
+    /// Which nodes there are and live. `answers` says who answered this leader directly, `late` who
+    /// did not renew its lease when it should have.
     pub(crate) fn judge_nodes(
         &self,
         own: &NodeFacts,
         unready: Option<&str>,
         answers: &BTreeMap<NodeName, bool>,
+        late: &BTreeSet<NodeName>,
     ) -> Judged {
         let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
         let mut nodes = BTreeMap::from([(own.name.clone(), KnownNode { facts: own.clone(), life })]);
@@ -145,6 +152,7 @@ impl Store {
         let mut signs = store.signs();
         for (name, signs) in &mut signs {
             signs.answers = answers.get(name).copied();
+            signs.late = late.contains(name);
         }
         // This host counts, too: two of three are a majority of all three.
         signs.insert(

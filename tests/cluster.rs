@@ -14,10 +14,16 @@ mod site {
     pub(crate) const NODE_PORT: u16 = 30080;
 }
 
+#[path = "cluster/detour.rs"]
+mod detour;
 #[path = "cluster/hosts.rs"]
 mod hosts;
+#[path = "cluster/leader.rs"]
+mod leader;
 #[path = "cluster/main_path.rs"]
 mod main_path;
+#[path = "cluster/rollout.rs"]
+mod rollout;
 #[path = "cluster/scene.rs"]
 mod scene;
 #[path = "cluster/stolen.rs"]

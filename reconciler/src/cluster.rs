@@ -30,7 +30,6 @@ use crate::{
         Change, ClusterState, KnownNode, NodeLife, NodeReport, Outage, PodPlace, PodRecord, StopReason,
         StopRecord,
     },
-    status::PodStatus,
 };
 
 /// Keeps new pods off a node that is at fault itself, as long as there is another one for them.
@@ -124,11 +123,11 @@ struct Decision<'a> {
 
 impl<'a> Decision<'a> {
     fn new(input: &'a ClusterInput<'a>) -> Self {
-        let statuses: BTreeMap<&PodUid, &PodStatus> =
-            input.reports.values().flat_map(|report| &report.pods).collect();
         let mut owned: BTreeMap<&WorkloadKey, Vec<OwnedPod<'a>>> = BTreeMap::new();
         for record in input.state.pods.values() {
-            let status = statuses.get(&record.uid).copied();
+            // A node speaks for its own pods, and for nobody else's.
+            let report = record.place.node().and_then(|node| input.reports.get(node));
+            let status = report.and_then(|report| report.pods.get(&record.uid));
             let node = record.place.node().and_then(|node| input.nodes.get(node));
             let unheard = node.is_some_and(|node| node.life.is_out());
             let pod = OwnedPod { record, status, cost: deletion_cost(input, record), crowd: 0, unheard };
@@ -182,6 +181,11 @@ impl<'a> Decision<'a> {
                 None => {}
             }
         }
+        // Set up anew under a name that was given up before.
+        let anew = self.input.nodes.iter().filter(|(name, node)| {
+            state.removed.get(*name).is_some_and(|installation| *installation != node.facts.installation)
+        });
+        self.changes.extend(anew.map(|(name, _)| Change::Readmit(name.clone())));
         let unknown = state.outages.keys().filter(|name| !self.input.nodes.contains_key(*name));
         self.changes.extend(unknown.map(|name| Change::Back(name.clone())));
     }
@@ -189,9 +193,10 @@ impl<'a> Decision<'a> {
     /// Pods of which nothing is left go out of the state; pods that run without a record come into it, since a lost
     /// record is not a reason to stop anything.
     fn forget_and_adopt(&mut self) {
-        for report in self.input.reports.values() {
+        for (node, report) in self.input.reports {
             for uid in &report.gone {
-                if self.input.state.pods.get(uid).is_some_and(|record| record.stop.is_some()) {
+                let own = |record: &PodRecord| record.stop.is_some() && record.place.node() == Some(node);
+                if self.input.state.pods.get(uid).is_some_and(own) {
                     self.changes.push(Change::Forget(uid.clone()));
                 }
             }
@@ -234,7 +239,12 @@ impl<'a> Decision<'a> {
         let rollout = &self.input.state.rollout;
         let judged = self.judged();
         self.next = self.next.sooner(judged.next);
-        let there = self.input.nodes.keys().filter(|node| !self.standing.absent.contains(*node));
+        // A node that takes no pods is not waited for while there are others.
+        let standing = &self.standing;
+        let absent = |node: &NodeName| standing.absent.contains(node);
+        let unready = |node: &NodeName| standing.unready.contains_key(node);
+        let some_ready = self.input.nodes.keys().any(|node| !absent(node) && !unready(node));
+        let there = self.input.nodes.keys().filter(|node| !(absent(node) || some_ready && unready(node)));
         let (after, next) = step(&StepInput {
             now: self.input.now,
             settings: &self.input.settings.rollout,

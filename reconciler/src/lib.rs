@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod commit;
 pub mod controller;
 pub mod desired;
+pub mod detour;
 pub mod digest;
 pub mod endpoints;
 pub mod fault;

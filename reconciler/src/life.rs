@@ -13,6 +13,9 @@ use crate::{name::NodeName, plan::Next, state::NodeLife};
 /// Losses further apart than this have nothing to do with each other.
 const BRAKE_WINDOW: Duration = Duration::from_secs(60);
 
+/// How soon to look again at nodes that are late.
+const LATE: Duration = Duration::from_millis(300);
+
 /// What the leader hears of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSigns {
@@ -24,6 +27,9 @@ pub struct NodeSigns {
     pub back_within: Option<Duration>,
     /// It lives and takes no pods: why.
     pub unready: Option<String>,
+    /// Its lease is there, and was not renewed when it should have been: a host that goes together with another falls
+    /// silent up to one renewal later.
+    pub late: bool,
     /// For how long it has been given up; `None` where it was not.
     pub lost_for: Option<Duration>,
 }
@@ -56,10 +62,12 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
     let mut next = Next::AwaitChange;
     let mut lives: BTreeMap<NodeName, NodeLife> = BTreeMap::new();
     let mut vanished: BTreeSet<&NodeName> = BTreeSet::new();
+    let mut late = 0_usize;
     let mut counted = 0_usize;
     for (name, signs) in input.signs {
         let long_lost = signs.lost_for.is_some_and(|lost| lost >= BRAKE_WINDOW);
         counted += usize::from(!(signs.silent_for.is_some() && long_lost));
+        late += usize::from(signs.silent_for.is_none() && signs.late);
         let life = match signs {
             NodeSigns { silent_for: None, unready: None, .. } => NodeLife::Ready,
             NodeSigns { silent_for: None, unready: Some(why), .. } => NodeLife::NotReady(why.clone()),
@@ -99,6 +107,10 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
             brake = Some(words.clone());
             next = next.sooner(Next::After(Duration::from_secs(1)));
             Some(words)
+        } else if (vanished.len() + late) * 2 >= counted {
+            // In a moment they are gone or well.
+            next = next.sooner(Next::After(LATE));
+            Some("others are late, too, and may be gone as well".to_owned())
         } else if !quarantine.is_zero() {
             next = next.sooner(Next::After(quarantine));
             Some("this leader has not led for two leases yet".to_owned())
@@ -175,6 +187,17 @@ mod tests {
         let judged = judge(60, &[("a", alive()), ("b", given_up.clone()), ("c", silent(3))]);
         assert_eq!(*life(&judged, "b"), NodeLife::Lost);
         assert!(matches!(life(&judged, "c"), NodeLife::Silent(_)));
+    }
+
+    #[test]
+    fn nobody_is_given_up_while_another_is_late() {
+        let late = NodeSigns { late: true, ..NodeSigns::default() };
+        let judged = judge(60, &[("a", alive()), ("b", silent(0)), ("c", late.clone())]);
+        assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
+        assert_eq!(*life(&judged, "c"), NodeLife::Ready, "its lease is there");
+        assert_eq!((judged.brake, judged.next), (None, Next::After(LATE)));
+        let judged = judge(60, &[("a", alive()), ("b", alive()), ("c", late)]);
+        assert_eq!((judged.brake, judged.next), (None, Next::AwaitChange));
     }
 
     #[test]

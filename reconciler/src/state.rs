@@ -121,6 +121,8 @@ pub enum StopReason {
     NodeLost,
     /// Its node is being drained.
     Drained,
+    /// Its host went back to an earlier commit by itself; no leader ever says this.
+    WentBack,
 }
 
 impl StopReason {
@@ -135,6 +137,7 @@ impl StopReason {
             Self::Restarted => "a restart was asked for",
             Self::NodeLost => "its node was lost and it was replaced elsewhere",
             Self::Drained => "its node is being drained",
+            Self::WentBack => "its host went back to an earlier commit by itself",
         }
     }
 }

@@ -65,8 +65,10 @@ impl Runtime {
         let start = |docker: bollard::Docker| async move { docker.start_container(started, None).await };
         let result = self.engine().call_within(limit, start).await;
         // The engine's event is often quicker than its answer, and then it has been looked at already.
-        if result.is_err() || !observer.known(&id).is_some_and(|known| known.state.is_alive()) {
+        if result.is_err() {
             observer.container_dirty(&id);
+        } else if !observer.known(&id).is_some_and(|known| known.state.is_alive()) {
+            observer.container_answers(&id);
         }
         Ok(result?)
     }

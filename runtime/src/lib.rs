@@ -24,6 +24,7 @@ mod observer;
 mod pause;
 mod pods;
 mod prober;
+mod pulse;
 mod runtime;
 mod sandbox;
 mod stop;

@@ -11,7 +11,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use reconciler::{
-    fault::Fault,
+    fault::{Fault, FaultKind},
     name::{ContainerId, ImageId, PodUid},
     observed::{ContainerState, ObservedContainer},
     plan::Role,
@@ -53,6 +53,7 @@ pub(crate) struct Observer {
     /// Only one look at a time: a second one would find nothing dirty and answer with what is not yet known.
     looking: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
+    hangs: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -92,6 +93,7 @@ impl Observer {
             cache: Mutex::default(),
             looking: tokio::sync::Mutex::new(()),
             changed: watch::Sender::new(0),
+            hangs: watch::Sender::new(false),
         }
     }
 
@@ -106,9 +108,17 @@ impl Observer {
             &mut self.cache().dirty,
             Dirty { everything: false, containers: BTreeSet::new(), images: false },
         );
-        if let Err(error) = self.look(&dirty).await {
+        let mut hangs = self.hangs.subscribe();
+        let looked = tokio::select! {
+            biased;
+            _ = hangs.wait_for(|hangs| *hangs) => {
+                Err(Fault::new(FaultKind::EngineUnreachable, "the container engine hangs: it takes calls and does not answer"))
+            }
+            looked = self.look(&dirty) => looked.map_err(|error| error.into_fault("cannot look at the containers")),
+        };
+        if let Err(fault) = looked {
             self.put_back(dirty);
-            return Err(error.into_fault("cannot look at the containers"));
+            return Err(fault);
         }
         let cache = self.cache();
         Ok(Observation {
@@ -129,10 +139,29 @@ impl Observer {
         self.notify();
     }
 
+    /// Whether the engine takes calls and does not answer. Until it does, nobody waits for it.
+    pub(crate) fn hangs(&self, hangs: bool) {
+        let changed = self.hangs.send_if_modified(|before| std::mem::replace(before, hangs) != hangs);
+        if changed && hangs {
+            tracing::warn!("the container engine hangs");
+            self.notify();
+        } else if changed {
+            tracing::info!("the container engine answers again");
+            self.everything_dirty();
+        }
+    }
+
     /// Something was done to a container.
     pub(crate) fn container_dirty(&self, id: &ContainerId) {
         self.cache().dirty.containers.insert(id.clone());
         self.notify();
+    }
+
+    /// The engine has just done something to a container, so it does not hang on it. It answers nothing about one that
+    /// it is busy starting, which on a loaded host takes seconds; what was known before that must not stand.
+    pub(crate) fn container_answers(&self, id: &ContainerId) {
+        self.cache().hanging.remove(id);
+        self.container_dirty(id);
     }
 
     /// The engine says that something happened to a container, at this time.

@@ -19,6 +19,7 @@ use crate::{
     http::HttpClient,
     image::{Images, record::RecordError},
     observer::{Observation, Observer},
+    pulse,
     translate::Host,
     volume::{self, HostPathRules},
 };
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) http: HttpClient,
     pub(crate) exec_starts: Semaphore,
     events: AbortHandle,
+    pulse: AbortHandle,
 }
 
 /// Why the runtime could not be opened. An engine that is not there is no reason: it may come.
@@ -81,8 +83,11 @@ impl Runtime {
         let engine = Arc::new(Engine::new(config.socket.clone(), config.call_timeout, config.start_timeout));
         let observer = Arc::new(Observer::new(engine, config.instance.clone(), config.pods_dir.clone()));
         let events = tokio::spawn(events::follow(Arc::clone(&observer))).abort_handle();
+        let pulse = tokio::spawn(pulse::follow(Arc::clone(&observer))).abort_handle();
         let exec_starts = Semaphore::new(EXEC_STARTS);
-        Ok(Self { inner: Arc::new(Inner { config, host, observer, images, http, exec_starts, events }) })
+        Ok(Self {
+            inner: Arc::new(Inner { config, host, observer, images, http, exec_starts, events, pulse }),
+        })
     }
 
     /// What there is: all of ours, and the images. Looks only at what has changed since the last time.
@@ -146,6 +151,7 @@ impl Runtime {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.events.abort();
+        self.pulse.abort();
     }
 }
 

@@ -137,14 +137,14 @@ CALLER=
 
 # keep_calling PAUSE OPTIONS HOST...: fetches the page from these hosts by turns in the background, and notes how it went.
 keep_calling() {
-    local pause=$1 options=$2 host
+    local pause=$1 options=$2 host said
     shift 2
     : >"$DIR/calls"
     (
         while :; do
             for host in "$@"; do
                 # shellcheck disable=SC2086
-                if page_of "$host" -f --max-time 2 $options -o /dev/null 2>/dev/null; then echo answered; else echo failed; fi
+                if said=$(page_of "$host" -f $options -o /dev/null 2>&1); then echo answered; else echo "failed on $host, $(date +%T.%3N): $said"; fi
                 sleep "$pause"
             done
         done >>"$DIR/calls"
@@ -159,7 +159,10 @@ count_calls() {
     calls=$(wc -l <"$DIR/calls")
     failed=$(grep -c failed "$DIR/calls") || true
     styled 32 "the page was called $calls times meanwhile, and answered $((calls - failed)) times"
-    [ "$failed" -le "$1" ] || die "the page was not there all the time"
+    [ "$failed" -le "$1" ] || {
+        grep failed "$DIR/calls"
+        die "the page was not there all the time"
+    }
 }
 
 stop_calling() {

@@ -2,21 +2,22 @@
 # Sourced by scripts/demo: three hosts that share a store, and the story of a blog on them.
 
 HOSTS=(n1 n2 n3)
-SITE=blog.example.com
+# What the blog calls itself. WordPress calls itself, too, so its pods must know the name: it is the Service's.
+SITE=wordpress
 LESSON=$ROOT/sample-repo/14-cluster
 
 # page_of HOST [OPTION...]: fetches the blog's feed through that host's NodePort: it needs no theme, which the package
 # wordpress comes without.
 page_of() {
     local url
-    url="http://$(host_address "$1"):$NODE_PORT/?feed=rss2"
+    url="http://$(host_address "$1"):$NODE_PORT/index.php/feed/"
     shift
     at_switch curl -sS --max-time 5 -H "Host: $SITE" "$@" "$url"
 }
 
 expect_page() { # HOST
     local page
-    typed '$' curl -H "Host: $SITE" "http://$(host_address "$1"):$NODE_PORT/?feed=rss2"
+    typed '$' curl -H "Host: $SITE" "http://$(host_address "$1"):$NODE_PORT/index.php/feed/"
     page=$(page_of "$1") || die "no answer from $1: see $DIR/$1/windlass.log"
     grep -m1 -o '<title>.*</title>' <<<"$page" | sed 's/^/    /'
     [[ $page == *'Hauled by git push'* ]] || die "that is not the page which was to come"
@@ -157,7 +158,7 @@ demo() {
     step "Cutting $lost off from everything, while somebody reads the blog on the other hosts"
     local others=()
     for host in "${HOSTS[@]}"; do [ "$host" = "$lost" ] || others+=("$host"); done
-    keep_calling 0.2 '' "${others[@]}"
+    keep_calling 0.2 '--max-time 2' "${others[@]}"
     local cut
     cut=$(date +%s%3N)
     cut_off "$lost"

@@ -246,6 +246,20 @@ pub(crate) struct RollbackArgs {
     /// The commit to go back to; without it, the healthy one before the current
     #[arg(value_name = "COMMIT")]
     pub commit: Option<String>,
+    /// Only on this host, also while the cluster's store does not answer; `resume --local` ends it
+    #[arg(long)]
+    pub local: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// `windlass resume`
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// End what `rollback --local` began on this host
+    #[arg(long)]
+    pub local: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

@@ -148,6 +148,7 @@ impl Host {
     /// The commits that something here runs from, and the head.
     fn needed(&self) -> BTreeSet<CommitId> {
         let mut needed = commits_in_use(self.store.snapshot());
+        needed.extend(self.detour.current().map(|detour| detour.commit.clone()));
         if let Head::Accepted(head) = &self.head {
             needed.insert(head.clone());
         }
@@ -201,6 +202,8 @@ impl Host {
                 rollout = roll_back(&rollout, to.clone(), now);
                 format!("going back to {}; it stays until `windlass resume` or a newer commit", to.short())
             }
+            Command::RollbackLocal { commit } => return self.set_out(commit, now),
+            Command::ResumeLocal => return self.return_from_detour(),
             Command::RemoveNode { node } => return self.remove_node(&node).await,
             Command::AdoptStore => return self.store.adopt().await.map_err(|error| format!("{error:#}")),
         };
@@ -241,7 +244,11 @@ impl Host {
     }
 
     /// The commit that a rollback goes to: one that was healthy here, verified by this host, within history.
-    fn rollback_target(&mut self, rollout: &Rollout, wanted: Option<CommitId>) -> Result<CommitId, String> {
+    pub(super) fn rollback_target(
+        &mut self,
+        rollout: &Rollout,
+        wanted: Option<CommitId>,
+    ) -> Result<CommitId, String> {
         let healthy: Vec<CommitId> = rollout
             .history
             .iter()

@@ -1,6 +1,6 @@
 //! What a host does because it leads: judge which nodes live, decide, and do what people ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use reconciler::{
@@ -8,11 +8,14 @@ use reconciler::{
     name::{CommitId, NodeName},
     plan::Next,
     rollout::Head,
-    state::{Change, KnownNode, NodeReport},
+    state::{Change, KnownNode, NodeLife, NodeReport},
 };
 
 use super::{Host, RETRY};
 use crate::store::AnswerDoc;
+
+/// Answers to other hosts that are remembered, lest a question is acted on twice.
+const REMEMBERED: usize = 1000;
 
 /// What came of one decision.
 pub(super) enum Led {
@@ -39,7 +42,14 @@ impl Host {
         let silent = self.store.replicated().map(|store| store.signs()).unwrap_or_default();
         let silent = silent.into_iter().filter(|(_, signs)| signs.silent_for.is_some()).map(|(name, _)| name);
         let answers = self.parts.inquiry.ask(silent.collect());
-        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &answers);
+        let late = match self.store.replicated_mut() {
+            Some(store) => store.late().await,
+            None => BTreeSet::new(),
+        };
+        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &answers, &late);
+        if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
+            store.braked();
+        }
         self.note("nodes", judged.brake.map_or(Ok(()), Err));
         self.judged = judged.nodes;
         let reports = self.all_reports();
@@ -120,7 +130,17 @@ impl Host {
         let Some(store) = self.store.replicated() else { return };
         for (node, ask) in store.asks() {
             tracing::info!(%node, command = ?ask.command, "asked for on another host");
-            let answer = AnswerDoc { id: ask.id, answer: self.act_on(ask.command).await };
+            let answer = match self.done.get(&ask.id) {
+                // Done before, and the answer did not arrive.
+                Some(answer) => answer.clone(),
+                None if !ask.command.needs_leader() => Err("only the host itself does that".to_owned()),
+                None => self.act_on(ask.command).await,
+            };
+            if self.done.len() >= REMEMBERED {
+                self.done.clear();
+            }
+            self.done.insert(ask.id.clone(), answer.clone());
+            let answer = AnswerDoc { id: ask.id, answer };
             let Some(store) = self.store.replicated_mut() else { return };
             if let Err(error) = store.answer(&node, answer).await {
                 tracing::warn!("what was asked on {node} could not be answered: {error:#}");
@@ -138,6 +158,9 @@ impl Host {
         let Some(member) = member else {
             return Err(format!("there is no node {node}: see `windlass get nodes`"));
         };
+        if member.away.is_some() && self.judged.get(node).is_some_and(|node| node.life == NodeLife::Away) {
+            return Err(format!("node {node} said that it comes back soon: wait until it is lost"));
+        }
         if member.alive.is_some() {
             return Err(format!(
                 "node {node} lives: stop its daemon first (`systemctl stop windlass`), or cordon and drain it in Git"

@@ -68,7 +68,14 @@ impl Host {
             let record = state.pods.get(uid)?;
             Some(format!("pod {} is {why}", record.key))
         });
+        let elsewhere = self.store.replicated().into_iter().flat_map(|store| store.members()).filter_map(
+            |(name, member)| {
+                let commit = member.report.local_rollback.as_ref().filter(|_| name != self.name())?;
+                Some(format!("node {name} went back to {} by itself", commit.short()))
+            },
+        );
         let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
+        let notes = notes.chain(self.detour_note()).chain(elsewhere);
         notes.chain(faulty).chain(refused).collect()
     }
 }

@@ -170,7 +170,7 @@ impl Host {
             report: self.report.clone(),
             unready: self.unready.clone(),
             head,
-            local_rollback: None,
+            local_rollback: self.detour.current().map(|detour| detour.commit.clone()),
         };
         let facts = self.facts();
         self.store.publish(&facts, self.fixed.peer, &report);

@@ -64,6 +64,10 @@ pub(crate) struct Contents {
     /// Records that cannot be read, with the reason.
     pub(crate) unreadable: BTreeMap<String, String>,
     /// What is known of each key, deletions that the watch has not told yet included.
+    /// Some of these are gone.
+    graves: bool,
+    /// Something was decided since somebody asked.
+    redecided: bool,
     known: BTreeMap<String, Known>,
     /// Records that somebody other than a leader deleted: they hold, and the leader writes them again.
     missing: BTreeMap<String, Decided>,
@@ -81,6 +85,7 @@ impl Contents {
     pub(crate) fn list(&mut self, revision: i64, pairs: Vec<Pair>) {
         let mut before = std::mem::take(self);
         self.revision = revision;
+        self.redecided = true;
         for pair in pairs {
             self.put(&pair.key, &pair.value, pair.revision, None);
         }
@@ -131,7 +136,10 @@ impl Contents {
         }
         self.revision = self.revision.max(revision);
         let told = self.revision;
-        self.known.retain(|_, known| !known.gone || known.revision > told);
+        if self.graves {
+            self.known.retain(|_, known| !known.gone || known.revision > told);
+            self.graves = self.known.values().any(|known| known.gone);
+        }
     }
 
     /// What a key says that was deleted without right. A leader forgets a pod only after its stop record, or with its
@@ -149,6 +157,21 @@ impl Contents {
             _ => leading,
         };
         wrong.then(|| decided.clone())
+    }
+
+    /// Whether something was decided since this was last asked.
+    pub(crate) fn take_decided(&mut self) -> bool {
+        std::mem::take(&mut self.redecided)
+    }
+
+    /// Whether a record that is always there is on its way back.
+    pub(crate) fn lacks_lasting(&self) -> bool {
+        LASTING.iter().any(|key| self.missing.contains_key(*key))
+    }
+
+    /// Forgets what was deleted by hand: it is another leader's to judge.
+    pub(crate) fn forget_missing(&mut self) {
+        self.missing.clear();
     }
 
     /// What the leader must write again.
@@ -271,6 +294,7 @@ impl Contents {
     }
 
     fn decide(&mut self, decided: Decided) {
+        self.redecided = true;
         let state = &mut self.state;
         match decided {
             Decided::Epoch(epoch) => self.epoch = epoch,
@@ -302,6 +326,7 @@ impl Contents {
             return;
         }
         self.missing.remove(key);
+        self.graves = true;
         let known = Known { revision, decided: None, gone: true };
         let before = self.known.insert(key.to_owned(), known).and_then(|known| known.decided);
         self.unreadable.remove(key);
@@ -337,6 +362,7 @@ impl Contents {
     }
 
     fn undecide(&mut self, before: Option<Decided>) {
+        self.redecided = true;
         let state = &mut self.state;
         match before {
             // Without these there is no state: what was last known holds.

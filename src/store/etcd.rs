@@ -15,6 +15,7 @@ mod election;
 mod failure;
 mod lease;
 mod link;
+mod remaining;
 mod replica;
 mod session;
 #[cfg(test)]
@@ -119,6 +120,8 @@ pub(crate) enum Event {
         etcd_cluster: u64,
         /// The revision of the list. Lower than one seen before: etcd was restored or replaced.
         revision: i64,
+        /// How often it had been asked to list again when this list was begun: see [`Etcd::relist`].
+        asked: u64,
         /// Ordered by key.
         pairs: Vec<Pair>,
     },
@@ -313,9 +316,11 @@ impl Etcd {
         Ok((Self { inner: Arc::new(inner) }, receiver))
     }
 
-    /// Lists everything again, linearizably, and tells `Listed`: after an unknown write, for example.
-    pub(crate) fn relist(&self) {
+    /// Lists everything again, linearizably, and tells `Listed`: after an unknown write, for example. Gives how often
+    /// that was asked: a list with a lower count was begun before.
+    pub(crate) fn relist(&self) -> u64 {
         self.inner.relist.send_modify(|count| *count += 1);
+        *self.inner.relist.borrow()
     }
 
     /// Stands for election or not. A leader who no longer stands gives up.

@@ -33,6 +33,8 @@ pub(super) const IDENTITY: &str = "cluster";
 pub(super) const SEEDING: &str = "subnets/seeding";
 /// What the leader writes.
 pub(super) const DECIDED: &str = "decided/";
+/// The leader's answers to what people ask elsewhere.
+pub(super) const ANSWERS: &str = "decided/answers/";
 const ELECTION: &str = "election/";
 const NODES: &str = "nodes/";
 const SUBNETS: &str = "subnets/";
@@ -225,7 +227,7 @@ impl Decided {
             Self::Service(key, _) => service_key(key),
             Self::Outage(node, _) => outage_key(node),
             Self::Removed(node, _) => removed_key(node),
-            Self::Answer(node, _) => format!("{DECIDED}answers/{node}"),
+            Self::Answer(node, _) => format!("{ANSWERS}{node}"),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
 /// What a member of a cluster remembers of its store, see `replicated.rs`.
-pub(super) const MARKER: &str = "store.json";
+pub(crate) const MARKER: &str = "store.json";
 
 /// `instance.json`: which containers on the engine are ours. It outlives a lost `cluster.json`, without which every
 /// one of them would be a stranger's: left running, and started a second time.

@@ -1,7 +1,7 @@
 //! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed while etcd is gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -34,6 +34,16 @@ use crate::state_file;
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(5);
 /// How long a leader leads without a word.
 const LEADER_LEASE: Duration = Duration::from_secs(3);
+/// How long a host that cannot decide leaves that to others.
+const WITHDRAWAL: Duration = Duration::from_secs(15);
+/// A longer absence is not believed.
+const LONGEST_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What an MTU may be.
+const MTUS: std::ops::RangeInclusive<u32> = 576..=65535;
+/// How often, at most, etcd is asked who is late.
+const LATE_PACE: Duration = Duration::from_millis(500);
+/// How often, at most, what the others say is put on disk. After a reboot without etcd it is what the services lead to.
+const PEERS_PACE: Duration = Duration::from_secs(2);
 /// How often a new host that must wait for the store says so.
 const PATIENCE: Duration = Duration::from_secs(10);
 const MARKER_SCHEMA: u32 = 1;
@@ -147,11 +157,27 @@ pub(crate) struct ReplicatedStore {
     fence: Option<Fence>,
     /// Since when this host leads and the store answers it.
     led_since: Option<Instant>,
+    /// When so many nodes were silent last that none was given up.
+    braked: Option<Instant>,
     /// The first own list since the election was read: nothing of an earlier leader is missing.
     caught_up: bool,
     facts: Option<FactsDoc>,
     ask: Option<AskDoc>,
     others: Others,
+    /// Only a list that was asked for at least so often counts as this leader's own.
+    awaited: u64,
+    /// What the store says has changed since it was last heard.
+    changed: bool,
+    /// What was decided is on this host's disk.
+    copied: bool,
+    /// This host leaves leading to others until then.
+    withdrawn_until: Option<Instant>,
+    /// Since when each lost node is known to be lost here.
+    lost_since: BTreeMap<NodeName, Instant>,
+    /// Who was late when etcd was asked last.
+    late: Option<(Instant, BTreeSet<NodeName>)>,
+    /// When what the others say was last put on disk.
+    peers_saved: Option<Instant>,
     /// etcd's own id of its cluster, as it was last listed.
     listed: Option<u64>,
     /// Who else has this host's name.
@@ -216,10 +242,18 @@ impl ReplicatedStore {
             standing,
             fence: None,
             led_since: None,
+            braked: None,
             caught_up: false,
             facts: None,
             ask: None,
             others: Others::default(),
+            awaited: 0,
+            changed: true,
+            copied: true,
+            withdrawn_until: None,
+            lost_since: BTreeMap::new(),
+            peers_saved: None,
+            late: None,
             listed: None,
             name_taken: None,
             started: Instant::now(),
@@ -281,7 +315,7 @@ impl ReplicatedStore {
 
     fn is_removed(&self, name: &NodeName, member: &Member) -> bool {
         let installation = member.facts.as_ref().map(|doc| &doc.facts.installation);
-        self.snapshot().removed.get(name).is_some_and(|removed| installation.is_none_or(|one| one == removed))
+        self.snapshot().removed.get(name).is_some_and(|removed| installation == Some(removed))
     }
 
     /// Whether this host was taken out of the cluster.
@@ -306,18 +340,28 @@ impl ReplicatedStore {
 
     /// Whether this host may decide now.
     pub(crate) fn leads(&self) -> bool {
-        self.standing == Standing::Current && self.caught_up && self.fence.as_ref().is_some_and(Fence::holds)
+        self.standing == Standing::Current
+            && self.caught_up
+            && self.copied
+            && self.withdrawn_until.is_none_or(|until| until <= Instant::now())
+            && self.fence.as_ref().is_some_and(Fence::holds)
     }
 
-    /// For how long it has led without a break.
+    /// For how long it has led without a break, and without so many silent nodes that it rather believed none of it.
     pub(crate) fn led_for(&self) -> Duration {
-        self.led_since.map(|since| since.elapsed()).unwrap_or_default()
+        let since = self.led_since.max(self.braked.filter(|_| self.led_since.is_some()));
+        since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// So many nodes are silent that none is given up. Those that are well again come back one by one: each has the time
+    /// that a new leader gives.
+    pub(crate) fn braked(&mut self) {
+        self.braked = Some(Instant::now());
     }
 
     /// What is heard of the other nodes, for the judgement of their lives.
     pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
         let outages = &self.snapshot().outages;
-        let now = Timestamp::now();
         let unheard = Member { silent: Some(self.started), ..Member::default() };
         self.others
             .facts
@@ -326,15 +370,17 @@ impl ReplicatedStore {
                 let member = self.contents.members.get(name).unwrap_or(&unheard);
                 let silent_for = member.silent.map(|since| since.elapsed());
                 let back_within = member.away.as_ref().map(|away| {
-                    Duration::from_secs(away.seconds).saturating_sub(silent_for.unwrap_or_default())
+                    LONGEST_AWAY
+                        .min(Duration::from_secs(away.seconds))
+                        .saturating_sub(silent_for.unwrap_or_default())
                 });
-                let lost_for = outages
-                    .get(name)
-                    .filter(|outage| outage.lost)
-                    .map(|outage| Duration::try_from(now.duration_since(outage.since)).unwrap_or_default());
+                let lost = outages.get(name).is_some_and(|outage| outage.lost);
+                let lost_for = self.lost_since.get(name).filter(|_| lost).map(Instant::elapsed);
+                let lost_for = lost_for.or_else(|| lost.then_some(Duration::ZERO));
                 let signs = NodeSigns {
                     silent_for,
                     answers: None,
+                    late: false,
                     back_within,
                     unready: member.report.unready.clone(),
                     lost_for,
@@ -344,21 +390,56 @@ impl ReplicatedStore {
             .collect()
     }
 
+    /// Nodes that seem alive and did not renew their lease when they should have. Asked of etcd only while another node
+    /// is about to be given up.
+    pub(crate) async fn late(&mut self) -> BTreeSet<NodeName> {
+        if let Some((asked, late)) = &self.late
+            && asked.elapsed() < LATE_PACE
+        {
+            return late.clone();
+        }
+        let late = self.ask_who_is_late().await;
+        self.late = Some((Instant::now(), late.clone()));
+        late
+    }
+
+    async fn ask_who_is_late(&self) -> BTreeSet<NodeName> {
+        let signs = self.signs();
+        let parting = |signs: &NodeSigns| {
+            signs.silent_for.is_some()
+                && signs.lost_for.is_none()
+                && signs.back_within.is_none_or(|within| within.is_zero())
+        };
+        if !signs.values().any(parting) {
+            return BTreeSet::new();
+        }
+        let alive = signs.keys().filter(|name| signs[*name].silent_for.is_none());
+        let keys: BTreeMap<String, &NodeName> =
+            alive.map(|name| (layout::node_key(name, "alive"), name)).collect();
+        let remaining = self.etcd.remaining(keys.keys().cloned().collect()).await;
+        // A lease is renewed at a third of its time, so more than half of it is left to whoever lives.
+        let late = remaining.into_iter().filter(|(_, left)| *left < NODE_LEASE / 2);
+        late.filter_map(|(key, _)| keys.get(&key).map(|name| (*name).clone())).collect()
+    }
+
     /// Takes in what etcd tells.
     pub(crate) fn event(&mut self, event: Event) {
         match event {
-            Event::Listed { etcd_cluster, revision, pairs } => {
+            Event::Listed { etcd_cluster, revision, asked, pairs } => {
                 self.contents.list(revision, pairs);
+                self.changed = true;
                 self.listed = Some(etcd_cluster);
                 self.judge();
                 if self.standing == Standing::Current {
-                    self.caught_up = self.fence.as_ref().is_some_and(|fence| fence.revision <= revision);
+                    // A list that was begun before may lack what an earlier leader wrote last.
+                    self.caught_up = self.fence.is_some() && asked >= self.awaited;
                     self.republish();
                 }
             }
             Event::Changed { revision, changes } => {
                 let leading = self.leads();
                 self.contents.change(revision, changes, leading);
+                self.changed = true;
                 let believed = self.standing == Standing::Current;
                 self.judge();
                 if !believed && self.standing == Standing::Current {
@@ -382,13 +463,15 @@ impl ReplicatedStore {
                 self.led_since = Some(Instant::now());
                 self.caught_up = false;
                 // What an earlier leader wrote last may still be on its way.
-                self.etcd.relist();
+                self.awaited = self.etcd.relist();
             }
             Event::Demoted { why } => {
                 tracing::info!("this host leads no more: {why}");
                 self.fence = None;
                 self.led_since = None;
                 self.caught_up = false;
+                // What this host would have put back is the next leader's to judge.
+                self.contents.forget_missing();
             }
             Event::Conflict { why } => {
                 self.name_taken = Some(why.clone());
@@ -401,9 +484,6 @@ impl ReplicatedStore {
                 self.name_taken = None;
                 self.etcd.relist();
             }
-        }
-        if self.standing == Standing::Current {
-            self.hear();
         }
     }
 
@@ -430,7 +510,7 @@ impl ReplicatedStore {
                     self.marker.decided = if adopted { decided } else { self.marker.decided.max(decided) };
                     self.marker.incarnation = identity.incarnation;
                 }
-                self.etcd.set_candidate(!self.was_removed());
+                self.stand();
             }
             Err(Doubt { why, lasts }) => {
                 let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
@@ -521,7 +601,7 @@ impl ReplicatedStore {
                 return passing(format!("the store lacks {key}, which is always there; {ADVICE}"));
             }
         };
-        if decided < self.marker.decided {
+        if decided < self.marker.decided && !self.contents.lacks_lasting() {
             let why = format!(
                 "the store's last decision is of revision {decided}, and this host knows of one of {}: etcd was \
                  restored from a backup; {ADVICE}",
@@ -540,7 +620,22 @@ impl ReplicatedStore {
 
     /// What the others say, for the core: of those in the cluster, with addresses of their own. Where nothing is said
     /// of a host, as in a store that was filled anew, what it said last holds until `node rm`.
-    fn hear(&mut self) {
+    pub(crate) fn hear(&mut self) {
+        if self.standing != Standing::Current {
+            return;
+        }
+        self.stand();
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let lost: BTreeSet<NodeName> = {
+            let outages = self.contents.state.outages.iter();
+            outages.filter(|(_, outage)| outage.lost).map(|(name, _)| name.clone()).collect()
+        };
+        self.lost_since.retain(|name, _| lost.contains(name));
+        for name in lost {
+            self.lost_since.entry(name).or_insert_with(Instant::now);
+        }
         let mut others = Others::default();
         let subnets = &self.contents.subnets;
         for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
@@ -559,7 +654,8 @@ impl ReplicatedStore {
                 self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
             let ranges = &self.node_ranges;
             let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
-            if reserved && inside && address {
+            let mtu = MTUS.contains(&facts.mtu);
+            if reserved && inside && address && mtu {
                 others.facts.insert(name.clone(), facts.clone());
             }
         }
@@ -571,14 +667,42 @@ impl ReplicatedStore {
         if self.standing != Standing::Current {
             return Ok(());
         }
+        if !self.contents.take_decided() && self.copied {
+            return Ok(());
+        }
         let mut state = self.contents.state.clone();
         state.cluster.clone_from(&self.marker.cluster);
-        self.local.replace(state)
+        let replaced = self.local.replace(state);
+        // Whoever cannot keep what was decided must not decide by what was before.
+        if replaced.is_err() && self.copied {
+            self.withdraw();
+        }
+        self.copied = replaced.is_ok();
+        replaced
+    }
+
+    /// Leaves leading to others for a while.
+    fn withdraw(&mut self) {
+        self.withdrawn_until = Some(Instant::now() + WITHDRAWAL);
+        self.caught_up = false;
+        self.etcd.set_candidate(false);
+    }
+
+    /// Stands for election, if this host is one that may lead.
+    fn stand(&mut self) {
+        let withdrawn = self.withdrawn_until.is_some_and(|until| until > Instant::now());
+        if !withdrawn {
+            self.withdrawn_until = None;
+        }
+        let may = self.standing == Standing::Current && self.copied && !withdrawn && !self.was_removed();
+        self.etcd.set_candidate(may);
     }
 
     /// Puts on disk what must not be forgotten.
     pub(crate) fn save(&mut self) -> Result<(), state_file::StateFileError> {
-        if self.standing == Standing::Current {
+        let due = self.peers_saved.is_none_or(|saved| saved.elapsed() >= PEERS_PACE);
+        if self.standing == Standing::Current && due {
+            self.peers_saved = Some(Instant::now());
             self.marker.peers = self
                 .members()
                 .filter(|(name, _)| **name != self.node)
@@ -647,12 +771,19 @@ impl ReplicatedStore {
             Err(WriteError::Fenced) => {
                 self.fence = None;
                 self.caught_up = false;
+                // Also where only this host's own clock said so: a campaign anew is the way back.
+                self.etcd.set_candidate(false);
                 bail!("the decision was not written: {}", WriteError::Fenced)
+            }
+            // Etcd is full, or this host's user may not: another host may do better, and nobody asks without end.
+            Err(error @ WriteError::Refused(_)) => {
+                self.withdraw();
+                bail!("the decision could not be written to the store: {error}")
             }
             Err(error) => {
                 // A part of it may be there: look before anything more is decided.
                 self.caught_up = false;
-                self.etcd.relist();
+                self.awaited = self.etcd.relist();
                 bail!("the decision could not be written to the store: {error}")
             }
         }
@@ -679,7 +810,7 @@ impl ReplicatedStore {
         }
     }
 
-    /// Tells the publisher what is there, after a list.
+    /// Has the publisher told what is there, after a list.
     fn republish(&mut self) {
         let prefix = layout::node_prefix(&self.node);
         let alive = layout::node_key(&self.node, "alive");
@@ -791,7 +922,10 @@ impl ReplicatedStore {
         let mut records = layout::records(&state);
         records.push(Decided::Epoch(Epoch { incarnation, revision: 0 }));
         let wanted: std::collections::BTreeSet<String> = records.iter().map(Decided::key).collect();
-        let stale = self.contents.keys(DECIDED).filter(|key| !wanted.contains(*key));
+        let stale = self
+            .contents
+            .keys(DECIDED)
+            .filter(|key| !wanted.contains(*key) && !key.starts_with(layout::ANSWERS));
         let mut writes: Vec<Write> = stale.map(|key| Write::Delete { key: key.to_owned() }).collect();
         writes.extend(records.iter().map(Decided::write));
         // Last: whoever sees it finds the rest.
@@ -845,7 +979,7 @@ async fn first_list(events: &mut mpsc::UnboundedReceiver<Event>, contents: &mut 
     let mut why = "it has not answered yet".to_owned();
     loop {
         match tokio::time::timeout(PATIENCE, events.recv()).await {
-            Ok(Some(Event::Listed { etcd_cluster, revision, pairs })) => {
+            Ok(Some(Event::Listed { etcd_cluster, revision, pairs, .. })) => {
                 contents.list(revision, pairs);
                 return Ok(etcd_cluster);
             }
@@ -889,14 +1023,15 @@ async fn join(
                 );
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
+            // Whoever held it before may have filled the store since this host looked.
             Ok(_) => {
-                // Another host may have been done between the list and this.
                 refresh(etcd, events, contents).await?;
-                if contents.identity.is_none() {
-                    seed(etcd, local, joining).await?;
-                } else {
-                    let done = vec![Write::Delete { key: SEEDING.to_owned() }];
-                    etcd.write(done).await.context("leave the new store to the host that filled it")?;
+                match contents.identity {
+                    None => seed(etcd, local, joining).await?,
+                    Some(_) => {
+                        let done = Write::Delete { key: SEEDING.to_owned() };
+                        etcd.write(vec![done]).await.context("let go of the filled store")?;
+                    }
                 }
             }
             Err(error) => {

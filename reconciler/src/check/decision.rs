@@ -125,6 +125,7 @@ impl<'a> Decision<'a> {
                 let drained = before.place.node().is_some_and(|node| self.is_drained(node));
                 drained && owner.is_some_and(moves_when_lost)
             }
+            StopReason::WentBack => false,
             StopReason::NodeLost => {
                 let node = before.place.node().and_then(|node| self.input.nodes.get(node));
                 node.is_some_and(|node| node.life == NodeLife::Lost) && owner.is_some_and(moves_when_lost)

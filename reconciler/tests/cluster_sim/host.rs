@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use reconciler::{
     commit::Commit,
     name::{CommitId, ContainerId, NodeName},
-    network::{HostNetwork, ServiceTable},
+    network::{HostNetwork, ServiceTable, VxlanSettings},
     node::Pins,
     observed::{ContainerState, LaneFailure, Observed, ProbeFact},
     plan::{Lane, LaneKey, ProbeKind, ProbeTask, Why},
@@ -114,7 +114,7 @@ impl Host {
             dns: Ipv4Addr::new(10, 96, 0, 10),
             node_address: Ipv4Addr::new(192, 0, 2, number),
             mtu: 1450,
-            vxlan: reconciler::network::VxlanSettings::default(),
+            vxlan: VxlanSettings::default(),
         };
         let facts = NodeFacts {
             name: name.clone(),

@@ -222,6 +222,7 @@ impl World {
                     back_within: back_within.map(duration),
                     unready: present.cloned().flatten(),
                     lost_for: lost_for.map(duration),
+                    late: false,
                 },
             );
         }

@@ -121,13 +121,13 @@ impl Replica {
     /// One list and the watch after it. `Ok` when it is to be done again for a good reason.
     async fn follow(&mut self) -> Result<(), Failure> {
         self.preferred.borrow_and_update();
-        self.relist.borrow_and_update();
+        let asked = *self.relist.borrow_and_update();
         let connection = self.link.connection().await?;
         self.probe(&connection).await?;
         let listing = self.list(&connection).await?;
         let mut stream = self.watch(&connection, listing.revision + 1).await?;
         let etcd_cluster = listing.etcd_cluster;
-        self.listed(listing);
+        self.listed(listing, asked);
         loop {
             tokio::select! {
                 message = stream.message() => {
@@ -224,7 +224,7 @@ impl Replica {
         }
     }
 
-    fn listed(&mut self, listing: Listing) {
+    fn listed(&mut self, listing: Listing, asked: u64) {
         if self.outage.take().is_some_and(|outage| outage.told) {
             tracing::info!("the store is back, at revision {}", listing.revision);
         }
@@ -233,7 +233,7 @@ impl Replica {
             self.hints.alive_gone.notify_one();
         }
         let Listing { etcd_cluster, revision, pairs } = listing;
-        let _ = self.events.send(Event::Listed { etcd_cluster, revision, pairs });
+        let _ = self.events.send(Event::Listed { etcd_cluster, revision, asked, pairs });
     }
 
     fn watched(

@@ -172,7 +172,7 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
     server.ctl(&["put", "/windlass/test2/stranger", "1"]);
     let mut host = Host::start(server.config(), "n1", "i1", false);
     let told = host.next("Listed", |event| match event {
-        Event::Listed { etcd_cluster, revision, pairs } => Some((etcd_cluster, revision, pairs)),
+        Event::Listed { etcd_cluster, revision, pairs, .. } => Some((etcd_cluster, revision, pairs)),
         _ => None,
     });
     let (etcd_cluster, revision, pairs) = told.await;

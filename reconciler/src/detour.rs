@@ -1,0 +1,231 @@
+//! A host that went back to an earlier commit by itself, without the leader: `windlass rollback --local`.
+//!
+//! Nothing of what was decided is changed. The host acts on a state of its own making, in which each pod of another
+//! template than the earlier commit's has a stop record and, once it is gone, a twin of that commit's template. What
+//! it reports of the twin it reports under the pod's own uid, so that everybody else goes on counting as before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    commit::Commit,
+    digest::pod_uid,
+    name::{CommitId, NodeName, PodUid},
+    state::{ClusterState, NodeReport, PodRecord, StopReason, StopRecord},
+    status::PodStatus,
+};
+
+/// The detour of one host; persisted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detour {
+    /// The commit it went back to.
+    pub commit: CommitId,
+    /// When.
+    pub since: Timestamp,
+    /// It is over: the twins stop, and what was decided runs again.
+    pub ended: bool,
+    /// The pod that runs in the place of another, by the other's uid.
+    pub twins: BTreeMap<PodUid, PodRecord>,
+}
+
+impl Detour {
+    /// Sets out.
+    pub fn to(commit: CommitId, since: Timestamp) -> Self {
+        Self { commit, since, ended: false, twins: BTreeMap::new() }
+    }
+
+    /// Whether nothing of it is left.
+    pub fn is_over(&self) -> bool {
+        self.ended && self.twins.is_empty()
+    }
+
+    /// Takes note of what is gone from this host, and makes the twins of that. `gone` is what the host's own plan says,
+    /// before [`Detour::report`].
+    pub fn advance(
+        &mut self,
+        state: &ClusterState,
+        node: &NodeName,
+        commit: Option<&Commit>,
+        gone: &BTreeSet<PodUid>,
+    ) {
+        self.twins.retain(|_, twin| !gone.contains(&twin.uid));
+        let Some(commit) = commit.filter(|commit| commit.id == self.commit && !self.ended) else { return };
+        for record in self.affected(state, node, commit) {
+            let Some(workload) = commit.objects.workloads.get(&record.owner) else { continue };
+            if !gone.contains(&record.uid) || self.twins.contains_key(&record.uid) {
+                continue;
+            }
+            let twin = PodRecord {
+                uid: pod_uid(&format!("{}\n{}", record.uid, self.commit), record.serial),
+                commit: self.commit.clone(),
+                template: workload.template.hash.clone(),
+                ..record.clone()
+            };
+            self.twins.insert(record.uid.clone(), twin);
+        }
+    }
+
+    /// The pods here that the earlier commit has otherwise. What it does not have at all is left as it is.
+    fn affected<'s>(&self, state: &'s ClusterState, node: &NodeName, commit: &Commit) -> Vec<&'s PodRecord> {
+        let other = |record: &&PodRecord| {
+            let workload = commit.objects.workloads.get(&record.owner);
+            workload.is_some_and(|workload| workload.template.hash != record.template)
+        };
+        let here = |record: &&PodRecord| record.place.node() == Some(node) && record.stop.is_none();
+        state.pods.values().filter(here).filter(other).collect()
+    }
+
+    /// The state that this host acts on.
+    pub fn state(&self, state: &ClusterState, node: &NodeName, commit: Option<&Commit>) -> ClusterState {
+        let mut own = state.clone();
+        let stop = StopRecord { at: self.since, reason: StopReason::WentBack };
+        let commit = commit.filter(|commit| commit.id == self.commit && !self.ended);
+        let affected: BTreeSet<PodUid> = commit
+            .map(|commit| {
+                self.affected(state, node, commit).into_iter().map(|record| record.uid.clone()).collect()
+            })
+            .unwrap_or_default();
+        // Until its twin is gone a pod does not come back, either.
+        for uid in affected.iter().chain(self.twins.keys()) {
+            if let Some(record) = own.pods.get_mut(uid) {
+                record.stop.get_or_insert_with(|| stop.clone());
+            }
+        }
+        for (uid, twin) in &self.twins {
+            let mut twin = twin.clone();
+            let decided = state.pods.get(uid);
+            twin.stop = decided.and_then(|record| record.stop.clone());
+            // The leader's new target may be what runs here already.
+            if self.ended || decided.is_some() && commit.is_some() && !affected.contains(uid) {
+                twin.stop.get_or_insert_with(|| stop.clone());
+            }
+            own.pods.insert(twin.uid.clone(), twin);
+        }
+        own
+    }
+
+    /// What the others are told: of the pods that were decided, by what runs in their place.
+    pub fn report(&self, state: &ClusterState, mut report: NodeReport) -> NodeReport {
+        let went_back = |uid: &PodUid| state.pods.get(uid).is_some_and(|record| record.stop.is_none());
+        report.gone.retain(|uid| !went_back(uid));
+        for (uid, twin) in &self.twins {
+            if let Some(refused) = report.refused.remove(&twin.uid) {
+                report.refused.insert(uid.clone(), refused);
+            }
+            if report.gone.remove(&twin.uid) && !went_back(uid) {
+                report.gone.insert(uid.clone());
+            }
+            if let Some(status) = report.pods.remove(&twin.uid) {
+                report.pods.insert(uid.clone(), self.marked(status));
+            }
+        }
+        report
+    }
+
+    fn marked(&self, mut status: PodStatus) -> PodStatus {
+        if !self.ended {
+            let words = format!("runs commit {} by `windlass rollback --local`", self.commit.short());
+            status.message = Some(match status.message {
+                Some(message) => format!("{message}; {words}"),
+                None => words,
+            });
+        }
+        status
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        desired::{self, CheckSettings},
+        manifest::{Limits, SourceFile},
+        name::{ObjectKey, WorkloadKey, WorkloadKind},
+        state::PodPlace,
+    };
+
+    fn commit(id: char, image: &str) -> Arc<Commit> {
+        let text = format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  selector: {{matchLabels: {{a: b}}}}\n  \
+             template:\n    metadata: {{labels: {{a: b}}}}\n    spec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
+        );
+        let file = SourceFile { path: "web.yaml", content: text.as_bytes() };
+        let (objects, _) = desired::read(&[file], &Limits::default(), &CheckSettings::default());
+        Arc::new(Commit {
+            id: CommitId::new(id.to_string().repeat(40)),
+            subject: String::new(),
+            signer: String::new(),
+            time: Timestamp::UNIX_EPOCH,
+            allow_deletions: false,
+            objects,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn record(commit: &Commit, node: &NodeName) -> PodRecord {
+        let owner = WorkloadKey { kind: WorkloadKind::Deployment, object: ObjectKey::new("default", "web") };
+        PodRecord {
+            uid: PodUid::new("one"),
+            key: ObjectKey::new("default", "web-1"),
+            template: commit.objects.workloads[&owner].template.hash.clone(),
+            owner,
+            place: PodPlace::Node(node.clone()),
+            commit: commit.id.clone(),
+            created: Timestamp::UNIX_EPOCH,
+            serial: 1,
+            stop: None,
+        }
+    }
+
+    #[test]
+    fn a_host_goes_back_alone_and_returns() {
+        let node = NodeName::new("n1");
+        let (old, new) = (commit('a', "app:1"), commit('b', "app:2"));
+        let pod = record(&new, &node);
+        let uid = pod.uid.clone();
+        let mut decided = ClusterState::default();
+        decided.pods.insert(uid.clone(), pod);
+        let mut detour = Detour::to(old.id.clone(), Timestamp::UNIX_EPOCH);
+        let gone = |uids: &[&PodUid]| uids.iter().map(|uid| (*uid).clone()).collect::<BTreeSet<_>>();
+
+        // First the pod stops, and the others are not told that it is gone.
+        detour.advance(&decided, &node, Some(&old), &gone(&[]));
+        let own = detour.state(&decided, &node, Some(&old));
+        assert_eq!(own.pods[&uid].stop.as_ref().unwrap().reason, StopReason::WentBack);
+        assert_eq!(own.pods.len(), 1);
+        let report = NodeReport { gone: gone(&[&uid]), ..NodeReport::default() };
+        assert!(detour.report(&decided, report).gone.is_empty());
+
+        // Then its twin runs, and is shown as the pod itself.
+        detour.advance(&decided, &node, Some(&old), &gone(&[&uid]));
+        let own = detour.state(&decided, &node, Some(&old));
+        let twin = detour.twins[&uid].uid.clone();
+        assert_eq!((&own.pods[&twin].commit, &own.pods[&twin].stop), (&old.id, &None));
+        let mut report = NodeReport { gone: gone(&[&uid]), ..NodeReport::default() };
+        report.pods.insert(twin.clone(), PodStatus::pending());
+        let told = detour.report(&decided, report);
+        assert!(told.pods[&uid].message.as_ref().unwrap().contains("rollback --local"));
+        assert!(told.gone.is_empty() && !told.pods.contains_key(&twin));
+
+        // A stop that the leader decides is the twin's.
+        let mut stopped = decided.clone();
+        let stop = StopRecord { at: Timestamp::UNIX_EPOCH, reason: StopReason::ScaledDown };
+        stopped.pods.get_mut(&uid).unwrap().stop = Some(stop.clone());
+        assert_eq!(detour.state(&stopped, &node, Some(&old)).pods[&twin].stop, Some(stop));
+        let report = NodeReport { gone: gone(&[&uid, &twin]), ..NodeReport::default() };
+        assert_eq!(detour.report(&stopped, report).gone, gone(&[&uid]));
+
+        // In the end the twin stops, and only then the pod comes back.
+        detour.ended = true;
+        let own = detour.state(&decided, &node, Some(&old));
+        assert!(own.pods[&twin].stop.is_some() && own.pods[&uid].stop.is_some());
+        detour.advance(&decided, &node, Some(&old), &gone(&[&uid, &twin]));
+        assert!(detour.is_over());
+        assert_eq!(detour.state(&decided, &node, Some(&old)), decided);
+    }
+}

@@ -1,0 +1,112 @@
+//! `windlass rollback --local`: this host alone goes back, with or without the store.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use reconciler::{
+    commit::Commit,
+    detour::Detour,
+    name::CommitId,
+    state::{ClusterState, NodeReport},
+};
+
+use super::Host;
+use crate::state_file::{self, StateFileError};
+
+const SCHEMA: u32 = 1;
+
+/// `detour.json` in the data directory; there only while there is a detour.
+#[derive(Debug)]
+pub(crate) struct DetourFile {
+    path: PathBuf,
+    saved: Option<Detour>,
+    current: Option<Detour>,
+}
+
+impl DetourFile {
+    /// Reads it.
+    pub(crate) fn open(data: &Path) -> Result<Self, StateFileError> {
+        let path = data.join("detour.json");
+        let saved: Option<Detour> = state_file::read(&path, SCHEMA)?;
+        Ok(Self { path, current: saved.clone(), saved })
+    }
+
+    /// The detour under way, if there is one.
+    pub(super) fn current(&self) -> Option<&Detour> {
+        self.current.as_ref()
+    }
+
+    fn save(&mut self) -> Result<(), StateFileError> {
+        if self.current == self.saved {
+            return Ok(());
+        }
+        match &self.current {
+            Some(detour) => state_file::write(&self.path, SCHEMA, detour)?,
+            None => state_file::remove(&self.path)?,
+        }
+        self.saved.clone_from(&self.current);
+        Ok(())
+    }
+}
+
+impl Host {
+    /// The commit of the detour, if it could be read.
+    fn detour_commit(&self) -> Option<&Commit> {
+        let detour = self.detour.current()?;
+        self.library.commits().get(&detour.commit).map(AsRef::as_ref)
+    }
+
+    /// What this host acts on where it went back by itself.
+    pub(super) fn own_state(&self) -> Option<ClusterState> {
+        let detour = self.detour.current()?;
+        Some(detour.state(self.store.snapshot(), &self.fixed.facts.name, self.detour_commit()))
+    }
+
+    /// Goes on with the detour, after a plan, and reports in the others' terms. True if there is more to plan.
+    pub(super) fn go_on_with_detour(&mut self, report: NodeReport) -> bool {
+        let Some(before) = self.detour.current.clone() else {
+            self.report = report;
+            return false;
+        };
+        let mut detour = before.clone();
+        detour.advance(self.store.snapshot(), &self.fixed.facts.name, self.detour_commit(), &report.gone);
+        self.report = detour.report(self.store.snapshot(), report);
+        self.detour.current = (!detour.is_over()).then_some(detour);
+        let saved = self.detour.save();
+        self.note("detour", saved.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+        self.detour.current.as_ref() != Some(&before)
+    }
+
+    /// Sets out.
+    pub(super) fn set_out(&mut self, wanted: Option<CommitId>, now: Timestamp) -> Result<String, String> {
+        let rollout = self.store.snapshot().rollout.clone();
+        let to = self.rollback_target(&rollout, wanted)?;
+        self.detour.current = Some(Detour::to(to.clone(), now));
+        self.detour.save().map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        tracing::warn!(commit = to.short(), "this host goes back by itself");
+        Ok(format!(
+            "this host alone goes back to {}, whatever the cluster decides; `windlass resume --local` ends that",
+            to.short()
+        ))
+    }
+
+    /// Returns to what was decided.
+    pub(super) fn return_from_detour(&mut self) -> Result<String, String> {
+        let Some(detour) = &mut self.detour.current else {
+            return Err("this host did not go back by itself: there is nothing to resume here".to_owned());
+        };
+        detour.ended = true;
+        self.detour.save().map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        Ok("this host runs what the cluster decides again".to_owned())
+    }
+
+    /// What a reader should know of it.
+    pub(super) fn detour_note(&self) -> Option<String> {
+        let detour = self.detour.current().filter(|detour| !detour.ended)?;
+        Some(format!(
+            "this host went back to {} by itself at {:.0}: `windlass resume --local` ends that",
+            detour.commit.short(),
+            detour.since
+        ))
+    }
+}

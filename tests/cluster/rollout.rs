@@ -1,0 +1,228 @@
+//! Commits on all hosts at once: bad ones, updates of a DaemonSet, a webhook, and what Node objects say.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ring::hmac;
+
+use crate::{
+    manifest::{APP, APP_2, deployment, deployment_with, service, shell_with},
+    scene::{containers, daemon_set, leader, start},
+    site::NODE_PORT,
+    support::{Cluster, ClusterHost, SOON, assert_all_answered},
+    watch::{never_doubled, running},
+};
+
+/// What every host remembers of a bad commit.
+#[track_caller]
+fn remembered(host: &ClusterHost, bad: &str, good: &str, reason: &str) {
+    let status = host.wait_status("it went back", |status| {
+        status["target"]["id"] == good && status["phase"] == "Healthy" && status["bad"][bad].is_string()
+    });
+    let told = status["bad"][bad].as_str().unwrap();
+    assert!(told.contains(reason), "{}: {told}", host.name);
+    let history = host.windlass(&["history"]).ok();
+    let line = history.lines().find(|line| line.starts_with(&bad[..7])).unwrap_or_default();
+    assert!(line.contains("RolledBack"), "{}: {history}", host.name);
+}
+
+#[test]
+fn a_bad_commit_is_rolled_back_on_every_host_and_remembered() {
+    let cluster = Cluster::builder(4).without_daemons().start();
+    let (early, late) = cluster.hosts.split_at(3);
+    early.iter().for_each(ClusterHost::launch);
+    early.iter().for_each(ClusterHost::wait_answers);
+    let good_web = format!("{}---\n{}", deployment("web", 3, APP), service("web"));
+    let push = |web: &str, agent: &str| {
+        cluster.push(&[("web.yaml", web), ("agent.yaml", &daemon_set("agent", agent))])
+    };
+    let good = push(&good_web, APP);
+    for host in early {
+        host.wait_status("the first commit is healthy", |status| status["healthy"]["id"] == good.as_str());
+    }
+    let before = containers(&cluster, &[]);
+    let calls: Vec<_> = early.iter().map(|host| host.poll(&host.url(NODE_PORT, "/"))).collect();
+
+    let missing = format!("{{name: app, image: '{}/team/absent:1'}}", cluster.registry.address());
+    let crash = shell_with("sleep 0.2; exit 7", "readinessProbe: {exec: {command: [\"false\"]}}");
+    let broken = [
+        ("image missing", deployment("web", 3, &missing), "absent:1"),
+        ("crash loop", deployment("web", 3, &crash), "exit code 7"),
+    ];
+    let mut last = String::new();
+    for (what, manifest, reason) in broken {
+        let began = Instant::now();
+        let bad = push(&format!("{manifest}---\n{}", service("web")), APP);
+        for host in early {
+            remembered(host, &bad, &good, reason);
+        }
+        eprintln!("a bad commit, {what}: rolled back everywhere after {:.1?}", began.elapsed());
+        cluster.wait_for(SOON, "what ran runs, and nothing else", || {
+            (containers(&cluster, &[]) == before).then_some(())
+        });
+        last = bad;
+    }
+    calls.into_iter().for_each(|call| assert_all_answered(&call.finish()));
+
+    // It is known after a restart of all daemons, and to a host that joins now.
+    early.iter().for_each(ClusterHost::terminate);
+    early.iter().for_each(ClusterHost::launch);
+    early.iter().for_each(ClusterHost::wait_answers);
+    for host in early {
+        remembered(host, &last, &good, "exit code 7");
+    }
+    late[0].start();
+    remembered(&late[0], &last, &good, "exit code 7");
+    let agents = cluster.eventually_running("agent", 4);
+    assert_eq!(Cluster::nodes_of(&agents).len(), 4, "{agents:#?}");
+    let mut after = containers(&cluster, &["n4"]);
+    let n4 = late[0].containers();
+    after.insert("n4".to_owned(), before["n4"].clone());
+    assert_eq!(after, before, "what ran was touched");
+    let joined: BTreeSet<&str> = n4.iter().map(|one| one.pod.split('-').next().unwrap_or_default()).collect();
+    assert_eq!(joined, BTreeSet::from(["agent"]), "{n4:#?}");
+}
+
+#[test]
+fn a_daemon_set_is_updated_one_host_at_a_time_and_node_objects_say_where_pods_run() {
+    let cluster = start(Cluster::builder(3));
+    let slow = |version: u8| {
+        format!(
+            "{{name: app, image: 'windlass-test/app:{version}', readinessProbe: {{httpGet: {{path: /health, \
+             port: 8080}}, initialDelaySeconds: 1, periodSeconds: 1}}}}"
+        )
+    };
+    cluster.deploy(&[("agent.yaml", &daemon_set("agent", &slow(1)))]);
+    let end = std::sync::atomic::AtomicBool::new(false);
+    let least = thread::scope(|scope| {
+        let sample = scope.spawn(|| {
+            let mut least = usize::MAX;
+            while !end.load(std::sync::atomic::Ordering::Relaxed) {
+                let up = |host: &&ClusterHost| {
+                    running(host).iter().any(|(pod, name)| pod.contains("/agent-") && name.ends_with("app"))
+                };
+                least = least.min(cluster.hosts.iter().filter(up).count());
+                thread::sleep(Duration::from_millis(50));
+            }
+            least
+        });
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            never_doubled(&cluster, &[], || {
+                cluster.deploy(&[("agent.yaml", &daemon_set("agent", &slow(2)))])
+            });
+        }));
+        end.store(true, std::sync::atomic::Ordering::Relaxed);
+        let least = sample.join().unwrap();
+        done.map(|()| least).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    assert_eq!(least, 2, "so many of three agents ran at the least");
+    node_objects(&cluster);
+}
+
+/// A Node in Git.
+fn node(name: &str, labels: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// Where the running containers of an owner are.
+fn places(cluster: &Cluster, name: &str) -> Vec<(String, usize)> {
+    let counted = cluster.hosts.iter().map(|host| (host.name.clone(), host.running(name).len()));
+    counted.filter(|(_, count)| *count > 0).collect()
+}
+
+fn node_objects(cluster: &Cluster) {
+    let web = |replicas: u32| deployment("web", replicas, APP);
+    let place = |name: &str, expected: &[(&str, usize)]| {
+        let expected: Vec<(String, usize)> =
+            expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let began = Instant::now();
+        cluster.wait_for(SOON, &format!("{name} runs at {expected:?}"), || {
+            (places(cluster, name) == expected).then_some(())
+        });
+        eprintln!("{name} runs at {expected:?}: {:.1?}", began.elapsed());
+    };
+    cluster.deploy(&[("web.yaml", &web(3))]);
+    place("web", &[("n1", 1), ("n2", 1), ("n3", 1)]);
+    let before = containers(cluster, &[]);
+
+    // A cordon keeps new pods off, and leaves what runs alone.
+    let cordon = node("n3", "", "unschedulable: true");
+    cluster.deploy(&[("web.yaml", &web(5)), ("node.yaml", &cordon)]);
+    place("web", &[("n1", 2), ("n2", 2), ("n3", 1)]);
+    for (host, had) in &before {
+        assert!(had.is_subset(&cluster.host(host).containers()), "{host}: what ran was touched");
+    }
+
+    // NoExecute moves what runs; labels say where a selector leads.
+    let taint = node("n3", "", "taints: [{key: broken, effect: NoExecute}]");
+    let labels = node("n2", "disk: fast", "");
+    let picky = deployment_with("picky", 2, APP, "minReadySeconds: 0")
+        .replace("    spec:\n", "    spec:\n      nodeSelector: {disk: fast}\n");
+    cluster.deploy(&[
+        ("web.yaml", &web(4)),
+        ("taint.yaml", &taint),
+        ("n2.yaml", &labels),
+        ("picky.yaml", &picky),
+    ]);
+    place("web", &[("n1", 2), ("n2", 2)]);
+    place("picky", &[("n2", 2)]);
+}
+
+#[test]
+fn one_webhook_on_one_host_makes_all_fetch() {
+    const SECRET: &str = "it is no secret in a test";
+    let cluster =
+        Cluster::builder(3).over_https().config("[source]\npoll = '1h'\n").without_daemons().start();
+    let hooked = cluster.host("n2");
+    let secret = hooked.host.dir().join("webhook-secret");
+    fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    cluster.configure(hooked, &format!("[webhook]\nsecret-file = '{}'\n", secret.display()));
+    let web = |container: &str| format!("{}---\n{}", deployment("web", 3, container), service("web"));
+    cluster.push(&[("web.yaml", &web(APP))]);
+    cluster.start_daemons();
+    cluster.eventually_running("web", 3);
+    for host in &cluster.hosts {
+        host.wait_status("it is healthy", |status| status["phase"] == "Healthy");
+    }
+    eprintln!("{} leads, n2 has the hook", leader(&cluster).unwrap());
+
+    let commit = cluster.push(&[("web.yaml", &web(APP_2))]);
+    let body = format!("{{\"ref\": \"refs/heads/main\", \"after\": \"{commit}\"}}");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let mut signature = "X-Hub-Signature-256: sha256=".to_owned();
+    for byte in hmac::sign(&key, body.as_bytes()).as_ref() {
+        write!(signature, "{byte:02x}").unwrap();
+    }
+    let began = Instant::now();
+    let said = hooked.host.exec(&[
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--max-time",
+        "10",
+        "-H",
+        "X-GitHub-Event: push",
+        "-H",
+        &signature,
+        "--data-binary",
+        &body,
+        "http://127.0.0.1:9464/webhook/github",
+    ]);
+    assert_eq!(said.stdout, "202", "{said:?}");
+    for host in &cluster.hosts {
+        host.wait_status("it has fetched", |status| status["head"]["id"] == commit.as_str());
+    }
+    eprintln!("one webhook: all hosts have fetched after {:.1?}", began.elapsed());
+    for host in &cluster.hosts {
+        host.wait_status("it is healthy", |status| status["healthy"]["id"] == commit.as_str());
+    }
+    eprintln!("one webhook: healthy after {:.1?}", began.elapsed());
+}
