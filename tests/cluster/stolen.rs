@@ -1,0 +1,150 @@
+//! A thief who may write all of the store and leads: what hosts refuse, and what remains possible, as docs/store.md says.
+
+use serde_json::{Value, json};
+
+use crate::{
+    manifest::APP,
+    scene::daemon_set,
+    site::NODE_PORT,
+    store::{running, wait_well, web},
+    support::{Cluster, SOON, assert_all_answered},
+};
+
+fn key(cluster: &Cluster, rest: &str) -> String {
+    format!("{}/{rest}", cluster.etcd.prefix())
+}
+
+/// A record of the leader's as it stands in the store.
+fn record(cluster: &Cluster, uid: &str) -> Value {
+    serde_json::from_str(&cluster.etcd.get(&key(cluster, &format!("decided/pods/{uid}"))).unwrap()).unwrap()
+}
+
+fn uid_on(pods: &[Value], node: &str) -> String {
+    let pod = pods.iter().find(|pod| pod["spec"]["nodeName"] == node).unwrap();
+    pod["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+/// Writes a record like another one for a node, under its own uid and name.
+fn assign(cluster: &Cluster, like: &Value, uid: &str, node: &str, change: impl FnOnce(&mut Value)) {
+    let mut forged = like.clone();
+    let pod = &mut forged["pod"];
+    pod["uid"] = uid.into();
+    pod["place"] = json!({"Node": node});
+    pod["serial"] = (1_000_000 + u64::try_from(uid.len()).unwrap()).into();
+    change(pod);
+    cluster.etcd.put(&key(cluster, &format!("decided/pods/{uid}")), &forged.to_string());
+}
+
+/// What a node says of a pod.
+fn status(cluster: &Cluster, node: &str, uid: &str) -> Option<String> {
+    cluster.etcd.get(&key(cluster, &format!("nodes/{node}/pods/{uid}")))
+}
+
+#[test]
+fn a_thief_of_the_store_brings_in_nothing() {
+    let cluster = Cluster::start(3);
+    let [n1, n2, _] = cluster.hosts.as_slice() else { panic!("three hosts") };
+    let files = [("web.yaml", web()), ("agent.yaml", daemon_set("agent", APP))];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    cluster.deploy(&files);
+    let (webs, agents) = (cluster.eventually_running("web", 3), cluster.eventually_running("agent", 3));
+    let before = running(&cluster, &["web", "agent"]);
+
+    // A node's user writes under its own name only.
+    let denied = cluster.etcd.etcdctl_as("n1", &["put", &key(&cluster, "nodes/n2/report"), "{}"]);
+    assert!(denied.stderr.contains("permission denied"), "{denied:?}");
+
+    // Every record of every pod deleted: nothing stops, no call fails, and the leader writes them again.
+    let calls: Vec<_> = cluster.hosts.iter().map(|host| host.poll(&host.url(NODE_PORT, "/"))).collect();
+    let records = cluster.etcd.keys(&key(&cluster, "decided/pods/"));
+    cluster.etcd.etcdctl(&["del", "--prefix", &key(&cluster, "decided/pods/")]).ok();
+    cluster.wait_for(SOON, "the records come back", || {
+        (cluster.etcd.keys(&key(&cluster, "decided/pods/")) == records).then_some(())
+    });
+    for call in calls {
+        assert_all_answered(&call.finish());
+    }
+    assert_eq!(running(&cluster, &["web", "agent"]), before);
+    wait_well(&cluster);
+
+    // The thief leads from now on: the oldest key of the election is his, and all others stand behind it.
+    let election = key(&cluster, "election/");
+    let held = cluster.etcd.keys(&election);
+    cluster.etcd.put(&format!("{election}thief"), "thief");
+    for one in held {
+        cluster.etcd.etcdctl(&["del", &one]).ok();
+    }
+    let (web, agent) = (record(&cluster, &uid_on(&webs, "n1")), record(&cluster, &uid_on(&agents, "n1")));
+    let refused = |uid: &str, words: &str| {
+        cluster.wait_for(SOON, &format!("n2 refuses {uid}: {words}"), || {
+            let said = status(&cluster, "n2", uid)?;
+            (said.contains("AssignmentRefused") && said.contains(words)).then_some(())
+        });
+    };
+    let unresolved = "not started: its commit does not have its owner with this template";
+    assign(&cluster, &web, "forged-owner", "n2", |pod| {
+        let text = pod["owner"].to_string().replace("web", "miner");
+        pod["owner"] = serde_json::from_str(&text).unwrap();
+    });
+    refused("forged-owner", unresolved);
+    assign(&cluster, &web, "forged-hash", "n2", |pod| pod["template"] = "1-0123456789".into());
+    refused("forged-hash", unresolved);
+    assign(&cluster, &agent, "forged-twice", "n2", |pod| pod["key"] = web["pod"]["key"].clone());
+    refused("forged-twice", "its owner was given 2 pods here, and no commit in use asks for more than 1");
+    // A commit that this host has not verified: it waits for it, and starts nothing.
+    assign(&cluster, &web, "forged-commit", "n2", |pod| {
+        pod["commit"] = "0123456789012345678901234567890123456789".into()
+    });
+    // One more than there are replicas is what a roll-out would make, and can be had; no more than that.
+    assign(&cluster, &web, "forged-surge", "n2", |_| {});
+    cluster.wait_for(SOON, "a pod beyond the replicas can be had", || {
+        (n2.running("web").len() == 2).then_some(())
+    });
+    assign(&cluster, &web, "forged-surplus", "n2", |_| {});
+    refused("forged-surplus", "its owner was given 5 pods here, and no commit in use asks for more than 4");
+    assert!(status(&cluster, "n2", "forged-commit").is_none_or(|said| !said.contains("Running")));
+
+    // A stop that says the owner has left the commit is checked; other reasons a host cannot check.
+    let stop = |uid: &str, reason: &str| {
+        let mut stopped = record(&cluster, uid);
+        stopped["pod"]["stop"] = json!({"at": jiff::Timestamp::now().to_string(), "reason": reason});
+        cluster.etcd.put(&key(&cluster, &format!("decided/pods/{uid}")), &stopped.to_string());
+    };
+    stop(&uid_on(&webs, "n1"), "OwnerRemoved");
+    stop(&uid_on(&agents, "n1"), "ScaledDown");
+    cluster.wait_for(SOON, "a pod can be stopped", || n1.running("agent").is_empty().then_some(()));
+    assert_eq!(n1.running("web").len(), 1, "its owner is in the commit");
+
+    // Endpoints: an address that is not of the publisher's subnet is led to by nobody.
+    let lead_to = |node: &str, address: &str| {
+        let uid = uid_on(&webs, node);
+        let mut said: Value = serde_json::from_str(&status(&cluster, node, &uid).unwrap()).unwrap();
+        said["address"] = address.into();
+        cluster.etcd.put(&key(&cluster, &format!("nodes/{node}/pods/{uid}")), &said.to_string());
+    };
+    let address = |pods: &[Value], node: &str| {
+        let pod = pods.iter().find(|pod| pod["spec"]["nodeName"] == node).unwrap();
+        pod["status"]["podIP"].as_str().unwrap().to_owned()
+    };
+    let table = || n1.host.exec(&["nft", "list", "ruleset"]).ok();
+    let of_n3 = address(&webs, "n3");
+    assert!(table().contains(&of_n3), "{}", table());
+    lead_to("n3", "203.0.113.66");
+    cluster.wait_for(SOON, "n3's endpoint is gone", || (!table().contains(&of_n3)).then_some(()));
+    assert!(!table().contains("203.0.113.66"), "{}", table());
+    // Another address of the publisher's own subnet is believed.
+    let (subnet, _) = of_n3.rsplit_once('.').unwrap();
+    lead_to("n3", &format!("{subnet}.66"));
+    cluster.wait_for(SOON, "calls can be led astray", || {
+        table().contains(&format!("{subnet}.66")).then_some(())
+    });
+
+    // The thief is out: the leader puts right what was wrong.
+    cluster.etcd.delete(&format!("{election}thief"));
+    cluster.wait_for(SOON, "what was forged is gone", || {
+        let left = cluster.etcd.keys(&key(&cluster, "decided/pods/forged"));
+        left.iter().all(|key| key.contains("commit")).then_some(())
+    });
+    cluster.eventually_running("agent", 3);
+    cluster.eventually_running("web", 3);
+}
