@@ -65,7 +65,9 @@ impl Host {
         let skews: Vec<String> = store
             .members()
             .filter_map(|(name, member)| {
-                Some(format!("the clock of node {name} is off by {:#}", member.skew?))
+                let skew = member.skew?;
+                let side = if skew.is_negative() { "behind" } else { "ahead of" };
+                Some(format!("the clock of node {name} is {:#} {side} this host's", skew.abs()))
             })
             .collect();
         let skews = if skews.is_empty() { Ok(()) } else { Err(skews.join("; ")) };
