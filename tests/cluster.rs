@@ -16,6 +16,8 @@ mod site {
 
 #[path = "cluster/detour.rs"]
 mod detour;
+#[path = "cluster/given.rs"]
+mod given;
 #[path = "cluster/hosts.rs"]
 mod hosts;
 #[path = "cluster/leader.rs"]
