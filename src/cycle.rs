@@ -309,7 +309,8 @@ impl Host {
         let gap = self.decided.is_none_or(|last| last.elapsed() > LONG_GAP);
         self.decided = Some(std::time::Instant::now());
         let rollout = &self.store.snapshot().rollout;
-        if gap && !rollout.waiting && matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking) {
+        let judged = matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking);
+        if gap && !rollout.waiting && (judged || rollout.judges_superseded()) {
             let rollout = Rollout { waiting: true, ..rollout.clone() };
             let kept = self.commit(vec![Change::Rollout(Box::new(rollout))]).await;
             self.note("state", kept.map_err(|error| format!("{error:#}")));

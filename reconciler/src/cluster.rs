@@ -23,8 +23,7 @@ use crate::{
     placement::{Candidate, Placer, candidates, must_leave},
     plan::Next,
     rollout::{
-        FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, next_available, progress,
-        progress_deadline, step,
+        FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, progress, progress_deadline, step,
     },
     state::{
         Change, ClusterState, KnownNode, NodeLife, NodeReport, Outage, PodPlace, PodRecord, StopReason,
@@ -130,7 +129,10 @@ impl<'a> Decision<'a> {
             let status = report.and_then(|report| report.pods.get(&record.uid));
             let node = record.place.node().and_then(|node| input.nodes.get(node));
             let unheard = node.is_some_and(|node| node.life.is_out());
-            let pod = OwnedPod { record, status, cost: deletion_cost(input, record), crowd: 0, unheard };
+            let report = record.place.node().and_then(|node| input.reports.get(node));
+            let clock = report.and_then(|report| report.clock);
+            let pod =
+                OwnedPod { record, status, cost: deletion_cost(input, record), crowd: 0, unheard, clock };
             owned.entry(&record.owner).or_default().push(pod);
         }
         for pods in owned.values_mut() {
@@ -274,10 +276,6 @@ impl<'a> Decision<'a> {
             let leaving = self.leaving(&part);
             let actions = if leaving.is_empty() { control(&view) } else { Vec::new() };
             let progress = progress(&view, self.input.state.workloads.get(&workload.key));
-            let min_ready = workload.control.min_ready();
-            if let Some(wait) = next_available(view.pods, self.input.now, min_ready) {
-                self.next = self.next.sooner(Next::After(wait));
-            }
             self.next = self.next.sooner(self.late_at(workload));
             if let Some(progress) = progress.filter(|_| part.moves) {
                 self.changes.push(Change::Progress(workload.key.clone(), progress));

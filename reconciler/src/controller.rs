@@ -18,7 +18,7 @@ use crate::{
     name::{CommitId, NodeName, PodUid, TemplateHash},
     object::{Control, Workload},
     placement::{Candidate, unfit_by_itself},
-    state::{PodRecord, StopReason},
+    state::{Heard, PodRecord, StopReason},
     status::PodStatus,
 };
 
@@ -35,6 +35,8 @@ pub struct OwnedPod<'a> {
     pub crowd: usize,
     /// Nobody hears from its node: what it said last is not what it is.
     pub unheard: bool,
+    /// When its node learnt from when the deadlines count.
+    pub clock: Option<Heard>,
 }
 
 impl OwnedPod<'_> {
@@ -59,10 +61,14 @@ impl OwnedPod<'_> {
     }
 
     /// Has been ready for `minReadySeconds`.
-    pub fn is_available(&self, now: Timestamp, min_ready: Duration) -> bool {
-        self.is_active()
-            && self.is_ready()
-            && self.status.is_some_and(|status| status.available(now, min_ready))
+    pub fn is_available(&self, min_ready: Duration) -> bool {
+        self.is_active() && self.is_ready() && self.status.is_some_and(|status| status.available(min_ready))
+    }
+
+    /// Whether what happened on its node then was after the deadlines began to count. What a node says that has not
+    /// heard of that is from before.
+    pub fn is_since(&self, clock: Option<Timestamp>, at: Timestamp) -> bool {
+        clock.is_none_or(|clock| self.clock.is_some_and(|heard| heard.told == clock && at >= heard.at))
     }
 }
 
@@ -190,15 +196,23 @@ impl OwnerView<'_> {
         self.nodes.iter().filter(fits).map(|node| &node.name).collect()
     }
 
-    /// How many pods of the new template there may be.
+    /// How many pods of the new template there may be. Those that an earlier commit brought stay, wherever they are.
     pub fn updated_wanted(&self, replicas: u32) -> usize {
         let all = replicas as usize;
-        if self.canary.is_some() { all.min(self.canaries().len()) } else { all }
+        if self.canary.is_none() {
+            return all;
+        }
+        let canaries = self.canaries();
+        let is_canary =
+            |pod: &&OwnedPod<'_>| pod.record.place.node().is_some_and(|node| canaries.contains(&node));
+        let current = self.pods.iter().filter(|pod| pod.is_active() && self.is_current(pod));
+        let (on_canaries, elsewhere): (Vec<&OwnedPod<'_>>, Vec<_>) = current.partition(is_canary);
+        all.min(elsewhere.len() + canaries.len().max(on_canaries.len()))
     }
 
     /// Whether a pod has been ready for the owner's `minReadySeconds`.
     pub fn is_available(&self, pod: &OwnedPod<'_>) -> bool {
-        pod.is_available(self.now, self.workload.control.min_ready())
+        pod.is_available(self.workload.control.min_ready())
     }
 }
 

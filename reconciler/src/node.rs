@@ -31,7 +31,7 @@ use crate::{
         memory::{NodeMemory, PodMemory},
     },
     rollout::Phase,
-    state::{ClusterState, NodeFacts, NodeReport, PodRecord, Preparation},
+    state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, Preparation},
     status::PodStatus,
 };
 
@@ -129,6 +129,13 @@ impl<'a> Look<'a> {
         let mut mine: Vec<&PodRecord> =
             input.state.pods.values().filter(|record| record.place.node() == Some(input.node)).collect();
         mine.sort_by_key(|record| record.serial);
+        let rollout = &input.state.rollout;
+        let hear = |told, before| Heard::hear(told, before, input.now);
+        let memory = NodeMemory {
+            began: hear(rollout.began, input.memory.began),
+            clock: hear(rollout.clock, input.memory.clock),
+            ..NodeMemory::default()
+        };
         let refused = assignment::refusals(input, &mine, |uid| containers.contains_key(uid));
         Self {
             input,
@@ -140,8 +147,8 @@ impl<'a> Look<'a> {
             cancel: Vec::new(),
             image_lanes: BTreeMap::new(),
             probes: Vec::new(),
-            report: NodeReport::default(),
-            memory: NodeMemory::default(),
+            report: NodeReport { clock: memory.clock, ..NodeReport::default() },
+            memory,
             inherited: Vec::new(),
             next: Next::AwaitChange,
         }
@@ -280,8 +287,12 @@ impl<'a> Look<'a> {
     fn image_failure(&self, key: &LaneKey) -> Option<&'a LaneFailure> {
         let rollout = &self.input.state.rollout;
         let LaneKey::Image(commit, _) = key else { return None };
-        let began = rollout.began.filter(|_| rollout.target.as_ref() == Some(commit));
-        self.input.observed.failures.get(key).filter(|failure| began.is_none_or(|began| failure.at >= began))
+        let began = self.memory.began.filter(|_| rollout.target.as_ref() == Some(commit));
+        self.input
+            .observed
+            .failures
+            .get(key)
+            .filter(|failure| began.is_none_or(|began| failure.at >= began.at))
     }
 
     /// A lane that pins and pulls an image, unless one is under way or has to wait.
@@ -408,6 +419,8 @@ impl<'a> Look<'a> {
             Preparation::Ready
         } else if let Some(failure) = failures.iter().find(|failure| failure.fault.kind.is_commits_fault()) {
             Preparation::Failed(failure.fault.message.clone())
+        } else if let Some(failure) = failures.iter().find(|failure| !failure.fault.kind.is_outside()) {
+            Preparation::Failing(failure.fault.message.clone())
         } else if let Some(failure) = failures.first() {
             Preparation::Waiting(failure.fault.message.clone())
         } else {

@@ -16,9 +16,7 @@ use crate::name::{CommitId, NodeName};
 
 pub use change::retry;
 pub use faults::{Suspects, suspects};
-pub use judge::{
-    Judgement, config_sources, judge, judged_workloads, next_available, progress, progress_deadline, worst,
-};
+pub use judge::{Judgement, config_sources, judge, judged_workloads, progress, progress_deadline, worst};
 pub use step::{Head, RolloutSettings, StepInput, step};
 
 /// The roll-out as it stands; persisted, so that a restart goes on where it was.
@@ -47,6 +45,9 @@ pub struct Rollout {
     /// Something outside of the commit is in its way: the clock stands still.
     #[serde(default)]
     pub waiting: bool,
+    /// Since when an image of the target cannot be had and nobody can say why.
+    #[serde(default)]
+    pub failing: Option<Timestamp>,
     /// Present while the target is a commit that was gone back to.
     pub rollback: Option<Rollback>,
     /// Set by a manual rollback: the head that was left. The pin ends when the head moves on, or by `resume`.
@@ -129,6 +130,9 @@ pub struct Wave {
     pub nodes: BTreeSet<NodeName>,
     /// Since when they move.
     pub since: Timestamp,
+    /// Nodes that were at fault before it came: that they are down holds up no canary.
+    #[serde(default)]
+    pub broken: BTreeSet<NodeName>,
     /// Since when all is well there.
     pub settled: Option<Timestamp>,
 }

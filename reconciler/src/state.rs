@@ -178,6 +178,29 @@ pub struct NodeReport {
     /// What it does not believe of what was decided for it, and why.
     #[serde(default)]
     pub refused: BTreeMap<PodUid, Refused>,
+    /// When it learnt from when the deadlines count, see [`Rollout::clock`].
+    #[serde(default)]
+    pub clock: Option<Heard>,
+}
+
+/// A time of the leader's clock, and when a host learnt of it by its own. The two clocks are never compared: what
+/// happens on the host is before or after the moment at which it learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// The leader's word: which moment is meant.
+    pub told: Timestamp,
+    /// When it was heard, by the host's clock.
+    pub at: Timestamp,
+}
+
+impl Heard {
+    /// What a host knows of a time that it is told: when it first heard of it. A clock that was set back since is
+    /// believed.
+    pub fn hear(told: Option<Timestamp>, before: Option<Self>, now: Timestamp) -> Option<Self> {
+        let told = told?;
+        let known = before.filter(|before| before.told == told);
+        Some(Self { told, at: known.map_or(now, |known| known.at.min(now)) })
+    }
 }
 
 /// How far a node is with getting a commit's images.
@@ -194,6 +217,8 @@ pub enum Preparation {
     },
     /// Something outside of the commit is in the way.
     Waiting(String),
+    /// It fails again and again, and nobody can say whose fault that is: it has until the dead line.
+    Failing(String),
     /// The commit cannot be run.
     Failed(String),
 }

@@ -1,6 +1,6 @@
 //! What a pod is doing, in Kubernetes' words.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::FaultKind,
     name::{ContainerId, ImageId},
-    time::later,
 };
+
+/// So long a pod must have been ready to show that its template is good.
+pub const STEADY: Duration = Duration::from_secs(10);
 
 /// `status` of a pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,10 @@ pub struct PodStatus {
     pub initialized: bool,
     /// All containers are ready, since when.
     pub ready: Option<Timestamp>,
+    /// For how long it has been ready at least, by the clock of its own host: zero, [`STEADY`], or the `minReadySeconds`
+    /// of its owner.
+    #[serde(default)]
+    pub ready_for: Duration,
     /// It has a stop record and something of it is left.
     pub terminating: bool,
     /// `initContainerStatuses`.
@@ -49,6 +55,7 @@ impl PodStatus {
             started: None,
             initialized: false,
             ready: None,
+            ready_for: Duration::ZERO,
             terminating: false,
             init_containers: Vec::new(),
             containers: Vec::new(),
@@ -61,10 +68,9 @@ impl PodStatus {
         self.init_containers.iter().chain(&self.containers).map(|container| container.restarts).sum()
     }
 
-    /// Whether it is ready and has been for so long. The time is of the clock of the pod's host, which may be ahead:
-    /// where no time is asked for, being ready is enough.
-    pub fn available(&self, now: Timestamp, min_ready: std::time::Duration) -> bool {
-        self.ready.is_some_and(|since| min_ready.is_zero() || later(since, min_ready) <= now)
+    /// Whether it is ready and has been for so long.
+    pub fn available(&self, min_ready: Duration) -> bool {
+        self.ready.is_some() && self.ready_for >= min_ready
     }
 }
 

@@ -11,7 +11,6 @@ use crate::{
     rollout::{Head, Rollout},
     state::{Change, ClusterState, NodeLife, PodRecord, StopReason},
     status::PodStatus,
-    time::later,
 };
 
 /// What a decision breaks; empty when it is sound.
@@ -271,9 +270,20 @@ impl<'a> Decision<'a> {
         if record.place.node().is_some_and(out) {
             return false;
         }
-        let since = self.statuses.get(&record.uid).and_then(|status| status.ready);
-        let min_ready = workload.control.min_ready();
-        since.is_some_and(|since| min_ready.is_zero() || later(since, min_ready) <= self.input.now)
+        let status = self.statuses.get(&record.uid).filter(|status| status.ready.is_some());
+        status.is_some_and(|status| status.ready_for >= workload.control.min_ready())
+    }
+
+    /// How many pods there must be and may be: while only the canaries move, as many as before are wanted as well.
+    fn wanted(&self, workload: &Workload, replicas: u32) -> (usize, usize) {
+        let rollout = &self.input.state.rollout;
+        let healthy = rollout.healthy.as_ref().filter(|_| rollout.wave.is_some());
+        let before = healthy.and_then(|id| self.input.commits.get(id)?.objects.workloads.get(&workload.key));
+        let before = match before.map(|before| &before.control) {
+            Some(Control::Deployment { replicas, .. } | Control::Replicas { replicas, .. }) => *replicas,
+            _ => replicas,
+        };
+        (replicas.min(before) as usize, replicas.max(before) as usize)
     }
 
     /// maxSurge where pods are made, maxUnavailable where available ones are stopped.
@@ -297,20 +307,20 @@ impl<'a> Decision<'a> {
                 self.findings.require(one, || format!("{key}: made beside another one"));
             }
             Control::Replicas { replicas, .. } => {
-                let wanted = *replicas as usize;
+                let (least, most) = self.wanted(workload, *replicas);
                 let draining =
                     after.iter().any(|record| record.place.node().is_some_and(|node| self.is_drained(node)));
-                let bound = made.is_empty() || active <= wanted + usize::from(draining);
-                self.findings.require(bound, || format!("{key}: {active} pods, {wanted} are wanted"));
-                let enough = !replaced || available + 1 >= wanted;
-                self.findings.require(enough, || format!("{key}: a restart leaves {available} of {wanted}"));
-                let enough = !scaled || active >= wanted;
-                self.findings.require(enough, || format!("{key}: scaled down to {active} of {wanted}"));
+                let bound = made.is_empty() || active <= most + usize::from(draining);
+                self.findings.require(bound, || format!("{key}: {active} pods, {most} are wanted"));
+                let enough = !replaced || available + 1 >= least;
+                self.findings.require(enough, || format!("{key}: a restart leaves {available} of {least}"));
+                let enough = !scaled || active >= least;
+                self.findings.require(enough, || format!("{key}: scaled down to {active} of {least}"));
             }
             Control::Deployment { replicas, strategy, .. } => {
-                let wanted = *replicas as usize;
-                let enough = !scaled || active >= wanted;
-                self.findings.require(enough, || format!("{key}: scaled down to {active} of {wanted}"));
+                let wanted = self.wanted(workload, *replicas);
+                let enough = !scaled || active >= wanted.0;
+                self.findings.require(enough, || format!("{key}: scaled down to {active} of {}", wanted.0));
                 self.strategy(workload, *strategy, wanted, after, made, replaced);
             }
             Control::DaemonSet { update, .. } => match update {
@@ -328,7 +338,7 @@ impl<'a> Decision<'a> {
         &mut self,
         workload: &Workload,
         strategy: DeploymentStrategy,
-        wanted: usize,
+        (least, most): (usize, usize),
         after: &[&PodRecord],
         made: &[&PodRecord],
         replaced: bool,
@@ -337,7 +347,7 @@ impl<'a> Decision<'a> {
         let active = after.iter().filter(|record| self.is_active(record)).count();
         let up = |record: &&&PodRecord| self.is_active(record) && self.is_available(workload, record);
         let available = after.iter().filter(up).count();
-        let number = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         match strategy {
             DeploymentStrategy::Recreate => {
                 let asked = self.input.state.rollout.restarts.get(&key.to_string());
@@ -349,14 +359,14 @@ impl<'a> Decision<'a> {
                 self.findings.require(alone, || format!("{key}: Recreate made a pod beside an old one"));
             }
             DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
-                let surge = max_surge.round_up(number) as usize;
-                let unavailable = max_unavailable.round_down(number) as usize;
+                let surge = max_surge.round_up(number(most)) as usize;
+                let unavailable = max_unavailable.round_down(number(least)) as usize;
                 let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
-                let bound = made.is_empty() || active <= wanted + surge;
-                self.findings.require(bound, || format!("{key}: {active} pods, {wanted} + {surge} allowed"));
-                let enough = !replaced || available + unavailable >= wanted;
+                let bound = made.is_empty() || active <= most + surge;
+                self.findings.require(bound, || format!("{key}: {active} pods, {most} + {surge} allowed"));
+                let enough = !replaced || available + unavailable >= least;
                 self.findings.require(enough, || {
-                    format!("{key}: {available} left of {wanted}, {unavailable} may be unavailable")
+                    format!("{key}: {available} left of {least}, {unavailable} may be unavailable")
                 });
             }
         }
@@ -383,6 +393,7 @@ impl<'a> Decision<'a> {
             };
             on().next().is_some() && !on().any(|record| ready(&record))
         };
+        let wave = self.input.state.rollout.wave.as_ref();
         let counted: BTreeSet<NodeName> = candidates(self.input.nodes, objects)
             .into_iter()
             .filter(|node| eligible_for_daemon(&workload.template.spec, node))
@@ -394,7 +405,9 @@ impl<'a> Decision<'a> {
                     NodeLife::Silent(_) | NodeLife::Away => !was_down(name),
                     NodeLife::Ready | NodeLife::NotReady(_) => false,
                 });
-                !aside && !self.input.state.rollout.faulty.contains_key(name)
+                !aside
+                    && !self.input.state.rollout.faulty.contains_key(name)
+                    && !wave.is_some_and(|wave| wave.broken.contains(name))
             })
             .collect();
         let mut nodes: BTreeMap<&NodeName, (usize, usize)> = BTreeMap::new();

@@ -32,6 +32,9 @@ struct Canary<'a> {
     down_elsewhere: usize,
 }
 
+/// More nodes than may be down.
+const ALL: usize = u32::MAX as usize;
+
 impl<'a> Part<'a> {
     fn whole(commit: &'a Commit, workload: &'a Workload, moves: bool) -> Self {
         Self { commit, workload, moves, pods: None, nodes: None, canary: None }
@@ -109,14 +112,16 @@ impl<'a> Decision<'a> {
             .partition(|pod| pod.record.place.node().is_some_and(|node| canaries.contains(node)));
         let min_ready = workload.control.min_ready();
         let is_up = |node: &&Candidate| {
-            elsewhere.iter().any(|pod| {
-                pod.record.place.node() == Some(&node.name) && pod.is_available(self.input.now, min_ready)
-            })
+            elsewhere
+                .iter()
+                .any(|pod| pod.record.place.node() == Some(&node.name) && pod.is_available(min_ready))
         };
+        let wave = self.input.state.rollout.wave.as_ref();
+        let broken: BTreeSet<NodeName> = wave.map(|wave| wave.broken.clone()).unwrap_or_default();
         let down_elsewhere = others
             .iter()
             .filter(|node| eligible_for_daemon(&workload.template.spec, node))
-            .filter(|node| !self.standing.faulty.contains(&node.name))
+            .filter(|node| !self.standing.faulty.contains(&node.name) && !broken.contains(&node.name))
             .filter(|node| match self.standing.absent.contains(&node.name) {
                 true => self.standing.left_down(&node.name, &elsewhere),
                 false => old.is_some() && !is_up(node),
@@ -132,6 +137,8 @@ impl<'a> Decision<'a> {
         let rest = old.map(|(commit, old)| Part {
             pods: Some(elsewhere),
             nodes: Some(others),
+            // Two parts that count apart would take down two nodes: only the canaries' may go down.
+            canary: Some(Canary { nodes: canaries.clone(), before: None, down_elsewhere: ALL }),
             ..Part::whole(commit, old, false)
         });
         std::iter::once(new).chain(rest).collect()

@@ -116,6 +116,7 @@ mod tests {
                 cost,
                 crowd,
                 unheard: false,
+                clock: None,
             })
             .collect();
         let order: Vec<u64> = scale_down(&pods).iter().map(|pod| pod.record.serial).collect();

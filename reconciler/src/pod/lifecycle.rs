@@ -24,7 +24,7 @@ use crate::{
     observed::{ContainerState, Observed, ObservedContainer},
     plan::{Drift, ImagePin, Lane, LaneKey, Next, ProbeKind, ProbeTask, Role, Step, StopSpec, Why},
     state::PodRecord,
-    status::{PodPhase, PodStatus},
+    status::{PodPhase, PodStatus, STEADY},
     time::later,
 };
 
@@ -108,6 +108,7 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
     }
     let mut memory = input.memory.clone();
     memory.started.get_or_insert(input.now);
+    memory.stopping = false;
     let Some(workload) = input.workload else { return unresolved(input, &found, memory) };
     let mut pod = Pod { input, workload, found: &found, memory, next: Next::AwaitChange };
     pod.take_note();
@@ -244,6 +245,21 @@ impl<'a> Pod<'a> {
     fn look_again_at(&mut self, time: Timestamp) {
         let wait = Duration::try_from(time.duration_since(self.input.now)).unwrap_or_default();
         self.next = self.next.sooner(Next::After(wait.max(Duration::from_millis(1))));
+    }
+
+    /// For how long the pod has been ready, as far as anybody asks; looks again when more can be said.
+    fn ready_for(&mut self) -> Duration {
+        let Some(ready) = self.memory.ready else { return Duration::ZERO };
+        let mut longest = Duration::ZERO;
+        for asked in [STEADY, self.workload.control.min_ready()] {
+            let reached = later(ready, asked);
+            if reached <= self.input.now {
+                longest = longest.max(asked);
+            } else {
+                self.look_again_at(reached);
+            }
+        }
+        longest
     }
 
     fn is_past_deadline(&mut self) -> bool {
@@ -494,9 +510,10 @@ impl<'a> Pod<'a> {
             address: self.address(),
             fault: fault.as_ref(),
         };
-        let status = phase::status(&standing, &self.memory);
-        self.memory.ready = status.ready;
+        let mut status = phase::status(&standing, &self.memory);
         let probes = phase::probes(&standing, &self.memory);
+        self.memory.ready = status.ready;
+        status.ready_for = self.ready_for();
         PodOutput { lane, images, status, probes, memory: Some(self.memory), next: self.next }
     }
 }

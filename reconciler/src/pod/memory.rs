@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use crate::{
     name::{ContainerId, PodUid},
+    state::Heard,
     status::PodPhase,
 };
 
@@ -16,6 +17,12 @@ use crate::{
 pub struct NodeMemory {
     /// By pod.
     pub pods: BTreeMap<PodUid, PodMemory>,
+    /// When this host learnt that the target became the target.
+    #[serde(default)]
+    pub began: Option<Heard>,
+    /// When this host learnt from when the deadlines count.
+    #[serde(default)]
+    pub clock: Option<Heard>,
 }
 
 /// What is remembered of one pod.
@@ -33,6 +40,9 @@ pub struct PodMemory {
     pub containers: BTreeMap<String, ContainerMemory>,
     /// Its init containers have all ended well in the current sandbox.
     pub initialized: bool,
+    /// A stop was begun: failures from before were of something else.
+    #[serde(default)]
+    pub stopping: bool,
     /// How it ended for good, and why.
     pub ended: Option<(PodPhase, String)>,
 }

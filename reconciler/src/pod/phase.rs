@@ -1,6 +1,6 @@
 //! A pod's status in Kubernetes' words, and the probes that must be running to know it.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
 
@@ -31,7 +31,8 @@ pub(super) fn status(standing: &Standing<'_>, memory: &PodMemory) -> PodStatus {
     let init_containers = list(&standing.spec.init_containers, false);
     let containers = list(&standing.spec.containers, true);
     let all_ready = containers.iter().all(|container| container.ready) && memory.ended.is_none();
-    let ready = all_ready.then(|| memory.ready.unwrap_or(standing.now));
+    // A clock that was set back since is believed.
+    let ready = all_ready.then(|| memory.ready.map_or(standing.now, |since| since.min(standing.now)));
     let (phase, ended) = match &memory.ended {
         Some((phase, message)) => (*phase, Some(message.clone()).filter(|message| !message.is_empty())),
         None => (running_phase(&containers), None),
@@ -61,6 +62,7 @@ pub(super) fn status(standing: &Standing<'_>, memory: &PodMemory) -> PodStatus {
         started: memory.started,
         initialized: memory.initialized || standing.spec.init_containers.is_empty(),
         ready,
+        ready_for: Duration::ZERO,
         terminating: false,
         init_containers,
         containers,

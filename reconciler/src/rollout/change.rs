@@ -84,6 +84,16 @@ impl Rollout {
         }
     }
 
+    /// No time is still to come: a clock that was set back since, or another leader's that was ahead, must not stretch
+    /// a deadline.
+    pub(super) fn believe_clock(&mut self, now: Timestamp) {
+        let mut times = vec![&mut self.since, &mut self.clock, &mut self.failing];
+        times.extend(self.wave.as_mut().map(|wave| &mut wave.settled));
+        for time in times {
+            *time = time.map(|time| time.min(now));
+        }
+    }
+
     /// What was waited for so far counts for no deadline.
     pub(super) fn start_clock(&mut self, now: Timestamp) {
         self.clock = Some(now);
@@ -91,6 +101,7 @@ impl Rollout {
     }
 
     pub(super) fn enter(&mut self, phase: Phase, now: Timestamp) {
+        self.failing = None;
         self.phase = phase;
         self.since = Some(now);
     }

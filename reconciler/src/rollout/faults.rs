@@ -11,11 +11,10 @@ use super::{
 use crate::{
     controller::{OwnedPod, OwnerView},
     name::NodeName,
+    status::STEADY,
     time::later,
 };
 
-/// So long a pod must have been available to show that its template is good.
-const PROOF: Duration = Duration::from_secs(10);
 /// So long a new pod may take to show that its template runs on another node.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -104,16 +103,16 @@ impl Witness {
             if !elsewhere || pod.unheard || view.standing.is_absent(pod) || has_crashed(pod, clock) {
                 continue;
             }
-            let ready = pod.status.and_then(|status| status.ready).filter(|_| view.is_available(pod));
-            let proven = match ready {
-                Some(since) => later(since, PROOF),
-                None => later(pod.record.created, GRACE),
-            };
-            if ready.is_some() && proven <= view.now {
+            if view.is_available(pod) && pod.is_available(STEADY) {
                 return Self::Proof;
             }
-            if proven > view.now {
-                until = Some(until.map_or(proven, |before| before.min(proven)));
+            // One that is available proves it soon, and its host will say so.
+            let enough = match view.is_available(pod) {
+                true => later(view.now, STEADY),
+                false => later(pod.record.created, GRACE),
+            };
+            if enough > view.now {
+                until = Some(until.map_or(enough, |before| before.min(enough)));
             }
         }
         until.map_or(Self::None, Self::Until)
@@ -123,7 +122,7 @@ impl Witness {
 /// Whether a pod is no better than the one that failed.
 fn has_crashed(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> bool {
     let Some(status) = pod.status else { return false };
-    let crashed = |end: Timestamp| clock.is_none_or(|clock| end >= clock);
+    let crashed = |end: Timestamp| pod.is_since(clock, end);
     pod_failure(pod, clock).is_some()
         || status
             .containers

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -162,7 +161,8 @@ pub fn judge(
                 }
                 DaemonSetUpdate::RollingUpdate { .. } => {
                     let up = current.iter().copied().filter(on).filter(|pod| view.is_available(pod)).count();
-                    let old = view.pods.iter().filter(outdated).filter(left).count();
+                    // What stays on a node that takes no new ones is not replaced, and not waited for.
+                    let old = view.pods.iter().filter(outdated).filter(on).count();
                     let stopping = view.pods.iter().filter(left).any(OwnedPod::is_stopping);
                     (up >= wanted && old == 0 && !stopping, wanted, up)
                 }
@@ -227,7 +227,7 @@ pub(super) fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Optio
         .iter()
         .chain(&status.containers)
         .filter(|container| container.restarts >= CRASH_LOOP_RESTARTS && !container.ready)
-        .find(|container| last_end(container).is_some_and(|end| clock.is_none_or(|clock| end >= clock)))?;
+        .find(|container| last_end(container).is_some_and(|end| pod.is_since(clock, end)))?;
     let last = match (&looping.state, &looping.last) {
         (ContainerPhase::Terminated(end), _) | (_, Some(end)) => {
             let message =
@@ -318,14 +318,4 @@ pub fn worst(judgements: BTreeMap<&WorkloadKey, Judgement>) -> Judgement {
         }
     }
     waiting.or(progressing).unwrap_or(Judgement::Settled)
-}
-
-/// When the next deadline of availability falls due, so that it is not missed for want of an event.
-pub fn next_available(pods: &[OwnedPod<'_>], now: Timestamp, min_ready: Duration) -> Option<Duration> {
-    pods.iter()
-        .filter(|pod| pod.is_active() && !min_ready.is_zero())
-        .filter_map(|pod| pod.status?.ready)
-        .filter_map(|since| Duration::try_from(later(since, min_ready).duration_since(now)).ok())
-        .filter(|wait| !wait.is_zero())
-        .min()
 }

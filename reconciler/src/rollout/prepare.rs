@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Rollout, StepInput};
+use super::{Failure, FailureClass, Rollout, StepInput};
 use crate::{
     name::{CommitId, NodeName},
     state::Preparation,
@@ -20,6 +20,8 @@ pub(super) struct Prepared<'a> {
     ready: usize,
     failed: BTreeMap<&'a NodeName, &'a str>,
     waiting: BTreeMap<&'a NodeName, &'a str>,
+    /// Those of them where nobody can say whose fault it is.
+    failing: BTreeMap<&'a NodeName, &'a str>,
     pulling: Option<String>,
 }
 
@@ -30,7 +32,7 @@ pub(super) enum Verdict {
         message: String,
         until: Option<Timestamp>,
     },
-    Failed(String),
+    Failed(Failure),
     /// There is no node.
     Nobody,
 }
@@ -47,6 +49,10 @@ impl<'a> Prepared<'a> {
                 Some(Preparation::Waiting(reason)) => {
                     prepared.waiting.insert(*node, reason);
                 }
+                Some(Preparation::Failing(reason)) => {
+                    prepared.waiting.insert(*node, reason);
+                    prepared.failing.insert(*node, reason);
+                }
                 Some(Preparation::Pulling { done, of }) => {
                     prepared.pulling.get_or_insert_with(|| format!("{done} of {of} images are here"));
                 }
@@ -58,6 +64,11 @@ impl<'a> Prepared<'a> {
         prepared
     }
 
+    /// Since when images cannot be had for reasons that nobody knows.
+    pub(super) fn failing_since(&self, before: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        (!self.failing.is_empty()).then(|| before.unwrap_or(now))
+    }
+
     /// A node that cannot get what others have got is at fault itself, up to a number of nodes.
     pub(super) fn verdict(self, input: &StepInput<'_>, rollout: &Rollout) -> Verdict {
         if input.nodes.is_empty() {
@@ -67,7 +78,15 @@ impl<'a> Prepared<'a> {
         if let Some(reason) = self.failed.values().next()
             && (self.failed.len() > input.max_faulty || nobody_else)
         {
-            return Verdict::Failed((*reason).to_owned());
+            return Verdict::Failed(Failure { class: FailureClass::Image, reason: (*reason).to_owned() });
+        }
+        let deadline = rollout.failing.map(|since| later(since, input.settings.deadline));
+        if let Some(reason) = self.failing.values().next()
+            && deadline.is_some_and(|deadline| deadline <= input.now)
+        {
+            let seconds = input.settings.deadline.as_secs();
+            let reason = format!("its images cannot be had within {seconds} s: {reason}");
+            return Verdict::Failed(Failure { class: FailureClass::Deadline, reason });
         }
         let grace = later(rollout.since.unwrap_or(input.now), PREPARE_GRACE);
         let few = self.failed.len() + self.waiting.len() <= input.max_faulty && self.ready > 0;
@@ -79,7 +98,8 @@ impl<'a> Prepared<'a> {
         };
         match message {
             Some(message) => {
-                let until = (few && grace > input.now).then_some(grace);
+                let grace = (few && grace > input.now).then_some(grace);
+                let until = [grace, deadline].into_iter().flatten().min();
                 Verdict::Waiting { message, until }
             }
             None => {

@@ -107,6 +107,7 @@ pub struct StepInput<'a> {
 /// The roll-out after this step, and when to look again.
 pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
     let mut rollout = input.rollout.clone();
+    rollout.believe_clock(input.now);
     take_up_head(input, &mut rollout);
     note_faulty(input, &mut rollout);
     let next = match rollout.phase.clone() {
@@ -268,9 +269,11 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         }
     }
     let Some(target) = rollout.target.clone() else { return Next::AwaitChange };
-    match Prepared::look(input, &target).verdict(input, rollout) {
-        Verdict::Failed(reason) => {
-            fail(input, rollout, Failure { class: FailureClass::Image, reason });
+    let prepared = Prepared::look(input, &target);
+    rollout.failing = prepared.failing_since(rollout.failing, input.now);
+    match prepared.verdict(input, rollout) {
+        Verdict::Failed(failure) => {
+            fail(input, rollout, failure);
             Next::AwaitChange
         }
         Verdict::Waiting { message, until } => {
@@ -280,9 +283,10 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         Verdict::Nobody => next,
         Verdict::Ready(faulty) => {
             let canaries = canaries(input, rollout, &faulty);
+            let broken = rollout.faulty.keys().cloned().collect();
             rollout.drive(target);
             rollout.faulty = faulty;
-            rollout.wave = canaries.map(|nodes| Wave { nodes, since: input.now, settled: None });
+            rollout.wave = canaries.map(|nodes| Wave { nodes, since: input.now, broken, settled: None });
             rollout.start_clock(input.now);
             rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
             next

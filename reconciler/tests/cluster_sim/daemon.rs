@@ -192,6 +192,7 @@ impl World {
                     silent: BTreeMap::new(),
                     lost: BTreeMap::new(),
                     pending: std::collections::VecDeque::new(),
+                    excused: false,
                     decided_on: None,
                 });
                 self.transcript.note(now, format!("{name} leads, epoch {epoch}"));

@@ -175,6 +175,12 @@ impl World {
             let (uid, node) = (record.uid.clone(), host.name.clone());
             self.require(runs, || format!("{name}: {uid} does not run {} on {node}", wanted.image));
         }
+        // What was there before may have been in the way, and then one node has one more than its share.
+        let share = count.div_ceil(members.len().max(1)) + 1;
+        let crowded = self.changed_last.as_deref() == Some(name)
+            && matches!(wanted.kind, WorkloadKind::Deployment | WorkloadKind::ReplicaSet)
+            && nodes.values().any(|count| *count > share);
+        self.require(!crowded, || format!("{name} is not spread over {members:?}: {nodes:?}"));
         let twice = wanted.kind == WorkloadKind::DaemonSet && nodes.values().any(|count| *count != 1);
         self.require(!twice, || format!("{name} is not once on each node: {nodes:?}"));
     }

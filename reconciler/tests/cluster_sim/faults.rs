@@ -5,6 +5,7 @@ use reconciler::name::{ContainerId, NodeName};
 
 use crate::{
     clock::{Time, stamp},
+    host::Host,
     world::{Event, World},
 };
 
@@ -51,8 +52,10 @@ pub(crate) enum Fault {
     RegistryUp(usize),
     /// A new node joins.
     NewNode,
-    /// A node dies for good and somebody gives it up by hand.
-    GiveUp { host: Whom },
+    /// A node dies for good and somebody gives it up by hand; it may be installed anew later.
+    GiveUp { host: Whom, again: Option<Time> },
+    /// A host that was given up is installed anew, under its old name.
+    Reinstall(usize),
 }
 
 /// Which host.
@@ -105,6 +108,7 @@ impl World {
             Fault::Resume(host) => self.resume(host),
             Fault::Jump { host, seconds } => {
                 let (host, now) = (self.whom(host), stamp(self.now));
+                self.clock_jumped |= seconds > 0;
                 self.hosts[host].clock.jump(now, SignedDuration::from_secs(seconds));
             }
             Fault::Cut { host, store, peers, long } => {
@@ -147,7 +151,8 @@ impl World {
                 let host = self.add_host();
                 self.start(host);
             }
-            Fault::GiveUp { host } => {
+            Fault::Reinstall(host) => self.reinstall(host),
+            Fault::GiveUp { host, again } => {
                 let host = self.whom(host);
                 let left = self.hosts.iter().filter(|host| !host.removed).count();
                 if left > 3 && !self.hosts[host].removed {
@@ -155,12 +160,31 @@ impl World {
                     self.hosts[host].removed = true;
                     let name = self.name(host);
                     self.given_up.push(name);
+                    if let Some(again) = again {
+                        self.after(again, Event::Fault(Fault::Reinstall(host)));
+                    }
                     for host in 0..self.hosts.len() {
                         self.lead_after(host, 100);
                     }
                 }
             }
         }
+    }
+
+    fn reinstall(&mut self, host: usize) {
+        let name = self.name(host);
+        if !self.store.contents.state.removed.contains_key(&name) {
+            self.after(5_000, Event::Fault(Fault::Reinstall(host)));
+            return;
+        }
+        self.given_up.retain(|given_up| *given_up != name);
+        let old = &mut self.hosts[host];
+        let mut new = Host::new(host, SignedDuration::ZERO);
+        new.facts.installation = format!("{}-again", old.facts.installation);
+        new.registry = std::mem::take(&mut old.registry);
+        (new.generation, new.reports) = (old.generation, old.reports);
+        *old = new;
+        self.start(host);
     }
 
     fn leave(&mut self, host: usize, within: Time) {

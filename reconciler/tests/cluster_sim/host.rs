@@ -99,6 +99,8 @@ pub(crate) struct Leading {
     pub(crate) lost: BTreeMap<NodeName, Time>,
     /// What is decided and not written yet.
     pub(crate) pending: VecDeque<Vec<Change>>,
+    /// Time in which nobody led is no commit's.
+    pub(crate) excused: bool,
     /// Which commit was driven when it was decided.
     pub(crate) decided_on: Option<CommitId>,
 }

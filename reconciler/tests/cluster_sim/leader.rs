@@ -8,7 +8,7 @@ use reconciler::{
     life::{LifeInput, NodeSigns, lives},
     name::NodeName,
     plan::Next,
-    rollout::Head,
+    rollout::{Head, Phase, Rollout},
     state::{Change, KnownNode, NodeLife},
 };
 
@@ -52,7 +52,24 @@ impl World {
             self.hosts[index].view.relist(&self.store);
             self.look_after(index, 1);
         }
+        self.excuse_gap(index);
         self.decide(index);
+    }
+
+    /// As the daemon does: for a new leader the commit's clock starts anew, since its own may show another time.
+    fn excuse_gap(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let rollout = &host.view.contents.state.rollout;
+        let judged = matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking)
+            || rollout.judges_superseded();
+        if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut())
+            && !std::mem::replace(&mut leading.excused, true)
+            && judged
+            && !rollout.waiting
+        {
+            let rollout = Rollout { waiting: true, ..rollout.clone() };
+            leading.pending.push_back(vec![Change::Rollout(Box::new(rollout))]);
+        }
     }
 
     fn write(&mut self, index: usize, changes: &[Change]) {
@@ -106,6 +123,11 @@ impl World {
 
     fn decide(&mut self, index: usize) {
         let now = self.now;
+        let leading = self.hosts[index].daemon.as_ref().and_then(|daemon| daemon.leading.as_ref());
+        if leading.is_some_and(|leading| !leading.pending.is_empty()) {
+            self.lead_after(index, 1);
+            return;
+        }
         self.decisions += 1;
         let decisions = self.decisions;
         self.require(decisions < MOST_DECISIONS, || "the leader decides for ever".to_owned());
@@ -185,7 +207,10 @@ impl World {
         let known: Vec<NodeName> = contents
             .facts
             .keys()
-            .filter(|node| !contents.state.removed.contains_key(*node))
+            .filter(|node| {
+                let installation = contents.facts.get(*node).map(|facts| &facts.installation);
+                contents.state.removed.get(*node).is_none_or(|removed| Some(removed) != installation)
+            })
             .map(|node| (*node).clone())
             .collect();
         let answers: BTreeMap<&NodeName, bool> = known.iter().map(|node| (node, answers(node))).collect();

@@ -27,6 +27,7 @@ mod referee;
 mod registry;
 mod store;
 mod story;
+mod tales;
 mod transcript;
 mod world;
 

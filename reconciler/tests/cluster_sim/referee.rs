@@ -11,7 +11,7 @@ use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
     plan::{Lane, LaneKey, Role, Step, Why},
-    state::{ClusterState, PodRecord, StopReason},
+    state::{ClusterState, NodeFacts, PodRecord, StopReason},
 };
 
 use crate::{
@@ -115,6 +115,7 @@ impl World {
         self.judge_losses(before, &after);
         self.judge_rollout(before, &after);
         self.judge_services(&after);
+        self.judge_canaries(before, &after);
         if let Some(commit) = &commit {
             for workload in commit.objects.workloads.values() {
                 self.judge_bounds(workload, commit, before, &after);
@@ -171,6 +172,28 @@ impl World {
         }
     }
 
+    /// While only the canaries move, nothing new comes to other nodes.
+    fn judge_canaries(&mut self, before: &ClusterState, after: &ClusterState) {
+        let (Some(_), Some(wave)) = (&before.rollout.wave, &after.rollout.wave) else { return };
+        let find = |id: &Option<CommitId>| self.pushed.iter().find(|commit| Some(&commit.id) == id.as_ref());
+        let (Some(driving), Some(healthy)) = (find(&after.rollout.driving), find(&after.rollout.healthy))
+        else {
+            return;
+        };
+        let made = after.pods.values().filter(|record| !before.pods.contains_key(&record.uid));
+        let early = made
+            .filter(|record| record.place.node().is_some_and(|node| !wave.nodes.contains(node)))
+            .find(|record| {
+                let hash = |commit: &Commit| {
+                    commit.objects.workloads.get(&record.owner).map(|owner| owner.template.hash.clone())
+                };
+                let new = hash(driving);
+                new.as_ref() == Some(&record.template) && new != hash(healthy)
+            })
+            .cloned();
+        self.require(early.is_none(), || format!("{early:?} is made while only {:?} move", wave.nodes));
+    }
+
     /// A node is given up only without a lease, and not with half of the others.
     fn judge_losses(&mut self, before: &ClusterState, after: &ClusterState) {
         let now = self.now;
@@ -178,8 +201,15 @@ impl World {
             if before.outages.get(node).is_some_and(|before| before.lost) {
                 continue;
             }
-            let all: Vec<&NodeName> =
-                self.store.contents.facts.keys().filter(|node| !after.removed.contains_key(*node)).collect();
+            let gone = |facts: &NodeFacts| after.removed.get(&facts.name) == Some(&facts.installation);
+            let all: Vec<&NodeName> = self
+                .store
+                .contents
+                .facts
+                .values()
+                .filter(|facts| !gone(facts))
+                .map(|facts| &facts.name)
+                .collect();
             let dead = all
                 .iter()
                 .filter(|name| {
@@ -203,6 +233,8 @@ impl World {
 
     fn judge_rollout(&mut self, before: &ClusterState, after: &ClusterState) {
         for (commit, reason) in &after.rollout.bad {
+            let fair = self.bad.contains(commit) || self.doubtful.contains(commit) || self.clock_jumped;
+            self.require(fair, || format!("{commit} can run and is called bad: {reason}"));
             self.referee.called_bad.entry(commit.clone()).or_insert_with(|| reason.clone());
         }
         let (old, new) = (&before.rollout.driving, &after.rollout.driving);
@@ -214,8 +246,32 @@ impl World {
             let known = self.pushed.iter().any(|pushed| pushed.id == *commit);
             self.require(known, || format!("{commit} is driven and was never pushed"));
         }
+        self.judge_doubtful(before, after);
         let healthy = after.rollout.healthy.clone().filter(|healthy| self.bad.contains(healthy));
         self.require(healthy.is_none(), || format!("{healthy:?} cannot run and is called healthy"));
+    }
+
+    /// A commit that cannot run on one host is healthy only where that host is named, or is not there.
+    fn judge_doubtful(&mut self, before: &ClusterState, after: &ClusterState) {
+        let healthy =
+            after.rollout.healthy.as_ref().filter(|id| before.rollout.healthy.as_ref() != Some(*id));
+        let Some(id) = healthy.filter(|id| self.doubtful.contains(*id)) else { return };
+        let Some(commit) = self.pushed.iter().find(|commit| commit.id == *id) else { return };
+        let culprit = NodeName::new("n1");
+        let daemon = |record: &PodRecord| {
+            let owner = commit.objects.workloads.get(&record.owner);
+            record.owner.kind == WorkloadKind::DaemonSet
+                && record.place.node() == Some(&culprit)
+                && owner.is_some_and(|owner| {
+                    owner.template.hash == record.template
+                        && owner.template.spec.containers.iter().any(|container| container.image == "local:1")
+                })
+        };
+        let runs = after.pods.values().any(daemon);
+        let out = after.outages.contains_key(&culprit) || self.referee.may_be_silent(self.now, &culprit);
+        let named = after.rollout.faulty.contains_key(&culprit);
+        let id = id.clone();
+        self.require(!runs || out || named, || format!("{id} is healthy, and {culprit} is not named"));
     }
 
     fn judge_services(&mut self, after: &ClusterState) {
@@ -292,19 +348,35 @@ impl World {
         };
         let active = staying.iter().filter(|record| !ended(record)).count();
         let available = staying.iter().filter(|record| ready(record)).count();
+        // While only the canaries move, as many as before are wanted as well.
+        let waves = [before, after].into_iter().filter(|state| state.rollout.wave.is_some());
+        let healthy = waves.filter_map(|state| state.rollout.healthy.clone()).next();
+        let old = self.pushed.iter().find(|commit| Some(&commit.id) == healthy.as_ref());
+        let old = old.and_then(|commit| commit.objects.workloads.get(key)).and_then(replicas);
+        let range = |now: u32| {
+            let old = old.unwrap_or(now);
+            (now.max(old) as usize, now.min(old) as usize)
+        };
         let (most, least) = match &workload.control {
             Control::Pod => (1, 0),
-            Control::Replicas { replicas, .. } => (*replicas as usize, *replicas as usize),
-            Control::Deployment { replicas, strategy, .. } => match strategy {
-                DeploymentStrategy::Recreate => (*replicas as usize, 0),
-                DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
-                    let surge = max_surge.round_up(*replicas) as usize;
-                    let down = max_unavailable.round_down(*replicas) as usize;
-                    let down = if surge == 0 { down.max(1) } else { down };
-                    let wanted = *replicas as usize;
-                    (wanted + surge, wanted.saturating_sub(down))
+            // One more while a node is drained.
+            Control::Replicas { replicas, .. } => {
+                let drains = commit.objects.nodes.values().any(|node| node.drain);
+                let (most, least) = range(*replicas);
+                (most + usize::from(drains), least)
+            }
+            Control::Deployment { replicas, strategy, .. } => {
+                let (most, least) = range(*replicas);
+                match strategy {
+                    DeploymentStrategy::Recreate => (most, 0),
+                    DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
+                        let surge = max_surge.round_up(*replicas) as usize;
+                        let down = max_unavailable.round_down(*replicas) as usize;
+                        let down = if surge == 0 { down.max(1) } else { down };
+                        (most + surge, least.saturating_sub(down))
+                    }
                 }
-            },
+            }
             Control::DaemonSet { update, .. } => {
                 let DaemonSetUpdate::RollingUpdate { .. } = update else { return };
                 // What a node that takes none any more does, the others need not make up for.
@@ -346,6 +418,7 @@ impl World {
             states.iter().any(|state| {
                 state.outages.get(node).is_some_and(|outage| outage.lost)
                     || state.rollout.faulty.contains_key(node)
+                    || state.rollout.wave.as_ref().is_some_and(|wave| wave.broken.contains(node))
             })
         };
         let reports = &self.store.contents.reports;
@@ -456,5 +529,12 @@ impl World {
             }
         }
         self.require(wrong.is_none(), || wrong.clone().unwrap_or_default());
+    }
+}
+
+fn replicas(workload: &Workload) -> Option<u32> {
+    match &workload.control {
+        Control::Deployment { replicas, .. } | Control::Replicas { replicas, .. } => Some(*replicas),
+        Control::Pod | Control::DaemonSet { .. } => None,
     }
 }

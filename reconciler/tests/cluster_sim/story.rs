@@ -31,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) replicas: u32,
     pub(crate) image: String,
     pub(crate) bounds: (u32, u32),
+    /// `minReadySeconds`.
+    pub(crate) min_ready: u64,
 }
 
 /// What the repository says.
@@ -44,7 +46,7 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
     let mut spec = pod(&wanted.image).with_readiness();
     // Short enough for a stubborn pod on each of eight nodes, one after another, within the dead line.
     spec.termination_grace = Duration::from_secs(5);
-    match wanted.kind {
+    let mut made = match wanted.kind {
         WorkloadKind::Pod => bare(name, spec),
         WorkloadKind::DaemonSet => daemon_set(name, spec),
         WorkloadKind::ReplicaSet | WorkloadKind::ReplicationController => {
@@ -59,10 +61,17 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
             }
             made
         }
+    };
+    if let Control::Deployment { min_ready, .. }
+    | Control::DaemonSet { min_ready, .. }
+    | Control::Replicas { min_ready, .. } = &mut made.control
+    {
+        *min_ready = Duration::from_secs(wanted.min_ready);
     }
+    made
 }
 
-fn build(number: usize, repository: &Repository) -> Arc<Commit> {
+pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
     let mut builder = commit(&format!("commit{number:03}")).allow_deletions();
     for (name, wanted) in &repository.workloads {
         builder = builder.with(workload(name, wanted)).service(name, name, node_port(None));
@@ -116,6 +125,11 @@ impl World {
             let host = self.add_host();
             self.start(host);
         }
+        if self.random.percent(25) {
+            let canary = self.hosts[self.random.index(hosts)].name.clone();
+            self.settings.rollout.canary_nodes.insert(canary);
+            self.settings.rollout.canary_soak = Duration::from_secs(self.random.within(1, 12));
+        }
         self.repository = self.first();
         self.push_repository();
         let mut at = self.random.within(5_000, 60_000);
@@ -153,7 +167,8 @@ impl World {
         let kind = *self.random.pick(&kinds);
         let image = if kind == WorkloadKind::ReplicaSet { "good:1" } else { *self.random.pick(&GOOD) };
         let bounds = *self.random.pick(&[(1, 0), (0, 1), (1, 1), (2, 0)]);
-        Wanted { kind, replicas: self.random.within(1, 5) as u32, image: image.to_owned(), bounds }
+        let min_ready = if self.random.percent(25) { self.random.within(1, 6) } else { 0 };
+        Wanted { kind, replicas: self.random.within(1, 5) as u32, image: image.to_owned(), bounds, min_ready }
     }
 
     fn fault(&mut self, hosts: usize) -> Fault {
@@ -185,7 +200,10 @@ impl World {
             36 => Fault::KillContainer { host },
             37 => Fault::Registry { host, long },
             38 => Fault::NewNode,
-            _ => Fault::GiveUp { host },
+            _ => {
+                let again = self.random.percent(60).then(|| self.random.within(5_000, 40_000));
+                Fault::GiveUp { host, again }
+            }
         }
     }
 
@@ -255,8 +273,9 @@ impl World {
             return;
         }
         let mut object = NodeObject::default();
-        match self.random.within(0, 3) {
+        match self.random.within(0, 4) {
             0 => object.unschedulable = true,
+            3 => (object.unschedulable, object.drain) = (true, true),
             which => object.taints.push(Taint {
                 key: "example.com/off".to_owned(),
                 value: String::new(),
@@ -272,11 +291,14 @@ impl World {
         let image = *self.random.pick(&GOOD);
         let names: Vec<String> = self.repository.workloads.keys().cloned().collect();
         let name = self.random.pick(&names).clone();
+        let before = self.repository.workloads.get(&name).map(|wanted| wanted.image.clone());
         self.change(&name, |wanted| {
             if wanted.kind != WorkloadKind::ReplicaSet {
                 wanted.image = image.to_owned();
             }
         });
+        let after = self.repository.workloads.get(&name).map(|wanted| wanted.image.clone());
+        self.changed_last = (before != after).then_some(name);
         self.push_repository();
     }
 }

@@ -118,3 +118,27 @@ fn healing_goes_on_with_the_old_commit_during_a_wave() {
     world.run(90);
     world.expect_healthy("c2");
 }
+
+#[test]
+fn pods_that_an_earlier_commit_brought_stay_while_the_canaries_move() {
+    let mut world = World::new(&["a", "b", "c"]);
+    world.push(commit("c1").with(deployment("web", 3, pod("web:1"))).build());
+    world.run(30);
+    world.expect_healthy("c1");
+    world.push(commit("c2").with(deployment("web", 3, pod("web:2"))).build());
+    // All of it has moved, and it is not healthy yet.
+    for _ in 0..60 {
+        world.second();
+        if world.state.rollout.phase.as_str() == "Soaking" {
+            break;
+        }
+    }
+    assert_eq!(world.state.rollout.phase.as_str(), "Soaking");
+    world.settings.rollout.canary_nodes.insert(name("a"));
+    world.bounds.clear();
+    let next = commit("c3").with(deployment("web", 3, pod("web:2"))).with(deployment("api", 1, pod("api:1")));
+    world.push(next.build());
+    world.run(120);
+    world.expect_healthy("c3");
+    assert_eq!(world.bounds["web"], (3, 3), "none of them is stopped");
+}

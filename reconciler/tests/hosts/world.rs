@@ -16,7 +16,7 @@ use reconciler::{
     name::{CommitId, NodeName, PodUid},
     rollout::{Head, RolloutSettings},
     state::{
-        ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord, Preparation,
+        ClusterState, Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord, Preparation,
         StopReason,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
@@ -177,6 +177,7 @@ impl World {
             }
             let report = self.reports.entry(node.clone()).or_default();
             report.gone.clear();
+            report.clock = Heard::hear(rollout.clock, report.clock, self.now);
             report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
             for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
                 if record.stop.is_some() {
@@ -198,6 +199,8 @@ impl World {
                 if entry.ready.is_some() == broken {
                     *entry = status;
                 }
+                let since = entry.ready.map(|ready| Duration::try_from(self.now.duration_since(ready)));
+                entry.ready_for = since.transpose().unwrap().unwrap_or_default();
             }
             if let Some(target) = &rollout.target {
                 let prepared = self.prepared.get(node).cloned().unwrap_or(Preparation::Ready);

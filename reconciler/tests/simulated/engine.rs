@@ -157,6 +157,9 @@ impl Engine {
         if !registry.reachable {
             return Err(Fault::new(FaultKind::RegistryUnreachable, "the registry does not answer"));
         }
+        if registry.strange {
+            return Err(Fault::new(FaultKind::Other, format!("{reference}: the layers do not unpack")));
+        }
         let Some(image) = registry.find(reference) else {
             return Err(Fault::new(FaultKind::ImageMissing, format!("there is no image {reference}")));
         };

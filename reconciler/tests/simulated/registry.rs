@@ -41,6 +41,8 @@ pub(crate) struct Image {
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) reachable: bool,
+    /// Whatever is asked for fails in a way that nobody knows.
+    pub(crate) strange: bool,
     tags: BTreeMap<String, Image>,
     digests: BTreeMap<String, Image>,
     pushes: u64,
@@ -48,7 +50,7 @@ pub(crate) struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { reachable: true, tags: BTreeMap::new(), digests: BTreeMap::new(), pushes: 0 }
+        Self { reachable: true, strange: false, tags: BTreeMap::new(), digests: BTreeMap::new(), pushes: 0 }
     }
 }
 

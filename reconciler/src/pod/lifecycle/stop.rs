@@ -27,13 +27,13 @@ pub(super) fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
         return PodOutput { lane: None, images: Vec::new(), status, probes: Vec::new(), memory: None, next };
     }
     let mut lane = None;
-    // A failure from before the stop record is one of starting: it is no reason to hold the stop back.
-    let told = input.record.stop.as_ref().map(|stop| stop.at);
+    let mut memory = input.memory.clone();
+    // A failure from before the stop was begun is one of starting: it is no reason to hold the stop back.
     let retry = input
         .observed
         .failures
         .get(&key)
-        .filter(|failure| told.is_none_or(|told| failure.at > told))
+        .filter(|_| memory.stopping)
         .map(|failure| failure.retry_at())
         .filter(|at| *at > input.now);
     if let Some(retry) = retry {
@@ -41,16 +41,10 @@ pub(super) fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
     } else if !input.observed.lanes.contains(&key) {
         let reason = input.record.stop.as_ref().map_or("", |stop| stop.reason.as_str()).to_owned();
         let why = Why::Stop { pod: input.record.key.clone(), reason };
+        memory.stopping = true;
         lane = Some(Lane { key, why, steps: stop_steps(input, found, link) });
     }
-    PodOutput {
-        lane,
-        images: Vec::new(),
-        status,
-        probes: Vec::new(),
-        memory: Some(input.memory.clone()),
-        next,
-    }
+    PodOutput { lane, images: Vec::new(), status, probes: Vec::new(), memory: Some(memory), next }
 }
 
 fn stop_steps(input: &PodInput<'_>, found: &Found<'_>, link: String) -> Vec<Step> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use reconciler::{
     name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
@@ -50,14 +49,13 @@ pub(super) fn tally<'a>(
     template: &TemplateHash,
     min_ready: std::time::Duration,
 ) -> Tally {
-    let now = Timestamp::now();
     let mut tally = Tally::default();
     for record in records {
         let status = picture.view.pods.get(&record.uid);
         tally.total += 1;
         tally.updated += u32::from(record.template == *template);
         tally.ready += u32::from(status.is_some_and(|status| status.ready.is_some()));
-        tally.available += u32::from(status.is_some_and(|status| status.available(now, min_ready)));
+        tally.available += u32::from(status.is_some_and(|status| status.available(min_ready)));
     }
     tally
 }
