@@ -70,7 +70,9 @@ async fn command(cli: &Cli, out: &mut dyn Write) -> Result<Exit, CliError> {
             let facts = local::doctor_facts(args, cli.sockets());
             cli::doctor::run(&facts, args.output, out).await
         }
-        Command::Cluster(args) => cli::cluster::run(args, cli.socket_dir.clone(), out).await.map_err(failed),
+        Command::Cluster(args) if args.adopt_store().is_none() => {
+            cli::cluster::run(args, cli.socket_dir.clone(), out).await.map_err(failed)
+        }
         Command::Uninstall(args) => local::uninstall(args, cli.sockets(), out).await.map_err(failed),
         Command::FetchChild => Ok(source::child::child_main()).map(|_| Exit::Done),
         _ => {

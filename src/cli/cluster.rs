@@ -115,7 +115,7 @@ pub(crate) enum ClusterCommand {
 
 impl ClusterArgs {
     /// How to print the answer, if this is the one that the daemon gives.
-    pub(super) fn adopt_store(&self) -> Option<Format> {
+    pub(crate) fn adopt_store(&self) -> Option<Format> {
         match self.command {
             ClusterCommand::AdoptStore { output } => Some(output),
             _ => None,
