@@ -31,6 +31,10 @@ impl Host {
     /// Decides once, if this host leads.
     pub(super) async fn lead(&mut self, now: Timestamp) -> Led {
         if !self.store.leads() {
+            // What this host could not write as a leader is another leader's by now.
+            if self.store.replicated().is_some_and(|store| !store.is_withdrawn()) {
+                self.troubles.remove("state");
+            }
             return Led::Rest(Next::AwaitChange);
         }
         if let Some(store) = self.store.replicated_mut()

@@ -42,6 +42,8 @@ const LONGEST_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MTUS: std::ops::RangeInclusive<u32> = 576..=65535;
 /// How often, at most, etcd is asked who is late.
 const LATE_PACE: Duration = Duration::from_millis(500);
+/// From so many pods of other hosts on they are put on disk at a pace.
+const MANY_PODS: usize = 500;
 /// How often, at most, what the others say is put on disk. After a reboot without etcd it is what the services lead to.
 const PEERS_PACE: Duration = Duration::from_secs(2);
 /// How often a new host that must wait for the store says so.
@@ -176,6 +178,8 @@ pub(crate) struct ReplicatedStore {
     lost_since: BTreeMap<NodeName, Instant>,
     /// Who was late when etcd was asked last.
     late: Option<(Instant, BTreeSet<NodeName>)>,
+    /// What the others say is newer than what is on disk.
+    unsaved: bool,
     /// When what the others say was last put on disk.
     peers_saved: Option<Instant>,
     /// etcd's own id of its cluster, as it was last listed.
@@ -252,6 +256,7 @@ impl ReplicatedStore {
             copied: true,
             withdrawn_until: None,
             lost_since: BTreeMap::new(),
+            unsaved: false,
             peers_saved: None,
             late: None,
             listed: None,
@@ -703,10 +708,29 @@ impl ReplicatedStore {
         self.etcd.set_candidate(may);
     }
 
+    /// When what was heard must be put on disk: at once, but where the others have so many pods that it takes long.
+    pub(crate) fn next_save(&self) -> Option<Duration> {
+        let pods: usize = self.others.reports.values().map(|report| report.pods.len()).sum();
+        let pace = if pods < MANY_PODS { Duration::ZERO } else { PEERS_PACE };
+        self.peers_saved.map(|saved| pace.saturating_sub(saved.elapsed()))
+    }
+
+    /// Whether something heard is not on disk yet.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    /// Whether this host leaves leading to others for now.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.withdrawn_until.is_some_and(|until| until > Instant::now())
+    }
+
     /// Puts on disk what must not be forgotten.
     pub(crate) fn save(&mut self) -> Result<(), state_file::StateFileError> {
-        let due = self.peers_saved.is_none_or(|saved| saved.elapsed() >= PEERS_PACE);
+        let due = self.next_save().is_none_or(|wait| wait.is_zero());
+        self.unsaved |= !due;
         if self.standing == Standing::Current && due {
+            self.unsaved = false;
             self.peers_saved = Some(Instant::now());
             self.marker.peers = self
                 .members()

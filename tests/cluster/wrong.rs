@@ -217,7 +217,7 @@ fn a_million_replicas_are_as_many_as_the_nodes_take() {
     assert_eq!(pods.len(), 9, "what fits, and one that says what does not: {pods:#?}");
     let unplaced = pods.iter().find(|pod| pod["spec"]["nodeName"].is_null()).unwrap();
     let said = unplaced["status"]["conditions"].to_string();
-    assert!(said.contains("0 of 2 nodes: 2 ") && said.contains("pods"), "{said}");
+    assert!(said.contains("0 of 2 nodes: 2 full"), "{said}");
     assert_eq!(leader(&cluster), led, "the leader has not missed a beat");
     for host in &cluster.hosts {
         let id = host.pid();
