@@ -501,10 +501,9 @@ impl World {
                 }
                 let (owner, uid) = (&one.identity.owner, &one.identity.uid);
                 let other = match owner.kind {
-                    WorkloadKind::Pod => bare
-                        .insert(owner, (&host.name, uid))
-                        .filter(|other| *other != (&host.name, uid))
-                        .map(|(node, uid)| (node, uid)),
+                    WorkloadKind::Pod => {
+                        bare.insert(owner, (&host.name, uid)).filter(|other| *other != (&host.name, uid))
+                    }
                     WorkloadKind::DaemonSet => daemons
                         .insert((owner, &host.name), uid)
                         .filter(|other| *other != uid)
