@@ -1,7 +1,7 @@
 //! Deployment: old pods give way to new ones within maxSurge and maxUnavailable, or all at once.
 
 use super::{
-    Action, OwnedPod, OwnerView, PodNaming,
+    Action, MOST_AT_ONCE, OwnedPod, OwnerView, PodNaming,
     drain::{drain, drained},
     replicas::{scale_down, stop, stop_failed},
 };
@@ -162,11 +162,14 @@ fn scale_only(
     let like =
         (!view.is_current(model)).then(|| (model.record.commit.clone(), model.record.template.clone()));
     let name = generated(view, model.record.template.short());
-    vec![Action::Create { name, node: None, like }; wanted - all.len()]
+    vec![Action::Create { name, node: None, like }; (wanted - all.len()).min(MOST_AT_ONCE)]
 }
 
 fn create(view: &OwnerView<'_>, count: usize) -> impl Iterator<Item = Action> {
-    std::iter::repeat_n(Action::Create { name: generated_new(view), node: None, like: None }, count)
+    std::iter::repeat_n(
+        Action::Create { name: generated_new(view), node: None, like: None },
+        count.min(MOST_AT_ONCE),
+    )
 }
 
 fn generated_new(view: &OwnerView<'_>) -> PodNaming {

@@ -52,7 +52,10 @@ pub(super) fn stop<'a>(pods: impl IntoIterator<Item = OwnedPod<'a>>, reason: Sto
 }
 
 fn create(view: &OwnerView<'_>, count: usize) -> impl Iterator<Item = Action> {
-    std::iter::repeat_n(Action::Create { name: naming(view), node: None, like: None }, count)
+    std::iter::repeat_n(
+        Action::Create { name: naming(view), node: None, like: None },
+        count.min(MOST_AT_ONCE),
+    )
 }
 
 fn naming(view: &OwnerView<'_>) -> PodNaming {
