@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::{
-    Action, OwnedPod, OwnerView, PodNaming,
+    Action, MOST_AT_ONCE, OwnedPod, OwnerView, PodNaming,
     drain::{drain, drained},
 };
 use crate::state::StopReason;
