@@ -379,7 +379,9 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
         Judgement::Waiting(message) | Judgement::Progressing(message) => {
             wave.settled = None;
             let deadline = later(rollout.clock.unwrap_or(input.now), input.settings.deadline);
-            (format!("{on}: {message}"), after(deadline, input.now))
+            // While something is waited for no dead line falls due.
+            let next = if rollout.waiting { Next::AwaitChange } else { after(deadline, input.now) };
+            (format!("{on}: {message}"), next)
         }
         Judgement::Failed(_) => return None,
     };

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use reconciler::{
     commit::Commit,
     name::NodeName,
-    object::{HostPathKind, MountPropagation, NodeObject, VolumeMount, VolumeSource, Workload},
+    object::{
+        HostPathKind, IntOrPercent, MountPropagation, NodeObject, Taint, TaintEffect, VolumeMount,
+        VolumeSource, Workload,
+    },
     state::StopReason,
 };
 
 use crate::{
-    build::{bare, commit, daemon_set, deployment, pod, recreate, replica_set},
+    build::{bare, commit, daemon_set, deployment, pod, recreate, replica_set, rolling},
     world::{World, name},
 };
 
@@ -124,4 +127,23 @@ fn replica_sets_that_run_an_old_template_are_named() {
     world.run(30);
     world.expect_healthy("c2");
     assert!(world.notes[0].contains("2 pods run the old template"), "{:?}", world.notes);
+}
+
+#[test]
+fn what_a_taint_evicts_counts_before_anything_is_replaced() {
+    let web = |image: &str| rolling("web", 2, pod(image), IntOrPercent::Int(0), IntOrPercent::Int(1));
+    let mut world = World::new(&["a", "b"]);
+    world.push(commit("c1").with(web("web:1")).build());
+    world.run(30);
+    world.expect_healthy("c1");
+    world.bounds.clear();
+    let mut next = Arc::into_inner(commit("c2").with(web("web:2")).build()).unwrap();
+    let taint =
+        Taint { key: "example.com/off".to_owned(), value: String::new(), effect: TaintEffect::NoExecute };
+    next.objects.nodes.insert(name("a"), NodeObject { taints: vec![taint], ..NodeObject::default() });
+    world.push(Arc::new(next));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(world.bounds["web"].0, 1, "one may be unavailable");
+    assert_eq!(world.places("web"), ["b", "b"]);
 }
