@@ -20,7 +20,7 @@ use crate::{
 
 /// What is placed where so far; placing a pod counts it at once, so that the next one sees it.
 ///
-/// The answer is that of looking at every node for every pod (see [`Rank`] for what is compared), found without doing so.
+/// The answer is that of looking at every node for every pod (see `Rank` for what is compared), found without doing so.
 #[derive(Debug)]
 pub struct Placer<'a> {
     nodes: Arc<[Candidate]>,
