@@ -94,7 +94,8 @@ fn nobody_without_a_certificate_is_answered() {
     let known = network.exec(&["curl", "-sS", "--cacert", ca, "--cert", certificate, "--key", key, &url]);
     assert!(known.stdout.contains("true"), "{known:?}");
     let stranger = network.exec(&["curl", "-sS", "--cacert", ca, &url]);
-    assert!(!stranger.success() && stranger.stderr.contains("certificate"), "{stranger:?}");
+    // With TLS 1.3 the refusal may come after the handshake: then curl is either told so, or finds the connection gone.
+    assert!([35, 55, 56].contains(&stranger.code) && stranger.stdout.is_empty(), "{stranger:?}");
     // A node's certificate makes no member: those speak at the other port.
     let peer = url.replace("2379/health", "2380/members");
     let posing = network.exec(&["curl", "-sS", "--cacert", ca, "--cert", certificate, "--key", key, &peer]);
