@@ -214,14 +214,21 @@ impl Host {
             let _ = answer.send(done);
             return;
         }
-        if let Err(why) = self.ask_leader(command).map(|id| {
-            self.open.push(Open { id, until: Instant::now() + PATIENCE, answer });
-        }) {
-            tracing::warn!("{why}");
+        match self.ask_leader(command) {
+            Ok(id) => self.open.push(Open { id, until: Instant::now() + PATIENCE, answer }),
+            Err(why) => {
+                let _ = answer.send(Err(why));
+            }
         }
     }
 
     fn ask_leader(&mut self, command: Command) -> Result<String, String> {
+        if !self.open.is_empty() {
+            return Err(
+                "something else that was asked here waits for the leader's answer: try again in a moment"
+                    .to_owned(),
+            );
+        }
         let installation = self.store.installation().to_owned();
         let id = format!("{installation}-{}", Timestamp::now().as_nanosecond());
         let Some(store) = self.store.replicated_mut() else {

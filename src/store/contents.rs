@@ -81,6 +81,13 @@ struct Known {
 }
 
 impl Contents {
+    /// What this host's own copy says, for records that cannot be read in the first list.
+    pub(crate) fn remember(&mut self, records: Vec<Decided>) {
+        let known =
+            |decided: Decided| (decided.key(), Known { revision: 0, decided: Some(decided), gone: false });
+        self.known.extend(records.into_iter().map(known));
+    }
+
     /// Everything there is, instead of what was known. Silences go on.
     pub(crate) fn list(&mut self, revision: i64, pairs: Vec<Pair>) {
         let mut before = std::mem::take(self);
@@ -400,4 +407,43 @@ impl Contents {
 
 fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(value)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use reconciler::state::Change;
+
+    use super::*;
+    use crate::store::layout;
+
+    fn pair(key: &str, value: &[u8], revision: i64) -> Pair {
+        Pair { key: key.to_owned(), value: value.to_vec(), revision }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_says_what_the_copy_says_also_after_a_start() {
+        let mut copy = ClusterState::default();
+        copy.apply(vec![Change::Serial(7)]);
+        let mut contents = Contents::default();
+        contents.remember(layout::records(&copy));
+        contents.list(5, vec![pair("decided/serial", b"{\"of-a-later-version\":1}", 4)]);
+        assert_eq!(contents.state.serial, 7);
+        assert!(contents.unreadable.contains_key("decided/serial"));
+        // What is not in the list at all is not brought back.
+        assert!(contents.keys("decided/").eq(["decided/serial"]));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_does_not_make_a_pod_ready_in_time_to_come() {
+        let hour = SignedDuration::from_hours(1);
+        let (now, node) = (Timestamp::now(), NodeName::new("n1"));
+        let status = PodStatus { ready: Some(now + hour), ..PodStatus::pending() };
+        let key = layout::pod_status_key(&node, &PodUid::new("u"));
+        let mut contents = Contents::default();
+        let put = KeyChange::Put(pair(&key, &layout::text(&status), 3));
+        contents.change(3, vec![put], false);
+        let heard = contents.members[&node].report.report.pods[&PodUid::new("u")].ready.unwrap();
+        assert!(heard <= Timestamp::now());
+    }
 }

@@ -36,6 +36,8 @@ pub(crate) const NODE_LEASE: Duration = Duration::from_secs(5);
 const LEADER_LEASE: Duration = Duration::from_secs(3);
 /// How long a host that cannot decide leaves that to others.
 const WITHDRAWAL: Duration = Duration::from_secs(15);
+/// How long one stands aside that must be elected anew: long enough for the election to notice.
+const RESPITE: Duration = Duration::from_secs(1);
 /// A longer absence is not believed.
 const LONGEST_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What an MTU may be.
@@ -219,13 +221,15 @@ impl ReplicatedStore {
         let (marker, standing) = match marker {
             Some(marker) => {
                 let since = Timestamp::now();
+                // A record that this version cannot read says what it said before.
+                contents.remember(layout::records(local.snapshot()));
                 (
                     marker,
                     Standing::Lost { since, why: "it has not answered since this daemon's start".to_owned() },
                 )
             }
             None => {
-                let etcd_cluster = first_list(&mut events, &mut contents).await?;
+                let etcd_cluster = next_list(&mut events, &mut contents, 0).await?;
                 let marker = join(&etcd, &mut events, &mut contents, &local, &joining, etcd_cluster).await?;
                 etcd.set_candidate(true);
                 (marker, Standing::Current)
@@ -685,15 +689,15 @@ impl ReplicatedStore {
         let replaced = self.local.replace(state);
         // Whoever cannot keep what was decided must not decide by what was before.
         if replaced.is_err() && self.copied {
-            self.withdraw();
+            self.withdraw(WITHDRAWAL);
         }
         self.copied = replaced.is_ok();
         replaced
     }
 
     /// Leaves leading to others for a while.
-    fn withdraw(&mut self) {
-        self.withdrawn_until = Some(Instant::now() + WITHDRAWAL);
+    fn withdraw(&mut self, time: Duration) {
+        self.withdrawn_until = Some(Instant::now() + time);
         self.caught_up = false;
         self.etcd.set_candidate(false);
     }
@@ -801,12 +805,12 @@ impl ReplicatedStore {
                 self.fence = None;
                 self.caught_up = false;
                 // Also where only this host's own clock said so: a campaign anew is the way back.
-                self.etcd.set_candidate(false);
+                self.withdraw(RESPITE);
                 bail!("the decision was not written: {}", WriteError::Fenced)
             }
             // Etcd is full, or this host's user may not: another host may do better, and nobody asks without end.
             Err(error @ WriteError::Refused(_)) => {
-                self.withdraw();
+                self.withdraw(WITHDRAWAL);
                 bail!("the decision could not be written to the store: {error}")
             }
             Err(error) => {
@@ -1003,12 +1007,16 @@ impl Agreed {
     }
 }
 
-/// Waits for the first list, saying what is waited for.
-async fn first_list(events: &mut mpsc::UnboundedReceiver<Event>, contents: &mut Contents) -> Result<u64> {
+/// Waits for a list that was begun after `awaited` requests for one, saying what is waited for.
+async fn next_list(
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    contents: &mut Contents,
+    awaited: u64,
+) -> Result<u64> {
     let mut why = "it has not answered yet".to_owned();
     loop {
         match tokio::time::timeout(PATIENCE, events.recv()).await {
-            Ok(Some(Event::Listed { etcd_cluster, revision, pairs, .. })) => {
+            Ok(Some(Event::Listed { etcd_cluster, revision, asked, pairs })) if asked >= awaited => {
                 contents.list(revision, pairs);
                 return Ok(etcd_cluster);
             }
@@ -1024,14 +1032,14 @@ async fn first_list(events: &mut mpsc::UnboundedReceiver<Event>, contents: &mut 
     }
 }
 
-/// Reads on until what is wanted is there, or `bound` has passed.
+/// Reads everything anew: what another host has written by now is in it.
 async fn refresh(
     etcd: &Etcd,
     events: &mut mpsc::UnboundedReceiver<Event>,
     contents: &mut Contents,
 ) -> Result<()> {
-    etcd.relist();
-    first_list(events, contents).await.map(drop)
+    let awaited = etcd.relist();
+    next_list(events, contents, awaited).await.map(drop)
 }
 
 /// Becomes part of the cluster in the store, or makes it.
