@@ -356,7 +356,8 @@ async fn a_full_etcd_refuses_in_words() {
     let mut host = Host::start(server.config(), "n1", "i1", false);
     host.listed().await;
     let mut refused = None;
-    for count in 0..20 {
+    // Etcd knows its own size only after it has written to disk, which it does at its own pace.
+    for count in 0..500 {
         if let Err(error) = host.etcd.write(vec![put(&format!("big/{count}"), &"x".repeat(900_000))]).await {
             refused = Some(error);
             break;
