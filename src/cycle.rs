@@ -232,9 +232,8 @@ impl Host {
         self.answer_asks().await;
         let next = next.sooner(self.keep_what_is_needed().await);
         let next = next.sooner(self.next_ask().map_or(Next::AwaitChange, Next::After));
-        let unsaved = self.store.replicated().filter(|store| store.is_unsaved());
-        let next =
-            next.sooner(unsaved.and_then(|store| store.next_save()).map_or(Next::AwaitChange, Next::After));
+        let unsaved = self.store.replicated().and_then(|store| store.next_save());
+        let next = next.sooner(unsaved.map_or(Next::AwaitChange, Next::After));
         let result = match (good && self.troubles.is_empty(), self.acted) {
             (false, _) => CycleResult::Failed,
             (true, true) => CycleResult::Changed,

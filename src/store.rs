@@ -5,6 +5,7 @@
 //!        └─ ReplicatedStore    etcd (etcd/), its keys (layout), what they say (contents), what this node says (publisher)
 //! ```
 
+mod agreed;
 mod contents;
 mod etcd;
 mod layout;
@@ -27,10 +28,11 @@ use reconciler::{
 };
 
 pub(crate) use self::{
+    agreed::Agreed,
     etcd::{Etcd, EtcdConfig, EtcdTls, Event as StoreEvent},
     layout::{AnswerDoc, AskDoc, ReportDoc},
     local::{LocalStore, MARKER},
-    replicated::{Agreed, Joining, NODE_LEASE, ReplicatedStore, Standing},
+    replicated::{Joining, NODE_LEASE, ReplicatedStore, Standing},
 };
 
 /// Where decisions are kept.

@@ -1,34 +1,39 @@
 //! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed while etcd is gone.
 
+mod belief;
+mod join;
+mod others;
+mod writing;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
-    life::NodeSigns,
     name::NodeName,
-    state::{Change, ClusterState, NodeFacts, NodeReport},
+    state::{ClusterState, NodeFacts, NodeReport},
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use self::{
+    belief::Marker,
+    join::Newcomer,
+    others::{Others, OthersFile},
+};
 use super::{
+    agreed::Agreed,
     contents::{Contents, Member},
-    etcd::{Created, Etcd, EtcdConfig, Event, Fence, SessionConfig, Write, WriteError, name_taken},
-    layout::{
-        self, AliveDoc, AnswerDoc, AskDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, Identity,
-        ReportDoc, SCHEMA, SEEDING,
-    },
+    etcd::{Etcd, EtcdConfig, Event, Fence, SessionConfig},
+    layout::{self, AliveDoc, AskDoc, FactsDoc},
     local::{LocalStore, MARKER},
     publisher::Publisher,
 };
-use crate::state_file;
+use crate::state_file::{self, StateFileError};
 
 /// How long a node lives in the others' eyes without a word.
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(5);
@@ -38,18 +43,6 @@ const LEADER_LEASE: Duration = Duration::from_secs(3);
 const WITHDRAWAL: Duration = Duration::from_secs(15);
 /// How long one stands aside that must be elected anew: long enough for the election to notice.
 const RESPITE: Duration = Duration::from_secs(1);
-/// A longer absence is not believed.
-const LONGEST_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// What an MTU may be.
-const MTUS: std::ops::RangeInclusive<u32> = 576..=65535;
-/// How often, at most, etcd is asked who is late.
-const LATE_PACE: Duration = Duration::from_millis(500);
-/// From so many pods of other hosts on they are put on disk at a pace.
-const MANY_PODS: usize = 500;
-/// How often, at most, what the others say is put on disk. After a reboot without etcd it is what the services lead to.
-const PEERS_PACE: Duration = Duration::from_secs(2);
-/// How often a new host that must wait for the store says so.
-const PATIENCE: Duration = Duration::from_secs(10);
 const MARKER_SCHEMA: u32 = 1;
 
 /// What a host brings to a cluster.
@@ -67,55 +60,6 @@ pub(crate) struct Joining {
     pub(crate) subnet_alone: Ipv4Net,
     /// Networks that other hosts' addresses must lie in; none is any.
     pub(crate) node_ranges: Vec<Ipv4Net>,
-}
-
-/// What all hosts of a cluster must agree on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Agreed {
-    /// Addresses of all pods.
-    pub(crate) pod_range: Ipv4Net,
-    /// Length of each node's part of it.
-    pub(crate) subnet_length: u8,
-    /// Addresses of Services.
-    pub(crate) service_range: Ipv4Net,
-    /// The cluster's DNS.
-    pub(crate) dns: std::net::Ipv4Addr,
-    /// Its zone.
-    pub(crate) zone: String,
-}
-
-/// `store.json`: what this host must not forget of the store, so that another one is not believed in its place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Marker {
-    cluster: String,
-    incarnation: u64,
-    etcd_cluster: u64,
-    revision: i64,
-    epoch: Epoch,
-    /// When the records that are always there were last changed.
-    #[serde(default)]
-    decided: i64,
-    /// Why the store is not believed until a person says that it is to be, across restarts.
-    #[serde(default)]
-    doubt: Option<String>,
-    subnet: Ipv4Net,
-    /// What the other hosts said last.
-    #[serde(default)]
-    peers: BTreeMap<NodeName, Heard>,
-}
-
-/// What another host said last.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Heard {
-    facts: Option<FactsDoc>,
-    report: NodeReport,
-}
-
-/// Why a store is not believed.
-struct Doubt {
-    why: String,
-    /// Whether it holds, whatever the store looks like later, until a person adopts it.
-    lasts: bool,
 }
 
 /// How this host stands with the store.
@@ -168,6 +112,7 @@ pub(crate) struct ReplicatedStore {
     facts: Option<FactsDoc>,
     ask: Option<AskDoc>,
     others: Others,
+    others_file: OthersFile,
     /// Only a list that was asked for at least so often counts as this leader's own.
     awaited: u64,
     /// What the store says has changed since it was last heard.
@@ -180,22 +125,11 @@ pub(crate) struct ReplicatedStore {
     lost_since: BTreeMap<NodeName, Instant>,
     /// Who was late when etcd was asked last.
     late: Option<(Instant, BTreeSet<NodeName>)>,
-    /// What the others say is newer than what is on disk.
-    unsaved: bool,
-    /// When what the others say was last put on disk.
-    peers_saved: Option<Instant>,
     /// etcd's own id of its cluster, as it was last listed.
     listed: Option<u64>,
     /// Who else has this host's name.
     name_taken: Option<String>,
     started: Instant,
-}
-
-/// The other hosts, as the core wants them; made anew when something is heard.
-#[derive(Debug, Default)]
-struct Others {
-    facts: BTreeMap<NodeName, NodeFacts>,
-    reports: BTreeMap<NodeName, NodeReport>,
 }
 
 impl ReplicatedStore {
@@ -229,8 +163,14 @@ impl ReplicatedStore {
                 )
             }
             None => {
-                let etcd_cluster = next_list(&mut events, &mut contents, 0).await?;
-                let marker = join(&etcd, &mut events, &mut contents, &local, &joining, etcd_cluster).await?;
+                let newcomer = Newcomer {
+                    etcd: &etcd,
+                    events: &mut events,
+                    contents: &mut contents,
+                    local: &local,
+                    joining: &joining,
+                };
+                let marker = newcomer.join().await?;
                 etcd.set_candidate(true);
                 (marker, Standing::Current)
             }
@@ -255,13 +195,12 @@ impl ReplicatedStore {
             facts: None,
             ask: None,
             others: Others::default(),
+            others_file: OthersFile::open(data)?,
             awaited: 0,
             changed: true,
             copied: true,
             withdrawn_until: None,
             lost_since: BTreeMap::new(),
-            unsaved: false,
-            peers_saved: None,
             late: None,
             listed: None,
             name_taken: None,
@@ -274,17 +213,6 @@ impl ReplicatedStore {
         }
         store.save()?;
         Ok((store, events))
-    }
-
-    /// What the other hosts said last, from the disk.
-    fn recall(&mut self) {
-        for (node, heard) in &self.marker.peers {
-            if let Some(doc) = &heard.facts {
-                self.others.facts.insert(node.clone(), doc.facts.clone());
-            }
-            self.others.reports.insert(node.clone(), heard.report.clone());
-            self.contents.expect(node.clone());
-        }
     }
 
     /// The link to etcd.
@@ -373,69 +301,6 @@ impl ReplicatedStore {
         self.braked = Some(Instant::now());
     }
 
-    /// What is heard of the other nodes, for the judgement of their lives.
-    pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
-        let outages = &self.snapshot().outages;
-        let unheard = Member { silent: Some(self.started), ..Member::default() };
-        self.others
-            .facts
-            .keys()
-            .map(|name| {
-                let member = self.contents.members.get(name).unwrap_or(&unheard);
-                let silent_for = member.silent.map(|since| since.elapsed());
-                let back_within = member.away.as_ref().map(|away| {
-                    LONGEST_AWAY
-                        .min(Duration::from_secs(away.seconds))
-                        .saturating_sub(silent_for.unwrap_or_default())
-                });
-                let lost = outages.get(name).is_some_and(|outage| outage.lost);
-                let lost_for = self.lost_since.get(name).filter(|_| lost).map(Instant::elapsed);
-                let lost_for = lost_for.or_else(|| lost.then_some(Duration::ZERO));
-                let signs = NodeSigns {
-                    silent_for,
-                    answers: None,
-                    late: false,
-                    back_within,
-                    unready: member.report.unready.clone(),
-                    lost_for,
-                };
-                (name.clone(), signs)
-            })
-            .collect()
-    }
-
-    /// Nodes that seem alive and did not renew their lease when they should have. Asked of etcd only while another node
-    /// is about to be given up.
-    pub(crate) async fn late(&mut self) -> BTreeSet<NodeName> {
-        if let Some((asked, late)) = &self.late
-            && asked.elapsed() < LATE_PACE
-        {
-            return late.clone();
-        }
-        let late = self.ask_who_is_late().await;
-        self.late = Some((Instant::now(), late.clone()));
-        late
-    }
-
-    async fn ask_who_is_late(&self) -> BTreeSet<NodeName> {
-        let signs = self.signs();
-        let parting = |signs: &NodeSigns| {
-            signs.silent_for.is_some()
-                && signs.lost_for.is_none()
-                && signs.back_within.is_none_or(|within| within.is_zero())
-        };
-        if !signs.values().any(parting) {
-            return BTreeSet::new();
-        }
-        let alive = signs.keys().filter(|name| signs[*name].silent_for.is_none());
-        let keys: BTreeMap<String, &NodeName> =
-            alive.map(|name| (layout::node_key(name, "alive"), name)).collect();
-        let remaining = self.etcd.remaining(keys.keys().cloned().collect()).await;
-        // A lease is renewed at a third of its time, so more than half of it is left to whoever lives.
-        let late = remaining.into_iter().filter(|(_, left)| *left < NODE_LEASE / 2);
-        late.filter_map(|(key, _)| keys.get(&key).map(|name| (*name).clone())).collect()
-    }
-
     /// Takes in what etcd tells.
     pub(crate) fn event(&mut self, event: Event) {
         match event {
@@ -501,183 +366,8 @@ impl ReplicatedStore {
         }
     }
 
-    /// Whether the store is the one this host knows.
-    fn judge(&mut self) {
-        match self.verdict() {
-            Ok(()) => {
-                if let Some(why) = self.name_taken.clone() {
-                    self.standing = Standing::Conflict { why };
-                    return self.follow_nobody();
-                }
-                if let Standing::Lost { since, .. } | Standing::Frozen { since, .. } = &self.standing {
-                    tracing::info!(%since, "the store answers again");
-                    self.led_since = self.fence.as_ref().map(|_| Instant::now());
-                }
-                self.standing = Standing::Current;
-                self.marker.etcd_cluster = self.listed.unwrap_or(self.marker.etcd_cluster);
-                self.marker.revision = self.contents.revision;
-                self.marker.epoch = self.marker.epoch.clone().max(self.contents.epoch.clone());
-                self.marker.doubt = None;
-                let decided = self.contents.lasting().unwrap_or_default();
-                if let Some(identity) = &self.contents.identity {
-                    let adopted = identity.incarnation > self.marker.incarnation;
-                    self.marker.decided = if adopted { decided } else { self.marker.decided.max(decided) };
-                    self.marker.incarnation = identity.incarnation;
-                }
-                self.stand();
-            }
-            Err(Doubt { why, lasts }) => {
-                let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
-                if !known {
-                    tracing::error!("{why}");
-                    self.standing = Standing::Frozen { since: Timestamp::now(), why: why.clone() };
-                }
-                if lasts {
-                    self.marker.doubt = Some(why);
-                }
-                self.follow_nobody();
-            }
-        }
-    }
-
-    /// Whoever does not believe the store does not lead by it.
-    fn follow_nobody(&mut self) {
-        self.etcd.set_candidate(false);
-        self.caught_up = false;
-        if !self.may_publish() {
-            self.publisher.rest();
-        }
-    }
-
-    /// Whether what this host says of itself belongs into this store: under its own name, in its own cluster.
-    fn may_publish(&self) -> bool {
-        match &self.standing {
-            Standing::Current | Standing::Lost { .. } => !self.was_removed(),
-            Standing::Frozen { .. } => {
-                let identity = self.contents.identity.as_ref();
-                identity.is_some_and(|identity| identity.id == self.marker.cluster) && !self.was_removed()
-            }
-            Standing::Conflict { .. } => false,
-        }
-    }
-
-    /// Whether the store is the one that this host knows, and not older than what it knows.
-    fn verdict(&self) -> Result<(), Doubt> {
-        const ADVICE: &str = "nothing of it is believed and what runs is kept running; if this is the store to use from \
-                              now on, run `windlass cluster adopt-store` on a host that knows better";
-        let passing = |why: String| Err(Doubt { why, lasts: false });
-        let Some(identity) = &self.contents.identity else {
-            return passing(format!(
-                "the store has no cluster under its prefix, where cluster {} was: it was wiped, or the prefix is \
-                 another one; {ADVICE}",
-                self.marker.cluster
-            ));
-        };
-        if let Err(why) = known_schema(identity) {
-            return passing(format!("{why}; nothing of the store is believed and what runs is kept running"));
-        }
-        if identity.id != self.marker.cluster {
-            return passing(format!(
-                "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's; \
-                 nothing of it is believed and what runs is kept running",
-                identity.id, self.marker.cluster
-            ));
-        }
-        if identity.incarnation < self.marker.incarnation {
-            return passing(format!(
-                "the store is of an earlier time: it was adopted {} times, and this host knows of {}; {ADVICE}",
-                identity.incarnation, self.marker.incarnation
-            ));
-        }
-        if identity.incarnation > self.marker.incarnation {
-            // A person has said on another host that this is the store.
-            return self.agreed.check(identity).or_else(passing);
-        }
-        if let Some(why) = &self.marker.doubt {
-            // Its revision goes up again, by leases alone, until it looks as if nothing had been.
-            return passing(why.clone());
-        }
-        if self.listed.is_some_and(|id| id != self.marker.etcd_cluster) {
-            return passing(format!(
-                "etcd is another one than before (its own cluster id has changed): it was restored or replaced; {ADVICE}"
-            ));
-        }
-        if self.contents.revision < self.marker.revision {
-            let why = format!(
-                "etcd has gone back in time, from revision {} to {}: it was restored from a backup; {ADVICE}",
-                self.marker.revision, self.contents.revision
-            );
-            return Err(Doubt { why, lasts: true });
-        }
-        let decided = match self.contents.lasting() {
-            Ok(decided) => decided,
-            Err(key) => {
-                return passing(format!("the store lacks {key}, which is always there; {ADVICE}"));
-            }
-        };
-        if decided < self.marker.decided && !self.contents.lacks_lasting() {
-            let why = format!(
-                "the store's last decision is of revision {decided}, and this host knows of one of {}: etcd was \
-                 restored from a backup; {ADVICE}",
-                self.marker.decided
-            );
-            return Err(Doubt { why, lasts: true });
-        }
-        if self.contents.epoch < self.marker.epoch {
-            return passing(format!(
-                "the store was written by a leader of epoch {}, and this host knows of {}; {ADVICE}",
-                self.contents.epoch.revision, self.marker.epoch.revision
-            ));
-        }
-        self.agreed.check(identity).or_else(passing)
-    }
-
-    /// What the others say, for the core: of those in the cluster, with addresses of their own. Where nothing is said
-    /// of a host, as in a store that was filled anew, what it said last holds until `node rm`.
-    pub(crate) fn hear(&mut self) {
-        if self.standing != Standing::Current {
-            return;
-        }
-        self.stand();
-        if !std::mem::take(&mut self.changed) {
-            return;
-        }
-        let lost: BTreeSet<NodeName> = {
-            let outages = self.contents.state.outages.iter();
-            outages.filter(|(_, outage)| outage.lost).map(|(name, _)| name.clone()).collect()
-        };
-        self.lost_since.retain(|name, _| lost.contains(name));
-        for name in lost {
-            self.lost_since.entry(name).or_insert_with(Instant::now);
-        }
-        let mut others = Others::default();
-        let subnets = &self.contents.subnets;
-        for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
-            if member.reported {
-                others.reports.insert(name.clone(), member.report.report.clone());
-            } else if let Some(before) = self.others.reports.get(name) {
-                others.reports.insert(name.clone(), before.clone());
-            }
-            let said = member.facts.as_ref().map(|doc| &doc.facts);
-            let silent = said.is_none();
-            let Some(facts) = said.or_else(|| self.others.facts.get(name)) else { continue };
-            let subnet = facts.pod_subnet;
-            let holder = subnets.get(&subnet);
-            let reserved = holder == Some(name) || holder.is_none() && silent;
-            let inside =
-                self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
-            let ranges = &self.node_ranges;
-            let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
-            let mtu = MTUS.contains(&facts.mtu);
-            if reserved && inside && address && mtu {
-                others.facts.insert(name.clone(), facts.clone());
-            }
-        }
-        self.others = others;
-    }
-
     /// Makes the store's decisions this host's own, on disk.
-    pub(crate) fn take_over(&mut self) -> Result<(), state_file::StateFileError> {
+    pub(crate) fn take_over(&mut self) -> Result<(), StateFileError> {
         if self.standing != Standing::Current {
             return Ok(());
         }
@@ -712,44 +402,14 @@ impl ReplicatedStore {
         self.etcd.set_candidate(may);
     }
 
-    /// When what was heard must be put on disk: at once, but where the others have so many pods that it takes long.
-    pub(crate) fn next_save(&self) -> Option<Duration> {
-        let pods: usize = self.others.reports.values().map(|report| report.pods.len()).sum();
-        let pace = if pods < MANY_PODS { Duration::ZERO } else { PEERS_PACE };
-        self.peers_saved.map(|saved| pace.saturating_sub(saved.elapsed()))
-    }
-
-    /// Whether something heard is not on disk yet.
-    pub(crate) fn is_unsaved(&self) -> bool {
-        self.unsaved
-    }
-
     /// Whether this host leaves leading to others for now.
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.withdrawn_until.is_some_and(|until| until > Instant::now())
     }
 
     /// Puts on disk what must not be forgotten.
-    pub(crate) fn save(&mut self) -> Result<(), state_file::StateFileError> {
-        let due = self.next_save().is_none_or(|wait| wait.is_zero());
-        self.unsaved |= !due;
-        if self.standing == Standing::Current && due {
-            self.unsaved = false;
-            self.peers_saved = Some(Instant::now());
-            self.marker.peers = self
-                .members()
-                .filter(|(name, _)| **name != self.node)
-                .map(|(name, member)| {
-                    let before = self.marker.peers.get(name);
-                    let facts = member.facts.clone().or_else(|| before.and_then(|heard| heard.facts.clone()));
-                    let report = match (member.reported, before) {
-                        (false, Some(before)) => before.report.clone(),
-                        _ => member.report.report.clone(),
-                    };
-                    (name.clone(), Heard { facts, report })
-                })
-                .collect();
-        }
+    pub(crate) fn save(&mut self) -> Result<(), StateFileError> {
+        self.save_others()?;
         // The revision alone is not worth a write: what it guards against goes back further than that.
         let same = self.saved_marker.as_ref().is_some_and(|saved| {
             Marker { revision: saved.revision, ..self.marker.clone() } == *saved
@@ -761,110 +421,6 @@ impl ReplicatedStore {
         state_file::write(&self.marker_path, MARKER_SCHEMA, &self.marker)?;
         self.saved_marker = Some(self.marker.clone());
         Ok(())
-    }
-
-    /// Writes a decision under the fence, and believes it once it is there.
-    pub(crate) async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
-        let mut writes = layout::writes(&changes);
-        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
-        let epoch = Epoch { incarnation: self.marker.incarnation, revision: fence.revision };
-        if self.contents.epoch != epoch {
-            writes.insert(0, Decided::Epoch(epoch).write());
-        }
-        self.write_fenced(&fence, writes).await?;
-        Ok(self.take_over()?)
-    }
-
-    /// Writes again what was deleted and not by a leader.
-    pub(crate) async fn put_back(&mut self) -> Result<()> {
-        let missing = self.contents.missing();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
-        tracing::warn!(
-            records = missing.len(),
-            "records that nobody may delete were deleted: they are written again"
-        );
-        self.write_fenced(&fence, missing).await
-    }
-
-    /// Answers what a person asked on another host.
-    pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
-        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
-        self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()]).await
-    }
-
-    async fn write_fenced(&mut self, fence: &Fence, writes: Vec<Write>) -> Result<()> {
-        match self.etcd.write_fenced(fence, writes.clone()).await {
-            Ok(revision) => {
-                self.contents.wrote(revision, &writes);
-                Ok(())
-            }
-            Err(WriteError::Fenced) => {
-                self.fence = None;
-                self.caught_up = false;
-                // Also where only this host's own clock said so: a campaign anew is the way back.
-                self.withdraw(RESPITE);
-                bail!("the decision was not written: {}", WriteError::Fenced)
-            }
-            // Etcd is full, or this host's user may not: another host may do better, and nobody asks without end.
-            Err(error @ WriteError::Refused(_)) => {
-                self.withdraw(WITHDRAWAL);
-                bail!("the decision could not be written to the store: {error}")
-            }
-            Err(error) => {
-                // A part of it may be there: look before anything more is decided.
-                self.caught_up = false;
-                self.awaited = self.etcd.relist();
-                bail!("the decision could not be written to the store: {error}")
-            }
-        }
-    }
-
-    /// What this node wants the others to know of it.
-    pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
-        let same = self.facts.as_ref().is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
-        if !same {
-            self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock: Timestamp::now() });
-        }
-        if !self.may_publish() {
-            return;
-        }
-        let mut report = report.clone();
-        if let Standing::Frozen { .. } = self.standing {
-            // It would not take up what the leader gives it.
-            report
-                .unready
-                .get_or_insert_with(|| "it does not believe the store: see its `windlass status`".to_owned());
-        }
-        if let Some(doc) = &self.facts {
-            self.publisher.want(layout::own_keys(&self.node, doc, &report, self.ask.as_ref()));
-        }
-    }
-
-    /// Has the publisher told what is there, after a list.
-    fn republish(&mut self) {
-        let prefix = layout::node_prefix(&self.node);
-        let alive = layout::node_key(&self.node, "alive");
-        let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
-        // Values are not kept as they were written, so what is there is written once more; what is wanted no more goes.
-        let found = keys.into_iter().filter(|key| *key != alive).map(|key| (key, Vec::new())).collect();
-        // The clock is told when it is written.
-        if let Some(doc) = &mut self.facts {
-            doc.clock = Timestamp::now();
-            self.publisher.renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
-        }
-        self.publisher.found(found);
-        let mine = self.contents.subnets.get(&self.marker.subnet);
-        if mine.is_none() {
-            let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
-            let value = layout::text(&self.node);
-            tokio::spawn(async move {
-                // Should somebody have been faster, the next list says so.
-                let _ = etcd.create(&key, value).await;
-            });
-        }
     }
 
     /// Who else has this host's subnet, if somebody has.
@@ -910,287 +466,5 @@ impl ReplicatedStore {
     pub(crate) fn answer_to(&self, id: &str) -> Option<Result<String, String>> {
         let answer = self.contents.answers.get(&self.node).filter(|answer| answer.id == id)?;
         Some(answer.answer.clone())
-    }
-
-    /// Says that this host comes back soon, and gives leadership up.
-    pub(crate) async fn leave(&mut self, back_within: Duration) {
-        let seconds = back_within.as_secs();
-        let until = Timestamp::now() + back_within;
-        let key = layout::node_key(&self.node, "away");
-        let away = Write::Put { key, value: layout::text(&AwayDoc { until, seconds }) };
-        if self.may_publish()
-            && let Err(error) = self.etcd.write(vec![away]).await
-        {
-            tracing::warn!("the others could not be told that this host comes back: {error}");
-        }
-        self.etcd.end(false).await;
-    }
-
-    /// Makes this host's copy the store's content, whatever it is now, and the store the one that all believe.
-    pub(crate) async fn adopt(&mut self) -> Result<String> {
-        ensure!(
-            !matches!(self.standing, Standing::Lost { .. }),
-            "etcd does not answer; it must be there to be adopted"
-        );
-        if let Standing::Conflict { why } = &self.standing {
-            bail!("{why}");
-        }
-        if self.standing == Standing::Current {
-            return Ok("the store is the one this cluster uses; there is nothing to adopt".to_owned());
-        }
-        if let Some(identity) = &self.contents.identity {
-            ensure!(
-                identity.id == self.marker.cluster,
-                "the store holds another cluster, {}: set the prefix of this host's cluster, {}, in [store]",
-                identity.id,
-                self.marker.cluster
-            );
-            known_schema(identity).map_err(anyhow::Error::msg)?;
-            // Adopting would only make the cluster disagree with itself.
-            self.agreed.check(identity).map_err(anyhow::Error::msg)?;
-        }
-        let state = self.local.snapshot().clone();
-        let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
-        let incarnation = self.marker.incarnation.max(known) + 1;
-        let mut records = layout::records(&state);
-        records.push(Decided::Epoch(Epoch { incarnation, revision: 0 }));
-        let wanted: std::collections::BTreeSet<String> = records.iter().map(Decided::key).collect();
-        let stale = self
-            .contents
-            .keys(DECIDED)
-            .filter(|key| !wanted.contains(*key) && !key.starts_with(layout::ANSWERS));
-        let mut writes: Vec<Write> = stale.map(|key| Write::Delete { key: key.to_owned() }).collect();
-        writes.extend(records.iter().map(Decided::write));
-        // Last: whoever sees it finds the rest.
-        let identity = self.agreed.identity(&self.marker.cluster, incarnation);
-        writes.push(Write::Put { key: IDENTITY.to_owned(), value: layout::text(&identity) });
-        let count = state.pods.len();
-        self.etcd.write(writes).await.context("write this host's copy to the store")?;
-        self.etcd.relist();
-        Ok(format!(
-            "the store holds this host's copy now ({count} pods); all hosts of cluster {} take it up",
-            self.marker.cluster
-        ))
-    }
-}
-
-impl Agreed {
-    fn identity(&self, id: &str, incarnation: u64) -> Identity {
-        Identity {
-            schema: SCHEMA,
-            id: id.to_owned(),
-            incarnation,
-            pod_range: self.pod_range,
-            subnet_length: self.subnet_length,
-            service_range: self.service_range,
-            dns: self.dns,
-            zone: self.zone.clone(),
-        }
-    }
-
-    fn check(&self, identity: &Identity) -> Result<(), String> {
-        let Identity { pod_range, subnet_length, service_range, dns, zone, .. } = identity;
-        let pairs = [
-            ("pod-range", pod_range.to_string(), self.pod_range.to_string()),
-            ("the length of pod-subnet", subnet_length.to_string(), self.subnet_length.to_string()),
-            ("service-range", service_range.to_string(), self.service_range.to_string()),
-            ("dns", dns.to_string(), self.dns.to_string()),
-            ("zone", zone.clone(), self.zone.clone()),
-        ];
-        match pairs.into_iter().find(|(_, theirs, ours)| theirs != ours) {
-            None => Ok(()),
-            Some((what, theirs, ours)) => Err(format!(
-                "the cluster has {what} {theirs}, and this host's configuration {ours}: all hosts must have the same in \
-                 [network]"
-            )),
-        }
-    }
-}
-
-/// Waits for a list that was begun after `awaited` requests for one, saying what is waited for.
-async fn next_list(
-    events: &mut mpsc::UnboundedReceiver<Event>,
-    contents: &mut Contents,
-    awaited: u64,
-) -> Result<u64> {
-    let mut why = "it has not answered yet".to_owned();
-    loop {
-        match tokio::time::timeout(PATIENCE, events.recv()).await {
-            Ok(Some(Event::Listed { etcd_cluster, revision, asked, pairs })) if asked >= awaited => {
-                contents.list(revision, pairs);
-                return Ok(etcd_cluster);
-            }
-            Ok(Some(Event::Lost { why: now })) => {
-                tracing::warn!("waiting for the store: {now}");
-                why = now;
-            }
-            Ok(Some(Event::Conflict { why })) => bail!("{why}"),
-            Ok(Some(_)) => {}
-            Ok(None) => bail!("the connection to etcd has ended"),
-            Err(_) => tracing::warn!("a host that joins a cluster needs its store; still waiting: {why}"),
-        }
-    }
-}
-
-/// Reads everything anew: what another host has written by now is in it.
-async fn refresh(
-    etcd: &Etcd,
-    events: &mut mpsc::UnboundedReceiver<Event>,
-    contents: &mut Contents,
-) -> Result<()> {
-    let awaited = etcd.relist();
-    next_list(events, contents, awaited).await.map(drop)
-}
-
-/// Becomes part of the cluster in the store, or makes it.
-async fn join(
-    etcd: &Etcd,
-    events: &mut mpsc::UnboundedReceiver<Event>,
-    contents: &mut Contents,
-    local: &LocalStore,
-    joining: &Joining,
-    etcd_cluster: u64,
-) -> Result<Marker> {
-    await_name(etcd, events, contents, local, joining).await?;
-    while contents.identity.is_none() {
-        match etcd.create(SEEDING, layout::text(&local.installation())).await {
-            Ok(Created::Exists(pair)) if pair.value != layout::text(&local.installation()) => {
-                tracing::warn!(
-                    "another host is filling the new store; if it is gone, delete {SEEDING} under the prefix"
-                );
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            // Whoever held it before may have filled the store since this host looked.
-            Ok(_) => {
-                refresh(etcd, events, contents).await?;
-                match contents.identity {
-                    None => seed(etcd, local, joining).await?,
-                    Some(_) => {
-                        let done = Write::Delete { key: SEEDING.to_owned() };
-                        etcd.write(vec![done]).await.context("let go of the filled store")?;
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!("waiting to fill the new store: {error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-        refresh(etcd, events, contents).await?;
-    }
-    let Some(identity) = contents.identity.clone() else { bail!("the store has no cluster") };
-    known_schema(&identity).map_err(anyhow::Error::msg)?;
-    joining.agreed.check(&identity).map_err(anyhow::Error::msg)?;
-    let subnet = reserve(etcd, events, contents, local, joining).await?;
-    Ok(Marker {
-        cluster: identity.id,
-        incarnation: identity.incarnation,
-        etcd_cluster,
-        revision: contents.revision,
-        epoch: contents.epoch.clone(),
-        decided: contents.lasting().unwrap_or_default(),
-        doubt: None,
-        subnet,
-        peers: BTreeMap::new(),
-    })
-}
-
-/// Waits until the name is this host's: until then it writes nothing, and takes up nothing.
-async fn await_name(
-    etcd: &Etcd,
-    events: &mut mpsc::UnboundedReceiver<Event>,
-    contents: &mut Contents,
-    local: &LocalStore,
-    joining: &Joining,
-) -> Result<()> {
-    let since = Instant::now();
-    let mut told = false;
-    loop {
-        let alive = contents.members.get(&joining.node).and_then(|own| own.alive.as_ref());
-        match alive {
-            Some(alive) if alive.installation == local.installation() => return Ok(()),
-            Some(alive) => bail!("{}", name_taken(&joining.node, &alive.installation, local.installation())),
-            None => {}
-        }
-        if since.elapsed() > PATIENCE && !std::mem::replace(&mut told, true) {
-            tracing::warn!(
-                "waiting for the name {} in the store: this host's user must be allowed to write under {}",
-                joining.node,
-                layout::node_prefix(&joining.node)
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        refresh(etcd, events, contents).await?;
-    }
-}
-
-/// Whether this version can read a store.
-fn known_schema(identity: &Identity) -> Result<(), String> {
-    match identity.schema {
-        1..=SCHEMA => Ok(()),
-        0 => Err("the store has schema 0, which no version wrote".to_owned()),
-        newer => Err(format!(
-            "the store has schema {newer}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here"
-        )),
-    }
-}
-
-/// Fills an empty store with what this host has decided as long as it was alone.
-async fn seed(etcd: &Etcd, local: &LocalStore, joining: &Joining) -> Result<()> {
-    let state = local.snapshot();
-    let identity = joining.agreed.identity(&state.cluster, 1);
-    let mut writes: Vec<Write> = layout::records(state).iter().map(Decided::write).collect();
-    writes.push(Write::Put { key: IDENTITY.to_owned(), value: layout::text(&identity) });
-    writes.push(Write::Delete { key: SEEDING.to_owned() });
-    etcd.write(writes).await.context("fill the new store")?;
-    tracing::info!(cluster = %state.cluster, pods = state.pods.len(), "the store is new: it holds this host's state now");
-    Ok(())
-}
-
-/// Reserves this node's subnet.
-async fn reserve(
-    etcd: &Etcd,
-    events: &mut mpsc::UnboundedReceiver<Event>,
-    contents: &mut Contents,
-    local: &LocalStore,
-    joining: &Joining,
-) -> Result<Ipv4Net> {
-    let Agreed { pod_range, subnet_length, .. } = &joining.agreed;
-    loop {
-        let own = contents.subnets.iter().find(|(_, node)| **node == joining.node).map(|(subnet, _)| *subnet);
-        let has_pods =
-            local.snapshot().pods.values().any(|record| record.place.node() == Some(&joining.node));
-        let wanted = joining.subnet.or_else(|| has_pods.then_some(joining.subnet_alone));
-        let subnet = match (wanted, own) {
-            (Some(wanted), _) => wanted,
-            (None, Some(own)) => return Ok(own),
-            (None, None) => pod_range
-                .subnets(*subnet_length)
-                .ok()
-                .and_then(|mut subnets| subnets.find(|subnet| !contents.subnets.contains_key(subnet)))
-                .with_context(|| {
-                    format!("no /{subnet_length} is free in pod-range {pod_range} for this host's pods")
-                })?,
-        };
-        ensure!(
-            pod_range.contains(&subnet) && subnet.prefix_len() == *subnet_length,
-            "pod-subnet {subnet} must be a /{subnet_length} of pod-range {pod_range}, as on the other hosts"
-        );
-        match etcd.create(&layout::subnet_key(subnet), layout::text(&joining.node)).await {
-            Ok(Created::Made(_)) => return Ok(subnet),
-            Ok(Created::Exists(pair)) if pair.value == layout::text(&joining.node) => return Ok(subnet),
-            Ok(Created::Exists(pair)) if wanted.is_some() => bail!(
-                "pod subnet {subnet} overlaps: it is reserved for node {}; give this host another `pod-subnet` in \
-                 [network]{}",
-                String::from_utf8_lossy(&pair.value),
-                if has_pods { ", after its pods are gone: they have addresses of this one" } else { "" }
-            ),
-            Ok(Created::Exists(_)) => {}
-            Err(error) => {
-                tracing::warn!("waiting to reserve pod subnet {subnet}: {error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-        refresh(etcd, events, contents).await?;
     }
 }

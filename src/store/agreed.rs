@@ -1,0 +1,68 @@
+//! What all hosts of a cluster must have the same in their configuration, and what version wrote a store.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::layout::{Identity, SCHEMA};
+
+/// What all hosts of a cluster must agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// Addresses of all pods.
+    pub(crate) pod_range: Ipv4Net,
+    /// Length of each node's part of it.
+    pub(crate) subnet_length: u8,
+    /// Addresses of Services.
+    pub(crate) service_range: Ipv4Net,
+    /// The cluster's DNS.
+    pub(crate) dns: Ipv4Addr,
+    /// Its zone.
+    pub(crate) zone: String,
+}
+
+impl Agreed {
+    /// As it is written into a store.
+    pub(super) fn identity(&self, id: &str, incarnation: u64) -> Identity {
+        Identity {
+            schema: SCHEMA,
+            id: id.to_owned(),
+            incarnation,
+            pod_range: self.pod_range,
+            subnet_length: self.subnet_length,
+            service_range: self.service_range,
+            dns: self.dns,
+            zone: self.zone.clone(),
+        }
+    }
+
+    /// What differs from a store's cluster, if anything does.
+    pub(super) fn check(&self, identity: &Identity) -> Result<(), String> {
+        let Identity { pod_range, subnet_length, service_range, dns, zone, .. } = identity;
+        let pairs = [
+            ("pod-range", pod_range.to_string(), self.pod_range.to_string()),
+            ("the length of pod-subnet", subnet_length.to_string(), self.subnet_length.to_string()),
+            ("service-range", service_range.to_string(), self.service_range.to_string()),
+            ("dns", dns.to_string(), self.dns.to_string()),
+            ("zone", zone.clone(), self.zone.clone()),
+        ];
+        match pairs.into_iter().find(|(_, theirs, ours)| theirs != ours) {
+            None => Ok(()),
+            Some((what, theirs, ours)) => Err(format!(
+                "the cluster has {what} {theirs}, and this host's configuration {ours}: all hosts must have the same in \
+                 [network]"
+            )),
+        }
+    }
+}
+
+/// Whether this version can read a store.
+pub(super) fn known_schema(identity: &Identity) -> Result<(), String> {
+    match identity.schema {
+        1..=SCHEMA => Ok(()),
+        0 => Err("the store has schema 0, which no version wrote".to_owned()),
+        newer => Err(format!(
+            "the store has schema {newer}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here"
+        )),
+    }
+}

@@ -1,0 +1,271 @@
+//! Whether the store is the one that this host knows, and what it does about one that is not.
+
+use std::time::Instant;
+
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{ReplicatedStore, Standing};
+use crate::store::{
+    agreed::{Agreed, known_schema},
+    contents::Contents,
+    layout::Epoch,
+};
+
+/// `store.json`: what this host must not forget of the store, so that another one is not believed in its place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Marker {
+    pub(super) cluster: String,
+    pub(super) incarnation: u64,
+    pub(super) etcd_cluster: u64,
+    pub(super) revision: i64,
+    pub(super) epoch: Epoch,
+    /// When the records that are always there were last changed.
+    #[serde(default)]
+    pub(super) decided: i64,
+    /// Why the store is not believed until a person says that it is to be, across restarts.
+    #[serde(default)]
+    pub(super) doubt: Option<String>,
+    pub(super) subnet: Ipv4Net,
+}
+
+/// Why a store is not believed.
+pub(super) struct Doubt {
+    pub(super) why: String,
+    /// Whether it holds, whatever the store looks like later, until a person adopts it.
+    pub(super) lasts: bool,
+}
+
+impl Marker {
+    /// Whether the store is the one that this host knows, and not older than what it knows.
+    pub(super) fn verdict(
+        &self,
+        contents: &Contents,
+        agreed: &Agreed,
+        listed: Option<u64>,
+    ) -> Result<(), Doubt> {
+        const ADVICE: &str = "nothing of it is believed and what runs is kept running; if this is the store to use from \
+                              now on, run `windlass cluster adopt-store` on a host that knows better";
+        let passing = |why: String| Err(Doubt { why, lasts: false });
+        let Some(identity) = &contents.identity else {
+            return passing(format!(
+                "the store has no cluster under its prefix, where cluster {} was: it was wiped, or the prefix is \
+                 another one; {ADVICE}",
+                self.cluster
+            ));
+        };
+        if let Err(why) = known_schema(identity) {
+            return passing(format!("{why}; nothing of the store is believed and what runs is kept running"));
+        }
+        if identity.id != self.cluster {
+            return passing(format!(
+                "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's; \
+                 nothing of it is believed and what runs is kept running",
+                identity.id, self.cluster
+            ));
+        }
+        if identity.incarnation < self.incarnation {
+            return passing(format!(
+                "the store is of an earlier time: it was adopted {} times, and this host knows of {}; {ADVICE}",
+                identity.incarnation, self.incarnation
+            ));
+        }
+        if identity.incarnation > self.incarnation {
+            // A person has said on another host that this is the store.
+            return agreed.check(identity).or_else(passing);
+        }
+        if let Some(why) = &self.doubt {
+            // Its revision goes up again, by leases alone, until it looks as if nothing had been.
+            return passing(why.clone());
+        }
+        if listed.is_some_and(|id| id != self.etcd_cluster) {
+            return passing(format!(
+                "etcd is another one than before (its own cluster id has changed): it was restored or replaced; {ADVICE}"
+            ));
+        }
+        if contents.revision < self.revision {
+            let why = format!(
+                "etcd has gone back in time, from revision {} to {}: it was restored from a backup; {ADVICE}",
+                self.revision, contents.revision
+            );
+            return Err(Doubt { why, lasts: true });
+        }
+        let decided = match contents.lasting() {
+            Ok(decided) => decided,
+            Err(key) => {
+                return passing(format!("the store lacks {key}, which is always there; {ADVICE}"));
+            }
+        };
+        if decided < self.decided && !contents.lacks_lasting() {
+            let why = format!(
+                "the store's last decision is of revision {decided}, and this host knows of one of {}: etcd was \
+                 restored from a backup; {ADVICE}",
+                self.decided
+            );
+            return Err(Doubt { why, lasts: true });
+        }
+        if contents.epoch < self.epoch {
+            return passing(format!(
+                "the store was written by a leader of epoch {}, and this host knows of {}; {ADVICE}",
+                contents.epoch.revision, self.epoch.revision
+            ));
+        }
+        agreed.check(identity).or_else(passing)
+    }
+}
+
+impl ReplicatedStore {
+    /// Whether the store is the one this host knows.
+    pub(super) fn judge(&mut self) {
+        match self.marker.verdict(&self.contents, &self.agreed, self.listed) {
+            Ok(()) => {
+                if let Some(why) = self.name_taken.clone() {
+                    self.standing = Standing::Conflict { why };
+                    return self.follow_nobody();
+                }
+                if let Standing::Lost { since, .. } | Standing::Frozen { since, .. } = &self.standing {
+                    tracing::info!(%since, "the store answers again");
+                    self.led_since = self.fence.as_ref().map(|_| Instant::now());
+                }
+                self.standing = Standing::Current;
+                self.marker.etcd_cluster = self.listed.unwrap_or(self.marker.etcd_cluster);
+                self.marker.revision = self.contents.revision;
+                self.marker.epoch = self.marker.epoch.clone().max(self.contents.epoch.clone());
+                self.marker.doubt = None;
+                let decided = self.contents.lasting().unwrap_or_default();
+                if let Some(identity) = &self.contents.identity {
+                    let adopted = identity.incarnation > self.marker.incarnation;
+                    self.marker.decided = if adopted { decided } else { self.marker.decided.max(decided) };
+                    self.marker.incarnation = identity.incarnation;
+                }
+                self.stand();
+            }
+            Err(Doubt { why, lasts }) => {
+                let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
+                if !known {
+                    tracing::error!("{why}");
+                    self.standing = Standing::Frozen { since: Timestamp::now(), why: why.clone() };
+                }
+                if lasts {
+                    self.marker.doubt = Some(why);
+                }
+                self.follow_nobody();
+            }
+        }
+    }
+
+    /// Whoever does not believe the store does not lead by it.
+    pub(super) fn follow_nobody(&mut self) {
+        self.etcd.set_candidate(false);
+        self.caught_up = false;
+        if !self.may_publish() {
+            self.publisher.rest();
+        }
+    }
+
+    /// Whether what this host says of itself belongs into this store: under its own name, in its own cluster.
+    pub(super) fn may_publish(&self) -> bool {
+        match &self.standing {
+            Standing::Current | Standing::Lost { .. } => !self.was_removed(),
+            Standing::Frozen { .. } => {
+                let identity = self.contents.identity.as_ref();
+                identity.is_some_and(|identity| identity.id == self.marker.cluster) && !self.was_removed()
+            }
+            Standing::Conflict { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use reconciler::state::ClusterState;
+
+    use super::*;
+    use crate::store::{
+        etcd::Pair,
+        layout::{self, Decided, IDENTITY},
+    };
+
+    const ETCD: u64 = 11;
+
+    fn agreed() -> Agreed {
+        Agreed {
+            pod_range: "10.244.0.0/16".parse().unwrap(),
+            subnet_length: 24,
+            service_range: "10.96.0.0/16".parse().unwrap(),
+            dns: "10.96.0.10".parse().unwrap(),
+            zone: "cluster.local".to_owned(),
+        }
+    }
+
+    /// What a host knows of a store whose last decision is of revision 20.
+    fn marker() -> Marker {
+        Marker {
+            cluster: "c".to_owned(),
+            incarnation: 2,
+            etcd_cluster: ETCD,
+            revision: 30,
+            epoch: Epoch { incarnation: 2, revision: 9 },
+            decided: 20,
+            doubt: None,
+            subnet: "10.244.1.0/24".parse().unwrap(),
+        }
+    }
+
+    /// A store of that cluster: adopted so often, decided and listed at these revisions.
+    fn store(incarnation: u64, decided: i64, revision: i64) -> Contents {
+        let identity = agreed().identity("c", incarnation);
+        let epoch = Decided::Epoch(Epoch { incarnation, revision: 9 });
+        let records = layout::records(&ClusterState::default()).into_iter().chain([epoch]);
+        let pair = |key: String, value, revision| Pair { key, value, revision };
+        let mut pairs: Vec<Pair> =
+            records.map(|record| pair(record.key(), layout::text(&record), decided)).collect();
+        pairs.push(pair(IDENTITY.to_owned(), layout::text(&identity), 1));
+        let mut contents = Contents::default();
+        contents.list(revision, pairs);
+        contents
+    }
+
+    #[track_caller]
+    fn doubted(marker: &Marker, contents: &Contents, etcd: u64, words: &str, lasts: bool) {
+        let doubt = marker.verdict(contents, &agreed(), Some(etcd)).err().unwrap();
+        assert!(doubt.why.contains(words), "{}", doubt.why);
+        assert_eq!(doubt.lasts, lasts, "{}", doubt.why);
+    }
+
+    #[test]
+    fn the_store_that_is_known_is_believed_and_no_older_or_other_one() {
+        assert!(marker().verdict(&store(2, 20, 30), &agreed(), Some(ETCD)).is_ok());
+        assert!(marker().verdict(&store(2, 25, 31), &agreed(), Some(ETCD)).is_ok());
+        doubted(&marker(), &Contents::default(), ETCD, "it was wiped", false);
+        doubted(&marker(), &store(2, 20, 29), ETCD, "gone back in time, from revision 30 to 29", true);
+        doubted(&marker(), &store(2, 20, 30), ETCD + 1, "another one than before", false);
+        doubted(&marker(), &store(1, 20, 30), ETCD, "of an earlier time", false);
+        let other = Marker { cluster: "d".to_owned(), ..marker() };
+        doubted(&other, &store(2, 20, 30), ETCD, "holds cluster c, and this host belongs to d", false);
+        let later = Marker { epoch: Epoch { incarnation: 2, revision: 10 }, ..marker() };
+        doubted(&later, &store(2, 20, 30), ETCD, "epoch 9, and this host knows of 10", false);
+    }
+
+    #[test]
+    fn leases_that_count_the_revision_up_do_not_make_a_restored_store_good() {
+        // The last decision is of before, however high the revision has become.
+        doubted(&marker(), &store(2, 15, 400), ETCD, "last decision is of revision 15", true);
+        // What was doubted stays doubted over a restart, until a person adopts a store.
+        let doubting = Marker { doubt: Some("restored from a backup".to_owned()), ..marker() };
+        doubted(&doubting, &store(2, 20, 400), ETCD, "restored from a backup", false);
+        assert!(doubting.verdict(&store(3, 5, 6), &agreed(), Some(ETCD + 1)).is_ok());
+    }
+
+    #[test]
+    fn a_newer_layout_and_another_configuration_are_named() {
+        let mut newer = store(2, 20, 30);
+        newer.identity.as_mut().unwrap().schema = 99;
+        doubted(&marker(), &newer, ETCD, "run a newer Windlass here", false);
+        let mut other = store(2, 20, 30);
+        other.identity.as_mut().unwrap().zone = "other.local".to_owned();
+        doubted(&marker(), &other, ETCD, "the cluster has zone other.local", false);
+    }
+}

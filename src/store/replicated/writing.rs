@@ -1,0 +1,184 @@
+//! What this host writes: a leader's decisions, what it says of itself, and its whole copy into a store that is adopted.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use reconciler::{
+    name::NodeName,
+    state::{Change, NodeFacts},
+};
+
+use super::{RESPITE, ReplicatedStore, Standing, WITHDRAWAL};
+use crate::store::{
+    agreed::known_schema,
+    etcd::{Fence, Write, WriteError},
+    layout::{self, AnswerDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, ReportDoc},
+};
+
+impl ReplicatedStore {
+    /// Writes a decision under the fence, and believes it once it is there.
+    pub(crate) async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
+        let mut writes = layout::writes(&changes);
+        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
+        let epoch = Epoch { incarnation: self.marker.incarnation, revision: fence.revision };
+        if self.contents.epoch != epoch {
+            writes.insert(0, Decided::Epoch(epoch).write());
+        }
+        self.write_fenced(&fence, writes).await?;
+        Ok(self.take_over()?)
+    }
+
+    /// Writes again what was deleted and not by a leader.
+    pub(crate) async fn put_back(&mut self) -> Result<()> {
+        let missing = self.contents.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
+        tracing::warn!(
+            records = missing.len(),
+            "records that nobody may delete were deleted: they are written again"
+        );
+        self.write_fenced(&fence, missing).await
+    }
+
+    /// Answers what a person asked on another host.
+    pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
+        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
+        self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()]).await
+    }
+
+    async fn write_fenced(&mut self, fence: &Fence, writes: Vec<Write>) -> Result<()> {
+        match self.etcd.write_fenced(fence, writes.clone()).await {
+            Ok(revision) => {
+                self.contents.wrote(revision, &writes);
+                Ok(())
+            }
+            Err(WriteError::Fenced) => {
+                self.fence = None;
+                self.caught_up = false;
+                // Also where only this host's own clock said so: a campaign anew is the way back.
+                self.withdraw(RESPITE);
+                bail!("the decision was not written: {}", WriteError::Fenced)
+            }
+            // Etcd is full, or this host's user may not: another host may do better, and nobody asks without end.
+            Err(error @ WriteError::Refused(_)) => {
+                self.withdraw(WITHDRAWAL);
+                bail!("the decision could not be written to the store: {error}")
+            }
+            Err(error) => {
+                // A part of it may be there: look before anything more is decided.
+                self.caught_up = false;
+                self.awaited = self.etcd.relist();
+                bail!("the decision could not be written to the store: {error}")
+            }
+        }
+    }
+
+    /// What this node wants the others to know of it.
+    pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
+        let same = self.facts.as_ref().is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
+        if !same {
+            self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock: Timestamp::now() });
+        }
+        if !self.may_publish() {
+            return;
+        }
+        let mut report = report.clone();
+        if let Standing::Frozen { .. } = self.standing {
+            // It would not take up what the leader gives it.
+            report
+                .unready
+                .get_or_insert_with(|| "it does not believe the store: see its `windlass status`".to_owned());
+        }
+        if let Some(doc) = &self.facts {
+            self.publisher.want(layout::own_keys(&self.node, doc, &report, self.ask.as_ref()));
+        }
+    }
+
+    /// Has the publisher told what is there, after a list.
+    pub(super) fn republish(&mut self) {
+        let prefix = layout::node_prefix(&self.node);
+        let alive = layout::node_key(&self.node, "alive");
+        let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
+        // Values are not kept as they were written, so what is there is written once more; what is wanted no more goes.
+        let found = keys.into_iter().filter(|key| *key != alive).map(|key| (key, Vec::new())).collect();
+        // The clock is told when it is written.
+        if let Some(doc) = &mut self.facts {
+            doc.clock = Timestamp::now();
+            self.publisher.renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
+        }
+        self.publisher.found(found);
+        let mine = self.contents.subnets.get(&self.marker.subnet);
+        if mine.is_none() {
+            let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
+            let value = layout::text(&self.node);
+            tokio::spawn(async move {
+                // Should somebody have been faster, the next list says so.
+                let _ = etcd.create(&key, value).await;
+            });
+        }
+    }
+
+    /// Says that this host comes back soon, and gives leadership up.
+    pub(crate) async fn leave(&mut self, back_within: Duration) {
+        let seconds = back_within.as_secs();
+        let until = Timestamp::now() + back_within;
+        let key = layout::node_key(&self.node, "away");
+        let away = Write::Put { key, value: layout::text(&AwayDoc { until, seconds }) };
+        if self.may_publish()
+            && let Err(error) = self.etcd.write(vec![away]).await
+        {
+            tracing::warn!("the others could not be told that this host comes back: {error}");
+        }
+        self.etcd.end(false).await;
+    }
+
+    /// Makes this host's copy the store's content, whatever it is now, and the store the one that all believe.
+    pub(crate) async fn adopt(&mut self) -> Result<String> {
+        ensure!(
+            !matches!(self.standing, Standing::Lost { .. }),
+            "etcd does not answer; it must be there to be adopted"
+        );
+        if let Standing::Conflict { why } = &self.standing {
+            bail!("{why}");
+        }
+        if self.standing == Standing::Current {
+            return Ok("the store is the one this cluster uses; there is nothing to adopt".to_owned());
+        }
+        if let Some(identity) = &self.contents.identity {
+            ensure!(
+                identity.id == self.marker.cluster,
+                "the store holds another cluster, {}: set the prefix of this host's cluster, {}, in [store]",
+                identity.id,
+                self.marker.cluster
+            );
+            known_schema(identity).map_err(anyhow::Error::msg)?;
+            // Adopting would only make the cluster disagree with itself.
+            self.agreed.check(identity).map_err(anyhow::Error::msg)?;
+        }
+        let state = self.local.snapshot().clone();
+        let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
+        let incarnation = self.marker.incarnation.max(known) + 1;
+        let mut records = layout::records(&state);
+        records.push(Decided::Epoch(Epoch { incarnation, revision: 0 }));
+        let wanted: BTreeSet<String> = records.iter().map(Decided::key).collect();
+        let stale = self
+            .contents
+            .keys(DECIDED)
+            .filter(|key| !wanted.contains(*key) && !key.starts_with(layout::ANSWERS));
+        let mut writes: Vec<Write> = stale.map(|key| Write::Delete { key: key.to_owned() }).collect();
+        writes.extend(records.iter().map(Decided::write));
+        // Last: whoever sees it finds the rest.
+        let identity = self.agreed.identity(&self.marker.cluster, incarnation);
+        writes.push(Write::Put { key: IDENTITY.to_owned(), value: layout::text(&identity) });
+        let count = state.pods.len();
+        self.etcd.write(writes).await.context("write this host's copy to the store")?;
+        self.etcd.relist();
+        Ok(format!(
+            "the store holds this host's copy now ({count} pods); all hosts of cluster {} take it up",
+            self.marker.cluster
+        ))
+    }
+}
