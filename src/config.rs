@@ -2,6 +2,7 @@
 //!
 //! Nothing of it can be changed from Git: it bounds what Git may ask for.
 
+mod cluster;
 mod detect;
 
 use std::{
@@ -23,11 +24,9 @@ use reconciler::{
 };
 use serde::Deserialize;
 
-use crate::{
-    source::{fetch::Secret, verify::Mode},
-    store::{Agreed, EtcdConfig, EtcdTls, Joining},
-};
+use crate::source::verify::Mode;
 
+pub(crate) use cluster::{PeerConfig, StoreConfig};
 pub(crate) use detect::dns_facts;
 
 /// Where the daemon keeps what it must not forget.
@@ -150,45 +149,6 @@ pub(crate) struct NodeConfig {
     pub(crate) taints: Vec<Taint>,
     /// The most pods it may have. Default 250.
     pub(crate) max_pods: Option<usize>,
-}
-
-/// What several hosts share. Without `endpoints` the host is alone.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct StoreConfig {
-    /// Etcd's client URLs, `https://192.0.2.5:2379`. Default none: decisions are kept on this host's disk.
-    pub(crate) endpoints: Vec<String>,
-    /// What all keys of this cluster begin with. Default `/windlass`.
-    pub(crate) prefix: String,
-    /// The authority that etcd's certificate is believed by, a PEM file. Needed with `https://`.
-    pub(crate) ca_file: Option<PathBuf>,
-    /// This host's certificate for etcd, a PEM file; its common name is etcd's user. Needed with `https://`.
-    pub(crate) certificate_file: Option<PathBuf>,
-    /// That certificate's key. Needed with `https://`.
-    pub(crate) key_file: Option<PathBuf>,
-    /// Etcd's user, where the certificate does not say it. Default none.
-    pub(crate) user: Option<String>,
-    /// A file that holds that user's password. Needed with `user`.
-    pub(crate) password_file: Option<PathBuf>,
-    /// How long the others leave everything as it is when this daemon is stopped, for an upgrade or a reboot. Default
-    /// `5m`.
-    #[serde(deserialize_with = "duration")]
-    pub(crate) away: Duration,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self {
-            endpoints: Vec::new(),
-            prefix: "/windlass".to_owned(),
-            ca_file: None,
-            certificate_file: None,
-            key_file: None,
-            user: None,
-            password_file: None,
-            away: Duration::from_secs(300),
-        }
-    }
 }
 
 /// Addresses.
@@ -357,16 +317,6 @@ pub(crate) struct WebhookConfig {
     pub(crate) secret_file: Option<PathBuf>,
 }
 
-/// The cluster's other hosts: the listener for them, and the certificates.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct PeerConfig {
-    /// Where other hosts ask. Default port 9465 of the host's address where there is a certificate, else none.
-    pub(crate) listen: Option<SocketAddr>,
-    /// Certificates and their keys. Default `peer` in the data directory.
-    pub(crate) directory: Option<PathBuf>,
-}
-
 impl Config {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
@@ -425,60 +375,6 @@ impl Config {
              and kubectl sends one over TLS only"
         );
         self.check_store()
-    }
-
-    fn check_store(&self) -> Result<()> {
-        let store = &self.store;
-        let files = [&store.ca_file, &store.certificate_file, &store.key_file];
-        let secure = store.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
-        ensure!(
-            !secure || files.iter().all(|file| file.is_some()),
-            "[store] endpoints with https:// need ca-file, certificate-file and key-file"
-        );
-        ensure!(
-            store.user.is_some() == store.password_file.is_some(),
-            "[store] user and password-file belong together"
-        );
-        Ok(())
-    }
-
-    /// Whether this host is one of several.
-    pub(crate) fn is_clustered(&self) -> bool {
-        !self.store.endpoints.is_empty()
-    }
-
-    /// How this host joins a cluster, if it is to be one of several.
-    pub(crate) fn joining(&self) -> Result<Option<Joining>> {
-        if !self.is_clustered() {
-            return Ok(None);
-        }
-        let store = &self.store;
-        let tls = match (&store.ca_file, &store.certificate_file, &store.key_file) {
-            (Some(ca), Some(certificate), Some(key)) => {
-                Some(EtcdTls { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() })
-            }
-            _ => None,
-        };
-        let user = match (&store.user, &store.password_file) {
-            (Some(user), Some(file)) => Some((user.clone(), Secret::new(read_secret(file)?))),
-            _ => None,
-        };
-        let etcd = EtcdConfig { endpoints: store.endpoints.clone(), prefix: store.prefix.clone(), tls, user };
-        let subnet_alone = self.pod_subnet();
-        Ok(Some(Joining {
-            etcd,
-            node: self.node_name()?,
-            agreed: Agreed {
-                pod_range: self.network.pod_range,
-                subnet_length: subnet_alone.prefix_len(),
-                service_range: self.network.service_range,
-                dns: self.dns_address(),
-                zone: self.network.zone.clone(),
-            },
-            subnet: self.network.pod_subnet,
-            subnet_alone,
-            node_ranges: self.network.node_ranges.clone(),
-        }))
     }
 
     /// State, mirror, pods.

@@ -3,6 +3,7 @@
 mod judging;
 mod notes;
 mod parts;
+mod pods;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,16 +12,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use parts::Part;
 
 use crate::{
     allocate::{ServiceRanges, allocate},
     commit::Commit,
-    controller::{Action, NodeStanding, OwnedPod, PodNaming, control},
-    digest::{name_suffix, pod_uid},
-    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
+    controller::{Action, NodeStanding, OwnedPod, control},
+    name::{CommitId, NodeName, ObjectKey, WorkloadKey, WorkloadKind},
     object::{NodeObject, Taint, TaintEffect, Workload},
-    placement::{Candidate, Placer, candidates, must_leave},
+    placement::{Candidate, candidates},
     plan::Next,
     rollout::{
         FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, progress, progress_deadline, step,
@@ -355,151 +354,6 @@ impl<'a> Decision<'a> {
             .map(|deadline| Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default())
             .filter(|wait| !wait.is_zero());
         deadline.map_or(Next::AwaitChange, Next::After)
-    }
-
-    fn placer(&self, driving: &'a Commit) -> Placer<'a> {
-        let commits = self.input.commits;
-        let max_pods = self.input.settings.max_pods;
-        let mut placer = Placer::new(Arc::clone(&self.nodes), max_pods, &driving.objects.namespaces);
-        // What has ended holds nothing any more.
-        for pod in self.owned.values().flatten().filter(|pod| !pod.is_final()) {
-            let record = pod.record;
-            placer.add(record, || commits.get(&record.commit)?.resolve(&record.owner, &record.template));
-        }
-        placer
-    }
-
-    fn act(
-        &mut self,
-        driving: &Commit,
-        workload: &'a Workload,
-        actions: Vec<Action>,
-        placer: &mut Placer<'a>,
-        names: &mut BTreeSet<ObjectKey>,
-    ) {
-        for action in actions {
-            match action {
-                Action::Stop(uid, reason) => {
-                    if let Some(record) = self.input.state.pods.get(&uid) {
-                        self.changes.push(stop(record, reason, self.input.now));
-                    }
-                }
-                Action::Create { name, node, like } => {
-                    let place = match node {
-                        Some(node) => {
-                            placer.pin(&node, workload);
-                            PodPlace::Node(node)
-                        }
-                        None => match placer.place(workload) {
-                            Ok(chosen) => PodPlace::Node(chosen.node),
-                            Err(refusal) => PodPlace::Unplaced(refusal),
-                        },
-                    };
-                    let unplaced = place.node().is_none();
-                    let (commit, template) =
-                        like.unwrap_or_else(|| (driving.id.clone(), workload.template.hash.clone()));
-                    let key = self.name(workload, &name, names);
-                    names.insert(key.clone());
-                    self.changes.push(Change::Pod(Box::new(PodRecord {
-                        uid: pod_uid(&self.input.state.cluster, self.serial),
-                        key,
-                        owner: workload.key.clone(),
-                        place,
-                        commit,
-                        template,
-                        created: self.input.now,
-                        serial: self.serial,
-                        stop: None,
-                    })));
-                    // One that no node takes is enough to say so.
-                    if unplaced {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Counts the serial up until uid and name are free; every pod has a serial of its own.
-    fn name(&mut self, workload: &Workload, naming: &PodNaming, names: &BTreeSet<ObjectKey>) -> ObjectKey {
-        loop {
-            self.serial += 1;
-            let name = match naming {
-                PodNaming::Exact => workload.key.object.name.clone(),
-                PodNaming::Generated(prefix) => {
-                    format!("{prefix}{}", name_suffix(&self.input.state.cluster, self.serial))
-                }
-            };
-            let key = ObjectKey::new(workload.key.object.namespace.clone(), name);
-            if self.is_fresh(self.serial) && (*naming == PodNaming::Exact || !names.contains(&key)) {
-                return key;
-            }
-        }
-    }
-
-    /// Whether no pod has the uid of this serial. The count begins anew where the state was lost, and then the pods
-    /// that were adopted have uids from before.
-    fn is_fresh(&self, serial: u64) -> bool {
-        let uid = pod_uid(&self.input.state.cluster, serial);
-        let mut orphans = self.input.reports.values().flat_map(|report| &report.orphans);
-        !self.input.state.pods.contains_key(&uid) && orphans.all(|orphan| orphan.uid != uid)
-    }
-
-    /// Pods that a NoExecute taint or the loss of their node stops, whatever their owner would have.
-    fn leaving(&self, part: &Part<'a>) -> BTreeMap<PodUid, StopReason> {
-        let workload = part.workload;
-        let reason = |pod: &OwnedPod<'_>| {
-            let node = pod.record.place.node()?;
-            let candidate = self.nodes.binary_search_by(|known| known.name.cmp(node)).ok();
-            let evicted = candidate.is_some_and(|node| {
-                workload.key.kind != WorkloadKind::DaemonSet
-                    && must_leave(&workload.template.spec, &self.nodes[node]).is_some()
-            });
-            let lost = self.input.nodes.get(node).is_some_and(|node| node.life == NodeLife::Lost);
-            match (evicted, lost && moves_when_lost(workload)) {
-                (true, _) => Some(StopReason::NodeExcluded),
-                (false, true) => Some(StopReason::NodeLost),
-                (false, false) => None,
-            }
-        };
-        let pods = self.part_pods(part).iter().filter(|pod| !pod.is_stopping());
-        pods.filter_map(|pod| Some((pod.record.uid.clone(), reason(pod)?))).collect()
-    }
-
-    /// What happens to pods that stay: their locator follows the driving commit while the template is the same, and
-    /// those that no node took are tried again. What must leave is stopped.
-    fn keep_in_place(
-        &mut self,
-        part: &Part<'a>,
-        stopped: &BTreeSet<PodUid>,
-        leaving: &BTreeMap<PodUid, StopReason>,
-        placer: &mut Placer<'a>,
-    ) {
-        let (driving, workload) = (part.commit, part.workload);
-        let mut changes = Vec::new();
-        for pod in self.part_pods(part).iter().filter(|pod| !pod.is_stopping()) {
-            if stopped.contains(&pod.record.uid) {
-                continue;
-            }
-            if let Some(reason) = leaving.get(&pod.record.uid) {
-                changes.push(stop(pod.record, *reason, self.input.now));
-                continue;
-            }
-            let mut record = pod.record.clone();
-            if record.template == workload.template.hash {
-                record.commit = driving.id.clone();
-            }
-            if record.place.node().is_none() {
-                record.place = match placer.place(workload) {
-                    Ok(chosen) => PodPlace::Node(chosen.node),
-                    Err(refusal) => PodPlace::Unplaced(refusal),
-                };
-            }
-            if record != *pod.record {
-                changes.push(Change::Pod(Box::new(record)));
-            }
-        }
-        self.changes.extend(changes);
     }
 
     fn allocate_services(&mut self) {
