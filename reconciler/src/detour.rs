@@ -36,6 +36,11 @@ impl Detour {
         Self { commit, since, ended: false, twins: BTreeMap::new() }
     }
 
+    /// Turns to another commit on the way: what runs here of the earlier one stops first.
+    pub fn turn(&mut self, commit: CommitId, since: Timestamp) {
+        (self.commit, self.since, self.ended) = (commit, since, false);
+    }
+
     /// Whether nothing of it is left.
     pub fn is_over(&self) -> bool {
         self.ended && self.twins.is_empty()
@@ -98,7 +103,8 @@ impl Detour {
             let decided = state.pods.get(uid);
             twin.stop = decided.and_then(|record| record.stop.clone());
             // The leader's new target may be what runs here already.
-            if self.ended || decided.is_some() && commit.is_some() && !affected.contains(uid) {
+            let needless = decided.is_some() && commit.is_some() && !affected.contains(uid);
+            if self.ended || twin.commit != self.commit || needless {
                 twin.stop.get_or_insert_with(|| stop.clone());
             }
             own.pods.insert(twin.uid.clone(), twin);
@@ -180,6 +186,32 @@ mod tests {
             serial: 1,
             stop: None,
         }
+    }
+
+    #[test]
+    fn a_host_that_goes_back_twice_runs_one_pod_for_each() {
+        let node = NodeName::new("n1");
+        let commits = [('a', "app:1"), ('b', "app:2"), ('c', "app:3")].map(|(id, image)| commit(id, image));
+        let [oldest, old, new] = &commits;
+        let pod = record(new, &node);
+        let uid = pod.uid.clone();
+        let mut decided = ClusterState::default();
+        decided.pods.insert(uid.clone(), pod);
+        let gone = |uids: &[&PodUid]| uids.iter().map(|uid| (*uid).clone()).collect::<BTreeSet<_>>();
+        let mut detour = Detour::to(old.id.clone(), Timestamp::UNIX_EPOCH);
+        detour.advance(&decided, &node, Some(old), &gone(&[&uid]));
+        let first = detour.twins[&uid].uid.clone();
+
+        detour.turn(oldest.id.clone(), Timestamp::UNIX_EPOCH);
+        detour.advance(&decided, &node, Some(oldest), &gone(&[&uid]));
+        let own = detour.state(&decided, &node, Some(oldest));
+        assert_eq!(own.pods.len(), 2, "nothing new before the first twin is gone");
+        assert!(own.pods[&first].stop.is_some());
+        detour.advance(&decided, &node, Some(oldest), &gone(&[&uid, &first]));
+        let own = detour.state(&decided, &node, Some(oldest));
+        let running: Vec<&PodRecord> = own.pods.values().filter(|record| record.stop.is_none()).collect();
+        assert_eq!(running.iter().map(|record| &record.commit).collect::<Vec<_>>(), [&oldest.id]);
+        assert!(!own.pods.contains_key(&first));
     }
 
     #[test]

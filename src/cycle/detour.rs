@@ -81,7 +81,10 @@ impl Host {
     pub(super) fn set_out(&mut self, wanted: Option<CommitId>, now: Timestamp) -> Result<String, String> {
         let rollout = self.store.snapshot().rollout.clone();
         let to = self.rollback_target(&rollout, wanted)?;
-        self.detour.current = Some(Detour::to(to.clone(), now));
+        match &mut self.detour.current {
+            Some(detour) => detour.turn(to.clone(), now),
+            none => *none = Some(Detour::to(to.clone(), now)),
+        }
         self.detour.save().map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
         tracing::warn!(commit = to.short(), "this host goes back by itself");
         Ok(format!(
