@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use reconciler::{
     cluster::{ClusterInput, cluster},
     commit::Commit,
-    name::CommitId,
+    name::{CommitId, NodeName},
     rollout::Head,
     state::{Change, NodeReport, PodPlace, StopRecord},
 };
@@ -110,9 +110,18 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
     let mut state = (*view.state).clone();
     state.rollout.target = Some(commit.id.clone());
     state.rollout.driving = Some(commit.id.clone());
+    state.rollout.wave = None;
     let mut commits = view.commits.clone();
     commits.insert(commit.id.clone(), Arc::clone(commit));
-    let report = NodeReport { pods: (*view.pods).clone(), ..NodeReport::default() };
+    // Each node speaks for its own pods, and one that has none has nothing to say.
+    let mut reports: BTreeMap<NodeName, NodeReport> =
+        view.nodes.keys().map(|node| (node.clone(), NodeReport::default())).collect();
+    for (uid, status) in view.pods.iter() {
+        let node = view.state.pods.get(uid).and_then(|record| record.place.node());
+        if let Some(report) = node.and_then(|node| reports.get_mut(node)) {
+            report.pods.insert(uid.clone(), status.clone());
+        }
+    }
     let change = cluster(&ClusterInput {
         now: Timestamp::now(),
         settings: &config.cluster_settings(),
@@ -120,7 +129,7 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
         head: &Head::Unknown,
         commits: &commits,
         nodes: &view.nodes,
-        reports: &BTreeMap::from([(view.node.clone(), report)]),
+        reports: &reports,
     });
     change.changes.iter().filter_map(|change| describe(view, change)).collect()
 }
