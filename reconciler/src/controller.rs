@@ -15,8 +15,9 @@ pub use drain::leaves_when_drained;
 use jiff::Timestamp;
 
 use crate::{
+    cluster::moves_when_lost,
     name::{CommitId, NodeName, PodUid, TemplateHash},
-    object::{Control, Workload},
+    object::{Control, DeploymentStrategy, Workload},
     placement::{Candidate, unfit_by_itself},
     state::{Heard, PodRecord, StopReason},
     status::PodStatus,
@@ -180,6 +181,22 @@ impl OwnerView<'_> {
     /// Whether a pod was there when a restart was asked for.
     pub fn must_restart(&self, pod: &OwnedPod<'_>) -> bool {
         self.restarted.is_some_and(|asked| pod.record.serial <= asked)
+    }
+
+    /// Whether no new pod is made while an old one may still run.
+    pub fn never_overlaps(&self) -> bool {
+        match self.workload.control {
+            Control::Pod => true,
+            Control::Deployment { strategy, .. } => strategy == DeploymentStrategy::Recreate,
+            Control::Replicas { .. } | Control::DaemonSet { .. } => false,
+        }
+    }
+
+    /// A pod that was told to stop and may still run. One whose node was lost holds up nothing where its place is given
+    /// to another.
+    pub fn may_still_run(&self, pod: &OwnedPod<'_>) -> bool {
+        let lost = pod.record.place.node().is_some_and(|node| self.standing.lost.contains(node));
+        pod.is_stopping() && !(lost && moves_when_lost(self.workload))
     }
 
     /// Why a pod that is not current is stopped.

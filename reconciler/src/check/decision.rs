@@ -103,6 +103,7 @@ impl<'a> Decision<'a> {
     fn stop(&mut self, before: &PodRecord, record: &PodRecord) {
         let Some(stop) = &record.stop else { return };
         let owner = self.driving_workload(&record.owner);
+        let followed = owner.or_else(|| self.old_workload(&record.owner));
         let ended = self.statuses.get(&record.uid).is_some_and(|status| status.phase.is_final());
         let sound = match stop.reason {
             StopReason::OwnerRemoved => owner.is_none(),
@@ -110,24 +111,22 @@ impl<'a> Decision<'a> {
                 let faulty = &self.input.state.rollout.faulty;
                 ended || before.place.node().is_some_and(|node| faulty.contains_key(node))
             }
-            StopReason::Replaced => owner.or_else(|| self.old_workload(&record.owner)).is_some_and(|owner| {
+            StopReason::Replaced => followed.is_some_and(|owner| {
                 (owner.template.hash != before.template || self.input.state.rollout.wave.is_some())
                     && !matches!(owner.control, Control::Replicas { .. })
             }),
             StopReason::Restarted => {
                 self.input.state.rollout.restarts.contains_key(&record.owner.to_string())
             }
-            StopReason::ScaledDown | StopReason::NodeExcluded => {
-                owner.is_some() || self.old_workload(&record.owner).is_some()
-            }
+            StopReason::ScaledDown | StopReason::NodeExcluded => followed.is_some(),
             StopReason::Drained => {
                 let drained = before.place.node().is_some_and(|node| self.is_drained(node));
-                drained && owner.is_some_and(moves_when_lost)
+                drained && followed.is_some_and(moves_when_lost)
             }
             StopReason::WentBack => false,
             StopReason::NodeLost => {
                 let node = before.place.node().and_then(|node| self.input.nodes.get(node));
-                node.is_some_and(|node| node.life == NodeLife::Lost) && owner.is_some_and(moves_when_lost)
+                node.is_some_and(|node| node.life == NodeLife::Lost) && followed.is_some_and(moves_when_lost)
             }
         };
         self.findings.require(sound, || format!("pod {} is stopped without reason: {stop:?}", record.key));
@@ -351,10 +350,19 @@ impl<'a> Decision<'a> {
         match strategy {
             DeploymentStrategy::Recreate => {
                 let asked = self.input.state.rollout.restarts.get(&key.to_string());
-                let old = after.iter().any(|record| {
-                    record.template != workload.template.hash
-                        || asked.is_some_and(|asked| record.serial <= *asked)
-                });
+                let lost = |record: &PodRecord| {
+                    let node = record.place.node().and_then(|node| self.input.nodes.get(node));
+                    node.is_some_and(|node| node.life == NodeLife::Lost)
+                };
+                // What moves when its node is lost does not wait for what may still run there.
+                let old = after
+                    .iter()
+                    .filter(|record| record.stop.is_none() || !(moves_when_lost(workload) && lost(record)))
+                    .any(|record| {
+                        record.template != workload.template.hash
+                            || record.stop.is_some()
+                            || asked.is_some_and(|asked| record.serial <= *asked)
+                    });
                 let alone = made.is_empty() || !old;
                 self.findings.require(alone, || format!("{key}: Recreate made a pod beside an old one"));
             }

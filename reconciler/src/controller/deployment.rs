@@ -130,8 +130,8 @@ fn recreate(view: &OwnerView<'_>, replicas: u32, new: &[OwnedPod<'_>], old: &[Ow
             .map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod)))
             .collect();
     }
-    // All of the old ones must be gone, not only told to go.
-    if view.pods.iter().any(|pod| pod.is_stopping() && !view.is_current(pod)) {
+    // All must be gone, not only told to go, whatever their template: a commit may have been gone back to meanwhile.
+    if view.pods.iter().any(|pod| view.may_still_run(pod)) {
         return Vec::new();
     }
     let wanted = replicas as usize;
