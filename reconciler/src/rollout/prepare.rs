@@ -1,6 +1,9 @@
 //! Whether the nodes have the images of the target, and whose fault it is where one has not.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -11,7 +14,7 @@ use crate::{
     time::later,
 };
 
-/// So long a node may wait for something outside of the commit before the others go on without it.
+/// So long a node may wait for something outside of the commit, or for the commit, before the others go on without it.
 const PREPARE_GRACE: Duration = Duration::from_secs(30);
 
 /// How the nodes stand with the images of the target.
@@ -19,7 +22,9 @@ const PREPARE_GRACE: Duration = Duration::from_secs(30);
 pub(super) struct Prepared<'a> {
     ready: usize,
     failed: BTreeMap<&'a NodeName, &'a str>,
-    waiting: BTreeMap<&'a NodeName, &'a str>,
+    waiting: BTreeMap<&'a NodeName, String>,
+    /// They say nothing of it: they have not got the commit, or not looked at it yet.
+    unread: BTreeSet<&'a NodeName>,
     /// Those of them where nobody can say whose fault it is.
     failing: BTreeMap<&'a NodeName, &'a str>,
     pulling: Option<String>,
@@ -47,17 +52,17 @@ impl<'a> Prepared<'a> {
                     prepared.failed.insert(*node, reason);
                 }
                 Some(Preparation::Waiting(reason)) => {
-                    prepared.waiting.insert(*node, reason);
+                    prepared.waiting.insert(*node, reason.clone());
                 }
                 Some(Preparation::Failing(reason)) => {
-                    prepared.waiting.insert(*node, reason);
+                    prepared.waiting.insert(*node, reason.clone());
                     prepared.failing.insert(*node, reason);
                 }
                 Some(Preparation::Pulling { done, of }) => {
                     prepared.pulling.get_or_insert_with(|| format!("{done} of {of} images are here"));
                 }
                 None => {
-                    prepared.pulling.get_or_insert_with(|| "looking at its images".to_owned());
+                    prepared.unread.insert(*node);
                 }
             }
         }
@@ -70,11 +75,12 @@ impl<'a> Prepared<'a> {
     }
 
     /// A node that cannot get what others have got is at fault itself, up to a number of nodes.
-    pub(super) fn verdict(self, input: &StepInput<'_>, rollout: &Rollout) -> Verdict {
+    pub(super) fn verdict(mut self, input: &StepInput<'_>, rollout: &Rollout) -> Verdict {
         if input.nodes.is_empty() {
             return Verdict::Nobody;
         }
-        let nobody_else = self.ready == 0 && self.pulling.is_none() && self.waiting.is_empty();
+        let nobody_else =
+            self.ready == 0 && self.pulling.is_none() && self.waiting.is_empty() && self.unread.is_empty();
         if let Some(reason) = self.failed.values().next()
             && (self.failed.len() > input.max_faulty || nobody_else)
         {
@@ -89,10 +95,17 @@ impl<'a> Prepared<'a> {
             return Verdict::Failed(Failure { class: FailureClass::Deadline, reason });
         }
         let grace = later(rollout.since.unwrap_or(input.now), PREPARE_GRACE);
-        let few = self.failed.len() + self.waiting.len() <= input.max_faulty && self.ready > 0;
+        let without = self.failed.len() + self.waiting.len() + self.unread.len();
+        let few = without <= input.max_faulty && self.ready > 0;
+        if grace <= input.now {
+            let why = |node| format!("node {node} has not got the commit: see `windlass status` there");
+            self.waiting.extend(self.unread.iter().map(|node| (*node, why(*node))));
+        } else if !self.unread.is_empty() {
+            self.pulling.get_or_insert_with(|| "looking at its images".to_owned());
+        }
         let message = match (self.waiting.values().next(), self.pulling) {
             (Some(_), None) if few && grace <= input.now => None,
-            (Some(reason), _) => Some((*reason).to_owned()),
+            (Some(reason), _) => Some(reason.clone()),
             (None, Some(pulling)) => Some(pulling),
             (None, None) => None,
         };
@@ -103,8 +116,9 @@ impl<'a> Prepared<'a> {
                 Verdict::Waiting { message, until }
             }
             None => {
-                let faulty = self.failed.into_iter().chain(self.waiting);
-                Verdict::Ready(faulty.map(|(node, reason)| (node.clone(), reason.to_owned())).collect())
+                let failed = self.failed.into_iter().map(|(node, reason)| (node, reason.to_owned()));
+                let faulty = failed.chain(self.waiting);
+                Verdict::Ready(faulty.map(|(node, reason)| (node.clone(), reason)).collect())
             }
         }
     }

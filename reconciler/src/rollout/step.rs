@@ -284,8 +284,13 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         Verdict::Ready(faulty) => {
             let canaries = canaries(input, rollout, &faulty);
             let broken = rollout.faulty.keys().cloned().collect();
+            let before = std::mem::take(&mut rollout.faulty);
             rollout.drive(target);
             rollout.faulty = faulty;
+            // Where nothing changes they are at fault still.
+            if input.nothing_to_judge(rollout) {
+                rollout.faulty.extend(before);
+            }
             rollout.wave = canaries.map(|nodes| Wave { nodes, since: input.now, broken, settled: None });
             rollout.start_clock(input.now);
             rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
@@ -468,11 +473,11 @@ fn after(time: Timestamp, now: Timestamp) -> Next {
 }
 
 impl StepInput<'_> {
-    /// Whether a node still has to get the images of the target.
+    /// Whether a node that is there still has to get the target, or its images.
     fn lacks_images(&self, target: Option<&CommitId>, node: &NodeName) -> bool {
-        let report = self.nodes.get(node).copied().flatten();
-        let prepared = target.and_then(|target| report?.prepared.get(target));
-        prepared.is_some_and(|prepared| *prepared != Preparation::Ready)
+        let Some(report) = self.nodes.get(node) else { return false };
+        let prepared = target.and_then(|target| report.as_ref()?.prepared.get(target));
+        prepared != Some(&Preparation::Ready)
     }
 
     fn nothing_to_judge(&self, rollout: &Rollout) -> bool {

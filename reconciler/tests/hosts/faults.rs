@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use reconciler::{
     commit::Commit,
-    name::CommitId,
-    object::IntOrPercent,
-    rollout::FailureClass,
+    name::{CommitId, NodeName},
+    object::{HostPathKind, IntOrPercent, MountPropagation, VolumeMount, VolumeSource, Workload},
+    rollout::{FailureClass, Phase},
     state::{NodeLife, Preparation},
 };
 
 use crate::{
-    build::{bare, commit, daemon_set, deployment, pod, rolling},
+    build::{bare, commit, daemon_set, deployment, pod, recreate, rolling},
     world::{World, name},
 };
 
@@ -117,6 +117,89 @@ fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
         world.run(30);
         assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
         assert!(world.state.rollout.faulty.is_empty());
+    }
+}
+
+#[test]
+fn a_node_that_cannot_get_the_commit_does_not_hold_up_the_others() {
+    let mut world = settled(daemons("c1", "agent:1"));
+    world.unread.insert(name("c"));
+    world.push(daemons("c2", "agent:2"));
+    world.run(20);
+    assert_eq!(world.state.rollout.phase.as_str(), "Preparing", "it may still come");
+    world.run(70);
+    world.expect_healthy("c2");
+    assert!(world.state.rollout.faulty[&name("c")].contains("has not got the commit"));
+    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c1"));
+    world.unread.clear();
+    world.run(30);
+    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
+    assert!(world.state.rollout.faulty.is_empty());
+
+    // Two of three are not one node's matter: nothing goes on, and it is said why.
+    world.unread.extend([name("b"), name("c")]);
+    world.push(daemons("c3", "agent:3"));
+    world.run(60);
+    assert!(
+        matches!(&world.state.rollout.phase, Phase::Preparing { message } if message.contains("has not got the commit")),
+        "{:?}",
+        world.state.rollout.phase
+    );
+}
+
+/// What must not run twice, on one node that is lost.
+fn lost_with(workload: impl Fn(&str) -> Workload) -> World {
+    let mut world = settled(commit("c1").with(workload("one:1")).build());
+    let node = world.places("one")[0].to_owned();
+    world.live(&node, NodeLife::Lost);
+    world.run(20);
+    world.push(commit("c2").with(workload("one:2")).build());
+    world.run(900);
+    world
+}
+
+#[test]
+fn a_lost_node_holds_up_no_recreated_deployment() {
+    let world = lost_with(|image| recreate("one", 1, pod(image)));
+    world.expect_healthy("c2");
+    assert_eq!(world.pods("one").len(), 1);
+}
+
+#[test]
+fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
+    let with_data = |image: &str| {
+        let mut spec = pod(image);
+        let volume = VolumeSource::HostPath { path: "/srv/db".into(), kind: HostPathKind::Any };
+        spec.volumes.insert("data".to_owned(), volume);
+        spec.containers[0].mounts.push(VolumeMount {
+            volume: "data".into(),
+            path: "/data".into(),
+            sub_path: None,
+            read_only: false,
+            propagation: MountPropagation::default(),
+        });
+        recreate("one", 1, spec)
+    };
+    let workloads: [&dyn Fn(&str) -> Workload; 2] = [&|image| bare("one", pod(image)), &with_data];
+    for workload in workloads {
+        let mut world = lost_with(workload);
+        let rollout = &world.state.rollout;
+        assert!(rollout.bad.is_empty(), "{rollout:#?}");
+        assert!(
+            matches!(&rollout.phase, Phase::Progressing { message } if message.contains("node rm")),
+            "{:?}",
+            rollout.phase
+        );
+        assert!(world.pods("one").is_empty(), "nothing beside what may still run there");
+        // Neither by going back: the old pod may still be there, though the commit wants it again.
+        world.push(commit("c3").with(workload("one:1")).build());
+        world.run(30);
+        assert!(world.pods("one").is_empty());
+        let nodes: Vec<NodeName> = world.nodes.keys().cloned().collect();
+        nodes.iter().for_each(|node| world.live(node.as_str(), NodeLife::Ready));
+        world.run(60);
+        world.expect_healthy("c3");
+        assert_eq!(world.pods("one").len(), 1);
     }
 }
 

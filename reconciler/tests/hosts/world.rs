@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) broken: BTreeSet<(NodeName, CommitId)>,
     /// What nodes say of the images of the target, where they are not ready.
     pub(crate) prepared: BTreeMap<NodeName, Preparation>,
+    /// Nodes that cannot get the target.
+    pub(crate) unread: BTreeSet<NodeName>,
     /// All stops that were ever told.
     pub(crate) stops: BTreeMap<PodUid, StopReason>,
     /// Which nodes were called faulty.
@@ -85,6 +87,7 @@ impl World {
             notes: Vec::new(),
             broken: BTreeSet::new(),
             prepared: BTreeMap::new(),
+            unread: BTreeSet::new(),
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),
             bounds: BTreeMap::new(),
@@ -202,7 +205,7 @@ impl World {
                 let since = entry.ready.map(|ready| Duration::try_from(self.now.duration_since(ready)));
                 entry.ready_for = since.transpose().unwrap().unwrap_or_default();
             }
-            if let Some(target) = &rollout.target {
+            if let Some(target) = rollout.target.as_ref().filter(|_| !self.unread.contains(node)) {
                 let prepared = self.prepared.get(node).cloned().unwrap_or(Preparation::Ready);
                 report.prepared.insert(target.clone(), prepared);
             }
