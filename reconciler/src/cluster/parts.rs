@@ -116,6 +116,10 @@ impl<'a> Decision<'a> {
                 .iter()
                 .any(|pod| pod.record.place.node() == Some(&node.name) && pod.is_available(min_ready))
         };
+        // Where a commit came that was superseded before it was healthy, its pods count, though nobody wants more of them.
+        let has_any = |node: &&Candidate| {
+            elsewhere.iter().any(|pod| pod.is_active() && pod.record.place.node() == Some(&node.name))
+        };
         let wave = self.input.state.rollout.wave.as_ref();
         let broken: BTreeSet<NodeName> = wave.map(|wave| wave.broken.clone()).unwrap_or_default();
         let down_elsewhere = others
@@ -124,7 +128,7 @@ impl<'a> Decision<'a> {
             .filter(|node| !self.standing.faulty.contains(&node.name) && !broken.contains(&node.name))
             .filter(|node| match self.standing.absent.contains(&node.name) {
                 true => self.standing.left_down(&node.name, &elsewhere),
-                false => old.is_some() && !is_up(node),
+                false => (old.is_some() || has_any(node)) && !is_up(node),
             })
             .count();
         let canary = Canary { nodes: canaries.clone(), before: None, down_elsewhere };

@@ -291,14 +291,19 @@ impl World {
         let image = *self.random.pick(&GOOD);
         let names: Vec<String> = self.repository.workloads.keys().cloned().collect();
         let name = self.random.pick(&names).clone();
-        let before = self.repository.workloads.get(&name).map(|wanted| wanted.image.clone());
         self.change(&name, |wanted| {
             if wanted.kind != WorkloadKind::ReplicaSet {
                 wanted.image = image.to_owned();
             }
         });
-        let after = self.repository.workloads.get(&name).map(|wanted| wanted.image.clone());
-        self.changed_last = (before != after).then_some(name);
         self.push_repository();
+        // Pods that are as the commit wants them stay where they are, however crowded it is there.
+        let workloads = self.pushed.last().into_iter().flat_map(|commit| commit.objects.workloads.values());
+        let hashes: Vec<_> = workloads.map(|workload| (&workload.key, &workload.template.hash)).collect();
+        let mut pods = self.store.contents.state.pods.values();
+        let stays = pods.any(|record| {
+            record.owner.object.name == name && hashes.contains(&(&record.owner, &record.template))
+        });
+        self.changed_last = (!stays).then_some(name);
     }
 }
