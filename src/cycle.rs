@@ -25,7 +25,7 @@ use reconciler::{
     observed::Observed,
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
-    rollout::{Head, Phase, Rollout},
+    rollout::{Head, Rollout},
     state::{Change, KnownNode, NodeFacts, NodeReport, Preparation},
 };
 use runtime::{Prober, Runtime};
@@ -53,8 +53,6 @@ pub(crate) use memory::HostMemory;
 const ROUNDS: usize = 16;
 /// How often, at most, the host's network is looked at for what somebody else has changed there.
 const NETWORK_CHECK: Duration = Duration::from_secs(5);
-/// Looks further apart than this mean that nobody could look in between.
-const LONG_GAP: Duration = Duration::from_secs(150);
 /// When what failed outside of a lane is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -124,8 +122,8 @@ pub(crate) struct Host {
     network_checked: std::time::Instant,
     /// Whether something has happened to a link or route since then.
     network_changed: bool,
-    /// When something was last decided.
-    decided: Option<std::time::Instant>,
+    /// When this leader last decided, by both its clocks.
+    decided: Option<(std::time::Instant, Timestamp)>,
     /// What the last look at the engine found.
     seen: Option<Observed>,
     /// Why this host takes no pods.
@@ -302,27 +300,8 @@ impl Host {
         }
     }
 
-    /// Time in which nobody could look is not the commit's: after a gap its clock starts anew, as after a wait for
-    /// something outside of it.
-    async fn excuse_gap(&mut self) {
-        if !self.store.leads() {
-            self.decided = None;
-            return;
-        }
-        let gap = self.decided.is_none_or(|last| last.elapsed() > LONG_GAP);
-        self.decided = Some(std::time::Instant::now());
-        let rollout = &self.store.snapshot().rollout;
-        let judged = matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking);
-        if gap && !rollout.waiting && (judged || rollout.judges_superseded()) {
-            let rollout = Rollout { waiting: true, ..rollout.clone() };
-            let kept = self.commit(vec![Change::Rollout(Box::new(rollout))]).await;
-            self.note("state", kept.map_err(|error| format!("{error:#}")));
-        }
-    }
-
     /// Decides and plans until nothing changes any more.
     async fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
-        self.excuse_gap().await;
         let mut round = 0;
         loop {
             round += 1;

@@ -349,7 +349,7 @@ impl<'a> Decision<'a> {
     fn late_at(&self, workload: &Workload) -> Next {
         let rollout = &self.input.state.rollout;
         let progress = self.input.state.workloads.get(&workload.key);
-        let deadline = progress_deadline(workload, progress, rollout.clock)
+        let deadline = progress_deadline(workload, progress, rollout.clock, self.input.now)
             .filter(|_| matches!(rollout.phase, Phase::Progressing { .. }) || rollout.judges_superseded())
             .map(|deadline| Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default())
             .filter(|wait| !wait.is_zero());

@@ -301,13 +301,10 @@ impl<'a> Look<'a> {
         if self.input.observed.lanes.contains(&key) {
             return;
         }
-        if let Some(failure) = self.image_failure(&key) {
-            let retry = failure.retry_at();
-            if retry > self.input.now {
-                let wait = Duration::try_from(retry.duration_since(self.input.now)).unwrap_or_default();
-                self.next = self.next.sooner(Next::After(wait));
-                return;
-            }
+        if let Some(retry) = self.image_failure(&key).and_then(|failure| failure.retry_at(self.input.now)) {
+            let wait = Duration::try_from(retry.duration_since(self.input.now)).unwrap_or_default();
+            self.next = self.next.sooner(Next::After(wait));
+            return;
         }
         let mode = match (need.pull, &need.digest) {
             (PullPolicy::Never, _) => PullMode::Never,
@@ -359,7 +356,7 @@ impl<'a> Look<'a> {
     fn clean(&mut self, uid: &PodUid, step: Step) {
         let key = LaneKey::Pod(uid.clone());
         let waiting =
-            self.input.observed.failures.get(&key).is_some_and(|failure| failure.retry_at() > self.input.now);
+            self.input.observed.failures.get(&key).is_some_and(|one| one.retry_at(self.input.now).is_some());
         if !self.input.observed.lanes.contains(&key) && !waiting {
             let pod = ObjectKey::new("", uid.as_str());
             self.lanes.push(Lane { key, why: Why::Clean { pod }, steps: vec![step] });

@@ -12,7 +12,7 @@ use crate::{
     fault::Fault,
     name::{ContainerId, ImageId, PodUid},
     plan::{LaneKey, PodIdentity, ProbeKind, Role},
-    time::later,
+    time::still_to_come,
 };
 
 /// Everything that was found. It exists only when the engine could be asked: an engine that does not answer is not
@@ -120,10 +120,10 @@ pub struct LaneFailure {
 }
 
 impl LaneFailure {
-    /// The earliest time to try again: 10 s, doubling, at most 300 s; the commit's own faults as well, since an
+    /// When to try again, if not now: 10 s after it, doubling, at most 300 s; the commit's own faults as well, since an
     /// image may be pushed later.
-    pub fn retry_at(&self) -> Timestamp {
+    pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         let seconds = 10_u64.saturating_mul(1 << self.count.saturating_sub(1).min(5)).min(300);
-        later(self.at, Duration::from_secs(seconds))
+        still_to_come(self.at, Duration::from_secs(seconds), now)
     }
 }

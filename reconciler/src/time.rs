@@ -1,4 +1,4 @@
-//! Adding to a time without an end.
+//! Adding to a time without an end, and waiting by a clock that may jump.
 
 use std::time::Duration;
 
@@ -7,6 +7,12 @@ use jiff::Timestamp;
 /// So much later, or as late as can be said: a number in a manifest or a clock gone astray must not end the daemon.
 pub(crate) fn later(time: Timestamp, duration: Duration) -> Timestamp {
     time.saturating_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// When that is, if it is still to come. What happened at a time that is still to come itself was written down by a clock
+/// that was set back since: nothing waits for that one to come round again.
+pub(crate) fn still_to_come(happened: Timestamp, wait: Duration, now: Timestamp) -> Option<Timestamp> {
+    Some(later(happened, wait)).filter(|due| *due > now && happened <= now)
 }
 
 #[cfg(test)]
@@ -19,5 +25,14 @@ mod tests {
         assert_eq!(later(Timestamp::UNIX_EPOCH, second).as_second(), 1);
         assert_eq!(later(Timestamp::MAX, second), Timestamp::MAX);
         assert_eq!(later(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MAX);
+    }
+
+    #[test]
+    fn nothing_waits_for_a_clock_that_was_set_back() {
+        let at = |seconds| later(Timestamp::UNIX_EPOCH, Duration::from_secs(seconds));
+        let wait = Duration::from_secs(10);
+        assert_eq!(still_to_come(at(100), wait, at(105)), Some(at(110)));
+        assert_eq!(still_to_come(at(100), wait, at(110)), None);
+        assert_eq!(still_to_come(at(3700), wait, at(100)), None);
     }
 }

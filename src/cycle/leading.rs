@@ -1,8 +1,11 @@
 //! What a host does because it leads: judge which nodes live, decide, and do what people ask for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reconciler::{
     cluster::{ClusterInput, cluster},
     name::{CommitId, NodeName},
@@ -16,6 +19,11 @@ use crate::store::AnswerDoc;
 
 /// Answers to other hosts that are remembered, lest a question is acted on twice.
 const REMEMBERED: usize = 1000;
+
+/// Decisions further apart than this mean that nobody could decide in between.
+const LONG_GAP: Duration = Duration::from_secs(150);
+/// A wall clock that is off by more than this from what the monotonic one says has jumped.
+const JUMP: Duration = Duration::from_secs(5);
 
 /// What came of one decision.
 pub(super) enum Led {
@@ -31,15 +39,24 @@ impl Host {
     /// Decides once, if this host leads.
     pub(super) async fn lead(&mut self, now: Timestamp) -> Led {
         if !self.store.leads() {
+            self.decided = None;
             // What this host could not write as a leader is another leader's by now.
             if self.store.replicated().is_some_and(|store| !store.is_withdrawn()) {
                 self.troubles.remove("state");
             }
+            // What is in the way of deciding is for who decides to say.
+            self.troubles.remove("nodes");
+            self.troubles.remove("budget");
+            self.notes.clear();
             return Led::Rest(Next::AwaitChange);
         }
         if let Some(store) = self.store.replicated_mut()
             && let Err(error) = store.put_back().await
         {
+            self.note("state", Err(format!("{error:#}")));
+            return Led::Failed(Next::After(RETRY));
+        }
+        if let Err(error) = self.excuse_gap(now).await {
             self.note("state", Err(format!("{error:#}")));
             return Led::Failed(Next::After(RETRY));
         }
@@ -84,6 +101,23 @@ impl Host {
         }
     }
 
+    /// Time in which nobody could decide is no commit's, and what another leader wrote down, or this one before its clock
+    /// jumped, is no time of this clock: the deadlines begin anew.
+    async fn excuse_gap(&mut self, now: Timestamp) -> anyhow::Result<()> {
+        let instant = Instant::now();
+        let gap = self.decided.is_none_or(|(last, then)| {
+            let passed = instant.duration_since(last);
+            let shown = now.duration_since(then);
+            let apart = SignedDuration::try_from(passed).map_or(SignedDuration::MAX, |passed| shown - passed);
+            passed > LONG_GAP || apart.unsigned_abs() > JUMP
+        });
+        if gap && let Some(rollout) = self.store.snapshot().rollout.after_gap(now) {
+            self.commit(vec![Change::Rollout(Box::new(rollout))]).await?;
+        }
+        self.decided = Some((instant, now));
+        Ok(())
+    }
+
     /// What every node says, this one too.
     pub(super) fn all_reports(&self) -> BTreeMap<NodeName, NodeReport> {
         let own = (self.fixed.facts.name.clone(), self.report.clone());
@@ -104,13 +138,14 @@ impl Host {
         if self.behind.as_ref().is_none_or(|(known, _)| *known != key) {
             let behind = self.is_behind(&key.0, &key.1);
             self.behind = Some((key, behind));
+            // Once: a source that cannot be reached is asked again at its own pace.
+            if behind {
+                self.parts.nudge.notify_one();
+            }
         }
         match &self.behind {
             Some((_, false)) => self.head.clone(),
-            _ => {
-                self.parts.nudge.notify_one();
-                Head::Unknown
-            }
+            _ => Head::Unknown,
         }
     }
 

@@ -76,7 +76,7 @@ impl<'a> Decision<'a> {
         let mut found = Suspects::default();
         for part in &parts {
             let progress = self.input.state.workloads.get(&part.workload.key);
-            let over = progress_deadline(part.workload, progress, clock)
+            let over = progress_deadline(part.workload, progress, clock, self.input.now)
                 .is_some_and(|deadline| deadline <= self.input.now);
             let view = self.part_view(part, &self.standing);
             add(&mut found, suspects(&view, clock, late || over));

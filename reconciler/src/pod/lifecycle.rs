@@ -25,7 +25,7 @@ use crate::{
     plan::{Drift, ImagePin, Lane, LaneKey, Next, ProbeKind, ProbeTask, Role, Step, StopSpec, Why},
     state::PodRecord,
     status::{PodPhase, PodStatus, STEADY},
-    time::later,
+    time::{later, still_to_come},
 };
 
 /// What the pod's host is.
@@ -167,12 +167,11 @@ impl<'a> Pod<'a> {
         if self.memory.ended.is_some() {
             return self.clean_up();
         }
-        if let Some(failure) = self.input.observed.failures.get(&key) {
-            let retry = failure.retry_at();
-            if retry > self.input.now {
-                self.look_again_at(retry);
-                return Decision::Blocked(failure.fault.clone());
-            }
+        if let Some(failure) = self.input.observed.failures.get(&key)
+            && let Some(retry) = failure.retry_at(self.input.now)
+        {
+            self.look_again_at(retry);
+            return Decision::Blocked(failure.fault.clone());
         }
         if self.is_past_deadline() {
             return Decision::End(
@@ -247,13 +246,14 @@ impl<'a> Pod<'a> {
         self.next = self.next.sooner(Next::After(wait.max(Duration::from_millis(1))));
     }
 
-    /// For how long the pod has been ready, as far as anybody asks; looks again when more can be said.
+    /// For how long the pod has been ready, as far as anybody asks; looks again when more can be said. What it has
+    /// reached it keeps while it is ready, whatever becomes of the clock.
     fn ready_for(&mut self) -> Duration {
         let Some(ready) = self.memory.ready else { return Duration::ZERO };
-        let mut longest = Duration::ZERO;
+        let mut longest = self.memory.ready_for;
         for asked in [STEADY, self.workload.control.min_ready()] {
             let reached = later(ready, asked);
-            if reached <= self.input.now {
+            if asked <= longest || reached <= self.input.now {
                 longest = longest.max(asked);
             } else {
                 self.look_again_at(reached);
@@ -420,8 +420,8 @@ impl<'a> Pod<'a> {
                 ContainerState::Dead => Start::Now(Why::Restart { pod, container: container.name.clone() }),
                 ContainerState::Exited { finished, .. } => {
                     let backoff = known.map(|memory| memory.backoff);
-                    let due = later(*finished, backoff.unwrap_or_default().delay());
-                    if due > self.input.now {
+                    let delay = backoff.unwrap_or_default().delay();
+                    if let Some(due) = still_to_come(*finished, delay, self.input.now) {
                         self.look_again_at(due);
                         return Start::Later;
                     }
@@ -513,7 +513,8 @@ impl<'a> Pod<'a> {
         let mut status = phase::status(&standing, &self.memory);
         let probes = phase::probes(&standing, &self.memory);
         self.memory.ready = status.ready;
-        status.ready_for = self.ready_for();
+        self.memory.ready_for = self.ready_for();
+        status.ready_for = self.memory.ready_for;
         PodOutput { lane, images, status, probes, memory: Some(self.memory), next: self.next }
     }
 }

@@ -1,6 +1,6 @@
 //! What a host remembers of its pods beyond what it can observe; kept on its disk.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub struct PodMemory {
     pub started: Option<Timestamp>,
     /// Since when it is ready.
     pub ready: Option<Timestamp>,
+    /// For how long at least it has been ready then, see [`PodStatus::ready_for`](crate::status::PodStatus::ready_for).
+    #[serde(default)]
+    pub ready_for: Duration,
     /// The number of the next sandbox.
     pub sandboxes: u32,
     /// By container name.

@@ -94,6 +94,22 @@ impl Rollout {
         }
     }
 
+    /// The roll-out after a time in which nobody decided, or another leader did by another clock: no deadline counts what
+    /// was before. `None` where nothing has one.
+    #[must_use]
+    pub fn after_gap(&self, now: Timestamp) -> Option<Self> {
+        let has_deadlines =
+            matches!(self.phase, Phase::Preparing { .. } | Phase::Progressing { .. } | Phase::Soaking);
+        let mut after = self.clone();
+        after.since = Some(now);
+        after.clock = after.clock.map(|_| now);
+        after.failing = after.failing.map(|_| now);
+        if let Some(wave) = &mut after.wave {
+            wave.settled = wave.settled.map(|_| now);
+        }
+        has_deadlines.then_some(after)
+    }
+
     /// What was waited for so far counts for no deadline.
     pub(super) fn start_clock(&mut self, now: Timestamp) {
         self.clock = Some(now);

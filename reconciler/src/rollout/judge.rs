@@ -105,10 +105,13 @@ pub fn progress_deadline(
     workload: &Workload,
     progress: Option<&WorkloadProgress>,
     clock: Option<Timestamp>,
+    now: Timestamp,
 ) -> Option<Timestamp> {
     let Control::Deployment { progress_deadline: Some(deadline), .. } = workload.control else { return None };
     let progress = progress.filter(|progress| progress.template == workload.template.hash)?;
-    Some(later(clock.map_or(progress.since, |clock| clock.max(progress.since)), deadline))
+    // Another leader's clock may have been ahead of this one's.
+    let since = progress.since.min(now);
+    Some(later(clock.map_or(since, |clock| clock.max(since)), deadline))
 }
 
 /// How a workload stands that nothing is known to be wrong with, see [`suspects`](super::suspects); `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
@@ -189,13 +192,26 @@ pub fn judge(
             "{key}: node {name} is out, and its pod was down; it holds up the others"
         ));
     }
+    let held_up = |pod: &&OwnedPod<'_>| view.may_still_run(pod) && standing.is_absent(pod);
+    if view.never_overlaps()
+        && let Some(pod) = view.pods.iter().find(held_up)
+        && let Some(node) = pod.record.place.node()
+    {
+        return Judgement::Waiting(format!(
+            "{key}: node {node} is out, and pod {} must end there before another is made; `windlass node rm {node}` \
+             gives it up",
+            pod.record.key.name
+        ));
+    }
     let all_nodes_ready = view.nodes.iter().all(|node| node.ready);
     // A template that is available nowhere has shown nothing.
     let counted = || current.iter().filter(|pod| number == 0 || !standing.is_aside(pod));
     if let Some(reason) = counted().find_map(|pod| pod_obstacle(pod, all_nodes_ready)) {
         return Judgement::Waiting(format!("{key}: {reason}"));
     }
-    if progress_deadline(view.workload, progress, clock).is_some_and(|deadline| deadline <= view.now) {
+    if progress_deadline(view.workload, progress, clock, view.now)
+        .is_some_and(|deadline| deadline <= view.now)
+    {
         let reason = format!(
             "{key}: no progress within progressDeadlineSeconds: {available} of {wanted} pods available{}",
             last_words(&current),

@@ -108,8 +108,11 @@ impl World {
             Fault::Resume(host) => self.resume(host),
             Fault::Jump { host, seconds } => {
                 let (host, now) = (self.whom(host), stamp(self.now));
-                self.clock_jumped |= seconds > 0;
                 self.hosts[host].clock.jump(now, SignedDuration::from_secs(seconds));
+                // It notices by its other clock.
+                if let Some(leading) = self.hosts[host].daemon.as_mut().and_then(|one| one.leading.as_mut()) {
+                    leading.excused = false;
+                }
             }
             Fault::Cut { host, store, peers, long } => {
                 let host = self.whom(host);

@@ -8,7 +8,7 @@ use reconciler::{
     life::{LifeInput, NodeSigns, lives},
     name::NodeName,
     plan::Next,
-    rollout::{Head, Phase, Rollout},
+    rollout::Head,
     state::{Change, KnownNode, NodeLife},
 };
 
@@ -56,19 +56,16 @@ impl World {
         self.decide(index);
     }
 
-    /// As the daemon does: for a new leader the commit's clock starts anew, since its own may show another time.
+    /// As the daemon does: for a new leader the deadlines begin anew, since its own clock may show another time.
     fn excuse_gap(&mut self, index: usize) {
+        let now = self.now;
         let host = &mut self.hosts[index];
-        let rollout = &host.view.contents.state.rollout;
-        let judged = matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking)
-            || rollout.judges_superseded();
+        let after = host.view.contents.state.rollout.after_gap(host.wall(now));
         if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut())
             && !std::mem::replace(&mut leading.excused, true)
-            && judged
-            && !rollout.waiting
+            && let Some(after) = after
         {
-            let rollout = Rollout { waiting: true, ..rollout.clone() };
-            leading.pending.push_back(vec![Change::Rollout(Box::new(rollout))]);
+            leading.pending.push_back(vec![Change::Rollout(Box::new(after))]);
         }
     }
 
@@ -86,6 +83,7 @@ impl World {
             // Whether it was written nobody here knows.
             leading.pending.clear();
             leading.must_relist = true;
+            leading.excused = false;
             self.lead_after(index, if connected { 200 } else { 500 });
             return;
         }
@@ -104,6 +102,7 @@ impl World {
                 if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
                     if unanswered {
                         leading.pending.clear();
+                        leading.excused = false;
                         leading.must_relist = self.store.sabotage != Sabotage::NoRelist;
                     } else {
                         host.view.wrote(revision, changes);

@@ -77,8 +77,6 @@ pub(crate) struct World {
     pub(crate) calm: bool,
     /// The workload that the last push changed.
     pub(crate) changed_last: Option<String>,
-    /// A clock was set ahead: dead lines may have come too early.
-    pub(crate) clock_jumped: bool,
     pub(crate) looks: u64,
     pub(crate) decisions: u64,
     queue: BTreeMap<(Time, u64), Event>,
@@ -114,7 +112,6 @@ impl World {
             wrong: None,
             calm: false,
             changed_last: None,
-            clock_jumped: false,
             looks: 0,
             decisions: 0,
             queue: BTreeMap::new(),

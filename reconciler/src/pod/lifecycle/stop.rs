@@ -34,8 +34,7 @@ pub(super) fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
         .failures
         .get(&key)
         .filter(|_| memory.stopping)
-        .map(|failure| failure.retry_at())
-        .filter(|at| *at > input.now);
+        .and_then(|failure| failure.retry_at(input.now));
     if let Some(retry) = retry {
         next = Next::After(Duration::try_from(retry.duration_since(input.now)).unwrap_or_default());
     } else if !input.observed.lanes.contains(&key) {
