@@ -156,7 +156,10 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
         ("with the other forge's header", "generic", &[&signed], &body, 401),
         ("no such forge", "elsewhere", &[&signed], &body, 404),
     ] {
-        assert_eq!(post(&site, path, headers, body), code, "{what}, {path}");
+        let answer = post(&site, path, headers, body);
+        // Who still sends when the connection is closed may lose the answer after "100 Continue"; the counter has it.
+        let lost = code == 413 && answer == 100;
+        assert!(answer == code || lost, "{what}, {path}: {answer}, not {code}");
     }
     assert_eq!(server.fetches(), 1, "a hook that must not count made the daemon look");
     assert!(is(&site.status()["head"]["id"], &first));
