@@ -72,6 +72,8 @@ pub(crate) struct Fixed {
     pub(crate) history: usize,
     /// The commit that a rollback may not go behind.
     pub(crate) anchor: Option<CommitId>,
+    /// The branch may lose commits.
+    pub(crate) allow_rewrite: bool,
     /// What a reader of `status` should know of the configuration.
     pub(crate) notes: Vec<String>,
     /// Where other hosts' daemons find this one.
@@ -136,8 +138,8 @@ pub(crate) struct Host {
     peers: Option<Peers>,
     /// A commit that another host has seen, for which the repository was looked at.
     nudged_for: Option<CommitId>,
-    /// Whether this host's head lies behind what was decided, and for which commits that was found.
-    behind: Option<((CommitId, Vec<CommitId>), bool)>,
+    /// How this host's head stands to what was decided before.
+    behind: Option<leading::Behind>,
     /// What people asked and the leader has not answered.
     open: Vec<together::Open>,
     /// What was answered to other hosts.

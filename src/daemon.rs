@@ -150,6 +150,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         drain: config.network.drain_delay,
         history: config.rollout.history,
         anchor: config.trust.anchor.clone(),
+        allow_rewrite: config.trust.allow_rewrite,
         peer: peers.as_ref().map(PeerHost::address).map(|address| match address.ip().is_unspecified() {
             true => (network.node_address, address.port()).into(),
             false => address,

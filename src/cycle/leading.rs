@@ -25,6 +25,16 @@ const LONG_GAP: Duration = Duration::from_secs(150);
 /// A wall clock that is off by more than this from what the monotonic one says has jumped.
 const JUMP: Duration = Duration::from_secs(5);
 
+/// How the newest commit here stands to what was decided before.
+#[derive(Debug)]
+pub(super) struct Behind {
+    head: CommitId,
+    newest: Vec<CommitId>,
+    /// This host must fetch before it may decide by its head.
+    behind: bool,
+    found: Timestamp,
+}
+
 /// What came of one decision.
 pub(super) enum Led {
     /// Nothing is to be decided until then.
@@ -130,33 +140,40 @@ impl Host {
         if self.store.replicated().is_none() {
             return self.head.clone();
         }
-        let Head::Accepted(head) = &self.head else { return self.head.clone() };
+        let Head::Accepted(head) = self.head.clone() else { return self.head.clone() };
         let rollout = &self.store.snapshot().rollout;
         let newest = [rollout.target.as_ref(), rollout.rollback.as_ref().map(|rollback| &rollback.from)];
-        let newest: Vec<CommitId> = newest.into_iter().flatten().filter(|id| *id != head).cloned().collect();
-        let key = (head.clone(), newest);
-        if self.behind.as_ref().is_none_or(|(known, _)| *known != key) {
-            let behind = self.is_behind(&key.0, &key.1);
-            self.behind = Some((key, behind));
-            // Once: a source that cannot be reached is asked again at its own pace.
-            if behind {
-                self.parts.nudge.notify_one();
+        let newest: Vec<CommitId> = newest.into_iter().flatten().filter(|id| **id != head).cloned().collect();
+        let known = self.behind.take().filter(|known| known.head == head && known.newest == newest);
+        let behind = match known {
+            None => {
+                let behind = self.is_behind(&head, &newest, false);
+                // Once: a source that cannot be reached is asked again at its own pace.
+                if behind {
+                    self.parts.nudge.notify_one();
+                }
+                Behind { head, newest, behind, found: Timestamp::now() }
             }
-        }
-        match &self.behind {
-            Some((_, false)) => self.head.clone(),
-            _ => Head::Unknown,
-        }
+            // The branch was looked at since: what it lost by a rewrite will not come.
+            Some(known) if known.behind && self.source.fetched.is_some_and(|at| at > known.found) => {
+                let behind = self.is_behind(&head, &newest, self.fixed.allow_rewrite);
+                Behind { behind, found: Timestamp::now(), ..known }
+            }
+            Some(known) => known,
+        };
+        let is_behind = behind.behind;
+        self.behind = Some(behind);
+        if is_behind { Head::Unknown } else { self.head.clone() }
     }
 
-    /// Whether a commit that was decided on before is not known here, or comes after this head.
-    fn is_behind(&self, head: &CommitId, others: &[CommitId]) -> bool {
+    /// Whether a commit that was decided on before is not known here, or comes after this head. One that was rewritten
+    /// may be unknown for good.
+    fn is_behind(&self, head: &CommitId, others: &[CommitId], rewritten: bool) -> bool {
         let Ok(repo) = self.parts.reader.mirror.open() else { return true };
         let oid = |id: &CommitId| git2::Oid::from_str(id.as_str()).ok();
         others.iter().any(|other| match (oid(other), oid(head)) {
-            (Some(other), Some(head)) => {
-                repo.find_commit(other).is_err() || repo.graph_descendant_of(other, head).unwrap_or(true)
-            }
+            (Some(other), Some(_)) if repo.find_commit(other).is_err() => !rewritten,
+            (Some(other), Some(head)) => repo.graph_descendant_of(other, head).unwrap_or(true),
             _ => true,
         })
     }
