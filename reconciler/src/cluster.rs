@@ -19,7 +19,7 @@ use crate::{
     controller::{Action, NodeStanding, OwnedPod, control},
     name::{CommitId, NodeName, ObjectKey, WorkloadKey, WorkloadKind},
     object::{NodeObject, Taint, TaintEffect, Workload},
-    placement::{Candidate, candidates},
+    placement::{Candidate, Choice, candidates},
     plan::Next,
     rollout::{
         FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, progress, progress_deadline, step,
@@ -77,6 +77,8 @@ pub struct ClusterChange {
     pub held: Option<String>,
     /// What people should know of what is decided, and of what is not.
     pub notes: Vec<String>,
+    /// Why each pod that was placed is where it is.
+    pub placed: BTreeMap<PodUid, Choice>,
 }
 
 /// The commits whose content is needed to go on from this state.
@@ -117,6 +119,7 @@ struct Decision<'a> {
     next: Next,
     held: Option<String>,
     notes: Vec<String>,
+    placed: BTreeMap<PodUid, Choice>,
 }
 
 impl<'a> Decision<'a> {
@@ -158,6 +161,7 @@ impl<'a> Decision<'a> {
             next: Next::AwaitChange,
             held: None,
             notes: Vec::new(),
+            placed: BTreeMap::new(),
         }
     }
 
@@ -380,7 +384,13 @@ impl<'a> Decision<'a> {
         if self.serial != self.input.state.serial {
             self.changes.push(Change::Serial(self.serial));
         }
-        ClusterChange { changes: self.changes, next: self.next, held: self.held, notes: self.notes }
+        ClusterChange {
+            changes: self.changes,
+            next: self.next,
+            held: self.held,
+            notes: self.notes,
+            placed: self.placed,
+        }
     }
 }
 

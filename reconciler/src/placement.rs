@@ -26,7 +26,7 @@ pub use candidate::{
     Candidate, candidates, daemon_may_stay, eligible_for_daemon, must_leave, unfit_by_itself,
 };
 pub use placer::Placer;
-pub use reason::{Chosen, Leave, Refusal, Unfit, Why};
+pub use reason::{Choice, Chosen, Leave, Refusal, Unfit};
 pub use resources::{Resources, host_ports, requests};
 
 #[cfg(test)]

@@ -103,7 +103,10 @@ impl Host {
         }
         self.acted = true;
         match self.commit(change.changes).await {
-            Ok(()) => Led::Decided,
+            Ok(()) => {
+                self.events.placed(&change.placed, self.store.snapshot());
+                Led::Decided
+            }
             Err(error) => {
                 self.note("state", Err(format!("{error:#}")));
                 Led::Failed(next.sooner(Next::After(RETRY)))

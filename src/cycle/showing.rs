@@ -1,11 +1,12 @@
 //! What a look shows: the log, the metrics and the view.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use reconciler::{
     name::{ContainerId, PodUid},
     observed::Observed,
+    placement::Choice,
     plan::{Drift, Lane, LaneKey, ProbeKind, Step, Why},
     rollout::{CommitState, Phase, Rollout},
     state::{ClusterState, PodRecord},
@@ -246,6 +247,17 @@ impl Events {
         };
         let warning = matches!(lane.why, Why::Repair { .. } | Why::Unhealthy { .. } | Why::Restart { .. });
         self.add(uid, record, reason, warning, describe(&lane.why));
+    }
+
+    /// Where pods were placed, and why there.
+    pub(super) fn placed(&mut self, placed: &BTreeMap<PodUid, Choice>, state: &ClusterState) {
+        for (uid, why) in placed {
+            if let Some(record) = state.pods.get(uid)
+                && let Some(node) = record.place.node()
+            {
+                self.add(uid, record, "Scheduled", false, format!("placed on {node}: {why}"));
+            }
+        }
     }
 
     /// Probes that began to fail since the last look. What a liveness probe says is told with the restart it causes.

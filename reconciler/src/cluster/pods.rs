@@ -12,7 +12,7 @@ use crate::{
     digest::{name_suffix, pod_uid},
     name::{ObjectKey, PodUid, WorkloadKind},
     object::Workload,
-    placement::{Placer, must_leave},
+    placement::{Choice, Placer, must_leave},
     state::{Change, NodeLife, PodPlace, PodRecord, StopReason},
 };
 
@@ -45,23 +45,22 @@ impl<'a> Decision<'a> {
                     }
                 }
                 Action::Create { name, node, like } => {
-                    let place = match node {
+                    let (place, why) = match node {
                         Some(node) => {
                             placer.pin(&node, workload);
-                            PodPlace::Node(node)
+                            (PodPlace::Node(node), None)
                         }
-                        None => match placer.place(workload) {
-                            Ok(chosen) => PodPlace::Node(chosen.node),
-                            Err(refusal) => PodPlace::Unplaced(refusal),
-                        },
+                        None => choose(placer, workload),
                     };
                     let unplaced = place.node().is_none();
                     let (commit, template) =
                         like.unwrap_or_else(|| (driving.id.clone(), workload.template.hash.clone()));
                     let key = self.name(workload, &name, names);
                     names.insert(key.clone());
+                    let uid = pod_uid(&self.input.state.cluster, self.serial);
+                    self.placed.extend(why.map(|why| (uid.clone(), why)));
                     self.changes.push(Change::Pod(Box::new(PodRecord {
-                        uid: pod_uid(&self.input.state.cluster, self.serial),
+                        uid,
                         key,
                         owner: workload.key.clone(),
                         place,
@@ -155,15 +154,22 @@ impl<'a> Decision<'a> {
                 record.commit = driving.id.clone();
             }
             if record.place.node().is_none() {
-                record.place = match placer.place(workload) {
-                    Ok(chosen) => PodPlace::Node(chosen.node),
-                    Err(refusal) => PodPlace::Unplaced(refusal),
-                };
+                let (place, why) = choose(placer, workload);
+                record.place = place;
+                self.placed.extend(why.map(|why| (record.uid.clone(), why)));
             }
             if record != *pod.record {
                 changes.push(Change::Pod(Box::new(record)));
             }
         }
         self.changes.extend(changes);
+    }
+}
+
+/// Where a pod goes, and why there.
+fn choose<'a>(placer: &mut Placer<'a>, workload: &'a Workload) -> (PodPlace, Option<Choice>) {
+    match placer.place(workload) {
+        Ok(chosen) => (PodPlace::Node(chosen.node), Some(chosen.why)),
+        Err(refusal) => (PodPlace::Unplaced(refusal), None),
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Candidate, Chosen, Refusal, Why,
+    Candidate, Choice, Chosen, Refusal,
     class::{Classes, Rank},
     load::Load,
     names::Names,
@@ -125,7 +125,7 @@ impl<'a> Placer<'a> {
                 let class = &self.classes.all[self.classes.queues[session.queue as usize].class as usize];
                 Ok(Chosen {
                     node: self.nodes[rank.node as usize].name.clone(),
-                    why: Why {
+                    why: Choice {
                         nodes: self.nodes.len(),
                         allowed: class.eligible.len(),
                         avoided: rank.avoided,

@@ -113,12 +113,12 @@ pub struct Chosen {
     /// The node.
     pub node: NodeName,
     /// Why this one.
-    pub why: Why,
+    pub why: Choice,
 }
 
 /// Why a node was chosen: it is the least of these, compared in this order, and then by load and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Why {
+pub struct Choice {
     /// How many nodes there are.
     pub nodes: usize,
     /// How many of them names, labels, cordons and taints allow.
@@ -135,7 +135,7 @@ pub struct Why {
     pub owned: u32,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "one of {} of {} nodes that may take it", self.allowed, self.nodes)?;
         if self.avoided > 0 {

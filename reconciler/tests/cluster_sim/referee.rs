@@ -186,7 +186,14 @@ impl World {
             return;
         };
         let made = after.pods.values().filter(|record| !before.pods.contains_key(&record.uid));
+        // What a superseded commit brought already moves on when its node is drained.
+        let drains = driving.objects.nodes.values().any(|node| node.drain);
+        let moves = |record: &PodRecord| {
+            let mut pods = before.pods.values();
+            drains && pods.any(|old| old.owner == record.owner && old.template == record.template)
+        };
         let early = made
+            .filter(|record| !moves(record))
             .filter(|record| record.place.node().is_some_and(|node| !wave.nodes.contains(node)))
             .find(|record| {
                 let hash = |commit: &Commit| {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     object::{Meta, PodSelector, PodTerm, SpreadConstraint, Workload},
     placement::{
-        Candidate, Chosen, Refusal, Resources, Unfit, Why,
+        Candidate, Choice, Chosen, Refusal, Resources, Unfit,
         candidate::{avoided, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels},
         host_ports, requests,
         shape::{Selection, pod_labels},
@@ -51,7 +51,7 @@ impl<'a> Scan<'a> {
         let preferred = affinity.node.preferred.iter().map(|(weight, _)| weight).sum::<u32>()
             + affinity.pods.preferred.iter().map(|(weight, _)| weight).sum::<u32>()
             + affinity.anti.preferred.iter().map(|(weight, _)| weight).sum::<u32>();
-        let why = Why { nodes: self.nodes.len(), allowed, avoided, unmet, preferred, excess, owned };
+        let why = Choice { nodes: self.nodes.len(), allowed, avoided, unmet, preferred, excess, owned };
         Ok(Chosen { node: self.nodes[node].name.clone(), why })
     }
 
