@@ -17,7 +17,7 @@ use crate::{
     allocate::{ServiceRanges, allocate},
     commit::Commit,
     controller::{Action, NodeStanding, OwnedPod, control},
-    name::{CommitId, NodeName, ObjectKey, WorkloadKey, WorkloadKind},
+    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
     object::{NodeObject, Taint, TaintEffect, Workload},
     placement::{Candidate, Choice, candidates},
     plan::Next,
