@@ -140,7 +140,7 @@ impl<'a> Decision<'a> {
         placer: &mut Placer<'a>,
     ) {
         let (driving, workload) = (part.commit, part.workload);
-        let mut changes = Vec::new();
+        let (mut changes, mut placed) = (Vec::new(), BTreeMap::new());
         for pod in self.part_pods(part).iter().filter(|pod| !pod.is_stopping()) {
             if stopped.contains(&pod.record.uid) {
                 continue;
@@ -156,13 +156,14 @@ impl<'a> Decision<'a> {
             if record.place.node().is_none() {
                 let (place, why) = choose(placer, workload);
                 record.place = place;
-                self.placed.extend(why.map(|why| (record.uid.clone(), why)));
+                placed.extend(why.map(|why| (record.uid.clone(), why)));
             }
             if record != *pod.record {
                 changes.push(Change::Pod(Box::new(record)));
             }
         }
         self.changes.extend(changes);
+        self.placed.extend(placed);
     }
 }
 
