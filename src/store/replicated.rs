@@ -43,6 +43,8 @@ const LEADER_LEASE: Duration = Duration::from_secs(3);
 const WITHDRAWAL: Duration = Duration::from_secs(15);
 /// How long one stands aside that must be elected anew: long enough for the election to notice.
 const RESPITE: Duration = Duration::from_secs(1);
+/// So many records that nobody may have written are named.
+const DISPUTED: usize = 3;
 const MARKER_SCHEMA: u32 = 1;
 
 /// What a host brings to a cluster.
@@ -382,6 +384,9 @@ impl ReplicatedStore {
             self.withdraw(WITHDRAWAL);
         }
         self.copied = replaced.is_ok();
+        if self.copied {
+            self.contents.settle();
+        }
         replaced
     }
 
@@ -446,6 +451,18 @@ impl ReplicatedStore {
         described.map(|(key, error)| {
             format!("key {key} of the store cannot be read: {error}; what it said before holds")
         })
+    }
+
+    /// Records that say what nobody may decide.
+    pub(crate) fn disputed(&self) -> Vec<String> {
+        if self.standing != Standing::Current {
+            return Vec::new();
+        }
+        let moved = self.contents.moved().map(|(key, node, said)| {
+            let said = said.node().map_or("no node".to_owned(), |said| format!("node {said}"));
+            format!("key {key} of the store gives {said} to a pod of node {node}: it is believed to be where it was")
+        });
+        moved.take(DISPUTED).collect()
     }
 
     /// Asks the leader for something on behalf of a person here.

@@ -135,9 +135,13 @@ impl ReplicatedStore {
                 self.marker.doubt = None;
                 let decided = self.contents.lasting().unwrap_or_default();
                 if let Some(identity) = &self.contents.identity {
-                    let adopted = identity.incarnation > self.marker.incarnation;
+                    let incarnation = identity.incarnation;
+                    let adopted = incarnation > self.marker.incarnation;
                     self.marker.decided = if adopted { decided } else { self.marker.decided.max(decided) };
-                    self.marker.incarnation = identity.incarnation;
+                    self.marker.incarnation = incarnation;
+                    if adopted {
+                        self.contents.believe_anew();
+                    }
                 }
                 self.stand();
             }

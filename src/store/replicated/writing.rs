@@ -29,18 +29,18 @@ impl ReplicatedStore {
         Ok(self.take_over()?)
     }
 
-    /// Writes again what was deleted and not by a leader.
+    /// Writes again what was deleted or changed and not by a leader.
     pub(crate) async fn put_back(&mut self) -> Result<()> {
-        let missing = self.contents.missing();
-        if missing.is_empty() {
+        let wronged = self.contents.wronged();
+        if wronged.is_empty() {
             return Ok(());
         }
         let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
         tracing::warn!(
-            records = missing.len(),
-            "records that nobody may delete were deleted: they are written again"
+            records = wronged.len(),
+            "records were deleted or changed as nobody may: they are written again"
         );
-        self.write_fenced(&fence, missing).await
+        self.write_fenced(&fence, wronged).await
     }
 
     /// Answers what a person asked on another host.
