@@ -3,6 +3,7 @@
 mod belief;
 mod join;
 mod others;
+mod subnets;
 mod writing;
 
 use std::{
@@ -431,7 +432,8 @@ impl ReplicatedStore {
     /// Who else has this host's subnet, if somebody has.
     pub(crate) fn subnet_trouble(&self) -> Option<String> {
         let holder = self.contents.subnets.get(&self.marker.subnet)?;
-        (*holder != self.node).then(|| {
+        let facts = self.contents.members.get(holder)?.facts.as_ref()?;
+        (*holder != self.node && facts.facts.pod_subnet == self.marker.subnet).then(|| {
             format!(
                 "pod subnet {} of this host is reserved for node {holder}: two hosts with one subnet cannot reach each \
                  other's pods; give one of them another `pod-subnet` in [network]",
@@ -462,7 +464,11 @@ impl ReplicatedStore {
             let said = said.node().map_or("no node".to_owned(), |said| format!("node {said}"));
             format!("key {key} of the store gives {said} to a pod of node {node}: it is believed to be where it was")
         });
-        moved.take(DISPUTED).collect()
+        let rewritten = self.marker.subnets.rewritten(&self.contents.subnets).map(|(subnet, node, other)| {
+            let key = layout::subnet_key(subnet);
+            format!("key {key} of the store gives node {other} the addresses of node {node}: they are still its")
+        });
+        moved.take(DISPUTED).chain(rewritten.take(DISPUTED)).collect()
     }
 
     /// Asks the leader for something on behalf of a person here.

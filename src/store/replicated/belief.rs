@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ReplicatedStore, Standing};
+use super::{ReplicatedStore, Standing, subnets::Reservations};
 use crate::store::{
     agreed::{Agreed, known_schema},
     contents::Contents,
@@ -28,6 +28,9 @@ pub(super) struct Marker {
     #[serde(default)]
     pub(super) doubt: Option<String>,
     pub(super) subnet: Ipv4Net,
+    /// Whose pods have which addresses, as far as that was seen.
+    #[serde(default)]
+    pub(super) subnets: Reservations,
 }
 
 /// Why a store is not believed.
@@ -215,6 +218,7 @@ mod tests {
             decided: 20,
             doubt: None,
             subnet: "10.244.1.0/24".parse().unwrap(),
+            subnets: Reservations::default(),
         }
     }
 

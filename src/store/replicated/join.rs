@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ipnet::Ipv4Net;
 use tokio::sync::mpsc;
 
-use super::{Joining, belief::Marker};
+use super::{Joining, belief::Marker, subnets::Reservations};
 use crate::store::{
     agreed::{Agreed, known_schema},
     contents::Contents,
@@ -48,6 +48,7 @@ impl Newcomer<'_> {
             decided: self.contents.lasting().unwrap_or_default(),
             doubt: None,
             subnet,
+            subnets: Reservations::default(),
         })
     }
 

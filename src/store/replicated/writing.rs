@@ -31,7 +31,8 @@ impl ReplicatedStore {
 
     /// Writes again what was deleted or changed and not by a leader.
     pub(crate) async fn put_back(&mut self) -> Result<()> {
-        let wronged = self.contents.wronged();
+        let mut wronged = self.contents.wronged();
+        wronged.extend(self.marker.subnets.wronged(&self.contents.subnets));
         if wronged.is_empty() {
             return Ok(());
         }
