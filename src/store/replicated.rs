@@ -19,7 +19,7 @@ use reconciler::{
     name::NodeName,
     state::{ClusterState, NodeFacts, NodeReport},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::{
     belief::Marker,
@@ -136,18 +136,25 @@ pub(crate) struct ReplicatedStore {
 }
 
 impl ReplicatedStore {
-    /// Opens the store. A host that was in this cluster before starts without etcd; a new one waits for it.
+    /// Opens the store. A host that was in this cluster before starts without etcd; a new one waits for it, and says
+    /// what for.
     pub(crate) async fn open(
         data: &Path,
         joining: Joining,
+        waiting: &watch::Sender<String>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let local = LocalStore::open(data, &joining.node)?;
         let marker_path = data.join(MARKER);
         let marker = state_file::read::<Marker>(&marker_path, MARKER_SCHEMA)?;
         let installation = local.installation().to_owned();
+        let alive = AliveDoc {
+            installation: installation.clone(),
+            cluster: marker.as_ref().map(|marker| marker.cluster.clone()),
+            doubts: marker.as_ref().is_some_and(|marker| marker.doubt.is_some()),
+        };
         let session = SessionConfig {
             node: joining.node.clone(),
-            alive: layout::text(&AliveDoc { installation: installation.clone() }),
+            alive: layout::text(&alive),
             installation,
             candidate: marker.is_some(),
             node_ttl: NODE_LEASE,
@@ -166,15 +173,11 @@ impl ReplicatedStore {
                 )
             }
             None => {
-                let newcomer = Newcomer {
-                    etcd: &etcd,
-                    events: &mut events,
-                    contents: &mut contents,
-                    local: &local,
-                    joining: &joining,
-                };
+                let newcomer =
+                    Newcomer::new(&etcd, &mut events, &mut contents, &local, &joining, waiting);
                 let marker = newcomer.join().await?;
                 etcd.set_candidate(true);
+                etcd.set_alive(layout::text(&AliveDoc { cluster: Some(marker.cluster.clone()), ..alive }));
                 (marker, Standing::Current)
             }
         };
