@@ -212,7 +212,7 @@ impl Host {
         tracing::info!(?command, "asked for");
         let elsewhere = command.needs_leader() && !self.store.leads();
         if !elsewhere {
-            let done = self.act_on(command).await;
+            let done = self.act_on(command, None).await;
             // Who asked may have gone; what was asked is done all the same.
             let _ = answer.send(done);
             return;

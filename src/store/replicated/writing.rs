@@ -17,9 +17,15 @@ use crate::store::{
 };
 
 impl ReplicatedStore {
-    /// Writes a decision under the fence, and believes it once it is there.
-    pub(crate) async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
+    /// Writes a decision under the fence, and believes it once it is there. Whoever asked for it has the answer with it:
+    /// otherwise the next leader would do it a second time.
+    pub(crate) async fn commit(
+        &mut self,
+        changes: Vec<Change>,
+        answer: Option<(NodeName, AnswerDoc)>,
+    ) -> Result<()> {
         let mut writes = layout::writes(&changes);
+        writes.extend(answer.map(|(node, answer)| Decided::Answer(node, answer).write()));
         let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
         let epoch = Epoch { incarnation: self.marker.incarnation, revision: fence.revision };
         if self.contents.epoch != epoch {
@@ -44,7 +50,7 @@ impl ReplicatedStore {
         self.write_fenced(&fence, wronged).await
     }
 
-    /// Answers what a person asked on another host.
+    /// Answers what a person asked on another host and what is not done.
     pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
         let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
         self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()]).await
