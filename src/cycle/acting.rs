@@ -178,11 +178,7 @@ impl Host {
     }
 
     /// Does what a person asks for.
-    pub(super) async fn act_on(
-        &mut self,
-        command: Command,
-        asker: Option<Asker>,
-    ) -> Result<String, String> {
+    pub(super) async fn act_on(&mut self, command: Command, asker: Option<Asker>) -> Result<String, String> {
         let now = Timestamp::now();
         let mut rollout = self.store.snapshot().rollout.clone();
         let answer = match command {

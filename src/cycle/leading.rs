@@ -212,9 +212,8 @@ impl Host {
         changes: Vec<Change>,
         answer: String,
     ) -> Result<String, String> {
-        let told = asker.map(|Asker { node, question }| {
-            (node, AnswerDoc { id: question, answer: Ok(answer.clone()) })
-        });
+        let told = asker
+            .map(|Asker { node, question }| (node, AnswerDoc { id: question, answer: Ok(answer.clone()) }));
         self.commit_answered(changes, told).await.map_err(|error| format!("{error:#}"))?;
         Ok(answer)
     }

@@ -173,8 +173,7 @@ impl ReplicatedStore {
                 )
             }
             None => {
-                let newcomer =
-                    Newcomer::new(&etcd, &mut events, &mut contents, &local, &joining, waiting);
+                let newcomer = Newcomer::new(&etcd, &mut events, &mut contents, &local, &joining, waiting);
                 let marker = newcomer.join().await?;
                 etcd.set_candidate(true);
                 etcd.set_alive(layout::text(&AliveDoc { cluster: Some(marker.cluster.clone()), ..alive }));
@@ -469,7 +468,9 @@ impl ReplicatedStore {
         });
         let rewritten = self.marker.subnets.rewritten(&self.contents.subnets).map(|(subnet, node, other)| {
             let key = layout::subnet_key(subnet);
-            format!("key {key} of the store gives node {other} the addresses of node {node}: they are still its")
+            format!(
+                "key {key} of the store gives node {other} the addresses of node {node}: they are still its"
+            )
         });
         moved.take(DISPUTED).chain(rewritten.take(DISPUTED)).collect()
     }

@@ -98,7 +98,9 @@ impl<'a> Newcomer<'a> {
                 Ok(Some(Event::Conflict { why })) => bail!("{why}"),
                 Ok(Some(_)) => {}
                 Ok(None) => bail!("the connection to etcd has ended"),
-                Err(_) => self.tell(format!("a host that joins a cluster needs its store; still waiting: {why}")),
+                Err(_) => {
+                    self.tell(format!("a host that joins a cluster needs its store; still waiting: {why}"))
+                }
             }
         }
     }
@@ -314,7 +316,8 @@ mod tests {
 
         let wiped = objected(None, &[alive("n1", None, false), alive("n2", Some("c"), true)]).unwrap();
         assert!(wiped.contains("node n2 belongs to cluster c, and the store has no cluster"), "{wiped}");
-        let other = objected(Some("d"), &[alive("n1", Some("d"), false), alive("n2", Some("c"), true)]).unwrap();
+        let other =
+            objected(Some("d"), &[alive("n1", Some("d"), false), alive("n2", Some("c"), true)]).unwrap();
         assert!(other.contains("node n2 belongs to cluster c, and the store holds d"), "{other}");
         let restored = objected(Some("c"), &[alive("n1", Some("c"), true)]).unwrap();
         assert!(restored.contains("node n1 does not believe what the store says"), "{restored}");

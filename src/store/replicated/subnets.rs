@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(known.holder(net(3), &said), None);
         assert!(known.rewritten(&said).eq([(net(1), &one, &two)]));
         let again = Write::Put { key: "subnets/10.244.1.0-24".to_owned(), value: b"\"n1\"".to_vec() };
-        assert_eq!(known.wronged(&said), [again.clone()]);
+        assert_eq!(known.wronged(&said), vec![again.clone()]);
         known.keep(net(1), &two);
         said.remove(&net(1));
         assert_eq!(known.holder(net(1), &said), Some(&one), "also where it was deleted");
