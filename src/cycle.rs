@@ -39,7 +39,7 @@ use crate::{
     metrics::{CycleResult, DriftCause, Metrics},
     names::NamesFile,
     source::verify::VerifiedCommit,
-    store::Store,
+    store::{AnswerDoc, Store},
     trust::TrustStore,
     view::{SourceStatus, View},
 };
@@ -142,8 +142,6 @@ pub(crate) struct Host {
     behind: Option<leading::Behind>,
     /// What people asked and the leader has not answered.
     open: Vec<together::Open>,
-    /// What was answered to other hosts.
-    done: BTreeMap<String, Result<String, String>>,
     /// Where this host went back by itself.
     detour: DetourFile,
     /// What people should know of what was.
@@ -194,7 +192,6 @@ impl Host {
             nudged_for: None,
             behind: None,
             open: Vec::new(),
-            done: BTreeMap::new(),
             detour,
             notes: Vec::new(),
         }
@@ -346,8 +343,18 @@ impl Host {
         })
     }
 
-    /// Keeps a decision: first the pointers, which are this host's own, then the state.
+    /// Keeps a decision.
     async fn commit(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
+        self.commit_answered(changes, None).await
+    }
+
+    /// Keeps a decision with the answer to whoever asked for it on another host: first the pointers, which are this
+    /// host's own, then the state.
+    async fn commit_answered(
+        &mut self,
+        changes: Vec<Change>,
+        answer: Option<(NodeName, AnswerDoc)>,
+    ) -> anyhow::Result<()> {
         let moved = changes.iter().rev().find_map(|change| match change {
             Change::Rollout(after) => Some(after.clone()),
             _ => None,
@@ -356,7 +363,7 @@ impl Host {
             self.set_pointers(after)?;
             crash::point("pointers");
         }
-        self.store.commit(changes).await?;
+        self.store.commit(changes, answer).await?;
         crash::point("state");
         // Told once it is true, and not again for every try on a full disk.
         if let Some(after) = moved {

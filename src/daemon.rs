@@ -71,7 +71,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     stop_on_signals(&end)?;
 
     let node = config.node_name()?;
-    let (store, store_events) = open_store(&config, &data, &end).await?;
+    let (store, store_events) = open_store(&config, &data, &bound, &end).await?;
     let trust = Arc::new(Mutex::new(TrustStore::open(&data.join("trust"))?));
     let mut memory = HostMemory::open(&data)?;
     let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
@@ -223,6 +223,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 async fn open_store(
     config: &Config,
     data: &Path,
+    bound: &Bound,
     end: &Notify,
 ) -> Result<(Store, mpsc::UnboundedReceiver<StoreEvent>)> {
     let Some(joining) = config.joining()? else {
@@ -236,8 +237,10 @@ async fn open_store(
         let (_, events) = mpsc::unbounded_channel();
         return Ok((Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)), events));
     };
+    let (waiting, waits) = watch::channel("it opens the cluster's store".to_owned());
+    let _answering = bound.say_waiting(&waits).context("answer on the sockets")?;
     tokio::select! {
-        opened = ReplicatedStore::open(data, joining) => {
+        opened = ReplicatedStore::open(data, joining, &waiting) => {
             let (store, events) = opened.context("open the cluster's store")?;
             Ok((Store::Replicated(Box::new(store)), events))
         }

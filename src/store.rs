@@ -93,11 +93,15 @@ impl Store {
         self.replicated().is_none_or(ReplicatedStore::leads)
     }
 
-    /// Keeps a decision; it is believed once it is kept.
-    pub(crate) async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
+    /// Keeps a decision, with the answer to whoever asked for it on another host; it is believed once it is kept.
+    pub(crate) async fn commit(
+        &mut self,
+        changes: Vec<Change>,
+        answer: Option<(NodeName, AnswerDoc)>,
+    ) -> Result<()> {
         match self {
             Self::Local(store) => Ok(store.commit(changes)?),
-            Self::Replicated(store) => store.commit(changes).await,
+            Self::Replicated(store) => store.commit(changes, answer).await,
         }
     }
 

@@ -14,7 +14,7 @@ use reconciler::{
     state::Change,
 };
 
-use super::{Host, RETRY, showing};
+use super::{Host, RETRY, leading::Asker, showing};
 use crate::{
     apply::Done,
     command::Command,
@@ -178,7 +178,7 @@ impl Host {
     }
 
     /// Does what a person asks for.
-    pub(super) async fn act_on(&mut self, command: Command) -> Result<String, String> {
+    pub(super) async fn act_on(&mut self, command: Command, asker: Option<Asker>) -> Result<String, String> {
         let now = Timestamp::now();
         let mut rollout = self.store.snapshot().rollout.clone();
         let answer = match command {
@@ -204,11 +204,10 @@ impl Host {
             }
             Command::RollbackLocal { commit } => return self.set_out(commit, now),
             Command::ResumeLocal => return self.return_from_detour(),
-            Command::RemoveNode { node } => return self.remove_node(&node).await,
+            Command::RemoveNode { node } => return self.remove_node(&node, asker).await,
             Command::AdoptStore => return self.store.adopt().await.map_err(|error| format!("{error:#}")),
         };
-        self.commit(vec![Change::Rollout(Box::new(rollout))]).await.map_err(|error| format!("{error:#}"))?;
-        Ok(answer)
+        self.commit_for(asker, vec![Change::Rollout(Box::new(rollout))], answer).await
     }
 
     fn retry(

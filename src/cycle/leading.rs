@@ -17,8 +17,11 @@ use reconciler::{
 use super::{Host, RETRY};
 use crate::store::AnswerDoc;
 
-/// Answers to other hosts that are remembered, lest a question is acted on twice.
-const REMEMBERED: usize = 1000;
+/// Who asked for something on another host.
+pub(super) struct Asker {
+    node: NodeName,
+    question: String,
+}
 
 /// Decisions further apart than this mean that nobody could decide in between.
 const LONG_GAP: Duration = Duration::from_secs(150);
@@ -189,17 +192,14 @@ impl Host {
         let Some(store) = self.store.replicated() else { return };
         for (node, ask) in store.asks() {
             tracing::info!(%node, command = ?ask.command, "asked for on another host");
-            let answer = match self.done.get(&ask.id) {
-                // Done before, and the answer did not arrive.
-                Some(answer) => answer.clone(),
-                None if !ask.command.needs_leader() => Err("only the host itself does that".to_owned()),
-                None => self.act_on(ask.command).await,
+            let asker = Asker { node: node.clone(), question: ask.id.clone() };
+            let done = match ask.command.needs_leader() {
+                true => self.act_on(ask.command, Some(asker)).await,
+                false => Err("only the host itself does that".to_owned()),
             };
-            if self.done.len() >= REMEMBERED {
-                self.done.clear();
-            }
-            self.done.insert(ask.id.clone(), answer.clone());
-            let answer = AnswerDoc { id: ask.id, answer };
+            // What is done is answered by the same write.
+            let Err(why) = done else { continue };
+            let answer = AnswerDoc { id: ask.id, answer: Err(why) };
             let Some(store) = self.store.replicated_mut() else { return };
             if let Err(error) = store.answer(&node, answer).await {
                 tracing::warn!("what was asked on {node} could not be answered: {error:#}");
@@ -208,8 +208,25 @@ impl Host {
         }
     }
 
+    /// Keeps what somebody asked for, with the answer where that was on another host.
+    pub(super) async fn commit_for(
+        &mut self,
+        asker: Option<Asker>,
+        changes: Vec<Change>,
+        answer: String,
+    ) -> Result<String, String> {
+        let told = asker
+            .map(|Asker { node, question }| (node, AnswerDoc { id: question, answer: Ok(answer.clone()) }));
+        self.commit_answered(changes, told).await.map_err(|error| format!("{error:#}"))?;
+        Ok(answer)
+    }
+
     /// Gives a node up for good.
-    pub(super) async fn remove_node(&mut self, node: &NodeName) -> Result<String, String> {
+    pub(super) async fn remove_node(
+        &mut self,
+        node: &NodeName,
+        asker: Option<Asker>,
+    ) -> Result<String, String> {
         let Some(store) = self.store.replicated() else {
             return Err("this host is alone: there is no other node".to_owned());
         };
@@ -229,13 +246,11 @@ impl Host {
             member.facts.as_ref().map(|doc| doc.facts.installation.clone()).unwrap_or_default();
         let pods = self.store.snapshot().pods.values();
         let count = pods.filter(|record| record.place.node() == Some(node)).count();
-        self.commit(vec![Change::Remove(node.clone(), installation)])
-            .await
-            .map_err(|error| format!("{error:#}"))?;
-        Ok(format!(
+        let answer = format!(
             "node {node} is not of the cluster any more; its {count} pods are made anew elsewhere, those with data on its \
              disk too. Do not start its daemon again before `windlass uninstall` there"
-        ))
+        );
+        self.commit_for(asker, vec![Change::Remove(node.clone(), installation)], answer).await
     }
 
     /// The nodes, as this host knows them.

@@ -56,6 +56,8 @@ impl Host {
         });
         let unreadable: Vec<String> = store.unreadable().collect();
         let unreadable = if unreadable.is_empty() { Ok(()) } else { Err(unreadable.join("; ")) };
+        let disputed = store.disputed();
+        let disputed = if disputed.is_empty() { Ok(()) } else { Err(disputed.join("; ")) };
         let removed = match store.was_removed() {
             true => Err("this host was taken out of the cluster by `windlass node rm`; what runs is kept running, and \
                          nothing new comes: `windlass uninstall` cleans up, and a new installation may join"
@@ -82,6 +84,7 @@ impl Host {
         self.note("subnet", subnet);
         self.note("publish", published);
         self.note("unreadable", unreadable);
+        self.note("disputed", disputed);
         self.note("removed", removed);
         self.note("clocks", skews);
         // Another host has seen a push that this one has not: once is enough, since the poll comes anyway.
@@ -209,7 +212,7 @@ impl Host {
         tracing::info!(?command, "asked for");
         let elsewhere = command.needs_leader() && !self.store.leads();
         if !elsewhere {
-            let done = self.act_on(command).await;
+            let done = self.act_on(command, None).await;
             // Who asked may have gone; what was asked is done all the same.
             let _ = answer.send(done);
             return;

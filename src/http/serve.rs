@@ -3,12 +3,16 @@
 use std::{
     fs, io,
     net::SocketAddr,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use axum::Router;
+use axum::{
+    Json, Router,
+    http::{StatusCode, header::CONNECTION},
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use thiserror::Error;
 use tokio::{
@@ -122,6 +126,25 @@ impl Bound {
     /// Where the read API is served over TCP.
     pub(crate) fn kubectl_address(&self) -> Option<SocketAddr> {
         self.kubectl.as_ref().and_then(|(listener, _)| axum::serve::Listener::local_addr(listener).ok())
+    }
+
+    /// Answers on the Unix sockets, until this is dropped, that the daemon waits, and what for.
+    pub(crate) fn say_waiting(&self, why: &watch::Receiver<String>) -> io::Result<JoinSet<()>> {
+        let mut tasks = JoinSet::new();
+        for listener in [&self.read, &self.admin] {
+            let copy: std::os::unix::net::UnixListener = listener.as_fd().try_clone_to_owned()?.into();
+            let listener = UnixListener::from_std(copy)?;
+            let why = why.clone();
+            let answer = move || {
+                let message = format!("the daemon has not begun yet: {}", *why.borrow());
+                let body = Json(serde_json::json!({ "message": message }));
+                // Whoever asks again is to come to the daemon that has begun.
+                std::future::ready((StatusCode::SERVICE_UNAVAILABLE, [(CONNECTION, "close")], body))
+            };
+            let serving = axum::serve(listener, Router::new().fallback(answer));
+            tasks.spawn(async move { report("waiting", serving.await) });
+        }
+        Ok(tasks)
     }
 
     /// Serves until `stop` changes or its sender is dropped.

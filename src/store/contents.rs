@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use jiff::{SignedDuration, Timestamp};
 use reconciler::{
     name::{NodeName, PodUid},
-    state::ClusterState,
+    state::{ClusterState, PodPlace, PodRecord},
     status::PodStatus,
 };
 use serde::de::DeserializeOwned;
@@ -63,14 +63,19 @@ pub(crate) struct Contents {
     pub(crate) candidates: BTreeMap<String, (i64, NodeName)>,
     /// Records that cannot be read, with the reason.
     pub(crate) unreadable: BTreeMap<String, String>,
-    /// What is known of each key, deletions that the watch has not told yet included.
-    /// Some of these are gone.
+    /// Some of the keys that are known are gone.
     graves: bool,
     /// Something was decided since somebody asked.
     redecided: bool,
+    /// What is known of each key, deletions that the watch has not told yet included.
     known: BTreeMap<String, Known>,
     /// Records that somebody other than a leader deleted: they hold, and the leader writes them again.
     missing: BTreeMap<String, Decided>,
+    /// Where the pods are that this host believes in. A pod that has a node keeps it for its life.
+    places: BTreeMap<PodUid, NodeName>,
+    /// Records that give a pod another node than it has, as they stand in the store: it is believed where it is, and the
+    /// leader writes them again.
+    moved: BTreeMap<String, PodRecord>,
 }
 
 #[derive(Debug)]
@@ -83,6 +88,13 @@ struct Known {
 impl Contents {
     /// What this host's own copy says, for records that cannot be read in the first list.
     pub(crate) fn remember(&mut self, records: Vec<Decided>) {
+        for decided in &records {
+            if let Decided::Pod(record) = decided
+                && let Some(node) = record.place.node()
+            {
+                self.places.insert(record.uid.clone(), node.clone());
+            }
+        }
         let known =
             |decided: Decided| (decided.key(), Known { revision: 0, decided: Some(decided), gone: false });
         self.known.extend(records.into_iter().map(known));
@@ -93,6 +105,7 @@ impl Contents {
         let mut before = std::mem::take(self);
         self.revision = revision;
         self.redecided = true;
+        self.places = std::mem::take(&mut before.places);
         for pair in pairs {
             self.put(&pair.key, &pair.value, pair.revision, None);
         }
@@ -134,6 +147,7 @@ impl Contents {
                     if let Some(decided) = self.wrongly_deleted(&key, revision, leading) {
                         tracing::warn!("{key} was deleted from the store, and not by its leader: it holds");
                         self.known.remove(&key);
+                        self.moved.remove(&key);
                         self.missing.insert(key, decided);
                     } else {
                         self.delete(&key, revision);
@@ -166,6 +180,43 @@ impl Contents {
         wrong.then(|| decided.clone())
     }
 
+    /// A decision as it is believed: a pod that has a node keeps it, whatever a record says.
+    fn in_place(&mut self, key: &str, decided: Decided) -> Decided {
+        self.moved.remove(key);
+        let Decided::Pod(record) = decided else { return decided };
+        let Some(node) = self.places.get(&record.uid).filter(|node| record.place.node() != Some(node)) else {
+            return Decided::Pod(record);
+        };
+        let kept = PodRecord { place: PodPlace::Node(node.clone()), ..(*record).clone() };
+        self.moved.insert(key.to_owned(), *record);
+        Decided::Pod(Box::new(kept))
+    }
+
+    /// What is believed now: from here on each pod has its node for its life.
+    pub(crate) fn settle(&mut self) {
+        let placed = self.state.pods.iter();
+        let placed = placed.filter_map(|(uid, record)| Some((uid.clone(), record.place.node()?.clone())));
+        self.places = placed.collect();
+    }
+
+    /// Takes everything as it stands in the store: a person has said that it is to be believed.
+    pub(crate) fn believe_anew(&mut self) {
+        self.places.clear();
+        for (key, record) in std::mem::take(&mut self.moved) {
+            let decided = Decided::Pod(Box::new(record));
+            self.decide(decided.clone());
+            self.known.entry(key).and_modify(|known| known.decided = Some(decided));
+        }
+    }
+
+    /// Records that give a pod another node than it has: their keys, where the pod is, and where it is said to be.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = (&str, &NodeName, &PodPlace)> {
+        self.moved.iter().filter_map(|(key, record)| {
+            let node = self.state.pods.get(&record.uid)?.place.node()?;
+            Some((key.as_str(), node, &record.place))
+        })
+    }
+
     /// Whether something was decided since this was last asked.
     pub(crate) fn take_decided(&mut self) -> bool {
         std::mem::take(&mut self.redecided)
@@ -181,9 +232,11 @@ impl Contents {
         self.missing.clear();
     }
 
-    /// What the leader must write again.
-    pub(crate) fn missing(&self) -> Vec<Write> {
-        self.missing.values().map(Decided::write).collect()
+    /// What the leader must write again: what was deleted, and what was given another node.
+    pub(crate) fn wronged(&self) -> Vec<Write> {
+        let moved = self.moved.values().filter_map(|record| self.state.pods.get(&record.uid));
+        let moved = moved.map(|record| Decided::Pod(Box::new(record.clone())).write());
+        self.missing.values().map(Decided::write).chain(moved).collect()
     }
 
     /// The newest revision of the records that are always there once there is a cluster, or which of them is not.
@@ -251,6 +304,7 @@ impl Contents {
             KeyKind::Decided => {
                 let decided: Decided = read(value)?;
                 if decided.key() == key {
+                    let decided = self.in_place(key, decided);
                     self.decide(decided.clone());
                     return Ok(Some(decided));
                 }
@@ -333,6 +387,7 @@ impl Contents {
             return;
         }
         self.missing.remove(key);
+        self.moved.remove(key);
         self.graves = true;
         let known = Known { revision, decided: None, gone: true };
         let before = self.known.insert(key.to_owned(), known).and_then(|known| known.decided);
@@ -412,7 +467,11 @@ fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
-    use reconciler::state::Change;
+    use reconciler::{
+        name::{CommitId, ObjectKey, TemplateHash},
+        placement::Refusal,
+        state::{Change, StopReason, StopRecord},
+    };
 
     use super::*;
     use crate::store::layout;
@@ -432,6 +491,88 @@ mod tests {
         assert!(contents.unreadable.contains_key("decided/serial"));
         // What is not in the list at all is not brought back.
         assert!(contents.keys("decided/").eq(["decided/serial"]));
+    }
+
+    fn pod(node: Option<&str>) -> PodRecord {
+        let place = match node {
+            Some(node) => PodPlace::Node(NodeName::new(node)),
+            None => PodPlace::Unplaced(Refusal::default()),
+        };
+        PodRecord {
+            uid: PodUid::new("u"),
+            key: ObjectKey::new("default", "web-1"),
+            owner: "Deployment/default/web".parse().unwrap(),
+            place,
+            commit: CommitId::new("c"),
+            template: TemplateHash::new("1-0"),
+            created: Timestamp::UNIX_EPOCH,
+            serial: 1,
+            stop: None,
+        }
+    }
+
+    const POD: &str = "decided/pods/u";
+
+    fn put(record: &PodRecord, revision: i64) -> KeyChange {
+        let decided = Decided::Pod(Box::new(record.clone()));
+        KeyChange::Put(pair(POD, &layout::text(&decided), revision))
+    }
+
+    fn place(contents: &Contents) -> Option<&str> {
+        contents.state.pods[&PodUid::new("u")].place.node().map(NodeName::as_str)
+    }
+
+    #[test]
+    fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
+        let mut contents = Contents::default();
+        contents.change(2, vec![put(&pod(None), 2)], false);
+        contents.settle();
+        contents.change(3, vec![put(&pod(Some("n1")), 3)], false);
+        assert_eq!((place(&contents), contents.moved().count()), (Some("n1"), 0), "the leader has placed it");
+        contents.settle();
+        for other in [Some("n2"), None] {
+            contents.change(4, vec![put(&pod(other), 4)], false);
+            assert_eq!(place(&contents), Some("n1"));
+            let said: Vec<_> = contents.moved().map(|(key, node, _)| (key, node.as_str())).collect();
+            assert_eq!(said, [(POD, "n1")]);
+            contents.list(5, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(other)))), 4)]);
+            assert_eq!((place(&contents), contents.moved().count()), (Some("n1"), 1), "listed anew");
+            // The leader writes what is believed, after which nothing is wrong.
+            let writes = contents.wronged();
+            assert_eq!(writes, [Decided::Pod(Box::new(pod(Some("n1")))).write()]);
+            contents.wrote(6, &writes);
+            assert_eq!((place(&contents), contents.wronged()), (Some("n1"), Vec::new()));
+            contents.list(3, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(Some("n1"))))), 3)]);
+        }
+        // All else of a record is believed: it can be stopped.
+        let at = Timestamp::UNIX_EPOCH;
+        let stop = Some(StopRecord { at, reason: StopReason::ScaledDown });
+        contents.change(7, vec![put(&PodRecord { stop: stop.clone(), ..pod(Some("n2")) }, 7)], false);
+        let believed = &contents.state.pods[&PodUid::new("u")];
+        assert_eq!((believed.place.node().unwrap().as_str(), &believed.stop), ("n1", &stop));
+        // A person's word counts for more.
+        contents.believe_anew();
+        assert_eq!((place(&contents), contents.moved().count()), (Some("n2"), 0));
+    }
+
+    #[test]
+    fn a_pod_is_not_moved_by_way_of_being_deleted_unplaced_or_of_a_restart() {
+        let delete = |revision| KeyChange::Delete { key: POD.to_owned(), revision };
+        let moves = [
+            vec![delete(5), put(&pod(Some("n2")), 6)],
+            vec![put(&pod(None), 5), delete(6), put(&pod(Some("n2")), 7)],
+        ];
+        for changes in moves {
+            let mut copy = ClusterState::default();
+            copy.apply(vec![Change::Pod(Box::new(pod(Some("n1"))))]);
+            let mut contents = Contents::default();
+            contents.remember(layout::records(&copy));
+            contents.list(4, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(None)))), 4)]);
+            assert_eq!(place(&contents), Some("n1"), "as the copy on the disk says");
+            contents.change(7, changes, false);
+            assert_eq!(place(&contents), Some("n1"));
+            assert_eq!(contents.wronged(), [Decided::Pod(Box::new(pod(Some("n1")))).write()]);
+        }
     }
 
     #[test]

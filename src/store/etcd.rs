@@ -74,7 +74,7 @@ pub(crate) struct EtcdTls {
 pub(crate) struct SessionConfig {
     /// Its name.
     pub(crate) node: NodeName,
-    /// The value of `nodes/NAME/alive`: a JSON object whose field `installation` is that below.
+    /// The value of `nodes/NAME/alive` at first: a JSON object whose field `installation` is that below.
     pub(crate) alive: Vec<u8>,
     /// Which installation this is: an alive key of another one is not taken over.
     pub(crate) installation: String,
@@ -243,6 +243,7 @@ struct Inner {
     hints: Arc<Hints>,
     stage: watch::Sender<Stage>,
     candidate: watch::Sender<bool>,
+    alive: watch::Sender<Vec<u8>>,
     relist: watch::Sender<u64>,
     /// Closed by the tasks that end.
     election_end: watch::Receiver<()>,
@@ -265,6 +266,7 @@ impl Etcd {
         let (events, receiver) = mpsc::unbounded_channel();
         let (stage, _) = watch::channel(Stage::Run);
         let (candidate, _) = watch::channel(session.candidate);
+        let (alive, _) = watch::channel(session.alive.clone());
         let (relist, _) = watch::channel(0);
         let (election_open, election_end) = watch::channel(());
         let (session_open, session_end) = watch::channel(());
@@ -287,6 +289,7 @@ impl Etcd {
             leases,
             format!("{prefix}{alive_key}"),
             session,
+            alive.subscribe(),
             hints.clone(),
             stage.subscribe(),
             events.clone(),
@@ -312,7 +315,8 @@ impl Etcd {
         tokio::runtime::Handle::try_current()
             .context("etcd is used outside of a runtime")?
             .spawn(Box::pin(replica.run()));
-        let inner = Inner { link: data, prefix, hints, stage, candidate, relist, election_end, session_end };
+        let inner =
+            Inner { link: data, prefix, hints, stage, candidate, alive, relist, election_end, session_end };
         Ok((Self { inner: Arc::new(inner) }, receiver))
     }
 
@@ -326,6 +330,15 @@ impl Etcd {
     /// Stands for election or not. A leader who no longer stands gives up.
     pub(crate) fn set_candidate(&self, candidate: bool) {
         self.inner.candidate.send_if_modified(|before| std::mem::replace(before, candidate) != candidate);
+    }
+
+    /// What `nodes/NAME/alive` says from now on; it must name the same installation.
+    pub(crate) fn set_alive(&self, alive: Vec<u8>) {
+        self.inner.alive.send_if_modified(|before| {
+            let differs = *before != alive;
+            *before = alive;
+            differs
+        });
     }
 
     /// Gives up leadership now, for good, and if this host is to `leave`, its node's lease too. Otherwise that

@@ -86,6 +86,12 @@ pub(crate) struct FactsDoc {
 pub(crate) struct AliveDoc {
     /// Which installation bears the name.
     pub(crate) installation: String,
+    /// The cluster it belongs to; none while it has not joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<String>,
+    /// Whether it does not believe this store.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) doubts: bool,
 }
 
 /// `nodes/NAME/report`: what a node says of itself again and again, without its pods.

@@ -3,6 +3,7 @@
 mod belief;
 mod join;
 mod others;
+mod subnets;
 mod writing;
 
 use std::{
@@ -18,7 +19,7 @@ use reconciler::{
     name::NodeName,
     state::{ClusterState, NodeFacts, NodeReport},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::{
     belief::Marker,
@@ -43,6 +44,8 @@ const LEADER_LEASE: Duration = Duration::from_secs(3);
 const WITHDRAWAL: Duration = Duration::from_secs(15);
 /// How long one stands aside that must be elected anew: long enough for the election to notice.
 const RESPITE: Duration = Duration::from_secs(1);
+/// So many records that nobody may have written are named.
+const DISPUTED: usize = 3;
 const MARKER_SCHEMA: u32 = 1;
 
 /// What a host brings to a cluster.
@@ -133,18 +136,25 @@ pub(crate) struct ReplicatedStore {
 }
 
 impl ReplicatedStore {
-    /// Opens the store. A host that was in this cluster before starts without etcd; a new one waits for it.
+    /// Opens the store. A host that was in this cluster before starts without etcd; a new one waits for it, and says
+    /// what for.
     pub(crate) async fn open(
         data: &Path,
         joining: Joining,
+        waiting: &watch::Sender<String>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let local = LocalStore::open(data, &joining.node)?;
         let marker_path = data.join(MARKER);
         let marker = state_file::read::<Marker>(&marker_path, MARKER_SCHEMA)?;
         let installation = local.installation().to_owned();
+        let alive = AliveDoc {
+            installation: installation.clone(),
+            cluster: marker.as_ref().map(|marker| marker.cluster.clone()),
+            doubts: marker.as_ref().is_some_and(|marker| marker.doubt.is_some()),
+        };
         let session = SessionConfig {
             node: joining.node.clone(),
-            alive: layout::text(&AliveDoc { installation: installation.clone() }),
+            alive: layout::text(&alive),
             installation,
             candidate: marker.is_some(),
             node_ttl: NODE_LEASE,
@@ -163,15 +173,10 @@ impl ReplicatedStore {
                 )
             }
             None => {
-                let newcomer = Newcomer {
-                    etcd: &etcd,
-                    events: &mut events,
-                    contents: &mut contents,
-                    local: &local,
-                    joining: &joining,
-                };
+                let newcomer = Newcomer::new(&etcd, &mut events, &mut contents, &local, &joining, waiting);
                 let marker = newcomer.join().await?;
                 etcd.set_candidate(true);
+                etcd.set_alive(layout::text(&AliveDoc { cluster: Some(marker.cluster.clone()), ..alive }));
                 (marker, Standing::Current)
             }
         };
@@ -382,6 +387,9 @@ impl ReplicatedStore {
             self.withdraw(WITHDRAWAL);
         }
         self.copied = replaced.is_ok();
+        if self.copied {
+            self.contents.settle();
+        }
         replaced
     }
 
@@ -426,7 +434,8 @@ impl ReplicatedStore {
     /// Who else has this host's subnet, if somebody has.
     pub(crate) fn subnet_trouble(&self) -> Option<String> {
         let holder = self.contents.subnets.get(&self.marker.subnet)?;
-        (*holder != self.node).then(|| {
+        let facts = self.contents.members.get(holder)?.facts.as_ref()?;
+        (*holder != self.node && facts.facts.pod_subnet == self.marker.subnet).then(|| {
             format!(
                 "pod subnet {} of this host is reserved for node {holder}: two hosts with one subnet cannot reach each \
                  other's pods; give one of them another `pod-subnet` in [network]",
@@ -446,6 +455,24 @@ impl ReplicatedStore {
         described.map(|(key, error)| {
             format!("key {key} of the store cannot be read: {error}; what it said before holds")
         })
+    }
+
+    /// Records that say what nobody may decide.
+    pub(crate) fn disputed(&self) -> Vec<String> {
+        if self.standing != Standing::Current {
+            return Vec::new();
+        }
+        let moved = self.contents.moved().map(|(key, node, said)| {
+            let said = said.node().map_or("no node".to_owned(), |said| format!("node {said}"));
+            format!("key {key} of the store gives {said} to a pod of node {node}: it is believed to be where it was")
+        });
+        let rewritten = self.marker.subnets.rewritten(&self.contents.subnets).map(|(subnet, node, other)| {
+            let key = layout::subnet_key(subnet);
+            format!(
+                "key {key} of the store gives node {other} the addresses of node {node}: they are still its"
+            )
+        });
+        moved.take(DISPUTED).chain(rewritten.take(DISPUTED)).collect()
     }
 
     /// Asks the leader for something on behalf of a person here.

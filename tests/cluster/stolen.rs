@@ -6,7 +6,7 @@ use crate::{
     manifest::APP,
     scene::daemon_set,
     site::NODE_PORT,
-    store::{running, wait_well, web},
+    store::{running, wait_trouble, wait_well, web},
     support::{Cluster, SOON, assert_all_answered},
 };
 
@@ -49,6 +49,10 @@ fn a_thief_of_the_store_brings_in_nothing() {
     cluster.deploy(&files);
     let (webs, agents) = (cluster.eventually_running("web", 3), cluster.eventually_running("agent", 3));
     let before = running(&cluster, &["web", "agent"]);
+    let address = |pods: &[Value], node: &str| {
+        let pod = pods.iter().find(|pod| pod["spec"]["nodeName"] == node).unwrap();
+        pod["status"]["podIP"].as_str().unwrap().to_owned()
+    };
 
     // A node's user writes under its own name only.
     let denied = cluster.etcd.etcdctl_as("n1", &["put", &key(&cluster, "nodes/n2/report"), "{}"]);
@@ -67,6 +71,30 @@ fn a_thief_of_the_store_brings_in_nothing() {
     assert_eq!(running(&cluster, &["web", "agent"]), before);
     wait_well(&cluster);
 
+    // Nor are addresses another node's because a node's user writes so: the leader writes again whose they are.
+    let subnet_of = |node: &str| {
+        let reserved = cluster.etcd.keys(&key(&cluster, "subnets/"));
+        reserved.into_iter().find(|key| cluster.etcd.get(key).unwrap() == format!("\"{node}\"")).unwrap()
+    };
+    let (of_n1, of_n3) = (subnet_of("n1"), subnet_of("n3"));
+    let calls: Vec<_> = cluster.hosts.iter().map(|host| host.poll(&host.url(NODE_PORT, "/"))).collect();
+    cluster.etcd.etcdctl_as("n2", &["put", &of_n1, "\"n2\""]).ok();
+    // Nor is a pod elsewhere because its record says so.
+    let moved = uid_on(&webs, "n3");
+    let move_pod = || {
+        let mut record = record(&cluster, &moved);
+        record["pod"]["place"] = json!({"Node": "n2"});
+        cluster.etcd.put(&key(&cluster, &format!("decided/pods/{moved}")), &record.to_string());
+    };
+    let is_back = || {
+        let record = cluster.etcd.get(&key(&cluster, &format!("decided/pods/{moved}")));
+        (cluster.etcd.get(&of_n1)? == "\"n1\"" && record.is_none_or(|text| text.contains("\"Node\":\"n3\"")))
+            .then_some(())
+    };
+    move_pod();
+    cluster.wait_for(SOON, "the leader writes again where they are", is_back);
+    wait_well(&cluster);
+
     // The thief leads from now on: the oldest key of the election is his, and all others stand behind it.
     let election = key(&cluster, "election/");
     let held = cluster.etcd.keys(&election);
@@ -81,6 +109,20 @@ fn a_thief_of_the_store_brings_in_nothing() {
             (said.contains("AssignmentRefused") && said.contains(words)).then_some(())
         });
     };
+    // A pod that runs is not moved, nor are a node's addresses: each host says what it does not believe.
+    move_pod();
+    cluster.etcd.put(&of_n3, "\"n1\"");
+    for host in &cluster.hosts {
+        wait_trouble(host, &format!("decided/pods/{moved} of the store gives node n2 to a pod of node n3"));
+        wait_trouble(host, "of the store gives node n1 the addresses of node n3");
+    }
+    assert_eq!(running(&cluster, &["web", "agent"]), before, "nothing was started, nothing stopped");
+    for call in calls {
+        assert_all_answered(&call.finish());
+    }
+    let reach = cluster.host("n1").curl(&format!("http://{}:8080/", address(&webs, "n3")));
+    assert!(reach.is_some(), "n1 reaches n3's pod");
+
     // One more than there are replicas is what a roll-out would make, and the host cannot tell: it can be had. No more.
     assign(&cluster, &web, "forged-surge", "n2", |pod| {
         let text = pod["key"].to_string().replace("web-", "web-forged-");
@@ -125,18 +167,14 @@ fn a_thief_of_the_store_brings_in_nothing() {
         said["address"] = address.into();
         cluster.etcd.put(&key(&cluster, &format!("nodes/{node}/pods/{uid}")), &said.to_string());
     };
-    let address = |pods: &[Value], node: &str| {
-        let pod = pods.iter().find(|pod| pod["spec"]["nodeName"] == node).unwrap();
-        pod["status"]["podIP"].as_str().unwrap().to_owned()
-    };
     let table = || n1.host.exec(&["nft", "list", "ruleset"]).ok();
-    let of_n3 = address(&webs, "n3");
-    assert!(table().contains(&of_n3), "{}", table());
+    let pod_of_n3 = address(&webs, "n3");
+    assert!(table().contains(&pod_of_n3), "{}", table());
     lead_to("n3", "203.0.113.66");
-    cluster.wait_for(SOON, "n3's endpoint is gone", || (!table().contains(&of_n3)).then_some(()));
+    cluster.wait_for(SOON, "n3's endpoint is gone", || (!table().contains(&pod_of_n3)).then_some(()));
     assert!(!table().contains("203.0.113.66"), "{}", table());
     // Another address of the publisher's own subnet is believed.
-    let (subnet, _) = of_n3.rsplit_once('.').unwrap();
+    let (subnet, _) = pod_of_n3.rsplit_once('.').unwrap();
     lead_to("n3", &format!("{subnet}.66"));
     cluster.wait_for(SOON, "calls can be led astray", || {
         table().contains(&format!("{subnet}.66")).then_some(())
@@ -145,6 +183,8 @@ fn a_thief_of_the_store_brings_in_nothing() {
     // The thief is out: the leader puts right what was wrong. The pod too many stays, in the place of the one whose forged
     // stop its host refuses: that one runs on beside it, which the host says.
     cluster.etcd.delete(&format!("{election}thief"));
+    cluster
+        .wait_for(SOON, "what was moved is where it was", || is_back().filter(|()| subnet_of("n3") == of_n3));
     cluster.wait_for(SOON, "what was forged is gone", || {
         let left = cluster.etcd.keys(&key(&cluster, "decided/pods/forged"));
         left.iter().all(|key| key.contains("commit") || key.contains("surge")).then_some(())

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     manifest::{APP, deployment, service},
-    scene::daemon_set,
+    scene::{daemon_set, leader, other},
     site::NODE_PORT,
     support::{Cluster, ClusterContainer, ClusterHost, Poller, SOON, assert_all_answered},
 };
@@ -229,6 +229,17 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     let (before, address) = (running(&cluster, &["web"]), cluster_ip(&cluster));
     let calls = poll_node_ports(&cluster.hosts);
 
+    // What is asked on a host that does not lead is answered in the transaction that does it.
+    let revision = |key: &str| {
+        let key = format!("{}/decided/{key}", cluster.etcd.prefix());
+        cluster.etcd.etcdctl(&["get", "-w", "json", "--", &key]).json()["kvs"][0]["mod_revision"].as_u64()
+    };
+    let asked = other(&cluster, &[&leader(&cluster).unwrap()]);
+    asked.windlass(&["suspend"]).ok();
+    let answered = revision(&format!("answers/{}", asked.name));
+    assert!(answered.is_some() && answered == revision("rollout"), "{answered:?}");
+    asked.windlass(&["resume"]).ok();
+
     cluster.etcd.wipe();
     for host in &cluster.hosts {
         wait_trouble(host, "the store has no cluster under its prefix");
@@ -269,6 +280,64 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     push_works(&cluster, &files, 1, &before, &["web"]);
     assert_eq!(cluster_ip(&cluster), address);
     assert_all_were_answered(calls);
+
+    // A host without memory comes to a wiped or restored store: it waits for those who know better, and neither fills
+    // it nor leads by it.
+    let identity = || cluster.etcd.get(&format!("{}/cluster", cluster.etcd.prefix()));
+    set_up_anew(n3);
+    cluster.etcd.wipe();
+    n3.launch();
+    wait_waiting(n3, "belongs to cluster");
+    for host in [n1, n2] {
+        wait_trouble(host, "the store has no cluster under its prefix");
+    }
+    assert_eq!(identity(), None);
+    adopt(n2);
+    n3.wait_answers();
+    wait_well(&cluster);
+    cluster.eventually_running("web", 3);
+    assert_eq!(cluster_ip(&cluster), address);
+
+    set_up_anew(n3);
+    let name = format!("{}/nodes/n3/alive", cluster.etcd.prefix());
+    cluster.wait_for(SOON, "the name n3 is free", || cluster.etcd.get(&name).is_none().then_some(()));
+    cluster.etcd.snapshot(&backup);
+    n1.windlass(&["suspend"]).ok();
+    n1.windlass(&["resume"]).ok();
+    cluster.etcd.restore(&backup);
+    n3.launch();
+    wait_waiting(n3, "does not believe what the store says");
+    for host in [n1, n2] {
+        wait_trouble(host, "it was restored from a backup");
+    }
+    cluster.wait_for(SOON, "nobody leads", || leader(&cluster).is_none().then_some(()));
+    assert!(n3.containers().is_empty(), "{:?}", n3.containers());
+    adopt(n1);
+    n3.wait_answers();
+    wait_well(&cluster);
+    cluster.eventually_running("web", 3);
+    cluster.eventually_running("extra", 1);
+}
+
+/// Takes a host's installation away: its daemon starts as a new host's.
+#[track_caller]
+fn set_up_anew(host: &ClusterHost) {
+    host.terminate();
+    host.windlass(&["uninstall", "--yes"]).ok();
+}
+
+/// Waits until a new host's daemon says that it waits, in these words.
+#[track_caller]
+fn wait_waiting(host: &ClusterHost, words: &str) {
+    let start = Instant::now();
+    loop {
+        let said = host.windlass(&["status"]);
+        if said.stderr.contains(words) {
+            return;
+        }
+        assert!(!said.success() && start.elapsed() < SOON, "{} waits, {words:?}: {said:?}", host.name);
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]

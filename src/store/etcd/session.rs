@@ -31,6 +31,7 @@ pub(super) struct Session {
     link: Link,
     key: String,
     config: SessionConfig,
+    alive: watch::Receiver<Vec<u8>>,
     hints: Arc<Hints>,
     stage: watch::Receiver<Stage>,
     events: mpsc::UnboundedSender<Event>,
@@ -56,11 +57,12 @@ impl Session {
         link: Link,
         key: String,
         config: SessionConfig,
+        alive: watch::Receiver<Vec<u8>>,
         hints: Arc<Hints>,
         stage: watch::Receiver<Stage>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        Self { link, key, config, hints, stage, events, own: Vec::new(), held: false, told: false }
+        Self { link, key, config, alive, hints, stage, events, own: Vec::new(), held: false, told: false }
     }
 
     /// Holds the name until the end.
@@ -117,7 +119,7 @@ impl Session {
                         due = Instant::now() + backoff.step().min(CONFLICT_RETRY);
                     }
                 },
-                () = self.hints.alive_gone.notified() => match self.claim(lease.id).await {
+                () = stale(&self.hints, &mut self.alive) => match self.claim(lease.id).await {
                     Ok(None) => {}
                     Ok(Some(why)) => return Ok(self.conflict(why)),
                     Err(Failure::LeaseGone) => return Ok(End::LostLease),
@@ -151,9 +153,10 @@ impl Session {
     /// Puts the alive key under a lease. Says why if somebody else holds it.
     async fn claim(&mut self, lease: i64) -> Result<Option<String>, Failure> {
         loop {
+            let alive = self.alive.borrow_and_update().clone();
             let before = self.look().await?;
             if let Some(before) = &before {
-                if before.lease() == lease && before.value() == self.config.alive {
+                if before.lease() == lease && before.value() == alive {
                     self.held = true;
                     if std::mem::take(&mut self.told) {
                         let _ = self.events.send(Event::Named);
@@ -166,7 +169,7 @@ impl Session {
             }
             let revision = before.as_ref().map_or(0, KeyValue::mod_revision);
             let key = self.key.as_str();
-            let put = TxnOp::put(key, self.config.alive.clone(), Some(PutOptions::new().with_lease(lease)));
+            let put = TxnOp::put(key, alive, Some(PutOptions::new().with_lease(lease)));
             let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
             let connection = self.link.connection().await?;
             let mut client = connection.client.clone();
@@ -229,6 +232,14 @@ pub(crate) fn name_taken(node: &NodeName, holder: &str, own: &str) -> String {
         "another installation ({holder}; this one is {own}) holds the name {node} in the cluster: give one of the two \
          hosts another `name` in [node], or stop the other one"
     )
+}
+
+/// Returns when the alive key is gone, or is to say something else.
+async fn stale(hints: &Hints, alive: &mut watch::Receiver<Vec<u8>>) {
+    tokio::select! {
+        () = hints.alive_gone.notified() => {}
+        Ok(()) = alive.changed() => {}
+    }
 }
 
 /// Returns when the name is to be given up, or nobody holds a handle any more.

@@ -6,11 +6,11 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ReplicatedStore, Standing};
+use super::{ReplicatedStore, Standing, subnets::Reservations};
 use crate::store::{
     agreed::{Agreed, known_schema},
     contents::Contents,
-    layout::Epoch,
+    layout::{self, AliveDoc, Epoch},
 };
 
 /// `store.json`: what this host must not forget of the store, so that another one is not believed in its place.
@@ -28,6 +28,9 @@ pub(super) struct Marker {
     #[serde(default)]
     pub(super) doubt: Option<String>,
     pub(super) subnet: Ipv4Net,
+    /// Whose pods have which addresses, as far as that was seen.
+    #[serde(default)]
+    pub(super) subnets: Reservations,
 }
 
 /// Why a store is not believed.
@@ -35,6 +38,8 @@ pub(super) struct Doubt {
     pub(super) why: String,
     /// Whether it holds, whatever the store looks like later, until a person adopts it.
     pub(super) lasts: bool,
+    /// Whether that is this host's fault, and no reason for others to doubt the store.
+    pub(super) own: bool,
 }
 
 impl Marker {
@@ -47,7 +52,9 @@ impl Marker {
     ) -> Result<(), Doubt> {
         const ADVICE: &str = "nothing of it is believed and what runs is kept running; if this is the store to use from \
                               now on, run `windlass cluster adopt-store` on a host that knows better";
-        let passing = |why: String| Err(Doubt { why, lasts: false });
+        let passing = |why: String| Err(Doubt { why, lasts: false, own: false });
+        let own = |why: String| Err(Doubt { why, lasts: false, own: true });
+        let lasting = |why: String| Err(Doubt { why, lasts: true, own: false });
         let Some(identity) = &contents.identity else {
             return passing(format!(
                 "the store has no cluster under its prefix, where cluster {} was: it was wiped, or the prefix is \
@@ -56,7 +63,7 @@ impl Marker {
             ));
         };
         if let Err(why) = known_schema(identity) {
-            return passing(format!("{why}; nothing of the store is believed and what runs is kept running"));
+            return own(format!("{why}; nothing of the store is believed and what runs is kept running"));
         }
         if identity.id != self.cluster {
             return passing(format!(
@@ -73,7 +80,7 @@ impl Marker {
         }
         if identity.incarnation > self.incarnation {
             // A person has said on another host that this is the store.
-            return agreed.check(identity).or_else(passing);
+            return agreed.check(identity).or_else(own);
         }
         if let Some(why) = &self.doubt {
             // Its revision goes up again, by leases alone, until it looks as if nothing had been.
@@ -89,7 +96,7 @@ impl Marker {
                 "etcd has gone back in time, from revision {} to {}: it was restored from a backup; {ADVICE}",
                 self.revision, contents.revision
             );
-            return Err(Doubt { why, lasts: true });
+            return lasting(why);
         }
         let decided = match contents.lasting() {
             Ok(decided) => decided,
@@ -103,7 +110,7 @@ impl Marker {
                  restored from a backup; {ADVICE}",
                 self.decided
             );
-            return Err(Doubt { why, lasts: true });
+            return lasting(why);
         }
         if contents.epoch < self.epoch {
             return passing(format!(
@@ -111,7 +118,7 @@ impl Marker {
                 contents.epoch.revision, self.epoch.revision
             ));
         }
-        agreed.check(identity).or_else(passing)
+        agreed.check(identity).or_else(own)
     }
 }
 
@@ -120,6 +127,7 @@ impl ReplicatedStore {
     pub(super) fn judge(&mut self) {
         match self.marker.verdict(&self.contents, &self.agreed, self.listed) {
             Ok(()) => {
+                self.tell_alive(false);
                 if let Some(why) = self.name_taken.clone() {
                     self.standing = Standing::Conflict { why };
                     return self.follow_nobody();
@@ -135,13 +143,18 @@ impl ReplicatedStore {
                 self.marker.doubt = None;
                 let decided = self.contents.lasting().unwrap_or_default();
                 if let Some(identity) = &self.contents.identity {
-                    let adopted = identity.incarnation > self.marker.incarnation;
+                    let incarnation = identity.incarnation;
+                    let adopted = incarnation > self.marker.incarnation;
                     self.marker.decided = if adopted { decided } else { self.marker.decided.max(decided) };
-                    self.marker.incarnation = identity.incarnation;
+                    self.marker.incarnation = incarnation;
+                    if adopted {
+                        self.contents.believe_anew();
+                    }
                 }
                 self.stand();
             }
-            Err(Doubt { why, lasts }) => {
+            Err(Doubt { why, lasts, own }) => {
+                self.tell_alive(!own);
                 let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
                 if !known {
                     tracing::error!("{why}");
@@ -153,6 +166,13 @@ impl ReplicatedStore {
                 self.follow_nobody();
             }
         }
+    }
+
+    /// Tells hosts that have no memory of a store which cluster this one belongs to, and whether it doubts this store.
+    fn tell_alive(&self, doubts: bool) {
+        let installation = self.local.installation().to_owned();
+        let alive = AliveDoc { installation, cluster: Some(self.marker.cluster.clone()), doubts };
+        self.etcd.set_alive(layout::text(&alive));
     }
 
     /// Whoever does not believe the store does not lead by it.
@@ -185,7 +205,7 @@ mod tests {
     use super::*;
     use crate::store::{
         etcd::Pair,
-        layout::{self, Decided, IDENTITY},
+        layout::{Decided, IDENTITY},
     };
 
     const ETCD: u64 = 11;
@@ -211,6 +231,7 @@ mod tests {
             decided: 20,
             doubt: None,
             subnet: "10.244.1.0/24".parse().unwrap(),
+            subnets: Reservations::default(),
         }
     }
 

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::Ipv4Net;
-use tokio::sync::mpsc;
+use reconciler::name::NodeName;
+use tokio::sync::{mpsc, watch};
 
-use super::{Joining, belief::Marker};
+use super::{Joining, NODE_LEASE, belief::Marker, subnets::Reservations};
 use crate::store::{
     agreed::{Agreed, known_schema},
     contents::Contents,
@@ -20,20 +21,44 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How often a new host looks who else is there.
+const LOOK: Duration = Duration::from_secs(1);
+/// In this time whoever lives has said so, and what it holds of the store.
+const CALM: Duration = NODE_LEASE;
+
 /// A host that the store does not know yet.
 pub(super) struct Newcomer<'a> {
-    pub(super) etcd: &'a Etcd,
-    pub(super) events: &'a mut mpsc::UnboundedReceiver<Event>,
-    pub(super) contents: &'a mut Contents,
-    pub(super) local: &'a LocalStore,
-    pub(super) joining: &'a Joining,
+    etcd: &'a Etcd,
+    events: &'a mut mpsc::UnboundedReceiver<Event>,
+    contents: &'a mut Contents,
+    local: &'a LocalStore,
+    joining: &'a Joining,
+    /// What it waits for, for people.
+    waiting: &'a watch::Sender<String>,
+    /// etcd's own id, as it was listed last.
+    etcd_cluster: u64,
+    /// Since when the store has been there without a break.
+    calm: Instant,
 }
 
-impl Newcomer<'_> {
+impl<'a> Newcomer<'a> {
+    pub(super) fn new(
+        etcd: &'a Etcd,
+        events: &'a mut mpsc::UnboundedReceiver<Event>,
+        contents: &'a mut Contents,
+        local: &'a LocalStore,
+        joining: &'a Joining,
+        waiting: &'a watch::Sender<String>,
+    ) -> Self {
+        Self { etcd, events, contents, local, joining, waiting, etcd_cluster: 0, calm: Instant::now() }
+    }
+
     /// Waits for the store, joins or makes the cluster in it, and reserves a subnet.
     pub(super) async fn join(mut self) -> Result<Marker> {
-        let etcd_cluster = self.next_list(0).await?;
+        self.next_list(0).await?;
+        self.calm = Instant::now();
         self.await_name().await?;
+        self.await_calm().await?;
         self.make_cluster().await?;
         let Some(identity) = self.contents.identity.clone() else { bail!("the store has no cluster") };
         known_schema(&identity).map_err(anyhow::Error::msg)?;
@@ -42,32 +67,40 @@ impl Newcomer<'_> {
         Ok(Marker {
             cluster: identity.id,
             incarnation: identity.incarnation,
-            etcd_cluster,
+            etcd_cluster: self.etcd_cluster,
             revision: self.contents.revision,
             epoch: self.contents.epoch.clone(),
             decided: self.contents.lasting().unwrap_or_default(),
             doubt: None,
             subnet,
+            subnets: Reservations::default(),
         })
     }
 
     /// Waits for a list that was begun after `awaited` requests for one, saying what is waited for.
-    async fn next_list(&mut self, awaited: u64) -> Result<u64> {
+    async fn next_list(&mut self, awaited: u64) -> Result<()> {
         let mut why = "it has not answered yet".to_owned();
         loop {
             match tokio::time::timeout(PATIENCE, self.events.recv()).await {
                 Ok(Some(Event::Listed { etcd_cluster, revision, asked, pairs })) if asked >= awaited => {
+                    if etcd_cluster != self.etcd_cluster || revision < self.contents.revision {
+                        self.calm = Instant::now();
+                    }
+                    self.etcd_cluster = etcd_cluster;
                     self.contents.list(revision, pairs);
-                    return Ok(etcd_cluster);
+                    return Ok(());
                 }
                 Ok(Some(Event::Lost { why: now })) => {
-                    tracing::warn!("waiting for the store: {now}");
+                    self.calm = Instant::now();
+                    self.tell(format!("waiting for the store: {now}"));
                     why = now;
                 }
                 Ok(Some(Event::Conflict { why })) => bail!("{why}"),
                 Ok(Some(_)) => {}
                 Ok(None) => bail!("the connection to etcd has ended"),
-                Err(_) => tracing::warn!("a host that joins a cluster needs its store; still waiting: {why}"),
+                Err(_) => {
+                    self.tell(format!("a host that joins a cluster needs its store; still waiting: {why}"))
+                }
             }
         }
     }
@@ -75,7 +108,39 @@ impl Newcomer<'_> {
     /// Reads everything anew: what another host has written by now is in it.
     async fn refresh(&mut self) -> Result<()> {
         let awaited = self.etcd.relist();
-        self.next_list(awaited).await.map(drop)
+        self.next_list(awaited).await
+    }
+
+    /// Says what is waited for, once.
+    fn tell(&self, why: String) {
+        self.waiting.send_if_modified(|before| {
+            let news = *before != why;
+            if news {
+                tracing::warn!("{why}");
+                *before = why;
+            }
+            news
+        });
+    }
+
+    fn is_calm(&self) -> bool {
+        self.calm.elapsed() >= CALM && objection(self.contents, &self.joining.node).is_none()
+    }
+
+    /// Waits until the store has been there for a while and nobody who knows better objects to it: this host remembers
+    /// none, and can tell neither an empty one from one that was wiped, nor an old one from one that was restored.
+    async fn await_calm(&mut self) -> Result<()> {
+        loop {
+            if self.is_calm() {
+                return Ok(());
+            }
+            let why = objection(self.contents, &self.joining.node);
+            self.tell(why.unwrap_or_else(|| {
+                "waiting for a moment whether another host knows better what the store should be".to_owned()
+            }));
+            tokio::time::sleep(LOOK).await;
+            self.refresh().await?;
+        }
     }
 
     /// Waits until the name is this host's: until then it writes nothing, and takes up nothing.
@@ -83,7 +148,6 @@ impl Newcomer<'_> {
         let (joining, local) = (self.joining, self.local);
         let (node, installation) = (&joining.node, local.installation());
         let since = Instant::now();
-        let mut told = false;
         loop {
             let alive = self.contents.members.get(node).and_then(|own| own.alive.as_ref());
             match alive {
@@ -91,11 +155,11 @@ impl Newcomer<'_> {
                 Some(alive) => bail!("{}", name_taken(node, &alive.installation, installation)),
                 None => {}
             }
-            if since.elapsed() > PATIENCE && !std::mem::replace(&mut told, true) {
-                tracing::warn!(
+            if since.elapsed() > PATIENCE {
+                self.tell(format!(
                     "waiting for the name {node} in the store: this host's user must be allowed to write under {}",
                     layout::node_prefix(node)
-                );
+                ));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
             self.refresh().await?;
@@ -108,27 +172,29 @@ impl Newcomer<'_> {
         while self.contents.identity.is_none() {
             match self.etcd.create(SEEDING, own.clone()).await {
                 Ok(Created::Exists(pair)) if pair.value != own => {
-                    tracing::warn!(
+                    self.tell(format!(
                         "another host is filling the new store; if it is gone, delete {SEEDING} under the prefix"
-                    );
+                    ));
                     tokio::time::sleep(RETRY).await;
                 }
                 // Whoever held it before may have filled the store since this host looked.
                 Ok(_) => {
                     self.refresh().await?;
                     let mut writes = match self.contents.identity {
-                        None => self.first_records(),
-                        Some(_) => Vec::new(),
+                        None if self.is_calm() => self.first_records(),
+                        _ => Vec::new(),
                     };
                     writes.push(Write::Delete { key: SEEDING.to_owned() });
                     self.etcd.write(writes).await.context("fill the new store")?;
                 }
                 Err(error) => {
-                    tracing::warn!("waiting to fill the new store: {error}");
+                    self.tell(format!("waiting to fill the new store: {error}"));
                     tokio::time::sleep(RETRY).await;
                 }
             }
             self.refresh().await?;
+            // While it waited or wrote, the store may have gone.
+            self.await_calm().await?;
         }
         Ok(())
     }
@@ -180,11 +246,81 @@ impl Newcomer<'_> {
                 ),
                 Ok(Created::Exists(_)) => {}
                 Err(error) => {
-                    tracing::warn!("waiting to reserve pod subnet {subnet}: {error}");
+                    self.tell(format!("waiting to reserve pod subnet {subnet}: {error}"));
                     tokio::time::sleep(RETRY).await;
                 }
             }
             self.refresh().await?;
         }
+    }
+}
+
+/// Who objects to the store as it is: a living host of another cluster than the store's, or one that does not believe it.
+fn objection(contents: &Contents, node: &NodeName) -> Option<String> {
+    let found = contents.identity.as_ref().map(|identity| &identity.id);
+    contents.members.iter().filter(|(name, _)| *name != node).find_map(|(name, member)| {
+        let alive = member.alive.as_ref()?;
+        let own = alive.cluster.as_ref()?;
+        let why = match found {
+            Some(found) if found == own && !alive.doubts => return None,
+            Some(found) if found == own => "does not believe what the store says".to_owned(),
+            Some(found) => format!("belongs to cluster {own}, and the store holds {found}"),
+            None => format!("belongs to cluster {own}, and the store has no cluster under its prefix"),
+        };
+        Some(format!(
+            "node {name} {why}: this host has never been in the cluster and cannot know better, so it waits; look at \
+             `windlass status` on {name}, and make its copy the store's content with `windlass cluster adopt-store` \
+             there, or correct `prefix` in [store] here"
+        ))
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+    use crate::store::{
+        etcd::Pair,
+        layout::{AliveDoc, node_key, text},
+    };
+
+    fn alive(node: &str, cluster: Option<&str>, doubts: bool) -> Pair {
+        let doc = AliveDoc { installation: node.to_owned(), cluster: cluster.map(str::to_owned), doubts };
+        Pair { key: node_key(&NodeName::new(node), "alive"), value: text(&doc), revision: 3 }
+    }
+
+    fn objected(identity: Option<&str>, others: &[Pair]) -> Option<String> {
+        let agreed = Agreed {
+            pod_range: "10.244.0.0/16".parse().unwrap(),
+            subnet_length: 24,
+            service_range: "10.96.0.0/16".parse().unwrap(),
+            dns: "10.96.0.10".parse().unwrap(),
+            zone: "cluster.local".to_owned(),
+        };
+        let identity = identity.map(|id| text(&agreed.identity(id, 1)));
+        let identity = identity.map(|value| Pair { key: IDENTITY.to_owned(), value, revision: 2 });
+        let own = alive("n4", None, false);
+        let mut contents = Contents::default();
+        contents.list(3, identity.into_iter().chain(others.iter().cloned()).chain([own]).collect());
+        objection(&contents, &NodeName::new("n4"))
+    }
+
+    #[test]
+    fn a_host_without_memory_hears_those_who_remember() {
+        // Three fresh hosts at once, and a store whose hosts believe it.
+        assert_eq!(objected(None, &[alive("n1", None, false), alive("n2", None, false)]), None);
+        assert_eq!(objected(Some("c"), &[alive("n1", Some("c"), false), alive("n2", None, false)]), None);
+        // A version that does not tell.
+        let old = Pair { value: b"{\"installation\":\"n1\"}".to_vec(), ..alive("n1", None, false) };
+        assert_eq!(objected(None, &[old]), None);
+
+        let wiped = objected(None, &[alive("n1", None, false), alive("n2", Some("c"), true)]).unwrap();
+        assert!(wiped.contains("node n2 belongs to cluster c, and the store has no cluster"), "{wiped}");
+        let other =
+            objected(Some("d"), &[alive("n1", Some("d"), false), alive("n2", Some("c"), true)]).unwrap();
+        assert!(other.contains("node n2 belongs to cluster c, and the store holds d"), "{other}");
+        let restored = objected(Some("c"), &[alive("n1", Some("c"), true)]).unwrap();
+        assert!(restored.contains("node n1 does not believe what the store says"), "{restored}");
+        assert!(restored.contains("`windlass cluster adopt-store` there"), "{restored}");
     }
 }

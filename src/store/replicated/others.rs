@@ -211,19 +211,22 @@ impl ReplicatedStore {
         for name in lost {
             self.lost_since.entry(name).or_insert_with(Instant::now);
         }
+        let removed = &self.contents.state.removed;
+        self.marker.subnets.forget(|node| removed.contains_key(node));
         let mut others = Others::default();
-        let subnets = &self.contents.subnets;
+        let (known, said) = (&self.marker.subnets, &self.contents.subnets);
+        let mut used = Vec::new();
         for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
             if member.reported {
                 others.reports.insert(name.clone(), member.report.report.clone());
             } else if let Some(before) = self.others.reports.get(name) {
                 others.reports.insert(name.clone(), before.clone());
             }
-            let said = member.facts.as_ref().map(|doc| &doc.facts);
-            let silent = said.is_none();
-            let Some(facts) = said.or_else(|| self.others.facts.get(name)) else { continue };
+            let own = member.facts.as_ref().map(|doc| &doc.facts);
+            let silent = own.is_none();
+            let Some(facts) = own.or_else(|| self.others.facts.get(name)) else { continue };
             let subnet = facts.pod_subnet;
-            let holder = subnets.get(&subnet);
+            let holder = known.holder(subnet, said);
             let reserved = holder == Some(name) || holder.is_none() && silent;
             let inside =
                 self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
@@ -232,7 +235,16 @@ impl ReplicatedStore {
             let mtu = MTUS.contains(&facts.mtu);
             if reserved && inside && address && mtu {
                 others.facts.insert(name.clone(), facts.clone());
+                if holder.is_some() {
+                    used.push((subnet, name.clone()));
+                }
             }
+        }
+        if said.get(&self.marker.subnet) == Some(&self.node) {
+            used.push((self.marker.subnet, self.node.clone()));
+        }
+        for (subnet, node) in used {
+            self.marker.subnets.keep(subnet, &node);
         }
         self.others = others;
         self.others_file.stale = true;

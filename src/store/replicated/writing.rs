@@ -17,9 +17,15 @@ use crate::store::{
 };
 
 impl ReplicatedStore {
-    /// Writes a decision under the fence, and believes it once it is there.
-    pub(crate) async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
+    /// Writes a decision under the fence, and believes it once it is there. Whoever asked for it has the answer with it:
+    /// otherwise the next leader would do it a second time.
+    pub(crate) async fn commit(
+        &mut self,
+        changes: Vec<Change>,
+        answer: Option<(NodeName, AnswerDoc)>,
+    ) -> Result<()> {
         let mut writes = layout::writes(&changes);
+        writes.extend(answer.map(|(node, answer)| Decided::Answer(node, answer).write()));
         let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
         let epoch = Epoch { incarnation: self.marker.incarnation, revision: fence.revision };
         if self.contents.epoch != epoch {
@@ -29,21 +35,22 @@ impl ReplicatedStore {
         Ok(self.take_over()?)
     }
 
-    /// Writes again what was deleted and not by a leader.
+    /// Writes again what was deleted or changed and not by a leader.
     pub(crate) async fn put_back(&mut self) -> Result<()> {
-        let missing = self.contents.missing();
-        if missing.is_empty() {
+        let mut wronged = self.contents.wronged();
+        wronged.extend(self.marker.subnets.wronged(&self.contents.subnets));
+        if wronged.is_empty() {
             return Ok(());
         }
         let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
         tracing::warn!(
-            records = missing.len(),
-            "records that nobody may delete were deleted: they are written again"
+            records = wronged.len(),
+            "records were deleted or changed as nobody may: they are written again"
         );
-        self.write_fenced(&fence, missing).await
+        self.write_fenced(&fence, wronged).await
     }
 
-    /// Answers what a person asked on another host.
+    /// Answers what a person asked on another host and what is not done.
     pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
         let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
         self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()]).await

@@ -1,0 +1,88 @@
+//! Whose pods have which addresses: what a node has reserved and uses is its own, until it is removed.
+
+use std::collections::BTreeMap;
+
+use ipnet::Ipv4Net;
+use reconciler::name::NodeName;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{
+    etcd::Write,
+    layout::{subnet_key, text},
+};
+
+/// Reservations as the store has them.
+pub(super) type Said = BTreeMap<Ipv4Net, NodeName>;
+
+/// Reservations of nodes that were seen to use them. Any node's user may write these keys, since a new host has to; what
+/// is written over one of them is nobody's to write.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Reservations(BTreeMap<Ipv4Net, NodeName>);
+
+impl Reservations {
+    /// Whose addresses these are.
+    pub(super) fn holder<'a>(&'a self, subnet: Ipv4Net, said: &'a Said) -> Option<&'a NodeName> {
+        self.0.get(&subnet).or_else(|| said.get(&subnet))
+    }
+
+    /// A node uses what it has reserved.
+    pub(super) fn keep(&mut self, subnet: Ipv4Net, node: &NodeName) {
+        self.0.entry(subnet).or_insert_with(|| node.clone());
+    }
+
+    /// Forgets the reservations of nodes that were removed: the store's word counts for these.
+    pub(super) fn forget(&mut self, is_removed: impl Fn(&NodeName) -> bool) {
+        self.0.retain(|_, node| !is_removed(node));
+    }
+
+    /// Those that the store gives to somebody else, with whom it names.
+    pub(super) fn rewritten<'a>(
+        &'a self,
+        said: &'a Said,
+    ) -> impl Iterator<Item = (Ipv4Net, &'a NodeName, &'a NodeName)> {
+        self.0.iter().filter_map(|(subnet, node)| {
+            let other = said.get(subnet).filter(|other| *other != node)?;
+            Some((*subnet, node, other))
+        })
+    }
+
+    /// What the leader writes again: what was rewritten, and what was deleted.
+    pub(super) fn wronged(&self, said: &Said) -> Vec<Write> {
+        let wronged = self.0.iter().filter(|(subnet, node)| said.get(subnet) != Some(node));
+        wronged.map(|(subnet, node)| Write::Put { key: subnet_key(*subnet), value: text(node) }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_in_use_is_its_nodes_until_that_is_removed() {
+        let net = |third: u8| Ipv4Net::new_assert([10, 244, third, 0].into(), 24);
+        let (one, two) = (NodeName::new("n1"), NodeName::new("n2"));
+        let mut known = Reservations::default();
+        let mut said = Said::from([(net(1), one.clone()), (net(2), two.clone())]);
+        known.keep(net(1), &one);
+        assert_eq!(known.wronged(&said), []);
+
+        said.insert(net(1), two.clone());
+        said.insert(net(2), one.clone());
+        assert_eq!(known.holder(net(1), &said), Some(&one), "n1 uses it");
+        assert_eq!(known.holder(net(2), &said), Some(&one), "nobody was seen to use it");
+        assert_eq!(known.holder(net(3), &said), None);
+        assert!(known.rewritten(&said).eq([(net(1), &one, &two)]));
+        let again = Write::Put { key: "subnets/10.244.1.0-24".to_owned(), value: b"\"n1\"".to_vec() };
+        assert_eq!(known.wronged(&said), vec![again.clone()]);
+        known.keep(net(1), &two);
+        said.remove(&net(1));
+        assert_eq!(known.holder(net(1), &said), Some(&one), "also where it was deleted");
+        assert_eq!(known.wronged(&said), [again]);
+        assert_eq!(known.rewritten(&said).count(), 0);
+
+        said.insert(net(1), two.clone());
+        known.forget(|node| *node == one);
+        assert_eq!((known.holder(net(1), &said), known.wronged(&said)), (Some(&two), Vec::new()));
+    }
+}
