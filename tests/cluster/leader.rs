@@ -18,7 +18,7 @@ use crate::{
 const DETECTED: Duration = Duration::from_secs(25);
 
 /// The epoch that wrote last, and that of the leader in office.
-fn epochs(cluster: &Cluster) -> (i64, i64) {
+pub(crate) fn epochs(cluster: &Cluster) -> (i64, i64) {
     let prefix = cluster.etcd.prefix();
     let written: serde_json::Value =
         serde_json::from_str(&cluster.etcd.get(&format!("{prefix}/decided/epoch")).unwrap()).unwrap();

@@ -132,7 +132,14 @@ impl Host {
 
     /// Runs the windlass command line on the host, against the daemon's default sockets there.
     pub(crate) fn windlass(&self, args: &[&str]) -> Outcome {
-        run(self.command(super::daemon::BINARY).args(["--socket-dir", super::daemon::SOCKET_DIR]).args(args))
+        run(&mut self.windlass_command(args))
+    }
+
+    /// The same, not run yet.
+    pub(crate) fn windlass_command(&self, args: &[&str]) -> Command {
+        let mut command = self.command(super::daemon::BINARY);
+        command.args(["--socket-dir", super::daemon::SOCKET_DIR]).args(args);
+        command
     }
 
     /// Fetches a URL from inside the host; nothing when no HTTP answer came within 5 seconds.
