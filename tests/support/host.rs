@@ -189,6 +189,17 @@ impl Host {
         self.exec(&["ip", "route", "replace", "default", "via", &GATEWAY.to_string()]).ok();
     }
 
+    /// Gives the host another address instead of the one it has, as another network or a new lease would.
+    pub(crate) fn readdress(&self, address: Ipv4Addr) {
+        let script = format!(
+            "set -e
+            ip addr flush dev eth0
+            ip addr add {address}/24 dev eth0
+            ip route replace default via {GATEWAY}"
+        );
+        self.exec(&["sh", "-c", &script]).ok();
+    }
+
     /// Gives the host its address and a firewall that lets through no more than a careful host's.
     fn connect(&self) {
         let script = format!(
