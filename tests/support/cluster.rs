@@ -545,6 +545,9 @@ impl Drop for ClusterHost {
     fn drop(&mut self) {
         // Before its host, so that it is the one to say how it went.
         drop(self.daemon().take());
+        if self.clock.is_some() {
+            WallClock::sweep();
+        }
     }
 }
 

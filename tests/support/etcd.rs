@@ -261,9 +261,13 @@ impl Etcd {
         }
         init.args(["--quota", &self.options.quota.to_string(), "--compaction", &self.options.compaction]);
         if self.options.age != 0 {
-            let clock = WallClock::new(self.machines[0].dir());
+            let dir = self.machines[0].dir();
+            let clock = WallClock::new(dir);
             clock.set(-self.options.age);
-            init.envs(clock.environment());
+            // Only what makes certificates: a shell's own processes would quarrel about what libfaketime shares.
+            let before = std::env::var("PATH").unwrap();
+            clock.wrap("openssl", &dir.join("bin"));
+            init.env("PATH", format!("{}:{before}", dir.join("bin").display()));
         }
         run(&mut init).ok();
     }
