@@ -65,7 +65,7 @@ impl Host {
         let skews: Vec<String> = store
             .members()
             .filter(|(name, _)| **name != self.fixed.facts.name)
-            .filter_map(|(name, member)| Some(told_skew(name, member.skew?)))
+            .filter_map(|(name, member)| Some(told_skew(name, member.skew()?)))
             .collect();
         let skews = if skews.is_empty() { Ok(()) } else { Err(skews.join("; ")) };
         let heads_known =

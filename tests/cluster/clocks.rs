@@ -36,12 +36,20 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
     join(first, third);
     wait_clock(third, -HOUR);
     wait_notes(&cluster, &[first, second], &["the clock of node n3 is 1h behind this host's"]);
+    wait_notes(
+        &cluster,
+        &[third],
+        &[
+            "the clock of node n1 is 1h ahead of this host's",
+            "the clock of node n2 is 1h ahead of this host's",
+        ],
+    );
     deploy(&cluster, &everything(APP, "n3"));
     wait_whole(&cluster);
     let agent = third.running("agent").pop_first().expect("a pod of agent on n3").pod;
     first.windlass(&["logs", &agent]).ok();
     third.set_clock(0);
-    wait_clock(third, 0);
+    wait_notes(&cluster, &[first, second, third], &[]);
 
     let (before, epoch) = (containers(&cluster, &[]), epochs(&cluster));
     never_doubled(&cluster, &[], || {
@@ -52,7 +60,7 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
                 jump_while_a_commit_is_rolled_out(&cluster, host, jump, app);
             }
             host.set_clock(0);
-            wait_clock(host, 0);
+            wait_notes(&cluster, &[first, second, third], &[]);
         }
         second.set_clock(-HOUR);
         // A new start is new connections: to the store, and from the authority.
@@ -61,7 +69,7 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
         wait_clock(second, -HOUR);
         second.wait_status("it follows after a start", |status| status["cluster"]["store"] == "current");
         second.set_clock(0);
-        wait_clock(second, 0);
+        wait_notes(&cluster, &[first, second, third], &[]);
         calls.into_iter().for_each(|call| assert_all_answered(&call.finish()));
     });
     deploy(&cluster, &everything(APP, "n3"));
@@ -82,7 +90,7 @@ fn join(first: &ClusterHost, host: &ClusterHost) {
     host.start();
 }
 
-/// A host's clock jumps while a commit is rolled out, which goes on.
+/// A host's clock jumps while a commit is rolled out, which goes on, and all hosts say whose clock is off.
 fn jump_while_a_commit_is_rolled_out(cluster: &Cluster, host: &ClusterHost, jump: i64, app: &str) {
     let began = Instant::now();
     // Three seconds in which the roll-out is seen on its way, and a dead line of a minute.
@@ -96,7 +104,17 @@ fn jump_while_a_commit_is_rolled_out(cluster: &Cluster, host: &ClusterHost, jump
     host.set_clock(jump);
     wait_clock(host, jump);
     wait_healthy(cluster, &commit);
-    eprintln!("the clock of {} {jump:+} s: rolled out after {:.1?}", host.name, began.elapsed());
+    let (own, other) = if jump < 0 { ("behind", "ahead of") } else { ("ahead of", "behind") };
+    let note = |name: &str, side: &str| format!("the clock of node {name} is 1h {side} this host's");
+    for one in &cluster.hosts {
+        let others = cluster.hosts.iter().filter(|other| other.name != one.name);
+        let notes: Vec<String> = match one.name == host.name {
+            true => others.map(|one| note(&one.name, other)).collect(),
+            false => vec![note(&host.name, own)],
+        };
+        wait_notes(cluster, &[one], &notes.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    eprintln!("the clock of {} {jump:+} s: rolled out and told after {:.1?}", host.name, began.elapsed());
 }
 
 /// Waits until a daemon was seen to go by a clock that is off by this.
