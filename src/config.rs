@@ -27,7 +27,7 @@ use serde::Deserialize;
 use crate::source::verify::Mode;
 
 pub(crate) use cluster::{PeerConfig, StoreConfig};
-pub(crate) use detect::dns_facts;
+pub(crate) use detect::{dns_facts, node_address};
 
 /// Where the daemon keeps what it must not forget.
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/windlass";
@@ -400,7 +400,7 @@ impl Config {
         }
         let address = match self.node.address {
             Some(address) => address,
-            None => detect::node_address()?,
+            None => node_address()?,
         };
         Ok(SocketAddr::from((address, port)))
     }
@@ -417,7 +417,7 @@ impl Config {
     pub(crate) fn host_network(&self, subnet: Option<Ipv4Net>) -> Result<HostNetwork> {
         let node_address = match self.node.address {
             Some(address) => address,
-            None => detect::node_address()?,
+            None => node_address()?,
         };
         Ok(HostNetwork {
             pod_range: self.network.pod_range,

@@ -4,6 +4,7 @@ mod logs;
 mod planner;
 
 use std::{
+    net::Ipv4Addr,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -17,7 +18,10 @@ use reconciler::{
     state::NodeFacts,
 };
 use runtime::{Prober, RegistryAuth, Runtime, RuntimeConfig};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     apply::Effects,
@@ -36,6 +40,7 @@ use crate::{
     lanes::Lanes,
     library::Reader,
     metrics::Metrics,
+    moved::{Ended, moved},
     names::NamesFile,
     peer::PeerHost,
     source::{
@@ -62,7 +67,7 @@ pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
 /// Runs until it is told to end.
-pub(crate) async fn run(config: Config) -> Result<()> {
+pub(crate) async fn run(config: Config) -> Result<Ended> {
     config.check()?;
     let data = config.data_dir();
     let bound = Bound::bind(&listen_config(&config)).await?;
@@ -123,6 +128,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 
     let engine = runtime.engine_info().await.ok();
     let (requests, asked) = mpsc::channel(REQUESTS);
+    let readdressed = watch_address(&config, network.node_address, &end);
     let inputs = Inputs {
         found: found_events,
         lanes: lane_events,
@@ -216,7 +222,20 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         }
     };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
-    ended
+    let moved = readdressed.is_some_and(|task| task.is_finished());
+    ended.map(|()| if moved { Ended::Moved } else { Ended::Told })
+}
+
+/// Ends the daemon when this host gets another address, where the configuration does not say which one is right.
+fn watch_address(config: &Config, from: Ipv4Addr, end: &Arc<Notify>) -> Option<JoinHandle<()>> {
+    let end = Arc::clone(end);
+    config.node.address.is_none().then(|| {
+        tokio::spawn(async move {
+            let to = moved(from).await;
+            tracing::warn!("this host's address was {from} and is {to} now: the daemon starts anew");
+            end.notify_one();
+        })
+    })
 }
 
 /// Opens the store: of this host alone, or of its cluster, which a new host has to wait for.

@@ -16,6 +16,7 @@ mod lanes;
 mod library;
 mod local;
 mod metrics;
+mod moved;
 mod names;
 mod peer;
 mod source;
@@ -30,7 +31,10 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 
-use crate::cli::{Cli, CliError, Command, Exit};
+use crate::{
+    cli::{Cli, CliError, Command, Exit},
+    moved::Ended,
+};
 
 /// Worker threads of the daemon: it waits far more than it works.
 const WORKERS: usize = 2;
@@ -60,7 +64,10 @@ async fn command(cli: &Cli, out: &mut dyn Write) -> Result<Exit, CliError> {
         Command::Run(args) => {
             local::start_log(args.log_format.unwrap_or_default());
             let config = local::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
-            daemon::run(config).await.map(|()| Exit::Done).map_err(failed)
+            match daemon::run(config).await.map_err(failed)? {
+                Ended::Told => Ok(Exit::Done),
+                Ended::Moved => Err(failed(anyhow::Error::from(moved::start_anew()).context("start anew"))),
+            }
         }
         Command::Check(args) => {
             let report = local::check(args).map_err(failed)?;

@@ -14,6 +14,8 @@ mod site {
     pub(crate) const NODE_PORT: u16 = 30080;
 }
 
+#[path = "cluster/clocks.rs"]
+mod clocks;
 #[path = "cluster/detour.rs"]
 mod detour;
 #[path = "cluster/given.rs"]

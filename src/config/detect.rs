@@ -20,7 +20,7 @@ pub(super) fn host_name() -> Result<String> {
 
 /// The address from which this host reaches the world. Nothing is sent: connecting a UDP socket only asks the
 /// routing table.
-pub(super) fn node_address() -> Result<Ipv4Addr> {
+pub(crate) fn node_address() -> Result<Ipv4Addr> {
     let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
         .and_then(|socket| {
             // Any address behind the default route will do; this one is kept for documentation (RFC 5737).

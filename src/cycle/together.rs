@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use netfilter::HostNet;
 use reconciler::{
-    name::CommitId,
+    name::{CommitId, NodeName},
     network::{HostNetwork, Peer, Peers},
     rollout::Head,
     state::NodeFacts,
@@ -66,11 +66,8 @@ impl Host {
         };
         let skews: Vec<String> = store
             .members()
-            .filter_map(|(name, member)| {
-                let skew = member.skew?;
-                let side = if skew.is_negative() { "behind" } else { "ahead of" };
-                Some(format!("the clock of node {name} is {:#} {side} this host's", skew.abs()))
-            })
+            .filter(|(name, _)| **name != self.fixed.facts.name)
+            .filter_map(|(name, member)| Some(told_skew(name, member.skew()?)))
             .collect();
         let skews = if skews.is_empty() { Ok(()) } else { Err(skews.join("; ")) };
         let heads_known =
@@ -276,5 +273,25 @@ impl Host {
     /// Says good-bye to the other hosts, until soon.
     pub(crate) async fn leave(&mut self) {
         self.store.leave(self.fixed.away).await;
+    }
+}
+
+/// To ten seconds: what an answer took on its way makes no new sentence.
+fn told_skew(node: &NodeName, skew: SignedDuration) -> String {
+    let side = if skew.is_negative() { "behind" } else { "ahead of" };
+    let about = SignedDuration::from_secs((skew.abs().as_secs() + 5) / 10 * 10);
+    format!("the clock of node {node} is {about:#} {side} this host's")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_clocks_are_apart_is_told_in_round_numbers() {
+        let told = |millis| told_skew(&NodeName::new("n1"), SignedDuration::from_millis(millis));
+        assert_eq!(told(3_599_988), "the clock of node n1 is 1h ahead of this host's");
+        assert_eq!(told(-3_600_012), "the clock of node n1 is 1h behind this host's");
+        assert_eq!(told(-94_000), "the clock of node n1 is 1m 30s behind this host's");
     }
 }

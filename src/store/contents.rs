@@ -38,8 +38,24 @@ pub(crate) struct Member {
     pub(crate) away: Option<AwayDoc>,
     /// What it wants of the leader.
     pub(crate) ask: Option<AskDoc>,
-    /// By how much its clock is off, if that is much.
-    pub(crate) skew: Option<SignedDuration>,
+    /// What its clock said when this host heard it last, and when that was by the clock that never jumps.
+    pub(crate) clock: Option<(Timestamp, Instant)>,
+}
+
+impl Member {
+    /// By how much its clock is ahead of this host's, if that is worth a word: as both go now, also when this host's was
+    /// set since.
+    pub(crate) fn skew(&self) -> Option<SignedDuration> {
+        let (told, heard) = self.clock?;
+        let ahead = skew(told, heard);
+        (ahead.abs() > SKEW).then_some(ahead)
+    }
+}
+
+/// By how much a clock is ahead of this host's that said this then.
+pub(super) fn skew(told: Timestamp, heard: Instant) -> SignedDuration {
+    let since = SignedDuration::try_from(heard.elapsed()).unwrap_or(SignedDuration::MAX);
+    told.duration_since(Timestamp::now()).saturating_add(since)
 }
 
 /// Everything under the prefix.
@@ -67,6 +83,8 @@ pub(crate) struct Contents {
     graves: bool,
     /// Something was decided since somebody asked.
     redecided: bool,
+    /// A clock that differs much was heard of since somebody asked.
+    strange: bool,
     /// What is known of each key, deletions that the watch has not told yet included.
     known: BTreeMap<String, Known>,
     /// Records that somebody other than a leader deleted: they hold, and the leader writes them again.
@@ -131,7 +149,7 @@ impl Contents {
         for (name, member) in &mut self.members {
             let since = before.members.get(name).and_then(|member| member.silent);
             member.silent = member.alive.is_none().then(|| since.unwrap_or(now));
-            member.skew = before.members.get(name).and_then(|member| member.skew);
+            member.clock = before.members.get(name).and_then(|member| member.clock);
         }
     }
 
@@ -220,6 +238,11 @@ impl Contents {
     /// Whether something was decided since this was last asked.
     pub(crate) fn take_decided(&mut self) -> bool {
         std::mem::take(&mut self.redecided)
+    }
+
+    /// Whether a node was heard for the first time since this was last asked whose clock differs much.
+    pub(crate) fn take_strange(&mut self) -> bool {
+        std::mem::take(&mut self.strange)
     }
 
     /// Whether a record that is always there is on its way back.
@@ -315,10 +338,12 @@ impl Contents {
             KeyKind::Facts(node) => {
                 let facts: FactsDoc = read(value)?;
                 let member = self.member(node.clone());
-                if let Some(now) = heard {
-                    let skew = facts.clock.duration_since(now);
-                    member.skew = (skew.abs() > SKEW).then_some(skew);
+                if heard.is_some() {
+                    let known = member.skew().is_some();
+                    member.clock = Some((facts.clock, Instant::now()));
+                    self.strange |= !known && member.skew().is_some();
                 }
+                let member = self.member(node.clone());
                 member.facts = Some(facts).filter(|doc| doc.facts.name == node);
             }
             KeyKind::Alive(node) => {
@@ -470,7 +495,7 @@ mod tests {
     use reconciler::{
         name::{CommitId, ObjectKey, TemplateHash},
         placement::Refusal,
-        state::{Change, StopReason, StopRecord},
+        state::{Change, NodeFacts, NodeSystem, StopReason, StopRecord},
     };
 
     use super::*;
@@ -586,5 +611,45 @@ mod tests {
         contents.change(3, vec![put], false);
         let heard = contents.members[&node].report.report.pods[&PodUid::new("u")].ready.unwrap();
         assert!(heard <= Timestamp::now());
+    }
+
+    #[test]
+    fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
+        let (node, hour) = (NodeName::new("n1"), SignedDuration::from_hours(1));
+        let facts = |clock: Timestamp| {
+            let facts = NodeFacts {
+                name: node.clone(),
+                installation: "i1".to_owned(),
+                address: "192.0.2.11".parse().unwrap(),
+                pod_subnet: "10.244.1.0/24".parse().unwrap(),
+                mtu: 1450,
+                labels: BTreeMap::new(),
+                taints: Vec::new(),
+                system: NodeSystem::default(),
+            };
+            layout::text(&FactsDoc { facts, peer: None, clock })
+        };
+        let key = layout::node_key(&node, "facts");
+        let mut contents = Contents::default();
+        // What was written at some time says nothing of clocks.
+        contents.list(3, vec![pair(&key, &facts(Timestamp::now() + hour), 2)]);
+        assert_eq!((contents.members[&node].skew(), contents.take_strange()), (None, false));
+
+        let mut hear = |revision, ahead| {
+            let put = KeyChange::Put(pair(&key, &facts(Timestamp::now() + ahead), revision));
+            contents.change(revision, vec![put], false);
+            let skew = contents.members[&node].skew();
+            (skew.map(|skew| skew.as_hours()), contents.take_strange())
+        };
+        let little = SignedDuration::from_secs(5);
+        assert_eq!(hear(4, little), (None, false));
+        assert_eq!(hear(5, hour + little), (Some(1), true));
+        assert_eq!(hear(6, hour + little), (Some(1), false), "the news of before");
+        assert_eq!(hear(7, -hour - little), (Some(-1), false));
+        assert_eq!(hear(8, little), (None, false));
+        // A new list says nothing new of clocks, and takes nothing back.
+        assert_eq!(hear(9, hour + little), (Some(1), true));
+        contents.list(10, vec![pair(&key, &facts(Timestamp::now()), 10)]);
+        assert!(contents.members[&node].skew().is_some());
     }
 }

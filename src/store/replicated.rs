@@ -113,6 +113,8 @@ pub(crate) struct ReplicatedStore {
     /// The first own list since the election was read: nothing of an earlier leader is missing.
     caught_up: bool,
     facts: Option<FactsDoc>,
+    /// What this host's clock was when the others were told of it last.
+    clock_told: Option<(Timestamp, Instant)>,
     ask: Option<AskDoc>,
     others: Others,
     others_file: OthersFile,
@@ -198,6 +200,7 @@ impl ReplicatedStore {
             braked: None,
             caught_up: false,
             facts: None,
+            clock_told: None,
             ask: None,
             others: Others::default(),
             others_file: OthersFile::open(data)?,
@@ -324,6 +327,10 @@ impl ReplicatedStore {
                 let leading = self.leads();
                 self.contents.change(revision, changes, leading);
                 self.changed = true;
+                // Whose clock is the wrong one must be seen there, too.
+                if self.contents.take_strange() {
+                    self.tell_clock();
+                }
                 let believed = self.standing == Standing::Current;
                 self.judge();
                 if !believed && self.standing == Standing::Current {

@@ -1,12 +1,15 @@
 //! Hosts that are lost, come back, hang or are upgraded.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use crate::{
     manifest::APP,
     scene::{
-        containers, deploy, everything, fared, leader, other, push, readiness, start, wait_running,
-        wait_whole,
+        containers, deploy, everything, fared, leader, other, push, readiness, start, wait_pods_reach_pods,
+        wait_running, wait_whole,
     },
     site::NODE_PORT,
     support::{Cluster, ClusterHost, SOON, assert_all_answered, run},
@@ -112,6 +115,7 @@ fn an_upgrade_of_a_daemon_moves_nothing() {
         calls.into_iter().for_each(|call| assert_all_answered(&call.finish()));
     }
     a_hung_engine_doubles_nothing(&cluster);
+    a_host_with_a_new_address_is_followed(&cluster);
 }
 
 /// A frozen engine, which goes on when this is dropped.
@@ -165,6 +169,62 @@ fn a_hung_engine_doubles_nothing(cluster: &Cluster) {
     deploy(cluster, &everything(APP, "n3"));
     wait_whole(cluster);
     assert_eq!(containers(cluster, &[]), before, "a hung engine has changed what runs");
+}
+
+fn a_host_with_a_new_address_is_followed(cluster: &Cluster) {
+    let leads = leader(cluster).unwrap();
+    let host = other(cluster, &[&leads, "n1"]);
+    let (before, old, pid) = (containers(cluster, &[]), host.host.address, host.pid());
+    let new = Ipv4Addr::new(192, 168, 77, 33);
+    wait_pods_reach_pods(cluster);
+    never_doubled(cluster, &[], || {
+        let near = cluster.host("n1");
+        let call = near.poll(&near.url(NODE_PORT, "/"));
+        let began = Instant::now();
+        host.host.readdress(new);
+        wait_led_to(cluster, host, new, old);
+        eprintln!("a new address: all hosts lead to it after {:.1?}", began.elapsed());
+        wait_whole(cluster);
+        wait_pods_reach_pods(cluster);
+        eprintln!("a new address: all is as before after {:.1?}", began.elapsed());
+        let url = format!("http://{new}:{NODE_PORT}/");
+        cluster.wait_for(SOON, "its NodePort answers there", || near.curl(&url));
+        fared("a new address", &call.finish(), DETECTED);
+        assert_eq!((containers(cluster, &[]), host.pid()), (before.clone(), pid), "something was touched");
+
+        // One that the configuration names is taken up at the next start.
+        host.terminate();
+        host.host.readdress(old);
+        cluster.configure(host, &format!("[node]\naddress = '{old}'\n"));
+        host.start();
+        wait_led_to(cluster, host, old, new);
+        wait_whole(cluster);
+        wait_pods_reach_pods(cluster);
+        assert_eq!(containers(cluster, &[]), before, "something was touched");
+    });
+}
+
+/// Waits until all say that a host has this address, and the others lead to its pods there and not where it was.
+#[track_caller]
+fn wait_led_to(cluster: &Cluster, host: &ClusterHost, now: Ipv4Addr, before: Ipv4Addr) {
+    let (now, before) = (format!(" dst {now} "), format!(" dst {before} "));
+    for one in &cluster.hosts {
+        cluster.wait_for(SOON, &format!("{} knows where {} is", one.name, host.name), || {
+            let nodes = one.windlass(&["get", "nodes", "-o", "json"]);
+            let nodes = nodes.success().then(|| nodes.json())?;
+            let known = nodes["items"]
+                .as_array()?
+                .iter()
+                .find(|node| node["metadata"]["name"] == host.name.as_str())?;
+            (known["status"]["addresses"][0]["address"] == now.split_whitespace().nth(1)?).then_some(())
+        });
+        if one.name != host.name {
+            cluster.wait_for(SOON, &format!("{} leads to {}{now}", one.name, host.name), || {
+                let entries = one.host.exec(&["bridge", "fdb", "show", "dev", "windlass1"]).stdout;
+                (entries.contains(&now) && !entries.contains(&before)).then_some(())
+            });
+        }
+    }
 }
 
 #[test]

@@ -154,6 +154,27 @@ pub(crate) fn wait_whole(cluster: &Cluster) {
     }
 }
 
+/// Waits until pods of `web` on each host reach those on all hosts, and all of them by their Service.
+#[track_caller]
+pub(crate) fn wait_pods_reach_pods(cluster: &Cluster) {
+    let service = cluster.hosts[0].windlass(&["get", "service", "web", "-o", "json"]).json();
+    let by_service = format!("http://{}/", service["spec"]["clusterIP"].as_str().unwrap());
+    let pods = cluster.ready("web");
+    let addresses = pods.iter().map(|pod| pod["status"]["podIP"].as_str().unwrap());
+    let mut urls: Vec<String> = addresses.map(|address| format!("http://{address}:8080/")).collect();
+    urls.push(by_service);
+    for host in &cluster.hosts {
+        // The application's own image has nothing that fetches: the host's program enters the pod's network.
+        let container = host.running("web").into_iter().next().expect("a replica on every host");
+        let process = host.host.docker(&["inspect", "-f", "{{.State.Pid}}", &container.id]);
+        for url in &urls {
+            let fetch = ["nsenter", "-t", process.trim(), "-n", "curl", "-sf", "--max-time", "2", url];
+            let reached = || host.host.exec(&fetch).success().then_some(());
+            cluster.wait_for(SOON, &format!("a pod on {} reaches {url}", host.name), reached);
+        }
+    }
+}
+
 /// Says how a client fared, and checks that it was without an answer for no longer than this.
 #[track_caller]
 pub(crate) fn fared(what: &str, answers: &Answers, most: Duration) {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::site::MAY_DELETE;
 use super::{
     Daemon, Etcd, EtcdOptions, GitRepo, GitServer, Host, HostOptions, Network, Outcome, Poller, Registry,
-    SOON,
+    SOON, WallClock, run,
 };
 
 /// What it takes to make a [`Cluster`].
@@ -24,6 +24,7 @@ pub(crate) struct ClusterBuilder {
     pulled: Vec<String>,
     https: bool,
     daemons: bool,
+    own_clocks: bool,
     config: Vec<String>,
     config_of: Vec<(String, String)>,
     dockerd: Vec<String>,
@@ -59,6 +60,14 @@ impl ClusterBuilder {
     /// No daemon is started: the test does that host by host.
     pub(crate) fn without_daemons(mut self) -> Self {
         self.daemons = false;
+        self
+    }
+
+    /// Every host's daemon and command line have a wall clock of their own, which [`ClusterHost::set_clock`] makes
+    /// jump. The store's certificates are a day old, as those of most stores are: they hold for a clock that is behind.
+    pub(crate) fn own_clocks(mut self) -> Self {
+        self.own_clocks = true;
+        self.etcd.age = 24 * 3600;
         self
     }
 
@@ -136,6 +145,7 @@ impl ClusterBuilder {
             name: host.name.clone(),
             config: host.dir().join("windlass.toml"),
             daemon: Mutex::new(None),
+            clock: self.own_clocks.then(|| WallClock::new(host.dir())),
             host,
         }
     }
@@ -168,6 +178,7 @@ pub(crate) struct ClusterHost {
     pub(crate) host: Host,
     config: PathBuf,
     daemon: Mutex<Option<Daemon>>,
+    clock: Option<WallClock>,
 }
 
 /// A container of a host's engine that a daemon made, whatever its state.
@@ -203,6 +214,7 @@ impl Cluster {
             pulled: Vec::new(),
             https: false,
             daemons: true,
+            own_clocks: false,
             config: Vec::new(),
             config_of: Vec::new(),
             dockerd: Vec::new(),
@@ -367,7 +379,16 @@ impl ClusterHost {
         let mut daemon = self.daemon();
         assert!(daemon.is_none(), "a daemon runs already on {}", self.name);
         let config = self.config.display().to_string();
-        *daemon = Some(Daemon::start(&self.host, &["run", "--config", &config], &[]));
+        let clock = self.clock.as_ref().map(WallClock::environment);
+        let clock: Vec<_> = clock.iter().flatten().map(|(name, value)| (*name, value.as_str())).collect();
+        *daemon = Some(Daemon::start(&self.host, &["run", "--config", &config], &clock));
+    }
+
+    /// Makes the host's own wall clock jump: it is so many seconds ahead of the other hosts' afterwards, or behind.
+    #[track_caller]
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        let clock = self.clock.as_ref();
+        clock.unwrap_or_else(|| panic!("{} has the machine's clock", self.name)).set(seconds);
     }
 
     /// Waits until the daemon answers; panics with its log when it ends before.
@@ -424,7 +445,8 @@ impl ClusterHost {
 
     /// Runs the windlass command line on the host.
     pub(crate) fn windlass(&self, args: &[&str]) -> Outcome {
-        self.host.windlass(args)
+        let clock = self.clock.as_ref().map(WallClock::environment);
+        run(self.host.windlass_command(args).envs(clock.into_iter().flatten()))
     }
 
     /// What `windlass status` says here.
@@ -523,6 +545,9 @@ impl Drop for ClusterHost {
     fn drop(&mut self) {
         // Before its host, so that it is the one to say how it went.
         drop(self.daemon().take());
+        if self.clock.is_some() {
+            WallClock::sweep();
+        }
     }
 }
 

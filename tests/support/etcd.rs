@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::command::repository_root;
 use super::relay::Relay;
-use super::{Machine, Network, Outcome, eventually, run};
+use super::{Machine, Network, Outcome, WallClock, eventually, run};
 
 /// The port that etcd's clients come to.
 const CLIENT_PORT: u16 = 2379;
@@ -40,6 +40,8 @@ pub(crate) struct EtcdOptions {
     pub(crate) quota: u64,
     /// When history is forgotten: a time such as `1h`, or a number of revisions; never for 0.
     pub(crate) compaction: String,
+    /// How many seconds ago its certificates were made.
+    pub(crate) age: i64,
 }
 
 impl Default for EtcdOptions {
@@ -49,6 +51,7 @@ impl Default for EtcdOptions {
             nodes: (1..=5).map(|number| format!("n{number}")).collect(),
             quota: 0,
             compaction: "1h".to_owned(),
+            age: 0,
         }
     }
 }
@@ -257,6 +260,15 @@ impl Etcd {
             init.args(["--node", node]);
         }
         init.args(["--quota", &self.options.quota.to_string(), "--compaction", &self.options.compaction]);
+        if self.options.age != 0 {
+            let dir = self.machines[0].dir();
+            let clock = WallClock::new(dir);
+            clock.set(-self.options.age);
+            // Only what makes certificates: a shell's own processes would quarrel about what libfaketime shares.
+            let before = std::env::var("PATH").unwrap();
+            clock.wrap("openssl", &dir.join("bin"));
+            init.env("PATH", format!("{}:{before}", dir.join("bin").display()));
+        }
         run(&mut init).ok();
     }
 

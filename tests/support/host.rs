@@ -132,7 +132,14 @@ impl Host {
 
     /// Runs the windlass command line on the host, against the daemon's default sockets there.
     pub(crate) fn windlass(&self, args: &[&str]) -> Outcome {
-        run(self.command(super::daemon::BINARY).args(["--socket-dir", super::daemon::SOCKET_DIR]).args(args))
+        run(&mut self.windlass_command(args))
+    }
+
+    /// The same, not run yet.
+    pub(crate) fn windlass_command(&self, args: &[&str]) -> Command {
+        let mut command = self.command(super::daemon::BINARY);
+        command.args(["--socket-dir", super::daemon::SOCKET_DIR]).args(args);
+        command
     }
 
     /// Fetches a URL from inside the host; nothing when no HTTP answer came within 5 seconds.
@@ -180,6 +187,17 @@ impl Host {
     pub(crate) fn replug(&self) {
         self.exec(&["ip", "link", "set", "eth0", "up"]).ok();
         self.exec(&["ip", "route", "replace", "default", "via", &GATEWAY.to_string()]).ok();
+    }
+
+    /// Gives the host another address instead of the one it has, as another network or a new lease would.
+    pub(crate) fn readdress(&self, address: Ipv4Addr) {
+        let script = format!(
+            "set -e
+            ip addr flush dev eth0
+            ip addr add {address}/24 dev eth0
+            ip route replace default via {GATEWAY}"
+        );
+        self.exec(&["sh", "-c", &script]).ok();
     }
 
     /// Gives the host its address and a firewall that lets through no more than a careful host's.

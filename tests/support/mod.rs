@@ -31,6 +31,7 @@ mod registry;
 mod relay;
 mod site;
 mod wait;
+mod wall_clock;
 
 pub(crate) use cluster::{Cluster, ClusterBuilder, ClusterContainer, ClusterHost};
 pub(crate) use command::{Outcome, repository_root, run};
@@ -45,3 +46,4 @@ pub(crate) use poller::{Answers, Poller, assert_all_answered};
 pub(crate) use registry::Registry;
 pub(crate) use site::{SOON, Site};
 pub(crate) use wait::{eventually, eventually_some};
+pub(crate) use wall_clock::WallClock;

@@ -1,9 +1,13 @@
 //! What this host writes: a leader's decisions, what it says of itself, and its whole copy into a store that is adopted.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reconciler::{
     name::NodeName,
     state::{Change, NodeFacts},
@@ -12,9 +16,13 @@ use reconciler::{
 use super::{RESPITE, ReplicatedStore, Standing, WITHDRAWAL};
 use crate::store::{
     agreed::known_schema,
+    contents::skew,
     etcd::{Fence, Write, WriteError},
     layout::{self, AnswerDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, ReportDoc},
 };
+
+/// A clock that is so far from where it would be by the time that has passed was set.
+const CLOCK_SET: SignedDuration = SignedDuration::from_secs(10);
 
 impl ReplicatedStore {
     /// Writes a decision under the fence, and believes it once it is there. Whoever asked for it has the answer with it:
@@ -86,8 +94,10 @@ impl ReplicatedStore {
     /// What this node wants the others to know of it.
     pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
         let same = self.facts.as_ref().is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
-        if !same {
-            self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock: Timestamp::now() });
+        let clock = Timestamp::now();
+        if !same || self.clock_was_set() {
+            self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock });
+            self.clock_told = Some((clock, Instant::now()));
         }
         if !self.may_publish() {
             return;
@@ -111,11 +121,7 @@ impl ReplicatedStore {
         let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
         // Values are not kept as they were written, so what is there is written once more; what is wanted no more goes.
         let found = keys.into_iter().filter(|key| *key != alive).map(|key| (key, Vec::new())).collect();
-        // The clock is told when it is written.
-        if let Some(doc) = &mut self.facts {
-            doc.clock = Timestamp::now();
-            self.publisher.renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
-        }
+        self.tell_clock();
         self.publisher.found(found);
         let mine = self.contents.subnets.get(&self.marker.subnet);
         if mine.is_none() {
@@ -126,6 +132,20 @@ impl ReplicatedStore {
                 let _ = etcd.create(&key, value).await;
             });
         }
+    }
+
+    /// Has others hear this host's clock as it is written.
+    pub(super) fn tell_clock(&mut self) {
+        if let Some(doc) = &mut self.facts {
+            doc.clock = Timestamp::now();
+            self.clock_told = Some((doc.clock, Instant::now()));
+            self.publisher.renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
+        }
+    }
+
+    /// Whether this host's clock is no longer the one that the others were told.
+    fn clock_was_set(&self) -> bool {
+        self.clock_told.is_some_and(|(told, then)| skew(told, then).abs() > CLOCK_SET)
     }
 
     /// Says that this host comes back soon, and gives leadership up.
