@@ -31,15 +31,14 @@ impl Host {
     /// Decides once, if this host leads.
     pub(super) async fn lead(&mut self, now: Timestamp) -> Led {
         if !self.store.leads() {
-            // What it said as the leader is another's to say, and may not be true any more.
-            self.notes.clear();
-            for what in ["nodes", "budget"] {
-                self.troubles.remove(what);
-            }
             // What this host could not write as a leader is another leader's by now.
             if self.store.replicated().is_some_and(|store| !store.is_withdrawn()) {
                 self.troubles.remove("state");
             }
+            // What is in the way of deciding is for who decides to say.
+            self.troubles.remove("nodes");
+            self.troubles.remove("budget");
+            self.notes.clear();
             return Led::Rest(Next::AwaitChange);
         }
         if let Some(store) = self.store.replicated_mut()
