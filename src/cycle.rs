@@ -6,6 +6,7 @@ mod detour;
 mod inquiry;
 mod leading;
 mod memory;
+mod removed;
 mod showing;
 mod together;
 
@@ -324,7 +325,7 @@ impl Host {
 
     fn plan(&self, now: Timestamp, observed: &Observed) -> NodePlan {
         let trust = lock(&self.trust);
-        let own = self.own_state();
+        let own = self.own_state(now, observed);
         node(&NodeInput {
             now,
             node: &self.fixed.facts.name,

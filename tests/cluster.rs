@@ -26,6 +26,8 @@ mod hosts;
 mod leader;
 #[path = "cluster/main_path.rs"]
 mod main_path;
+#[path = "cluster/nodes.rs"]
+mod nodes;
 #[path = "cluster/rollout.rs"]
 mod rollout;
 #[path = "cluster/scene.rs"]

@@ -7,10 +7,11 @@ use reconciler::{
     commit::Commit,
     detour::Detour,
     name::CommitId,
+    observed::Observed,
     state::{ClusterState, NodeReport},
 };
 
-use super::Host;
+use super::{Host, removed::farewell};
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
@@ -56,8 +57,11 @@ impl Host {
         self.library.commits().get(&detour.commit).map(AsRef::as_ref)
     }
 
-    /// What this host acts on where it went back by itself.
-    pub(super) fn own_state(&self) -> Option<ClusterState> {
+    /// What this host acts on where it went back by itself, or is no member any more.
+    pub(super) fn own_state(&self, now: Timestamp, observed: &Observed) -> Option<ClusterState> {
+        if self.store.replicated().is_some_and(|store| store.was_removed()) {
+            return Some(farewell(self.store.snapshot(), &self.fixed.facts.name, observed, now));
+        }
         let detour = self.detour.current()?;
         Some(detour.state(self.store.snapshot(), &self.fixed.facts.name, self.detour_commit()))
     }

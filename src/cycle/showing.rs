@@ -164,6 +164,9 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
         tracing::error!(from, to = %to, "rolling back: {}", rollback.reason);
         metrics.rollback(rollback.class.into());
     }
+    for (node, why) in after.faulty.iter().filter(|(node, _)| !before.faulty.contains_key(*node)) {
+        tracing::warn!(%node, "a node is at fault itself: {why}");
+    }
     for entry in &after.history {
         let known = before.history.iter().any(|old| old == entry);
         if known {

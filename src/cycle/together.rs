@@ -59,8 +59,8 @@ impl Host {
         let disputed = store.disputed();
         let disputed = if disputed.is_empty() { Ok(()) } else { Err(disputed.join("; ")) };
         let removed = match store.was_removed() {
-            true => Err("this host was taken out of the cluster by `windlass node rm`; what runs is kept running, and \
-                         nothing new comes: `windlass uninstall` cleans up, and a new installation may join"
+            true => Err("this host was taken out of the cluster by `windlass node rm`: its pods run elsewhere by now and \
+                         are stopped here; `windlass uninstall` cleans up, and a new installation may join"
                 .to_owned()),
             false => Ok(()),
         };

@@ -98,8 +98,20 @@ fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[Owned
     // Old pods that are down already may go first; available ones only while enough others are.
     let new_available = new.iter().filter(|pod| view.is_available(pod)).count();
     let new_unavailable = new.len().min(wanted) - new_available.min(wanted);
+    let mut order = scale_down(old);
+    if view.canary.is_some() {
+        let canaries = view.canaries();
+        let elsewhere =
+            |pod: &OwnedPod<'_>| pod.record.place.node().is_some_and(|node| !canaries.contains(&node));
+        // Other nodes give something up only where a canary still needs the room and has nothing to give itself.
+        if new.len() < updated {
+            order.sort_by_key(elsewhere);
+        } else {
+            order.retain(|pod| !elsewhere(pod));
+        }
+    }
     let (old_up, old_down): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
-        scale_down(old).into_iter().partition(|pod| view.is_available(pod));
+        order.into_iter().partition(|pod| view.is_available(pod));
     let may_go = total.saturating_sub(least_available + new_unavailable);
     // While only the canaries move, all others stay as they are.
     let may_go = may_go.min(old.len().saturating_sub(wanted - updated));

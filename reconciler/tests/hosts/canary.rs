@@ -82,6 +82,33 @@ fn what_fails_on_the_canary_has_touched_nothing_else() {
 }
 
 #[test]
+fn only_the_canary_gives_up_pods_for_it_also_where_others_have_more() {
+    for replicas in [3, 1] {
+        let web = |id: &str, version: u32| {
+            commit(id).with(deployment("web", replicas, pod(&format!("web:{version}")))).build()
+        };
+        let mut world = World::new(&["a", "b"]);
+        world.settings.rollout.canary_nodes = BTreeSet::from([name("b")]);
+        world.push(web("c1", 1));
+        world.run(30);
+        world.expect_healthy("c1");
+        let on_a = |world: &World| -> BTreeSet<PodUid> {
+            let pods = world.pods("web").into_iter();
+            pods.filter(|pod| pod.place.node() == Some(&name("a"))).map(|pod| pod.uid.clone()).collect()
+        };
+        let before = on_a(&world);
+        assert_eq!(before.len(), if replicas == 3 { 2 } else { 1 }, "{:?}", world.places("web"));
+        world.push(web("c2", 2));
+        world.run(25);
+        assert_eq!(updated(&world, "web"), ["b"]);
+        assert_eq!(on_a(&world), before, "{replicas} replicas");
+        world.run(60);
+        world.expect_healthy("c2");
+        assert_eq!(updated(&world, "web").len(), replicas as usize);
+    }
+}
+
+#[test]
 fn without_a_living_canary_there_is_no_wave() {
     let mut world = settled();
     world.live("b", NodeLife::Lost);
