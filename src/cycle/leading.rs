@@ -242,8 +242,11 @@ impl Host {
                 "node {node} lives: stop its daemon first (`systemctl stop windlass`), or cordon and drain it in Git"
             ));
         }
-        let installation =
-            member.facts.as_ref().map(|doc| doc.facts.installation.clone()).unwrap_or_default();
+        // A store that was filled anew knows nothing of it; the hosts do.
+        let said = member.facts.as_ref().map(|doc| &doc.facts).or_else(|| store.peers().get(node));
+        let Some(installation) = said.map(|facts| facts.installation.clone()) else {
+            return Err(format!("node {node} has not said yet which installation it is: wait until it has"));
+        };
         let pods = self.store.snapshot().pods.values();
         let count = pods.filter(|record| record.place.node() == Some(node)).count();
         let answer = format!(

@@ -120,6 +120,10 @@ pub(crate) struct ReplicatedStore {
     others_file: OthersFile,
     /// Only a list that was asked for at least so often counts as this leader's own.
     awaited: u64,
+    /// The revision of this leader's last write.
+    wrote: i64,
+    /// Which list must have it.
+    rechecked: Option<u64>,
     /// What the store says has changed since it was last heard.
     changed: bool,
     /// What was decided is on this host's disk.
@@ -205,6 +209,8 @@ impl ReplicatedStore {
             others: Others::default(),
             others_file: OthersFile::open(data)?,
             awaited: 0,
+            wrote: 0,
+            rechecked: None,
             changed: true,
             copied: true,
             withdrawn_until: None,
@@ -264,7 +270,8 @@ impl ReplicatedStore {
     }
 
     fn is_removed(&self, name: &NodeName, member: &Member) -> bool {
-        let installation = member.facts.as_ref().map(|doc| &doc.facts.installation);
+        let said = member.facts.as_ref().map(|doc| &doc.facts).or_else(|| self.others.facts.get(name));
+        let installation = said.map(|facts| &facts.installation);
         self.snapshot().removed.get(name).is_some_and(|removed| installation == Some(removed))
     }
 
@@ -309,10 +316,29 @@ impl ReplicatedStore {
         self.braked = Some(Instant::now());
     }
 
+    /// Whether a list was begun before this leader's last write was there: it would take that back, and look like a store
+    /// that went back in time. One that was asked for since counts, whatever it says.
+    fn is_from_before(&mut self, revision: i64, asked: u64) -> bool {
+        let before = revision < self.wrote && self.rechecked.is_none_or(|since| asked < since);
+        if before {
+            self.caught_up = false;
+            if self.rechecked.is_none() {
+                self.rechecked = Some(self.etcd.relist());
+            }
+        } else {
+            self.rechecked = None;
+            self.wrote = 0;
+        }
+        before
+    }
+
     /// Takes in what etcd tells.
     pub(crate) fn event(&mut self, event: Event) {
         match event {
             Event::Listed { etcd_cluster, revision, asked, pairs } => {
+                if self.is_from_before(revision, asked) {
+                    return;
+                }
                 self.contents.list(revision, pairs);
                 self.changed = true;
                 self.listed = Some(etcd_cluster);

@@ -68,6 +68,7 @@ impl ReplicatedStore {
         match self.etcd.write_fenced(fence, writes.clone()).await {
             Ok(revision) => {
                 self.contents.wrote(revision, &writes);
+                self.wrote = revision;
                 Ok(())
             }
             Err(WriteError::Fenced) => {
