@@ -167,7 +167,9 @@ pub fn judge(
                     // What stays on a node that takes no new ones is not replaced, and not waited for.
                     let old = view.pods.iter().filter(outdated).filter(on).count();
                     let stopping = view.pods.iter().filter(left).any(OwnedPod::is_stopping);
-                    (up >= wanted && old == 0 && !stopping, wanted, up)
+                    // What was down when its node was last heard of has shown nothing good.
+                    let left_down = view.nodes.iter().any(|node| standing.left_down(&node.name, view.pods));
+                    (up >= wanted && old == 0 && !stopping && !left_down, wanted, up)
                 }
             }
         }
