@@ -311,13 +311,13 @@ pub fn progress(view: &OwnerView<'_>, before: Option<&WorkloadProgress>) -> Opti
     let updated = count(current.len());
     let available = count(current.iter().filter(|pod| view.is_available(pod)).count());
     let template = view.workload.template.hash.clone();
-    let since = match before {
-        Some(before)
-            if before.template == template && updated <= before.updated && available <= before.available =>
-        {
-            before.since
+    // What goes down and up again is no progress.
+    let (updated, available, since) = match before.filter(|before| before.template == template) {
+        Some(before) if updated <= before.updated && available <= before.available => {
+            (before.updated, before.available, before.since)
         }
-        _ => view.now,
+        Some(before) => (updated.max(before.updated), available.max(before.available), view.now),
+        None => (updated, available, view.now),
     };
     let now = WorkloadProgress { updated, available, since, template };
     (before != Some(&now)).then_some(now)
