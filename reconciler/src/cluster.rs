@@ -260,6 +260,7 @@ impl<'a> Decision<'a> {
             max_faulty: self.input.settings.rollout.max_faulty(self.input.nodes.len()),
             faulty: judged.faulty,
             judgement: judged.judgement,
+            progressed: judged.progressed,
         });
         self.next = self.next.sooner(next);
         if after != *rollout {

@@ -145,9 +145,9 @@ impl StopReason {
 /// How a workload's roll-out stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadProgress {
-    /// Pods of the current template.
+    /// Pods of the current template, at most so far.
     pub updated: u32,
-    /// Of these, available.
+    /// Of these, available, at most so far.
     pub available: u32,
     /// When either number last went up, or the template changed.
     pub since: Timestamp,

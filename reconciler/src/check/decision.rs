@@ -406,6 +406,11 @@ impl<'a> Decision<'a> {
             .into_iter()
             .filter(|node| eligible_for_daemon(&workload.template.spec, node))
             .map(|node| node.name)
+            // While only the canaries move, nobody wants a new owner's pods elsewhere.
+            .filter(|name| {
+                let has = || after.iter().any(|record| record.place.node() == Some(name));
+                wave.is_none() || self.old_workload(key).is_some() || has()
+            })
             .filter(|name| {
                 let life = self.input.nodes.get(name).map(|known| &known.life);
                 let aside = life.is_some_and(|life| match life {

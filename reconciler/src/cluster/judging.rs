@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use super::Decision;
 use crate::{
     controller::NodeStanding,
@@ -24,11 +26,13 @@ pub(super) struct Judged {
     /// Nodes at fault themselves, and why.
     pub(super) faulty: BTreeMap<NodeName, String>,
     pub(super) next: Next,
+    /// When one of the changed workloads last made progress.
+    pub(super) progressed: Option<Timestamp>,
 }
 
 impl From<Judgement> for Judged {
     fn from(judgement: Judgement) -> Self {
-        Self { judgement, faulty: BTreeMap::new(), next: Next::AwaitChange }
+        Self { judgement, faulty: BTreeMap::new(), next: Next::AwaitChange, progressed: None }
     }
 }
 
@@ -70,8 +74,18 @@ impl<'a> Decision<'a> {
             .into_iter()
             .filter(|part| part.moves && judged.contains(&part.workload.key))
             .collect();
+        // Another leader's clock may have been ahead of this one's.
+        let progressed = parts
+            .iter()
+            .filter_map(|part| {
+                let progress = self.input.state.workloads.get(&part.workload.key);
+                progress.filter(|progress| progress.template == part.workload.template.hash)
+            })
+            .map(|progress| progress.since.min(self.input.now))
+            .max();
         let late = healthy
             || clock
+                .map(|clock| progressed.map_or(clock, |progressed| clock.max(progressed)))
                 .is_some_and(|clock| later(clock, self.input.settings.rollout.deadline) <= self.input.now);
         let mut found = Suspects::default();
         for part in &parts {
@@ -83,9 +97,9 @@ impl<'a> Decision<'a> {
         }
         if healthy {
             let faulty = reasons(found.nodes).chain(found.unready).collect();
-            return Judged { judgement: Judgement::Settled, faulty, next: Next::AwaitChange };
+            return Judged { faulty, ..Judgement::Settled.into() };
         }
-        self.weigh(found, |standing| {
+        let judged = self.weigh(found, |standing| {
             parts
                 .iter()
                 .map(|part| {
@@ -94,7 +108,8 @@ impl<'a> Decision<'a> {
                     (key, judge(&self.part_view(part, standing), progress, clock))
                 })
                 .collect()
-        })
+        });
+        Judged { progressed, ..judged }
     }
 
     /// Whether few enough nodes are at fault, and how all stands without them.
@@ -142,7 +157,7 @@ impl<'a> Decision<'a> {
             }
             (judgement, None, _) => judgement,
         };
-        Judged { judgement, faulty, next }
+        Judged { judgement, faulty, next, progressed: None }
     }
 
     /// A node that runs a pod of this owner and has not said a word, as after the daemon's own start. One that is out

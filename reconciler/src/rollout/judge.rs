@@ -167,7 +167,9 @@ pub fn judge(
                     // What stays on a node that takes no new ones is not replaced, and not waited for.
                     let old = view.pods.iter().filter(outdated).filter(on).count();
                     let stopping = view.pods.iter().filter(left).any(OwnedPod::is_stopping);
-                    (up >= wanted && old == 0 && !stopping, wanted, up)
+                    // What was down when its node was last heard of has shown nothing good.
+                    let left_down = view.nodes.iter().any(|node| standing.left_down(&node.name, view.pods));
+                    (up >= wanted && old == 0 && !stopping && !left_down, wanted, up)
                 }
             }
         }
@@ -309,13 +311,13 @@ pub fn progress(view: &OwnerView<'_>, before: Option<&WorkloadProgress>) -> Opti
     let updated = count(current.len());
     let available = count(current.iter().filter(|pod| view.is_available(pod)).count());
     let template = view.workload.template.hash.clone();
-    let since = match before {
-        Some(before)
-            if before.template == template && updated <= before.updated && available <= before.available =>
-        {
-            before.since
+    // What goes down and up again is no progress.
+    let (updated, available, since) = match before.filter(|before| before.template == template) {
+        Some(before) if updated <= before.updated && available <= before.available => {
+            (before.updated, before.available, before.since)
         }
-        _ => view.now,
+        Some(before) => (updated.max(before.updated), available.max(before.available), view.now),
+        None => (updated, available, view.now),
     };
     let now = WorkloadProgress { updated, available, since, template };
     (before != Some(&now)).then_some(now)

@@ -44,7 +44,7 @@ pub enum Head {
 pub struct RolloutSettings {
     /// How long everything must stay settled.
     pub soak: Duration,
-    /// From becoming the driving commit to settled, not counting what was waited for outside of the commit.
+    /// How long the driving commit may come no nearer to being settled, not counting what was waited for outside of it.
     pub deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete. One may always go.
     pub deletion_percent: u32,
@@ -102,6 +102,8 @@ pub struct StepInput<'a> {
     pub faulty: BTreeMap<NodeName, String>,
     /// How the changed workloads of the driving commit stand, all together.
     pub judgement: Judgement,
+    /// When one of them last came nearer to that.
+    pub progressed: Option<Timestamp>,
 }
 
 /// The roll-out after this step, and when to look again.
@@ -322,11 +324,11 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
         rollout.start_clock(input.now);
     }
     rollout.waiting = waiting;
-    let deadline = later(rollout.clock.unwrap_or(input.now), input.settings.deadline);
+    let deadline = input.deadline(rollout);
     match &input.judgement {
         Judgement::Failed(failure) => Err(failure.clone()),
         Judgement::Progressing(message) if deadline <= input.now => {
-            let reason = format!("not settled within {} s: {message}", input.settings.deadline.as_secs());
+            let reason = format!("no progress within {} s: {message}", input.settings.deadline.as_secs());
             Err(Failure { class: FailureClass::Deadline, reason })
         }
         Judgement::Progressing(_) => Ok(after(deadline, input.now)),
@@ -383,7 +385,7 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
         }
         Judgement::Waiting(message) | Judgement::Progressing(message) => {
             wave.settled = None;
-            let deadline = later(rollout.clock.unwrap_or(input.now), input.settings.deadline);
+            let deadline = input.deadline(rollout);
             // While something is waited for no dead line falls due.
             let next = if rollout.waiting { Next::AwaitChange } else { after(deadline, input.now) };
             (format!("{on}: {message}"), next)
@@ -473,6 +475,12 @@ fn after(time: Timestamp, now: Timestamp) -> Next {
 }
 
 impl StepInput<'_> {
+    /// Until when the changed workloads must come nearer to being settled: many hosts one after another take their time.
+    fn deadline(&self, rollout: &Rollout) -> Timestamp {
+        let from = rollout.clock.unwrap_or(self.now).max(self.progressed.unwrap_or(Timestamp::MIN));
+        later(from, self.settings.deadline)
+    }
+
     /// Whether a node that is there still has to get the target, or its images.
     fn lacks_images(&self, target: Option<&CommitId>, node: &NodeName) -> bool {
         let Some(report) = self.nodes.get(node) else { return false };

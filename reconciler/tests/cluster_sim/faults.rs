@@ -50,6 +50,10 @@ pub(crate) enum Fault {
     Registry { host: Whom, long: Time },
     /// And does again.
     RegistryUp(usize),
+    /// The forge does not answer one host.
+    Forge { host: Whom, long: Time },
+    /// And does again.
+    ForgeUp(usize),
     /// A new node joins.
     NewNode,
     /// A node dies for good and somebody gives it up by hand; it may be installed anew later.
@@ -149,6 +153,12 @@ impl World {
                 self.hosts[host].registry.reachable = false;
                 self.after(long, Event::Fault(Fault::RegistryUp(host)));
             }
+            Fault::Forge { host, long } => {
+                let host = self.whom(host);
+                self.hosts[host].reaches_forge = false;
+                self.after(long, Event::Fault(Fault::ForgeUp(host)));
+            }
+            Fault::ForgeUp(host) => self.forge_up(host),
             Fault::RegistryUp(host) => self.hosts[host].registry.reachable = true,
             Fault::NewNode => {
                 let host = self.add_host();
@@ -267,6 +277,13 @@ impl World {
         }
     }
 
+    fn forge_up(&mut self, host: usize) {
+        self.hosts[host].reaches_forge = true;
+        if let Some(newest) = self.pushed.last().map(|commit| commit.id.clone()) {
+            self.after(500, Event::Fetch(host, newest));
+        }
+    }
+
     /// Everything outside works again; who was gone comes back.
     pub(crate) fn heal(&mut self) {
         self.note(|| "--- everything is healed".to_owned());
@@ -275,6 +292,7 @@ impl World {
             self.join(host);
             self.engine_up(host);
             self.hosts[host].registry.reachable = true;
+            self.hosts[host].reaches_forge = true;
             self.resume(host);
             self.hosts[host].powered = !self.hosts[host].removed;
             self.start(host);

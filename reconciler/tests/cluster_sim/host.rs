@@ -41,6 +41,7 @@ pub(crate) struct Host {
     pub(crate) powered: bool,
     /// It was given up by hand and never comes back.
     pub(crate) removed: bool,
+    pub(crate) reaches_forge: bool,
     pub(crate) reaches_store: bool,
     pub(crate) reaches_peers: bool,
     // On its disk.
@@ -137,6 +138,7 @@ impl Host {
             registry: Registry::default(),
             powered: true,
             removed: false,
+            reaches_forge: true,
             reaches_store: true,
             reaches_peers: true,
             view: View::default(),

@@ -336,6 +336,12 @@ impl World {
         let made = owned.iter().any(|record| !before.pods.contains_key(&record.uid));
         let now = self.now;
         let ready = |record: &PodRecord| self.referee.could_be_ready(now, &record.uid);
+        // One that has started anew is ready before it is available.
+        let is_available = |record: &PodRecord| {
+            let report = record.place.node().and_then(|node| self.store.contents.reports.get(node));
+            let status = report.and_then(|report| report.pods.get(&record.uid));
+            status.is_some_and(|status| status.available(workload.control.min_ready()))
+        };
         // Pods that ran well and that somebody chose to stop.
         let chosen = owned
             .iter()
@@ -352,6 +358,7 @@ impl World {
                 })
             })
             .filter(|record| self.referee.must_be_ready(now, &record.uid))
+            .filter(|record| is_available(record))
             .count();
         let staying: Vec<&PodRecord> = owned.iter().copied().filter(|record| record.stop.is_none()).collect();
         let ended = |record: &PodRecord| {

@@ -181,7 +181,7 @@ impl World {
         if self.store.sabotage == Sabotage::Unfenced && self.random.percent(50) {
             return Fault::Pause { host: Whom::Leader, long: self.random.within(3_000, 8_000) };
         }
-        match self.random.within(0, 40) {
+        match self.random.within(0, 42) {
             0..10 => Fault::Push { good: true },
             10..15 => Fault::Push { good: false },
             15..19 => Fault::Kill { host, halfway: self.random.percent(50), down: some },
@@ -199,7 +199,8 @@ impl World {
             33..36 => Fault::PowerOff { host, lost: self.random.percent(30), long: some },
             36 => Fault::KillContainer { host },
             37 => Fault::Registry { host, long },
-            38 => Fault::NewNode,
+            38..40 => Fault::Forge { host, long },
+            40 => Fault::NewNode,
             _ => {
                 let again = self.random.percent(60).then(|| self.random.within(5_000, 40_000));
                 Fault::GiveUp { host, again }

@@ -327,7 +327,7 @@ impl World {
     fn fetch(&mut self, host: usize, id: &CommitId) {
         let Some(index) = self.pushed.iter().position(|commit| commit.id == *id) else { return };
         let one = &mut self.hosts[host];
-        if !one.powered || one.removed {
+        if !one.powered || one.removed || !one.reaches_forge {
             return;
         }
         // A fetch brings everything up to the commit.

@@ -1,11 +1,11 @@
 //! What is the commit's fault, and what a node's.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use reconciler::{
     commit::Commit,
     name::{CommitId, NodeName},
-    object::{HostPathKind, IntOrPercent, MountPropagation, VolumeMount, VolumeSource, Workload},
+    object::{Control, HostPathKind, IntOrPercent, MountPropagation, VolumeMount, VolumeSource, Workload},
     rollout::{FailureClass, Phase},
     state::{NodeLife, Preparation},
 };
@@ -264,6 +264,25 @@ fn daemons_honour_max_unavailable_over_all_nodes() {
     world.run(60);
     world.expect_healthy("c2");
     assert_eq!(world.bounds["agent"].0, 4, "one at a time");
+}
+
+#[test]
+fn many_nodes_one_after_another_take_their_time() {
+    let slow = |id: &str, image: &str| {
+        let mut agent = daemon_set("agent", pod(image));
+        if let Control::DaemonSet { min_ready, .. } = &mut agent.control {
+            *min_ready = Duration::from_secs(4);
+        }
+        commit(id).with(agent).build()
+    };
+    let mut world = World::new(&["a", "b", "c", "d", "e"]);
+    world.settings.rollout.deadline = Duration::from_secs(12);
+    world.push(slow("c1", "agent:1"));
+    world.run(60);
+    world.expect_healthy("c1");
+    world.push(slow("c2", "agent:2"));
+    world.run(60);
+    world.expect_healthy("c2");
 }
 
 #[test]
