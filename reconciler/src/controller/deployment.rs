@@ -98,6 +98,7 @@ fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[Owned
     // Old pods that are down already may go first; available ones only while enough others are.
     let new_available = new.iter().filter(|pod| view.is_available(pod)).count();
     let new_unavailable = new.len().min(wanted) - new_available.min(wanted);
+    let old_available = old.iter().filter(|pod| view.is_available(pod)).count();
     let mut order = scale_down(old);
     if view.canary.is_some() {
         let canaries = view.canaries();
@@ -116,7 +117,7 @@ fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[Owned
     // While only the canaries move, all others stay as they are.
     let may_go = may_go.min(old.len().saturating_sub(wanted - updated));
     let down: Vec<_> = old_down.into_iter().take(may_go).collect();
-    let spare = (new_available + old_up.len()).saturating_sub(least_available);
+    let spare = (new_available + old_available).saturating_sub(least_available);
     let up = old_up.into_iter().take(spare.min(may_go - down.len()));
     for pod in down.into_iter().chain(up) {
         actions.push(Action::Stop(pod.record.uid.clone(), view.outdated_reason(&pod)));

@@ -102,6 +102,8 @@ fn only_the_canary_gives_up_pods_for_it_also_where_others_have_more() {
         world.run(25);
         assert_eq!(updated(&world, "web"), ["b"]);
         assert_eq!(on_a(&world), before, "{replicas} replicas");
+        // What the canary had has made room; where it had nothing, the new one is there beside the others.
+        assert_eq!(world.pods("web").len(), before.len() + 1, "{:?}", world.places("web"));
         world.run(60);
         world.expect_healthy("c2");
         assert_eq!(updated(&world, "web").len(), replicas as usize);
