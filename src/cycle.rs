@@ -139,6 +139,8 @@ pub(crate) struct Host {
     peers: Option<Peers>,
     /// A commit that another host has seen, for which the repository was looked at.
     nudged_for: Option<CommitId>,
+    /// Since when another host has a commit that this one cannot get.
+    outrun: Option<std::time::Instant>,
     /// How this host's head stands to what was decided before.
     behind: Option<leading::Behind>,
     /// What people asked and the leader has not answered.
@@ -191,6 +193,7 @@ impl Host {
             told,
             peers: None,
             nudged_for: None,
+            outrun: None,
             behind: None,
             open: Vec::new(),
             detour,

@@ -38,6 +38,9 @@ pub(super) struct Behind {
     found: Timestamp,
 }
 
+/// So long a leader may lack a commit that others have before it leaves leading to them.
+const OUTRUN: Duration = Duration::from_secs(20);
+
 /// What came of one decision.
 pub(super) enum Led {
     /// Nothing is to be decided until then.
@@ -61,6 +64,14 @@ impl Host {
             self.troubles.remove("nodes");
             self.troubles.remove("budget");
             self.notes.clear();
+            return Led::Rest(Next::AwaitChange);
+        }
+        if self.outrun.is_some_and(|since| since.elapsed() > OUTRUN)
+            && let Some(store) = self.store.replicated_mut()
+        {
+            tracing::warn!("this host cannot fetch a commit that others have: another is to lead");
+            store.step_aside();
+            self.outrun = None;
             return Led::Rest(Next::AwaitChange);
         }
         if let Some(store) = self.store.replicated_mut()

@@ -74,6 +74,11 @@ impl Host {
             |id: &CommitId| self.verified.contains_key(id) || self.source.head.as_ref() == Some(id);
         let news =
             store.members().filter_map(|(_, member)| member.report.head.clone()).find(|id| !heads_known(id));
+        let is_ahead = store
+            .members()
+            .filter(|(_, member)| member.alive.is_some())
+            .any(|(_, member)| member.report.head.as_ref().is_some_and(|head| !heads_known(head)));
+        let outrun = is_ahead && self.source.error.is_some();
         let addresses =
             store.members().filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
         self.parts.inquiry.book().set(addresses.collect());
@@ -84,6 +89,7 @@ impl Host {
         self.note("disputed", disputed);
         self.note("removed", removed);
         self.note("clocks", skews);
+        self.outrun = outrun.then(|| self.outrun.unwrap_or_else(std::time::Instant::now));
         // Another host has seen a push that this one has not: once is enough, since the poll comes anyway.
         if let Some(news) = news
             && self.nudged_for.as_ref() != Some(&news)

@@ -426,6 +426,11 @@ impl ReplicatedStore {
         replaced
     }
 
+    /// Leaves leading to others who can do better; then stands again, behind them.
+    pub(crate) fn step_aside(&mut self) {
+        self.withdraw(WITHDRAWAL);
+    }
+
     /// Leaves leading to others for a while.
     fn withdraw(&mut self, time: Duration) {
         self.withdrawn_until = Some(Instant::now() + time);

@@ -226,3 +226,41 @@ fn one_webhook_on_one_host_makes_all_fetch() {
     }
     eprintln!("one webhook: healthy after {:.1?}", began.elapsed());
 }
+
+/// The leader's access to the forge ends: it gives way to a host that has the commit, and is left out.
+#[test]
+fn a_host_that_cannot_fetch_holds_up_nobody() {
+    let cluster = Cluster::builder(3).over_https().without_daemons().start();
+    let n1 = cluster.host("n1");
+    let token = n1.host.dir().join("token");
+    fs::write(&token, "of a forge that asks for none\n").unwrap();
+    cluster.configure(n1, &format!("[source]\ntoken-file = '{}'\n", token.display()));
+    n1.start();
+    cluster.wait_for(SOON, "n1 leads", || leader(&cluster).filter(|name| name == "n1"));
+    cluster.start_daemons();
+    cluster.deploy(&[("web.yaml", &deployment("web", 3, APP)), ("agent.yaml", &daemon_set("agent", APP))]);
+    let before = n1.running("agent");
+
+    fs::remove_file(&token).unwrap();
+    n1.wait_status("n1 cannot fetch", |status| status["source"]["error"].is_string());
+    let commit = cluster
+        .push(&[("web.yaml", &deployment("web", 3, APP_2)), ("agent.yaml", &daemon_set("agent", APP_2))]);
+    let began = Instant::now();
+    cluster.wait_for(SOON, "another leads", || leader(&cluster).filter(|name| name != "n1"));
+    eprintln!("a leader that cannot fetch has given way after {:.1?}", began.elapsed());
+    let status = cluster.host("n2").wait_status("it is healthy without n1", |status| {
+        status["healthy"]["id"] == commit.as_str() && status["phase"] == "Healthy"
+    });
+    eprintln!("healthy without it after {:.1?}", began.elapsed());
+    let notes = status["notes"].to_string();
+    assert!(notes.contains("n1") && notes.contains("has not got the commit"), "{notes}");
+    assert_eq!(n1.running("agent"), before, "n1 goes on with what it has");
+
+    fs::write(&token, "of a forge that asks for none\n").unwrap();
+    for host in &cluster.hosts {
+        host.wait_status("all have it", |status| {
+            status["healthy"]["id"] == commit.as_str() && !status["notes"].to_string().contains("has not got")
+        });
+    }
+    cluster.wait_for(SOON, "n1 runs it", || (n1.running("agent") != before).then_some(()));
+}
