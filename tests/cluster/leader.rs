@@ -102,11 +102,10 @@ fn frozen(cluster: &Cluster) {
     let web = cluster.hosts.iter().flat_map(|host| host.running("web"));
     for one in web {
         let image = cluster.hosts.iter().find_map(|host| {
-            let said = host.host.try_docker(&["inspect", "-f", "{{.Config.Image}}", &one.id]);
-            said.success().then_some(said.stdout)
+            let said = host.host.try_docker(&["inspect", "-f", "{{.Image}}", &one.id]);
+            said.success().then(|| host.host.docker(&["inspect", "-f", "{{.RepoTags}}", said.stdout.trim()]))
         });
-        let image = image.unwrap_or_default();
-        assert!(!image.contains("app:1"), "{} is of the commit from before: {image}", one.pod);
+        assert_eq!(image.as_deref().map(str::trim), Some("[windlass-test/app:2]"), "of {}", one.pod);
     }
 }
 

@@ -16,12 +16,13 @@ const PACE: Duration = Duration::from_millis(250);
 #[track_caller]
 pub(crate) fn never_doubled<T>(cluster: &Cluster, without: &[&str], act: impl FnOnce() -> T) -> T {
     let offences: Mutex<BTreeSet<String>> = Mutex::default();
+    let looks: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let end = AtomicBool::new(false);
     let done = thread::scope(|scope| {
         scope.spawn(|| {
             while !end.load(Ordering::Relaxed) {
                 let hosts = cluster.hosts.iter().filter(|host| !without.contains(&host.name.as_str()));
-                let found = look(hosts);
+                let found = look(hosts, &mut looks.lock().unwrap());
                 offences.lock().unwrap().extend(found);
                 thread::sleep(PACE);
             }
@@ -32,23 +33,37 @@ pub(crate) fn never_doubled<T>(cluster: &Cluster, without: &[&str], act: impl Fn
     });
     let offences = offences.into_inner().unwrap();
     assert!(offences.is_empty(), "{offences:#?}");
+    // An engine that did not answer has shown nothing.
+    let looks = looks.into_inner().unwrap();
+    let unseen = |host: &&ClusterHost| looks.get(&host.name).is_none_or(|count| *count == 0);
+    let unseen = cluster.hosts.iter().filter(|host| !without.contains(&host.name.as_str())).find(unseen);
+    assert!(unseen.is_none(), "nobody has seen what {:?} runs", unseen.map(|host| &host.name));
     done
 }
 
-/// What runs, as `host pod container`, sandboxes too.
+/// What runs, as pod and container, sandboxes too; nothing where the engine does not answer.
 pub(crate) fn running(host: &ClusterHost) -> Vec<(String, String)> {
+    see(host).unwrap_or_default()
+}
+
+fn see(host: &ClusterHost) -> Option<Vec<(String, String)>> {
     let format = "{{.Label \"io.windlass.pod.namespace\"}}/{{.Label \"io.windlass.pod.name\"}} \
                   {{.Label \"io.windlass.role\"}}{{.Label \"io.windlass.container\"}}";
     let outcome = host.host.try_docker(&["ps", "--filter", "label=io.windlass.pod.name", "--format", format]);
     let lines = outcome.stdout.lines().filter_map(|line| line.split_once(' '));
-    lines.map(|(pod, container)| (pod.to_owned(), container.to_owned())).collect()
+    let seen = lines.map(|(pod, container)| (pod.to_owned(), container.to_owned())).collect();
+    outcome.success().then_some(seen)
 }
 
-fn look<'a>(hosts: impl Iterator<Item = &'a ClusterHost>) -> BTreeSet<String> {
+fn look<'a>(
+    hosts: impl Iterator<Item = &'a ClusterHost>,
+    looks: &mut BTreeMap<String, usize>,
+) -> BTreeSet<String> {
     let mut offences = BTreeSet::new();
     let mut seen: BTreeMap<(String, String), String> = BTreeMap::new();
     for host in hosts {
-        let running = running(host);
+        let Some(running) = see(host) else { continue };
+        *looks.entry(host.name.clone()).or_default() += 1;
         let agents: BTreeSet<&String> = running
             .iter()
             .filter(|(pod, container)| pod.starts_with("default/agent-") && container.ends_with("app"))
