@@ -5,16 +5,13 @@ use std::sync::Arc;
 use reconciler::{
     commit::Commit,
     name::NodeName,
-    object::{
-        HostPathKind, IntOrPercent, MountPropagation, NodeObject, Taint, TaintEffect, VolumeMount,
-        VolumeSource, Workload,
-    },
+    object::{IntOrPercent, NodeObject, Taint, TaintEffect, Workload},
     state::StopReason,
 };
 
 use crate::{
     build::{bare, commit, daemon_set, deployment, pod, recreate, replica_set, rolling},
-    world::{World, name},
+    world::{World, name, with_disk},
 };
 
 /// A commit with these workloads that drains `node`.
@@ -67,19 +64,7 @@ fn daemons_and_bare_pods_stay_and_a_note_says_so() {
 
 #[test]
 fn what_writes_to_the_hosts_disk_stays() {
-    let workload = || {
-        let mut spec = pod("db:1");
-        let volume = VolumeSource::HostPath { path: "/srv/db".into(), kind: HostPathKind::Any };
-        spec.volumes.insert("data".to_owned(), volume);
-        spec.containers[0].mounts.push(VolumeMount {
-            volume: "data".into(),
-            path: "/data".into(),
-            sub_path: None,
-            read_only: false,
-            propagation: MountPropagation::default(),
-        });
-        vec![deployment("db", 1, spec)]
-    };
+    let workload = || vec![deployment("db", 1, with_disk(pod("db:1")))];
     let mut world = settled(workload());
     let node = world.places("db")[0].to_owned();
     world.push(draining("c2", Some(&node), workload()));

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use reconciler::{
     commit::Commit,
     name::{CommitId, NodeName},
-    object::{Control, HostPathKind, IntOrPercent, MountPropagation, VolumeMount, VolumeSource, Workload},
+    object::{Control, IntOrPercent, Workload},
     rollout::{FailureClass, Phase},
     state::{NodeLife, Preparation},
 };
 
 use crate::{
     build::{bare, commit, daemon_set, deployment, pod, recreate, rolling},
-    world::{World, name},
+    world::{World, name, with_disk},
 };
 
 fn web(id: &str, image: &str) -> Arc<Commit> {
@@ -167,19 +167,7 @@ fn a_lost_node_holds_up_no_recreated_deployment() {
 
 #[test]
 fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
-    let with_data = |image: &str| {
-        let mut spec = pod(image);
-        let volume = VolumeSource::HostPath { path: "/srv/db".into(), kind: HostPathKind::Any };
-        spec.volumes.insert("data".to_owned(), volume);
-        spec.containers[0].mounts.push(VolumeMount {
-            volume: "data".into(),
-            path: "/data".into(),
-            sub_path: None,
-            read_only: false,
-            propagation: MountPropagation::default(),
-        });
-        recreate("one", 1, spec)
-    };
+    let with_data = |image: &str| recreate("one", 1, with_disk(pod(image)));
     let workloads: [&dyn Fn(&str) -> Workload; 2] = [&|image| bare("one", pod(image)), &with_data];
     for workload in workloads {
         let mut world = lost_with(workload);
