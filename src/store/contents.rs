@@ -1,9 +1,14 @@
 //! What etcd holds under the prefix, as this host knows it: keys become the cluster's state and its members.
 
+mod member;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, time::Instant};
 
 use ipnet::Ipv4Net;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+pub(crate) use member::{Member, skew};
 use reconciler::{
     name::{NodeName, PodUid},
     state::{ClusterState, PodPlace, PodRecord},
@@ -13,51 +18,11 @@ use serde::de::DeserializeOwned;
 
 use super::{
     etcd::{KeyChange, Pair, Write},
-    layout::{AliveDoc, AnswerDoc, AskDoc, AwayDoc, Decided, Epoch, FactsDoc, Identity, KeyKind, ReportDoc},
+    layout::{AnswerDoc, Decided, Epoch, FactsDoc, Identity, KeyKind, ReportDoc},
 };
 
 /// Records that no leader deletes.
 const LASTING: [&str; 2] = ["decided/rollout", "decided/serial"];
-/// Clocks that differ by more than this are worth a word.
-const SKEW: SignedDuration = SignedDuration::from_secs(30);
-
-/// A node, by what it wrote.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Member {
-    /// What it said when it started.
-    pub(crate) facts: Option<FactsDoc>,
-    /// Its lease, while it lives.
-    pub(crate) alive: Option<AliveDoc>,
-    /// Since when its lease is gone, for this host.
-    pub(crate) silent: Option<Instant>,
-    /// What it says; the pods are filled in from their own keys.
-    pub(crate) report: ReportDoc,
-    /// Whether it has said anything at all.
-    pub(crate) reported: bool,
-    /// It comes back soon.
-    pub(crate) away: Option<AwayDoc>,
-    /// What it wants of the leader.
-    pub(crate) ask: Option<AskDoc>,
-    /// What its clock said when this host heard it last, and when that was by the clock that never jumps.
-    pub(crate) clock: Option<(Timestamp, Instant)>,
-}
-
-impl Member {
-    /// By how much its clock is ahead of this host's, if that is worth a word: as both go now, also when this host's was
-    /// set since.
-    pub(crate) fn skew(&self) -> Option<SignedDuration> {
-        let (told, heard) = self.clock?;
-        let ahead = skew(told, heard);
-        (ahead.abs() > SKEW).then_some(ahead)
-    }
-}
-
-/// By how much a clock is ahead of this host's that said this then.
-pub(super) fn skew(told: Timestamp, heard: Instant) -> SignedDuration {
-    let since = SignedDuration::try_from(heard.elapsed()).unwrap_or(SignedDuration::MAX);
-    told.duration_since(Timestamp::now()).saturating_add(since)
-}
-
 /// Everything under the prefix.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
@@ -487,169 +452,4 @@ impl Contents {
 
 fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(value)
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
-mod tests {
-    use reconciler::{
-        name::{CommitId, ObjectKey, TemplateHash},
-        placement::Refusal,
-        state::{Change, NodeFacts, NodeSystem, StopReason, StopRecord},
-    };
-
-    use super::*;
-    use crate::store::layout;
-
-    fn pair(key: &str, value: &[u8], revision: i64) -> Pair {
-        Pair { key: key.to_owned(), value: value.to_vec(), revision }
-    }
-
-    #[test]
-    fn a_record_that_cannot_be_read_says_what_the_copy_says_also_after_a_start() {
-        let mut copy = ClusterState::default();
-        copy.apply(vec![Change::Serial(7)]);
-        let mut contents = Contents::default();
-        contents.remember(layout::records(&copy));
-        contents.list(5, vec![pair("decided/serial", b"{\"of-a-later-version\":1}", 4)]);
-        assert_eq!(contents.state.serial, 7);
-        assert!(contents.unreadable.contains_key("decided/serial"));
-        // What is not in the list at all is not brought back.
-        assert!(contents.keys("decided/").eq(["decided/serial"]));
-    }
-
-    fn pod(node: Option<&str>) -> PodRecord {
-        let place = match node {
-            Some(node) => PodPlace::Node(NodeName::new(node)),
-            None => PodPlace::Unplaced(Refusal::default()),
-        };
-        PodRecord {
-            uid: PodUid::new("u"),
-            key: ObjectKey::new("default", "web-1"),
-            owner: "Deployment/default/web".parse().unwrap(),
-            place,
-            commit: CommitId::new("c"),
-            template: TemplateHash::new("1-0"),
-            created: Timestamp::UNIX_EPOCH,
-            serial: 1,
-            stop: None,
-        }
-    }
-
-    const POD: &str = "decided/pods/u";
-
-    fn put(record: &PodRecord, revision: i64) -> KeyChange {
-        let decided = Decided::Pod(Box::new(record.clone()));
-        KeyChange::Put(pair(POD, &layout::text(&decided), revision))
-    }
-
-    fn place(contents: &Contents) -> Option<&str> {
-        contents.state.pods[&PodUid::new("u")].place.node().map(NodeName::as_str)
-    }
-
-    #[test]
-    fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
-        let mut contents = Contents::default();
-        contents.change(2, vec![put(&pod(None), 2)], false);
-        contents.settle();
-        contents.change(3, vec![put(&pod(Some("n1")), 3)], false);
-        assert_eq!((place(&contents), contents.moved().count()), (Some("n1"), 0), "the leader has placed it");
-        contents.settle();
-        for other in [Some("n2"), None] {
-            contents.change(4, vec![put(&pod(other), 4)], false);
-            assert_eq!(place(&contents), Some("n1"));
-            let said: Vec<_> = contents.moved().map(|(key, node, _)| (key, node.as_str())).collect();
-            assert_eq!(said, [(POD, "n1")]);
-            contents.list(5, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(other)))), 4)]);
-            assert_eq!((place(&contents), contents.moved().count()), (Some("n1"), 1), "listed anew");
-            // The leader writes what is believed, after which nothing is wrong.
-            let writes = contents.wronged();
-            assert_eq!(writes, [Decided::Pod(Box::new(pod(Some("n1")))).write()]);
-            contents.wrote(6, &writes);
-            assert_eq!((place(&contents), contents.wronged()), (Some("n1"), Vec::new()));
-            contents.list(3, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(Some("n1"))))), 3)]);
-        }
-        // All else of a record is believed: it can be stopped.
-        let at = Timestamp::UNIX_EPOCH;
-        let stop = Some(StopRecord { at, reason: StopReason::ScaledDown });
-        contents.change(7, vec![put(&PodRecord { stop: stop.clone(), ..pod(Some("n2")) }, 7)], false);
-        let believed = &contents.state.pods[&PodUid::new("u")];
-        assert_eq!((believed.place.node().unwrap().as_str(), &believed.stop), ("n1", &stop));
-        // A person's word counts for more.
-        contents.believe_anew();
-        assert_eq!((place(&contents), contents.moved().count()), (Some("n2"), 0));
-    }
-
-    #[test]
-    fn a_pod_is_not_moved_by_way_of_being_deleted_unplaced_or_of_a_restart() {
-        let delete = |revision| KeyChange::Delete { key: POD.to_owned(), revision };
-        let moves = [
-            vec![delete(5), put(&pod(Some("n2")), 6)],
-            vec![put(&pod(None), 5), delete(6), put(&pod(Some("n2")), 7)],
-        ];
-        for changes in moves {
-            let mut copy = ClusterState::default();
-            copy.apply(vec![Change::Pod(Box::new(pod(Some("n1"))))]);
-            let mut contents = Contents::default();
-            contents.remember(layout::records(&copy));
-            contents.list(4, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(None)))), 4)]);
-            assert_eq!(place(&contents), Some("n1"), "as the copy on the disk says");
-            contents.change(7, changes, false);
-            assert_eq!(place(&contents), Some("n1"));
-            assert_eq!(contents.wronged(), [Decided::Pod(Box::new(pod(Some("n1")))).write()]);
-        }
-    }
-
-    #[test]
-    fn a_clock_that_is_ahead_does_not_make_a_pod_ready_in_time_to_come() {
-        let hour = SignedDuration::from_hours(1);
-        let (now, node) = (Timestamp::now(), NodeName::new("n1"));
-        let status = PodStatus { ready: Some(now + hour), ..PodStatus::pending() };
-        let key = layout::pod_status_key(&node, &PodUid::new("u"));
-        let mut contents = Contents::default();
-        let put = KeyChange::Put(pair(&key, &layout::text(&status), 3));
-        contents.change(3, vec![put], false);
-        let heard = contents.members[&node].report.report.pods[&PodUid::new("u")].ready.unwrap();
-        assert!(heard <= Timestamp::now());
-    }
-
-    #[test]
-    fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
-        let (node, hour) = (NodeName::new("n1"), SignedDuration::from_hours(1));
-        let facts = |clock: Timestamp| {
-            let facts = NodeFacts {
-                name: node.clone(),
-                installation: "i1".to_owned(),
-                address: "192.0.2.11".parse().unwrap(),
-                pod_subnet: "10.244.1.0/24".parse().unwrap(),
-                mtu: 1450,
-                labels: BTreeMap::new(),
-                taints: Vec::new(),
-                system: NodeSystem::default(),
-            };
-            layout::text(&FactsDoc { facts, peer: None, clock })
-        };
-        let key = layout::node_key(&node, "facts");
-        let mut contents = Contents::default();
-        // What was written at some time says nothing of clocks.
-        contents.list(3, vec![pair(&key, &facts(Timestamp::now() + hour), 2)]);
-        assert_eq!((contents.members[&node].skew(), contents.take_strange()), (None, false));
-
-        let mut hear = |revision, ahead| {
-            let put = KeyChange::Put(pair(&key, &facts(Timestamp::now() + ahead), revision));
-            contents.change(revision, vec![put], false);
-            let skew = contents.members[&node].skew();
-            (skew.map(|skew| skew.as_hours()), contents.take_strange())
-        };
-        let little = SignedDuration::from_secs(5);
-        assert_eq!(hear(4, little), (None, false));
-        assert_eq!(hear(5, hour + little), (Some(1), true));
-        assert_eq!(hear(6, hour + little), (Some(1), false), "the news of before");
-        assert_eq!(hear(7, -hour - little), (Some(-1), false));
-        assert_eq!(hear(8, little), (None, false));
-        // A new list says nothing new of clocks, and takes nothing back.
-        assert_eq!(hear(9, hour + little), (Some(1), true));
-        contents.list(10, vec![pair(&key, &facts(Timestamp::now()), 10)]);
-        assert!(contents.members[&node].skew().is_some());
-    }
 }
