@@ -59,6 +59,8 @@ pub(crate) struct Inputs {
     pub(crate) network: watch::Receiver<u64>,
     /// A probe has something new.
     pub(crate) probes: watch::Receiver<u64>,
+    /// Another host has begun to answer, or has stopped.
+    pub(crate) inquiry: watch::Receiver<u64>,
     /// Ends the daemon.
     pub(crate) end: Arc<Notify>,
 }
@@ -135,6 +137,7 @@ impl ControlLoop {
             Ok(()) = inputs.engine.changed() => Event::Look,
             Ok(()) = inputs.network.changed() => Event::Network,
             Ok(()) = inputs.probes.changed() => Event::Look,
+            Ok(()) = inputs.inquiry.changed() => Event::Look,
             () = tokio::time::sleep_until(self.next_resync) => Event::Resync,
             () = tokio::time::sleep_until(self.next_look.unwrap_or(far)) => Event::Look,
         }

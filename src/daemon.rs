@@ -129,6 +129,8 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let engine = runtime.engine_info().await.ok();
     let (requests, asked) = mpsc::channel(REQUESTS);
     let readdressed = watch_address(&config, network.node_address, &end);
+    let etcd = store.replicated().map(ReplicatedStore::etcd);
+    let inquiry = Inquiry::new(peers.as_ref().map(PeerHost::client), etcd.clone(), book);
     let inputs = Inputs {
         found: found_events,
         lanes: lane_events,
@@ -137,6 +139,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         engine: runtime.changed(),
         network: net.changed(),
         probes: prober.changed(),
+        inquiry: inquiry.changed(),
         end,
     };
     let fixed = Fixed {
@@ -175,7 +178,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         reader: reader.clone(),
         metrics: Arc::clone(&metrics),
         nudge: Arc::clone(&nudge),
-        inquiry: Inquiry::new(peers.as_ref().map(PeerHost::client), book),
+        inquiry,
     };
     let source = SourceStatus {
         url: url.to_string(),
@@ -183,8 +186,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         verification: mode_word(config.trust.mode).to_owned(),
         ..SourceStatus::default()
     };
-    let watchdog =
-        Watchdog::start(store.replicated().map(ReplicatedStore::etcd)).context("start the watchdog")?;
+    let watchdog = Watchdog::start(etcd).context("start the watchdog")?;
     let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, DetourFile::open(&data)?, source);
     let (view, views) = watch::channel(Arc::new(host.view()));
 

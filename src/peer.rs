@@ -30,7 +30,7 @@ use rustls::pki_types::DnsName;
 
 pub(crate) use self::{
     authority::{Authority, Other},
-    client::{LogRequest, PeerClient},
+    client::{LogRequest, PeerClient, PeerLine},
     directory::{ClusterFacts, PeerDirectory},
     host::PeerHost,
     identity::Identity,

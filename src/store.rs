@@ -16,7 +16,7 @@ mod replicated;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
@@ -29,7 +29,7 @@ use reconciler::{
 
 pub(crate) use self::{
     agreed::Agreed,
-    etcd::{Etcd, EtcdConfig, EtcdTls, Event as StoreEvent},
+    etcd::{Etcd, EtcdConfig, EtcdTls, Event as StoreEvent, LeaseFate},
     layout::{AnswerDoc, AskDoc, ReportDoc},
     local::{LocalStore, MARKER},
     replicated::{Joining, NODE_LEASE, ReplicatedStore, Standing},
@@ -42,6 +42,15 @@ pub(crate) enum Store {
     Local(Box<LocalStore>),
     /// In a cluster.
     Replicated(Box<ReplicatedStore>),
+}
+
+/// What asking a host directly has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Whether its daemon answered; `None` where nobody can ask it.
+    pub(crate) answers: Option<bool>,
+    /// Since when the lease of one that does not answer has run out, before etcd takes it away.
+    pub(crate) ran_out: Option<Instant>,
 }
 
 /// The nodes, judged.
@@ -141,13 +150,13 @@ impl Store {
         Ok(())
     }
 
-    /// Which nodes there are and live. `answers` says who answered this leader directly, `late` who
-    /// did not renew its lease when it should have.
+    /// Which nodes there are and live. `found` is what asking each directly has come to, `late` says who did not renew its
+    /// lease when it should have.
     pub(crate) fn judge_nodes(
         &self,
         own: &NodeFacts,
         unready: Option<&str>,
-        answers: &BTreeMap<NodeName, bool>,
+        found: &BTreeMap<NodeName, Found>,
         late: &BTreeSet<NodeName>,
     ) -> Judged {
         let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
@@ -157,7 +166,9 @@ impl Store {
         };
         let mut signs = store.signs();
         for (name, signs) in &mut signs {
-            signs.answers = answers.get(name).copied();
+            let found = found.get(name).copied().unwrap_or_default();
+            signs.answers = found.answers;
+            signs.silent_for = signs.silent_for.or(found.ran_out.map(|since| since.elapsed()));
             signs.late = late.contains(name);
         }
         // This host counts, too: two of three are a majority of all three.

@@ -1,23 +1,31 @@
 //! Asking other hosts directly: before the leader gives one up, it hears it out.
+//!
+//! As long as this host leads it asks all others again and again, so that the answer, or the lack of one, is there when a
+//! lease ends. Of one that no longer answers the lease is followed to its end: etcd itself says it up to half a second
+//! later.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
 
-use reconciler::{name::NodeName, plan::Next};
+use reconciler::name::NodeName;
+use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{
     follow::lock,
-    peer::{AddressOf, PeerClient},
+    peer::{AddressOf, PeerClient, PeerLine},
+    store::{Etcd, Found, LeaseFate},
 };
 
-/// How long an answer, or the lack of one, is believed.
-const FRESH: Duration = Duration::from_secs(2);
-/// When to look whether an answer has come.
-const SOON: Duration = Duration::from_millis(100);
+/// How often a host is asked.
+const PACE: Duration = Duration::from_millis(1500);
+/// How often one that has stopped answering is.
+const AGAIN: Duration = Duration::from_millis(500);
+/// So long a lease that has run out counts as that: by then etcd has said it, or the host has a new one.
+const HOLDS: Duration = Duration::from_secs(3);
 
 /// Where other hosts' daemons listen, as the store says.
 #[derive(Clone, Debug, Default)]
@@ -40,79 +48,134 @@ impl AddressBook {
     }
 }
 
-/// What asking one host has come to.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    asked: Instant,
-    /// `None` while the question is under way.
-    lives: Option<bool>,
-    /// What the question before came to.
-    before: Option<bool>,
+/// Asks hosts whether they live.
+pub(crate) struct Inquiry {
+    /// Without both nobody is asked, and silence alone decides.
+    with: Option<(PeerClient, Etcd)>,
+    book: AddressBook,
+    asked: Arc<Mutex<BTreeMap<NodeName, Asked>>>,
+    changed: watch::Sender<u64>,
 }
 
-/// Asks hosts whether they live.
-#[derive(Clone)]
-pub(crate) struct Inquiry {
-    client: Option<PeerClient>,
-    book: AddressBook,
-    answers: Arc<Mutex<BTreeMap<NodeName, Answer>>>,
+/// A host that is being asked, until this is dropped.
+struct Asked {
+    found: Found,
+    task: AbortHandle,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Inquiry {
-    /// Without a client nobody can be asked, and silence alone decides.
-    pub(crate) fn new(client: Option<PeerClient>, book: AddressBook) -> Self {
-        Self { client, book, answers: Arc::default() }
+    pub(crate) fn new(client: Option<PeerClient>, etcd: Option<Etcd>, book: AddressBook) -> Self {
+        Self { with: client.zip(etcd), book, asked: Arc::default(), changed: watch::channel(0).0 }
     }
 
     pub(super) fn book(&self) -> &AddressBook {
         &self.book
     }
 
-    /// Asks these, unless that was done just now, and says who answered. Who is being asked for the first time counts as
-    /// answering until that is over.
-    pub(super) fn ask(&self, nodes: BTreeSet<NodeName>) -> BTreeMap<NodeName, bool> {
-        let mut answers = lock(&self.answers);
-        answers.retain(|node, _| nodes.contains(node));
-        let Some(client) = &self.client else { return BTreeMap::new() };
-        let mut known = BTreeMap::new();
+    /// Goes up when something new was found.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Asks exactly these from now on, and says what was found. Who has not been asked to the end yet counts as answering.
+    pub(super) fn ask(&self, nodes: &BTreeSet<NodeName>) -> BTreeMap<NodeName, Found> {
+        let mut asked = lock(&self.asked);
+        asked.retain(|node, _| nodes.contains(node));
+        let Some((client, etcd)) = &self.with else { return BTreeMap::new() };
+        let mut found = BTreeMap::new();
         for node in nodes {
-            let Some(address) = self.book.get(&node) else { continue };
-            let last = answers.get(&node).copied();
-            let due = last.is_none_or(|last| last.lives.is_some() && last.asked.elapsed() >= FRESH);
-            if due {
-                let before = last.and_then(|last| last.lives);
-                answers.insert(node.clone(), Answer { asked: Instant::now(), lives: None, before });
-                self.send(client.clone(), node.clone(), address);
+            if self.book.get(node).is_none() {
+                asked.remove(node);
+                continue;
             }
-            let lives = answers.get(&node).and_then(|answer| answer.lives.or(answer.before)).unwrap_or(true);
-            known.insert(node, lives);
+            let entry = asked.entry(node.clone()).or_insert_with(|| {
+                let asking = Asking {
+                    line: client.line(node),
+                    etcd: etcd.clone(),
+                    node: node.clone(),
+                    book: self.book.clone(),
+                    asked: Arc::downgrade(&self.asked),
+                    changed: self.changed.clone(),
+                };
+                let first = Found { answers: Some(true), ran_out: None };
+                Asked { found: first, task: tokio::spawn(asking.run()).abort_handle() }
+            });
+            found.insert(node.clone(), entry.found);
         }
-        known
+        found
     }
+}
 
-    fn send(&self, client: PeerClient, node: NodeName, address: SocketAddr) {
-        let answers = Arc::clone(&self.answers);
-        tokio::spawn(async move {
-            let lives = match client.ping(&node, address).await {
-                Ok(_) => true,
-                Err(error) => {
-                    tracing::debug!(%node, "no direct answer: {error}");
-                    false
-                }
-            };
-            if let Some(answer) = lock(&answers).get_mut(&node) {
-                answer.lives = Some(lives);
+/// Asking one host.
+struct Asking {
+    line: PeerLine,
+    etcd: Etcd,
+    node: NodeName,
+    book: AddressBook,
+    asked: Weak<Mutex<BTreeMap<NodeName, Asked>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Asking {
+    async fn run(mut self) {
+        loop {
+            if self.answers().await {
+                self.tell(Found { answers: Some(true), ran_out: None });
+                tokio::time::sleep(PACE).await;
+                continue;
             }
-        });
+            self.tell(Found { answers: Some(false), ran_out: None });
+            if self.is_outlasted().await {
+                self.tell(Found { answers: Some(false), ran_out: Some(Instant::now()) });
+                tokio::time::sleep(HOLDS).await;
+                self.tell(Found { answers: Some(false), ran_out: None });
+            }
+            // It has no lease, or keeps one that is renewed: nothing is learnt from its lease before it has answered again.
+            while !self.answers().await {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
     }
 
-    /// When to look again.
-    pub(super) fn next(&self) -> Next {
-        let answers = lock(&self.answers);
-        let waits = answers.values().map(|answer| match answer.lives {
-            None => SOON,
-            Some(_) => FRESH.saturating_sub(answer.asked.elapsed()).max(SOON),
-        });
-        waits.min().map_or(Next::AwaitChange, Next::After)
+    async fn answers(&mut self) -> bool {
+        let Some(address) = self.book.get(&self.node) else { return false };
+        match self.line.ping(address).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(node = %self.node, "no direct answer: {error}");
+                false
+            }
+        }
+    }
+
+    /// Whether its lease runs out before it answers again.
+    async fn is_outlasted(&mut self) -> bool {
+        let (etcd, node) = (self.etcd.clone(), self.node.clone());
+        let ends = async move { etcd.outlast(&node).await == LeaseFate::RanOut };
+        let answers = async {
+            while !self.answers().await {
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        tokio::select! {
+            ran_out = ends => ran_out,
+            () = answers => false,
+        }
+    }
+
+    fn tell(&self, found: Found) {
+        let Some(asked) = self.asked.upgrade() else { return };
+        if let Some(entry) = lock(&asked).get_mut(&self.node)
+            && entry.found != found
+        {
+            entry.found = found;
+            self.changed.send_modify(|count| *count += 1);
+        }
     }
 }

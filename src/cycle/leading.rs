@@ -8,6 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use reconciler::{
     cluster::{ClusterInput, cluster},
+    life::NodeSigns,
     name::{CommitId, NodeName},
     plan::Next,
     rollout::Head,
@@ -56,6 +57,7 @@ impl Host {
     pub(super) async fn lead(&mut self, now: Timestamp) -> Led {
         if !self.store.leads() {
             self.decided = None;
+            self.parts.inquiry.ask(&BTreeSet::new());
             // What this host could not write as a leader is another leader's by now.
             if self.store.replicated().is_some_and(|store| !store.is_withdrawn()) {
                 self.troubles.remove("state");
@@ -84,14 +86,16 @@ impl Host {
             self.note("state", Err(format!("{error:#}")));
             return Led::Failed(Next::After(RETRY));
         }
-        let silent = self.store.replicated().map(|store| store.signs()).unwrap_or_default();
-        let silent = silent.into_iter().filter(|(_, signs)| signs.silent_for.is_some()).map(|(name, _)| name);
-        let answers = self.parts.inquiry.ask(silent.collect());
+        let signs = self.store.replicated().map(|store| store.signs()).unwrap_or_default();
+        // Who was given up is asked no more once its lease is gone: only a new lease brings it back.
+        let given_up = |signs: &NodeSigns| signs.silent_for.is_some() && signs.lost_for.is_some();
+        let asked = signs.iter().filter(|(_, signs)| !given_up(signs)).map(|(name, _)| name.clone());
+        let found = self.parts.inquiry.ask(&asked.collect());
         let late = match self.store.replicated_mut() {
             Some(store) => store.late().await,
             None => BTreeSet::new(),
         };
-        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &answers, &late);
+        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &found, &late);
         if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
             store.braked();
         }
@@ -110,7 +114,7 @@ impl Host {
         });
         self.note("budget", change.held.map_or(Ok(()), Err));
         self.notes = change.notes;
-        let next = judged.next.sooner(change.next).sooner(self.parts.inquiry.next());
+        let next = judged.next.sooner(change.next);
         if change.changes.is_empty() {
             self.troubles.remove("state");
             return Led::Rest(next);

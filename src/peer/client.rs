@@ -144,19 +144,12 @@ impl PeerClient {
 
     /// Whether this node lives: only who holds its key can answer.
     pub(crate) async fn ping(&self, node: &NodeName, address: SocketAddr) -> Result<Ping, PeerError> {
-        let target = Target { node: node.clone(), address };
-        let asked = async {
-            let http = self.connect(&target)?;
-            let request = http.get(target.url("ping"));
-            let ping: Ping = target.read(target.send(request).await?).await?;
-            if ping.node == *node {
-                Ok(ping)
-            } else {
-                Err(target.broken(format!("it calls itself {}", ping.node)))
-            }
-        };
-        let late = || target.silent(format!("no answer within {} ms", PING_TIMEOUT.as_millis()));
-        timeout(PING_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
+        self.line(node).ping(address).await
+    }
+
+    /// For asking one node again and again.
+    pub(crate) fn line(&self, node: &NodeName) -> PeerLine {
+        PeerLine { client: self.clone(), node: node.clone(), kept: None }
     }
 
     /// The log of a container on that node.
@@ -167,7 +160,7 @@ impl PeerClient {
         log: &LogRequest,
     ) -> Result<LogText, PeerError> {
         let target = Target { node: node.clone(), address };
-        let http = self.connect(&target)?;
+        let http = self.connect(&target, Keep::No)?;
         let url = reqwest::Url::parse_with_params(&target.url("logs"), log.parameters());
         let url = url.map_err(|error| target.broken(error.to_string()))?;
         let response = target.send(http.get(url)).await?;
@@ -186,14 +179,49 @@ impl PeerClient {
         request: String,
     ) -> Result<Certified, PeerError> {
         let target = Target { node: node.clone(), address };
-        let http = self.connect(&target)?;
+        let http = self.connect(&target, Keep::No)?;
         let request = http.request(Method::POST, target.url("renew")).json(&RenewRequest { request });
         target.read(target.send(request).await?).await
     }
 
-    fn connect(&self, target: &Target) -> Result<reqwest::Client, PeerError> {
+    fn connect(&self, target: &Target, keep: Keep) -> Result<reqwest::Client, PeerError> {
         let config = self.identity.client_config().map_err(|error| target.untrusted(format!("{error:#}")))?;
-        target.client(config)
+        target.client(config, keep)
+    }
+}
+
+/// A node that is asked again and again, over one connection as long as that lasts.
+#[derive(Debug)]
+pub(crate) struct PeerLine {
+    client: PeerClient,
+    node: NodeName,
+    kept: Option<(SocketAddr, reqwest::Client)>,
+}
+
+impl PeerLine {
+    /// Whether the node lives: only who holds its key can answer.
+    pub(crate) async fn ping(&mut self, address: SocketAddr) -> Result<Ping, PeerError> {
+        let target = Target { node: self.node.clone(), address };
+        let http = match self.kept.take() {
+            Some((known, http)) if known == address => http,
+            _ => self.client.connect(&target, Keep::Yes)?,
+        };
+        let asked = async {
+            let request = http.get(target.url("ping"));
+            let ping: Ping = target.read(target.send(request).await?).await?;
+            if ping.node == self.node {
+                Ok(ping)
+            } else {
+                Err(target.broken(format!("it calls itself {}", ping.node)))
+            }
+        };
+        let late = || target.silent(format!("no answer within {} ms", PING_TIMEOUT.as_millis()));
+        let answer = timeout(PING_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()));
+        // After a failure everything is made anew, the connection and the certificate that it was made with.
+        if answer.is_ok() {
+            self.kept = Some((address, http));
+        }
+        answer
     }
 }
 
@@ -216,6 +244,13 @@ impl LogRequest {
     }
 }
 
+/// Whether a connection stays for the next question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    Yes,
+    No,
+}
+
 /// Who is asked, and where: the name is what the certificate must say, the address is where it is asked for.
 pub(super) struct Target {
     pub(super) node: NodeName,
@@ -227,14 +262,14 @@ impl Target {
         format!("https://{}:{}/peer/v1/{route}", server_name(&self.node), self.address.port())
     }
 
-    pub(super) fn client(&self, config: ClientConfig) -> Result<reqwest::Client, PeerError> {
+    pub(super) fn client(&self, config: ClientConfig, keep: Keep) -> Result<reqwest::Client, PeerError> {
         reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             .resolve(&server_name(&self.node), self.address)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(0)
+            .pool_max_idle_per_host(usize::from(keep == Keep::Yes))
             .tcp_keepalive(KEEP_ALIVE)
             .tcp_keepalive_interval(KEEP_ALIVE / 3)
             .tcp_keepalive_retries(3)

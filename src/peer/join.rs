@@ -22,7 +22,7 @@ use super::{
     PeerDirectory, Token,
     certificate::{self, Facts},
     check_node_name,
-    client::{Certified, Target},
+    client::{Certified, Keep, Target},
     directory::ClusterFacts,
     identity::{provider, verify},
 };
@@ -62,7 +62,7 @@ pub(crate) async fn join(
     refuse_if_joined(directory, replace)?;
     let (key, request) = certificate::request(node.as_str())?;
     let target = Target { node: token.host.clone(), address: token.address };
-    let http = target.client(config(token)?)?;
+    let http = target.client(config(token)?, Keep::No)?;
     let secret = Base64UrlUnpadded::encode_string(&token.secret);
     let body = JoinRequest { secret, node: node.as_str().to_owned(), request };
     let response = target.send(http.post(target.url("join")).timeout(PATIENCE).json(&body)).await?;

@@ -11,7 +11,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,7 +22,11 @@ use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use reconciler::name::{NodeName, ObjectKey};
 use tempfile::TempDir;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
 
 use super::{
     Authority, Identity, LogRequest, PeerClient, PeerDirectory, PeerHost, Token, TokenOffer,
@@ -145,6 +152,42 @@ async fn hosts_of_one_cluster_answer_each_other() {
         assert_eq!(mode(file), 0o600);
     }
     assert!(!theirs.ca_key().exists(), "the authority's key stays where it was made");
+}
+
+/// A way to an address, which counts connections; it is closed, with all that go through it, when the task is aborted.
+async fn counted_way(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>, JoinHandle<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = count.clone();
+    let task = tokio::spawn(async move {
+        let mut ways = tokio::task::JoinSet::new();
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
+            ways.spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (address, count, task)
+}
+
+#[tokio::test]
+async fn who_is_asked_again_and_again_is_asked_over_one_connection_as_long_as_it_lasts() {
+    let pair = pair().await;
+    let (address, count, way) = counted_way(pair.n2.address).await;
+    let mut line = client(&pair.one).line(&name("n2"));
+    for _ in 0..5 {
+        line.ping(address).await.unwrap();
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    way.abort();
+    let _ = way.await;
+    let error = line.ping(address).await.unwrap_err();
+    assert!(matches!(error, PeerError::Silent { .. }), "{error}");
+    // The host has another address now.
+    line.ping(pair.n2.address).await.unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Nothing here knows what the values mean. Three tasks run beside each other:
 //!
 //! ```text
-//! replica   a list, then a watch           -> Listed, Changed, Lost
+//! replica   a list, then a watch           -> Listed, Changed, Lost, Resumed
 //! session   PREFIX/nodes/NAME/alive         -> Conflict
 //! election  PREFIX/election/LEASE           -> Elected, Demoted
 //! ```
@@ -20,6 +20,7 @@ mod replica;
 mod session;
 #[cfg(test)]
 mod tests;
+mod told;
 mod write;
 
 use std::{
@@ -32,7 +33,6 @@ use anyhow::{Context, bail};
 use reconciler::name::NodeName;
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use self::session::name_taken;
 use self::{
     election::Election,
     lease::Deadline,
@@ -40,6 +40,7 @@ use self::{
     replica::Replica,
     session::Session,
 };
+pub(crate) use self::{remaining::LeaseFate, session::name_taken};
 use crate::source::fetch::Secret;
 
 /// How long a clean end waits for etcd to hear of it. Leases run out by themselves.
@@ -114,7 +115,8 @@ pub(crate) enum KeyChange {
 /// What the store tells.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Everything under the prefix at one revision: after start, reconnection, compaction, or on request.
+    /// Everything under the prefix at one revision: after start, compaction, on request, and where a watch could not be
+    /// resumed.
     Listed {
         /// Etcd's own id of its cluster.
         etcd_cluster: u64,
@@ -132,11 +134,13 @@ pub(crate) enum Event {
         /// At least one.
         changes: Vec<KeyChange>,
     },
-    /// The store does not answer, or has no quorum. Said once an outage; it ends with `Listed`.
+    /// The store does not answer, or has no quorum. Said once an outage; it ends with `Listed` or `Resumed`.
     Lost {
         /// What failed, where, and what to do.
         why: String,
     },
+    /// The store answers again, and goes on where it ended: what changed meanwhile follows.
+    Resumed,
     /// This host is the leader.
     Elected(Fence),
     /// It is no longer.

@@ -374,6 +374,13 @@ impl ReplicatedStore {
                     Standing::Current => self.standing = Standing::Lost { since: Timestamp::now(), why },
                 }
             }
+            Event::Resumed => {
+                self.judge();
+                // A leader decides by nothing that it has not read anew: what changed meanwhile is on its way only.
+                if self.fence.is_some() {
+                    self.awaited = self.etcd.relist();
+                }
+            }
             Event::Elected(fence) => {
                 tracing::info!(epoch = fence.revision, "this host leads");
                 self.fence = Some(fence);

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
 
 use super::*;
-use crate::peer::{Other, client::Target, identity::provider};
+use crate::peer::{
+    Other,
+    client::{Keep, Target},
+    identity::provider,
+};
 
 /// Somebody who believes the cluster's authority, with this certificate, or none.
 fn stranger(pair: &Pair, certificate: Option<(&str, &str)>) -> (reqwest::Client, Target) {
@@ -26,7 +30,7 @@ fn stranger(pair: &Pair, certificate: Option<(&str, &str)>) -> (reqwest::Client,
         }
     };
     let target = Target { node: name("n1"), address: pair.n1.address };
-    (target.client(config).unwrap(), target)
+    (target.client(config, Keep::No).unwrap(), target)
 }
 
 async fn answer(response: reqwest::Response) -> (StatusCode, String) {

@@ -1,10 +1,54 @@
 //! How long the leases of others still hold.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
+use reconciler::name::NodeName;
 
-use super::{Etcd, failure::Failure, link::CALL_TIMEOUT};
+use super::{Etcd, failure::Failure, link::CALL_TIMEOUT, session::alive_key};
+
+/// How often etcd is asked about a lease that is not expected to be renewed.
+const PACE: Duration = Duration::from_millis(100);
+
+/// What became of a lease that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeaseFate {
+    /// Its time is over. etcd renews it no more, and takes it away within half a second.
+    RanOut,
+    /// It was renewed.
+    Renewed,
+    /// Its key has no lease, or is not there.
+    Gone,
+    /// Etcd does not say.
+    Unknown,
+}
+
+/// When a lease ends, from answers in whole seconds: they are rounded down, so the moment at which they change is what
+/// tells the time.
+#[derive(Debug, Default)]
+struct Countdown {
+    left: Option<u64>,
+    ends: Option<Instant>,
+}
+
+impl Countdown {
+    /// Etcd said at some time before `heard` that so many whole seconds are left. False if the lease was renewed since the
+    /// answer before.
+    fn hear(&mut self, left: u64, heard: Instant) -> bool {
+        let renewed = self.left.is_some_and(|before| left > before);
+        self.left = Some(left);
+        let latest = heard + Duration::from_secs(left) + Duration::from_secs(1);
+        self.ends = Some(self.ends.map_or(latest, |ends| ends.min(latest)));
+        !renewed
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.left == Some(0) && self.ends.is_some_and(|ends| now >= ends)
+    }
+}
 
 impl Etcd {
     /// For how long, in whole seconds, the leases of these keys still hold. A key without a lease, or of which etcd
@@ -18,17 +62,97 @@ impl Etcd {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
+    /// Waits until the lease of a node has run out, or is found to be renewed. Etcd itself looks for leases that have run
+    /// out twice a second only.
+    pub(crate) async fn outlast(&self, node: &NodeName) -> LeaseFate {
+        let followed = self.follow_lease(&alive_key(node)).await;
+        followed.unwrap_or_else(|failure| {
+            tracing::debug!("the lease of {node}: {failure}");
+            LeaseFate::Unknown
+        })
+    }
+
+    async fn follow_lease(&self, key: &str) -> Result<LeaseFate, Failure> {
+        let Some(lease) = self.lease_of(key).await? else { return Ok(LeaseFate::Gone) };
+        let mut countdown = Countdown::default();
+        loop {
+            let Some(left) = self.left(lease).await? else { return Ok(LeaseFate::Gone) };
+            let now = Instant::now();
+            if !countdown.hear(left, now) {
+                return Ok(LeaseFate::Renewed);
+            }
+            if countdown.is_over(now) {
+                return Ok(LeaseFate::RanOut);
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
     async fn remaining_of(&self, key: &str) -> Result<Option<Duration>, Failure> {
+        let Some(lease) = self.lease_of(key).await? else { return Ok(None) };
+        Ok(Some(Duration::from_secs(self.left(lease).await?.unwrap_or(0))))
+    }
+
+    async fn lease_of(&self, key: &str) -> Result<Option<i64>, Failure> {
         let link = &self.inner.link;
         let connection = link.connection().await?;
         let mut client = connection.client.clone();
         let full = format!("{}{key}", self.inner.prefix);
         let get = Box::pin(async move { client.get(full, None).await });
         let lease = link.call(&connection, CALL_TIMEOUT, get).await?.kvs().first().map(|kv| kv.lease());
-        let Some(lease) = lease.filter(|lease| *lease != 0) else { return Ok(None) };
+        Ok(lease.filter(|lease| *lease != 0))
+    }
+
+    /// Whole seconds; `None` where the lease is not there.
+    async fn left(&self, lease: i64) -> Result<Option<u64>, Failure> {
+        let link = &self.inner.link;
+        let connection = link.connection().await?;
         let mut client = connection.client.clone();
         let ask = Box::pin(async move { client.lease_time_to_live(lease, None).await });
-        let left = link.call(&connection, CALL_TIMEOUT, ask).await?.ttl();
-        Ok(Some(Duration::from_secs(u64::try_from(left).unwrap_or(0))))
+        Ok(u64::try_from(link.call(&connection, CALL_TIMEOUT, ask).await?.ttl()).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn whole_seconds_tell_the_end_to_a_tenth_of_one() {
+        let start = Instant::now();
+        // What is left of 4.25 s, asked each tenth of a second.
+        let mut countdown = Countdown::default();
+        let over = (0..60).map(|asked| asked * 100).find(|passed| {
+            let left = 4250_u64.saturating_sub(*passed) / 1000;
+            let now = start + millis(*passed);
+            assert!(countdown.hear(left, now), "nobody renews it");
+            countdown.is_over(now)
+        });
+        assert_eq!(over, Some(4300));
+    }
+
+    #[test]
+    fn answers_that_come_late_end_nothing_early() {
+        let start = Instant::now();
+        let mut countdown = Countdown::default();
+        for passed in (0..4000).step_by(100) {
+            // Each answer was half a second on its way.
+            let now = start + millis(passed + 500);
+            assert!(countdown.hear((4000 - passed) / 1000, now));
+            assert!(!countdown.is_over(now) || passed >= 4000, "over after {passed} ms of 4000");
+        }
+    }
+
+    #[test]
+    fn a_renewal_is_seen() {
+        let start = Instant::now();
+        let mut countdown = Countdown::default();
+        assert!(countdown.hear(4, start));
+        assert!(countdown.hear(3, start + millis(800)));
+        assert!(!countdown.hear(4, start + millis(1600)));
     }
 }

@@ -1,17 +1,24 @@
 //! What is in the store: a list at one revision, then every change since.
+//!
+//! A watch that broke off is resumed where it ended, if what was told last is in the history that answers: a store that was
+//! restored from a backup may have come to the same revision by another way. If it is not, or was compacted away, all is
+//! listed again.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use etcd_client::{EventType, GetOptions, KeyValue, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{
+    EventType, GetOptions, KeyValue, ResponseHeader, WatchOptions, WatchResponse, WatchStream,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::{
     Backoff, Event, Hints, KeyChange, Pair, Stage, dropped,
     failure::Failure,
     link::{CALL_TIMEOUT, Connection, Link, Preferred},
+    told::Told,
 };
 
 /// Keys a page: an answer stays small beside the limit of a message.
@@ -34,6 +41,7 @@ pub(super) struct Replica {
     events: mpsc::UnboundedSender<Event>,
     backoff: Backoff,
     outage: Option<Outage>,
+    told: Option<Told>,
 }
 
 /// While nothing is heard.
@@ -73,6 +81,7 @@ impl Replica {
             events,
             backoff: Backoff::new(),
             outage: None,
+            told: None,
         }
     }
 
@@ -89,7 +98,10 @@ impl Replica {
         loop {
             match self.follow().await {
                 Ok(()) => {}
-                Err(Failure::Compacted) => tracing::info!("etcd was compacted: listing everything again"),
+                Err(Failure::Compacted) => {
+                    tracing::info!("etcd was compacted: listing everything again");
+                    self.told = None;
+                }
                 Err(failure) => {
                     self.failed(&failure);
                     // Every end point has its turn before the first pause.
@@ -118,25 +130,28 @@ impl Replica {
         }
     }
 
-    /// One list and the watch after it. `Ok` when it is to be done again for a good reason.
+    /// A watch, behind what was told last or behind a list. `Ok` when it is to be done again for a good reason.
     async fn follow(&mut self) -> Result<(), Failure> {
         self.preferred.borrow_and_update();
         let asked = *self.relist.borrow_and_update();
         let connection = self.link.connection().await?;
         self.probe(&connection).await?;
-        let listing = self.list(&connection).await?;
-        let mut stream = self.watch(&connection, listing.revision + 1).await?;
-        let etcd_cluster = listing.etcd_cluster;
-        self.listed(listing, asked);
+        let (mut stream, etcd_cluster) = match self.resume(&connection, asked).await? {
+            Some(resumed) => resumed,
+            None => {
+                let listing = self.list(&connection).await?;
+                let (stream, _) = self.watch(&connection, listing.revision + 1).await?;
+                let etcd_cluster = listing.etcd_cluster;
+                self.listed(listing, asked);
+                (stream, etcd_cluster)
+            }
+        };
         loop {
             tokio::select! {
                 message = stream.message() => {
-                    let message = self.link.call(&connection, CALL_TIMEOUT, Box::pin(std::future::ready(message))).await?;
-                    let Some(message) = message else {
-                        self.link.give_up(&connection).await;
-                        return Err(Failure::Unreachable("etcd ended the watch".to_owned()));
-                    };
-                    self.watched(&connection, etcd_cluster, &message)?;
+                    let message = self.message(&connection, message).await?;
+                    let changes = self.changes(&connection, etcd_cluster, &message)?;
+                    self.changed(etcd_cluster, asked, changes);
                 }
                 _ = self.relist.changed() => return Ok(()),
                 _ = self.preferred.changed() => {
@@ -147,6 +162,47 @@ impl Replica {
                 }
             }
         }
+    }
+
+    /// Goes on with a watch behind what was told last; `None` where everything is to be listed.
+    async fn resume(
+        &mut self,
+        connection: &Connection,
+        asked: u64,
+    ) -> Result<Option<(WatchStream, u64)>, Failure> {
+        let Some(told) = self.told.as_ref().filter(|told| told.asked == asked) else { return Ok(None) };
+        let etcd_cluster = told.etcd_cluster;
+        let (mut stream, begun) = self.watch(connection, told.revision).await?;
+        let reaches = |header: &ResponseHeader| {
+            header.cluster_id() == etcd_cluster && header.revision() >= told.revision
+        };
+        if !begun.header().is_some_and(reaches) {
+            return Ok(None);
+        }
+        // One that came to this revision by another way may have nothing there.
+        let Ok(first) = tokio::time::timeout(CALL_TIMEOUT, stream.message()).await else { return Ok(None) };
+        let first = self.message(connection, first).await?;
+        let Some(new) = told.go_on(self.changes(connection, etcd_cluster, &first)?) else {
+            tracing::info!("etcd's history is not the one that was watched: listing everything again");
+            return Ok(None);
+        };
+        if self.is_back(first.header().map_or(0, ResponseHeader::revision)) {
+            let _ = self.events.send(Event::Resumed);
+        }
+        self.changed(etcd_cluster, asked, new);
+        Ok(Some((stream, etcd_cluster)))
+    }
+
+    async fn message(
+        &self,
+        connection: &Connection,
+        message: Result<Option<WatchResponse>, etcd_client::Error>,
+    ) -> Result<WatchResponse, Failure> {
+        let message = self.link.call(connection, CALL_TIMEOUT, Box::pin(std::future::ready(message))).await?;
+        if message.is_none() {
+            self.link.give_up(connection).await;
+        }
+        message.ok_or_else(|| Failure::Unreachable("etcd ended the watch".to_owned()))
     }
 
     /// Whether etcd answers and has quorum.
@@ -198,7 +254,11 @@ impl Replica {
     }
 
     /// Begins to watch, and waits until etcd has begun.
-    async fn watch(&self, connection: &Connection, revision: i64) -> Result<WatchStream, Failure> {
+    async fn watch(
+        &self,
+        connection: &Connection,
+        revision: i64,
+    ) -> Result<(WatchStream, WatchResponse), Failure> {
         let mut client = connection.client.watch_client().max_decoding_message_size(MESSAGE_LIMIT);
         let options = WatchOptions::new().with_prefix().with_start_revision(revision);
         let begun = Box::pin(async {
@@ -209,7 +269,7 @@ impl Replica {
         let (stream, first) = self.link.call(connection, CALL_TIMEOUT, begun).await?;
         match first {
             Some(first) if first.canceled() => Err(self.canceled(connection, &first)),
-            Some(first) if first.created() && first.events().is_empty() => Ok(stream),
+            Some(first) if first.created() && first.events().is_empty() => Ok((stream, first)),
             _ => {
                 self.link.give_up(connection).await;
                 Err(Failure::Unreachable("etcd did not begin to watch".to_owned()))
@@ -224,11 +284,20 @@ impl Replica {
         }
     }
 
-    fn listed(&mut self, listing: Listing, asked: u64) {
-        if self.outage.take().is_some_and(|outage| outage.told) {
-            tracing::info!("the store is back, at revision {}", listing.revision);
-        }
+    /// The store answers; true if it was told to be lost.
+    fn is_back(&mut self, revision: i64) -> bool {
         self.backoff.reset();
+        let was_lost = self.outage.take().is_some_and(|outage| outage.told);
+        if was_lost {
+            tracing::info!("the store is back, at revision {revision}");
+        }
+        was_lost
+    }
+
+    fn listed(&mut self, listing: Listing, asked: u64) {
+        self.is_back(listing.revision);
+        // What a list does not say is what was deleted before it: a watch is resumed behind a change only.
+        self.told = None;
         if !listing.pairs.iter().any(|pair| pair.key == self.alive_key) {
             self.hints.alive_gone.notify_one();
         }
@@ -236,12 +305,13 @@ impl Replica {
         let _ = self.events.send(Event::Listed { etcd_cluster, revision, asked, pairs });
     }
 
-    fn watched(
+    /// What a message says, in the order of revisions.
+    fn changes(
         &self,
         connection: &Connection,
         etcd_cluster: u64,
         message: &WatchResponse,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<KeyChange>, Failure> {
         if message.canceled() {
             return Err(self.canceled(connection, message));
         }
@@ -259,12 +329,14 @@ impl Replica {
                 }
             });
         }
-        // The header may be ahead of the changes while the watch catches up.
-        let revision = changes.iter().map(KeyChange::revision).max();
-        if let Some(revision) = revision {
-            let _ = self.events.send(Event::Changed { revision, changes });
-        }
-        Ok(())
+        Ok(changes)
+    }
+
+    fn changed(&mut self, etcd_cluster: u64, asked: u64, changes: Vec<KeyChange>) {
+        // A message's header may be ahead of its changes while the watch catches up.
+        let Some(told) = Told::last(etcd_cluster, asked, &changes) else { return };
+        let _ = self.events.send(Event::Changed { revision: told.revision, changes });
+        self.told = Some(told);
     }
 
     fn hint(&self, deleted: &str) {

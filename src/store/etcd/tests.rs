@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod history;
 mod server;
 
 use std::{
@@ -222,29 +223,6 @@ async fn a_key_is_created_once() {
 }
 
 #[tokio::test]
-async fn after_a_compaction_during_an_outage_everything_is_listed_again() {
-    let mut server = Server::one(&[]);
-    server.ctl(&["put", "/windlass/test/old", "1"]);
-    let mut host = Host::start(server.config(), "n1", "i1", false);
-    let (before, _) = host.listed().await;
-    server.aside(|server| {
-        server.ctl(&["del", "/windlass/test/old"]);
-        for count in 0..5 {
-            server.ctl(&["put", "/windlass/test/new", &count.to_string()]);
-        }
-        let (found, revision) = (server.ctl(&["get", "x", "-w", "json"]), "\"revision\":");
-        let revision = found.split_once(revision).unwrap().1.split([',', '}']).next().unwrap().to_owned();
-        server.ctl(&["compact", &revision]);
-    });
-    host.lost().await;
-    server.start();
-    let (after, pairs) = host.listed().await;
-    assert!(after > before);
-    assert!(pairs.iter().any(|pair| pair.key == "new" && pair.value == b"4"), "{pairs:?}");
-    assert!(!pairs.iter().any(|pair| pair.key == "old"), "{pairs:?}");
-}
-
-#[tokio::test]
 async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
     let server = Server::one(&[]);
     let mut host = Host::start(server.config(), "n1", "i1", true);
@@ -272,8 +250,8 @@ async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
     let unknown = host.etcd.write(vec![put("nodes/n1/x", "1")]).await.unwrap_err();
     assert!(unknown.to_string().contains("gave no answer within"), "{unknown}");
     server.members[0].signal(Signal::CONT);
-    host.next("Listed", |event| match event {
-        Event::Listed { .. } => Some(()),
+    host.next("Listed or Resumed", |event| match event {
+        Event::Listed { .. } | Event::Resumed => Some(()),
         Event::Lost { why } => panic!("told twice: {why}"),
         _ => None,
     })

@@ -2,7 +2,7 @@
 
 use std::{
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Server {
     pub(super) members: Vec<Member>,
     /// For `etcdctl`.
     flags: Vec<String>,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Server {
@@ -75,7 +75,7 @@ impl Server {
             member.arguments = own.into_iter().chain(arguments.iter().map(|&text| text.to_owned())).collect();
         }
         let flags = flags.iter().map(|&text| text.to_owned()).collect();
-        let mut server = Self { members, flags, _data: data };
+        let mut server = Self { members, flags, data };
         server.start();
         server
     }
@@ -112,6 +112,25 @@ impl Server {
         self.members[0].url = url;
     }
 
+    /// What is in it now, as a file.
+    pub(super) fn snapshot(&self) -> PathBuf {
+        let file = self.data.path().join("backup");
+        self.ctl(&["snapshot", "save", path(&file)]);
+        file
+    }
+
+    /// Puts the first member's data back to a snapshot, and stops it.
+    pub(super) fn restore(&mut self, snapshot: &Path) {
+        let member = &mut self.members[0];
+        member.stop();
+        let (data, peer) = (self.data.path().join("0"), member.peer.clone());
+        std::fs::remove_dir_all(&data).unwrap();
+        let data = format!("--data-dir={}", path(&data));
+        let (advertised, cluster) =
+            (format!("--initial-advertise-peer-urls={peer}"), format!("--initial-cluster=m0={peer}"));
+        self.ctl(&["snapshot", "restore", path(snapshot), "--name=m0", &data, &advertised, &cluster]);
+    }
+
     /// `etcdctl` at all members; must succeed.
     pub(super) fn ctl(&self, arguments: &[&str]) -> String {
         let (ok, text) = self.try_ctl(arguments);
@@ -119,7 +138,7 @@ impl Server {
         text
     }
 
-    fn try_ctl(&self, arguments: &[&str]) -> (bool, String) {
+    pub(super) fn try_ctl(&self, arguments: &[&str]) -> (bool, String) {
         let urls: Vec<_> = self.members.iter().map(|member| member.url.as_str()).collect();
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
