@@ -102,6 +102,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     let mut decision = Decision::new(input);
     decision.note_outages();
     decision.forget_and_adopt();
+    decision.mend_stops();
     decision.step_rollout();
     decision.control_workloads();
     decision.allocate_services();
@@ -280,7 +281,7 @@ impl<'a> Decision<'a> {
             let leaving = self.leaving(&part);
             let actions = if leaving.is_empty() { control(&view) } else { Vec::new() };
             let progress = progress(&view, self.input.state.workloads.get(&workload.key));
-            self.next = self.next.sooner(self.late_at(workload));
+            self.next = self.next.sooner(self.late_at(workload)).sooner(self.refused_next(&part));
             if let Some(progress) = progress.filter(|_| part.moves) {
                 self.changes.push(Change::Progress(workload.key.clone(), progress));
             }

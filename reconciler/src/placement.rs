@@ -6,6 +6,7 @@
 //! relation    what other pods say: affinity, anti-affinity, spread                         ─┘
 //! class       nodes in order of rank, for all pods that say and ask for the same
 //! session     pods of one template one after another: only the node that took one changes
+//! recheck     the same rules once more, asked by the node that shall run the pod
 //! ```
 //!
 //! A pod that is placed never moves by itself. The same input gives the same answer everywhere.
@@ -16,6 +17,7 @@ mod load;
 mod names;
 mod placer;
 mod reason;
+mod recheck;
 mod relation;
 mod resources;
 mod session;
@@ -23,10 +25,11 @@ mod shape;
 mod topology;
 
 pub use candidate::{
-    Candidate, candidates, daemon_may_stay, eligible_for_daemon, must_leave, unfit_by_itself,
+    Candidate, allocatable, candidates, daemon_may_stay, eligible_for_daemon, must_leave, unfit_by_itself,
 };
 pub use placer::Placer;
 pub use reason::{Choice, Chosen, Leave, Refusal, Unfit};
+pub use recheck::{Neighbour, Surroundings};
 pub use resources::{Resources, host_ports, requests};
 
 #[cfg(test)]

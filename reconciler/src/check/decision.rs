@@ -79,7 +79,7 @@ impl<'a> Decision<'a> {
             self.findings.require(same, || format!("pod {uid} became another pod"));
             let placed = before.place.node().is_none() || before.place == record.place;
             self.findings.require(placed, || format!("pod {uid} was moved to another node"));
-            let stop = before.stop.is_none() || before.stop == record.stop;
+            let stop = before.stop.is_none() || before.stop == record.stop || self.is_mended(before, record);
             self.findings.require(stop, || format!("the stop record of pod {uid} was changed"));
             if before.stop.is_none() && record.stop.is_some() {
                 self.stop(before, record);
@@ -130,6 +130,17 @@ impl<'a> Decision<'a> {
             }
         };
         self.findings.require(sound, || format!("pod {} is stopped without reason: {stop:?}", record.key));
+    }
+
+    /// Whether a stop that was told for an owner's removal, with the owner there and the host refusing, gets another reason.
+    fn is_mended(&self, before: &PodRecord, record: &PodRecord) -> bool {
+        let reason = |record: &PodRecord| record.stop.as_ref().map(|stop| stop.reason);
+        let report = before.place.node().and_then(|node| self.input.reports.get(node));
+        let refused = report.and_then(|report| report.refused.get(&before.uid));
+        reason(before) == Some(StopReason::OwnerRemoved)
+            && reason(record) == Some(StopReason::ScaledDown)
+            && self.driving_workload(&record.owner).is_some()
+            && refused.is_some()
     }
 
     fn names(&mut self) {

@@ -19,7 +19,7 @@ impl Decision<'_> {
                 notes.extend(self.not_drained(workload));
             }
         }
-        self.notes = notes;
+        self.notes.extend(notes);
     }
 
     /// Kinds whose pods are not touched by a new template.

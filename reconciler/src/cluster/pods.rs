@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{Decision, moves_when_lost, parts::Part, stop};
@@ -13,8 +14,12 @@ use crate::{
     name::{ObjectKey, PodUid, WorkloadKind},
     object::Workload,
     placement::{Choice, Placer, must_leave},
+    plan::Next,
     state::{Change, NodeLife, PodPlace, PodRecord, StopReason},
 };
+
+/// So long a node may refuse a pod before it is made anew elsewhere.
+const REFUSED: Duration = Duration::from_secs(10);
 
 impl<'a> Decision<'a> {
     pub(super) fn placer(&self, driving: &'a Commit) -> Placer<'a> {
@@ -47,6 +52,14 @@ impl<'a> Decision<'a> {
                 Action::Create { name, node, like } => {
                     let (place, why) = match node {
                         Some(node) => {
+                            // A canary's node is chosen, and what its pods say of others holds there as anywhere.
+                            let daemon = workload.key.kind == WorkloadKind::DaemonSet;
+                            if let Some(unfit) = placer.unfit(&node, workload).filter(|_| !daemon) {
+                                let owner = &workload.key;
+                                self.notes
+                                    .push(format!("{owner}: the canary {node} takes no pod of it ({unfit})"));
+                                continue;
+                            }
                             placer.pin(&node, workload);
                             (PodPlace::Node(node), None)
                         }
@@ -109,7 +122,7 @@ impl<'a> Decision<'a> {
         !self.input.state.pods.contains_key(&uid) && orphans.all(|orphan| orphan.uid != uid)
     }
 
-    /// Pods that a NoExecute taint or the loss of their node stops, whatever their owner would have.
+    /// Pods that a NoExecute taint, the loss of their node or its refusal stops, whatever their owner would have.
     pub(super) fn leaving(&self, part: &Part<'a>) -> BTreeMap<PodUid, StopReason> {
         let workload = part.workload;
         let reason = |pod: &OwnedPod<'_>| {
@@ -120,7 +133,8 @@ impl<'a> Decision<'a> {
                     && must_leave(&workload.template.spec, &self.nodes[node]).is_some()
             });
             let lost = self.input.nodes.get(node).is_some_and(|node| node.life == NodeLife::Lost);
-            match (evicted, lost && moves_when_lost(workload)) {
+            let refused = self.refused_until(workload, pod.record) == Some(Duration::ZERO);
+            match (evicted || refused, lost && moves_when_lost(workload)) {
                 (true, _) => Some(StopReason::NodeExcluded),
                 (false, true) => Some(StopReason::NodeLost),
                 (false, false) => None,
@@ -128,6 +142,42 @@ impl<'a> Decision<'a> {
         };
         let pods = self.part_pods(part).iter().filter(|pod| !pod.is_stopping());
         pods.filter_map(|pod| Some((pod.record.uid.clone(), reason(pod)?))).collect()
+    }
+
+    /// How long a pod that its node does not begin stays there: what the node goes by may be older than what was decided by.
+    fn refused_until(&self, workload: &Workload, record: &PodRecord) -> Option<Duration> {
+        let report = record.place.node().and_then(|node| self.input.reports.get(node))?;
+        let why = report.refused.get(&record.uid).filter(|_| record.stop.is_none())?;
+        // A DaemonSet has no other node for it.
+        if !why.is_for_this_node() || workload.key.kind == WorkloadKind::DaemonSet {
+            return None;
+        }
+        // Another leader's clock may have said when it was made.
+        let age = Duration::try_from(self.input.now.duration_since(record.created)).unwrap_or(REFUSED);
+        Some(REFUSED.saturating_sub(age))
+    }
+
+    /// When a pod that its node refuses is given up there.
+    pub(super) fn refused_next(&self, part: &Part<'a>) -> Next {
+        let pods = self.part_pods(part).iter();
+        let waits = pods.filter_map(|pod| self.refused_until(part.workload, pod.record));
+        waits.filter(|wait| !wait.is_zero()).min().map_or(Next::AwaitChange, Next::After)
+    }
+
+    /// Stops that nobody can have told who leads by the commit: their hosts do not believe them, and run on what was
+    /// replaced meanwhile. Now one is too many of it.
+    pub(super) fn mend_stops(&mut self) {
+        let Some(driving) = self.driving() else { return };
+        for (node, report) in self.input.reports {
+            let refused = report.refused.iter().filter(|(_, why)| why.is_of_a_stop());
+            for record in refused.filter_map(|(uid, _)| self.input.state.pods.get(uid)) {
+                let told = record.stop.as_ref().is_some_and(|stop| stop.reason == StopReason::OwnerRemoved);
+                let stays = driving.objects.workloads.contains_key(&record.owner);
+                if told && stays && record.place.node() == Some(node) {
+                    self.changes.push(stop(record, StopReason::ScaledDown, self.input.now));
+                }
+            }
+        }
     }
 
     /// What happens to pods that stay: their locator follows the driving commit while the template is the same, and

@@ -1,6 +1,8 @@
 //! What this host does not believe of what was decided for it: it derives from its own verified clone what may run
 //! here, and starts or stops nothing beyond that. What runs is never stopped for it.
 
+mod placement;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -9,15 +11,15 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use self::placement::Placement;
 use super::NodeInput;
 use crate::{
     commit::{Commit, locate},
     name::{ObjectKey, PodUid, WorkloadKey, WorkloadKind},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
-    placement::{candidates, eligible_for_daemon, host_ports, unfit_by_itself},
     plan::LaneKey,
     rollout::{Phase, Rollout},
-    state::{KnownNode, NodeLife, PodRecord, StopReason},
+    state::{PodRecord, StopReason},
 };
 
 /// Why this host does not do what a record says.
@@ -25,7 +27,8 @@ use crate::{
 pub enum Refused {
     /// The commit is here, and does not have the owner with that template.
     Unresolved,
-    /// Neither labels, taints nor `nodeName` of the commits allow it here.
+    /// No commit allows it here: for labels, taints or `nodeName`, for what this host has, or for what pods say of each
+    /// other.
     Unfit(String),
     /// Another pod of this host has the port.
     HostPort {
@@ -57,6 +60,21 @@ pub enum Refused {
         /// So many may.
         allowed: usize,
     },
+}
+
+impl Refused {
+    /// Whether another node may take the pod.
+    pub fn is_for_this_node(&self) -> bool {
+        match self {
+            Self::Unfit(_) | Self::HostPort { .. } | Self::Full { .. } => true,
+            Self::Unresolved | Self::Surplus { .. } | Self::OwnerStays | Self::Budget { .. } => false,
+        }
+    }
+
+    /// Whether it is a stop that is not believed.
+    pub fn is_of_a_stop(&self) -> bool {
+        matches!(self, Self::OwnerStays | Self::Budget { .. })
+    }
 }
 
 impl fmt::Display for Refused {
@@ -117,19 +135,18 @@ fn starts<'a>(
     let surplus: BTreeMap<&PodUid, Refused> =
         owners.into_iter().flat_map(|owner| surplus(input, owner)).collect();
     let active: Vec<&PodRecord> = mine.iter().copied().filter(|record| record.stop.is_none()).collect();
+    let placement = Placement::new(input, &active, fresh);
+    let rules = placement.rules();
     for record in fresh {
         let why = match locate(input.commits, record) {
             None => input.commits.contains_key(&record.commit).then_some(Refused::Unresolved),
-            Some((_, workload)) => surplus
-                .get(&record.uid)
-                .cloned()
-                .or_else(|| unfit(input, record, workload))
-                .or_else(|| port_taken(input, record, workload, &active))
-                .or_else(|| {
+            Some((_, workload)) => {
+                surplus.get(&record.uid).cloned().or_else(|| rules.refuse(record, workload)).or_else(|| {
                     let most = input.settings.max_pods;
                     let before = active.iter().filter(|other| other.serial < record.serial).count();
                     (before >= most).then_some(Refused::Full { most })
-                }),
+                })
+            }
         };
         if let Some(why) = why {
             refused.insert(record.uid.clone(), why);
@@ -176,50 +193,6 @@ fn most_pods(workload: &Workload) -> usize {
             DaemonSetUpdate::RollingUpdate { max_surge, .. } => 1 + usize::from(max_surge.round_up(1) > 0),
         },
     }
-}
-
-/// Whether no commit in use lets the pod run on a node such as this. Cordons and readiness are the leader's business.
-fn unfit(input: &NodeInput<'_>, record: &PodRecord, workload: &Workload) -> Option<Refused> {
-    let rollout = &input.state.rollout;
-    let ids = [&rollout.driving, &rollout.target, &rollout.healthy].into_iter().flatten();
-    let commits = ids.chain([&record.commit]).filter_map(|id| input.commits.get(id));
-    let mut why = None;
-    for commit in commits {
-        let known = KnownNode { facts: input.facts.clone(), life: NodeLife::Ready };
-        let nodes = BTreeMap::from([(input.node.clone(), known)]);
-        for mut node in candidates(&nodes, &commit.objects.nodes) {
-            node.cordoned = false;
-            let spec = &workload.template.spec;
-            let unfit = unfit_by_itself(spec, &node);
-            let daemon = workload.key.kind == WorkloadKind::DaemonSet && eligible_for_daemon(spec, &node);
-            match unfit.filter(|_| !daemon) {
-                None => return None,
-                Some(unfit) => why = Some(Refused::Unfit(unfit.to_string())),
-            }
-        }
-    }
-    why
-}
-
-fn port_taken(
-    input: &NodeInput<'_>,
-    record: &PodRecord,
-    workload: &Workload,
-    active: &[&PodRecord],
-) -> Option<Refused> {
-    let ports = host_ports(&workload.template.spec);
-    if ports.is_empty() {
-        return None;
-    }
-    let has_ended =
-        |other: &PodRecord| input.memory.pods.get(&other.uid).is_some_and(|memory| memory.ended.is_some());
-    let before = active
-        .iter()
-        .filter(|other| other.serial < record.serial && other.owner != record.owner && !has_ended(other));
-    before.filter_map(|other| Some((other, locate(input.commits, other)?.1))).find_map(|(other, workload)| {
-        let taken = host_ports(&workload.template.spec).into_iter().find(|port| ports.contains(port))?;
-        Some(Refused::HostPort { port: taken.1, pod: other.key.clone() })
-    })
 }
 
 /// Stop records that give the owner's removal as their reason, where this host sees no such thing.

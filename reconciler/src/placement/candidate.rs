@@ -52,7 +52,7 @@ pub fn candidates(
 }
 
 /// What pods may ask for together, where it is known.
-fn allocatable(system: &NodeSystem) -> Option<Resources> {
+pub fn allocatable(system: &NodeSystem) -> Option<Resources> {
     let cpus = u64::try_from(system.cpus).unwrap_or(u64::MAX);
     let known = cpus > 0 && system.memory_kib > 0;
     known.then(|| Resources {

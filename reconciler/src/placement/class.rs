@@ -32,13 +32,28 @@ pub(super) struct Rank {
     /// Pods above what ScheduleAnyway constraints wish.
     pub(super) excess: u32,
     /// Pods of the same owner.
-    pub(super) owned: u32,
+    pub(super) owned: Owned,
     /// How full it would be, in per cent.
     pub(super) share: u32,
     /// How many pods it has.
     pub(super) pods: u32,
     /// Its place in the order of names. Every pod makes its node fuller, so that the first ones do not get all.
     pub(super) node: u32,
+}
+
+/// Pods of one owner on a node. Those of the same template come first: the others are on their way out, mostly, and what
+/// counts is how those are spread that stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Owned {
+    pub(super) alike: u32,
+    pub(super) all: u32,
+}
+
+impl Owned {
+    /// With one more of the same template, or another one.
+    pub(super) fn and_one(self, alike: bool) -> Self {
+        Self { alike: self.alike + u32::from(alike), all: self.all + 1 }
+    }
 }
 
 /// Ranks, the least on top.
@@ -53,7 +68,7 @@ pub(super) struct Eligible {
 }
 
 impl Eligible {
-    pub(super) fn rank(self, owned: u32, load: &Load, ask: &Ask) -> Rank {
+    pub(super) fn rank(self, owned: Owned, load: &Load, ask: &Ask) -> Rank {
         let (share, pods) = load.fullness(self.node, ask);
         Rank { avoided: self.avoided, unmet: self.unmet, excess: 0, owned, share, pods, node: self.node }
     }
@@ -82,7 +97,7 @@ pub(super) struct Class {
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) class: u32,
-    /// Ranks as they were when they were put in, with `owned` 0. Nodes only get fuller, so that they are lower bounds.
+    /// Ranks as they were when they were put in, with nothing owned. Nodes only get fuller, so that they are lower bounds.
     pub(super) heap: Heap,
     /// The last refusal, and how many pods were counted then: as long as none is added, it stays true.
     pub(super) refusal: Option<(u64, Refusal)>,
@@ -126,7 +141,7 @@ impl<'a> Classes<'a> {
             None => {
                 let eligible = &self.all[class as usize].eligible;
                 let fit = eligible.iter().filter(|one| load.unfit(one.node, ask).is_none());
-                let heap: Heap = fit.map(|one| Reverse(one.rank(0, load, ask))).collect();
+                let heap: Heap = fit.map(|one| Reverse(one.rank(Owned::default(), load, ask))).collect();
                 self.held += heap.len();
                 self.queues.push(Queue { class, heap, refusal: None });
                 let number = count(self.queues.len() - 1);

@@ -56,13 +56,7 @@ impl Load {
         if used.pods >= self.max_pods {
             return Some(Unfit::Full);
         }
-        let allocatable = used.allocatable?;
-        let together = used.requests.plus(ask.requests);
-        if ask.requests.cpu_millis > 0 && together.cpu_millis > allocatable.cpu_millis {
-            return Some(Unfit::Cpu);
-        }
-        (ask.requests.memory_bytes > 0 && together.memory_bytes > allocatable.memory_bytes)
-            .then_some(Unfit::Memory)
+        ask.requests.too_much(used.requests, used.allocatable?)
     }
 
     /// How full the node would be with the pod, and how many pods it has.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Candidate, Choice, Chosen, Refusal,
-    class::{Classes, Rank},
+    Candidate, Choice, Chosen, Refusal, Unfit,
+    class::{Classes, Owned, Rank},
     load::Load,
     names::Names,
     relation::{Relations, Sources},
@@ -36,7 +36,7 @@ pub struct Placer<'a> {
     last_workload: Option<(&'a Workload, u32)>,
     session: Option<Session>,
     /// Pods of the session's owner on each node.
-    owned: Vec<u32>,
+    owned: Vec<Owned>,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl<'a> Placer<'a> {
             last_record: None,
             last_workload: None,
             session: None,
-            owned: vec![0; nodes.len()],
+            owned: vec![Owned::default(); nodes.len()],
             nodes,
         }
     }
@@ -109,16 +109,7 @@ impl<'a> Placer<'a> {
 
     /// Chooses a node for a pod, and counts the pod there.
     pub fn place(&mut self, workload: &'a Workload) -> Result<Chosen, Refusal> {
-        let shape = self.shape_of(workload);
-        let spec = &workload.template.spec;
-        let mut session = match self.session.take() {
-            Some(session) if session.shape == shape => session,
-            other => {
-                self.session = other;
-                self.end_session();
-                self.begin(shape, spec)
-            }
-        };
+        let mut session = self.session_of(workload);
         let chosen = self.take(&mut session);
         let answer = match chosen {
             Some(rank) => {
@@ -132,7 +123,7 @@ impl<'a> Placer<'a> {
                         unmet: rank.unmet,
                         preferred: session.preferred,
                         excess: rank.excess,
-                        owned: rank.owned,
+                        owned: rank.owned.all,
                     },
                 })
             }
@@ -140,6 +131,31 @@ impl<'a> Placer<'a> {
         };
         self.session = Some(session);
         answer
+    }
+
+    /// Why a node that takes such pods by itself does not take one more, for what is on it or near it.
+    pub fn unfit(&mut self, node: &NodeName, workload: &'a Workload) -> Option<Unfit> {
+        let node = self.names.find(&self.nodes, node)?;
+        let session = self.session_of(workload);
+        let ask = &self.shapes.all[session.shape as usize].ask;
+        let unfit = self.load.unfit(node, ask).or_else(|| match &session.kind {
+            Kind::Plain(_) => None,
+            Kind::Related(related) => related.unfit(node, &self.topologies),
+        });
+        self.session = Some(session);
+        unfit
+    }
+
+    fn session_of(&mut self, workload: &'a Workload) -> Session {
+        let shape = self.shape_of(workload);
+        match self.session.take() {
+            Some(session) if session.shape == shape => session,
+            other => {
+                self.session = other;
+                self.end_session();
+                self.begin(shape, &workload.template.spec)
+            }
+        }
     }
 
     fn shape_of(&mut self, workload: &'a Workload) -> u32 {
@@ -173,7 +189,8 @@ impl<'a> Placer<'a> {
         let of_shape = &self.shapes.all[shape as usize];
         for sibling in &self.shapes.owners[of_shape.owner as usize] {
             for node in &self.shapes.all[*sibling as usize].placed {
-                self.owned[*node as usize] += 1;
+                let owned = &mut self.owned[*node as usize];
+                *owned = owned.and_one(*sibling == shape);
             }
         }
         let queue = self.classes.queue(shape, spec, &of_shape.ask, &self.nodes, &self.load);
@@ -213,14 +230,14 @@ impl<'a> Placer<'a> {
                 let ask = &self.shapes.all[shape as usize].ask;
                 let queue = &mut self.classes.queues[queue as usize];
                 let rank = plain.take(queue, &self.owned, &self.load, ask)?;
-                self.owned[rank.node as usize] += 1;
+                self.owned[rank.node as usize] = rank.owned.and_one(true);
                 self.count(rank.node, shape);
                 plain.put(rank, &self.load, &self.shapes.all[shape as usize].ask);
                 Some(rank)
             }
             Kind::Related(related) => {
                 let rank = related.take()?;
-                self.owned[rank.node as usize] += 1;
+                self.owned[rank.node as usize] = rank.owned.and_one(true);
                 self.count(rank.node, shape);
                 related.put(rank.node, self.sight(shape, queue));
                 Some(rank)
@@ -257,7 +274,7 @@ impl<'a> Placer<'a> {
         let owner = self.shapes.all[shape as usize].owner;
         for sibling in &self.shapes.owners[owner as usize] {
             for node in &self.shapes.all[*sibling as usize].placed {
-                self.owned[*node as usize] = 0;
+                self.owned[*node as usize] = Owned::default();
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Unfit;
 use crate::object::{Container, PodSpec, Protocol};
 
 /// An amount of what is shared out: what a node has, or what a pod asks for.
@@ -20,6 +21,15 @@ impl Resources {
             cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
         }
+    }
+
+    /// Why so much does not fit beside what is used already.
+    pub fn too_much(self, used: Self, of: Self) -> Option<Unfit> {
+        let together = used.plus(self);
+        if self.cpu_millis > 0 && together.cpu_millis > of.cpu_millis {
+            return Some(Unfit::Cpu);
+        }
+        (self.memory_bytes > 0 && together.memory_bytes > of.memory_bytes).then_some(Unfit::Memory)
     }
 
     fn at_least(self, other: Self) -> Self {

@@ -7,7 +7,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use super::{
     Unfit,
-    class::{Class, Heap, Queue, Rank},
+    class::{Class, Heap, Owned, Queue, Rank},
     load::{Ask, Load},
     relation::Relations,
     topology::{Grouping, Topologies},
@@ -24,7 +24,13 @@ pub(super) struct Plain {
 
 impl Plain {
     /// The best node; it is taken out.
-    pub(super) fn take(&mut self, queue: &mut Queue, owned: &[u32], load: &Load, ask: &Ask) -> Option<Rank> {
+    pub(super) fn take(
+        &mut self,
+        queue: &mut Queue,
+        owned: &[Owned],
+        load: &Load,
+        ask: &Ask,
+    ) -> Option<Rank> {
         let fresh = loop {
             let Some(mut top) = queue.heap.peek_mut() else { break None };
             let Reverse(rank) = *top;
@@ -35,7 +41,7 @@ impl Plain {
             let (share, pods) = load.fullness(rank.node, ask);
             let now = Rank { share, pods, ..rank };
             let owned = owned[rank.node as usize];
-            if owned > 0 {
+            if owned.all > 0 {
                 std::collections::binary_heap::PeekMut::pop(top);
                 self.moved.push(Reverse(Rank { owned, ..now }));
             } else if now == rank {
@@ -58,12 +64,14 @@ impl Plain {
     pub(super) fn put(&mut self, rank: Rank, load: &Load, ask: &Ask) {
         if load.unfit(rank.node, ask).is_none() {
             let (share, pods) = load.fullness(rank.node, ask);
-            self.moved.push(Reverse(Rank { owned: rank.owned + 1, share, pods, ..rank }));
+            self.moved.push(Reverse(Rank { owned: rank.owned.and_one(true), share, pods, ..rank }));
         }
     }
 
     pub(super) fn end(self, queue: &mut Queue) {
-        queue.heap.extend(self.moved.into_iter().map(|Reverse(rank)| Reverse(Rank { owned: 0, ..rank })));
+        queue.heap.extend(
+            self.moved.into_iter().map(|Reverse(rank)| Reverse(Rank { owned: Owned::default(), ..rank })),
+        );
     }
 }
 
@@ -88,7 +96,7 @@ pub(super) struct Sight<'s> {
     pub(super) load: &'s Load,
     pub(super) ask: &'s Ask,
     /// Pods of the owner on each node.
-    pub(super) owned: &'s [u32],
+    pub(super) owned: &'s [Owned],
 }
 
 impl Related {

@@ -8,4 +8,5 @@ mod canary;
 mod drain;
 mod faults;
 mod refusals;
+mod rules;
 mod world;

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reconciler::{
     commit::Commit,
-    name::{CommitId, ContainerId, ImageId, PodUid},
+    name::{CommitId, ContainerId, ImageId, NodeName, PodUid},
     network::HostNetwork,
     node::{NodeInput, NodePlan, Pins, Refused, node},
     object::{Taint, TaintEffect},
     observed::{ContainerState, Observed, ObservedContainer},
     plan::{PodIdentity, Role},
     pod::{files::DnsFacts, memory::NodeMemory},
-    state::{PodPlace, StopReason, StopRecord},
+    state::{NodeFacts, NodeSystem, PodPlace, StopReason, StopRecord},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A healthy cluster of two, whose store somebody writes to.
-fn settled(commit: Arc<Commit>) -> World {
+pub(crate) fn settled(commit: Arc<Commit>) -> World {
     let mut world = World::new(&["a", "b"]);
     world.push(commit);
     world.run(30);
@@ -29,10 +29,11 @@ fn settled(commit: Arc<Commit>) -> World {
 }
 
 /// What a host makes of the store; `running` are pods that it has containers of.
-fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> NodePlan {
+pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> NodePlan {
     let number = if host == "a" { 1 } else { 2 };
     let mut own = facts(number, host);
     own.taints = taints;
+    own.system = NodeSystem { cpus: 2, memory_kib: 1024 * 1024, ..NodeSystem::default() };
     let network = HostNetwork {
         pod_range: "10.42.0.0/16".parse().unwrap(),
         pod_subnet: own.pod_subnet,
@@ -62,6 +63,8 @@ fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> Nod
         };
         observed.containers.insert(ContainerId::new(format!("{uid}-sandbox")), container);
     }
+    let others = world.nodes.values().map(|known| known.facts.clone()).filter(|facts| facts.name != own.name);
+    let peers: BTreeMap<NodeName, NodeFacts> = others.map(|facts| (facts.name.clone(), facts)).collect();
     node(&NodeInput {
         now: world.now,
         node: &name(host),
@@ -75,13 +78,13 @@ fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> Nod
         observed: &observed,
         memory: &NodeMemory::default(),
         pins: &Pins::new(),
-        peers: &BTreeMap::new(),
+        peers: &peers,
         reports: &BTreeMap::new(),
     })
 }
 
 /// Writes one more pod like `uid` into the store, on this host.
-fn forge(world: &mut World, uid: &PodUid, host: &str) -> PodUid {
+pub(crate) fn forge(world: &mut World, uid: &PodUid, host: &str) -> PodUid {
     let mut record = world.state.pods[uid].clone();
     world.state.serial += 1;
     record.serial = world.state.serial;
@@ -93,12 +96,12 @@ fn forge(world: &mut World, uid: &PodUid, host: &str) -> PodUid {
     uid
 }
 
-fn tell_to_stop(world: &mut World, uid: &PodUid) {
+pub(crate) fn tell_to_stop(world: &mut World, uid: &PodUid) {
     let stop = StopRecord { at: world.now, reason: StopReason::OwnerRemoved };
     world.state.pods.get_mut(uid).unwrap().stop = Some(stop);
 }
 
-fn one(world: &World, owner: &str, host: &str) -> PodUid {
+pub(crate) fn one(world: &World, owner: &str, host: &str) -> PodUid {
     world.on(owner, host).unwrap().uid.clone()
 }
 

@@ -14,6 +14,7 @@ use reconciler::{
     cluster::{ClusterInput, ClusterSettings, cluster},
     commit::Commit,
     name::{CommitId, NodeName, PodUid},
+    node::Refused,
     object::{HostPathKind, MountPropagation, PodSpec, VolumeMount, VolumeSource},
     rollout::{Head, RolloutSettings},
     state::{
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) prepared: BTreeMap<NodeName, Preparation>,
     /// Nodes that cannot get the target.
     pub(crate) unread: BTreeSet<NodeName>,
+    /// What hosts do not do as they are told.
+    pub(crate) refused: BTreeMap<PodUid, Refused>,
     /// All stops that were ever told.
     pub(crate) stops: BTreeMap<PodUid, StopReason>,
     /// Which nodes were called faulty.
@@ -103,6 +106,7 @@ impl World {
             broken: BTreeSet::new(),
             prepared: BTreeMap::new(),
             unread: BTreeSet::new(),
+            refused: BTreeMap::new(),
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),
             bounds: BTreeMap::new(),
@@ -195,10 +199,21 @@ impl World {
             }
             let report = self.reports.entry(node.clone()).or_default();
             report.gone.clear();
+            report.refused.clear();
             report.clock = Heard::hear(rollout.clock, report.clock, self.now);
             report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
             for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
-                if record.stop.is_some() {
+                let reason = record.stop.as_ref().map(|stop| stop.reason);
+                let refused = self
+                    .refused
+                    .get(&record.uid)
+                    .filter(|why| reason == why.is_of_a_stop().then_some(StopReason::OwnerRemoved));
+                report.refused.extend(refused.map(|why| (record.uid.clone(), why.clone())));
+                if refused.is_some_and(|why| !why.is_of_a_stop()) {
+                    report.pods.insert(record.uid.clone(), PodStatus::pending());
+                    continue;
+                }
+                if reason.is_some() && refused.is_none() {
                     report.gone.insert(record.uid.clone());
                     report.pods.remove(&record.uid);
                     continue;

@@ -15,7 +15,7 @@ use crate::{
         Meta, NameRequirement, NodeOperator, NodeRequirement, NodeTerm, PodAffinity, PodSelector, PodTerm,
         Selector, SpreadConstraint, Toleration, Workload,
     },
-    placement::{Candidate, Placer},
+    placement::{Candidate, Neighbour, Placer, Surroundings},
     state::{PodPlace, PodRecord, StopReason, StopRecord},
 };
 
@@ -254,11 +254,14 @@ proptest! {
         let pods = there.iter().map(|(node, workload, stopping)| Pod { node: *node, workload, stopping: *stopping });
         let mut scan =
             Scan { nodes: &nodes, max_pods, namespaces: &namespaces, pods: pods.collect() };
+        let mut placed = Vec::new();
         for event in events {
             match event {
                 Event::Place(one) => {
                     let workload = one.get(&workloads);
-                    prop_assert_eq!(placer.place(workload), scan.place(workload));
+                    let chosen = placer.place(workload);
+                    placed.extend(chosen.is_ok().then_some(scan.pods.len()));
+                    prop_assert_eq!(chosen, scan.place(workload));
                 }
                 Event::Pin(one, node) => {
                     let (workload, node) = (one.get(&workloads), node.index(nodes.len()));
@@ -267,5 +270,43 @@ proptest! {
                 }
             }
         }
+        // Whatever came after it: what was placed by the rules, its node does not refuse.
+        let around = surroundings(&scan);
+        for number in placed {
+            let Pod { node, workload, .. } = scan.pods[number];
+            prop_assert_eq!(around.forbid(workload, number as u64, &nodes[node].name), None);
+        }
     }
+
+    #[test]
+    fn a_node_that_knows_all_that_was_known_forbids_what_the_plain_scan_does(
+        nodes in nodes(),
+        workloads in workloads(),
+        there in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..12),
+    ) {
+        let red = Meta { labels: labels("team=red"), ..Meta::default() };
+        let namespaces = BTreeMap::from([("other".to_owned(), red)]);
+        let pods = there.iter().map(|(one, node)| {
+            Pod { node: node.index(nodes.len()), workload: one.get(&workloads), stopping: false }
+        });
+        let scan = Scan { nodes: &nodes, max_pods: 99, namespaces: &namespaces, pods: pods.collect() };
+        let around = surroundings(&scan);
+        for workload in &workloads {
+            for node in &nodes {
+                let forbidden = around.forbid(workload, scan.pods.len() as u64, &node.name);
+                prop_assert_eq!(forbidden, scan.relations(workload, node).err());
+            }
+        }
+    }
+}
+
+/// What a node knows of the pods of a scan, in the order in which they were decided.
+fn surroundings<'a>(scan: &Scan<'a>) -> Surroundings<'a> {
+    let pods = scan.pods.iter().enumerate().map(|(number, pod)| Neighbour {
+        node: &scan.nodes[pod.node].name,
+        workload: pod.workload,
+        serial: number as u64,
+        stopping: pod.stopping,
+    });
+    Surroundings::new(scan.nodes, scan.namespaces, pods.collect())
 }

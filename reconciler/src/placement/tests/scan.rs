@@ -20,8 +20,8 @@ pub(super) struct Pod<'a> {
     pub(super) stopping: bool,
 }
 
-/// Taints to avoid, weight unmet, excess, pods of the owner, share, pods, number: the least is the best.
-type Score = (u32, u32, u32, u32, u32, u32, usize);
+/// Taints to avoid, weight unmet, excess, pods of the template and of the owner, share, pods, number: the least is the best.
+type Score = (u32, u32, u32, (u32, u32), u32, u32, usize);
 
 pub(super) struct Scan<'a> {
     pub(super) nodes: &'a [Candidate],
@@ -43,7 +43,7 @@ impl<'a> Scan<'a> {
                 Err(unfit) => *reasons.entry(unfit).or_default() += 1,
             }
         }
-        let Some((avoided, unmet, excess, owned, _, _, node)) = best else {
+        let Some((avoided, unmet, excess, (_, owned), _, _, node)) = best else {
             return Err(Refusal::Counted { nodes: self.nodes.len(), reasons: reasons.into_iter().collect() });
         };
         self.pods.push(Pod { node, workload, stopping: false });
@@ -80,9 +80,25 @@ impl<'a> Scan<'a> {
                 return Err(Unfit::Memory);
             }
         }
+        self.relations(workload, node)?;
+        let owned = || here.iter().filter(|pod| pod.workload.key == workload.key && !pod.stopping);
+        let alike = owned().filter(|pod| pod.workload.template.hash == workload.template.hash).count();
+        Ok((
+            avoided(spec, node),
+            unmet_by_labels(spec, node) + self.unmet(workload, node),
+            self.excess(workload, node),
+            (alike as u32, owned().count() as u32),
+            used.share(node.allocatable),
+            here.len() as u32,
+            number,
+        ))
+    }
+
+    /// What the hard rules about other pods say.
+    pub(super) fn relations(&self, workload: &Workload, node: &Candidate) -> Result<(), Unfit> {
         self.affinity(workload, node)?;
         self.anti_affinity(workload, node)?;
-        for constraint in spec.spread.iter().filter(|one| one.required) {
+        for constraint in workload.template.spec.spread.iter().filter(|one| one.required) {
             if !node.labels.contains_key(&constraint.topology_key) {
                 return Err(Unfit::SpreadLabel);
             }
@@ -90,16 +106,7 @@ impl<'a> Scan<'a> {
                 return Err(Unfit::Spread);
             }
         }
-        let owned = here.iter().filter(|pod| pod.workload.key == workload.key && !pod.stopping).count();
-        Ok((
-            avoided(spec, node),
-            unmet_by_labels(spec, node) + self.unmet(workload, node),
-            self.excess(workload, node),
-            owned as u32,
-            used.share(node.allocatable),
-            here.len() as u32,
-            number,
-        ))
+        Ok(())
     }
 
     fn near(&self, pod: &Pod<'_>, node: &Candidate, key: &str) -> bool {
