@@ -54,6 +54,21 @@ pub fn allocate(
     changes
 }
 
+/// What of the allocations a host believes: no address beyond the range, none that is another's or not the one that the
+/// manifest asks for, and no port of the host that no manifest asks for.
+pub fn believed(
+    ranges: &ServiceRanges,
+    services: &BTreeMap<ObjectKey, Service>,
+    given: &BTreeMap<ObjectKey, ServiceAllocation>,
+) -> BTreeMap<ObjectKey, ServiceAllocation> {
+    let mut taken = Taken::of(services, &BTreeMap::new());
+    let believed = services.iter().filter_map(|(key, service)| {
+        let said = given.get(key)?;
+        Some((key.clone(), taken.believed(ranges, service, said)))
+    });
+    believed.collect()
+}
+
 /// What is in use: asked for by a manifest, or given before.
 struct Taken {
     addresses: BTreeSet<Ipv4Addr>,
@@ -83,9 +98,7 @@ impl Taken {
         service: &Service,
         before: &ServiceAllocation,
     ) -> ServiceAllocation {
-        let virtual_address =
-            !matches!(service.kind, ServiceKind::Headless | ServiceKind::ExternalName { .. });
-        let cluster_ip = if virtual_address {
+        let cluster_ip = if has_address(service) {
             // What was given by itself gives way to a Service that now asks for it by name.
             let kept = before.cluster_ip.filter(|address| !self.asked_addresses.contains(address));
             requested_address(service).or(kept).or_else(|| self.free_address(ranges))
@@ -93,7 +106,7 @@ impl Taken {
             None
         };
         let mut node_ports = BTreeMap::new();
-        if matches!(service.kind, ServiceKind::NodePort { .. } | ServiceKind::LoadBalancer { .. }) {
+        if has_node_ports(service) {
             for port in &service.ports {
                 let key = port_key(port);
                 let number = port
@@ -106,6 +119,27 @@ impl Taken {
             }
         }
         ServiceAllocation { cluster_ip, node_ports }
+    }
+
+    fn believed(
+        &mut self,
+        ranges: &ServiceRanges,
+        service: &Service,
+        said: &ServiceAllocation,
+    ) -> ServiceAllocation {
+        let fits = |address: &Ipv4Addr| {
+            has_address(service) && ranges.addresses.contains(address) && *address != ranges.dns
+        };
+        let said_address = || said.cluster_ip.filter(fits).filter(|address| self.addresses.insert(*address));
+        let cluster_ip = requested_address(service).or_else(said_address);
+        let port = |port: &ServicePort| {
+            let key = port_key(port);
+            let said = said.node_ports.get(&key).copied().filter(|number| ranges.node_ports.contains(number));
+            let number = port.node_port.or_else(|| said.filter(|number| self.ports.insert(*number)))?;
+            Some((key, number))
+        };
+        let ports = service.ports.iter().filter(|_| has_node_ports(service));
+        ServiceAllocation { cluster_ip, node_ports: ports.filter_map(port).collect() }
     }
 
     /// From the upper part of the range: the lower is for addresses that manifests ask for.
@@ -128,11 +162,118 @@ impl Taken {
     }
 }
 
+fn has_address(service: &Service) -> bool {
+    !matches!(service.kind, ServiceKind::Headless | ServiceKind::ExternalName { .. })
+}
+
+fn has_node_ports(service: &Service) -> bool {
+    matches!(service.kind, ServiceKind::NodePort { .. } | ServiceKind::LoadBalancer { .. })
+}
+
 fn requested_address(service: &Service) -> Option<Ipv4Addr> {
     match &service.kind {
         ServiceKind::ClusterIp { address }
         | ServiceKind::NodePort { address }
         | ServiceKind::LoadBalancer { address } => *address,
         ServiceKind::Headless | ServiceKind::ExternalName { .. } => None,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+    use crate::object::{Meta, Protocol, TargetPort};
+
+    fn ranges() -> ServiceRanges {
+        ServiceRanges {
+            addresses: "10.96.0.0/16".parse().unwrap(),
+            dns: "10.96.0.10".parse().unwrap(),
+            node_ports: 30000..=32767,
+        }
+    }
+
+    fn service(kind: ServiceKind, node_port: Option<u16>) -> Service {
+        let target = TargetPort::Number(80);
+        let port = ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, target, node_port };
+        Service {
+            meta: Meta::default(),
+            kind,
+            selector: BTreeMap::new(),
+            ports: vec![port],
+            publish_not_ready: false,
+            client_ip_affinity: None,
+        }
+    }
+
+    fn internal() -> Service {
+        service(ServiceKind::ClusterIp { address: None }, None)
+    }
+
+    fn external(node_port: Option<u16>) -> Service {
+        service(ServiceKind::NodePort { address: None }, node_port)
+    }
+
+    /// What a host believes of allocations, as `NAME ADDRESS PORT`.
+    fn said(services: &[(&str, Service)], given: &[(&str, &str, Option<u16>)]) -> String {
+        let key = |name: &str| ObjectKey::new("default", name);
+        let services = services.iter().map(|(name, service)| (key(name), service.clone())).collect();
+        let given = given.iter().map(|(name, address, port)| {
+            let node_ports = port.iter().map(|port| ("TCP/80".to_owned(), *port)).collect();
+            (key(name), ServiceAllocation { cluster_ip: address.parse().ok(), node_ports })
+        });
+        let believed = believed(&ranges(), &services, &given.collect());
+        let lines = believed.iter().map(|(key, given)| {
+            let address = given.cluster_ip.map_or("none".to_owned(), |address| address.to_string());
+            format!("{} {address} {:?}", key.name, given.node_ports.values().next())
+        });
+        lines.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn what_a_leader_allocates_is_believed_as_it_is() {
+        let asked = "10.96.0.77".parse().ok();
+        let services: BTreeMap<ObjectKey, Service> = [
+            ("a", internal()),
+            ("b", external(None)),
+            ("c", external(Some(30080))),
+            ("d", service(ServiceKind::LoadBalancer { address: asked }, None)),
+            ("e", service(ServiceKind::Headless, None)),
+            ("f", service(ServiceKind::ExternalName { target: "example.com".to_owned() }, None)),
+        ]
+        .map(|(name, service)| (ObjectKey::new("default", name), service))
+        .into();
+        let mut given = BTreeMap::new();
+        for change in allocate(&ranges(), &services, &given.clone(), |_| false) {
+            let Change::Service(key, allocation) = change else { panic!("{change:?}") };
+            given.insert(key, allocation);
+        }
+        assert_eq!(believed(&ranges(), &services, &given), given);
+    }
+
+    #[test]
+    fn an_address_that_is_none_of_a_services_is_not_believed() {
+        for address in ["203.0.113.80", "10.96.0.10", "127.0.0.1"] {
+            assert_eq!(said(&[("a", internal())], &[("a", address, None)]), "a none None");
+        }
+        let two = [("a", internal()), ("b", internal())];
+        let given = [("a", "10.96.1.1", None), ("b", "10.96.1.1", None)];
+        assert_eq!(said(&two, &given), "a 10.96.1.1 None, b none None", "one address, one Service");
+        let named = service(ServiceKind::ClusterIp { address: "10.96.0.77".parse().ok() }, None);
+        let two = [("a", internal()), ("b", named)];
+        let given = [("a", "10.96.0.77", None), ("b", "10.96.1.1", None)];
+        assert_eq!(said(&two, &given), "a none None, b 10.96.0.77 None", "who asks for it has it");
+    }
+
+    #[test]
+    fn a_port_of_the_host_is_opened_only_for_who_asks_for_one() {
+        let given = |port| [("a", "10.96.1.1", Some(port))];
+        assert_eq!(said(&[("a", internal())], &given(30001)), "a 10.96.1.1 None");
+        assert_eq!(said(&[("a", external(None))], &given(30001)), "a 10.96.1.1 Some(30001)");
+        assert_eq!(said(&[("a", external(None))], &given(22)), "a 10.96.1.1 None");
+        assert_eq!(said(&[("a", external(Some(30080)))], &given(30001)), "a 10.96.1.1 Some(30080)");
+        let two = [("a", external(None)), ("b", external(Some(30080)))];
+        let given = [("a", "10.96.1.1", Some(30080)), ("b", "10.96.1.2", None)];
+        assert_eq!(said(&two, &given), "a 10.96.1.1 None, b 10.96.1.2 Some(30080)");
     }
 }

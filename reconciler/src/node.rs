@@ -14,13 +14,14 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
 use crate::{
+    allocate::believed,
     cluster::ClusterSettings,
     commit::{Commit, locate},
     endpoints::{Endpoint, publish, selects},
     fault::FaultKind,
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
-    object::{PodTemplate, PullPolicy},
+    object::{PodTemplate, PullPolicy, Service},
     observed::{LaneFailure, Observed, ObservedContainer},
     plan::{ImagePin, Lane, LaneKey, Next, ProbeTask, PullMode, Step, Why},
     pod::{
@@ -31,7 +32,7 @@ use crate::{
         memory::{NodeMemory, PodMemory},
     },
     rollout::Phase,
-    state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, Preparation},
+    state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, Preparation, ServiceAllocation},
     status::PodStatus,
 };
 
@@ -171,7 +172,7 @@ impl<'a> Look<'a> {
         let mut variables: BTreeMap<&str, ServiceVariables<'_>> = BTreeMap::new();
         let none = BTreeMap::new();
         let services = self.driving().map_or(&none, |commit| &commit.objects.services);
-        let given = &self.input.state.services;
+        let given = self.allocations(services);
         for told in self.mine.clone() {
             let refused = self.refused.get(&told.uid).cloned();
             if let (None, Some(why)) = (&told.stop, &refused) {
@@ -188,7 +189,7 @@ impl<'a> Look<'a> {
             // The Services of now, whichever commit the pod is of: the first pod of a namespace must not choose.
             let services = variables
                 .entry(&told.key.namespace)
-                .or_insert_with(|| ServiceVariables::new(&told.key.namespace, services, given));
+                .or_insert_with(|| ServiceVariables::new(&told.key.namespace, services, &given));
             let known = self.input.memory.pods.get(&record.uid).cloned();
             let own_network = workload.is_none_or(|workload| !workload.template.spec.host_network);
             let Some(memory) = self.remember(record, known, own_network) else { continue };
@@ -470,6 +471,11 @@ impl<'a> Look<'a> {
         self.input.reports.get(node).filter(|_| heard)?.pods.get(pod)
     }
 
+    /// The addresses and ports of Services, as far as this host believes them.
+    fn allocations(&self, services: &BTreeMap<ObjectKey, Service>) -> BTreeMap<ObjectKey, ServiceAllocation> {
+        believed(&self.input.settings.ranges, services, &self.input.state.services)
+    }
+
     /// Whether a host may publish this address: one of its own subnet, or its own.
     fn may_have(&self, node: &NodeName, address: Ipv4Addr, host_network: bool) -> bool {
         self.input.peers.get(node).is_some_and(|peer| {
@@ -513,7 +519,7 @@ impl<'a> Look<'a> {
         }
         Some(publish(
             services,
-            &self.input.state.services,
+            &self.allocations(services),
             &endpoints,
             &self.input.dns.zone,
             self.input.network.dns,
