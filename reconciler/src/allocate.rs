@@ -44,18 +44,19 @@ pub fn allocate(
         .map(|key| Change::DropService(key.clone()))
         .collect();
     let mut taken = Taken::of(services, given);
+    let believed = believed(ranges, services, given);
     for (key, service) in services {
-        let before = given.get(key).cloned().unwrap_or_default();
+        let before = believed.get(key).cloned().unwrap_or_default();
         let now = taken.allocation(ranges, service, &before);
-        if !given.contains_key(key) || now != before {
+        if given.get(key) != Some(&now) {
             changes.push(Change::Service(key.clone(), now));
         }
     }
     changes
 }
 
-/// What of the allocations a host believes: no address beyond the range, none that is another's or not the one that the
-/// manifest asks for, and no port of the host that no manifest asks for.
+/// What of the allocations is believed: no address beyond the range, none that is another's or that a manifest asks for by
+/// name for another one, and no port of the host for a Service that asks for none.
 pub fn believed(
     ranges: &ServiceRanges,
     services: &BTreeMap<ObjectKey, Service>,
@@ -73,22 +74,18 @@ pub fn believed(
 struct Taken {
     addresses: BTreeSet<Ipv4Addr>,
     ports: BTreeSet<u16>,
-    asked_addresses: BTreeSet<Ipv4Addr>,
-    asked_ports: BTreeSet<u16>,
 }
 
 impl Taken {
     fn of(services: &BTreeMap<ObjectKey, Service>, given: &BTreeMap<ObjectKey, ServiceAllocation>) -> Self {
-        let asked_addresses: BTreeSet<Ipv4Addr> = services.values().filter_map(requested_address).collect();
-        let asked_ports: BTreeSet<u16> =
-            services.values().flat_map(|service| &service.ports).filter_map(|port| port.node_port).collect();
+        let asked_addresses = services.values().filter_map(requested_address);
+        let asked_ports =
+            services.values().flat_map(|service| &service.ports).filter_map(|port| port.node_port);
         let given_addresses = given.values().filter_map(|one| one.cluster_ip);
         let given_ports = given.values().flat_map(|one| one.node_ports.values().copied());
         Self {
-            addresses: given_addresses.chain(asked_addresses.iter().copied()).collect(),
-            ports: given_ports.chain(asked_ports.iter().copied()).collect(),
-            asked_addresses,
-            asked_ports,
+            addresses: given_addresses.chain(asked_addresses).collect(),
+            ports: given_ports.chain(asked_ports).collect(),
         }
     }
 
@@ -99,9 +96,7 @@ impl Taken {
         before: &ServiceAllocation,
     ) -> ServiceAllocation {
         let cluster_ip = if has_address(service) {
-            // What was given by itself gives way to a Service that now asks for it by name.
-            let kept = before.cluster_ip.filter(|address| !self.asked_addresses.contains(address));
-            requested_address(service).or(kept).or_else(|| self.free_address(ranges))
+            requested_address(service).or(before.cluster_ip).or_else(|| self.free_address(ranges))
         } else {
             None
         };
@@ -109,12 +104,8 @@ impl Taken {
         if has_node_ports(service) {
             for port in &service.ports {
                 let key = port_key(port);
-                let number = port
-                    .node_port
-                    .or_else(|| {
-                        before.node_ports.get(&key).copied().filter(|port| !self.asked_ports.contains(port))
-                    })
-                    .or_else(|| self.free_port(ranges));
+                let before = before.node_ports.get(&key).copied();
+                let number = port.node_port.or(before).or_else(|| self.free_port(ranges));
                 node_ports.extend(number.map(|number| (key, number)));
             }
         }
@@ -263,6 +254,20 @@ mod tests {
         let two = [("a", internal()), ("b", named)];
         let given = [("a", "10.96.0.77", None), ("b", "10.96.1.1", None)];
         assert_eq!(said(&two, &given), "a none None, b 10.96.0.77 None", "who asks for it has it");
+    }
+
+    #[test]
+    fn what_nobody_believes_is_allocated_anew() {
+        let key = ObjectKey::new("default", "a");
+        let services = BTreeMap::from([(key.clone(), external(None))]);
+        let node_ports = BTreeMap::from([("TCP/80".to_owned(), 22)]);
+        let forged = ServiceAllocation { cluster_ip: "203.0.113.80".parse().ok(), node_ports };
+        let given = BTreeMap::from([(key.clone(), forged)]);
+        let changes = allocate(&ranges(), &services, &given, |_| false);
+        let [Change::Service(_, anew)] = &changes[..] else { panic!("{changes:?}") };
+        let given = BTreeMap::from([(key, anew.clone())]);
+        assert_eq!(believed(&ranges(), &services, &given), given);
+        assert!(allocate(&ranges(), &services, &given, |_| false).is_empty());
     }
 
     #[test]

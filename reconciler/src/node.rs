@@ -327,17 +327,23 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Pods that run here without a record, and what is left of pods that nobody remembers.
+    /// Pods that run here without a record or with one for another host, and what is left of pods that nobody remembers.
     fn orphans(&mut self) {
         for (uid, containers) in &self.containers {
-            if !self.input.state.pods.contains_key(*uid)
-                && let Some((_, container)) = containers.first()
-            {
-                self.report.orphans.push(container.identity.clone());
-                // It keeps its address and back-off until it is adopted.
-                if let Some(memory) = self.input.memory.pods.get(*uid) {
-                    self.memory.pods.insert((*uid).clone(), memory.clone());
+            let Some((_, container)) = containers.first() else { continue };
+            match self.input.state.pods.get(*uid) {
+                None => self.report.orphans.push(container.identity.clone()),
+                Some(record) if record.place.node() != Some(self.input.node) => {
+                    let place = record.place.node().map_or("no node", NodeName::as_str);
+                    let mut status = PodStatus::pending();
+                    status.message = Some(format!("it runs here, and its record names {place}"));
+                    self.report.pods.insert((*uid).clone(), status);
                 }
+                Some(_) => continue,
+            }
+            // It keeps its address and back-off until its record is right.
+            if let Some(memory) = self.input.memory.pods.get(*uid) {
+                self.memory.pods.insert((*uid).clone(), memory.clone());
             }
         }
         let pods = &self.input.state.pods;

@@ -15,11 +15,11 @@ use self::placement::Placement;
 use super::NodeInput;
 use crate::{
     commit::{Commit, locate},
-    name::{ObjectKey, PodUid, WorkloadKey, WorkloadKind},
+    name::{NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
     plan::LaneKey,
     rollout::{Phase, Rollout},
-    state::{PodRecord, StopReason},
+    state::{NodeReport, PodRecord, StopReason},
 };
 
 /// Why this host does not do what a record says.
@@ -36,6 +36,11 @@ pub enum Refused {
         port: u16,
         /// The pod.
         pod: ObjectKey,
+    },
+    /// Another host says that it runs it: a pod is in one place for its life.
+    Elsewhere {
+        /// That host.
+        node: NodeName,
     },
     /// This host has as many pods as it may have.
     Full {
@@ -66,7 +71,7 @@ impl Refused {
     /// Whether another node may take the pod.
     pub fn is_for_this_node(&self) -> bool {
         match self {
-            Self::Unfit(_) | Self::HostPort { .. } | Self::Full { .. } => true,
+            Self::Unfit(_) | Self::HostPort { .. } | Self::Elsewhere { .. } | Self::Full { .. } => true,
             Self::Unresolved | Self::Surplus { .. } | Self::OwnerStays | Self::Budget { .. } => false,
         }
     }
@@ -89,6 +94,7 @@ impl fmt::Display for Refused {
             Self::HostPort { port, pod } => {
                 write!(f, "not started: pod {pod} of this node has host port {port}")
             }
+            Self::Elsewhere { node } => write!(f, "not started: node {node} says that it runs there"),
             Self::Full { most } => write!(f, "not started: this node takes {most} pods and has them"),
             Self::Surplus { pods, most } => write!(
                 f,
@@ -140,18 +146,22 @@ fn starts<'a>(
     for record in fresh {
         let why = match locate(input.commits, record) {
             None => input.commits.contains_key(&record.commit).then_some(Refused::Unresolved),
-            Some((_, workload)) => {
-                surplus.get(&record.uid).cloned().or_else(|| rules.refuse(record, workload)).or_else(|| {
-                    let most = input.settings.max_pods;
-                    let before = active.iter().filter(|other| other.serial < record.serial).count();
-                    (before >= most).then_some(Refused::Full { most })
-                })
-            }
+            Some((_, workload)) => elsewhere(input, record)
+                .or_else(|| surplus.get(&record.uid).cloned())
+                .or_else(|| rules.refuse(record, workload)),
         };
         if let Some(why) = why {
             refused.insert(record.uid.clone(), why);
         }
     }
+}
+
+/// Whether another host has the pod: after somebody gave it another place, or a uid twice.
+fn elsewhere(input: &NodeInput<'_>, record: &PodRecord) -> Option<Refused> {
+    let others = input.reports.iter().filter(|(node, _)| *node != input.node);
+    let has = |report: &NodeReport| report.pods.contains_key(&record.uid);
+    let node = others.into_iter().find(|(_, report)| has(report)).map(|(node, _)| node.clone())?;
+    Some(Refused::Elsewhere { node })
 }
 
 /// The newest pods of an owner beyond what any commit in use asks for. Those whose nodes are out may have been replaced.

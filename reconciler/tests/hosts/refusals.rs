@@ -10,7 +10,7 @@ use reconciler::{
     object::{Taint, TaintEffect},
     observed::{ContainerState, Observed, ObservedContainer},
     plan::{PodIdentity, Role},
-    pod::{files::DnsFacts, memory::NodeMemory},
+    pod::{files::DnsFacts, memory::PodMemory},
     state::{NodeFacts, NodeSystem, PodPlace, StopReason, StopRecord},
 };
 
@@ -76,10 +76,10 @@ pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodU
         state: &world.state,
         commits: &world.commits,
         observed: &observed,
-        memory: &NodeMemory::default(),
+        memory: &world.memory,
         pins: &Pins::new(),
         peers: &peers,
-        reports: &BTreeMap::new(),
+        reports: &world.reports,
     })
 }
 
@@ -94,6 +94,12 @@ pub(crate) fn forge(world: &mut World, uid: &PodUid, host: &str) -> PodUid {
     let uid = record.uid.clone();
     world.state.pods.insert(uid.clone(), record);
     uid
+}
+
+/// Gives a pod that was placed on one host to another one, and nobody has it yet.
+pub(crate) fn misplace(world: &mut World, uid: &PodUid, host: &str) {
+    world.state.pods.get_mut(uid).unwrap().place = PodPlace::Node(name(host));
+    world.reports.values_mut().for_each(|report| drop(report.pods.remove(uid)));
 }
 
 pub(crate) fn tell_to_stop(world: &mut World, uid: &PodUid) {
@@ -181,7 +187,7 @@ fn a_host_port_and_the_number_of_pods_are_this_hosts_own() {
     let mut world = settled(commit("c1").with(web("first")).with(web("second")).build());
     let second = world.pods("second")[0].uid.clone();
     let host = world.pods("first")[0].place.node().unwrap().as_str().to_owned();
-    world.state.pods.get_mut(&second).unwrap().place = PodPlace::Node(name(&host));
+    misplace(&mut world, &second, &host);
     let plan = ask(&world, &host, Vec::new(), &[]);
     assert!(matches!(plan.report.refused[&second], Refused::HostPort { port: 8080, .. }));
     world.settings.max_pods = 0;
@@ -243,4 +249,26 @@ fn owners_that_no_commit_took_away_go_only_within_the_budget() {
     world.state.rollout.left.push(CommitId::new("c1"));
     let plan = ask(&world, "a", Vec::new(), &uids);
     assert!(plan.report.refused.is_empty());
+}
+
+#[test]
+fn a_pod_that_another_host_runs_is_not_begun_a_second_time() {
+    let mut world = settled(commit("c1").with(replica_set("set", 2, pod("set:1"))).build());
+    let uid = one(&world, "set", "a");
+    let record = world.state.pods.get_mut(&uid).unwrap();
+    record.place = PodPlace::Node(name("b"));
+    // Host a still has it, and says so, whatever its record says by now; and it keeps its address.
+    let memory = PodMemory { address: "10.42.1.7".parse().ok(), ..PodMemory::default() };
+    world.memory.pods.insert(uid.clone(), memory.clone());
+    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&uid));
+    assert!(plan.lanes.is_empty() && plan.report.orphans.is_empty(), "{plan:?}");
+    assert_eq!(plan.memory.pods.get(&uid), Some(&memory));
+    let said = plan.report.pods[&uid].message.clone().unwrap();
+    assert_eq!(said, "it runs here, and its record names b");
+    world.reports.insert(name("a"), plan.report);
+    let plan = ask(&world, "b", Vec::new(), &[]);
+    assert_eq!(plan.report.refused[&uid], Refused::Elsewhere { node: name("a") });
+    // One that is not there any more says nothing.
+    world.reports.remove(&name("a"));
+    assert!(ask(&world, "b", Vec::new(), &[]).report.refused.is_empty());
 }

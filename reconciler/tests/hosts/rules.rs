@@ -4,12 +4,12 @@ use reconciler::{
     name::PodUid,
     node::Refused,
     object::{IntOrPercent, PodSelector, PodSpec, PodTerm, Selector, SpreadConstraint},
-    state::{PodPlace, StopReason},
+    state::StopReason,
 };
 
 use crate::{
     build::{bare, commit, pod, replica_set, rolling},
-    refusals::{ask, forge, one, settled, tell_to_stop},
+    refusals::{ask, forge, misplace, one, settled, tell_to_stop},
     world::{World, name},
 };
 
@@ -55,11 +55,6 @@ fn asking(mut spec: PodSpec, cpu: u64) -> PodSpec {
 fn only_on(mut spec: PodSpec, node: &str) -> PodSpec {
     spec.node_selector.insert(HOST.to_owned(), node.to_owned());
     spec
-}
-
-/// Gives a pod that was placed on one host to another one.
-fn misplace(world: &mut World, uid: &PodUid, host: &str) {
-    world.state.pods.get_mut(uid).unwrap().place = PodPlace::Node(name(host));
 }
 
 #[track_caller]

@@ -16,6 +16,7 @@ use reconciler::{
     name::{CommitId, NodeName, PodUid},
     node::Refused,
     object::{HostPathKind, MountPropagation, PodSpec, VolumeMount, VolumeSource},
+    pod::memory::NodeMemory,
     rollout::{Head, RolloutSettings},
     state::{
         ClusterState, Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord, Preparation,
@@ -39,6 +40,8 @@ pub(crate) struct World {
     pub(crate) prepared: BTreeMap<NodeName, Preparation>,
     /// Nodes that cannot get the target.
     pub(crate) unread: BTreeSet<NodeName>,
+    /// What a host remembers that is asked by itself.
+    pub(crate) memory: NodeMemory,
     /// What hosts do not do as they are told.
     pub(crate) refused: BTreeMap<PodUid, Refused>,
     /// All stops that were ever told.
@@ -106,6 +109,7 @@ impl World {
             broken: BTreeSet::new(),
             prepared: BTreeMap::new(),
             unread: BTreeSet::new(),
+            memory: NodeMemory::default(),
             refused: BTreeMap::new(),
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),

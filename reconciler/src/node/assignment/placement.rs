@@ -92,6 +92,7 @@ impl Rules<'_> {
             .or_else(|| self.too_little(record, workload))
             .map(|unfit| Refused::Unfit(unfit.to_string()))
             .or_else(|| self.port_taken(record, workload))
+            .or_else(|| self.full(record))
     }
 
     /// Whether no commit in use lets the pod run here.
@@ -131,6 +132,12 @@ impl Rules<'_> {
         }
         let before = self.of.before(record).map(|(_, other)| requests(&other.template.spec));
         asked.too_much(before.fold(Resources::default(), Resources::plus), most)
+    }
+
+    fn full(&self, record: &PodRecord) -> Option<Refused> {
+        let most = self.of.input.settings.max_pods;
+        let before = self.of.active.iter().filter(|other| other.serial < record.serial).count();
+        (before >= most).then_some(Refused::Full { most })
     }
 
     fn port_taken(&self, record: &PodRecord, workload: &Workload) -> Option<Refused> {
