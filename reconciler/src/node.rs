@@ -505,8 +505,11 @@ impl<'a> Look<'a> {
             let template = locate(self.input.commits, record).map(|(_, workload)| &workload.template);
             let template = match template {
                 Some(template) => template,
-                // Nobody can make this host forget its own pods' Services; those of others come when it has their commit.
-                None if self.stops(record) || !local => continue,
+                // Nobody can make this host forget the Services of pods that run here; what is not begun takes no traffic,
+                // and pods of others come when it has their commit.
+                None if self.stops(record) || !local || !self.containers.contains_key(&record.uid) => {
+                    continue;
+                }
                 None => return None,
             };
             let status =

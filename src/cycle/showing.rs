@@ -10,6 +10,7 @@ use reconciler::{
     plan::{Drift, Lane, LaneKey, ProbeKind, Step, Why},
     rollout::{CommitState, Phase, Rollout},
     state::{ClusterState, PodRecord},
+    status::PodStatus,
 };
 
 use super::Host;
@@ -37,6 +38,18 @@ impl Shown {
 }
 
 impl Host {
+    /// What the pods are doing: each node speaks for its own.
+    fn statuses(&self) -> BTreeMap<PodUid, PodStatus> {
+        let state = self.store.snapshot();
+        let mut statuses = BTreeMap::new();
+        for (node, report) in self.all_reports() {
+            let own =
+                |uid: &PodUid| state.pods.get(uid).is_none_or(|record| record.place.node() == Some(&node));
+            statuses.extend(report.pods.into_iter().filter(|(uid, _)| own(uid)));
+        }
+        statuses
+    }
+
     /// The picture after a look.
     pub(crate) fn view(&self) -> View {
         let state = self.store.snapshot();
@@ -46,7 +59,7 @@ impl Host {
             nodes: self.nodes(),
             cluster: self.cluster_view(),
             state: Arc::new(state.clone()),
-            pods: Arc::new(self.all_reports().into_values().flat_map(|report| report.pods).collect()),
+            pods: Arc::new(self.statuses()),
             commits: self.library.commits().clone(),
             source: SourceStatus {
                 verified: lock(&self.trust).pointers().verified.as_ref().map(|one| one.id().clone()),

@@ -107,9 +107,10 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
         return stop::stop(input, &found);
     }
     let mut memory = input.memory.clone();
-    memory.started.get_or_insert(input.now);
     memory.stopping = false;
+    // Not begun: once its commit is here it is checked as one that is new.
     let Some(workload) = input.workload else { return unresolved(input, &found, memory) };
+    memory.started.get_or_insert(input.now);
     let mut pod = Pod { input, workload, found: &found, memory, next: Next::AwaitChange };
     pod.take_note();
     let decision = pod.decide();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reconciler::{
     commit::Commit,
-    name::{CommitId, ContainerId, ImageId, NodeName, PodUid},
+    name::{CommitId, ContainerId, ImageId, NodeName, PodUid, TemplateHash},
     network::HostNetwork,
     node::{NodeInput, NodePlan, Pins, Refused, node},
     object::{Taint, TaintEffect},
@@ -15,7 +15,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, daemon_set, pod, replica_set},
+    build::{PodSpecExt, bare, commit, daemon_set, node_port, pod, replica_set},
     world::{World, facts, name},
 };
 
@@ -207,7 +207,7 @@ fn an_unknown_template_is_refused_by_name() {
     let uid = world.pods("set")[0].uid.clone();
     let host = world.pods("set")[0].place.node().unwrap().as_str().to_owned();
     let record = world.state.pods.get_mut(&uid).unwrap();
-    record.template = reconciler::name::TemplateHash::new("1-forged");
+    record.template = TemplateHash::new("1-forged");
     let plan = ask(&world, &host, Vec::new(), &[]);
     assert_eq!(plan.report.refused[&uid], Refused::Unresolved);
 }
@@ -249,6 +249,36 @@ fn owners_that_no_commit_took_away_go_only_within_the_budget() {
     world.state.rollout.left.push(CommitId::new("c1"));
     let plan = ask(&world, "a", Vec::new(), &uids);
     assert!(plan.report.refused.is_empty());
+}
+
+#[test]
+fn what_waited_for_its_commit_is_checked_once_that_is_there() {
+    let mut spec = pod("set:1");
+    spec.node_selector.insert("kubernetes.io/hostname".into(), "a".into());
+    let mut world = settled(commit("c1").with(replica_set("set", 1, spec)).build());
+    let set = one(&world, "set", "a");
+    let misplaced = forge(&mut world, &set, "b");
+    let commits = std::mem::take(&mut world.commits);
+    let plan = ask(&world, "b", Vec::new(), &[]);
+    assert!(plan.report.refused.is_empty() && plan.lanes.is_empty(), "{plan:?}");
+    world.memory = plan.memory;
+    world.commits = commits;
+    let plan = ask(&world, "b", Vec::new(), &[]);
+    assert!(matches!(plan.report.refused[&misplaced], Refused::Unfit(_)), "{:?}", plan.report.refused);
+}
+
+#[test]
+fn a_pod_of_a_commit_that_is_not_there_takes_no_part_and_keeps_nothing_from_being_led() {
+    let web = replica_set("web", 2, pod("web:1"));
+    let mut world = settled(commit("c1").with(web).service("web", "web", node_port(None)).build());
+    let uid = one(&world, "web", "a");
+    let unknown = forge(&mut world, &uid, "a");
+    let record = world.state.pods.get_mut(&unknown).unwrap();
+    (record.commit, record.template) = (CommitId::new("c9"), TemplateHash::new("1-of-c9"));
+    let running = world.pods("web").into_iter().map(|record| record.uid.clone()).collect::<Vec<_>>();
+    assert!(ask(&world, "a", Vec::new(), &running[..1]).services.is_some());
+    // One that runs here, and whose commit is gone, may be what a Service leads to: that stays as it is.
+    assert!(ask(&world, "a", Vec::new(), &[unknown]).services.is_none());
 }
 
 #[test]

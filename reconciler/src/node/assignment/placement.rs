@@ -145,7 +145,9 @@ impl Rules<'_> {
         if ports.is_empty() {
             return None;
         }
-        let mut others = self.of.before(record).filter(|(other, _)| other.owner != record.owner);
+        // A DaemonSet's pod may take the place of the one before it.
+        let daemon = workload.key.kind == WorkloadKind::DaemonSet;
+        let mut others = self.of.before(record).filter(|(other, _)| !daemon || other.owner != record.owner);
         others.find_map(|(other, workload)| {
             let taken = host_ports(&workload.template.spec).into_iter().find(|port| ports.contains(port))?;
             Some(Refused::HostPort { port: taken.1, pod: other.key.clone() })
