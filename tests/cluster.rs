@@ -36,6 +36,8 @@ mod scene;
 mod stolen;
 #[path = "cluster/store.rs"]
 mod store;
+#[path = "cluster/thief.rs"]
+mod thief;
 #[path = "cluster/watch.rs"]
 mod watch;
 #[path = "cluster/wrong.rs"]

@@ -3,48 +3,32 @@
 use serde_json::{Value, json};
 
 use crate::{
-    manifest::APP,
+    manifest::{APP, deployment},
     scene::daemon_set,
     site::NODE_PORT,
     store::{running, wait_trouble, wait_well, web},
     support::{Cluster, SOON, assert_all_answered},
+    thief::{INNER, Thief, adopts, goes_back, leads_astray, misplaces, older, placed},
 };
-
-fn key(cluster: &Cluster, rest: &str) -> String {
-    format!("{}/{rest}", cluster.etcd.prefix())
-}
-
-/// A record of the leader's as it stands in the store.
-fn record(cluster: &Cluster, uid: &str) -> Value {
-    serde_json::from_str(&cluster.etcd.get(&key(cluster, &format!("decided/pods/{uid}"))).unwrap()).unwrap()
-}
 
 fn uid_on(pods: &[Value], node: &str) -> String {
     let pod = pods.iter().find(|pod| pod["spec"]["nodeName"] == node).unwrap();
     pod["metadata"]["uid"].as_str().unwrap().to_owned()
 }
 
-/// Writes a record like another one for a node, under its own uid and name.
-fn assign(cluster: &Cluster, like: &Value, uid: &str, node: &str, change: impl FnOnce(&mut Value)) {
-    let mut forged = like.clone();
-    let pod = &mut forged["pod"];
-    pod["uid"] = uid.into();
-    pod["place"] = json!({"Node": node});
-    pod["serial"] = (1_000_000 + u64::try_from(uid.len()).unwrap()).into();
-    change(pod);
-    cluster.etcd.put(&key(cluster, &format!("decided/pods/{uid}")), &forged.to_string());
-}
-
-/// What a node says of a pod.
-fn status(cluster: &Cluster, node: &str, uid: &str) -> Option<String> {
-    cluster.etcd.get(&key(cluster, &format!("nodes/{node}/pods/{uid}")))
-}
-
 #[test]
 fn a_thief_of_the_store_brings_in_nothing() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::builder(3).config("[rollout]\nhistory = 1\n").start();
     let [n1, n2, _] = cluster.hosts.as_slice() else { panic!("three hosts") };
-    let files = [("web.yaml", web()), ("agent.yaml", daemon_set("agent", APP))];
+    let thief = Thief { cluster: &cluster };
+    let old = older(&thief);
+    let mut files = placed();
+    files.extend([
+        ("web.yaml", web()),
+        ("agent.yaml", daemon_set("agent", APP)),
+        ("old.yaml", deployment("old", 1, APP)),
+        ("inner.yaml", INNER.to_owned()),
+    ]);
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     cluster.deploy(&files);
     let (webs, agents) = (cluster.eventually_running("web", 3), cluster.eventually_running("agent", 3));
@@ -54,16 +38,21 @@ fn a_thief_of_the_store_brings_in_nothing() {
         pod["status"]["podIP"].as_str().unwrap().to_owned()
     };
 
+    cluster.eventually_running("apart", 2);
+    for owner in ["port", "large", "old"] {
+        cluster.eventually_running(owner, 1);
+    }
+
     // A node's user writes under its own name only.
-    let denied = cluster.etcd.etcdctl_as("n1", &["put", &key(&cluster, "nodes/n2/report"), "{}"]);
+    let denied = cluster.etcd.etcdctl_as("n1", &["put", &thief.key("nodes/n2/report"), "{}"]);
     assert!(denied.stderr.contains("permission denied"), "{denied:?}");
 
     // Every record of every pod deleted: nothing stops, no call fails, and the leader writes them again.
     let calls: Vec<_> = cluster.hosts.iter().map(|host| host.poll(&host.url(NODE_PORT, "/"))).collect();
-    let records = cluster.etcd.keys(&key(&cluster, "decided/pods/"));
-    cluster.etcd.etcdctl(&["del", "--prefix", &key(&cluster, "decided/pods/")]).ok();
+    let records = cluster.etcd.keys(&thief.key("decided/pods/"));
+    cluster.etcd.etcdctl(&["del", "--prefix", &thief.key("decided/pods/")]).ok();
     cluster.wait_for(SOON, "the records come back", || {
-        (cluster.etcd.keys(&key(&cluster, "decided/pods/")) == records).then_some(())
+        (cluster.etcd.keys(&thief.key("decided/pods/")) == records).then_some(())
     });
     for call in calls {
         assert_all_answered(&call.finish());
@@ -73,7 +62,7 @@ fn a_thief_of_the_store_brings_in_nothing() {
 
     // Nor are addresses another node's because a node's user writes so: the leader writes again whose they are.
     let subnet_of = |node: &str| {
-        let reserved = cluster.etcd.keys(&key(&cluster, "subnets/"));
+        let reserved = cluster.etcd.keys(&thief.key("subnets/"));
         reserved.into_iter().find(|key| cluster.etcd.get(key).unwrap() == format!("\"{node}\"")).unwrap()
     };
     let (of_n1, of_n3) = (subnet_of("n1"), subnet_of("n3"));
@@ -82,12 +71,12 @@ fn a_thief_of_the_store_brings_in_nothing() {
     // Nor is a pod elsewhere because its record says so.
     let moved = uid_on(&webs, "n3");
     let move_pod = || {
-        let mut record = record(&cluster, &moved);
+        let mut record = thief.record(&moved);
         record["pod"]["place"] = json!({"Node": "n2"});
-        cluster.etcd.put(&key(&cluster, &format!("decided/pods/{moved}")), &record.to_string());
+        cluster.etcd.put(&thief.key(&format!("decided/pods/{moved}")), &record.to_string());
     };
     let is_back = || {
-        let record = cluster.etcd.get(&key(&cluster, &format!("decided/pods/{moved}")));
+        let record = cluster.etcd.get(&thief.key(&format!("decided/pods/{moved}")));
         (cluster.etcd.get(&of_n1)? == "\"n1\"" && record.is_none_or(|text| text.contains("\"Node\":\"n3\"")))
             .then_some(())
     };
@@ -96,19 +85,14 @@ fn a_thief_of_the_store_brings_in_nothing() {
     wait_well(&cluster);
 
     // The thief leads from now on: the oldest key of the election is his, and all others stand behind it.
-    let election = key(&cluster, "election/");
+    let election = thief.key("election/");
     let held = cluster.etcd.keys(&election);
     cluster.etcd.put(&format!("{election}thief"), "thief");
     for one in held {
         cluster.etcd.etcdctl(&["del", &one]).ok();
     }
-    let (web, agent) = (record(&cluster, &uid_on(&webs, "n1")), record(&cluster, &uid_on(&agents, "n1")));
-    let refused = |uid: &str, words: &str| {
-        cluster.wait_for(SOON, &format!("n2 refuses {uid}: {words}"), || {
-            let said = status(&cluster, "n2", uid)?;
-            (said.contains("AssignmentRefused") && said.contains(words)).then_some(())
-        });
-    };
+    let (web, agent) = (thief.record(&uid_on(&webs, "n1")), thief.record(&uid_on(&agents, "n1")));
+    let refused = |uid: &str, words: &str| thief.refused("n2", uid, words);
     // A pod that runs is not moved, nor are a node's addresses: each host says what it does not believe.
     move_pod();
     cluster.etcd.put(&of_n3, "\"n1\"");
@@ -124,36 +108,36 @@ fn a_thief_of_the_store_brings_in_nothing() {
     assert!(reach.is_some(), "n1 reaches n3's pod");
 
     // One more than there are replicas is what a roll-out would make, and the host cannot tell: it can be had. No more.
-    assign(&cluster, &web, "forged-surge", "n2", |pod| {
+    thief.assign(&web, "forged-surge", "n2", |pod| {
         let text = pod["key"].to_string().replace("web-", "web-forged-");
         pod["key"] = serde_json::from_str(&text).unwrap();
     });
     cluster.wait_for(SOON, "a pod beyond the replicas can be had", || {
         (n2.running("web").len() == 2).then_some(())
     });
-    assign(&cluster, &web, "forged-surplus", "n2", |_| {});
+    thief.assign(&web, "forged-surplus", "n2", |_| {});
     refused("forged-surplus", "its owner was given 5 pods here, and no commit in use asks for more than 4");
     let unresolved = "not started: its commit does not have its owner with this template";
-    assign(&cluster, &web, "forged-owner", "n2", |pod| {
+    thief.assign(&web, "forged-owner", "n2", |pod| {
         let text = pod["owner"].to_string().replace("web", "miner");
         pod["owner"] = serde_json::from_str(&text).unwrap();
     });
     refused("forged-owner", unresolved);
-    assign(&cluster, &web, "forged-hash", "n2", |pod| pod["template"] = "1-0123456789".into());
+    thief.assign(&web, "forged-hash", "n2", |pod| pod["template"] = "1-0123456789".into());
     refused("forged-hash", unresolved);
-    assign(&cluster, &agent, "forged-twice", "n2", |pod| pod["key"] = web["pod"]["key"].clone());
+    thief.assign(&agent, "forged-twice", "n2", |pod| pod["key"] = web["pod"]["key"].clone());
     refused("forged-twice", "its owner was given 2 pods here, and no commit in use asks for more than 1");
     // A commit that this host has not verified: it waits for it, and starts nothing.
-    assign(&cluster, &web, "forged-commit", "n2", |pod| {
+    thief.assign(&web, "forged-commit", "n2", |pod| {
         pod["commit"] = "0123456789012345678901234567890123456789".into()
     });
-    assert!(status(&cluster, "n2", "forged-commit").is_none_or(|said| !said.contains("Running")));
+    assert!(thief.status("n2", "forged-commit").is_none_or(|said| !said.contains("Running")));
 
     // A stop that says the owner has left the commit is checked; other reasons a host cannot check.
     let stop = |uid: &str, reason: &str| {
-        let mut stopped = record(&cluster, uid);
+        let mut stopped = thief.record(uid);
         stopped["pod"]["stop"] = json!({"at": jiff::Timestamp::now().to_string(), "reason": reason});
-        cluster.etcd.put(&key(&cluster, &format!("decided/pods/{uid}")), &stopped.to_string());
+        cluster.etcd.put(&thief.key(&format!("decided/pods/{uid}")), &stopped.to_string());
     };
     stop(&uid_on(&webs, "n1"), "OwnerRemoved");
     stop(&uid_on(&agents, "n1"), "ScaledDown");
@@ -163,9 +147,9 @@ fn a_thief_of_the_store_brings_in_nothing() {
     // Endpoints: an address that is not of the publisher's subnet is led to by nobody.
     let lead_to = |node: &str, address: &str| {
         let uid = uid_on(&webs, node);
-        let mut said: Value = serde_json::from_str(&status(&cluster, node, &uid).unwrap()).unwrap();
+        let mut said: Value = serde_json::from_str(&thief.status(node, &uid).unwrap()).unwrap();
         said["address"] = address.into();
-        cluster.etcd.put(&key(&cluster, &format!("nodes/{node}/pods/{uid}")), &said.to_string());
+        cluster.etcd.put(&thief.key(&format!("nodes/{node}/pods/{uid}")), &said.to_string());
     };
     let table = || n1.host.exec(&["nft", "list", "ruleset"]).ok();
     let pod_of_n3 = address(&webs, "n3");
@@ -180,15 +164,30 @@ fn a_thief_of_the_store_brings_in_nothing() {
         table().contains(&format!("{subnet}.66")).then_some(())
     });
 
-    // The thief is out: the leader puts right what was wrong. The pod too many stays, in the place of the one whose forged
-    // stop its host refuses: that one runs on beside it, which the host says.
+    misplaces(&thief);
+    goes_back(&thief, &old, "n3");
+    let service = n1.windlass(&["get", "service", "web", "-o", "json"]).json();
+    leads_astray(&thief, service["spec"]["clusterIP"].as_str().unwrap());
+    adopts(&thief, &moved, "n3", "n2");
+
+    // The thief is out: the leader puts right what was wrong, and the hosts have what the commit says, no more.
     cluster.etcd.delete(&format!("{election}thief"));
-    cluster
-        .wait_for(SOON, "what was moved is where it was", || is_back().filter(|()| subnet_of("n3") == of_n3));
+    cluster.wait_for(SOON, "the subnets are whose they were", || (subnet_of("n3") == of_n3).then_some(()));
+    // One that the commit can explain may take another one's place.
     cluster.wait_for(SOON, "what was forged is gone", || {
-        let left = cluster.etcd.keys(&key(&cluster, "decided/pods/forged"));
-        left.iter().all(|key| key.contains("commit") || key.contains("surge")).then_some(())
+        let left = cluster.etcd.keys(&thief.key("decided/pods/forged"));
+        left.iter().all(|key| key.ends_with("forged-surge")).then_some(())
     });
-    cluster.eventually_running("agent", 3);
-    cluster.eventually_running("web", 3);
+    for (owner, count) in [("agent", 3), ("web", 3), ("apart", 2), ("port", 1), ("large", 1), ("old", 1)] {
+        cluster.eventually_running(owner, count);
+        cluster.wait_for(SOON, &format!("{count} containers of {owner}"), || {
+            let all: usize = cluster.hosts.iter().map(|host| host.running(owner).len()).sum();
+            (all == count).then_some(())
+        });
+    }
+    for host in &cluster.hosts {
+        let url = host.url(NODE_PORT, "/");
+        cluster.wait_for(SOON, &format!("{url} answers"), || host.curl(&url));
+        assert!(!thief.rules(&host.name).contains("203.0.113.80"));
+    }
 }
