@@ -188,10 +188,10 @@ fn nothing_stops_while_etcd_is_gone() {
 }
 
 #[test]
-fn one_member_of_three_may_be_gone_or_hang_and_all_may_be_slow() {
+fn one_member_of_three_may_be_gone_or_hang_all_may_be_slow_and_without_two_nothing_stops() {
     let cluster = Cluster::builder(3).members(3).start();
-    let web = web();
-    let files = [("web.yaml", web.as_str())];
+    let (web, agent) = (web(), daemon_set("agent", APP));
+    let files = [("web.yaml", web.as_str()), ("agent.yaml", agent.as_str())];
     cluster.deploy(&files);
     cluster.eventually_running("web", 3);
     let before = running(&cluster, &["web"]);
@@ -222,6 +222,34 @@ fn one_member_of_three_may_be_gone_or_hang_and_all_may_be_slow() {
         cluster.etcd.slow(member, 0);
     }
     wait_well(&cluster);
+
+    // Two of three have no quorum: what was decided stays up and is restarted, and nothing new is decided.
+    cluster.etcd.stop_member(0);
+    cluster.etcd.stop_member(2);
+    for host in &cluster.hosts {
+        wait_trouble(host, "the store does not answer since 2");
+    }
+    let n1 = &cluster.hosts[0];
+    let victim = n1.running("agent").into_iter().next().unwrap();
+    n1.host.docker(&["kill", &victim.id]);
+    let healthy = n1.status()["healthy"]["id"].as_str().unwrap().to_owned();
+    let waits = deployment("waits", 1, APP);
+    let commit = cluster.push(&[files[0], files[1], ("waits.yaml", waits.as_str())]);
+    for host in &cluster.hosts {
+        host.wait_status("it has seen the push", |status| status["source"]["head"] == commit.as_str());
+    }
+    cluster.wait_for(SOON, "the container is restarted without a quorum", || {
+        n1.running("agent").into_iter().find(|one| one.started > victim.started)
+    });
+    for host in &cluster.hosts {
+        assert_eq!(host.status()["target"]["id"], healthy.as_str(), "nothing new is decided");
+    }
+    cluster.etcd.start_member(0);
+    wait_well(&cluster);
+    for host in &cluster.hosts {
+        host.wait_status("the push is healthy", |status| status["healthy"]["id"] == commit.as_str());
+    }
+    assert_eq!(running(&cluster, &["web"]), before, "no container was touched");
     assert_all_were_answered(calls);
 }
 
