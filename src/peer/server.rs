@@ -50,6 +50,13 @@ pub(super) struct Served {
     pub(super) attempts: Attempts,
 }
 
+impl Served {
+    /// Whether a node was given up, and not installed anew since.
+    fn is_removed(&self, node: &NodeName) -> bool {
+        self.daemon.views.current().view.state.removed.contains_key(node)
+    }
+}
+
 /// The routes.
 pub(super) fn router(served: Arc<Served>) -> Router {
     let nodes = Router::new()
@@ -57,7 +64,7 @@ pub(super) fn router(served: Arc<Served>) -> Router {
         .route("/peer/v1/logs", get(logs))
         .route("/peer/v1/renew", post(renew))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such question between hosts") })
-        .layer(middleware::from_fn(nodes_only));
+        .layer(middleware::from_fn_with_state(served.clone(), nodes_only));
     Router::new()
         .route("/peer/v1/join", post(join))
         .merge(nodes)
@@ -70,11 +77,20 @@ fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
 }
 
 /// Lets a node through, and says who it is.
-async fn nodes_only(ConnectInfo(remote): ConnectInfo<Remote>, mut request: Request, next: Next) -> Response {
+async fn nodes_only(
+    State(served): State<Arc<Served>>,
+    ConnectInfo(remote): ConnectInfo<Remote>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let Some(certificate) = &remote.certificate else {
         return refuse(StatusCode::UNAUTHORIZED, "a certificate of this cluster is needed");
     };
     match Facts::read(certificate) {
+        Ok(facts) if facts.node().is_some_and(|node| served.is_removed(&node)) => {
+            let message = format!("node {} was taken out of the cluster by `windlass node rm`", facts.name);
+            refuse(StatusCode::FORBIDDEN, message)
+        }
         Ok(facts) if facts.node().is_some() => {
             request.extensions_mut().insert(facts);
             next.run(request).await

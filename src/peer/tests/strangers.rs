@@ -79,6 +79,25 @@ async fn a_certificate_that_is_no_nodes_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_host_that_was_given_up_is_a_stranger_until_it_was_installed_anew() {
+    let pair = pair().await;
+    let ping = async || client(&pair.two).ping(&name("n1"), pair.n1.address).await;
+    ping().await.unwrap();
+    let publish = |removed: &[&str]| {
+        let mut view = view();
+        let removed = removed.iter().map(|node| (name(node), "installation".to_owned()));
+        Arc::make_mut(&mut view.state).removed = removed.collect();
+        pair.n1.fixture.publish.send_replace(Arc::new(view));
+    };
+    publish(&["n2", "n3"]);
+    let error = ping().await.unwrap_err();
+    assert_eq!(error.to_string(), "node n2 was taken out of the cluster by `windlass node rm`");
+    assert!(client(&pair.two).logs(&name("n1"), pair.n1.address, &log_of("web")).await.is_err());
+    publish(&["n3"]);
+    ping().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_too_large_or_no_request_is_refused() {
     let pair = pair().await;
     let (http, target) = stranger(&pair, None);
