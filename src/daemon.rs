@@ -15,7 +15,7 @@ use reconciler::{
     desired::CheckSettings,
     network::{PeerPath, VXLAN_OVERHEAD},
     object::Sensitive,
-    state::NodeFacts,
+    state::{NodeFacts, NodeSystem},
 };
 use runtime::{Prober, RegistryAuth, Runtime, RuntimeConfig};
 use tokio::{
@@ -151,7 +151,10 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
             mtu: network.mtu,
             labels: labels(&config, node.as_str()),
             taints: config.node.taints.clone(),
-            system: system::read(engine.as_ref().map(|info| info.version.as_str())),
+            system: NodeSystem {
+                installed: store.installed(),
+                ..system::read(engine.as_ref().map(|info| info.version.as_str()))
+            },
         },
         network: network.clone(),
         dns: dns_facts(network.dns, &config.network.zone),

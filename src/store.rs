@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 use reconciler::{
     life::{LifeInput, NodeSigns, lives},
     name::NodeName,
@@ -78,6 +79,14 @@ impl Store {
         match self {
             Self::Local(store) => store.installation(),
             Self::Replicated(store) => store.installation(),
+        }
+    }
+
+    /// When that was made.
+    pub(crate) fn installed(&self) -> Option<Timestamp> {
+        match self {
+            Self::Local(store) => store.installed(),
+            Self::Replicated(store) => store.installed(),
         }
     }
 

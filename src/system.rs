@@ -4,7 +4,7 @@ use std::fs;
 
 use reconciler::state::NodeSystem;
 
-/// Reads what the host's files say; what cannot be read stays empty.
+/// Reads what the host's files say; what cannot be read stays empty, and when it was installed the store knows.
 pub(crate) fn read(engine_version: Option<&str>) -> NodeSystem {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -15,6 +15,7 @@ pub(crate) fn read(engine_version: Option<&str>) -> NodeSystem {
         architecture: architecture().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cpus: std::thread::available_parallelism().map_or(0, usize::from),
+        installed: None,
         memory_kib: total_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
     }
 }

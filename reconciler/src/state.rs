@@ -262,6 +262,9 @@ pub struct NodeSystem {
     pub cpus: usize,
     /// Memory in KiB; 0 where it is not known.
     pub memory_kib: u64,
+    /// When Windlass was installed on it, by its own clock.
+    #[serde(default)]
+    pub installed: Option<Timestamp>,
 }
 
 /// A node, and whether it lives.

@@ -150,6 +150,7 @@ pub(crate) fn view() -> View {
             version: env!("CARGO_PKG_VERSION").into(),
             cpus: 2,
             memory_kib: 4_194_304,
+            installed: Some(Timestamp::now() - Duration::from_secs(3 * 24 * 3600)),
         },
     };
     View {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use reconciler::{
     name::NodeName,
     state::{Change, ClusterState},
@@ -23,6 +24,9 @@ struct Instance {
     /// The node's name when it first ran: every pod's place is written down by it.
     #[serde(default)]
     node: Option<NodeName>,
+    /// When it was made.
+    #[serde(default)]
+    made: Option<Timestamp>,
 }
 
 /// Why the store cannot be opened.
@@ -48,7 +52,7 @@ pub(crate) enum StoreError {
 #[derive(Debug)]
 pub(crate) struct LocalStore {
     path: PathBuf,
-    installation: String,
+    instance: Instance,
     state: ClusterState,
 }
 
@@ -75,15 +79,19 @@ impl LocalStore {
         if let Some(before) = before.filter(|before| before != node && in_use) {
             return Err(StoreError::Renamed { before, now: node.clone() });
         }
-        let installation = known.as_ref().map_or_else(|| state.cluster.clone(), |known| known.id.clone());
-        let own = Instance { id: installation.clone(), node: Some(node.clone()) };
+        let id = known.as_ref().map_or_else(|| state.cluster.clone(), |known| known.id.clone());
+        // One of a version that did not note it is as old as its oldest file.
+        let written = || Timestamp::try_from(std::fs::metadata(&instance).ok()?.modified().ok()?).ok();
+        let made = known.as_ref().and_then(|known| known.made).or_else(written);
+        let made = made.or_else(|| Some(Timestamp::now()));
+        let own = Instance { id, node: Some(node.clone()), made };
         if known.as_ref() != Some(&own) {
             state_file::write(&instance, SCHEMA, &own)?;
         }
         if !path.exists() {
             state_file::write(&path, SCHEMA, &state)?;
         }
-        Ok(Self { path, installation, state })
+        Ok(Self { path, instance: own, state })
     }
 
     /// The id of the installation in a data directory, if there is one.
@@ -101,7 +109,12 @@ impl LocalStore {
 
     /// Which installation this is: what its containers are known by.
     pub(crate) fn installation(&self) -> &str {
-        &self.installation
+        &self.instance.id
+    }
+
+    /// When it was made.
+    pub(crate) fn installed(&self) -> Option<Timestamp> {
+        self.instance.made
     }
 
     /// What is decided.

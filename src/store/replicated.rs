@@ -249,6 +249,11 @@ impl ReplicatedStore {
         self.local.installation()
     }
 
+    /// When it was made.
+    pub(crate) fn installed(&self) -> Option<Timestamp> {
+        self.local.installed()
+    }
+
     /// How it stands with the store.
     pub(crate) fn standing(&self) -> &Standing {
         &self.standing

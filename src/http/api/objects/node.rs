@@ -30,7 +30,7 @@ fn node(picture: &Picture<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
     let mut labels = facts.labels.clone();
     labels.extend(written.map(|written| written.labels.clone()).unwrap_or_default());
     let annotations = written.map(|written| written.annotations.clone()).unwrap_or_default();
-    json!({
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
@@ -41,7 +41,11 @@ fn node(picture: &Picture<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
         },
         "spec": spec(written, facts),
         "status": status(picture, known),
-    })
+    });
+    if let Some(installed) = facts.system.installed {
+        object["metadata"]["creationTimestamp"] = json!(meta::time(installed));
+    }
+    object
 }
 
 fn spec(written: Option<&NodeObject>, facts: &NodeFacts) -> Value {

@@ -67,7 +67,7 @@ async fn get_shows_the_columns_of_a_cluster() {
         ("get all", "pod/batch 0/1 Init:0/1 0 60m"),
         ("get all", "replicaset.apps/web-bbbbbbbbbb 2 2 1 60m"),
         ("get deploy -o wide", "web 1/2 2 1 24h httpd httpd:2.4.62 app=web"),
-        ("get nodes -o wide", "host-a Ready <none> <unknown> windlass-0.1.0 192.0.2.10"),
+        ("get nodes -o wide", "host-a Ready <none> 3d windlass-0.1.0 192.0.2.10"),
         ("get cm,secret", "configmap/settings 2 24h"),
         ("get cm,secret", "secret/db Opaque 1 24h"),
         ("get ns staging", "staging Active 24h"),
