@@ -296,7 +296,7 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     let extra = running(&cluster, &["extra"]);
     cluster.etcd.restore(&backup);
     for host in &cluster.hosts {
-        wait_trouble(host, "it was restored from a backup");
+        wait_trouble(host, "was restored from a backup");
     }
     let known = fs::read_to_string(n3.host.path("/var/lib/windlass/store.json")).unwrap();
     let known: serde_json::Value = serde_json::from_str(&known).unwrap();
@@ -306,7 +306,7 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     n3.terminate();
     n3.start();
     for host in &cluster.hosts {
-        wait_trouble(host, "it was restored from a backup");
+        wait_trouble(host, "was restored from a backup");
     }
     adopt(n1);
     wait_well(&cluster);
@@ -343,7 +343,7 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     n3.launch();
     wait_waiting(n3, "does not believe what the store says");
     for host in [n1, n2] {
-        wait_trouble(host, "it was restored from a backup");
+        wait_trouble(host, "was restored from a backup");
     }
     cluster.wait_for(SOON, "nobody leads", || leader(&cluster).is_none().then_some(()));
     assert!(n3.containers().is_empty(), "{:?}", n3.containers());
