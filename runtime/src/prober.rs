@@ -18,7 +18,7 @@ use reconciler::{
 use tokio::{
     sync::watch,
     task::AbortHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{exec::ExecOutcome, http, runtime::Runtime};
@@ -27,6 +27,8 @@ mod count;
 
 use count::{Count, Verdict};
 
+/// How soon a container that has just begun is asked once more.
+const KNOCK: Duration = Duration::from_millis(50);
 /// What Kubernetes keeps of a probe's words.
 const MESSAGE_BYTES: usize = 1024;
 
@@ -159,10 +161,24 @@ async fn run(runtime: &Runtime, found: &Found, task: &ProbeTask, known: Option<b
         return;
     }
     let mut next = first_attempt(task, spread);
+    let mut knock = may_knock(task, known).then_some(KNOCK);
     loop {
         sleep_until(next).await;
-        let verdict = match attempt(runtime, task).await {
-            Answer::Good => Some((count.take(true), String::new())),
+        let mut answer = attempt(runtime, task).await;
+        if matches!(answer, Answer::Bad(_))
+            && let Some(wait) = &mut knock
+        {
+            let turn = next + task.probe.period;
+            if is_let_in(runtime, task, wait, turn).await {
+                next = Instant::now();
+                answer = Answer::Good;
+            }
+        }
+        let verdict = match answer {
+            Answer::Good => {
+                knock = None;
+                Some((count.take(true), String::new()))
+            }
             Answer::Bad(message) => Some((count.take(false), message)),
             Answer::NotAsked(why) => {
                 tracing::debug!(container = %task.container, kind = ?task.kind, why, "a probe could not be run");
@@ -179,6 +195,25 @@ async fn run(runtime: &Runtime, found: &Found, task: &ProbeTask, known: Option<b
         }
         next = (next + task.probe.period).max(Instant::now());
     }
+}
+
+/// Whether it costs little to ask, and a good answer changes something.
+fn may_knock(task: &ProbeTask, known: Option<bool>) -> bool {
+    let cheap = matches!(task.probe.handler, Handler::HttpGet { .. } | Handler::TcpSocket { .. });
+    cheap && task.kind != ProbeKind::Liveness && known != Some(true)
+}
+
+/// A container that has just begun may be there long before its next turn: until then it is asked ever more seldom. Only a
+/// good answer counts, so that nothing fails sooner for it.
+async fn is_let_in(runtime: &Runtime, task: &ProbeTask, wait: &mut Duration, turn: Instant) -> bool {
+    while *wait < task.probe.period && Instant::now() + *wait < turn {
+        sleep(*wait).await;
+        *wait *= 2;
+        if matches!(attempt(runtime, task).await, Answer::Good) {
+            return true;
+        }
+    }
+    false
 }
 
 /// After the initial delay, counted from the container's start.

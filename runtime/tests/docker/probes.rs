@@ -161,6 +161,25 @@ async fn http_and_tcp_probes_follow_what_the_server_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_begins_a_moment_later_is_found_long_before_its_next_turn() {
+    let bed = Bed::new().await;
+    let id = ContainerId::new("not asked");
+    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = held.local_addr().unwrap();
+    drop(held);
+    let mut ready = task(&id, ProbeKind::Readiness, Handler::TcpSocket { host: None, port: address.port() });
+    // Far longer than this test waits.
+    ready.probe.period = Duration::from_secs(3600);
+    ready.probe.failure_threshold = 2;
+    let prober = Prober::new(bed.runtime.clone());
+    prober.set(std::slice::from_ref(&ready));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(prober.facts().is_empty(), "only a good answer counts before the next turn");
+    let _server = TcpListener::bind(address).await.unwrap();
+    assert!(fact(&prober, &ready, |_| true).await.ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fact_from_before_a_restart_holds_until_a_probe_says_otherwise() {
     let bed = Bed::new().await;
     let id = ContainerId::new("not asked");
