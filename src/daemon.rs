@@ -130,7 +130,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let (requests, asked) = mpsc::channel(REQUESTS);
     let readdressed = watch_address(&config, network.node_address, &end);
     let etcd = store.replicated().map(ReplicatedStore::etcd);
-    let inquiry = Inquiry::new(peers.as_ref().map(PeerHost::client), etcd.clone(), book);
+    let inquiry = Inquiry::new(peers.as_ref().map(PeerHost::client), etcd, book);
     let inputs = Inputs {
         found: found_events,
         lanes: lane_events,
@@ -189,7 +189,8 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         verification: mode_word(config.trust.mode).to_owned(),
         ..SourceStatus::default()
     };
-    let watchdog = Watchdog::start(etcd).context("start the watchdog")?;
+    let presence = store.replicated().map(ReplicatedStore::presence);
+    let watchdog = Watchdog::start(presence).context("start the watchdog")?;
     let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, DetourFile::open(&data)?, source);
     let (view, views) = watch::channel(Arc::new(host.view()));
 

@@ -10,6 +10,7 @@ mod contents;
 mod etcd;
 mod layout;
 mod local;
+mod presence;
 mod publisher;
 mod replicated;
 
@@ -33,6 +34,7 @@ pub(crate) use self::{
     etcd::{Etcd, EtcdConfig, EtcdTls, Event as StoreEvent, LeaseFate},
     layout::{AnswerDoc, AskDoc, ReportDoc},
     local::{LocalStore, MARKER},
+    presence::Presence,
     replicated::{Joining, NODE_LEASE, ReplicatedStore, Standing},
 };
 
@@ -207,7 +209,7 @@ impl Store {
         for (name, facts) in store.peers() {
             let member = members.get(name);
             let outage = self.snapshot().outages.get(name);
-            let unready = member.and_then(|member| member.report.unready.clone());
+            let unready = member.and_then(|member| member.unready());
             let away = member.is_some_and(|member| member.silent.is_some() && member.away.is_some());
             let life = match (outage, unready) {
                 (Some(outage), _) if outage.lost => NodeLife::Lost,

@@ -1,12 +1,12 @@
-//! Leaves leading to others while the control loop hangs, as on a disk that does not answer: the lease of a leader that
-//! cannot decide is kept alive by threads of its own.
+//! Leaves leading and new pods to others while the control loop hangs, as on a disk that does not answer: the leases of a
+//! host that cannot decide or act are kept alive by threads of their own.
 
 use std::{
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
 
-use crate::{follow::lock, store::Etcd};
+use crate::{follow::lock, store::Presence};
 
 /// A look that takes longer hangs. The longest that one does on purpose is to wait for a slow store.
 const HANGS: Duration = Duration::from_secs(10);
@@ -19,11 +19,13 @@ pub(crate) struct Watchdog(Arc<Mutex<Option<Instant>>>);
 impl Watchdog {
     /// Watches over the loop on behalf of the others. A thread, since nothing else runs for sure by then; it ends with
     /// the watchdog.
-    pub(crate) fn start(etcd: Option<Etcd>) -> std::io::Result<Self> {
+    pub(crate) fn start(presence: Option<Presence>) -> std::io::Result<Self> {
         let watchdog = Self::default();
-        if let Some(etcd) = etcd {
+        if let Some(presence) = presence {
             let began = Arc::downgrade(&watchdog.0);
-            std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch(&etcd, &began))?;
+            std::thread::Builder::new()
+                .name("watchdog".to_owned())
+                .spawn(move || watch(&presence, &began))?;
         }
         Ok(watchdog)
     }
@@ -39,19 +41,18 @@ impl Watchdog {
     }
 }
 
-fn watch(etcd: &Etcd, began: &Weak<Mutex<Option<Instant>>>) {
+fn watch(presence: &Presence, began: &Weak<Mutex<Option<Instant>>>) {
     let mut told = false;
     while let Some(began) = began.upgrade() {
         let hangs = lock(&began).is_some_and(|began| began.elapsed() >= HANGS);
         drop(began);
-        if hangs {
-            // The loop stands again by itself once it goes on.
-            etcd.set_candidate(false);
-            if !told {
-                tracing::error!(
-                    "a look at this host hangs: other hosts may lead meanwhile; is its disk well?"
-                );
-            }
+        if hangs && !told {
+            tracing::error!(
+                "a look at this host hangs: others lead and take new pods meanwhile; is its disk well?"
+            );
+        }
+        if hangs || told {
+            presence.hangs(hangs);
         }
         told = hangs;
         std::thread::sleep(PACE);

@@ -18,6 +18,8 @@ mod site {
 mod clocks;
 #[path = "cluster/detour.rs"]
 mod detour;
+#[path = "cluster/disk.rs"]
+mod disk;
 #[path = "cluster/given.rs"]
 mod given;
 #[path = "cluster/hosts.rs"]

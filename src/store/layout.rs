@@ -92,6 +92,9 @@ pub(crate) struct AliveDoc {
     /// Whether it does not believe this store.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) doubts: bool,
+    /// Whether its control loop hangs, as on a disk that does not answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hangs: bool,
 }
 
 /// `nodes/NAME/report`: what a node says of itself again and again, without its pods.

@@ -32,6 +32,7 @@ use super::{
     etcd::{Etcd, EtcdConfig, Event, Fence, SessionConfig},
     layout::{self, AliveDoc, AskDoc, FactsDoc},
     local::{LocalStore, MARKER},
+    presence::Presence,
     publisher::Publisher,
 };
 use crate::state_file::{self, StateFileError};
@@ -96,6 +97,7 @@ pub(crate) enum Standing {
 pub(crate) struct ReplicatedStore {
     local: LocalStore,
     etcd: Etcd,
+    presence: Presence,
     publisher: Publisher,
     contents: Contents,
     marker: Marker,
@@ -157,6 +159,7 @@ impl ReplicatedStore {
             installation: installation.clone(),
             cluster: marker.as_ref().map(|marker| marker.cluster.clone()),
             doubts: marker.as_ref().is_some_and(|marker| marker.doubt.is_some()),
+            hangs: false,
         };
         let session = SessionConfig {
             node: joining.node.clone(),
@@ -167,6 +170,7 @@ impl ReplicatedStore {
             leader_ttl: LEADER_LEASE,
         };
         let (etcd, mut events) = Etcd::start(joining.etcd.clone(), session)?;
+        let presence = Presence::new(etcd.clone(), alive);
         let mut contents = Contents::default();
         let (marker, standing) = match marker {
             Some(marker) => {
@@ -182,7 +186,7 @@ impl ReplicatedStore {
                 let newcomer = Newcomer::new(&etcd, &mut events, &mut contents, &local, &joining, waiting);
                 let marker = newcomer.join().await?;
                 etcd.set_candidate(true);
-                etcd.set_alive(layout::text(&AliveDoc { cluster: Some(marker.cluster.clone()), ..alive }));
+                presence.belongs(&marker.cluster, false);
                 (marker, Standing::Current)
             }
         };
@@ -190,6 +194,7 @@ impl ReplicatedStore {
         let mut store = Self {
             local,
             etcd,
+            presence,
             publisher,
             contents,
             marker,
@@ -232,6 +237,11 @@ impl ReplicatedStore {
     /// The link to etcd.
     pub(crate) fn etcd(&self) -> Etcd {
         self.etcd.clone()
+    }
+
+    /// What the others see of this host.
+    pub(crate) fn presence(&self) -> Presence {
+        self.presence.clone()
     }
 
     /// This host's part of the pods' addresses.

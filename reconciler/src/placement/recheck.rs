@@ -1,7 +1,7 @@
-//! Whether the hard rules of pods about each other can have let a pod come to its node: asked by that node, of a decision
-//! that somebody else has made some time ago, and with others that came and went since.
+//! The hard rules of pods about each other once more: whether they can have let a pod come to its node.
 //!
-//! So what may have been different then speaks for the pod: anti-affinity is broken only by pods that were decided before
+//! That node asks, of a decision that somebody else has made some time ago, and others came and went since. So what may have
+//! been different then speaks for the pod: anti-affinity is broken only by pods that were decided before
 //! it; a spread is measured against domains in which everything counts that is still there; a pod that it wants to be near
 //! may be stopping by now.
 

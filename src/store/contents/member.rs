@@ -31,6 +31,13 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// Why it takes no pods, if it lives and says so.
+    pub(crate) fn unready(&self) -> Option<String> {
+        let hangs = self.alive.as_ref().is_some_and(|alive| alive.hangs);
+        let hangs = || hangs.then(|| "its daemon hangs: is its disk well?".to_owned());
+        self.report.unready.clone().or_else(hangs)
+    }
+
     /// By how much its clock is ahead of this host's, if that is worth a word: as both go now, also when this host's was
     /// set since.
     pub(crate) fn skew(&self) -> Option<SignedDuration> {

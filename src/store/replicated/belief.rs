@@ -10,7 +10,7 @@ use super::{ReplicatedStore, Standing, subnets::Reservations};
 use crate::store::{
     agreed::{Agreed, known_schema},
     contents::Contents,
-    layout::{self, AliveDoc, Epoch},
+    layout::Epoch,
 };
 
 /// `store.json`: what this host must not forget of the store, so that another one is not believed in its place.
@@ -127,7 +127,7 @@ impl ReplicatedStore {
     pub(super) fn judge(&mut self) {
         match self.marker.verdict(&self.contents, &self.agreed, self.listed) {
             Ok(()) => {
-                self.tell_alive(false);
+                self.presence.belongs(&self.marker.cluster, false);
                 if let Some(why) = self.name_taken.clone() {
                     self.standing = Standing::Conflict { why };
                     return self.follow_nobody();
@@ -154,7 +154,7 @@ impl ReplicatedStore {
                 self.stand();
             }
             Err(Doubt { why, lasts, own }) => {
-                self.tell_alive(!own);
+                self.presence.belongs(&self.marker.cluster, !own);
                 let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
                 if !known {
                     tracing::error!("{why}");
@@ -166,13 +166,6 @@ impl ReplicatedStore {
                 self.follow_nobody();
             }
         }
-    }
-
-    /// Tells hosts that have no memory of a store which cluster this one belongs to, and whether it doubts this store.
-    fn tell_alive(&self, doubts: bool) {
-        let installation = self.local.installation().to_owned();
-        let alive = AliveDoc { installation, cluster: Some(self.marker.cluster.clone()), doubts };
-        self.etcd.set_alive(layout::text(&alive));
     }
 
     /// Whoever does not believe the store does not lead by it.
@@ -205,7 +198,7 @@ mod tests {
     use super::*;
     use crate::store::{
         etcd::Pair,
-        layout::{Decided, IDENTITY},
+        layout::{self, Decided, IDENTITY},
     };
 
     const ETCD: u64 = 11;

@@ -285,7 +285,8 @@ mod tests {
     };
 
     fn alive(node: &str, cluster: Option<&str>, doubts: bool) -> Pair {
-        let doc = AliveDoc { installation: node.to_owned(), cluster: cluster.map(str::to_owned), doubts };
+        let cluster = cluster.map(str::to_owned);
+        let doc = AliveDoc { installation: node.to_owned(), cluster, doubts, hangs: false };
         Pair { key: node_key(&NodeName::new(node), "alive"), value: text(&doc), revision: 3 }
     }
 

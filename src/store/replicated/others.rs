@@ -153,7 +153,7 @@ impl ReplicatedStore {
                     answers: None,
                     late: false,
                     back_within,
-                    unready: member.report.unready.clone(),
+                    unready: member.unready(),
                     lost_for,
                 };
                 (name.clone(), signs)
