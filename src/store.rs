@@ -15,7 +15,7 @@ mod publisher;
 mod replicated;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -54,6 +54,14 @@ pub(crate) struct Found {
     pub(crate) answers: Option<bool>,
     /// Since when the lease of one that does not answer has run out, before etcd takes it away.
     pub(crate) ran_out: Option<Instant>,
+}
+
+impl Found {
+    /// Lays what was found over what the store tells of a node.
+    pub(crate) fn lay_over(self, signs: &mut NodeSigns) {
+        signs.answers = self.answers;
+        signs.silent_for = signs.silent_for.or(self.ran_out.map(|since| since.elapsed()));
+    }
 }
 
 /// The nodes, judged.
@@ -154,34 +162,27 @@ impl Store {
     /// Puts what is known on this host's disk.
     pub(crate) fn save(&mut self) -> Result<()> {
         if let Self::Replicated(store) = self {
+            // Who was taken out of the cluster is not heard any more.
+            let taken_over = store.take_over();
             store.hear();
-            store.take_over()?;
+            taken_over?;
             store.save()?;
         }
         Ok(())
     }
 
-    /// Which nodes there are and live. `found` is what asking each directly has come to, `late` says who did not renew its
-    /// lease when it should have.
+    /// Which nodes there are and live, by what is heard of the others.
     pub(crate) fn judge_nodes(
         &self,
         own: &NodeFacts,
         unready: Option<&str>,
-        found: &BTreeMap<NodeName, Found>,
-        late: &BTreeSet<NodeName>,
+        mut signs: BTreeMap<NodeName, NodeSigns>,
     ) -> Judged {
         let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
         let mut nodes = BTreeMap::from([(own.name.clone(), KnownNode { facts: own.clone(), life })]);
         let Self::Replicated(store) = self else {
             return Judged { nodes, brake: None, next: Next::AwaitChange };
         };
-        let mut signs = store.signs();
-        for (name, signs) in &mut signs {
-            let found = found.get(name).copied().unwrap_or_default();
-            signs.answers = found.answers;
-            signs.silent_for = signs.silent_for.or(found.ran_out.map(|since| since.elapsed()));
-            signs.late = late.contains(name);
-        }
         // This host counts, too: two of three are a majority of all three.
         signs.insert(
             own.name.clone(),

@@ -108,6 +108,7 @@ impl Config {
                 service_range: self.network.service_range,
                 dns: self.dns_address(),
                 zone: self.network.zone.clone(),
+                node_ports: (self.network.node_port_first, self.network.node_port_last),
             },
             subnet: self.network.pod_subnet,
             subnet_alone,

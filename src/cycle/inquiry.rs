@@ -6,13 +6,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
 
 use reconciler::name::NodeName;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::AbortHandle,
+};
 
 use crate::{
     follow::lock,
@@ -22,8 +26,12 @@ use crate::{
 
 /// How often a host is asked.
 const PACE: Duration = Duration::from_millis(1500);
-/// How often one that has stopped answering is.
+/// How often one that has stopped answering is, as long as its lease is followed.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The first questions of a leader go out within this time.
+const SPREAD: Duration = Duration::from_secs(1);
+/// So many leases are followed at a time; of more that go at once etcd's own word is good enough.
+const FOLLOWED: usize = 8;
 /// So long a lease that has run out counts as that: by then etcd has said it, or the host has a new one.
 const HOLDS: Duration = Duration::from_secs(3);
 
@@ -54,6 +62,7 @@ pub(crate) struct Inquiry {
     with: Option<(PeerClient, Etcd)>,
     book: AddressBook,
     asked: Arc<Mutex<BTreeMap<NodeName, Asked>>>,
+    followed: Arc<Semaphore>,
     changed: watch::Sender<u64>,
 }
 
@@ -71,7 +80,9 @@ impl Drop for Asked {
 
 impl Inquiry {
     pub(crate) fn new(client: Option<PeerClient>, etcd: Option<Etcd>, book: AddressBook) -> Self {
-        Self { with: client.zip(etcd), book, asked: Arc::default(), changed: watch::channel(0).0 }
+        let followed = Arc::new(Semaphore::new(FOLLOWED));
+        let changed = watch::channel(0).0;
+        Self { with: client.zip(etcd), book, asked: Arc::default(), followed, changed }
     }
 
     pub(super) fn book(&self) -> &AddressBook {
@@ -101,6 +112,7 @@ impl Inquiry {
                     node: node.clone(),
                     book: self.book.clone(),
                     asked: Arc::downgrade(&self.asked),
+                    followed: self.followed.clone(),
                     changed: self.changed.clone(),
                 };
                 let first = Found { answers: Some(true), ran_out: None };
@@ -119,11 +131,13 @@ struct Asking {
     node: NodeName,
     book: AddressBook,
     asked: Weak<Mutex<BTreeMap<NodeName, Asked>>>,
+    followed: Arc<Semaphore>,
     changed: watch::Sender<u64>,
 }
 
 impl Asking {
     async fn run(mut self) {
+        tokio::time::sleep(SPREAD.mul_f64(share(&self.node))).await;
         loop {
             if self.answers().await {
                 self.tell(Found { answers: Some(true), ran_out: None });
@@ -138,7 +152,7 @@ impl Asking {
             }
             // It has no lease, or keeps one that is renewed: nothing is learnt from its lease before it has answered again.
             while !self.answers().await {
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(PACE).await;
             }
         }
     }
@@ -156,6 +170,7 @@ impl Asking {
 
     /// Whether its lease runs out before it answers again.
     async fn is_outlasted(&mut self) -> bool {
+        let Ok(_one_of_few) = self.followed.clone().try_acquire_owned() else { return false };
         let (etcd, node) = (self.etcd.clone(), self.node.clone());
         let ends = async move { etcd.outlast(&node).await == LeaseFate::RanOut };
         let answers = async {
@@ -178,4 +193,11 @@ impl Asking {
             self.changed.send_modify(|count| *count += 1);
         }
     }
+}
+
+/// A share of a whole, another one for each node, so that not all are asked at once.
+fn share(node: &NodeName) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    node.as_str().hash(&mut hasher);
+    f64::from(u8::try_from(hasher.finish() % 256).unwrap_or(0)) / 256.0
 }

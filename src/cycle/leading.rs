@@ -16,7 +16,7 @@ use reconciler::{
 };
 
 use super::{Host, RETRY};
-use crate::store::AnswerDoc;
+use crate::store::{AnswerDoc, ReplicatedStore};
 
 /// Who asked for something on another host.
 pub(super) struct Asker {
@@ -57,7 +57,10 @@ impl Host {
     pub(super) async fn lead(&mut self, now: Timestamp) -> Led {
         if !self.store.leads() {
             self.decided = None;
-            self.parts.inquiry.ask(&BTreeSet::new());
+            // One that has to look first is back in a moment.
+            if !self.store.replicated().is_some_and(ReplicatedStore::is_in_office) {
+                self.parts.inquiry.ask(&BTreeSet::new());
+            }
             // What this host could not write as a leader is another leader's by now.
             if self.store.replicated().is_some_and(|store| !store.is_withdrawn()) {
                 self.troubles.remove("state");
@@ -86,16 +89,8 @@ impl Host {
             self.note("state", Err(format!("{error:#}")));
             return Led::Failed(Next::After(RETRY));
         }
-        let signs = self.store.replicated().map(|store| store.signs()).unwrap_or_default();
-        // Who was given up is asked no more once its lease is gone: only a new lease brings it back.
-        let given_up = |signs: &NodeSigns| signs.silent_for.is_some() && signs.lost_for.is_some();
-        let asked = signs.iter().filter(|(_, signs)| !given_up(signs)).map(|(name, _)| name.clone());
-        let found = self.parts.inquiry.ask(&asked.collect());
-        let late = match self.store.replicated_mut() {
-            Some(store) => store.late().await,
-            None => BTreeSet::new(),
-        };
-        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), &found, &late);
+        let signs = self.signs().await;
+        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), signs);
         if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
             store.braked();
         }
@@ -130,6 +125,20 @@ impl Host {
                 Led::Failed(next.sooner(Next::After(RETRY)))
             }
         }
+    }
+
+    /// What is heard of the other nodes: from the store, from themselves, and from etcd.
+    async fn signs(&mut self) -> BTreeMap<NodeName, NodeSigns> {
+        let Some(store) = self.store.replicated_mut() else { return BTreeMap::new() };
+        let mut signs = store.signs();
+        // Who was given up is asked no more once its lease is gone: only a new lease brings it back.
+        let given_up = |signs: &NodeSigns| signs.silent_for.is_some() && signs.lost_for.is_some();
+        let asked = signs.iter().filter(|(_, signs)| !given_up(signs)).map(|(name, _)| name.clone());
+        for (name, found) in self.parts.inquiry.ask(&asked.collect()) {
+            signs.entry(name).and_modify(|signs| found.lay_over(signs));
+        }
+        store.find_late(&mut signs).await;
+        signs
     }
 
     /// Time in which nobody could decide is no commit's, and what another leader wrote down, or this one before its clock

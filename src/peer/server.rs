@@ -53,7 +53,8 @@ pub(super) struct Served {
 impl Served {
     /// Whether a node was given up, and not installed anew since.
     fn is_removed(&self, node: &NodeName) -> bool {
-        self.daemon.views.current().view.state.removed.contains_key(node)
+        // Not as a reader's picture: those are kept for a while.
+        self.daemon.views.subscribe().borrow().state.removed.contains_key(node)
     }
 }
 

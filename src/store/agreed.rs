@@ -19,6 +19,8 @@ pub(crate) struct Agreed {
     pub(crate) dns: Ipv4Addr,
     /// Its zone.
     pub(crate) zone: String,
+    /// The first and the last node port.
+    pub(crate) node_ports: (u16, u16),
 }
 
 impl Agreed {
@@ -33,18 +35,23 @@ impl Agreed {
             service_range: self.service_range,
             dns: self.dns,
             zone: self.zone.clone(),
+            node_ports: Some(self.node_ports),
         }
     }
 
     /// What differs from a store's cluster, if anything does.
     pub(super) fn check(&self, identity: &Identity) -> Result<(), String> {
         let Identity { pod_range, subnet_length, service_range, dns, zone, .. } = identity;
+        let range = |(first, last): (u16, u16)| format!("{first} to {last}");
+        // A store of a version that did not say it has the range of whoever leads.
+        let node_ports = identity.node_ports.unwrap_or(self.node_ports);
         let pairs = [
             ("pod-range", pod_range.to_string(), self.pod_range.to_string()),
             ("the length of pod-subnet", subnet_length.to_string(), self.subnet_length.to_string()),
             ("service-range", service_range.to_string(), self.service_range.to_string()),
             ("dns", dns.to_string(), self.dns.to_string()),
             ("zone", zone.clone(), self.zone.clone()),
+            ("node-port-first and -last", range(node_ports), range(self.node_ports)),
         ];
         match pairs.into_iter().find(|(_, theirs, ours)| theirs != ours) {
             None => Ok(()),

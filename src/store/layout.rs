@@ -58,6 +58,9 @@ pub(crate) struct Identity {
     pub(crate) dns: Ipv4Addr,
     /// Its zone.
     pub(crate) zone: String,
+    /// The first and the last node port.
+    #[serde(default)]
+    pub(crate) node_ports: Option<(u16, u16)>,
 }
 
 /// `decided/epoch`: who led when something was last decided.

@@ -7,7 +7,7 @@ mod subnets;
 mod writing;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use self::{
     belief::Marker,
     join::Newcomer,
-    others::{Others, OthersFile},
+    others::{Late, Others, OthersFile},
 };
 use super::{
     agreed::Agreed,
@@ -134,8 +134,7 @@ pub(crate) struct ReplicatedStore {
     withdrawn_until: Option<Instant>,
     /// Since when each lost node is known to be lost here.
     lost_since: BTreeMap<NodeName, Instant>,
-    /// Who was late when etcd was asked last.
-    late: Option<(Instant, BTreeSet<NodeName>)>,
+    late: Option<Late>,
     /// etcd's own id of its cluster, as it was last listed.
     listed: Option<u64>,
     /// Who else has this host's name.
@@ -317,6 +316,11 @@ impl ReplicatedStore {
             && self.copied
             && self.withdrawn_until.is_none_or(|until| until <= Instant::now())
             && self.fence.as_ref().is_some_and(Fence::holds)
+    }
+
+    /// Whether its election still holds, whatever else is in its way.
+    pub(crate) fn is_in_office(&self) -> bool {
+        self.fence.as_ref().is_some_and(Fence::holds)
     }
 
     /// For how long it has led without a break, and without so many silent nodes that it rather believed none of it.

@@ -15,7 +15,7 @@ use crate::{
     object::Workload,
     placement::{Choice, Placer, must_leave},
     plan::Next,
-    state::{Change, NodeLife, PodPlace, PodRecord, StopReason},
+    state::{Change, NodeLife, NodeReport, PodPlace, PodRecord, StopReason},
 };
 
 /// So long a node may refuse a pod before it is made anew elsewhere.
@@ -118,8 +118,10 @@ impl<'a> Decision<'a> {
     /// that were adopted have uids from before.
     pub(super) fn is_fresh(&self, serial: u64) -> bool {
         let uid = pod_uid(&self.input.state.cluster, serial);
-        let mut orphans = self.input.reports.values().flat_map(|report| &report.orphans);
-        !self.input.state.pods.contains_key(&uid) && orphans.all(|orphan| orphan.uid != uid)
+        let has = |report: &NodeReport| {
+            report.pods.contains_key(&uid) || report.orphans.iter().any(|one| one.uid == uid)
+        };
+        !self.input.state.pods.contains_key(&uid) && !self.input.reports.values().any(has)
     }
 
     /// Pods that a NoExecute taint, the loss of their node or its refusal stops, whatever their owner would have.

@@ -35,12 +35,14 @@ struct Countdown {
 }
 
 impl Countdown {
-    /// Etcd said at some time before `heard` that so many whole seconds are left. False if the lease was renewed since the
+    /// Etcd said between `sent` and `heard` that so many whole seconds are left. False if the lease was renewed since the
     /// answer before.
-    fn hear(&mut self, left: u64, heard: Instant) -> bool {
-        let renewed = self.left.is_some_and(|before| left > before);
+    fn hear(&mut self, left: u64, sent: Instant, heard: Instant) -> bool {
+        let seconds = Duration::from_secs(left);
+        // Of one that has run out and is still there etcd also says 0.
+        let renewed = left > 0 && self.ends.is_some_and(|ends| sent + seconds > ends);
         self.left = Some(left);
-        let latest = heard + Duration::from_secs(left) + Duration::from_secs(1);
+        let latest = heard + seconds + Duration::from_secs(1);
         self.ends = Some(self.ends.map_or(latest, |ends| ends.min(latest)));
         !renewed
     }
@@ -76,13 +78,19 @@ impl Etcd {
         let Some(lease) = self.lease_of(key).await? else { return Ok(LeaseFate::Gone) };
         let mut countdown = Countdown::default();
         loop {
+            let sent = Instant::now();
             let Some(left) = self.left(lease).await? else { return Ok(LeaseFate::Gone) };
-            let now = Instant::now();
-            if !countdown.hear(left, now) {
+            let heard = Instant::now();
+            if !countdown.hear(left, sent, heard) {
                 return Ok(LeaseFate::Renewed);
             }
-            if countdown.is_over(now) {
-                return Ok(LeaseFate::RanOut);
+            if countdown.is_over(heard) {
+                return Ok(match self.lease_of(key).await? {
+                    Some(same) if same == lease => LeaseFate::RanOut,
+                    // A daemon that was restarted has a new one.
+                    Some(_) => LeaseFate::Renewed,
+                    None => LeaseFate::Gone,
+                });
             }
             tokio::time::sleep(PACE).await;
         }
@@ -129,7 +137,7 @@ mod tests {
         let over = (0..60).map(|asked| asked * 100).find(|passed| {
             let left = 4250_u64.saturating_sub(*passed) / 1000;
             let now = start + millis(*passed);
-            assert!(countdown.hear(left, now), "nobody renews it");
+            assert!(countdown.hear(left, now, now), "nobody renews it");
             countdown.is_over(now)
         });
         assert_eq!(over, Some(4300));
@@ -141,8 +149,8 @@ mod tests {
         let mut countdown = Countdown::default();
         for passed in (0..4000).step_by(100) {
             // Each answer was half a second on its way.
-            let now = start + millis(passed + 500);
-            assert!(countdown.hear((4000 - passed) / 1000, now));
+            let (sent, now) = (start + millis(passed), start + millis(passed + 500));
+            assert!(countdown.hear((4000 - passed) / 1000, sent, now));
             assert!(!countdown.is_over(now) || passed >= 4000, "over after {passed} ms of 4000");
         }
     }
@@ -151,8 +159,16 @@ mod tests {
     fn a_renewal_is_seen() {
         let start = Instant::now();
         let mut countdown = Countdown::default();
-        assert!(countdown.hear(4, start));
-        assert!(countdown.hear(3, start + millis(800)));
-        assert!(!countdown.hear(4, start + millis(1600)));
+        let mut hear = |left, passed| {
+            let now = start + millis(passed);
+            countdown.hear(left, now, now)
+        };
+        assert!(hear(4, 0));
+        assert!(hear(3, 800));
+        assert!(!hear(4, 1600));
+        // Also where the whole seconds are the same: so long it cannot have been 3 s.
+        let mut countdown = Countdown::default();
+        assert!(countdown.hear(3, start, start));
+        assert!(!countdown.hear(3, start + millis(1100), start + millis(1100)));
     }
 }

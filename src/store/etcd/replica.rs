@@ -151,7 +151,7 @@ impl Replica {
                 message = stream.message() => {
                     let message = self.message(&connection, message).await?;
                     let changes = self.changes(&connection, etcd_cluster, &message)?;
-                    self.changed(etcd_cluster, asked, changes);
+                    self.changed(changes);
                 }
                 _ = self.relist.changed() => return Ok(()),
                 _ = self.preferred.changed() => {
@@ -170,17 +170,17 @@ impl Replica {
         connection: &Connection,
         asked: u64,
     ) -> Result<Option<(WatchStream, u64)>, Failure> {
-        let Some(told) = self.told.as_ref().filter(|told| told.asked == asked) else { return Ok(None) };
-        let etcd_cluster = told.etcd_cluster;
-        let (mut stream, begun) = self.watch(connection, told.revision).await?;
-        let reaches = |header: &ResponseHeader| {
-            header.cluster_id() == etcd_cluster && header.revision() >= told.revision
-        };
+        let Some(told) = self.told.as_ref().filter(|told| told.is_of(asked)) else { return Ok(None) };
+        let Some((from, to)) = told.span() else { return Ok(None) };
+        let etcd_cluster = told.etcd_cluster();
+        let (mut stream, begun) = self.watch(connection, from).await?;
+        let reaches =
+            |header: &ResponseHeader| header.cluster_id() == etcd_cluster && header.revision() >= to;
         if !begun.header().is_some_and(reaches) {
             return Ok(None);
         }
         // One that came to this revision by another way may have nothing there.
-        let Ok(first) = tokio::time::timeout(CALL_TIMEOUT, stream.message()).await else { return Ok(None) };
+        let Ok(first) = tokio::time::timeout(PAGE_TIMEOUT, stream.message()).await else { return Ok(None) };
         let first = self.message(connection, first).await?;
         let Some(new) = told.go_on(self.changes(connection, etcd_cluster, &first)?) else {
             tracing::info!("etcd's history is not the one that was watched: listing everything again");
@@ -189,7 +189,7 @@ impl Replica {
         if self.is_back(first.header().map_or(0, ResponseHeader::revision)) {
             let _ = self.events.send(Event::Resumed);
         }
-        self.changed(etcd_cluster, asked, new);
+        self.changed(new);
         Ok(Some((stream, etcd_cluster)))
     }
 
@@ -297,7 +297,7 @@ impl Replica {
     fn listed(&mut self, listing: Listing, asked: u64) {
         self.is_back(listing.revision);
         // What a list does not say is what was deleted before it: a watch is resumed behind a change only.
-        self.told = None;
+        self.told = Some(Told::new(listing.etcd_cluster, asked));
         if !listing.pairs.iter().any(|pair| pair.key == self.alive_key) {
             self.hints.alive_gone.notify_one();
         }
@@ -332,11 +332,13 @@ impl Replica {
         Ok(changes)
     }
 
-    fn changed(&mut self, etcd_cluster: u64, asked: u64, changes: Vec<KeyChange>) {
+    fn changed(&mut self, changes: Vec<KeyChange>) {
         // A message's header may be ahead of its changes while the watch catches up.
-        let Some(told) = Told::last(etcd_cluster, asked, &changes) else { return };
-        let _ = self.events.send(Event::Changed { revision: told.revision, changes });
-        self.told = Some(told);
+        let Some(revision) = changes.last().map(KeyChange::revision) else { return };
+        if let Some(told) = &mut self.told {
+            told.tell(&changes);
+        }
+        let _ = self.events.send(Event::Changed { revision, changes });
     }
 
     fn hint(&self, deleted: &str) {
@@ -360,6 +362,13 @@ impl Replica {
 }
 
 impl KeyChange {
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Self::Put(pair) => &pair.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
     pub(super) fn revision(&self) -> i64 {
         match self {
             Self::Put(pair) => pair.revision,

@@ -141,16 +141,9 @@ impl Host {
                 }
                 _ => None,
             });
-            found.extend(more.await.into_iter().filter(|change| key_of(change).starts_with(begin)));
+            found.extend(more.await.into_iter().filter(|change| change.key().starts_with(begin)));
         }
         found
-    }
-}
-
-fn key_of(change: &KeyChange) -> &str {
-    match change {
-        KeyChange::Put(pair) => &pair.key,
-        KeyChange::Delete { key, .. } => key,
     }
 }
 
@@ -520,7 +513,7 @@ async fn one_member_of_three_may_hang() {
             .next("the write", |event| match event {
                 Event::Lost { why } | Event::Demoted { why } => panic!("{why}"),
                 Event::Listed { pairs, .. } => Some(pairs.iter().any(|pair| pair.key == "k")),
-                Event::Changed { changes, .. } => Some(changes.iter().any(|change| key_of(change) == "k")),
+                Event::Changed { changes, .. } => Some(changes.iter().any(|change| change.key() == "k")),
                 _ => None,
             })
             .await;

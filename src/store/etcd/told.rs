@@ -2,37 +2,78 @@
 
 use super::KeyChange;
 
-/// All changes of the last revision that was told.
+/// So many changes are kept, at most, to know a history by.
+const KEPT: usize = 256;
+
+/// What was told last. It begins with a revision of which more was told than that leases came and went: those say the same
+/// again and again, in any history.
 #[derive(Debug)]
 pub(super) struct Told {
     /// Etcd's own id of its cluster.
-    pub(super) etcd_cluster: u64,
+    etcd_cluster: u64,
     /// How often it had been asked to list again.
-    pub(super) asked: u64,
-    /// Of the changes.
-    pub(super) revision: i64,
+    asked: u64,
+    /// In the order of revisions.
     changes: Vec<KeyChange>,
 }
 
 impl Told {
-    /// What `changes` end with; `None` if there are none.
-    pub(super) fn last(etcd_cluster: u64, asked: u64, changes: &[KeyChange]) -> Option<Self> {
-        let revision = changes.last()?.revision();
-        let changes = changes.iter().filter(|change| change.revision() == revision).cloned().collect();
-        Some(Self { etcd_cluster, asked, revision, changes })
+    /// Nothing yet, of this cluster of etcd and since the list was asked for so often.
+    pub(super) fn new(etcd_cluster: u64, asked: u64) -> Self {
+        Self { etcd_cluster, asked, changes: Vec::new() }
     }
 
-    /// What is new in the first changes of a watch from this revision on; `None` where it is another history: one that came
+    /// Etcd's own id of its cluster.
+    pub(super) fn etcd_cluster(&self) -> u64 {
+        self.etcd_cluster
+    }
+
+    /// Whether nobody has asked for a list since.
+    pub(super) fn is_of(&self, asked: u64) -> bool {
+        self.asked == asked
+    }
+
+    /// From which revision on a watch must begin, and which one it must reach; `None` where there is nothing to know the
+    /// history by.
+    pub(super) fn span(&self) -> Option<(i64, i64)> {
+        Some((self.changes.first()?.revision(), self.changes.last()?.revision()))
+    }
+
+    /// Notes what was told.
+    pub(super) fn tell(&mut self, changes: &[KeyChange]) {
+        for change in changes {
+            let new_revision = self.changes.last().is_none_or(|last| last.revision() != change.revision());
+            let begins = new_revision
+                && changes.iter().any(|one| one.revision() == change.revision() && !is_of_a_lease(one));
+            if begins {
+                self.changes.clear();
+            }
+            // Before anything that a history is known by there is nothing to keep.
+            if begins || !self.changes.is_empty() {
+                self.changes.push(change.clone());
+            }
+        }
+        if self.changes.len() > KEPT {
+            self.changes.clear();
+        }
+    }
+
+    /// What is new in the first changes of a watch that began with these; `None` where it is another history: one that came
     /// to the same revision by another way.
     pub(super) fn go_on(&self, changes: Vec<KeyChange>) -> Option<Vec<KeyChange>> {
+        let (_, last) = self.span()?;
         let (again, new): (Vec<_>, Vec<_>) =
-            changes.into_iter().partition(|change| change.revision() <= self.revision);
+            changes.into_iter().partition(|change| change.revision() <= last);
         (again == self.changes).then_some(new)
     }
 }
 
+fn is_of_a_lease(change: &KeyChange) -> bool {
+    let key = change.key();
+    key.starts_with("election/") || key.starts_with("nodes/") && key.ends_with("/alive")
+}
+
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
     use crate::store::etcd::Pair;
@@ -45,9 +86,16 @@ mod tests {
         KeyChange::Delete { key: key.to_owned(), revision }
     }
 
+    fn told(parts: &[&[KeyChange]]) -> Told {
+        let mut told = Told::new(1, 0);
+        parts.iter().for_each(|changes| told.tell(changes));
+        told
+    }
+
     #[test]
     fn only_what_came_after_the_last_revision_is_new_and_only_in_the_same_history() {
-        let told = Told::last(1, 0, &[put("a", "1", 7), put("b", "1", 8), delete("a", 8)]).unwrap();
+        let told = told(&[&[put("a", "1", 7)], &[put("b", "1", 8), delete("a", 8)]]);
+        assert_eq!(told.span(), Some((8, 8)));
         let again = [put("b", "1", 8), delete("a", 8)];
         let news = [put("c", "1", 9), put("c", "2", 11)];
         let all = |parts: &[&[KeyChange]]| parts.concat();
@@ -63,6 +111,26 @@ mod tests {
         ] {
             assert_eq!(told.go_on(other.clone()), None, "{other:?}");
         }
-        assert!(Told::last(1, 0, &[]).is_none());
+    }
+
+    #[test]
+    fn a_history_is_not_known_by_leases_alone() {
+        let lease = |revision| put("nodes/n1/alive", "i1", revision);
+        assert_eq!(told(&[&[lease(5)], &[delete("election/7", 6)]]).span(), None);
+        let told =
+            told(&[&[lease(5)], &[put("a", "1", 6), lease(6)], &[lease(7)], &[delete("election/7", 9)]]);
+        assert_eq!(told.span(), Some((6, 9)));
+        let again = vec![put("a", "1", 6), lease(6), lease(7), delete("election/7", 9)];
+        assert_eq!(told.go_on([again.clone(), vec![lease(10)]].concat()), Some(vec![lease(10)]));
+        assert_eq!(told.go_on(again[2..].to_vec()), None);
+    }
+
+    #[test]
+    fn what_is_kept_to_know_a_history_by_is_bounded() {
+        let mut told = told(&[&[put("a", "1", 1)]]);
+        (2..).take(KEPT).for_each(|revision| told.tell(&[put("nodes/n1/alive", "i1", revision)]));
+        assert_eq!(told.span(), None);
+        told.tell(&[put("a", "2", 1000)]);
+        assert_eq!(told.span(), Some((1000, 1000)));
     }
 }

@@ -210,6 +210,7 @@ mod tests {
             service_range: "10.96.0.0/16".parse().unwrap(),
             dns: "10.96.0.10".parse().unwrap(),
             zone: "cluster.local".to_owned(),
+            node_ports: (30000, 32767),
         }
     }
 

@@ -297,6 +297,7 @@ mod tests {
             service_range: "10.96.0.0/16".parse().unwrap(),
             dns: "10.96.0.10".parse().unwrap(),
             zone: "cluster.local".to_owned(),
+            node_ports: (30000, 32767),
         };
         let identity = identity.map(|id| text(&agreed.identity(id, 1)));
         let identity = identity.map(|value| Pair { key: IDENTITY.to_owned(), value, revision: 2 });

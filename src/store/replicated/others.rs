@@ -91,6 +91,15 @@ pub(super) struct Others {
     pub(super) reports: BTreeMap<NodeName, NodeReport>,
 }
 
+/// Who was late when etcd was asked last.
+#[derive(Debug)]
+pub(super) struct Late {
+    asked: Instant,
+    /// Who was about to be given up then.
+    parting: BTreeSet<NodeName>,
+    late: BTreeSet<NodeName>,
+}
+
 impl ReplicatedStore {
     /// What the other hosts said last, from the disk.
     pub(super) fn recall(&mut self) {
@@ -161,29 +170,33 @@ impl ReplicatedStore {
             .collect()
     }
 
-    /// Nodes that seem alive and did not renew their lease when they should have. Asked of etcd only while another node
-    /// is about to be given up.
-    pub(crate) async fn late(&mut self) -> BTreeSet<NodeName> {
-        if let Some((asked, late)) = &self.late
-            && asked.elapsed() < LATE_PACE
-        {
-            return late.clone();
-        }
-        let late = self.ask_who_is_late().await;
-        self.late = Some((Instant::now(), late.clone()));
-        late
-    }
-
-    async fn ask_who_is_late(&self) -> BTreeSet<NodeName> {
-        let signs = self.signs();
+    /// Finds the nodes that seem alive and did not renew their lease when they should have. Etcd is asked only while
+    /// another node is about to be given up: anew for each such node, and otherwise at a pace.
+    pub(crate) async fn find_late(&mut self, signs: &mut BTreeMap<NodeName, NodeSigns>) {
         let parting = |signs: &NodeSigns| {
             signs.silent_for.is_some()
                 && signs.lost_for.is_none()
                 && signs.back_within.is_none_or(|within| within.is_zero())
         };
-        if !signs.values().any(parting) {
-            return BTreeSet::new();
+        let parting: BTreeSet<NodeName> =
+            signs.iter().filter(|(_, signs)| parting(signs)).map(|(name, _)| name.clone()).collect();
+        if parting.is_empty() {
+            self.late = None;
+            return;
         }
+        let known =
+            self.late.take().filter(|known| known.parting == parting && known.asked.elapsed() < LATE_PACE);
+        let late = match known {
+            Some(known) => known,
+            None => Late { late: self.ask_who_is_late(signs).await, asked: Instant::now(), parting },
+        };
+        for name in &late.late {
+            signs.entry(name.clone()).and_modify(|signs| signs.late = true);
+        }
+        self.late = Some(late);
+    }
+
+    async fn ask_who_is_late(&self, signs: &BTreeMap<NodeName, NodeSigns>) -> BTreeSet<NodeName> {
         let alive = signs.keys().filter(|name| signs[*name].silent_for.is_none());
         let keys: BTreeMap<String, &NodeName> =
             alive.map(|name| (layout::node_key(name, "alive"), name)).collect();
