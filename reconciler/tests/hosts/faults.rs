@@ -11,8 +11,8 @@ use reconciler::{
 };
 
 use crate::{
-    build::{bare, commit, daemon_set, deployment, pod, recreate, rolling},
-    world::{World, name, with_disk},
+    build::{PodSpecExt, bare, commit, daemon_set, deployment, pod, recreate, rolling},
+    world::{World, name},
 };
 
 fn web(id: &str, image: &str) -> Arc<Commit> {
@@ -167,7 +167,7 @@ fn a_lost_node_holds_up_no_recreated_deployment() {
 
 #[test]
 fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
-    let with_data = |image: &str| recreate("one", 1, with_disk(pod(image)));
+    let with_data = |image: &str| recreate("one", 1, pod(image).with_disk());
     let workloads: [&dyn Fn(&str) -> Workload; 2] = [&|image| bare("one", pod(image)), &with_data];
     for workload in workloads {
         let mut world = lost_with(workload);

@@ -14,7 +14,6 @@ use reconciler::{
     cluster::{ClusterInput, ClusterSettings, cluster},
     commit::Commit,
     name::{CommitId, NodeName, PodUid},
-    object::{HostPathKind, MountPropagation, PodSpec, VolumeMount, VolumeSource},
     rollout::{Head, RolloutSettings},
     state::{
         ClusterState, Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord, Preparation,
@@ -48,20 +47,6 @@ pub(crate) struct World {
 
 pub(crate) fn name(node: &str) -> NodeName {
     NodeName::new(node)
-}
-
-/// A pod that writes to its host's disk.
-pub(crate) fn with_disk(mut spec: PodSpec) -> PodSpec {
-    let volume = VolumeSource::HostPath { path: "/srv/db".into(), kind: HostPathKind::Any };
-    spec.volumes.insert("data".to_owned(), volume);
-    spec.containers[0].mounts.push(VolumeMount {
-        volume: "data".into(),
-        path: "/data".into(),
-        sub_path: None,
-        read_only: false,
-        propagation: MountPropagation::default(),
-    });
-    spec
 }
 
 pub(crate) fn settings() -> ClusterSettings {
