@@ -47,6 +47,19 @@ fn a_node_that_fails_alone_does_not_fail_the_commit() {
 }
 
 #[test]
+fn what_recreates_leaves_a_faulty_node_before_another_takes_its_place() {
+    let web = |id: &str, image: &str| commit(id).with(recreate("web", 3, pod(image))).build();
+    let mut world = settled(web("c1", "web:1"));
+    world.break_on("b", "c2");
+    world.push(web("c2", "web:2"));
+    world.run(90);
+    world.expect_healthy("c2");
+    assert!(world.faulty.contains(&name("b")));
+    assert_eq!(world.places("web"), ["a", "a", "c"], "its pod runs elsewhere");
+    assert_eq!(world.bounds["web"].1, 3, "and never beside the one that failed: {:?}", world.bounds);
+}
+
+#[test]
 fn a_daemon_stays_on_its_faulty_node_and_the_others_go_on() {
     let mut world = settled(daemons("c1", "agent:1"));
     world.break_on("b", "c2");
