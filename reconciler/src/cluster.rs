@@ -259,6 +259,7 @@ impl<'a> Decision<'a> {
             nodes: there.map(|node| (node, self.input.reports.get(node))).collect(),
             max_faulty: self.input.settings.rollout.max_faulty(self.input.nodes.len()),
             faulty: judged.faulty,
+            failing: self.failing(),
             judgement: judged.judgement,
             progressed: judged.progressed,
         });

@@ -16,6 +16,7 @@ use crate::name::{CommitId, NodeName};
 
 pub use change::retry;
 pub use faults::{Suspects, suspects};
+pub(crate) use judge::pod_failure;
 pub use judge::{Judgement, config_sources, judge, judged_workloads, progress, progress_deadline, worst};
 pub use step::{Head, RolloutSettings, StepInput, step};
 
@@ -130,7 +131,7 @@ pub struct Wave {
     pub nodes: BTreeSet<NodeName>,
     /// Since when they move.
     pub since: Timestamp,
-    /// Nodes that were at fault before it came: that they are down holds up no canary.
+    /// Nodes that are at fault without it: that they are down holds up no canary.
     #[serde(default)]
     pub broken: BTreeSet<NodeName>,
     /// Since when all is well there.
