@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use reconciler::{
     check::check_decision,
     cluster::{ClusterInput, cluster, commits_in_use},
+    commit::Commit,
     life::{LifeInput, NodeSigns, lives},
     name::NodeName,
+    object::{Control, DeploymentStrategy, IntOrPercent},
     plan::Next,
     rollout::Head,
     state::{Change, KnownNode, NodeLife},
@@ -147,7 +149,7 @@ impl World {
             .verified
             .iter()
             .filter(|(id, _)| wanted.contains(*id))
-            .map(|(id, commit)| (id.clone(), Arc::clone(commit)))
+            .map(|(id, commit)| (id.clone(), misread(commit, self.store.sabotage)))
             .collect();
         let input = ClusterInput {
             now: host.wall(now),
@@ -271,6 +273,35 @@ impl World {
             .collect();
         (nodes, next)
     }
+}
+
+/// A commit as the leader reads it; wrongly, where that is what is broken on purpose.
+fn misread(commit: &Arc<Commit>, sabotage: Sabotage) -> Arc<Commit> {
+    let mut objects = match sabotage {
+        Sabotage::Uproots | Sabotage::Overlaps => commit.objects.clone(),
+        _ => return Arc::clone(commit),
+    };
+    for workload in objects.workloads.values_mut() {
+        match (sabotage, &mut workload.control) {
+            (Sabotage::Uproots, _) => workload.template.spec.volumes.clear(),
+            (Sabotage::Overlaps, Control::Deployment { strategy, .. })
+                if *strategy == DeploymentStrategy::Recreate =>
+            {
+                let (max_surge, max_unavailable) = (IntOrPercent::Int(1), IntOrPercent::Int(0));
+                *strategy = DeploymentStrategy::RollingUpdate { max_surge, max_unavailable };
+            }
+            _ => {}
+        }
+    }
+    Arc::new(Commit {
+        id: commit.id.clone(),
+        subject: commit.subject.clone(),
+        signer: commit.signer.clone(),
+        time: commit.time,
+        allow_deletions: commit.allow_deletions,
+        objects,
+        warnings: Vec::new(),
+    })
 }
 
 /// A change in a few words.

@@ -158,3 +158,13 @@ fn deciding_on_what_may_not_be_written_is_noticed() {
 fn a_host_that_runs_what_it_did_not_verify_is_noticed() {
     is_noticed(Sabotage::Credulous);
 }
+
+#[test]
+fn what_is_made_anew_without_its_disk_is_noticed() {
+    is_noticed(Sabotage::Uproots);
+}
+
+#[test]
+fn what_recreates_and_does_not_wait_is_noticed() {
+    is_noticed(Sabotage::Overlaps);
+}

@@ -4,6 +4,7 @@
 mod bounds;
 mod effects;
 mod records;
+mod recreate;
 mod rollout;
 
 use std::{
@@ -42,6 +43,8 @@ pub(crate) struct Referee {
     absent: BTreeMap<NodeName, Time>,
     back: BTreeMap<NodeName, Time>,
     cluster_ips: BTreeMap<ObjectKey, Ipv4Addr>,
+    /// Pods that may run beside those that took their places: their node was given up.
+    left_behind: BTreeSet<PodUid>,
     /// Commits that were called bad.
     pub(crate) called_bad: BTreeMap<CommitId, String>,
 }
@@ -121,6 +124,7 @@ impl World {
         if let Some(commit) = &commit {
             for workload in commit.objects.workloads.values() {
                 self.judge_bounds(workload, commit, before, &after);
+                self.judge_recreate(workload, before, &after);
             }
         }
     }

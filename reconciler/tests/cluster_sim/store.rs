@@ -26,6 +26,10 @@ pub(crate) enum Sabotage {
     NoRelist,
     /// Hosts take every commit for verified.
     Credulous,
+    /// A leader makes anew elsewhere what wrote to the disk of a lost node.
+    Uproots,
+    /// A leader makes the next pods of a Deployment that recreates before the last are gone.
+    Overlaps,
 }
 
 /// How long a node's lease lasts, and the leader's.

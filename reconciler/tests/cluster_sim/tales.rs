@@ -11,7 +11,7 @@ use reconciler::{
 use crate::{
     clock::Clock,
     store::Sabotage,
-    story::{Repository, Wanted, build},
+    story::{Repository, Update, Wanted, build},
     world::World,
 };
 
@@ -27,7 +27,8 @@ fn cluster(offsets: [i64; 3]) -> World {
 }
 
 fn wanted(kind: WorkloadKind, image: &str) -> Wanted {
-    Wanted { kind, replicas: 3, image: image.to_owned(), bounds: (1, 0), min_ready: 5 }
+    let update = Update::Rolling(1, 0);
+    Wanted { kind, replicas: 3, image: image.to_owned(), update, disk: false, min_ready: 5 }
 }
 
 fn push(world: &mut World, workloads: &[(&str, Wanted)]) -> CommitId {

@@ -55,6 +55,7 @@ impl World {
                     )
                 });
                 self.judge_identities();
+                self.judge_one_template(&spec.identity);
             }
             Step::Connect { .. } => self.judge_addresses(),
             _ => {}

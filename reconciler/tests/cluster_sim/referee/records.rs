@@ -42,6 +42,10 @@ impl World {
             let owned = driven.is_some_and(has) || kept.is_some_and(|commit| has(commit));
             let sound = match stop.reason {
                 StopReason::OwnerRemoved => driven.is_some() && !owned,
+                // What lies on a disk is nowhere else: its pod stays with its node until that is given up by hand.
+                StopReason::NodeLost | StopReason::Drained if self.has_disk(record) => false,
+                // Pods that write to a disk never end by themselves in these stories.
+                StopReason::Failed if self.has_disk(record) => false,
                 StopReason::NodeLost => {
                     record.place.node().is_some_and(|node| self.referee.may_be_silent(self.now, node))
                 }
