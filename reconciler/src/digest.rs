@@ -7,11 +7,17 @@ use crate::name::PodUid;
 /// Letters and digits that spell no words, as Kubernetes uses for generated names.
 const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// SHA-256 as lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     let hash = digest(&SHA256, bytes);
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    hash.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut hex = String::with_capacity(2 * hash.as_ref().len());
+    for byte in hash.as_ref() {
+        hex.push(char::from(HEX_DIGITS[usize::from(byte >> 4)]));
+        hex.push(char::from(HEX_DIGITS[usize::from(byte & 15)]));
+    }
+    hex
 }
 
 /// A pod's uid: a UUID (version 8, RFC 9562) over the cluster's id and the number of the pod.

@@ -341,8 +341,15 @@ impl<'a> Look<'a> {
         }
         let pods = &self.input.state.pods;
         let orphaned = self.containers.keys().copied().filter(|uid| !pods.contains_key(uid));
-        let known: BTreeSet<String> = pods.keys().chain(orphaned).map(link_name).collect();
-        for link in self.input.observed.links.difference(&known) {
+        let here = self.mine.iter().map(|record| &record.uid).chain(orphaned);
+        let known: BTreeSet<String> = here.map(link_name).collect();
+        let strange: Vec<&String> = self.input.observed.links.difference(&known).collect();
+        // Pods of other hosts have none here: to hash the uids of a whole cluster is seldom needed.
+        let elsewhere: BTreeSet<String> = match strange.is_empty() {
+            true => BTreeSet::new(),
+            false => pods.keys().map(link_name).collect(),
+        };
+        for link in strange.into_iter().filter(|link| !elsewhere.contains(*link)) {
             // A link without a pod has no uid; its lane is keyed by the name, which no pod has.
             self.clean(&PodUid::new(link.clone()), Step::Disconnect(link.clone()));
         }
