@@ -11,7 +11,7 @@ use reconciler::{
 
 use crate::{
     clock::{Time, stamp},
-    engine::Record,
+    engine::{Engine, Record},
     host::{Leading, Running},
     store::{LEADER_LEASE, Sabotage},
     world::{Event, World},
@@ -71,7 +71,12 @@ impl World {
         for (commit, image, pin) in plan.inherited {
             host.pins.entry(commit).or_default().insert(image, pin);
         }
+        let kept = plan.lanes.is_empty();
         let tasks = host.probe_tasks(plan.probes);
+        if !kept && self.is_cut(index, || "has planned, remembered and begun nothing".to_owned()) {
+            return;
+        }
+        let host = &mut self.hosts[index];
         let (name, generation) = (host.name.clone(), host.generation);
         let Some(daemon) = &mut host.daemon else { return };
         daemon.prober.replace(tasks, stamp(now));
@@ -119,10 +124,20 @@ impl World {
         };
         let Running { lane, mut at } = running;
         let step = lane.steps[at].clone();
+        if self.is_cut(index, || format!("is about to {}", words(&step))) {
+            return;
+        }
         self.before_effect(index, &lane, &step);
+        if Engine::has_middle(&step) && self.is_cut(index, || format!("is in the middle of {}", words(&step)))
+        {
+            return self.hosts[index].engine.begin(&step, now);
+        }
         let host = &mut self.hosts[index];
         let done = host.engine.apply(&step, &host.registry, now);
         self.after_effect(index, &step);
+        if self.is_cut(index, || format!("has done and not recorded {}", words(&step))) {
+            return;
+        }
         let host = &mut self.hosts[index];
         let (wall, generation, name) = (host.wall(self.now), host.generation, host.name.clone());
         let Some(daemon) = &mut host.daemon else { return };
@@ -171,7 +186,7 @@ impl World {
             self.store.facts(&host.facts);
             self.store.keep_node(&name, unready, now);
             let Some(daemon) = &mut host.daemon else { return };
-            let mut campaigns = false;
+            let (mut campaigns, mut elected) = (false, false);
             match &mut daemon.leading {
                 Some(leading) if self.store.keep_leader(leading.epoch, now) => {
                     leading.valid_until = now + LEADER_LEASE - 300;
@@ -197,6 +212,7 @@ impl World {
                 });
                 self.transcript.note(now, format!("{name} leads, epoch {epoch}"));
                 self.lead_after(index, 5);
+                elected = true;
             }
             if self.store.revision != before {
                 self.referee.leases(now, &self.store.contents);
@@ -204,6 +220,9 @@ impl World {
             }
             self.mind_leases();
             self.watch_after(index, 5);
+            if elected && self.is_cut(index, || "is elected".to_owned()) {
+                return;
+            }
         } else if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
             leading.answered_since = now;
             if now >= leading.valid_until {
@@ -219,5 +238,17 @@ impl World {
             let wait = 900 + self.random.within(0, 200);
             self.after(wait, Event::Keep(index, generation));
         }
+    }
+}
+
+/// A step in a few words.
+fn words(step: &Step) -> String {
+    let text = format!("{step:?}");
+    let word = text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+    match step {
+        Step::StartSandbox(spec) => format!("{word} of {}", spec.identity.pod),
+        Step::StartContainer(spec) => format!("{word} of {}", spec.identity.pod),
+        Step::PullImage { image, .. } => format!("{word} {image}"),
+        _ => word.to_owned(),
     }
 }

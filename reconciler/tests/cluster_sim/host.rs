@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// A host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) name: NodeName,
     pub(crate) facts: NodeFacts,
@@ -62,7 +62,7 @@ pub(crate) struct Host {
 }
 
 /// A daemon that runs: what it loses when it is killed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Daemon {
     pub(crate) lanes: BTreeMap<LaneKey, Running>,
     pub(crate) failures: BTreeMap<LaneKey, LaneFailure>,
@@ -79,14 +79,14 @@ pub(crate) struct Daemon {
 }
 
 /// A lane under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Running {
     pub(crate) lane: Lane,
     pub(crate) at: usize,
 }
 
 /// What a daemon that believes to lead knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Leading {
     pub(crate) epoch: Revision,
     pub(crate) since: Time,

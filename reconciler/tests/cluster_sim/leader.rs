@@ -90,6 +90,9 @@ impl World {
             return;
         }
         let driven = leading.decided_on.clone();
+        if self.is_cut(index, || format!("is about to write {}", all_words(changes))) {
+            return;
+        }
         let before = self.store.contents.state.clone();
         match self.store.commit(epoch, changes) {
             Written::Fenced => {
@@ -100,6 +103,8 @@ impl World {
                 self.note(|| format!("{name} is fenced off and steps down"));
             }
             Written::Done(revision) => {
+                let cut =
+                    self.is_cut(index, || format!("has written and not heard of {}", all_words(changes)));
                 let host = &mut self.hosts[index];
                 if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
                     if unanswered {
@@ -116,8 +121,10 @@ impl World {
                 }
                 self.judge_transaction(epoch, driven.as_ref(), &before);
                 self.written();
-                self.look_after(index, 1);
-                self.lead_after(index, wait);
+                if !cut {
+                    self.look_after(index, 1);
+                    self.lead_after(index, wait);
+                }
             }
         }
     }
@@ -186,8 +193,11 @@ impl World {
             let serial = changes.remove(at);
             changes.insert(0, serial);
         }
-        let at_once =
-            if self.calm || !self.random.percent(25) { changes.len() } else { 1 + self.random.index(6) };
+        let at_once = match self.part {
+            Some(part) => part,
+            None if self.calm || !self.random.percent(25) => changes.len(),
+            None => 1 + self.random.index(6),
+        };
         let wait = self.random.within(2, 12);
         if let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
             leading.pending = changes.chunks(at_once).map(<[Change]>::to_vec).collect();
@@ -302,6 +312,10 @@ fn misread(commit: &Arc<Commit>, sabotage: Sabotage) -> Arc<Commit> {
         objects,
         warnings: Vec::new(),
     })
+}
+
+fn all_words(changes: &[Change]) -> String {
+    changes.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
 /// A change in a few words.

@@ -3,13 +3,15 @@
 //! steps; an independent referee looks at every transaction and every effect, and at how it all ends.
 //!
 //! One seed is one story. `WINDLASS_SIM_SEEDS=20000` tells more of them, `WINDLASS_SIM_SEED=123` with the test
-//! `one_seed` tells one aloud.
+//! `one_seed` tells one aloud. Besides there are a few fixed tales in which a daemon crashes at every point in turn.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../simulated/build.rs"]
 #[allow(dead_code, reason = "each of the simulations builds other commits")]
 mod build;
 mod clock;
+mod crashes;
+mod cut;
 mod daemon;
 mod ending;
 #[path = "../simulated/engine.rs"]
@@ -43,8 +45,12 @@ use store::Sabotage;
 const SEEDS: u64 = 2_000;
 
 #[expect(clippy::disallowed_methods, reason = "which stories are told is for whoever runs them to say")]
+fn text_setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+    text_setting(name)?.parse().ok()
 }
 
 /// One story; a panic of the core is a bad end like any other.
@@ -69,28 +75,33 @@ fn report(outcome: &Outcome) -> String {
     )
 }
 
-/// Tells many stories, on two threads; those that end badly, by seed.
-fn many(first: u64, count: u64, sabotage: Sabotage, enough: usize) -> Vec<Outcome> {
-    let next = AtomicU64::new(first);
+/// Does so many things side by side, until enough have come to something; what they came to, in order.
+fn on_two_threads<T: Send>(count: u64, enough: usize, one: impl Fn(u64) -> Option<T> + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
     let worker = || {
-        let mut bad = Vec::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count || bad.len() >= enough {
-                return bad;
+        let mut found = Vec::new();
+        while found.len() < enough {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                break;
             }
-            let outcome = outcome(seed, sabotage, false);
-            if outcome.wrong.is_some() {
-                bad.push(outcome);
-            }
+            found.extend(one(index).map(|result| (index, result)));
         }
+        found
     };
-    let mut bad: Vec<Outcome> = std::thread::scope(|scope| {
+    let mut found: Vec<(u64, T)> = std::thread::scope(|scope| {
         let workers = [scope.spawn(worker), scope.spawn(worker)];
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
-    bad.sort_by_key(|outcome| outcome.seed);
-    bad
+    found.sort_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Tells many stories; those that end badly, by seed.
+fn many(first: u64, count: u64, sabotage: Sabotage, enough: usize) -> Vec<Outcome> {
+    on_two_threads(count, enough, |index| {
+        Some(outcome(first + index, sabotage, false)).filter(|outcome| outcome.wrong.is_some())
+    })
 }
 
 #[test]

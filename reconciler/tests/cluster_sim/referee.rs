@@ -29,7 +29,7 @@ const BLIND: Time = 6_000;
 const BRAKE: Time = 60_000;
 
 /// What the referee remembers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Referee {
     newest_epoch: Revision,
     /// Pods that ever had a stop record.

@@ -30,6 +30,8 @@ pub(crate) enum Sabotage {
     Uproots,
     /// A leader makes the next pods of a Deployment that recreates before the last are gone.
     Overlaps,
+    /// A daemon that is killed has written nothing down of its pods.
+    Forgets,
 }
 
 /// How long a node's lease lasts, and the leader's.
@@ -118,7 +120,7 @@ pub(crate) enum Written {
 }
 
 /// The store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) up: bool,
     pub(crate) revision: Revision,

@@ -11,12 +11,14 @@ use reconciler::{
     commit::Commit,
     name::{CommitId, NodeName},
     plan::LaneKey,
+    pod::memory::NodeMemory,
     rollout::{Head, RolloutSettings},
     state::NodeReport,
 };
 
 use crate::{
     clock::{Time, stamp},
+    cut::Cuts,
     faults::Fault,
     host::Host,
     random::Random,
@@ -52,7 +54,7 @@ pub(crate) enum Event {
 }
 
 /// The world.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) random: Random,
@@ -79,6 +81,10 @@ pub(crate) struct World {
     pub(crate) changed_last: Option<String>,
     pub(crate) looks: u64,
     pub(crate) decisions: u64,
+    /// So many changes are written at a time; by chance where nobody says.
+    pub(crate) part: Option<usize>,
+    /// Where daemons can be cut in half.
+    pub(crate) cuts: Cuts,
     queue: BTreeMap<(Time, u64), Event>,
     number: u64,
     expire_at: Option<Time>,
@@ -114,6 +120,8 @@ impl World {
             changed_last: None,
             looks: 0,
             decisions: 0,
+            part: None,
+            cuts: Cuts::default(),
             queue: BTreeMap::new(),
             number: 0,
             expire_at: None,
@@ -368,12 +376,17 @@ impl World {
             return;
         }
         daemon.told = Some(Arc::clone(&report));
+        if self.is_cut(host, || "is about to send its report".to_owned()) {
+            return;
+        }
+        let one = &mut self.hosts[host];
         one.reports += 1;
         let (name, number) = (one.name.clone(), one.reports);
         if twice {
             self.after(late, Event::Arrive(name.clone(), number, Arc::clone(&report)));
         }
         self.after(wait, Event::Arrive(name, number, report));
+        self.is_cut(host, || "has sent its report".to_owned());
     }
 
     fn arrive(&mut self, node: &NodeName, number: u64, report: &Arc<NodeReport>) {
@@ -434,6 +447,9 @@ impl World {
         let one = &mut self.hosts[host];
         let Some(daemon) = one.daemon.take() else { return };
         one.paused = None;
+        if self.store.sabotage == Sabotage::Forgets {
+            one.memory = NodeMemory::default();
+        }
         let steps: Vec<_> = daemon
             .lanes
             .into_values()
