@@ -20,9 +20,9 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex
 }
 
-/// A pod's uid: a UUID (version 8, RFC 9562) over the cluster's id and the number of the pod.
-pub fn pod_uid(cluster: &str, serial: u64) -> PodUid {
-    let hex = sha256_hex(format!("pod uid\n{cluster}\n{serial}").as_bytes());
+/// A pod's uid: a UUID (version 8, RFC 9562) over a seed and the number of the pod.
+pub fn pod_uid(seed: &str, serial: u64) -> PodUid {
+    let hex = sha256_hex(format!("pod uid\n{seed}\n{serial}").as_bytes());
     PodUid::new(format!(
         "{}-{}-8{}-8{}-{}",
         &hex[0..8],
@@ -34,7 +34,7 @@ pub fn pod_uid(cluster: &str, serial: u64) -> PodUid {
 }
 
 /// Five letters for a generated pod name.
-pub fn name_suffix(cluster: &str, serial: u64) -> String {
-    let hash = digest(&SHA256, format!("pod name\n{cluster}\n{serial}").as_bytes());
+pub fn name_suffix(seed: &str, serial: u64) -> String {
+    let hash = digest(&SHA256, format!("pod name\n{seed}\n{serial}").as_bytes());
     hash.as_ref().iter().take(5).map(|byte| char::from(SUFFIX_ALPHABET[usize::from(*byte) % 27])).collect()
 }

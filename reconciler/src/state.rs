@@ -22,7 +22,7 @@ use crate::{
 /// Everything decided. It holds names, places and commit ids, never a pod's specification.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClusterState {
-    /// Which cluster this is: a random text made once, the seed of uids.
+    /// Which cluster this is: a random text made once, in the seed of all uids.
     pub cluster: String,
     /// How many names and uids were given so far.
     pub serial: u64,

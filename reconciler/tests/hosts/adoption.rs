@@ -1,0 +1,27 @@
+//! A store that was lost: what an older copy does not know runs on, and nothing is there twice because of it.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    build::{commit, deployment, pod},
+    world::World,
+};
+
+#[test]
+fn what_is_made_from_an_older_state_is_none_of_what_was_made_since() {
+    let mut world = World::new(&["a", "b"]);
+    let before = world.state.clone();
+    world.push(commit("c1").with(deployment("web", 3, pod("web:1"))).build());
+    world.run(30);
+    let names = |world: &World| -> BTreeSet<String> {
+        let pods = world.pods("web").into_iter();
+        pods.flat_map(|pod| [pod.uid.to_string(), pod.key.name.clone()]).collect()
+    };
+    let first = names(&world);
+    world.state = before;
+    world.reports.clear();
+    world.run(30);
+    let second = names(&world);
+    assert_eq!((first.len(), second.len()), (6, 6));
+    assert!(first.is_disjoint(&second), "{first:?} and {second:?}");
+}
