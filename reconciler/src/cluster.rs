@@ -114,6 +114,8 @@ struct Decision<'a> {
     owned: BTreeMap<&'a WorkloadKey, Vec<OwnedPod<'a>>>,
     nodes: Arc<[Candidate]>,
     standing: NodeStanding,
+    /// Whose pods were found running without a record, and come in with this decision.
+    found: BTreeSet<&'a WorkloadKey>,
     changes: Vec<Change>,
     serial: u64,
     next: Next,
@@ -156,6 +158,7 @@ impl<'a> Decision<'a> {
             owned,
             nodes,
             standing,
+            found: BTreeSet::new(),
             changes: Vec::new(),
             serial: input.state.serial,
             next: Next::AwaitChange,
@@ -212,6 +215,7 @@ impl<'a> Decision<'a> {
                     continue;
                 }
                 self.serial += 1;
+                self.found.insert(&orphan.owner);
                 self.changes.push(Change::Pod(Box::new(PodRecord {
                     uid: orphan.uid.clone(),
                     key: orphan.pod.clone(),
@@ -276,6 +280,10 @@ impl<'a> Decision<'a> {
             self.input.state.pods.values().map(|record| record.key.clone()).collect();
         for part in self.parts(driving) {
             let workload = part.workload;
+            // What has just come in is counted in the next look: nothing is made in its place before.
+            if self.found.contains(&workload.key) {
+                continue;
+            }
             let view = self.part_view(&part, &self.standing);
             // What must leave goes first: the bounds of what may go count it as gone, so that is for the next look.
             let leaving = self.leaving(&part);

@@ -87,10 +87,14 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// Whether a pod was not made, but runs somewhere without a record.
+    fn is_found(&self, uid: &PodUid) -> bool {
+        self.input.reports.values().flat_map(|report| &report.orphans).any(|orphan| orphan.uid == *uid)
+    }
+
     fn new_pod(&mut self, record: &PodRecord) {
         let uid = &record.uid;
-        let adopted =
-            self.input.reports.values().flat_map(|report| &report.orphans).any(|orphan| orphan.uid == *uid);
+        let adopted = self.is_found(uid);
         let driving =
             self.driving_workload(&record.owner).is_some() || self.old_workload(&record.owner).is_some();
         self.findings
@@ -211,6 +215,7 @@ impl<'a> Decision<'a> {
                 .copied()
                 .filter(|record| !before.iter().any(|old| old.uid == record.uid))
                 .filter(|record| record.created == self.input.now && record.commit == driving.id)
+                .filter(|record| !self.is_found(&record.uid))
                 .collect();
             let told: Vec<&PodRecord> = after
                 .iter()

@@ -9,7 +9,7 @@ use reconciler::{
     node::{NodeInput, NodePlan, Pins, Refused, node},
     object::{Taint, TaintEffect},
     observed::{ContainerState, Observed, ObservedContainer},
-    plan::{PodIdentity, Role},
+    plan::Role,
     pod::{files::DnsFacts, memory::NodeMemory},
     state::{PodPlace, StopReason, StopRecord},
 };
@@ -45,13 +45,7 @@ fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> Nod
     let mut observed = Observed::default();
     for uid in running {
         let record = &world.state.pods[uid];
-        let identity = PodIdentity {
-            uid: uid.clone(),
-            pod: record.key.clone(),
-            owner: record.owner.clone(),
-            commit: record.commit.clone(),
-            template: record.template.clone(),
-        };
+        let identity = World::identity(record);
         let container = ObservedContainer {
             identity,
             role: Role::Sandbox,

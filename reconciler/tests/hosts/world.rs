@@ -14,6 +14,7 @@ use reconciler::{
     cluster::{ClusterInput, ClusterSettings, cluster},
     commit::Commit,
     name::{CommitId, NodeName, PodUid},
+    plan::PodIdentity,
     rollout::{Head, RolloutSettings},
     state::{
         ClusterState, Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord, Preparation,
@@ -37,6 +38,8 @@ pub(crate) struct World {
     pub(crate) prepared: BTreeMap<NodeName, Preparation>,
     /// Nodes that cannot get the target.
     pub(crate) unread: BTreeSet<NodeName>,
+    /// What runs on nodes, whether the state knows it or not.
+    pub(crate) running: BTreeMap<NodeName, Vec<PodIdentity>>,
     /// All stops that were ever told.
     pub(crate) stops: BTreeMap<PodUid, StopReason>,
     /// Which nodes were called faulty.
@@ -88,6 +91,7 @@ impl World {
             broken: BTreeSet::new(),
             prepared: BTreeMap::new(),
             unread: BTreeSet::new(),
+            running: BTreeMap::new(),
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),
             bounds: BTreeMap::new(),
@@ -180,6 +184,8 @@ impl World {
             }
             let report = self.reports.entry(node.clone()).or_default();
             report.gone.clear();
+            let found = self.running.get(node).into_iter().flatten();
+            report.orphans = found.filter(|one| !self.state.pods.contains_key(&one.uid)).cloned().collect();
             report.clock = Heard::hear(rollout.clock, report.clock, self.now);
             report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
             for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
@@ -209,6 +215,26 @@ impl World {
                 let prepared = self.prepared.get(node).cloned().unwrap_or(Preparation::Ready);
                 report.prepared.insert(target.clone(), prepared);
             }
+        }
+    }
+
+    /// What a pod runs by.
+    pub(crate) fn identity(record: &PodRecord) -> PodIdentity {
+        PodIdentity {
+            uid: record.uid.clone(),
+            pod: record.key.clone(),
+            owner: record.owner.clone(),
+            commit: record.commit.clone(),
+            template: record.template.clone(),
+        }
+    }
+
+    /// The state is of an earlier time: it does not know these pods any more, and they run on.
+    pub(crate) fn forget_that_it_runs(&mut self, uids: &[PodUid]) {
+        for uid in uids {
+            let Some(record) = self.state.pods.remove(uid) else { continue };
+            let Some(node) = record.place.node() else { continue };
+            self.running.entry(node.clone()).or_default().push(Self::identity(&record));
         }
     }
 
