@@ -136,13 +136,16 @@ impl<'a> Decision<'a> {
         self.findings.require(sound, || format!("pod {} is stopped without reason: {stop:?}", record.key));
     }
 
+    /// No pod is made under a name that another one has. One that was found running has the name it has.
     fn names(&mut self) {
-        let mut names = BTreeMap::new();
+        let mut names: BTreeMap<_, Vec<&PodUid>> = BTreeMap::new();
         for record in self.after.pods.values() {
-            let other = names.insert(&record.key, &record.uid);
-            self.findings.require(other.is_none(), || {
-                format!("pods {other:?} and {} are both {}", record.uid, record.key)
-            });
+            names.entry(&record.key).or_default().push(&record.uid);
+        }
+        for (name, uids) in names {
+            let made = |uid: &&PodUid| !self.input.state.pods.contains_key(*uid) && !self.is_found(uid);
+            let twice = uids.len() > 1 && uids.iter().any(made);
+            self.findings.require(!twice, || format!("pods {uids:?} are all {name}"));
         }
     }
 

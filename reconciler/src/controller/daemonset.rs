@@ -1,6 +1,9 @@
 //! DaemonSet: one pod on every node that takes it.
 
-use super::{Action, OwnedPod, OwnerView, PodNaming, replicas::stop_failed};
+use super::{
+    Action, OwnedPod, OwnerView, PodNaming,
+    replicas::{scale_down, stop, stop_failed},
+};
 use crate::{
     name::NodeName,
     object::DaemonSetUpdate,
@@ -48,9 +51,8 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
         };
         let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) = active.iter().copied().partition(stays);
-        actions.extend(
-            new.iter().skip(1).map(|pod| Action::Stop(pod.record.uid.clone(), StopReason::ScaledDown)),
-        );
+        let surplus = scale_down(&new).into_iter().take(new.len().saturating_sub(1));
+        actions.extend(stop(surplus, StopReason::ScaledDown));
         match old.first() {
             // Nothing starts over an unfinished stop.
             None if new.is_empty() && on(view, &node.name).next().is_none() => {

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use reconciler::name::PodUid;
+use reconciler::{
+    name::PodUid,
+    object::Workload,
+    state::{NodeLife, PodPlace},
+};
 
 use crate::{
-    build::{commit, deployment, pod, replica_set},
-    world::World,
+    build::{bare, commit, daemon_set, deployment, pod, replica_set},
+    world::{World, name},
 };
 
 fn uids(world: &World, owner: &str) -> Vec<PodUid> {
@@ -44,4 +48,42 @@ fn nothing_is_made_beside_what_is_found_running() {
     world.run(30);
     assert_eq!([uids(&world, "set"), uids(&world, "web")].concat(), before, "all of them, and no others");
     assert!(world.stops.is_empty(), "{:?}", world.stops);
+}
+
+/// One that the state knows beside one of the same owner that it does not.
+fn found_beside_another(workload: Workload, on: &str, known: &str) -> (World, PodUid, PodUid) {
+    let owner = workload.key.object.name.clone();
+    let mut world = World::new(&["a", "b"]);
+    world.push(commit("c1").with(workload).build());
+    world.run(30);
+    let record = world.pods(&owner)[0].clone();
+    let mut found = World::identity(&record);
+    found.uid = PodUid::new("found");
+    world.running.entry(name(on)).or_default().push(found);
+    world.state.pods.get_mut(&record.uid).unwrap().place = PodPlace::Node(name(known));
+    (world, record.uid, PodUid::new("found"))
+}
+
+#[test]
+fn of_two_bare_pods_of_one_name_the_one_stays_that_is_known() {
+    let (mut world, known, found) = found_beside_another(bare("one", pod("one:1")), "b", "a");
+    world.run(30);
+    assert_eq!(uids(&world, "one"), [known]);
+    assert!(world.stops.contains_key(&found));
+}
+
+#[test]
+fn of_two_bare_pods_of_one_name_the_one_stays_that_is_heard_of() {
+    let (mut world, known, found) = found_beside_another(bare("one", pod("one:1")), "b", "a");
+    world.live("a", NodeLife::Lost);
+    world.run(30);
+    assert_eq!(uids(&world, "one"), [found]);
+    assert!(world.stops.contains_key(&known));
+}
+
+#[test]
+fn of_two_daemons_on_a_node_one_stays() {
+    let (mut world, ..) = found_beside_another(daemon_set("agent", pod("agent:1")), "a", "a");
+    world.run(30);
+    assert_eq!(world.places("agent"), ["a", "b"]);
 }

@@ -184,8 +184,11 @@ impl World {
             }
             let report = self.reports.entry(node.clone()).or_default();
             report.gone.clear();
-            let found = self.running.get(node).into_iter().flatten();
-            report.orphans = found.filter(|one| !self.state.pods.contains_key(&one.uid)).cloned().collect();
+            let stops = |uid: &PodUid| self.state.pods.get(uid).is_some_and(|record| record.stop.is_some());
+            let here = self.running.entry(node.clone()).or_default();
+            here.retain(|one| !stops(&one.uid));
+            let found = here.iter().filter(|one| !self.state.pods.contains_key(&one.uid));
+            report.orphans = found.cloned().collect();
             report.clock = Heard::hear(rollout.clock, report.clock, self.now);
             report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
             for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
