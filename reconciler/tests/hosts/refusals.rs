@@ -9,7 +9,7 @@ use reconciler::{
     node::{NodeInput, NodePlan, Pins, Refused, node},
     object::{Taint, TaintEffect},
     observed::{ContainerState, Observed, ObservedContainer},
-    plan::Role,
+    plan::{PodIdentity, Role},
     pod::{files::DnsFacts, memory::NodeMemory},
     state::{PodPlace, StopReason, StopRecord},
 };
@@ -30,6 +30,11 @@ fn settled(commit: Arc<Commit>) -> World {
 
 /// What a host makes of the store; `running` are pods that it has containers of.
 fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> NodePlan {
+    let running = running.iter().map(|uid| World::identity(&world.state.pods[uid])).collect();
+    ask_with(world, host, taints, running)
+}
+
+fn ask_with(world: &World, host: &str, taints: Vec<Taint>, running: Vec<PodIdentity>) -> NodePlan {
     let number = if host == "a" { 1 } else { 2 };
     let mut own = facts(number, host);
     own.taints = taints;
@@ -43,9 +48,8 @@ fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> Nod
         vxlan: reconciler::network::VxlanSettings::default(),
     };
     let mut observed = Observed::default();
-    for uid in running {
-        let record = &world.state.pods[uid];
-        let identity = World::identity(record);
+    for identity in running {
+        let id = ContainerId::new(format!("{}-sandbox", identity.uid));
         let container = ObservedContainer {
             identity,
             role: Role::Sandbox,
@@ -54,7 +58,7 @@ fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> Nod
             image: ImageId::new("pause"),
             state: ContainerState::Running { started: world.now },
         };
-        observed.containers.insert(ContainerId::new(format!("{uid}-sandbox")), container);
+        observed.containers.insert(id, container);
     }
     node(&NodeInput {
         now: world.now,
@@ -139,6 +143,20 @@ fn surplus_pods_are_not_started_and_the_oldest_are() {
     // What runs already is not stopped for that.
     let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&twin));
     assert!(!plan.report.refused.contains_key(&twin));
+}
+
+#[test]
+fn nothing_is_started_beside_what_runs_in_its_place() {
+    let mut world = settled(commit("c1").with(daemon_set("agent", pod("agent:1"))).build());
+    let known = one(&world, "agent", "a");
+    let newer = forge(&mut world, &known, "a");
+    // It runs, though it was made later.
+    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&newer));
+    assert_eq!(plan.report.refused, BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })]));
+    // It runs, though nothing is known of it.
+    let found = World::identity(&world.state.pods.remove(&newer).unwrap());
+    let plan = ask_with(&world, "a", Vec::new(), vec![found]);
+    assert_eq!(plan.report.refused, BTreeMap::from([(known, Refused::Surplus { pods: 2, most: 1 })]));
 }
 
 #[test]
