@@ -4,6 +4,7 @@ mod judging;
 mod notes;
 mod parts;
 mod pods;
+mod stock;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -102,6 +103,9 @@ pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     let mut decision = Decision::new(input);
     decision.note_outages();
     decision.forget_and_adopt();
+    if decision.takes_stock() {
+        return decision.finish();
+    }
     decision.step_rollout();
     decision.control_workloads();
     decision.allocate_services();
@@ -203,7 +207,8 @@ impl<'a> Decision<'a> {
     fn forget_and_adopt(&mut self) {
         for (node, report) in self.input.reports {
             for uid in &report.gone {
-                let own = |record: &PodRecord| record.stop.is_some() && record.place.node() == Some(node);
+                let own =
+                    |record: &PodRecord| record.place.node() == Some(node) && self.is_gone(record, report);
                 if self.input.state.pods.get(uid).is_some_and(own) {
                     self.changes.push(Change::Forget(uid.clone()));
                 }

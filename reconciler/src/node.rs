@@ -147,7 +147,7 @@ impl<'a> Look<'a> {
             cancel: Vec::new(),
             image_lanes: BTreeMap::new(),
             probes: Vec::new(),
-            report: NodeReport { clock: memory.clock, ..NodeReport::default() },
+            report: NodeReport { clock: memory.clock, stock: rollout.taking_stock, ..NodeReport::default() },
             memory,
             inherited: Vec::new(),
             next: Next::AwaitChange,
@@ -173,6 +173,10 @@ impl<'a> Look<'a> {
         let services = self.driving().map_or(&none, |commit| &commit.objects.services);
         let given = &self.input.state.services;
         for told in self.mine.clone() {
+            if self.is_absent(told) {
+                self.report.gone.insert(told.uid.clone());
+                continue;
+            }
             let refused = self.refused.get(&told.uid).cloned();
             if let (None, Some(why)) = (&told.stop, &refused) {
                 self.refuse(told, why);
@@ -209,6 +213,14 @@ impl<'a> Look<'a> {
             });
             self.take(record, output);
         }
+    }
+
+    /// Whether stock is taken, and nothing of a pod is here: it may have been stopped in a time of which the state that was
+    /// adopted knows nothing.
+    fn is_absent(&self, record: &PodRecord) -> bool {
+        let begun = self.containers.contains_key(&record.uid)
+            || self.input.memory.pods.get(&record.uid).is_some_and(|memory| memory.started.is_some());
+        self.input.state.rollout.taking_stock.is_some() && record.stop.is_none() && !begun
     }
 
     /// What is not begun, and why.

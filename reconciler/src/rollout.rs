@@ -59,6 +59,10 @@ pub struct Rollout {
     /// Present while only the canaries move to the target.
     #[serde(default)]
     pub wave: Option<Wave>,
+    /// Present since a store was adopted until every node has said what it holds; when that was. Until then nothing is
+    /// decided, and nothing new is begun.
+    #[serde(default)]
+    pub taking_stock: Option<Timestamp>,
     /// Commits that failed, with the reason; a retry clears it.
     pub bad: BTreeMap<CommitId, String>,
     /// `windlass suspend`: no new commit is taken.

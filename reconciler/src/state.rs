@@ -181,6 +181,10 @@ pub struct NodeReport {
     /// When it learnt from when the deadlines count, see [`Rollout::clock`].
     #[serde(default)]
     pub clock: Option<Heard>,
+    /// The adoption after which it says this, see [`Rollout::taking_stock`]: then `gone` names all pods that it was given
+    /// and of which nothing is here.
+    #[serde(default)]
+    pub stock: Option<Timestamp>,
 }
 
 /// A time of the leader's clock, and when a host learnt of it by its own. The two clocks are never compared: what
@@ -341,6 +345,14 @@ pub enum Change {
 }
 
 impl ClusterState {
+    /// A host's copy of the state as it is put into a store that a person adopts. It may be behind what the nodes run, so
+    /// stock is taken first.
+    #[must_use]
+    pub fn adopted(mut self, now: Timestamp) -> Self {
+        self.rollout.taking_stock = Some(now);
+        self
+    }
+
     /// Applies changes in order.
     pub fn apply(&mut self, changes: Vec<Change>) {
         for change in changes {

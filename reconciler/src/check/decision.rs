@@ -22,6 +22,7 @@ pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<S
     check.records(change);
     check.names();
     check.forgotten();
+    check.stock();
     check.allocations();
     check.rollout();
     check.owners();
@@ -158,8 +159,31 @@ impl<'a> Decision<'a> {
             let removed = record.place.node().is_some_and(|node| {
                 self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
             });
-            let sound = removed || record.stop.is_some() && (gone || record.place.node().is_none());
+            let sound = removed
+                || record.stop.is_some() && (gone || record.place.node().is_none())
+                || self.is_missing_from_stock(record);
             self.findings.require(sound, || format!("pod {uid} was forgotten while it may run"));
+        }
+    }
+
+    /// Whether a store was adopted, and the pod's own node has said since that nothing of it is there.
+    fn is_missing_from_stock(&self, record: &PodRecord) -> bool {
+        let asked = self.input.state.rollout.taking_stock;
+        let report = record.place.node().and_then(|node| self.input.reports.get(node));
+        asked.is_some()
+            && report.is_some_and(|report| report.stock == asked && report.gone.contains(&record.uid))
+    }
+
+    /// While stock is taken nobody knows all that runs: nothing is made, and nothing is told to stop.
+    fn stock(&mut self) {
+        if self.input.state.rollout.taking_stock.is_none() {
+            return;
+        }
+        for (uid, record) in &self.after.pods {
+            let before = self.input.state.pods.get(uid);
+            let made = before.is_none() && !self.is_found(uid);
+            let told = record.stop.is_some() && before.is_some_and(|before| before.stop.is_none());
+            self.findings.require(!made && !told, || format!("pod {uid} is decided while stock is taken"));
         }
     }
 

@@ -87,3 +87,67 @@ fn of_two_daemons_on_a_node_one_stays() {
     world.run(30);
     assert_eq!(world.places("agent"), ["a", "b"]);
 }
+
+/// A DaemonSet, a bare Pod and a Deployment on two nodes, and what the newest copy knows of them.
+fn adopted(copy: impl FnOnce(&mut World)) -> World {
+    let all = commit("c1")
+        .with(daemon_set("agent", pod("agent:1")))
+        .with(bare("one", pod("one:1")))
+        .with(deployment("web", 2, pod("web:1")));
+    let mut world = World::new(&["a", "b"]);
+    world.push(all.build());
+    world.run(30);
+    world.expect_healthy("c1");
+    copy(&mut world);
+    world.state = std::mem::take(&mut world.state).adopted(world.now);
+    world
+}
+
+#[test]
+fn what_an_adopted_copy_does_not_know_stays_and_what_is_gone_since_is_not_begun() {
+    let all = |world: &World| -> BTreeSet<PodUid> {
+        ["agent", "one", "web"].iter().flat_map(|owner| uids(world, owner)).collect()
+    };
+    let mut since = BTreeSet::new();
+    let mut world = adopted(|world| {
+        // Everything was replaced since the copy was made.
+        let before = world.state.clone();
+        since = all(world);
+        let mut old = before.clone();
+        for uid in &since {
+            let mut record = old.pods.remove(uid).unwrap();
+            record.uid = PodUid::new(format!("old-{uid}"));
+            world.absent.insert(record.uid.clone());
+            old.pods.insert(record.uid.clone(), record);
+        }
+        world.forget_that_it_runs(&Vec::from_iter(since.clone()));
+        world.state.pods = old.pods;
+    });
+    world.second();
+    assert_eq!(all(&world), since);
+    world.run(30);
+    assert_eq!(all(&world), since);
+    assert!(world.stops.is_empty(), "{:?}", world.stops);
+    assert_eq!(world.state.rollout.taking_stock, None);
+}
+
+#[test]
+fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs() {
+    for (life, waits) in [(NodeLife::Silent("it answers".into()), true), (NodeLife::Lost, false)] {
+        let mut world = adopted(|world| {
+            let bare = uids(world, "one");
+            world.forget_that_it_runs(&bare);
+        });
+        let node = world.running.keys().next().unwrap().clone();
+        world.live(node.as_str(), life);
+        world.run(30);
+        assert_eq!(world.state.rollout.taking_stock.is_some(), waits);
+        assert_eq!(uids(&world, "one").is_empty(), waits);
+        let said = world.notes.iter().any(|note| note.contains(&format!("before node {node} has said")));
+        assert_eq!(said, waits, "{:?}", world.notes);
+        world.live(node.as_str(), NodeLife::Ready);
+        world.run(30);
+        assert_eq!(uids(&world, "one").len(), 1, "one of two stops where one was made meanwhile");
+        world.expect_healthy("c1");
+    }
+}

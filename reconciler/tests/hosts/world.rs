@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) unread: BTreeSet<NodeName>,
     /// What runs on nodes, whether the state knows it or not.
     pub(crate) running: BTreeMap<NodeName, Vec<PodIdentity>>,
+    /// Pods of which nothing is on their nodes.
+    pub(crate) absent: BTreeSet<PodUid>,
     /// All stops that were ever told.
     pub(crate) stops: BTreeMap<PodUid, StopReason>,
     /// Which nodes were called faulty.
@@ -92,6 +94,7 @@ impl World {
             prepared: BTreeMap::new(),
             unread: BTreeSet::new(),
             running: BTreeMap::new(),
+            absent: BTreeSet::new(),
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),
             bounds: BTreeMap::new(),
@@ -184,6 +187,7 @@ impl World {
             }
             let report = self.reports.entry(node.clone()).or_default();
             report.gone.clear();
+            report.stock = rollout.taking_stock;
             let stops = |uid: &PodUid| self.state.pods.get(uid).is_some_and(|record| record.stop.is_some());
             let here = self.running.entry(node.clone()).or_default();
             here.retain(|one| !stops(&one.uid));
@@ -192,7 +196,8 @@ impl World {
             report.clock = Heard::hear(rollout.clock, report.clock, self.now);
             report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
             for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
-                if record.stop.is_some() {
+                let absent = rollout.taking_stock.is_some() && self.absent.contains(&record.uid);
+                if record.stop.is_some() || absent {
                     report.gone.insert(record.uid.clone());
                     report.pods.remove(&record.uid);
                     continue;
