@@ -1,10 +1,10 @@
 //! A store that was lost: what an older copy does not know runs on, and nothing is there twice because of it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use reconciler::{
     name::PodUid,
-    object::Workload,
+    object::{Control, Workload},
     state::{NodeLife, PodPlace},
 };
 
@@ -85,6 +85,28 @@ fn of_two_bare_pods_of_one_name_the_one_stays_that_is_heard_of() {
 fn of_two_daemons_on_a_node_one_stays() {
     let (mut world, ..) = found_beside_another(daemon_set("agent", pod("agent:1")), "a", "a");
     world.run(30);
+    assert_eq!(world.places("agent"), ["a", "b"]);
+}
+
+#[test]
+fn of_two_daemons_on_a_node_that_is_not_updated_yet_one_stays() {
+    let slow = |id: &str, image: &str| {
+        let mut agent = daemon_set("agent", pod(image));
+        if let Control::DaemonSet { min_ready, .. } = &mut agent.control {
+            *min_ready = Duration::from_secs(20);
+        }
+        commit(id).with(agent).build()
+    };
+    let mut world = World::new(&["a", "b"]);
+    world.push(slow("c1", "agent:1"));
+    world.run(60);
+    world.push(slow("c2", "agent:2"));
+    world.run(5);
+    let mut found = World::identity(world.on("agent", "b").unwrap());
+    assert_ne!(found.template, world.on("agent", "a").unwrap().template, "it comes after the other node");
+    found.uid = PodUid::new("found");
+    world.running.entry(name("b")).or_default().push(found);
+    world.run(2);
     assert_eq!(world.places("agent"), ["a", "b"]);
 }
 
