@@ -2,7 +2,7 @@
 
 use super::{
     Action, OwnedPod, OwnerView, PodNaming,
-    replicas::{scale_down, stop, stop_failed},
+    replicas::{all_but_one, stop, stop_failed},
 };
 use crate::{
     name::NodeName,
@@ -51,10 +51,13 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
         };
         let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) = active.iter().copied().partition(stays);
-        // Another one may have been found running that the state did not know.
-        let (new_too_many, _) = all_but_one(&new);
-        let (old_too_many, old) = all_but_one(&old);
-        actions.extend(stop(new_too_many.into_iter().chain(old_too_many), StopReason::ScaledDown));
+        // Where more were found running than there may be, that comes first.
+        let alike = if surge == 0 { vec![&active] } else { vec![&new, &old] };
+        if alike.iter().any(|pods| pods.len() > 1) {
+            let surplus = alike.into_iter().flat_map(|pods| all_but_one(pods));
+            actions.extend(stop(surplus, StopReason::ScaledDown));
+            continue;
+        }
         match old.first() {
             // Nothing starts over an unfinished stop.
             None if new.is_empty() && on(view, &node.name).next().is_none() => {
@@ -87,13 +90,6 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
 
 fn on<'v>(view: &'v OwnerView<'_>, node: &'v NodeName) -> impl Iterator<Item = OwnedPod<'v>> {
     view.pods.iter().copied().filter(move |pod| pod.record.place.node() == Some(node))
-}
-
-/// Of several pods on one node all but the best, and that one.
-fn all_but_one<'a>(pods: &[OwnedPod<'a>]) -> (Vec<OwnedPod<'a>>, Vec<OwnedPod<'a>>) {
-    let mut order = scale_down(pods);
-    let best = order.pop();
-    (order, best.into_iter().collect())
 }
 
 fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {

@@ -2,7 +2,7 @@
 
 use super::{
     Action, OwnedPod, OwnerView, PodNaming,
-    replicas::{scale_down, stop},
+    replicas::{all_but_one, stop},
 };
 use crate::state::StopReason;
 
@@ -13,7 +13,5 @@ pub(super) fn control(view: &OwnerView<'_>) -> Vec<Action> {
     let (current, outdated): (Vec<OwnedPod<'_>>, Vec<_>) =
         view.pods.iter().filter(|pod| !pod.is_stopping()).partition(|pod| view.is_current(pod));
     let outdated = outdated.iter().map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod)));
-    // Another one may have been found running that the state did not know: the better one stays.
-    let surplus = scale_down(&current).into_iter().take(current.len().saturating_sub(1));
-    outdated.chain(stop(surplus, StopReason::ScaledDown)).collect()
+    outdated.chain(stop(all_but_one(&current), StopReason::ScaledDown)).collect()
 }

@@ -157,12 +157,16 @@ fn surplus<'a>(
     };
     let mut active: Vec<&PodRecord> = input.state.pods.values().filter(counts).collect();
     active.sort_by_key(|record| std::cmp::Reverse(record.serial));
-    let identities = input.observed.containers.values().map(|one| &one.identity);
-    let orphans: BTreeSet<&PodUid> = identities
-        .filter(|identity| identity.owner == *owner && !input.state.pods.contains_key(&identity.uid))
-        .map(|identity| &identity.uid)
-        .collect();
-    let pods = active.len() + orphans.len();
+    // Where one may be, what stops is there until it is gone.
+    let one_only = matches!(owner.kind, WorkloadKind::Pod | WorkloadKind::DaemonSet);
+    let is_besides = |uid: &PodUid| {
+        let record = input.state.pods.get(uid);
+        record.is_none_or(|record| one_only && record.stop.is_some())
+    };
+    let owned = input.observed.containers.values().map(|one| &one.identity);
+    let owned = owned.filter(|identity| identity.owner == *owner && is_besides(&identity.uid));
+    let besides: BTreeSet<&PodUid> = owned.map(|identity| &identity.uid).collect();
+    let pods = active.len() + besides.len();
     let beyond = pods.saturating_sub(most);
     let here = |record: &&PodRecord| record.place.node() == Some(input.node);
     let newest =

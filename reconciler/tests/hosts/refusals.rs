@@ -156,6 +156,12 @@ fn nothing_is_started_beside_what_runs_in_its_place() {
     // It runs, though nothing is known of it.
     let found = World::identity(&world.state.pods.remove(&newer).unwrap());
     let plan = ask_with(&world, "a", Vec::new(), vec![found]);
+    assert_eq!(plan.report.refused, BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })]));
+    // It stops, and is not gone.
+    let stops = forge(&mut world, &known, "a");
+    tell_to_stop(&mut world, &stops);
+    world.state.pods.get_mut(&stops).unwrap().stop.as_mut().unwrap().reason = StopReason::ScaledDown;
+    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&stops));
     assert_eq!(plan.report.refused, BTreeMap::from([(known, Refused::Surplus { pods: 2, most: 1 })]));
 }
 
