@@ -100,7 +100,9 @@ pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
 /// One decision over one snapshot. Called again after its changes are applied it finds what they made possible, until
 /// it changes nothing.
 pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
-    let mut decision = Decision::new(input);
+    let nodes = stock::unheard(input);
+    let input = ClusterInput { nodes: nodes.as_ref().unwrap_or(input.nodes), ..*input };
+    let mut decision = Decision::new(&input);
     decision.note_outages();
     decision.forget_and_adopt();
     if decision.takes_stock() {

@@ -147,7 +147,11 @@ impl<'a> Look<'a> {
             cancel: Vec::new(),
             image_lanes: BTreeMap::new(),
             probes: Vec::new(),
-            report: NodeReport { clock: memory.clock, stock: rollout.taking_stock, ..NodeReport::default() },
+            report: NodeReport {
+                clock: memory.clock,
+                stock: rollout.adopted.map(|adoption| adoption.at),
+                ..NodeReport::default()
+            },
             memory,
             inherited: Vec::new(),
             next: Next::AwaitChange,
@@ -215,12 +219,14 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Whether stock is taken, and nothing of a pod is here: it may have been stopped in a time of which the state that was
-    /// adopted knows nothing.
+    /// Whether a pod is of a copy that was adopted, and nothing of it is here: it may have been stopped in a time of which
+    /// the copy knows nothing.
     fn is_absent(&self, record: &PodRecord) -> bool {
         let begun = self.containers.contains_key(&record.uid)
             || self.input.memory.pods.get(&record.uid).is_some_and(|memory| memory.started.is_some());
-        self.input.state.rollout.taking_stock.is_some() && record.stop.is_none() && !begun
+        let adopted = self.input.state.rollout.adopted;
+        let of_copy = adopted.is_some_and(|adoption| record.serial <= adoption.serial);
+        of_copy && record.stop.is_none() && !begun
     }
 
     /// What is not begun, and why.

@@ -15,7 +15,7 @@ use crate::{
     object::Taint,
     placement::Refusal,
     plan::PodIdentity,
-    rollout::Rollout,
+    rollout::{Adoption, Rollout},
     status::PodStatus,
 };
 
@@ -181,8 +181,8 @@ pub struct NodeReport {
     /// When it learnt from when the deadlines count, see [`Rollout::clock`].
     #[serde(default)]
     pub clock: Option<Heard>,
-    /// The adoption after which it says this, see [`Rollout::taking_stock`]: then `gone` names all pods that it was given
-    /// and of which nothing is here.
+    /// The adoption that it knows of, see [`Rollout::adopted`]: `gone` also names the pods of the copy of which nothing is
+    /// here.
     #[serde(default)]
     pub stock: Option<Timestamp>,
 }
@@ -345,11 +345,10 @@ pub enum Change {
 }
 
 impl ClusterState {
-    /// A host's copy of the state as it is put into a store that a person adopts. It may be behind what the nodes run, so
-    /// stock is taken first.
+    /// A host's copy of the state as it is put into a store that a person adopts.
     #[must_use]
     pub fn adopted(mut self, now: Timestamp) -> Self {
-        self.rollout.taking_stock = Some(now);
+        self.rollout.adopted = Some(Adoption { at: now, serial: self.serial, stock_taken: false });
         self
     }
 

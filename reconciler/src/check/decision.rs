@@ -8,7 +8,7 @@ use crate::{
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
     placement::{candidates, eligible_for_daemon},
-    rollout::{Head, Rollout},
+    rollout::{Adoption, Head, Rollout},
     state::{Change, ClusterState, NodeLife, PodRecord, StopReason},
     status::PodStatus,
 };
@@ -168,22 +168,34 @@ impl<'a> Decision<'a> {
 
     /// Whether a store was adopted, and the pod's own node has said since that nothing of it is there.
     fn is_missing_from_stock(&self, record: &PodRecord) -> bool {
-        let asked = self.input.state.rollout.taking_stock;
         let report = record.place.node().and_then(|node| self.input.reports.get(node));
-        asked.is_some()
-            && report.is_some_and(|report| report.stock == asked && report.gone.contains(&record.uid))
+        let said = |adoption: Adoption| {
+            report
+                .is_some_and(|report| report.stock == Some(adoption.at) && report.gone.contains(&record.uid))
+        };
+        let adopted = self.input.state.rollout.adopted;
+        adopted.is_some_and(|adoption| record.serial <= adoption.serial && said(adoption))
     }
 
-    /// While stock is taken nobody knows all that runs: nothing is made, and nothing is told to stop.
+    /// Whether a node has not said yet what it holds since a store was adopted.
+    fn is_unheard(&self, node: &NodeName) -> bool {
+        let adopted = self.input.state.rollout.adopted;
+        let said = self.input.reports.get(node).and_then(|report| report.stock);
+        adopted.is_some_and(|adoption| said != Some(adoption.at))
+    }
+
+    /// While stock is taken nobody knows all that runs: nothing is made, and nothing is told to stop. Nothing is made on a
+    /// node that has not said what it holds, then or later.
     fn stock(&mut self) {
-        if self.input.state.rollout.taking_stock.is_none() {
-            return;
-        }
+        let taking = self.input.state.rollout.adopted.is_some_and(|adoption| !adoption.stock_taken);
         for (uid, record) in &self.after.pods {
             let before = self.input.state.pods.get(uid);
             let made = before.is_none() && !self.is_found(uid);
             let told = record.stop.is_some() && before.is_some_and(|before| before.stop.is_none());
-            self.findings.require(!made && !told, || format!("pod {uid} is decided while stock is taken"));
+            let decided = taking && (made || told);
+            self.findings.require(!decided, || format!("pod {uid} is decided while stock is taken"));
+            let blind = made && record.place.node().is_some_and(|node| self.is_unheard(node));
+            self.findings.require(!blind, || format!("pod {uid} is made where nobody knows what runs"));
         }
     }
 
@@ -448,7 +460,7 @@ impl<'a> Decision<'a> {
                 let aside = life.is_some_and(|life| match life {
                     NodeLife::Lost => true,
                     NodeLife::Silent(_) | NodeLife::Away => !was_down(name),
-                    NodeLife::Ready | NodeLife::NotReady(_) => false,
+                    NodeLife::Ready | NodeLife::NotReady(_) => self.is_unheard(name) && !was_down(name),
                 });
                 !aside
                     && !self.input.state.rollout.faulty.contains_key(name)

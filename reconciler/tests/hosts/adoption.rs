@@ -150,7 +150,7 @@ fn what_an_adopted_copy_does_not_know_stays_and_what_is_gone_since_is_not_begun(
     world.run(30);
     assert_eq!(all(&world), since);
     assert!(world.stops.is_empty(), "{:?}", world.stops);
-    assert_eq!(world.state.rollout.taking_stock, None);
+    assert!(world.state.rollout.adopted.unwrap().stock_taken);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs()
         let node = world.running.keys().next().unwrap().clone();
         world.live(node.as_str(), life);
         world.run(30);
-        assert_eq!(world.state.rollout.taking_stock.is_some(), waits);
+        assert_eq!(world.state.rollout.adopted.unwrap().stock_taken, !waits);
         assert_eq!(uids(&world, "one").is_empty(), waits);
         let said = world.notes.iter().any(|note| note.contains(&format!("before node {node} has said")));
         assert_eq!(said, waits, "{:?}", world.notes);
@@ -172,4 +172,35 @@ fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs()
         assert_eq!(uids(&world, "one").len(), 1, "one of two stops where one was made meanwhile");
         world.expect_healthy("c1");
     }
+}
+
+#[test]
+fn a_node_that_comes_back_says_what_it_runs_before_anything_is_begun_there() {
+    let mut agent = PodUid::new("");
+    let mut world = adopted(|world| {
+        agent = world.on("agent", "b").unwrap().uid.clone();
+        world.forget_that_it_runs(std::slice::from_ref(&agent));
+    });
+    world.live("b", NodeLife::Lost);
+    world.run(30);
+    assert!(world.state.rollout.adopted.unwrap().stock_taken);
+    // It is heard of again, and what it said last is of before.
+    world.live("b", NodeLife::Ready);
+    world.mute.insert(name("b"));
+    world.run(5);
+    assert_eq!(world.places("agent"), ["a"]);
+    world.mute.clear();
+    world.run(5);
+    assert_eq!(world.on("agent", "b").map(|record| &record.uid), Some(&agent));
+    assert!(!world.stops.contains_key(&agent), "{:?}", world.stops);
+}
+
+#[test]
+fn nothing_stops_of_two_before_both_were_heard_of() {
+    let (mut world, ..) = found_beside_another(daemon_set("agent", pod("agent:1")), "a", "a");
+    let known = world.on("agent", "a").unwrap().uid.clone();
+    world.absent.insert(known.clone());
+    world.run(30);
+    assert_eq!(world.on("agent", "a").map(|record| record.uid.as_str()), Some("found"), "it runs");
+    assert!(world.stops.contains_key(&known));
 }

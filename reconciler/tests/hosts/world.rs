@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) running: BTreeMap<NodeName, Vec<PodIdentity>>,
     /// Pods of which nothing is on their nodes.
     pub(crate) absent: BTreeSet<PodUid>,
+    /// Nodes that say nothing new.
+    pub(crate) mute: BTreeSet<NodeName>,
     /// All stops that were ever told.
     pub(crate) stops: BTreeMap<PodUid, StopReason>,
     /// Which nodes were called faulty.
@@ -95,6 +97,7 @@ impl World {
             unread: BTreeSet::new(),
             running: BTreeMap::new(),
             absent: BTreeSet::new(),
+            mute: BTreeSet::new(),
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),
             bounds: BTreeMap::new(),
@@ -182,12 +185,12 @@ impl World {
     fn report(&mut self) {
         let rollout = &self.state.rollout;
         for (node, known) in &self.nodes {
-            if known.life.is_out() || known.life == NodeLife::Away {
+            if known.life.is_out() || known.life == NodeLife::Away || self.mute.contains(node) {
                 continue;
             }
             let report = self.reports.entry(node.clone()).or_default();
             report.gone.clear();
-            report.stock = rollout.taking_stock;
+            report.stock = rollout.adopted.map(|adoption| adoption.at);
             let stops = |uid: &PodUid| self.state.pods.get(uid).is_some_and(|record| record.stop.is_some());
             let here = self.running.entry(node.clone()).or_default();
             here.retain(|one| !stops(&one.uid));
@@ -196,7 +199,9 @@ impl World {
             report.clock = Heard::hear(rollout.clock, report.clock, self.now);
             report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
             for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
-                let absent = rollout.taking_stock.is_some() && self.absent.contains(&record.uid);
+                let absent = rollout.adopted.is_some_and(|adoption| {
+                    record.serial <= adoption.serial && self.absent.contains(&record.uid)
+                });
                 if record.stop.is_some() || absent {
                     report.gone.insert(record.uid.clone());
                     report.pods.remove(&record.uid);
@@ -211,9 +216,13 @@ impl World {
                         on == node && template == Some(&record.template) && commit.id >= *id
                     })
                 });
-                let status = if broken { crashing(self.now) } else { running(self.now) };
+                let status = match self.absent.contains(&record.uid) {
+                    true => PodStatus::pending(),
+                    false if broken => crashing(self.now),
+                    false => running(self.now),
+                };
                 let entry = report.pods.entry(record.uid.clone()).or_insert_with(|| status.clone());
-                if entry.ready.is_some() == broken {
+                if entry.ready.is_some() == status.ready.is_none() {
                     *entry = status;
                 }
                 let since = entry.ready.map(|ready| Duration::try_from(self.now.duration_since(ready)));
