@@ -357,6 +357,15 @@ impl<'a> Look<'a> {
                 }
             }
         }
+        // What is made again just now has no container for a moment, and keeps its address all the same.
+        for key in &self.input.observed.lanes {
+            if let LaneKey::Pod(uid) = key
+                && !self.input.state.pods.contains_key(uid)
+                && let Some(memory) = self.input.memory.pods.get(uid)
+            {
+                self.memory.pods.insert(uid.clone(), memory.clone());
+            }
+        }
         let pods = &self.input.state.pods;
         let orphaned = self.containers.keys().copied().filter(|uid| !pods.contains_key(uid));
         let here = self.mine.iter().map(|record| &record.uid).chain(orphaned);

@@ -1,6 +1,10 @@
 //! What a host does not believe of what the store says.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use reconciler::{
     commit::Commit,
@@ -9,8 +13,11 @@ use reconciler::{
     node::{NodeInput, NodePlan, Pins, Refused, node},
     object::{Taint, TaintEffect},
     observed::{ContainerState, Observed, ObservedContainer},
-    plan::{PodIdentity, Role},
-    pod::{files::DnsFacts, memory::NodeMemory},
+    plan::{LaneKey, PodIdentity, Role},
+    pod::{
+        files::DnsFacts,
+        memory::{NodeMemory, PodMemory},
+    },
     state::{PodPlace, StopReason, StopRecord},
 };
 
@@ -31,10 +38,17 @@ fn settled(commit: Arc<Commit>) -> World {
 /// What a host makes of the store; `running` are pods that it has containers of.
 fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> NodePlan {
     let running = running.iter().map(|uid| World::identity(&world.state.pods[uid])).collect();
-    ask_with(world, host, taints, running)
+    ask_with(world, host, taints, running, Observed::default(), &NodeMemory::default())
 }
 
-fn ask_with(world: &World, host: &str, taints: Vec<Taint>, running: Vec<PodIdentity>) -> NodePlan {
+fn ask_with(
+    world: &World,
+    host: &str,
+    taints: Vec<Taint>,
+    running: Vec<PodIdentity>,
+    mut observed: Observed,
+    memory: &NodeMemory,
+) -> NodePlan {
     let number = if host == "a" { 1 } else { 2 };
     let mut own = facts(number, host);
     own.taints = taints;
@@ -47,7 +61,6 @@ fn ask_with(world: &World, host: &str, taints: Vec<Taint>, running: Vec<PodIdent
         mtu: 1500,
         vxlan: reconciler::network::VxlanSettings::default(),
     };
-    let mut observed = Observed::default();
     for identity in running {
         let id = ContainerId::new(format!("{}-sandbox", identity.uid));
         let container = ObservedContainer {
@@ -71,7 +84,7 @@ fn ask_with(world: &World, host: &str, taints: Vec<Taint>, running: Vec<PodIdent
         state: &world.state,
         commits: &world.commits,
         observed: &observed,
-        memory: &NodeMemory::default(),
+        memory,
         pins: &Pins::new(),
         peers: &BTreeMap::new(),
         reports: &BTreeMap::new(),
@@ -155,7 +168,7 @@ fn nothing_is_started_beside_what_runs_in_its_place() {
     assert_eq!(plan.report.refused, BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })]));
     // It runs, though nothing is known of it.
     let found = World::identity(&world.state.pods.remove(&newer).unwrap());
-    let plan = ask_with(&world, "a", Vec::new(), vec![found]);
+    let plan = ask_with(&world, "a", Vec::new(), vec![found], Observed::default(), &NodeMemory::default());
     assert_eq!(plan.report.refused, BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })]));
     // It stops, and is not gone.
     let stops = forge(&mut world, &known, "a");
@@ -163,6 +176,21 @@ fn nothing_is_started_beside_what_runs_in_its_place() {
     world.state.pods.get_mut(&stops).unwrap().stop.as_mut().unwrap().reason = StopReason::ScaledDown;
     let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&stops));
     assert_eq!(plan.report.refused, BTreeMap::from([(known, Refused::Surplus { pods: 2, most: 1 })]));
+}
+
+#[test]
+fn a_pod_that_is_made_again_while_its_record_is_lost_keeps_its_address() {
+    let mut world = settled(commit("c1").with(daemon_set("agent", pod("agent:1"))).build());
+    let uid = one(&world, "agent", "a");
+    world.state.pods.remove(&uid);
+    let known = PodMemory { address: Some("10.42.1.7".parse().unwrap()), ..PodMemory::default() };
+    let memory = NodeMemory { pods: BTreeMap::from([(uid.clone(), known.clone())]), ..NodeMemory::default() };
+    // Its lane has removed what was left of it, and has not come further.
+    let lanes = BTreeSet::from([LaneKey::Pod(uid.clone())]);
+    let observed = Observed { lanes, ..Observed::default() };
+    let plan = ask_with(&world, "a", Vec::new(), Vec::new(), observed, &memory);
+    assert_eq!(plan.memory.pods, BTreeMap::from([(uid, known)]));
+    assert!(plan.lanes.is_empty() && plan.cancel.is_empty());
 }
 
 #[test]
