@@ -53,6 +53,14 @@ impl World {
     /// All is well again, and nothing goes wrong any more.
     pub(crate) fn come_to_rest(&mut self) {
         self.heal();
+        // Who does not believe the store waits for a person.
+        let patience = self.now + 300_000;
+        while self.wrong.is_none() {
+            self.run_until(self.now + 5_000);
+            if !self.is_frozen() || self.now > patience {
+                break;
+            }
+        }
         let end = self.now + 25_000;
         self.run_until(end);
         self.calm = true;

@@ -24,7 +24,8 @@ use crate::{
     engine::Engine,
     prober::Prober,
     registry::Registry,
-    store::{Revision, View},
+    store::Revision,
+    view::View,
     world::Event,
 };
 
@@ -74,6 +75,8 @@ pub(crate) struct Daemon {
     /// The number of the report that is on its way, or has arrived.
     pub(crate) told: Option<Arc<NodeReport>>,
     pub(crate) leading: Option<Leading>,
+    /// Since when the store has been there without a break, for a host that joins.
+    pub(crate) calm_since: Option<Time>,
     /// What its NAT table holds.
     pub(crate) services: Option<ServiceTable>,
 }

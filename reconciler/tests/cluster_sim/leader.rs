@@ -51,8 +51,17 @@ impl World {
                 return;
             }
             leading.must_relist = false;
-            self.hosts[index].view.relist(&self.store);
+            let news = self.hosts[index].view.relist(&self.store);
+            self.take_news(index, news);
             self.look_after(index, 1);
+        }
+        if !self.hosts[index].view.believes() {
+            return;
+        }
+        if self.hosts[index].view.contents.is_doubted() {
+            let name = self.hosts[index].name.clone();
+            self.note(|| format!("{name} leaves leading: another host doubts the store"));
+            return self.resign(index);
         }
         self.excuse_gap(index);
         self.decide(index);
@@ -81,6 +90,11 @@ impl World {
             return;
         };
         let epoch = leading.epoch;
+        let incarnation = self.hosts[index].view.marker.as_ref().map_or(0, |marker| marker.incarnation);
+        let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut())
+        else {
+            return;
+        };
         if !connected || lost {
             // Whether it was written nobody here knows.
             leading.pending.clear();
@@ -94,7 +108,7 @@ impl World {
             return;
         }
         let before = self.store.contents.state.clone();
-        match self.store.commit(epoch, changes) {
+        match self.store.commit(index, (incarnation, epoch), changes) {
             Written::Fenced => {
                 let name = self.hosts[index].name.clone();
                 if let Some(daemon) = &mut self.hosts[index].daemon {
@@ -112,7 +126,7 @@ impl World {
                         leading.excused = false;
                         leading.must_relist = self.store.sabotage != Sabotage::NoRelist;
                     } else {
-                        host.view.wrote(revision, changes);
+                        host.view.wrote(revision, (incarnation, epoch), changes);
                     }
                 }
                 let name = self.hosts[index].name.clone();
@@ -177,7 +191,11 @@ impl World {
             .iter()
             .filter(|node| !contents.state.removed.contains_key(*node))
             .filter_map(|node| {
-                Some(Change::Remove((*node).clone(), contents.facts.get(node)?.installation.clone()))
+                // Whoever leads may have joined since: it is asked on a host that knows which installation is meant.
+                let hosts = self.hosts.iter().map(|host| &host.view.believed().facts);
+                let facts =
+                    std::iter::once(&contents.facts).chain(hosts).find_map(|facts| facts.get(node))?;
+                Some(Change::Remove((*node).clone(), facts.installation.clone()))
             })
             .collect();
         self.require(findings.is_empty(), || format!("the core's own referee: {findings:#?}"));
@@ -233,7 +251,7 @@ impl World {
         let mut signs = BTreeMap::new();
         for node in &known {
             let present = contents.present.get(node);
-            let silent_for = match present {
+            let silent_for = match &present {
                 Some(_) => {
                     leading.silent.remove(node);
                     None
@@ -256,7 +274,7 @@ impl World {
                     silent_for: silent_for.map(duration),
                     answers: answers.get(node).copied(),
                     back_within: back_within.map(duration),
-                    unready: present.cloned().flatten(),
+                    unready: present.and_then(|presence| presence.unready.clone()),
                     lost_for: lost_for.map(duration),
                     late: false,
                 },
@@ -297,7 +315,7 @@ fn misread(commit: &Arc<Commit>, sabotage: Sabotage) -> Arc<Commit> {
             (Sabotage::Overlaps, Control::Deployment { strategy, .. })
                 if *strategy == DeploymentStrategy::Recreate =>
             {
-                let (max_surge, max_unavailable) = (IntOrPercent::Int(1), IntOrPercent::Int(0));
+                let (max_surge, max_unavailable) = (IntOrPercent::Int(0), IntOrPercent::Int(1));
                 *strategy = DeploymentStrategy::RollingUpdate { max_surge, max_unavailable };
             }
             _ => {}

@@ -1,8 +1,10 @@
 //! The referee: what must hold of every transaction and every effect, worked out from the world itself and not from
 //! what any of its parts believes.
 
+mod alone;
 mod bounds;
 mod effects;
+mod lines;
 mod records;
 mod recreate;
 mod rollout;
@@ -12,6 +14,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use lines::Lines;
 use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid},
     state::ClusterState,
@@ -45,6 +48,7 @@ pub(crate) struct Referee {
     cluster_ips: BTreeMap<ObjectKey, Ipv4Addr>,
     /// Pods that may run beside those that took their places: their node was given up.
     left_behind: BTreeSet<PodUid>,
+    lines: Lines,
     /// Commits that were called bad.
     pub(crate) called_bad: BTreeMap<CommitId, String>,
 }
@@ -73,8 +77,13 @@ impl Referee {
     }
 
     /// Leases came or went.
-    pub(crate) fn leases(&mut self, now: Time, contents: &Contents) {
-        for node in contents.facts.keys() {
+    pub(crate) fn leases<'a>(
+        &mut self,
+        now: Time,
+        nodes: impl Iterator<Item = &'a NodeName>,
+        contents: &Contents,
+    ) {
+        for node in nodes {
             if contents.present.contains_key(node) {
                 if self.absent.remove(node).is_some() {
                     self.back.insert(node.clone(), now);
@@ -125,6 +134,7 @@ impl World {
             for workload in commit.objects.workloads.values() {
                 self.judge_bounds(workload, commit, before, &after);
                 self.judge_recreate(workload, before, &after);
+                self.judge_alone(workload, before, &after);
             }
         }
     }

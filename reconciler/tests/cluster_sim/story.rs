@@ -154,10 +154,21 @@ impl World {
         }
         self.repository = self.first();
         self.push_repository();
+        let mut lost = 0;
+        // What only a copy that is behind shows needs many that are.
+        if self.random.percent(20) || self.store.sabotage == Sabotage::NoStock {
+            lost = self.random.within(20_000, 120_000);
+            self.lose_store(lost, hosts);
+        }
         let mut at = self.random.within(5_000, 60_000);
         let events = self.random.within(3, 11);
         for _ in 0..events {
             let fault = self.fault(hosts);
+            if let Fault::Restore(_) = fault {
+                let age = if self.random.percent(40) { 3_000 } else { 60_000 };
+                let age = self.random.within(10, age).min(at * 9 / 10);
+                self.at(at - age, Event::Fault(Fault::Backup));
+            }
             self.at(at, Event::Fault(fault));
             at += match self.random.within(0, 4) {
                 0 => self.random.within(1, 500),
@@ -165,7 +176,7 @@ impl World {
                 _ => self.random.within(5_000, 40_000),
             };
         }
-        at
+        at.max(lost + 5_000)
     }
 
     fn first(&mut self) -> Repository {
@@ -208,7 +219,7 @@ impl World {
         if self.store.sabotage == Sabotage::Unfenced && self.random.percent(50) {
             return Fault::Pause { host: Whom::Leader, long: self.random.within(3_000, 8_000) };
         }
-        match self.random.within(0, 42) {
+        match self.random.within(0, 45) {
             0..10 => Fault::Push { good: true },
             10..15 => Fault::Push { good: false },
             15..19 => Fault::Kill { host, halfway: self.random.percent(50), down: some },
@@ -228,6 +239,8 @@ impl World {
             37 => Fault::Registry { host, long },
             38..40 => Fault::Forge { host, long },
             40 => Fault::NewNode,
+            41 => Fault::Wipe,
+            42..44 => Fault::Restore(some),
             _ => {
                 let again = self.random.percent(60).then(|| self.random.within(5_000, 40_000));
                 Fault::GiveUp { host, again }

@@ -26,6 +26,7 @@ use crate::{
     store::{Sabotage, Store},
     story::Repository,
     transcript::Transcript,
+    view::News,
 };
 
 /// Something that happens at a time. The number is the generation of the daemon it happens to.
@@ -85,6 +86,10 @@ pub(crate) struct World {
     pub(crate) part: Option<usize>,
     /// Where daemons can be cut in half.
     pub(crate) cuts: Cuts,
+    /// A backup is about to take the store's place.
+    pub(crate) restoring: bool,
+    /// Somebody is about to adopt a store.
+    pub(crate) adopting: bool,
     queue: BTreeMap<(Time, u64), Event>,
     number: u64,
     expire_at: Option<Time>,
@@ -122,6 +127,8 @@ impl World {
             decisions: 0,
             part: None,
             cuts: Cuts::default(),
+            restoring: false,
+            adopting: false,
             queue: BTreeMap::new(),
             number: 0,
             expire_at: None,
@@ -293,10 +300,15 @@ impl World {
         let ended = self.store.expire(self.now);
         if !ended.is_empty() {
             self.note(|| ended.join(", "));
-            self.referee.leases(self.now, &self.store.contents);
+            self.leases_changed();
             self.written();
         }
         self.mind_leases();
+    }
+
+    pub(crate) fn leases_changed(&mut self) {
+        let nodes = self.hosts.iter().map(|host| &host.name);
+        self.referee.leases(self.now, nodes, &self.store.contents);
     }
 
     fn watch(&mut self, host: usize) {
@@ -316,14 +328,15 @@ impl World {
         }
         let mut news = one.view.follow(&self.store, up_to);
         if again {
-            one.view.relist(&self.store);
-            news = crate::store::News { decided: true, said: true };
+            let listed = one.view.relist(&self.store);
+            news = News { doubts: news.doubts || listed.doubts, ..listed };
         }
         let behind = one.view.revision < self.store.revision;
         if behind {
             let wait = self.watch_delay();
             self.watch_after(host, wait);
         }
+        self.take_news(host, news);
         if news.decided {
             self.look_after(host, 1);
         }
@@ -369,7 +382,8 @@ impl World {
         let Some(report) = daemon.report.clone().filter(|report| daemon.told.as_ref() != Some(report)) else {
             return;
         };
-        if !connected || lost {
+        let belongs = one.view.may_publish();
+        if !connected || lost || !belongs {
             // Sent again until it is told.
             let wait = if connected { 300 } else { 1_000 };
             self.after(wait, Event::Send(host, generation));
@@ -430,7 +444,11 @@ impl World {
         one.generation += 1;
         one.daemon = Some(crate::host::Daemon::default());
         let (name, generation) = (one.name.clone(), one.generation);
+        let doubts = one.view.marker.is_some() && !one.view.believes();
         self.note(|| format!("{name}: the daemon starts"));
+        if doubts {
+            self.call_for_adoption();
+        }
         self.after(10, Event::Keep(host, generation));
         self.watch_after(host, 20);
         self.look_after(host, 15);
@@ -447,6 +465,7 @@ impl World {
         let one = &mut self.hosts[host];
         let Some(daemon) = one.daemon.take() else { return };
         one.paused = None;
+        one.view.lose_connection();
         if self.store.sabotage == Sabotage::Forgets {
             one.memory = NodeMemory::default();
         }

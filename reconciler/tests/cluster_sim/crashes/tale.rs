@@ -1,6 +1,9 @@
 //! What the tales tell.
 
+use std::sync::Arc;
+
 use reconciler::{
+    commit::Commit,
     name::{CommitId, NodeName, WorkloadKind},
     object::NodeObject,
     rollout::{CommitState, Phase},
@@ -37,7 +40,7 @@ const fn act(happens: fn(&mut World), until: fn(&World) -> bool) -> Act {
 }
 
 /// The first act is how it was before: what can be cut begins with the second.
-pub(super) const TALES: [Tale; 8] = [
+pub(super) const TALES: [Tale; 10] = [
     Tale {
         name: "first-roll-out",
         least: 200,
@@ -64,19 +67,19 @@ pub(super) const TALES: [Tale; 8] = [
     },
     Tale {
         name: "canary",
-        least: 220,
+        least: 200,
         last: 0,
-        acts: &[act(with_canary, all_is_well), act(|world| world.want(&rolling("good:2", 2)), all_is_well)],
+        acts: &[act(with_canary, all_is_well), act(|world| world.want(&rolling("good:2", 1)), all_is_well)],
     },
     Tale {
         name: "bad-commit",
-        least: 180,
+        least: 200,
         last: 1,
         acts: &[act(|world| world.want(&rolling("good:1", 2)), all_is_well), act(bad_commit, is_rolled_back)],
     },
     Tale {
         name: "lost-host",
-        least: 80,
+        least: 60,
         last: 0,
         acts: &[
             act(|world| world.want(&everything()), all_is_well),
@@ -89,7 +92,7 @@ pub(super) const TALES: [Tale; 8] = [
     },
     Tale {
         name: "drain",
-        least: 120,
+        least: 90,
         last: 0,
         acts: &[
             act(|world| world.want(&everything()), all_is_well),
@@ -105,6 +108,25 @@ pub(super) const TALES: [Tale; 8] = [
             act(|world| world.want(&scaled(4, 3)), all_is_well),
             act(|world| world.want(&scaled(1, 1)), all_is_well),
             act(|world| world.want(&scaled(2, 0)[..2]), all_is_well),
+        ],
+    },
+    Tale {
+        name: "wiped-store",
+        least: 30,
+        last: 0,
+        acts: &[
+            act(|world| world.want(&everything()), all_is_well),
+            act(|world| world.strike(Fault::Wipe), is_adopted),
+        ],
+    },
+    Tale {
+        name: "restored-store",
+        least: 140,
+        last: 0,
+        acts: &[
+            act(|world| world.want(&recreating("good:1")[..2]), all_is_well),
+            act(back_up_and_go_on, |world| follows(world, "good:2")),
+            act(|world| world.strike(Fault::Restore(1_000)), is_adopted),
         ],
     },
 ];
@@ -147,10 +169,10 @@ fn everything() -> [Named; 5] {
     let image = "good:1";
     [
         ("agent", of_kind(WorkloadKind::DaemonSet, 1, image)),
-        ("db", database(3, image)),
+        ("db", database(2, image)),
         ("job", of_kind(WorkloadKind::Pod, 1, image)),
         ("set", of_kind(WorkloadKind::ReplicaSet, 2, image)),
-        ("web", deployment(3, image)),
+        ("web", deployment(2, image)),
     ]
 }
 
@@ -171,13 +193,13 @@ fn first_roll_out(world: &mut World) {
 
 fn with_canary(world: &mut World) {
     world.settings.rollout.canary_nodes.insert(NodeName::new("n2"));
-    world.want(&rolling("good:1", 2));
+    world.want(&rolling("good:1", 1));
 }
 
 /// What it says is nothing that anybody wants in the end.
 fn bad_commit(world: &mut World) {
     let good = world.repository.clone();
-    world.want(&rolling("crash:1", 2));
+    world.want(&[("web", deployment(2, "crash:1"))]);
     world.repository = good;
 }
 
@@ -190,6 +212,27 @@ fn drain(world: &mut World) {
 fn end_drain(world: &mut World) {
     world.repository.nodes.clear();
     world.want(&everything());
+}
+
+fn back_up_and_go_on(world: &mut World) {
+    world.strike(Fault::Backup);
+    world.want(&recreating("good:2")[..2]);
+}
+
+/// Whether the controllers follow a commit that wants this image.
+fn follows(world: &World, image: &str) -> bool {
+    let rollout = &world.store.contents.state.rollout;
+    let driving = world.pushed.iter().find(|commit| Some(&commit.id) == rollout.driving.as_ref());
+    let runs = |commit: &Arc<Commit>| {
+        let mut workloads = commit.objects.workloads.values();
+        workloads.any(|workload| workload.template.spec.containers[0].image == image)
+    };
+    driving.is_some_and(runs)
+}
+
+fn is_adopted(world: &World) -> bool {
+    let adopted = world.store.contents.state.rollout.adopted;
+    adopted.is_some_and(|adoption| adoption.stock_taken) && !world.is_frozen() && all_is_well(world)
 }
 
 fn all_is_well(world: &World) -> bool {

@@ -22,7 +22,8 @@ impl World {
     ) {
         let key = &workload.key;
         let owned: Vec<&PodRecord> = after.pods.values().filter(|record| record.owner == *key).collect();
-        let made = owned.iter().any(|record| !before.pods.contains_key(&record.uid));
+        let is_new = |record: &PodRecord| !before.pods.contains_key(&record.uid);
+        let made = owned.iter().any(|record| is_new(record) && self.is_made(&record.uid));
         let now = self.now;
         let ready = |record: &PodRecord| self.referee.could_be_ready(now, &record.uid);
         // One that has started anew is ready before it is available.
@@ -113,7 +114,9 @@ impl World {
     ) {
         let key = &workload.key;
         let mut nodes: BTreeMap<&NodeName, usize> = BTreeMap::new();
-        for record in owned.iter().filter(|record| record.stop.is_none()) {
+        // What was found running is one too many until the leader has stopped one of the two.
+        let counted = owned.iter().filter(|record| !self.referee.is_unknown(&record.uid));
+        for record in counted.filter(|record| record.stop.is_none()) {
             if let Some(node) = record.place.node() {
                 *nodes.entry(node).or_default() += 1;
             }
@@ -121,20 +124,29 @@ impl World {
         let twice = nodes.iter().find(|(_, count)| **count > 1).map(|(node, _)| (*node).clone());
         self.require(twice.is_none(), || format!("{key}: two pods for {twice:?}"));
         let now = self.now;
-        // What nobody waits for: nodes that were given up, and those that are at fault themselves.
+        // What nobody waits for: nodes that were given up, those that are at fault themselves, and those that the leader never
+        // heard of, since it joined or was cut off and the store was filled anew.
         let aside = |node: &NodeName| {
-            states.iter().any(|state| {
-                state.outages.get(node).is_some_and(|outage| outage.lost)
-                    || state.rollout.faulty.contains_key(node)
-                    || state.rollout.wave.as_ref().is_some_and(|wave| wave.broken.contains(node))
-            })
+            !self.leaders_view().facts.contains_key(node)
+                || self.hosts.iter().any(|host| host.name == *node && host.removed)
+                || states.iter().any(|state| {
+                    state.outages.get(node).is_some_and(|outage| outage.lost)
+                        || state.rollout.faulty.contains_key(node)
+                        || state.rollout.wave.as_ref().is_some_and(|wave| wave.broken.contains(node))
+                })
         };
-        let reports = &self.store.contents.reports;
+        let reports = &self.leaders_view().reports;
+        // Who has said nothing since a store was adopted counts by what he said before, as who is silent does.
+        let unheard = |node: &NodeName| {
+            let said = self.store.contents.reports.get(node).and_then(|report| report.stock);
+            let adopted = states[0].rollout.adopted.map(|adoption| adoption.at);
+            adopted.is_some() && said != adopted
+        };
         let down = |record: &&&PodRecord| {
             let Some(node) = record.place.node().filter(|node| !aside(node)) else { return false };
             let said = reports.get(node).and_then(|report| report.pods.get(&record.uid));
-            let last_up =
-                self.referee.may_be_silent(now, node) && said.is_some_and(|status| status.ready.is_some());
+            let silent = self.referee.may_be_silent(now, node) || unheard(node);
+            let last_up = silent && said.is_some_and(|status| status.ready.is_some());
             let replaced = record.stop.as_ref().is_some_and(|stop| stop.reason == StopReason::Replaced);
             let down = !last_up && !self.referee.could_be_ready(now, &record.uid);
             replaced || record.stop.is_none() && down

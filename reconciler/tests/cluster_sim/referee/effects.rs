@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use reconciler::{
-    name::{NodeName, PodUid, WorkloadKey, WorkloadKind},
-    plan::{Lane, LaneKey, Role, Step, Why},
+    name::PodUid,
+    plan::{Lane, LaneKey, Step, Why},
 };
 
 use crate::world::World;
@@ -54,41 +54,13 @@ impl World {
                         spec.image_name, spec.identity.commit
                     )
                 });
-                self.judge_identities();
+                self.judge_identities(&spec.identity);
                 self.judge_one_template(&spec.identity);
+                self.judge_start(host, &spec.identity.uid);
             }
             Step::Connect { .. } => self.judge_addresses(),
             _ => {}
         }
-    }
-
-    /// A bare Pod is in one place, a DaemonSet's once on a node.
-    fn judge_identities(&mut self) {
-        let mut bare: BTreeMap<&WorkloadKey, (&NodeName, &PodUid)> = BTreeMap::new();
-        let mut daemons: BTreeMap<(&WorkloadKey, &NodeName), &PodUid> = BTreeMap::new();
-        let mut wrong = None;
-        for host in &self.hosts {
-            for one in host.engine.containers.values() {
-                if one.role == Role::Sandbox || !one.state.is_alive() {
-                    continue;
-                }
-                let (owner, uid) = (&one.identity.owner, &one.identity.uid);
-                let other = match owner.kind {
-                    WorkloadKind::Pod => {
-                        bare.insert(owner, (&host.name, uid)).filter(|other| *other != (&host.name, uid))
-                    }
-                    WorkloadKind::DaemonSet => daemons
-                        .insert((owner, &host.name), uid)
-                        .filter(|other| *other != uid)
-                        .map(|uid| (&host.name, uid)),
-                    _ => None,
-                };
-                if let Some((node, other)) = other {
-                    wrong = Some(format!("{owner} runs twice: {other} on {node} and {uid} on {}", host.name));
-                }
-            }
-        }
-        self.require(wrong.is_none(), || wrong.clone().unwrap_or_default());
     }
 
     fn judge_addresses(&mut self) {

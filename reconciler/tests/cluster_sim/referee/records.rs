@@ -59,7 +59,9 @@ impl World {
             }
             let node = old.place.node();
             let removed = node.is_some_and(|node| after.removed.contains_key(node));
-            let sound = old.stop.is_some() || removed;
+            // What the adopted copy has and what is gone since.
+            let gone = before.rollout.adopted.is_some() && !self.has_containers(uid);
+            let sound = old.stop.is_some() || removed || gone;
             self.require(sound, || format!("{uid} was forgotten without a stop record"));
             let left = self.hosts.iter().any(|host| {
                 !removed
@@ -70,6 +72,7 @@ impl World {
                         .any(|one| one.identity.uid == *uid && one.state.is_alive())
             });
             self.require(!left, || format!("{uid} was forgotten while it runs"));
+            self.referee.has_gone(uid);
         }
     }
 
@@ -81,9 +84,9 @@ impl World {
                 continue;
             }
             let gone = |facts: &NodeFacts| after.removed.get(&facts.name) == Some(&facts.installation);
+            // A store that was filled anew may not know who is away; the leader does.
             let all: Vec<&NodeName> = self
-                .store
-                .contents
+                .leaders_view()
                 .facts
                 .values()
                 .filter(|facts| !gone(facts))

@@ -38,6 +38,7 @@ impl World {
             others.next().cloned()
         };
         let made = owned().filter(|record| !before.pods.contains_key(&record.uid));
+        let made = made.filter(|record| self.is_made(&record.uid));
         let wrong = made.filter_map(|made| Some((made.clone(), beside(made)?))).next();
         self.referee.left_behind.extend(left_behind);
         self.require(wrong.is_none(), || {
@@ -51,7 +52,9 @@ impl World {
         if !self.pushed.iter().any(|commit| commit.objects.workloads.get(owner).is_some_and(recreates)) {
             return;
         }
-        let apart = |uid: &PodUid| self.referee.left_behind.contains(uid);
+        let apart = |uid: &PodUid| {
+            self.referee.left_behind.contains(uid) || self.referee.may_both_run(&starts.uid, uid)
+        };
         let other = self.hosts.iter().flat_map(|host| host.engine.containers.values()).find(|one| {
             let identity = &one.identity;
             identity.owner == *owner
@@ -75,6 +78,6 @@ impl World {
     }
 }
 
-fn recreates(workload: &Workload) -> bool {
+pub(super) fn recreates(workload: &Workload) -> bool {
     matches!(workload.control, Control::Deployment { strategy: DeploymentStrategy::Recreate, .. })
 }

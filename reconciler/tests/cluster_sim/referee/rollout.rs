@@ -20,6 +20,7 @@ impl World {
             return;
         };
         let made = after.pods.values().filter(|record| !before.pods.contains_key(&record.uid));
+        let made = made.filter(|record| self.is_made(&record.uid));
         // What a superseded commit brought already moves on when its node is drained.
         let drains = driving.objects.nodes.values().any(|node| node.drain);
         let moves = |record: &PodRecord| {
