@@ -4,6 +4,7 @@ mod judging;
 mod notes;
 mod parts;
 mod pods;
+mod stock;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,9 +100,14 @@ pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
 /// One decision over one snapshot. Called again after its changes are applied it finds what they made possible, until
 /// it changes nothing.
 pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
-    let mut decision = Decision::new(input);
+    let nodes = stock::unheard(input);
+    let input = ClusterInput { nodes: nodes.as_ref().unwrap_or(input.nodes), ..*input };
+    let mut decision = Decision::new(&input);
     decision.note_outages();
     decision.forget_and_adopt();
+    if decision.takes_stock() {
+        return decision.finish();
+    }
     decision.mend_stops();
     decision.step_rollout();
     decision.control_workloads();
@@ -115,6 +121,8 @@ struct Decision<'a> {
     owned: BTreeMap<&'a WorkloadKey, Vec<OwnedPod<'a>>>,
     nodes: Arc<[Candidate]>,
     standing: NodeStanding,
+    /// Whose pods were found running without a record, and come in with this decision.
+    found: BTreeSet<&'a WorkloadKey>,
     changes: Vec<Change>,
     serial: u64,
     next: Next,
@@ -157,6 +165,7 @@ impl<'a> Decision<'a> {
             owned,
             nodes,
             standing,
+            found: BTreeSet::new(),
             changes: Vec::new(),
             serial: input.state.serial,
             next: Next::AwaitChange,
@@ -201,7 +210,8 @@ impl<'a> Decision<'a> {
     fn forget_and_adopt(&mut self) {
         for (node, report) in self.input.reports {
             for uid in &report.gone {
-                let own = |record: &PodRecord| record.stop.is_some() && record.place.node() == Some(node);
+                let own =
+                    |record: &PodRecord| record.place.node() == Some(node) && self.is_gone(record, report);
                 if self.input.state.pods.get(uid).is_some_and(own) {
                     self.changes.push(Change::Forget(uid.clone()));
                 }
@@ -213,6 +223,7 @@ impl<'a> Decision<'a> {
                     continue;
                 }
                 self.serial += 1;
+                self.found.insert(&orphan.owner);
                 self.changes.push(Change::Pod(Box::new(PodRecord {
                     uid: orphan.uid.clone(),
                     key: orphan.pod.clone(),
@@ -260,6 +271,7 @@ impl<'a> Decision<'a> {
             nodes: there.map(|node| (node, self.input.reports.get(node))).collect(),
             max_faulty: self.input.settings.rollout.max_faulty(self.input.nodes.len()),
             faulty: judged.faulty,
+            failing: self.failing(),
             judgement: judged.judgement,
             progressed: judged.progressed,
         });
@@ -276,6 +288,10 @@ impl<'a> Decision<'a> {
             self.input.state.pods.values().map(|record| record.key.clone()).collect();
         for part in self.parts(driving) {
             let workload = part.workload;
+            // What has just come in is counted in the next look: nothing is made in its place before.
+            if self.found.contains(&workload.key) {
+                continue;
+            }
             let view = self.part_view(&part, &self.standing);
             // What must leave goes first: the bounds of what may go count it as gone, so that is for the next look.
             let leaving = self.leaving(&part);

@@ -7,16 +7,22 @@ use crate::name::PodUid;
 /// Letters and digits that spell no words, as Kubernetes uses for generated names.
 const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// SHA-256 as lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     let hash = digest(&SHA256, bytes);
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    hash.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut hex = String::with_capacity(2 * hash.as_ref().len());
+    for byte in hash.as_ref() {
+        hex.push(char::from(HEX_DIGITS[usize::from(byte >> 4)]));
+        hex.push(char::from(HEX_DIGITS[usize::from(byte & 15)]));
+    }
+    hex
 }
 
-/// A pod's uid: a UUID (version 8, RFC 9562) over the cluster's id and the number of the pod.
-pub fn pod_uid(cluster: &str, serial: u64) -> PodUid {
-    let hex = sha256_hex(format!("pod uid\n{cluster}\n{serial}").as_bytes());
+/// A pod's uid: a UUID (version 8, RFC 9562) over a seed and the number of the pod.
+pub fn pod_uid(seed: &str, serial: u64) -> PodUid {
+    let hex = sha256_hex(format!("pod uid\n{seed}\n{serial}").as_bytes());
     PodUid::new(format!(
         "{}-{}-8{}-8{}-{}",
         &hex[0..8],
@@ -28,7 +34,7 @@ pub fn pod_uid(cluster: &str, serial: u64) -> PodUid {
 }
 
 /// Five letters for a generated pod name.
-pub fn name_suffix(cluster: &str, serial: u64) -> String {
-    let hash = digest(&SHA256, format!("pod name\n{cluster}\n{serial}").as_bytes());
+pub fn name_suffix(seed: &str, serial: u64) -> String {
+    let hash = digest(&SHA256, format!("pod name\n{seed}\n{serial}").as_bytes());
     hash.as_ref().iter().take(5).map(|byte| char::from(SUFFIX_ALPHABET[usize::from(*byte) % 27])).collect()
 }

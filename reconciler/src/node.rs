@@ -148,7 +148,11 @@ impl<'a> Look<'a> {
             cancel: Vec::new(),
             image_lanes: BTreeMap::new(),
             probes: Vec::new(),
-            report: NodeReport { clock: memory.clock, ..NodeReport::default() },
+            report: NodeReport {
+                clock: memory.clock,
+                stock: rollout.adopted.map(|adoption| adoption.at),
+                ..NodeReport::default()
+            },
             memory,
             inherited: Vec::new(),
             next: Next::AwaitChange,
@@ -174,6 +178,10 @@ impl<'a> Look<'a> {
         let services = self.driving().map_or(&none, |commit| &commit.objects.services);
         let given = self.allocations(services);
         for told in self.mine.clone() {
+            if self.is_absent(told) {
+                self.report.gone.insert(told.uid.clone());
+                continue;
+            }
             let refused = self.refused.get(&told.uid).cloned();
             if let (None, Some(why)) = (&told.stop, &refused) {
                 self.refuse(told, why);
@@ -210,6 +218,16 @@ impl<'a> Look<'a> {
             });
             self.take(record, output);
         }
+    }
+
+    /// Whether a pod is of a copy that was adopted, and nothing of it is here: it may have been stopped in a time of which
+    /// the copy knows nothing.
+    fn is_absent(&self, record: &PodRecord) -> bool {
+        let begun = self.containers.contains_key(&record.uid)
+            || self.input.memory.pods.get(&record.uid).is_some_and(|memory| memory.started.is_some());
+        let adopted = self.input.state.rollout.adopted;
+        let of_copy = adopted.is_some_and(|adoption| record.serial <= adoption.serial);
+        of_copy && record.stop.is_none() && !begun
     }
 
     /// What is not begun, and why.
@@ -346,10 +364,26 @@ impl<'a> Look<'a> {
                 self.memory.pods.insert((*uid).clone(), memory.clone());
             }
         }
+        // What is made again just now has no container for a moment, and keeps its address all the same.
+        for key in &self.input.observed.lanes {
+            if let LaneKey::Pod(uid) = key
+                && !self.input.state.pods.contains_key(uid)
+                && let Some(memory) = self.input.memory.pods.get(uid)
+            {
+                self.memory.pods.insert(uid.clone(), memory.clone());
+            }
+        }
         let pods = &self.input.state.pods;
         let orphaned = self.containers.keys().copied().filter(|uid| !pods.contains_key(uid));
-        let known: BTreeSet<String> = pods.keys().chain(orphaned).map(link_name).collect();
-        for link in self.input.observed.links.difference(&known) {
+        let here = self.mine.iter().map(|record| &record.uid).chain(orphaned);
+        let known: BTreeSet<String> = here.map(link_name).collect();
+        let strange: Vec<&String> = self.input.observed.links.difference(&known).collect();
+        // Pods of other hosts have none here: to hash the uids of a whole cluster is seldom needed.
+        let elsewhere: BTreeSet<String> = match strange.is_empty() {
+            true => BTreeSet::new(),
+            false => pods.keys().map(link_name).collect(),
+        };
+        for link in strange.into_iter().filter(|link| !elsewhere.contains(*link)) {
             // A link without a pod has no uid; its lane is keyed by the name, which no pod has.
             self.clean(&PodUid::new(link.clone()), Step::Disconnect(link.clone()));
         }

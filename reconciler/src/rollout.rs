@@ -16,6 +16,7 @@ use crate::name::{CommitId, NodeName};
 
 pub use change::retry;
 pub use faults::{Suspects, suspects};
+pub(crate) use judge::pod_failure;
 pub use judge::{Judgement, config_sources, judge, judged_workloads, progress, progress_deadline, worst};
 pub use step::{Head, RolloutSettings, StepInput, step};
 
@@ -58,6 +59,9 @@ pub struct Rollout {
     /// Present while only the canaries move to the target.
     #[serde(default)]
     pub wave: Option<Wave>,
+    /// Present once somebody has adopted a store: the last time.
+    #[serde(default)]
+    pub adopted: Option<Adoption>,
     /// Commits that failed, with the reason; a retry clears it.
     pub bad: BTreeMap<CommitId, String>,
     /// `windlass suspend`: no new commit is taken.
@@ -68,6 +72,19 @@ pub struct Rollout {
     /// set back must not make new pods old.
     #[serde(default, rename = "restarted_up_to")]
     pub restarts: BTreeMap<String, u64>,
+}
+
+/// That somebody made a host's copy the content of a store. It may be behind what the nodes run: each of them says what it
+/// holds before anything is begun there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adoption {
+    /// When, by that host's clock: which adoption is meant.
+    pub at: Timestamp,
+    /// Pods with a serial up to this are from the copy: one of which nothing is on its node may have been stopped in a time
+    /// of which the copy knows nothing, and is not begun.
+    pub serial: u64,
+    /// All nodes that were not lost have said what they hold. Until then nothing is decided.
+    pub stock_taken: bool,
 }
 
 /// How far the target is.
@@ -130,7 +147,7 @@ pub struct Wave {
     pub nodes: BTreeSet<NodeName>,
     /// Since when they move.
     pub since: Timestamp,
-    /// Nodes that were at fault before it came: that they are down holds up no canary.
+    /// Nodes that are at fault without it: that they are down holds up no canary.
     #[serde(default)]
     pub broken: BTreeSet<NodeName>,
     /// Since when all is well there.

@@ -15,14 +15,14 @@ use crate::{
     object::Taint,
     placement::Refusal,
     plan::PodIdentity,
-    rollout::Rollout,
+    rollout::{Adoption, Rollout},
     status::PodStatus,
 };
 
 /// Everything decided. It holds names, places and commit ids, never a pod's specification.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClusterState {
-    /// Which cluster this is: a random text made once, the seed of uids.
+    /// Which cluster this is: a random text made once, in the seed of all uids.
     pub cluster: String,
     /// How many names and uids were given so far.
     pub serial: u64,
@@ -181,6 +181,10 @@ pub struct NodeReport {
     /// When it learnt from when the deadlines count, see [`Rollout::clock`].
     #[serde(default)]
     pub clock: Option<Heard>,
+    /// The adoption that it knows of, see [`Rollout::adopted`]: `gone` also names the pods of the copy of which nothing is
+    /// here.
+    #[serde(default)]
+    pub stock: Option<Timestamp>,
 }
 
 /// A time of the leader's clock, and when a host learnt of it by its own. The two clocks are never compared: what
@@ -344,6 +348,13 @@ pub enum Change {
 }
 
 impl ClusterState {
+    /// A host's copy of the state as it is put into a store that a person adopts.
+    #[must_use]
+    pub fn adopted(mut self, now: Timestamp) -> Self {
+        self.rollout.adopted = Some(Adoption { at: now, serial: self.serial, stock_taken: false });
+        self
+    }
+
     /// Applies changes in order.
     pub fn apply(&mut self, changes: Vec<Change>) {
         for change in changes {

@@ -8,7 +8,7 @@ use crate::{
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
     placement::{candidates, eligible_for_daemon},
-    rollout::{Head, Rollout},
+    rollout::{Adoption, Head, Rollout},
     state::{Change, ClusterState, NodeLife, PodRecord, StopReason},
     status::PodStatus,
 };
@@ -22,6 +22,7 @@ pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<S
     check.records(change);
     check.names();
     check.forgotten();
+    check.stock();
     check.allocations();
     check.rollout();
     check.owners();
@@ -87,10 +88,14 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// Whether a pod was not made, but runs somewhere without a record.
+    fn is_found(&self, uid: &PodUid) -> bool {
+        self.input.reports.values().flat_map(|report| &report.orphans).any(|orphan| orphan.uid == *uid)
+    }
+
     fn new_pod(&mut self, record: &PodRecord) {
         let uid = &record.uid;
-        let adopted =
-            self.input.reports.values().flat_map(|report| &report.orphans).any(|orphan| orphan.uid == *uid);
+        let adopted = self.is_found(uid);
         let driving =
             self.driving_workload(&record.owner).is_some() || self.old_workload(&record.owner).is_some();
         self.findings
@@ -143,13 +148,16 @@ impl<'a> Decision<'a> {
             && refused.is_some()
     }
 
+    /// No pod is made under a name that another one has. One that was found running has the name it has.
     fn names(&mut self) {
-        let mut names = BTreeMap::new();
+        let mut names: BTreeMap<_, Vec<&PodUid>> = BTreeMap::new();
         for record in self.after.pods.values() {
-            let other = names.insert(&record.key, &record.uid);
-            self.findings.require(other.is_none(), || {
-                format!("pods {other:?} and {} are both {}", record.uid, record.key)
-            });
+            names.entry(&record.key).or_default().push(&record.uid);
+        }
+        for (name, uids) in names {
+            let made = |uid: &&PodUid| !self.input.state.pods.contains_key(*uid) && !self.is_found(uid);
+            let twice = uids.len() > 1 && uids.iter().any(made);
+            self.findings.require(!twice, || format!("pods {uids:?} are all {name}"));
         }
     }
 
@@ -162,8 +170,43 @@ impl<'a> Decision<'a> {
             let removed = record.place.node().is_some_and(|node| {
                 self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
             });
-            let sound = removed || record.stop.is_some() && (gone || record.place.node().is_none());
+            let sound = removed
+                || record.stop.is_some() && (gone || record.place.node().is_none())
+                || self.is_missing_from_stock(record);
             self.findings.require(sound, || format!("pod {uid} was forgotten while it may run"));
+        }
+    }
+
+    /// Whether a store was adopted, and the pod's own node has said since that nothing of it is there.
+    fn is_missing_from_stock(&self, record: &PodRecord) -> bool {
+        let report = record.place.node().and_then(|node| self.input.reports.get(node));
+        let said = |adoption: Adoption| {
+            report
+                .is_some_and(|report| report.stock == Some(adoption.at) && report.gone.contains(&record.uid))
+        };
+        let adopted = self.input.state.rollout.adopted;
+        adopted.is_some_and(|adoption| record.serial <= adoption.serial && said(adoption))
+    }
+
+    /// Whether a node has not said yet what it holds since a store was adopted.
+    fn is_unheard(&self, node: &NodeName) -> bool {
+        let adopted = self.input.state.rollout.adopted;
+        let said = self.input.reports.get(node).and_then(|report| report.stock);
+        adopted.is_some_and(|adoption| said != Some(adoption.at))
+    }
+
+    /// While stock is taken nobody knows all that runs: nothing is made, and nothing is told to stop. Nothing is made on a
+    /// node that has not said what it holds, then or later.
+    fn stock(&mut self) {
+        let taking = self.input.state.rollout.adopted.is_some_and(|adoption| !adoption.stock_taken);
+        for (uid, record) in &self.after.pods {
+            let before = self.input.state.pods.get(uid);
+            let made = before.is_none() && !self.is_found(uid);
+            let told = record.stop.is_some() && before.is_some_and(|before| before.stop.is_none());
+            let decided = taking && (made || told);
+            self.findings.require(!decided, || format!("pod {uid} is decided while stock is taken"));
+            let blind = made && record.place.node().is_some_and(|node| self.is_unheard(node));
+            self.findings.require(!blind, || format!("pod {uid} is made where nobody knows what runs"));
         }
     }
 
@@ -222,6 +265,7 @@ impl<'a> Decision<'a> {
                 .copied()
                 .filter(|record| !before.iter().any(|old| old.uid == record.uid))
                 .filter(|record| record.created == self.input.now && record.commit == driving.id)
+                .filter(|record| !self.is_found(&record.uid))
                 .collect();
             let told: Vec<&PodRecord> = after
                 .iter()
@@ -427,7 +471,7 @@ impl<'a> Decision<'a> {
                 let aside = life.is_some_and(|life| match life {
                     NodeLife::Lost => true,
                     NodeLife::Silent(_) | NodeLife::Away => !was_down(name),
-                    NodeLife::Ready | NodeLife::NotReady(_) => false,
+                    NodeLife::Ready | NodeLife::NotReady(_) => self.is_unheard(name) && !was_down(name),
                 });
                 !aside
                     && !self.input.state.rollout.faulty.contains_key(name)

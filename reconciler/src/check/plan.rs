@@ -89,7 +89,13 @@ impl<'a> Plan<'a> {
             let left = self.input.observed.containers.values().any(|one| one.identity.uid == *uid);
             self.findings.require(!left, || format!("{uid} is called gone and has containers"));
             let stopped = self.record(uid).is_some_and(|record| record.stop.is_some());
-            self.findings.require(stopped, || format!("{uid} is called gone without a stop record"));
+            let adopted = self.input.state.rollout.adopted;
+            let of_copy = |record: &PodRecord| adopted.is_some_and(|one| record.serial <= one.serial);
+            let absent = self.record(uid).is_some_and(of_copy)
+                && !self.input.memory.pods.contains_key(uid)
+                && !plan.lanes.iter().any(|lane| lane.key == LaneKey::Pod(uid.clone()));
+            self.findings
+                .require(stopped || absent, || format!("{uid} is called gone without a stop record"));
         }
     }
 

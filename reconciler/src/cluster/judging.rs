@@ -9,12 +9,13 @@ use jiff::Timestamp;
 
 use super::Decision;
 use crate::{
-    controller::NodeStanding,
-    name::{CommitId, NodeName, WorkloadKey},
+    controller::{NodeStanding, OwnedPod},
+    name::{CommitId, NodeName, WorkloadKey, WorkloadKind},
     object::Workload,
     plan::Next,
     rollout::{
-        Failure, Judgement, Phase, Suspects, judge, judged_workloads, progress_deadline, suspects, worst,
+        Failure, Judgement, Phase, Suspects, judge, judged_workloads, pod_failure, progress_deadline,
+        suspects, worst,
     },
     time::later,
 };
@@ -158,6 +159,18 @@ impl<'a> Decision<'a> {
             (judgement, None, _) => judgement,
         };
         Judged { judgement, faulty, next, progressed: None }
+    }
+
+    /// The nodes, canaries apart, where a DaemonSet's pod fails: it may since long after its commit was called healthy.
+    pub(super) fn failing(&self) -> BTreeSet<NodeName> {
+        let daemons = self.owned.iter().filter(|(owner, _)| owner.kind == WorkloadKind::DaemonSet);
+        let fails = |pod: &&OwnedPod<'_>| {
+            pod.is_active() && !self.standing.is_absent(pod) && pod_failure(pod, None).is_some()
+        };
+        let failing = daemons.flat_map(|(_, pods)| pods).filter(fails);
+        let nodes = failing.filter_map(|pod| pod.record.place.node());
+        let canaries = self.canaries();
+        nodes.filter(|node| !canaries.contains(*node)).cloned().collect()
     }
 
     /// A node that runs a pod of this owner and has not said a word, as after the daemon's own start. One that is out

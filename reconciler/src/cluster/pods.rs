@@ -70,7 +70,7 @@ impl<'a> Decision<'a> {
                         like.unwrap_or_else(|| (driving.id.clone(), workload.template.hash.clone()));
                     let key = self.name(workload, &name, names);
                     names.insert(key.clone());
-                    let uid = pod_uid(&self.input.state.cluster, self.serial);
+                    let uid = pod_uid(&self.seed(), self.serial);
                     self.placed.extend(why.map(|why| (uid.clone(), why)));
                     self.changes.push(Change::Pod(Box::new(PodRecord {
                         uid,
@@ -104,7 +104,7 @@ impl<'a> Decision<'a> {
             let name = match naming {
                 PodNaming::Exact => workload.key.object.name.clone(),
                 PodNaming::Generated(prefix) => {
-                    format!("{prefix}{}", name_suffix(&self.input.state.cluster, self.serial))
+                    format!("{prefix}{}", name_suffix(&self.seed(), self.serial))
                 }
             };
             let key = ObjectKey::new(workload.key.object.namespace.clone(), name);
@@ -114,10 +114,16 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// What names and uids are made from, beside the serial. A store that was restored from a backup, or a copy that was
+    /// adopted, gives serials once more that pods have which it does not know: the time tells the two apart.
+    fn seed(&self) -> String {
+        format!("{}\n{}", self.input.state.cluster, self.input.now.as_nanosecond())
+    }
+
     /// Whether no pod has the uid of this serial. The count begins anew where the state was lost, and then the pods
     /// that were adopted have uids from before.
     pub(super) fn is_fresh(&self, serial: u64) -> bool {
-        let uid = pod_uid(&self.input.state.cluster, serial);
+        let uid = pod_uid(&self.seed(), serial);
         let has = |report: &NodeReport| {
             report.pods.contains_key(&uid) || report.orphans.iter().any(|one| one.uid == uid)
         };

@@ -1,6 +1,9 @@
 //! DaemonSet: one pod on every node that takes it.
 
-use super::{Action, OwnedPod, OwnerView, PodNaming, replicas::stop_failed};
+use super::{
+    Action, OwnedPod, OwnerView, PodNaming,
+    replicas::{all_but_one, stop, stop_failed},
+};
 use crate::{
     name::NodeName,
     object::DaemonSetUpdate,
@@ -48,9 +51,13 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
         };
         let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) = active.iter().copied().partition(stays);
-        actions.extend(
-            new.iter().skip(1).map(|pod| Action::Stop(pod.record.uid.clone(), StopReason::ScaledDown)),
-        );
+        // Where more were found running than there may be, that comes first.
+        let alike = if surge == 0 { vec![&active] } else { vec![&new, &old] };
+        if alike.iter().any(|pods| pods.len() > 1) {
+            let surplus = alike.into_iter().flat_map(|pods| all_but_one(pods));
+            actions.extend(stop(surplus, StopReason::ScaledDown));
+            continue;
+        }
         match old.first() {
             // Nothing starts over an unfinished stop.
             None if new.is_empty() && on(view, &node.name).next().is_none() => {

@@ -26,6 +26,8 @@ pub(super) fn control(
     actions.extend(stop(given_up, StopReason::Failed));
     actions.extend(match (paused, strategy) {
         (true, _) => scale_only(view, replicas, &new, &old),
+        // What is told to stop in this look may still run: its place is taken in a later one.
+        (false, DeploymentStrategy::Recreate) if !actions.is_empty() => stop_old(view, &old),
         (false, DeploymentStrategy::Recreate) => {
             let alone = old.is_empty() && !drained(view, &new).is_empty();
             if alone && !view.pods.iter().any(OwnedPod::is_stopping) {
@@ -138,10 +140,7 @@ fn keep_old(view: &OwnerView<'_>, staying: usize, old: &[OwnedPod<'_>]) -> Optio
 
 fn recreate(view: &OwnerView<'_>, replicas: u32, new: &[OwnedPod<'_>], old: &[OwnedPod<'_>]) -> Vec<Action> {
     if !old.is_empty() {
-        return old
-            .iter()
-            .map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod)))
-            .collect();
+        return stop_old(view, old);
     }
     // All must be gone, not only told to go, whatever their template: a commit may have been gone back to meanwhile.
     if view.pods.iter().any(|pod| view.may_still_run(pod)) {
@@ -157,6 +156,10 @@ fn recreate(view: &OwnerView<'_>, replicas: u32, new: &[OwnedPod<'_>], old: &[Ow
         }
         _ => Vec::new(),
     }
+}
+
+fn stop_old(view: &OwnerView<'_>, old: &[OwnedPod<'_>]) -> Vec<Action> {
+    old.iter().map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod))).collect()
 }
 
 /// A paused Deployment follows `replicas` with the pods it has, and makes none of a new template.

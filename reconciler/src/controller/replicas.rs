@@ -69,6 +69,17 @@ pub(super) fn scale_down<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     order
 }
 
+/// All but the best of pods of which there may be one: others may have been found running that the state did not know.
+/// Nothing is concluded before each of them was heard of.
+pub(super) fn all_but_one<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
+    if pods.iter().any(|pod| pod.status.is_none() && !pod.unheard) {
+        return Vec::new();
+    }
+    let mut order = scale_down(pods);
+    order.pop();
+    order
+}
+
 /// Not placed, not ready, cheap to delete, on a crowded node, newest: the first in this order goes first.
 fn scale_down_order(pod: &OwnedPod<'_>) -> (bool, bool, i32, Reverse<usize>, Reverse<u64>) {
     let placed = pod.record.place.node().is_some();

@@ -125,7 +125,7 @@ pub(super) fn refusals<'a>(
         mine.iter().copied().filter(|record| record.stop.is_none() && !begun(&record.uid)).collect();
     let mut refused = BTreeMap::new();
     if !fresh.is_empty() {
-        starts(input, mine, &fresh, &mut refused);
+        starts(input, mine, &fresh, &mut refused, begun);
     }
     stops(input, mine, has_containers, &mut refused);
     refused
@@ -136,10 +136,11 @@ fn starts<'a>(
     mine: &[&'a PodRecord],
     fresh: &[&'a PodRecord],
     refused: &mut BTreeMap<PodUid, Refused>,
+    begun: impl Fn(&PodUid) -> bool,
 ) {
     let owners: BTreeSet<&WorkloadKey> = fresh.iter().map(|record| &record.owner).collect();
     let surplus: BTreeMap<&PodUid, Refused> =
-        owners.into_iter().flat_map(|owner| surplus(input, owner)).collect();
+        owners.into_iter().flat_map(|owner| surplus(input, owner, &begun)).collect();
     let active: Vec<&PodRecord> = mine.iter().copied().filter(|record| record.stop.is_none()).collect();
     let placement = Placement::new(input, &active, fresh);
     let rules = placement.rules();
@@ -165,7 +166,12 @@ fn elsewhere(input: &NodeInput<'_>, record: &PodRecord) -> Option<Refused> {
 }
 
 /// The newest pods of an owner beyond what any commit in use asks for. Those whose nodes are out may have been replaced.
-fn surplus<'a>(input: &NodeInput<'a>, owner: &WorkloadKey) -> Vec<(&'a PodUid, Refused)> {
+/// What runs here takes its place whether it has a record or not: only what is not begun can be held back for it.
+fn surplus<'a>(
+    input: &NodeInput<'a>,
+    owner: &WorkloadKey,
+    begun: impl Fn(&PodUid) -> bool,
+) -> Vec<(&'a PodUid, Refused)> {
     let known = input.commits.values().filter_map(|commit| commit.objects.workloads.get(owner));
     let Some(most) = known.map(most_pods).max() else { return Vec::new() };
     let counts = |record: &&PodRecord| {
@@ -178,10 +184,20 @@ fn surplus<'a>(input: &NodeInput<'a>, owner: &WorkloadKey) -> Vec<(&'a PodUid, R
     };
     let mut active: Vec<&PodRecord> = input.state.pods.values().filter(counts).collect();
     active.sort_by_key(|record| std::cmp::Reverse(record.serial));
-    let pods = active.len();
+    // Where one may be, what stops is there until it is gone.
+    let one_only = matches!(owner.kind, WorkloadKind::Pod | WorkloadKind::DaemonSet);
+    let is_besides = |uid: &PodUid| {
+        let record = input.state.pods.get(uid);
+        record.is_none_or(|record| one_only && record.stop.is_some())
+    };
+    let owned = input.observed.containers.values().map(|one| &one.identity);
+    let owned = owned.filter(|identity| identity.owner == *owner && is_besides(&identity.uid));
+    let besides: BTreeSet<&PodUid> = owned.map(|identity| &identity.uid).collect();
+    let pods = active.len() + besides.len();
     let beyond = pods.saturating_sub(most);
     let here = |record: &&PodRecord| record.place.node() == Some(input.node);
-    let newest = active.into_iter().take(beyond).filter(here);
+    let newest =
+        active.into_iter().filter(|record| !here(record) || !begun(&record.uid)).take(beyond).filter(here);
     newest.map(|record| (&record.uid, Refused::Surplus { pods, most })).collect()
 }
 

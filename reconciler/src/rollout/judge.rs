@@ -225,7 +225,7 @@ pub fn judge(
 }
 
 /// What is wrong with a pod for good. Crashes from before the commit was followed are not held against it.
-pub(super) fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Option<Failure> {
+pub(crate) fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Option<Failure> {
     let name = &pod.record.key.name;
     let status = pod.status?;
     let message = || status.message.clone().unwrap_or_default();

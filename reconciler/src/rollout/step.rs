@@ -100,6 +100,8 @@ pub struct StepInput<'a> {
     pub max_faulty: usize,
     /// The nodes that are, by the pods of what is driven.
     pub faulty: BTreeMap<NodeName, String>,
+    /// The nodes, canaries apart, where a DaemonSet's pod fails.
+    pub failing: BTreeSet<NodeName>,
     /// How the changed workloads of the driving commit stand, all together.
     pub judgement: Judgement,
     /// When one of them last came nearer to that.
@@ -285,7 +287,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         Verdict::Nobody => next,
         Verdict::Ready(faulty) => {
             let canaries = canaries(input, rollout, &faulty);
-            let broken = rollout.faulty.keys().cloned().collect();
+            let broken = rollout.faulty.keys().chain(&input.failing).cloned().collect();
             let before = std::mem::take(&mut rollout.faulty);
             rollout.drive(target);
             rollout.faulty = faulty;
@@ -369,6 +371,8 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
 /// While only the canaries move; `None` when there is no wave, or it does not hold the others back any more.
 fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
     let mut wave = rollout.wave.clone()?;
+    // What fails where it has not come yet is not its fault.
+    wave.broken.extend(input.failing.iter().cloned());
     let named: Vec<&str> = wave.nodes.iter().map(NodeName::as_str).collect();
     let on = format!("canaries {}", named.join(", "));
     let (message, next) = match &input.judgement {

@@ -11,9 +11,9 @@ use reconciler::{
 
 use crate::{
     clock::{Time, stamp},
-    engine::Record,
+    engine::{Engine, Record},
     host::{Leading, Running},
-    store::{LEADER_LEASE, Sabotage},
+    store::{LEADER_LEASE, NODE_LEASE, Presence, Sabotage},
     world::{Event, World},
 };
 
@@ -33,6 +33,12 @@ impl World {
             return;
         }
         daemon.look_at = None;
+        if host.view.marker.is_none() {
+            // Before it has joined it runs nothing.
+            return;
+        }
+        self.judge_belief(index);
+        let host = &mut self.hosts[index];
         host.engine.tick(stamp(now));
         if host.engine.engine_down {
             // An engine that does not answer is not a host without containers: there is nothing to plan from.
@@ -59,25 +65,31 @@ impl World {
             network: &host.network,
             dns: &dns,
             drain: Duration::from_secs(2),
-            state: &host.view.contents.state,
+            state: &host.view.believed().state,
             commits: if credulous { &everything } else { &host.verified },
             observed: &observed,
             memory: &host.memory,
             pins: &host.pins,
-            peers: &host.view.contents.facts,
-            reports: &host.view.contents.reports,
+            peers: &host.view.believed().facts,
+            reports: &host.view.believed().reports,
         });
         host.memory = plan.memory;
         for (commit, image, pin) in plan.inherited {
             host.pins.entry(commit).or_default().insert(image, pin);
         }
+        let kept = plan.lanes.is_empty();
         let tasks = host.probe_tasks(plan.probes);
+        if !kept && self.is_cut(index, || "has planned, remembered and begun nothing".to_owned()) {
+            return;
+        }
+        let host = &mut self.hosts[index];
         let (name, generation) = (host.name.clone(), host.generation);
         let Some(daemon) = &mut host.daemon else { return };
         daemon.prober.replace(tasks, stamp(now));
         for key in &plan.cancel {
             daemon.lanes.remove(key);
         }
+        let cancelled = !plan.cancel.is_empty();
         let mut started = Vec::new();
         for lane in plan.lanes {
             started.push((lane.key.clone(), milliseconds(host.engine.duration(&lane.steps[0]))));
@@ -100,6 +112,10 @@ impl World {
         if !told {
             self.after(1, Event::Send(index, generation));
         }
+        if cancelled {
+            // A lane that ends is looked at, however it ended.
+            self.look_after(index, 1);
+        }
         if let Next::After(wait) = plan.next {
             self.look_after(index, milliseconds(wait));
         }
@@ -119,10 +135,20 @@ impl World {
         };
         let Running { lane, mut at } = running;
         let step = lane.steps[at].clone();
+        if self.is_cut(index, || format!("is about to {}", words(&step))) {
+            return;
+        }
         self.before_effect(index, &lane, &step);
+        if Engine::has_middle(&step) && self.is_cut(index, || format!("is in the middle of {}", words(&step)))
+        {
+            return self.hosts[index].engine.begin(&step, now);
+        }
         let host = &mut self.hosts[index];
         let done = host.engine.apply(&step, &host.registry, now);
         self.after_effect(index, &step);
+        if self.is_cut(index, || format!("has done and not recorded {}", words(&step))) {
+            return;
+        }
         let host = &mut self.hosts[index];
         let (wall, generation, name) = (host.wall(self.now), host.generation, host.name.clone());
         let Some(daemon) = &mut host.daemon else { return };
@@ -163,24 +189,29 @@ impl World {
     pub(crate) fn keep(&mut self, index: usize) {
         let now = self.now;
         let connected = self.is_connected(index);
+        if connected {
+            self.become_member(index);
+        }
+        let before = self.store.revision;
+        if connected {
+            self.tell_alive(index);
+        }
         let host = &mut self.hosts[index];
         let (name, generation) = (host.name.clone(), host.generation);
         if connected {
-            let unready = host.engine.engine_down.then_some("its engine does not answer");
-            let before = self.store.revision;
-            self.store.facts(&host.facts);
-            self.store.keep_node(&name, unready, now);
+            // Nobody leads by a store that he does not believe, or that somebody who lives does not.
+            let may_lead = host.view.believes() && !host.view.contents.is_doubted() && !host.removed;
             let Some(daemon) = &mut host.daemon else { return };
-            let mut campaigns = false;
+            let (mut campaigns, mut elected) = (false, false);
             match &mut daemon.leading {
-                Some(leading) if self.store.keep_leader(leading.epoch, now) => {
+                Some(leading) if self.store.keep_leader(index, leading.epoch, now) => {
                     leading.valid_until = now + LEADER_LEASE - 300;
                 }
                 Some(_) => {
                     daemon.leading = None;
                     self.transcript.note(now, format!("{name} finds that it does not lead any more"));
                 }
-                None => campaigns = !host.removed,
+                None => campaigns = may_lead,
             }
             if campaigns && let Some(epoch) = self.store.campaign(index, now) {
                 daemon.leading = Some(Leading {
@@ -197,27 +228,84 @@ impl World {
                 });
                 self.transcript.note(now, format!("{name} leads, epoch {epoch}"));
                 self.lead_after(index, 5);
+                elected = true;
             }
             if self.store.revision != before {
-                self.referee.leases(now, &self.store.contents);
+                self.leases_changed();
                 self.written();
             }
             self.mind_leases();
             self.watch_after(index, 5);
-        } else if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
-            leading.answered_since = now;
-            if now >= leading.valid_until {
-                self.lead_after(index, 1);
+            if elected && self.is_cut(index, || "is elected".to_owned()) {
+                return;
+            }
+        } else if let Some(daemon) = &mut host.daemon {
+            daemon.calm_since = None;
+            if let Some(leading) = &mut daemon.leading {
+                leading.answered_since = now;
+                if now >= leading.valid_until {
+                    self.lead_after(index, 1);
+                }
             }
         }
         let settled = self.calm
             && self.store.contents.leader.is_some()
             && self.hosts.iter().all(|host| {
-                host.daemon.is_none() || self.store.contents.present.get(&host.name) == Some(&None)
+                let present = self.store.contents.present.get(&host.name);
+                let has_joined = host.view.marker.is_some();
+                host.daemon.is_none() || has_joined && present == Some(&Presence::default())
             });
         if !settled {
             let wait = 900 + self.random.within(0, 200);
             self.after(wait, Event::Keep(index, generation));
         }
+    }
+}
+
+impl World {
+    /// Says in the store that a host is there, what it is, and how it stands with the store.
+    pub(crate) fn tell_alive(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        let view = &host.view;
+        let joined = view.marker.is_some();
+        if joined && view.may_publish() && view.contents.facts.get(&host.name) != Some(&host.facts) {
+            self.store.facts(&host.facts);
+        }
+        let doubts = joined && !view.believes();
+        let unready = match (host.engine.engine_down, doubts) {
+            (true, _) => Some("its engine does not answer".to_owned()),
+            (false, true) => Some("it does not believe the store".to_owned()),
+            (false, false) => None,
+        };
+        self.store.keep_node(&host.name, Presence { unready, doubts }, self.now);
+    }
+
+    /// A host that never was in the cluster takes up the store once it was there for a while and nobody who knows better
+    /// objects.
+    fn become_member(&mut self, index: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        let Some(daemon) = &mut host.daemon else { return };
+        let calm = now - *daemon.calm_since.get_or_insert(now) >= NODE_LEASE;
+        let view = &mut host.view;
+        let good = view.reads(&self.store) && view.contents.identity.is_some() && !view.contents.is_doubted();
+        if view.marker.is_none() && calm && good {
+            view.join(&self.store);
+            let name = host.name.clone();
+            self.note(|| format!("{name} joins"));
+            self.look_after(index, 1);
+        }
+    }
+}
+
+/// A step in a few words.
+fn words(step: &Step) -> String {
+    let text = format!("{step:?}");
+    let word = text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+    match step {
+        Step::StartSandbox(spec) => format!("{word} of {}", spec.identity.pod),
+        Step::StartContainer(spec) => format!("{word} of {}", spec.identity.pod),
+        Step::PullImage { image, .. } => format!("{word} {image}"),
+        _ => word.to_owned(),
     }
 }

@@ -34,12 +34,7 @@ pub(crate) fn tell(seed: u64, sabotage: Sabotage, aloud: bool) -> Outcome {
     world.transcript.aloud = aloud;
     let end = world.tell();
     world.run_until(end);
-    world.heal();
-    let end = world.now + 25_000;
-    world.run_until(end);
-    world.calm = true;
-    let end = world.now + 20_000;
-    world.run_until(end);
+    world.come_to_rest();
     let end = world.now + 300_000;
     world.run_until(end);
     world.push_the_end();
@@ -55,20 +50,45 @@ pub(crate) fn tell(seed: u64, sabotage: Sabotage, aloud: bool) -> Outcome {
 }
 
 impl World {
+    /// All is well again, and nothing goes wrong any more.
+    pub(crate) fn come_to_rest(&mut self) {
+        self.heal();
+        // Who does not believe the store waits for a person.
+        let patience = self.now + 300_000;
+        while self.wrong.is_none() {
+            self.run_until(self.now + 5_000);
+            if !self.is_frozen() || self.now > patience {
+                break;
+            }
+        }
+        let end = self.now + 25_000;
+        self.run_until(end);
+        self.calm = true;
+        let end = self.now + 20_000;
+        self.run_until(end);
+    }
+
+    /// Until nothing happens any more; then all must be as the last commit says.
     fn settle(&mut self) {
+        if let Some(last) = self.pushed.last().map(|commit| commit.id.clone()) {
+            self.settle_on(&last);
+        }
+    }
+
+    /// Until nothing happens any more; then all must be as the repository says, and this commit healthy.
+    pub(crate) fn settle_on(&mut self, last: &CommitId) {
         let end = self.now + PATIENCE;
         let dry = self.run_dry(end);
         let next = self.next_at();
         self.require(dry, || format!("it never comes to rest: the next thing happens at {next:?}"));
         if self.wrong.is_none() {
-            self.judge_end();
+            self.judge_end(last);
         }
     }
 
-    fn judge_end(&mut self) {
+    fn judge_end(&mut self, last: &CommitId) {
         let state = self.store.contents.state.clone();
-        let Some(last) = self.pushed.last().map(|commit| commit.id.clone()) else { return };
-        let settled = state.rollout.phase == Phase::Healthy && state.rollout.target.as_ref() == Some(&last);
+        let settled = state.rollout.phase == Phase::Healthy && state.rollout.target.as_ref() == Some(last);
         let rollout = state.rollout.clone();
         self.require(settled, || format!("the last commit is not healthy: {rollout:#?}"));
         let stopping = state.pods.values().find(|record| record.stop.is_some()).cloned();
@@ -86,7 +106,7 @@ impl World {
         self.require(unknown.is_none(), || format!("a pod of no workload is left: {unknown:?}"));
         self.judge_hosts(&state.pods);
         self.judge_traffic(&state);
-        self.judge_fates(&state);
+        self.judge_fates(&state, last);
     }
 
     /// Every host sends the traffic of each Service to exactly the pods that run for it, on whichever host.
@@ -127,15 +147,14 @@ impl World {
     }
 
     /// The history says of each commit what became of it.
-    fn judge_fates(&mut self, state: &ClusterState) {
+    fn judge_fates(&mut self, state: &ClusterState, last: &CommitId) {
         let healthy = |id: &CommitId| {
             let mut entries = state.rollout.history.iter();
             entries.any(|entry| entry.commit == *id && entry.state == CommitState::Healthy)
         };
         let loved = self.bad.iter().find(|id| healthy(id)).cloned();
         self.require(loved.is_none(), || format!("{loved:?} cannot run and the history calls it healthy"));
-        let last = self.pushed.last().is_some_and(|last| !healthy(&last.id));
-        self.require(!last, || "the history does not know the last commit as healthy".to_owned());
+        self.require(healthy(last), || "the history does not know the last commit as healthy".to_owned());
     }
 
     fn judge_workload<'a>(

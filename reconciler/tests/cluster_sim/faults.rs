@@ -6,6 +6,7 @@ use reconciler::name::{ContainerId, NodeName};
 use crate::{
     clock::{Time, stamp},
     host::Host,
+    view::View,
     world::{Event, World},
 };
 
@@ -36,6 +37,16 @@ pub(crate) enum Fault {
     StoreUp,
     /// The store forgets its history.
     Compact,
+    /// Somebody deletes everything under the prefix.
+    Wipe,
+    /// Somebody makes a backup of the store.
+    Backup,
+    /// Somebody stops the store and puts a backup in its place.
+    Restore(Time),
+    /// And starts it again.
+    Restored { long: bool },
+    /// Somebody says that a host's copy is to be believed.
+    Adopt,
     /// An engine hangs.
     EngineDown { host: Whom, long: Time },
     /// And answers again.
@@ -130,8 +141,14 @@ impl World {
                 self.store.up = false;
                 self.after(long, Event::Fault(Fault::StoreUp));
             }
+            Fault::StoreUp if self.restoring => {}
             Fault::StoreUp => self.store_up(),
             Fault::Compact => self.store.compact(),
+            Fault::Wipe => self.wipe(),
+            Fault::Backup => self.store.back_up(),
+            Fault::Restore(down) => self.restore(down),
+            Fault::Restored { long } => self.restored(long),
+            Fault::Adopt => self.adopt(),
             Fault::EngineDown { host, long } => {
                 let host = self.whom(host);
                 self.hosts[host].engine.engine_down = true;
@@ -162,6 +179,7 @@ impl World {
             Fault::RegistryUp(host) => self.hosts[host].registry.reachable = true,
             Fault::NewNode => {
                 let host = self.add_host();
+                self.hosts[host].view = View::new();
                 self.start(host);
             }
             Fault::Reinstall(host) => self.reinstall(host),
@@ -196,7 +214,9 @@ impl World {
         new.facts.installation = format!("{}-again", old.facts.installation);
         new.registry = std::mem::take(&mut old.registry);
         (new.generation, new.reports) = (old.generation, old.reports);
+        new.view = View::new();
         *old = new;
+        self.has_forgotten(host);
         self.start(host);
     }
 
@@ -205,12 +225,10 @@ impl World {
             return;
         }
         let name = self.name(host);
-        let leading = self.hosts[host].daemon.as_ref().and_then(|daemon| daemon.leading.as_ref());
-        if let Some(epoch) = leading.map(|leading| leading.epoch) {
-            self.store.resign(epoch);
-        }
+        self.resign(host);
+        let within = self.hosts[host].view.may_publish().then_some(within);
         self.store.leave(&name, within);
-        self.referee.leases(self.now, &self.store.contents);
+        self.leases_changed();
         self.written();
     }
 
@@ -231,12 +249,17 @@ impl World {
     fn store_up(&mut self) {
         if !self.store.up {
             self.store.come_back(self.now);
-            for host in 0..self.hosts.len() {
-                let wait = self.random.within(1, 1_000);
-                self.watch_after(host, wait);
-            }
-            self.mind_leases();
+            self.store_answers();
         }
+    }
+
+    /// Hosts hear of it one after another.
+    pub(crate) fn store_answers(&mut self) {
+        for host in 0..self.hosts.len() {
+            let wait = self.random.within(1, 1_000);
+            self.watch_after(host, wait);
+        }
+        self.mind_leases();
     }
 
     fn engine_up(&mut self, host: usize) {
@@ -287,6 +310,7 @@ impl World {
     /// Everything outside works again; who was gone comes back.
     pub(crate) fn heal(&mut self) {
         self.note(|| "--- everything is healed".to_owned());
+        self.restoring = false;
         self.store_up();
         for host in 0..self.hosts.len() {
             self.join(host);

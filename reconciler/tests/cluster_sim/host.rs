@@ -24,12 +24,13 @@ use crate::{
     engine::Engine,
     prober::Prober,
     registry::Registry,
-    store::{Revision, View},
+    store::Revision,
+    view::View,
     world::Event,
 };
 
 /// A host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) name: NodeName,
     pub(crate) facts: NodeFacts,
@@ -62,7 +63,7 @@ pub(crate) struct Host {
 }
 
 /// A daemon that runs: what it loses when it is killed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Daemon {
     pub(crate) lanes: BTreeMap<LaneKey, Running>,
     pub(crate) failures: BTreeMap<LaneKey, LaneFailure>,
@@ -74,19 +75,21 @@ pub(crate) struct Daemon {
     /// The number of the report that is on its way, or has arrived.
     pub(crate) told: Option<Arc<NodeReport>>,
     pub(crate) leading: Option<Leading>,
+    /// Since when the store has been there without a break, for a host that joins.
+    pub(crate) calm_since: Option<Time>,
     /// What its NAT table holds.
     pub(crate) services: Option<ServiceTable>,
 }
 
 /// A lane under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Running {
     pub(crate) lane: Lane,
     pub(crate) at: usize,
 }
 
 /// What a daemon that believes to lead knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Leading {
     pub(crate) epoch: Revision,
     pub(crate) since: Time,

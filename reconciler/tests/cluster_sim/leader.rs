@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use reconciler::{
     check::check_decision,
     cluster::{ClusterInput, cluster, commits_in_use},
+    commit::Commit,
     life::{LifeInput, NodeSigns, lives},
     name::NodeName,
+    object::{Control, DeploymentStrategy, IntOrPercent},
     plan::Next,
     rollout::Head,
     state::{Change, KnownNode, NodeLife},
@@ -49,8 +51,17 @@ impl World {
                 return;
             }
             leading.must_relist = false;
-            self.hosts[index].view.relist(&self.store);
+            let news = self.hosts[index].view.relist(&self.store);
+            self.take_news(index, news);
             self.look_after(index, 1);
+        }
+        if !self.hosts[index].view.believes() {
+            return;
+        }
+        if self.hosts[index].view.contents.is_doubted() {
+            let name = self.hosts[index].name.clone();
+            self.note(|| format!("{name} leaves leading: another host doubts the store"));
+            return self.resign(index);
         }
         self.excuse_gap(index);
         self.decide(index);
@@ -79,6 +90,11 @@ impl World {
             return;
         };
         let epoch = leading.epoch;
+        let incarnation = self.hosts[index].view.marker.as_ref().map_or(0, |marker| marker.incarnation);
+        let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut())
+        else {
+            return;
+        };
         if !connected || lost {
             // Whether it was written nobody here knows.
             leading.pending.clear();
@@ -88,8 +104,11 @@ impl World {
             return;
         }
         let driven = leading.decided_on.clone();
+        if self.is_cut(index, || format!("is about to write {}", all_words(changes))) {
+            return;
+        }
         let before = self.store.contents.state.clone();
-        match self.store.commit(epoch, changes) {
+        match self.store.commit(index, (incarnation, epoch), changes) {
             Written::Fenced => {
                 let name = self.hosts[index].name.clone();
                 if let Some(daemon) = &mut self.hosts[index].daemon {
@@ -98,6 +117,8 @@ impl World {
                 self.note(|| format!("{name} is fenced off and steps down"));
             }
             Written::Done(revision) => {
+                let cut =
+                    self.is_cut(index, || format!("has written and not heard of {}", all_words(changes)));
                 let host = &mut self.hosts[index];
                 if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
                     if unanswered {
@@ -105,7 +126,7 @@ impl World {
                         leading.excused = false;
                         leading.must_relist = self.store.sabotage != Sabotage::NoRelist;
                     } else {
-                        host.view.wrote(revision, changes);
+                        host.view.wrote(revision, (incarnation, epoch), changes);
                     }
                 }
                 let name = self.hosts[index].name.clone();
@@ -114,8 +135,10 @@ impl World {
                 }
                 self.judge_transaction(epoch, driven.as_ref(), &before);
                 self.written();
-                self.look_after(index, 1);
-                self.lead_after(index, wait);
+                if !cut {
+                    self.look_after(index, 1);
+                    self.lead_after(index, wait);
+                }
             }
         }
     }
@@ -147,7 +170,7 @@ impl World {
             .verified
             .iter()
             .filter(|(id, _)| wanted.contains(*id))
-            .map(|(id, commit)| (id.clone(), Arc::clone(commit)))
+            .map(|(id, commit)| (id.clone(), misread(commit, self.store.sabotage)))
             .collect();
         let input = ClusterInput {
             now: host.wall(now),
@@ -168,7 +191,11 @@ impl World {
             .iter()
             .filter(|node| !contents.state.removed.contains_key(*node))
             .filter_map(|node| {
-                Some(Change::Remove((*node).clone(), contents.facts.get(node)?.installation.clone()))
+                // Whoever leads may have joined since: it is asked on a host that knows which installation is meant.
+                let hosts = self.hosts.iter().map(|host| &host.view.believed().facts);
+                let facts =
+                    std::iter::once(&contents.facts).chain(hosts).find_map(|facts| facts.get(node))?;
+                Some(Change::Remove((*node).clone(), facts.installation.clone()))
             })
             .collect();
         self.require(findings.is_empty(), || format!("the core's own referee: {findings:#?}"));
@@ -184,8 +211,11 @@ impl World {
             let serial = changes.remove(at);
             changes.insert(0, serial);
         }
-        let at_once =
-            if self.calm || !self.random.percent(25) { changes.len() } else { 1 + self.random.index(6) };
+        let at_once = match self.part {
+            Some(part) => part,
+            None if self.calm || !self.random.percent(25) => changes.len(),
+            None => 1 + self.random.index(6),
+        };
         let wait = self.random.within(2, 12);
         if let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
             leading.pending = changes.chunks(at_once).map(<[Change]>::to_vec).collect();
@@ -221,7 +251,7 @@ impl World {
         let mut signs = BTreeMap::new();
         for node in &known {
             let present = contents.present.get(node);
-            let silent_for = match present {
+            let silent_for = match &present {
                 Some(_) => {
                     leading.silent.remove(node);
                     None
@@ -244,7 +274,7 @@ impl World {
                     silent_for: silent_for.map(duration),
                     answers: answers.get(node).copied(),
                     back_within: back_within.map(duration),
-                    unready: present.cloned().flatten(),
+                    unready: present.and_then(|presence| presence.unready.clone()),
                     lost_for: lost_for.map(duration),
                     late: false,
                 },
@@ -271,6 +301,39 @@ impl World {
             .collect();
         (nodes, next)
     }
+}
+
+/// A commit as the leader reads it; wrongly, where that is what is broken on purpose.
+fn misread(commit: &Arc<Commit>, sabotage: Sabotage) -> Arc<Commit> {
+    let mut objects = match sabotage {
+        Sabotage::Uproots | Sabotage::Overlaps => commit.objects.clone(),
+        _ => return Arc::clone(commit),
+    };
+    for workload in objects.workloads.values_mut() {
+        match (sabotage, &mut workload.control) {
+            (Sabotage::Uproots, _) => workload.template.spec.volumes.clear(),
+            (Sabotage::Overlaps, Control::Deployment { strategy, .. })
+                if *strategy == DeploymentStrategy::Recreate =>
+            {
+                let (max_surge, max_unavailable) = (IntOrPercent::Int(0), IntOrPercent::Int(1));
+                *strategy = DeploymentStrategy::RollingUpdate { max_surge, max_unavailable };
+            }
+            _ => {}
+        }
+    }
+    Arc::new(Commit {
+        id: commit.id.clone(),
+        subject: commit.subject.clone(),
+        signer: commit.signer.clone(),
+        time: commit.time,
+        allow_deletions: commit.allow_deletions,
+        objects,
+        warnings: Vec::new(),
+    })
+}
+
+fn all_words(changes: &[Change]) -> String {
+    changes.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
 /// A change in a few words.

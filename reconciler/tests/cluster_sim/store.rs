@@ -1,6 +1,10 @@
-//! A simulated etcd: one linear history of transactions, leases, an election key, watches that come late.
+//! A simulated etcd: one linear history of transactions, leases, an election key; a person may wipe it, or put an older
+//! backup in its place.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use reconciler::{
     name::NodeName,
@@ -10,6 +14,8 @@ use reconciler::{
 use crate::clock::Time;
 
 pub(crate) type Revision = u64;
+/// Who led: incarnation of the store, and creation revision of the election key.
+pub(crate) type Epoch = (u64, Revision);
 
 /// What tests break on purpose to see that it is noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +32,16 @@ pub(crate) enum Sabotage {
     NoRelist,
     /// Hosts take every commit for verified.
     Credulous,
+    /// A leader makes anew elsewhere what wrote to the disk of a lost node.
+    Uproots,
+    /// A leader makes the next pods of a Deployment that recreates before the last are gone.
+    Overlaps,
+    /// A daemon that is killed has written nothing down of its pods.
+    Forgets,
+    /// Hosts believe whatever store there is.
+    Believes,
+    /// Nobody asks what runs after a store was adopted.
+    NoStock,
 }
 
 /// How long a node's lease lasts, and the leader's.
@@ -33,6 +49,8 @@ pub(crate) const NODE_LEASE: Time = 5_000;
 pub(crate) const LEADER_LEASE: Time = 3_000;
 /// So many transactions stay readable for watchers that were away.
 const KEPT: usize = 400;
+/// So many backups are kept.
+const BACKUPS: usize = 8;
 
 /// One key's new value.
 #[derive(Clone, Debug)]
@@ -41,8 +59,8 @@ pub(crate) enum Put {
     Decided(Change),
     /// What a node says of itself once.
     Facts(NodeFacts),
-    /// A node's lease is there: whether it takes pods.
-    Present(NodeName, Option<String>),
+    /// A node's lease is there.
+    Present(NodeName, Presence),
     /// A node's lease is gone.
     Absent(NodeName),
     /// What a node says of its pods.
@@ -51,28 +69,49 @@ pub(crate) enum Put {
     Away(NodeName, Option<Time>),
     /// Who leads, and the creation revision of its key.
     Leader(Option<(usize, Revision)>),
+    /// Who led when something was last decided.
+    Epoch(Epoch),
+    /// How often a person has said that this store is to be believed.
+    Identity(u64),
+    /// Everything under the prefix is deleted.
+    Wiped,
+}
+
+/// What a node says by being there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Presence {
+    /// Why it takes no pods.
+    pub(crate) unready: Option<String>,
+    /// It does not believe this store.
+    pub(crate) doubts: bool,
 }
 
 /// Everything under the prefix.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contents {
+    /// How often a person has said that this store is to be believed; `None` where there is no cluster.
+    pub(crate) identity: Option<u64>,
+    /// Who led when something was last decided.
+    pub(crate) epoch: Epoch,
+    /// When the records that are always there were last written.
+    pub(crate) decided: Revision,
     pub(crate) state: ClusterState,
     pub(crate) facts: BTreeMap<NodeName, NodeFacts>,
-    pub(crate) present: BTreeMap<NodeName, Option<String>>,
+    pub(crate) present: BTreeMap<NodeName, Presence>,
     pub(crate) reports: BTreeMap<NodeName, NodeReport>,
     pub(crate) away: BTreeMap<NodeName, Time>,
     pub(crate) leader: Option<(usize, Revision)>,
 }
 
 impl Contents {
-    fn apply(&mut self, put: &Put) {
+    pub(crate) fn apply(&mut self, put: &Put, revision: Revision) {
         match put {
-            Put::Decided(change) => self.state.apply(vec![change.clone()]),
+            Put::Decided(change) => self.decide(change, revision),
             Put::Facts(facts) => {
                 self.facts.insert(facts.name.clone(), facts.clone());
             }
-            Put::Present(node, unready) => {
-                self.present.insert(node.clone(), unready.clone());
+            Put::Present(node, presence) => {
+                self.present.insert(node.clone(), presence.clone());
             }
             Put::Absent(node) => {
                 self.present.remove(node);
@@ -87,12 +126,31 @@ impl Contents {
                 self.away.remove(node);
             }
             Put::Leader(leader) => self.leader = *leader,
+            Put::Epoch(epoch) => self.epoch = *epoch,
+            Put::Identity(incarnation) => self.identity = Some(*incarnation),
+            Put::Wiped => {
+                // The cluster's id is on every host's disk.
+                let state = ClusterState { cluster: self.state.cluster.clone(), ..ClusterState::default() };
+                *self = Self { state, ..Self::default() };
+            }
         }
+    }
+
+    pub(crate) fn decide(&mut self, change: &Change, revision: Revision) {
+        if matches!(change, Change::Rollout(_) | Change::Serial(_)) {
+            self.decided = self.decided.max(revision);
+        }
+        self.state.apply(vec![change.clone()]);
+    }
+
+    /// Whether somebody who lives does not believe this store.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.present.values().any(|presence| presence.doubts)
     }
 }
 
 /// The key a decision is written to.
-fn key(change: &Change) -> String {
+pub(crate) fn key(change: &Change) -> String {
     match change {
         Change::Pod(record) => format!("pod/{}", record.uid),
         Change::Forget(uid) => format!("pod/{uid}"),
@@ -114,13 +172,18 @@ pub(crate) enum Written {
 }
 
 /// The store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) up: bool,
     pub(crate) revision: Revision,
     pub(crate) contents: Contents,
     pub(crate) sabotage: Sabotage,
-    log: BTreeMap<Revision, Arc<Vec<Put>>>,
+    /// etcd's own id: another one where it was made anew from a backup.
+    pub(crate) etcd: u64,
+    /// Counts the backups that were put in place: every connection ends with that.
+    pub(crate) life: u64,
+    backups: VecDeque<(Revision, Contents)>,
+    pub(crate) log: BTreeMap<Revision, Arc<Vec<Put>>>,
     /// When each node's lease ends.
     leases: BTreeMap<NodeName, Time>,
     leader_lease: Time,
@@ -134,8 +197,11 @@ impl Store {
         Self {
             up: true,
             revision: 1,
-            contents: Contents { state, ..Contents::default() },
+            contents: Contents { identity: Some(1), decided: 1, state, ..Contents::default() },
             sabotage,
+            etcd: 1,
+            life: 1,
+            backups: VecDeque::new(),
             log: BTreeMap::new(),
             leases: BTreeMap::new(),
             leader_lease: 0,
@@ -143,10 +209,10 @@ impl Store {
         }
     }
 
-    fn write(&mut self, puts: Vec<Put>) -> Revision {
+    pub(crate) fn write(&mut self, puts: Vec<Put>) -> Revision {
         self.revision += 1;
         for put in &puts {
-            self.contents.apply(put);
+            self.contents.apply(put, self.revision);
         }
         self.log.insert(self.revision, Arc::new(puts));
         if self.log.len() > KEPT {
@@ -156,8 +222,8 @@ impl Store {
     }
 
     /// A transaction of a leader: all of its changes, if its election key is still the one of its epoch.
-    pub(crate) fn commit(&mut self, epoch: Revision, changes: &[Change]) -> Written {
-        let leads = self.contents.leader.is_some_and(|(_, created)| created == epoch);
+    pub(crate) fn commit(&mut self, leader: usize, epoch: Epoch, changes: &[Change]) -> Written {
+        let leads = self.contents.leader == Some((leader, epoch.1));
         if !leads && self.sabotage != Sabotage::Unfenced {
             return Written::Fenced;
         }
@@ -168,7 +234,8 @@ impl Store {
             }
             change => Put::Decided(change.clone()),
         });
-        Written::Done(self.write(puts.collect()))
+        let begins = (self.contents.epoch != epoch).then_some(Put::Epoch(epoch));
+        Written::Done(self.write(begins.into_iter().chain(puts).collect()))
     }
 
     /// Leases that have run out take their keys along; true if one has.
@@ -198,12 +265,11 @@ impl Store {
     }
 
     /// A node keeps its lease, or has a new one; true if something was written.
-    pub(crate) fn keep_node(&mut self, node: &NodeName, unready: Option<&str>, now: Time) -> bool {
+    pub(crate) fn keep_node(&mut self, node: &NodeName, presence: Presence, now: Time) -> bool {
         self.leases.insert(node.clone(), now + NODE_LEASE);
-        let unready = unready.map(ToOwned::to_owned);
         let mut puts = Vec::new();
-        if self.contents.present.get(node) != Some(&unready) {
-            puts.push(Put::Present(node.clone(), unready));
+        if self.contents.present.get(node) != Some(&presence) {
+            puts.push(Put::Present(node.clone(), presence));
         }
         if self.contents.away.contains_key(node) {
             puts.push(Put::Away(node.clone(), None));
@@ -222,14 +288,15 @@ impl Store {
     }
 
     /// A daemon that stops in order gives its lease back and says when it will be here again.
-    pub(crate) fn leave(&mut self, node: &NodeName, within: Time) {
+    pub(crate) fn leave(&mut self, node: &NodeName, within: Option<Time>) {
         self.leases.remove(node);
-        self.write(vec![Put::Away(node.clone(), Some(within)), Put::Absent(node.clone())]);
+        let away = within.map(|within| Put::Away(node.clone(), Some(within)));
+        self.write(away.into_iter().chain([Put::Absent(node.clone())]).collect());
     }
 
     /// The leader's lease, if the key is still its own.
-    pub(crate) fn keep_leader(&mut self, epoch: Revision, now: Time) -> bool {
-        let own = self.contents.leader.is_some_and(|(_, created)| created == epoch);
+    pub(crate) fn keep_leader(&mut self, leader: usize, epoch: Revision, now: Time) -> bool {
+        let own = self.contents.leader == Some((leader, epoch));
         if own {
             self.leader_lease = now + LEADER_LEASE;
         }
@@ -247,8 +314,8 @@ impl Store {
         Some(epoch)
     }
 
-    pub(crate) fn resign(&mut self, epoch: Revision) {
-        if self.contents.leader.is_some_and(|(_, created)| created == epoch) {
+    pub(crate) fn resign(&mut self, leader: usize, epoch: Revision) {
+        if self.contents.leader == Some((leader, epoch)) {
             self.write(vec![Put::Leader(None)]);
         }
     }
@@ -278,70 +345,30 @@ impl Store {
     pub(crate) fn compact(&mut self) {
         self.log.clear();
     }
-}
 
-/// What one host knows of the store; kept on its disk.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct View {
-    pub(crate) revision: Revision,
-    pub(crate) contents: Contents,
-    /// Keys that this host has written itself, with the revision: what a watch brings later is older.
-    own: BTreeMap<String, Revision>,
-}
-
-/// What a look at the store brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct News {
-    /// Something decided.
-    pub(crate) decided: bool,
-    /// Something that nodes say, or their leases.
-    pub(crate) said: bool,
-}
-
-impl View {
-    pub(crate) fn relist(&mut self, store: &Store) {
-        *self = Self { revision: store.revision, contents: store.contents.clone(), own: BTreeMap::new() };
+    /// Somebody keeps a copy of everything.
+    pub(crate) fn back_up(&mut self) {
+        if self.backups.len() == BACKUPS {
+            self.backups.pop_front();
+        }
+        self.backups.push_back((self.revision, self.contents.clone()));
     }
 
-    /// All that has happened since, up to a revision; a list of everything where that is not kept any more.
-    pub(crate) fn follow(&mut self, store: &Store, up_to: Revision) -> News {
-        let mut news = News::default();
-        if self.revision >= store.revision {
-            return news;
-        }
-        let kept = store.log.first_key_value().is_some_and(|(first, _)| *first <= self.revision + 1);
-        if !kept {
-            self.relist(store);
-            return News { decided: true, said: true };
-        }
-        for (revision, puts) in store.log.range(self.revision + 1..=up_to) {
-            for put in puts.iter() {
-                match put {
-                    Put::Decided(change) => {
-                        news.decided = true;
-                        let key = key(change);
-                        match self.own.get(&key) {
-                            Some(own) if own > revision => continue,
-                            Some(own) if own == revision => {
-                                self.own.remove(&key);
-                            }
-                            _ => {}
-                        }
-                    }
-                    _ => news.said = true,
-                }
-                self.contents.apply(put);
-            }
-            self.revision = *revision;
-        }
-        news
+    /// How many backups there are.
+    pub(crate) fn backups(&self) -> usize {
+        self.backups.len()
     }
 
-    /// What this host wrote itself it knows at once.
-    pub(crate) fn wrote(&mut self, revision: Revision, changes: &[Change]) {
-        for change in changes {
-            self.own.insert(key(change), revision);
-        }
-        self.contents.state.apply(changes.to_vec());
+    /// A backup takes the store's place: revisions go on from there, leases that were in it have their whole time, and all
+    /// history is gone.
+    pub(crate) fn restore(&mut self, backup: usize, same_etcd: bool, now: Time) {
+        let Some((revision, contents)) = self.backups.get(backup).cloned() else { return };
+        self.backups.truncate(backup + 1);
+        (self.revision, self.contents) = (revision, contents);
+        self.log.clear();
+        self.life += 1;
+        self.etcd += u64::from(!same_etcd);
+        self.leases = self.contents.present.keys().map(|node| (node.clone(), now)).collect();
+        self.come_back(now);
     }
 }

@@ -10,7 +10,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, daemon_set, node_port, pod, replica_set, rolling},
+    build::{PodSpecExt, bare, commit, daemon_set, node_port, pod, recreate, replica_set, rolling},
     clock::Time,
     faults::{Fault, Whom},
     host::Host,
@@ -30,9 +30,20 @@ pub(crate) struct Wanted {
     pub(crate) kind: WorkloadKind,
     pub(crate) replicas: u32,
     pub(crate) image: String,
-    pub(crate) bounds: (u32, u32),
+    pub(crate) update: Update,
+    /// It writes to its host's disk.
+    pub(crate) disk: bool,
     /// `minReadySeconds`.
     pub(crate) min_ready: u64,
+}
+
+/// How a Deployment goes from one template to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Update {
+    /// With so many more than wanted, and so many unavailable.
+    Rolling(u32, u32),
+    /// None of the next before all of the last are gone.
+    Recreate,
 }
 
 /// What the repository says.
@@ -46,6 +57,9 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
     let mut spec = pod(&wanted.image).with_readiness();
     // Short enough for a stubborn pod on each of eight nodes, one after another, within the dead line.
     spec.termination_grace = Duration::from_secs(5);
+    if wanted.disk {
+        spec = spec.with_disk();
+    }
     let mut made = match wanted.kind {
         WorkloadKind::Pod => bare(name, spec),
         WorkloadKind::DaemonSet => daemon_set(name, spec),
@@ -54,8 +68,12 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
         }
         WorkloadKind::Deployment => {
             let count = |number: u32| IntOrPercent::Int(number);
-            let (surge, unavailable) = wanted.bounds;
-            let mut made = rolling(name, wanted.replicas, spec, count(surge), count(unavailable));
+            let mut made = match wanted.update {
+                Update::Rolling(surge, unavailable) => {
+                    rolling(name, wanted.replicas, spec, count(surge), count(unavailable))
+                }
+                Update::Recreate => recreate(name, wanted.replicas, spec),
+            };
             if let Control::Deployment { progress_deadline, .. } = &mut made.control {
                 *progress_deadline = Some(Duration::from_secs(100));
             }
@@ -82,7 +100,11 @@ pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
     let words: Vec<String> = repository
         .workloads
         .iter()
-        .map(|(name, wanted)| format!("{name}={:?}x{} {}", wanted.kind, wanted.replicas, wanted.image))
+        .map(|(name, wanted)| {
+            let Wanted { kind, replicas, image, update, disk, .. } = wanted;
+            let disk = if *disk { " disk" } else { "" };
+            format!("{name}={kind:?}x{replicas} {image} {update:?}{disk}")
+        })
         .collect();
     built.subject = format!("{} {:?}", words.join(", "), repository.nodes.keys().collect::<Vec<_>>());
     Arc::new(built)
@@ -132,10 +154,21 @@ impl World {
         }
         self.repository = self.first();
         self.push_repository();
+        let mut lost = 0;
+        // What only a copy that is behind shows needs many that are.
+        if self.random.percent(20) || self.store.sabotage == Sabotage::NoStock {
+            lost = self.random.within(20_000, 120_000);
+            self.lose_store(lost, hosts);
+        }
         let mut at = self.random.within(5_000, 60_000);
         let events = self.random.within(3, 11);
         for _ in 0..events {
             let fault = self.fault(hosts);
+            if let Fault::Restore(_) = fault {
+                let age = if self.random.percent(40) { 3_000 } else { 60_000 };
+                let age = self.random.within(10, age).min(at * 9 / 10);
+                self.at(at - age, Event::Fault(Fault::Backup));
+            }
             self.at(at, Event::Fault(fault));
             at += match self.random.within(0, 4) {
                 0 => self.random.within(1, 500),
@@ -143,7 +176,7 @@ impl World {
                 _ => self.random.within(5_000, 40_000),
             };
         }
-        at
+        at.max(lost + 5_000)
     }
 
     fn first(&mut self) -> Repository {
@@ -166,9 +199,14 @@ impl World {
         ];
         let kind = *self.random.pick(&kinds);
         let image = if kind == WorkloadKind::ReplicaSet { "good:1" } else { *self.random.pick(&GOOD) };
-        let bounds = *self.random.pick(&[(1, 0), (0, 1), (1, 1), (2, 0)]);
+        let rolling = [(1, 0), (0, 1), (1, 1), (2, 0)];
+        let (surge, unavailable) = *self.random.pick(&rolling);
+        let recreates = kind == WorkloadKind::Deployment && self.random.percent(35);
+        let update = if recreates { Update::Recreate } else { Update::Rolling(surge, unavailable) };
         let min_ready = if self.random.percent(25) { self.random.within(1, 6) } else { 0 };
-        Wanted { kind, replicas: self.random.within(1, 5) as u32, image: image.to_owned(), bounds, min_ready }
+        let disk = self.random.percent(30);
+        let replicas = self.random.within(1, 5) as u32;
+        Wanted { kind, replicas, image: image.to_owned(), update, disk, min_ready }
     }
 
     fn fault(&mut self, hosts: usize) -> Fault {
@@ -181,7 +219,7 @@ impl World {
         if self.store.sabotage == Sabotage::Unfenced && self.random.percent(50) {
             return Fault::Pause { host: Whom::Leader, long: self.random.within(3_000, 8_000) };
         }
-        match self.random.within(0, 42) {
+        match self.random.within(0, 45) {
             0..10 => Fault::Push { good: true },
             10..15 => Fault::Push { good: false },
             15..19 => Fault::Kill { host, halfway: self.random.percent(50), down: some },
@@ -201,6 +239,8 @@ impl World {
             37 => Fault::Registry { host, long },
             38..40 => Fault::Forge { host, long },
             40 => Fault::NewNode,
+            41 => Fault::Wipe,
+            42..44 => Fault::Restore(some),
             _ => {
                 let again = self.random.percent(60).then(|| self.random.within(5_000, 40_000));
                 Fault::GiveUp { host, again }

@@ -3,7 +3,6 @@
 
 use jiff::SignedDuration;
 use reconciler::{
-    commit::Commit,
     name::{CommitId, NodeName, WorkloadKind},
     rollout::{FailureClass, Phase},
 };
@@ -11,7 +10,7 @@ use reconciler::{
 use crate::{
     clock::Clock,
     store::Sabotage,
-    story::{Repository, Wanted, build},
+    story::{Repository, Update, Wanted, build},
     world::World,
 };
 
@@ -27,26 +26,28 @@ fn cluster(offsets: [i64; 3]) -> World {
 }
 
 fn wanted(kind: WorkloadKind, image: &str) -> Wanted {
-    Wanted { kind, replicas: 3, image: image.to_owned(), bounds: (1, 0), min_ready: 5 }
+    let update = Update::Rolling(1, 0);
+    Wanted { kind, replicas: 3, image: image.to_owned(), update, disk: false, min_ready: 5 }
 }
 
-fn push(world: &mut World, workloads: &[(&str, Wanted)]) -> CommitId {
+fn wants(world: &mut World, workloads: &[(&str, Wanted)]) -> CommitId {
     let workloads = workloads.iter().map(|(name, wanted)| ((*name).to_owned(), wanted.clone())).collect();
-    let commit = build(world.pushed.len() + 1, &Repository { workloads, ..Repository::default() });
+    push(world, &Repository { workloads, ..Repository::default() })
+}
+
+/// Pushes a repository; the referee asks which commits may be called bad.
+pub(crate) fn push(world: &mut World, repository: &Repository) -> CommitId {
+    let commit = build(world.pushed.len() + 1, repository);
     let id = commit.id.clone();
-    // The referee asks which commits may be called bad.
-    match workloads_image(&commit) {
-        "missing:1" | "crash:1" => drop(world.bad.insert(id.clone())),
-        "local:1" => drop(world.doubtful.insert(id.clone())),
-        _ => {}
+    for wanted in repository.workloads.values() {
+        match wanted.image.as_str() {
+            "missing:1" | "crash:1" => drop(world.bad.insert(id.clone())),
+            "local:1" => drop(world.doubtful.insert(id.clone())),
+            _ => {}
+        }
     }
     world.push(commit);
     id
-}
-
-fn workloads_image(commit: &Commit) -> &str {
-    let mut workloads = commit.objects.workloads.values();
-    workloads.next().map_or("", |workload| workload.template.spec.containers[0].image.as_str())
 }
 
 fn run(world: &mut World, seconds: u64) {
@@ -77,11 +78,11 @@ fn skews() -> impl Iterator<Item = [i64; 3]> {
 fn a_good_commit_is_healthy_whichever_clock_is_off() {
     for offsets in skews() {
         let mut world = cluster(offsets);
-        push(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:1"))]);
+        wants(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:1"))]);
         run(&mut world, 120);
         let agent = wanted(WorkloadKind::DaemonSet, "good:2");
         let second =
-            push(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:2")), ("agent", agent)]);
+            wants(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:2")), ("agent", agent)]);
         run(&mut world, 150);
         expect_healthy(&world, &second);
     }
@@ -92,13 +93,13 @@ fn a_bad_commit_is_rolled_back_whichever_clock_is_off() {
     for offsets in skews() {
         for kind in [WorkloadKind::Deployment, WorkloadKind::DaemonSet] {
             let mut world = cluster(offsets);
-            let good = push(&mut world, &[("web", wanted(kind, "good:1"))]);
+            let good = wants(&mut world, &[("web", wanted(kind, "good:1"))]);
             run(&mut world, 120);
             expect_healthy(&world, &good);
-            let missing = push(&mut world, &[("web", wanted(kind, "missing:1"))]);
+            let missing = wants(&mut world, &[("web", wanted(kind, "missing:1"))]);
             run(&mut world, 60);
             expect_rolled_back(&world, &missing, &good, FailureClass::Image);
-            let crashing = push(&mut world, &[("web", wanted(kind, "crash:1"))]);
+            let crashing = wants(&mut world, &[("web", wanted(kind, "crash:1"))]);
             run(&mut world, 210);
             expect_rolled_back(&world, &crashing, &good, FailureClass::CrashLoop);
         }
@@ -109,9 +110,9 @@ fn a_bad_commit_is_rolled_back_whichever_clock_is_off() {
 fn a_commit_that_one_host_cannot_run_is_healthy_and_the_host_is_named() {
     for offsets in skews().chain([[0; 3]]) {
         let mut world = cluster(offsets);
-        push(&mut world, &[("agent", wanted(WorkloadKind::DaemonSet, "good:1"))]);
+        wants(&mut world, &[("agent", wanted(WorkloadKind::DaemonSet, "good:1"))]);
         run(&mut world, 120);
-        let doubtful = push(&mut world, &[("agent", wanted(WorkloadKind::DaemonSet, "local:1"))]);
+        let doubtful = wants(&mut world, &[("agent", wanted(WorkloadKind::DaemonSet, "local:1"))]);
         run(&mut world, 240);
         expect_healthy(&world, &doubtful);
         let faulty = &world.store.contents.state.rollout.faulty;
@@ -125,10 +126,10 @@ fn a_commit_that_one_host_cannot_run_is_healthy_and_the_host_is_named() {
 fn images_that_cannot_be_had_for_reasons_nobody_knows_have_until_the_dead_line() {
     for offsets in skews() {
         let mut world = cluster(offsets);
-        let good = push(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:1"))]);
+        let good = wants(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:1"))]);
         run(&mut world, 120);
         world.hosts.iter_mut().for_each(|host| host.registry.strange = true);
-        let stuck = push(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:2"))]);
+        let stuck = wants(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:2"))]);
         run(&mut world, 100);
         expect_is_preparing(&world, &stuck);
         // It is not the commit of the stories' referee: the referee takes it for a good one.

@@ -8,7 +8,7 @@ use crate::clock::Time;
 const KEPT: usize = 400;
 
 /// The end of the story, and a hash of all of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Transcript {
     lines: VecDeque<String>,
     hash: u64,

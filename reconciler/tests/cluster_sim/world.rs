@@ -11,12 +11,14 @@ use reconciler::{
     commit::Commit,
     name::{CommitId, NodeName},
     plan::LaneKey,
+    pod::memory::NodeMemory,
     rollout::{Head, RolloutSettings},
     state::NodeReport,
 };
 
 use crate::{
     clock::{Time, stamp},
+    cut::Cuts,
     faults::Fault,
     host::Host,
     random::Random,
@@ -24,6 +26,7 @@ use crate::{
     store::{Sabotage, Store},
     story::Repository,
     transcript::Transcript,
+    view::News,
 };
 
 /// Something that happens at a time. The number is the generation of the daemon it happens to.
@@ -52,7 +55,7 @@ pub(crate) enum Event {
 }
 
 /// The world.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) random: Random,
@@ -79,6 +82,14 @@ pub(crate) struct World {
     pub(crate) changed_last: Option<String>,
     pub(crate) looks: u64,
     pub(crate) decisions: u64,
+    /// So many changes are written at a time; by chance where nobody says.
+    pub(crate) part: Option<usize>,
+    /// Where daemons can be cut in half.
+    pub(crate) cuts: Cuts,
+    /// A backup is about to take the store's place.
+    pub(crate) restoring: bool,
+    /// Somebody is about to adopt a store.
+    pub(crate) adopting: bool,
     queue: BTreeMap<(Time, u64), Event>,
     number: u64,
     expire_at: Option<Time>,
@@ -114,6 +125,10 @@ impl World {
             changed_last: None,
             looks: 0,
             decisions: 0,
+            part: None,
+            cuts: Cuts::default(),
+            restoring: false,
+            adopting: false,
             queue: BTreeMap::new(),
             number: 0,
             expire_at: None,
@@ -285,10 +300,15 @@ impl World {
         let ended = self.store.expire(self.now);
         if !ended.is_empty() {
             self.note(|| ended.join(", "));
-            self.referee.leases(self.now, &self.store.contents);
+            self.leases_changed();
             self.written();
         }
         self.mind_leases();
+    }
+
+    pub(crate) fn leases_changed(&mut self) {
+        let nodes = self.hosts.iter().map(|host| &host.name);
+        self.referee.leases(self.now, nodes, &self.store.contents);
     }
 
     fn watch(&mut self, host: usize) {
@@ -308,14 +328,15 @@ impl World {
         }
         let mut news = one.view.follow(&self.store, up_to);
         if again {
-            one.view.relist(&self.store);
-            news = crate::store::News { decided: true, said: true };
+            let listed = one.view.relist(&self.store);
+            news = News { doubts: news.doubts || listed.doubts, ..listed };
         }
         let behind = one.view.revision < self.store.revision;
         if behind {
             let wait = self.watch_delay();
             self.watch_after(host, wait);
         }
+        self.take_news(host, news);
         if news.decided {
             self.look_after(host, 1);
         }
@@ -361,19 +382,25 @@ impl World {
         let Some(report) = daemon.report.clone().filter(|report| daemon.told.as_ref() != Some(report)) else {
             return;
         };
-        if !connected || lost {
+        let belongs = one.view.may_publish();
+        if !connected || lost || !belongs {
             // Sent again until it is told.
             let wait = if connected { 300 } else { 1_000 };
             self.after(wait, Event::Send(host, generation));
             return;
         }
         daemon.told = Some(Arc::clone(&report));
+        if self.is_cut(host, || "is about to send its report".to_owned()) {
+            return;
+        }
+        let one = &mut self.hosts[host];
         one.reports += 1;
         let (name, number) = (one.name.clone(), one.reports);
         if twice {
             self.after(late, Event::Arrive(name.clone(), number, Arc::clone(&report)));
         }
         self.after(wait, Event::Arrive(name, number, report));
+        self.is_cut(host, || "has sent its report".to_owned());
     }
 
     fn arrive(&mut self, node: &NodeName, number: u64, report: &Arc<NodeReport>) {
@@ -417,7 +444,11 @@ impl World {
         one.generation += 1;
         one.daemon = Some(crate::host::Daemon::default());
         let (name, generation) = (one.name.clone(), one.generation);
+        let doubts = one.view.marker.is_some() && !one.view.believes();
         self.note(|| format!("{name}: the daemon starts"));
+        if doubts {
+            self.call_for_adoption();
+        }
         self.after(10, Event::Keep(host, generation));
         self.watch_after(host, 20);
         self.look_after(host, 15);
@@ -434,6 +465,10 @@ impl World {
         let one = &mut self.hosts[host];
         let Some(daemon) = one.daemon.take() else { return };
         one.paused = None;
+        one.view.lose_connection();
+        if self.store.sabotage == Sabotage::Forgets {
+            one.memory = NodeMemory::default();
+        }
         let steps: Vec<_> = daemon
             .lanes
             .into_values()

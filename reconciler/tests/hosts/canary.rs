@@ -111,6 +111,30 @@ fn only_the_canary_gives_up_pods_for_it_also_where_others_have_more() {
 }
 
 #[test]
+fn what_fails_elsewhere_since_before_holds_up_no_canary() {
+    let mut world = settled();
+    // It was healthy when it was judged: whatever is wrong with this node came later.
+    world.break_on("c", "c1");
+    world.run(30);
+    world.expect_healthy("c1");
+    world.push(both("c2", 2));
+    world.run(25);
+    assert_eq!(updated(&world, "agent"), ["b"]);
+    world.broken.clear();
+    world.run(60);
+    world.expect_healthy("c2");
+}
+
+#[test]
+fn what_begins_to_fail_elsewhere_holds_up_no_canary() {
+    let mut world = settled();
+    world.break_on("c", "c1");
+    world.push(both("c2", 2));
+    world.run(25);
+    assert_eq!(updated(&world, "agent"), ["b"]);
+}
+
+#[test]
 fn without_a_living_canary_there_is_no_wave() {
     let mut world = settled();
     world.live("b", NodeLife::Lost);

@@ -10,8 +10,8 @@ use reconciler::{
 };
 
 use crate::{
-    build::{bare, commit, daemon_set, deployment, pod, recreate, replica_set, rolling},
-    world::{World, name, with_disk},
+    build::{PodSpecExt, bare, commit, daemon_set, deployment, pod, recreate, replica_set, rolling},
+    world::{World, name},
 };
 
 /// A commit with these workloads that drains `node`.
@@ -64,7 +64,7 @@ fn daemons_and_bare_pods_stay_and_a_note_says_so() {
 
 #[test]
 fn what_writes_to_the_hosts_disk_stays() {
-    let workload = || vec![deployment("db", 1, with_disk(pod("db:1")))];
+    let workload = || vec![deployment("db", 1, pod("db:1").with_disk())];
     let mut world = settled(workload());
     let node = world.places("db")[0].to_owned();
     world.push(draining("c2", Some(&node), workload()));

@@ -11,8 +11,8 @@ use reconciler::{
 };
 
 use crate::{
-    build::{bare, commit, daemon_set, deployment, pod, recreate, rolling},
-    world::{World, name, with_disk},
+    build::{PodSpecExt, bare, commit, daemon_set, deployment, pod, recreate, rolling},
+    world::{World, name},
 };
 
 fn web(id: &str, image: &str) -> Arc<Commit> {
@@ -44,6 +44,19 @@ fn a_node_that_fails_alone_does_not_fail_the_commit() {
     assert_eq!(world.places("web"), ["a", "a", "c"], "its pod runs elsewhere");
     assert!(world.bounds["web"].1 <= 4, "surge is kept: {:?}", world.bounds);
     assert!(world.state.rollout.faulty.is_empty(), "nothing of it is left there");
+}
+
+#[test]
+fn what_recreates_leaves_a_faulty_node_before_another_takes_its_place() {
+    let web = |id: &str, image: &str| commit(id).with(recreate("web", 3, pod(image))).build();
+    let mut world = settled(web("c1", "web:1"));
+    world.break_on("b", "c2");
+    world.push(web("c2", "web:2"));
+    world.run(90);
+    world.expect_healthy("c2");
+    assert!(world.faulty.contains(&name("b")));
+    assert_eq!(world.places("web"), ["a", "a", "c"], "its pod runs elsewhere");
+    assert_eq!(world.bounds["web"].1, 3, "and never beside the one that failed: {:?}", world.bounds);
 }
 
 #[test]
@@ -167,7 +180,7 @@ fn a_lost_node_holds_up_no_recreated_deployment() {
 
 #[test]
 fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
-    let with_data = |image: &str| recreate("one", 1, with_disk(pod(image)));
+    let with_data = |image: &str| recreate("one", 1, pod(image).with_disk());
     let workloads: [&dyn Fn(&str) -> Workload; 2] = [&|image| bare("one", pod(image)), &with_data];
     for workload in workloads {
         let mut world = lost_with(workload);

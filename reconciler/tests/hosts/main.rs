@@ -1,6 +1,7 @@
 //! Several hosts under one leader, in a few scenarios each of which says what must become of it.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod adoption;
 #[path = "../simulated/build.rs"]
 #[allow(dead_code, reason = "the simulation of one host uses the rest")]
 mod build;

@@ -1,6 +1,10 @@
 //! What a host does not believe of what the store says.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use reconciler::{
     commit::Commit,
@@ -9,8 +13,11 @@ use reconciler::{
     node::{NodeInput, NodePlan, Pins, Refused, node},
     object::{Taint, TaintEffect},
     observed::{ContainerState, Observed, ObservedContainer},
-    plan::{PodIdentity, Role},
-    pod::{files::DnsFacts, memory::PodMemory},
+    plan::{LaneKey, PodIdentity, Role},
+    pod::{
+        files::DnsFacts,
+        memory::{NodeMemory, PodMemory},
+    },
     state::{NodeFacts, NodeSystem, PodPlace, StopReason, StopRecord},
 };
 
@@ -30,6 +37,18 @@ pub(crate) fn settled(commit: Arc<Commit>) -> World {
 
 /// What a host makes of the store; `running` are pods that it has containers of.
 pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> NodePlan {
+    let running = running.iter().map(|uid| World::identity(&world.state.pods[uid])).collect();
+    ask_with(world, host, taints, running, Observed::default(), &world.memory)
+}
+
+fn ask_with(
+    world: &World,
+    host: &str,
+    taints: Vec<Taint>,
+    running: Vec<PodIdentity>,
+    mut observed: Observed,
+    memory: &NodeMemory,
+) -> NodePlan {
     let number = if host == "a" { 1 } else { 2 };
     let mut own = facts(number, host);
     own.taints = taints;
@@ -43,16 +62,8 @@ pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodU
         mtu: 1500,
         vxlan: reconciler::network::VxlanSettings::default(),
     };
-    let mut observed = Observed::default();
-    for uid in running {
-        let record = &world.state.pods[uid];
-        let identity = PodIdentity {
-            uid: uid.clone(),
-            pod: record.key.clone(),
-            owner: record.owner.clone(),
-            commit: record.commit.clone(),
-            template: record.template.clone(),
-        };
+    for identity in running {
+        let id = ContainerId::new(format!("{}-sandbox", identity.uid));
         let container = ObservedContainer {
             identity,
             role: Role::Sandbox,
@@ -61,7 +72,7 @@ pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodU
             image: ImageId::new("pause"),
             state: ContainerState::Running { started: world.now },
         };
-        observed.containers.insert(ContainerId::new(format!("{uid}-sandbox")), container);
+        observed.containers.insert(id, container);
     }
     let others = world.nodes.values().map(|known| known.facts.clone()).filter(|facts| facts.name != own.name);
     let peers: BTreeMap<NodeName, NodeFacts> = others.map(|facts| (facts.name.clone(), facts)).collect();
@@ -76,7 +87,7 @@ pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodU
         state: &world.state,
         commits: &world.commits,
         observed: &observed,
-        memory: &world.memory,
+        memory,
         pins: &Pins::new(),
         peers: &peers,
         reports: &world.reports,
@@ -154,6 +165,41 @@ fn surplus_pods_are_not_started_and_the_oldest_are() {
     // What runs already is not stopped for that.
     let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&twin));
     assert!(!plan.report.refused.contains_key(&twin));
+}
+
+#[test]
+fn nothing_is_started_beside_what_runs_in_its_place() {
+    let mut world = settled(commit("c1").with(daemon_set("agent", pod("agent:1"))).build());
+    let known = one(&world, "agent", "a");
+    let newer = forge(&mut world, &known, "a");
+    // It runs, though it was made later.
+    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&newer));
+    assert_eq!(plan.report.refused, BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })]));
+    // It runs, though nothing is known of it.
+    let found = World::identity(&world.state.pods.remove(&newer).unwrap());
+    let plan = ask_with(&world, "a", Vec::new(), vec![found], Observed::default(), &NodeMemory::default());
+    assert_eq!(plan.report.refused, BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })]));
+    // It stops, and is not gone.
+    let stops = forge(&mut world, &known, "a");
+    tell_to_stop(&mut world, &stops);
+    world.state.pods.get_mut(&stops).unwrap().stop.as_mut().unwrap().reason = StopReason::ScaledDown;
+    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&stops));
+    assert_eq!(plan.report.refused, BTreeMap::from([(known, Refused::Surplus { pods: 2, most: 1 })]));
+}
+
+#[test]
+fn a_pod_that_is_made_again_while_its_record_is_lost_keeps_its_address() {
+    let mut world = settled(commit("c1").with(daemon_set("agent", pod("agent:1"))).build());
+    let uid = one(&world, "agent", "a");
+    world.state.pods.remove(&uid);
+    let known = PodMemory { address: Some("10.42.1.7".parse().unwrap()), ..PodMemory::default() };
+    let memory = NodeMemory { pods: BTreeMap::from([(uid.clone(), known.clone())]), ..NodeMemory::default() };
+    // Its lane has removed what was left of it, and has not come further.
+    let lanes = BTreeSet::from([LaneKey::Pod(uid.clone())]);
+    let observed = Observed { lanes, ..Observed::default() };
+    let plan = ask_with(&world, "a", Vec::new(), Vec::new(), observed, &memory);
+    assert_eq!(plan.memory.pods, BTreeMap::from([(uid, known)]));
+    assert!(plan.lanes.is_empty() && plan.cancel.is_empty());
 }
 
 #[test]

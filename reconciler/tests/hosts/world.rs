@@ -15,7 +15,7 @@ use reconciler::{
     commit::Commit,
     name::{CommitId, NodeName, PodUid},
     node::Refused,
-    object::{HostPathKind, MountPropagation, PodSpec, VolumeMount, VolumeSource},
+    plan::PodIdentity,
     pod::memory::NodeMemory,
     rollout::{Head, RolloutSettings},
     state::{
@@ -44,6 +44,12 @@ pub(crate) struct World {
     pub(crate) memory: NodeMemory,
     /// What hosts do not do as they are told.
     pub(crate) refused: BTreeMap<PodUid, Refused>,
+    /// What runs on nodes, whether the state knows it or not.
+    pub(crate) running: BTreeMap<NodeName, Vec<PodIdentity>>,
+    /// Pods of which nothing is on their nodes.
+    pub(crate) absent: BTreeSet<PodUid>,
+    /// Nodes that say nothing new.
+    pub(crate) mute: BTreeSet<NodeName>,
     /// All stops that were ever told.
     pub(crate) stops: BTreeMap<PodUid, StopReason>,
     /// Which nodes were called faulty.
@@ -54,20 +60,6 @@ pub(crate) struct World {
 
 pub(crate) fn name(node: &str) -> NodeName {
     NodeName::new(node)
-}
-
-/// A pod that writes to its host's disk.
-pub(crate) fn with_disk(mut spec: PodSpec) -> PodSpec {
-    let volume = VolumeSource::HostPath { path: "/srv/db".into(), kind: HostPathKind::Any };
-    spec.volumes.insert("data".to_owned(), volume);
-    spec.containers[0].mounts.push(VolumeMount {
-        volume: "data".into(),
-        path: "/data".into(),
-        sub_path: None,
-        read_only: false,
-        propagation: MountPropagation::default(),
-    });
-    spec
 }
 
 pub(crate) fn settings() -> ClusterSettings {
@@ -111,6 +103,9 @@ impl World {
             unread: BTreeSet::new(),
             memory: NodeMemory::default(),
             refused: BTreeMap::new(),
+            running: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            mute: BTreeSet::new(),
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),
             bounds: BTreeMap::new(),
@@ -198,15 +193,24 @@ impl World {
     fn report(&mut self) {
         let rollout = &self.state.rollout;
         for (node, known) in &self.nodes {
-            if known.life.is_out() || known.life == NodeLife::Away {
+            if known.life.is_out() || known.life == NodeLife::Away || self.mute.contains(node) {
                 continue;
             }
             let report = self.reports.entry(node.clone()).or_default();
             report.gone.clear();
             report.refused.clear();
+            report.stock = rollout.adopted.map(|adoption| adoption.at);
+            let stops = |uid: &PodUid| self.state.pods.get(uid).is_some_and(|record| record.stop.is_some());
+            let here = self.running.entry(node.clone()).or_default();
+            here.retain(|one| !stops(&one.uid));
+            let found = here.iter().filter(|one| !self.state.pods.contains_key(&one.uid));
+            report.orphans = found.cloned().collect();
             report.clock = Heard::hear(rollout.clock, report.clock, self.now);
             report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
             for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
+                let absent = rollout.adopted.is_some_and(|adoption| {
+                    record.serial <= adoption.serial && self.absent.contains(&record.uid)
+                });
                 let reason = record.stop.as_ref().map(|stop| stop.reason);
                 let refused = self
                     .refused
@@ -217,7 +221,7 @@ impl World {
                     report.pods.insert(record.uid.clone(), PodStatus::pending());
                     continue;
                 }
-                if reason.is_some() && refused.is_none() {
+                if reason.is_some() && refused.is_none() || absent {
                     report.gone.insert(record.uid.clone());
                     report.pods.remove(&record.uid);
                     continue;
@@ -231,9 +235,13 @@ impl World {
                         on == node && template == Some(&record.template) && commit.id >= *id
                     })
                 });
-                let status = if broken { crashing(self.now) } else { running(self.now) };
+                let status = match self.absent.contains(&record.uid) {
+                    true => PodStatus::pending(),
+                    false if broken => crashing(self.now),
+                    false => running(self.now),
+                };
                 let entry = report.pods.entry(record.uid.clone()).or_insert_with(|| status.clone());
-                if entry.ready.is_some() == broken {
+                if entry.ready.is_some() == status.ready.is_none() {
                     *entry = status;
                 }
                 let since = entry.ready.map(|ready| Duration::try_from(self.now.duration_since(ready)));
@@ -243,6 +251,26 @@ impl World {
                 let prepared = self.prepared.get(node).cloned().unwrap_or(Preparation::Ready);
                 report.prepared.insert(target.clone(), prepared);
             }
+        }
+    }
+
+    /// What a pod runs by.
+    pub(crate) fn identity(record: &PodRecord) -> PodIdentity {
+        PodIdentity {
+            uid: record.uid.clone(),
+            pod: record.key.clone(),
+            owner: record.owner.clone(),
+            commit: record.commit.clone(),
+            template: record.template.clone(),
+        }
+    }
+
+    /// The state is of an earlier time: it does not know these pods any more, and they run on.
+    pub(crate) fn forget_that_it_runs(&mut self, uids: &[PodUid]) {
+        for uid in uids {
+            let Some(record) = self.state.pods.remove(uid) else { continue };
+            let Some(node) = record.place.node() else { continue };
+            self.running.entry(node.clone()).or_default().push(Self::identity(&record));
         }
     }
 

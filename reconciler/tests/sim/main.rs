@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../simulated/build.rs"]
+#[allow(dead_code, reason = "the simulations of several hosts use the rest")]
 mod build;
 mod daemon;
 #[path = "../simulated/engine.rs"]
+#[allow(dead_code, reason = "the simulation of several hosts uses the rest")]
 mod engine;
 mod look;
 #[path = "../simulated/prober.rs"]

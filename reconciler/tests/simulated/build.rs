@@ -9,8 +9,9 @@ use reconciler::{
     name::{CommitId, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
         ConfigMap, ConfigSource, Container, ContainerPort, Control, DaemonSetUpdate, DeploymentStrategy,
-        Handler, IntOrPercent, Meta, Objects, Place, PodSpec, PodTemplate, Probe, Protocol, PullPolicy,
-        RestartPolicy, Selector, Service, ServiceKind, ServicePort, TargetPort, VolumeSource, Workload,
+        Handler, HostPathKind, IntOrPercent, Meta, MountPropagation, Objects, Place, PodSpec, PodTemplate,
+        Probe, Protocol, PullPolicy, RestartPolicy, Selector, Service, ServiceKind, ServicePort, TargetPort,
+        VolumeMount, VolumeSource, Workload,
     },
 };
 
@@ -57,6 +58,7 @@ pub(crate) trait PodSpecExt: Sized {
     fn with_config(self, map: &str) -> Self;
     fn with_host_port(self, port: u16) -> Self;
     fn with_post_start(self) -> Self;
+    fn with_disk(self) -> Self;
 }
 
 impl PodSpecExt for PodSpec {
@@ -100,6 +102,20 @@ impl PodSpecExt for PodSpec {
 
     fn with_post_start(mut self) -> Self {
         self.containers[0].post_start = Some(Handler::Exec { command: vec!["true".to_owned()] });
+        self
+    }
+
+    /// It writes to its host's disk.
+    fn with_disk(mut self) -> Self {
+        let volume = VolumeSource::HostPath { path: "/srv/db".into(), kind: HostPathKind::Any };
+        self.volumes.insert("data".to_owned(), volume);
+        self.containers[0].mounts.push(VolumeMount {
+            volume: "data".into(),
+            path: "/data".into(),
+            sub_path: None,
+            read_only: false,
+            propagation: MountPropagation::default(),
+        });
         self
     }
 }

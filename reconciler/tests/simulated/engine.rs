@@ -26,7 +26,7 @@ pub(crate) enum Record {
 }
 
 /// The engine and the disk of one host. It survives the daemon.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Engine {
     pub(crate) containers: BTreeMap<ContainerId, ObservedContainer>,
     pub(crate) images: BTreeMap<ImageId, Behaviour>,
@@ -77,6 +77,31 @@ impl Engine {
         let done = self.effect(step, registry, now);
         self.drop_dead_links();
         done
+    }
+
+    /// Whether a step does several things one after another.
+    pub(crate) fn has_middle(step: &Step) -> bool {
+        match step {
+            Step::StartSandbox(_) | Step::StartContainer(_) => true,
+            Step::Stop(specs) => specs.len() > 1,
+            Step::Remove(ids) => ids.len() > 1,
+            _ => false,
+        }
+    }
+
+    /// As far as a daemon comes that is killed in the middle of a step.
+    pub(crate) fn begin(&mut self, step: &Step, now: Timestamp) {
+        match step {
+            Step::StartSandbox(spec) => {
+                self.create(&spec.identity, Role::Sandbox, "", spec.attempt, &ImageId::new("pause"));
+            }
+            Step::StartContainer(spec) if self.sandbox(&spec.identity.uid).is_some() => {
+                self.create(&spec.identity, spec.role, &spec.name, spec.attempt, &spec.image);
+            }
+            Step::Stop(specs) => specs.iter().take(1).for_each(|spec| self.end(&spec.container, 143, now)),
+            Step::Remove(ids) => ids.iter().take(1).for_each(|id| self.remove(id)),
+            _ => {}
+        }
     }
 
     fn effect(&mut self, step: &Step, registry: &Registry, now: Timestamp) -> Result<Record, Fault> {

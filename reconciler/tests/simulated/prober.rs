@@ -14,7 +14,7 @@ use crate::{engine::Engine, registry::Behaviour};
 type Key = (ContainerId, ProbeKind);
 
 /// The probes that run, and since when; lost with the daemon.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Prober {
     tasks: BTreeMap<Key, (ProbeTask, Timestamp)>,
 }

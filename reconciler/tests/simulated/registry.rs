@@ -38,7 +38,7 @@ pub(crate) struct Image {
 }
 
 /// What can be pulled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Registry {
     pub(crate) reachable: bool,
     /// Whatever is asked for fails in a way that nobody knows.

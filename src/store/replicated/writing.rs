@@ -186,7 +186,8 @@ impl ReplicatedStore {
             // Adopting would only make the cluster disagree with itself.
             self.agreed.check(identity).map_err(anyhow::Error::msg)?;
         }
-        let state = self.local.snapshot().clone();
+        // The copy may be behind what runs: each node says what it holds before anything is begun.
+        let state = self.local.snapshot().clone().adopted(Timestamp::now());
         let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
         let incarnation = self.marker.incarnation.max(known) + 1;
         let mut records = layout::records(&state);
