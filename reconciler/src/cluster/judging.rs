@@ -97,7 +97,10 @@ impl<'a> Decision<'a> {
             add(&mut found, suspects(&view, clock, late || over));
         }
         if healthy {
-            let faulty = reasons(found.nodes).chain(found.unready).collect();
+            // That one is out is no sign that it has healed.
+            let out = rollout.faulty.iter().filter(|(node, _)| self.standing.absent.contains(*node));
+            let out = out.map(|(node, why)| (node.clone(), why.clone()));
+            let faulty = out.chain(reasons(found.nodes)).chain(found.unready).collect();
             return Judged { faulty, ..Judgement::Settled.into() };
         }
         let judged = self.weigh(found, |standing| {

@@ -1,5 +1,7 @@
-//! Taking stock of a store that was adopted. The copy that is its content may be behind what the nodes run: what they have
-//! of it stays, what they have beside it comes in again, and what is gone since is not begun anew.
+//! Taking stock of a store that was adopted: what the nodes have stays or comes in again, what is gone since is not begun
+//! anew.
+//!
+//! The copy that is the store's content now may be behind what the nodes run.
 
 use std::collections::BTreeMap;
 

@@ -70,6 +70,12 @@ fn a_daemon_stays_on_its_faulty_node_and_the_others_go_on() {
     assert!(world.pods("agent").iter().all(|record| record.commit == CommitId::new("c2")));
     let why = &world.state.rollout.faulty[&name("b")];
     assert!(why.contains("crash loop"), "{why}");
+    // Neither its absence nor its return makes it well.
+    for life in [NodeLife::Lost, NodeLife::Ready] {
+        world.live("b", life);
+        world.run(30);
+        assert!(world.state.rollout.faulty.contains_key(&name("b")));
+    }
     world.broken.clear();
     world.run(30);
     assert!(world.state.rollout.faulty.is_empty(), "it has healed");
