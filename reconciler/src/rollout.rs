@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{CommitId, NodeName};
+use crate::{
+    name::{CommitId, NodeName},
+    state::{NodeReport, PodRecord},
+};
 
 pub use change::retry;
 pub use faults::{Suspects, suspects};
@@ -85,6 +88,15 @@ pub struct Adoption {
     pub serial: u64,
     /// All nodes that were not lost have said what they hold. Until then nothing is decided.
     pub stock_taken: bool,
+}
+
+impl Adoption {
+    /// Whether a pod is of the copy and its own node, whose report this is, has nothing of it: it is forgotten without
+    /// being stopped.
+    pub fn is_without(&self, record: &PodRecord, report: &NodeReport) -> bool {
+        let heard = report.stock == Some(self.at);
+        heard && record.serial <= self.serial && report.gone.contains(&record.uid)
+    }
 }
 
 /// How far the target is.

@@ -146,16 +146,21 @@ impl Contents {
         }
     }
 
-    /// What a key says that was deleted without right. A leader forgets a pod only after its stop record, or with its
-    /// node.
+    /// What a key says that was deleted without right. A leader forgets a pod only after its stop record, with its node,
+    /// or where its node has nothing of it in an adopted store.
     fn wrongly_deleted(&self, key: &str, revision: i64, leading: bool) -> Option<Decided> {
         let known = self.known.get(key).filter(|known| !known.gone && known.revision < revision)?;
         let decided = known.decided.as_ref()?;
         let wrong = match decided {
             Decided::Pod(record) => {
-                let node_removed =
-                    record.place.node().is_some_and(|node| self.state.removed.contains_key(node));
-                leading || record.stop.is_none() && record.place.node().is_some() && !node_removed
+                let forgotten = |node: &NodeName| {
+                    let report = self.members.get(node).map(|member| &member.report.report);
+                    let adopted = self.state.rollout.adopted.as_ref().zip(report);
+                    self.state.removed.contains_key(node)
+                        || adopted.is_some_and(|(adopted, report)| adopted.is_without(record, report))
+                };
+                let runs = |node: &NodeName| record.stop.is_none() && !forgotten(node);
+                leading || record.place.node().is_some_and(runs)
             }
             Decided::Answer(..) => false,
             _ => leading,
@@ -185,6 +190,9 @@ impl Contents {
     /// Takes everything as it stands in the store: a person has said that it is to be believed.
     pub(crate) fn believe_anew(&mut self) {
         self.places.clear();
+        for decided in std::mem::take(&mut self.missing).into_values() {
+            self.undecide(Some(decided));
+        }
         for (key, record) in std::mem::take(&mut self.moved) {
             let decided = Decided::Pod(Box::new(record));
             self.decide(decided.clone());

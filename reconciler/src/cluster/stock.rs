@@ -60,8 +60,6 @@ impl Decision<'_> {
     /// Whether a pod that its node calls gone is: it has stopped, or it is of an adopted copy and nothing of it is there.
     pub(super) fn is_gone(&self, record: &PodRecord, report: &NodeReport) -> bool {
         let adopted = self.input.state.rollout.adopted;
-        let absent =
-            |adoption: Adoption| record.serial <= adoption.serial && has_said(&adoption, Some(report));
-        record.stop.is_some() || adopted.is_some_and(absent)
+        record.stop.is_some() || adopted.is_some_and(|adoption| adoption.is_without(record, report))
     }
 }

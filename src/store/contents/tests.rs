@@ -6,7 +6,8 @@ use jiff::SignedDuration;
 use reconciler::{
     name::{CommitId, ObjectKey, TemplateHash},
     placement::Refusal,
-    state::{Change, NodeFacts, NodeSystem, StopReason, StopRecord},
+    rollout::{Adoption, Rollout},
+    state::{Change, NodeFacts, NodeReport, NodeSystem, StopReason, StopRecord},
 };
 
 use super::*;
@@ -108,6 +109,42 @@ fn a_pod_is_not_moved_by_way_of_being_deleted_unplaced_or_of_a_restart() {
         contents.change(7, changes, false);
         assert_eq!(place(&contents), Some("n1"));
         assert_eq!(contents.wronged(), [Decided::Pod(Box::new(pod(Some("n1")))).write()]);
+    }
+}
+
+#[test]
+fn a_pod_is_forgotten_unstopped_only_where_its_node_has_nothing_of_it_in_an_adopted_store() {
+    let (node, at) = (NodeName::new("n1"), Timestamp::UNIX_EPOCH);
+    let delete = |revision| KeyChange::Delete { key: POD.to_owned(), revision };
+    let adopted = |serial| {
+        let adopted = Some(Adoption { at, serial, stock_taken: true });
+        let rollout = Rollout { adopted, ..Rollout::default() };
+        let decided = Decided::Rollout(Box::new(rollout));
+        KeyChange::Put(pair(&decided.key(), &layout::text(&decided), 3))
+    };
+    let says = |stock, gone: &[&str]| {
+        let gone = gone.iter().map(|uid| PodUid::new(*uid)).collect();
+        let report = NodeReport { stock, gone, ..NodeReport::default() };
+        let doc = ReportDoc { report, ..ReportDoc::default() };
+        KeyChange::Put(pair(&layout::node_key(&node, "report"), &layout::text(&doc), 4))
+    };
+    for (changes, forgotten) in [
+        (vec![adopted(1), says(Some(at), &["u"])], true),
+        // Of another adoption, of none, of a later pod, or of another pod.
+        (vec![adopted(1), says(Some(Timestamp::MAX), &["u"])], false),
+        (vec![says(Some(at), &["u"])], false),
+        (vec![adopted(0), says(Some(at), &["u"])], false),
+        (vec![adopted(1), says(Some(at), &["v"])], false),
+    ] {
+        let mut contents = Contents::default();
+        contents.change(2, vec![put(&pod(Some("n1")), 2)], false);
+        contents.change(4, changes.clone(), false);
+        contents.change(5, vec![delete(5)], false);
+        assert_eq!(contents.state.pods.is_empty(), forgotten, "{changes:?}");
+        assert_eq!(contents.wronged().is_empty(), forgotten, "{changes:?}");
+        // Whoever adopts a store says what is in it.
+        contents.believe_anew();
+        assert!(contents.state.pods.is_empty() && contents.wronged().is_empty(), "{changes:?}");
     }
 }
 
