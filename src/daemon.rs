@@ -153,6 +153,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
             taints: config.node.taints.clone(),
             system: NodeSystem {
                 installed: store.installed(),
+                max_pods: config.cluster_settings().max_pods,
                 ..system::read(engine.as_ref().map(|info| info.version.as_str()))
             },
         },

@@ -4,7 +4,8 @@ use std::fs;
 
 use reconciler::state::NodeSystem;
 
-/// Reads what the host's files say; what cannot be read stays empty, and when it was installed the store knows.
+/// Reads what the host's files say; what cannot be read stays empty, and the rest (when it was installed, how many pods it takes)
+/// is not theirs to say.
 pub(crate) fn read(engine_version: Option<&str>) -> NodeSystem {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -16,6 +17,7 @@ pub(crate) fn read(engine_version: Option<&str>) -> NodeSystem {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cpus: std::thread::available_parallelism().map_or(0, usize::from),
         installed: None,
+        max_pods: 0,
         memory_kib: total_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
     }
 }

@@ -169,6 +169,7 @@ fn node(number: usize, mix: Mix) -> Candidate {
         cordoned: false,
         ready: true,
         allocatable: None,
+        max_pods: None,
     };
     if mix == Mix::Mixed {
         node.allocatable = Some(Resources { cpu_millis: 16_000, memory_bytes: 64 << 30 });

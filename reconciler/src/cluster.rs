@@ -103,6 +103,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     let nodes = stock::unheard(input);
     let input = ClusterInput { nodes: nodes.as_ref().unwrap_or(input.nodes), ..*input };
     let mut decision = Decision::new(&input);
+    decision.find_barred_canaries();
     decision.note_outages();
     decision.forget_and_adopt();
     if decision.takes_stock() {
@@ -129,6 +130,8 @@ struct Decision<'a> {
     held: Option<String>,
     notes: Vec<String>,
     placed: BTreeMap<PodUid, Choice>,
+    /// The canaries that cannot take a Deployment's new pod.
+    barred: BTreeMap<&'a WorkloadKey, BTreeSet<NodeName>>,
 }
 
 impl<'a> Decision<'a> {
@@ -172,6 +175,7 @@ impl<'a> Decision<'a> {
             held: None,
             notes: Vec::new(),
             placed: BTreeMap::new(),
+            barred: BTreeMap::new(),
         }
     }
 
@@ -297,7 +301,7 @@ impl<'a> Decision<'a> {
             let leaving = self.leaving(&part);
             let actions = if leaving.is_empty() { control(&view) } else { Vec::new() };
             let progress = progress(&view, self.input.state.workloads.get(&workload.key));
-            self.next = self.next.sooner(self.late_at(workload)).sooner(self.refused_next(&part));
+            self.next = self.next.sooner(self.late_at(workload));
             if let Some(progress) = progress.filter(|_| part.moves) {
                 self.changes.push(Change::Progress(workload.key.clone(), progress));
             }

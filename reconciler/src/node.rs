@@ -36,6 +36,10 @@ use crate::{
     status::PodStatus,
 };
 
+/// So long a pod may be refused here before it is to run elsewhere: what this host goes by may be older than what was decided
+/// by.
+const TURNED_AWAY: Duration = Duration::from_secs(10);
+
 /// Which image each reference of each commit is, on this host.
 pub type Pins = BTreeMap<CommitId, BTreeMap<String, ImagePin>>;
 
@@ -237,8 +241,19 @@ impl<'a> Look<'a> {
         status.message = Some(why.to_string());
         status.fault = Some(FaultKind::Other);
         self.report.pods.insert(record.uid.clone(), status);
-        if let Some(memory) = self.input.memory.pods.get(&record.uid) {
-            self.memory.pods.insert(record.uid.clone(), memory.clone());
+        let now = self.input.now;
+        let mut memory = self.input.memory.pods.get(&record.uid).cloned().unwrap_or_default();
+        let since = memory.refused.filter(|since| *since <= now).unwrap_or(now);
+        memory.refused = Some(since);
+        self.memory.pods.insert(record.uid.clone(), memory);
+        if why.is_for_this_node() {
+            let wait =
+                TURNED_AWAY.saturating_sub(Duration::try_from(now.duration_since(since)).unwrap_or_default());
+            if wait.is_zero() {
+                self.report.turned_away.insert(record.uid.clone());
+            } else {
+                self.next = self.next.sooner(Next::After(wait));
+            }
         }
     }
 
@@ -255,7 +270,7 @@ impl<'a> Look<'a> {
         known: Option<PodMemory>,
         own_network: bool,
     ) -> Option<PodMemory> {
-        let mut memory = known.unwrap_or_default();
+        let mut memory = PodMemory { refused: None, ..known.unwrap_or_default() };
         if memory.address.is_none() && own_network && record.stop.is_none() {
             memory.address = self.addresses.take();
             if memory.address.is_none() {

@@ -29,7 +29,7 @@ pub use candidate::{
 };
 pub use placer::Placer;
 pub use reason::{Choice, Chosen, Leave, Refusal, Unfit};
-pub use recheck::{Neighbour, Surroundings};
+pub use recheck::{Neighbour, Surroundings, relates, repels};
 pub use resources::{Resources, host_ports, requests};
 
 #[cfg(test)]

@@ -178,6 +178,9 @@ pub struct NodeReport {
     /// What it does not believe of what was decided for it, and why.
     #[serde(default)]
     pub refused: BTreeMap<PodUid, Refused>,
+    /// Those of them that have had no place here for a while, and are to run elsewhere.
+    #[serde(default)]
+    pub turned_away: BTreeSet<PodUid>,
     /// When it learnt from when the deadlines count, see [`Rollout::clock`].
     #[serde(default)]
     pub clock: Option<Heard>,
@@ -266,6 +269,9 @@ pub struct NodeSystem {
     pub cpus: usize,
     /// Memory in KiB; 0 where it is not known.
     pub memory_kib: u64,
+    /// How many pods its configuration lets it have; 0 where it is not known.
+    #[serde(default)]
+    pub max_pods: usize,
     /// When Windlass was installed on it, by its own clock.
     #[serde(default)]
     pub installed: Option<Timestamp>,

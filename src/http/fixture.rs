@@ -150,6 +150,7 @@ pub(crate) fn view() -> View {
             version: env!("CARGO_PKG_VERSION").into(),
             cpus: 2,
             memory_kib: 4_194_304,
+            max_pods: 110,
             installed: Some(Timestamp::now() - Duration::from_secs(3 * 24 * 3600)),
         },
     };

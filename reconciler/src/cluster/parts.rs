@@ -50,6 +50,33 @@ impl<'a> Decision<'a> {
             .collect()
     }
 
+    /// Finds the canaries that cannot take a Deployment's new pod beside what is on them or near them: one that waits for its
+    /// own old pod may do so where an old one may go. A Deployment without a canary follows with the others.
+    pub(super) fn find_barred_canaries(&mut self) {
+        let canaries = self.canaries();
+        let Some(driving) = self.driving().filter(|_| !canaries.is_empty()) else { return };
+        let mut placer = self.placer(driving);
+        for workload in driving.objects.workloads.values() {
+            let Some(unavailable) = workload.control.rolling_unavailable() else { continue };
+            let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+            for node in &canaries {
+                let here = pods.iter().filter(|pod| pod.is_active() && pod.record.place.node() == Some(node));
+                let is_new = |pod: &&OwnedPod<'_>| pod.record.template == workload.template.hash;
+                let (new, old): (Vec<&OwnedPod<'_>>, _) = here.partition(is_new);
+                if !new.is_empty() || unavailable > 0 && !old.is_empty() {
+                    continue;
+                }
+                if let Some(unfit) = placer.unfit(node, workload) {
+                    let key = &workload.key;
+                    self.notes.push(format!(
+                        "{key}: the canary {node} cannot take a new pod beside what is there ({unfit})"
+                    ));
+                    self.barred.entry(key).or_default().insert(node.clone());
+                }
+            }
+        }
+    }
+
     /// What the controllers work on.
     pub(super) fn parts(&self, driving: &'a Commit) -> Vec<Part<'a>> {
         let rollout = &self.input.state.rollout;
@@ -80,7 +107,10 @@ impl<'a> Decision<'a> {
                     ..
                 } if old.is_none_or(|(_, old)| old.template.hash != workload.template.hash) => {
                     let before = old.map(|(commit, old)| (&commit.id, old));
-                    let canary = Canary { nodes: self.canaries(), before, down_elsewhere: 0 };
+                    let mut nodes = self.canaries();
+                    let barred = self.barred.get(&workload.key);
+                    nodes.retain(|node| barred.is_none_or(|barred| !barred.contains(node)));
+                    let canary = Canary { nodes, before, down_elsewhere: 0 };
                     parts.push(Part { canary: Some(canary), ..whole(workload) });
                 }
                 // What cannot go in two steps waits for the second.

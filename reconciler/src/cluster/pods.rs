@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{Decision, moves_when_lost, parts::Part, stop};
@@ -12,14 +11,11 @@ use crate::{
     controller::{Action, OwnedPod, PodNaming},
     digest::{name_suffix, pod_uid},
     name::{ObjectKey, PodUid, WorkloadKind},
+    node::Refused,
     object::Workload,
     placement::{Choice, Placer, must_leave},
-    plan::Next,
     state::{Change, NodeLife, NodeReport, PodPlace, PodRecord, StopReason},
 };
-
-/// So long a node may refuse a pod before it is made anew elsewhere.
-const REFUSED: Duration = Duration::from_secs(10);
 
 impl<'a> Decision<'a> {
     pub(super) fn placer(&self, driving: &'a Commit) -> Placer<'a> {
@@ -30,6 +26,16 @@ impl<'a> Decision<'a> {
         for pod in self.owned.values().flatten().filter(|pod| !pod.is_final()) {
             let record = pod.record;
             placer.add(record, || commits.get(&record.commit)?.resolve(&record.owner, &record.template));
+        }
+        // What a node does not begin, or has just given up, is not given to it again at once.
+        for record in self.input.state.pods.values() {
+            let Some(node) = record.place.node() else { continue };
+            let report = self.input.reports.get(node);
+            let refused = report.and_then(|report| report.refused.get(&record.uid));
+            let excluded = record.stop.as_ref().is_some_and(|stop| stop.reason == StopReason::NodeExcluded);
+            if excluded || refused.is_some_and(Refused::is_for_the_template) {
+                placer.turn_away(node, record);
+            }
         }
         placer
     }
@@ -52,12 +58,9 @@ impl<'a> Decision<'a> {
                 Action::Create { name, node, like } => {
                     let (place, why) = match node {
                         Some(node) => {
-                            // A canary's node is chosen, and what its pods say of others holds there as anywhere.
                             let daemon = workload.key.kind == WorkloadKind::DaemonSet;
-                            if let Some(unfit) = placer.unfit(&node, workload).filter(|_| !daemon) {
-                                let owner = &workload.key;
-                                self.notes
-                                    .push(format!("{owner}: the canary {node} takes no pod of it ({unfit})"));
+                            // A canary's old pod may be in the way for a moment yet.
+                            if !daemon && placer.unfit(&node, workload).is_some() {
                                 continue;
                             }
                             placer.pin(&node, workload);
@@ -141,8 +144,7 @@ impl<'a> Decision<'a> {
                     && must_leave(&workload.template.spec, &self.nodes[node]).is_some()
             });
             let lost = self.input.nodes.get(node).is_some_and(|node| node.life == NodeLife::Lost);
-            let refused = self.refused_until(workload, pod.record) == Some(Duration::ZERO);
-            match (evicted || refused, lost && moves_when_lost(workload)) {
+            match (evicted || self.is_turned_away(pod.record), lost && moves_when_lost(workload)) {
                 (true, _) => Some(StopReason::NodeExcluded),
                 (false, true) => Some(StopReason::NodeLost),
                 (false, false) => None,
@@ -152,24 +154,11 @@ impl<'a> Decision<'a> {
         pods.filter_map(|pod| Some((pod.record.uid.clone(), reason(pod)?))).collect()
     }
 
-    /// How long a pod that its node does not begin stays there: what the node goes by may be older than what was decided by.
-    fn refused_until(&self, workload: &Workload, record: &PodRecord) -> Option<Duration> {
-        let report = record.place.node().and_then(|node| self.input.reports.get(node))?;
-        let why = report.refused.get(&record.uid).filter(|_| record.stop.is_none())?;
-        // A DaemonSet has no other node for it.
-        if !why.is_for_this_node() || workload.key.kind == WorkloadKind::DaemonSet {
-            return None;
-        }
-        // Another leader's clock may have said when it was made.
-        let age = Duration::try_from(self.input.now.duration_since(record.created)).unwrap_or(REFUSED);
-        Some(REFUSED.saturating_sub(age))
-    }
-
-    /// When a pod that its node refuses is given up there.
-    pub(super) fn refused_next(&self, part: &Part<'a>) -> Next {
-        let pods = self.part_pods(part).iter();
-        let waits = pods.filter_map(|pod| self.refused_until(part.workload, pod.record));
-        waits.filter(|wait| !wait.is_zero()).min().map_or(Next::AwaitChange, Next::After)
+    /// Whether a pod's node does not begin it, and has not for a while. A DaemonSet has no other node for it.
+    fn is_turned_away(&self, record: &PodRecord) -> bool {
+        let report = record.place.node().and_then(|node| self.input.reports.get(node));
+        record.owner.kind != WorkloadKind::DaemonSet
+            && report.is_some_and(|report| report.turned_away.contains(&record.uid))
     }
 
     /// Stops that nobody can have told who leads by the commit: their hosts do not believe them, and run on what was

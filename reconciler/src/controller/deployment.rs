@@ -24,11 +24,11 @@ pub(super) fn control(
     let (given_up, new): (Vec<_>, Vec<_>) =
         new.into_iter().partition(|pod| !paused && is_given_up(view, pod));
     actions.extend(stop(given_up, StopReason::Failed));
-    actions.extend(match (paused, strategy) {
+    actions.extend(match (paused, strategy.bounds(replicas)) {
         (true, _) => scale_only(view, replicas, &new, &old),
         // What is told to stop in this look may still run: its place is taken in a later one.
-        (false, DeploymentStrategy::Recreate) if !actions.is_empty() => stop_old(view, &old),
-        (false, DeploymentStrategy::Recreate) => {
+        (false, None) if !actions.is_empty() => stop_old(view, &old),
+        (false, None) => {
             let alone = old.is_empty() && !drained(view, &new).is_empty();
             if alone && !view.pods.iter().any(OwnedPod::is_stopping) {
                 drain(view, (replicas as usize, 0, 1), &new, &generated_new(view))
@@ -36,11 +36,7 @@ pub(super) fn control(
                 recreate(view, replicas, &new, &old)
             }
         }
-        (false, DeploymentStrategy::RollingUpdate { max_surge, max_unavailable }) => {
-            let surge = max_surge.round_up(replicas);
-            let unavailable = max_unavailable.round_down(replicas);
-            // Both may come to nothing by rounding; then one may be down, as in Kubernetes.
-            let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
+        (false, Some((surge, unavailable))) => {
             if old.is_empty() && !drained(view, &new).is_empty() {
                 let bounds = (replicas as usize, surge as usize, unavailable as usize);
                 drain(view, bounds, &new, &generated_new(view))

@@ -76,6 +76,11 @@ impl Refused {
         }
     }
 
+    /// Whether no other pod of the template may come here either.
+    pub fn is_for_the_template(&self) -> bool {
+        self.is_for_this_node() && !matches!(self, Self::Elsewhere { .. })
+    }
+
     /// Whether it is a stop that is not believed.
     pub fn is_of_a_stop(&self) -> bool {
         matches!(self, Self::OwnerStays | Self::Budget { .. })
@@ -121,8 +126,10 @@ pub(super) fn refusals<'a>(
     let begun = |uid: &PodUid| {
         has_containers(uid) || input.memory.pods.get(uid).is_some_and(|memory| memory.started.is_some())
     };
-    let fresh: Vec<&PodRecord> =
+    let mut fresh: Vec<&PodRecord> =
         mine.iter().copied().filter(|record| record.stop.is_none() && !begun(&record.uid)).collect();
+    // Whoever writes the store chooses serials: among themselves they order what is new here, and nothing else.
+    fresh.sort_by_key(|record| (record.serial, &record.uid));
     let mut refused = BTreeMap::new();
     if !fresh.is_empty() {
         starts(input, mine, &fresh, &mut refused, begun);
@@ -141,9 +148,9 @@ fn starts<'a>(
     let owners: BTreeSet<&WorkloadKey> = fresh.iter().map(|record| &record.owner).collect();
     let surplus: BTreeMap<&PodUid, Refused> =
         owners.into_iter().flat_map(|owner| surplus(input, owner, &begun)).collect();
-    let active: Vec<&PodRecord> = mine.iter().copied().filter(|record| record.stop.is_none()).collect();
-    let placement = Placement::new(input, &active, fresh);
-    let rules = placement.rules();
+    let placement = Placement::new(input, fresh);
+    let stays = mine.iter().copied().filter(|record| record.stop.is_none() && begun(&record.uid));
+    let mut rules = placement.rules(stays);
     for record in fresh {
         let why = match locate(input.commits, record) {
             None => input.commits.contains_key(&record.commit).then_some(Refused::Unresolved),
@@ -151,8 +158,9 @@ fn starts<'a>(
                 .or_else(|| surplus.get(&record.uid).cloned())
                 .or_else(|| rules.refuse(record, workload)),
         };
-        if let Some(why) = why {
-            refused.insert(record.uid.clone(), why);
+        match why {
+            Some(why) => drop(refused.insert(record.uid.clone(), why)),
+            None => rules.begin(record),
         }
     }
 }
@@ -165,8 +173,8 @@ fn elsewhere(input: &NodeInput<'_>, record: &PodRecord) -> Option<Refused> {
     Some(Refused::Elsewhere { node })
 }
 
-/// The newest pods of an owner beyond what any commit in use asks for. Those whose nodes are out may have been replaced.
-/// What runs here takes its place whether it has a record or not: only what is not begun can be held back for it.
+/// The pods of an owner that are not begun here, as many as are beyond what any commit in use asks for. Those whose nodes
+/// are out may have been replaced. What runs here takes its place whether it has a record or not.
 fn surplus<'a>(
     input: &NodeInput<'a>,
     owner: &WorkloadKey,
@@ -182,8 +190,7 @@ fn surplus<'a>(
                     || owner.kind != WorkloadKind::DaemonSet && !input.state.outages.contains_key(node)
             })
     };
-    let mut active: Vec<&PodRecord> = input.state.pods.values().filter(counts).collect();
-    active.sort_by_key(|record| std::cmp::Reverse(record.serial));
+    let active: Vec<&PodRecord> = input.state.pods.values().filter(counts).collect();
     // Where one may be, what stops is there until it is gone.
     let one_only = matches!(owner.kind, WorkloadKind::Pod | WorkloadKind::DaemonSet);
     let is_besides = |uid: &PodUid| {
@@ -195,9 +202,10 @@ fn surplus<'a>(
     let besides: BTreeSet<&PodUid> = owned.map(|identity| &identity.uid).collect();
     let pods = active.len() + besides.len();
     let beyond = pods.saturating_sub(most);
-    let here = |record: &&PodRecord| record.place.node() == Some(input.node);
-    let newest =
-        active.into_iter().filter(|record| !here(record) || !begun(&record.uid)).take(beyond).filter(here);
+    let fresh = |record: &&PodRecord| record.place.node() == Some(input.node) && !begun(&record.uid);
+    let mut fresh: Vec<&PodRecord> = active.into_iter().filter(fresh).collect();
+    fresh.sort_by_key(|record| std::cmp::Reverse((record.serial, &record.uid)));
+    let newest = fresh.into_iter().take(beyond);
     newest.map(|record| (&record.uid, Refused::Surplus { pods, most })).collect()
 }
 

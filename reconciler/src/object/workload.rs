@@ -81,6 +81,16 @@ impl Control {
             | Self::DaemonSet { min_ready, .. } => *min_ready,
         }
     }
+
+    /// How many pods of a Deployment may be down while it is rolled; `None` for what is not rolled.
+    pub fn rolling_unavailable(&self) -> Option<u32> {
+        match self {
+            Self::Deployment { replicas, strategy, paused: false, .. } => {
+                strategy.bounds(*replicas).map(|(_, unavailable)| unavailable)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// `strategy` of a Deployment.
@@ -95,6 +105,18 @@ pub enum DeploymentStrategy {
     },
     /// All old ones stop before the first new one starts.
     Recreate,
+}
+
+impl DeploymentStrategy {
+    /// How many pods more than `replicas` there may be, and how many fewer may be available; `None` for `Recreate`.
+    ///
+    /// Both may come to nothing by rounding; then one may be down, as in Kubernetes.
+    pub(crate) fn bounds(&self, replicas: u32) -> Option<(u32, u32)> {
+        let Self::RollingUpdate { max_surge, max_unavailable } = self else { return None };
+        let surge = max_surge.round_up(replicas);
+        let unavailable = max_unavailable.round_down(replicas);
+        Some((surge, if surge == 0 { unavailable.max(1) } else { unavailable }))
+    }
 }
 
 /// `updateStrategy` of a DaemonSet.

@@ -24,6 +24,8 @@ pub struct Candidate {
     pub ready: bool,
     /// What its pods may ask for together; `None` is no bound.
     pub allocatable: Option<Resources>,
+    /// How many pods it may have; `None` is as many as any.
+    pub max_pods: Option<usize>,
 }
 
 /// Joins what a node says of itself and what Git says of it.
@@ -46,6 +48,7 @@ pub fn candidates(
                 cordoned: object.unschedulable,
                 ready: life.is_ready(),
                 allocatable: allocatable(&facts.system),
+                max_pods: Some(facts.system.max_pods).filter(|most| *most > 0),
             }
         })
         .collect()
@@ -181,6 +184,7 @@ mod tests {
             cordoned: false,
             ready: true,
             allocatable: None,
+            max_pods: None,
         }
     }
 

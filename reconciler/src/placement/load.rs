@@ -18,7 +18,6 @@ pub(super) struct Ask {
 pub(super) struct Load {
     nodes: Vec<Used>,
     ports: BTreeSet<(u32, Protocol, u16)>,
-    max_pods: u32,
 }
 
 #[derive(Debug)]
@@ -26,6 +25,7 @@ struct Used {
     pods: u32,
     requests: Resources,
     allocatable: Option<Resources>,
+    max_pods: u32,
 }
 
 impl Load {
@@ -34,9 +34,10 @@ impl Load {
             pods: 0,
             requests: Resources::default(),
             allocatable: node.allocatable,
+            max_pods: count(node.max_pods.unwrap_or(max_pods)),
         };
         let nodes = nodes.iter().map(unused).collect();
-        Self { nodes, ports: BTreeSet::new(), max_pods: count(max_pods) }
+        Self { nodes, ports: BTreeSet::new() }
     }
 
     pub(super) fn add(&mut self, node: u32, ask: &Ask) {
@@ -53,7 +54,7 @@ impl Load {
             return Some(Unfit::HostPort(*port));
         }
         let used = &self.nodes[node as usize];
-        if used.pods >= self.max_pods {
+        if used.pods >= used.max_pods {
             return Some(Unfit::Full);
         }
         ask.requests.too_much(used.requests, used.allocatable?)

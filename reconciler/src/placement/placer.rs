@@ -1,6 +1,9 @@
 //! Placing pods one after another, each seeing those before it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Candidate, Choice, Chosen, Refusal, Unfit,
@@ -13,7 +16,7 @@ use super::{
     topology::Topologies,
 };
 use crate::{
-    name::NodeName,
+    name::{NodeName, TemplateHash, WorkloadKey},
     object::{Meta, PodSpec, Workload},
     state::PodRecord,
 };
@@ -37,6 +40,8 @@ pub struct Placer<'a> {
     session: Option<Session>,
     /// Pods of the session's owner on each node.
     owned: Vec<Owned>,
+    /// The nodes that do not begin pods of a template.
+    turned_away: BTreeMap<(&'a WorkloadKey, &'a TemplateHash), BTreeSet<u32>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +74,7 @@ impl<'a> Placer<'a> {
             last_workload: None,
             session: None,
             owned: vec![Owned::default(); nodes.len()],
+            turned_away: BTreeMap::new(),
             nodes,
         }
     }
@@ -97,6 +103,14 @@ impl<'a> Placer<'a> {
         }
         self.load.add(node, &self.shapes.all[shape as usize].ask);
         self.counted += 1;
+    }
+
+    /// Keeps pods like this one off a node that does not begin them.
+    pub fn turn_away(&mut self, node: &NodeName, record: &'a PodRecord) {
+        if let Some(node) = self.names.find(&self.nodes, node) {
+            self.end_session();
+            self.turned_away.entry((&record.owner, &record.template)).or_default().insert(node);
+        }
     }
 
     /// Counts a pod that must run on a given node.
@@ -171,8 +185,8 @@ impl<'a> Placer<'a> {
 
     fn shape(
         &mut self,
-        owner: &'a crate::name::WorkloadKey,
-        template: &'a crate::name::TemplateHash,
+        owner: &'a WorkloadKey,
+        template: &'a TemplateHash,
         workload: impl FnOnce() -> Option<&'a Workload>,
     ) -> u32 {
         self.shapes.number(owner, template, workload, &mut self.topologies, &self.nodes)
@@ -197,11 +211,16 @@ impl<'a> Placer<'a> {
         let wishes = of_shape.relations.wishes.iter().map(|wish| wish.weight).sum::<u32>();
         let preferred = wishes + spec.affinity.node.preferred.iter().map(|(weight, _)| weight).sum::<u32>();
         let plain = of_shape.relations.is_empty() && of_shape.repelled_by.is_empty();
-        let kind = if plain { Kind::Plain(Plain::default()) } else { self.related(shape, spec, queue) };
+        let off = of_shape.workload.map(|workload| (&workload.key, &workload.template.hash));
+        let off = off.and_then(|key| self.turned_away.get(&key)).cloned().unwrap_or_default();
+        let kind = match plain && off.is_empty() {
+            true => Kind::Plain(Plain::default()),
+            false => self.related(shape, spec, queue, off),
+        };
         Session { shape, queue, preferred, kind }
     }
 
-    fn related(&mut self, shape: u32, spec: &'a PodSpec, queue: u32) -> Kind {
+    fn related(&mut self, shape: u32, spec: &'a PodSpec, queue: u32, off: BTreeSet<u32>) -> Kind {
         let class = self.classes.queues[queue as usize].class;
         let policies =
             if spec.spread.is_empty() { &[] } else { self.classes.policies(class, spec, &self.nodes) };
@@ -209,7 +228,7 @@ impl<'a> Placer<'a> {
         let relations = Relations::new(&sources, shape, &spec.spread);
         let coarse = Related::coarse(&relations);
         let grouping = self.topologies.grouping(self.nodes.len(), &coarse);
-        Kind::Related(Box::new(Related::new(relations, coarse, grouping, self.sight(shape, queue))))
+        Kind::Related(Box::new(Related::new(relations, off, coarse, grouping, self.sight(shape, queue))))
     }
 
     fn sight(&self, shape: u32, queue: u32) -> Sight<'_> {

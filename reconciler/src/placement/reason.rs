@@ -23,6 +23,8 @@ pub enum Unfit {
     Taint(String),
     /// A pod on it holds this host port.
     HostPort(u16),
+    /// It does not begin pods of the template.
+    Refuses,
     /// It has as many pods as it may have.
     Full,
     /// The pod asks for more processor time than is left.
@@ -51,6 +53,7 @@ impl fmt::Display for Unfit {
             Self::Cordoned => f.write_str("cordoned"),
             Self::Taint(key) => write!(f, "have taint {key}"),
             Self::HostPort(port) => write!(f, "have host port {port} in use"),
+            Self::Refuses => f.write_str("refuse it"),
             Self::Full => f.write_str("full"),
             Self::Cpu => f.write_str("have too little cpu left"),
             Self::Memory => f.write_str("have too little memory left"),

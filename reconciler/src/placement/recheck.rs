@@ -1,9 +1,8 @@
 //! The hard rules of pods about each other once more: whether they can have let a pod come to its node.
 //!
 //! That node asks, of a decision that somebody else has made some time ago, and others came and went since. So what may have
-//! been different then speaks for the pod: anti-affinity is broken only by pods that were decided before
-//! it; a spread is measured against domains in which everything counts that is still there; a pod that it wants to be near
-//! may be stopping by now.
+//! been different then speaks for the pod: a spread is measured against domains in which everything counts that is still
+//! there, and a pod that it wants to be near may be stopping by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,19 +12,19 @@ use super::{
     shape::{Selection, pod_labels},
 };
 use crate::{
-    name::NodeName,
+    name::{NodeName, PodUid},
     object::{Meta, PodTerm, SpreadConstraint, Workload},
 };
 
 /// A pod that is there and has not ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Neighbour<'a> {
+    /// Its uid.
+    pub uid: &'a PodUid,
     /// Its node.
     pub node: &'a NodeName,
     /// What it is.
     pub workload: &'a Workload,
-    /// In which order it was decided.
-    pub serial: u64,
     /// It stops.
     pub stopping: bool,
 }
@@ -36,19 +35,32 @@ pub struct Surroundings<'a> {
     nodes: BTreeMap<&'a NodeName, &'a Candidate>,
     namespaces: &'a BTreeMap<String, Meta>,
     pods: Vec<Neighbour<'a>>,
+    /// Of some pods nobody here knows what they are: they may be near, or in a domain.
+    blind: bool,
     /// What pods there are, each template once, with the labels of its pods; and which of them each pod is.
     kinds: Vec<(&'a Workload, BTreeMap<String, String>)>,
     kind_of: Vec<usize>,
-    /// Whether one of them keeps others off.
-    repels: bool,
+}
+
+/// Whether a workload says of other pods what must hold.
+pub fn relates(workload: &Workload) -> bool {
+    let spec = &workload.template.spec;
+    let affinity = &spec.affinity;
+    !affinity.pods.required.is_empty() || repels(workload) || spec.spread.iter().any(|one| one.required)
+}
+
+/// Whether a workload keeps others off.
+pub fn repels(workload: &Workload) -> bool {
+    !workload.template.spec.affinity.anti.required.is_empty()
 }
 
 impl<'a> Surroundings<'a> {
-    /// All nodes, the namespaces that were declared, and all pods.
+    /// All nodes, the namespaces that were declared, and all pods; whether there are others that nobody here knows.
     pub fn new(
         nodes: &'a [Candidate],
         namespaces: &'a BTreeMap<String, Meta>,
         pods: Vec<Neighbour<'a>>,
+        blind: bool,
     ) -> Self {
         let mut kinds: Vec<(&Workload, BTreeMap<String, String>)> = Vec::new();
         let mut numbers = BTreeMap::new();
@@ -62,21 +74,26 @@ impl<'a> Surroundings<'a> {
                 })
             })
             .collect();
-        let repels = kinds.iter().any(|(kind, _)| !kind.template.spec.affinity.anti.required.is_empty());
         let nodes = nodes.iter().map(|node| (&node.name, node)).collect();
-        Self { nodes, namespaces, pods, kinds, kind_of, repels }
+        Self { nodes, namespaces, pods, blind, kinds, kind_of }
     }
 
-    /// Why a pod of this serial cannot have been placed on a node, if it cannot.
-    pub fn forbid(&self, workload: &Workload, serial: u64, node: &NodeName) -> Option<Unfit> {
-        let spec = &workload.template.spec;
-        let says = !spec.affinity.pods.required.is_empty() || !spec.affinity.anti.required.is_empty();
-        if !says && !self.repels && !spec.spread.iter().any(|one| one.required) {
-            return None;
-        }
+    /// Why a pod cannot have been placed on a node, if it cannot. `before` says of the others whether they were there
+    /// already, and speak against it.
+    pub fn forbid(
+        &self,
+        workload: &Workload,
+        uid: &PodUid,
+        node: &NodeName,
+        before: &dyn Fn(&Neighbour<'_>) -> bool,
+    ) -> Option<Unfit> {
         let at = self.nodes.get(node)?;
-        let asked = Asked { workload, serial, labels: pod_labels(workload), at, around: self };
-        asked.affinity().or_else(|| asked.anti_affinity()).or_else(|| asked.spread())
+        let asked = Asked { workload, uid, labels: pod_labels(workload), at, before, around: self };
+        let anti = || asked.anti_affinity();
+        match self.blind {
+            true => anti(),
+            false => asked.affinity().or_else(anti).or_else(|| asked.spread()),
+        }
     }
 
     /// Which of the kinds something is said of.
@@ -87,18 +104,19 @@ impl<'a> Surroundings<'a> {
 
 struct Asked<'s, 'a> {
     workload: &'s Workload,
-    serial: u64,
+    uid: &'s PodUid,
     /// Of its pods.
     labels: BTreeMap<String, String>,
     at: &'s Candidate,
+    before: &'s dyn Fn(&Neighbour<'_>) -> bool,
     around: &'s Surroundings<'a>,
 }
 
 impl Asked<'_, '_> {
-    /// All other pods whose kind is among these.
+    /// The other pods whose kind is among these.
     fn others(&self, which: &[bool]) -> impl Iterator<Item = &Neighbour<'_>> {
         let all = self.around.pods.iter().zip(&self.around.kind_of);
-        all.filter(move |(pod, kind)| pod.serial != self.serial && which[**kind]).map(|(pod, _)| pod)
+        all.filter(|(pod, kind)| which[**kind] && pod.uid != self.uid).map(|(pod, _)| pod)
     }
 
     fn selection(&self, term: &PodTerm) -> Selection {
@@ -137,7 +155,7 @@ impl Asked<'_, '_> {
 
     fn anti_affinity(&self) -> Option<Unfit> {
         let near = |which: &[bool], key: &str| {
-            self.others(which).any(|pod| pod.serial < self.serial && self.is_near(pod, key))
+            self.others(which).any(|pod| (self.before)(pod) && self.is_near(pod, key))
         };
         for term in &self.workload.template.spec.affinity.anti.required {
             let selection = self.selection(term);
@@ -172,22 +190,22 @@ impl Asked<'_, '_> {
     /// Whether one more in a domain is more than the constraint allows.
     fn is_above(&self, constraint: &SpreadConstraint, here: &str, keys: &BTreeSet<&str>) -> bool {
         let spec = &self.workload.template.spec;
-        // The domain of a node that counts.
-        let domain = |node: &Candidate| {
-            let counts = keys.iter().all(|key| node.labels.contains_key(*key))
+        let counts = |node: &Candidate| {
+            keys.iter().all(|key| node.labels.contains_key(*key))
                 && (!constraint.honor_affinity || wanted_by_labels(spec, node))
-                && (!constraint.honor_taints || taints_tolerated(spec, node));
-            node.labels.get(&constraint.topology_key).filter(|_| counts).cloned()
+                && (!constraint.honor_taints || taints_tolerated(spec, node))
         };
-        let nodes = &self.around.nodes;
-        let mut domains: BTreeMap<String, u32> =
-            nodes.values().filter_map(|node| domain(node)).map(|domain| (domain, 0)).collect();
+        let nodes = self.around.nodes.iter().filter(|(_, node)| counts(node));
+        let domain_of: BTreeMap<&NodeName, &str> = nodes
+            .filter_map(|(name, node)| Some((*name, node.labels.get(&constraint.topology_key)?.as_str())))
+            .collect();
+        let mut domains: BTreeMap<&str, u32> = domain_of.values().map(|domain| (*domain, 0)).collect();
         let selection = Selection::own_namespace(constraint.pods.resolve(&self.labels), self.workload);
         let which = self.around.which(|pod, labels| self.is_meant(&selection, pod, labels));
         let mut own = u32::from(self.is_meant(&selection, self.workload, &self.labels));
         for pod in self.others(&which) {
-            let Some(domain) = nodes.get(pod.node).and_then(|node| domain(node)) else { continue };
-            own += u32::from(domain == here && pod.serial < self.serial && !pod.stopping);
+            let Some(domain) = domain_of.get(pod.node) else { continue };
+            own += u32::from(*domain == here && !pod.stopping && (self.before)(pod));
             *domains.entry(domain).or_default() += 1;
         }
         let enough = domains.len() >= constraint.min_domains as usize;

@@ -3,7 +3,7 @@
 //! As long as only pods of one shape are placed, few nodes change with each of them, and what is known of the others
 //! stays true. Another shape's pod ends the session.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use super::{
     Unfit,
@@ -82,6 +82,8 @@ impl Plain {
 #[derive(Debug)]
 pub(super) struct Related {
     relations: Relations,
+    /// The nodes that do not begin such pods.
+    off: BTreeSet<u32>,
     /// The topologies that groups go by.
     coarse: Vec<u32>,
     grouping: Arc<Grouping>,
@@ -111,11 +113,12 @@ impl Related {
 
     pub(super) fn new(
         relations: Relations,
+        off: BTreeSet<u32>,
         coarse: Vec<u32>,
         grouping: Arc<Grouping>,
         sight: Sight<'_>,
     ) -> Self {
-        let mut session = Self { relations, coarse, grouping, heaps: Vec::new() };
+        let mut session = Self { relations, off, coarse, grouping, heaps: Vec::new() };
         session.fill(sight);
         session
     }
@@ -123,7 +126,7 @@ impl Related {
     fn fill(&mut self, sight: Sight<'_>) {
         let mut ranks: Vec<Vec<Reverse<Rank>>> = vec![Vec::new(); self.grouping.domains.len()];
         for one in &sight.class.eligible {
-            if sight.load.unfit(one.node, sight.ask).is_none() {
+            if !self.off.contains(&one.node) && sight.load.unfit(one.node, sight.ask).is_none() {
                 let rank = one.rank(sight.owned[one.node as usize], sight.load, sight.ask);
                 if let Some(rank) = self.on_node(rank, sight.topologies) {
                     ranks[self.grouping.of[one.node as usize] as usize].push(Reverse(rank));
@@ -180,6 +183,9 @@ impl Related {
 
     /// Why a node that is eligible does not take the pod.
     pub(super) fn unfit(&self, node: u32, topologies: &Topologies) -> Option<Unfit> {
+        if self.off.contains(&node) {
+            return Some(Unfit::Refuses);
+        }
         self.relations.judge(|_| true, |one| topologies.get(one.topology).domain(node)).err()
     }
 }

@@ -32,6 +32,9 @@ pub struct PodMemory {
     pub address: Option<Ipv4Addr>,
     /// When this host first acted on it.
     pub started: Option<Timestamp>,
+    /// Since when it is not begun, since this host does not believe that it may run here.
+    #[serde(default)]
+    pub refused: Option<Timestamp>,
     /// Since when it is ready.
     pub ready: Option<Timestamp>,
     /// For how long at least it has been ready then, see [`PodStatus::ready_for`](crate::status::PodStatus::ready_for).

@@ -41,7 +41,7 @@ pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodU
     ask_with(world, host, taints, running, Observed::default(), &world.memory)
 }
 
-fn ask_with(
+pub(crate) fn ask_with(
     world: &World,
     host: &str,
     taints: Vec<Taint>,

@@ -1,15 +1,19 @@
 //! What pods say of each other and ask of a host, held by the host itself; and what a leader makes of a host that refuses.
 
+use std::time::Duration;
+
 use reconciler::{
-    name::PodUid,
+    name::{PodUid, TemplateHash},
     node::Refused,
     object::{IntOrPercent, PodSelector, PodSpec, PodTerm, Selector, SpreadConstraint},
+    observed::Observed,
+    plan::Next,
     state::StopReason,
 };
 
 use crate::{
-    build::{bare, commit, pod, replica_set, rolling},
-    refusals::{ask, forge, misplace, one, settled, tell_to_stop},
+    build::{PodSpecExt, bare, commit, pod, replica_set, rolling},
+    refusals::{ask, ask_with, forge, misplace, one, settled, tell_to_stop},
     world::{World, name},
 };
 
@@ -132,25 +136,85 @@ fn a_host_begins_no_more_than_it_has_room_for() {
     let forged = forge(&mut world, &uid, "a");
     expect_refused(&world, "a", &forged, "have too little cpu left");
     // What runs is not stopped for it.
-    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&forged));
+    let plan = ask(&world, "a", Vec::new(), &[uid, forged]);
     assert!(plan.report.refused.is_empty(), "{:?}", plan.report.refused);
 }
 
 #[test]
-fn a_pod_that_its_host_refuses_is_made_anew_elsewhere_after_a_while() {
+fn what_runs_counts_whatever_its_record_and_that_of_a_new_one_say() {
+    let all = || {
+        commit("c1")
+            .with(replica_set("web", 2, asking(apart(pod("web:1"), "web"), 1500)))
+            .with(replica_set("port", 2, pod("port:1").with_host_port(8080)))
+            .build()
+    };
+    for serial in [0, 1, u64::MAX] {
+        let mut world = settled(all());
+        let (web, port) = (one(&world, "web", "a"), one(&world, "port", "a"));
+        let (forged_web, forged_port) = (forge(&mut world, &web, "a"), forge(&mut world, &port, "a"));
+        for uid in [&forged_web, &forged_port] {
+            world.state.pods.get_mut(uid).unwrap().serial = serial;
+        }
+        // What runs says by its own labels what it is.
+        let running = [World::identity(&world.state.pods[&web]), World::identity(&world.state.pods[&port])];
+        for uid in [&web, &port] {
+            world.state.pods.get_mut(uid).unwrap().template = TemplateHash::new("1-forged");
+        }
+        let plan = ask_with(&world, "a", Vec::new(), running.to_vec(), Observed::default(), &world.memory);
+        let refused = &plan.report.refused;
+        assert!(matches!(refused.get(&forged_web), Some(Refused::Unfit(_))), "{serial}: {refused:?}");
+        assert!(matches!(refused.get(&forged_port), Some(Refused::HostPort { .. })), "{serial}: {refused:?}");
+        // As many as there may be, however old they claim to be.
+        let more: Vec<PodUid> = (0..3).map(|_| forge(&mut world, &forged_port, "b")).collect();
+        let running: Vec<PodUid> = world.on("port", "b").into_iter().map(|one| one.uid.clone()).collect();
+        for uid in &more {
+            world.state.pods.get_mut(uid).unwrap().serial = serial;
+        }
+        let plan = ask(&world, "b", Vec::new(), &running);
+        assert!(more.iter().all(|uid| plan.report.refused.contains_key(uid)), "{:?}", plan.report.refused);
+    }
+}
+
+#[test]
+fn a_pod_that_its_host_refuses_is_made_anew_elsewhere() {
     let mut world = settled(commit("c1").with(replica_set("web", 2, pod("web:1"))).build());
     let uid = one(&world, "web", "a");
-    let why = Refused::Unfit("have taint gpu".to_owned());
-    let created = world.state.pods[&uid].created;
-    // It was refused from the beginning.
-    world.now = created;
-    world.refused.insert(uid.clone(), why);
-    world.run(9);
-    assert!(world.state.pods.contains_key(&uid) && world.stops.is_empty(), "{:?}", world.stops);
+    world.refused.insert(uid.clone(), Refused::Full { most: 1 });
     world.run(3);
     assert_eq!(world.stops.get(&uid), Some(&StopReason::NodeExcluded));
     assert!(!world.state.pods.contains_key(&uid));
-    assert_eq!(world.pods("web").len(), 2);
+    assert_eq!(world.places("web"), ["b", "b"]);
+}
+
+#[test]
+fn a_host_turns_a_pod_away_when_it_has_refused_it_for_a_while() {
+    let mut world = settled(commit("c1").with(replica_set("web", 1, only_on(pod("web:1"), "a"))).build());
+    let uid = one(&world, "web", "a");
+    misplace(&mut world, &uid, "b");
+    let plan = ask(&world, "b", Vec::new(), &[]);
+    assert!(plan.report.refused.contains_key(&uid) && plan.report.turned_away.is_empty());
+    assert_eq!(plan.next, Next::After(Duration::from_secs(10)));
+    world.memory = plan.memory;
+    world.now += Duration::from_secs(9);
+    let plan = ask(&world, "b", Vec::new(), &[]);
+    assert!(plan.report.turned_away.is_empty());
+    world.memory = plan.memory;
+    world.now += Duration::from_secs(1);
+    assert!(ask(&world, "b", Vec::new(), &[]).report.turned_away.contains(&uid));
+    // One that may run here after all begins anew.
+    misplace(&mut world, &uid, "a");
+    let plan = ask(&world, "a", Vec::new(), &[]);
+    assert_eq!(plan.memory.pods[&uid].refused, None);
+}
+
+#[test]
+fn nodes_have_as_many_pods_as_each_of_them_takes() {
+    let mut world = World::new(&["a", "b"]);
+    world.nodes.get_mut(&name("a")).unwrap().facts.system.max_pods = 1;
+    world.push(commit("c1").with(replica_set("web", 4, pod("web:1"))).build());
+    world.run(30);
+    world.expect_healthy("c1");
+    assert_eq!(world.places("web"), ["a", "b", "b", "b"]);
 }
 
 #[test]
@@ -167,20 +231,26 @@ fn a_stop_that_a_host_does_not_believe_ends_with_one_pod_in_its_place() {
 
 #[test]
 fn a_canary_keeps_to_the_rules_too() {
-    let web = |image: &str| {
-        let bounds = (IntOrPercent::Int(1), IntOrPercent::Int(0));
-        rolling("web", 2, apart(pod(image), "web"), bounds.0, bounds.1)
-    };
-    let mut world = World::new(&["a", "b", "c"]);
-    world.settings.rollout.canary_nodes.insert(name("a"));
-    world.push(commit("c1").with(web("web:1")).build());
-    world.run(60);
-    world.expect_healthy("c1");
-    let old = world.places("web").join(" ");
-    world.push(commit("c2").with(web("web:2")).build());
-    world.run(20);
-    let taken = world.places("web");
-    assert!(taken.windows(2).all(|pair| pair[0] != pair[1]), "two on one node: {taken:?}, before: {old}");
+    // Without a surge the canary's own old pod goes first; without one that may go it is another node's wave.
+    for (surge, unavailable, replicas) in [(1, 0, 2), (0, 1, 2), (0, 1, 3), (1, 1, 3)] {
+        let web = |image: &str| {
+            let bounds = (IntOrPercent::Int(surge), IntOrPercent::Int(unavailable));
+            rolling("web", replicas, apart(pod(image), "web"), bounds.0, bounds.1)
+        };
+        let mut world = World::new(&["a", "b", "c"]);
+        world.settings.rollout.canary_nodes.insert(name("a"));
+        world.push(commit("c1").with(web("web:1")).build());
+        world.run(60);
+        world.expect_healthy("c1");
+        world.push(commit("c2").with(web("web:2")).build());
+        for _ in 0..60 {
+            world.run(1);
+            let taken = world.places("web");
+            let case = format!("surge {surge}, unavailable {unavailable}, {replicas} pods");
+            assert!(taken.windows(2).all(|pair| pair[0] != pair[1]), "{case}: two on one node: {taken:?}");
+        }
+        world.expect_healthy("c2");
+    }
 }
 
 #[test]

@@ -199,6 +199,7 @@ impl World {
             let report = self.reports.entry(node.clone()).or_default();
             report.gone.clear();
             report.refused.clear();
+            report.turned_away.clear();
             report.stock = rollout.adopted.map(|adoption| adoption.at);
             let stops = |uid: &PodUid| self.state.pods.get(uid).is_some_and(|record| record.stop.is_some());
             let here = self.running.entry(node.clone()).or_default();
@@ -219,6 +220,7 @@ impl World {
                 report.refused.extend(refused.map(|why| (record.uid.clone(), why.clone())));
                 if refused.is_some_and(|why| !why.is_of_a_stop()) {
                     report.pods.insert(record.uid.clone(), PodStatus::pending());
+                    report.turned_away.insert(record.uid.clone());
                     continue;
                 }
                 if reason.is_some() && refused.is_none() || absent {

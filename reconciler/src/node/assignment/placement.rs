@@ -9,39 +9,41 @@ use std::{
 use super::Refused;
 use crate::{
     commit::{Commit, locate},
-    name::{CommitId, WorkloadKind},
+    name::{CommitId, PodUid, WorkloadKind},
     node::NodeInput,
     object::Workload,
     placement::{
         Candidate, Neighbour, Resources, Surroundings, Unfit, allocatable, candidates, eligible_for_daemon,
-        host_ports, requests, unfit_by_itself,
+        host_ports, relates, repels, requests, unfit_by_itself,
     },
+    plan::PodIdentity,
     state::{KnownNode, NodeFacts, NodeLife, PodRecord},
 };
 
-/// The rules of placement for pods that are new here.
+/// What the rules of placement are held against.
 pub(super) struct Placement<'a> {
     input: &'a NodeInput<'a>,
-    /// Pods of this host that stay.
-    active: &'a [&'a PodRecord],
+    /// What runs here says what it is by itself, whatever its record says by now.
+    identities: BTreeMap<&'a PodUid, &'a PodIdentity>,
     commits: Vec<&'a Commit>,
     /// All nodes as each of these commits has them.
     nodes: Vec<Vec<Candidate>>,
+    /// Whether any workload keeps others off.
+    repels: bool,
 }
 
-/// The rules with where the other pods are, found out when first asked for.
+/// The rules for the pods that are new here, one after another.
 pub(super) struct Rules<'a> {
     of: &'a Placement<'a>,
+    /// Pods of this host that stay: those that were begun before, and the new ones that nothing speaks against.
+    here: BTreeMap<&'a PodUid, (&'a PodRecord, Option<&'a Workload>)>,
+    /// Where the other pods are by each commit, found out when first asked for.
     around: Vec<OnceCell<Surroundings<'a>>>,
 }
 
 impl<'a> Placement<'a> {
     /// By each commit that is followed, may be gone back to, or has one of these pods.
-    pub(super) fn new(
-        input: &'a NodeInput<'a>,
-        active: &'a [&'a PodRecord],
-        fresh: &[&'a PodRecord],
-    ) -> Self {
+    pub(super) fn new(input: &'a NodeInput<'a>, fresh: &[&'a PodRecord]) -> Self {
         let rollout = &input.state.rollout;
         let pointers = [&rollout.driving, &rollout.target, &rollout.healthy].into_iter().flatten();
         let ids: BTreeSet<&CommitId> = pointers.chain(fresh.iter().map(|record| &record.commit)).collect();
@@ -52,11 +54,24 @@ impl<'a> Placement<'a> {
         };
         let known: BTreeMap<_, _> = input.peers.values().chain([input.facts]).map(known).collect();
         let nodes = commits.iter().map(|commit| candidates(&known, &commit.objects.nodes)).collect();
-        Self { input, active, commits, nodes }
+        let identities = input.observed.containers.values().map(|one| (&one.identity.uid, &one.identity));
+        let repels = input.commits.values().any(|commit| commit.objects.workloads.values().any(repels));
+        Self { input, identities: identities.collect(), commits, nodes, repels }
     }
 
-    pub(super) fn rules(&'a self) -> Rules<'a> {
-        Rules { of: self, around: self.commits.iter().map(|_| OnceCell::new()).collect() }
+    /// The rules, with these pods begun.
+    pub(super) fn rules(&'a self, begun: impl Iterator<Item = &'a PodRecord>) -> Rules<'a> {
+        let here = begun.filter(|record| !self.has_ended(record));
+        let here = here.map(|record| (&record.uid, (record, self.workload(record)))).collect();
+        Rules { of: self, here, around: self.commits.iter().map(|_| OnceCell::new()).collect() }
+    }
+
+    /// What a pod is.
+    fn workload(&self, record: &PodRecord) -> Option<&'a Workload> {
+        let runs = self.identities.get(&record.uid);
+        let runs =
+            runs.and_then(|one| self.input.commits.get(&one.commit)?.resolve(&one.owner, &one.template));
+        runs.or_else(|| locate(self.input.commits, record).map(|(_, workload)| workload))
     }
 
     /// Whether nothing holds its ports and its requests any more.
@@ -68,31 +83,33 @@ impl<'a> Placement<'a> {
         said.map_or_else(own, |status| status.phase.is_final())
     }
 
-    /// The pods of this host that were decided before one, and what they are.
-    fn before(&self, record: &PodRecord) -> impl Iterator<Item = (&'a PodRecord, &'a Workload)> {
-        let serial = record.serial;
-        let before = self.active.iter().filter(move |other| other.serial < serial && !self.has_ended(other));
-        before.filter_map(|other| Some((*other, locate(self.input.commits, other)?.1)))
-    }
-
-    fn pods(&self) -> Vec<Neighbour<'a>> {
+    fn surroundings(&'a self, number: usize) -> Surroundings<'a> {
+        let mut blind = false;
         let there = self.input.state.pods.values().filter(|record| !self.has_ended(record));
         let pods = there.filter_map(|record| {
-            let (node, (_, workload)) = (record.place.node()?, locate(self.input.commits, record)?);
-            Some(Neighbour { node, workload, serial: record.serial, stopping: record.stop.is_some() })
+            let (node, stopping) = (record.place.node()?, record.stop.is_some());
+            let workload = self.workload(record);
+            blind |= workload.is_none() && !stopping;
+            Some(Neighbour { uid: &record.uid, node, workload: workload?, stopping })
         });
-        pods.collect()
+        let pods: Vec<Neighbour<'_>> = pods.collect();
+        Surroundings::new(&self.nodes[number], &self.commits[number].objects.namespaces, pods, blind)
     }
 }
 
-impl Rules<'_> {
+impl<'a> Rules<'a> {
     /// Why this host cannot have been given the pod, if it cannot.
     pub(super) fn refuse(&self, record: &PodRecord, workload: &Workload) -> Option<Refused> {
         self.unfit(record, workload)
-            .or_else(|| self.too_little(record, workload))
+            .or_else(|| self.too_little(workload))
             .map(|unfit| Refused::Unfit(unfit.to_string()))
             .or_else(|| self.port_taken(record, workload))
-            .or_else(|| self.full(record))
+            .or_else(|| self.full())
+    }
+
+    /// Counts a new pod that is begun.
+    pub(super) fn begin(&mut self, record: &'a PodRecord) {
+        self.here.insert(&record.uid, (record, self.of.workload(record)));
     }
 
     /// Whether no commit in use lets the pod run here.
@@ -106,8 +123,8 @@ impl Rules<'_> {
 
     /// Cordons and readiness are the leader's business.
     fn unfit_by(&self, number: usize, record: &PodRecord, workload: &Workload) -> Option<Unfit> {
-        let Placement { input, commits, nodes, .. } = self.of;
-        let mut node = nodes[number].iter().find(|node| node.name == *input.node)?.clone();
+        let own = self.of.input.node;
+        let mut node = self.of.nodes[number].iter().find(|node| node.name == *own)?.clone();
         node.cordoned = false;
         let spec = &workload.template.spec;
         let unfit = unfit_by_itself(spec, &node);
@@ -116,28 +133,29 @@ impl Rules<'_> {
             return unfit.filter(|_| !eligible_for_daemon(spec, &node));
         }
         unfit.or_else(|| {
-            let namespaces = &commits[number].objects.namespaces;
-            let around = self.around[number]
-                .get_or_init(|| Surroundings::new(&nodes[number], namespaces, self.of.pods()));
-            around.forbid(workload, record.serial, input.node)
+            if !self.of.repels && !relates(workload) {
+                return None;
+            }
+            let around = self.around[number].get_or_init(|| self.of.surroundings(number));
+            // Of this host's own new ones those count that come before it.
+            let before = |other: &Neighbour<'_>| {
+                other.node != own || other.stopping || self.here.contains_key(other.uid)
+            };
+            around.forbid(workload, &record.uid, own, &before)
         })
     }
 
-    /// Whether the pods that were decided before leave too little of what this host has. What stops makes room.
-    fn too_little(&self, record: &PodRecord, workload: &Workload) -> Option<Unfit> {
+    /// Whether the pods that are here leave too little of what this host has. What stops makes room.
+    fn too_little(&self, workload: &Workload) -> Option<Unfit> {
         let most = allocatable(&self.of.input.facts.system)?;
         let asked = requests(&workload.template.spec);
         if asked == Resources::default() || workload.key.kind == WorkloadKind::DaemonSet {
             return None;
         }
-        let before = self.of.before(record).map(|(_, other)| requests(&other.template.spec));
-        asked.too_much(before.fold(Resources::default(), Resources::plus), most)
-    }
-
-    fn full(&self, record: &PodRecord) -> Option<Refused> {
-        let most = self.of.input.settings.max_pods;
-        let before = self.of.active.iter().filter(|other| other.serial < record.serial).count();
-        (before >= most).then_some(Refused::Full { most })
+        let here = self.here.values().filter_map(|(_, other)| *other);
+        let used =
+            here.map(|other| requests(&other.template.spec)).fold(Resources::default(), Resources::plus);
+        asked.too_much(used, most)
     }
 
     fn port_taken(&self, record: &PodRecord, workload: &Workload) -> Option<Refused> {
@@ -147,10 +165,16 @@ impl Rules<'_> {
         }
         // A DaemonSet's pod may take the place of the one before it.
         let daemon = workload.key.kind == WorkloadKind::DaemonSet;
-        let mut others = self.of.before(record).filter(|(other, _)| !daemon || other.owner != record.owner);
+        let mut others = self.here.values().filter(|(other, _)| !daemon || other.owner != record.owner);
         others.find_map(|(other, workload)| {
-            let taken = host_ports(&workload.template.spec).into_iter().find(|port| ports.contains(port))?;
-            Some(Refused::HostPort { port: taken.1, pod: other.key.clone() })
+            let taken = host_ports(&(*workload)?.template.spec);
+            let (_, port) = taken.into_iter().find(|port| ports.contains(port))?;
+            Some(Refused::HostPort { port, pod: other.key.clone() })
         })
+    }
+
+    fn full(&self) -> Option<Refused> {
+        let most = self.of.input.settings.max_pods;
+        (self.here.len() >= most).then_some(Refused::Full { most })
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn node(name: &str, text: &str) -> Candidate {
         cordoned: false,
         ready: true,
         allocatable: None,
+        max_pods: None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
         Meta, NameRequirement, NodeOperator, NodeRequirement, NodeTerm, PodAffinity, PodSelector, PodTerm,
         Selector, SpreadConstraint, Toleration, Workload,
     },
-    placement::{Candidate, Neighbour, Placer, Surroundings},
+    placement::{Candidate, Neighbour, Placer, Surroundings, Unfit},
     state::{PodPlace, PodRecord, StopReason, StopRecord},
 };
 
@@ -254,14 +254,17 @@ proptest! {
         let pods = there.iter().map(|(node, workload, stopping)| Pod { node: *node, workload, stopping: *stopping });
         let mut scan =
             Scan { nodes: &nodes, max_pods, namespaces: &namespaces, pods: pods.collect() };
-        let mut placed = Vec::new();
         for event in events {
             match event {
                 Event::Place(one) => {
                     let workload = one.get(&workloads);
                     let chosen = placer.place(workload);
-                    placed.extend(chosen.is_ok().then_some(scan.pods.len()));
-                    prop_assert_eq!(chosen, scan.place(workload));
+                    prop_assert_eq!(&chosen, &scan.place(workload));
+                    // What was placed by the rules, its node does not refuse.
+                    if let Ok(chosen) = chosen {
+                        let own = scan.pods.len() - 1;
+                        prop_assert_eq!(forbidden(&scan, workload, &chosen.node, Some(own)), None);
+                    }
                 }
                 Event::Pin(one, node) => {
                     let (workload, node) = (one.get(&workloads), node.index(nodes.len()));
@@ -269,12 +272,6 @@ proptest! {
                     scan.pods.push(Pod { node, workload, stopping: false });
                 }
             }
-        }
-        // Whatever came after it: what was placed by the rules, its node does not refuse.
-        let around = surroundings(&scan);
-        for number in placed {
-            let Pod { node, workload, .. } = scan.pods[number];
-            prop_assert_eq!(around.forbid(workload, number as u64, &nodes[node].name), None);
         }
     }
 
@@ -290,23 +287,27 @@ proptest! {
             Pod { node: node.index(nodes.len()), workload: one.get(&workloads), stopping: false }
         });
         let scan = Scan { nodes: &nodes, max_pods: 99, namespaces: &namespaces, pods: pods.collect() };
-        let around = surroundings(&scan);
         for workload in &workloads {
             for node in &nodes {
-                let forbidden = around.forbid(workload, scan.pods.len() as u64, &node.name);
-                prop_assert_eq!(forbidden, scan.relations(workload, node).err());
+                prop_assert_eq!(
+                    forbidden(&scan, workload, &node.name, None),
+                    scan.relations(workload, node).err()
+                );
             }
         }
     }
 }
 
-/// What a node knows of the pods of a scan, in the order in which they were decided.
-fn surroundings<'a>(scan: &Scan<'a>) -> Surroundings<'a> {
-    let pods = scan.pods.iter().enumerate().map(|(number, pod)| Neighbour {
+/// What a node that knows the pods of a scan has against a pod, which may be one of them.
+fn forbidden(scan: &Scan<'_>, workload: &Workload, node: &NodeName, own: Option<usize>) -> Option<Unfit> {
+    let uids: Vec<PodUid> = (0..scan.pods.len()).map(|number| PodUid::new(number.to_string())).collect();
+    let pods = scan.pods.iter().zip(&uids).map(|(pod, uid)| Neighbour {
+        uid,
         node: &scan.nodes[pod.node].name,
         workload: pod.workload,
-        serial: number as u64,
         stopping: pod.stopping,
     });
-    Surroundings::new(scan.nodes, scan.namespaces, pods.collect())
+    let around = Surroundings::new(scan.nodes, scan.namespaces, pods.collect(), false);
+    let uid = own.map_or(PodUid::new("new"), |own| uids[own].clone());
+    around.forbid(workload, &uid, node, &|_| true)
 }
