@@ -80,7 +80,7 @@ impl LocalStore {
             return Err(StoreError::Renamed { before, now: node.clone() });
         }
         let id = known.as_ref().map_or_else(|| state.cluster.clone(), |known| known.id.clone());
-        // One of a version that did not note it is as old as its oldest file.
+        // One of a version that did not note it is as old as what was last written there.
         let written = || Timestamp::try_from(std::fs::metadata(&instance).ok()?.modified().ok()?).ok();
         let made = known.as_ref().and_then(|known| known.made).or_else(written);
         let made = made.or_else(|| Some(Timestamp::now()));

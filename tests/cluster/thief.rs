@@ -86,16 +86,24 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 /// Hosts hold what pods say of each other, ask for and take, whatever the store says.
 pub(crate) fn misplaces(thief: &Thief<'_>) {
     let cluster = thief.cluster;
-    for (owner, uid, words) in [
-        ("port", "forged-port", "has host port 8181"),
-        ("apart", "forged-near", "podAntiAffinity forbids"),
-        ("large", "forged-load", "too little cpu left"),
+    for (owner, words) in [
+        ("port", "has host port 8181"),
+        ("apart", "podAntiAffinity forbids"),
+        ("large", "too little cpu left"),
     ] {
         let pod = cluster.ready(owner).remove(0);
         let (like, node) =
             (pod["metadata"]["uid"].as_str().unwrap(), pod["spec"]["nodeName"].as_str().unwrap());
-        thief.assign(&thief.record(like), uid, node, |_| {});
-        thief.refused(node, uid, words);
+        let like = thief.record(like);
+        // Also one that is said to be older than what runs.
+        for (uid, serial) in [(format!("forged-{owner}"), None), (format!("forged-first-{owner}"), Some(0))] {
+            thief.assign(&like, &uid, node, |pod| {
+                if let Some(serial) = serial {
+                    pod["serial"] = serial.into();
+                }
+            });
+            thief.refused(node, &uid, words);
+        }
     }
 }
 

@@ -164,10 +164,12 @@ async fn http_and_tcp_probes_follow_what_the_server_says() {
 async fn a_server_that_begins_a_moment_later_is_found_long_before_its_next_turn() {
     let bed = Bed::new().await;
     let id = ContainerId::new("not asked");
-    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    // An address of its own: nobody else takes the port meanwhile.
+    let held = TcpListener::bind((Ipv4Addr::new(127, 83, 0, 1), 0)).await.unwrap();
     let address = held.local_addr().unwrap();
     drop(held);
-    let mut ready = task(&id, ProbeKind::Readiness, Handler::TcpSocket { host: None, port: address.port() });
+    let handler = Handler::TcpSocket { host: Some(address.ip().to_string()), port: address.port() };
+    let mut ready = task(&id, ProbeKind::Readiness, handler);
     // Far longer than this test waits.
     ready.probe.period = Duration::from_secs(3600);
     ready.probe.failure_threshold = 2;
