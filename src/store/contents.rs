@@ -427,8 +427,10 @@ impl Contents {
         match before {
             // Without these there is no state: what was last known holds.
             None | Some(Decided::Epoch(_) | Decided::Rollout(_) | Decided::Serial(_)) => {}
+            // Whoever finds it running later says where.
             Some(Decided::Pod(record)) => {
                 state.pods.remove(&record.uid);
+                self.places.remove(&record.uid);
             }
             Some(Decided::Workload(key, _)) => {
                 state.workloads.remove(&key);

@@ -175,12 +175,13 @@ pub(crate) fn leads_astray(thief: &Thief<'_>, address: &str) {
 
 /// Under a forged adoption a pod's record may name another node: that one does not begin what the first one runs.
 pub(crate) fn adopts(thief: &Thief<'_>, uid: &str, from: &str, to: &str) {
-    let mut identity: Value = serde_json::from_str(&thief.get("cluster").unwrap()).unwrap();
-    identity["incarnation"] = (identity["incarnation"].as_u64().unwrap() + 1).into();
-    thief.put("cluster", &identity.to_string());
     let mut record = thief.record(uid);
     record["pod"]["place"] = json!({"Node": to});
     thief.put(&format!("decided/pods/{uid}"), &record.to_string());
+    // Last, as who adopts does it: all hosts take up the same.
+    let mut identity: Value = serde_json::from_str(&thief.get("cluster").unwrap()).unwrap();
+    identity["incarnation"] = (identity["incarnation"].as_u64().unwrap() + 1).into();
+    thief.put("cluster", &identity.to_string());
     thief.refused(to, uid, &format!("node {from} says that it runs there"));
     let said = thief.status(from, uid).unwrap();
     assert!(said.contains(&format!("it runs here, and its record names {to}")), "{said}");

@@ -93,6 +93,19 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
 }
 
 #[test]
+fn a_pod_that_was_forgotten_is_where_it_is_found() {
+    let stop = Some(StopRecord { at: Timestamp::UNIX_EPOCH, reason: StopReason::ScaledDown });
+    let stopped = PodRecord { stop, ..pod(Some("n1")) };
+    let mut contents = Contents::default();
+    contents.change(2, vec![put(&stopped, 2)], false);
+    contents.settle();
+    // At once, with nothing taken over in between.
+    let delete = KeyChange::Delete { key: POD.to_owned(), revision: 3 };
+    contents.change(4, vec![delete, put(&pod(Some("n2")), 4)], false);
+    assert_eq!((place(&contents), contents.moved().count()), (Some("n2"), 0));
+}
+
+#[test]
 fn a_pod_is_not_moved_by_way_of_being_deleted_unplaced_or_of_a_restart() {
     let delete = |revision| KeyChange::Delete { key: POD.to_owned(), revision };
     let moves = [
