@@ -103,13 +103,13 @@ pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     let nodes = stock::unheard(input);
     let input = ClusterInput { nodes: nodes.as_ref().unwrap_or(input.nodes), ..*input };
     let mut decision = Decision::new(&input);
-    decision.find_barred_canaries();
     decision.note_outages();
     decision.forget_and_adopt();
     if decision.takes_stock() {
         return decision.finish();
     }
     decision.mend_stops();
+    decision.find_barred_canaries();
     decision.step_rollout();
     decision.control_workloads();
     decision.allocate_services();

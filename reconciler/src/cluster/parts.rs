@@ -7,7 +7,7 @@ use crate::{
     commit::Commit,
     controller::{CanaryView, NodeStanding, OwnedPod, OwnerView},
     name::{CommitId, NodeName, WorkloadKey},
-    object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
+    object::{Control, DaemonSetUpdate, Workload},
     placement::{Candidate, eligible_for_daemon},
     rollout::judged_workloads,
 };
@@ -41,6 +41,12 @@ impl<'a> Part<'a> {
     }
 }
 
+/// How many pods of a Deployment that goes to the canaries first may be down meanwhile; `None` for all else.
+fn may_be_down(workload: &Workload, old: Option<&Workload>) -> Option<u32> {
+    let rolls = old.is_none_or(|old| old.template.hash != workload.template.hash);
+    workload.control.rolling_unavailable().filter(|_| rolls)
+}
+
 impl<'a> Decision<'a> {
     /// The canaries that are there.
     pub(super) fn canaries(&self) -> BTreeSet<NodeName> {
@@ -55,9 +61,11 @@ impl<'a> Decision<'a> {
     pub(super) fn find_barred_canaries(&mut self) {
         let canaries = self.canaries();
         let Some(driving) = self.driving().filter(|_| !canaries.is_empty()) else { return };
+        let (before, changed) = (self.before(), self.changed(driving));
         let mut placer = self.placer(driving);
-        for workload in driving.objects.workloads.values() {
-            let Some(unavailable) = workload.control.rolling_unavailable() else { continue };
+        for workload in driving.objects.workloads.values().filter(|one| changed.contains(&one.key)) {
+            let old = before.and_then(|before| before.objects.workloads.get(&workload.key));
+            let Some(unavailable) = may_be_down(workload, old) else { continue };
             let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
             for node in &canaries {
                 let here = pods.iter().filter(|pod| pod.is_active() && pod.record.place.node() == Some(node));
@@ -77,6 +85,18 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// What runs where a wave has not come to.
+    fn before(&self) -> Option<&'a Commit> {
+        let healthy = self.input.state.rollout.healthy.as_ref();
+        healthy.and_then(|id| self.input.commits.get(id)).map(AsRef::as_ref)
+    }
+
+    /// What a wave is about.
+    fn changed(&self, driving: &'a Commit) -> BTreeSet<&'a WorkloadKey> {
+        let judged = judged_workloads(&self.input.state.rollout, self.input.commits, driving);
+        judged.into_iter().map(|workload| &workload.key).collect()
+    }
+
     /// What the controllers work on.
     pub(super) fn parts(&self, driving: &'a Commit) -> Vec<Part<'a>> {
         let rollout = &self.input.state.rollout;
@@ -84,12 +104,7 @@ impl<'a> Decision<'a> {
         let Some(wave) = &rollout.wave else {
             return driving.objects.workloads.values().map(whole).collect();
         };
-        let before: Option<&'a Commit> =
-            rollout.healthy.as_ref().and_then(|id| self.input.commits.get(id)).map(AsRef::as_ref);
-        let changed: BTreeSet<&WorkloadKey> = judged_workloads(rollout, self.input.commits, driving)
-            .into_iter()
-            .map(|workload| &workload.key)
-            .collect();
+        let (before, changed) = (self.before(), self.changed(driving));
         let mut parts = Vec::new();
         for workload in driving.objects.workloads.values() {
             if !changed.contains(&workload.key) {
@@ -101,11 +116,7 @@ impl<'a> Decision<'a> {
                 Control::DaemonSet { update: DaemonSetUpdate::RollingUpdate { .. }, .. } => {
                     parts.extend(self.split(driving, workload, old, &wave.nodes));
                 }
-                Control::Deployment {
-                    strategy: DeploymentStrategy::RollingUpdate { .. },
-                    paused: false,
-                    ..
-                } if old.is_none_or(|(_, old)| old.template.hash != workload.template.hash) => {
+                _ if may_be_down(workload, old.map(|(_, old)| old)).is_some() => {
                     let before = old.map(|(commit, old)| (&commit.id, old));
                     let mut nodes = self.canaries();
                     let barred = self.barred.get(&workload.key);

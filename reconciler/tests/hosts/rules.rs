@@ -231,7 +231,7 @@ fn a_stop_that_a_host_does_not_believe_ends_with_one_pod_in_its_place() {
 
 #[test]
 fn a_canary_keeps_to_the_rules_too() {
-    // Without a surge the canary's own old pod goes first; without one that may go it is another node's wave.
+    // Where a pod may be down, the canary's old one goes first. Where none may, the canary is passed over.
     for (surge, unavailable, replicas) in [(1, 0, 2), (0, 1, 2), (0, 1, 3), (1, 1, 3)] {
         let web = |image: &str| {
             let bounds = (IntOrPercent::Int(surge), IntOrPercent::Int(unavailable));
@@ -239,16 +239,27 @@ fn a_canary_keeps_to_the_rules_too() {
         };
         let mut world = World::new(&["a", "b", "c"]);
         world.settings.rollout.canary_nodes.insert(name("a"));
-        world.push(commit("c1").with(web("web:1")).build());
+        // What does not change is not spoken of, though the canary has no room for it.
+        let unchanged = |name, spec: PodSpec| {
+            rolling(name, 1, spec.with_host_port(8080), IntOrPercent::Int(1), IntOrPercent::Int(0))
+        };
+        let first = || unchanged("first", only_on(pod("first:1"), "a"));
+        let second = || unchanged("second", pod("second:1"));
+        world.push(commit("c1").with(first()).with(second()).with(web("web:1")).build());
         world.run(60);
         world.expect_healthy("c1");
-        world.push(commit("c2").with(web("web:2")).build());
+        assert!(world.places("web").contains(&"a"));
+        world.push(commit("c2").with(first()).with(second()).with(web("web:2")).build());
+        let mut said = false;
         for _ in 0..60 {
             world.run(1);
             let taken = world.places("web");
             let case = format!("surge {surge}, unavailable {unavailable}, {replicas} pods");
             assert!(taken.windows(2).all(|pair| pair[0] != pair[1]), "{case}: two on one node: {taken:?}");
+            said |= world.notes.iter().any(|note| note.contains("web: the canary a cannot take a new pod"));
+            assert!(world.notes.iter().all(|note| !note.contains("second: the canary")), "{:?}", world.notes);
         }
+        assert_eq!(said, unavailable == 0, "surge {surge}, unavailable {unavailable}, {replicas} pods");
         world.expect_healthy("c2");
     }
 }
