@@ -15,6 +15,7 @@ mod plan;
 mod status;
 mod sync;
 mod table;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ use self::client::Client;
 pub(crate) use self::{
     args::{
         CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, NodeArgs, NodeCommand, OutputArgs, PlanArgs,
-        RestartArgs, ResumeArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, UninstallArgs, VerifyMode,
+        RestartArgs, ResumeArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, TrustArgs, TrustCommand,
+        UninstallArgs, VerifyMode,
     },
     exit::{CliError, Exit},
 };
@@ -69,6 +71,8 @@ pub(crate) enum Command {
     Status(OutputArgs),
     /// Show what became of the latest commits
     History(OutputArgs),
+    /// Show on which grounds the pods of this host run
+    Trust(TrustArgs),
     /// Show objects, in kubectl's words and columns
     Get(GetArgs),
     /// Print a container's log
@@ -125,6 +129,9 @@ pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit
         }
         Command::History(args) => {
             with(reading(), async |client| history::run(&client, args.output, out).await).await
+        }
+        Command::Trust(TrustArgs { command: TrustCommand::Audit { output } }) => {
+            with(reading(), async |client| trust::audit(&client, *output, out).await).await
         }
         Command::Get(args) => with(reading(), async |client| get::run(&client, args, out).await).await,
         Command::Logs(args) => with(reading(), async |client| logs::run(&client, args, out).await).await,

@@ -34,7 +34,7 @@ use runtime::{Prober, Runtime};
 use crate::{
     crash,
     dns::Dns,
-    follow::lock,
+    follow::{Judge, lock},
     lanes::{LaneEvent, Lanes},
     library::{Library, Reader},
     metrics::{CycleResult, DriftCause, Metrics},
@@ -71,10 +71,8 @@ pub(crate) struct Fixed {
     pub(crate) drain: Duration,
     /// How many commits back a rollback may go.
     pub(crate) history: usize,
-    /// The commit that a rollback may not go behind.
-    pub(crate) anchor: Option<CommitId>,
-    /// The branch may lose commits.
-    pub(crate) allow_rewrite: bool,
+    /// How commits are judged.
+    pub(crate) judge: Judge,
     /// What a reader of `status` should know of the configuration.
     pub(crate) notes: Vec<String>,
     /// Where other hosts' daemons find this one.
@@ -110,7 +108,10 @@ pub(crate) struct Host {
     memory: HostMemory,
     library: Library,
     head: Head,
+    /// Eligible commits.
     verified: BTreeMap<CommitId, VerifiedCommit>,
+    /// Commits that this host once accepted and that are not eligible now, see [`crate::trust::Pointers::kept`].
+    kept: BTreeSet<CommitId>,
     source: SourceStatus,
     report: NodeReport,
     shown: showing::Shown,
@@ -161,10 +162,7 @@ impl Host {
         detour: DetourFile,
         source: SourceStatus,
     ) -> Self {
-        let verified = {
-            let trust = lock(&trust);
-            trust.pointers().all().map(|commit| (commit.id().clone(), commit.clone())).collect()
-        };
+        let (verified, kept) = commits::trusted_at_start(&fixed, &trust);
         let told = store.snapshot().rollout.clone();
         Self {
             fixed,
@@ -175,6 +173,7 @@ impl Host {
             library: Library::default(),
             head: Head::Unknown,
             verified,
+            kept,
             source,
             report: NodeReport::default(),
             shown: showing::Shown::default(),
@@ -339,6 +338,7 @@ impl Host {
             drain: self.fixed.drain,
             state: own.as_ref().unwrap_or_else(|| self.store.snapshot()),
             commits: self.library.commits(),
+            kept: self.library.kept(),
             observed,
             memory: self.memory.pods(),
             pins: trust.pins(),

@@ -1,5 +1,6 @@
 //! The daemon: everything is opened, bound and wired here, and nothing is decided.
 
+mod auditor;
 mod logs;
 mod planner;
 
@@ -122,7 +123,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let (found, found_events) = mpsc::channel(4);
     let nudge = Arc::new(Notify::new());
     let judge = judge(&config, reader.clone())?;
-    let follower = follower(&config, &data, judge, Arc::clone(&trust), Arc::clone(&nudge), found)?;
+    let follower = follower(&config, &data, judge.clone(), Arc::clone(&trust), Arc::clone(&nudge), found)?;
     let url: RemoteUrl = config.source.url.parse()?;
     let watch = watch_local(&url, &nudge);
 
@@ -162,8 +163,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         settings: config.cluster_settings(),
         drain: config.network.drain_delay,
         history: config.rollout.history,
-        anchor: config.trust.anchor.clone(),
-        allow_rewrite: config.trust.allow_rewrite,
+        judge: judge.clone(),
         peer: peers.as_ref().map(PeerHost::address).map(|address| match address.ip().is_unspecified() {
             true => (network.node_address, address.port()).into(),
             false => address,
@@ -187,7 +187,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let source = SourceStatus {
         url: url.to_string(),
         branch: config.source.branch.clone(),
-        verification: mode_word(config.trust.mode).to_owned(),
+        verification: config.trust.mode.as_str().to_owned(),
         ..SourceStatus::default()
     };
     let presence = store.replicated().map(ReplicatedStore::presence);
@@ -202,7 +202,13 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         views: Views::new(views.clone()),
         metrics: Arc::clone(&metrics),
         logs: Arc::new(logs::EngineLogs::new(runtime.clone(), remote_logs)),
-        planner: Arc::new(planner::OfflinePlanner::new(reader, trust, views, config.clone())),
+        auditor: Arc::new(auditor::TrustAuditor::new(
+            judge.clone(),
+            Arc::clone(&trust),
+            views.clone(),
+            config.rollout.history,
+        )),
+        planner: Arc::new(planner::OfflinePlanner::new(judge, trust, views, config.clone())),
         requests,
         silence: config.rollout.resync * 2 + std::time::Duration::from_secs(60),
     });
@@ -475,15 +481,6 @@ fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, Str
     ];
     let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     own.chain(config.node.labels.clone()).collect()
-}
-
-fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Mainline => "mainline",
-        Mode::All => "all",
-        Mode::Head => "head",
-        Mode::Off => "off",
-    }
 }
 
 /// What a reader of `status` should know of the configuration.

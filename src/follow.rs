@@ -16,6 +16,7 @@ use crate::{
     source::{
         allowed_signers::AllowedSigners,
         child::{ChildProgram, fetch_in_child},
+        eligible::{Ineligible, eligible},
         fetch::{Credentials, FetchRequest},
         mirror::Check,
         verify::{CouldNotCheck, Mode, Policy, Verdict, VerifiedCommit, verify},
@@ -198,22 +199,51 @@ impl Judge {
         std::fs::metadata(self.allowed_signers.as_ref()?).and_then(|found| found.modified()).ok()
     }
 
-    fn judge(&self, trust: &Mutex<TrustStore>, head: &CommitId) -> Result<Judged> {
-        let signers = read_signers(self.allowed_signers.as_deref())?;
-        let before = lock(trust).pointers().verified.clone();
-        let policy = Policy {
+    /// How commits are judged now, by these signers.
+    fn policy<'a>(&'a self, signers: &'a AllowedSigners) -> Policy<'a> {
+        Policy {
             mode: self.mode,
-            signers: &signers,
+            signers,
             anchor: self.anchor.as_ref(),
             allow_rewrite: self.allow_rewrite,
             now: Timestamp::now(),
+        }
+    }
+
+    /// Whether a commit may run here. One that may is remembered as such: what is judged good stays so.
+    pub(crate) fn eligible(
+        &self,
+        trust: &Mutex<TrustStore>,
+        history: usize,
+        id: &CommitId,
+    ) -> Result<Result<VerifiedCommit, Ineligible>> {
+        let signers = read_signers(self.allowed_signers.as_deref())?;
+        let policy = self.policy(&signers);
+        let (known, verified) = {
+            let trust = lock(trust);
+            (trust.trusted().get(id).map(|one| one.commit.clone()), trust.pointers().verified.clone())
         };
+        let repo = self.reader.mirror.open()?;
+        let answer = eligible(&repo, &policy, known.as_ref(), verified.as_ref(), history, id)
+            .map_err(|error: CouldNotCheck| error)?;
+        if let Ok(commit) = &answer {
+            lock(trust)
+                .remember(std::slice::from_ref(commit), policy.now)
+                .context("remember an eligible commit")?;
+        }
+        Ok(answer)
+    }
+
+    fn judge(&self, trust: &Mutex<TrustStore>, head: &CommitId) -> Result<Judged> {
+        let signers = read_signers(self.allowed_signers.as_deref())?;
+        let before = lock(trust).pointers().verified.clone();
+        let policy = self.policy(&signers);
         let verdict = {
             let repo = self.reader.mirror.open()?;
             verify(&repo, &policy, before.as_ref(), head).map_err(|error: CouldNotCheck| error)?
         };
-        let verified = match verdict {
-            Verdict::Trusted(verified) => verified,
+        let accepted = match verdict {
+            Verdict::Trusted(accepted) => accepted,
             Verdict::Untrusted(refusals) => {
                 let subject = refusals.listed.first().map(|one| one.subject.clone()).unwrap_or_default();
                 let problems: Vec<String> = refusals.listed.iter().map(ToString::to_string).collect();
@@ -223,12 +253,8 @@ impl Judge {
                 return Ok(Judged::Refused { refusal, subject, untrusted });
             }
         };
-        if before.as_ref() != Some(&verified) {
-            let mut trust = lock(trust);
-            let mut pointers = trust.pointers().clone();
-            pointers.verified = Some(verified.clone());
-            trust.set_pointers(pointers).context("remember the verified commit")?;
-        }
+        lock(trust).accept(&accepted, policy.now).context("remember the verified commit")?;
+        let verified = accepted.head;
         Ok(match self.reader.read(&verified) {
             Reading::Good(commit) => Judged::Good { commit, verified },
             Reading::Bad { subject, problems } => {

@@ -33,7 +33,7 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use tokio::sync::mpsc;
 
-pub(crate) use self::windlass::Planner;
+pub(crate) use self::windlass::{Auditor, Planner};
 use self::{api::LogSource, views::Views};
 use crate::{command::Request, metrics::Metrics};
 
@@ -47,6 +47,8 @@ pub(crate) struct Daemon {
     pub logs: Arc<dyn LogSource>,
     /// Who works out what another commit would change.
     pub planner: Arc<dyn Planner>,
+    /// Who says on which grounds the pods run.
+    pub auditor: Arc<dyn Auditor>,
     /// Where commands go.
     pub requests: mpsc::Sender<Request>,
     /// The loop counts as dead when its last picture is older than this.

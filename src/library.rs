@@ -15,7 +15,7 @@ use reconciler::{
 
 use crate::source::{
     mirror::Mirror,
-    snapshot::{Snapshot, SnapshotError, SnapshotLimits, SourcePath},
+    snapshot::{Readable, Snapshot, SnapshotError, SnapshotLimits, SourcePath},
     verify::VerifiedCommit,
 };
 
@@ -51,6 +51,16 @@ pub(crate) enum Reading {
 impl Reader {
     /// Reads and checks one verified commit.
     pub(crate) fn read(&self, commit: &VerifiedCommit) -> Reading {
+        let signer = commit.signer().map(|signer| signer.principal.clone()).unwrap_or_default();
+        self.read_as(&Readable::Eligible(commit), signer)
+    }
+
+    /// Reads a commit that is not eligible, to keep up what runs of it.
+    pub(crate) fn read_kept(&self, commit: &CommitId) -> Reading {
+        self.read_as(&Readable::Kept(commit), String::new())
+    }
+
+    fn read_as(&self, commit: &Readable<'_>, signer: String) -> Reading {
         let repo = match self.mirror.open() {
             Ok(repo) => repo,
             Err(error) => return Reading::Unreadable(format!("{:#}", anyhow::Error::from(error))),
@@ -79,7 +89,7 @@ impl Reader {
         Reading::Good(Arc::new(Commit {
             id: info.id.clone(),
             subject: info.subject.clone(),
-            signer: snapshot.commit().signer().map(|signer| signer.principal.clone()).unwrap_or_default(),
+            signer,
             time: info.committer_time,
             allow_deletions: info.allow_deletions,
             objects,
@@ -106,19 +116,51 @@ fn subject_of(repo: &git2::Repository, id: &CommitId) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     commits: BTreeMap<CommitId, Arc<Commit>>,
+    /// Commits that are not eligible, of which something runs here.
+    kept: BTreeMap<CommitId, Arc<Commit>>,
+    /// Why each of them is not, and when that is judged again.
+    ineligible: BTreeMap<CommitId, (Timestamp, String)>,
     /// Commits that could not be read, and when that is tried again.
     missing: BTreeMap<CommitId, (Timestamp, String)>,
 }
 
 impl Library {
-    /// All that are there.
+    /// All that are eligible.
     pub(crate) fn commits(&self) -> &BTreeMap<CommitId, Arc<Commit>> {
         &self.commits
     }
 
-    /// Puts a commit in.
+    /// Those that are not eligible, of which something runs here.
+    pub(crate) fn kept(&self) -> &BTreeMap<CommitId, Arc<Commit>> {
+        &self.kept
+    }
+
+    /// Why those are not eligible.
+    pub(crate) fn ineligible(&self) -> impl Iterator<Item = (&CommitId, &str)> {
+        self.ineligible.iter().map(|(id, (_, why))| (id, why.as_str()))
+    }
+
+    /// Puts a commit in that is not eligible, of which something runs here.
+    pub(crate) fn keep(&mut self, commit: Arc<Commit>, why: String, retry: Timestamp) {
+        self.missing.remove(&commit.id);
+        self.ineligible.insert(commit.id.clone(), (retry, why));
+        self.kept.insert(commit.id.clone(), commit);
+    }
+
+    /// Notes that a commit that is kept is not eligible still. False where it is not kept.
+    pub(crate) fn keep_on(&mut self, id: &CommitId, why: &str, retry: Timestamp) -> bool {
+        let entry = self.ineligible.get_mut(id);
+        entry.is_some_and(|entry| {
+            *entry = (retry, why.to_owned());
+            true
+        })
+    }
+
+    /// Puts an eligible commit in.
     pub(crate) fn add(&mut self, commit: Arc<Commit>) {
         self.missing.remove(&commit.id);
+        self.ineligible.remove(&commit.id);
+        self.kept.remove(&commit.id);
         self.commits.insert(commit.id.clone(), commit);
     }
 
@@ -127,7 +169,10 @@ impl Library {
         wanted
             .iter()
             .filter(|id| !self.commits.contains_key(*id))
-            .filter(|id| self.missing.get(*id).is_none_or(|(retry, _)| *retry <= now))
+            .filter(|id| {
+                let waiting = self.missing.get(*id).or_else(|| self.ineligible.get(*id));
+                waiting.is_none_or(|(retry, _)| *retry <= now)
+            })
             .cloned()
             .collect()
     }
@@ -146,5 +191,7 @@ impl Library {
     pub(crate) fn retain(&mut self, keep: &BTreeSet<CommitId>) {
         self.commits.retain(|id, _| keep.contains(id));
         self.missing.retain(|id, _| keep.contains(id));
+        self.kept.retain(|id, _| keep.contains(id));
+        self.ineligible.retain(|id, _| keep.contains(id));
     }
 }

@@ -13,6 +13,7 @@
 pub(crate) mod allowed_signers;
 pub(crate) mod child;
 pub(crate) mod commit;
+pub(crate) mod eligible;
 pub(crate) mod fetch;
 pub(crate) mod mirror;
 pub(crate) mod snapshot;

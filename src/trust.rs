@@ -1,7 +1,10 @@
-//! What this host believes, on its own disk: `trust/pointers.json` and `trust/images.json`.
+//! What this host trusts, on its own disk: `trust/pointers.json`, `trust/trusted.json` and `trust/images.json`.
 //!
-//! The pointers never live in the store: a stolen store must not be able to move `verified` back. The image pins
-//! make a rollback bring back the very image a commit ran with, also where its tag has moved since.
+//! None of it lives in the store: a stolen store must not be able to move `verified` back, nor to make a commit eligible
+//! that this host did not judge. The image pins make a rollback bring back the very image a commit ran with, also where
+//! its tag has moved since.
+
+mod set;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -9,11 +12,13 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use reconciler::{name::CommitId, node::Pins, plan::ImagePin};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::source::verify::VerifiedCommit;
+pub(crate) use self::set::{TrustedCommit, TrustedSet};
+use crate::source::verify::{Accepted, Grounds, VerifiedCommit};
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
@@ -35,25 +40,20 @@ pub(crate) enum TrustError {
 }
 
 /// The three commits the life of a commit turns on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Pointers {
     /// The newest accepted commit: history may only go forward from here.
     pub(crate) verified: Option<VerifiedCommit>,
-    /// The commit this host is being hauled to.
+    /// The commit this host is being brought to.
     pub(crate) target: Option<VerifiedCommit>,
     /// The last commit that became healthy: where a rollback goes.
     pub(crate) healthy: Option<VerifiedCommit>,
-    /// Every other commit that something here still runs from, or that could be gone back to.
-    #[serde(default)]
-    pub(crate) in_use: Vec<VerifiedCommit>,
+    /// Commits in use here that are not eligible any more, or by an older version's rules only: what runs of them is kept
+    /// up in place.
+    pub(crate) kept: BTreeSet<CommitId>,
 }
 
 impl Pointers {
-    /// Everything the pointers name.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &VerifiedCommit> {
-        [&self.verified, &self.target, &self.healthy].into_iter().flatten().chain(&self.in_use)
-    }
-
     /// Every commit a pointer names, each once: what a repository must hold to be worth keeping.
     pub(crate) fn commits(&self) -> BTreeSet<CommitId> {
         [&self.verified, &self.target, &self.healthy]
@@ -64,12 +64,64 @@ impl Pointers {
     }
 }
 
+/// `pointers.json` as this version or an older one wrote it.
+#[derive(Deserialize)]
+struct StoredPointers {
+    verified: Option<StoredCommit>,
+    target: Option<StoredCommit>,
+    healthy: Option<StoredCommit>,
+    /// Written by versions that had no trusted set.
+    #[serde(default)]
+    in_use: Vec<StoredCommit>,
+    #[serde(default)]
+    kept: BTreeSet<CommitId>,
+}
+
+#[derive(Deserialize)]
+struct StoredCommit {
+    id: CommitId,
+    grounds: StoredGrounds,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum StoredGrounds {
+    /// An older version took every commit before a verified one for verified. That is judged again.
+    AncestorOf(#[expect(dead_code, reason = "read past")] CommitId),
+    #[serde(untagged)]
+    Judged(Grounds),
+}
+
+impl StoredCommit {
+    fn judged(self) -> Option<VerifiedCommit> {
+        match self.grounds {
+            StoredGrounds::Judged(grounds) => Some(VerifiedCommit::new(self.id, grounds)),
+            StoredGrounds::AncestorOf(_) => None,
+        }
+    }
+}
+
+impl StoredPointers {
+    /// The pointers, and what an older version had judged good by itself.
+    fn read(self) -> (Pointers, Vec<VerifiedCommit>) {
+        let named = [&self.target, &self.healthy].into_iter().flatten().chain(&self.in_use);
+        let inherited = named.filter(|commit| matches!(commit.grounds, StoredGrounds::AncestorOf(_)));
+        let kept = inherited.map(|commit| commit.id.clone()).chain(self.kept).collect();
+        let judged: Vec<VerifiedCommit> = self.in_use.into_iter().filter_map(StoredCommit::judged).collect();
+        let [verified, target, healthy] =
+            [self.verified, self.target, self.healthy].map(|commit| commit.and_then(StoredCommit::judged));
+        (Pointers { verified, target, healthy, kept }, judged)
+    }
+}
+
 /// The trust directory, read once and written through.
 #[derive(Debug)]
 pub(crate) struct TrustStore {
     pointers_path: PathBuf,
+    trusted_path: PathBuf,
     images_path: PathBuf,
     pointers: Pointers,
+    trusted: TrustedSet,
     images: ImagePins,
 }
 
@@ -84,13 +136,69 @@ impl TrustStore {
         create_private(directory)
             .map_err(|source| TrustError::Directory { path: directory.to_owned(), source })?;
         let pointers_path = directory.join("pointers.json");
+        let trusted_path = directory.join("trusted.json");
         let images_path = directory.join("images.json");
+        let stored: Option<StoredPointers> = state_file::read(&pointers_path, SCHEMA)?;
+        let (pointers, judged_before) = stored.map(StoredPointers::read).unwrap_or_default();
+        let mut trusted: TrustedSet = state_file::read(&trusted_path, SCHEMA)?.unwrap_or_default();
+        let heads = [&pointers.healthy, &pointers.target, &pointers.verified].into_iter().flatten();
+        for commit in judged_before.iter().chain(heads) {
+            trusted.add_undated(commit);
+        }
         Ok(Self {
-            pointers: state_file::read(&pointers_path, SCHEMA)?.unwrap_or_default(),
+            pointers,
+            trusted,
             images: state_file::read(&images_path, SCHEMA)?.unwrap_or_default(),
             pointers_path,
+            trusted_path,
             images_path,
         })
+    }
+
+    /// The commits that this host judged good.
+    pub(crate) fn trusted(&self) -> &TrustedSet {
+        &self.trusted
+    }
+
+    /// Remembers an accepted head: first the commits that were judged good on the way, then that history may only go
+    /// forward from it.
+    pub(crate) fn accept(&mut self, accepted: &Accepted, now: Timestamp) -> Result<(), StateFileError> {
+        self.remember(&accepted.line, now)?;
+        let verified = Some(accepted.head.clone());
+        self.set_pointers(Pointers { verified, ..self.pointers.clone() })
+    }
+
+    /// Puts commits that were judged good into the trusted set.
+    pub(crate) fn remember(
+        &mut self,
+        commits: &[VerifiedCommit],
+        now: Timestamp,
+    ) -> Result<(), StateFileError> {
+        let mut trusted = self.trusted.clone();
+        for commit in commits {
+            trusted.add(commit, now);
+        }
+        self.set_trusted(trusted)
+    }
+
+    /// Keeps the newest `history` commits of the trusted set, and those in use.
+    pub(crate) fn retain_trusted(
+        &mut self,
+        history: usize,
+        in_use: &BTreeSet<CommitId>,
+    ) -> Result<(), StateFileError> {
+        let mut trusted = self.trusted.clone();
+        trusted.retain(history, in_use);
+        self.set_trusted(trusted)
+    }
+
+    fn set_trusted(&mut self, trusted: TrustedSet) -> Result<(), StateFileError> {
+        if trusted == self.trusted {
+            return Ok(());
+        }
+        state_file::write(&self.trusted_path, SCHEMA, &trusted)?;
+        self.trusted = trusted;
+        Ok(())
     }
 
     /// The pointers as they are on disk.
@@ -98,7 +206,7 @@ impl TrustStore {
         &self.pointers
     }
 
-    /// Puts new pointers on disk, and believes them only once they are there.
+    /// Puts new pointers on disk, and goes by them only once they are there.
     pub(crate) fn set_pointers(&mut self, pointers: Pointers) -> Result<(), StateFileError> {
         if pointers == self.pointers {
             return Ok(());
@@ -148,30 +256,4 @@ fn create_private(directory: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
-mod tests {
-    use super::*;
-
-    fn pin(id: &str) -> ImagePin {
-        ImagePin { id: reconciler::name::ImageId::new(id), digest: None, warning: None }
-    }
-
-    #[test]
-    fn pins_and_pointers_survive_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = directory.path().join("trust");
-        let commit = CommitId::new("a".repeat(40));
-        let mut trust = TrustStore::open(&at).unwrap();
-        trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:1"))]).unwrap();
-        trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:2"))]).unwrap();
-        let record = r#"{"schema":1,"verified":{"id":"HASH","grounds":"mode-off"}}"#;
-        fs::write(at.join("pointers.json"), record.replace("HASH", commit.as_str())).unwrap();
-
-        let mut trust = TrustStore::open(&at).unwrap();
-        assert_eq!(trust.pins()[&commit]["httpd:latest"], pin("sha256:2"));
-        assert_eq!(trust.pointers().commits(), BTreeSet::from([commit.clone()]));
-
-        trust.retain_images(&BTreeSet::new()).unwrap();
-        assert!(TrustStore::open(&at).unwrap().pins().is_empty());
-    }
-}
+mod tests;

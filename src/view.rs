@@ -29,6 +29,10 @@ pub(crate) struct View {
     pub(crate) pods: Arc<BTreeMap<PodUid, PodStatus>>,
     /// The objects of every commit in use: the driving one, and those that running pods were made from.
     pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
+    /// Why some of those may not run here: what runs of them is kept up in place.
+    pub(crate) ineligible: BTreeMap<CommitId, String>,
+    /// Which commit each of this host's pods was last run from, by this host's own record.
+    pub(crate) origins: BTreeMap<PodUid, CommitId>,
     /// Where commits come from and how that stands.
     pub(crate) source: SourceStatus,
     /// What the last plan wanted done here: one line a lane.

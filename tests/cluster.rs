@@ -40,6 +40,8 @@ mod stolen;
 mod store;
 #[path = "cluster/thief.rs"]
 mod thief;
+#[path = "cluster/unsigned.rs"]
+mod unsigned;
 #[path = "cluster/watch.rs"]
 mod watch;
 #[path = "cluster/wrong.rs"]

@@ -141,6 +141,7 @@ impl Host {
             state: &self.state,
             head: &self.head,
             commits: &self.commits,
+            kept: &BTreeMap::new(),
             nodes: &self.nodes,
             reports: &self.reports,
         });
@@ -160,6 +161,7 @@ impl Host {
             drain: Duration::from_secs(2),
             state: &self.state,
             commits: &self.commits,
+            kept: &BTreeMap::new(),
             observed: &self.observed,
             memory: &self.memory,
             pins: &self.pins,

@@ -47,8 +47,11 @@ pub struct ClusterInput<'a> {
     pub state: &'a ClusterState,
     /// The newest commit.
     pub head: &'a Head,
-    /// All commits in use, see [`commits_in_use`], and the head.
+    /// The eligible ones of all commits in use, see [`commits_in_use`], and the head.
     pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    /// Commits that are not eligible, and of which something runs on the leader: what a new commit takes away is
+    /// compared with them, and nothing is made of them.
+    pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
     /// The nodes there are, without those that were removed.
     pub nodes: &'a BTreeMap<NodeName, KnownNode>,
     /// What they say. A missing report is no evidence of anything.
@@ -272,6 +275,7 @@ impl<'a> Decision<'a> {
             rollout,
             head: self.input.head,
             commits: self.input.commits,
+            kept: self.input.kept,
             nodes: there.map(|node| (node, self.input.reports.get(node))).collect(),
             max_faulty: self.input.settings.rollout.max_faulty(self.input.nodes.len()),
             faulty: judged.faulty,
@@ -335,7 +339,7 @@ impl<'a> Decision<'a> {
             .left
             .iter()
             .chain(rollout.rollback.as_ref().map(|rollback| &rollback.from))
-            .filter_map(|id| self.input.commits.get(id))
+            .filter_map(|id| self.input.commits.get(id).or_else(|| self.input.kept.get(id)))
             .collect();
         let live: Vec<(&WorkloadKey, &Vec<OwnedPod<'_>>)> = self
             .owned

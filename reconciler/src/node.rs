@@ -21,7 +21,7 @@ use crate::{
     fault::FaultKind,
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
-    object::{PodTemplate, PullPolicy, Service},
+    object::{PodTemplate, PullPolicy, Service, Workload},
     observed::{LaneFailure, Observed, ObservedContainer},
     plan::{ImagePin, Lane, LaneKey, Next, ProbeTask, PullMode, Step, Why},
     pod::{
@@ -29,7 +29,7 @@ use crate::{
         files::DnsFacts,
         lifecycle::{HostFacts, ImageNeed, PodInput, PodOutput, live},
         link::link_name,
-        memory::{NodeMemory, PodMemory},
+        memory::{NodeMemory, Origin, PodMemory},
     },
     rollout::Phase,
     state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, Preparation, ServiceAllocation},
@@ -62,8 +62,11 @@ pub struct NodeInput<'a> {
     pub drain: Duration,
     /// What was decided.
     pub state: &'a ClusterState,
-    /// Commits of this host's own verified clone.
+    /// Commits of this host's own verified clone that are eligible: what may be started here.
     pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    /// Commits that are not eligible, and of which something runs here by this host's own records: that is kept up in
+    /// place, and nothing new of them is started.
+    pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
     /// What was found.
     pub observed: &'a Observed,
     /// What is remembered.
@@ -163,9 +166,31 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// The Services of the commit that the controllers follow.
+    /// The Services of the commit that the controllers follow. Those of one that is not eligible any more belong to what
+    /// is kept up in place.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
-        self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+        let id = self.input.state.rollout.driving.as_ref()?;
+        self.input.commits.get(id).or_else(|| self.input.kept.get(id))
+    }
+
+    /// What a pod that was begun here is, by this host's own record of it, where its record of the store leads to no
+    /// eligible commit: it stays what it was when this host last acted on it.
+    fn kept_up(&self, record: &PodRecord) -> Option<(PodRecord, &'a Commit, &'a Workload)> {
+        let labels = self.containers.get(&record.uid).and_then(|containers| containers.first());
+        let labels = labels.map(|(_, container)| &container.identity);
+        let labelled = || {
+            let identity = labels?;
+            Some(Origin { commit: identity.commit.clone(), template: identity.template.clone() })
+        };
+        let remembered = self.input.memory.pods.get(&record.uid).and_then(|memory| memory.origin.clone());
+        let origin = remembered.or_else(labelled)?;
+        let commits = [self.input.commits, self.input.kept];
+        let commit = commits.into_iter().find_map(|commits| commits.get(&origin.commit))?;
+        let owner = labels.map_or(&record.owner, |identity| &identity.owner);
+        let workload = commit.resolve(owner, &origin.template)?;
+        let owner = owner.clone();
+        let record = PodRecord { owner, commit: origin.commit, template: origin.template, ..record.clone() };
+        Some((record, commit, workload))
     }
 
     fn pods(&mut self) {
@@ -194,9 +219,12 @@ impl<'a> Look<'a> {
             // A stop that this host does not believe is none.
             let kept = refused.map(|_| PodRecord { stop: None, ..told.clone() });
             let record = kept.as_ref().unwrap_or(told);
-            let (commit, workload) = match locate(self.input.commits, record) {
-                Some((commit, workload)) => (Some(commit), Some(workload)),
-                None => (self.input.commits.get(&record.commit).map(AsRef::as_ref), None),
+            let located = locate(self.input.commits, record);
+            let own = if located.is_none() { self.kept_up(record) } else { None };
+            let (record, commit, workload) = match (&own, located) {
+                (Some((own, commit, workload)), _) => (own, Some(*commit), Some(*workload)),
+                (None, Some((commit, workload))) => (record, Some(commit), Some(workload)),
+                (None, None) => (record, self.input.commits.get(&record.commit).map(AsRef::as_ref), None),
             };
             // The Services of now, whichever commit the pod is of: the first pod of a namespace must not choose.
             let services = variables

@@ -130,6 +130,25 @@ pub(crate) enum NodeCommand {
     },
 }
 
+/// `windlass trust`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TrustArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TrustCommand,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum TrustCommand {
+    /// List the pods of this host by the grounds they run on: which commit, who signed it, whether that key still counts
+    Audit {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
 /// `windlass check`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CheckArgs {

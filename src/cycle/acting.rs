@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use netfilter::HostNet;
 use reconciler::{
-    cluster::{commits_in_use, roll_back},
+    cluster::roll_back,
     name::{CommitId, WorkloadKey},
     node::{NodePlan, images_in_use},
     observed::Observed,
@@ -15,12 +15,7 @@ use reconciler::{
 };
 
 use super::{Host, RETRY, leading::Asker, showing};
-use crate::{
-    apply::Done,
-    command::Command,
-    follow::lock,
-    source::verify::{VerifiedCommit, verified_ancestor},
-};
+use crate::{apply::Done, command::Command, follow::lock};
 
 /// Unused images are removed above this share of the engine's disk.
 const FULL_PERCENT: u8 = 80;
@@ -122,14 +117,14 @@ impl Host {
             LaneKey::Image(commit, _) => keep.contains(commit),
         });
         self.verified.retain(|id, _| keep.contains(id));
-        let in_use: Vec<VerifiedCommit> = self.verified.values().cloned().collect();
-        let kept = {
+        self.kept.retain(|id| keep.contains(id));
+        let pointers = self.set_pointers(&self.store.snapshot().rollout);
+        let kept = pointers.and_then(|()| {
             let mut trust = lock(&self.trust);
-            let mut pointers = trust.pointers().clone();
-            pointers.in_use = in_use;
-            trust.set_pointers(pointers).and_then(|()| trust.retain_images(&keep))
-        };
-        self.note("trust", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+            trust.retain_trusted(self.fixed.history, &keep)?;
+            Ok(trust.retain_images(&keep)?)
+        });
+        self.note("trust", kept.map_err(|error| format!("{error:#}")));
         let (mirror, wanted) = (self.parts.reader.mirror.clone(), keep.clone());
         let pinned = tokio::task::spawn_blocking(move || mirror.pin(&wanted)).await;
         match pinned {
@@ -147,8 +142,7 @@ impl Host {
 
     /// The commits that something here runs from, and the head.
     fn needed(&self) -> BTreeSet<CommitId> {
-        let mut needed = commits_in_use(self.store.snapshot());
-        needed.extend(self.detour.current().map(|detour| detour.commit.clone()));
+        let mut needed = self.in_use();
         if let Head::Accepted(head) = &self.head {
             needed.insert(head.clone());
         }
@@ -270,19 +264,11 @@ impl Host {
         if is_target(&id) {
             return Err(format!("commit {} is the target already", id.short()));
         }
-        let verified = lock(&self.trust).pointers().verified.clone().ok_or("no commit was verified yet")?;
-        let repo = self.parts.reader.mirror.open().map_err(|error| error.to_string())?;
-        let ancestor = verified_ancestor(&repo, &verified, self.fixed.anchor.as_ref(), &id, self.fixed.history)
-            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?
-            .ok_or_else(|| {
-                format!(
-                    "commit {id} is not one of the last {} on the first-parent line of {}: what lies further back can \
-                     be brought back by a new commit",
-                    self.fixed.history,
-                    verified.id().short()
-                )
-            })?;
-        self.verified.insert(id.clone(), ancestor);
+        let judged = self.fixed.judge.eligible(&self.trust, self.fixed.history, &id);
+        let verified = judged
+            .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
+            .map_err(|why| format!("commit {} cannot be gone back to: {why}", id.short()))?;
+        self.verified.insert(id.clone(), verified);
         Ok(id)
     }
 }

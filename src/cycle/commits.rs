@@ -1,19 +1,64 @@
 //! What a host knows of commits: which it has verified and read, what was found in the repository, and which matter.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use jiff::Timestamp;
 use reconciler::{
     cluster::commits_in_use,
+    commit::Commit,
     name::CommitId,
     node::NodePlan,
+    observed::ObservedContainer,
     rollout::{Head, Rollout},
 };
 
-use super::{Host, RETRY};
+use super::{Fixed, Host, RETRY};
 use crate::{
     follow::{COULD_NOT_JUDGE, Found, lock},
     library::Reading,
     metrics::{PushPhase, SignatureOutcome},
+    source::{eligible::Ineligible, verify::VerifiedCommit},
+    trust::TrustStore,
 };
+
+/// How often a commit that is kept up, and is not eligible, is judged again: its signer may have been added.
+const JUDGE_AGAIN: Duration = Duration::from_secs(30);
+
+/// The eligible commits of the trusted set, and those that this host accepted once and that are not eligible now.
+pub(super) fn trusted_at_start(
+    fixed: &Fixed,
+    trust: &Mutex<TrustStore>,
+) -> (BTreeMap<CommitId, VerifiedCommit>, BTreeSet<CommitId>) {
+    let (known, pointers): (Vec<CommitId>, _) = {
+        let trust = lock(trust);
+        (trust.trusted().iter().map(|one| one.commit.id().clone()).collect(), trust.pointers().clone())
+    };
+    // What cannot be judged now, since the mirror is not there, is judged when it is wanted.
+    let eligible = |id: CommitId| {
+        let judged = fixed.judge.eligible(trust, fixed.history, &id);
+        judged.ok().and_then(Result::ok).map(|commit| (id, commit))
+    };
+    let eligible: BTreeMap<CommitId, VerifiedCommit> = known.into_iter().filter_map(eligible).collect();
+    let accepted_once = [&pointers.target, &pointers.healthy].into_iter().flatten();
+    let mut kept = pointers.kept;
+    kept.extend(accepted_once.map(|commit| commit.id().clone()));
+    kept.retain(|id| !eligible.contains_key(id));
+    (eligible, kept)
+}
+
+/// Reads a commit, away from the loop's thread.
+async fn read(work: impl FnOnce() -> Reading + Send + 'static) -> Result<Arc<Commit>, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Reading::Good(commit)) => Ok(commit),
+        Ok(Reading::Bad { problems, .. }) => Err(format!("this version refuses it: {}", problems.join("; "))),
+        Ok(Reading::Unreadable(why)) => Err(why),
+        Err(error) => Err(error.to_string()),
+    }
+}
 
 impl Host {
     /// Puts on disk which commits matter, as far as this host has verified them itself.
@@ -23,6 +68,7 @@ impl Host {
         let known = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.verified.get(id)).cloned();
         pointers.target = known(&rollout.target);
         pointers.healthy = known(&rollout.healthy);
+        pointers.kept.clone_from(&self.kept);
         Ok(trust.set_pointers(pointers)?)
     }
 
@@ -33,33 +79,96 @@ impl Host {
         }
     }
 
+    /// The commits that something here runs from or that the roll-out names: by what was decided, and by this host's own
+    /// record of what it last ran its pods from.
+    pub(super) fn in_use(&self) -> BTreeSet<CommitId> {
+        let mut in_use = commits_in_use(self.store.snapshot());
+        in_use.extend(self.detour.current().map(|detour| detour.commit.clone()));
+        in_use.extend(self.origins().cloned());
+        in_use
+    }
+
+    /// The commits that this host's pods were last run from, by its own record.
+    fn origins(&self) -> impl Iterator<Item = &CommitId> {
+        let pods = self.memory.pods().pods.values();
+        pods.filter_map(|pod| pod.origin.as_ref().map(|origin| &origin.commit))
+    }
+
     /// Reads the commits that are in use and not here yet.
     pub(super) async fn read_commits(&mut self, now: Timestamp) {
-        let mut wanted = commits_in_use(self.store.snapshot());
-        wanted.extend(self.detour.current().map(|detour| detour.commit.clone()));
-        for id in self.library.lacking(&wanted, now) {
-            let verified = match self.verified.get(&id).cloned() {
-                Some(verified) => Some(verified),
-                None if self.store.replicated().is_some() => self.vouch(&id).await,
-                None => None,
-            };
-            let Some(verified) = verified else {
-                let why = "this host has not verified it".to_owned();
-                self.library.note_missing(id, why, now + RETRY);
-                continue;
-            };
-            let reader = self.parts.reader.clone();
-            let reading = tokio::task::spawn_blocking(move || reader.read(&verified)).await;
-            match reading {
-                Ok(Reading::Good(commit)) => self.library.add(commit),
-                Ok(Reading::Bad { problems, .. }) => {
-                    let why = format!("this version refuses it: {}", problems.join("; "));
-                    self.library.note_missing(id, why, now + RETRY);
+        for id in self.library.lacking(&self.in_use(), now) {
+            match self.eligible(&id).await {
+                Ok(verified) => {
+                    self.kept.remove(&id);
+                    self.read_commit(verified, now).await;
                 }
-                Ok(Reading::Unreadable(why)) => self.library.note_missing(id, why, now + RETRY),
-                Err(error) => self.library.note_missing(id, error.to_string(), now + RETRY),
+                Err(why) => self.keep_up(id, why, now).await,
             }
         }
+    }
+
+    async fn read_commit(&mut self, verified: VerifiedCommit, now: Timestamp) {
+        let (reader, id) = (self.parts.reader.clone(), verified.id().clone());
+        match read(move || reader.read(&verified)).await {
+            Ok(commit) => self.library.add(commit),
+            Err(why) => self.library.note_missing(id, why, now + RETRY),
+        }
+    }
+
+    /// Reads a commit that may not run here, if something of it runs here by this host's own records.
+    async fn keep_up(&mut self, id: CommitId, why: String, now: Timestamp) {
+        let again = now + JUDGE_AGAIN;
+        if self.library.keep_on(&id, &why, again) {
+            return;
+        }
+        let runs = |one: &ObservedContainer| one.identity.commit == id;
+        let found = self.seen.as_ref().is_some_and(|seen| seen.containers.values().any(runs));
+        if !(found || self.kept.contains(&id) || self.origins().any(|origin| *origin == id)) {
+            let why = format!("it may not run here: {why}");
+            return self.library.note_missing(id, why, now + RETRY);
+        }
+        let (reader, commit) = (self.parts.reader.clone(), id.clone());
+        match read(move || reader.read_kept(&commit)).await {
+            Ok(commit) => {
+                tracing::warn!(commit = id.short(), "kept up in place, and not eligible: {why}");
+                self.library.keep(commit, why, again);
+            }
+            Err(unreadable) => {
+                let why = format!("it may not run here ({why}), and is not kept up: {unreadable}");
+                self.library.note_missing(id, why, now + RETRY);
+            }
+        }
+    }
+
+    /// The proof that a commit may run here. Where there is none the repository is looked at: the leader may be ahead.
+    async fn eligible(&mut self, id: &CommitId) -> Result<VerifiedCommit, String> {
+        if let Some(verified) = self.verified.get(id) {
+            return Ok(verified.clone());
+        }
+        let (judge, trust) = (self.fixed.judge.clone(), Arc::clone(&self.trust));
+        let (wanted, history) = (id.clone(), self.fixed.history);
+        let judged = tokio::task::spawn_blocking(move || judge.eligible(&trust, history, &wanted)).await;
+        let why = match judged {
+            Ok(Ok(Ok(verified))) => {
+                self.verified.insert(id.clone(), verified.clone());
+                let rollout = self.store.snapshot().rollout.clone();
+                let kept = self.set_pointers(&rollout);
+                self.note("trust", kept.map_err(|error| format!("{error:#}")));
+                return Ok(verified);
+            }
+            Ok(Ok(Err(why @ (Ineligible::Untrusted(_) | Ineligible::BeforeAnchor { .. })))) => {
+                return Err(why.to_string());
+            }
+            Ok(Ok(Err(why @ (Ineligible::NothingAccepted | Ineligible::OffTheLine { .. })))) => {
+                why.to_string()
+            }
+            Ok(Err(error)) => format!("it could not be judged: {error:#}"),
+            Err(error) => format!("judging it ended early: {error}"),
+        };
+        if self.store.replicated().is_some() {
+            self.parts.nudge.notify_one();
+        }
+        Err(why)
     }
 
     /// Takes in what the follower found.

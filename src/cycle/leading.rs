@@ -104,6 +104,7 @@ impl Host {
             state: self.store.snapshot(),
             head: &head,
             commits: self.library.commits(),
+            kept: self.library.kept(),
             nodes: &self.judged,
             reports: &reports,
         });
@@ -186,7 +187,7 @@ impl Host {
             }
             // The branch was looked at since: what it lost by a rewrite will not come.
             Some(known) if known.behind && self.source.fetched.is_some_and(|at| at > known.found) => {
-                let behind = self.is_behind(&head, &newest, self.fixed.allow_rewrite);
+                let behind = self.is_behind(&head, &newest, self.fixed.judge.allow_rewrite);
                 Behind { behind, found: Timestamp::now(), ..known }
             }
             Some(known) => known,

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use reconciler::{
-    name::{ContainerId, PodUid},
+    commit::Commit,
+    name::{CommitId, ContainerId, PodUid},
     observed::Observed,
     placement::Choice,
     plan::{Drift, Lane, LaneKey, ProbeKind, Step, Why},
@@ -60,7 +61,9 @@ impl Host {
             cluster: self.cluster_view(),
             state: Arc::new(state.clone()),
             pods: Arc::new(self.statuses()),
-            commits: self.library.commits().clone(),
+            commits: self.library.commits().iter().chain(self.library.kept()).map(shared).collect(),
+            ineligible: self.library.ineligible().map(|(id, why)| (id.clone(), why.to_owned())).collect(),
+            origins: self.origins_of_pods(),
             source: SourceStatus {
                 verified: lock(&self.trust).pointers().verified.as_ref().map(|one| one.id().clone()),
                 ..self.source.clone()
@@ -71,6 +74,28 @@ impl Host {
             events: self.events.list(),
             troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
         }
+    }
+
+    fn origins_of_pods(&self) -> BTreeMap<PodUid, CommitId> {
+        let pods = self.memory.pods().pods.iter();
+        pods.filter_map(|(uid, pod)| Some((uid.clone(), pod.origin.as_ref()?.commit.clone()))).collect()
+    }
+
+    /// The commits that may not run here of which something runs, or which are followed.
+    fn ineligible_notes(&self) -> impl Iterator<Item = String> {
+        let rollout = &self.store.snapshot().rollout;
+        self.library.ineligible().filter_map(|(id, why)| {
+            let origins = self.memory.pods().pods.values().filter_map(|pod| pod.origin.as_ref());
+            let pods = origins.filter(|origin| origin.commit == *id).count();
+            let is_followed = rollout.driving.as_ref() == Some(id) || rollout.target.as_ref() == Some(id);
+            (pods > 0 || is_followed).then(|| {
+                format!(
+                    "commit {} may not run here: {why}; {pods} of its pods run here and are kept up in place, and \
+                     nothing new of it is started: push a signed commit; see `windlass trust audit`",
+                    id.short()
+                )
+            })
+        })
     }
 
     /// What a reader of `status` should know though nothing stands in the way.
@@ -90,8 +115,12 @@ impl Host {
         );
         let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
         let notes = notes.chain(self.detour_note()).chain(elsewhere);
-        notes.chain(faulty).chain(refused).collect()
+        notes.chain(self.ineligible_notes()).chain(faulty).chain(refused).collect()
     }
+}
+
+fn shared((id, commit): (&CommitId, &Arc<Commit>)) -> (CommitId, Arc<Commit>) {
+    (id.clone(), Arc::clone(commit))
 }
 
 /// A line for the log about a lane; pulls of unchanged state and clean-ups are not worth one at this level.

@@ -15,8 +15,6 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{Host, showing};
 use crate::{
     command::{Command, Request},
-    follow::lock,
-    source::verify::{VerifiedCommit, verified_ancestor},
     store::{AskDoc, ReportDoc, Standing, StoreEvent},
     view::ClusterView,
 };
@@ -111,26 +109,6 @@ impl Host {
         self.note("trust", kept.map_err(|error| format!("{error:#}")));
         showing::tell(&self.told, &after, &self.parts.metrics);
         self.told = after;
-    }
-
-    /// The proof that a commit may run here, if it lies behind what this host has verified itself. Without one the
-    /// repository is looked at: the leader may be ahead.
-    pub(super) async fn vouch(&mut self, id: &CommitId) -> Option<VerifiedCommit> {
-        let verified = lock(&self.trust).pointers().verified.clone();
-        let (mirror, anchor) = (self.parts.reader.mirror.clone(), self.fixed.anchor.clone());
-        let (wanted, history) = (id.clone(), self.fixed.history);
-        let found = tokio::task::spawn_blocking(move || {
-            let repo = mirror.open().ok()?;
-            verified_ancestor(&repo, &verified?, anchor.as_ref(), &wanted, history).ok().flatten()
-        });
-        let found = found.await.ok().flatten();
-        match &found {
-            Some(commit) => {
-                self.verified.insert(id.clone(), commit.clone());
-            }
-            None => self.parts.nudge.notify_one(),
-        }
-        found
     }
 
     /// How this host stands in its cluster.

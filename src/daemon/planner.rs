@@ -18,10 +18,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     config::Config,
-    follow::lock,
+    follow::Judge,
     http::{Planner, report::PlanReport},
-    library::{Reader, Reading},
-    source::{commit::parse_id, verify::verified_ancestor},
+    library::Reading,
+    source::commit::parse_id,
     trust::TrustStore,
     view::{LaneView, View},
 };
@@ -29,7 +29,7 @@ use crate::{
 /// Answers `plan [REV]`.
 #[derive(Clone)]
 pub(super) struct OfflinePlanner {
-    reader: Reader,
+    judge: Judge,
     trust: Arc<Mutex<TrustStore>>,
     views: watch::Receiver<Arc<View>>,
     config: Config,
@@ -38,18 +38,19 @@ pub(super) struct OfflinePlanner {
 
 impl OfflinePlanner {
     pub(super) fn new(
-        reader: Reader,
+        judge: Judge,
         trust: Arc<Mutex<TrustStore>>,
         views: watch::Receiver<Arc<View>>,
         config: Config,
     ) -> Self {
-        Self { reader, trust, views, config, slot: Arc::new(Semaphore::new(1)) }
+        Self { judge, trust, views, config, slot: Arc::new(Semaphore::new(1)) }
     }
 
     fn work_out(&self, revision: &str) -> Result<PlanReport, String> {
         let view = self.views.borrow().clone();
         let id = self.resolve(&view, revision)?;
-        let commit = match view.commits.get(&id) {
+        let known = view.commits.get(&id).filter(|_| !view.ineligible.contains_key(&id));
+        let commit = match known {
             Some(commit) => Arc::clone(commit),
             None => self.read(&id)?,
         };
@@ -65,7 +66,7 @@ impl OfflinePlanner {
         if let Ok(id) = parse_id(revision) {
             return Ok(id);
         }
-        let repo = self.reader.mirror.open().map_err(|error| error.to_string())?;
+        let repo = self.judge.reader.mirror.open().map_err(|error| error.to_string())?;
         let branch = format!("refs/remotes/origin/{revision}");
         let found = repo.revparse_single(&branch).or_else(|_| repo.revparse_single(revision));
         let commit = found.and_then(|object| object.peel_to_commit()).map_err(|_| {
@@ -74,15 +75,13 @@ impl OfflinePlanner {
         Ok(CommitId::new(commit.id().to_string()))
     }
 
-    /// Only a verified commit is read: the newest accepted one, or one before it.
+    /// Only a commit that may run here is read.
     fn read(&self, id: &CommitId) -> Result<Arc<Commit>, String> {
-        let verified = lock(&self.trust).pointers().verified.clone().ok_or("no commit was verified yet")?;
-        let repo = self.reader.mirror.open().map_err(|error| error.to_string())?;
-        let anchor = self.config.trust.anchor.as_ref();
-        let commit = verified_ancestor(&repo, &verified, anchor, id, self.config.rollout.history)
-            .map_err(|error| error.to_string())?
-            .ok_or_else(|| format!("commit {id} is not the verified head or one of the last before it"))?;
-        match self.reader.read(&commit) {
+        let judged = self.judge.eligible(&self.trust, self.config.rollout.history, id);
+        let commit = judged
+            .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
+            .map_err(|why| format!("commit {} may not run here: {why}", id.short()))?;
+        match self.judge.reader.read(&commit) {
             Reading::Good(commit) => Ok(commit),
             Reading::Bad { problems, .. } => Err(problems.join("\n")),
             Reading::Unreadable(why) => Err(why),
@@ -111,7 +110,9 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
     state.rollout.target = Some(commit.id.clone());
     state.rollout.driving = Some(commit.id.clone());
     state.rollout.wave = None;
-    let mut commits = view.commits.clone();
+    let is_kept = |id: &CommitId| view.ineligible.contains_key(id);
+    let (kept, mut commits): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        view.commits.clone().into_iter().partition(|(id, _)| is_kept(id));
     commits.insert(commit.id.clone(), Arc::clone(commit));
     // Each node speaks for its own pods, and one that has none has nothing to say.
     let mut reports: BTreeMap<NodeName, NodeReport> =
@@ -128,6 +129,7 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
         state: &state,
         head: &Head::Unknown,
         commits: &commits,
+        kept: &kept,
         nodes: &view.nodes,
         reports: &reports,
     });

@@ -32,14 +32,15 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Daemon, Planner,
+    Auditor, Daemon, Planner,
     api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
-    report::PlanReport,
+    report::{PlanReport, PodTrust, TrustReport},
     views::Views,
 };
 use crate::{
     command::Request,
     metrics::Metrics,
+    source::allowed_signers::Signer,
     view::{Commit, EventView, LaneView, SourceStatus, View},
 };
 
@@ -73,6 +74,7 @@ pub(crate) fn fixture() -> Fixture {
         metrics: Arc::new(Metrics::new().unwrap()),
         logs: Arc::new(FakeLogs(asked.clone())),
         planner: Arc::new(FakePlanner),
+        auditor: Arc::new(FakeAuditor),
         requests: sender,
         silence: Duration::from_secs(60),
     };
@@ -107,6 +109,33 @@ impl Planner for FakePlanner {
             }
         }
         .boxed()
+    }
+}
+
+struct FakeAuditor;
+
+impl Auditor for FakeAuditor {
+    fn audit(&self) -> BoxFuture<'_, Result<TrustReport, String>> {
+        let signer = Signer { principal: "dev@example.com".to_owned(), fingerprint: "SHA256:abc".to_owned() };
+        let signed = PodTrust {
+            pod: "default/web-1".to_owned(),
+            commit: CommitId::new(NEW),
+            grounds: "signature".to_owned(),
+            signer: Some(signer),
+            judged: Some(ago(120)),
+            note: "its key was withdrawn since: it is not in the signers file".to_owned(),
+        };
+        let kept = PodTrust {
+            pod: "default/old".to_owned(),
+            commit: CommitId::new(OLD),
+            grounds: "none".to_owned(),
+            signer: None,
+            judged: None,
+            note: "kept up in place".to_owned(),
+        };
+        let report =
+            TrustReport { node: "host-a".to_owned(), mode: "mainline".to_owned(), pods: vec![kept, signed] };
+        async { Ok(report) }.boxed()
     }
 }
 
@@ -162,6 +191,8 @@ pub(crate) fn view() -> View {
         state: Arc::new(state),
         pods: Arc::new(pods),
         commits: BTreeMap::from([(new.id.clone(), new), (old.id.clone(), old)]),
+        ineligible: BTreeMap::new(),
+        origins: BTreeMap::new(),
         source: SourceStatus {
             url: "https://git.example.com/site.git".into(),
             branch: "main".into(),

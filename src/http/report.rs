@@ -10,6 +10,7 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::source::allowed_signers::Signer;
 use crate::view::{ClusterView, LaneView, SourceStatus, View};
 
 /// `/windlass/v1/status`
@@ -97,6 +98,34 @@ pub(crate) struct PlanReport {
     pub commit: Option<CommitId>,
     /// One a pod or image.
     pub lanes: Vec<LaneView>,
+}
+
+/// `/windlass/v1/trust`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct TrustReport {
+    /// This host.
+    pub node: String,
+    /// `mainline`, `all`, `head` or `off`.
+    pub mode: String,
+    /// The pods of this host, by name.
+    pub pods: Vec<PodTrust>,
+}
+
+/// On which grounds a pod runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PodTrust {
+    /// Namespace and name.
+    pub pod: String,
+    /// The commit it was last run from.
+    pub commit: CommitId,
+    /// `signature`, `anchor`, `mode off`, or `none`.
+    pub grounds: String,
+    /// Who signed that commit.
+    pub signer: Option<Signer>,
+    /// When this host judged it, in RFC 3339; absent where a version before the trusted set did.
+    pub judged: Option<Timestamp>,
+    /// What to know of it: its key was withdrawn or has expired since; why it may not run.
+    pub note: String,
 }
 
 /// How many unwell pods are named.

@@ -1,4 +1,4 @@
-//! `/windlass/v1`: commits, history, plan and source.
+//! `/windlass/v1`: commits, history, plan, trust and source.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::{
     Daemon,
-    report::{HistoryReport, PlanReport, StatusReport},
+    report::{HistoryReport, PlanReport, StatusReport, TrustReport},
 };
 use crate::view::{SourceStatus, View};
 
@@ -25,12 +25,19 @@ pub(crate) trait Planner: Send + Sync {
     fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>>;
 }
 
+/// Says on which grounds the pods of this host run.
+pub(crate) trait Auditor: Send + Sync {
+    /// The grounds, one line a pod; an error is one for people.
+    fn audit(&self) -> BoxFuture<'_, Result<TrustReport, String>>;
+}
+
 /// The routes.
 pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
     Router::new()
         .route("/windlass/v1/status", get(status))
         .route("/windlass/v1/history", get(history))
         .route("/windlass/v1/plan", get(plan))
+        .route("/windlass/v1/trust", get(trust))
         .route("/windlass/v1/source", get(source))
         .with_state(daemon.clone())
 }
@@ -66,6 +73,10 @@ fn line(view: &View) -> Bytes {
 
 async fn history(State(daemon): State<Arc<Daemon>>) -> Json<HistoryReport> {
     Json(HistoryReport::new(&daemon.views.current().view))
+}
+
+async fn trust(State(daemon): State<Arc<Daemon>>) -> Result<Json<TrustReport>, (StatusCode, String)> {
+    daemon.auditor.audit().await.map(Json).map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))
 }
 
 async fn source(State(daemon): State<Arc<Daemon>>) -> Json<SourceStatus> {

@@ -22,7 +22,7 @@ use ssh_key::HashAlg;
 use thiserror::Error;
 
 use self::line::{Entry, Line};
-use super::ssh_signature::VerifyingKey;
+use super::ssh_signature::{NAMESPACE, VerifyingKey};
 
 /// A file larger than this is not a list of signers.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -173,6 +173,19 @@ impl AllowedSigners {
     /// The key of this wire form.
     pub(crate) fn key(&self, blob: &[u8]) -> Option<&AllowedKey> {
         self.keys.get(blob)
+    }
+
+    /// Why a key that signed a commit would not vouch for a new one at this time, if it would not.
+    pub(crate) fn doubt(&self, signer: &Signer, now: Timestamp) -> Option<String> {
+        let key = self.keys.values().find(|key| key.fingerprint == signer.fingerprint);
+        let Some(key) = key else {
+            return Some("its key was withdrawn since: it is not in the signers file".to_owned());
+        };
+        match key.allows(NAMESPACE, now, now) {
+            Ok(_) => None,
+            Err(NotAllowed::Expired { until, .. }) => Some(format!("its key has expired since, at {until}")),
+            Err(_) => Some("its key vouches for no commit any more: its lines have changed since".to_owned()),
+        }
     }
 
     fn add(&mut self, entry: Entry) {

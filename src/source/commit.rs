@@ -94,6 +94,11 @@ pub(crate) fn parse_id(text: &str) -> Result<CommitId, CommitError> {
     oid(&id).map(|_| id)
 }
 
+/// Whether the repository has an object of this id.
+pub(crate) fn exists(repo: &Repository, id: &CommitId) -> bool {
+    oid(id).is_ok_and(|oid| repo.odb().is_ok_and(|database| database.exists(oid)))
+}
+
 /// The typed object id of a name.
 pub(crate) fn oid(id: &CommitId) -> Result<Oid, CommitError> {
     Oid::from_str(id.as_str())

@@ -9,6 +9,7 @@ mod problem;
 mod walk;
 
 use git2::Repository;
+use reconciler::name::CommitId;
 use thiserror::Error;
 
 pub(crate) use self::path::SourcePath;
@@ -73,10 +74,28 @@ pub(crate) struct SourceFile {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The manifests of a verified commit. Can be made of nothing else.
+/// What a snapshot can be made of, and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Readable<'a> {
+    /// A commit that may run here.
+    Eligible(&'a VerifiedCommit),
+    /// A commit that may not run here, of which something runs all the same: it is read to keep that up.
+    Kept(&'a CommitId),
+}
+
+impl Readable<'_> {
+    /// The commit.
+    pub(crate) fn id(&self) -> &CommitId {
+        match self {
+            Self::Eligible(commit) => commit.id(),
+            Self::Kept(id) => id,
+        }
+    }
+}
+
+/// The manifests of one commit.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    commit: VerifiedCommit,
     info: CommitInfo,
     files: Vec<SourceFile>,
 }
@@ -86,18 +105,13 @@ impl Snapshot {
     /// listing: nothing must be deleted because a directory was renamed.
     pub(crate) fn read(
         repo: &Repository,
-        commit: &VerifiedCommit,
+        commit: &Readable<'_>,
         paths: &[SourcePath],
         limits: &SnapshotLimits,
     ) -> Result<Self, SnapshotError> {
         let object = CommitObject::read(repo, commit.id())?;
         let files = walk::files(repo, &object, paths, limits)?;
-        Ok(Self { commit: commit.clone(), info: object.info(), files })
-    }
-
-    /// The commit it was taken of.
-    pub(crate) fn commit(&self) -> &VerifiedCommit {
-        &self.commit
+        Ok(Self { info: object.info(), files })
     }
 
     /// Subject, times and trailer of that commit.

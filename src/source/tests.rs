@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::fetch::fetch;
 use super::mirror::Mirror;
-use super::snapshot::{Snapshot, SnapshotLimits};
+use super::snapshot::{Readable, Snapshot, SnapshotLimits};
 use super::testing::{Keys, Work, request};
 use super::verify::{Mode, Policy, Verdict, VerifiedCommit, verify};
-use crate::trust::{Pointers, TrustStore};
+use crate::trust::TrustStore;
 
 /// The whole way of two pushes, with everything between them read back from disk.
 #[test]
@@ -29,11 +29,10 @@ fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
         let repo = Mirror::new(&at).open().unwrap();
         let verified = trust.pointers().verified.clone();
         match verify(&repo, &policy, verified.as_ref(), &fetched.head).unwrap() {
-            Verdict::Trusted(commit) => {
-                let verified = Some(commit.clone());
-                trust.set_pointers(Pointers { verified, ..trust.pointers().clone() }).unwrap();
+            Verdict::Trusted(accepted) => {
+                trust.accept(&accepted, policy.now).unwrap();
                 Mirror::new(&at).pin(&trust.pointers().commits()).unwrap();
-                Ok(commit)
+                Ok(accepted.head)
             }
             Verdict::Untrusted(refusals) => Err(refusals.to_string()),
         }
@@ -45,7 +44,7 @@ fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
     assert_eq!(commit.signer().unwrap().principal, "dev@example.com");
     let take = |commit: &VerifiedCommit| {
         let repo = Mirror::new(&at).open().unwrap();
-        Snapshot::read(&repo, commit, &[], &SnapshotLimits::default()).unwrap()
+        Snapshot::read(&repo, &Readable::Eligible(commit), &[], &SnapshotLimits::default()).unwrap()
     };
     assert_eq!(take(&commit).files()[0].bytes, b"kind: Pod");
 
@@ -54,6 +53,6 @@ fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
     assert!(cycle().unwrap_err().contains("it is not signed"));
     let trust = TrustStore::open(&data.path().join("trust")).unwrap();
     assert_eq!(trust.pointers().commits(), BTreeSet::from([first.clone()]));
-    let commit = trust.pointers().all().find(|one| *one.id() == first).unwrap();
+    let commit = &trust.trusted().get(&first).unwrap().commit;
     assert_eq!(take(commit).files()[0].bytes, b"kind: Pod");
 }

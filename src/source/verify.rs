@@ -6,7 +6,7 @@
 
 mod refusal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use git2::{Oid, Repository, Sort};
 use jiff::Timestamp;
@@ -39,6 +39,18 @@ pub(crate) enum Mode {
     Off,
 }
 
+impl Mode {
+    /// As the configuration has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Mainline => "mainline",
+            Self::All => "all",
+            Self::Head => "head",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How this host judges.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy<'a> {
@@ -54,17 +66,15 @@ pub(crate) struct Policy<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// What a commit's being believed rests on.
+/// Why a commit is trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Grounds {
-    /// A signature of its own.
+    /// A signature of its own, which this host judged good.
     Signature(Signer),
     /// It is the configured anchor.
     Anchor,
-    /// It lies before a verified commit on that one's first-parent line.
-    AncestorOf(CommitId),
-    /// The configuration says that nothing is checked.
+    /// Nothing was checked, since the mode was `off`. Counts only while the mode is `off`.
     ModeOff,
 }
 
@@ -77,7 +87,36 @@ pub(crate) struct VerifiedCommit {
     grounds: Grounds,
 }
 
+/// A head that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// The head.
+    pub(crate) head: VerifiedCommit,
+    /// The commits of its first-parent line that were judged good by their own signatures on the way, oldest first, the
+    /// head last. What a trusted merge brought in is not among them.
+    pub(crate) line: Vec<VerifiedCommit>,
+}
+
 impl VerifiedCommit {
+    /// A commit, and why it is trusted. Only for who has judged it, or reads that from the trust directory.
+    pub(crate) fn new(id: CommitId, grounds: Grounds) -> Self {
+        Self { id, grounds }
+    }
+
+    /// Whether it still is trusted under a configuration that may have changed since.
+    pub(crate) fn counts(&self, mode: Mode, anchor: Option<&CommitId>) -> bool {
+        match self.grounds {
+            Grounds::Signature(_) => true,
+            Grounds::Anchor => anchor == Some(&self.id),
+            Grounds::ModeOff => mode == Mode::Off,
+        }
+    }
+
+    /// Why it is trusted.
+    pub(crate) fn grounds(&self) -> &Grounds {
+        &self.grounds
+    }
+
     /// The commit.
     pub(crate) fn id(&self) -> &CommitId {
         &self.id
@@ -87,7 +126,7 @@ impl VerifiedCommit {
     pub(crate) fn signer(&self) -> Option<&Signer> {
         match &self.grounds {
             Grounds::Signature(signer) => Some(signer),
-            Grounds::Anchor | Grounds::AncestorOf(_) | Grounds::ModeOff => None,
+            Grounds::Anchor | Grounds::ModeOff => None,
         }
     }
 }
@@ -96,7 +135,7 @@ impl VerifiedCommit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Every commit that needed a signature has a good one.
-    Trusted(VerifiedCommit),
+    Trusted(Accepted),
     /// Some do not, or history did not go forward.
     Untrusted(Refusals),
 }
@@ -133,8 +172,9 @@ pub(crate) fn verify(
     verified: Option<&VerifiedCommit>,
     head: &CommitId,
 ) -> Result<Verdict, CouldNotCheck> {
-    if let Some(known) = verified.filter(|verified| verified.id == *head) {
-        return Ok(Verdict::Trusted(known.clone()));
+    let still_counts = |known: &VerifiedCommit| known.counts(policy.mode, policy.anchor);
+    if let Some(known) = verified.filter(|known| known.id == *head && still_counts(known)) {
+        return Ok(Verdict::Trusted(Accepted { head: known.clone(), line: Vec::new() }));
     }
     let object = match CommitObject::read(repo, head) {
         Ok(object) => object,
@@ -143,12 +183,15 @@ pub(crate) fn verify(
     if let Some(why) = off_the_line(repo, policy, verified, head)? {
         return Ok(Verdict::Untrusted(Refusal::new(&object, why).into()));
     }
-    let trusted = |grounds| Ok(Verdict::Trusted(VerifiedCommit { id: head.clone(), grounds }));
+    let unsigned = |grounds| {
+        let head = VerifiedCommit::new(head.clone(), grounds);
+        Ok(Verdict::Trusted(Accepted { line: vec![head.clone()], head }))
+    };
     if policy.anchor == Some(head) {
-        return trusted(Grounds::Anchor);
+        return unsigned(Grounds::Anchor);
     }
     if policy.mode == Mode::Off {
-        return trusted(Grounds::ModeOff);
+        return unsigned(Grounds::ModeOff);
     }
 
     let mut range = range_to_judge(repo, policy, verified, head)?;
@@ -158,45 +201,37 @@ pub(crate) fn verify(
         range.push(head.clone());
     }
     let mut refusals = Refusals::default();
-    let mut grounds = None;
+    let mut good = BTreeMap::new();
     for id in &range {
         match judge(repo, policy, id)? {
-            Ok(signer) if id == head => grounds = Some(Grounds::Signature(signer)),
-            Ok(_) => {}
+            Ok(signer) => drop(good.insert(id, VerifiedCommit::new(id.clone(), Grounds::Signature(signer)))),
             Err(refusal) => refusals.add(refusal, MAX_LISTED),
         }
     }
-    match grounds {
-        Some(grounds) if refusals.is_empty() => trusted(grounds),
+    match good.get(head) {
+        Some(trusted) if refusals.is_empty() => {
+            let line = judged_line(repo, &good, head)?;
+            Ok(Verdict::Trusted(Accepted { head: trusted.clone(), line }))
+        }
         _ => Ok(Verdict::Untrusted(refusals)),
     }
 }
 
-/// The verified commit before `verified` of this id, for a rollback: it must lie on the first-parent line, at most
-/// `history` commits back, and not before the anchor.
-pub(crate) fn verified_ancestor(
+/// Of the commits that were judged good those on the first-parent line of `head`, oldest first.
+fn judged_line(
     repo: &Repository,
-    verified: &VerifiedCommit,
-    anchor: Option<&CommitId>,
-    id: &CommitId,
-    history: usize,
-) -> Result<Option<VerifiedCommit>, CommitError> {
-    if *id == verified.id {
-        return Ok(Some(verified.clone()));
+    good: &BTreeMap<&CommitId, VerifiedCommit>,
+    head: &CommitId,
+) -> Result<Vec<VerifiedCommit>, CouldNotCheck> {
+    let mut line = Vec::new();
+    let mut at = Some(head.clone());
+    while let Some(commit) = at.as_ref().and_then(|id| good.get(id)) {
+        let parents = CommitObject::read(repo, commit.id())?.parents;
+        at = parents.first().map(|parent| name(*parent));
+        line.push(commit.clone());
     }
-    if anchor == Some(&verified.id) {
-        return Ok(None);
-    }
-    for ancestor in commit::first_parent_ancestors(repo, &verified.id, history)? {
-        if ancestor.id == *id {
-            let grounds = Grounds::AncestorOf(verified.id.clone());
-            return Ok(Some(VerifiedCommit { id: ancestor.id, grounds }));
-        }
-        if anchor == Some(&ancestor.id) {
-            return Ok(None);
-        }
-    }
-    Ok(None)
+    line.reverse();
+    Ok(line)
 }
 
 /// Judges one commit by its own signature alone.
@@ -240,7 +275,11 @@ fn off_the_line(
     Ok(None)
 }
 
-fn descends(repo: &Repository, head: &CommitId, ancestor: &CommitId) -> Result<bool, CouldNotCheck> {
+pub(super) fn descends(
+    repo: &Repository,
+    head: &CommitId,
+    ancestor: &CommitId,
+) -> Result<bool, CouldNotCheck> {
     if head == ancestor {
         return Ok(true);
     }

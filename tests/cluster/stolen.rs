@@ -84,13 +84,7 @@ fn a_thief_of_the_store_brings_in_nothing() {
     cluster.wait_for(SOON, "the leader writes again where they are", is_back);
     wait_well(&cluster);
 
-    // The thief leads from now on: the oldest key of the election is his, and all others stand behind it.
-    let election = thief.key("election/");
-    let held = cluster.etcd.keys(&election);
-    cluster.etcd.put(&format!("{election}thief"), "thief");
-    for one in held {
-        cluster.etcd.etcdctl(&["del", &one]).ok();
-    }
+    thief.leads();
     let (web, agent) = (thief.record(&uid_on(&webs, "n1")), thief.record(&uid_on(&agents, "n1")));
     let refused = |uid: &str, words: &str| thief.refused("n2", uid, words);
     // A pod that runs is not moved, nor are a node's addresses: each host says what it does not believe.
@@ -173,7 +167,7 @@ fn a_thief_of_the_store_brings_in_nothing() {
     adopts(&thief, &moved, "n3", "n2");
 
     // The thief is out: the leader puts right what was wrong, and the hosts have what the commit says, no more.
-    cluster.etcd.delete(&format!("{election}thief"));
+    thief.goes();
     cluster.wait_for(SOON, "the subnets are whose they were", || (subnet_of("n3") == of_n3).then_some(()));
     // One that the commit can explain may take another one's place.
     let can_stay = ["forged-surge", "forged-surplus", "forged-first"];

@@ -25,6 +25,21 @@ impl Thief<'_> {
         self.cluster.etcd.put(&self.key(rest), value);
     }
 
+    /// The thief leads from now on: the oldest key of the election is his, and all others stand behind it.
+    pub(crate) fn leads(&self) {
+        let election = self.key("election/");
+        let held = self.cluster.etcd.keys(&election);
+        self.cluster.etcd.put(&format!("{election}thief"), "thief");
+        for one in held {
+            self.cluster.etcd.etcdctl(&["del", &one]).ok();
+        }
+    }
+
+    /// The thief leads no more.
+    pub(crate) fn goes(&self) {
+        self.cluster.etcd.delete(&self.key("election/thief"));
+    }
+
     /// A record of the leader's as it stands in the store.
     pub(crate) fn record(&self, uid: &str) -> Value {
         serde_json::from_str(&self.get(&format!("decided/pods/{uid}")).unwrap()).unwrap()

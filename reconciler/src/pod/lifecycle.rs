@@ -13,7 +13,7 @@ use super::{
     files::{DnsFacts, config_volumes, has_config_volumes, volumes_digest},
     found::{Found, stop_specs},
     link::link_name,
-    memory::PodMemory,
+    memory::{Origin, PodMemory},
     phase::{self, Standing},
 };
 use crate::{
@@ -111,6 +111,10 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
     // Not begun: once its commit is here it is checked as one that is new.
     let Some(workload) = input.workload else { return unresolved(input, &found, memory) };
     memory.started.get_or_insert(input.now);
+    if let Some(commit) = input.commit {
+        let template = input.record.template.clone();
+        memory.origin = Some(Origin { commit: commit.id.clone(), template });
+    }
     let mut pod = Pod { input, workload, found: &found, memory, next: Next::AwaitChange };
     pod.take_note();
     let decision = pod.decide();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
 use crate::{
-    name::{ContainerId, PodUid},
+    name::{CommitId, ContainerId, PodUid, TemplateHash},
     state::Heard,
     status::PodPhase,
 };
@@ -32,6 +32,9 @@ pub struct PodMemory {
     pub address: Option<Ipv4Addr>,
     /// When this host first acted on it.
     pub started: Option<Timestamp>,
+    /// What this host last ran it from. A record of the store may say something else later.
+    #[serde(default)]
+    pub origin: Option<Origin>,
     /// Since when it is not begun, since this host does not believe that it may run here.
     #[serde(default)]
     pub refused: Option<Timestamp>,
@@ -51,6 +54,15 @@ pub struct PodMemory {
     pub stopping: bool,
     /// How it ended for good, and why.
     pub ended: Option<(PodPhase, String)>,
+}
+
+/// What a host took a pod from when it last acted on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The commit.
+    pub commit: CommitId,
+    /// The hash of its template there.
+    pub template: TemplateHash,
 }
 
 /// What is remembered of one container.

@@ -92,8 +92,10 @@ pub struct StepInput<'a> {
     pub rollout: &'a Rollout,
     /// The newest commit.
     pub head: &'a Head,
-    /// All commits in use, and the head.
+    /// The eligible ones of all commits in use, and the head.
     pub commits: &'a BTreeMap<CommitId, std::sync::Arc<Commit>>,
+    /// Commits that are not eligible, and of which something runs.
+    pub kept: &'a BTreeMap<CommitId, std::sync::Arc<Commit>>,
     /// The nodes that are there, with what they say.
     pub nodes: BTreeMap<&'a NodeName, Option<&'a NodeReport>>,
     /// How many nodes may be at fault themselves.
@@ -201,7 +203,8 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
 /// Makes the head the target, unless it deletes too much. Where what runs cannot be read, nobody can say what it would
 /// delete: it waits.
 fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
-    let before = rollout.driving.as_ref().map(|id| input.commits.get(id));
+    let readable = |id| input.commits.get(id).or_else(|| input.kept.get(id));
+    let before = rollout.driving.as_ref().map(readable);
     if before.is_some_and(|before| before.is_none()) {
         return;
     }
@@ -452,10 +455,13 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
 fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
     let Failure { class, reason } = failure;
     let Some(target) = rollout.target.clone() else { return };
-    // A rollback that fails is not rolled back further, and the commit that was healthy once is not called bad.
+    // A rollback that fails is not rolled back further, and the commit that was healthy once is not called bad. Of one
+    // that is not eligible any more nothing could be started.
     let back = match &rollout.rollback {
         Some(_) => None,
-        None => rollout.healthy.clone().filter(|healthy| *healthy != target),
+        None => {
+            rollout.healthy.clone().filter(|healthy| *healthy != target && !input.kept.contains_key(healthy))
+        }
     };
     if rollout.rollback.is_none() {
         rollout.bad.insert(target.clone(), reason.clone());

@@ -67,6 +67,7 @@ impl World {
             drain: Duration::from_secs(2),
             state: &host.view.believed().state,
             commits: if credulous { &everything } else { &host.verified },
+            kept: &BTreeMap::new(),
             observed: &observed,
             memory: &host.memory,
             pins: &host.pins,

@@ -178,6 +178,7 @@ impl World {
             state: &contents.state,
             head: &host.head,
             commits: &commits,
+            kept: &BTreeMap::new(),
             nodes: &nodes,
             reports: &reports,
         };

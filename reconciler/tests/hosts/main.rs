@@ -8,6 +8,7 @@ mod build;
 mod canary;
 mod drain;
 mod faults;
+mod kept;
 mod refusals;
 mod rules;
 mod world;

@@ -86,6 +86,7 @@ pub(crate) fn ask_with(
         drain: Duration::from_secs(2),
         state: &world.state,
         commits: &world.commits,
+        kept: &world.kept,
         observed: &observed,
         memory,
         pins: &Pins::new(),

@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) state: ClusterState,
     pub(crate) head: Head,
     pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
+    /// Commits that are not eligible, of which something runs.
+    pub(crate) kept: BTreeMap<CommitId, Arc<Commit>>,
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
     pub(crate) reports: BTreeMap<NodeName, NodeReport>,
     pub(crate) notes: Vec<String>,
@@ -95,6 +97,7 @@ impl World {
             state: ClusterState { cluster: "test".to_owned(), ..ClusterState::default() },
             head: Head::Unknown,
             commits: BTreeMap::new(),
+            kept: BTreeMap::new(),
             nodes: BTreeMap::new(),
             reports: BTreeMap::new(),
             notes: Vec::new(),
@@ -133,6 +136,12 @@ impl World {
         self.commits.insert(commit.id.clone(), commit);
     }
 
+    /// A commit that is not eligible any more.
+    pub(crate) fn keep_only(&mut self, commit: &str) {
+        let (id, commit) = self.commits.remove_entry(&CommitId::new(commit)).unwrap();
+        self.kept.insert(id, commit);
+    }
+
     /// Until it has been quiet for so long.
     pub(crate) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds {
@@ -151,6 +160,7 @@ impl World {
                 state: &self.state,
                 head: &self.head,
                 commits: &self.commits,
+                kept: &self.kept,
                 nodes: &self.nodes,
                 reports: &self.reports,
             };

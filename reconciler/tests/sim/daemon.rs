@@ -293,6 +293,7 @@ impl Sim {
             state: &self.state,
             head: &self.head,
             commits: &commits,
+            kept: &BTreeMap::new(),
             nodes: &nodes,
             reports: &reports,
         };
@@ -340,6 +341,7 @@ impl Sim {
             drain: Duration::from_secs(2),
             state: &self.state,
             commits: &self.commits,
+            kept: &BTreeMap::new(),
             observed: &observed,
             memory: &self.memory,
             pins: &self.pins,

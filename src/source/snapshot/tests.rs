@@ -16,11 +16,11 @@ fn take(work: &Work, paths: &[&str], limits: &SnapshotLimits) -> Result<Snapshot
         allow_rewrite: false,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
-    let Verdict::Trusted(commit) = verify(&work.repo(), &policy, None, &work.head()).unwrap() else {
+    let Verdict::Trusted(accepted) = verify(&work.repo(), &policy, None, &work.head()).unwrap() else {
         panic!("refused")
     };
     let paths: Vec<SourcePath> = paths.iter().map(|path| path.parse().unwrap()).collect();
-    Snapshot::read(&work.repo(), &commit, &paths, limits)
+    Snapshot::read(&work.repo(), &Readable::Eligible(&accepted.head), &paths, limits)
 }
 
 fn names(work: &Work, paths: &[&str]) -> Vec<String> {
@@ -50,7 +50,6 @@ fn manifests_are_taken_in_order_and_dot_names_and_other_files_are_passed_over() 
     let snapshot = take(&work, &["db.json"], &SnapshotLimits::default()).unwrap();
     assert_eq!(snapshot.files()[0].bytes, b"db.json");
     assert!(snapshot.info().allow_deletions && snapshot.info().subject == "manifests");
-    assert_eq!(snapshot.commit().id(), &work.head());
 }
 
 #[test]

@@ -24,9 +24,18 @@ fn refused(verdict: Verdict) -> Vec<(String, &'static str)> {
     }
 }
 
+fn head_of(verdict: Verdict) -> VerifiedCommit {
+    match verdict {
+        Verdict::Trusted(accepted) => accepted.head,
+        Verdict::Untrusted(refusals) => panic!("refused: {refusals}"),
+    }
+}
+
 fn signer(verdict: &Verdict) -> &str {
     match verdict {
-        Verdict::Trusted(commit) => commit.signer().map_or("nobody", |signer| signer.principal.as_str()),
+        Verdict::Trusted(accepted) => {
+            accepted.head.signer().map_or("nobody", |signer| signer.principal.as_str())
+        }
         Verdict::Untrusted(refusals) => panic!("refused: {refusals}"),
     }
 }
@@ -197,7 +206,7 @@ fn an_anchor_stands_in_for_the_first_verified_commit() {
     let repo = work.repo();
     let anchored = Policy { anchor: Some(&anchor), ..policy(Mode::All, &signers) };
     let at_anchor = verify(&repo, &anchored, None, &anchor).unwrap();
-    assert_eq!(at_anchor, Verdict::Trusted(VerifiedCommit { id: anchor.clone(), grounds: Grounds::Anchor }));
+    assert_eq!(head_of(at_anchor), VerifiedCommit { id: anchor.clone(), grounds: Grounds::Anchor });
     let head = work.commit("signed", Some(&key));
     assert_eq!(signer(&verify(&repo, &anchored, None, &head).unwrap()), "dev@example.com");
     work.commit("unsigned", None);
@@ -210,12 +219,48 @@ fn an_anchor_stands_in_for_the_first_verified_commit() {
 }
 
 #[test]
-fn an_accepted_commit_is_not_judged_again() {
+fn an_accepted_commit_is_not_judged_again_unless_it_was_accepted_unchecked() {
     let work = Work::new();
     let nobody = AllowedSigners::default();
-    let known = accepted(&work.commit("unsigned", None));
-    let verdict = verify(&work.repo(), &policy(Mode::All, &nobody), Some(&known), known.id()).unwrap();
-    assert_eq!(verdict, Verdict::Trusted(known));
+    let id = work.commit("unsigned", None);
+    let ask = |known: &VerifiedCommit, mode| {
+        verify(&work.repo(), &policy(mode, &nobody), Some(known), &id).unwrap()
+    };
+    let signer = Signer { principal: "dev@example.com".to_owned(), fingerprint: "SHA256:gone".to_owned() };
+    let signed = VerifiedCommit { id: id.clone(), grounds: Grounds::Signature(signer) };
+    // Its key is in no file any more.
+    assert_eq!(head_of(ask(&signed, Mode::All)), signed);
+    let unchecked = accepted(&id);
+    assert_eq!(head_of(ask(&unchecked, Mode::Off)), unchecked);
+    for mode in [Mode::Mainline, Mode::All, Mode::Head] {
+        assert_eq!(refused(ask(&unchecked, mode)), [("unsigned".to_owned(), "unsigned")]);
+        // Nor is one that was the anchor, and is it no more.
+        let anchored = VerifiedCommit { id: id.clone(), grounds: Grounds::Anchor };
+        assert_eq!(refused(ask(&anchored, mode)), [("unsigned".to_owned(), "unsigned")]);
+    }
+}
+
+#[test]
+fn what_was_judged_on_the_way_is_the_first_parent_line_and_nothing_that_was_merged() {
+    let keys = Keys::new();
+    let key = keys.generate("dev", "ed25519", "256");
+    let signers = keys.signers(&["dev"]);
+    let work = Work::new();
+    let base = work.commit("base", Some(&key));
+    let second = work.commit("second", Some(&key));
+    work.git(&["checkout", "-q", "-b", "side"]);
+    work.commit("merged, signed", Some(&key));
+    work.git(&["checkout", "-q", "main"]);
+    let merge = work.merge("side", Some(&key));
+    for (mode, expected) in [
+        (Mode::Mainline, vec![&second, &merge]),
+        (Mode::All, vec![&second, &merge]),
+        (Mode::Head, vec![&merge]),
+    ] {
+        let verdict = verify(&work.repo(), &policy(mode, &signers), Some(&accepted(&base)), &merge).unwrap();
+        let Verdict::Trusted(accepted) = verdict else { panic!("refused") };
+        assert_eq!(accepted.line.iter().map(VerifiedCommit::id).collect::<Vec<_>>(), expected, "{mode:?}");
+    }
 }
 
 #[test]
@@ -278,21 +323,6 @@ fn offenders_are_listed_up_to_a_limit_and_then_counted() {
     let Verdict::Untrusted(refusals) = verdict else { panic!("trusted") };
     assert_eq!((refusals.listed.len(), refusals.unlisted), (MAX_LISTED, 3));
     assert!(refusals.to_string().ends_with("and 3 more commits"));
-}
-
-#[test]
-fn a_rollback_finds_only_first_parent_ancestors_within_history_and_not_before_the_anchor() {
-    let work = Work::new();
-    let ids: Vec<CommitId> = (0..4).map(|number| work.commit(&number.to_string(), None)).collect();
-    let repo = work.repo();
-    let head = accepted(&ids[3]);
-    let find = |id, anchor, history| verified_ancestor(&repo, &head, anchor, id, history).unwrap();
-    let expected = VerifiedCommit { id: ids[1].clone(), grounds: Grounds::AncestorOf(ids[3].clone()) };
-    assert_eq!(find(&ids[1], None, 10), Some(expected.clone()));
-    assert_eq!(find(&ids[1], Some(&ids[1]), 10), Some(expected));
-    assert_eq!(find(&ids[1], None, 1), None);
-    assert_eq!(find(&ids[0], Some(&ids[1]), 10), None);
-    assert_eq!(find(&CommitId::new("f".repeat(40)), None, 10), None);
 }
 
 /// What a person reads, with ids and fingerprints replaced by their sort.

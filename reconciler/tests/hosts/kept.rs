@@ -1,0 +1,112 @@
+//! What runs of a commit that is not eligible any more is kept up in place, and nothing new of it is started.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use reconciler::{
+    name::{CommitId, PodUid, TemplateHash},
+    node::NodePlan,
+    observed::Observed,
+    plan::LaneKey,
+    pod::memory::{NodeMemory, Origin, PodMemory},
+    rollout::CommitState,
+};
+
+use crate::{
+    build::{commit, pod, replica_set},
+    refusals::{ask, ask_with, forge, one, settled},
+    world::World,
+};
+
+fn has_lane(plan: &NodePlan, uid: &PodUid) -> bool {
+    plan.lanes.iter().any(|lane| lane.key == LaneKey::Pod(uid.clone()))
+}
+
+fn wants_image(plan: &NodePlan, image: &str) -> bool {
+    plan.lanes.iter().any(|lane| matches!(&lane.key, LaneKey::Image(_, wanted) if wanted == image))
+}
+
+/// A set of two, one on each host, of a commit that is not eligible any more.
+fn withdrawn() -> World {
+    let mut world = settled(commit("c1").with(replica_set("set", 2, pod("set:1"))).build());
+    world.keep_only("c1");
+    world
+}
+
+#[test]
+fn a_pod_that_was_begun_is_gone_on_with_and_a_new_one_is_not_begun() {
+    let mut world = withdrawn();
+    let running = one(&world, "set", "a");
+    let forged = forge(&mut world, &running, "a");
+    // The sandbox alone runs: the container is to be made again, which its image comes before.
+    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&running));
+    assert!(has_lane(&plan, &running) || wants_image(&plan, "set:1"), "{:#?}", plan.lanes);
+    assert!(!has_lane(&plan, &forged), "{:#?}", plan.lanes);
+    assert_eq!(plan.memory.pods[&running].origin.as_ref().unwrap().commit, CommitId::new("c1"));
+    // On a host that has nothing of it, nothing is started at all.
+    let plan = ask(&world, "b", Vec::new(), &[]);
+    assert!(plan.lanes.is_empty(), "{:#?}", plan.lanes);
+}
+
+#[test]
+fn after_a_reboot_the_hosts_own_record_says_what_a_pod_was() {
+    let mut world = withdrawn();
+    let running = one(&world, "set", "a");
+    let template = world.state.pods[&running].template.clone();
+    let origin = Origin { commit: CommitId::new("c1"), template };
+    let memory = PodMemory { started: Some(world.now), origin: Some(origin), ..PodMemory::default() };
+    let memory = NodeMemory { pods: BTreeMap::from([(running.clone(), memory)]), ..NodeMemory::default() };
+    let ask = |world: &World| ask_with(world, "a", Vec::new(), Vec::new(), Observed::default(), &memory);
+    let plan = ask(&world);
+    assert!(wants_image(&plan, "set:1") || has_lane(&plan, &running), "{:#?}", plan.lanes);
+    // What the store says of it by now does not change what it is.
+    let record = world.state.pods.get_mut(&running).unwrap();
+    record.commit = CommitId::new("c9");
+    record.template = TemplateHash::new("1-0123456789");
+    let plan = ask(&world);
+    assert_eq!(plan.memory.pods[&running].origin.as_ref().unwrap().commit, CommitId::new("c1"));
+    assert!(wants_image(&plan, "set:1") || has_lane(&plan, &running), "{:#?}", plan.lanes);
+}
+
+#[test]
+fn the_leader_makes_nothing_of_it_and_takes_up_what_is_pushed_next() {
+    let mut world = withdrawn();
+    let lost = one(&world, "set", "b");
+    world.state.pods.remove(&lost);
+    world.now += Duration::from_secs(60);
+    world.run(30);
+    assert_eq!(world.places("set"), ["a"], "nothing new of it is started");
+    // The same workload, signed: the pod that runs is of it, and the missing one is made.
+    world.push(commit("c2").with(replica_set("set", 2, pod("set:1"))).build());
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(world.places("set"), ["a", "b"]);
+}
+
+#[test]
+fn what_a_new_commit_takes_away_from_it_counts_against_the_budget() {
+    let set = |name: &str| replica_set(name, 1, pod(&format!("{name}:1")));
+    let build = commit("c1").with(set("one")).with(set("two")).with(set("three")).with(set("four"));
+    let mut world = settled(build.build());
+    world.keep_only("c1");
+    world.push(commit("c2").with(set("one")).build());
+    world.run(60);
+    let last = world.state.rollout.history.last().unwrap();
+    assert_eq!((last.commit.as_str(), last.state), ("c2", CommitState::Held));
+    assert_eq!(world.places("two").len(), 1);
+}
+
+#[test]
+fn a_commit_that_fails_does_not_go_back_to_it() {
+    let mut world = withdrawn();
+    world.push(
+        commit("c2")
+            .with(replica_set("other", 2, pod("other:1")))
+            .with(replica_set("set", 2, pod("set:1")))
+            .build(),
+    );
+    world.break_on("a", "c2");
+    world.break_on("b", "c2");
+    world.run(900);
+    assert_eq!(world.state.rollout.phase.as_str(), "Degraded", "{:#?}", world.state.rollout);
+    assert_eq!(world.state.rollout.driving, Some(CommitId::new("c2")));
+}

@@ -1,0 +1,101 @@
+//! Which commits may run on this host.
+//!
+//! A signature vouches for the commit that carries it, and for what a merge brings in as a part of that merge. It makes
+//! no other commit one to be run: neither the commits before it, nor those that a merge brought in.
+
+use git2::Repository;
+use reconciler::name::CommitId;
+use thiserror::Error;
+
+use super::commit;
+use super::verify::{CouldNotCheck, Grounds, Mode, Policy, Refusal, VerifiedCommit, descends, judge};
+
+/// Why a commit may not run here.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Ineligible {
+    /// This host has accepted no head yet.
+    #[error("this host has not accepted any commit yet")]
+    NothingAccepted,
+    /// It lies before the anchor.
+    #[error("it lies before the anchor {}: what is older than the anchor never runs", anchor.short())]
+    BeforeAnchor {
+        /// The anchor.
+        anchor: CommitId,
+    },
+    /// It is not where a rollback could go.
+    #[error(
+        "it is not one of the last {history} commits on the first-parent line of {}: what lies elsewhere can be \
+         brought back by a new, signed commit", verified.short()
+    )]
+    OffTheLine {
+        /// The newest accepted commit.
+        verified: CommitId,
+        /// How far back the line was followed.
+        history: usize,
+    },
+    /// This host does not judge its signature good.
+    #[error("{}", .0)]
+    Untrusted(Refusal),
+}
+
+/// Says whether a commit may run here, and on which grounds. `known` is the trusted set's entry of it, `verified` the
+/// newest accepted head.
+pub(crate) fn eligible(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    known: Option<&VerifiedCommit>,
+    verified: Option<&VerifiedCommit>,
+    history: usize,
+    id: &CommitId,
+) -> Result<Result<VerifiedCommit, Ineligible>, CouldNotCheck> {
+    if let Some(anchor) = policy.anchor {
+        if anchor == id {
+            return Ok(Ok(VerifiedCommit::new(id.clone(), Grounds::Anchor)));
+        }
+        if known.is_some() && descends(repo, anchor, id)? {
+            return Ok(Err(Ineligible::BeforeAnchor { anchor: anchor.clone() }));
+        }
+    }
+    if let Some(known) = known.filter(|known| known.counts(policy.mode, policy.anchor)) {
+        return Ok(Ok(known.clone()));
+    }
+    let Some(verified) = verified else { return Ok(Err(Ineligible::NothingAccepted)) };
+    if !is_on_line(repo, policy, verified.id(), history, id)? {
+        let verified = verified.id().clone();
+        return Ok(Err(match policy.anchor {
+            Some(anchor) if commit::exists(repo, id) && descends(repo, anchor, id)? => {
+                Ineligible::BeforeAnchor { anchor: anchor.clone() }
+            }
+            _ => Ineligible::OffTheLine { verified, history },
+        }));
+    }
+    if policy.mode == Mode::Off {
+        return Ok(Ok(VerifiedCommit::new(id.clone(), Grounds::ModeOff)));
+    }
+    let judged = judge(repo, policy, id)?;
+    Ok(judged
+        .map(|signer| VerifiedCommit::new(id.clone(), Grounds::Signature(signer)))
+        .map_err(Ineligible::Untrusted))
+}
+
+/// Whether a commit is `verified` or one of the `history` before it on its first-parent line, and not before the anchor.
+fn is_on_line(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    verified: &CommitId,
+    history: usize,
+    id: &CommitId,
+) -> Result<bool, CouldNotCheck> {
+    if verified == id {
+        return Ok(true);
+    }
+    if policy.anchor == Some(verified) {
+        return Ok(false);
+    }
+    let line = commit::first_parent_ancestors(repo, verified, history)?;
+    let runnable = line.iter().take_while(|ancestor| policy.anchor != Some(&ancestor.id));
+    Ok(runnable.into_iter().any(|ancestor| ancestor.id == *id))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use super::*;
+
+fn pin(id: &str) -> ImagePin {
+    ImagePin { id: reconciler::name::ImageId::new(id), digest: None, warning: None }
+}
+
+#[test]
+fn pins_and_pointers_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().join("trust");
+    let commit = CommitId::new("a".repeat(40));
+    let mut trust = TrustStore::open(&at).unwrap();
+    trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:1"))]).unwrap();
+    trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:2"))]).unwrap();
+    let record = r#"{"schema":1,"verified":{"id":"HASH","grounds":"mode-off"}}"#;
+    fs::write(at.join("pointers.json"), record.replace("HASH", commit.as_str())).unwrap();
+
+    let mut trust = TrustStore::open(&at).unwrap();
+    assert_eq!(trust.pins()[&commit]["httpd:latest"], pin("sha256:2"));
+    assert_eq!(trust.pointers().commits(), BTreeSet::from([commit.clone()]));
+
+    trust.retain_images(&BTreeSet::new()).unwrap();
+    assert!(TrustStore::open(&at).unwrap().pins().is_empty());
+}
+
+const LEGACY: &str = r#"{"schema":1,
+  "verified":{"id":"AAAA","grounds":{"signature":{"principal":"dev@example.com","fingerprint":"SHA256:x"}}},
+  "target":{"id":"BBBB","grounds":{"ancestor-of":"AAAA"}},
+  "healthy":{"id":"BBBB","grounds":{"ancestor-of":"AAAA"}},
+  "in_use":[
+    {"id":"CCCC","grounds":{"signature":{"principal":"dev@example.com","fingerprint":"SHA256:x"}}},
+    {"id":"DDDD","grounds":{"ancestor-of":"AAAA"}},
+    {"id":"EEEE","grounds":"mode-off"},
+    {"id":"FFFF","grounds":"anchor"}
+  ]}"#;
+
+fn id(letter: char) -> CommitId {
+    CommitId::new(letter.to_string().repeat(4))
+}
+
+fn by_signature(letter: char) -> VerifiedCommit {
+    let signer = crate::source::allowed_signers::Signer {
+        principal: "dev@example.com".to_owned(),
+        fingerprint: "SHA256:x".to_owned(),
+    };
+    VerifiedCommit::new(id(letter), Grounds::Signature(signer))
+}
+
+fn ids(trust: &TrustStore) -> Vec<CommitId> {
+    trust.trusted().iter().map(|one| one.commit.id().clone()).collect()
+}
+
+#[test]
+fn of_what_an_older_version_wrote_only_what_it_had_judged_is_trusted() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("pointers.json"), LEGACY).unwrap();
+    let mut trust = TrustStore::open(directory.path()).unwrap();
+    assert_eq!(trust.pointers().verified, Some(by_signature('A')));
+    // Judged again, when the repository is at hand; what runs of them is kept up until then.
+    assert_eq!((&trust.pointers().target, &trust.pointers().healthy), (&None, &None));
+    assert_eq!(trust.pointers().kept, BTreeSet::from([id('B'), id('D')]));
+    assert_eq!(ids(&trust), [id('C'), id('E'), id('A')]);
+
+    trust.remember(&[by_signature('B')], "2026-06-02T00:00:00Z".parse().unwrap()).unwrap();
+    let pointers = Pointers { healthy: Some(by_signature('B')), ..trust.pointers().clone() };
+    trust.set_pointers(pointers.clone()).unwrap();
+    let again = TrustStore::open(directory.path()).unwrap();
+    assert_eq!(again.pointers(), &pointers);
+    assert_eq!(again.trusted().get(&id('B')).unwrap().judged, Some("2026-06-02T00:00:00Z".parse().unwrap()));
+    assert_eq!(ids(&again), [id('C'), id('E'), id('A'), id('B')]);
+}
+
+#[test]
+fn the_trusted_set_keeps_the_newest_and_what_is_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut trust = TrustStore::open(directory.path()).unwrap();
+    for letter in ['A', 'B', 'C', 'D'] {
+        trust.remember(&[by_signature(letter)], Timestamp::now()).unwrap();
+    }
+    trust.retain_trusted(2, &BTreeSet::from([id('A')])).unwrap();
+    assert_eq!(ids(&trust), [id('A'), id('C'), id('D')]);
+    // A check that was left out later is no reason to forget the signature.
+    trust.remember(&[VerifiedCommit::new(id('A'), Grounds::ModeOff)], Timestamp::now()).unwrap();
+    assert_eq!(trust.trusted().get(&id('A')).unwrap().commit, by_signature('A'));
+    trust.retain_trusted(2, &BTreeSet::new()).unwrap();
+    assert_eq!(ids(&TrustStore::open(directory.path()).unwrap()), [id('C'), id('D')]);
+}
