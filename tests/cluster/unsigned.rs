@@ -49,7 +49,7 @@ fn a_thief_of_the_store_starts_no_commit_that_nobody_signed() {
         });
     }
     for host in &cluster.hosts {
-        wait_trouble(host, &format!("commit {} cannot be read: it may not run here", &planted[..7]));
+        wait_trouble(host, &format!("commit {} cannot be read: it may not run here", &planted[..10]));
         wait_trouble(host, "\"nobody signed this\": it is not signed");
         cluster.wait_for(SOON, "it is said of the pod", || {
             let said = thief.status(&host.name, &format!("forged-{}", host.name))?;

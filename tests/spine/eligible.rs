@@ -18,7 +18,7 @@ fn containers(site: &Site) -> BTreeSet<String> {
 
 fn names_ineligible(status: &Value, commit: &str) -> bool {
     let notes = status["notes"].as_array().into_iter().flatten();
-    let words = format!("commit {} may not run here", &commit[..7]);
+    let words = format!("commit {} may not run here", &commit[..10]);
     notes.filter_map(Value::as_str).any(|note| note.starts_with(&words) && note.contains("it is not signed"))
 }
 
