@@ -316,7 +316,12 @@ pub(super) fn own_keys(
     let pods = std::mem::take(&mut bare.report.pods);
     keys.insert(node_key(node, "report"), text(&bare));
     for (uid, status) in &pods {
-        keys.insert(pod_status_key(node, uid), text::<PodStatus>(status));
+        // What the engine says of a pod that does not go stays here; others learn what sort of failure it is.
+        let value = match status.terminating {
+            true => text(&PodStatus { message: None, ..status.clone() }),
+            false => text::<PodStatus>(status),
+        };
+        keys.insert(pod_status_key(node, uid), value);
     }
     if let Some(ask) = ask {
         keys.insert(node_key(node, "ask"), text(ask));

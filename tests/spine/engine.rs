@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::manifest::{pod, shell_with};
-use crate::site::{SOON, Site};
+use serde_json::Value;
+
+use crate::manifest::{APP, APP_2, deployment, pod, shell_with};
+use crate::site::{SOON, Site, is};
 use crate::support::{Host, eventually, run};
 
 /// The engine's containerd, frozen; it goes on when this is dropped.
@@ -55,7 +57,8 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
     // One that is never ready holds up its own commit, and no other pod.
     site.push(&[("hangs.yaml", &pod("hangs", &shell_with(line, &hangs)))], "one that hangs");
     eventually(SOON, "its probe runs", || {
-        !site.containers_of("hangs").is_empty()
+        // The sandbox comes first.
+        site.containers_of("hangs").len() == 2
             && !sleeping(&site, &site.container("hangs"), &["7777"]).is_empty()
     });
     let pods = ["ready", "live", "hangs"];
@@ -93,4 +96,68 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
     });
     let after = site.containers();
     assert_eq!(after.get(&containers[0]), before.get(&containers[0]), "a readiness probe ended a container");
+}
+
+/// A directory that nobody can remove, nor anything in it; until this is dropped.
+struct Immutable(std::path::PathBuf);
+
+impl Immutable {
+    #[track_caller]
+    fn new(directory: std::path::PathBuf) -> Immutable {
+        run(std::process::Command::new("chattr").arg("+i").arg(&directory)).ok();
+        Immutable(directory)
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        run(std::process::Command::new("chattr").arg("-i").arg(&self.0));
+    }
+}
+
+/// For how long a pod has been stopping, and what status says of that.
+fn unfinished_stop(status: &Value) -> Option<(u64, String)> {
+    let sentences = status["unwell"].as_array()?.iter().filter_map(Value::as_str);
+    sentences.into_iter().find_map(|sentence| {
+        let (_, rest) = sentence.split_once("the old pod has been stopping for ")?;
+        Some((rest.split_once(" s: ")?.0.parse().ok()?, sentence.to_owned()))
+    })
+}
+
+#[test]
+fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() {
+    const DEADLINE: u64 = 20;
+    let mut site = Site::start_with(&format!("[rollout]\ndeadline = '{DEADLINE}s'\nresync = '2s'\n"));
+    site.deploy(&[("web.yaml", &pod("web", APP)), ("other.yaml", &deployment("other", 1, APP))]);
+    let id = site.containers()[&site.container("web")].0.clone();
+    let immutable = Immutable::new(site.host.path("/var/lib/docker/containers").join(id));
+
+    let files = [("web.yaml", pod("web", APP_2)), ("other.yaml", deployment("other", 1, APP_2))];
+    let commit = site.push(&files.each_ref().map(|(name, text)| (*name, text.as_str())), "the next");
+    let status = site.wait_status("it waits well past its dead line", |status| {
+        unfinished_stop(status).is_some_and(|(seconds, _)| seconds > DEADLINE + 5)
+    });
+    let (_, words) = unfinished_stop(&status).unwrap();
+    assert!(words.contains("StopFailed") && words.contains("operation not permitted"), "{words}");
+    assert!(is(&status["target"]["id"], &commit) && is(&status["phase"], "Progressing"), "{status:#}");
+    assert_eq!(status["waiting"], true, "{status:#}");
+    let message = status["message"].as_str().unwrap();
+    assert!(message.contains("the old pod web has been stopping for "), "{message}");
+    assert!(!message.contains("operation not permitted"), "the engine's words stay on the host: {message}");
+    let events = site.windlass(&["get", "events"]).ok();
+    assert!(events.contains("FailedKillPod") && events.contains("operation not permitted"), "{events}");
+    let history = site.windlass(&["history"]).ok();
+    assert!(history.contains("StopFailed"), "{history}");
+    let other = site.host.docker(&["inspect", "-f", "{{.Config.Image}}", &site.container("other")]);
+    let wanted = site.host.docker(&["image", "inspect", "-f", "{{.Id}}", "windlass-test/app:2"]);
+    assert!(other.contains("app:2") || other == wanted, "the other workload went on: {other}");
+
+    drop(immutable);
+    // It is tried again at least every minute.
+    eventually(Duration::from_secs(90), "the commit is healthy", || {
+        let status = site.status();
+        is(&status["healthy"]["id"], &commit) && is(&status["phase"], "Healthy")
+    });
+    let history = site.windlass(&["history"]).ok();
+    assert!(!history.contains("StopFailed"), "{history}");
 }
