@@ -19,6 +19,8 @@ use crate::docker::{CallError, Engine};
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 /// A command that the engine starts late runs at most this long before it is killed.
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// A command that is to be run waits this long for the end of the same one from before.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// An engine that has answered for so long that a command is about to start has lost it.
 const START_LIMIT: Duration = Duration::from_secs(3600);
 /// One that says for so long that nobody wants the command started has not taken the order to start it.
@@ -71,10 +73,10 @@ impl Stage {
 }
 
 impl Overdue {
-    /// Waits for the ends of the same command from before, at most for so long. How one of them stands, if it did not
-    /// end.
+    /// Waits for the ends of the same command from before, at most for so long, and never long. How one of them stands,
+    /// if it did not end.
     pub(super) async fn settled(&self, key: &Key, limit: Duration) -> Option<ExecOutcome> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + limit.min(LONGEST_WAIT);
         let entries = self.commands().get(key).cloned().unwrap_or_default();
         for mut entry in entries {
             // A task that is gone without a word went with the whole daemon.
