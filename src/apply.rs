@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::crash;
 
-/// How many sandboxes and containers are being created, started or removed side by side.
+/// How many sandboxes and containers are being created or started side by side, and how many pods' are being removed.
 const ENGINE_SLOTS: usize = 8;
 /// Holds the digest of a pod's files once they are all there.
 const DIGEST_FILE: &str = "digest";
@@ -27,6 +27,7 @@ pub(crate) struct Effects {
     network: Arc<Network>,
     pods_dir: PathBuf,
     engine: Semaphore,
+    removals: Semaphore,
 }
 
 /// What a step did that somebody must remember.
@@ -44,7 +45,13 @@ pub(crate) enum Done {
 
 impl Effects {
     pub(crate) fn new(runtime: Runtime, network: Arc<Network>, pods_dir: PathBuf) -> Self {
-        Self { runtime, network, pods_dir, engine: Semaphore::new(ENGINE_SLOTS) }
+        Self {
+            runtime,
+            network,
+            pods_dir,
+            engine: Semaphore::new(ENGINE_SLOTS),
+            removals: Semaphore::new(ENGINE_SLOTS),
+        }
     }
 
     /// Does one step.
@@ -87,7 +94,8 @@ impl Effects {
             Step::Drain(time) => tokio::time::sleep(*time).await,
             Step::Stop(specs) => self.runtime.stop(specs).await?,
             Step::Remove(containers) => {
-                let _slot = self.engine.acquire().await;
+                // Slots of their own: removals that hang must not keep containers from being started.
+                let _slot = self.removals.acquire().await;
                 self.runtime.remove(containers).await?;
             }
             Step::Disconnect(link) => self.network.disconnect(link).await?,

@@ -399,7 +399,11 @@ impl Host {
                 if let (LaneKey::Pod(uid), Err((fault, _))) = (&key, &result)
                     && let Some(record) = self.store.snapshot().pods.get(uid)
                 {
-                    self.events.failure(uid, record, fault.kind.waiting_reason(), fault.message.clone());
+                    let reason = match record.stop {
+                        Some(_) => "FailedKillPod",
+                        None => fault.kind.waiting_reason(),
+                    };
+                    self.events.failure(uid, record, reason, fault.message.clone());
                 }
                 self.parts.lanes.ended(key, result);
             }

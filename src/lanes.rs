@@ -31,7 +31,7 @@ pub(crate) enum LaneEvent {
 
 struct Running {
     handle: AbortHandle,
-    stops: bool,
+    why: Why,
 }
 
 /// The lanes under way and how the last ones ended.
@@ -56,7 +56,11 @@ impl Lanes {
 
     /// Those of them that stop a pod.
     pub(crate) fn stopping(&self) -> BTreeSet<LaneKey> {
-        self.running.iter().filter(|(_, lane)| lane.stops).map(|(key, _)| key.clone()).collect()
+        self.running
+            .iter()
+            .filter(|(_, lane)| matches!(lane.why, Why::Stop { .. }))
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     /// Failures since the last success.
@@ -69,13 +73,13 @@ impl Lanes {
         if self.running.contains_key(&lane.key) {
             return;
         }
-        let stops = matches!(lane.why, Why::Stop { .. });
+        let why = lane.why.clone();
         let (effects, events, key) = (Arc::clone(&self.effects), self.events.clone(), lane.key.clone());
         let work = tokio::spawn({
             let events = events.clone();
             async move { run(&effects, &lane, &events).await }
         });
-        self.running.insert(key.clone(), Running { handle: work.abort_handle(), stops });
+        self.running.insert(key.clone(), Running { handle: work.abort_handle(), why });
         tokio::spawn(async move {
             let result = work.await.unwrap_or_else(|error| {
                 let kind = if error.is_cancelled() { FaultKind::Cancelled } else { FaultKind::Other };
@@ -95,7 +99,7 @@ impl Lanes {
 
     /// Notes how a lane ended.
     pub(crate) fn ended(&mut self, key: LaneKey, result: Result<(), (Fault, Option<String>)>) {
-        self.running.remove(&key);
+        let lane = self.running.remove(&key);
         match result {
             Ok(()) => {
                 self.failures.remove(&key);
@@ -103,7 +107,9 @@ impl Lanes {
             Err((fault, _)) if fault.kind == FaultKind::Cancelled => {}
             Err((fault, container)) => {
                 let count = self.failures.get(&key).map_or(1, |before| before.count.saturating_add(1));
-                self.failures.insert(key, LaneFailure { fault, container, at: Timestamp::now(), count });
+                let removes = lane.is_some_and(|lane| lane.why.is_removal());
+                let failure = LaneFailure { fault, container, at: Timestamp::now(), count, removes };
+                self.failures.insert(key, failure);
             }
         }
     }

@@ -11,6 +11,8 @@ mod commands;
 mod deploy;
 #[path = "spine/eligible.rs"]
 mod eligible;
+#[path = "spine/engine.rs"]
+mod engine;
 #[path = "spine/images.rs"]
 mod images;
 #[path = "spine/manifest.rs"]

@@ -76,6 +76,16 @@ impl FaultKind {
         )
     }
 
+    /// What it means for a pod that must stop, whatever failed in detail.
+    pub fn stopping_reason(self) -> &'static str {
+        match self {
+            Self::EngineUnreachable => "StopFailed: the container engine does not answer",
+            Self::DiskFull => "StopFailed: the disk is full",
+            Self::Network => "StopFailed: its network cannot be taken down",
+            _ => "StopFailed: what is left of it cannot be removed",
+        }
+    }
+
     /// The word that Kubernetes uses for a waiting container in this state.
     pub fn waiting_reason(self) -> &'static str {
         match self {

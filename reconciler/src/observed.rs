@@ -117,13 +117,20 @@ pub struct LaneFailure {
     pub at: Timestamp,
     /// How often in a row.
     pub count: u32,
+    /// Whether the lane was to stop or remove something.
+    pub removes: bool,
 }
 
+/// The longest that a lane which failed is held back, and one that stops or removes something.
+const LONGEST_RETRY: u64 = 300;
+const LONGEST_REMOVAL_RETRY: u64 = 60;
+
 impl LaneFailure {
-    /// When to try again, if not now: 10 s after it, doubling, at most 300 s; the commit's own faults as well, since an
-    /// image may be pushed later.
+    /// When to try again, if not now: 10 s after it, doubling, at most 300 s, or 60 s for a stop or removal, which others
+    /// wait for; the commit's own faults as well, since an image may be pushed later.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let seconds = 10_u64.saturating_mul(1 << self.count.saturating_sub(1).min(5)).min(300);
+        let longest = if self.removes { LONGEST_REMOVAL_RETRY } else { LONGEST_RETRY };
+        let seconds = 10_u64.saturating_mul(1 << self.count.saturating_sub(1).min(5)).min(longest);
         still_to_come(self.at, Duration::from_secs(seconds), now)
     }
 }

@@ -92,6 +92,13 @@ pub enum Why {
     },
 }
 
+impl Why {
+    /// Whether it is about something that is to end.
+    pub fn is_removal(&self) -> bool {
+        matches!(self, Self::Stop { .. } | Self::Clean { .. })
+    }
+}
+
 /// What was found changed under us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Drift {

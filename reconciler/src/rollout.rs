@@ -6,6 +6,7 @@ mod history;
 mod judge;
 mod prepare;
 mod step;
+mod stopping;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,7 @@ pub use faults::{Suspects, suspects};
 pub(crate) use judge::pod_failure;
 pub use judge::{Judgement, config_sources, judge, judged_workloads, progress, progress_deadline, worst};
 pub use step::{Head, RolloutSettings, StepInput, step};
+pub use stopping::{first_unfinished, with_regard_to};
 
 /// The roll-out as it stands; persisted, so that a restart goes on where it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

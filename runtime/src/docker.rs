@@ -8,6 +8,8 @@ use tokio::{sync::Mutex, time::timeout};
 
 mod classify;
 
+pub(crate) use classify::is_engines_trouble;
+
 /// bollard's own limit on a call. Ours are always shorter; it only must not cut in.
 const NEVER_SECONDS: u64 = 24 * 3600;
 

@@ -1,25 +1,30 @@
 //! Commands in running containers, each with a dead line: what it leaves behind is killed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use futures_util::StreamExt;
+use bollard::{
+    container::LogOutput,
+    exec::{CreateExecOptions, StartExecOptions, StartExecResults},
+};
+use futures_util::{Stream, StreamExt};
 use reconciler::{
     fault::{Fault, FaultKind},
     name::ContainerId,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    docker::CallError,
+    docker::{CallError, Engine, is_engines_trouble},
     runtime::{Inner, Runtime},
 };
+
+mod overdue;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub(crate) use overdue::Overdue;
+use overdue::Stage;
 
 /// What is kept of a command's output.
 const OUTPUT_BYTES: usize = 10 * 1024;
@@ -37,12 +42,17 @@ pub enum ExecOutcome {
         /// The beginning of what it printed, on both outputs.
         output: Vec<u8>,
     },
-    /// It was still running at the dead line, and was killed with all that it started.
+    /// It ran for longer than the limit, and was killed with all that it started.
     TimedOut,
+    /// At the dead line the engine had not started it, or had not seen its end: that says nothing about the container.
+    /// Nothing was killed. It is killed as soon as the engine names its process, and the same command is not started
+    /// again in this container before it is known to have ended.
+    Unanswered,
 }
 
 impl Runtime {
     /// Runs a command in a container. It is seen to its end, or killed at the limit, even if this future is dropped.
+    /// The limit counts from when the command begins to run, not from when the engine was asked to start it.
     pub async fn exec(
         &self,
         container: &ContainerId,
@@ -72,12 +82,16 @@ async fn run(
     limit: Duration,
 ) -> Result<ExecOutcome, CallError> {
     let engine = &inner.observer.engine;
+    let key = (container.clone(), command);
+    if let Some(outcome) = inner.overdue.settled(&key, limit).await {
+        return Ok(outcome);
+    }
     // Taken only while the engine is busy with it: a command that hangs holds nobody else up.
     let starting = inner.exec_starts.acquire().await;
     let options = CreateExecOptions {
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        cmd: Some(command),
+        cmd: Some(key.1.clone()),
         ..CreateExecOptions::default()
     };
     let exec =
@@ -86,85 +100,98 @@ async fn run(
     let attach =
         engine.call(|docker| async move { docker.start_exec(id, None::<StartExecOptions>).await }).await;
     drop(starting);
-    let StartExecResults::Attached { mut output, input } = attach? else {
-        return Err(CallError::Garbled("a command was detached that should not be".to_owned()));
+    let seen = match attach {
+        Ok(StartExecResults::Attached { output, input }) => {
+            let seen = see_through(engine, id, output, limit).await;
+            // The write half is kept open until here, or the engine would take the command's input as closed.
+            drop(input);
+            seen
+        }
+        Ok(StartExecResults::Detached) => {
+            Err(CallError::Garbled("a command was detached that should not be".to_owned()))
+        }
+        // The engine has said that it does not start it.
+        Err(refused @ CallError::Refused { .. }) => return Err(refused),
+        Err(error) => Err(error),
     };
-    let deadline = Instant::now() + limit;
+    let outcome = match &seen {
+        Ok(ExecOutcome::Exited { .. }) => return seen,
+        Ok(outcome) => outcome.clone(),
+        Err(error) if error.is_not_found() => return seen,
+        Err(_) => ExecOutcome::Unanswered,
+    };
+    inner.overdue.follow(engine, key, exec, outcome);
+    seen
+}
+
+/// Waits for the end of a command that the engine has taken, or for the end of its time.
+async fn see_through(
+    engine: &Engine,
+    id: &str,
+    output: impl Stream<Item = Result<LogOutput, bollard::errors::Error>> + Unpin,
+    limit: Duration,
+) -> Result<ExecOutcome, CallError> {
     let mut kept = Vec::new();
-    let seen_through = timeout_at(deadline, async {
-        while let Some(part) = output.next().await {
-            let part = part.map_err(CallError::from)?;
-            let room = OUTPUT_BYTES - kept.len();
-            kept.extend(part.as_ref().iter().take(room));
-        }
-        let mut poll = FIRST_POLL;
+    let ended = {
+        let mut deadline = Instant::now() + limit;
+        let mut is_extended = false;
+        let mut end = std::pin::pin!(until_its_end(engine, id, output, &mut kept));
         loop {
-            let found = engine.call(|docker| async move { docker.inspect_exec(id).await }).await?;
-            match (found.running, found.exit_code) {
-                (Some(false) | None, code) => return Ok(code.unwrap_or(-1)),
-                (Some(true), _) => sleep(poll).await,
+            if let Ok(ended) = timeout_at(deadline, &mut end).await {
+                break ended?;
             }
-            poll = (poll * 2).min(LAST_POLL);
-        }
-    })
-    .await;
-    // The write half is kept open until here, or the engine would take the command's input as closed.
-    drop(input);
-    match seen_through {
-        Ok(Ok(code)) => Ok(ExecOutcome::Exited { code, output: kept }),
-        Ok(Err(error)) => Err(error),
-        Err(_) => {
-            let found = engine.call(|docker| async move { docker.inspect_exec(id).await }).await?;
-            if let (Some(true), Some(pid)) = (found.running, found.pid) {
-                let container = container.clone();
-                // Whether it could be killed is seen by the next look; there is nothing more to do here.
-                let killed = tokio::task::spawn_blocking(move || kill_tree(pid, &container)).await;
-                tracing::debug!(
-                    exec = id,
-                    killed = killed.unwrap_or_default(),
-                    "a command ran into its dead line"
-                );
+            match stage(engine, id).await? {
+                Stage::Ended { code, ran } => break (code, ran),
+                Stage::Created | Stage::Starting => return Ok(ExecOutcome::Unanswered),
+                Stage::Running(pid) => match tree::running_for(pid) {
+                    // It has ended, and the engine has not noticed.
+                    None => return Ok(ExecOutcome::Unanswered),
+                    // The engine was slow to start it: it has the rest of its time, once.
+                    Some(age) if age < limit && !is_extended => {
+                        is_extended = true;
+                        deadline = Instant::now() + (limit - age);
+                    }
+                    Some(_) => return Ok(ExecOutcome::TimedOut),
+                },
             }
-            Ok(ExecOutcome::TimedOut)
         }
-    }
+    };
+    exited(ended, kept)
 }
 
-/// Kills a process and all that descends from it, as long as they belong to the container. Says how many.
-fn kill_tree(pid: i64, container: &ContainerId) -> usize {
-    let parents = parents();
-    let mut tree = BTreeSet::from([pid]);
+/// Reads a command's output to its end, then waits for the exit code.
+async fn until_its_end(
+    engine: &Engine,
+    id: &str,
+    mut output: impl Stream<Item = Result<LogOutput, bollard::errors::Error>> + Unpin,
+    kept: &mut Vec<u8>,
+) -> Result<(i64, bool), CallError> {
+    while let Some(part) = output.next().await {
+        let part = part.map_err(CallError::from)?;
+        let room = OUTPUT_BYTES - kept.len();
+        kept.extend(part.as_ref().iter().take(room));
+    }
+    let mut poll = FIRST_POLL;
     loop {
-        let before = tree.len();
-        let children: Vec<_> =
-            parents.iter().filter(|(_, parent)| tree.contains(parent)).map(|(child, _)| *child).collect();
-        tree.extend(children);
-        if tree.len() == before {
-            break;
+        if let Stage::Ended { code, ran } = stage(engine, id).await? {
+            return Ok((code, ran));
         }
+        sleep(poll).await;
+        poll = (poll * 2).min(LAST_POLL);
     }
-    tree.into_iter().filter(|pid| kill_in(*pid, container)).count()
 }
 
-/// The descriptor pins the process, so that the one that is checked is the one that is killed.
-fn kill_in(pid: i64, container: &ContainerId) -> bool {
-    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
-    let Ok(process) = pidfd_open(raw, PidfdFlags::empty()) else { return false };
-    let is_containers = fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        .is_ok_and(|groups| groups.contains(container.as_str()));
-    is_containers && pidfd_send_signal(process, Signal::KILL).is_ok()
+async fn stage(engine: &Engine, id: &str) -> Result<Stage, CallError> {
+    let found = engine.call(|docker| async move { docker.inspect_exec(id).await }).await?;
+    Ok(Stage::of(&found))
 }
 
-/// Every process of the host with its parent.
-fn parents() -> BTreeMap<i64, i64> {
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
-    entries
-        .filter_map(|entry| {
-            let pid: i64 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            // The second field is the program's name in brackets, which may itself hold brackets and spaces.
-            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-            Some((pid, parent))
-        })
-        .collect()
+/// A command that never had a process "ends" with 126 or 127 both where the container's runtime cannot run it, which
+/// is the container's fault, and where the engine cannot reach its own parts, which is not.
+fn exited((code, ran): (i64, bool), output: Vec<u8>) -> Result<ExecOutcome, CallError> {
+    let message = String::from_utf8_lossy(&output);
+    if !ran && matches!(code, 126 | 127) && is_engines_trouble(&message) {
+        return Err(CallError::Refused { status: 500, message: message.trim().to_owned() });
+    }
+    Ok(ExecOutcome::Exited { code, output })
 }

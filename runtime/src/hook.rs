@@ -1,6 +1,6 @@
 //! Lifecycle hooks.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use reconciler::{
     fault::{Fault, FaultKind},
@@ -13,8 +13,33 @@ use crate::{exec::ExecOutcome, http, runtime::Runtime};
 /// Kubernetes lets a postStart hook run for ever; a lane here does not.
 const POST_START_LIMIT: Duration = Duration::from_secs(600);
 
+/// Why a hook has not done its work.
+#[derive(Debug)]
+pub(crate) enum HookError {
+    /// The hook failed, in these words.
+    Failed(String),
+    /// The engine could not run it, or did not say what came of it: that says nothing about the container.
+    NotRun(Fault),
+}
+
+impl fmt::Display for HookError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(message) => f.write_str(message),
+            Self::NotRun(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl From<String> for HookError {
+    fn from(message: String) -> Self {
+        Self::Failed(message)
+    }
+}
+
 impl Runtime {
-    /// Runs a postStart hook in a pod's running container, and kills the container if it fails.
+    /// Runs a postStart hook in a pod's running container, and kills the container if it fails. Where the engine could
+    /// not run it the container is left alone, and the hook is to be run again.
     pub async fn post_start(
         &self,
         container: &ContainerId,
@@ -22,8 +47,12 @@ impl Runtime {
         address: Ipv4Addr,
     ) -> Result<(), Fault> {
         let what = format!("cannot run the postStart hook of container {container}");
-        let Err(failed) = self.run_hook(container, handler, address, POST_START_LIMIT).await else {
-            return Ok(());
+        let failed = match self.run_hook(container, handler, address, POST_START_LIMIT).await {
+            Ok(()) => return Ok(()),
+            Err(HookError::NotRun(fault)) => {
+                return Err(Fault::new(fault.kind, format!("{what}: {fault}")));
+            }
+            Err(HookError::Failed(failed)) => failed,
         };
         let killed = self.kill(container).await;
         self.inner.observer.container_dirty(container);
@@ -43,26 +72,60 @@ impl Runtime {
         handler: &Handler,
         address: Ipv4Addr,
         limit: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), HookError> {
         match handler {
-            Handler::Exec { command } => match self.exec(container, command, limit).await {
-                Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
-                Ok(ExecOutcome::Exited { code, output }) => {
-                    Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()))
-                }
-                Ok(ExecOutcome::TimedOut) => Err(format!("no end within {} s", limit.as_secs())),
-                Err(fault) => Err(fault.message),
-            },
+            Handler::Exec { command } => outcome(self.exec(container, command, limit).await, limit),
             Handler::HttpGet { host, port, path, https, headers } => {
                 let url = http::url(*https, host.as_deref(), address, *port, path)?;
                 // As in Kubernetes a hook has done its work when it was answered, whatever the status.
-                self.inner.http.get(url, headers, limit).await.map(drop)
+                Ok(self.inner.http.get(url, headers, limit).await.map(drop)?)
             }
-            Handler::TcpSocket { host, port } => http::connect(host.as_deref(), address, *port, limit).await,
+            Handler::TcpSocket { host, port } => {
+                Ok(http::connect(host.as_deref(), address, *port, limit).await?)
+            }
             Handler::Sleep { duration } => {
                 tokio::time::sleep((*duration).min(limit)).await;
                 Ok(())
             }
         }
+    }
+}
+
+/// What became of a hook's command.
+fn outcome(run: Result<ExecOutcome, Fault>, limit: Duration) -> Result<(), HookError> {
+    match run {
+        Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
+        Ok(ExecOutcome::Exited { code, output }) => {
+            Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()).into())
+        }
+        Ok(ExecOutcome::TimedOut) => Err(format!("no end within {} s", limit.as_secs()).into()),
+        Ok(ExecOutcome::Unanswered) => Err(HookError::NotRun(Fault::new(
+            FaultKind::EngineUnreachable,
+            format!("the container engine did not run the command within {} s", limit.as_secs()),
+        ))),
+        // The container has no such command, or has ended: that is its own fault.
+        Err(fault) if matches!(fault.kind, FaultKind::Rejected | FaultKind::Gone) => {
+            Err(HookError::Failed(fault.message))
+        }
+        Err(fault) => Err(HookError::NotRun(fault)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_hook_that_the_container_failed_is_held_against_it() {
+        let limit = Duration::from_secs(1);
+        let is_containers = |run| matches!(outcome(run, limit), Err(HookError::Failed(_)));
+        assert!(is_containers(Ok(ExecOutcome::TimedOut)));
+        assert!(is_containers(Ok(ExecOutcome::Exited { code: 3, output: Vec::new() })));
+        assert!(is_containers(Err(Fault::new(FaultKind::Rejected, "no such file"))));
+        assert!(!is_containers(Ok(ExecOutcome::Unanswered)));
+        for kind in [FaultKind::EngineUnreachable, FaultKind::Other, FaultKind::DiskFull] {
+            assert!(!is_containers(Err(Fault::new(kind, "the engine"))), "{kind:?}");
+        }
+        assert!(outcome(Ok(ExecOutcome::Exited { code: 0, output: Vec::new() }), limit).is_ok());
     }
 }

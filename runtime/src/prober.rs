@@ -261,7 +261,7 @@ async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
     let Probe { handler, timeout, .. } = &task.probe;
     match handler {
         Handler::Exec { command } => match runtime.exec(&task.container, command, *timeout).await {
-            Ok(outcome) => answer_of(outcome, *timeout).into(),
+            Ok(outcome) => answer_of(outcome, *timeout),
             // The command itself cannot be run: some engines say so with an error, others with an exit code.
             Err(fault) if fault.kind == FaultKind::Rejected => Err(fault.message).into(),
             Err(fault) => Answer::NotAsked(fault.message),
@@ -286,14 +286,18 @@ async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
     }
 }
 
-fn answer_of(outcome: ExecOutcome, limit: Duration) -> Result<(), String> {
+fn answer_of(outcome: ExecOutcome, limit: Duration) -> Answer {
+    let seconds = limit.as_secs_f32();
     match outcome {
-        ExecOutcome::Exited { code: 0, .. } => Ok(()),
+        ExecOutcome::Exited { code: 0, .. } => Answer::Good,
         ExecOutcome::Exited { code, output } => {
-            Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()))
+            Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim())).into()
         }
         ExecOutcome::TimedOut => {
-            Err(format!("the command did not end within {} s and was killed", limit.as_secs_f32()))
+            Err(format!("the command did not end within {seconds} s and was killed")).into()
+        }
+        ExecOutcome::Unanswered => {
+            Answer::NotAsked(format!("the container engine did not run the command within {seconds} s"))
         }
     }
 }

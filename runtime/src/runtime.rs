@@ -16,6 +16,7 @@ use crate::{
     config::RuntimeConfig,
     docker::{CallError, Engine},
     events,
+    exec::Overdue,
     http::HttpClient,
     image::{Images, record::RecordError},
     observer::{Observation, Observer},
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) images: Images,
     pub(crate) http: HttpClient,
     pub(crate) exec_starts: Semaphore,
+    pub(crate) overdue: Arc<Overdue>,
     events: AbortHandle,
     pulse: AbortHandle,
 }
@@ -85,8 +87,19 @@ impl Runtime {
         let events = tokio::spawn(events::follow(Arc::clone(&observer))).abort_handle();
         let pulse = tokio::spawn(pulse::follow(Arc::clone(&observer))).abort_handle();
         let exec_starts = Semaphore::new(EXEC_STARTS);
+        let overdue = Arc::default();
         Ok(Self {
-            inner: Arc::new(Inner { config, host, observer, images, http, exec_starts, events, pulse }),
+            inner: Arc::new(Inner {
+                config,
+                host,
+                observer,
+                images,
+                http,
+                exec_starts,
+                overdue,
+                events,
+                pulse,
+            }),
         })
     }
 

@@ -9,7 +9,7 @@ use reconciler::{
     name::ContainerId,
     plan::{Role, StopSpec},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     docker::CallError,
@@ -45,9 +45,11 @@ impl Runtime {
         let deadline = Instant::now() + stop.grace;
         let mut left = stop.grace;
         if let (Some(hook), false) = (&stop.pre_stop, stop.grace.is_zero()) {
-            // What it says is of no consequence for stopping.
-            if let Err(failed) = self.run_hook(id, hook, stop.address, stop.grace).await {
-                tracing::info!(container = %id, %failed, "a preStop hook failed");
+            // What it says is of no consequence for stopping; nor is how long the engine takes to run it.
+            match timeout_at(deadline, self.run_hook(id, hook, stop.address, stop.grace)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(failed)) => tracing::info!(container = %id, %failed, "a preStop hook failed"),
+                Err(_) => tracing::info!(container = %id, "a preStop hook did not end in the grace period"),
             }
             left = deadline.saturating_duration_since(Instant::now()).max(AFTER_PRE_STOP);
         }

@@ -7,9 +7,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use reconciler::{
+    fault::FaultKind,
     manifest::{Problem, Severity},
-    name::CommitId,
+    name::{CommitId, NodeName},
     rollout::Phase,
+    state::{PodPlace, StopReason, StopRecord},
 };
 use tokio::sync::watch;
 
@@ -282,6 +284,32 @@ async fn sync_waits_for_a_verdict() {
         exit == Exit::TimedOut && text.contains("the time is up after 2 s; last: 2222222222  Progressing"),
         "{text}"
     );
+}
+
+#[test]
+fn status_names_an_old_pod_that_does_not_go() {
+    let said = |node: &str, seconds: u64, fault: Option<FaultKind>, message: Option<&str>| {
+        let mut view = fixture::view();
+        let state = Arc::make_mut(&mut view.state);
+        let record = state.pods.values_mut().find(|record| record.stop.is_some()).unwrap();
+        record.place = PodPlace::Node(NodeName::new(node));
+        let at = view.at - Duration::from_secs(seconds);
+        record.stop = Some(StopRecord { at, reason: StopReason::Replaced });
+        let status = Arc::make_mut(&mut view.pods).get_mut(&record.uid).unwrap();
+        (status.fault, status.message) = (fault, message.map(str::to_owned));
+        let unwell = StatusReport::new(&view).unwell;
+        unwell.into_iter().find(|sentence| sentence.contains("has been stopping")).unwrap_or_default()
+    };
+    assert_eq!(said("host-a", 29, None, None), "");
+    let begin = "default/web-aaaaaaaaaa-a1111: the old pod has been stopping for";
+    let long = said("host-a", 75, None, None);
+    assert_eq!(long, format!("{begin} 75 s: it has not ended yet"));
+    let here = said("host-a", 5, Some(FaultKind::Other), Some("operation not permitted"));
+    let class = "StopFailed: what is left of it cannot be removed";
+    assert_eq!(here, format!("{begin} 5 s: {class}: operation not permitted"));
+    let there = said("host-b", 75, Some(FaultKind::EngineUnreachable), None);
+    let class = "StopFailed: the container engine does not answer";
+    assert_eq!(there, format!("{begin} 75 s: {class}; `windlass status` on node host-b says more"));
 }
 
 #[test]

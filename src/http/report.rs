@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use reconciler::{
+    fault::FaultKind,
     manifest::Problem,
     name::CommitId,
     rollout::{CommitState, HistoryEntry, Phase, Rollback},
+    state::PodRecord,
 };
 use serde::{Deserialize, Serialize};
 
@@ -205,10 +207,33 @@ fn entry<'a>(view: &'a View, id: &CommitId) -> Option<&'a HistoryEntry> {
     view.state.rollout.history.iter().rev().find(|entry| entry.commit == *id)
 }
 
+/// So long a pod stops before it is named without its host having said what is in the way.
+const LONG_STOP: i64 = 30;
+
+/// A pod that was told to stop and does not go. Only its own host knows what the engine says of that.
+fn unfinished_stop(view: &View, record: &PodRecord) -> Option<String> {
+    let stop = record.stop.as_ref()?;
+    let node = record.place.node()?;
+    let seconds = view.at.duration_since(stop.at).as_secs().max(0);
+    let status = view.pods.get(&record.uid);
+    let fault = status.and_then(|status| status.fault);
+    if fault.is_none() && seconds < LONG_STOP {
+        return None;
+    }
+    let class = fault.map_or("it has not ended yet", FaultKind::stopping_reason);
+    let words = match status.and_then(|status| status.message.as_ref()) {
+        Some(message) if *node == view.node => format!(": {message}"),
+        _ if *node == view.node => String::new(),
+        _ => format!("; `windlass status` on node {node} says more"),
+    };
+    Some(format!("{}: the old pod has been stopping for {seconds} s: {class}{words}", record.key))
+}
+
 /// Pods that wait for something or have failed.
 fn unwell(view: &View) -> Vec<String> {
     use reconciler::{state::PodPlace, status::ContainerPhase};
-    let mut sentences = Vec::new();
+    let mut sentences: Vec<String> =
+        view.state.pods.values().filter_map(|record| unfinished_stop(view, record)).collect();
     for record in view.state.pods.values().filter(|record| record.stop.is_none()) {
         if let PodPlace::Unplaced(why) = &record.place {
             sentences.push(format!("{}: {why}", record.key));

@@ -316,7 +316,7 @@ pub(super) fn own_keys(
     let pods = std::mem::take(&mut bare.report.pods);
     keys.insert(node_key(node, "report"), text(&bare));
     for (uid, status) in &pods {
-        keys.insert(pod_status_key(node, uid), text::<PodStatus>(status));
+        keys.insert(pod_status_key(node, uid), pod_status_text(status));
     }
     if let Some(ask) = ask {
         keys.insert(node_key(node, "ask"), text(ask));
@@ -324,9 +324,31 @@ pub(super) fn own_keys(
     keys
 }
 
+/// What the engine says of a pod that does not go stays on its host; others learn what sort of failure it is.
+fn pod_status_text(status: &PodStatus) -> Vec<u8> {
+    match status.terminating {
+        true => text(&PodStatus { message: None, ..status.clone() }),
+        false => text(status),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use reconciler::fault::FaultKind;
+
     use super::*;
+
+    #[test]
+    fn what_the_engine_says_of_a_pod_that_stops_is_not_written() {
+        let mut status = PodStatus::pending();
+        status.terminating = true;
+        status.fault = Some(FaultKind::Other);
+        status.message = Some("unlinkat /var/lib/docker: operation not permitted".to_owned());
+        let written = String::from_utf8(pod_status_text(&status)).unwrap_or_default();
+        assert!(!written.contains("unlinkat"), "{written}");
+        let read: PodStatus = serde_json::from_str(&written).unwrap_or_else(|_| PodStatus::pending());
+        assert_eq!(read, PodStatus { message: None, ..status });
+    }
 
     #[test]
     fn keys_are_read_as_they_are_written() {

@@ -14,8 +14,8 @@ use crate::{
     object::Workload,
     plan::Next,
     rollout::{
-        Failure, Judgement, Phase, Suspects, judge, judged_workloads, pod_failure, progress_deadline,
-        suspects, worst,
+        Failure, Judgement, Phase, Suspects, first_unfinished, judge, judged_workloads, pod_failure,
+        progress_deadline, suspects, with_regard_to, worst,
     },
     time::later,
 };
@@ -103,13 +103,17 @@ impl<'a> Decision<'a> {
             let faulty = out.chain(reasons(found.nodes)).chain(found.unready).collect();
             return Judged { faulty, ..Judgement::Settled.into() };
         }
+        let owned = self.owned.values().flatten();
+        let unfinished = first_unfinished(owned, &self.standing, self.input.now);
         let judged = self.weigh(found, |standing| {
             parts
                 .iter()
                 .map(|part| {
                     let key = &part.workload.key;
                     let progress = self.input.state.workloads.get(key);
-                    (key, judge(&self.part_view(part, standing), progress, clock))
+                    let view = self.part_view(part, standing);
+                    let judgement = judge(&view, progress, clock);
+                    (key, with_regard_to(unfinished.as_deref(), judgement, &view))
                 })
                 .collect()
         });

@@ -169,14 +169,17 @@ impl<'a> Pod<'a> {
         if self.input.observed.lanes.contains(&key) {
             return Decision::Nothing;
         }
-        if self.memory.ended.is_some() {
-            return self.clean_up();
-        }
-        if let Some(failure) = self.input.observed.failures.get(&key)
+        let failure = self.input.observed.failures.get(&key);
+        let is_over = self.memory.ended.is_some();
+        // A failure from before the end was one of starting: it holds no cleaning up back.
+        if let Some(failure) = failure.filter(|failure| !is_over || failure.removes)
             && let Some(retry) = failure.retry_at(self.input.now)
         {
             self.look_again_at(retry);
             return Decision::Blocked(failure.fault.clone());
+        }
+        if is_over {
+            return self.clean_up();
         }
         if self.is_past_deadline() {
             return Decision::End(

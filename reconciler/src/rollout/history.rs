@@ -63,6 +63,17 @@ impl Rollout {
         }
     }
 
+    /// Says in the open entry of the target what is waited for outside of it, as long as it is.
+    pub(super) fn note_waiting(&mut self, reason: String) {
+        let Some(target) = &self.target else { return };
+        let open = |entry: &&mut HistoryEntry| {
+            entry.commit == *target && entry.ended.is_none() && entry.state == CommitState::Progressing
+        };
+        if let Some(entry) = self.history.iter_mut().rev().find(open) {
+            entry.reason = reason;
+        }
+    }
+
     /// Ends the open entry of the target, if it has one.
     pub(super) fn close_target(
         &mut self,

@@ -14,7 +14,7 @@ use crate::{
     name::{CommitId, NodeName, WorkloadKey},
     object::{ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload},
     placement::eligible_for_daemon,
-    rollout::{Failure, FailureClass, Rollout},
+    rollout::{Failure, FailureClass, Rollout, stopping::unfinished_stop},
     state::{PodPlace, WorkloadProgress},
     status::{ContainerPhase, ContainerStatus, PodPhase},
     time::later,
@@ -209,6 +209,9 @@ pub fn judge(
     // A template that is available nowhere has shown nothing.
     let counted = || current.iter().filter(|pod| number == 0 || !standing.is_aside(pod));
     if let Some(reason) = counted().find_map(|pod| pod_obstacle(pod, all_nodes_ready)) {
+        return Judgement::Waiting(format!("{key}: {reason}"));
+    }
+    if let Some(reason) = unfinished_stop(view, &current) {
         return Judgement::Waiting(format!("{key}: {reason}"));
     }
     if progress_deadline(view.workload, progress, clock, view.now)

@@ -329,6 +329,12 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
         rollout.start_clock(input.now);
     }
     rollout.waiting = waiting;
+    if rollout.driving == rollout.target {
+        rollout.note_waiting(match &input.judgement {
+            Judgement::Waiting(message) => format!("waiting: {message}"),
+            Judgement::Settled | Judgement::Progressing(_) | Judgement::Failed(_) => String::new(),
+        });
+    }
     let deadline = input.deadline(rollout);
     match &input.judgement {
         Judgement::Failed(failure) => Err(failure.clone()),

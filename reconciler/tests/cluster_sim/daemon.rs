@@ -180,7 +180,10 @@ impl World {
                     Step::StartContainer(spec) => Some(spec.name.clone()),
                     _ => None,
                 };
-                daemon.failures.insert(key.clone(), LaneFailure { fault, container, at: wall, count });
+                let removes = lane.why.is_removal();
+                daemon
+                    .failures
+                    .insert(key.clone(), LaneFailure { fault, container, at: wall, count, removes });
             }
         }
         self.look_after(index, 1);

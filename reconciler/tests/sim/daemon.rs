@@ -211,7 +211,8 @@ impl Sim {
                         Step::StartContainer(spec) => Some(spec.name.clone()),
                         _ => None,
                     };
-                    self.failures.insert(key, LaneFailure { fault, container, at: self.now, count });
+                    let removes = running.lane.why.is_removal();
+                    self.failures.insert(key, LaneFailure { fault, container, at: self.now, count, removes });
                 }
             }
         }

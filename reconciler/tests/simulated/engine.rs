@@ -34,6 +34,8 @@ pub(crate) struct Engine {
     pub(crate) files: BTreeMap<PodUid, String>,
     pub(crate) engine_down: bool,
     pub(crate) disk_full: bool,
+    /// Containers that the engine cannot remove.
+    pub(crate) stuck: BTreeSet<ContainerId>,
     tags: BTreeMap<String, ImageId>,
     made: u64,
 }
@@ -149,8 +151,11 @@ impl Engine {
                 }
             }
             Step::Remove(ids) => {
-                for id in ids {
+                for id in ids.iter().filter(|id| !self.stuck.contains(*id)) {
                     self.containers.remove(id);
+                }
+                if ids.iter().any(|id| self.stuck.contains(id)) {
+                    return Err(Fault::new(FaultKind::Other, "unable to remove filesystem: not permitted"));
                 }
             }
             Step::Disconnect(name) => {

@@ -88,6 +88,17 @@ const ENGINES_OWN: &[&str] = &["dial unix", "unable to retrieve oci runtime erro
 const PERHAPS_ENGINES_OWN: &[&str] = &["containerd", ".sock"];
 const ABOUT_THE_CONTAINER: &[&str] = &["oci runtime", "invalid mount config"];
 
+/// What the engine says of a command that it could not even hand to the container's runtime.
+const COMMAND_NOT_HANDED_ON: &[&str] =
+    &["containerd", ".sock", "ttrpc", "transport:", "context deadline exceeded", "context canceled"];
+
+/// Whether a command was not started because of the engine itself, by its words.
+pub(crate) fn is_engines_trouble(message: &str) -> bool {
+    let text = message.to_lowercase();
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    says(ENGINES_OWN) || (says(COMMAND_NOT_HANDED_ON) && !text.contains("oci runtime"))
+}
+
 /// Creating, starting, stopping and all else that concerns one container.
 pub(super) fn container(status: u16, message: &str) -> FaultKind {
     let text = message.to_lowercase();

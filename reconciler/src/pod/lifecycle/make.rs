@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Decision, ImageNeed, Pod};
 use crate::{
     fault::{Fault, FaultKind},
-    name::ImageId,
+    name::{ContainerId, ImageId},
     object::Container,
     observed::ContainerState,
     plan::{ContainerSpec, Drift, PodFiles, PodIdentity, Role, SandboxSpec, Step, Why},
@@ -102,7 +102,7 @@ impl Pod<'_> {
         }
     }
 
-    /// The steps that start containers, after what remains of their predecessors but the last is removed.
+    /// The steps that start containers, and then remove what remains of their predecessors but the last.
     pub(super) fn starts(&self, containers: &[(Role, &Container)]) -> Result<Vec<Step>, Decision> {
         let mut images = BTreeMap::new();
         let mut needs = Vec::new();
@@ -120,10 +120,6 @@ impl Pod<'_> {
         let mut steps = Vec::new();
         let restarting = self.found.sandbox.is_some_and(|(_, sandbox)| sandbox.state.is_alive());
         for (role, container) in containers {
-            let stale = self.found.previous.get(container.name.as_str()).filter(|_| restarting);
-            if let Some((id, _)) = stale {
-                steps.push(Step::Remove(vec![(*id).clone()]));
-            }
             let latest = self.found.latest.get(container.name.as_str()).filter(|_| restarting);
             let would_not_start =
                 latest.filter(|(_, one)| one.state == ContainerState::Created && self.has_failed());
@@ -139,6 +135,13 @@ impl Pod<'_> {
                     ))
                 })?;
             steps.push(Step::StartContainer(Box::new(spec)));
+        }
+        // Last: one that the engine cannot remove must not keep its successors from being started.
+        let stale =
+            containers.iter().filter_map(|(_, container)| self.found.previous.get(container.name.as_str()));
+        let stale: Vec<ContainerId> = stale.filter(|_| restarting).map(|(id, _)| (*id).clone()).collect();
+        if !stale.is_empty() {
+            steps.push(Step::Remove(stale));
         }
         Ok(steps)
     }

@@ -22,19 +22,19 @@ pub(super) fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
         || input.observed.files.contains_key(uid);
     let mut next = Next::AwaitChange;
     let mut status = phase::terminating(input, found);
+    // A failure from before the stop was begun is one of starting: it says nothing about the stop, and is no reason to
+    // hold it back.
+    let failure = input.observed.failures.get(&key).filter(|failure| failure.removes);
+    if failure.is_none() {
+        (status.fault, status.message) = (None, None);
+    }
     if !left && !input.observed.lanes.contains(&key) {
         status.terminating = true;
         return PodOutput { lane: None, images: Vec::new(), status, probes: Vec::new(), memory: None, next };
     }
     let mut lane = None;
     let mut memory = input.memory.clone();
-    // A failure from before the stop was begun is one of starting: it is no reason to hold the stop back.
-    let retry = input
-        .observed
-        .failures
-        .get(&key)
-        .filter(|_| memory.stopping)
-        .and_then(|failure| failure.retry_at(input.now));
+    let retry = failure.filter(|_| memory.stopping).and_then(|failure| failure.retry_at(input.now));
     if let Some(retry) = retry {
         next = Next::After(Duration::try_from(retry.duration_since(input.now)).unwrap_or_default());
     } else if !input.observed.lanes.contains(&key) {

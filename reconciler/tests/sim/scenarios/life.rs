@@ -283,6 +283,22 @@ fn a_removed_container_is_repaired_although_its_predecessor_is_still_there() {
 }
 
 #[test]
+fn a_container_is_restarted_although_those_before_it_cannot_be_removed() {
+    let (mut sim, uid) = running(pod("web:1"));
+    for attempt in 1..=4 {
+        let id = sim.main("web");
+        sim.host.stuck.insert(id.clone());
+        sim.host.end(&id, 1, sim.now);
+        sim.cycle();
+        sim.run_seconds(400);
+        let (_, newest) = sim.container(&uid, "main").unwrap();
+        let is_running = matches!(newest.state, ContainerState::Running { .. });
+        sim.expect(is_running && newest.attempt == attempt, &format!("attempt {attempt}: {newest:?}"));
+    }
+    sim.expect(sim.ready("web") == 1, "it is ready");
+}
+
+#[test]
 fn a_killed_container_comes_back_at_once() {
     let (mut sim, uid) = running(pod("web:1"));
     let main = sim.main("web");

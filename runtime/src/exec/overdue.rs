@@ -1,0 +1,210 @@
+//! Commands whose end was not seen in time: each is watched until it is known to have ended, and killed when it can be.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bollard::models::ExecInspectResponse;
+use reconciler::name::ContainerId;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{ExecOutcome, tree};
+use crate::docker::{CallError, Engine};
+
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+/// A command that the engine starts late runs at most this long before it is killed.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// A command that is to be run waits this long for the end of the same one from before.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// An engine that has answered for so long that a command is about to start has lost it.
+const START_LIMIT: Duration = Duration::from_secs(3600);
+/// One that says for so long that nobody wants the command started has not taken the order to start it.
+const ORDER_LIMIT: Duration = Duration::from_secs(60);
+
+/// A command in a container, as two probes or hooks may share it.
+pub(super) type Key = (ContainerId, Vec<String>);
+
+/// The commands that are overdue, with whether their end is known. Only in memory: a daemon that is restarted knows
+/// nothing of them any more, and what the engine starts then runs to its own end.
+#[derive(Default)]
+pub(crate) struct Overdue {
+    commands: Mutex<BTreeMap<Key, Vec<Entry>>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    outcome: ExecOutcome,
+    ended: watch::Receiver<bool>,
+}
+
+/// What the engine says of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It was made, and is neither running nor did it ever.
+    Created,
+    /// The engine is about to start it: it has no process yet.
+    Starting,
+    /// It runs as this process.
+    Running(i64),
+    /// It has ended with this exit code.
+    Ended {
+        /// 126 or 127 when it could not be started.
+        code: i64,
+        /// Whether it ever had a process.
+        ran: bool,
+    },
+}
+
+impl Stage {
+    pub(super) fn of(found: &ExecInspectResponse) -> Self {
+        let pid = found.pid.filter(|pid| *pid > 0);
+        match (found.running, found.exit_code, pid) {
+            (Some(true), _, Some(pid)) => Self::Running(pid),
+            (Some(true), _, None) => Self::Starting,
+            (_, Some(code), pid) => Self::Ended { code, ran: pid.is_some() },
+            (_, None, _) => Self::Created,
+        }
+    }
+}
+
+impl Overdue {
+    /// Waits for the ends of the same command from before, at most for so long, and never long. How one of them stands,
+    /// if it did not end.
+    pub(super) async fn settled(&self, key: &Key, limit: Duration) -> Option<ExecOutcome> {
+        let deadline = Instant::now() + limit.min(LONGEST_WAIT);
+        let entries = self.commands().get(key).cloned().unwrap_or_default();
+        for mut entry in entries {
+            // A task that is gone without a word went with the whole daemon.
+            if timeout_at(deadline, entry.ended.wait_for(|ended| *ended)).await.is_err() {
+                return Some(entry.outcome);
+            }
+        }
+        None
+    }
+
+    /// Watches a command that did not end in time until it is known to have ended; kills it when it has a process.
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        key: Key,
+        exec: String,
+        outcome: ExecOutcome,
+    ) {
+        let (sender, ended) = watch::channel(false);
+        self.commands().entry(key.clone()).or_default().push(Entry { outcome, ended });
+        let (overdue, engine) = (Arc::clone(self), Arc::clone(engine));
+        tokio::spawn(async move {
+            see_out(&engine, &key.0, &exec).await;
+            sender.send_replace(true);
+            overdue.forget_ended(&key);
+        });
+    }
+
+    /// Whether the ends of all commands are known.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.commands().is_empty()
+    }
+
+    fn forget_ended(&self, key: &Key) {
+        let mut commands = self.commands();
+        let Some(entries) = commands.get_mut(key) else { return };
+        entries.retain(|entry| !*entry.ended.borrow());
+        if entries.is_empty() {
+            commands.remove(key);
+        }
+    }
+
+    fn commands(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<Entry>>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns when the command has ended, or its container is gone, or the engine has lost it. One that has a process by
+/// then is killed. An engine that does not answer is asked again and again: there is nothing else it could be asked.
+async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
+    let mut pause = FIRST_LOOK;
+    let mut waiting: Option<(Stage, Instant)> = None;
+    loop {
+        match engine.call(|docker| async move { docker.inspect_exec(exec).await }).await {
+            // An engine that was restarted knows no commands from before, one whose container is gone neither.
+            Err(error) if error.is_not_found() => return,
+            Err(error) => tracing::debug!(exec, %error, "an overdue command cannot be looked at"),
+            Ok(found) => match Stage::of(&found) {
+                Stage::Ended { .. } => return,
+                Stage::Running(pid) => match kill(engine, container, pid).await {
+                    Ok(Killed::Gone) => return,
+                    Ok(Killed::Processes(count)) => {
+                        tracing::debug!(exec, pid, count, "killed an overdue command");
+                    }
+                    Err(error) => tracing::debug!(exec, pid, %error, "an overdue command cannot be killed"),
+                },
+                stage @ (Stage::Created | Stage::Starting) => {
+                    let since = match waiting {
+                        Some((before, since)) if before == stage => since,
+                        _ => Instant::now(),
+                    };
+                    waiting = Some((stage, since));
+                    let limit = if stage == Stage::Starting { START_LIMIT } else { ORDER_LIMIT };
+                    if since.elapsed() >= limit {
+                        tracing::warn!(
+                            %container,
+                            exec,
+                            "the container engine has not started a command within {} s: it is not waited for any more",
+                            limit.as_secs()
+                        );
+                        return;
+                    }
+                }
+            },
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LAST_LOOK);
+    }
+}
+
+/// What came of a kill.
+pub(super) enum Killed {
+    /// The process had ended already, whatever the engine says.
+    Gone,
+    /// So many processes.
+    Processes(usize),
+}
+
+/// Kills a command's process and what descends from it, and nothing else of the container.
+pub(super) async fn kill(engine: &Engine, container: &ContainerId, pid: i64) -> Result<Killed, CallError> {
+    let name = container.as_str();
+    let found = engine.call(|docker| async move { docker.inspect_container(name, None).await }).await?;
+    let init = found.state.and_then(|state| state.pid).unwrap_or_default();
+    let container = container.clone();
+    let work = move || match tree::running_for(pid) {
+        None => Killed::Gone,
+        Some(_) => Killed::Processes(tree::kill_tree(pid, init, &container)),
+    };
+    // Work that panicked has killed nothing.
+    Ok(tokio::task::spawn_blocking(work).await.unwrap_or(Killed::Processes(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_run_only_if_it_has_a_process() {
+        let stage = |running, pid, exit_code| {
+            Stage::of(&ExecInspectResponse { running, pid, exit_code, ..ExecInspectResponse::default() })
+        };
+        assert_eq!(stage(Some(false), Some(0), None), Stage::Created);
+        assert_eq!(stage(Some(true), Some(0), None), Stage::Starting);
+        assert_eq!(stage(Some(true), None, None), Stage::Starting);
+        assert_eq!(stage(Some(true), Some(-1), None), Stage::Starting);
+        assert_eq!(stage(Some(true), Some(42), None), Stage::Running(42));
+        assert_eq!(stage(Some(false), Some(42), Some(1)), Stage::Ended { code: 1, ran: true });
+        assert_eq!(stage(Some(false), Some(0), Some(126)), Stage::Ended { code: 126, ran: false });
+    }
+}
