@@ -1,7 +1,9 @@
-//! What this host believes, on its own disk: `trust/pointers.json` and `trust/images.json`.
+//! What this host believes, on its own disk: `trust/pointers.json`, `trust/images.json` and `trust/accepted.json`.
 //!
 //! The pointers never live in the store: a stolen store must not be able to move `verified` back. The image pins
 //! make a rollback bring back the very image a commit ran with, also where its tag has moved since.
+
+mod accepted;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -9,10 +11,11 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use reconciler::{name::CommitId, node::Pins, plan::ImagePin};
+use reconciler::{manifest::ReadAs, name::CommitId, node::Pins, plan::ImagePin};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::accepted::AcceptedHeads;
 use crate::source::verify::VerifiedCommit;
 use crate::state_file::{self, StateFileError};
 
@@ -71,6 +74,7 @@ pub(crate) struct TrustStore {
     images_path: PathBuf,
     pointers: Pointers,
     images: ImagePins,
+    accepted: AcceptedHeads,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -85,8 +89,11 @@ impl TrustStore {
             .map_err(|source| TrustError::Directory { path: directory.to_owned(), source })?;
         let pointers_path = directory.join("pointers.json");
         let images_path = directory.join("images.json");
+        let pointers: Pointers = state_file::read(&pointers_path, SCHEMA)?.unwrap_or_default();
+        let accepted = AcceptedHeads::open(directory, pointers.all().map(|commit| commit.id().clone()))?;
         Ok(Self {
-            pointers: state_file::read(&pointers_path, SCHEMA)?.unwrap_or_default(),
+            pointers,
+            accepted,
             images: state_file::read(&images_path, SCHEMA)?.unwrap_or_default(),
             pointers_path,
             images_path,
@@ -103,9 +110,23 @@ impl TrustStore {
         if pointers == self.pointers {
             return Ok(());
         }
+        self.accepted.keep()?;
         state_file::write(&self.pointers_path, SCHEMA, &pointers)?;
         self.pointers = pointers;
         Ok(())
+    }
+
+    /// For what the manifests of a commit are read. A commit that is in use was accepted: by this host as a head, or by
+    /// the leader that decided to run it. That a head is `verified` says only that its signatures are good.
+    pub(crate) fn read_as(&self, commit: &CommitId) -> ReadAs {
+        let Pointers { verified: _, target, healthy, in_use } = &self.pointers;
+        let in_use = [target, healthy].into_iter().flatten().chain(in_use).any(|one| one.id() == commit);
+        if in_use || self.accepted.contains(commit) { ReadAs::Accepted } else { ReadAs::NewHead }
+    }
+
+    /// Records that the manifests of a head were accepted.
+    pub(crate) fn accept(&mut self, head: &CommitId) -> Result<(), StateFileError> {
+        self.accepted.add(head)
     }
 
     /// What every image reference of every commit means on this host.
@@ -173,5 +194,50 @@ mod tests {
 
         trust.retain_images(&BTreeSet::new()).unwrap();
         assert!(TrustStore::open(&at).unwrap().pins().is_empty());
+    }
+
+    #[test]
+    fn what_an_older_version_had_verified_is_accepted_and_what_came_after_only_once_it_was_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let id = |letter: &str| CommitId::new(letter.repeat(40));
+        let pointers = |verified: &str, target: &str| {
+            let record = |letter: &str| format!(r#"{{"id":"{}","grounds":"mode-off"}}"#, letter.repeat(40));
+            let text =
+                format!(r#"{{"schema":1,"verified":{},"target":{}}}"#, record(verified), record(target));
+            fs::write(at.join("pointers.json"), text).unwrap();
+        };
+        pointers("b", "a");
+        let mut trust = TrustStore::open(at).unwrap();
+        let read_as = |trust: &TrustStore, letters: [&str; 3]| letters.map(|one| trust.read_as(&id(one)));
+        use ReadAs::{Accepted, NewHead};
+        assert_eq!(read_as(&trust, ["a", "b", "c"]), [Accepted, Accepted, NewHead]);
+
+        // The signatures of c are good, and the daemon ends before its manifests are read.
+        let verified = |pointers: &Pointers| pointers.verified.as_ref().map(|commit| commit.id().clone());
+        let before = trust.pointers().clone();
+        trust.set_pointers(Pointers { target: None, ..before }).unwrap();
+        assert_eq!(verified(trust.pointers()), Some(id("b")));
+        pointers("c", "b");
+        let mut trust = TrustStore::open(at).unwrap();
+        assert_eq!(read_as(&trust, ["a", "b", "c"]), [Accepted, Accepted, NewHead]);
+        trust.accept(&id("c")).unwrap();
+        assert_eq!(TrustStore::open(at).unwrap().read_as(&id("c")), Accepted);
+
+        // The leader, of an older version, took d.
+        pointers("d", "d");
+        assert_eq!(TrustStore::open(at).unwrap().read_as(&id("d")), Accepted);
+    }
+
+    #[test]
+    fn the_record_of_accepted_heads_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut trust = TrustStore::open(directory.path()).unwrap();
+        let id = |number: u32| CommitId::new(format!("{number:040x}"));
+        for number in 0..150 {
+            trust.accept(&id(number)).unwrap();
+        }
+        assert_eq!(trust.read_as(&id(49)), ReadAs::NewHead);
+        assert_eq!(trust.read_as(&id(50)), ReadAs::Accepted);
     }
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use reconciler::{
     cluster::commits_in_use,
+    manifest::ReadAs,
     name::CommitId,
     node::NodePlan,
     rollout::{Head, Rollout},
@@ -49,7 +50,9 @@ impl Host {
                 continue;
             };
             let reader = self.parts.reader.clone();
-            let reading = tokio::task::spawn_blocking(move || reader.read(&verified)).await;
+            // It is in use, so it was accepted: here or by the leader, now or by an older version.
+            let reading =
+                tokio::task::spawn_blocking(move || reader.read(&verified, ReadAs::Accepted)).await;
             match reading {
                 Ok(Reading::Good(commit)) => self.library.add(commit),
                 Ok(Reading::Bad { problems, .. }) => {

@@ -82,7 +82,8 @@ impl OfflinePlanner {
         let commit = verified_ancestor(&repo, &verified, anchor, id, self.config.rollout.history)
             .map_err(|error| error.to_string())?
             .ok_or_else(|| format!("commit {id} is not the verified head or one of the last before it"))?;
-        match self.reader.read(&commit) {
+        let read_as = lock(&self.trust).read_as(id);
+        match self.reader.read(&commit, read_as) {
             Reading::Good(commit) => Ok(commit),
             Reading::Bad { problems, .. } => Err(problems.join("\n")),
             Reading::Unreadable(why) => Err(why),

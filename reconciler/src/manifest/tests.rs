@@ -18,7 +18,7 @@ fn lines(files: &[(&str, &str)]) -> String {
 fn read(files: &[(&str, &str)]) -> (Objects, Vec<Problem>) {
     let files: Vec<SourceFile<'_>> =
         files.iter().map(|(path, text)| SourceFile { path, content: text.as_bytes() }).collect();
-    parse(&files, &Limits::default())
+    parse(&files, &Limits::default(), ReadAs::NewHead)
 }
 
 #[test]
@@ -396,7 +396,7 @@ spec:
 #[test]
 fn affinity_and_spread_are_read() {
     let file = SourceFile { path: "a.yaml", content: PLACEMENT.as_bytes() };
-    let (objects, problems) = parse(&[file], &Limits::default());
+    let (objects, problems) = parse(&[file], &Limits::default(), ReadAs::NewHead);
     assert_eq!(problems, []);
     let spec = &objects.workloads.first_key_value().expect("the pod").1.template.spec;
     let Affinity { node, pods, anti } = &spec.affinity;
@@ -834,7 +834,7 @@ fn files_that_are_too_large_or_no_text_are_refused() {
         SourceFile { path: "latin.yaml", content: b"a: \xe4" },
         SourceFile { path: "empty.yaml", content: b"" },
     ];
-    let (_, problems) = parse(&files, &Limits::default());
+    let (_, problems) = parse(&files, &Limits::default(), ReadAs::NewHead);
     let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
     insta::assert_snapshot!(text, @"
     large.yaml: the file has 104857600 bytes and may have 1048576: split it, or move what is no manifest elsewhere
@@ -847,7 +847,7 @@ fn more_documents_or_problems_than_the_limits_are_not_read_or_told() {
     let documents = "---\napiVersion: v1\nkind: Pd\n".repeat(12);
     let limits = Limits { documents: 10, problems: 3, ..Limits::default() };
     let file = SourceFile { path: "a.yaml", content: documents.as_bytes() };
-    let (_, problems) = parse(&[file, SourceFile { path: "b.yaml", content: b"kind: Pod" }], &limits);
+    let (_, problems) = parse(&[file, SourceFile { path: "b.yaml", content: b"kind: Pod" }], &limits, ReadAs::NewHead);
     let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
     insta::assert_snapshot!(text, @r#"
     a.yaml:3:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct or remove it
