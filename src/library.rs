@@ -109,9 +109,10 @@ pub(crate) fn passed_over(path: &str) -> Problem {
         column: 0,
         severity: Severity::Warning,
         field: String::new(),
-        message: "not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or \
+        message:
+            "not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or \
                   otherwise if it is no manifest"
-            .to_owned(),
+                .to_owned(),
     }
 }
 

@@ -114,7 +114,9 @@ fn is_host(host: &str) -> bool {
 fn is_part(part: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_separator = |text: &str| matches!(text, "." | "_" | "__") || text.chars().all(|c| c == '-');
-    part.starts_with(alphanumeric) && part.ends_with(alphanumeric) && part.split(alphanumeric).all(is_separator)
+    part.starts_with(alphanumeric)
+        && part.ends_with(alphanumeric)
+        && part.split(alphanumeric).all(is_separator)
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -229,6 +231,32 @@ mod tests {
             Err(fault) => format!("{:.40}: {fault}\n", *text),
         })
         .collect();
-        insta::assert_snapshot!(faults, @"");
+        insta::assert_snapshot!(faults, @r#"
+        https://registry.example.com/a: a name has no scheme: write what follows the "://"
+        docker://a: a name has no scheme: write what follows the "://"
+        nginx:: nothing follows the colon: write the tag, or leave the colon out for "latest"
+        :tag: write a name of 1 to 255 letters before the tag
+        nginx:-a: "-a" is no tag: write at most 128 letters, digits, '_', '.' and '-', beginning with none of the last two
+        nginx:a+b: "a+b" is no tag: write at most 128 letters, digits, '_', '.' and '-', beginning with none of the last two
+        nginx@: "" is no digest: write "sha256:" and 64 lower-case hexadecimal digits
+        nginx@sha256:00: "sha256:00" is no digest: write "sha256:" and 64 lower-case hexadecimal digits
+        nginx@sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAA: "sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" is no digest: write "sha256:" and 64 lower-case hexadecimal digits
+        nginx@md5:000000000000000000000000000000: "md5:00000000000000000000000000000000" is no digest: write "sha256:" and 64 lower-case hexadecimal digits
+        nginx@sha256:0@sha256:0: "sha256:0@sha256:0" is no digest: write "sha256:" and 64 lower-case hexadecimal digits
+        HTTPD: "HTTPD" is no part of a name: write lower-case letters and digits, with '.', '_' or '-' between them
+        team/App: "App" is no part of a name: write lower-case letters and digits, with '.', '_' or '-' between them
+        a//b: "" is no part of a name: write lower-case letters and digits, with '.', '_' or '-' between them
+        a/: "" is no part of a name: write lower-case letters and digits, with '.', '_' or '-' between them
+        /a: "" is no part of a name: write lower-case letters and digits, with '.', '_' or '-' between them
+        a.-b: "a.-b" is no part of a name: write lower-case letters and digits, with '.', '_' or '-' between them
+        a___b: "a___b" is no part of a name: write lower-case letters and digits, with '.', '_' or '-' between them
+        ../a: ".." is no host of a registry: write one such as registry.example.com:5000
+        r_x.example.com/a: "r_x.example.com" is no host of a registry: write one such as registry.example.com:5000
+        r.example.com:/a: "r.example.com:" is no host of a registry: write one such as registry.example.com:5000
+        r.example.com:5000x/a: "r.example.com:5000x" is no host of a registry: write one such as registry.example.com:5000
+        [::1]:5000/a: "[::1]:5000" is no host of a registry: write one such as registry.example.com:5000
+        0000000000000000000000000000000000000000: this is the id of an image: write its name
+        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: write a name of 1 to 255 letters before the tag
+        "#);
     }
 }

@@ -26,7 +26,8 @@ const MANIFESTS: &[(&str, &str)] = &[
 
 fn read(path: &str, text: &str) -> (Objects, String) {
     let file = SourceFile { path, content: text.as_bytes() };
-    let (objects, problems) = desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
+    let (objects, problems) =
+        desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
     (objects, problems.iter().map(|problem| format!("{problem}\n")).collect())
 }
 

@@ -51,8 +51,7 @@ impl Host {
             };
             let reader = self.parts.reader.clone();
             // It is in use, so it was accepted: here or by the leader, now or by an older version.
-            let reading =
-                tokio::task::spawn_blocking(move || reader.read(&verified, ReadAs::Accepted)).await;
+            let reading = tokio::task::spawn_blocking(move || reader.read(&verified, ReadAs::Accepted)).await;
             match reading {
                 Ok(Reading::Good(commit)) => self.library.add(commit),
                 Ok(Reading::Bad { problems, .. }) => {

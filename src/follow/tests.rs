@@ -65,7 +65,10 @@ fn a_head_that_an_older_version_accepted_is_taken_with_a_warning() {
     work.commit("two", None);
     for start in 0..3 {
         let (taken, said) = judged(&work, old.path());
-        assert!(!taken && said.contains("needs the key \"username\" or \"password\""), "start {start}: {said}");
+        assert!(
+            !taken && said.contains("needs the key \"username\" or \"password\""),
+            "start {start}: {said}"
+        );
     }
 }
 

@@ -28,13 +28,12 @@ pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
     let Found { files, passed_over: not_read } =
         if path.exists() { from_disk(path)? } else { from_revision(&args.what, &args.paths)? };
     if files.is_empty() {
-        bail!("there is no manifest (*.yaml, *.yml, *.json) in {}", args.what);
+        bail!("there is no manifest (*.yaml, *.yml, *.json, in lower case) in {}", args.what);
     }
     let borrowed: Vec<(&str, &[u8])> =
         files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
     // It is what would be pushed next.
-    let (objects, found) =
-        parse_and_check(&borrowed, &check_settings(&Config::default()), ReadAs::NewHead);
+    let (objects, found) = parse_and_check(&borrowed, &check_settings(&Config::default()), ReadAs::NewHead);
     let problems = not_read.iter().map(|path| passed_over(path)).chain(found).collect();
     Ok(CheckReport { files: files.len(), objects: objects.originals.len(), problems })
 }
@@ -131,5 +130,37 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
     match failed {
         Some(error) => Err(error).context("read a file of the commit"),
         None => Ok(Found { files, passed_over }),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    fn said(files: &[(&str, &str)]) -> Result<String> {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(directory.path().join(name), content).unwrap();
+        }
+        let what = directory.path().display().to_string();
+        let report = check(&CheckArgs { what: what.clone(), paths: Vec::new(), output: Default::default() })?;
+        let lines = report.problems.iter().map(|problem| format!("{problem}\n"));
+        Ok(lines.collect::<String>().replace(&format!("{what}/"), ""))
+    }
+
+    #[test]
+    fn it_judges_as_for_a_new_head_and_names_what_is_not_read() {
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: 'nginx:'}]}\n";
+        let said = said(&[("pod.yaml", pod), ("DB.YAML", pod), ("README.MD", "")]).unwrap();
+        insta::assert_snapshot!(said, @r#"
+        DB.YAML: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
+        pod.yaml:4:36: spec.containers[0].image: "nginx:" is no image: nothing follows the colon: write the tag, or leave the colon out for "latest"
+        "#);
+    }
+
+    #[test]
+    fn files_that_are_not_read_are_not_taken_for_manifests() {
+        assert!(said(&[("DB.YAML", "")]).unwrap_err().to_string().contains("in lower case"));
     }
 }

@@ -109,7 +109,8 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
 
     // The same in a new head is refused, and changes nothing.
     let running = site.containers();
-    let refused = site.push(&[("note.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n")], "the next");
+    let refused =
+        site.push(&[("note.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n")], "the next");
     let status = site.wait_status("the new head is refused", |status| {
         is(&status["source"]["refusal"]["commit"], &refused)
     });
@@ -138,5 +139,8 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     site.windlass(&["rollback", &old]).ok();
     site.wait_answer("app 1 web");
     let status = site.status();
-    assert!(status["source"]["refusal"].is_null() && !is(&status["healthy"]["id"], &refused), "{good} {status:#}");
+    assert!(
+        status["source"]["refusal"].is_null() && !is(&status["healthy"]["id"], &refused),
+        "{good} {status:#}"
+    );
 }

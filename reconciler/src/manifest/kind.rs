@@ -72,7 +72,8 @@ const fn later(
     Kind { name, group, version: "v1", older, namespaced: true, fate: Fate::Later(instead) }
 }
 
-const ENDPOINTS: &str = "use a Service of type ExternalName for what runs elsewhere, and a selector for what runs here";
+const ENDPOINTS: &str =
+    "use a Service of type ExternalName for what runs elsewhere, and a selector for what runs here";
 const VOLUMES: &str =
     "use a hostPath volume, and a nodeSelector that keeps the pod where its data is, in place of the claim";
 
@@ -106,7 +107,12 @@ static KINDS: &[Kind] = &[
         &[],
         "use a bare Pod with restartPolicy OnFailure, or an init container of what needs its result",
     ),
-    later("CronJob", "batch", &[], "use a Deployment whose container runs a cron daemon, or a timer of the host"),
+    later(
+        "CronJob",
+        "batch",
+        &[],
+        "use a Deployment whose container runs a cron daemon, or a timer of the host",
+    ),
     later("PersistentVolumeClaim", "", &[], VOLUMES),
     Kind { namespaced: false, ..later("PersistentVolume", "", &[], VOLUMES) },
     later(
@@ -133,12 +139,7 @@ static KINDS: &[Kind] = &[
         &["extensions/v1beta1"],
         "use a reverse proxy as a Deployment with a NodePort or hostPort, its rules in a ConfigMap",
     ),
-    later(
-        "Kustomization",
-        "kustomize.config.k8s.io",
-        &[],
-        "commit what `kubectl kustomize` prints of it",
-    ),
+    later("Kustomization", "kustomize.config.k8s.io", &[], "commit what `kubectl kustomize` prints of it"),
     no_effect("ServiceAccount", "", true),
     no_effect("LimitRange", "", true),
     no_effect("ResourceQuota", "", true),
@@ -217,7 +218,11 @@ const DEPLOYS: &[(&str, &str, &str)] = &[
     ("serving.knative.dev", "Service", "write a Deployment and a Service of apiVersion v1"),
     ("helm.toolkit.fluxcd.io", "HelmRelease", "commit what `helm template` prints of its chart"),
     ("helm.cattle.io", "HelmChart", "commit what `helm template` prints of its chart"),
-    ("kustomize.toolkit.fluxcd.io", "Kustomization", "configure its path, or commit what `flux build` prints of it"),
+    (
+        "kustomize.toolkit.fluxcd.io",
+        "Kustomization",
+        "configure its path, or commit what `flux build` prints of it",
+    ),
     ("argoproj.io", "Application", "configure its path, or commit what `argocd app manifests` prints of it"),
     ("argoproj.io", "ApplicationSet", "commit the manifests of its applications"),
     ("argoproj.io", "Rollout", "write a Deployment"),
@@ -261,9 +266,7 @@ const BUILT_IN: &[&str] = &[
 pub(super) fn has_no_effect(document: &Value) -> bool {
     let text = |key| document.get(key).and_then(Value::as_str);
     let (Some(api_version), Some(name)) = (text("apiVersion"), text("kind")) else { return false };
-    KINDS
-        .iter()
-        .any(|kind| kind.fate == Fate::NoEffect && kind.name == name && kind.is_in(api_version))
+    KINDS.iter().any(|kind| kind.fate == Fate::NoEffect && kind.name == name && kind.is_in(api_version))
 }
 
 /// `PodList` and its like are lists too.

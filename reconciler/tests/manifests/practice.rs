@@ -15,8 +15,7 @@ macro_rules! file {
 
 fn read(text: &str, read_as: ReadAs) -> (Objects, String, bool) {
     let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
-    let (objects, problems) =
-        desired::read(&[file], &Limits::default(), &CheckSettings::default(), read_as);
+    let (objects, problems) = desired::read(&[file], &Limits::default(), &CheckSettings::default(), read_as);
     let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
     (objects, problems.iter().map(|problem| format!("{problem}\n")).collect(), refused)
 }
@@ -191,16 +190,24 @@ fn names_numbers_and_paths_are_taken_as_kubernetes_takes_them() {
         let (_, problems, refused) = read(&text, ReadAs::NewHead);
         assert!(!refused, "{name}: {problems}");
     }
-    let (objects, ..) = read(&with_image("volumeMounts: [{name: v, mountPath: a/b}]\n    terminationMessagePath: log"), ReadAs::NewHead);
+    let (objects, ..) = read(
+        &with_image("volumeMounts: [{name: v, mountPath: a/b}]\n    terminationMessagePath: log"),
+        ReadAs::NewHead,
+    );
     let container = &objects.workloads.values().next().unwrap().template.spec.containers[0];
-    assert_eq!((container.mounts[0].path.as_str(), container.termination_message_path.as_str()), ("/a/b", "/log"));
+    assert_eq!(
+        (container.mounts[0].path.as_str(), container.termination_message_path.as_str()),
+        ("/a/b", "/log")
+    );
 }
 
 #[test]
 fn what_contradicts_itself_is_refused_as_in_kubernetes() {
     let texts = [
         with_image("securityContext: {allowPrivilegeEscalation: false, privileged: true}"),
-        with_image("securityContext: {allowPrivilegeEscalation: false, capabilities: {add: [CAP_SYS_ADMIN]}}"),
+        with_image(
+            "securityContext: {allowPrivilegeEscalation: false, capabilities: {add: [CAP_SYS_ADMIN]}}",
+        ),
         with_image("resources: {limits: {memory: 128m}}"),
         with_image("resources: {limits: {memory: 5Mi}}"),
         with_image("workingDir: app"),
@@ -224,8 +231,10 @@ fn newly_refused() -> Vec<String> {
     let secret = |kind: &str, data: &str| {
         format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\ntype: kubernetes.io/{kind}\n{data}\n")
     };
-    let service = |spec: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{spec}}}\n");
-    let external = |field: &str| service(&format!("type: ExternalName, externalName: a.example.com, {field}"));
+    let service =
+        |spec: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{spec}}}\n");
+    let external =
+        |field: &str| service(&format!("type: ExternalName, externalName: a.example.com, {field}"));
     let ports = |field: &str| service(&format!("ports: [{{port: 80}}], {field}"));
     let mut texts = vec![
         secret("basic-auth", "stringData: {foo: x}"),
@@ -249,7 +258,9 @@ fn newly_refused() -> Vec<String> {
         // The same in base64.
         secret("x", "data: {a: RU5DW0FFUzI1Nl9HQ00sZGF0YTpBQSx0eXBlOnN0cl0=}"),
     ];
-    for image in ["https://registry.example.com/a:1", "'nginx:'", "nginx:${TAG}", "nginx@sha256:00", "a//b", "a/-b:1"] {
+    for image in
+        ["https://registry.example.com/a:1", "'nginx:'", "nginx:${TAG}", "nginx@sha256:00", "a//b", "a/-b:1"]
+    {
         texts.push(pod(&format!("image: {image}")));
     }
     texts
@@ -397,7 +408,9 @@ sops: {version: 3.8.1}
 
 #[test]
 fn a_byte_order_mark_may_stand_before_every_document() {
-    let one = |name: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: \"\u{feff}v\"}}\n");
+    let one = |name: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: \"\u{feff}v\"}}\n")
+    };
     let bom = '\u{feff}';
     for text in [
         format!("{bom}{}---\n{bom}{}", one("a"), one("b")),
@@ -410,7 +423,11 @@ fn a_byte_order_mark_may_stand_before_every_document() {
         let values: Vec<&[u8]> = objects.config_maps.values().map(|map| map.data["k"].as_slice()).collect();
         assert_eq!(values, ["\u{feff}v".as_bytes(); 2], "{text:?}");
     }
-    let json = |name: &str| format!("{{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {{\"name\": \"{name}\"}}}}\n");
+    let json = |name: &str| {
+        format!(
+            "{{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {{\"name\": \"{name}\"}}}}\n"
+        )
+    };
     let text = format!("{bom}{}{bom}{}", json("a"), json("b"));
     let file = SourceFile { path: "a.json", content: text.as_bytes() };
     let settings = CheckSettings::default();
@@ -420,7 +437,9 @@ fn a_byte_order_mark_may_stand_before_every_document() {
 
 #[test]
 fn a_file_may_have_four_mebibytes_and_its_problems_have_places() {
-    let one = |number: usize| format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{number}}}\ndata:\n");
+    let one = |number: usize| {
+        format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{number}}}\ndata:\n")
+    };
     // About a value for every twenty bytes, as in the bundles of custom resource definitions.
     let mut text = String::new();
     let mut documents = 0;

@@ -102,7 +102,8 @@ fn a_repository_without_manifests_is_not_an_empty_listing() {
     work.write("README.md", "hello");
     work.commit("no manifests", None);
     assert!(
-        problems(&work, &[], &SnapshotLimits::default()).starts_with(".: no *.yaml, *.yml or *.json file (in lower case)")
+        problems(&work, &[], &SnapshotLimits::default())
+            .starts_with(".: no *.yaml, *.yml or *.json file (in lower case)")
     );
 }
 

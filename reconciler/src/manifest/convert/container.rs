@@ -223,9 +223,7 @@ fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Reso
     let limits = amounts(limits, &at.field("limits"));
     let requests = amounts(requests, &at.field("requests"));
     if limits.memory_bytes.is_some_and(|bytes| bytes < LEAST_MEMORY) {
-        at.field("limits")
-            .field("memory")
-            .error("Docker takes no memory limit below 6Mi: raise it");
+        at.field("limits").field("memory").error("Docker takes no memory limit below 6Mi: raise it");
     }
     for (field, request, limit) in [
         ("cpu", requests.cpu_milli, limits.cpu_milli),

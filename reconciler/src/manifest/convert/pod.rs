@@ -193,10 +193,9 @@ fn refuse_life(given: [(&str, bool); 9], at: &At<'_>) {
                 "let the readinessProbe of a container ask for the condition in its place",
             ),
             "ephemeralContainers" => ("leave containers out", "make them containers of the pod"),
-            "resourceClaims" => (
-                "start the pod without its devices",
-                "mount each device with a hostPath volume in its place",
-            ),
+            "resourceClaims" => {
+                ("start the pod without its devices", "mount each device with a hostPath volume in its place")
+            }
             "runtimeClassName" => (
                 "run the pod by another runtime",
                 "make that runtime the default of Docker on the hosts, and then leave this field out",

@@ -142,8 +142,9 @@ impl OfOneType {
         // externalIPs, which are refused above, make a ClusterIP external too.
         let external = matches!(sort, Sort::NodePort | Sort::LoadBalancer) || self.addresses[0].1;
         if !external && self.external_policy.as_deref() == Some("Cluster") {
-            at_policy
-                .error_in_new_heads("only for the types NodePort and LoadBalancer: set the type, or remove it");
+            at_policy.error_in_new_heads(
+                "only for the types NodePort and LoadBalancer: set the type, or remove it",
+            );
         } else if !external && self.external_policy.as_deref() == Some("Local") {
             at_policy.error("only for the types NodePort and LoadBalancer: remove it");
         } else {
@@ -155,7 +156,8 @@ impl OfOneType {
             );
         }
         let at_health_check = at.field("healthCheckNodePort");
-        if self.health_check && !(sort == Sort::LoadBalancer && self.external_policy.as_deref() == Some("Local"))
+        if self.health_check
+            && !(sort == Sort::LoadBalancer && self.external_policy.as_deref() == Some("Local"))
         {
             at_health_check.error_in_new_heads(
                 "only for the type LoadBalancer with externalTrafficPolicy Local: remove it",
@@ -239,7 +241,8 @@ fn service_kind(sort: Sort, address: Address, external_name: Option<String>, at:
             if given.is_some() {
                 at.field("clusterIP").error("an ExternalName has no address: remove it");
             } else if address == Address::None {
-                at.field("clusterIP").error_in_new_heads("an ExternalName has no address, not even None: remove it");
+                at.field("clusterIP")
+                    .error_in_new_heads("an ExternalName has no address, not even None: remove it");
             }
             ServiceKind::ExternalName { target: external_target(external_name, &at.field("externalName")) }
         }

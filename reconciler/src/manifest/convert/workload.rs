@@ -167,7 +167,8 @@ fn pod_template(template: Option<PodTemplateSpec>, at: &At<'_>) -> (Meta, crate:
     let at = at.field("spec");
     let spec = pod_spec(spec.unwrap_or_default(), &at);
     if spec.restart_policy != RestartPolicy::Always {
-        at.field("restartPolicy").error("must be Always: a controller's pods are meant to run; write a bare Pod for what ends");
+        at.field("restartPolicy")
+            .error("must be Always: a controller's pods are meant to run; write a bare Pod for what ends");
     }
     if spec.active_deadline.is_some() {
         at.field("activeDeadlineSeconds").error("only a bare Pod may have it: remove it");
