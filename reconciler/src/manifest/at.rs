@@ -168,9 +168,12 @@ impl At<'_> {
         // What else is wrong with a field mostly follows from the first.
         let follows =
             problems.iter().any(|before| before.field == field && before.severity == Severity::Error);
-        // Counted apart: an error behind many warnings must not be lost.
-        let alike = problems.iter().filter(|before| before.severity == severity).count();
-        if alike < PROBLEMS_PER_DOCUMENT && !follows {
+        // Counted apart: an error behind many warnings must not be lost. Older versions lost it, and so accepted the commit.
+        let before = match self.report.read_as {
+            ReadAs::NewHead => problems.iter().filter(|before| before.severity == severity).count(),
+            ReadAs::Accepted => problems.len(),
+        };
+        if before < PROBLEMS_PER_DOCUMENT && !follows {
             problems.push(Problem {
                 file: self.report.file.to_owned(),
                 line: self.report.line,

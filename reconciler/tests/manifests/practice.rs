@@ -329,8 +329,10 @@ fn what_was_always_refused_is_refused_of_accepted_commits_too() {
     }
     // An error behind more warnings than are told is not lost.
     let variables: String = (0..300).map(|_| "{name: A, value: x}, ").collect();
-    let text = with_image(&format!("env: [{variables}{{name: ''}}]"));
+    let text = with_image(&format!("env: [{variables}]\n    resources: {{limits: {{memory: 5Mi}}}}"));
     assert!(read(&text, ReadAs::NewHead).2);
+    // Older versions lost it.
+    assert!(!read(&text, ReadAs::Accepted).2);
 }
 
 #[test]
