@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use reconciler::{commit::Commit, name::CommitId};
+use reconciler::{commit::Commit, manifest::ReadAs, name::CommitId};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
@@ -122,9 +122,8 @@ impl Follower {
         let mut settled: Option<Settled> = None;
         loop {
             let signers = self.judge.signers_stamp();
-            let found = self
-                .look(settled.as_ref().filter(|settled| settled.holds(signers)).map(|one| &one.head))
-                .await;
+            let holds = |settled: &&Settled| settled.holds(signers) && !self.is_taken_by_the_leader(settled);
+            let found = self.look(settled.as_ref().filter(holds).map(|one| &one.head)).await;
             match &found {
                 Found::Good { commit, .. } => {
                     settled = Some(Settled { head: commit.id.clone(), refused_by: None })
@@ -143,6 +142,12 @@ impl Follower {
             // Which of the two it was does not matter: both only say "look again".
             let _ = tokio::time::timeout(wait, self.nudge.notified()).await;
         }
+    }
+
+    /// Whether a head that this host has refused is in use by now: a leader of an older version may lack the rule that
+    /// refuses it here, and what is in use is read as it was accepted.
+    fn is_taken_by_the_leader(&self, settled: &Settled) -> bool {
+        settled.refused_by.is_some() && lock(&self.trust).read_as(&settled.head) == ReadAs::Accepted
     }
 
     /// One look. `settled` is the head that was found good last time.
@@ -253,10 +258,14 @@ impl Judge {
                 return Ok(Judged::Refused { refusal, subject, untrusted });
             }
         };
-        lock(trust).accept(&accepted, policy.now).context("remember the verified commit")?;
+        lock(trust).advance(&accepted, policy.now).context("remember the verified commit")?;
         let verified = accepted.head;
-        Ok(match self.reader.read(&verified) {
-            Reading::Good(commit) => Judged::Good { commit, verified },
+        let read_as = lock(trust).read_as(head);
+        Ok(match self.reader.read(&verified, read_as) {
+            Reading::Good(commit) => {
+                lock(trust).accept(head).context("remember that the head was accepted")?;
+                Judged::Good { commit, verified }
+            }
             Reading::Bad { subject, problems } => {
                 let summary = match problems.as_slice() {
                     [one] => one.clone(),
@@ -300,3 +309,7 @@ fn jittered(poll: Duration) -> Duration {
     let nanos = u32::try_from(Timestamp::now().subsec_nanosecond()).unwrap_or(0);
     poll.mul_f64(0.9 + 0.2 * f64::from(nanos % 1_000_000) / 1_000_000.0)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     desired::{self, CheckSettings},
-    manifest::{Limits, Problem, Severity, SourceFile},
+    manifest::{Limits, Problem, ReadAs, Severity, SourceFile},
     name::CommitId,
 };
 
@@ -50,17 +50,17 @@ pub(crate) enum Reading {
 
 impl Reader {
     /// Reads and checks one verified commit.
-    pub(crate) fn read(&self, commit: &VerifiedCommit) -> Reading {
+    pub(crate) fn read(&self, commit: &VerifiedCommit, read_as: ReadAs) -> Reading {
         let signer = commit.signer().map(|signer| signer.principal.clone()).unwrap_or_default();
-        self.read_as(&Readable::Eligible(commit), signer)
+        self.read_readable(&Readable::Eligible(commit), signer, read_as)
     }
 
     /// Reads a commit that is not eligible, to keep up what runs of it.
     pub(crate) fn read_kept(&self, commit: &CommitId) -> Reading {
-        self.read_as(&Readable::Kept(commit), String::new())
+        self.read_readable(&Readable::Kept(commit), String::new(), ReadAs::Accepted)
     }
 
-    fn read_as(&self, commit: &Readable<'_>, signer: String) -> Reading {
+    fn read_readable(&self, commit: &Readable<'_>, signer: String, read_as: ReadAs) -> Reading {
         let repo = match self.mirror.open() {
             Ok(repo) => repo,
             Err(error) => return Reading::Unreadable(format!("{:#}", anyhow::Error::from(error))),
@@ -78,7 +78,9 @@ impl Reader {
         };
         let files: Vec<(&str, &[u8])> =
             snapshot.files().iter().map(|file| (file.path.as_str(), file.bytes.as_slice())).collect();
-        let (objects, problems) = parse_and_check(&files, &self.check);
+        let (objects, problems) = parse_and_check(&files, &self.check, read_as);
+        let passed_over = snapshot.passed_over().iter().map(|path| passed_over(path));
+        let problems: Vec<Problem> = passed_over.chain(problems).collect();
         let (errors, warnings): (Vec<Problem>, Vec<Problem>) =
             problems.into_iter().partition(|problem| problem.severity == Severity::Error);
         let info = snapshot.info();
@@ -102,10 +104,26 @@ impl Reader {
 pub(crate) fn parse_and_check(
     files: &[(&str, &[u8])],
     settings: &CheckSettings,
+    read_as: ReadAs,
 ) -> (reconciler::object::Objects, Vec<Problem>) {
     let files: Vec<SourceFile<'_>> =
         files.iter().map(|(path, content)| SourceFile { path, content }).collect();
-    desired::read(&files, &Limits::default(), settings)
+    desired::read(&files, &Limits::default(), settings, read_as)
+}
+
+/// The warning of a file that is not read because of the case of its ending.
+pub(crate) fn passed_over(path: &str) -> Problem {
+    Problem {
+        file: path.to_owned(),
+        line: 0,
+        column: 0,
+        severity: Severity::Warning,
+        field: String::new(),
+        message:
+            "not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or \
+                  otherwise if it is no manifest"
+                .to_owned(),
+    }
 }
 
 fn subject_of(repo: &git2::Repository, id: &CommitId) -> String {

@@ -19,7 +19,7 @@ pub(crate) mod mirror;
 pub(crate) mod snapshot;
 pub(crate) mod ssh_signature;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub(crate) mod verify;
 pub(crate) mod watch;
 

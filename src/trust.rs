@@ -1,9 +1,11 @@
-//! What this host trusts, on its own disk: `trust/pointers.json`, `trust/trusted.json` and `trust/images.json`.
+//! What this host trusts, on its own disk: `trust/pointers.json`, `trust/trusted.json`, `trust/accepted.json` and
+//! `trust/images.json`.
 //!
 //! None of it lives in the store: a stolen store must not be able to move `verified` back, nor to make a commit eligible
 //! that this host did not judge. The image pins make a rollback bring back the very image a commit ran with, also where
 //! its tag has moved since.
 
+mod accepted;
 mod set;
 
 use std::collections::BTreeSet;
@@ -13,10 +15,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use reconciler::{name::CommitId, node::Pins, plan::ImagePin};
+use reconciler::{manifest::ReadAs, name::CommitId, node::Pins, plan::ImagePin};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::accepted::AcceptedHeads;
 pub(crate) use self::set::{TrustedCommit, TrustedSet};
 use crate::source::verify::{Accepted, Grounds, VerifiedCommit};
 use crate::state_file::{self, StateFileError};
@@ -102,6 +105,12 @@ impl StoredCommit {
 }
 
 impl StoredPointers {
+    /// Every commit that is named.
+    fn commits(&self) -> impl Iterator<Item = &CommitId> {
+        let pointers = [&self.verified, &self.target, &self.healthy].into_iter().flatten();
+        pointers.chain(&self.in_use).map(|commit| &commit.id).chain(&self.kept)
+    }
+
     /// The pointers, and what an older version had judged good by itself.
     fn read(self) -> (Pointers, Vec<VerifiedCommit>) {
         let named = [&self.target, &self.healthy].into_iter().flatten().chain(&self.in_use);
@@ -123,6 +132,7 @@ pub(crate) struct TrustStore {
     pointers: Pointers,
     trusted: TrustedSet,
     images: ImagePins,
+    accepted: AcceptedHeads,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -139,6 +149,8 @@ impl TrustStore {
         let trusted_path = directory.join("trusted.json");
         let images_path = directory.join("images.json");
         let stored: Option<StoredPointers> = state_file::read(&pointers_path, SCHEMA)?;
+        let in_use: Vec<CommitId> = stored.iter().flat_map(StoredPointers::commits).cloned().collect();
+        let accepted = AcceptedHeads::open(directory, in_use.into_iter())?;
         let (pointers, judged_before) = stored.map(StoredPointers::read).unwrap_or_default();
         let mut trusted: TrustedSet = state_file::read(&trusted_path, SCHEMA)?.unwrap_or_default();
         let heads = [&pointers.healthy, &pointers.target, &pointers.verified].into_iter().flatten();
@@ -148,6 +160,7 @@ impl TrustStore {
         Ok(Self {
             pointers,
             trusted,
+            accepted,
             images: state_file::read(&images_path, SCHEMA)?.unwrap_or_default(),
             pointers_path,
             trusted_path,
@@ -162,7 +175,7 @@ impl TrustStore {
 
     /// Remembers an accepted head: first the commits that were judged good on the way, then that history may only go
     /// forward from it.
-    pub(crate) fn accept(&mut self, accepted: &Accepted, now: Timestamp) -> Result<(), StateFileError> {
+    pub(crate) fn advance(&mut self, accepted: &Accepted, now: Timestamp) -> Result<(), StateFileError> {
         self.remember(&accepted.line, now)?;
         let verified = Some(accepted.head.clone());
         self.set_pointers(Pointers { verified, ..self.pointers.clone() })
@@ -211,9 +224,23 @@ impl TrustStore {
         if pointers == self.pointers {
             return Ok(());
         }
+        self.accepted.keep()?;
         state_file::write(&self.pointers_path, SCHEMA, &pointers)?;
         self.pointers = pointers;
         Ok(())
+    }
+
+    /// For what the manifests of a commit are read. A commit that is in use was accepted: by this host as a head, or by
+    /// the leader that decided to run it. That a head is `verified` says only that its signatures are good.
+    pub(crate) fn read_as(&self, commit: &CommitId) -> ReadAs {
+        let Pointers { verified: _, target, healthy, kept } = &self.pointers;
+        let in_use = [target, healthy].into_iter().flatten().any(|one| one.id() == commit);
+        if in_use || kept.contains(commit) || self.accepted.contains(commit) { ReadAs::Accepted } else { ReadAs::NewHead }
+    }
+
+    /// Records that the manifests of a head were accepted.
+    pub(crate) fn accept(&mut self, head: &CommitId) -> Result<(), StateFileError> {
+        self.accepted.add(head)
     }
 
     /// What every image reference of every commit means on this host.

@@ -17,3 +17,5 @@ mod manifests;
 mod site;
 #[path = "bad_input/trust.rs"]
 mod trust;
+#[path = "bad_input/upgrade.rs"]
+mod upgrade;

@@ -8,7 +8,7 @@ use std::{
 
 use reconciler::{
     desired::{self, CheckSettings},
-    manifest::{Limits, Severity, SourceFile},
+    manifest::{Limits, ReadAs, Severity, SourceFile},
 };
 
 fn root() -> PathBuf {
@@ -48,7 +48,8 @@ fn every_lesson_is_accepted_and_warns_only_of_what_it_teaches() {
         assert!(!manifests.is_empty(), "{lesson} holds no manifest");
         let files: Vec<SourceFile<'_>> =
             manifests.iter().map(|(path, content)| SourceFile { path, content }).collect();
-        let (objects, problems) = desired::read(&files, &Limits::default(), &CheckSettings::default());
+        let (objects, problems) =
+            desired::read(&files, &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
         assert!(!objects.workloads.is_empty(), "{lesson} runs nothing");
         for problem in problems {
             assert_eq!(problem.severity, Severity::Warning, "{lesson}/{problem}");

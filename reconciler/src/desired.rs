@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, ops::RangeInclusive};
 use ipnet::Ipv4Net;
 
 use crate::{
-    manifest::{self, Limits, Problem, Severity, SourceFile, one_line::one_line},
+    manifest::{self, Limits, Problem, ReadAs, Severity, SourceFile, one_line::one_line},
     name::{ObjectKey, WorkloadKey, WorkloadKind},
     object::{Container, ObjectId, Objects, PodSpec, Workload},
 };
@@ -56,8 +56,13 @@ impl Default for CheckSettings {
 /// Reads and checks a commit: [`manifest::parse`], [`check`] and [`manifest::locate`] in one.
 ///
 /// Where a document could not be read at all, references are not judged: what they name may stand there.
-pub fn read(files: &[SourceFile<'_>], limits: &Limits, settings: &CheckSettings) -> (Objects, Vec<Problem>) {
-    let (objects, mut problems) = manifest::parse(files, limits);
+pub fn read(
+    files: &[SourceFile<'_>],
+    limits: &Limits,
+    settings: &CheckSettings,
+    read_as: ReadAs,
+) -> (Objects, Vec<Problem>) {
+    let (objects, mut problems) = manifest::parse(files, limits, read_as);
     let complete =
         !problems.iter().any(|problem| problem.severity == Severity::Error && problem.field.is_empty());
     let mut found = findings(&objects, settings, complete);

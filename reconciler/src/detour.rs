@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::{
         desired::{self, CheckSettings},
-        manifest::{Limits, SourceFile},
+        manifest::{Limits, ReadAs, SourceFile},
         name::{ObjectKey, WorkloadKey, WorkloadKind},
         state::PodPlace,
     };
@@ -161,7 +161,8 @@ mod tests {
              template:\n    metadata: {{labels: {{a: b}}}}\n    spec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
         );
         let file = SourceFile { path: "web.yaml", content: text.as_bytes() };
-        let (objects, _) = desired::read(&[file], &Limits::default(), &CheckSettings::default());
+        let (objects, _) =
+            desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
         Arc::new(Commit {
             id: CommitId::new(id.to_string().repeat(40)),
             subject: String::new(),

@@ -8,9 +8,11 @@
 mod at;
 mod convert;
 mod document;
+mod encrypted;
 mod hash;
 mod kind;
 pub(crate) mod one_line;
+mod placeholder;
 mod position;
 mod problem;
 pub(crate) mod similar;
@@ -21,9 +23,9 @@ mod yaml;
 
 use std::collections::BTreeSet;
 
-use document::{Outcome, Reading};
+use document::{Holds, Outcome, Reading};
 use position::Marks;
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, ReadAs, Severity};
 use serde_json::Value;
 
 use crate::object::Objects;
@@ -40,11 +42,12 @@ pub struct SourceFile<'a> {
 /// What a commit may cost to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one file; 1 MiB by default.
+    /// Bytes of one file; 4 MiB by default.
     pub file_bytes: usize,
     /// Documents of a commit, items of lists included; 10,000 by default.
     pub documents: usize,
-    /// Values of one file after expanding aliases; 100,000 by default.
+    /// Values of one file after expanding aliases; 100,000 by default. A file of more than ten times as many bytes may
+    /// have one for every ten of them: what takes so much text is no small file that expands.
     pub nodes: usize,
     /// Values within values; 64 by default.
     pub depth: usize,
@@ -54,17 +57,17 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { file_bytes: 1 << 20, documents: 10_000, nodes: 100_000, depth: 64, problems: 200 }
+        Self { file_bytes: 4 << 20, documents: 10_000, nodes: 100_000, depth: 64, problems: 200 }
     }
 }
 
 /// Reads all files of a commit: what they say, and everything that is wrong with it, sorted by file and line.
 ///
 /// The commit must be refused if one of the problems is an error; the objects are then incomplete.
-pub fn parse(files: &[SourceFile<'_>], limits: &Limits) -> (Objects, Vec<Problem>) {
+pub fn parse(files: &[SourceFile<'_>], limits: &Limits, read_as: ReadAs) -> (Objects, Vec<Problem>) {
     let mut files: Vec<SourceFile<'_>> = files.to_vec();
     files.sort_by_key(|file| file.path);
-    let mut commit = Commit { limits, documents: 0, reading: Reading::default() };
+    let mut commit = Commit { limits, documents: 0, reading: Reading::new(read_as) };
     let mut problems = Vec::new();
     for file in &files {
         commit.file(file);
@@ -91,7 +94,8 @@ pub fn locate(problems: &mut [Problem], files: &[SourceFile<'_>]) {
     let paths: BTreeSet<String> =
         problems.iter_mut().filter(unlocated).map(|problem| problem.file.clone()).collect();
     for file in files.iter().filter(|file| paths.contains(file.path)) {
-        let marks = Marks::read(std::str::from_utf8(file.content).unwrap_or_default());
+        let text = yaml::without_boms(file.path, std::str::from_utf8(file.content).unwrap_or_default());
+        let marks = Marks::read(&text);
         for problem in problems.iter_mut().filter(unlocated).filter(|problem| problem.file == file.path) {
             match marks.locate(problem.line, &problem.field) {
                 Some(position) => (problem.line, problem.column) = (position.line, position.column),
@@ -99,6 +103,14 @@ pub fn locate(problems: &mut [Problem], files: &[SourceFile<'_>]) {
             }
         }
     }
+}
+
+/// Where a document stands, and what its file holds.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    path: &'a str,
+    line: u32,
+    holds: Holds,
 }
 
 /// The commit that is being read.
@@ -130,8 +142,17 @@ impl Commit<'_> {
                 return;
             }
         };
+        let text = yaml::without_boms(path, text);
+        let text: &str = &text;
+        let holds = Holds::of(text);
         let (documents, unreadable) = yaml::read(path, text, self.limits);
         for yaml::Unreadable { line, column, message } in unreadable {
+            let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+            let placeholder = text.lines().nth(index).and_then(placeholder::in_line);
+            let message = match placeholder {
+                Some(placeholder) => format!("{message}; {placeholder}"),
+                None => message,
+            };
             self.reading.problems.push(Problem { line, column, ..whole_file(path, message) });
         }
         let mut marks = None;
@@ -143,12 +164,14 @@ impl Commit<'_> {
             let line = line.unwrap_or_else(|| {
                 marks.get_or_insert_with(|| Marks::read(text)).document_line(index).unwrap_or(1)
             });
-            let items = self.document(value, path, line, &mut without_effect);
+            let place = Of { path, line, holds };
+            let items = self.document(value, place, &mut without_effect);
             if let Some(items) = items {
                 let lines = marks.get_or_insert_with(|| Marks::read(text)).item_lines(index);
                 for (item, value) in items.into_iter().enumerate().filter(|(_, value)| !value.is_null()) {
                     let line = lines.get(item).copied().unwrap_or(line);
-                    if self.document(value, path, line, &mut without_effect).is_some() {
+                    let place = Of { path, line, holds };
+                    if self.document(value, place, &mut without_effect).is_some() {
                         let message = "a list within a list: write its items one level up".to_owned();
                         self.reading.problems.push(Problem { line, ..whole_file(path, message) });
                     }
@@ -162,15 +185,14 @@ impl Commit<'_> {
     fn document(
         &mut self,
         value: Value,
-        path: &str,
-        line: u32,
+        Of { path, line, holds }: Of<'_>,
         without_effect: &mut Vec<(&'static str, u32)>,
     ) -> Option<Vec<Value>> {
         self.documents += 1;
         if self.documents > self.limits.documents {
             return None;
         }
-        match self.reading.document(value, path, line) {
+        match self.reading.document(value, path, line, holds) {
             Outcome::Done => None,
             Outcome::NoEffect(kind) => {
                 without_effect.push((kind, line));

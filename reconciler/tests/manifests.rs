@@ -1,9 +1,14 @@
 //! The manifests this project exists for are accepted, and nothing that is made of them makes the reader panic.
 
+#[path = "manifests/advice.rs"]
+mod advice;
+#[path = "manifests/practice.rs"]
+mod practice;
+
 use proptest::prelude::*;
 use reconciler::{
     desired::{self, CheckSettings},
-    manifest::{Limits, Severity, SourceFile},
+    manifest::{Limits, ReadAs, Severity, SourceFile},
     object::Objects,
 };
 
@@ -21,7 +26,8 @@ const MANIFESTS: &[(&str, &str)] = &[
 
 fn read(path: &str, text: &str) -> (Objects, String) {
     let file = SourceFile { path, content: text.as_bytes() };
-    let (objects, problems) = desired::read(&[file], &Limits::default(), &CheckSettings::default());
+    let (objects, problems) =
+        desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
     (objects, problems.iter().map(|problem| format!("{problem}\n")).collect())
 }
 
@@ -94,13 +100,13 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(content in prop::collection::vec(any::<u8>(), 0..400), json in any::<bool>()) {
         let file = SourceFile { path: if json { "a.json" } else { "a.yaml" }, content: &content };
-        desired::read(&[file], &Limits::default(), &CheckSettings::default());
+        desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
     }
 
     #[test]
     fn changed_manifests_never_panic_and_problems_have_places(text in mutated()) {
         let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
-        let (_, problems) = desired::read(&[file], &Limits::default(), &CheckSettings::default());
+        let (_, problems) = desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
         let lines = u32::try_from(text.lines().count()).unwrap_or(u32::MAX) + 1;
         for problem in problems {
             prop_assert!((1..=lines).contains(&problem.line) && problem.column > 0, "{problem}");
@@ -115,7 +121,7 @@ proptest! {
                 .iter()
                 .map(|index| SourceFile { path: MANIFESTS[*index].0, content: MANIFESTS[*index].1.as_bytes() })
                 .collect();
-            let (objects, problems) = desired::read(&files, &Limits::default(), &CheckSettings::default());
+            let (objects, problems) = desired::read(&files, &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
             (format!("{objects:?}"), problems)
         };
         let shuffled = read(&order);

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use reconciler::{
     cluster::commits_in_use,
     commit::Commit,
+    manifest::ReadAs,
     name::CommitId,
     node::NodePlan,
     observed::ObservedContainer,
@@ -109,7 +110,8 @@ impl Host {
 
     async fn read_commit(&mut self, verified: VerifiedCommit, now: Timestamp) {
         let (reader, id) = (self.parts.reader.clone(), verified.id().clone());
-        match read(move || reader.read(&verified)).await {
+        // It is in use, so it was accepted: here or by the leader, now or by an older version.
+        match read(move || reader.read(&verified, ReadAs::Accepted)).await {
             Ok(commit) => self.library.add(commit),
             Err(why) => self.library.note_missing(id, why, now + RETRY),
         }

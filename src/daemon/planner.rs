@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     config::Config,
-    follow::Judge,
+    follow::{Judge, lock},
     http::{Planner, report::PlanReport},
     library::Reading,
     source::commit::parse_id,
@@ -81,7 +81,8 @@ impl OfflinePlanner {
         let commit = judged
             .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
             .map_err(|why| format!("commit {} may not run here: {why}", id.short()))?;
-        match self.judge.reader.read(&commit) {
+        let read_as = lock(&self.trust).read_as(id);
+        match self.judge.reader.read(&commit, read_as) {
             Reading::Good(commit) => Ok(commit),
             Reading::Bad { problems, .. } => Err(problems.join("\n")),
             Reading::Unreadable(why) => Err(why),

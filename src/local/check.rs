@@ -9,11 +9,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use git2::{ObjectType, Repository, TreeWalkMode, TreeWalkResult};
 
+use reconciler::manifest::ReadAs;
+
 use crate::{
     cli::{CheckArgs, check::CheckReport},
     config::Config,
     daemon::check_settings,
-    library::parse_and_check,
+    library::{parse_and_check, passed_over},
+    source::snapshot::{is_manifest, looks_like_manifest},
 };
 
 /// A file larger than this is no manifest; its size alone is a problem that the reader names.
@@ -22,23 +25,31 @@ const READ_BYTES: u64 = 8 * 1024 * 1024;
 /// Reads what is named and checks it, with what a daemon without configuration would allow.
 pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
     let path = Path::new(&args.what);
-    let files = if path.exists() { from_disk(path)? } else { from_revision(&args.what, &args.paths)? };
+    let Found { files, passed_over: not_read } =
+        if path.exists() { from_disk(path)? } else { from_revision(&args.what, &args.paths)? };
     if files.is_empty() {
-        bail!("there is no manifest (*.yaml, *.yml, *.json) in {}", args.what);
+        bail!("there is no manifest (*.yaml, *.yml, *.json, in lower case) in {}", args.what);
     }
     let borrowed: Vec<(&str, &[u8])> =
         files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
-    let (objects, problems) = parse_and_check(&borrowed, &check_settings(&Config::default()));
+    // It is what would be pushed next.
+    let (objects, found) = parse_and_check(&borrowed, &check_settings(&Config::default()), ReadAs::NewHead);
+    let problems = not_read.iter().map(|path| passed_over(path)).chain(found).collect();
     Ok(CheckReport { files: files.len(), objects: objects.originals.len(), problems })
 }
 
-fn is_manifest(name: &str) -> bool {
-    [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending))
+/// What is to be checked.
+#[derive(Default)]
+struct Found {
+    /// Paths with their content.
+    files: Vec<(String, Vec<u8>)>,
+    /// Paths that are no manifests only by the case of their ending.
+    passed_over: Vec<String>,
 }
 
 /// Files below a directory, or the one file; names that begin with a dot are passed over, as the daemon does.
-fn from_disk(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut files = Vec::new();
+fn from_disk(path: &Path) -> Result<Found> {
+    let mut found = Found::default();
     let mut pending: BTreeSet<PathBuf> = BTreeSet::from([path.to_owned()]);
     while let Some(next) = pending.pop_first() {
         let metadata = fs::symlink_metadata(&next).with_context(|| format!("look at {}", next.display()))?;
@@ -56,17 +67,19 @@ fn from_disk(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
                 bail!("{} is a symbolic link: the daemon refuses those", next.display());
             }
             if metadata.len() > READ_BYTES {
-                bail!("{} has {} bytes: a manifest may have 1 MiB", next.display(), metadata.len());
+                bail!("{} has {} bytes: a manifest may have 4 MiB", next.display(), metadata.len());
             }
             let content = fs::read(&next).with_context(|| format!("read {}", next.display()))?;
-            files.push((next.display().to_string(), content));
+            found.files.push((next.display().to_string(), content));
+        } else if looks_like_manifest(&name) {
+            found.passed_over.push(next.display().to_string());
         }
     }
-    Ok(files)
+    Ok(found)
 }
 
 /// The manifests of a commit of the repository in the current directory.
-fn from_revision(revision: &str, paths: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
+fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
     let repo = Repository::discover(".").with_context(|| {
         format!("{revision} is no path here, and there is no repository to look for it as a revision")
     })?;
@@ -75,7 +88,7 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Vec<(String, Vec<u8
         .and_then(|object| object.peel_to_commit())
         .with_context(|| format!("{revision} is neither a path here nor a revision of this repository"))?;
     let tree = commit.tree().context("read the tree")?;
-    let mut files = Vec::new();
+    let Found { mut files, mut passed_over } = Found::default();
     let mut failed = None;
     tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
         let Some(name) = entry.name().ok() else { return TreeWalkResult::Skip };
@@ -98,6 +111,8 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Vec<(String, Vec<u8
                     return TreeWalkResult::Abort;
                 }
             }
+        } else if entry.kind() == Some(ObjectType::Blob) && looks_like_manifest(name) {
+            passed_over.push(path);
         }
         TreeWalkResult::Ok
     })
@@ -114,6 +129,38 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Vec<(String, Vec<u8
     }
     match failed {
         Some(error) => Err(error).context("read a file of the commit"),
-        None => Ok(files),
+        None => Ok(Found { files, passed_over }),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    fn said(files: &[(&str, &str)]) -> Result<String> {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(directory.path().join(name), content).unwrap();
+        }
+        let what = directory.path().display().to_string();
+        let report = check(&CheckArgs { what: what.clone(), paths: Vec::new(), output: Default::default() })?;
+        let lines = report.problems.iter().map(|problem| format!("{problem}\n"));
+        Ok(lines.collect::<String>().replace(&format!("{what}/"), ""))
+    }
+
+    #[test]
+    fn it_judges_as_for_a_new_head_and_names_what_is_not_read() {
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: 'nginx:'}]}\n";
+        let said = said(&[("pod.yaml", pod), ("DB.YAML", pod), ("README.MD", "")]).unwrap();
+        insta::assert_snapshot!(said, @r#"
+        DB.YAML: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
+        pod.yaml:4:36: spec.containers[0].image: "nginx:" is no image: nothing follows the colon: write the tag, or leave the colon out for "latest"
+        "#);
+    }
+
+    #[test]
+    fn files_that_are_not_read_are_not_taken_for_manifests() {
+        assert!(said(&[("DB.YAML", "")]).unwrap_err().to_string().contains("in lower case"));
     }
 }

@@ -1,6 +1,7 @@
 //! The manifests of one verified commit, as bytes, straight from the object database.
 //!
-//! Taken are `*.yaml`, `*.yml` and `*.json` under the configured paths. A directory or file whose name begins with
+//! Taken are `*.yaml`, `*.yml` and `*.json` under the configured paths, in lower case; files whose ending differs from
+//! these only by its case are named. A directory or file whose name begins with
 //! a dot is passed over while walking (`.github/workflows/ci.yml` is no manifest) and is read where a configured
 //! path names it. There is no work tree and so there are no filters or attributes: what is signed is what is read.
 
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 pub(crate) use self::path::SourcePath;
 pub(crate) use self::problem::{SnapshotProblem, SnapshotProblems};
+pub(crate) use self::walk::{is_manifest, looks_like_manifest};
 use super::commit::{CommitError, CommitInfo, CommitObject};
 use super::verify::VerifiedCommit;
 
@@ -36,7 +38,7 @@ impl Default for SnapshotLimits {
     fn default() -> Self {
         Self {
             files: 10_000,
-            file_bytes: 1024 * 1024,
+            file_bytes: 4 * 1024 * 1024,
             total_bytes: 32 * 1024 * 1024,
             depth: 32,
             entries: 200_000,
@@ -98,6 +100,7 @@ impl Readable<'_> {
 pub(crate) struct Snapshot {
     info: CommitInfo,
     files: Vec<SourceFile>,
+    passed_over: Vec<String>,
 }
 
 impl Snapshot {
@@ -110,8 +113,8 @@ impl Snapshot {
         limits: &SnapshotLimits,
     ) -> Result<Self, SnapshotError> {
         let object = CommitObject::read(repo, commit.id())?;
-        let files = walk::files(repo, &object, paths, limits)?;
-        Ok(Self { info: object.info(), files })
+        let walk::Found { files, passed_over } = walk::files(repo, &object, paths, limits)?;
+        Ok(Self { info: object.info(), files, passed_over })
     }
 
     /// Subject, times and trailer of that commit.
@@ -122,6 +125,11 @@ impl Snapshot {
     /// Its files, sorted by path, each once.
     pub(crate) fn files(&self) -> &[SourceFile] {
         &self.files
+    }
+
+    /// Files that are not read because their ending is not in lower case: the first of them, sorted by path.
+    pub(crate) fn passed_over(&self) -> &[String] {
+        &self.passed_over
     }
 }
 

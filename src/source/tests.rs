@@ -30,7 +30,7 @@ fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
         let verified = trust.pointers().verified.clone();
         match verify(&repo, &policy, verified.as_ref(), &fetched.head).unwrap() {
             Verdict::Trusted(accepted) => {
-                trust.accept(&accepted, policy.now).unwrap();
+                trust.advance(&accepted, policy.now).unwrap();
                 Mirror::new(&at).pin(&trust.pointers().commits()).unwrap();
                 Ok(accepted.head)
             }

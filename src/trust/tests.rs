@@ -87,3 +87,48 @@ fn the_trusted_set_keeps_the_newest_and_what_is_in_use() {
     trust.retain_trusted(2, &BTreeSet::new()).unwrap();
     assert_eq!(ids(&TrustStore::open(directory.path()).unwrap()), [id('C'), id('D')]);
 }
+
+#[test]
+fn what_an_older_version_had_verified_is_accepted_and_what_came_after_only_once_it_was_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let id = |letter: &str| CommitId::new(letter.repeat(40));
+    let pointers = |verified: &str, target: &str| {
+        let record = |letter: &str| format!(r#"{{"id":"{}","grounds":"mode-off"}}"#, letter.repeat(40));
+        let text =
+            format!(r#"{{"schema":1,"verified":{},"target":{}}}"#, record(verified), record(target));
+        fs::write(at.join("pointers.json"), text).unwrap();
+    };
+    pointers("b", "a");
+    let mut trust = TrustStore::open(at).unwrap();
+    let read_as = |trust: &TrustStore, letters: [&str; 3]| letters.map(|one| trust.read_as(&id(one)));
+    use ReadAs::{Accepted, NewHead};
+    assert_eq!(read_as(&trust, ["a", "b", "c"]), [Accepted, Accepted, NewHead]);
+
+    // The signatures of c are good, and the daemon ends before its manifests are read.
+    let verified = |pointers: &Pointers| pointers.verified.as_ref().map(|commit| commit.id().clone());
+    let before = trust.pointers().clone();
+    trust.set_pointers(Pointers { target: None, ..before }).unwrap();
+    assert_eq!(verified(trust.pointers()), Some(id("b")));
+    pointers("c", "b");
+    let mut trust = TrustStore::open(at).unwrap();
+    assert_eq!(read_as(&trust, ["a", "b", "c"]), [Accepted, Accepted, NewHead]);
+    trust.accept(&id("c")).unwrap();
+    assert_eq!(TrustStore::open(at).unwrap().read_as(&id("c")), Accepted);
+
+    // The leader, of an older version, took d.
+    pointers("d", "d");
+    assert_eq!(TrustStore::open(at).unwrap().read_as(&id("d")), Accepted);
+}
+
+#[test]
+fn the_record_of_accepted_heads_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut trust = TrustStore::open(directory.path()).unwrap();
+    let id = |number: u32| CommitId::new(format!("{number:040x}"));
+    for number in 0..150 {
+        trust.accept(&id(number)).unwrap();
+    }
+    assert_eq!(trust.read_as(&id(49)), ReadAs::NewHead);
+    assert_eq!(trust.read_as(&id(50)), ReadAs::Accepted);
+}

@@ -153,7 +153,11 @@ fn what_would_delete_everything_is_refused_or_held() {
     let commit = bench.site.repo.commit_removing(&["apps"], "no directory");
     bench.refused("a missing path", &commit, &["apps: this configured path is not in the commit"]);
     let commit = bench.site.push(&[("apps/README", "nothing here\n")], "no manifest");
-    bench.refused("all manifests deleted", &commit, &["apps: no *.yaml, *.yml or *.json file is here"]);
+    bench.refused(
+        "all manifests deleted",
+        &commit,
+        &["apps: no *.yaml, *.yml or *.json file (in lower case) is here"],
+    );
     let commit = bench.site.push(&[("apps/empty.yaml", "---\n---\n")], "no object");
     bench.site.wait_status("it is seen", |status| is(&status["head"]["id"], &commit));
     bench.untouched("manifests without an object");

@@ -8,8 +8,14 @@ use serde_json::Value;
 use crate::site::{Container, DATA_DIR, MAY_DELETE, SOON, Site, application, is};
 use crate::support::{Daemon, eventually};
 
-const STATE_FILES: [&str; 5] =
-    ["cluster.json", "instance.json", "node.json", "trust/pointers.json", "trust/images.json"];
+const STATE_FILES: [&str; 6] = [
+    "cluster.json",
+    "instance.json",
+    "node.json",
+    "trust/pointers.json",
+    "trust/images.json",
+    "trust/accepted.json",
+];
 
 /// A site with the sample running; gives the commit.
 fn running() -> (Site, String) {

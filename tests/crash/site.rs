@@ -296,8 +296,14 @@ impl Site {
     /// Checks that every state file is a whole document, and that no half-written one lies beside it.
     #[track_caller]
     pub(crate) fn assert_state_files(&self) {
-        for name in ["cluster.json", "instance.json", "node.json", "trust/pointers.json", "trust/images.json"]
-        {
+        for name in [
+            "cluster.json",
+            "instance.json",
+            "node.json",
+            "trust/pointers.json",
+            "trust/images.json",
+            "trust/accepted.json",
+        ] {
             let document = self.state_file(name).json();
             assert!(document["schema"].is_u64(), "{name} has no schema: {document}");
         }

@@ -2,7 +2,7 @@ use super::*;
 
 fn said(text: &str, settings: &CheckSettings) -> String {
     let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
-    let (_, problems) = read(&[file], &Limits::default(), settings);
+    let (_, problems) = read(&[file], &Limits::default(), settings, ReadAs::NewHead);
     problems.iter().map(|problem| format!("{problem}\n")).collect()
 }
 
@@ -303,7 +303,7 @@ spec: {containers: [{name: a, image: "a:1", envFrom: [{configMapRef: {name: app}
 fn problems_know_their_document_before_they_are_located() {
     let text = "\nkind: Service\napiVersion: v1\nmetadata: {name: a}\nspec: {clusterIP: 192.0.2.1, selector: {a: b}, ports: [{port: 80}]}\n";
     let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
-    let (objects, problems) = manifest::parse(&[file], &Limits::default());
+    let (objects, problems) = manifest::parse(&[file], &Limits::default(), ReadAs::NewHead);
     assert_eq!(problems, Vec::new());
     let mut problems = check(&objects, &CheckSettings::default());
     problems.retain(|problem| problem.severity == Severity::Error);

@@ -5,9 +5,9 @@ use std::{
     fmt::{self, Display},
 };
 
-use super::{Problem, Severity, one_line::one_line, similar};
+use super::{Problem, ReadAs, Severity, one_line::one_line, placeholder::Placeholders, similar};
 
-/// More than this a document is not told at once; who has so many mends the first and asks again.
+/// More errors than this, or warnings, a document is not told at once; who has so many mends the first and asks again.
 const PROBLEMS_PER_DOCUMENT: usize = 200;
 
 /// Collects the problems of one document.
@@ -16,12 +16,19 @@ pub(super) struct Report<'a> {
     pub(super) file: &'a str,
     /// Line of the document's first key. Problems carry it until they are located.
     pub(super) line: u32,
+    read_as: ReadAs,
+    placeholders: Placeholders,
     problems: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(file: &'a str, line: u32) -> Self {
-        Self { file, line, problems: RefCell::default() }
+    pub(super) fn new(file: &'a str, line: u32, read_as: ReadAs) -> Self {
+        Self { file, line, read_as, placeholders: Placeholders::default(), problems: RefCell::default() }
+    }
+
+    /// Remembers where the document has `${...}`: it is named where a value with one is not valid.
+    pub(super) fn look_for_placeholders(&mut self, document: &serde_json::Value) {
+        self.placeholders = Placeholders::of(document, &self.root());
     }
 
     /// The document itself.
@@ -70,10 +77,22 @@ impl At<'_> {
         self.push(Severity::Warning, &message);
     }
 
-    /// Refuses a field that Windlass does not honour yet and that cannot be left out without surprise.
-    pub(super) fn refuse(&self, given: bool, ignoring_would: &str) {
+    /// The commit is refused for this by a rule that older versions did not have: one that was accepted before it is
+    /// warned about.
+    pub(super) fn error_in_new_heads(&self, message: impl Display) {
+        match self.report.read_as {
+            ReadAs::NewHead => self.error(message),
+            ReadAs::Accepted => self.warning(format_args!(
+                "{message} (this commit was accepted before this rule; a new one is refused for it)"
+            )),
+        }
+    }
+
+    /// Refuses a field that Windlass does not honour yet and that cannot be left out without surprise. `instead` is what
+    /// to write in its place: leaving the field out would do just what ignoring it does.
+    pub(super) fn refuse(&self, given: bool, ignoring_would: &str, instead: &str) {
         if given {
-            self.error(format_args!("not supported yet: ignoring it would {ignoring_would}; remove it"));
+            self.error(format_args!("not supported yet: ignoring it would {ignoring_would}; {instead}"));
         }
     }
 
@@ -142,17 +161,26 @@ impl At<'_> {
     fn push(&self, severity: Severity, message: &dyn Display) {
         let mut problems = self.report.problems.borrow_mut();
         let field = one_line(&self.to_string());
+        let message = match self.report.placeholders.at(&field) {
+            Some(names) if severity == Severity::Error => format!("{names}; as it is written: {message}"),
+            _ => message.to_string(),
+        };
         // What else is wrong with a field mostly follows from the first.
         let follows =
             problems.iter().any(|before| before.field == field && before.severity == Severity::Error);
-        if problems.len() < PROBLEMS_PER_DOCUMENT && !follows {
+        // Counted apart: an error behind many warnings must not be lost. Older versions lost it, and so accepted the commit.
+        let before = match self.report.read_as {
+            ReadAs::NewHead => problems.iter().filter(|before| before.severity == severity).count(),
+            ReadAs::Accepted => problems.len(),
+        };
+        if before < PROBLEMS_PER_DOCUMENT && !follows {
             problems.push(Problem {
                 file: self.report.file.to_owned(),
                 line: self.report.line,
                 column: 0,
                 severity,
                 field,
-                message: one_line(&message.to_string()),
+                message: one_line(&message),
             });
         }
     }

@@ -12,6 +12,7 @@ mod node;
 mod pod;
 mod probe;
 mod quantity;
+mod secret_type;
 mod security;
 mod selector;
 mod service;

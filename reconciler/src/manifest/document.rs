@@ -7,9 +7,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    Problem,
+    Problem, ReadAs,
     at::{At, Report},
     convert::{self, LAST_APPLIED, Written},
+    encrypted,
     hash::template_hash,
     kind::{self, Fate, Kind},
     strict,
@@ -21,12 +22,25 @@ use crate::{
 };
 
 /// Everything read so far.
-#[derive(Default)]
 pub(super) struct Reading {
+    read_as: ReadAs,
     pub(super) objects: Objects,
     pub(super) problems: Vec<Problem>,
     /// Where everything was written, what has no effect too.
     seen: BTreeMap<ObjectId, Place>,
+}
+
+/// What the text of a file holds somewhere, so that its documents are looked through for it.
+#[derive(Clone, Copy)]
+pub(super) struct Holds {
+    placeholders: bool,
+    cipher_texts: bool,
+}
+
+impl Holds {
+    pub(super) fn of(text: &str) -> Self {
+        Self { placeholders: text.contains("${"), cipher_texts: text.contains("ENC[") }
+    }
 }
 
 /// What a document turned out to be.
@@ -40,18 +54,30 @@ pub(super) enum Outcome {
 }
 
 impl Reading {
+    pub(super) fn new(read_as: ReadAs) -> Self {
+        Self { read_as, objects: Objects::default(), problems: Vec::new(), seen: BTreeMap::new() }
+    }
+
     /// Reads one document that begins on a line of a file.
-    pub(super) fn document(&mut self, value: Value, file: &str, line: u32) -> Outcome {
-        let report = Report::new(file, line);
-        let outcome = self.reported(value, &report);
+    pub(super) fn document(&mut self, value: Value, file: &str, line: u32, holds: Holds) -> Outcome {
+        let mut report = Report::new(file, line, self.read_as);
+        if holds.placeholders {
+            report.look_for_placeholders(&value);
+        }
+        let outcome = self.reported(value, &report, holds);
         self.problems.append(&mut report.into_problems());
         outcome
     }
 
-    fn reported(&mut self, mut value: Value, report: &Report<'_>) -> Outcome {
+    fn reported(&mut self, mut value: Value, report: &Report<'_>, holds: Holds) -> Outcome {
         let at = report.root();
         if !value.is_object() {
-            at.error("must be a mapping with apiVersion and kind: correct or remove this document");
+            at.error("must be a mapping with apiVersion and kind: correct it, or move it out of the configured paths");
+            return Outcome::Done;
+        }
+        // SOPS may have encrypted the kind too, so its mark is looked at first.
+        if encrypted::is_marked(&value) && !kind::has_no_effect(&value) {
+            at.error(format_args!("this document is encrypted by SOPS, and {}", encrypted::INSTEAD));
             return Outcome::Done;
         }
         let Some((kind, api_version)) = kind::of(&value, &at) else { return Outcome::Done };
@@ -64,7 +90,10 @@ impl Reading {
                 }
                 return Outcome::NoEffect(kind.name);
             }
-            Fate::Works | Fate::Later => {}
+            Fate::Works | Fate::Later(_) => {}
+        }
+        if holds.cipher_texts {
+            refuse_cipher_texts(kind, &value, &at);
         }
         upgrade(&mut value, kind.name, &api_version, &kind.api_version(), &at);
         let status = value.as_object_mut().and_then(|document| document.remove("status"));
@@ -232,6 +261,18 @@ fn list(mut value: Value, at: &At<'_>) -> Outcome {
     }
 }
 
+/// Refuses what SOPS encrypted, but for values that must be base64: [`mend_base64`] says it of those.
+fn refuse_cipher_texts(kind: &Kind, value: &Value, at: &At<'_>) {
+    let encoded = match kind.name {
+        "Secret" => "data",
+        "ConfigMap" => "binaryData",
+        _ => "",
+    };
+    for (key, value) in value.as_object().into_iter().flatten().filter(|(key, _)| *key != encoded) {
+        encrypted::refuse_cipher_texts(value, &at.field(key));
+    }
+}
+
 /// Takes line breaks out of base64, as kubectl does, and empties what is none, so that reading can go on. The decoder's
 /// own message is not shown: it tells a byte of the secret.
 fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
@@ -239,12 +280,28 @@ fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
     for (key, value) in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten() {
         let Value::String(text) = value else { continue };
         text.retain(|c| !matches!(c, '\r' | '\n'));
-        if ByteString::deserialize(&*value).is_err() {
+        let is_cipher_text = encrypted::is_cipher_text(text);
+        let is_template = text.contains("${");
+        if let Ok(ByteString(bytes)) = ByteString::deserialize(&*value) {
+            // SOPS leaves base64 in its place; somebody encoded what it wrote.
+            if std::str::from_utf8(&bytes).is_ok_and(encrypted::is_cipher_text) {
+                at.field(key).error_in_new_heads(format_args!(
+                    "this value is encrypted by SOPS, and {}",
+                    encrypted::INSTEAD
+                ));
+            }
+            continue;
+        }
+        if is_cipher_text {
+            at.field(key).error(format_args!("this value is encrypted by SOPS, and {}", encrypted::INSTEAD));
+        } else if is_template {
+            at.field(key).error("must be base64");
+        } else {
             at.field(key).error(format_args!(
                 "must be base64: encode it, or move it to {plain}, which takes plain text"
             ));
-            *value = Value::from("");
         }
+        *value = Value::from("");
     }
 }
 

@@ -13,8 +13,8 @@ pub(super) enum Fate {
     List,
     /// It means something only to a cluster's API server.
     NoEffect,
-    /// It will work one day.
-    Later,
+    /// It will work one day. What to use until then.
+    Later(&'static str),
 }
 
 /// One row of the table.
@@ -47,7 +47,7 @@ impl Kind {
     /// Whether an `apiVersion` is one of this kind's. Versions of kinds that are not read do not matter, only groups.
     fn is_in(&self, api_version: &str) -> bool {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        let version_fits = version == self.version || matches!(self.fate, Fate::NoEffect | Fate::Later);
+        let version_fits = version == self.version || matches!(self.fate, Fate::NoEffect | Fate::Later(_));
         (group == self.group && version_fits) || self.older.contains(&api_version)
     }
 }
@@ -63,9 +63,19 @@ const fn works(
     Kind { name, group, version: "v1", older, namespaced, fate: Fate::Works }
 }
 
-const fn later(name: &'static str, group: &'static str, older: &'static [&'static str]) -> Kind {
-    Kind { name, group, version: "v1", older, namespaced: true, fate: Fate::Later }
+const fn later(
+    name: &'static str,
+    group: &'static str,
+    older: &'static [&'static str],
+    instead: &'static str,
+) -> Kind {
+    Kind { name, group, version: "v1", older, namespaced: true, fate: Fate::Later(instead) }
 }
+
+const ENDPOINTS: &str =
+    "use a Service of type ExternalName for what runs elsewhere, and a selector for what runs here";
+const VOLUMES: &str =
+    "use a hostPath volume, and a nodeSelector that keeps the pod where its data is, in place of the claim";
 
 const fn no_effect(name: &'static str, group: &'static str, namespaced: bool) -> Kind {
     Kind { name, group, version: "v1", older: &[], namespaced, fate: Fate::NoEffect }
@@ -83,18 +93,53 @@ static KINDS: &[Kind] = &[
     works("Namespace", "", &[], false),
     works("Node", "", &[], false),
     Kind { name: "List", group: "", version: "v1", older: &[], namespaced: false, fate: Fate::List },
-    later("Endpoints", "", &[]),
-    later("EndpointSlice", "discovery.k8s.io", &[]),
-    later("StatefulSet", "apps", OLD_APPS),
-    later("Job", "batch", &[]),
-    later("CronJob", "batch", &[]),
-    later("PersistentVolumeClaim", "", &[]),
-    Kind { namespaced: false, ..later("PersistentVolume", "", &[]) },
-    later("NetworkPolicy", "networking.k8s.io", &["extensions/v1beta1"]),
-    later("PodDisruptionBudget", "policy", &[]),
-    later("HorizontalPodAutoscaler", "autoscaling", &["extensions/v1beta1"]),
-    later("Ingress", "networking.k8s.io", &["extensions/v1beta1"]),
-    later("Kustomization", "kustomize.config.k8s.io", &[]),
+    later("Endpoints", "", &[], ENDPOINTS),
+    later("EndpointSlice", "discovery.k8s.io", &[], ENDPOINTS),
+    later(
+        "StatefulSet",
+        "apps",
+        OLD_APPS,
+        "use a Deployment for each replica, with the strategy Recreate, a hostPath volume and a nodeSelector",
+    ),
+    later(
+        "Job",
+        "batch",
+        &[],
+        "use a bare Pod with restartPolicy OnFailure, or an init container of what needs its result",
+    ),
+    later(
+        "CronJob",
+        "batch",
+        &[],
+        "use a Deployment whose container runs a cron daemon, or a timer of the host",
+    ),
+    later("PersistentVolumeClaim", "", &[], VOLUMES),
+    Kind { namespaced: false, ..later("PersistentVolume", "", &[], VOLUMES) },
+    later(
+        "NetworkPolicy",
+        "networking.k8s.io",
+        &["extensions/v1beta1"],
+        "nothing here keeps pods from each other, so run what it protects where others run no pods",
+    ),
+    later(
+        "PodDisruptionBudget",
+        "policy",
+        &[],
+        "use the maxUnavailable of the Deployment, which a drain keeps to",
+    ),
+    later(
+        "HorizontalPodAutoscaler",
+        "autoscaling",
+        &["extensions/v1beta1"],
+        "use a fixed number of replicas in the workload",
+    ),
+    later(
+        "Ingress",
+        "networking.k8s.io",
+        &["extensions/v1beta1"],
+        "use a reverse proxy as a Deployment with a NodePort or hostPort, its rules in a ConfigMap",
+    ),
+    later("Kustomization", "kustomize.config.k8s.io", &[], "commit what `kubectl kustomize` prints of it"),
     no_effect("ServiceAccount", "", true),
     no_effect("LimitRange", "", true),
     no_effect("ResourceQuota", "", true),
@@ -127,13 +172,29 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Kind,
     let (api_version, name) = (api_version?, name?);
     let in_group = KINDS.iter().find(|kind| kind.name == name && kind.is_in(api_version));
     if let Some(kind) = in_group.or_else(|| list_of(name)) {
-        if kind.fate == Fate::Later {
-            at.field("kind").error(format_args!("{name} is not supported yet: remove this document"));
+        if let Fate::Later(instead) = kind.fate {
+            at.field("kind").error(format_args!("{name} is not supported yet: {instead}; {OUT_OF_PATHS}"));
             return None;
         }
         return Some((kind, api_version));
     }
-    if let Some(kind) = KINDS.iter().find(|kind| kind.name == name) {
+    if let Some(group) = custom_group(api_version) {
+        let acts = DEPLOYS.iter().find(|(deployer, kind, _)| *deployer == group && *kind == name);
+        match acts {
+            Some((.., instead)) => at.field("kind").error(format_args!(
+                "{name} of {group} deploys by itself elsewhere, and nothing here acts on it: {instead}; {OUT_OF_PATHS}"
+            )),
+            None => {
+                let kubernetes_own = KINDS.iter().find(|kind| kind.name == name).map_or_else(String::new, |kind| {
+                    format!(", or write apiVersion: {} if Kubernetes' own {name} is meant", kind.api_version())
+                });
+                at.field("kind").error(format_args!(
+                    "{name} of {group} is a custom resource, and nothing here acts on it: use what works without \
+                     its controller; {OUT_OF_PATHS}{kubernetes_own}"
+                ));
+            }
+        }
+    } else if let Some(kind) = KINDS.iter().find(|kind| kind.name == name) {
         at.field("apiVersion").error(format_args!(
             "there is no {name} in {api_version:?}: write apiVersion: {}",
             kind.api_version()
@@ -142,10 +203,70 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Kind,
         let known = KINDS.iter().filter(|kind| kind.fate == Fate::Works).map(|kind| kind.name);
         let hint = similar::did_you_mean(name, known);
         at.field("kind").error(format_args!(
-            "the kind {name:?} of {api_version:?} is not known here{hint}: correct or remove it"
+            "the kind {name:?} of {api_version:?} is not known here{hint}: correct it, or move this document out of \
+             the configured paths"
         ));
     }
     None
+}
+
+const OUT_OF_PATHS: &str = "move this document out of the configured paths";
+
+/// Custom resources that a controller elsewhere makes workloads of, by group and kind, and what to commit in their
+/// place.
+const DEPLOYS: &[(&str, &str, &str)] = &[
+    ("serving.knative.dev", "Service", "write a Deployment and a Service of apiVersion v1"),
+    ("helm.toolkit.fluxcd.io", "HelmRelease", "commit what `helm template` prints of its chart"),
+    ("helm.cattle.io", "HelmChart", "commit what `helm template` prints of its chart"),
+    (
+        "kustomize.toolkit.fluxcd.io",
+        "Kustomization",
+        "configure its path, or commit what `flux build` prints of it",
+    ),
+    ("argoproj.io", "Application", "configure its path, or commit what `argocd app manifests` prints of it"),
+    ("argoproj.io", "ApplicationSet", "commit the manifests of its applications"),
+    ("argoproj.io", "Rollout", "write a Deployment"),
+    ("argoproj.io", "Workflow", "write a bare Pod with restartPolicy OnFailure"),
+    ("argoproj.io", "CronWorkflow", "write a Deployment whose container runs a cron daemon"),
+    ("apps.openshift.io", "DeploymentConfig", "write a Deployment"),
+];
+
+/// The group of an `apiVersion` that no API server serves by itself. Kubernetes' own groups have no dot or end in
+/// `.k8s.io`, but for a few that end so and come with a controller of their own.
+fn custom_group(api_version: &str) -> Option<&str> {
+    let (group, _) = api_version.split_once('/')?;
+    let own = !group.contains('.') || BUILT_IN.contains(&group);
+    (!own).then_some(group)
+}
+
+/// The groups with a dot that kube-apiserver 1.34 serves, and kustomize's.
+const BUILT_IN: &[&str] = &[
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+    "kustomize.config.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+    "storagemigration.k8s.io",
+];
+
+/// Whether a document is of a kind without effect, whatever else it holds.
+pub(super) fn has_no_effect(document: &Value) -> bool {
+    let text = |key| document.get(key).and_then(Value::as_str);
+    let (Some(api_version), Some(name)) = (text("apiVersion"), text("kind")) else { return false };
+    KINDS.iter().any(|kind| kind.fate == Fate::NoEffect && kind.name == name && kind.is_in(api_version))
 }
 
 /// `PodList` and its like are lists too.
@@ -162,12 +283,39 @@ fn text<'v>(document: &'v Value, key: &str, at: &At<'_>) -> Option<&'v str> {
     match document.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Some(text),
         None | Some(Value::Null | Value::String(_)) => {
-            at.field(key).error("required: say what this document is");
+            at.field(key).error(format_args!(
+                "required: say what this document is; if it is no manifest, {OUT_OF_PATHS}"
+            ));
             None
         }
         Some(_) => {
             at.field(key).error("must be a text");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_later_says_what_to_use_until_then() {
+        for kind in KINDS {
+            if let Fate::Later(instead) = kind.fate {
+                assert!(instead.split(' ').count() > 4 && !instead.contains("remove"), "{kind:?}");
+            }
+        }
+        for (group, kind, instead) in DEPLOYS {
+            assert!(custom_group(&format!("{group}/v1")).is_some() && !instead.is_empty(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn groups_of_kubernetes_are_told_from_those_of_others() {
+        for kind in KINDS {
+            assert_eq!(custom_group(&kind.api_version()), None, "{kind:?}");
+        }
+        assert_eq!(custom_group("gateway.networking.k8s.io/v1"), Some("gateway.networking.k8s.io"));
     }
 }

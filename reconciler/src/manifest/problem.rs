@@ -30,6 +30,18 @@ pub enum Severity {
     Warning,
 }
 
+/// For what a commit is read, which decides about rules that are newer than the commit may be.
+///
+/// The objects are the same either way: all hosts of a cluster make the same of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadAs {
+    /// It is judged for the first time: every rule holds.
+    NewHead,
+    /// It was accepted before, perhaps by a version that did not have all of the rules: what only a newer rule refuses
+    /// is a warning.
+    Accepted,
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.file.is_empty() {

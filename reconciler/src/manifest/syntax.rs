@@ -93,6 +93,15 @@ pub(super) fn absolute_path(text: &str) -> Rule {
     rule(text.starts_with('/') && !text.contains('\0'), "an absolute path")
 }
 
+/// Where a container's program starts. The API server of Kubernetes takes a relative one, and no runtime starts it: the
+/// OCI runtime specification wants `cwd` to be absolute.
+pub(super) fn working_directory(text: &str) -> Rule {
+    rule(
+        text.starts_with('/') && !text.contains('\0'),
+        "an absolute path, since no container runtime starts a program in a relative one",
+    )
+}
+
 /// Paths within a volume.
 pub(super) fn relative_path(text: &str) -> Rule {
     rule(

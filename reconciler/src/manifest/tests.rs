@@ -18,7 +18,7 @@ fn lines(files: &[(&str, &str)]) -> String {
 fn read(files: &[(&str, &str)]) -> (Objects, Vec<Problem>) {
     let files: Vec<SourceFile<'_>> =
         files.iter().map(|(path, text)| SourceFile { path, content: text.as_bytes() }).collect();
-    parse(&files, &Limits::default())
+    parse(&files, &Limits::default(), ReadAs::NewHead)
 }
 
 #[test]
@@ -73,13 +73,13 @@ apiVersion: v1
 text
 ";
     insta::assert_snapshot!(said(text), @r#"
-    a.yaml:2:1: kind: the kind "Deploymnet" of "apps/v1" is not known here (did you mean "Deployment"?): correct or remove it
-    a.yaml:6:1: kind: the kind "Database" of "example.com/v1" is not known here: correct or remove it
+    a.yaml:2:1: kind: the kind "Deploymnet" of "apps/v1" is not known here (did you mean "Deployment"?): correct it, or move this document out of the configured paths
+    a.yaml:6:1: kind: Database of example.com is a custom resource, and nothing here acts on it: use what works without its controller; move this document out of the configured paths
     a.yaml:9:1: apiVersion: there is no Deployment in "v1": write apiVersion: apps/v1
-    a.yaml:13:1: apiVersion: required: say what this document is
-    a.yaml:15:1: kind: required: say what this document is
-    a.yaml:17:1: must be a mapping with apiVersion and kind: correct or remove this document
-    a.yaml:19:1: must be a mapping with apiVersion and kind: correct or remove this document
+    a.yaml:13:1: apiVersion: required: say what this document is; if it is no manifest, move this document out of the configured paths
+    a.yaml:15:1: kind: required: say what this document is; if it is no manifest, move this document out of the configured paths
+    a.yaml:17:1: must be a mapping with apiVersion and kind: correct it, or move it out of the configured paths
+    a.yaml:19:1: must be a mapping with apiVersion and kind: correct it, or move it out of the configured paths
     "#);
 }
 
@@ -101,10 +101,10 @@ apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: a}
 ";
-    insta::assert_snapshot!(said(text), @r"
-    a.yaml:2:1: kind: Job is not supported yet: remove this document
+    insta::assert_snapshot!(said(text), @"
+    a.yaml:2:1: kind: Job is not supported yet: use a bare Pod with restartPolicy OnFailure, or an init container of what needs its result; move this document out of the configured paths
     a.yaml:5:1: warning: accepted without effect: Role, ServiceAccount mean something only to a Kubernetes API server
-    a.yaml:14:1: kind: NetworkPolicy is not supported yet: remove this document
+    a.yaml:14:1: kind: NetworkPolicy is not supported yet: nothing here keeps pods from each other, so run what it protects where others run no pods; move this document out of the configured paths
     ");
 }
 
@@ -238,7 +238,7 @@ spec:
     a.yaml:30:5: spec.initContainers[0].readinessProbe: an init container has none: it runs to its end; remove it
     a.yaml:32:5: spec.containers[0].name: the container "a" is there twice: rename one
     a.yaml:33:5: spec.containers[0].image: "HTTPD" is not valid: it must be an image reference such as registry.example.com/team/name:tag, the name in lower case
-    a.yaml:34:5: spec.containers[0].workingDir: "tmp" is not valid: it must be an absolute path
+    a.yaml:34:5: spec.containers[0].workingDir: "tmp" is not valid: it must be an absolute path, since no container runtime starts a program in a relative one
     a.yaml:35:5: spec.containers[0].imagePullPolicy: "Sometimes" is not known here: write one of Always, IfNotPresent, Never
     a.yaml:37:7: spec.containers[0].env[0].name: "A=B" is not valid: it must be printable ASCII without '='
     a.yaml:38:7: spec.containers[0].env[1].name: required: give it a value
@@ -255,11 +255,11 @@ spec:
     a.yaml:49:35: spec.containers[0].ports[3].hostPort: -1 is out of range: it must be from 1 to 65535
     a.yaml:51:16: spec.containers[0].resources.limits.cpu: "x" is not valid: it must be a quantity such as 2, 0.5, 500m, 128Mi or 1G
     a.yaml:51:24: spec.containers[0].resources.limits.memory: "128m" is a fraction of a byte: write Mi for mebibytes
-    a.yaml:51:38: spec.containers[0].resources.limits[nvidia.com/gpu]: not supported yet: ignoring it would place the pod where this resource may not be; remove it
+    a.yaml:51:38: spec.containers[0].resources.limits[nvidia.com/gpu]: not supported yet: ignoring it would place the pod where this resource may not be; label the nodes that have it, and choose them by nodeSelector in its place
     a.yaml:54:8: spec.containers[0].volumeMounts[0].name: the pod has no volume "b": add it under volumes, or correct the name
     a.yaml:55:17: spec.containers[0].volumeMounts[1].mountPath: "/a" is mounted twice: change one
     a.yaml:55:33: spec.containers[0].volumeMounts[1].subPath: "../x" is not valid: it must be a relative path without ".."
-    a.yaml:56:17: spec.containers[0].volumeMounts[2].mountPath: "a" is not valid: it must be an absolute path
+    a.yaml:56:17: spec.containers[0].volumeMounts[2].mountPath: "/a" is mounted twice: change one
     a.yaml:57:17: spec.containers[0].volumeMounts[3].mountPath: must be a directory or file below /, without ".." and ':'
     a.yaml:58:21: spec.containers[0].livenessProbe.periodSeconds: -1 is out of range: it must be 0 or more
     a.yaml:58:40: spec.containers[0].livenessProbe.successThreshold: must be 1 for a liveness or startup probe
@@ -270,8 +270,7 @@ spec:
     a.yaml:61:27: spec.containers[0].lifecycle.preStop.tcpSocket: a hook cannot be a tcpSocket: write exec, httpGet or sleep
     a.yaml:61:70: spec.containers[0].lifecycle.postStart.sleep.seconds: -1 is out of range: it must be 0 or more
     a.yaml:62:23: spec.containers[0].securityContext.runAsUser: -1 is out of range: it must be 0 or more
-    a.yaml:62:38: spec.containers[0].securityContext.allowPrivilegeEscalation: false contradicts privileged and SYS_ADMIN, which escalate by themselves: remove one of them
-    a.yaml:62:110: spec.containers[0].securityContext.capabilities.add[0]: "net_admin" is not a capability: write it like NET_ADMIN, or ALL
+    a.yaml:62:38: spec.containers[0].securityContext.allowPrivilegeEscalation: false contradicts privileged and CAP_SYS_ADMIN, which escalate by themselves: take these away, or write true
     "#);
 }
 
@@ -318,36 +317,36 @@ spec:
     projected: {sources: []}
 status: {phase: Running}
 "#;
-    insta::assert_snapshot!(said(text), @r"
+    insta::assert_snapshot!(said(text), @"
     a.yaml:5:3: warning: metadata.uid: no effect: only an API server writes this
     a.yaml:6:3: warning: metadata.ownerReferences: no effect: what leaves the commit is removed by itself
-    a.yaml:8:3: spec.schedulingGates: not supported yet: ignoring it would start the pod before its gates open; remove it
-    a.yaml:9:3: spec.overhead: not supported yet: ignoring it would place the pod where you did not ask for it; remove it
-    a.yaml:10:3: spec.schedulerName: not supported yet: ignoring it would place the pod where you did not ask for it; remove it
-    a.yaml:11:3: spec.runtimeClassName: not supported yet: ignoring it would run the pod by another runtime; remove it
-    a.yaml:12:3: spec.imagePullSecrets: not supported yet: use the registry credentials of the host configuration; remove it
-    a.yaml:13:3: spec.shareProcessNamespace: not supported yet: ignoring it would hide the containers' processes from each other; remove it
-    a.yaml:14:3: spec.hostUsers: not supported yet: ignoring it would run the pod as users of the host; remove it
+    a.yaml:8:3: spec.schedulingGates: not supported yet: ignoring it would start the pod before its gates open; keep the pod out of the configured paths until it may start
+    a.yaml:9:3: spec.overhead: not supported yet: ignoring it would place the pod where you did not ask for it; add the amounts to the requests of a container in its place
+    a.yaml:10:3: spec.schedulerName: not supported yet: ignoring it would place the pod where you did not ask for it; say where the pod belongs with nodeSelector or affinity in its place
+    a.yaml:11:3: spec.runtimeClassName: not supported yet: ignoring it would run the pod by another runtime; make that runtime the default of Docker on the hosts, and then leave this field out
+    a.yaml:12:3: spec.imagePullSecrets: not supported yet: put the registry's credentials into the file that docker.config-file names on the hosts, and then leave this field out
+    a.yaml:13:3: spec.shareProcessNamespace: not supported yet: ignoring it would hide the containers' processes from each other; put programs that must see each other into one container
+    a.yaml:14:3: spec.hostUsers: not supported yet: ignoring it would run the pod as users of the host; give the pod a user of its own with securityContext.runAsUser in its place
     a.yaml:15:3: warning: spec.priorityClassName: no effect: pods are not preempted here
     a.yaml:16:3: warning: spec.serviceAccountName: no effect: there is no API server to speak to
     a.yaml:17:3: warning: spec.automountServiceAccountToken: no effect: there is no API server to speak to
-    a.yaml:18:21: spec.securityContext.fsGroup: not supported yet: ignoring it would leave volumes that the pod cannot write to; remove it
-    a.yaml:18:33: spec.securityContext.runAsNonRoot: not supported yet: ignoring it would leave the pod with more rights than you asked for; remove it
-    a.yaml:18:53: spec.securityContext.supplementalGroups: not supported yet: ignoring it would change what the pod may read; remove it
-    a.yaml:18:78: spec.securityContext.sysctls: not supported yet: ignoring it would run the pod with other kernel settings; remove it
-    a.yaml:18:110: spec.securityContext.seccompProfile: not supported yet: ignoring it would run the container with Docker's default profile; remove it
+    a.yaml:18:21: spec.securityContext.fsGroup: not supported yet: ignoring it would leave volumes that the pod cannot write to; let an init container that runs as user 0 give the volume's files to the pod's user (chown) in its place
+    a.yaml:18:33: spec.securityContext.runAsNonRoot: not supported yet: ignoring it would leave the pod with more rights than you asked for; write the number of a user other than 0 as runAsUser in its place
+    a.yaml:18:53: spec.securityContext.supplementalGroups: not supported yet: ignoring it would change what the pod may read; write the one group that it needs as runAsGroup in its place
+    a.yaml:18:78: spec.securityContext.sysctls: not supported yet: ignoring it would run the pod with other kernel settings; set them on the hosts (sysctl.d), and give the pod hostNetwork where they are settings of the network
+    a.yaml:18:110: spec.securityContext.seccompProfile: not supported yet: ignoring it would run the container with Docker's default profile; make the profile Docker's default on the hosts (seccomp-profile in daemon.json), and write RuntimeDefault
     a.yaml:22:5: spec.initContainers[0].restartPolicy: not supported yet: a sidecar would hold up the others; make it one of containers
     a.yaml:26:5: warning: spec.containers[0].stdinOnce: no effect: nothing attaches to a container
     a.yaml:27:16: spec.containers[0].envFrom[0]: must name exactly one source: configMapRef or secretRef
-    a.yaml:29:29: spec.containers[0].env[0].valueFrom.resourceFieldRef: not supported yet: ignoring it would leave the variable empty; remove it
-    a.yaml:30:21: spec.containers[0].livenessProbe.grpc: not supported yet: ignoring it would never ask the container; remove it
-    a.yaml:31:5: spec.containers[0].volumeDevices: not supported yet: ignoring it would start the container without its device; remove it
-    a.yaml:32:45: spec.containers[0].volumeMounts[0].subPathExpr: not supported yet: ignoring it would mount the whole volume; remove it
-    a.yaml:33:17: spec.containers[0].lifecycle.stopSignal: not supported yet: ignoring it would stop the container by another signal; remove it
-    a.yaml:34:23: spec.containers[0].securityContext.seLinuxOptions: not supported yet: ignoring it would leave the pod with more rights than you asked for; remove it
-    a.yaml:34:51: spec.containers[0].securityContext.procMount: not supported yet: ignoring it would mask parts of /proc; remove it
-    a.yaml:37:5: spec.volumes[0].persistentVolumeClaim: not supported yet: use hostPath, emptyDir, configMap or secret
-    a.yaml:39:5: spec.volumes[1].projected: not supported yet: use hostPath, emptyDir, configMap or secret
+    a.yaml:29:29: spec.containers[0].env[0].valueFrom.resourceFieldRef: not supported yet: ignoring it would leave the variable empty; write the number as value in its place
+    a.yaml:30:21: spec.containers[0].livenessProbe.grpc: not supported yet: ignoring it would never ask the container; ask the port with tcpSocket, or the program with exec, in its place
+    a.yaml:31:5: spec.containers[0].volumeDevices: not supported yet: ignoring it would start the container without its device; mount the device with a hostPath volume of type BlockDevice in its place
+    a.yaml:32:45: spec.containers[0].volumeMounts[0].subPathExpr: not supported yet: ignoring it would mount the whole volume; write the path with its values as subPath in its place
+    a.yaml:33:17: spec.containers[0].lifecycle.stopSignal: not supported yet: ignoring it would stop the container by another signal; set STOPSIGNAL in the image, or send the signal with an exec as preStop, in its place
+    a.yaml:34:23: spec.containers[0].securityContext.seLinuxOptions: not supported yet: ignoring it would leave the pod with more rights than you asked for; keep the pod out of the configured paths where the labels that Docker gives by itself (selinux-enabled) are not enough
+    a.yaml:34:51: spec.containers[0].securityContext.procMount: not supported yet: ignoring it would mask parts of /proc; run the container privileged in its place if it may have all rights of the host
+    a.yaml:37:5: spec.volumes[0].persistentVolumeClaim: not supported yet: use a hostPath, and a nodeSelector that keeps the pod where its data is; or an emptyDir for what may be lost with the pod
+    a.yaml:39:5: spec.volumes[1].projected: not supported yet: mount each of its sources as a configMap or secret volume of its own
     a.yaml:40:1: warning: status: no effect: Git says what is wanted, not what is
     ");
 }
@@ -396,7 +395,7 @@ spec:
 #[test]
 fn affinity_and_spread_are_read() {
     let file = SourceFile { path: "a.yaml", content: PLACEMENT.as_bytes() };
-    let (objects, problems) = parse(&[file], &Limits::default());
+    let (objects, problems) = parse(&[file], &Limits::default(), ReadAs::NewHead);
     assert_eq!(problems, []);
     let spec = &objects.workloads.first_key_value().expect("the pod").1.template.spec;
     let Affinity { node, pods, anti } = &spec.affinity;
@@ -538,7 +537,7 @@ metadata: {name: a}
     a.yaml:20:8: spec.selector.matchExpressions[0].values: required: In needs at least one value
     a.yaml:21:18: spec.selector.matchExpressions[1].operator: "Like" is not known here: write one of In, NotIn, Exists, DoesNotExist
     a.yaml:22:36: spec.selector.matchExpressions[2].values: Exists takes no values: remove them
-    a.yaml:23:51: spec.template.spec.restartPolicy: must be Always: a controller's pods are meant to run; remove it
+    a.yaml:23:51: spec.template.spec.restartPolicy: must be Always: a controller's pods are meant to run; write a bare Pod for what ends
     a.yaml:23:73: spec.template.spec.activeDeadlineSeconds: only a bare Pod may have it: remove it
     a.yaml:25:1: spec.template.spec.containers: required: a pod needs at least one container
     a.yaml:25:1: spec.selector: required: write under matchLabels the labels that spec.template.metadata.labels has
@@ -633,9 +632,9 @@ spec: {clusterIP: ten, ports: [{port: 1, name: a, targetPort: "80"}, {name: b}]}
     insta::assert_snapshot!(said(text), @r#"
     a.yaml:3:12: metadata.name: "1a" is not valid: it must be at most 63 lower-case letters, digits and '-', beginning with a letter and ending with a letter or digit
     a.yaml:5:3: spec.type: "Nodeport" is not known here: write one of ClusterIP, NodePort, LoadBalancer, ExternalName (did you mean "NodePort"?)
-    a.yaml:6:3: spec.externalIPs: not supported yet: ignoring it would leave the service unreachable at that address; remove it
-    a.yaml:7:3: spec.externalTrafficPolicy: not supported yet: ignoring it would hide the callers' addresses; remove it
-    a.yaml:8:3: spec.loadBalancerSourceRanges: not supported yet: ignoring it would let everyone in; remove it
+    a.yaml:6:3: spec.externalIPs: not supported yet: ignoring it would leave the service unreachable at that address; make the type NodePort or LoadBalancer, and call the hosts' own addresses, in its place
+    a.yaml:7:3: spec.externalTrafficPolicy: not supported yet: ignoring it would hide the callers' addresses; let pods with hostNetwork take the calls in its place: they see who calls
+    a.yaml:8:3: spec.loadBalancerSourceRanges: not supported yet: ignoring it would let everyone in; let the firewall of the hosts choose who may call
     a.yaml:9:3: spec.ipFamilies: not supported yet: services have IPv4 addresses only; write IPv4
     a.yaml:10:3: warning: spec.ipFamilyPolicy: no effect: services have IPv4 addresses only
     a.yaml:11:3: spec.sessionAffinityConfig: only for sessionAffinity ClientIP: set it, or remove this
@@ -774,7 +773,7 @@ items:
     a.yaml:12:3: dat: unknown field (did you mean "data"?): correct or remove it
     a.yaml:16:14: metadata.name: ConfigMap default/a is written at a.yaml:5 already: keep one of them
     a.yaml:17:4: a list within a list: write its items one level up
-    a.yaml:18:3: must be a mapping with apiVersion and kind: correct or remove this document
+    a.yaml:18:3: must be a mapping with apiVersion and kind: correct it, or move it out of the configured paths
     "#);
 }
 
@@ -789,7 +788,7 @@ metadata: {name: "a\e[2J"}
 "dat\na": {}
 "#;
     insta::assert_snapshot!(said(text), @r#"
-    a.yaml:2:1: kind: the kind "Pod\nok.yaml: fine" of "v1" is not known here (did you mean "Pod"?): correct or remove it
+    a.yaml:2:1: kind: the kind "Pod\nok.yaml: fine" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
     a.yaml:4:1: [dat\na]: unknown field (did you mean "data"?): correct or remove it
     a.yaml:6:12: metadata.name: "a\u{1b}[2J" is not valid: it must be at most 253 lower-case letters, digits, '-' and '.', each part beginning and ending with a letter or digit
     "#);
@@ -834,10 +833,10 @@ fn files_that_are_too_large_or_no_text_are_refused() {
         SourceFile { path: "latin.yaml", content: b"a: \xe4" },
         SourceFile { path: "empty.yaml", content: b"" },
     ];
-    let (_, problems) = parse(&files, &Limits::default());
+    let (_, problems) = parse(&files, &Limits::default(), ReadAs::NewHead);
     let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
     insta::assert_snapshot!(text, @"
-    large.yaml: the file has 104857600 bytes and may have 1048576: split it, or move what is no manifest elsewhere
+    large.yaml: the file has 104857600 bytes and may have 4194304: split it, or move what is no manifest elsewhere
     latin.yaml: not UTF-8 at byte 3: save the file as UTF-8
     ");
 }
@@ -847,12 +846,13 @@ fn more_documents_or_problems_than_the_limits_are_not_read_or_told() {
     let documents = "---\napiVersion: v1\nkind: Pd\n".repeat(12);
     let limits = Limits { documents: 10, problems: 3, ..Limits::default() };
     let file = SourceFile { path: "a.yaml", content: documents.as_bytes() };
-    let (_, problems) = parse(&[file, SourceFile { path: "b.yaml", content: b"kind: Pod" }], &limits);
+    let (_, problems) =
+        parse(&[file, SourceFile { path: "b.yaml", content: b"kind: Pod" }], &limits, ReadAs::NewHead);
     let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
     insta::assert_snapshot!(text, @r#"
-    a.yaml:3:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct or remove it
-    a.yaml:6:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct or remove it
-    a.yaml:9:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct or remove it
+    a.yaml:3:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
+    a.yaml:6:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
+    a.yaml:9:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
     a.yaml: and 7 more problems: mend these first
     a.yaml: the commit has more than 10 documents: split it over several paths
     "#);

@@ -55,7 +55,8 @@ fn select_template_labels(spec: &mut Map<String, Value>) {
 fn roll_one_by_one(spec: &mut Map<String, Value>) {
     let Some(strategy) = object(spec, "strategy") else { return };
     let rolling = strategy.get("type").is_none_or(|kind| kind.is_null() || kind == "RollingUpdate");
-    if let (true, Some(update)) = (rolling, object(strategy, "rollingUpdate")) {
+    // Looked up only then: it makes the mapping, which Recreate may not have.
+    if rolling && let Some(update) = object(strategy, "rollingUpdate") {
         default(update, "maxSurge", 1.into());
         default(update, "maxUnavailable", 1.into());
     }

@@ -5,6 +5,8 @@
 
 mod node;
 
+use std::borrow::Cow;
+
 use node::{OURS, Source};
 use saphyr_parser::{Event, Parser};
 use serde_json::Value;
@@ -33,9 +35,34 @@ pub(super) struct Unreadable {
 /// token.
 const OPEN_BRACKETS: usize = 1_000;
 
-/// Reads all documents of a file; what follows one that cannot be read may be missing.
+const BOM: char = '\u{feff}';
+
+/// The text without the byte order marks that stand before its documents: editors on Windows write them, and tools that
+/// join files leave them in the middle. YAML 1.2 (5.2) allows one before every document.
+pub(super) fn without_boms<'a>(path: &str, text: &'a str) -> Cow<'a, str> {
+    let text = text.strip_prefix(BOM).unwrap_or(text);
+    if !text.contains(BOM) {
+        return Cow::Borrowed(text);
+    }
+    let json = path.ends_with(".json");
+    let mut mended = String::with_capacity(text.len());
+    let mut document_begins = true;
+    for line in text.split_inclusive('\n') {
+        let bare = line.strip_prefix(BOM);
+        let content = bare.unwrap_or(line);
+        let separates = content.starts_with("---") || content.starts_with("...");
+        // A line break within a text of JSON is not JSON, so a line never begins within one.
+        let taken = if json || separates || document_begins { content } else { line };
+        mended.push_str(taken);
+        let is_filler = content.trim().is_empty() || content.starts_with('#');
+        document_begins = separates || (document_begins && is_filler);
+    }
+    Cow::Owned(mended)
+}
+
+/// Reads all documents of a file [without byte order marks](without_boms); what follows one that cannot be read may be
+/// missing.
 pub(super) fn read(path: &str, text: &str, limits: &Limits) -> (Vec<Document>, Vec<Unreadable>) {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(unreadable) = too_many_open_brackets(text) {
         return (Vec::new(), vec![unreadable]);
     }
@@ -151,7 +178,11 @@ fn unknown_core_tag(text: &str) -> Option<Unreadable> {
         };
         let known = matches!(tag.suffix.as_str(), "str" | "int" | "bool" | "float" | "null" | "seq" | "map");
         if tag.is_yaml_core_schema() && !known {
-            let message = format!("the tag !!{} is not known: remove it", tag.suffix);
+            let message = format!(
+                "the tag !!{} is not known: write the value as a text, a list or a mapping; base64 belongs under \
+                 binaryData of a ConfigMap or data of a Secret",
+                tag.suffix
+            );
             return Some(Unreadable {
                 line: number(span.start.line()),
                 column: number(span.start.col() + 1),

@@ -1,5 +1,7 @@
 //! An image's name as it is written in a manifest, taken apart as the engine does.
 
+use reconciler::image_name::ImageName;
+
 /// `name[:tag][@digest]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
@@ -19,17 +21,8 @@ impl Reference {
     }
 
     fn taken_apart(text: &str) -> Self {
-        let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(digest.to_owned())),
-            None => (text, None),
-        };
-        // A colon before a slash belongs to the host's port.
-        match rest.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => {
-                Self { name: name.to_owned(), tag: Some(tag.to_owned()), digest }
-            }
-            _ => Self { name: rest.to_owned(), tag: None, digest },
-        }
+        let ImageName { repository, tag, digest } = ImageName::taken_apart(text);
+        Self { name: repository, tag, digest }
     }
 
     /// With everything that decides which image it is: without a tag the engine would pull all of them.

@@ -115,11 +115,14 @@ impl fmt::Display for SnapshotProblem {
                 "this configured path is not in the commit; put it back, or change the configuration first",
             ),
             Self::EmptyPath { .. } => f.write_str(
-                "no *.yaml, *.yml or *.json file is here, and nothing at all is not taken for \"delete everything\"; \
+                "no *.yaml, *.yml or *.json file (in lower case) is here, and nothing at all is not taken for \"delete everything\"; \
                  keep at least one manifest, such as a Namespace",
             ),
             Self::NotAManifest { .. } => {
-                f.write_str("this configured path is a file that ends in none of .yaml, .yml and .json")
+                f.write_str(
+                "this configured path is a file that ends in none of .yaml, .yml and .json (in lower case); rename it, \
+                 or configure another path",
+            )
             }
             Self::Symlink { .. } => {
                 f.write_str("symbolic links are not followed; commit the file itself, or move the link elsewhere")
@@ -128,20 +131,25 @@ impl fmt::Display for SnapshotProblem {
                 "submodules are not fetched; commit the files themselves, or move the submodule elsewhere",
             ),
             Self::LfsPointer { .. } => {
-                f.write_str("this is a Git LFS pointer, not a manifest; take the file out of LFS")
+                f.write_str("this is a Git LFS pointer, not a manifest; commit the file itself (`git lfs untrack`)")
             }
             Self::BadName { .. } => f.write_str("the name is not UTF-8; rename it"),
             Self::FileTooLarge { bytes, limit, .. } => {
                 write!(f, "the file has {bytes} bytes, and a manifest may have {limit}; split it, or move it elsewhere")
             }
             Self::TotalTooLarge { limit, .. } => {
-                write!(f, "with this file the manifests have more than {limit} bytes together")
+                write!(
+                    f,
+                    "with this file the manifests have more than {limit} bytes together; configure narrower paths"
+                )
             }
             Self::TooManyFiles { limit } => write!(f, "more than {limit} manifests; configure narrower paths"),
             Self::TooManyEntries { limit } => {
                 write!(f, "more than {limit} files and directories; configure narrower paths")
             }
-            Self::TooDeep { limit, .. } => write!(f, "directories are nested more than {limit} deep"),
+            Self::TooDeep { limit, .. } => {
+                write!(f, "directories are nested more than {limit} deep; configure paths further down")
+            }
         }
     }
 }

@@ -67,12 +67,12 @@ fn what_cannot_be_taken_is_refused_all_at_once_with_what_to_do() {
     let text = problems(&work, &[".", "empty", "gone/deeper", "empty/README.md", "ok.yaml/x"], &limits);
     insta::assert_snapshot!(text, @r#"
     large.yaml: the file has 2000 bytes, and a manifest may have 1000; split it, or move it elsewhere
-    lfs.yaml: this is a Git LFS pointer, not a manifest; take the file out of LFS
+    lfs.yaml: this is a Git LFS pointer, not a manifest; commit the file itself (`git lfs untrack`)
     link.yaml: symbolic links are not followed; commit the file itself, or move the link elsewhere
     vendor: submodules are not fetched; commit the files themselves, or move the submodule elsewhere
-    empty: no *.yaml, *.yml or *.json file is here, and nothing at all is not taken for "delete everything"; keep at least one manifest, such as a Namespace
+    empty: no *.yaml, *.yml or *.json file (in lower case) is here, and nothing at all is not taken for "delete everything"; keep at least one manifest, such as a Namespace
     gone/deeper: this configured path is not in the commit; put it back, or change the configuration first
-    empty/README.md: this configured path is a file that ends in none of .yaml, .yml and .json
+    empty/README.md: this configured path is a file that ends in none of .yaml, .yml and .json (in lower case); rename it, or configure another path
     ok.yaml/x: this configured path is not in the commit; put it back, or change the configuration first
     "#);
 }
@@ -101,7 +101,8 @@ fn a_repository_without_manifests_is_not_an_empty_listing() {
     work.write("README.md", "hello");
     work.commit("no manifests", None);
     assert!(
-        problems(&work, &[], &SnapshotLimits::default()).starts_with(".: no *.yaml, *.yml or *.json file")
+        problems(&work, &[], &SnapshotLimits::default())
+            .starts_with(".: no *.yaml, *.yml or *.json file (in lower case)")
     );
 }
 

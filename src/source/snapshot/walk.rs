@@ -1,6 +1,6 @@
 //! The walk over a commit's trees that collects its manifests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use git2::{Odb, Oid, Repository};
 
@@ -32,13 +32,24 @@ impl Kind {
     }
 }
 
-/// Collects the manifests under `paths`, sorted by path, each once.
+/// More files that are passed over than this need not be named.
+const MAX_PASSED_OVER: usize = 20;
+
+/// What a walk finds.
+pub(super) struct Found {
+    /// The manifests, sorted by path, each once.
+    pub(super) files: Vec<SourceFile>,
+    /// Files that are no manifests only by the case of their ending, sorted by path.
+    pub(super) passed_over: Vec<String>,
+}
+
+/// Collects the manifests under `paths`.
 pub(super) fn files(
     repo: &Repository,
     commit: &CommitObject,
     paths: &[SourcePath],
     limits: &SnapshotLimits,
-) -> Result<Vec<SourceFile>, SnapshotError> {
+) -> Result<Found, SnapshotError> {
     let read =
         |source| SnapshotError::Read { commit: commit.id.short().to_owned(), path: ".".to_owned(), source };
     let mut walk = Walk {
@@ -47,6 +58,7 @@ pub(super) fn files(
         commit: commit.id.short(),
         limits,
         files: BTreeMap::new(),
+        passed_over: BTreeSet::new(),
         problems: Vec::new(),
         entries: 0,
         total_bytes: 0,
@@ -56,7 +68,8 @@ pub(super) fn files(
         walk.configured_path(commit.tree, path)?;
     }
     if walk.problems.is_empty() {
-        Ok(walk.files.into_iter().map(|(path, bytes)| SourceFile { path, bytes }).collect())
+        let files = walk.files.into_iter().map(|(path, bytes)| SourceFile { path, bytes }).collect();
+        Ok(Found { files, passed_over: walk.passed_over.into_iter().collect() })
     } else {
         Err(SnapshotError::Refused(SnapshotProblems(walk.problems)))
     }
@@ -68,6 +81,7 @@ struct Walk<'a> {
     commit: &'a str,
     limits: &'a SnapshotLimits,
     files: BTreeMap<String, Vec<u8>>,
+    passed_over: BTreeSet<String>,
     problems: Vec<SnapshotProblem>,
     entries: usize,
     total_bytes: usize,
@@ -143,7 +157,12 @@ impl Walk<'_> {
             Kind::Symlink => self.problem(SnapshotProblem::Symlink { path }),
             Kind::Submodule => self.problem(SnapshotProblem::Submodule { path }),
             Kind::File if is_manifest(&path) => self.file(id, path),
-            Kind::File => Ok(()),
+            Kind::File => {
+                if looks_like_manifest(&path) && self.passed_over.len() < MAX_PASSED_OVER {
+                    self.passed_over.insert(path);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -198,8 +217,14 @@ impl Walk<'_> {
     }
 }
 
-fn is_manifest(path: &str) -> bool {
+/// Whether a file is read.
+pub(crate) fn is_manifest(path: &str) -> bool {
     MANIFEST_ENDINGS.iter().any(|ending| path.ends_with(ending))
+}
+
+/// Whether a file would be read if the case of its ending did not matter.
+pub(crate) fn looks_like_manifest(path: &str) -> bool {
+    is_manifest(&path.to_ascii_lowercase())
 }
 
 fn join(directory: &str, name: &str) -> String {

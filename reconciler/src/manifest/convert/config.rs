@@ -1,10 +1,13 @@
 //! ConfigMaps and Secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{ByteString, api::core::v1 as core};
 
-use super::meta::{Named, object_meta};
+use super::{
+    meta::{Named, object_meta},
+    secret_type::{self, Values},
+};
 use crate::{
     manifest::{at::At, syntax},
     name::ObjectKey,
@@ -52,33 +55,20 @@ pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectK
         check_key(&key, &at.field("data").field(&key));
         data.insert(key, Sensitive::new(bytes));
     }
-    for (key, text) in string_data.unwrap_or_default() {
+    let string_data = string_data.unwrap_or_default();
+    let plain: BTreeSet<String> = string_data.keys().cloned().collect();
+    for (key, text) in string_data {
         check_key(&key, &at.field("stringData").field(&key));
         data.insert(key, Sensitive::new(text.into_bytes()));
     }
     check_size(data.values().map(|value| value.expose().len()).sum(), at);
     let kind = type_.filter(|kind| !kind.is_empty()).unwrap_or_else(|| "Opaque".to_owned());
-    for required in required_keys(&kind) {
-        if !data.contains_key(*required) {
-            at.field("data")
-                .error(format_args!("a Secret of type {kind} needs the key {required:?}: add it"));
-        }
-    }
+    secret_type::check(&kind, &meta, &Values { data: &data, plain: &plain }, at);
     (key, Secret { meta, kind, data })
 }
 
 /// Where kubectl keeps what it applied last.
 pub(in crate::manifest) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-fn required_keys(kind: &str) -> &'static [&'static str] {
-    match kind {
-        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
-        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
-        "kubernetes.io/dockercfg" => &[".dockercfg"],
-        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
-        _ => &[],
-    }
-}
 
 fn check_key(key: &str, at: &At<'_>) {
     if let Err(rule) = syntax::config_key(key) {

@@ -9,9 +9,10 @@ use super::{
     probe::{Asks, lifecycle, probe},
     quantity,
     security::{PodSecurity, container_security},
-    volume::mounts,
+    volume::{below_root, mounts},
 };
 use crate::{
+    image_name::ImageName,
     manifest::{at::At, syntax},
     object::{Container, ContainerPort, Protocol, PullPolicy, Resources, VolumeSource},
 };
@@ -58,15 +59,17 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
         at.field("restartPolicy")
             .error("not supported yet: a sidecar would hold up the others; make it one of containers");
     } else {
-        at.field("restartPolicy").refuse(restart_policy.is_some(), "restart the container as its pod says");
+        at.field("restartPolicy").refuse(restart_policy.is_some(), RESTARTED, RESTART_INSTEAD);
     }
     at.field("restartPolicyRules").refuse(
         restart_policy_rules.is_some_and(|rules| !rules.is_empty()),
-        "restart the container as its pod says",
+        RESTARTED,
+        RESTART_INSTEAD,
     );
     at.field("volumeDevices").refuse(
         volume_devices.is_some_and(|devices| !devices.is_empty()),
         "start the container without its device",
+        "mount the device with a hostPath volume of type BlockDevice in its place",
     );
     at.field("resizePolicy").ignore(
         resize_policy.is_some_and(|policies| !policies.is_empty()),
@@ -85,7 +88,7 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
             }
         }
     }
-    let image = at.field("image").checked(image.unwrap_or_default(), syntax::image);
+    let image = image_name(image.unwrap_or_default(), &at.field("image"));
     let pull = at.field("imagePullPolicy").word(
         image_pull_policy.as_deref(),
         &[
@@ -104,7 +107,7 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
         image,
         command: command.unwrap_or_default(),
         args: args.unwrap_or_default(),
-        working_dir: at.field("workingDir").optional(working_dir, syntax::absolute_path),
+        working_dir: at.field("workingDir").optional(working_dir, syntax::working_directory),
         env_from: env_from(sources, &at.field("envFrom")),
         env: env(variables, pod.service_account, &at.field("env")),
         resources: resources(wanted, &at.field("resources")),
@@ -117,7 +120,7 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
         ports,
         termination_message_path: at
             .field("terminationMessagePath")
-            .optional(termination_message_path, syntax::absolute_path)
+            .optional(termination_message_path.map(below_root), syntax::absolute_path)
             .unwrap_or_else(|| "/dev/termination-log".to_owned()),
         message_from_logs: at.field("terminationMessagePolicy").word(
             termination_message_policy.as_deref(),
@@ -128,6 +131,21 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
         tty: tty.unwrap_or(false),
         security,
     }
+}
+
+const RESTARTED: &str = "restart the container as its pod says";
+const RESTART_INSTEAD: &str =
+    "set the restartPolicy of the pod, or make the container a pod of its own, in its place";
+
+/// `image`; what only the engine refused before is a rule for new commits.
+fn image_name(image: String, at: &At<'_>) -> String {
+    let image = at.checked(image, syntax::image);
+    if syntax::image(&image).is_ok()
+        && let Err(fault) = ImageName::parse(&image)
+    {
+        at.error_in_new_heads(format_args!("{image:?} is no image: {fault}"));
+    }
+    image
 }
 
 /// Always for `:latest` and for no tag, since such an image changes under its name.
@@ -197,14 +215,15 @@ const LEAST_MEMORY: u64 = 6 << 20;
 
 fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Resources {
     let core::ResourceRequirements { claims, limits, requests } = resources.unwrap_or_default();
-    at.field("claims")
-        .refuse(claims.is_some_and(|claims| !claims.is_empty()), "start the container without its device");
+    at.field("claims").refuse(
+        claims.is_some_and(|claims| !claims.is_empty()),
+        "start the container without its device",
+        "mount the device with a hostPath volume in its place",
+    );
     let limits = amounts(limits, &at.field("limits"));
     let requests = amounts(requests, &at.field("requests"));
     if limits.memory_bytes.is_some_and(|bytes| bytes < LEAST_MEMORY) {
-        at.field("limits")
-            .field("memory")
-            .error("Docker takes no memory limit below 6Mi: raise or remove it");
+        at.field("limits").field("memory").error("Docker takes no memory limit below 6Mi: raise it");
     }
     for (field, request, limit) in [
         ("cpu", requests.cpu_milli, limits.cpu_milli),
@@ -237,7 +256,8 @@ fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amoun
         let invalid = |rule: &str| at.error(format_args!("{text:?} is not valid: it must be {rule}"));
         match resource.as_str() {
             "cpu" => amounts.cpu_milli = quantity::milli(&text).map_err(invalid).ok().filter(|cpu| *cpu > 0),
-            "memory" if text.ends_with('m') => {
+            // Kubernetes rounds it up; who writes 128m means mebibytes.
+            "memory" if text.ends_with('m') && quantity::is_fraction(&text) => {
                 at.error(format_args!("{text:?} is a fraction of a byte: write Mi for mebibytes"));
             }
             "memory" => {
@@ -247,7 +267,11 @@ fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amoun
             "ephemeral-storage" => {
                 at.warning("no effect: the size of a container's layer is not bounded here")
             }
-            _ => at.refuse(true, "place the pod where this resource may not be"),
+            _ => at.refuse(
+                true,
+                "place the pod where this resource may not be",
+                "label the nodes that have it, and choose them by nodeSelector in its place",
+            ),
         }
     }
     amounts

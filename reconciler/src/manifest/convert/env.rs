@@ -61,8 +61,16 @@ fn value_from_source(source: core::EnvVarSource, service_account: &str, at: &At<
     if given.iter().filter(|given| **given).count() != 1 {
         at.error("must name exactly one source: configMapKeyRef, secretKeyRef or fieldRef");
     }
-    at.field("fileKeyRef").refuse(file_key_ref.is_some(), "leave the variable empty");
-    at.field("resourceFieldRef").refuse(resource_field_ref.is_some(), "leave the variable empty");
+    at.field("fileKeyRef").refuse(
+        file_key_ref.is_some(),
+        "leave the variable empty",
+        "use configMapKeyRef or secretKeyRef, or let the program read the file, in its place",
+    );
+    at.field("resourceFieldRef").refuse(
+        resource_field_ref.is_some(),
+        "leave the variable empty",
+        "write the number as value in its place",
+    );
     if let Some(core::ConfigMapKeySelector { key, name, optional }) = config_map_key_ref {
         let at = at.field("configMapKeyRef");
         return EnvValue::Key {

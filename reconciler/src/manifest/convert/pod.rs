@@ -81,28 +81,40 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
     at.field("schedulerName").refuse(
         scheduler_name.is_some_and(|name| !matches!(name.as_str(), "" | "default-scheduler")),
         PLACED_ELSEWHERE,
+        "say where the pod belongs with nodeSelector or affinity in its place",
     );
-    at.field("schedulingGates").refuse(some(&scheduling_gates), "start the pod before its gates open");
-    at.field("readinessGates").refuse(some(&readiness_gates), "call the pod ready too early");
-    at.field("ephemeralContainers").refuse(some(&ephemeral_containers), "leave containers out");
-    at.field("resourceClaims").refuse(some(&resource_claims), "start the pod without its devices");
+    refuse_life(
+        [
+            ("schedulingGates", some(&scheduling_gates)),
+            ("readinessGates", some(&readiness_gates)),
+            ("ephemeralContainers", some(&ephemeral_containers)),
+            ("resourceClaims", some(&resource_claims)),
+            ("runtimeClassName", runtime_class_name.is_some()),
+            ("hostUsers", host_users == Some(false)),
+            ("hostnameOverride", hostname_override.is_some()),
+            ("setHostnameAsFQDN", set_hostname_as_fqdn == Some(true)),
+            ("shareProcessNamespace", share_process_namespace == Some(true)),
+        ],
+        at,
+    );
     at.field("resources").refuse(
         resources.is_some_and(|resources| resources != core::ResourceRequirements::default()),
-        "leave the pod without bounds; give them to its containers",
+        "leave the pod without bounds",
+        "give the bounds to its containers in its place",
     );
-    at.field("runtimeClassName").refuse(runtime_class_name.is_some(), "run the pod by another runtime");
-    at.field("overhead").refuse(overhead.is_some_and(|overhead| !overhead.is_empty()), PLACED_ELSEWHERE);
-    at.field("hostUsers").refuse(host_users == Some(false), "run the pod as users of the host");
-    at.field("hostnameOverride").refuse(hostname_override.is_some(), "give the pod another name");
-    at.field("setHostnameAsFQDN").refuse(set_hostname_as_fqdn == Some(true), "give the pod another name");
-    at.field("shareProcessNamespace")
-        .refuse(share_process_namespace == Some(true), "hide the containers' processes from each other");
+    at.field("overhead").refuse(
+        overhead.is_some_and(|overhead| !overhead.is_empty()),
+        PLACED_ELSEWHERE,
+        "add the amounts to the requests of a container in its place",
+    );
     if some(&image_pull_secrets) {
-        at.field("imagePullSecrets")
-            .error("not supported yet: use the registry credentials of the host configuration; remove it");
+        at.field("imagePullSecrets").error(
+            "not supported yet: put the registry's credentials into the file that docker.config-file names on the \
+             hosts, and then leave this field out",
+        );
     }
     if os.is_some_and(|core::PodOS { name }| name != "linux") {
-        at.field("os").error("only linux runs here: remove this pod");
+        at.field("os").error("only linux runs here: keep this pod out of the configured paths");
     }
     at.field("automountServiceAccountToken")
         .ignore(automount_service_account_token == Some(true), "there is no API server to speak to");
@@ -165,6 +177,42 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         init_containers,
         containers,
         volumes,
+    }
+}
+
+/// Refuses what would change how a pod lives and what it sees.
+fn refuse_life(given: [(&str, bool); 9], at: &At<'_>) {
+    for (field, given) in given {
+        let (ignoring_would, instead) = match field {
+            "schedulingGates" => (
+                "start the pod before its gates open",
+                "keep the pod out of the configured paths until it may start",
+            ),
+            "readinessGates" => (
+                "call the pod ready too early",
+                "let the readinessProbe of a container ask for the condition in its place",
+            ),
+            "ephemeralContainers" => ("leave containers out", "make them containers of the pod"),
+            "resourceClaims" => {
+                ("start the pod without its devices", "mount each device with a hostPath volume in its place")
+            }
+            "runtimeClassName" => (
+                "run the pod by another runtime",
+                "make that runtime the default of Docker on the hosts, and then leave this field out",
+            ),
+            "hostUsers" => (
+                "run the pod as users of the host",
+                "give the pod a user of its own with securityContext.runAsUser in its place",
+            ),
+            "hostnameOverride" | "setHostnameAsFQDN" => {
+                ("give the pod another name", "write the first part of the name as hostname in its place")
+            }
+            _ => (
+                "hide the containers' processes from each other",
+                "put programs that must see each other into one container",
+            ),
+        };
+        at.field(field).refuse(given, ignoring_would, instead);
     }
 }
 

@@ -37,7 +37,11 @@ pub(super) fn probe(
         termination_grace_period_seconds,
         timeout_seconds,
     } = probe?;
-    at.field("grpc").refuse(grpc.is_some(), "never ask the container");
+    at.field("grpc").refuse(
+        grpc.is_some(),
+        "never ask the container",
+        "ask the port with tcpSocket, or the program with exec, in its place",
+    );
     let handler = one_handler(Actions { exec, http_get, tcp_socket, sleep: None }, grpc.is_some(), ports, at);
     // Zero is Kubernetes' "not given".
     let number = |field: &str, value: Option<i32>, default: u32| {
@@ -80,7 +84,11 @@ pub(super) fn lifecycle(
     at: &At<'_>,
 ) -> (Option<Handler>, Option<Handler>) {
     let core::Lifecycle { post_start, pre_stop, stop_signal } = lifecycle.unwrap_or_default();
-    at.field("stopSignal").refuse(stop_signal.is_some(), "stop the container by another signal");
+    at.field("stopSignal").refuse(
+        stop_signal.is_some(),
+        "stop the container by another signal",
+        "set STOPSIGNAL in the image, or send the signal with an exec as preStop, in its place",
+    );
     (hook(post_start, ports, &at.field("postStart")), hook(pre_stop, ports, &at.field("preStop")))
 }
 

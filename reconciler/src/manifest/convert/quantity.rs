@@ -13,6 +13,11 @@ pub(super) fn whole(text: &str) -> Result<u64, &'static str> {
     scaled(text, 1)
 }
 
+/// Whether it is a quantity that is not whole: `1500m`, but not `2000m`.
+pub(super) fn is_fraction(text: &str) -> bool {
+    scaled(text, 1000).is_ok_and(|milli| milli % 1000 != 0)
+}
+
 const SYNTAX: &str = "a quantity such as 2, 0.5, 500m, 128Mi or 1G";
 
 fn scaled(text: &str, unit: u128) -> Result<u64, &'static str> {
@@ -95,6 +100,16 @@ mod tests {
         ] {
             assert_eq!(whole(text), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_whole_number_in_thousandths_is_no_fraction() {
+        for (text, expected) in
+            [("134217728000m", false), ("2000m", false), ("1500m", true), ("128m", true), ("xm", false)]
+        {
+            assert_eq!(is_fraction(text), expected, "{text}");
+        }
+        assert_eq!(whole("134217728000m"), Ok(134_217_728));
     }
 
     #[test]

@@ -4,6 +4,10 @@ use k8s_openapi::api::core::v1 as core;
 
 use crate::{manifest::at::At, object::ContainerSecurity};
 
+const NO_WINDOWS: &str = "only Windows reads this, and all nodes are Linux: remove it";
+const SE_LINUX: &str = "keep the pod out of the configured paths where the labels that Docker gives by itself \
+                        (selinux-enabled) are not enough";
+const RUN_AS_USER: &str = "write the number of a user other than 0 as runAsUser in its place";
 const WEAKER: &str = "leave the pod with more rights than you asked for";
 
 /// What a pod's `securityContext` says for all of its containers.
@@ -33,19 +37,34 @@ pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_
     } = context;
     app_armor(app_armor_profile, at);
     seccomp(seccomp_profile, at);
-    at.field("fsGroup").refuse(fs_group.is_some(), "leave volumes that the pod cannot write to");
+    at.field("fsGroup").refuse(
+        fs_group.is_some(),
+        "leave volumes that the pod cannot write to",
+        "let an init container that runs as user 0 give the volume's files to the pod's user (chown) in its place",
+    );
     at.field("fsGroupChangePolicy").ignore(fs_group_change_policy.is_some(), "fsGroup is not supported yet");
-    at.field("runAsNonRoot").refuse(run_as_non_root == Some(true), WEAKER);
-    at.field("seLinuxOptions").refuse(se_linux_options.is_some(), WEAKER);
+    at.field("runAsNonRoot").refuse(run_as_non_root == Some(true), WEAKER, RUN_AS_USER);
+    at.field("seLinuxOptions").refuse(se_linux_options.is_some(), WEAKER, SE_LINUX);
     at.field("seLinuxChangePolicy")
         .ignore(se_linux_change_policy.is_some(), "seLinuxOptions is not supported yet");
-    at.field("supplementalGroups")
-        .refuse(supplemental_groups.is_some_and(|groups| !groups.is_empty()), "change what the pod may read");
-    at.field("supplementalGroupsPolicy")
-        .refuse(supplemental_groups_policy.is_some_and(|policy| policy != "Merge"), WEAKER);
-    at.field("sysctls")
-        .refuse(sysctls.is_some_and(|sysctls| !sysctls.is_empty()), "run the pod with other kernel settings");
-    at.field("windowsOptions").refuse(windows_options.is_some(), "do nothing on Linux");
+    at.field("supplementalGroups").refuse(
+        supplemental_groups.is_some_and(|groups| !groups.is_empty()),
+        "change what the pod may read",
+        "write the one group that it needs as runAsGroup in its place",
+    );
+    at.field("supplementalGroupsPolicy").refuse(
+        supplemental_groups_policy.is_some_and(|policy| policy != "Merge"),
+        WEAKER,
+        "use an image whose user is in no further groups in its place",
+    );
+    at.field("sysctls").refuse(
+        sysctls.is_some_and(|sysctls| !sysctls.is_empty()),
+        "run the pod with other kernel settings",
+        "set them on the hosts (sysctl.d), and give the pod hostNetwork where they are settings of the network",
+    );
+    if windows_options.is_some() {
+        at.field("windowsOptions").error(NO_WINDOWS);
+    }
     PodSecurity {
         run_as_user: id(run_as_user, &at.field("runAsUser")),
         run_as_group: id(run_as_group, &at.field("runAsGroup")),
@@ -74,19 +93,27 @@ pub(super) fn container_security(
     } = context.unwrap_or_default();
     app_armor(app_armor_profile, at);
     seccomp(seccomp_profile, at);
-    at.field("procMount").refuse(proc_mount.is_some_and(|mount| mount != "Default"), "mask parts of /proc");
-    at.field("runAsNonRoot").refuse(run_as_non_root == Some(true), WEAKER);
-    at.field("seLinuxOptions").refuse(se_linux_options.is_some(), WEAKER);
-    at.field("windowsOptions").refuse(windows_options.is_some(), "do nothing on Linux");
+    at.field("procMount").refuse(
+        proc_mount.is_some_and(|mount| mount != "Default"),
+        "mask parts of /proc",
+        "run the container privileged in its place if it may have all rights of the host",
+    );
+    at.field("runAsNonRoot").refuse(run_as_non_root == Some(true), WEAKER, RUN_AS_USER);
+    at.field("seLinuxOptions").refuse(se_linux_options.is_some(), WEAKER, SE_LINUX);
+    if windows_options.is_some() {
+        at.field("windowsOptions").error(NO_WINDOWS);
+    }
     let core::Capabilities { add, drop } = capabilities.unwrap_or_default();
+    // Kubernetes looks for this very spelling (ValidateSecurityContext), and takes SYS_ADMIN.
+    let admin = add.iter().flatten().any(|name| name == "CAP_SYS_ADMIN");
     let add_capabilities = capability_names(add, &at.field("capabilities").field("add"));
     let drop_capabilities = capability_names(drop, &at.field("capabilities").field("drop"));
     let privileged = privileged.unwrap_or(false);
     let no_new_privileges = allow_privilege_escalation == Some(false);
-    let admin = add_capabilities.iter().any(|name| name == "SYS_ADMIN" || name == "CAP_SYS_ADMIN");
     if no_new_privileges && (privileged || admin) {
         at.field("allowPrivilegeEscalation").error(
-            "false contradicts privileged and SYS_ADMIN, which escalate by themselves: remove one of them",
+            "false contradicts privileged and CAP_SYS_ADMIN, which escalate by themselves: take these away, or write \
+             true",
         );
     }
     ContainerSecurity {
@@ -104,7 +131,11 @@ pub(super) fn container_security(
 fn seccomp(profile: Option<core::SeccompProfile>, at: &At<'_>) {
     if let Some(core::SeccompProfile { localhost_profile, type_ }) = profile {
         let default = type_ == "RuntimeDefault" && localhost_profile.is_none();
-        at.field("seccompProfile").refuse(!default, "run the container with Docker's default profile");
+        at.field("seccompProfile").refuse(
+            !default,
+            "run the container with Docker's default profile",
+            "make the profile Docker's default on the hosts (seccomp-profile in daemon.json), and write RuntimeDefault",
+        );
     }
 }
 
@@ -112,7 +143,11 @@ fn seccomp(profile: Option<core::SeccompProfile>, at: &At<'_>) {
 fn app_armor(profile: Option<core::AppArmorProfile>, at: &At<'_>) {
     if let Some(core::AppArmorProfile { localhost_profile, type_ }) = profile {
         let default = type_ == "RuntimeDefault" && localhost_profile.is_none();
-        at.field("appArmorProfile").refuse(!default, "run the container with Docker's default profile");
+        at.field("appArmorProfile").refuse(
+            !default,
+            "run the container with Docker's default profile",
+            "write RuntimeDefault where that profile will do, and else keep the pod out of the configured paths",
+        );
     }
 }
 
@@ -120,9 +155,11 @@ fn id(id: Option<i64>, at: &At<'_>) -> Option<i64> {
     id.map(|id| at.within(id, 0, i64::from(i32::MAX)))
 }
 
+/// In upper case, as the engine has them: container runtimes take any case.
 fn capability_names(names: Option<Vec<String>>, at: &At<'_>) -> Vec<String> {
-    let names = names.unwrap_or_default();
-    for (index, name) in names.iter().enumerate() {
+    let mut names = names.unwrap_or_default();
+    for (index, name) in names.iter_mut().enumerate() {
+        name.make_ascii_uppercase();
         let allowed = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
         if name.is_empty() || !name.bytes().all(allowed) {
             at.index(index)

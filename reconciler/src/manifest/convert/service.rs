@@ -65,34 +65,29 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
         traffic_distribution,
         type_,
     } = spec.unwrap_or_default();
-    refuse_outside(
-        &at,
-        &[
+    let sort = at.field("type").word(type_.as_deref(), SORTS, Sort::ClusterIp);
+    let of_one_type = OfOneType {
+        addresses: [
             ("externalIPs", external_ips.is_some_and(|list| !list.is_empty())),
             ("loadBalancerIP", load_balancer_ip.is_some_and(|address| !address.is_empty())),
             ("loadBalancerClass", load_balancer_class.is_some()),
         ],
-    );
-    at.field("loadBalancerSourceRanges")
-        .refuse(load_balancer_source_ranges.is_some_and(|list| !list.is_empty()), "let everyone in");
-    at.field("allocateLoadBalancerNodePorts")
-        .refuse(allocate_load_balancer_node_ports == Some(false), "open ports you did not want");
-    for (field, policy) in [
-        ("externalTrafficPolicy", external_traffic_policy),
-        ("internalTrafficPolicy", internal_traffic_policy),
-    ] {
-        let at = at.field(field);
-        let local = at.word(policy.as_deref(), &[("Cluster", false), ("Local", true)], false);
-        at.refuse(local, "hide the callers' addresses");
-    }
-    at.field("healthCheckNodePort").ignore(
-        health_check_node_port.is_some_and(|port| port != 0),
-        "externalTrafficPolicy Local needs it only",
+        source_ranges: load_balancer_source_ranges.is_some_and(|list| !list.is_empty()),
+        allocate_node_ports: allocate_load_balancer_node_ports,
+        external_policy: external_traffic_policy.filter(|policy| !policy.is_empty()),
+        health_check: health_check_node_port.is_some_and(|port| port != 0),
+    };
+    of_one_type.check(sort, &at);
+    let policy = at.field("internalTrafficPolicy");
+    let local = policy.word(internal_traffic_policy.as_deref(), TRAFFIC, false);
+    policy.refuse(
+        local,
+        "send calls to pods of other nodes",
+        "give the pods a hostPort, and call it at status.hostIP, in its place",
     );
     at.field("trafficDistribution").ignore(traffic_distribution.is_some(), "all endpoints are used alike");
-    ip_family(ip_families, ip_family_policy, &at);
+    ip_family(ip_families, ip_family_policy, sort, &at);
 
-    let sort = at.field("type").word(type_.as_deref(), SORTS, Sort::ClusterIp);
     let address = cluster_address(cluster_ip, cluster_ips, &at);
     let selector = selector.unwrap_or_default();
     labels(&selector, &at.field("selector"));
@@ -109,14 +104,79 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
     (key, service)
 }
 
-fn refuse_outside(at: &At<'_>, fields: &[(&str, bool)]) {
-    for (field, given) in fields {
-        at.field(field).refuse(*given, "leave the service unreachable at that address");
+const TRAFFIC: &[(&str, bool)] = &[("Cluster", false), ("Local", true)];
+
+/// Fields that Kubernetes takes with some types of Services only (`ValidateService`).
+struct OfOneType {
+    addresses: [(&'static str, bool); 3],
+    source_ranges: bool,
+    allocate_node_ports: Option<bool>,
+    external_policy: Option<String>,
+    health_check: bool,
+}
+
+impl OfOneType {
+    fn check(self, sort: Sort, at: &At<'_>) {
+        for (field, given) in self.addresses {
+            at.field(field).refuse(
+                given,
+                "leave the service unreachable at that address",
+                "make the type NodePort or LoadBalancer, and call the hosts' own addresses, in its place",
+            );
+        }
+        at.field("loadBalancerSourceRanges").refuse(
+            self.source_ranges,
+            "let everyone in",
+            "let the firewall of the hosts choose who may call",
+        );
+        let at_allocation = at.field("allocateLoadBalancerNodePorts");
+        at_allocation.refuse(
+            self.allocate_node_ports == Some(false),
+            "open ports you did not want",
+            "make the type ClusterIP in its place",
+        );
+        if sort != Sort::LoadBalancer && self.allocate_node_ports == Some(true) {
+            at_allocation.error_in_new_heads("only for the type LoadBalancer: set the type, or remove it");
+        }
+        let at_policy = at.field("externalTrafficPolicy");
+        // externalIPs, which are refused above, make a ClusterIP external too.
+        let external = matches!(sort, Sort::NodePort | Sort::LoadBalancer) || self.addresses[0].1;
+        if !external && self.external_policy.as_deref() == Some("Cluster") {
+            at_policy.error_in_new_heads(
+                "only for the types NodePort and LoadBalancer: set the type, or remove it",
+            );
+        } else if !external && self.external_policy.as_deref() == Some("Local") {
+            at_policy.error("only for the types NodePort and LoadBalancer: remove it");
+        } else {
+            let local = at_policy.word(self.external_policy.as_deref(), TRAFFIC, false);
+            at_policy.refuse(
+                local,
+                "hide the callers' addresses",
+                "let pods with hostNetwork take the calls in its place: they see who calls",
+            );
+        }
+        let at_health_check = at.field("healthCheckNodePort");
+        if self.health_check
+            && !(sort == Sort::LoadBalancer && self.external_policy.as_deref() == Some("Local"))
+        {
+            at_health_check.error_in_new_heads(
+                "only for the type LoadBalancer with externalTrafficPolicy Local: remove it",
+            );
+        } else {
+            at_health_check.ignore(self.health_check, "externalTrafficPolicy Local needs it only");
+        }
     }
 }
 
-fn ip_family(families: Option<Vec<String>>, policy: Option<String>, at: &At<'_>) {
+fn ip_family(families: Option<Vec<String>>, policy: Option<String>, sort: Sort, at: &At<'_>) {
     let families = families.unwrap_or_default();
+    if sort == Sort::ExternalName {
+        for (field, given) in [("ipFamilies", !families.is_empty()), ("ipFamilyPolicy", policy.is_some())] {
+            if given {
+                at.field(field).error_in_new_heads("an ExternalName has no address of a family: remove it");
+            }
+        }
+    }
     if families.iter().any(|family| family != "IPv4") {
         at.field("ipFamilies").error("not supported yet: services have IPv4 addresses only; write IPv4");
     }
@@ -126,8 +186,9 @@ fn ip_family(families: Option<Vec<String>>, policy: Option<String>, at: &At<'_>)
             at.field("ipFamilyPolicy").warning("no effect: services have IPv4 addresses only");
         }
         Some("RequireDualStack") => {
-            at.field("ipFamilyPolicy")
-                .error("not supported yet: services have IPv4 addresses only; remove it");
+            at.field("ipFamilyPolicy").error(
+                "not supported yet: services have IPv4 addresses only; write PreferDualStack, which does without IPv6",
+            );
         }
         Some(other) => at.field("ipFamilyPolicy").error(format_args!(
             "{other:?} is not known here: write one of SingleStack, PreferDualStack, RequireDualStack"
@@ -179,6 +240,9 @@ fn service_kind(sort: Sort, address: Address, external_name: Option<String>, at:
         Sort::ExternalName => {
             if given.is_some() {
                 at.field("clusterIP").error("an ExternalName has no address: remove it");
+            } else if address == Address::None {
+                at.field("clusterIP")
+                    .error_in_new_heads("an ExternalName has no address, not even None: remove it");
             }
             ServiceKind::ExternalName { target: external_target(external_name, &at.field("externalName")) }
         }

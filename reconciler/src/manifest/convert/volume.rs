@@ -87,7 +87,7 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
     ];
     for (field, given) in unsupported {
         if given {
-            at.field(field).error("not supported yet: use hostPath, emptyDir, configMap or secret");
+            at.field(field).error(format_args!("not supported yet: {}", instead_of(field)));
         }
     }
     let name = at.field("name").checked(name, syntax::label);
@@ -105,6 +105,26 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
         at.error("has more than one source: keep one");
     }
     (name, source)
+}
+
+/// What to write in place of a source that is refused.
+fn instead_of(source: &str) -> &'static str {
+    match source {
+        "persistentVolumeClaim" | "ephemeral" => {
+            "use a hostPath, and a nodeSelector that keeps the pod where its data is; or an emptyDir for what may be \
+             lost with the pod"
+        }
+        "projected" => "mount each of its sources as a configMap or secret volume of its own",
+        "downwardAPI" => "give the values to the container as env with fieldRef",
+        "gitRepo" => "let an init container clone into an emptyDir",
+        "image" => "let an init container of that image copy its files into an emptyDir",
+        "nfs" | "cephfs" | "glusterfs" | "rbd" | "iscsi" | "fc" => {
+            "mount it on the hosts, and use a hostPath below its mount point with type Directory"
+        }
+        _ => {
+            "use a hostPath on a disk that the hosts mount, or an emptyDir for what may be lost with the pod"
+        }
+    }
 }
 
 const HOST_PATH_KINDS: &[(&str, HostPathKind)] = &[
@@ -143,7 +163,9 @@ fn empty_dir_source(source: core::EmptyDirVolumeSource, at: &At<'_>) -> VolumeSo
     let core::EmptyDirVolumeSource { medium, size_limit } = source;
     let medium = medium.unwrap_or_default();
     if !matches!(medium.as_str(), "" | "Memory") {
-        at.field("medium").error(format_args!("{medium:?} is not supported yet: write Memory, or remove it"));
+        at.field("medium").error(format_args!(
+            "{medium:?} is not supported yet: write Memory, or leave medium out to have it on disk"
+        ));
     }
     let size_limit = size_limit.and_then(|limit| match quantity::whole(&limit.0) {
         Ok(bytes) => Some(bytes),
@@ -236,6 +258,11 @@ pub(super) fn mounts(
     read
 }
 
+/// A path in a container that may be relative, as the kubelet reads it (`MakeAbsolutePath`): it begins at `/`.
+pub(super) fn below_root(path: String) -> String {
+    if path.is_empty() || path.starts_with('/') { path } else { format!("/{path}") }
+}
+
 fn one_mount(mount: core::VolumeMount, volumes: &BTreeMap<String, VolumeSource>, at: &At<'_>) -> VolumeMount {
     let core::VolumeMount {
         mount_path,
@@ -246,16 +273,23 @@ fn one_mount(mount: core::VolumeMount, volumes: &BTreeMap<String, VolumeSource>,
         sub_path,
         sub_path_expr,
     } = mount;
-    at.field("subPathExpr").refuse(sub_path_expr.is_some(), "mount the whole volume");
-    at.field("recursiveReadOnly")
-        .refuse(recursive_read_only.is_some_and(|mode| mode != "Disabled"), "leave mounts below it writable");
+    at.field("subPathExpr").refuse(
+        sub_path_expr.is_some(),
+        "mount the whole volume",
+        "write the path with its values as subPath in its place",
+    );
+    at.field("recursiveReadOnly").refuse(
+        recursive_read_only.is_some_and(|mode| mode != "Disabled"),
+        "leave mounts below it writable",
+        "mount what lies below as readOnly volumes of their own in its place",
+    );
     if !volumes.contains_key(&name) {
         let hint = similar::did_you_mean(&name, volumes.keys().map(String::as_str));
         at.field("name").error(format_args!(
             "the pod has no volume {name:?}{hint}: add it under volumes, or correct the name"
         ));
     }
-    let path = at.field("mountPath").checked(mount_path, syntax::absolute_path);
+    let path = at.field("mountPath").checked(below_root(mount_path), syntax::absolute_path);
     if path.split('/').any(|part| part == "..") || path.contains(':') || normalised(&path) == "/" {
         at.field("mountPath").error("must be a directory or file below /, without \"..\" and ':'");
     }

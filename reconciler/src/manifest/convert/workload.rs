@@ -167,7 +167,8 @@ fn pod_template(template: Option<PodTemplateSpec>, at: &At<'_>) -> (Meta, crate:
     let at = at.field("spec");
     let spec = pod_spec(spec.unwrap_or_default(), &at);
     if spec.restart_policy != RestartPolicy::Always {
-        at.field("restartPolicy").error("must be Always: a controller's pods are meant to run; remove it");
+        at.field("restartPolicy")
+            .error("must be Always: a controller's pods are meant to run; write a bare Pod for what ends");
     }
     if spec.active_deadline.is_some() {
         at.field("activeDeadlineSeconds").error("only a bare Pod may have it: remove it");
@@ -211,9 +212,8 @@ fn daemon_set_update(strategy: Option<DaemonSetUpdateStrategy>, at: &At<'_>) -> 
         at.field("type").word(type_.as_deref(), &[("RollingUpdate", true), ("OnDelete", false)], true);
     let at = at.field("rollingUpdate");
     if !rolls {
-        if rolling_update.is_some() {
-            at.error("contradicts the type OnDelete: remove one of them");
-        }
+        // Kubernetes takes it and does nothing with it (ValidateDaemonSetUpdateStrategy).
+        at.ignore(rolling_update.is_some(), "the type OnDelete replaces no pod by itself");
         return DaemonSetUpdate::OnDelete;
     }
     let RollingUpdateDaemonSet { max_surge, max_unavailable } = rolling_update.unwrap_or_default();

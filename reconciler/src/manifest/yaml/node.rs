@@ -24,7 +24,8 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(text: &'a str, limits: &Limits) -> Self {
-        Self { text, budget: Cell::new(limits.nodes), depth: limits.depth, first_key: Cell::new(None) }
+        let nodes = limits.nodes.max(text.len() / 10);
+        Self { text, budget: Cell::new(nodes), depth: limits.depth, first_key: Cell::new(None) }
     }
 
     /// Reads the next document; its value, and where its first key stands.
@@ -187,7 +188,10 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Value, A::Error> {
         let (tag, _) = data.variant::<String>()?;
-        Err(ours(format_args!("the tag !{} is not known: remove it", tag.trim_start_matches('!'))))
+        Err(ours(format_args!(
+            "the tag !{} is not known: another tool gives it a meaning; commit what that tool makes of the value",
+            tag.trim_start_matches('!')
+        )))
     }
 }
 

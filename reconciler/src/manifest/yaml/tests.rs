@@ -122,8 +122,15 @@ fn what_is_no_yaml_is_refused_with_its_place() {
 fn what_yaml_takes_and_kubectl_would_misread_is_refused() {
     for (text, expected) in [
         ("a: 1\na: 2\n", "2:1: the key \"a\" is there twice: keep one"),
-        ("a: !foo bar\n", "1:4: the tag !foo is not known: remove it"),
-        ("a: !!binary aGk=\n", "1:13: the tag !!binary is not known: remove it"),
+        (
+            "a: !vault bar\n",
+            "1:4: the tag !vault is not known: another tool gives it a meaning; commit what that tool makes of the value",
+        ),
+        (
+            "a: !!binary aGk=\n",
+            "1:13: the tag !!binary is not known: write the value as a text, a list or a mapping; base64 belongs under \
+             binaryData of a ConfigMap or data of a Secret",
+        ),
         ("a: .inf\n", "1:4: neither infinity nor NaN is a value here: write it in quotes if it is a text"),
         ("yes: 1\n", "1:1: the key yes would be read as a boolean or a number: write it in quotes"),
         ("1.10: x\n", "1:1: this key would be read as a number: write it in quotes"),

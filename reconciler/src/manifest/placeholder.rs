@@ -1,0 +1,98 @@
+//! `${NAME}` in manifests: what Flux's postBuild and envsubst fill in, and nobody here.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{at::At, one_line::one_line};
+
+/// Longer names are cut: a placeholder is named so that its author finds it.
+const NAME: usize = 60;
+/// Fields with placeholders that are remembered of one document.
+const FIELDS: usize = 10_000;
+
+/// The fields of a document whose key or value holds a placeholder, by their path.
+#[derive(Default)]
+pub(super) struct Placeholders {
+    names: BTreeMap<String, String>,
+}
+
+impl Placeholders {
+    /// Looks through a whole document.
+    pub(super) fn of(document: &Value, root: &At<'_>) -> Self {
+        let mut found = Self::default();
+        found.look(document, "", root);
+        found
+    }
+
+    /// What to say of a field that holds one.
+    pub(super) fn at(&self, field: &str) -> Option<String> {
+        self.names.get(field).map(|name| not_substituted(name))
+    }
+
+    fn look(&mut self, value: &Value, key: &str, at: &At<'_>) {
+        let text = value.as_str().unwrap_or_default();
+        if let Some(name) = first_in(text).or_else(|| first_in(key))
+            && self.names.len() < FIELDS
+        {
+            self.names.insert(one_line(&at.to_string()), name.to_owned());
+        }
+        match value {
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.look(item, "", &at.index(index));
+                }
+            }
+            Value::Object(entries) => {
+                for (key, entry) in entries {
+                    self.look(entry, key, &at.field(key));
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+/// What to say of a line that cannot be read and holds one.
+pub(super) fn in_line(line: &str) -> Option<String> {
+    first_in(line).map(not_substituted)
+}
+
+fn not_substituted(name: &str) -> String {
+    format!(
+        "`${{{name}}}` is not substituted here: commit the manifest with the value in its place, as `flux build` or \
+         envsubst print it"
+    )
+}
+
+/// The name in the first `${NAME}`, `${NAME:-default}` or the like. The default is not shown: it may be a secret.
+fn first_in(text: &str) -> Option<&str> {
+    text.match_indices("${").find_map(|(start, opening)| {
+        let rest = &text[start + opening.len()..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let name = &rest[..end];
+        let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+        // Bash knows more after the name, as in `${NAME%.*}`; all of it ends with a brace.
+        (begins && rest[end..].contains('}')).then(|| &name[..name.len().min(NAME)])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_placeholders_are_found_without_their_defaults() {
+        for (text, expected) in [
+            ("${APP}", Some("APP")),
+            ("web-${APP:-secret}.example.com", Some("APP")),
+            ("${_a1}${B}", Some("_a1")),
+            ("$(APP) ${} ${1} ${APP", None),
+            ("$APP", None),
+            ("{{ .Values.app }}", None),
+            ("${} ${B}", Some("B")),
+        ] {
+            assert_eq!(first_in(text), expected, "{text}");
+        }
+    }
+}
