@@ -1,0 +1,267 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use reconciler::desired::CheckSettings;
+use tempfile::TempDir;
+
+use super::*;
+use crate::source::mirror::Mirror;
+use crate::source::snapshot::{SnapshotLimits, SourcePath};
+use crate::source::testing::{HttpsServer, Keys, Work, request, this_binary};
+
+const MIB: usize = 1024 * 1024;
+
+/// A repository behind https, and a host that follows it.
+struct Bed {
+    keys: Keys,
+    work: Work,
+    root: TempDir,
+    server: HttpsServer,
+    data: TempDir,
+}
+
+/// A running follower.
+struct Following {
+    nudge: Arc<Notify>,
+    found: mpsc::Receiver<Found>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let (keys, work, root) = (Keys::new(), Work::new(), tempfile::tempdir().unwrap());
+        keys.generate("dev", "ed25519", "256");
+        work.git(&["init", "-q", "--bare", root.path().join("deploy.git").to_str().unwrap()]);
+        let server = HttpsServer::start(root.path(), None);
+        let bed = Self { keys, work, root, server, data: tempfile::tempdir().unwrap() };
+        fs::write(bed.signers(), bed.keys.line("dev", "")).unwrap();
+        bed
+    }
+
+    fn signers(&self) -> PathBuf {
+        self.data.path().join("allowed_signers")
+    }
+
+    fn mirror(&self) -> PathBuf {
+        self.data.path().join("mirror.git")
+    }
+
+    /// Commits one file and pushes it over what was there.
+    fn push(&self, content: impl AsRef<[u8]>, signed: bool) -> CommitId {
+        self.work.write("content.bin", content);
+        let manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+        self.work.write("shop.yaml", manifest);
+        let key = self.keys.path("dev");
+        let id = self.work.commit("a push", signed.then_some(key.as_path()));
+        self.publish();
+        id
+    }
+
+    fn publish(&self) {
+        let bare = self.root.path().join("deploy.git");
+        self.work.git(&["push", "-qf", bare.to_str().unwrap(), "main"]);
+    }
+
+    fn take_back(&self, id: &CommitId) {
+        self.work.git(&["reset", "-q", "--hard", id.as_str()]);
+    }
+
+    fn follow(&self) -> Following {
+        let trust = self.data.path().join("trust");
+        let (sender, found) = mpsc::channel(1);
+        let nudge = Arc::new(Notify::new());
+        let mut request = request(self.server.url("deploy.git"), &self.mirror());
+        request.ca_file = Some(self.server.ca_file());
+        let reader = Reader {
+            mirror: Mirror::new(self.mirror()),
+            paths: vec![SourcePath::root()],
+            limits: SnapshotLimits::default(),
+            check: CheckSettings::default(),
+        };
+        let judge = Judge {
+            mode: Mode::Mainline,
+            allowed_signers: Some(self.signers()),
+            anchor: None,
+            allow_rewrite: false,
+            reader,
+        };
+        let follower = Follower {
+            request,
+            mirror_bytes: 200 * MIB as u64,
+            trust: Arc::new(Mutex::new(TrustStore::open(&trust).unwrap())),
+            refused: RefusedHeads::open(&trust),
+            credentials: Box::new(|| Ok(None)),
+            child: this_binary(),
+            judge,
+            poll: Duration::from_secs(3600),
+            nudge: Arc::clone(&nudge),
+            found: sender,
+        };
+        Following { nudge, found, task: tokio::spawn(follower.run()) }
+    }
+
+    /// All files of the mirror with their sizes, without the directory's own times.
+    fn mirror_files(&self) -> Vec<(PathBuf, u64)> {
+        let mut found = Vec::new();
+        let mut waiting = vec![self.mirror()];
+        while let Some(directory) = waiting.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                let size = entry.metadata().unwrap();
+                if size.is_dir() { waiting.push(entry.path()) } else { found.push((entry.path(), size.len())) }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn has_leftovers(&self) -> bool {
+        fs::read_dir(self.data.path()).unwrap().any(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            name.contains("quarantine") || name.ends_with(".new") || name.ends_with(".old")
+        })
+    }
+}
+
+impl Following {
+    async fn next(&mut self) -> Found {
+        tokio::time::timeout(Duration::from_secs(120), self.found.recv()).await.unwrap().unwrap()
+    }
+
+    async fn look_again(&mut self) -> Found {
+        self.nudge.notify_one();
+        self.next().await
+    }
+
+    async fn refusal(&mut self) -> (Refusal, String, Option<String>) {
+        match self.look_again().await {
+            Found::Refused { refusal, subject, untrusted, .. } => (refusal, subject, untrusted),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Ends it, and waits until it has let go of the mirror.
+    async fn end(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+/// Bytes that do not compress.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length / 8).flat_map(|_| next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_pushes_leave_the_mirror_as_it_was() {
+    let bed = Bed::new();
+    let good = bed.push("one", true);
+    let mut following = bed.follow();
+    let found = following.next().await;
+    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == good), "{found:?}");
+    let before = bed.mirror_files();
+    for seed in 1..4 {
+        let head = bed.push(noise(40 * MIB, seed), false);
+        let (refusal, subject, untrusted) = following.refusal().await;
+        assert_eq!((&refusal.commit, subject.as_str()), (&head, "a push"));
+        assert_eq!(untrusted.as_deref(), Some("unsigned"));
+        assert_eq!(bed.mirror_files(), before, "the mirror after {seed} refused pushes");
+        assert!(!bed.has_leftovers());
+        bed.take_back(&good);
+    }
+    let next = bed.push("two", true);
+    let found = following.look_again().await;
+    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == next), "{found:?}");
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
+    let bed = Bed::new();
+    bed.push("one", true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    let head = bed.push("two", false);
+    let refused = following.refusal().await;
+    assert_eq!(refused.0.commit, head);
+    let downloads = bed.server.downloads();
+
+    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert_eq!(bed.server.downloads(), downloads, "the next poll downloads nothing");
+
+    following.end().await;
+    let mut following = bed.follow();
+    match following.next().await {
+        Found::Refused { refusal, subject, untrusted, .. } => {
+            assert_eq!((refusal, subject, untrusted), refused, "a restart tells the same");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert_eq!(bed.server.downloads(), downloads, "a restart downloads nothing");
+
+    // With keys that cannot be read nobody can judge, and so nothing is downloaded.
+    fs::rename(bed.signers(), bed.data.path().join("away")).unwrap();
+    let found = following.look_again().await;
+    assert!(matches!(&found, Found::Trouble { error, .. } if error.contains("allowed signers")), "{found:?}");
+    assert_eq!(bed.server.downloads(), downloads);
+
+    fs::write(bed.signers(), format!("# changed\n{}", bed.keys.line("dev", ""))).unwrap();
+    assert_eq!(following.refusal().await.0.commit, head);
+    assert!(bed.server.downloads() > downloads, "other keys judge anew");
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_with_an_object_over_its_limit_is_refused_once() {
+    let bed = Bed::new();
+    bed.push("one", true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    let before = bed.mirror_files();
+    // Signed or not: nobody comes so far as to read a signature.
+    let head = bed.push(vec![0; 65 * MIB], true);
+    let (refusal, _, untrusted) = following.refusal().await;
+    assert_eq!((refusal.commit, untrusted.as_deref()), (head, Some("pack-refused")));
+    assert!(refusal.summary.contains("is a blob of 68157440 bytes, and a blob may have 67108864"), "{}", refusal.summary);
+    let downloads = bed.server.downloads();
+    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert_eq!((bed.server.downloads(), bed.mirror_files()), (downloads, before));
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refused() {
+    let bed = Bed::new();
+    bed.push(noise(50 * MIB, 1), true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    // Garbage as an older version left it.
+    let garbage = bed.mirror().join("objects/pack/pack-0000000000000000000000000000000000000000.pack");
+    fs::write(&garbage, noise(120 * MIB, 9)).unwrap();
+    bed.push(noise(40 * MIB, 2), true);
+    let found = following.look_again().await;
+    assert!(matches!(found, Found::Good { .. }), "{found:?}");
+    assert!(!garbage.exists(), "it was compacted");
+
+    for seed in 3..6 {
+        bed.push(noise(40 * MIB, seed), true);
+    }
+    let before = bed.mirror_files();
+    let (refusal, _, untrusted) = following.refusal().await;
+    assert_eq!(untrusted.as_deref(), Some("mirror-full"));
+    assert!(refusal.summary.contains("source.max-mirror-bytes allows 209715200"), "{}", refusal.summary);
+    let sum = |files: &[(PathBuf, u64)]| files.iter().map(|(_, size)| size).sum::<u64>();
+    assert!(sum(&bed.mirror_files()) <= sum(&before) + 4096);
+    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    following.end().await;
+}
