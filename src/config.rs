@@ -539,6 +539,19 @@ mod tests {
     }
 
     #[test]
+    fn bounds_of_the_repository_that_leave_no_room_are_refused() {
+        for (setting, words) in [
+            ("max-object-bytes = 4194303", "is below 4194304"),
+            ("max-mirror-bytes = 67108863", "is below max-object-bytes 67108864"),
+        ] {
+            let text = format!("[source]\nurl = '/srv/repo'\n{setting}\n[trust]\nmode = 'off'");
+            let config: Config = toml::from_str(&text).expect("reads");
+            let error = config.check().expect_err("no room").to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
     fn taints_are_read_and_bad_ones_refused() {
         let text = "[node]\ntaints = ['gpu=yes:NoSchedule', 'example.com/old:NoExecute']";
         let config: Config = toml::from_str(text).expect("good taints");

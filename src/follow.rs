@@ -139,8 +139,7 @@ impl Follower {
                 Found::Refused { refusal, untrusted, .. } => {
                     // A trusted head with bad manifests is what history goes forward from now.
                     let refused_by = if untrusted.is_some() { judged_by } else { self.judged_by() };
-                    settled =
-                        Some(Settled { head: refusal.commit.clone(), refused_by: Some(refused_by) });
+                    settled = Some(Settled { head: refusal.commit.clone(), refused_by: Some(refused_by) });
                 }
                 Found::Same { .. } => {}
                 Found::Trouble { .. } => settled = None,
@@ -182,12 +181,15 @@ impl Follower {
         if let Some(damage) = arrival.damage() {
             tracing::warn!(%damage, "the local repository was damaged and has been cloned again");
         }
-        if settled == Some(arrival.head()) {
-            return Found::Same { asked };
-        }
-        if let Some(known) = judged_by.and_then(|judged_by| self.refused.find(arrival.head(), judged_by)) {
-            let RefusedHead { refusal, subject, class, .. } = known.clone();
-            return Found::Refused { refusal, subject, asked, untrusted: Some(class) };
+        // What replaces a damaged mirror is judged in any case, and then taken.
+        if !arrival.is_whole() {
+            if settled == Some(arrival.head()) {
+                return Found::Same { asked };
+            }
+            let known = judged_by.and_then(|judged_by| self.refused.find(arrival.head(), judged_by));
+            if let Some(RefusedHead { refusal, subject, class, .. }) = known.cloned() {
+                return Found::Refused { refusal, subject, asked, untrusted: Some(class) };
+            }
         }
         let found = match self.judge(&arrival).await {
             Ok(Judged::Good { commit, verified }) => {
@@ -234,7 +236,10 @@ impl Follower {
             let refusal = Refusal { commit: arrival.head().clone(), summary, problems };
             return Ok(Judged::Refused { refusal, subject: String::new(), untrusted: Some("mirror-full") });
         }
-        if arrival.wants_compaction()
+        // In a whole new clone the objects of a refused head lie beside what is kept.
+        let has_refused =
+            arrival.is_whole() && matches!(judged, Ok(Judged::Refused { untrusted: Some(_), .. }));
+        if (has_refused || arrival.is_scattered())
             && let Err(error) = arrival.compact(&self.child).await
         {
             tracing::warn!("the local repository was not compacted: {error:#}");

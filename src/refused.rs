@@ -15,6 +15,8 @@ use crate::view::Refusal;
 const SCHEMA: u32 = 1;
 /// Somebody who lets the branch alternate between more heads than this makes them be downloaded again.
 const MAX_HEADS: usize = 16;
+/// The class of what a key may not sign, by its times of validity for one.
+const DEPENDS_ON_TIME: &str = "key-not-allowed";
 /// Of each text that is kept.
 const MAX_CHARS: usize = 1000;
 
@@ -51,7 +53,10 @@ impl RefusedHeads {
             tracing::warn!("refused heads are fetched and judged anew: {:#}", anyhow::Error::from(error));
             None
         });
-        Self { path, kept: kept.unwrap_or_default() }
+        let mut kept: Kept = kept.unwrap_or_default();
+        // Whether a key is valid changes with time: a restart judges anew, as it always did.
+        kept.heads.retain(|head| head.class != DEPENDS_ON_TIME);
+        Self { path, kept }
     }
 
     /// Those that the same keys, mode and limits refused.
@@ -109,8 +114,10 @@ mod tests {
             refused.add(head(number, "one")).unwrap();
         }
         refused.add(head(MAX_HEADS, "two")).unwrap();
+        refused.add(RefusedHead { class: DEPENDS_ON_TIME.to_owned(), ..head(99, "two") }).unwrap();
+        assert_eq!(refused.by("two").len(), 2);
         let refused = RefusedHeads::open(directory.path());
-        assert_eq!(refused.kept.heads.len(), MAX_HEADS);
+        assert_eq!(refused.kept.heads.len(), MAX_HEADS - 1);
         assert_eq!(refused.by("two"), BTreeSet::from([head(MAX_HEADS, "").refusal.commit]));
         assert!(refused.find(&head(MAX_HEADS, "").refusal.commit, "one").is_none());
         let last = refused.find(&head(MAX_HEADS + 2, "").refusal.commit, "one").unwrap();

@@ -86,15 +86,20 @@ impl Arrival {
 
     /// Takes nothing but what repairs a damaged mirror: the head is refused.
     pub(super) fn refuse(&self) -> Result<()> {
-        if self.fetched.brought == Brought::Whole {
+        if self.is_whole() {
             self.quarantine.repair(&self.request.keep).context("replace the damaged mirror")?;
         }
         Ok(())
     }
 
-    /// Whether the mirror has many packs, or what a refused head brought.
-    pub(super) fn wants_compaction(&self) -> bool {
-        self.fetched.brought == Brought::Whole || self.quarantine.is_scattered()
+    /// Whether it is to replace a damaged mirror.
+    pub(super) fn is_whole(&self) -> bool {
+        self.fetched.brought == Brought::Whole
+    }
+
+    /// Whether so many packs lie in the mirror that reading slows down.
+    pub(super) fn is_scattered(&self) -> bool {
+        self.quarantine.is_scattered()
     }
 
     /// Makes one pack of what the mirror's refs reach.
@@ -102,7 +107,11 @@ impl Arrival {
         let size = self.mirror_bytes.max(self.request.limits.received_bytes);
         let limits = FetchLimits {
             received_bytes: size,
-            address_space_bytes: self.request.limits.address_space_bytes.saturating_add(size.saturating_mul(2)),
+            address_space_bytes: self
+                .request
+                .limits
+                .address_space_bytes
+                .saturating_add(size.saturating_mul(2)),
             ..self.request.limits.clone()
         };
         let request = FetchRequest { limits, ..self.request.clone() };

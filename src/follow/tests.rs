@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use reconciler::desired::CheckSettings;
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::source::mirror::Mirror;
 use crate::source::snapshot::{SnapshotLimits, SourcePath};
-use crate::source::testing::{HttpsServer, Keys, Work, request, this_binary};
+use crate::source::testing::{HttpsServer, Keys, Work, request, run, this_binary};
 
 const MIB: usize = 1024 * 1024;
 
@@ -20,6 +21,7 @@ struct Bed {
     root: TempDir,
     server: HttpsServer,
     data: TempDir,
+    is_local: bool,
 }
 
 /// A running follower.
@@ -35,7 +37,7 @@ impl Bed {
         keys.generate("dev", "ed25519", "256");
         work.git(&["init", "-q", "--bare", root.path().join("deploy.git").to_str().unwrap()]);
         let server = HttpsServer::start(root.path(), None);
-        let bed = Self { keys, work, root, server, data: tempfile::tempdir().unwrap() };
+        let bed = Self { keys, work, root, server, data: tempfile::tempdir().unwrap(), is_local: false };
         fs::write(bed.signers(), bed.keys.line("dev", "")).unwrap();
         bed
     }
@@ -72,7 +74,12 @@ impl Bed {
         let trust = self.data.path().join("trust");
         let (sender, found) = mpsc::channel(1);
         let nudge = Arc::new(Notify::new());
-        let mut request = request(self.server.url("deploy.git"), &self.mirror());
+        let url = if self.is_local {
+            self.root.path().join("deploy.git").display().to_string()
+        } else {
+            self.server.url("deploy.git")
+        };
+        let mut request = request(url, &self.mirror());
         request.ca_file = Some(self.server.ca_file());
         let reader = Reader {
             mirror: Mirror::new(self.mirror()),
@@ -89,7 +96,7 @@ impl Bed {
         };
         let follower = Follower {
             request,
-            mirror_bytes: 200 * MIB as u64,
+            mirror_bytes: 40 * MIB as u64,
             trust: Arc::new(Mutex::new(TrustStore::open(&trust).unwrap())),
             refused: RefusedHeads::open(&trust),
             credentials: Box::new(|| Ok(None)),
@@ -110,7 +117,11 @@ impl Bed {
             for entry in fs::read_dir(directory).unwrap() {
                 let entry = entry.unwrap();
                 let size = entry.metadata().unwrap();
-                if size.is_dir() { waiting.push(entry.path()) } else { found.push((entry.path(), size.len())) }
+                if size.is_dir() {
+                    waiting.push(entry.path())
+                } else {
+                    found.push((entry.path(), size.len()))
+                }
             }
         }
         found.sort();
@@ -151,7 +162,7 @@ impl Following {
 
 /// Bytes that do not compress.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
+    let mut state = seed * 2 + 1;
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
@@ -163,13 +174,20 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_pushes_leave_the_mirror_as_it_was() {
-    let bed = Bed::new();
+    let mut bed = Bed::new();
     let good = bed.push("one", true);
     let mut following = bed.follow();
     let found = following.next().await;
     assert!(matches!(&found, Found::Good { commit, .. } if commit.id == good), "{found:?}");
     let before = bed.mirror_files();
-    for seed in 1..4 {
+    for seed in 1..7 {
+        if seed == 4 {
+            // The same from a repository on this host.
+            following.end().await;
+            bed.is_local = true;
+            following = bed.follow();
+            following.next().await;
+        }
         let head = bed.push(noise(40 * MIB, seed), false);
         let (refusal, subject, untrusted) = following.refusal().await;
         assert_eq!((&refusal.commit, subject.as_str()), (&head, "a push"));
@@ -232,7 +250,11 @@ async fn a_head_with_an_object_over_its_limit_is_refused_once() {
     let head = bed.push(vec![0; 65 * MIB], true);
     let (refusal, _, untrusted) = following.refusal().await;
     assert_eq!((refusal.commit, untrusted.as_deref()), (head, Some("pack-refused")));
-    assert!(refusal.summary.contains("is a blob of 68157440 bytes, and a blob may have 67108864"), "{}", refusal.summary);
+    assert!(
+        refusal.summary.contains("is a blob of 68157440 bytes, and a blob may have 67108864"),
+        "{}",
+        refusal.summary
+    );
     let downloads = bed.server.downloads();
     assert!(matches!(following.look_again().await, Found::Same { .. }));
     assert_eq!((bed.server.downloads(), bed.mirror_files()), (downloads, before));
@@ -242,26 +264,76 @@ async fn a_head_with_an_object_over_its_limit_is_refused_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refused() {
     let bed = Bed::new();
-    bed.push(noise(50 * MIB, 1), true);
+    bed.push(noise(10 * MIB, 1), true);
     let mut following = bed.follow();
     assert!(matches!(following.next().await, Found::Good { .. }));
     // Garbage as an older version left it.
     let garbage = bed.mirror().join("objects/pack/pack-0000000000000000000000000000000000000000.pack");
-    fs::write(&garbage, noise(120 * MIB, 9)).unwrap();
-    bed.push(noise(40 * MIB, 2), true);
+    fs::write(&garbage, noise(24 * MIB, 9)).unwrap();
+    bed.push(noise(8 * MIB, 2), true);
     let found = following.look_again().await;
     assert!(matches!(found, Found::Good { .. }), "{found:?}");
     assert!(!garbage.exists(), "it was compacted");
 
     for seed in 3..6 {
-        bed.push(noise(40 * MIB, seed), true);
+        bed.push(noise(8 * MIB, seed), true);
     }
     let before = bed.mirror_files();
     let (refusal, _, untrusted) = following.refusal().await;
     assert_eq!(untrusted.as_deref(), Some("mirror-full"));
-    assert!(refusal.summary.contains("source.max-mirror-bytes allows 209715200"), "{}", refusal.summary);
+    assert!(refusal.summary.contains("source.max-mirror-bytes allows 41943040"), "{}", refusal.summary);
     let sum = |files: &[(PathBuf, u64)]| files.iter().map(|(_, size)| size).sum::<u64>();
     assert!(sum(&bed.mirror_files()) <= sum(&before) + 4096);
     assert!(matches!(following.look_again().await, Found::Same { .. }));
     following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused() {
+    let bed = Bed::new();
+    let good = bed.push("one", true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    let whole = |keep: &CommitId| {
+        let mirror = bed.mirror();
+        let mode = fs::metadata(&mirror).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let mirror = mirror.to_str().unwrap();
+        run("git", &["-C", mirror, "fsck", "--full", "--strict"]);
+        run("git", &["-C", mirror, "rev-list", "--objects", keep.as_str()]);
+        assert!(!bed.has_leftovers());
+    };
+    damage(&bed.mirror());
+    assert!(matches!(following.look_again().await, Found::Good { .. }));
+    whole(&good);
+
+    damage(&bed.mirror());
+    let next = bed.push("two", true);
+    let found = following.look_again().await;
+    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == next), "{found:?}");
+    whole(&next);
+
+    let refused = bed.push(noise(MIB, 1), false);
+    following.refusal().await;
+    damage(&bed.mirror());
+    following.refusal().await;
+    whole(&next);
+    let repo = Mirror::new(bed.mirror()).open().unwrap();
+    let id = git2::Oid::from_str(refused.as_str()).unwrap();
+    assert!(repo.find_commit(id).is_err(), "nothing of the refused head is kept");
+    following.end().await;
+}
+
+/// Overwrites the middle of every pack, as a failing disk would.
+fn damage(mirror: &Path) {
+    for entry in fs::read_dir(mirror.join("objects/pack")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "pack") {
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[12..middle].fill(0x5a);
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, bytes).unwrap();
+        }
+    }
 }

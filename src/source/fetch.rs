@@ -39,6 +39,13 @@ pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
     let fetched = match fetch_addition(&mirror, &url, request, &budget) {
         Ok(fetched) => fetched,
         Err(Trouble::Remote(error)) => return Err(error),
+        Err(Trouble::Damaged(damage)) if request.task == Task::AskHead => {
+            return Err(FetchError::Corrupt {
+                mirror: mirror.path().display().to_string(),
+                damage: chain(&damage),
+                why_kept: "nothing is downloaded while the allowed signers cannot be read".to_owned(),
+            });
+        }
         Err(Trouble::Damaged(damage)) => fetch_whole(&mirror, &url, request, &budget, &damage)?,
     };
     if fetched.brought != Brought::Nothing {
@@ -53,7 +60,8 @@ pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
 pub(crate) fn refused_by_headers(error: InspectError, url: &RemoteUrl, head: &CommitId) -> FetchError {
     let url = url.to_string();
     match error {
-        InspectError::TooLarge(_) | InspectError::Pack(PackError::Malformed(_) | PackError::TooMany { .. }) => {
+        InspectError::TooLarge(_)
+        | InspectError::Pack(PackError::Malformed(_) | PackError::TooMany { .. }) => {
             FetchError::PackRefused { url, head: Some(head.clone()), what: error.to_string() }
         }
         error => FetchError::Other { url, detail: chain(&error) },
@@ -74,8 +82,7 @@ fn fetch_addition(
 ) -> Result<Fetched, Trouble> {
     let known = mirror.open().map_err(Trouble::Damaged)?;
     mirror.check(&known, &request.keep, request.check).map_err(Trouble::Damaged)?;
-    let repo =
-        begin_addition(mirror, &known).map_err(|error| Trouble::Remote(disk(mirror, &error)))?;
+    let repo = begin_addition(mirror, &known).map_err(|error| Trouble::Remote(disk(mirror, &error)))?;
     match transfer(&repo, url, request, budget) {
         Ok(fetched) => Ok(fetched),
         Err(Failure::Known(error)) => Err(Trouble::Remote(error)),
@@ -97,7 +104,8 @@ fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, Mir
         let path = path.to_owned();
         move |source| MirrorError::Io { step, path, source }
     };
-    let objects = std::path::absolute(mirror.path().join("objects")).map_err(failed("find", mirror.path()))?;
+    let objects =
+        std::path::absolute(mirror.path().join("objects")).map_err(failed("find", mirror.path()))?;
     let mut line = objects.into_os_string().into_encoded_bytes();
     line.push(b'\n');
     std::fs::write(&alternates, line).map_err(failed("write", &alternates))?;
@@ -129,11 +137,12 @@ fn fetch_whole(
     let repo = mirror::create(&path).map_err(|error| kept(chain(&error)))?;
     // A head that was refused is needed as well: what is kept is part of its history.
     let everything = FetchRequest { task: Task::Fetch, refused: BTreeSet::new(), ..request.clone() };
-    let fetched = match transfer(&repo, url, &everything, budget).map_err(|failure| failure.explain(url, budget)) {
-        Ok(fetched) => fetched,
-        Err(error @ FetchError::PackRefused { .. }) => return Err(error),
-        Err(error) => return Err(kept(error.to_string())),
-    };
+    let fetched =
+        match transfer(&repo, url, &everything, budget).map_err(|failure| failure.explain(url, budget)) {
+            Ok(fetched) => fetched,
+            Err(error @ FetchError::PackRefused { .. }) => return Err(error),
+            Err(error) => return Err(kept(error.to_string())),
+        };
     mirror.check(&repo, &request.keep, Check::Thorough).map_err(|error| {
         kept(format!("a new clone of {url} would lose what this host runs: {}", chain(&error)))
     })?;
@@ -175,7 +184,8 @@ pub(crate) fn compact(request: &FetchRequest) -> Result<(), FetchError> {
     let mirror = Mirror::new(&request.mirror);
     let refs = |source| disk(&mirror, &mirror.refs_error("repack", source));
     let old = mirror.open().map_err(|error| disk(&mirror, &error))?;
-    let fresh = mirror::create(&mirror.quarantine().join(COMPACTED)).map_err(|error| disk(&mirror, &error))?;
+    let fresh =
+        mirror::create(&mirror.quarantine().join(COMPACTED)).map_err(|error| disk(&mirror, &error))?;
     let tips: Vec<Oid> = mirror::refs(&old).map_err(refs)?.into_iter().map(|(_, target)| target).collect();
     copy::history(&old, &fresh, &tips, &Budget::unlimited()).map_err(|failure| refs(failure.into_git()))
 }

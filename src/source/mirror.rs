@@ -10,9 +10,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, RepositoryInitOptions};
@@ -319,6 +319,13 @@ fn directory_bytes(directory: &Path) -> u64 {
 }
 
 pub(super) fn create(path: &Path) -> Result<Repository, MirrorError> {
+    // A repository holds Secrets: what is fetched is for root alone.
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(MirrorError::Io { step: "create", path: path.to_owned(), source });
+        }
+        _ => {}
+    }
     let mut options = RepositoryInitOptions::new();
     options.bare(true).no_reinit(true).external_template(false);
     Repository::init_opts(path, &options)

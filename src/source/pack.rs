@@ -116,9 +116,15 @@ struct Stored {
 enum Sort {
     Whole(ObjectType),
     /// A delta of the object that lies so many bytes before it.
-    OffsetDelta { back: u64, result: u64 },
+    OffsetDelta {
+        back: u64,
+        result: u64,
+    },
     /// A delta of an object of this id.
-    IdDelta { base: Oid, result: u64 },
+    IdDelta {
+        base: Oid,
+        result: u64,
+    },
 }
 
 fn read_index(path: &Path, max_objects: u64) -> Result<Vec<Entry>, PackError> {
@@ -132,9 +138,8 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<Entry>, PackError> {
         return Err(PackError::TooMany { objects, limit: max_objects });
     }
     let bytes = std::fs::read(path).map_err(failed)?;
-    let number = |at: usize| {
-        bytes.get(at..at + 4).and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)))
-    };
+    let number =
+        |at: usize| bytes.get(at..at + 4).and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)));
     if !bytes.starts_with(&INDEX_START) {
         return Err(malformed);
     }

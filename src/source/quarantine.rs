@@ -20,12 +20,11 @@ use git2::{ObjectType, Oid, Repository};
 use reconciler::name::CommitId;
 use thiserror::Error;
 
+use super::commit::MAX_COMMIT_BYTES;
 use super::fetch::{Brought, FetchLimits};
 use super::mirror::{self, Check, Mirror, MirrorError, MirrorLock};
 use super::pack::{self, ObjectHeader, PackError};
 
-/// Nobody writes a longer message; a signature has a few kilobytes.
-const MAX_COMMIT_BYTES: u64 = 1024 * 1024;
 /// About 100,000 names in one directory.
 pub(crate) const MAX_TREE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -124,7 +123,6 @@ impl Quarantine {
     ) -> Result<(), MirrorError> {
         if brought == Brought::Addition {
             move_pack(&incoming(&self.path), &self.mirror.path().join("objects/pack"))?;
-            crate::crash::point("fetch-pack");
         }
         let repo = match brought {
             Brought::Whole => self.mirror.replacement()?,
@@ -213,7 +211,7 @@ pub(super) fn inspect(objects: &Path, limits: &FetchLimits) -> Result<(), Inspec
 fn check_size(header: &ObjectHeader, limits: &FetchLimits) -> Result<(), Oversized> {
     let (id, kind) = (header.id, header.kind.str());
     let limit = match header.kind {
-        ObjectType::Commit | ObjectType::Tag => MAX_COMMIT_BYTES,
+        ObjectType::Commit | ObjectType::Tag => MAX_COMMIT_BYTES as u64,
         ObjectType::Tree => MAX_TREE_BYTES,
         _ => limits.object_bytes,
     };

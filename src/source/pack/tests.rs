@@ -78,7 +78,8 @@ fn the_headers_are_those_that_git_tells_with_deltas_of_both_sorts() {
     for by_offset in ["true", "false"] {
         let work = Work::new();
         for round in 0..20 {
-            let lines: String = (0..2000).map(|line| format!("line {line} of {}\n", round / (line % 7 + 1))).collect();
+            let lines: String =
+                (0..2000).map(|line| format!("line {line} of {}\n", round / (line % 7 + 1))).collect();
             work.write("big.txt", lines);
             work.write(&format!("small/{round}.yaml"), format!("number: {round}"));
             work.commit(&format!("round {round}"), None);
@@ -100,7 +101,8 @@ fn the_headers_are_those_that_git_tells_with_deltas_of_both_sorts() {
         }
         let deltas = found.iter().filter(|header| header.delta_bytes > 0).count();
         assert!(found.len() > 80 && deltas > 10, "{deltas} of {}", found.len());
-        let count = run("sh", &["-c", &format!("cd {} && git count-objects -v | grep in-pack", packs.display())]);
+        let count =
+            run("sh", &["-c", &format!("cd {} && git count-objects -v | grep in-pack", packs.display())]);
         assert_eq!(count, format!("in-pack: {}", found.len()));
         let few = headers(&find("pack"), &find("idx"), 10).unwrap_err();
         assert!(matches!(few, PackError::TooMany { limit: 10, .. }), "{few}");

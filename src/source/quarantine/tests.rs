@@ -50,7 +50,8 @@ fn objects_over_their_limits_refuse_the_fetch_and_are_named() {
     let id = work.git(&["rev-parse", "HEAD:big.bin"]);
     let (named, what) = refused(&ask());
     assert_eq!(named, Some(head));
-    let expected = format!("object {id} is a blob of 5242881 bytes, and a blob may have 5242880; take it out");
+    let expected =
+        format!("object {id} is a blob of 5242881 bytes, and a blob may have 5242880; take it out");
     assert!(what.starts_with(&expected) && what.ends_with("or raise source.max-object-bytes"), "{what}");
 
     work.git(&["reset", "-q", "--hard", &good]);
@@ -64,8 +65,7 @@ fn objects_over_their_limits_refuse_the_fetch_and_are_named() {
 
     work.git(&["reset", "-q", "--hard", &good]);
     let blob = work.git(&["rev-parse", "HEAD:a.yaml"]);
-    let lines: String =
-        (0..40_000).map(|n| format!("100644 blob {blob}\t{n:0100}\n")).collect();
+    let lines: String = (0..40_000).map(|n| format!("100644 blob {blob}\t{n:0100}\n")).collect();
     let entries = work.path().join(".git/entries");
     fs::write(&entries, lines).unwrap();
     let make = format!(
@@ -122,13 +122,16 @@ fn the_daemon_looks_for_itself_and_takes_nothing_but_one_pack() {
         let error = quarantine.inspect(&ask.limits).unwrap_err();
         assert!(matches!(error, InspectError::Layout { .. }), "{extra}: {error}");
         fs::remove_file(&path).unwrap();
-        if extra.starts_with("12") { fs::remove_dir(path.parent().unwrap()).unwrap() }
+        if extra.starts_with("12") {
+            fs::remove_dir(path.parent().unwrap()).unwrap()
+        }
     }
     // Its own configuration and refs are not looked at.
     fs::write(quarantine.path.join(INCOMING).join("config"), "not a configuration").unwrap();
     fs::remove_file(quarantine.path.join(INCOMING).join("HEAD")).unwrap();
     accept(&quarantine, &ask, &fetched);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&quarantine.path).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&quarantine.path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
     drop(quarantine);
     let repo = Mirror::new(&mirror).open().unwrap();

@@ -53,7 +53,8 @@ impl Bomb {
         let back = bytes.len() as u64 - 12;
         bytes[8..12].copy_from_slice(&2_u32.to_be_bytes());
         let length = delta.len();
-        bytes.extend([0x80 | 6 << 4 | u8::try_from(length & 15).unwrap(), u8::try_from(length >> 4).unwrap()]);
+        bytes
+            .extend([0x80 | 6 << 4 | u8::try_from(length & 15).unwrap(), u8::try_from(length >> 4).unwrap()]);
         bytes.extend(distance(back));
         bytes.extend(miniz_oxide::deflate::compress_to_vec_zlib(&delta, 6));
         let trailer = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &bytes);
