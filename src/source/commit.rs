@@ -13,9 +13,6 @@ const ALLOW_DELETIONS: &str = "Windlass-Allow-Deletions";
 /// Subjects are printed in lists and messages; more than this of one helps nobody.
 const SUBJECT_MAX_CHARS: usize = 120;
 
-/// Nobody writes a longer message; a signature has a few kilobytes.
-pub(super) const MAX_COMMIT_BYTES: usize = 1024 * 1024;
-
 /// Why a commit could not be read. Nothing is said about its worth.
 #[derive(Debug, Error)]
 pub(crate) enum CommitError {
@@ -132,12 +129,6 @@ impl CommitObject {
         let oid = oid(id)?;
         let read = |source| CommitError::Read { id: id.clone(), source };
         let database = repo.odb().map_err(read)?;
-        // A mirror that an older version filled may hold what no fetch brings any more.
-        let (bytes, kind) = database.read_header(oid).map_err(read)?;
-        if kind == ObjectType::Commit && bytes > MAX_COMMIT_BYTES {
-            let what = "it is larger than a commit may be";
-            return Err(CommitError::Malformed { id: id.clone(), what });
-        }
         let object = database.read(oid).map_err(read)?;
         if object.kind() != ObjectType::Commit {
             return Err(CommitError::NotACommit { id: id.clone(), kind: object.kind().str() });
@@ -278,20 +269,6 @@ mod tests {
         assert_eq!(commit.committer_time.as_second(), 1_700_000_001);
         assert_eq!(commit.subject(), "subject");
         assert_eq!(commit.info().first_parent, Some(CommitId::new("1".repeat(40))));
-    }
-
-    #[test]
-    fn a_commit_over_its_limit_is_not_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let repo = Repository::init_bare(directory.path()).unwrap();
-        for (extra, is_read) in [(0, true), (1, false)] {
-            let text = format!("{PLAIN}\n");
-            let text = format!("{text}{}", "m".repeat(MAX_COMMIT_BYTES - text.len() + extra));
-            let id = repo.odb().unwrap().write(ObjectType::Commit, text.as_bytes()).unwrap();
-            let read = CommitObject::read(&repo, &CommitId::new(id.to_string()));
-            assert_eq!(read.is_ok(), is_read);
-            assert!(is_read || matches!(read, Err(CommitError::Malformed { .. })));
-        }
     }
 
     #[test]

@@ -179,14 +179,18 @@ fn transfer(
     })
 }
 
-/// Copies what the mirror's refs reach into one pack in the quarantine; the rest is garbage.
+/// Copies what the refs of accepted commits reach into one pack in the quarantine; the rest is garbage.
 pub(crate) fn compact(request: &FetchRequest) -> Result<(), FetchError> {
     let mirror = Mirror::new(&request.mirror);
     let refs = |source| disk(&mirror, &mirror.refs_error("repack", source));
     let old = mirror.open().map_err(|error| disk(&mirror, &error))?;
     let fresh =
         mirror::create(&mirror.quarantine().join(COMPACTED)).map_err(|error| disk(&mirror, &error))?;
-    let tips: Vec<Oid> = mirror::refs(&old).map_err(refs)?.into_iter().map(|(_, target)| target).collect();
+    let tips = mirror::accepted_refs(&old, &request.keep).map_err(refs)?;
+    if tips.is_empty() {
+        return Ok(());
+    }
+    let tips: Vec<Oid> = tips.into_iter().map(|(_, target)| target).collect();
     copy::history(&old, &fresh, &tips, &Budget::unlimited()).map_err(|failure| refs(failure.into_git()))
 }
 

@@ -308,6 +308,17 @@ pub(super) fn refs(repo: &Repository) -> Result<Vec<(String, Oid)>, git2::Error>
     Ok(found)
 }
 
+/// Those refs that accepted commits have: the pins, and the branch where its head is one that is kept.
+pub(super) fn accepted_refs(
+    repo: &Repository,
+    keep: &BTreeSet<CommitId>,
+) -> Result<Vec<(String, Oid)>, git2::Error> {
+    let mut found = refs(repo)?;
+    found
+        .retain(|(name, target)| name.starts_with(PINS) || keep.contains(&CommitId::new(target.to_string())));
+    Ok(found)
+}
+
 fn directory_bytes(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     let bytes = entries.flatten().map(|entry| match entry.metadata() {

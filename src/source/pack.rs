@@ -12,8 +12,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use git2::{ObjectType, Oid};
-use miniz_oxide::inflate::stream::{InflateState, inflate};
-use miniz_oxide::{DataFormat, MZFlush};
+use miniz_oxide::inflate::core::inflate_flags::{
+    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_PARSE_ZLIB_HEADER, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use thiserror::Error;
 
 /// What an index of version 2 begins with.
@@ -26,6 +28,9 @@ const INDEX_BYTES_PER_OBJECT: u64 = 20 + 4 + 4 + 8;
 const MAX_DELTA_DEPTH: usize = 4095;
 /// Two sizes of at most 64 bits, seven bits a byte.
 const DELTA_START: usize = 20;
+/// Of a compressed delta only the beginning is at hand.
+const INFLATE_FLAGS: u32 =
+    TINFL_FLAG_PARSE_ZLIB_HEADER | TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 /// Read at once; entries are looked at in the order of their offsets.
 const WINDOW: usize = 64 * 1024;
 /// The most of an entry that is looked at: its header, its base, and the compressed start of a delta.
@@ -69,7 +74,11 @@ pub(crate) struct ObjectHeader {
 }
 
 /// Reads the header of every object of a pack, in the order in which they lie in it.
-pub(crate) fn headers(pack: &Path, index: &Path, max_objects: u64) -> Result<Vec<ObjectHeader>, PackError> {
+pub(crate) fn headers(
+    pack: &Path,
+    index: &Path,
+    max_objects: u64,
+) -> Result<impl Iterator<Item = ObjectHeader>, PackError> {
     let mut entries = read_index(index, max_objects)?;
     entries.sort_unstable_by_key(|entry| entry.offset);
     if entries.windows(2).any(|pair| pair[0].offset == pair[1].offset) {
@@ -78,23 +87,19 @@ pub(crate) fn headers(pack: &Path, index: &Path, max_objects: u64) -> Result<Vec
     let failed = |source| PackError::Io { path: pack.display().to_string(), source };
     let mut window = Window::new(File::open(pack).map_err(failed)?);
     check_pack_header(window.at(0).map_err(failed)?, entries.len())?;
+    let mut inflater = DecompressorOxide::new();
     let mut stored = Vec::with_capacity(entries.len());
     for entry in &entries {
-        stored.push(read_entry(window.at(entry.offset).map_err(failed)?)?);
+        stored.push(read_entry(window.at(entry.offset).map_err(failed)?, &mut inflater)?);
     }
     let kinds = kinds(&entries, &stored)?;
-    Ok(entries
-        .iter()
-        .zip(&stored)
-        .zip(kinds)
-        .map(|((entry, stored), kind)| {
-            let (bytes, delta_bytes) = match stored.sort {
-                Sort::Whole(_) => (stored.bytes, 0),
-                Sort::OffsetDelta { result, .. } | Sort::IdDelta { result, .. } => (result, stored.bytes),
-            };
-            ObjectHeader { id: entry.id, kind, bytes, delta_bytes }
-        })
-        .collect())
+    Ok(entries.into_iter().zip(stored).zip(kinds).map(|((entry, stored), kind)| {
+        let (bytes, delta_bytes) = match stored.sort {
+            Sort::Whole(_) => (stored.bytes, 0),
+            Sort::OffsetDelta { result, .. } | Sort::IdDelta { result, .. } => (result, stored.bytes),
+        };
+        ObjectHeader { id: entry.id, kind, bytes, delta_bytes }
+    }))
 }
 
 /// An object by the index.
@@ -183,7 +188,7 @@ fn check_pack_header(start: &[u8], objects: usize) -> Result<(), PackError> {
     }
 }
 
-fn read_entry(bytes: &[u8]) -> Result<Stored, PackError> {
+fn read_entry(bytes: &[u8], inflater: &mut DecompressorOxide) -> Result<Stored, PackError> {
     let short = || PackError::Malformed("an entry ends early");
     let mut rest = bytes;
     let mut byte = next_byte(&mut rest).ok_or_else(short)?;
@@ -205,12 +210,12 @@ fn read_entry(bytes: &[u8]) -> Result<Stored, PackError> {
         4 => Sort::Whole(ObjectType::Tag),
         6 => {
             let back = base_distance(&mut rest)?;
-            Sort::OffsetDelta { back, result: result_size(rest)? }
+            Sort::OffsetDelta { back, result: result_size(rest, inflater)? }
         }
         7 => {
             let (id, delta) = rest.split_at_checked(ID).ok_or_else(short)?;
             let base = Oid::from_bytes(id).map_err(|_| PackError::Malformed("a delta without a base"))?;
-            Sort::IdDelta { base, result: result_size(delta)? }
+            Sort::IdDelta { base, result: result_size(delta, inflater)? }
         }
         _ => return Err(PackError::Malformed("an entry of a type that does not exist")),
     };
@@ -240,18 +245,14 @@ fn base_distance(rest: &mut &[u8]) -> Result<u64, PackError> {
 
 /// The size of a delta's result. A delta begins with the sizes of its base and of its result; libgit2 applies none whose
 /// base has another size.
-fn result_size(compressed: &[u8]) -> Result<u64, PackError> {
+fn result_size(compressed: &[u8], inflater: &mut DecompressorOxide) -> Result<u64, PackError> {
     let malformed = || PackError::Malformed("a delta does not begin with two sizes");
+    inflater.init();
     let mut start = [0; DELTA_START];
-    let mut state = InflateState::new_boxed(DataFormat::Zlib);
-    let (mut written, mut rest) = (0, compressed);
-    while written < start.len() && !rest.is_empty() {
-        let step = inflate(&mut state, rest, &mut start[written..], MZFlush::None);
-        if step.status.is_err() || step.bytes_consumed + step.bytes_written == 0 {
-            break;
-        }
-        written += step.bytes_written;
-        rest = rest.get(step.bytes_consumed..).unwrap_or_default();
+    // It stops where the buffer is full.
+    let (status, _, written) = decompress(inflater, compressed, &mut start, 0, INFLATE_FLAGS);
+    if (status as i8) < 0 {
+        return Err(malformed());
     }
     let mut start = start.get(..written).unwrap_or_default();
     size_number(&mut start).ok_or_else(malformed)?;

@@ -20,11 +20,12 @@ use git2::{ObjectType, Oid, Repository};
 use reconciler::name::CommitId;
 use thiserror::Error;
 
-use super::commit::MAX_COMMIT_BYTES;
 use super::fetch::{Brought, FetchLimits};
 use super::mirror::{self, Check, Mirror, MirrorError, MirrorLock};
 use super::pack::{self, ObjectHeader, PackError};
 
+/// Nobody writes a longer message; a signature has a few kilobytes.
+const MAX_COMMIT_BYTES: u64 = 1024 * 1024;
 /// About 100,000 names in one directory.
 pub(crate) const MAX_TREE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -87,6 +88,14 @@ impl Quarantine {
         mirror::remove_all(&self.path)?;
         let made = DirBuilder::new().mode(0o700).create(&self.path);
         made.map_err(|source| MirrorError::Io { step: "create", path: self.path.clone(), source })
+    }
+
+    /// Whether the mirror holds a head that was never accepted: older versions took in what they refused. It has to be
+    /// compacted before anything of that is read.
+    pub(crate) fn holds_refused(&self, branch: &str, keep: &BTreeSet<CommitId>) -> bool {
+        let Ok(repo) = self.mirror.open() else { return false };
+        let target = mirror::ref_target(&repo, &mirror::tracking(branch)).ok().flatten();
+        target.is_some_and(|head| !keep.contains(&CommitId::new(head.to_string())))
     }
 
     /// Reads the headers of all objects that were downloaded, and refuses those over a limit.
@@ -153,9 +162,11 @@ impl Quarantine {
     /// Replaces the mirror by the pack that [`super::fetch::compact`] made of it.
     pub(crate) fn accept_compacted(&self, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
         let failed = |source| self.mirror.refs_error("repack", source);
-        let tips = mirror::refs(&self.mirror.open()?).map_err(failed)?;
+        let tips = mirror::accepted_refs(&self.mirror.open()?, keep).map_err(failed)?;
         let fresh = self.mirror.begin_replacement(&self.lock)?;
-        move_pack(&compacted(&self.path), &fresh.path().join("objects/pack"))?;
+        if !tips.is_empty() {
+            move_pack(&compacted(&self.path), &fresh.path().join("objects/pack"))?;
+        }
         for (name, target) in tips {
             fresh.reference(&name, target, true, "repack").map_err(failed)?;
         }
@@ -211,7 +222,7 @@ pub(super) fn inspect(objects: &Path, limits: &FetchLimits) -> Result<(), Inspec
 fn check_size(header: &ObjectHeader, limits: &FetchLimits) -> Result<(), Oversized> {
     let (id, kind) = (header.id, header.kind.str());
     let limit = match header.kind {
-        ObjectType::Commit | ObjectType::Tag => MAX_COMMIT_BYTES as u64,
+        ObjectType::Commit | ObjectType::Tag => MAX_COMMIT_BYTES,
         ObjectType::Tree => MAX_TREE_BYTES,
         _ => limits.object_bytes,
     };

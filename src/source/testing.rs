@@ -174,7 +174,9 @@ pub(crate) fn accept(quarantine: &Quarantine, request: &FetchRequest, fetched: &
     drop(quarantine.open(fetched.brought).unwrap());
     quarantine.accept(fetched.brought, &request.branch, &fetched.head, &request.keep).unwrap();
     if quarantine.is_scattered() {
-        compact(request).unwrap();
+        let mut request = request.clone();
+        request.keep.insert(fetched.head.clone());
+        compact(&request).unwrap();
         quarantine.accept_compacted(&request.keep).unwrap();
     }
 }

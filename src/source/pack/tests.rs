@@ -53,7 +53,7 @@ impl Forged {
         let path = |name: &str| self.directory.path().join(name);
         fs::write(path("p.idx"), index).unwrap();
         fs::write(path("p.pack"), [self.pack.as_slice(), &[0; 20]].concat()).unwrap();
-        headers(&path("p.pack"), &path("p.idx"), 100)
+        headers(&path("p.pack"), &path("p.idx"), 100).map(Iterator::collect)
     }
 
     fn malformed(&self) -> &'static str {
@@ -92,7 +92,7 @@ fn the_headers_are_those_that_git_tells_with_deltas_of_both_sorts() {
             let mut found = fs::read_dir(&packs).unwrap().map(|entry| entry.unwrap().path());
             found.find(|path| path.extension().is_some_and(|found| found == ending)).unwrap()
         };
-        let found = headers(&find("pack"), &find("idx"), 1000).unwrap();
+        let found: Vec<ObjectHeader> = headers(&find("pack"), &find("idx"), 1000).unwrap().collect();
         let repo = work.repo();
         let database = repo.odb().unwrap();
         let told = |id| database.read_header(id).unwrap();
@@ -104,7 +104,7 @@ fn the_headers_are_those_that_git_tells_with_deltas_of_both_sorts() {
         let count =
             run("sh", &["-c", &format!("cd {} && git count-objects -v | grep in-pack", packs.display())]);
         assert_eq!(count, format!("in-pack: {}", found.len()));
-        let few = headers(&find("pack"), &find("idx"), 10).unwrap_err();
+        let few = headers(&find("pack"), &find("idx"), 10).map(drop).unwrap_err();
         assert!(matches!(few, PackError::TooMany { limit: 10, .. }), "{few}");
     }
 }
