@@ -228,7 +228,7 @@ impl Follower {
             Ok(_) => None,
         };
         if no_room(&judged).is_some() {
-            arrival.compact(&self.child).await?;
+            arrival.compact(&self.child, false).await?;
             judged = judge().await;
         }
         if let Some(summary) = no_room(&judged) {
@@ -236,11 +236,10 @@ impl Follower {
             let refusal = Refusal { commit: arrival.head().clone(), summary, problems };
             return Ok(Judged::Refused { refusal, subject: String::new(), untrusted: Some("mirror-full") });
         }
+        let is_refused = matches!(judged, Ok(Judged::Refused { untrusted: Some(_), .. }));
         // In a whole new clone the objects of a refused head lie beside what is kept.
-        let has_refused =
-            arrival.is_whole() && matches!(judged, Ok(Judged::Refused { untrusted: Some(_), .. }));
-        if (has_refused || arrival.is_scattered())
-            && let Err(error) = arrival.compact(&self.child).await
+        if ((arrival.is_whole() && is_refused) || arrival.is_scattered())
+            && let Err(error) = arrival.compact(&self.child, !is_refused).await
         {
             tracing::warn!("the local repository was not compacted: {error:#}");
         }

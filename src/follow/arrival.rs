@@ -102,24 +102,33 @@ impl Arrival {
         self.quarantine.is_scattered()
     }
 
-    /// Makes one pack of what the mirror's refs reach.
-    pub(super) async fn compact(&self, child: &ChildProgram) -> Result<()> {
-        let size = self.mirror_bytes.max(self.request.limits.received_bytes);
-        let limits = FetchLimits {
-            received_bytes: size,
-            address_space_bytes: self
-                .request
-                .limits
-                .address_space_bytes
-                .saturating_add(size.saturating_mul(2)),
-            ..self.request.limits.clone()
-        };
-        let request = FetchRequest { limits, ..self.request.clone() };
-        compact_in_child(child, &request).await.context("compact the mirror")?;
-        let (quarantine, keep) = (Arc::clone(&self.quarantine), request.keep);
-        let done = tokio::task::spawn_blocking(move || quarantine.accept_compacted(&keep)).await;
-        done.context("compacting the mirror ended early")?.context("put the compacted mirror in place")
+    /// Makes one pack of what accepted commits reach; `accepted` says whether the head is one by now.
+    pub(super) async fn compact(&self, child: &ChildProgram, accepted: bool) -> Result<()> {
+        let mut request = self.request.clone();
+        if accepted {
+            request.keep.insert(self.fetched.head.clone());
+        }
+        compact(&self.quarantine, child, &request, self.mirror_bytes).await
     }
+}
+
+async fn compact(
+    quarantine: &Arc<Quarantine>,
+    child: &ChildProgram,
+    request: &FetchRequest,
+    mirror_bytes: u64,
+) -> Result<()> {
+    let size = mirror_bytes.max(request.limits.received_bytes);
+    let limits = FetchLimits {
+        received_bytes: size,
+        address_space_bytes: request.limits.address_space_bytes.saturating_add(size.saturating_mul(2)),
+        ..request.limits.clone()
+    };
+    let request = FetchRequest { limits, ..request.clone() };
+    compact_in_child(child, &request).await.context("compact the mirror")?;
+    let (quarantine, keep) = (Arc::clone(quarantine), request.keep);
+    let done = tokio::task::spawn_blocking(move || quarantine.accept_compacted(&keep)).await;
+    done.context("compacting the mirror ended early")?.context("put the compacted mirror in place")
 }
 
 /// Runs what blocks on a thread that may. A panic there goes on here.

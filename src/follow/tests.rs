@@ -324,6 +324,34 @@ async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused()
     following.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_version_took_in_and_refused_is_not_read_from_the_mirror() {
+    let bed = Bed::new();
+    let good = bed.push("one", true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    following.end().await;
+    let message = bed.data.path().join("message");
+    fs::write(&message, "m".repeat(2 * MIB)).unwrap();
+    bed.work.git(&["commit", "-q", "--allow-empty", "-F", message.to_str().unwrap()]);
+    bed.publish();
+    let bare = bed.root.path().join("deploy.git");
+    let (mirror, bare) = (bed.mirror(), bare.to_str().unwrap());
+    let mirror = mirror.to_str().unwrap();
+    run("git", &["-C", mirror, "fetch", "-q", bare, "+main:refs/remotes/origin/main"]);
+
+    let mut following = bed.follow();
+    match following.next().await {
+        Found::Refused { refusal, .. } => {
+            assert!(refusal.summary.contains("and a commit may have 1048576"), "{}", refusal.summary);
+        }
+        other => panic!("{other:?}"),
+    }
+    let objects = run("git", &["-C", mirror, "cat-file", "--batch-all-objects", "--batch-check"]);
+    assert!(objects.contains(good.as_str()) && !objects.contains(bed.work.head().as_str()), "{objects}");
+    following.end().await;
+}
+
 /// Overwrites the middle of every pack, as a failing disk would.
 fn damage(mirror: &Path) {
     for entry in fs::read_dir(mirror.join("objects/pack")).unwrap() {
