@@ -24,7 +24,7 @@ use reconciler::{
 };
 use serde::Deserialize;
 
-use crate::source::verify::Mode;
+use crate::source::{quarantine::MAX_TREE_BYTES, verify::Mode};
 
 pub(crate) use cluster::{PeerConfig, StoreConfig};
 pub(crate) use detect::{dns_facts, node_address};
@@ -87,6 +87,10 @@ pub(crate) struct SourceConfig {
     pub(crate) deadline: Duration,
     /// The most a fetch may receive, in bytes. Default 512 MiB.
     pub(crate) max_bytes: u64,
+    /// The most that one object of the repository may have, inflated, in bytes. Default 64 MiB.
+    pub(crate) max_object_bytes: u64,
+    /// The most that the local repository may have, in bytes. Default 4 GiB.
+    pub(crate) max_mirror_bytes: u64,
     /// A file that holds a forge's access token. Default none.
     pub(crate) token_file: Option<PathBuf>,
     /// User for basic authentication. Default none.
@@ -110,6 +114,8 @@ impl Default for SourceConfig {
             poll: Duration::from_secs(15),
             deadline: Duration::from_secs(120),
             max_bytes: 512 * 1024 * 1024,
+            max_object_bytes: 64 * 1024 * 1024,
+            max_mirror_bytes: 4 * 1024 * 1024 * 1024,
             token_file: None,
             user: None,
             password_file: None,
@@ -340,6 +346,18 @@ impl Config {
                  or write out --verify off"
             );
         }
+        let source = &self.source;
+        ensure!(
+            source.max_object_bytes >= MAX_TREE_BYTES,
+            "[source] max-object-bytes {} is below {MAX_TREE_BYTES}, which a directory or a manifest may have",
+            source.max_object_bytes
+        );
+        ensure!(
+            source.max_mirror_bytes >= source.max_object_bytes,
+            "[source] max-mirror-bytes {} is below max-object-bytes {}",
+            source.max_mirror_bytes,
+            source.max_object_bytes
+        );
         let network = &self.network;
         let subnet = self.pod_subnet();
         ensure!(
@@ -518,6 +536,19 @@ mod tests {
         assert_eq!(config.rollout.soak, Duration::from_secs(90));
         assert_eq!(config.pod_subnet().to_string(), "10.244.0.0/24");
         assert_eq!(config.dns_address(), Ipv4Addr::new(10, 96, 0, 10));
+    }
+
+    #[test]
+    fn bounds_of_the_repository_that_leave_no_room_are_refused() {
+        for (setting, words) in [
+            ("max-object-bytes = 4194303", "is below 4194304"),
+            ("max-mirror-bytes = 67108863", "is below max-object-bytes 67108864"),
+        ] {
+            let text = format!("[source]\nurl = '/srv/repo'\n{setting}\n[trust]\nmode = 'off'");
+            let config: Config = toml::from_str(&text).expect("reads");
+            let error = config.check().expect_err("no room").to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

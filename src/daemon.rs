@@ -44,9 +44,10 @@ use crate::{
     moved::{Ended, moved},
     names::NamesFile,
     peer::PeerHost,
+    refused::RefusedHeads,
     source::{
         child::ChildProgram,
-        fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, Secret},
+        fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, Secret, Task},
         mirror::{Check, Mirror},
         snapshot::{SnapshotLimits, SourcePath},
         verify::Mode,
@@ -424,19 +425,23 @@ fn follower(
         limits: FetchLimits {
             deadline: source.deadline,
             received_bytes: source.max_bytes,
+            object_bytes: source.max_object_bytes,
             ..FetchLimits::default()
         },
+        task: Task::Fetch,
         keep: std::collections::BTreeSet::new(),
+        refused: std::collections::BTreeSet::new(),
         check: Check::Thorough,
     };
     let program = std::env::current_exe().context("find our own binary")?;
     let child = ChildProgram { program, arguments: vec![FETCH_CHILD.into()] };
     // Files that cannot be read are found now, and not at the first fetch.
     credentials(config)?;
-    let config = config.clone();
-    let poll = config.source.poll;
-    let credentials = Box::new(move || credentials(&config));
-    Ok(Follower { request, credentials, child, judge, trust, poll, nudge, found })
+    let (followed, poll) = (config.clone(), source.poll);
+    let credentials = Box::new(move || credentials(&followed));
+    let refused = RefusedHeads::open(&data.join("trust"));
+    let mirror_bytes = source.max_mirror_bytes;
+    Ok(Follower { request, mirror_bytes, refused, credentials, child, judge, trust, poll, nudge, found })
 }
 
 fn credentials(config: &Config) -> Result<Option<Credentials>> {

@@ -1,23 +1,28 @@
 //! Following the repository: fetch, verify, read, and say what was found. A nudge or the poll makes it look again.
 
+mod arrival;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use reconciler::{commit::Commit, manifest::ReadAs, name::CommitId};
+use ring::digest;
 use tokio::sync::{Notify, mpsc};
 
+use self::arrival::{Arrival, NoRoom};
 use crate::{
     library::{Reader, Reading},
+    refused::{RefusedHead, RefusedHeads},
     source::{
         allowed_signers::AllowedSigners,
-        child::{ChildProgram, fetch_in_child},
+        child::ChildProgram,
         eligible::{Ineligible, eligible},
-        fetch::{Credentials, FetchRequest},
+        fetch::{Credentials, FetchError, FetchRequest, Task},
         mirror::Check,
         verify::{CouldNotCheck, Mode, Policy, Verdict, VerifiedCommit, verify},
     },
@@ -56,8 +61,8 @@ pub(crate) enum Found {
         subject: String,
         /// When the repository was asked.
         asked: Timestamp,
-        /// Why it is not trusted, in a word, where its signatures or its history are the reason.
-        untrusted: Option<&'static str>,
+        /// Why it is not trusted, in a word, where its signatures, its history or its size are the reason.
+        untrusted: Option<String>,
     },
     /// The remote could not be asked, or its answer could not be judged: nothing is known.
     Trouble {
@@ -85,8 +90,12 @@ pub(crate) struct Judge {
 
 /// The task that follows one branch of one repository.
 pub(crate) struct Follower {
-    /// How to fetch; `keep`, `check` and `credentials` are filled in for each fetch.
+    /// How to fetch; `task`, `keep`, `refused`, `check` and `credentials` are filled in for each fetch.
     pub(crate) request: FetchRequest,
+    /// The most that the mirror may have, in bytes.
+    pub(crate) mirror_bytes: u64,
+    /// The heads that were refused lately.
+    pub(crate) refused: RefusedHeads,
     /// Reads the credentials anew, so that a token can be rotated under a running daemon.
     pub(crate) credentials: Box<dyn Fn() -> Result<Option<Credentials>> + Send + Sync>,
     /// Our own binary.
@@ -106,13 +115,13 @@ pub(crate) struct Follower {
 /// A head that needs no further judgement.
 struct Settled {
     head: CommitId,
-    /// For a refused one, which signers refused it: with others it may be trusted.
-    refused_by: Option<Option<SystemTime>>,
+    /// For a refused one, what refused it: with other keys, for one, it may be trusted.
+    refused_by: Option<Option<String>>,
 }
 
 impl Settled {
-    fn holds(&self, signers: Option<SystemTime>) -> bool {
-        self.refused_by.is_none_or(|judged_by| judged_by == signers)
+    fn holds(&self, judged_by: Option<&str>) -> bool {
+        self.refused_by.as_ref().is_none_or(|refused_by| refused_by.as_deref() == judged_by)
     }
 }
 
@@ -121,15 +130,20 @@ impl Follower {
     pub(crate) async fn run(mut self) {
         let mut settled: Option<Settled> = None;
         loop {
-            let signers = self.judge.signers_stamp();
-            let holds = |settled: &&Settled| settled.holds(signers) && !self.is_taken_by_the_leader(settled);
-            let found = self.look(settled.as_ref().filter(holds).map(|one| &one.head)).await;
+            let judged_by = self.judged_by();
+            let holds = |settled: &&Settled| {
+                settled.holds(judged_by.as_deref()) && !self.is_taken_by_the_leader(settled)
+            };
+            let known = settled.as_ref().filter(holds);
+            let found = self.look(known.map(|one| &one.head), judged_by.as_deref()).await;
             match &found {
                 Found::Good { commit, .. } => {
                     settled = Some(Settled { head: commit.id.clone(), refused_by: None })
                 }
-                Found::Refused { refusal, .. } => {
-                    settled = Some(Settled { head: refusal.commit.clone(), refused_by: Some(signers) });
+                Found::Refused { refusal, untrusted, .. } => {
+                    // A trusted head with bad manifests is what history goes forward from now.
+                    let refused_by = if untrusted.is_some() { judged_by } else { self.judged_by() };
+                    settled = Some(Settled { head: refusal.commit.clone(), refused_by: Some(refused_by) });
                 }
                 Found::Same { .. } => {}
                 Found::Trouble { .. } => settled = None,
@@ -150,44 +164,123 @@ impl Follower {
         settled.refused_by.is_some() && lock(&self.trust).read_as(&settled.head) == ReadAs::Accepted
     }
 
-    /// One look. `settled` is the head that was found good last time.
-    async fn look(&mut self, settled: Option<&CommitId>) -> Found {
+    /// One look. `settled` is the head that needs no further judgement; `judged_by` says what would judge another.
+    async fn look(&mut self, settled: Option<&CommitId>, judged_by: Option<&str>) -> Found {
         let (asked, began) = (Timestamp::now(), std::time::Instant::now());
-        let keep = lock(&self.trust).pointers().commits();
         let credentials = match (self.credentials)() {
             Ok(credentials) => credentials,
             Err(error) => return Found::Trouble { class: "credentials", error: format!("{error:#}") },
         };
-        let request = FetchRequest { keep, credentials, ..self.request.clone() };
-        let fetched = match fetch_in_child(&self.child, &request).await {
-            Ok(fetched) => fetched,
+        let request = FetchRequest {
+            // Without the keys nothing can be judged, and so nothing is downloaded either.
+            task: if judged_by.is_some() { Task::Fetch } else { Task::AskHead },
+            keep: lock(&self.trust).pointers().commits(),
+            refused: judged_by.map(|judged_by| self.refused.by(judged_by)).unwrap_or_default(),
+            credentials,
+            ..self.request.clone()
+        };
+        let arrival = match Arrival::fetch(&self.child, request, self.mirror_bytes).await {
+            Ok(arrival) => Arc::new(arrival),
+            Err(FetchError::PackRefused { head: Some(head), what, .. }) => {
+                let refusal = Refusal { commit: head, summary: what.clone(), problems: vec![what] };
+                return self.refuse(refusal, String::new(), "pack-refused".to_owned(), judged_by, asked);
+            }
             Err(error) => return Found::Trouble { class: error.label(), error: error.to_string() },
         };
         self.request.check = Check::Quick;
-        if let Some(damage) = &fetched.repaired {
+        if let Some(damage) = arrival.damage() {
             tracing::warn!(%damage, "the local repository was damaged and has been cloned again");
         }
-        if settled == Some(&fetched.head) {
-            return Found::Same { asked };
+        // What replaces a damaged mirror is judged in any case, and then taken.
+        if !arrival.is_whole() {
+            if settled == Some(arrival.head()) {
+                return Found::Same { asked };
+            }
+            let known = judged_by.and_then(|judged_by| self.refused.find(arrival.head(), judged_by));
+            if let Some(RefusedHead { refusal, subject, class, .. }) = known.cloned() {
+                return Found::Refused { refusal, subject, asked, untrusted: Some(class) };
+            }
         }
-        let (judge, trust, head) = (self.judge.clone(), Arc::clone(&self.trust), fetched.head);
-        let judged = tokio::task::spawn_blocking(move || judge.judge(&trust, &head)).await;
-        let found = match judged {
-            Ok(Ok(Judged::Good { commit, verified })) => {
+        let found = match self.judge(&arrival).await {
+            Ok(Judged::Good { commit, verified }) => {
                 Found::Good { commit, verified, asked, took: began.elapsed() }
             }
-            Ok(Ok(Judged::Refused { refusal, subject, untrusted })) => {
-                Found::Refused { refusal, subject, asked, untrusted }
+            Ok(Judged::Refused { refusal, subject, untrusted: Some(class) }) => {
+                self.refuse(refusal, subject, class.to_owned(), judged_by, asked)
             }
-            Ok(Ok(Judged::Unreadable(why))) => could_not_judge(why),
-            Ok(Err(error)) => could_not_judge(format!("{error:#}")),
-            Err(error) => could_not_judge(format!("judging the head ended early: {error}")),
+            Ok(Judged::Refused { refusal, subject, untrusted: None }) => {
+                Found::Refused { refusal, subject, asked, untrusted: None }
+            }
+            Ok(Judged::Unreadable(why)) => could_not_judge(why),
+            Err(error) => could_not_judge(format!("{error:#}")),
         };
         if matches!(found, Found::Trouble { .. }) {
             // What could not be read may be damage, which a thorough check finds and repairs.
             self.request.check = Check::Thorough;
         }
         found
+    }
+
+    /// Judges a head while what was downloaded for it is in quarantine, and takes that into the mirror if the head is
+    /// trusted.
+    async fn judge(&self, arrival: &Arc<Arrival>) -> Result<Judged> {
+        let judge = || {
+            let (judge, trust, arrival) = (self.judge.clone(), Arc::clone(&self.trust), Arc::clone(arrival));
+            async move {
+                tokio::task::spawn_blocking(move || judge.judge(&trust, &arrival))
+                    .await
+                    .context("judging the head ended early")?
+            }
+        };
+        let mut judged = judge().await;
+        let no_room = |judged: &Result<Judged>| match judged {
+            Err(error) => error.downcast_ref::<NoRoom>().map(|no_room| no_room.to_string()),
+            Ok(_) => None,
+        };
+        if no_room(&judged).is_some() {
+            arrival.compact(&self.child, false).await?;
+            judged = judge().await;
+        }
+        if let Some(summary) = no_room(&judged) {
+            let problems = vec![summary.clone()];
+            let refusal = Refusal { commit: arrival.head().clone(), summary, problems };
+            return Ok(Judged::Refused { refusal, subject: String::new(), untrusted: Some("mirror-full") });
+        }
+        let is_refused = matches!(judged, Ok(Judged::Refused { untrusted: Some(_), .. }));
+        // In a whole new clone the objects of a refused head lie beside what is kept.
+        if ((arrival.is_whole() && is_refused) || arrival.is_scattered())
+            && let Err(error) = arrival.compact(&self.child, !is_refused).await
+        {
+            tracing::warn!("the local repository was not compacted: {error:#}");
+        }
+        judged
+    }
+
+    /// Remembers a refusal, so that the head is not downloaded again before something changes.
+    fn refuse(
+        &mut self,
+        refusal: Refusal,
+        subject: String,
+        class: String,
+        judged_by: Option<&str>,
+        asked: Timestamp,
+    ) -> Found {
+        if let Some(judged_by) = judged_by {
+            let (refusal, subject, class) = (refusal.clone(), subject.clone(), class.clone());
+            let head = RefusedHead { refusal, subject, class, judged_by: judged_by.to_owned() };
+            if let Err(error) = self.refused.add(head) {
+                tracing::warn!("a refused head is fetched again: {:#}", anyhow::Error::from(error));
+            }
+        }
+        Found::Refused { refusal, subject, asked, untrusted: Some(class) }
+    }
+
+    /// A digest of all that a refusal depends on beside the head itself; `None` where the keys cannot be read.
+    fn judged_by(&self) -> Option<String> {
+        let verified = lock(&self.trust).pointers().verified.as_ref().map(|one| one.id().clone());
+        let limits = &self.request.limits;
+        let limits = [limits.object_bytes, limits.objects, self.mirror_bytes];
+        self.judge.digest(verified.as_ref(), &limits)
     }
 }
 
@@ -199,9 +292,16 @@ enum Judged {
 }
 
 impl Judge {
-    /// When the file of the signers was last changed.
-    fn signers_stamp(&self) -> Option<SystemTime> {
-        std::fs::metadata(self.allowed_signers.as_ref()?).and_then(|found| found.modified()).ok()
+    fn digest(&self, verified: Option<&CommitId>, limits: &[u64]) -> Option<String> {
+        let signers = match &self.allowed_signers {
+            Some(path) => std::fs::read(path).ok()?,
+            None => Vec::new(),
+        };
+        let settings = (self.mode, &self.anchor, self.allow_rewrite, verified, limits);
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(&serde_json::to_vec(&settings).ok()?);
+        context.update(&signers);
+        Some(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// How commits are judged now, by these signers.
@@ -239,12 +339,13 @@ impl Judge {
         Ok(answer)
     }
 
-    fn judge(&self, trust: &Mutex<TrustStore>, head: &CommitId) -> Result<Judged> {
+    fn judge(&self, trust: &Mutex<TrustStore>, arrival: &Arrival) -> Result<Judged> {
+        let head = arrival.head();
         let signers = read_signers(self.allowed_signers.as_deref())?;
         let before = lock(trust).pointers().verified.clone();
         let policy = self.policy(&signers);
         let verdict = {
-            let repo = self.reader.mirror.open()?;
+            let repo = arrival.repository()?;
             verify(&repo, &policy, before.as_ref(), head).map_err(|error: CouldNotCheck| error)?
         };
         let accepted = match verdict {
@@ -254,10 +355,12 @@ impl Judge {
                 let problems: Vec<String> = refusals.listed.iter().map(ToString::to_string).collect();
                 let summary = refusals.to_string();
                 let refusal = Refusal { commit: head.clone(), summary, problems };
+                arrival.refuse()?;
                 let untrusted = Some(refusals.listed.first().map_or("untrusted", |one| one.why.label()));
                 return Ok(Judged::Refused { refusal, subject, untrusted });
             }
         };
+        arrival.accept()?;
         lock(trust).advance(&accepted, policy.now).context("remember the verified commit")?;
         let verified = accepted.head;
         let read_as = lock(trust).read_as(head);
@@ -311,5 +414,4 @@ fn jittered(poll: Duration) -> Duration {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
 mod tests;

@@ -19,6 +19,7 @@ mod metrics;
 mod moved;
 mod names;
 mod peer;
+mod refused;
 mod source;
 mod state_file;
 mod store;

@@ -1,11 +1,12 @@
 //! Where manifests come from: a Git repository, of which only verified commits are believed.
 //!
 //! ```text
-//! fetch ─► verify ─► snapshot
-//!   │         │          │
-//!   │         │          └ the manifests of one verified commit, as bytes, with hashes checked
-//!   │         └ trusted, untrusted (every offender named), or could not check
-//!   └ in a killable child: a bare mirror with history of one branch
+//! fetch ─► inspect ─► verify ─► snapshot
+//!   │         │          │          │
+//!   │         │          │          └ the manifests of one verified commit, as bytes, with hashes checked
+//!   │         │          └ trusted: into the mirror; untrusted (every offender named), or could not check: deleted
+//!   │         └ type and size of every object, before any content
+//!   └ in a killable child: one pack in quarantine
 //! ```
 //!
 //! Everything here blocks; asynchronous callers go through `spawn_blocking`, or [`child`] for fetching.
@@ -16,6 +17,8 @@ pub(crate) mod commit;
 pub(crate) mod eligible;
 pub(crate) mod fetch;
 pub(crate) mod mirror;
+mod pack;
+pub(crate) mod quarantine;
 pub(crate) mod snapshot;
 pub(crate) mod ssh_signature;
 #[cfg(test)]

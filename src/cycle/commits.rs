@@ -203,7 +203,7 @@ impl Host {
                     let outcome =
                         if trusted { SignatureOutcome::Trusted } else { SignatureOutcome::Untrusted };
                     self.parts.metrics.signature(outcome);
-                    let class = untrusted.unwrap_or("manifests");
+                    let class = untrusted.as_deref().unwrap_or("manifests");
                     tracing::error!(commit = refusal.commit.short(), class, "refused: {}", refusal.summary);
                     for problem in &refusal.problems {
                         tracing::error!(commit = refusal.commit.short(), "{problem}");

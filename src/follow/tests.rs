@@ -1,111 +1,369 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod accepted;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
 use reconciler::desired::CheckSettings;
+use tempfile::TempDir;
 
 use super::*;
-use crate::source::{
-    mirror::Mirror,
-    snapshot::{SnapshotLimits, SourcePath},
-    testing::Work,
-};
+use crate::source::mirror::Mirror;
+use crate::source::snapshot::{SnapshotLimits, SourcePath};
+use crate::source::testing::{HttpsServer, Keys, Work, request, run, this_binary};
 
-/// Older versions accepted it; this one refuses it in a new head.
-const SECRET: &str =
-    "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/basic-auth\nstringData: {a: b}\n";
+const MIB: usize = 1024 * 1024;
 
-fn judge_of(work: &Work) -> Judge {
-    Judge {
-        mode: Mode::Off,
-        allowed_signers: None,
-        anchor: None,
-        allow_rewrite: false,
-        reader: Reader {
-            mirror: Mirror::new(work.path().join(".git")),
+/// A repository behind https, and a host that follows it.
+struct Bed {
+    keys: Keys,
+    work: Work,
+    root: TempDir,
+    server: HttpsServer,
+    data: TempDir,
+    is_local: bool,
+}
+
+/// A running follower.
+struct Following {
+    nudge: Arc<Notify>,
+    found: mpsc::Receiver<Found>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let (keys, work, root) = (Keys::new(), Work::new(), tempfile::tempdir().unwrap());
+        keys.generate("dev", "ed25519", "256");
+        work.git(&["init", "-q", "--bare", root.path().join("deploy.git").to_str().unwrap()]);
+        let server = HttpsServer::start(root.path(), None);
+        let bed = Self { keys, work, root, server, data: tempfile::tempdir().unwrap(), is_local: false };
+        fs::write(bed.signers(), bed.keys.line("dev", "")).unwrap();
+        bed
+    }
+
+    fn signers(&self) -> PathBuf {
+        self.data.path().join("allowed_signers")
+    }
+
+    fn mirror(&self) -> PathBuf {
+        self.data.path().join("mirror.git")
+    }
+
+    /// Commits one file and pushes it over what was there.
+    fn push(&self, content: impl AsRef<[u8]>, signed: bool) -> CommitId {
+        self.work.write("content.bin", content);
+        let manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+        self.work.write("shop.yaml", manifest);
+        let key = self.keys.path("dev");
+        let id = self.work.commit("a push", signed.then_some(key.as_path()));
+        self.publish();
+        id
+    }
+
+    fn publish(&self) {
+        let bare = self.root.path().join("deploy.git");
+        self.work.git(&["push", "-qf", bare.to_str().unwrap(), "main"]);
+    }
+
+    fn take_back(&self, id: &CommitId) {
+        self.work.git(&["reset", "-q", "--hard", id.as_str()]);
+    }
+
+    fn follow(&self) -> Following {
+        let trust = self.data.path().join("trust");
+        let (sender, found) = mpsc::channel(1);
+        let nudge = Arc::new(Notify::new());
+        let url = if self.is_local {
+            self.root.path().join("deploy.git").display().to_string()
+        } else {
+            self.server.url("deploy.git")
+        };
+        let mut request = request(url, &self.mirror());
+        request.ca_file = Some(self.server.ca_file());
+        let reader = Reader {
+            mirror: Mirror::new(self.mirror()),
             paths: vec![SourcePath::root()],
             limits: SnapshotLimits::default(),
             check: CheckSettings::default(),
-        },
+        };
+        let judge = Judge {
+            mode: Mode::Mainline,
+            allowed_signers: Some(self.signers()),
+            anchor: None,
+            allow_rewrite: false,
+            reader,
+        };
+        let follower = Follower {
+            request,
+            mirror_bytes: 40 * MIB as u64,
+            trust: Arc::new(Mutex::new(TrustStore::open(&trust).unwrap())),
+            refused: RefusedHeads::open(&trust),
+            credentials: Box::new(|| Ok(None)),
+            child: this_binary(),
+            judge,
+            poll: Duration::from_secs(3600),
+            nudge: Arc::clone(&nudge),
+            found: sender,
+        };
+        Following { nudge, found, task: tokio::spawn(follower.run()) }
     }
-}
 
-/// Whether a head is taken by a daemon that starts with what is on disk, and everything that is said of it.
-fn judged(work: &Work, trust: &Path) -> (bool, String) {
-    let trust = Mutex::new(TrustStore::open(trust).unwrap());
-    match judge_of(work).judge(&trust, &work.head()).unwrap() {
-        Judged::Good { commit, .. } => {
-            (true, commit.warnings.iter().map(|warning| format!("{warning}\n")).collect())
+    /// All files of the mirror with their sizes, without the directory's own times.
+    fn mirror_files(&self) -> Vec<(PathBuf, u64)> {
+        let mut found = Vec::new();
+        let mut waiting = vec![self.mirror()];
+        while let Some(directory) = waiting.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                let size = entry.metadata().unwrap();
+                if size.is_dir() {
+                    waiting.push(entry.path())
+                } else {
+                    found.push((entry.path(), size.len()))
+                }
+            }
         }
-        Judged::Refused { refusal, .. } => (false, refusal.problems.join("\n")),
-        Judged::Unreadable(why) => panic!("{why}"),
+        found.sort();
+        found
+    }
+
+    fn has_leftovers(&self) -> bool {
+        fs::read_dir(self.data.path()).unwrap().any(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            name.contains("quarantine") || name.ends_with(".new") || name.ends_with(".old")
+        })
     }
 }
 
-/// The trust directory of an older version, with pointers that name a commit.
-fn old_directory(pointers: &[&str], commit: &CommitId) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    let record = serde_json::json!({ "id": commit, "grounds": "mode-off" });
-    let mut document = serde_json::json!({ "schema": 1 });
-    for pointer in pointers {
-        document[*pointer] = record.clone();
+impl Following {
+    async fn next(&mut self) -> Found {
+        tokio::time::timeout(Duration::from_secs(120), self.found.recv()).await.unwrap().unwrap()
     }
-    std::fs::write(directory.path().join("pointers.json"), document.to_string()).unwrap();
-    directory
-}
 
-#[test]
-fn a_head_that_an_older_version_accepted_is_taken_with_a_warning() {
-    let work = Work::new();
-    work.write("secret.yaml", SECRET);
-    let head = work.commit("one", None);
-    let old = old_directory(&["verified"], &head);
-    for start in 0..3 {
-        let (taken, said) = judged(&work, old.path());
-        assert!(taken && said.contains("accepted before this rule"), "start {start}: {said}");
+    async fn look_again(&mut self) -> Found {
+        self.nudge.notify_one();
+        self.next().await
     }
-    // The next head is a new one.
-    work.write("other.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n");
-    work.commit("two", None);
-    for start in 0..3 {
-        let (taken, said) = judged(&work, old.path());
-        assert!(
-            !taken && said.contains("needs the key \"username\" or \"password\""),
-            "start {start}: {said}"
-        );
+
+    async fn refusal(&mut self) -> (Refusal, String, Option<String>) {
+        match self.look_again().await {
+            Found::Refused { refusal, subject, untrusted, .. } => (refusal, subject, untrusted),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Ends it, and waits until it has let go of the mirror.
+    async fn end(self) {
+        self.task.abort();
+        let _ = self.task.await;
     }
 }
 
-#[test]
-fn a_new_head_is_refused_at_every_start_until_it_is_in_use() {
-    let work = Work::new();
-    work.write("secret.yaml", SECRET);
-    let head = work.commit("one", None);
-    let fresh = tempfile::tempdir().unwrap();
-    for start in 0..3 {
-        // That its history was judged good is remembered, and is not taken for more.
-        assert!(!judged(&work, fresh.path()).0, "start {start}");
-    }
-    let pointers = TrustStore::open(fresh.path()).unwrap().pointers().clone();
-    assert_eq!(pointers.verified.map(|commit| commit.id().clone()), Some(head.clone()));
-
-    // The leader of a cluster, of an older version, took it.
-    let used = old_directory(&["verified", "target"], &head);
-    std::fs::copy(fresh.path().join("accepted.json"), used.path().join("accepted.json")).unwrap();
-    assert!(judged(&work, used.path()).0);
+/// Bytes that do not compress.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed * 2 + 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length / 8).flat_map(|_| next()).collect()
 }
 
-#[test]
-fn files_that_are_not_read_for_the_case_of_their_ending_are_warned_of() {
-    let work = Work::new();
-    work.write("apps/web.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n");
-    work.write("apps/DB.YAML", SECRET);
-    work.write("apps/c.Yml", SECRET);
-    work.write("apps/d.JSON", SECRET);
-    work.write("apps/.hidden.YAML", SECRET);
-    work.write("apps/README.MD", "# Apps");
-    work.commit("one", None);
-    let (taken, said) = judged(&work, tempfile::tempdir().unwrap().path());
-    assert!(taken);
-    insta::assert_snapshot!(said, @"
-    apps/DB.YAML: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
-    apps/c.Yml: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
-    apps/d.JSON: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
-    ");
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_pushes_leave_the_mirror_as_it_was() {
+    let mut bed = Bed::new();
+    let good = bed.push("one", true);
+    let mut following = bed.follow();
+    let found = following.next().await;
+    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == good), "{found:?}");
+    let before = bed.mirror_files();
+    for seed in 1..7 {
+        if seed == 4 {
+            // The same from a repository on this host.
+            following.end().await;
+            bed.is_local = true;
+            following = bed.follow();
+            following.next().await;
+        }
+        let head = bed.push(noise(40 * MIB, seed), false);
+        let (refusal, subject, untrusted) = following.refusal().await;
+        assert_eq!((&refusal.commit, subject.as_str()), (&head, "a push"));
+        assert_eq!(untrusted.as_deref(), Some("unsigned"));
+        assert_eq!(bed.mirror_files(), before, "the mirror after {seed} refused pushes");
+        assert!(!bed.has_leftovers());
+        bed.take_back(&good);
+    }
+    let next = bed.push("two", true);
+    let found = following.look_again().await;
+    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == next), "{found:?}");
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
+    let bed = Bed::new();
+    bed.push("one", true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    let head = bed.push("two", false);
+    let refused = following.refusal().await;
+    assert_eq!(refused.0.commit, head);
+    let downloads = bed.server.downloads();
+
+    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert_eq!(bed.server.downloads(), downloads, "the next poll downloads nothing");
+
+    following.end().await;
+    let mut following = bed.follow();
+    match following.next().await {
+        Found::Refused { refusal, subject, untrusted, .. } => {
+            assert_eq!((refusal, subject, untrusted), refused, "a restart tells the same");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert_eq!(bed.server.downloads(), downloads, "a restart downloads nothing");
+
+    // With keys that cannot be read nobody can judge, and so nothing is downloaded.
+    fs::rename(bed.signers(), bed.data.path().join("away")).unwrap();
+    let found = following.look_again().await;
+    assert!(matches!(&found, Found::Trouble { error, .. } if error.contains("allowed signers")), "{found:?}");
+    assert_eq!(bed.server.downloads(), downloads);
+
+    fs::write(bed.signers(), format!("# changed\n{}", bed.keys.line("dev", ""))).unwrap();
+    assert_eq!(following.refusal().await.0.commit, head);
+    assert!(bed.server.downloads() > downloads, "other keys judge anew");
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_with_an_object_over_its_limit_is_refused_once() {
+    let bed = Bed::new();
+    bed.push("one", true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    let before = bed.mirror_files();
+    // Signed or not: nobody comes so far as to read a signature.
+    let head = bed.push(vec![0; 65 * MIB], true);
+    let (refusal, _, untrusted) = following.refusal().await;
+    assert_eq!((refusal.commit, untrusted.as_deref()), (head, Some("pack-refused")));
+    assert!(
+        refusal.summary.contains("is a blob of 68157440 bytes, and a blob may have 67108864"),
+        "{}",
+        refusal.summary
+    );
+    let downloads = bed.server.downloads();
+    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert_eq!((bed.server.downloads(), bed.mirror_files()), (downloads, before));
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refused() {
+    let bed = Bed::new();
+    bed.push(noise(10 * MIB, 1), true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    // Garbage as an older version left it.
+    let garbage = bed.mirror().join("objects/pack/pack-0000000000000000000000000000000000000000.pack");
+    fs::write(&garbage, noise(24 * MIB, 9)).unwrap();
+    bed.push(noise(8 * MIB, 2), true);
+    let found = following.look_again().await;
+    assert!(matches!(found, Found::Good { .. }), "{found:?}");
+    assert!(!garbage.exists(), "it was compacted");
+
+    for seed in 3..6 {
+        bed.push(noise(8 * MIB, seed), true);
+    }
+    let before = bed.mirror_files();
+    let (refusal, _, untrusted) = following.refusal().await;
+    assert_eq!(untrusted.as_deref(), Some("mirror-full"));
+    assert!(refusal.summary.contains("source.max-mirror-bytes allows 41943040"), "{}", refusal.summary);
+    let sum = |files: &[(PathBuf, u64)]| files.iter().map(|(_, size)| size).sum::<u64>();
+    assert!(sum(&bed.mirror_files()) <= sum(&before) + 4096);
+    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused() {
+    let bed = Bed::new();
+    let good = bed.push("one", true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    let whole = |keep: &CommitId| {
+        let mirror = bed.mirror();
+        let mode = fs::metadata(&mirror).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let mirror = mirror.to_str().unwrap();
+        run("git", &["-C", mirror, "fsck", "--full", "--strict"]);
+        run("git", &["-C", mirror, "rev-list", "--objects", keep.as_str()]);
+        assert!(!bed.has_leftovers());
+    };
+    damage(&bed.mirror());
+    assert!(matches!(following.look_again().await, Found::Good { .. }));
+    whole(&good);
+
+    damage(&bed.mirror());
+    let next = bed.push("two", true);
+    let found = following.look_again().await;
+    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == next), "{found:?}");
+    whole(&next);
+
+    let refused = bed.push(noise(MIB, 1), false);
+    following.refusal().await;
+    damage(&bed.mirror());
+    following.refusal().await;
+    whole(&next);
+    let repo = Mirror::new(bed.mirror()).open().unwrap();
+    let id = git2::Oid::from_str(refused.as_str()).unwrap();
+    assert!(repo.find_commit(id).is_err(), "nothing of the refused head is kept");
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_version_took_in_and_refused_is_not_read_from_the_mirror() {
+    let bed = Bed::new();
+    let good = bed.push("one", true);
+    let mut following = bed.follow();
+    assert!(matches!(following.next().await, Found::Good { .. }));
+    following.end().await;
+    let message = bed.data.path().join("message");
+    fs::write(&message, "m".repeat(2 * MIB)).unwrap();
+    bed.work.git(&["commit", "-q", "--allow-empty", "-F", message.to_str().unwrap()]);
+    bed.publish();
+    let bare = bed.root.path().join("deploy.git");
+    let (mirror, bare) = (bed.mirror(), bare.to_str().unwrap());
+    let mirror = mirror.to_str().unwrap();
+    run("git", &["-C", mirror, "fetch", "-q", bare, "+main:refs/remotes/origin/main"]);
+
+    let mut following = bed.follow();
+    match following.next().await {
+        Found::Refused { refusal, .. } => {
+            assert!(refusal.summary.contains("and a commit may have 1048576"), "{}", refusal.summary);
+        }
+        other => panic!("{other:?}"),
+    }
+    let objects = run("git", &["-C", mirror, "cat-file", "--batch-all-objects", "--batch-check"]);
+    assert!(objects.contains(good.as_str()) && !objects.contains(bed.work.head().as_str()), "{objects}");
+    following.end().await;
+}
+
+/// Overwrites the middle of every pack, as a failing disk would.
+fn damage(mirror: &Path) {
+    for entry in fs::read_dir(mirror.join("objects/pack")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "pack") {
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[12..middle].fill(0x5a);
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, bytes).unwrap();
+        }
+    }
 }

@@ -15,7 +15,9 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use super::fetch::{FetchError, FetchRequest, Fetched, RemoteUrl, fetch};
+use serde::{Deserialize, Serialize};
+
+use super::fetch::{FetchError, FetchRequest, Fetched, RemoteUrl, Task, compact, fetch, out_of_memory};
 
 /// A request holds a few paths, ids and one secret.
 const MAX_REQUEST_BYTES: u64 = 1024 * 1024;
@@ -37,13 +39,35 @@ pub(crate) struct ChildProgram {
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// Runs one fetch in a child. When this future is dropped, the child is killed.
+/// Runs one fetch in a child, into the quarantine that the caller has begun. When this future is dropped, the child is
+/// killed.
 ///
 /// To be awaited on a worker thread of the runtime: the child dies with the thread that started it.
 pub(crate) async fn fetch_in_child(
     child: &ChildProgram,
     request: &FetchRequest,
 ) -> Result<Fetched, FetchError> {
+    match run_in_child(child, request).await? {
+        Answer::Fetched(fetched) => Ok(fetched),
+        Answer::Compacted => Err(FetchError::Child { detail: "it did something else than asked".to_owned() }),
+    }
+}
+
+/// Compacts the mirror in a child, into the quarantine that the caller has begun.
+pub(crate) async fn compact_in_child(child: &ChildProgram, request: &FetchRequest) -> Result<(), FetchError> {
+    let request = FetchRequest { task: Task::Compact, credentials: None, ..request.clone() };
+    run_in_child(child, &request).await.map(drop)
+}
+
+/// What the child did.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Answer {
+    Fetched(Fetched),
+    Compacted,
+}
+
+async fn run_in_child(child: &ChildProgram, request: &FetchRequest) -> Result<Answer, FetchError> {
     let url: RemoteUrl = request.url.parse()?;
     let failed = |detail: String| FetchError::Child { detail };
     let document =
@@ -82,7 +106,7 @@ pub(crate) fn child_main() -> ExitCode {
         Ok(request) => {
             let prepared = limit_self(&request).and_then(|()| prepare_home(&request));
             match prepared {
-                Ok(()) => check_ca_file(&request).and_then(|()| fetch(&request)),
+                Ok(()) => check_ca_file(&request).and_then(|()| act(&request)),
                 Err(error) => Err(FetchError::Child { detail: format!("prepare: {error}") }),
             }
         }
@@ -96,6 +120,13 @@ pub(crate) fn child_main() -> ExitCode {
         output.flush()
     });
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn act(request: &FetchRequest) -> Result<Answer, FetchError> {
+    match request.task {
+        Task::Fetch | Task::AskHead => fetch(request).map(Answer::Fetched),
+        Task::Compact => compact(request).map(|()| Answer::Compacted),
+    }
 }
 
 fn command(child: &ChildProgram, request: &FetchRequest, url: &RemoteUrl) -> Command {
@@ -126,7 +157,7 @@ fn read_answer(
     status: ExitStatus,
     url: &RemoteUrl,
     request: &FetchRequest,
-) -> Result<Fetched, FetchError> {
+) -> Result<Answer, FetchError> {
     let last_line = output.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
     if let Ok(answer) = serde_json::from_slice(last_line) {
         return answer;
@@ -137,6 +168,10 @@ fn read_answer(
             Err(FetchError::Limit { url, what: "bytes".to_owned(), limit: request.limits.received_bytes })
         }
         Some(Signal::XCPU) => Err(FetchError::Timeout { url, seconds: request.limits.deadline.as_secs() }),
+        // What is not libgit2's ends so when memory runs out.
+        Some(Signal::ABORT) => {
+            Err(FetchError::PackRefused { url, head: None, what: out_of_memory(&request.limits) })
+        }
         _ => Err(FetchError::Child { detail: format!("it ended without an answer ({status})") }),
     }
 }
@@ -159,6 +194,7 @@ fn limit_self(request: &FetchRequest) -> io::Result<()> {
         (Resource::Cpu, limits.deadline.as_secs().saturating_add(1)),
         (Resource::Fsize, pack_and_index),
         (Resource::As, limits.address_space_bytes),
+        (Resource::Data, limits.memory_bytes()),
     ] {
         setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?;
     }
@@ -178,7 +214,10 @@ fn prepare_home(request: &FetchRequest) -> io::Result<()> {
     std::fs::create_dir_all(home.join(NO_CERTIFICATES))?;
     // A repository on this host often belongs to a user of its own. libgit2 runs no hooks and no filters here, which is
     // what the ownership check protects from.
-    std::fs::write(home.join(".gitconfig"), "[safe]\n\tdirectory = *\n")?;
+    //
+    // Packs of a local repository are made here, by windows of ten objects that need not be small.
+    let configuration = "[safe]\n\tdirectory = *\n[pack]\n\twindowMemory = 64m\n";
+    std::fs::write(home.join(".gitconfig"), configuration)?;
     let known_hosts = match &request.known_hosts {
         Some(file) => std::fs::read(file)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?,

@@ -1,7 +1,8 @@
-//! Bringing the followed branch into the mirror.
+//! Downloading what the followed branch adds into the quarantine.
 //!
 //! [`fetch`] is complete in itself and speaks serde on both sides, because the daemon runs it in a child process
-//! (see [`super::child`]) that can be killed at its dead line and that has limits of its own.
+//! (see [`super::child`]) that can be killed at its dead line and that has limits of its own. It reads the mirror and
+//! writes to the quarantine alone; the daemon has made that directory, and takes the pack over from there.
 
 mod copy;
 mod error;
@@ -10,18 +11,21 @@ mod request;
 mod url;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use git2::{Oid, Repository};
 use reconciler::name::CommitId;
 
 use self::error::Failure;
-pub(crate) use self::error::FetchError;
+pub(crate) use self::error::{FetchError, out_of_memory};
 use self::request::Budget;
-pub(crate) use self::request::{Credentials, FetchLimits, FetchRequest, Fetched, Secret};
+pub(crate) use self::request::{Brought, Credentials, FetchLimits, FetchRequest, Fetched, Secret, Task};
 pub(crate) use self::url::{LocalRepository, RemoteUrl};
-use super::mirror::{self, Check, Mirror, MirrorError, MirrorLock};
+use super::mirror::{self, Check, Mirror, MirrorError};
+use super::pack::PackError;
+use super::quarantine::{self, COMPACTED, INCOMING, InspectError};
 
-/// Fetches the branch's head with all its history; the mirror is made, and made again where it is damaged.
+/// Downloads what the mirror lacks of the branch's head and history, or all of it where the mirror is damaged.
 pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
     let url: RemoteUrl = request.url.parse()?;
     if request.credentials.is_some() && url.is_plain_http() {
@@ -32,20 +36,36 @@ pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
     }
     let budget = Budget::new(&request.limits);
     let mirror = Mirror::new(&request.mirror);
-    let lock = mirror.lock().map_err(|error| disk(&mirror, &error))?;
-    mirror.recover(&lock).map_err(|error| disk(&mirror, &error))?;
-
-    let damage = match fetch_into(&mirror, &url, request, &budget) {
-        Ok(fetched) => {
-            if mirror.is_scattered() {
-                compact(&mirror, &lock, &request.keep).map_err(|error| disk(&mirror, &error))?;
-            }
-            return Ok(fetched);
-        }
+    let fetched = match fetch_addition(&mirror, &url, request, &budget) {
+        Ok(fetched) => fetched,
         Err(Trouble::Remote(error)) => return Err(error),
-        Err(Trouble::Damaged(damage)) => damage,
+        Err(Trouble::Damaged(damage)) if request.task == Task::AskHead => {
+            return Err(FetchError::Corrupt {
+                mirror: mirror.path().display().to_string(),
+                damage: chain(&damage),
+                why_kept: "nothing is downloaded while the allowed signers cannot be read".to_owned(),
+            });
+        }
+        Err(Trouble::Damaged(damage)) => fetch_whole(&mirror, &url, request, &budget, &damage)?,
     };
-    clone_again(&mirror, &lock, &url, request, &budget, &damage)
+    if fetched.brought != Brought::Nothing {
+        let objects = mirror.quarantine().join(INCOMING).join("objects");
+        quarantine::inspect(&objects, &request.limits)
+            .map_err(|error| refused_by_headers(error, &url, &fetched.head))?;
+    }
+    Ok(fetched)
+}
+
+/// What is said of a download whose headers were refused.
+pub(crate) fn refused_by_headers(error: InspectError, url: &RemoteUrl, head: &CommitId) -> FetchError {
+    let url = url.to_string();
+    match error {
+        InspectError::TooLarge(_)
+        | InspectError::Pack(PackError::Malformed(_) | PackError::TooMany { .. }) => {
+            FetchError::PackRefused { url, head: Some(head.clone()), what: error.to_string() }
+        }
+        error => FetchError::Other { url, detail: chain(&error) },
+    }
 }
 
 /// The two ways a fetch goes wrong: the far side's, and ours, which a new clone may heal.
@@ -54,29 +74,53 @@ enum Trouble {
     Damaged(MirrorError),
 }
 
-fn fetch_into(
+fn fetch_addition(
     mirror: &Mirror,
     url: &RemoteUrl,
     request: &FetchRequest,
     budget: &Budget,
 ) -> Result<Fetched, Trouble> {
-    let repo = mirror.open_or_create().map_err(Trouble::Damaged)?;
-    mirror.check(&repo, &request.keep, request.check).map_err(Trouble::Damaged)?;
+    let known = mirror.open().map_err(Trouble::Damaged)?;
+    mirror.check(&known, &request.keep, request.check).map_err(Trouble::Damaged)?;
+    let repo = begin_addition(mirror, &known).map_err(|error| Trouble::Remote(disk(mirror, &error)))?;
     match transfer(&repo, url, request, budget) {
         Ok(fetched) => Ok(fetched),
         Err(Failure::Known(error)) => Err(Trouble::Remote(error)),
         Err(failure) => {
             // Which side an unclear error is about shows in whether ours still reads.
-            mirror.check(&repo, &request.keep, Check::Thorough).map_err(Trouble::Damaged)?;
+            mirror.check(&known, &request.keep, Check::Thorough).map_err(Trouble::Damaged)?;
             Err(Trouble::Remote(failure.explain(url, budget)))
         }
     }
 }
 
-/// Clones beside the damaged mirror, and replaces it only by one that holds everything still needed.
-fn clone_again(
+/// A repository in the quarantine that has the mirror's objects as its alternates, and the mirror's refs: they say to the
+/// remote what need not be sent.
+fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, MirrorError> {
+    let path = mirror.quarantine().join(INCOMING);
+    mirror::create(&path)?;
+    let alternates = path.join("objects/info/alternates");
+    let failed = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| MirrorError::Io { step, path, source }
+    };
+    let objects =
+        std::path::absolute(mirror.path().join("objects")).map_err(failed("find", mirror.path()))?;
+    let mut line = objects.into_os_string().into_encoded_bytes();
+    line.push(b'\n');
+    std::fs::write(&alternates, line).map_err(failed("write", &alternates))?;
+    let refs = |source| mirror.refs_error("copy the refs", source);
+    let repo = Repository::open_bare(&path).map_err(|source| MirrorError::Open { path, source })?;
+    for (name, target) in mirror::refs(known).map_err(refs)? {
+        repo.reference(&name, target, true, "known").map_err(refs)?;
+    }
+    Ok(repo)
+}
+
+/// Downloads everything, without what the damaged mirror has. It replaces the mirror only if it holds everything that is
+/// still needed.
+fn fetch_whole(
     mirror: &Mirror,
-    lock: &MirrorLock,
     url: &RemoteUrl,
     request: &FetchRequest,
     budget: &Budget,
@@ -88,26 +132,31 @@ fn clone_again(
         damage: damage.clone(),
         why_kept: why,
     };
-    let repo = mirror.begin_replacement(lock).map_err(|error| kept(chain(&error)))?;
-    let fetched = transfer(&repo, url, request, budget)
-        .map_err(|failure| kept(failure.explain(url, budget).to_string()))?;
+    let path = mirror.quarantine().join(INCOMING);
+    mirror::remove_all(&path).map_err(|error| kept(chain(&error)))?;
+    let repo = mirror::create(&path).map_err(|error| kept(chain(&error)))?;
+    // A head that was refused is needed as well: what is kept is part of its history.
+    let everything = FetchRequest { task: Task::Fetch, refused: BTreeSet::new(), ..request.clone() };
+    let fetched =
+        match transfer(&repo, url, &everything, budget).map_err(|failure| failure.explain(url, budget)) {
+            Ok(fetched) => fetched,
+            Err(error @ FetchError::PackRefused { .. }) => return Err(error),
+            Err(error) => return Err(kept(error.to_string())),
+        };
     mirror.check(&repo, &request.keep, Check::Thorough).map_err(|error| {
         kept(format!("a new clone of {url} would lose what this host runs: {}", chain(&error)))
     })?;
-    mirror::pin(&repo, &request.keep).map_err(|error| kept(error.message().to_owned()))?;
-    drop(repo);
-    mirror.replace(lock).map_err(|error| kept(chain(&error)))?;
-    Ok(Fetched { repaired: Some(damage), ..fetched })
+    Ok(Fetched { brought: Brought::Whole, repaired: Some(damage), ..fetched })
 }
 
-/// Brings the branch over and moves its tracking ref.
+/// Brings the branch over.
 fn transfer(
     repo: &Repository,
     url: &RemoteUrl,
     request: &FetchRequest,
     budget: &Budget,
 ) -> Result<Fetched, Failure> {
-    let tracking = format!("refs/remotes/origin/{}", request.branch);
+    let tracking = mirror::tracking(&request.branch);
     if !git2::Reference::is_valid_name(&tracking) {
         let what = FetchError::NoSuchBranch {
             url: url.to_string(),
@@ -121,53 +170,32 @@ fn transfer(
         RemoteUrl::Local(local) => copy::fetch(repo, local, url, request, budget, previous)?,
         RemoteUrl::Network(network) => network::fetch(repo, network, url, request, budget, previous)?,
     };
-    if previous != Some(head) {
-        repo.reference(&tracking, head, true, "fetch")?;
-    }
-    forget_other_branches(repo, &tracking)?;
     Ok(Fetched {
-        head: name(head),
+        head: name(head.id),
         previous: previous.map(name),
+        brought: if head.downloaded { Brought::Addition } else { Brought::Nothing },
         received_bytes: budget.received_bytes(),
         repaired: None,
     })
 }
 
-/// The branch or URL may have been configured anew; what the old one brought is no longer followed.
-fn forget_other_branches(repo: &Repository, tracking: &str) -> Result<(), git2::Error> {
-    for reference in repo.references_glob("refs/remotes/*")? {
-        let mut reference = reference?;
-        if reference.name()? != tracking {
-            reference.delete()?;
-        }
+/// Copies what the refs of accepted commits reach into one pack in the quarantine; the rest is garbage.
+pub(crate) fn compact(request: &FetchRequest) -> Result<(), FetchError> {
+    let mirror = Mirror::new(&request.mirror);
+    let refs = |source| disk(&mirror, &mirror.refs_error("repack", source));
+    let old = mirror.open().map_err(|error| disk(&mirror, &error))?;
+    let fresh =
+        mirror::create(&mirror.quarantine().join(COMPACTED)).map_err(|error| disk(&mirror, &error))?;
+    let tips = mirror::accepted_refs(&old, &request.keep).map_err(refs)?;
+    if tips.is_empty() {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// Rebuilds the mirror as one pack of what its refs reach; the rest is garbage.
-fn compact(mirror: &Mirror, lock: &MirrorLock, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
-    let refs = |source| MirrorError::Refs { step: "repack", path: mirror.path().to_owned(), source };
-    let old = mirror.open()?;
-    let fresh = mirror.begin_replacement(lock)?;
-    let mut tips = Vec::new();
-    for reference in old.references().map_err(refs)? {
-        let reference = reference.map_err(refs)?;
-        if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
-            tips.push((name.to_owned(), target));
-        }
-    }
-    let wanted: Vec<Oid> = tips.iter().map(|(_, target)| *target).collect();
-    copy::history(&old, &fresh, &wanted, &Budget::unlimited()).map_err(|failure| refs(failure.into_git()))?;
-    for (name, target) in tips {
-        fresh.reference(&name, target, true, "repack").map_err(refs)?;
-    }
-    mirror.check(&fresh, keep, Check::Quick)?;
-    drop((old, fresh));
-    mirror.replace(lock)
+    let tips: Vec<Oid> = tips.into_iter().map(|(_, target)| target).collect();
+    copy::history(&old, &fresh, &tips, &Budget::unlimited()).map_err(|failure| refs(failure.into_git()))
 }
 
 fn disk(mirror: &Mirror, error: &MirrorError) -> FetchError {
-    FetchError::Disk { mirror: mirror.path().display().to_string(), detail: chain(error) }
+    FetchError::disk(mirror.path(), error)
 }
 
 /// An error with its causes, for the one line that crosses the process boundary.

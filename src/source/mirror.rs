@@ -1,17 +1,18 @@
 //! The local repository: bare, with history, one remote branch, and refs of ours that pin every commit in use.
 //!
 //! ```text
-//! <data>/mirror.git       the repository
-//! <data>/mirror.git.lock  held by whoever writes
-//! <data>/mirror.git.new   a replacement being built
-//! <data>/mirror.git.old   what a replacement is about to take the place of
+//! <data>/mirror.git             the repository
+//! <data>/mirror.git.lock        held by whoever writes
+//! <data>/mirror.git.quarantine  what is downloaded, until its head is accepted
+//! <data>/mirror.git.new         a replacement being built
+//! <data>/mirror.git.old         what a replacement is about to take the place of
 //! ```
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, RepositoryInitOptions};
@@ -157,7 +158,7 @@ impl Mirror {
         if old.exists() && !self.path.exists() {
             rename(&old, &self.path)?;
         }
-        for leftover in [old, fresh] {
+        for leftover in [old, fresh, self.quarantine()] {
             remove_all(&leftover)?;
         }
         for directory in ["refs", "objects/pack"] {
@@ -167,9 +168,24 @@ impl Mirror {
         Ok(())
     }
 
-    /// Opens the mirror, making an empty one where there is none.
-    pub(super) fn open_or_create(&self) -> Result<Repository, MirrorError> {
-        if self.path.exists() { self.open() } else { create(&self.path) }
+    /// Makes an empty mirror where there is none.
+    pub(super) fn create_if_missing(&self) -> Result<(), MirrorError> {
+        if self.path.exists() { Ok(()) } else { create(&self.path).map(drop) }
+    }
+
+    /// Where a fetch puts what it downloads.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.beside("quarantine")
+    }
+
+    /// The replacement that is being built.
+    pub(super) fn replacement(&self) -> Result<Repository, MirrorError> {
+        Self::new(self.beside("new")).open()
+    }
+
+    /// The size in bytes of its objects.
+    pub(super) fn bytes(&self) -> u64 {
+        directory_bytes(&self.path.join("objects"))
     }
 
     /// Reads what must be readable: all refs, the commits they name and `keep`.
@@ -228,7 +244,7 @@ impl Mirror {
         path.into()
     }
 
-    fn refs_error(&self, step: &'static str, source: git2::Error) -> MirrorError {
+    pub(super) fn refs_error(&self, step: &'static str, source: git2::Error) -> MirrorError {
         MirrorError::Refs { step, path: self.path.clone(), source }
     }
 }
@@ -256,7 +272,71 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
     Ok(())
 }
 
-fn create(path: &Path) -> Result<Repository, MirrorError> {
+/// Lets the followed branch point at an accepted head. The branch or URL may have been configured anew; what the old one
+/// brought is no longer followed.
+pub(super) fn follow(repo: &Repository, branch: &str, head: &CommitId) -> Result<(), git2::Error> {
+    let tracking = tracking(branch);
+    let head = Oid::from_str(head.as_str())?;
+    if ref_target(repo, &tracking)? != Some(head) {
+        // libgit2 would write a ref to an object that is not there.
+        repo.find_commit(head)?;
+        repo.reference(&tracking, head, true, "fetch")?;
+    }
+    for reference in repo.references_glob("refs/remotes/*")? {
+        let mut reference = reference?;
+        if reference.name()? != tracking {
+            reference.delete()?;
+        }
+    }
+    Ok(())
+}
+
+/// The ref of the followed branch.
+pub(super) fn tracking(branch: &str) -> String {
+    format!("refs/remotes/origin/{branch}")
+}
+
+/// The names and targets of all refs.
+pub(super) fn refs(repo: &Repository) -> Result<Vec<(String, Oid)>, git2::Error> {
+    let mut found = Vec::new();
+    for reference in repo.references()? {
+        let reference = reference?;
+        if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
+            found.push((name.to_owned(), target));
+        }
+    }
+    Ok(found)
+}
+
+/// Those refs that accepted commits have: the pins, and the branch where its head is one that is kept.
+pub(super) fn accepted_refs(
+    repo: &Repository,
+    keep: &BTreeSet<CommitId>,
+) -> Result<Vec<(String, Oid)>, git2::Error> {
+    let mut found = refs(repo)?;
+    found
+        .retain(|(name, target)| name.starts_with(PINS) || keep.contains(&CommitId::new(target.to_string())));
+    Ok(found)
+}
+
+fn directory_bytes(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let bytes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => directory_bytes(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
+pub(super) fn create(path: &Path) -> Result<Repository, MirrorError> {
+    // A repository holds Secrets: what is fetched is for root alone.
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(MirrorError::Io { step: "create", path: path.to_owned(), source });
+        }
+        _ => {}
+    }
     let mut options = RepositoryInitOptions::new();
     options.bare(true).no_reinit(true).external_template(false);
     Repository::init_opts(path, &options)
@@ -337,7 +417,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), MirrorError> {
     fs::rename(from, to).map_err(|source| MirrorError::Io { step: "rename", path: from.to_owned(), source })
 }
 
-fn remove_all(path: &Path) -> Result<(), MirrorError> {
+pub(super) fn remove_all(path: &Path) -> Result<(), MirrorError> {
     match fs::remove_dir_all(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(MirrorError::Io { step: "remove", path: path.to_owned(), source })

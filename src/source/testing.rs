@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod bomb;
 mod https;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,10 +14,13 @@ use git2::Repository;
 use reconciler::name::CommitId;
 use tempfile::TempDir;
 
+pub(crate) use self::bomb::Bomb;
 pub(crate) use self::https::HttpsServer;
 use super::allowed_signers::AllowedSigners;
-use super::fetch::{FetchLimits, FetchRequest};
-use super::mirror::Check;
+use super::child::ChildProgram;
+use super::fetch::{Brought, FetchError, FetchLimits, FetchRequest, Fetched, Task, compact, fetch};
+use super::mirror::{Check, Mirror};
+use super::quarantine::Quarantine;
 
 /// Runs a command that must succeed, and gives its standard output.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
@@ -138,6 +144,7 @@ impl Work {
 /// A request for `main` with default limits.
 pub(crate) fn request(url: impl Into<String>, mirror: &Path) -> FetchRequest {
     FetchRequest {
+        task: Task::Fetch,
         url: url.into(),
         branch: "main".to_owned(),
         mirror: mirror.to_owned(),
@@ -145,7 +152,43 @@ pub(crate) fn request(url: impl Into<String>, mirror: &Path) -> FetchRequest {
         ca_file: None,
         known_hosts: None,
         limits: FetchLimits::default(),
-        keep: std::collections::BTreeSet::new(),
+        keep: BTreeSet::new(),
+        refused: BTreeSet::new(),
         check: Check::Quick,
     }
+}
+
+/// Fetches in this process, and takes what came into the mirror as if its head were trusted.
+pub(crate) fn bring(request: &FetchRequest) -> Result<Fetched, FetchError> {
+    let quarantine = Quarantine::begin(&Mirror::new(&request.mirror)).unwrap();
+    let fetched = fetch(request)?;
+    accept(&quarantine, request, &fetched);
+    Ok(fetched)
+}
+
+/// Takes what a fetch brought into the mirror, as the daemon does with a trusted head.
+pub(crate) fn accept(quarantine: &Quarantine, request: &FetchRequest, fetched: &Fetched) {
+    if fetched.brought != Brought::Nothing {
+        quarantine.inspect(&request.limits).unwrap();
+    }
+    drop(quarantine.open(fetched.brought).unwrap());
+    quarantine.accept(fetched.brought, &request.branch, &fetched.head, &request.keep).unwrap();
+    if quarantine.is_scattered() {
+        let mut request = request.clone();
+        request.keep.insert(fetched.head.clone());
+        compact(&request).unwrap();
+        quarantine.accept_compacted(&request.keep).unwrap();
+    }
+}
+
+/// The environment variable that makes a test binary a child that fetches.
+pub(crate) const AS_CHILD: &str = "WINDLASS_TEST_FETCH_CHILD";
+
+/// This test binary, started so that it is the child.
+pub(crate) fn this_binary() -> ChildProgram {
+    let program = std::env::current_exe().unwrap();
+    let arguments = [&format!("{AS_CHILD}=1"), program.to_str().unwrap(), "--exact", "--nocapture"];
+    let mut arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+    arguments.push("source::child::tests::child_entry".into());
+    ChildProgram { program: "/usr/bin/env".into(), arguments }
 }

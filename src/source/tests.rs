@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::fetch::fetch;
 use super::mirror::Mirror;
 use super::snapshot::{Readable, Snapshot, SnapshotLimits};
-use super::testing::{Keys, Work, request};
+use super::testing::{Keys, Work, bring, request};
 use super::verify::{Mode, Policy, Verdict, VerifiedCommit, verify};
 use crate::trust::TrustStore;
 
@@ -18,7 +17,7 @@ fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
     let at = data.path().join("mirror.git");
     let cycle = || -> Result<VerifiedCommit, String> {
         let mut trust = TrustStore::open(&data.path().join("trust")).unwrap();
-        let fetched = fetch(&request(work.path().to_str().unwrap(), &at)).unwrap();
+        let fetched = bring(&request(work.path().to_str().unwrap(), &at)).unwrap();
         let policy = Policy {
             mode: Mode::Mainline,
             signers: &signers,

@@ -9,6 +9,8 @@ const FIRST: &[(&str, &[u32])] = &[("state-file", &[1, 2, 4]), ("state", &[1]), 
 
 /// Points that a roll-out of a new Deployment which replaces another comes past, with the occurrences that are tried.
 const ROLL_OUT: &[(&str, &[u32])] = &[
+    ("fetch-move", &[1, 2]),
+    ("fetch-accepted", &[1]),
     ("pull-image", &[1]),
     ("prepare-files", &[1]),
     ("start-sandbox", &[1]),

@@ -4,19 +4,10 @@ use std::net::TcpListener;
 use std::time::Instant;
 
 use super::super::fetch::{Credentials, FetchLimits, Secret};
-use super::super::testing::{HttpsServer, Work, request, run};
+use super::super::mirror::Mirror;
+use super::super::quarantine::Quarantine;
+use super::super::testing::{AS_CHILD, Bomb, HttpsServer, Work, accept, request, run, this_binary};
 use super::*;
-
-const AS_CHILD: &str = "WINDLASS_TEST_FETCH_CHILD";
-
-/// This test binary, started so that it is the child.
-fn this_binary() -> ChildProgram {
-    let program = std::env::current_exe().unwrap();
-    let arguments = [&format!("{AS_CHILD}=1"), program.to_str().unwrap(), "--exact", "--nocapture"];
-    let mut arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-    arguments.push("source::child::tests::child_entry".into());
-    ChildProgram { program: "/usr/bin/env".into(), arguments }
-}
 
 /// Not a test of anything where nobody asked it to be the child.
 #[test]
@@ -27,6 +18,14 @@ fn child_entry() {
     }
 }
 
+/// Fetches in a child, and takes what came into the mirror as if its head were trusted.
+async fn bring(child: &ChildProgram, request: &FetchRequest) -> Result<Fetched, FetchError> {
+    let quarantine = Quarantine::begin(&Mirror::new(&request.mirror)).unwrap();
+    let fetched = fetch_in_child(child, request).await?;
+    accept(&quarantine, request, &fetched);
+    Ok(fetched)
+}
+
 #[tokio::test]
 async fn a_child_fetches_what_another_user_owns_and_passes_errors_on() {
     let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
@@ -34,10 +33,10 @@ async fn a_child_fetches_what_another_user_owns_and_passes_errors_on() {
     run("chown", &["-R", "12345", work.path().to_str().unwrap()]);
     let request = request(work.path().to_str().unwrap(), &data.path().join("mirror.git"));
     let started = Instant::now();
-    assert_eq!(fetch_in_child(&this_binary(), &request).await.unwrap().head, head);
+    assert_eq!(bring(&this_binary(), &request).await.unwrap().head, head);
     eprintln!("a fetch in a child took {:?}", started.elapsed());
     let request = FetchRequest { branch: "other".to_owned(), ..request };
-    assert_eq!(fetch_in_child(&this_binary(), &request).await.unwrap_err().label(), "no-such-branch");
+    assert_eq!(bring(&this_binary(), &request).await.unwrap_err().label(), "no-such-branch");
 }
 
 #[tokio::test]
@@ -71,18 +70,40 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
             "limit",
         ),
     ] {
-        let error = fetch_in_child(&this_binary(), &request).await.unwrap_err();
+        let error = bring(&this_binary(), &request).await.unwrap_err();
         assert_eq!(error.label(), label, "{error}");
         assert!(!error.to_string().contains("token\""), "{error}");
     }
-    let fetched = fetch_in_child(&this_binary(), &trusting).await.unwrap();
+    let fetched = bring(&this_binary(), &trusting).await.unwrap();
     assert_eq!(fetched.head, head);
     let next = work.commit("two", None);
     work.git(&["push", "-q", bare.to_str().unwrap(), "main"]);
     let basic = Credentials::Basic { user: "git".to_owned(), password: Secret::new("token") };
     let fetched =
-        fetch_in_child(&this_binary(), &FetchRequest { credentials: Some(basic), ..trusting }).await.unwrap();
+        bring(&this_binary(), &FetchRequest { credentials: Some(basic), ..trusting }).await.unwrap();
     assert_eq!((fetched.head, fetched.previous), (next, Some(head)));
+}
+
+#[tokio::test]
+async fn a_bomb_in_a_pack_is_refused_by_its_headers_or_by_the_memory_that_its_deltas_take() {
+    let (bomb, data) = (Bomb::new(200 * 1024 * 1024), tempfile::tempdir().unwrap());
+    let server = HttpsServer::start(bomb.path(), None);
+    for (branch, head) in [("large", &bomb.large), ("small", &bomb.small)] {
+        for (object_bytes, expected) in [
+            (64 * 1024 * 1024, format!("object {} is a commit of 2097", bomb.large)),
+            // So little memory that the delta is not resolved; the large one itself is only streamed.
+            (4 * 1024 * 1024, "too large to be read with 152 MiB of memory".to_owned()),
+        ] {
+            let mut asked = request(server.url("bomb.git"), &data.path().join("mirror.git"));
+            (asked.ca_file, asked.branch) = (Some(server.ca_file()), branch.to_owned());
+            asked.limits = FetchLimits { object_bytes, objects: 557_056, ..asked.limits };
+            let error = bring(&this_binary(), &asked).await.unwrap_err();
+            let FetchError::PackRefused { head: named, what, .. } = error else { panic!("{error}") };
+            assert_eq!(named.as_ref(), Some(head), "{branch}: {what}");
+            let streamed = branch == "large" && what.contains("is a commit of 2097");
+            assert!(streamed || what.contains(&expected), "{branch}: {what}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -92,7 +113,7 @@ async fn a_server_that_says_nothing_is_given_up_at_the_dead_line() {
     let data = tempfile::tempdir().unwrap();
     let mut request = request(url, &data.path().join("mirror.git"));
     request.limits.deadline = Duration::from_millis(200);
-    let error = fetch_in_child(&this_binary(), &request).await.unwrap_err();
+    let error = bring(&this_binary(), &request).await.unwrap_err();
     assert_eq!(error.label(), "timeout");
 }
 
@@ -102,7 +123,7 @@ async fn a_child_that_dies_or_cannot_start_is_said() {
     let request = request("/x", &data.path().join("mirror.git"));
     for (program, expected) in [("/nowhere/windlass", "start"), ("/bin/false", "without an answer")] {
         let child = ChildProgram { program: program.into(), arguments: Vec::new() };
-        let error = fetch_in_child(&child, &request).await.unwrap_err();
+        let error = bring(&child, &request).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
 }

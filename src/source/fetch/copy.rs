@@ -8,7 +8,7 @@ use std::io::Write;
 use git2::{ErrorClass, ErrorCode, ObjectType, Oid, Repository, RepositoryOpenFlags};
 
 use super::error::{Failure, FetchError};
-use super::request::{Budget, FetchRequest};
+use super::request::{Budget, FetchRequest, Head};
 use super::url::{LocalRepository, RemoteUrl};
 use crate::source::mirror;
 
@@ -23,7 +23,7 @@ pub(super) fn fetch(
     request: &FetchRequest,
     budget: &Budget,
     previous: Option<Oid>,
-) -> Result<Oid, Failure> {
+) -> Result<Head, Failure> {
     let source = open(local, url)?;
     if source.is_shallow() {
         return Err(Failure::Known(FetchError::Shallow { url: url.to_string() }));
@@ -31,10 +31,12 @@ pub(super) fn fetch(
     let Some(head) = mirror::ref_target(&source, &format!("refs/heads/{}", request.branch))? else {
         return Err(Failure::Known(no_branch(&source, url, &request.branch)?));
     };
-    if previous != Some(head) && !repo.odb()?.exists(head) {
-        history(&source, repo, &[head], budget)?;
+    budget.announce(head);
+    if previous == Some(head) || !request.wants(head) || repo.odb()?.exists(head) {
+        return Ok(Head { id: head, downloaded: false });
     }
-    Ok(head)
+    history(&source, repo, &[head], budget)?;
+    Ok(Head { id: head, downloaded: true })
 }
 
 /// Copies what `wanted` reach in `source` and no ref of `target` reaches yet, as one pack.

@@ -1,11 +1,15 @@
 //! Why a fetch brought nothing, sorted by what its reader can do about it.
 
+use std::path::Path;
+
 use git2::{ErrorClass, ErrorCode};
+use reconciler::name::CommitId;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::request::{Budget, Exceeded};
+use super::request::{Budget, Exceeded, FetchLimits};
 use super::url::RemoteUrl;
+use crate::source::mirror::MirrorError;
 
 /// Why nothing was fetched. What was fetched before is as it was. URLs in it carry no passwords.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
@@ -83,6 +87,16 @@ pub(crate) enum FetchError {
         /// How many are accepted.
         limit: u64,
     },
+    /// What was downloaded is not read any further: an object is larger than this host accepts, or it is no sound pack.
+    #[error("{url}: {what}")]
+    PackRefused {
+        /// The remote.
+        url: String,
+        /// The head it was downloaded for, where that is known.
+        head: Option<CommitId>,
+        /// Which object, its size and the limit; or what else is wrong.
+        what: String,
+    },
     /// The dead line passed. Tried again at the next poll.
     #[error("fetching {url} took longer than {seconds} s and was stopped")]
     Timeout {
@@ -129,6 +143,11 @@ pub(crate) enum FetchError {
 }
 
 impl FetchError {
+    /// The mirror or its quarantine cannot be used.
+    pub(crate) fn disk(mirror: &Path, error: &MirrorError) -> Self {
+        Self::Disk { mirror: mirror.display().to_string(), detail: super::chain(error) }
+    }
+
     /// A word for metrics and JSON, of a fixed set.
     pub(crate) fn label(&self) -> &'static str {
         match self {
@@ -141,6 +160,7 @@ impl FetchError {
             Self::NoSuchBranch { .. } => "no-such-branch",
             Self::Shallow { .. } => "shallow",
             Self::Limit { .. } => "limit",
+            Self::PackRefused { .. } => "pack-refused",
             Self::Timeout { .. } => "timeout",
             Self::Corrupt { .. } => "corrupt",
             Self::Disk { .. } => "disk",
@@ -148,6 +168,15 @@ impl FetchError {
             Self::Other { .. } => "other",
         }
     }
+}
+
+/// What is said of a pack whose deltas could not be resolved in the memory that a fetch may use.
+pub(crate) fn out_of_memory(limits: &FetchLimits) -> String {
+    format!(
+        "the pack holds objects too large to be read with {} MiB of memory; take them out of the history, or raise \
+         source.max-object-bytes",
+        limits.memory_bytes() / (1024 * 1024)
+    )
 }
 
 fn listed(branches: &[String]) -> String {
@@ -188,6 +217,9 @@ impl Failure {
             None => {}
         }
         match (error.code(), error.class()) {
+            (_, ErrorClass::NoMemory) => {
+                FetchError::PackRefused { url, head: budget.announced(), what: out_of_memory(limits) }
+            }
             (ErrorCode::Auth, _) => FetchError::AuthFailed { url, detail },
             (ErrorCode::Certificate, _) => FetchError::Certificate { url, detail },
             (ErrorCode::Timeout, _) => FetchError::Timeout { url, seconds: limits.deadline.as_secs() },

@@ -9,7 +9,7 @@ use git2::{
 
 use super::copy::missing;
 use super::error::{Failure, FetchError};
-use super::request::{Budget, Credentials, FetchRequest};
+use super::request::{Budget, Credentials, FetchRequest, Head};
 use super::url::{NetworkUrl, RemoteUrl};
 
 /// The user that forges take a token from, and that ssh logs in as where the URL names none.
@@ -24,7 +24,7 @@ pub(super) fn fetch(
     request: &FetchRequest,
     budget: &Budget,
     previous: Option<Oid>,
-) -> Result<Oid, Failure> {
+) -> Result<Head, Failure> {
     let introduction = Introduction::new(network, request.credentials.as_ref());
     let result = download(repo, network, url, request, budget, previous, &introduction);
     match (result, introduction.refused.into_inner()) {
@@ -43,7 +43,7 @@ fn download(
     budget: &Budget,
     previous: Option<Oid>,
     introduction: &Introduction<'_>,
-) -> Result<Oid, Failure> {
+) -> Result<Head, Failure> {
     let mut proxy = ProxyOptions::new();
     proxy.auto();
     let mut remote = repo.remote_anonymous(network.full())?;
@@ -65,8 +65,9 @@ fn download(
     let Some(head) = head else {
         return Err(Failure::Known(missing(url, &request.branch, has)));
     };
-    if previous == Some(head) || repo.odb()?.exists(head) {
-        return Ok(head);
+    budget.announce(head);
+    if previous == Some(head) || !request.wants(head) || repo.odb()?.exists(head) {
+        return Ok(Head { id: head, downloaded: false });
     }
     let mut options = FetchOptions::new();
     options
@@ -77,7 +78,7 @@ fn download(
     let refspec = format!("+{branch}:refs/remotes/origin/{}", request.branch);
     connection.remote().download(&[refspec.as_str()], Some(&mut options))?;
     if repo.odb()?.exists(head) {
-        Ok(head)
+        Ok(Head { id: head, downloaded: true })
     } else {
         let what = "the server did not send the commit it announced";
         Err(Failure::Git(git2::Error::new(ErrorCode::NotFound, ErrorClass::Net, what)))

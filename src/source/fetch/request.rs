@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use git2::Oid;
 use reconciler::name::CommitId;
 use serde::{Deserialize, Serialize};
 
@@ -58,8 +59,18 @@ pub(crate) struct FetchLimits {
     pub(crate) received_bytes: u64,
     /// Objects received.
     pub(crate) objects: u64,
+    /// Bytes of any one object, inflated; commits, tags and trees have lower limits of their own.
+    pub(crate) object_bytes: u64,
     /// Address space of the child process; packs are mapped, so this must be a good deal more than a pack.
     pub(crate) address_space_bytes: u64,
+}
+
+impl FetchLimits {
+    /// Memory that the child process may write to. libgit2 keeps about 250 bytes an object while it indexes a pack, and
+    /// resolves a delta with its base, the delta and the result in memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.object_bytes.saturating_mul(4).saturating_add(self.objects.saturating_mul(256))
+    }
 }
 
 impl Default for FetchLimits {
@@ -68,19 +79,35 @@ impl Default for FetchLimits {
             deadline: Duration::from_secs(120),
             received_bytes: 512 * 1024 * 1024,
             objects: 2_000_000,
+            object_bytes: 64 * 1024 * 1024,
             address_space_bytes: 4 * 1024 * 1024 * 1024,
         }
     }
 }
 
+/// What the child process is to do. Whatever it is, the child writes only below the quarantine directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Task {
+    /// Download what the branch adds.
+    #[default]
+    Fetch,
+    /// Name the branch's head, and download nothing.
+    AskHead,
+    /// Copy what the mirror's refs reach into one pack.
+    Compact,
+}
+
 /// One fetch. It holds a secret and so has no Debug.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct FetchRequest {
+    /// What is to be done.
+    pub(crate) task: Task,
     /// Where from: a path, `file://`, `https://`, `http://` or `ssh://`.
     pub(crate) url: String,
     /// The branch that is followed, without `refs/heads/`.
     pub(crate) branch: String,
-    /// The local repository.
+    /// The local repository, which a fetch only reads; what it downloads goes to the quarantine beside it.
     pub(crate) mirror: PathBuf,
     /// How to introduce ourselves.
     pub(crate) credentials: Option<Credentials>,
@@ -92,17 +119,47 @@ pub(crate) struct FetchRequest {
     pub(crate) limits: FetchLimits,
     /// The commits a mirror must hold: `verified`, `target`, `healthy`.
     pub(crate) keep: BTreeSet<CommitId>,
+    /// Heads that were refused by the same keys, mode and limits as hold now: they are not downloaded again.
+    pub(crate) refused: BTreeSet<CommitId>,
     /// How closely to look at the mirror first.
     pub(crate) check: Check,
+}
+
+impl FetchRequest {
+    /// Whether this head is to be downloaded.
+    pub(super) fn wants(&self, head: Oid) -> bool {
+        self.task == Task::Fetch && !self.refused.contains(&CommitId::new(head.to_string()))
+    }
+}
+
+/// The remote's head, and whether a pack was written for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub(super) id: Oid,
+    pub(super) downloaded: bool,
+}
+
+/// What lies in the quarantine after a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Brought {
+    /// Nothing: the mirror has the head already, or the head was refused before.
+    Nothing,
+    /// One pack with what the mirror lacks.
+    Addition,
+    /// One pack with the whole history, to replace a damaged mirror.
+    Whole,
 }
 
 /// What a fetch brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fetched {
-    /// The branch's head, now in the mirror.
+    /// The branch's head at the remote.
     pub(crate) head: CommitId,
-    /// What it was at the last fetch.
+    /// The head that was accepted last.
     pub(crate) previous: Option<CommitId>,
+    /// What lies in the quarantine.
+    pub(crate) brought: Brought,
     /// How much was received.
     pub(crate) received_bytes: u64,
     /// What was wrong with the mirror, where it had to be cloned again.
@@ -124,6 +181,7 @@ pub(super) struct Budget {
     limits: FetchLimits,
     received: Cell<u64>,
     exceeded: Cell<Option<Exceeded>>,
+    announced: Cell<Option<Oid>>,
 }
 
 impl Budget {
@@ -133,6 +191,7 @@ impl Budget {
             limits: limits.clone(),
             received: Cell::new(0),
             exceeded: Cell::new(None),
+            announced: Cell::new(None),
         }
     }
 
@@ -142,6 +201,7 @@ impl Budget {
             deadline: Duration::MAX,
             received_bytes: u64::MAX,
             objects: u64::MAX,
+            object_bytes: u64::MAX,
             address_space_bytes: u64::MAX,
         })
     }
@@ -160,6 +220,15 @@ impl Budget {
         };
         self.exceeded.set(self.exceeded.get().or(exceeded));
         exceeded.is_none()
+    }
+
+    /// Notes the head that the download is for, so that a failure can name it.
+    pub(super) fn announce(&self, head: Oid) {
+        self.announced.set(Some(head));
+    }
+
+    pub(super) fn announced(&self) -> Option<CommitId> {
+        self.announced.get().map(|head| CommitId::new(head.to_string()))
     }
 
     pub(super) fn exceeded(&self) -> Option<Exceeded> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::super::testing::{Work, request};
+use super::super::testing::{Work, bring, request};
 use super::*;
 
 struct Host {
@@ -69,15 +69,15 @@ fn a_branch_comes_with_its_history_and_nothing_else_does() {
     let second = work.commit("two", None);
 
     let url = format!("file://{}", work.path().display());
-    let fetched = fetch(&FetchRequest { url, ..host.request(&work) }).unwrap();
+    let fetched = bring(&FetchRequest { url, ..host.request(&work) }).unwrap();
     assert_eq!((&fetched.head, &fetched.previous), (&second, &None));
     assert!(fetched.received_bytes > 0 && fetched.repaired.is_none());
     assert!(host.holds(&first) && !host.holds(&other));
 
     let third = work.commit("three", None);
-    let fetched = fetch(&host.request(&work)).unwrap();
+    let fetched = bring(&host.request(&work)).unwrap();
     assert_eq!((fetched.head, fetched.previous), (third.clone(), Some(second)));
-    let again = fetch(&host.request(&work)).unwrap();
+    let again = bring(&host.request(&work)).unwrap();
     assert_eq!((again.head, again.received_bytes), (third, 0));
     assert_eq!(packs(&host.mirror()).len(), 2);
 }
@@ -86,12 +86,12 @@ fn a_branch_comes_with_its_history_and_nothing_else_does() {
 fn another_branch_or_url_takes_the_place_of_the_old_one() {
     let (work, host) = (Work::new(), Host::new());
     work.commit("one", None);
-    fetch(&host.request(&work)).unwrap();
+    bring(&host.request(&work)).unwrap();
     let elsewhere = Work::new();
     elsewhere.git(&["checkout", "-q", "-b", "release/1"]);
     let head = elsewhere.commit("elsewhere", None);
     let fetched =
-        fetch(&FetchRequest { branch: "release/1".to_owned(), ..host.request(&elsewhere) }).unwrap();
+        bring(&FetchRequest { branch: "release/1".to_owned(), ..host.request(&elsewhere) }).unwrap();
     assert_eq!((fetched.head, fetched.previous), (head, None));
     let repo = host.repo();
     let names: Vec<String> =
@@ -109,7 +109,7 @@ fn what_is_wrong_with_the_remote_is_said_with_what_to_do() {
     work.git(&["clone", "-q", "--depth", "1", &from, shallow.path().join("x").to_str().unwrap()]);
     let ask = |url: &str, branch: &str| {
         let request = FetchRequest { url: url.to_owned(), branch: branch.to_owned(), ..host.request(&work) };
-        fetch(&request).unwrap_err()
+        bring(&request).unwrap_err()
     };
     let path = |work: &Work| work.path().to_str().unwrap().to_owned();
     assert_eq!(ask(&path(&empty), "main"), FetchError::Empty { url: path(&empty) });
@@ -136,14 +136,14 @@ fn what_is_wrong_with_the_remote_is_said_with_what_to_do() {
         credentials: Some(Credentials::Token(Secret::new("secret"))),
         ..host.request(&work)
     };
-    assert_eq!(fetch(&request).unwrap_err().label(), "bad-url");
+    assert_eq!(bring(&request).unwrap_err().label(), "bad-url");
 }
 
 #[test]
 fn limits_stop_a_fetch_and_leave_what_was_there() {
     let (work, host) = (Work::new(), Host::new());
     let first = work.commit("one", None);
-    fetch(&host.request(&work)).unwrap();
+    bring(&host.request(&work)).unwrap();
     work.write("big.bin", (0..200_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
     work.commit("big", None);
     let limits = FetchLimits::default();
@@ -152,11 +152,11 @@ fn limits_stop_a_fetch_and_leave_what_was_there() {
         (FetchLimits { received_bytes: 1000, ..limits.clone() }, "limit"),
         (FetchLimits { deadline: Duration::ZERO, ..limits }, "timeout"),
     ] {
-        let error = fetch(&FetchRequest { limits, ..host.request(&work) }).unwrap_err();
+        let error = bring(&FetchRequest { limits, ..host.request(&work) }).unwrap_err();
         assert_eq!(error.label(), label, "{error}");
         assert!(host.holds(&first));
     }
-    assert_eq!(fetch(&host.request(&work)).unwrap().head, work.head());
+    assert_eq!(bring(&host.request(&work)).unwrap().head, work.head());
 }
 
 #[test]
@@ -165,16 +165,16 @@ fn a_damaged_mirror_is_cloned_again_with_the_commits_in_use() {
     work.write("a.yaml", "one");
     let running = work.commit("running", None);
     let head = work.commit("head", None);
-    fetch(&host.request(&work)).unwrap();
+    bring(&host.request(&work)).unwrap();
     Mirror::new(host.mirror()).pin(&keep(&[&running])).unwrap();
     damage(&host.mirror());
     let request = FetchRequest { keep: keep(&[&running, &head]), ..host.request(&work) };
-    let fetched = fetch(&request).unwrap();
+    let fetched = bring(&request).unwrap();
     assert!(fetched.repaired.unwrap().contains("does not hold commit"));
     assert!(host.holds(&running) && host.holds(&head));
     let pin = format!("refs/windlass/pin/{running}");
     assert!(host.repo().find_reference(&pin).is_ok());
-    assert!(fetch(&request).unwrap().repaired.is_none());
+    assert!(bring(&request).unwrap().repaired.is_none());
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_blob_that_went_bad_is_found_by_a_thorough_check() {
     let (work, host) = (Work::new(), Host::new());
     work.write("a.yaml", "some content that is long enough to be found in the pack");
     let head = work.commit("head", None);
-    fetch(&host.request(&work)).unwrap();
+    bring(&host.request(&work)).unwrap();
     // Loose objects are easier to hit one by one.
     let pack = packs(&host.mirror()).remove(0);
     let moved = host.directory.path().join("moved.pack");
@@ -197,23 +197,23 @@ fn a_blob_that_went_bad_is_found_by_a_thorough_check() {
     fs::write(&loose, "not zlib").unwrap();
 
     let request = FetchRequest { keep: keep(&[&head]), ..host.request(&work) };
-    assert!(fetch(&request).unwrap().repaired.is_none(), "a quick check does not read blobs");
+    assert!(bring(&request).unwrap().repaired.is_none(), "a quick check does not read blobs");
     let thorough = FetchRequest { check: Check::Thorough, ..request };
-    assert!(fetch(&thorough).unwrap().repaired.is_some());
-    assert!(fetch(&thorough).unwrap().repaired.is_none());
+    assert!(bring(&thorough).unwrap().repaired.is_some());
+    assert!(bring(&thorough).unwrap().repaired.is_none());
 }
 
 #[test]
 fn a_damaged_mirror_is_kept_when_the_remote_lost_what_runs() {
     let (work, host) = (Work::new(), Host::new());
     let running = work.commit("running", None);
-    fetch(&host.request(&work)).unwrap();
+    bring(&host.request(&work)).unwrap();
     damage(&host.mirror());
     work.git(&["checkout", "-q", "--orphan", "fresh"]);
     work.commit("rewritten", None);
     work.git(&["branch", "-M", "main"]);
     let before = packs(&host.mirror());
-    let error = fetch(&FetchRequest { keep: keep(&[&running]), ..host.request(&work) }).unwrap_err();
+    let error = bring(&FetchRequest { keep: keep(&[&running]), ..host.request(&work) }).unwrap_err();
     assert_eq!(error.label(), "corrupt");
     assert!(error.to_string().contains("would lose what this host runs"), "{error}");
     assert_eq!(packs(&host.mirror()), before);
@@ -223,7 +223,7 @@ fn a_damaged_mirror_is_kept_when_the_remote_lost_what_runs() {
 fn what_a_killed_fetch_left_is_put_right() {
     let (work, host) = (Work::new(), Host::new());
     work.commit("one", None);
-    fetch(&host.request(&work)).unwrap();
+    bring(&host.request(&work)).unwrap();
     let mirror = host.mirror();
     let leftovers = ["refs/remotes/origin/main.lock", "objects/pack/pack_git2_a1b2c3", "packed-refs.lock"];
     for file in leftovers {
@@ -234,7 +234,7 @@ fn what_a_killed_fetch_left_is_put_right() {
     fs::rename(&mirror, &old).unwrap();
     fs::create_dir_all(mirror.with_extension("git.new").join("half")).unwrap();
     let head = work.commit("two", None);
-    assert_eq!(fetch(&host.request(&work)).unwrap().head, head);
+    assert_eq!(bring(&host.request(&work)).unwrap().head, head);
     assert!(leftovers.iter().all(|file| !mirror.join(file).exists()));
     assert!(!old.exists() && !mirror.with_extension("git.new").exists());
 }
@@ -243,12 +243,12 @@ fn what_a_killed_fetch_left_is_put_right() {
 fn many_fetches_do_not_scatter_the_mirror() {
     let (work, host) = (Work::new(), Host::new());
     let first = work.commit("first", None);
-    fetch(&host.request(&work)).unwrap();
+    bring(&host.request(&work)).unwrap();
     Mirror::new(host.mirror()).pin(&keep(&[&first])).unwrap();
     let mut most = 0;
     for number in 0..52 {
         work.commit(&number.to_string(), None);
-        fetch(&FetchRequest { keep: keep(&[&first]), ..host.request(&work) }).unwrap();
+        bring(&FetchRequest { keep: keep(&[&first]), ..host.request(&work) }).unwrap();
         most = most.max(packs(&host.mirror()).len());
     }
     assert!(most == 50 && packs(&host.mirror()).len() < 10, "{most}");
@@ -260,7 +260,7 @@ fn many_fetches_do_not_scatter_the_mirror() {
 fn pins_are_exactly_what_is_asked() {
     let (work, host) = (Work::new(), Host::new());
     let ids = [work.commit("one", None), work.commit("two", None)];
-    fetch(&host.request(&work)).unwrap();
+    bring(&host.request(&work)).unwrap();
     let mirror = Mirror::new(host.mirror());
     let pins = || -> Vec<String> {
         let repo = host.repo();

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use rustls::pki_types::pem::PemObject;
@@ -18,6 +19,7 @@ use super::run;
 pub(crate) struct HttpsServer {
     port: u16,
     files: TempDir,
+    downloads: Arc<AtomicUsize>,
 }
 
 impl HttpsServer {
@@ -60,19 +62,27 @@ impl HttpsServer {
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
+        let downloads = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&downloads);
         let (root, authorization) = (root.to_owned(), authorization.map(str::to_owned));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
                 // A client that refuses our certificate ends the connection early; that is its right.
-                let _ = serve(StreamOwned::new(connection, stream), &root, authorization.as_deref());
+                let stream = StreamOwned::new(connection, stream);
+                let _ = serve(stream, &root, authorization.as_deref(), &counter);
             }
         });
-        Self { port, files }
+        Self { port, files, downloads }
     }
 
     pub(crate) fn url(&self, repository: &str) -> String {
         format!("https://localhost:{}/{repository}", self.port)
+    }
+
+    /// How often somebody asked for a pack.
+    pub(crate) fn downloads(&self) -> usize {
+        self.downloads.load(Ordering::SeqCst)
     }
 
     pub(crate) fn ca_file(&self) -> PathBuf {
@@ -83,10 +93,18 @@ impl HttpsServer {
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
 /// Answers one request and closes.
-fn serve(stream: Tls, root: &Path, authorization: Option<&str>) -> std::io::Result<()> {
+fn serve(
+    stream: Tls,
+    root: &Path,
+    authorization: Option<&str>,
+    downloads: &AtomicUsize,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut request = String::new();
     reader.read_line(&mut request)?;
+    if request.starts_with("POST") && request.contains("/git-upload-pack") {
+        downloads.fetch_add(1, Ordering::SeqCst);
+    }
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();

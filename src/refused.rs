@@ -1,0 +1,133 @@
+//! Refused heads, kept in `trust/refused.json` so that none is downloaded again to be refused again.
+//!
+//! Each is kept with a digest of what judged it: keys, mode, anchor, the commit that history has to go forward from, and
+//! the limits. With another digest the head is downloaded and judged anew.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use reconciler::name::CommitId;
+use serde::{Deserialize, Serialize};
+
+use crate::state_file::{self, StateFileError};
+use crate::view::Refusal;
+
+const SCHEMA: u32 = 1;
+/// Somebody who lets the branch alternate between more heads than this makes them be downloaded again.
+const MAX_HEADS: usize = 16;
+/// The class of what a key may not sign, by its times of validity for one.
+const DEPENDS_ON_TIME: &str = "key-not-allowed";
+/// Of each text that is kept.
+const MAX_CHARS: usize = 1000;
+
+/// A head that was refused, with what `status` says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RefusedHead {
+    /// Which, and why.
+    pub(crate) refusal: Refusal,
+    /// The first line of its message.
+    pub(crate) subject: String,
+    /// Why it is not trusted, in a word.
+    pub(crate) class: String,
+    /// Digest of what judged it.
+    pub(crate) judged_by: String,
+}
+
+/// The heads that were refused lately.
+#[derive(Debug)]
+pub(crate) struct RefusedHeads {
+    path: PathBuf,
+    kept: Kept,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    heads: Vec<RefusedHead>,
+}
+
+impl RefusedHeads {
+    /// Reads them. Losing them costs a download and nothing else, so a file that cannot be read is passed over.
+    pub(crate) fn open(trust_directory: &Path) -> Self {
+        let path = trust_directory.join("refused.json");
+        let kept = state_file::read(&path, SCHEMA).unwrap_or_else(|error| {
+            tracing::warn!("refused heads are fetched and judged anew: {:#}", anyhow::Error::from(error));
+            None
+        });
+        let mut kept: Kept = kept.unwrap_or_default();
+        // Whether a key is valid changes with time: a restart judges anew, as it always did.
+        kept.heads.retain(|head| head.class != DEPENDS_ON_TIME);
+        Self { path, kept }
+    }
+
+    /// Those that the same keys, mode and limits refused.
+    pub(crate) fn by(&self, judged_by: &str) -> BTreeSet<CommitId> {
+        let same = self.kept.heads.iter().filter(|head| head.judged_by == judged_by);
+        same.map(|head| head.refusal.commit.clone()).collect()
+    }
+
+    /// What the same keys, mode and limits said of a head.
+    pub(crate) fn find(&self, commit: &CommitId, judged_by: &str) -> Option<&RefusedHead> {
+        self.kept.heads.iter().find(|head| head.refusal.commit == *commit && head.judged_by == judged_by)
+    }
+
+    /// Keeps a refusal, in the place of an older one of the same head.
+    pub(crate) fn add(&mut self, mut head: RefusedHead) -> Result<(), StateFileError> {
+        let texts = [&mut head.refusal.summary, &mut head.subject].into_iter();
+        for text in texts.chain(&mut head.refusal.problems) {
+            shorten(text);
+        }
+        let heads = &mut self.kept.heads;
+        heads.retain(|known| known.refusal.commit != head.refusal.commit);
+        heads.push(head);
+        let surplus = heads.len().saturating_sub(MAX_HEADS);
+        heads.drain(..surplus);
+        state_file::write(&self.path, SCHEMA, &self.kept)
+    }
+}
+
+fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_CHARS) {
+        text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    fn head(number: usize, judged_by: &str) -> RefusedHead {
+        let refusal = Refusal {
+            commit: CommitId::new(format!("{number:040}")),
+            summary: "it is not signed".repeat(200),
+            problems: vec!["ä".repeat(2000)],
+        };
+        let (class, judged_by) = ("unsigned".to_owned(), judged_by.to_owned());
+        RefusedHead { refusal, subject: "a push".to_owned(), class, judged_by }
+    }
+
+    #[test]
+    fn the_last_refusals_survive_a_restart_within_bounds() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut refused = RefusedHeads::open(directory.path());
+        for number in 0..MAX_HEADS + 3 {
+            refused.add(head(number, "one")).unwrap();
+        }
+        refused.add(head(MAX_HEADS, "two")).unwrap();
+        refused.add(RefusedHead { class: DEPENDS_ON_TIME.to_owned(), ..head(99, "two") }).unwrap();
+        assert_eq!(refused.by("two").len(), 2);
+        let refused = RefusedHeads::open(directory.path());
+        assert_eq!(refused.kept.heads.len(), MAX_HEADS - 1);
+        assert_eq!(refused.by("two"), BTreeSet::from([head(MAX_HEADS, "").refusal.commit]));
+        assert!(refused.find(&head(MAX_HEADS, "").refusal.commit, "one").is_none());
+        let last = refused.find(&head(MAX_HEADS + 2, "").refusal.commit, "one").unwrap();
+        assert_eq!((last.refusal.problems[0].chars().count(), last.subject.as_str()), (MAX_CHARS, "a push"));
+    }
+
+    #[test]
+    fn a_damaged_file_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("refused.json"), "{").unwrap();
+        assert!(RefusedHeads::open(directory.path()).by("one").is_empty());
+    }
+}

@@ -1,0 +1,383 @@
+//! The headers of a pack's objects: id, type and inflated size of each, read before any content is.
+//!
+//! A pack from a stranger may hold an object of a gigabyte in a megabyte, also hidden as the base of a small delta.
+//! Here nothing is inflated but the first bytes of a delta, which say how large its base and its result are. Every base
+//! has to be an object of the same pack that the index names, so that no object escapes the look.
+//!
+//! Formats: gitformat-pack(5).
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use git2::{ObjectType, Oid};
+use miniz_oxide::inflate::core::inflate_flags::{
+    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_PARSE_ZLIB_HEADER, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use thiserror::Error;
+
+/// What an index of version 2 begins with.
+const INDEX_START: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
+const FANOUT_END: usize = 8 + 256 * 4;
+const ID: usize = 20;
+/// An id, a checksum, an offset, and for packs over 2 GiB a long offset.
+const INDEX_BYTES_PER_OBJECT: u64 = 20 + 4 + 4 + 8;
+/// Git itself makes no longer chains of deltas.
+const MAX_DELTA_DEPTH: usize = 4095;
+/// Two sizes of at most 64 bits, seven bits a byte.
+const DELTA_START: usize = 20;
+/// Of a compressed delta only the beginning is at hand.
+const INFLATE_FLAGS: u32 =
+    TINFL_FLAG_PARSE_ZLIB_HEADER | TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+/// Read at once; entries are looked at in the order of their offsets.
+const WINDOW: usize = 64 * 1024;
+/// The most of an entry that is looked at: its header, its base, and the compressed start of a delta.
+const ENTRY_START: usize = 2048;
+
+/// Why a pack's headers could not be read. No content of it may be read then.
+#[derive(Debug, Error)]
+pub(crate) enum PackError {
+    /// The pack or its index cannot be read from disk.
+    #[error("read {path}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is no pack as Git makes them.
+    #[error("the pack is malformed: {0}")]
+    Malformed(&'static str),
+    /// It holds more objects than a fetch may bring.
+    #[error("the pack holds {objects} objects, and a fetch may bring {limit}")]
+    TooMany {
+        /// How many it says it holds.
+        objects: u64,
+        /// How many it may hold.
+        limit: u64,
+    },
+}
+
+/// What is known of an object without its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ObjectHeader {
+    /// Its id, by the index.
+    pub(crate) id: Oid,
+    /// Commit, tree, blob or tag.
+    pub(crate) kind: ObjectType,
+    /// Its size in bytes, inflated and with its delta resolved.
+    pub(crate) bytes: u64,
+    /// The size in bytes of the delta it is stored as, inflated; zero where it is stored whole.
+    pub(crate) delta_bytes: u64,
+}
+
+/// Reads the header of every object of a pack, in the order in which they lie in it.
+pub(crate) fn headers(
+    pack: &Path,
+    index: &Path,
+    max_objects: u64,
+) -> Result<impl Iterator<Item = ObjectHeader>, PackError> {
+    let mut entries = read_index(index, max_objects)?;
+    entries.sort_unstable_by_key(|entry| entry.offset);
+    if entries.windows(2).any(|pair| pair[0].offset == pair[1].offset) {
+        return Err(PackError::Malformed("its index names one entry twice"));
+    }
+    let failed = |source| PackError::Io { path: pack.display().to_string(), source };
+    let mut window = Window::new(File::open(pack).map_err(failed)?);
+    check_pack_header(window.at(0).map_err(failed)?, entries.len())?;
+    let mut inflater = DecompressorOxide::new();
+    let mut stored = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        stored.push(read_entry(window.at(entry.offset).map_err(failed)?, &mut inflater)?);
+    }
+    let kinds = kinds(&entries, &stored)?;
+    Ok(entries.into_iter().zip(stored).zip(kinds).map(|((entry, stored), kind)| {
+        let (bytes, delta_bytes) = match stored.sort {
+            Sort::Whole(_) => (stored.bytes, 0),
+            Sort::OffsetDelta { result, .. } | Sort::IdDelta { result, .. } => (result, stored.bytes),
+        };
+        ObjectHeader { id: entry.id, kind, bytes, delta_bytes }
+    }))
+}
+
+/// An object by the index.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: Oid,
+    offset: u64,
+}
+
+/// An object by its entry in the pack.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    /// Of what is compressed: the object, or the delta.
+    bytes: u64,
+    sort: Sort,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sort {
+    Whole(ObjectType),
+    /// A delta of the object that lies so many bytes before it.
+    OffsetDelta {
+        back: u64,
+        result: u64,
+    },
+    /// A delta of an object of this id.
+    IdDelta {
+        base: Oid,
+        result: u64,
+    },
+}
+
+fn read_index(path: &Path, max_objects: u64) -> Result<Vec<Entry>, PackError> {
+    let failed = |source| PackError::Io { path: path.display().to_string(), source };
+    let malformed = PackError::Malformed("its index is not whole");
+    // By its size first: an index is read at once.
+    let size = std::fs::symlink_metadata(path).map_err(failed)?.len();
+    let most = FANOUT_END as u64 + 2 * ID as u64 + max_objects.saturating_mul(INDEX_BYTES_PER_OBJECT);
+    if size > most {
+        let objects = size / INDEX_BYTES_PER_OBJECT;
+        return Err(PackError::TooMany { objects, limit: max_objects });
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let number =
+        |at: usize| bytes.get(at..at + 4).and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)));
+    if !bytes.starts_with(&INDEX_START) {
+        return Err(malformed);
+    }
+    let Some(count) = number(FANOUT_END - 4) else { return Err(malformed) };
+    if u64::from(count) > max_objects {
+        return Err(PackError::TooMany { objects: count.into(), limit: max_objects });
+    }
+    let count = count as usize;
+    let offsets = FANOUT_END + count * (ID + 4);
+    let long_offsets = offsets + count * 4;
+    let mut entries = Vec::with_capacity(count);
+    for at in 0..count {
+        let (id, offset) = (FANOUT_END + at * ID, number(offsets + at * 4));
+        let (Some(id), Some(offset)) = (bytes.get(id..id + ID), offset) else { return Err(malformed) };
+        let offset = if offset & 0x8000_0000 == 0 {
+            u64::from(offset)
+        } else {
+            let long = long_offsets + (offset & 0x7fff_ffff) as usize * 8;
+            let (Some(high), Some(low)) = (number(long), number(long + 4)) else { return Err(malformed) };
+            u64::from(high) << 32 | u64::from(low)
+        };
+        let id = Oid::from_bytes(id).map_err(|_| PackError::Malformed("its index holds no object id"))?;
+        entries.push(Entry { id, offset });
+    }
+    if entries.windows(2).any(|pair| pair[0].id >= pair[1].id) {
+        return Err(PackError::Malformed("its index is not in order"));
+    }
+    Ok(entries)
+}
+
+fn check_pack_header(start: &[u8], objects: usize) -> Result<(), PackError> {
+    let version = start.get(..8);
+    if version != Some(b"PACK\0\0\0\x02") && version != Some(b"PACK\0\0\0\x03") {
+        return Err(PackError::Malformed("it does not begin as a pack"));
+    }
+    let count = start.get(8..12).and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)));
+    // Every entry is one that the index names.
+    match count {
+        Some(count) if count as usize == objects => Ok(()),
+        _ => Err(PackError::Malformed("it holds another number of objects than its index")),
+    }
+}
+
+fn read_entry(bytes: &[u8], inflater: &mut DecompressorOxide) -> Result<Stored, PackError> {
+    let short = || PackError::Malformed("an entry ends early");
+    let mut rest = bytes;
+    let mut byte = next_byte(&mut rest).ok_or_else(short)?;
+    let kind = (byte >> 4) & 7;
+    let mut size = u64::from(byte & 15);
+    let mut shift = 4;
+    while byte & 0x80 != 0 {
+        byte = next_byte(&mut rest).ok_or_else(short)?;
+        if shift > 53 {
+            return Err(PackError::Malformed("an entry has a size beyond all measure"));
+        }
+        size |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+    }
+    let sort = match kind {
+        1 => Sort::Whole(ObjectType::Commit),
+        2 => Sort::Whole(ObjectType::Tree),
+        3 => Sort::Whole(ObjectType::Blob),
+        4 => Sort::Whole(ObjectType::Tag),
+        6 => {
+            let back = base_distance(&mut rest)?;
+            Sort::OffsetDelta { back, result: result_size(rest, inflater)? }
+        }
+        7 => {
+            let (id, delta) = rest.split_at_checked(ID).ok_or_else(short)?;
+            let base = Oid::from_bytes(id).map_err(|_| PackError::Malformed("a delta without a base"))?;
+            Sort::IdDelta { base, result: result_size(delta, inflater)? }
+        }
+        _ => return Err(PackError::Malformed("an entry of a type that does not exist")),
+    };
+    Ok(Stored { bytes: size, sort })
+}
+
+fn next_byte(rest: &mut &[u8]) -> Option<u8> {
+    let (first, tail) = rest.split_first()?;
+    *rest = tail;
+    Some(*first)
+}
+
+/// How many bytes before a delta its base lies.
+fn base_distance(rest: &mut &[u8]) -> Result<u64, PackError> {
+    let short = || PackError::Malformed("an entry ends early");
+    let mut byte = next_byte(rest).ok_or_else(short)?;
+    let mut back = u64::from(byte & 0x7f);
+    while byte & 0x80 != 0 {
+        byte = next_byte(rest).ok_or_else(short)?;
+        if back >> 50 != 0 {
+            return Err(PackError::Malformed("a delta's base lies before the pack"));
+        }
+        back = ((back + 1) << 7) | u64::from(byte & 0x7f);
+    }
+    Ok(back)
+}
+
+/// The size of a delta's result. A delta begins with the sizes of its base and of its result; libgit2 applies none whose
+/// base has another size.
+fn result_size(compressed: &[u8], inflater: &mut DecompressorOxide) -> Result<u64, PackError> {
+    let malformed = || PackError::Malformed("a delta does not begin with two sizes");
+    inflater.init();
+    let mut start = [0; DELTA_START];
+    // It stops where the buffer is full.
+    let (status, _, written) = decompress(inflater, compressed, &mut start, 0, INFLATE_FLAGS);
+    if (status as i8) < 0 {
+        return Err(malformed());
+    }
+    let mut start = start.get(..written).unwrap_or_default();
+    size_number(&mut start).ok_or_else(malformed)?;
+    size_number(&mut start).ok_or_else(malformed)
+}
+
+/// A number of seven bits a byte, the lowest first.
+fn size_number(rest: &mut &[u8]) -> Option<u64> {
+    let (mut number, mut shift) = (0, 0);
+    while shift <= 56 {
+        let byte = next_byte(rest)?;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+        shift += 7;
+    }
+    None
+}
+
+/// The type of every object: a delta's is that of what it is a delta of in the end.
+fn kinds(entries: &[Entry], stored: &[Stored]) -> Result<Vec<ObjectType>, PackError> {
+    let too_deep = || PackError::Malformed("a chain of more deltas than Git makes");
+    let bases = Bases::new(entries);
+    let mut known: Vec<Option<(ObjectType, usize)>> = vec![None; entries.len()];
+    let mut chain = Vec::new();
+    for start in 0..entries.len() {
+        let mut at = start;
+        let (kind, depth) = loop {
+            if let Some(found) = known[at] {
+                break found;
+            }
+            let base = match stored[at].sort {
+                Sort::Whole(kind) => {
+                    known[at] = Some((kind, 0));
+                    break (kind, 0);
+                }
+                Sort::OffsetDelta { back, .. } => bases.at_offset(entries[at].offset.checked_sub(back)),
+                Sort::IdDelta { base, .. } => bases.with_id(base),
+            };
+            // A circle of deltas is an endless chain.
+            if chain.len() == MAX_DELTA_DEPTH {
+                return Err(too_deep());
+            }
+            chain.push(at);
+            at = base.ok_or(PackError::Malformed("a delta of an object that is not in the pack"))?;
+        };
+        if depth + chain.len() > MAX_DELTA_DEPTH {
+            return Err(too_deep());
+        }
+        let above = (depth + 1..).zip(chain.drain(..).rev());
+        for (depth, delta) in above {
+            known[delta] = Some((kind, depth));
+        }
+    }
+    Ok(known.into_iter().flatten().map(|(kind, _)| kind).collect())
+}
+
+/// Finds the bases of deltas among the entries.
+struct Bases<'a> {
+    entries: &'a [Entry],
+    by_id: Vec<usize>,
+}
+
+impl<'a> Bases<'a> {
+    /// The entries are in the order of their offsets.
+    fn new(entries: &'a [Entry]) -> Self {
+        let mut by_id: Vec<usize> = (0..entries.len()).collect();
+        by_id.sort_unstable_by_key(|at| entries[*at].id);
+        Self { entries, by_id }
+    }
+
+    fn at_offset(&self, offset: Option<u64>) -> Option<usize> {
+        let offset = offset?;
+        self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()
+    }
+
+    fn with_id(&self, id: Oid) -> Option<usize> {
+        let place = self.by_id.binary_search_by_key(&id, |at| self.entries[*at].id).ok()?;
+        self.by_id.get(place).copied()
+    }
+}
+
+/// A file that is read forwards in pieces.
+struct Window {
+    file: File,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn new(file: File) -> Self {
+        Self { file, start: 0, bytes: Vec::new() }
+    }
+
+    /// The beginning of what lies at an offset: [`ENTRY_START`] bytes, or less before the end of the file.
+    fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
+        let inside = offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let from = match inside.filter(|from| from + ENTRY_START <= self.bytes.len()) {
+            Some(from) => from,
+            None => {
+                self.fill(offset)?;
+                0
+            }
+        };
+        let end = (from + ENTRY_START).min(self.bytes.len());
+        Ok(self.bytes.get(from..end).unwrap_or_default())
+    }
+
+    fn fill(&mut self, offset: u64) -> io::Result<()> {
+        self.start = offset;
+        self.bytes.resize(WINDOW, 0);
+        let mut filled = 0;
+        while filled < WINDOW {
+            match self.file.read_at(&mut self.bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(more) => filled += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.bytes.truncate(filled);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! The quarantine: where a fetch puts what it downloads, until this host has looked at it and accepted the head.
+//!
+//! ```text
+//! child:  download ─► one pack in <data>/mirror.git.quarantine/      (it writes nowhere else)
+//! daemon: headers of all objects ─► signatures ─► accepted: the pack moves into the mirror
+//!                                             └─► refused: the quarantine is deleted
+//! ```
+//!
+//! The daemon takes nothing from the child but the pack and its index: not the configuration, refs or alternates of the
+//! repository that the child made for itself. Content is read only after [`Quarantine::inspect`].
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use git2::{ObjectType, Oid, Repository};
+use reconciler::name::CommitId;
+use thiserror::Error;
+
+use super::fetch::{Brought, FetchLimits};
+use super::mirror::{self, Check, Mirror, MirrorError, MirrorLock};
+use super::pack::{self, ObjectHeader, PackError};
+
+/// Nobody writes a longer message; a signature has a few kilobytes.
+const MAX_COMMIT_BYTES: u64 = 1024 * 1024;
+/// About 100,000 names in one directory.
+pub(crate) const MAX_TREE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Why what a fetch brought is not read any further.
+#[derive(Debug, Error)]
+pub(crate) enum InspectError {
+    /// An object of it is over its limit.
+    #[error(transparent)]
+    TooLarge(#[from] Oversized),
+    /// The headers of its objects cannot be read.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The quarantine holds something else than one pack.
+    #[error("the quarantine {path} holds {found}, where one pack with its index was to be")]
+    Layout {
+        /// The quarantine.
+        path: String,
+        /// What is there.
+        found: String,
+    },
+}
+
+/// An object over its limit.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "object {id} is a {kind} of {bytes} bytes{}, and a {kind} may have {limit}; take it out of the history{}",
+    if *is_delta { ", or stored as a delta of so many," } else { "" },
+    if *kind == "blob" { ", or raise source.max-object-bytes" } else { "" }
+)]
+pub(crate) struct Oversized {
+    id: Oid,
+    kind: &'static str,
+    bytes: u64,
+    limit: u64,
+    is_delta: bool,
+}
+
+/// The quarantine of one fetch. Dropped, it is deleted; its directory is empty at the start of each fetch.
+#[derive(Debug)]
+pub(crate) struct Quarantine {
+    mirror: Mirror,
+    lock: MirrorLock,
+    path: PathBuf,
+}
+
+impl Quarantine {
+    /// Takes the mirror for a fetch: waits for it, puts right what a killed fetch left, and makes the empty directory that
+    /// the child may write to.
+    pub(crate) fn begin(mirror: &Mirror) -> Result<Self, MirrorError> {
+        let lock = mirror.lock()?;
+        mirror.recover(&lock)?;
+        mirror.create_if_missing()?;
+        let path = mirror.quarantine();
+        let quarantine = Self { mirror: mirror.clone(), lock, path };
+        quarantine.empty()?;
+        Ok(quarantine)
+    }
+
+    fn empty(&self) -> Result<(), MirrorError> {
+        mirror::remove_all(&self.path)?;
+        let made = DirBuilder::new().mode(0o700).create(&self.path);
+        made.map_err(|source| MirrorError::Io { step: "create", path: self.path.clone(), source })
+    }
+
+    /// Whether the mirror holds a head that was never accepted: older versions took in what they refused. It has to be
+    /// compacted before anything of that is read.
+    pub(crate) fn holds_refused(&self, branch: &str, keep: &BTreeSet<CommitId>) -> bool {
+        let Ok(repo) = self.mirror.open() else { return false };
+        let target = mirror::ref_target(&repo, &mirror::tracking(branch)).ok().flatten();
+        target.is_some_and(|head| !keep.contains(&CommitId::new(head.to_string())))
+    }
+
+    /// Reads the headers of all objects that were downloaded, and refuses those over a limit.
+    pub(crate) fn inspect(&self, limits: &FetchLimits) -> Result<(), InspectError> {
+        inspect(&incoming(&self.path), limits)
+    }
+
+    /// The repository as it would be with what was downloaded. To be called after [`Self::inspect`].
+    pub(crate) fn open(&self, brought: Brought) -> Result<Repository, MirrorError> {
+        match brought {
+            Brought::Nothing => self.mirror.open(),
+            Brought::Addition => {
+                let repo = self.mirror.open()?;
+                let objects = incoming(&self.path);
+                let added = repo.odb().and_then(|database| database.add_disk_alternate(text(&objects)?));
+                added.map_err(|source| self.mirror.refs_error("look into the quarantine", source))?;
+                Ok(repo)
+            }
+            Brought::Whole => {
+                let fresh = self.mirror.begin_replacement(&self.lock)?;
+                move_pack(&incoming(&self.path), &fresh.path().join("objects/pack"))?;
+                Ok(fresh)
+            }
+        }
+    }
+
+    /// Takes what was downloaded into the mirror, and lets the branch point at the accepted head.
+    pub(crate) fn accept(
+        &self,
+        brought: Brought,
+        branch: &str,
+        head: &CommitId,
+        keep: &BTreeSet<CommitId>,
+    ) -> Result<(), MirrorError> {
+        if brought == Brought::Addition {
+            move_pack(&incoming(&self.path), &self.mirror.path().join("objects/pack"))?;
+        }
+        let repo = match brought {
+            Brought::Whole => self.mirror.replacement()?,
+            Brought::Nothing | Brought::Addition => self.mirror.open()?,
+        };
+        mirror::follow(&repo, branch, head)
+            .map_err(|source| self.mirror.refs_error("set the branch", source))?;
+        if brought == Brought::Whole {
+            self.replace(&repo, keep)?;
+        }
+        crate::crash::point("fetch-accepted");
+        Ok(())
+    }
+
+    /// Whether the mirror would be larger than this with what was downloaded; says how large.
+    pub(crate) fn would_exceed(&self, limit: u64) -> Option<u64> {
+        let incoming = the_pack(&incoming(&self.path)).ok()?;
+        let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |found| found.len());
+        let bytes = self.mirror.bytes() + size(&incoming.0) + size(&incoming.1);
+        (bytes > limit).then_some(bytes)
+    }
+
+    /// Whether so many packs lie around that reading the mirror slows down.
+    pub(crate) fn is_scattered(&self) -> bool {
+        self.mirror.is_scattered()
+    }
+
+    /// Replaces the mirror by the pack that [`super::fetch::compact`] made of it.
+    pub(crate) fn accept_compacted(&self, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
+        let failed = |source| self.mirror.refs_error("repack", source);
+        let tips = mirror::accepted_refs(&self.mirror.open()?, keep).map_err(failed)?;
+        let fresh = self.mirror.begin_replacement(&self.lock)?;
+        if !tips.is_empty() {
+            move_pack(&compacted(&self.path), &fresh.path().join("objects/pack"))?;
+        }
+        for (name, target) in tips {
+            fresh.reference(&name, target, true, "repack").map_err(failed)?;
+        }
+        self.mirror.check(&fresh, keep, Check::Quick)?;
+        self.mirror.replace(&self.lock)
+    }
+
+    /// Keeps of a whole new clone only what this host runs: its head was refused, and the mirror is damaged.
+    pub(crate) fn repair(&self, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
+        let repo = self.mirror.replacement()?;
+        self.replace(&repo, keep)
+    }
+
+    /// Puts the replacement in the mirror's place, if it holds all that is needed.
+    fn replace(&self, repo: &Repository, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
+        self.mirror.check(repo, keep, Check::Thorough)?;
+        mirror::pin(repo, keep).map_err(|source| self.mirror.refs_error("pin commits", source))?;
+        self.mirror.replace(&self.lock)
+    }
+}
+
+impl Drop for Quarantine {
+    fn drop(&mut self) {
+        // What cannot be deleted now is deleted before the next fetch, which says what is in the way.
+        let _ = mirror::remove_all(&self.path);
+    }
+}
+
+/// The objects directory of the repository that the child makes in its quarantine.
+fn incoming(quarantine: &Path) -> PathBuf {
+    quarantine.join(INCOMING).join("objects")
+}
+
+fn compacted(quarantine: &Path) -> PathBuf {
+    quarantine.join(COMPACTED).join("objects")
+}
+
+/// The repository that the child makes.
+pub(super) const INCOMING: &str = "incoming.git";
+/// The repository that it makes of the mirror without its garbage.
+pub(super) const COMPACTED: &str = "compacted.git";
+
+/// Reads the headers of all objects of the one pack in an objects directory.
+pub(super) fn inspect(objects: &Path, limits: &FetchLimits) -> Result<(), InspectError> {
+    let (pack, index) = the_pack(objects)?;
+    // The bases of a thin pack come on top of what was received: at most one a delta.
+    for header in pack::headers(&pack, &index, limits.objects.saturating_mul(2))? {
+        check_size(&header, limits)?;
+    }
+    Ok(())
+}
+
+fn check_size(header: &ObjectHeader, limits: &FetchLimits) -> Result<(), Oversized> {
+    let (id, kind) = (header.id, header.kind.str());
+    let limit = match header.kind {
+        ObjectType::Commit | ObjectType::Tag => MAX_COMMIT_BYTES,
+        ObjectType::Tree => MAX_TREE_BYTES,
+        _ => limits.object_bytes,
+    };
+    if header.bytes > limit {
+        return Err(Oversized { id, kind, bytes: header.bytes, limit, is_delta: false });
+    }
+    // A delta is inflated too, and may be larger than its result.
+    let limit = limits.object_bytes.max(MAX_TREE_BYTES);
+    if header.delta_bytes > limit {
+        return Err(Oversized { id, kind, bytes: header.delta_bytes, limit, is_delta: true });
+    }
+    Ok(())
+}
+
+/// The pack and the index in an objects directory that holds nothing else.
+fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
+    let wrong = |found: String| InspectError::Layout { path: objects.display().to_string(), found };
+    let names = |directory: &Path| -> Result<Vec<PathBuf>, InspectError> {
+        let failed = |source| PackError::Io { path: directory.display().to_string(), source };
+        let entries = fs::read_dir(directory).map_err(failed)?;
+        entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
+    };
+    // A loose object would be read beside the pack, and nobody would have looked at it.
+    let other = names(objects)?.into_iter().find(|path| !path.ends_with("pack") && !path.ends_with("info"));
+    if let Some(other) = other {
+        return Err(wrong(other.display().to_string()));
+    }
+    let mut files = names(&objects.join("pack"))?;
+    files.sort();
+    let is_file = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    match files.as_slice() {
+        [index, pack]
+            if index.extension() == Some(OsStr::new("idx"))
+                && index.with_extension("pack") == *pack
+                && is_file(index)
+                && is_file(pack) =>
+        {
+            Ok((pack.clone(), index.clone()))
+        }
+        files => Err(wrong(format!("{} files in its pack directory", files.len()))),
+    }
+}
+
+/// Moves the one pack to another directory of packs: first the pack, then the index that makes it count.
+fn move_pack(objects: &Path, to: &Path) -> Result<(), MirrorError> {
+    let (pack, index) = the_pack(objects).map_err(|error| MirrorError::Io {
+        step: "find the pack in",
+        path: objects.to_owned(),
+        source: io::Error::other(error),
+    })?;
+    let failed = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| MirrorError::Io { step, path, source }
+    };
+    for file in [&pack, &index] {
+        let flushed = File::open(file).and_then(|open| open.sync_all());
+        flushed.map_err(failed("flush", file))?;
+    }
+    // A pack is named by its content, and what is in use is not written over.
+    if to.join(index.file_name().unwrap_or_default()).exists() {
+        return Ok(());
+    }
+    for file in [&pack, &index] {
+        let target = to.join(file.file_name().unwrap_or_default());
+        fs::rename(file, target).map_err(failed("move", file))?;
+        crate::crash::point("fetch-move");
+    }
+    File::open(to).and_then(|directory| directory.sync_all()).map_err(failed("flush", to))
+}
+
+fn text(path: &Path) -> Result<&str, git2::Error> {
+    path.to_str().ok_or_else(|| git2::Error::from_str("the data directory's path is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests;
