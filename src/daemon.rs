@@ -29,6 +29,7 @@ use crate::{
     control_loop::{ControlLoop, Inputs},
     cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
     data_dir::DataDir,
+    descriptors,
     dns::{Dns, upstreams},
     follow::{Follower, Judge},
     http::{
@@ -69,6 +70,7 @@ pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
 /// Runs until it is told to end.
 pub(crate) async fn run(config: Config) -> Result<Ended> {
     config.check()?;
+    descriptors::raise()?;
     let data = config.data_dir();
     let bound = Bound::bind(&listen_config(&config)).await?;
     let _ours = DataDir::take(&data)?;

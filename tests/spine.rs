@@ -9,6 +9,8 @@ mod support;
 mod commands;
 #[path = "spine/deploy.rs"]
 mod deploy;
+#[path = "spine/flood.rs"]
+mod flood;
 #[path = "spine/images.rs"]
 mod images;
 #[path = "spine/manifest.rs"]
