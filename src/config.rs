@@ -4,6 +4,7 @@
 
 mod cluster;
 mod detect;
+mod guarded;
 
 use std::{
     collections::BTreeMap,

@@ -30,6 +30,7 @@ use crate::{
     control_loop::{ControlLoop, Inputs},
     cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
     data_dir::DataDir,
+    descriptors,
     dns::{Dns, upstreams},
     follow::{Follower, Judge},
     http::{
@@ -71,6 +72,7 @@ pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
 /// Runs until it is told to end.
 pub(crate) async fn run(config: Config) -> Result<Ended> {
     config.check()?;
+    descriptors::raise()?;
     let data = config.data_dir();
     let bound = Bound::bind(&listen_config(&config)).await?;
     let _ours = DataDir::take(&data)?;
@@ -318,7 +320,7 @@ fn runtime_config(config: &Config, instance: &str, data: &Path) -> Result<Runtim
     if let Some(socket) = &config.docker.socket {
         runtime.socket = socket.clone();
     }
-    runtime.forbidden_paths = own_paths(config);
+    runtime.forbidden_paths = config.guarded_paths();
     let allowed = config.allow.host_paths.as_ref();
     runtime.allowed_paths = allowed.map(|paths| paths.iter().map(std::path::PathBuf::from).collect());
     runtime.docker_config = config.docker.config_file.clone();
@@ -360,36 +362,17 @@ pub(crate) fn check_settings(config: &Config) -> CheckSettings {
     CheckSettings {
         node_ports: ranges.node_ports,
         service_range: ranges.addresses,
-        forbidden_host_paths: own_paths(config).into_iter().map(|path| path.display().to_string()).collect(),
+        forbidden_host_paths: config
+            .guarded_paths()
+            .into_iter()
+            .map(|path| path.display().to_string())
+            .collect(),
         allowed_host_paths: config.allow.host_paths.clone(),
         allow_privileged: config.allow.privileged,
         allow_host_namespaces: config.allow.host_namespaces,
         allowed_capabilities: config.allow.capabilities.clone(),
         reserved_addresses: vec![ranges.dns],
     }
-}
-
-/// What no pod may mount: our data, sockets, configuration and secrets.
-fn own_paths(config: &Config) -> Vec<std::path::PathBuf> {
-    let source = &config.source;
-    let listen = &config.listen;
-    let files = [
-        &config.file,
-        &config.trust.allowed_signers,
-        &source.token_file,
-        &source.password_file,
-        &source.ssh_key_file,
-        &config.webhook.secret_file,
-        &listen.api_token_file,
-        &listen.api_key,
-        &config.docker.config_file,
-    ];
-    let registries = config.docker.registries.iter().map(|registry| &registry.password_file);
-    let files = files.into_iter().flatten().chain(registries);
-    [config.data_dir(), config.socket_dir(), config.peer_directory()]
-        .into_iter()
-        .chain(files.cloned())
-        .collect()
 }
 
 /// How heads are judged.

@@ -8,7 +8,6 @@ use std::{
     os::fd::OwnedFd,
     sync::{Arc, PoisonError, RwLock},
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -26,20 +25,23 @@ use reconciler::network::DnsRecords;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use tokio::sync::oneshot;
 
-use upstream::Upstream;
-use zone::{Found, Zone};
+use self::{
+    upstream::Upstream,
+    zone::{Found, Zone},
+};
+use crate::{
+    connections::{Bounded, Connections},
+    descriptors::Taker,
+};
 
+mod tcp;
 mod upstream;
 mod zone;
 
 /// Seconds for which clients may keep an answer: how long a changed Service may go unnoticed.
 const TTL: u32 = 5;
-/// A TCP client that sends nothing for this long is let go.
-const TCP_IDLE: Duration = Duration::from_secs(5);
-/// Answers that wait to be written to one TCP client.
-const TCP_ANSWERS: usize = 32;
-/// Connections that wait to be accepted.
-const TCP_BACKLOG: i32 = 128;
+/// Connections that wait to be accepted: in a flood, those of others must not meet a full queue.
+const TCP_BACKLOG: i32 = 1024;
 /// Aliases that are followed one after another.
 const ALIASES: usize = 8;
 /// The largest UDP answer: what passes every link without fragments.
@@ -142,18 +144,22 @@ async fn serve(
     upstreams: Vec<SocketAddr>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<()> {
-    let mut server = Server::new(Handler { zone, upstream: Upstream::new(&upstreams)? });
+    let handler = Handler { zone, upstream: Arc::new(Upstream::new(&upstreams)?) };
+    let mut server = Server::new(handler.clone());
     server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
-    server.register_listener(tokio::net::TcpListener::from_std(tcp)?, TCP_IDLE, TCP_ANSWERS);
+    let connections = Connections::new("DNS over TCP", Taker::Dns.bounds());
+    let listener = Bounded::new(tokio::net::TcpListener::from_std(tcp)?, connections);
     tokio::select! {
         ended = server.block_until_done() => Ok(ended?),
+        () = tcp::serve(listener, handler) => Ok(()),
         _ = stopped => Ok(server.shutdown_gracefully().await?),
     }
 }
 
+#[derive(Clone)]
 struct Handler {
     zone: Arc<RwLock<Arc<Zone>>>,
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
 }
 
 /// What is said to one question.

@@ -13,7 +13,6 @@
 pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod auth;
-pub(crate) mod bounded;
 mod health;
 pub(crate) mod report;
 pub(crate) mod serve;

@@ -13,6 +13,8 @@ mod deploy;
 mod eligible;
 #[path = "spine/engine.rs"]
 mod engine;
+#[path = "spine/flood.rs"]
+mod flood;
 #[path = "spine/images.rs"]
 mod images;
 #[path = "spine/manifest.rs"]

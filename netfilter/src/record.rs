@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -62,7 +63,8 @@ impl RecordFile {
             let directory = self.0.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(directory)?;
             let temporary = self.0.with_extension("new");
-            let mut file = File::create(&temporary)?;
+            let mut options = File::options();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
             file.write_all(&serde_json::to_vec(&record)?)?;
             file.sync_all()?;
             fs::rename(&temporary, &self.0)?;

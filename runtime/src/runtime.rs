@@ -1,6 +1,12 @@
 //! The runtime as a whole: what it is made of, and the steps that are one call.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use reconciler::{
     fault::Fault,
@@ -71,7 +77,11 @@ pub enum RuntimeError {
 impl Runtime {
     /// Opens the runtime and begins to follow the engine's events. Must be called inside a tokio runtime.
     pub async fn open(config: RuntimeConfig) -> Result<Self, RuntimeError> {
-        fs::create_dir_all(&config.pods_dir)
+        // Others may pass, for an engine that maps users, and list nothing.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&config.pods_dir)
             .map_err(|source| RuntimeError::PodsDir { path: config.pods_dir.clone(), source })?;
         let memory_bytes = host_memory_bytes().map_err(RuntimeError::Memory)?;
         let host = Host {

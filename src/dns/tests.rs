@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, TcpStream},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use hickory_server::proto::{
@@ -11,6 +11,7 @@ use hickory_server::proto::{
     rr::RData,
 };
 use reconciler::network::DnsAnswer;
+use rustix::net::connect;
 
 use super::*;
 
@@ -64,7 +65,20 @@ fn ask(dns: &Dns, name: &str, kind: RecordType) -> Message {
 }
 
 fn ask_by_tcp(dns: &Dns, name: &str) -> Message {
-    let mut stream = TcpStream::connect(dns.address()).unwrap();
+    ask_over(&mut TcpStream::connect(dns.address()).unwrap(), name)
+}
+
+/// A connection of another address of this host's loopback.
+fn connect_from(last: u8, dns: &Dns) -> TcpStream {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0)).unwrap();
+    connect(&socket, &dns.address()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+fn ask_over(stream: &mut TcpStream, name: &str) -> Message {
     let bytes = question(name, RecordType::A).to_vec().unwrap();
     stream.write_all(&u16::try_from(bytes.len()).unwrap().to_be_bytes()).unwrap();
     stream.write_all(&bytes).unwrap();
@@ -238,4 +252,50 @@ fn upstreams_are_read_from_resolv_conf() {
     let text = "# nameserver 192.0.2.9\nsearch example.com\nnameserver 192.0.2.1\n nameserver 2001:db8::1\nnameserver x\n";
     let found: Vec<IpAddr> = upstreams(text).iter().map(SocketAddr::ip).collect();
     assert_eq!(found, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+}
+
+#[test]
+fn a_thousand_connections_of_one_address_take_dns_from_nobody() {
+    const NAME: &str = "mysql.default.svc.cluster.local.";
+    let dns = start(Vec::new());
+    let mut talking = connect_from(3, &dns);
+    assert_eq!(addresses(&ask_over(&mut talking, NAME)), ["10.96.0.1"]);
+    let mut flood = Vec::new();
+    for _ in 0..11 {
+        flood.extend((0..100).map(|_| connect_from(2, &dns)));
+        assert_eq!(addresses(&ask_over(&mut talking, NAME)), ["10.96.0.1"], "what was there stays");
+    }
+
+    assert_eq!(addresses(&ask_over(&mut connect_from(4, &dns), NAME)), ["10.96.0.1"], "by TCP");
+    assert_eq!(
+        addresses(&ask_over(&mut connect_from(2, &dns), NAME)),
+        ["10.96.0.1"],
+        "the flood's own address"
+    );
+    assert_eq!(addresses(&ask(&dns, NAME, RecordType::A)), ["10.96.0.1"], "by UDP");
+
+    let most = Taker::Dns.bounds().per_source;
+    let is_open = |stream: &&TcpStream| {
+        let mut stream = *stream;
+        stream.set_nonblocking(true).unwrap();
+        let read = stream.read(&mut [0]);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while flood.iter().filter(is_open).count() > most {
+        assert!(Instant::now() < deadline, "more than {most} connections of one address are open");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_malformed_question_by_tcp_is_a_format_error() {
+    let dns = start(Vec::new());
+    let mut stream = connect_from(1, &dns);
+    let question = [0, 14, 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+    stream.write_all(&question).unwrap();
+    let mut answer = [0; 14];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0, 12, 0x12, 0x34, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(addresses(&ask_over(&mut stream, "mysql.default.svc.cluster.local.")), ["10.96.0.1"]);
 }

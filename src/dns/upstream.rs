@@ -17,13 +17,12 @@ use hickory_server::{
 use tokio::{sync::Semaphore, time};
 
 use super::Reply;
+use crate::descriptors::Taker;
 
 /// How long one name server is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a question may take in all; clients ask again after 5 s.
 const DEADLINE: Duration = Duration::from_secs(4);
-/// Questions that wait for an answer; one more is answered "server failure" at once.
-const QUESTIONS: usize = 256;
 /// Answers that are kept.
 const CACHE: u64 = 2048;
 
@@ -37,7 +36,8 @@ pub(super) struct Upstream {
 impl Upstream {
     pub(super) fn new(servers: &[SocketAddr]) -> Result<Self> {
         let resolver = if servers.is_empty() { None } else { Some(resolver(servers)?) };
-        Ok(Self { resolver, questions: Semaphore::new(QUESTIONS) })
+        // One question too many is answered "server failure" at once.
+        Ok(Self { resolver, questions: Semaphore::new(Taker::DnsUpstream.most()) })
     }
 
     /// Asks for a name. Whatever keeps it from being answered is a server failure, never "no such name".
@@ -79,6 +79,8 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver> {
     let options = builder.options_mut();
     options.timeout = PATIENCE;
     options.attempts = 1;
+    // A question has so many sockets; the share of descriptors counts on it.
+    options.num_concurrent_reqs = 2;
     options.cache_size = CACHE;
     options.use_hosts_file = ResolveHosts::Never;
     options.preserve_intermediates = true;

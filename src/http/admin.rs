@@ -13,7 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, sync::oneshot, time::timeout};
 
 use super::Daemon;
-use crate::command::{Command, Request};
+use crate::{
+    command::{Command, Request},
+    connections::{
+        Bounded, Caller,
+        request::{Proof, watched},
+    },
+};
 
 /// The loop takes a command in between two cycles; one that does not come back for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,25 +34,35 @@ pub(crate) struct CommandAnswer {
 }
 
 /// Who is at the other end of a Unix socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
+    caller: Caller,
     uid: Option<u32>,
     pid: Option<i32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
+impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
+        let connection = stream.io();
+        let credentials = connection.get_ref().peer_cred().ok();
         Self {
+            caller: Caller(Arc::clone(connection.life())),
             uid: credentials.as_ref().map(tokio::net::unix::UCred::uid),
             pid: credentials.and_then(|credentials| credentials.pid()),
         }
     }
 }
 
+impl AsRef<Caller> for Peer {
+    fn as_ref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
 /// The one route.
 pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
-    Router::new().route("/windlass/v1/command", post(command)).with_state(daemon.clone())
+    let router = Router::new().route("/windlass/v1/command", post(command)).with_state(daemon.clone());
+    watched::<Peer>(router, Proof::Request)
 }
 
 async fn command(

@@ -11,7 +11,9 @@ use std::{
 
 use axum::{
     Json, Router,
+    extract::connect_info::Connected,
     http::{StatusCode, header::CONNECTION},
+    serve::IncomingStream,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use thiserror::Error;
@@ -24,19 +26,19 @@ use tokio::{
 use super::{
     Daemon, admin,
     auth::{self, Token, TokenError},
-    bounded::Bounded,
     health, reading,
     socket::{self, SocketError},
     tls::TlsListener,
     webhook::Webhooks,
 };
+use crate::{
+    connections::{
+        Bounded, Caller, Connections,
+        request::{Proof, watched},
+    },
+    descriptors::Taker,
+};
 
-/// Connections that one listener holds at a time.
-const CONNECTIONS: usize = 128;
-/// A scrape or a hook that takes longer than this is cut off.
-const SHORT: Duration = Duration::from_secs(60);
-/// A watch may last; it ends by itself after an hour.
-const LONG: Duration = Duration::from_secs(2 * 3600);
 /// Open streams are given so long to end when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -92,8 +94,8 @@ pub(crate) enum ListenError {
 
 /// Listeners that are bound and not served yet.
 pub(crate) struct Bound {
-    read: UnixListener,
-    admin: UnixListener,
+    read: (UnixListener, Connections),
+    admin: (UnixListener, Connections),
     listen: Option<TcpListener>,
     webhook: Option<TcpListener>,
     kubectl: Option<(TlsListener, Token)>,
@@ -109,9 +111,10 @@ impl Bound {
             Some(kubectl) => Some(bind_kubectl(kubectl).await?),
             None => None,
         };
+        let connections = |name, taker: Taker| Connections::new(name, taker.bounds());
         Ok(Self {
-            read,
-            admin,
+            read: (read, connections("windlass.sock", Taker::ReadSocket)),
+            admin: (admin, connections("admin.sock", Taker::AdminSocket)),
             listen: tcp(config.listen).await?,
             webhook: tcp(config.webhook).await?,
             kubectl,
@@ -131,7 +134,7 @@ impl Bound {
     /// Answers on the Unix sockets, until this is dropped, that the daemon waits, and what for.
     pub(crate) fn say_waiting(&self, why: &watch::Receiver<String>) -> io::Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
-        for listener in [&self.read, &self.admin] {
+        for (listener, connections) in [&self.read, &self.admin] {
             let copy: std::os::unix::net::UnixListener = listener.as_fd().try_clone_to_owned()?.into();
             let listener = UnixListener::from_std(copy)?;
             let why = why.clone();
@@ -141,7 +144,9 @@ impl Bound {
                 // Whoever asks again is to come to the daemon that has begun.
                 std::future::ready((StatusCode::SERVICE_UNAVAILABLE, [(CONNECTION, "close")], body))
             };
-            let serving = axum::serve(listener, Router::new().fallback(answer));
+            let router = watched::<Caller>(Router::new().fallback(answer), Proof::Request);
+            let listener = Bounded::new(listener, connections.clone());
+            let serving = axum::serve(listener, router.into_make_service_with_connect_info::<Caller>());
             tasks.spawn(async move { report("waiting", serving.await) });
         }
         Ok(tasks)
@@ -164,26 +169,31 @@ impl Bound {
         );
         let mut tasks = JoinSet::new();
         let reading = reading(&daemon);
-        spawn(&mut tasks, "windlass.sock", self.read, reading.clone(), stop.clone());
-        let admin = admin::router(&daemon).into_make_service_with_connect_info::<admin::Peer>();
+        let on_socket = watched::<Caller>(reading.clone(), Proof::Request);
+        let (read, connections) = self.read;
+        spawn(&mut tasks, "windlass.sock", Bounded::new(read, connections), on_socket, stop.clone());
+        let (admin, connections) = self.admin;
+        let acting = admin::router(&daemon).into_make_service_with_connect_info::<admin::Peer>();
         let mut stopped = stop.clone();
-        let serving = axum::serve(self.admin, admin)
+        let serving = axum::serve(Bounded::new(admin, connections), acting)
             .with_graceful_shutdown(async move { stopped.changed().await.unwrap_or_default() });
         tasks.spawn(async move { report("admin.sock", serving.await) });
-        let mut on_listen = health::router(&daemon);
-        let hooks = webhooks.map(Webhooks::router);
+        let mut on_listen = watched::<Caller>(health::router(&daemon), Proof::Request);
+        // A hook's proof is its signature.
+        let hooks = webhooks.map(|hooks| watched::<Caller>(hooks.router(), Proof::Shown));
         if let Some(listener) = self.webhook {
-            let router = hooks.unwrap_or_default();
-            spawn(&mut tasks, "webhook", Bounded::new(listener, CONNECTIONS, SHORT), router, stop.clone());
+            let listener = bounded(listener, "webhook", Taker::Webhook);
+            spawn(&mut tasks, "webhook", listener, hooks.unwrap_or_default(), stop.clone());
         } else if let Some(hooks) = hooks {
             on_listen = on_listen.merge(hooks);
         }
         if let Some(listener) = self.listen {
-            spawn(&mut tasks, "listen", Bounded::new(listener, CONNECTIONS, SHORT), on_listen, stop.clone());
+            let listener = bounded(listener, "listen", Taker::Metrics);
+            spawn(&mut tasks, "listen", listener, on_listen, stop.clone());
         }
         if let Some((listener, token)) = self.kubectl {
-            let router = auth::guarded(reading, token);
-            spawn(&mut tasks, "kubectl", Bounded::new(listener, CONNECTIONS, LONG), router, stop.clone());
+            let router = watched::<Caller>(auth::guarded(reading, token), Proof::Shown);
+            spawn(&mut tasks, "kubectl", listener, router, stop.clone());
         }
         let mut stop = stop;
         // The sender's end is as good as its word.
@@ -218,7 +228,11 @@ async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, Token), Li
     let listener = tcp(Some(config.address)).await?;
     let listener =
         listener.ok_or_else(|| ListenError::Bind(config.address, io::ErrorKind::NotFound.into()))?;
-    Ok((TlsListener::new(listener, server), token))
+    Ok((TlsListener::new(bounded(listener, "kubectl", Taker::Api), server), token))
+}
+
+fn bounded(listener: TcpListener, name: &'static str, taker: Taker) -> Bounded<TcpListener> {
+    Bounded::new(listener, Connections::new(name, taker.bounds()))
 }
 
 fn spawn<L>(
@@ -230,8 +244,9 @@ fn spawn<L>(
 ) where
     L: axum::serve::Listener,
     L::Addr: std::fmt::Debug,
+    Caller: for<'a> Connected<IncomingStream<'a, L>>,
 {
-    let serving = axum::serve(listener, router)
+    let serving = axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
         .with_graceful_shutdown(async move { stop.changed().await.unwrap_or_default() });
     tasks.spawn(async move { report(name, serving.await) });
 }

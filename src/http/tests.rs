@@ -9,6 +9,7 @@ use reconciler::object::Sensitive;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
     sync::{Notify, watch},
     task::JoinHandle,
@@ -57,6 +58,33 @@ async fn run(
     let (stop, stopped) = watch::channel(());
     let task = tokio::spawn(bound.serve(fixture.daemon.clone(), hooks, stopped));
     Running { directory, listen, kubectl, stop, task }
+}
+
+/// The token of the listener for kubectl.
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// How long a genuine client may wait for its answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A listener for kubectl with a certificate of its own.
+async fn over_tls(directory: &Path) -> KubectlConfig {
+    let (token, certificate, key) =
+        (directory.join("token"), directory.join("tls.crt"), directory.join("tls.key"));
+    std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
+    let made = Command::new("openssl")
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+                .split(' '),
+        )
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .await
+        .expect("openssl is needed");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    KubectlConfig { address: ([127, 0, 0, 1], 0).into(), token, certificate, key }
 }
 
 fn over(socket: &Path) -> reqwest::Client {
@@ -204,25 +232,10 @@ async fn webhooks_share_the_listener_where_they_have_none() {
 async fn kubectl_over_tcp_needs_the_token() {
     let fixture = fixture();
     let directory = tempfile::tempdir().unwrap();
-    let (token, certificate, key) =
-        (directory.path().join("token"), directory.path().join("tls.crt"), directory.path().join("tls.key"));
-    std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
-    let made = Command::new("openssl")
-        .args(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-                .split(' '),
-        )
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .await
-        .expect("openssl is needed");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let kubectl = over_tls(directory.path()).await;
+    let certificate = kubectl.certificate.clone();
     let mut listen = config(directory.path());
-    let address = ([127, 0, 0, 1], 0).into();
-    listen.kubectl = Some(KubectlConfig { address, token, certificate: certificate.clone(), key });
+    listen.kubectl = Some(kubectl);
     let running = run(&fixture, directory, listen, None).await;
     let server = running.kubectl.clone().unwrap();
     let get = async |token: &str| {
@@ -231,9 +244,85 @@ async fn kubectl_over_tcp_needs_the_token() {
         let output = command.output().await.expect("kubectl is needed");
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };
-    let text = get("0123456789abcdef0123456789abcdef").await;
+    let text = get(TOKEN).await;
     assert!(text.contains("web-bbbbbbbbbb-b2222"), "{text}");
     let text = get("0123456789abcdef0123456789abcdee").await;
     assert!(text.contains("Unauthorized") || text.contains("logged in"), "{text}");
     assert!(!text.contains("web-"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mute_tls_connections_shut_out_nobody_and_end() {
+    let fixture = fixture();
+    let directory = tempfile::tempdir().unwrap();
+    let kubectl = over_tls(directory.path()).await;
+    let pem = std::fs::read(&kubectl.certificate).unwrap();
+    let mut listen = config(directory.path());
+    listen.kubectl = Some(kubectl);
+    let running = run(&fixture, directory, listen, None).await;
+    let server = running.kubectl.clone().unwrap();
+    let address = server.strip_prefix("https://").unwrap().to_owned();
+    let client = || {
+        let builder = reqwest::Client::builder().timeout(Duration::from_secs(60));
+        builder.add_root_certificate(reqwest::Certificate::from_pem(&pem).unwrap()).build().unwrap()
+    };
+    let pods = format!("{server}/api/v1/pods");
+    let mut watch = client().get(format!("{pods}?watch=true")).bearer_auth(TOKEN).send().await.unwrap();
+    assert_eq!(watch.status(), StatusCode::OK);
+    while let Ok(Ok(Some(_))) = tokio::time::timeout(Duration::from_millis(500), watch.chunk()).await {}
+
+    let mut mute = Vec::new();
+    for _ in 0..161 {
+        mute.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let genuine = client().get(&pods).bearer_auth(TOKEN).send();
+    let answer = tokio::time::timeout(ANSWER, genuine).await.expect("in time").unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let without = client().get(&pods).send().await.unwrap();
+    assert_eq!(without.status(), StatusCode::UNAUTHORIZED);
+
+    // All of them end, whatever they wait for; who has shown the token goes on.
+    for stream in &mut mute {
+        let ended = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0])).await;
+        assert_eq!(ended.expect("a mute connection ends").unwrap_or(0), 0);
+    }
+    let mut view = fixture::view();
+    Arc::make_mut(&mut view.state).pods.clear();
+    fixture.publish.send(Arc::new(view)).unwrap();
+    let event = tokio::time::timeout(ANSWER, watch.chunk()).await.expect("in time").unwrap();
+    assert!(event.is_some(), "the watch goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_heads_do_not_shut_out_a_webhook() {
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    let fixture = fixture();
+    let directory = tempfile::tempdir().unwrap();
+    let listen = config(directory.path());
+    let running = run(&fixture, directory, listen, Some(SECRET)).await;
+    let address = running.listen.strip_prefix("http://").unwrap().to_owned();
+    let mut slow = Vec::new();
+    for _ in 0..130 {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(b"POST /webhook/github HTTP/1.1\r\nHost: here\r\nX-Slow: ").await.unwrap();
+        slow.push(stream);
+    }
+    let body = "{\"ref\":\"refs/heads/main\"}";
+    let tag =
+        ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes()), body.as_bytes());
+    let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let request = reqwest::Client::new()
+        .post(format!("{}/webhook/github", running.listen))
+        .header("x-github-event", "push")
+        .header("x-hub-signature-256", format!("sha256={tag}"))
+        .body(body);
+    let answer = tokio::time::timeout(ANSWER, request.send()).await.expect("in time").unwrap();
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    let health = tokio::time::timeout(ANSWER, reqwest::get(format!("{}/healthz", running.listen)));
+    assert_eq!(health.await.expect("in time").unwrap().status(), StatusCode::OK);
+    for stream in &mut slow {
+        // What comes before the end is the server's word about a request that did not come in time.
+        let ended = async { while stream.read(&mut [0; 512]).await.is_ok_and(|bytes| bytes > 0) {} };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("a slow head is cut off");
+    }
 }

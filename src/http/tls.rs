@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::serve::Listener;
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -11,26 +14,31 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use crate::connections::{Bounded, Caller, Connection};
+
 /// A client that does not get through its handshake in this time is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes under way at a time.
-const HANDSHAKES: usize = 32;
+/// Complete handshakes that wait to be served.
+const READY: usize = 32;
 
-/// Accepts connections whose handshake is complete. Handshakes run side by side, so that a silent client holds up
-/// nobody.
+/// A connection behind TLS.
+pub(crate) type TlsConnection = TlsStream<Connection<TcpStream>>;
+
+/// Accepts connections whose handshake is complete. Handshakes run side by side, as many as there are connections, so
+/// that a silent client holds up nobody.
 pub(crate) struct TlsListener {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    ready: mpsc::Receiver<(TlsConnection, SocketAddr)>,
     address: io::Result<SocketAddr>,
     accepting: JoinHandle<()>,
 }
 
 impl TlsListener {
     /// Starts accepting.
-    pub(crate) fn new(listener: TcpListener, mut config: rustls::ServerConfig) -> Self {
+    pub(crate) fn new(listener: Bounded<TcpListener>, mut config: rustls::ServerConfig) -> Self {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let address = listener.local_addr();
-        let (sender, ready) = mpsc::channel(HANDSHAKES);
+        let (sender, ready) = mpsc::channel(READY);
         let accepting = tokio::spawn(accept_all(listener, acceptor, sender));
         Self { ready, address, accepting }
     }
@@ -43,27 +51,26 @@ impl Drop for TlsListener {
 }
 
 async fn accept_all(
-    mut listener: TcpListener,
+    mut listener: Bounded<TcpListener>,
     acceptor: TlsAcceptor,
-    sender: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
+    sender: mpsc::Sender<(TlsConnection, SocketAddr)>,
 ) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (stream, address) = Listener::accept(&mut listener).await;
+        let (stream, address) = listener.accept().await;
         let (acceptor, sender) = (acceptor.clone(), sender.clone());
         tokio::spawn(async move {
             if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                // The time for a request's head begins now.
+                stream.get_ref().0.life().begin();
                 // The receiver is gone only when the listener is.
                 sender.send((stream, address)).await.unwrap_or_default();
             }
-            drop(slot);
         });
     }
 }
 
 impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
+    type Io = TlsConnection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -76,5 +83,11 @@ impl Listener for TlsListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.address.as_ref().copied().map_err(|error| io::Error::from(error.kind()))
+    }
+}
+
+impl Connected<IncomingStream<'_, TlsListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        Self(Arc::clone(stream.io().get_ref().0.life()))
     }
 }

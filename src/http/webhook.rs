@@ -1,7 +1,9 @@
 //! `/webhook/github` and `/webhook/generic`: somebody who knows the secret says "look again".
 //!
 //! A hook carries no content that is believed: it only makes the next fetch come sooner. What is checked is therefore
-//! about cost and noise, in the order of their price: rate, size, signature, replay, which branch.
+//! about cost and noise: size, signature, rate, which branch, replay. Only signed requests count against the rate, so
+//! that nobody else can use it up; unsigned ones cost their sender a connection each, and those are bounded by the
+//! listener.
 //!
 //! A body that was seen within the hour does not count again. GitHub has a button that sends a delivery again, so there
 //! it is answered 200 "already seen"; a generic sender that repeats a body byte by byte would never be heard, so it is
@@ -21,10 +23,11 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode, header::CONNECTION},
+    response::{IntoResponse, Response},
     routing::post,
 };
 use futures_util::StreamExt;
@@ -34,7 +37,10 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use self::{bucket::Bucket, nudge::Nudger, replay::Seen, signature::Secret};
-use crate::metrics::{Metrics, WebhookResult};
+use crate::{
+    connections::Caller,
+    metrics::{Metrics, WebhookResult},
+};
 
 /// The largest body that is read. GitHub's own limit is 25 MB, but a push that large says no more than a small one.
 const BODY_BYTES: usize = 1024 * 1024;
@@ -105,12 +111,24 @@ impl Webhooks {
 
 type Answer = (StatusCode, &'static str);
 
-async fn github(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Answer {
-    shared.answer(Forge::Github, &headers, body).await
+type Connection = Option<Extension<Caller>>;
+
+async fn github(
+    State(shared): State<Arc<Shared>>,
+    caller: Connection,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    shared.answer(Forge::Github, caller, &headers, body).await
 }
 
-async fn generic(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Answer {
-    shared.answer(Forge::Generic, &headers, body).await
+async fn generic(
+    State(shared): State<Arc<Shared>>,
+    caller: Connection,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    shared.answer(Forge::Generic, caller, &headers, body).await
 }
 
 /// Who sends.
@@ -144,41 +162,27 @@ struct Pushed {
 }
 
 impl Shared {
-    async fn answer(&self, forge: Forge, headers: &HeaderMap, body: Body) -> Answer {
-        let result = self.judge(forge, headers, body).await;
+    async fn answer(&self, forge: Forge, caller: Connection, headers: &HeaderMap, body: Body) -> Response {
+        let caller = caller.map(|Extension(caller)| caller);
+        let result = self.judge(forge, caller.as_ref(), headers, body).await;
         self.metrics.webhook(forge.label(), result);
         if result == WebhookResult::Accepted {
             self.nudger.nudge();
         }
-        match (result, forge) {
-            (WebhookResult::Accepted, _) => (StatusCode::ACCEPTED, "looking again\n"),
-            (WebhookResult::Ignored, _) => (StatusCode::OK, "not about the followed branch\n"),
-            (WebhookResult::Replayed, Forge::Github) => (StatusCode::OK, "already seen\n"),
-            (WebhookResult::Replayed, Forge::Generic) => (
-                StatusCode::CONFLICT,
-                "the same body was seen within the hour: put a commit id or a time into it\n",
-            ),
-            (WebhookResult::Unsigned, Forge::Github) => {
-                (StatusCode::UNAUTHORIZED, "X-Hub-Signature-256 is missing: set the hook's secret\n")
-            }
-            (WebhookResult::Unsigned, Forge::Generic) => {
-                (StatusCode::UNAUTHORIZED, "X-Windlass-Signature: sha256=<HMAC of the body> is missing\n")
-            }
-            (WebhookResult::BadSignature, _) => {
-                (StatusCode::UNAUTHORIZED, "the signature does not match the body\n")
-            }
-            (WebhookResult::TooLarge, _) => (StatusCode::PAYLOAD_TOO_LARGE, "a body may have 1 MiB\n"),
-            (WebhookResult::Incomplete, _) => {
-                (StatusCode::REQUEST_TIMEOUT, "the body did not come, or not in time\n")
-            }
-            (WebhookResult::RateLimited, _) => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
+        let mut answer = words(result, forge).into_response();
+        if matches!(result, WebhookResult::Unsigned | WebhookResult::BadSignature) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        answer
     }
 
-    async fn judge(&self, forge: Forge, headers: &HeaderMap, body: Body) -> WebhookResult {
-        if !lock(&self.bucket).take(Instant::now()) {
-            return WebhookResult::RateLimited;
-        }
+    async fn judge(
+        &self,
+        forge: Forge,
+        caller: Option<&Caller>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> WebhookResult {
         // Without a signature there is no reason to read a body at all.
         let signature = headers.get(forge.signature_header()).and_then(|value| value.to_str().ok());
         let Some(signature) = signature else { return WebhookResult::Unsigned };
@@ -194,6 +198,12 @@ impl Shared {
         if !self.secret.signed(&body, signature) {
             return WebhookResult::BadSignature;
         }
+        if let Some(caller) = caller {
+            caller.0.prove();
+        }
+        if !lock(&self.bucket).take(Instant::now()) {
+            return WebhookResult::RateLimited;
+        }
         let event = headers.get("x-github-event").and_then(|value| value.to_str().ok());
         if forge == Forge::Github && event != Some("push") {
             return WebhookResult::Ignored;
@@ -207,6 +217,33 @@ impl Shared {
             return WebhookResult::Replayed;
         }
         WebhookResult::Accepted
+    }
+}
+
+/// What a sender is told.
+fn words(result: WebhookResult, forge: Forge) -> Answer {
+    match (result, forge) {
+        (WebhookResult::Accepted, _) => (StatusCode::ACCEPTED, "looking again\n"),
+        (WebhookResult::Ignored, _) => (StatusCode::OK, "not about the followed branch\n"),
+        (WebhookResult::Replayed, Forge::Github) => (StatusCode::OK, "already seen\n"),
+        (WebhookResult::Replayed, Forge::Generic) => (
+            StatusCode::CONFLICT,
+            "the same body was seen within the hour: put a commit id or a time into it\n",
+        ),
+        (WebhookResult::Unsigned, Forge::Github) => {
+            (StatusCode::UNAUTHORIZED, "X-Hub-Signature-256 is missing: set the hook's secret\n")
+        }
+        (WebhookResult::Unsigned, Forge::Generic) => {
+            (StatusCode::UNAUTHORIZED, "X-Windlass-Signature: sha256=<HMAC of the body> is missing\n")
+        }
+        (WebhookResult::BadSignature, _) => {
+            (StatusCode::UNAUTHORIZED, "the signature does not match the body\n")
+        }
+        (WebhookResult::TooLarge, _) => (StatusCode::PAYLOAD_TOO_LARGE, "a body may have 1 MiB\n"),
+        (WebhookResult::Incomplete, _) => {
+            (StatusCode::REQUEST_TIMEOUT, "the body did not come, or not in time\n")
+        }
+        (WebhookResult::RateLimited, _) => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
     }
 }
 

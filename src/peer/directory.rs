@@ -24,7 +24,7 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA, identity::provider};
-use crate::state_file;
+use crate::{data_dir, state_file};
 
 /// The directory; it need not be there yet.
 #[derive(Clone, Debug)]
@@ -103,8 +103,7 @@ impl PeerDirectory {
     /// is done at once.
     pub(super) fn lock(&self) -> Result<File> {
         let path = self.path.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.with_context(|| format!("open {}", path.display()))?;
+        let file = data_dir::open_lock(&path)?;
         flock(&file, FlockOperation::LockExclusive).with_context(|| format!("lock {}", path.display()))?;
         Ok(file)
     }

@@ -13,7 +13,10 @@ use super::{
     renewal,
     server::{Attempts, Served, router},
 };
-use crate::http::Daemon;
+use crate::{
+    connections::request::{Proof, watched},
+    http::Daemon,
+};
 
 /// Followed logs are given so long to end when the daemon stops.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
@@ -90,7 +93,8 @@ impl PeerHost {
         tracing::info!(address = %self.address, cluster = %self.identity.cluster().cluster, "listening for other hosts");
         let attempts = Attempts::new(Instant::now());
         let served = Served { node: self.node, host, authority: self.authority, daemon, attempts };
-        let router = router(Arc::new(served)).into_make_service_with_connect_info::<Remote>();
+        let router = watched::<Remote>(router(Arc::new(served)), Proof::Shown)
+            .into_make_service_with_connect_info::<Remote>();
         let mut stopped = stop.clone();
         let serving = axum::serve(self.listener, router)
             .with_graceful_shutdown(async move { stopped.changed().await.unwrap_or_default() });

@@ -1,61 +1,41 @@
-//! Connections of other hosts, bounded. Who shows no certificate can neither take the nodes' places nor stay.
+//! Connections of other hosts, bounded. Who shows no certificate gives way to the nodes, and cannot stay.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use rustls::pki_types::CertificateDer;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+use tokio::net::TcpListener;
+
+use crate::{
+    connections::{Bounded, Caller, Connections},
+    descriptors::Taker,
+    http::tls::{TlsConnection, TlsListener},
 };
-use tokio_rustls::server::TlsStream;
-
-use crate::http::{bounded::Connection, tls::TlsListener};
-
-/// Connections of nodes at a time.
-const NODES: usize = 128;
-/// Connections without a certificate at a time: those that join.
-const STRANGERS: usize = 16;
-/// A followed log may last; it ends by itself after this.
-const NODE_LIFETIME: Duration = Duration::from_secs(2 * 3600);
-/// Joining is one question.
-const STRANGER_LIFETIME: Duration = Duration::from_secs(15);
 
 /// The listener behind TLS.
 pub(super) struct PeerListener {
     tls: TlsListener,
-    nodes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
 }
 
 impl PeerListener {
     /// Starts accepting.
     pub(super) fn new(listener: TcpListener, config: rustls::ServerConfig) -> Self {
-        Self {
-            tls: TlsListener::new(listener, config),
-            nodes: Arc::new(Semaphore::new(NODES)),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
-        }
+        let connections = Connections::new("peer", Taker::Peers.bounds());
+        Self { tls: TlsListener::new(Bounded::new(listener, connections), config) }
     }
 }
 
 impl Listener for PeerListener {
-    type Io = Connection<TlsStream<TcpStream>>;
+    type Io = TlsConnection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, address) = self.tls.accept().await;
-            let (slots, lifetime) = match certificate(&stream) {
-                Some(_) => (&self.nodes, NODE_LIFETIME),
-                None => (&self.strangers, STRANGER_LIFETIME),
-            };
-            match slots.clone().try_acquire_owned() {
-                Ok(slot) => return (Connection::new(stream, Some(slot), lifetime), address),
-                Err(_) => tracing::warn!(%address, "too many connections of other hosts: one is dropped"),
-            }
+        let (stream, address) = self.tls.accept().await;
+        if certificate(&stream).is_some() {
+            stream.get_ref().0.life().prove();
         }
+        (stream, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -70,15 +50,24 @@ pub(super) struct Remote {
     pub(super) address: SocketAddr,
     /// Its certificate, which TLS has found to be from this cluster's authority.
     pub(super) certificate: Option<CertificateDer<'static>>,
+    /// Its connection.
+    pub(super) caller: Caller,
+}
+
+impl AsRef<Caller> for Remote {
+    fn as_ref(&self) -> &Caller {
+        &self.caller
+    }
 }
 
 impl Connected<IncomingStream<'_, PeerListener>> for Remote {
     fn connect_info(stream: IncomingStream<'_, PeerListener>) -> Self {
-        let certificate = certificate(stream.io().get_ref());
-        Self { address: *stream.remote_addr(), certificate: certificate.cloned() }
+        let caller = Caller(Arc::clone(stream.io().get_ref().0.life()));
+        let certificate = certificate(stream.io()).cloned();
+        Self { address: *stream.remote_addr(), certificate, caller }
     }
 }
 
-fn certificate(stream: &TlsStream<TcpStream>) -> Option<&CertificateDer<'static>> {
+fn certificate(stream: &TlsConnection) -> Option<&CertificateDer<'static>> {
     stream.get_ref().1.peer_certificates()?.first()
 }

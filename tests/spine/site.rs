@@ -86,6 +86,19 @@ impl Site {
     pub(crate) fn start_daemon(&mut self) {
         let config = self.config.display().to_string();
         self.daemon = Some(Daemon::start(self.host, &["run", "--config", &config], &[]));
+        self.wait_for_daemon();
+    }
+
+    /// The same, of a daemon that may have no more open files than this.
+    #[track_caller]
+    pub(crate) fn start_daemon_with_files(&mut self, most: u32) {
+        let config = self.config.display().to_string();
+        self.daemon = Some(Daemon::start_with_files(self.host, most, &["run", "--config", &config]));
+        self.wait_for_daemon();
+    }
+
+    #[track_caller]
+    fn wait_for_daemon(&mut self) {
         self.daemon().wait_until(SOON, "it answers", |_| {
             run(Host::shared().command("curl").args([
                 "-sf",

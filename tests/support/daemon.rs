@@ -28,20 +28,26 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts `windlass ARGS...` on a host, with more environment variables.
     pub(crate) fn start(host: &Host, args: &[&str], env: &[(&str, &str)]) -> Daemon {
+        let mut command = host.command(BINARY);
+        command.args(args).envs(env.iter().copied());
+        Daemon::spawn(host, &mut command)
+    }
+
+    /// Starts `windlass ARGS...` with a limit of open files that it cannot raise.
+    pub(crate) fn start_with_files(host: &Host, most: u32, args: &[&str]) -> Daemon {
+        let mut command = host.command("prlimit");
+        command.args([&format!("--nofile={most}:{most}"), BINARY]).args(args);
+        Daemon::spawn(host, &mut command)
+    }
+
+    fn spawn(host: &Host, command: &mut Command) -> Daemon {
         static COUNT: AtomicU32 = AtomicU32::new(0);
 
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = host.dir().join(format!("windlass-{number}.log"));
         let file = File::create(&log).unwrap();
-        let process = host
-            .command(BINARY)
-            .args(args)
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .spawn()
-            .unwrap();
+        let process =
+            command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Daemon { process, log }
     }
 

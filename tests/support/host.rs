@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::guard::{Guard, in_netns};
+use super::guard::{Guard, enter_netns, in_netns};
 use super::network::{GATEWAY, Port};
 use super::{Network, Outcome, eventually, run};
 
@@ -121,6 +121,18 @@ impl Host {
             .args(["-t", &self.holder.id().to_string(), "--mount", "--uts", "--net", "--", program])
             .env_remove("DOCKER_HOST");
         command
+    }
+
+    /// Does something in a thread of the host's network namespace; what it opens is the host's.
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let done = std::thread::scope(|scope| {
+            let inside = || {
+                enter_netns(self.namespace());
+                act()
+            };
+            scope.spawn(inside).join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Runs a program on the host, whatever comes of it.

@@ -7,8 +7,7 @@ const BURST: f64 = 100.0;
 /// Requests a second in the long run.
 const PER_SECOND: f64 = 20.0;
 
-/// The bucket. It is asked before anything costly is done, so genuine hooks suffer from a flood too; polling makes up
-/// for them.
+/// The bucket of the signed requests. A forge that floods loses hooks; polling makes up for them.
 pub(super) struct Bucket {
     tokens: f64,
     filled: Instant,

@@ -201,3 +201,23 @@ fn without_a_secret_there_are_no_hooks_and_a_weak_one_is_refused() {
     assert!(make(None).unwrap().is_none());
     assert!(make(Some("short")).is_err_and(|weak| weak.to_string().contains("at least 16")));
 }
+
+#[tokio::test]
+async fn unsigned_requests_do_not_use_up_the_rate_of_signed_ones() {
+    let server = server().await;
+    for _ in 0..160 {
+        let (status, _) = answer(server.post("github", PUSH)).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        let (status, _) =
+            answer(server.post("github", PUSH).header("x-hub-signature-256", sign("another"))).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(server.github(PUSH).await.0, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn an_unsigned_request_costs_a_connection() {
+    let server = server().await;
+    let response = server.post("generic", PUSH).send().await.unwrap();
+    assert_eq!(response.headers()["connection"], "close");
+}

@@ -1,0 +1,280 @@
+//! Which paths of the configuration no pod may mount: every setting is classified here, or this does not compile.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    AllowConfig, Config, DockerConfig, ListenConfig, NetworkConfig, NodeConfig, PeerConfig, RegistryConfig,
+    RolloutConfig, SourceConfig, StoreConfig, TrustConfig, WebhookConfig,
+};
+
+/// Where a host's configuration lies, with the files that it names.
+const CONFIGURATION: &str = "/etc/windlass";
+
+/// Paths that no pod may mount: whoever reads them has a secret of this host, and whoever writes them decides who is
+/// trusted here.
+#[derive(Default)]
+struct Guarded(Vec<PathBuf>);
+
+impl Guarded {
+    fn add<'a>(&mut self, paths: impl IntoIterator<Item = &'a PathBuf>) {
+        // The daemon reads a relative path from its own directory, and a hostPath is always absolute.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        self.0.extend(paths.into_iter().map(absolute));
+    }
+}
+
+impl Config {
+    /// The paths that no pod may mount, nor what lies in them, nor what holds them.
+    ///
+    /// No `..` here or below: a new setting must be put on one side or the other.
+    pub(crate) fn guarded_paths(&self) -> Vec<PathBuf> {
+        let Self {
+            data_dir: _,
+            file,
+            socket_dir: _,
+            source,
+            trust,
+            node,
+            store,
+            network,
+            rollout,
+            docker,
+            allow,
+            listen,
+            webhook,
+            peer,
+        } = self;
+        let mut guarded = Guarded::default();
+        guarded.add([&self.data_dir(), &self.socket_dir(), &self.peer_directory()]);
+        guarded.add([&Path::new(CONFIGURATION).to_owned()]);
+        guarded.add(file);
+        of_source(&mut guarded, source);
+        of_trust(&mut guarded, trust);
+        of_store(&mut guarded, store);
+        of_docker(&mut guarded, docker);
+        of_listeners(&mut guarded, listen, webhook, peer);
+        without_paths(node, network, rollout, allow);
+        guarded.0
+    }
+}
+
+fn of_source(guarded: &mut Guarded, source: &SourceConfig) {
+    let SourceConfig {
+        // A repository on this host is trusted no further than its signatures.
+        url: _,
+        branch: _,
+        paths: _,
+        poll: _,
+        deadline: _,
+        max_bytes: _,
+        token_file,
+        user: _,
+        password_file,
+        ssh_key_file,
+        known_hosts_file,
+        ca_file,
+    } = source;
+    guarded.add([token_file, password_file, ssh_key_file, known_hosts_file, ca_file].into_iter().flatten());
+}
+
+fn of_trust(guarded: &mut Guarded, trust: &TrustConfig) {
+    let TrustConfig { mode: _, allowed_signers, anchor: _, allow_rewrite: _ } = trust;
+    guarded.add(allowed_signers);
+}
+
+fn of_store(guarded: &mut Guarded, store: &StoreConfig) {
+    let StoreConfig {
+        endpoints: _,
+        prefix: _,
+        ca_file,
+        certificate_file,
+        key_file,
+        user: _,
+        password_file,
+        away: _,
+    } = store;
+    guarded.add([ca_file, certificate_file, key_file, password_file].into_iter().flatten());
+}
+
+fn of_docker(guarded: &mut Guarded, docker: &DockerConfig) {
+    // The engine's socket is as good as root, and pods that manage the engine are given it on purpose: `host-paths`
+    // of [allow] forbids it.
+    let DockerConfig { socket: _, config_file, registries, cgroup_parent: _ } = docker;
+    guarded.add(config_file);
+    for RegistryConfig { host: _, user: _, password_file } in registries {
+        guarded.add([password_file]);
+    }
+}
+
+fn of_listeners(guarded: &mut Guarded, listen: &ListenConfig, webhook: &WebhookConfig, peer: &PeerConfig) {
+    let ListenConfig { metrics: _, webhook: _, api: _, api_token_file, api_certificate, api_key } = listen;
+    let WebhookConfig { secret_file } = webhook;
+    // The directory of certificates has a default, and was added with that.
+    let PeerConfig { listen: _, directory: _ } = peer;
+    guarded.add([api_token_file, api_certificate, api_key, secret_file].into_iter().flatten());
+}
+
+/// Sections that name no file of this host's own.
+fn without_paths(node: &NodeConfig, network: &NetworkConfig, rollout: &RolloutConfig, allow: &AllowConfig) {
+    let NodeConfig { name: _, address: _, labels: _, taints: _, max_pods: _ } = node;
+    let NetworkConfig {
+        pod_range: _,
+        pod_subnet: _,
+        node_ranges: _,
+        service_range: _,
+        dns: _,
+        zone: _,
+        mtu: _,
+        path: _,
+        vxlan: _,
+        node_port_first: _,
+        node_port_last: _,
+        drain_delay: _,
+    } = network;
+    let RolloutConfig {
+        soak: _,
+        deadline: _,
+        deletion_percent: _,
+        max_faulty_nodes: _,
+        canary_nodes: _,
+        canary_soak: _,
+        history: _,
+        resync: _,
+    } = rollout;
+    let AllowConfig { privileged: _, host_namespaces: _, host_paths: _, capabilities: _ } = allow;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The names of a section's settings, as its type says them: serde lists them where it refuses an unknown one.
+    fn settings(section: &str) -> BTreeSet<String> {
+        let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let refused = toml::from_str::<Config>(&format!("{header}no-such-setting = 1"));
+        let message = refused.expect_err("an unknown setting").to_string();
+        let listed = message.split_once("expected").expect("serde lists the settings").1;
+        listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    const GUARDED: [&str; 18] = [
+        "data-dir",
+        "socket-dir",
+        "docker.config-file",
+        "listen.api-certificate",
+        "listen.api-key",
+        "listen.api-token-file",
+        "peer.directory",
+        "source.ca-file",
+        "source.known-hosts-file",
+        "source.password-file",
+        "source.ssh-key-file",
+        "source.token-file",
+        "store.ca-file",
+        "store.certificate-file",
+        "store.key-file",
+        "store.password-file",
+        "trust.allowed-signers",
+        "webhook.secret-file",
+    ];
+
+    /// Settings that hold no path on this host, or one that pods may be given.
+    const OPEN: [&str; 4] = ["source.url", "source.paths", "allow.host-paths", "docker.socket"];
+
+    /// Whether a setting takes a path, found by giving it one.
+    fn takes_a_path(section: &str, name: &str) -> Option<Config> {
+        let value = format!("/guarded/{section}/{name}");
+        let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        toml::from_str(&format!("{header}{name} = '{value}'")).ok()
+    }
+
+    #[test]
+    fn every_setting_that_takes_a_path_is_guarded_or_named_as_open() {
+        let mut sections = settings("");
+        sections.insert(String::new());
+        let mut guarded = Vec::new();
+        let mut left_open = Vec::new();
+        for section in &sections {
+            // The top level's own settings are no sections.
+            if matches!(section.as_str(), "data-dir" | "socket-dir") {
+                continue;
+            }
+            for name in settings(section) {
+                let Some(config) = takes_a_path(section, &name) else { continue };
+                let path = PathBuf::from(format!("/guarded/{section}/{name}"));
+                let setting = if section.is_empty() { name } else { format!("{section}.{name}") };
+                if config.guarded_paths().contains(&path) {
+                    guarded.push(setting);
+                } else {
+                    left_open.push(setting);
+                }
+            }
+        }
+        assert_eq!(guarded, GUARDED);
+        for setting in &left_open {
+            let pathlike = ["-file", "-dir", "directory", "-key", "key", "certificate", "signers", "path"];
+            let suspect = pathlike.iter().any(|ending| setting.ends_with(ending));
+            assert!(
+                !suspect || OPEN.contains(&setting.as_str()),
+                "{setting} takes a path and is not guarded"
+            );
+        }
+    }
+
+    #[test]
+    fn no_pod_mounts_a_secret_or_what_holds_one() {
+        let text = "[source]\nssh-key-file = '/srv/keys/ssh'\n[store]\nkey-file = '/srv/etcd/key.pem'\n\
+                    password-file = '/srv/etcd/password'\n[listen]\napi-key = '/srv/api.key'\n\
+                    [docker]\nconfig-file = '/root/.docker/config.json'\n[peer]\ndirectory = '/srv/peer'";
+        let settings = crate::daemon::check_settings(&toml::from_str(text).expect("a configuration"));
+        let refused = |path: &str| {
+            let pod = format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers: [{{name: a, image: 'a:1'}}]\n  \
+                 volumes: [{{name: v, hostPath: {{path: '{path}'}}}}]\n"
+            );
+            let (_, problems) = crate::library::parse_and_check(&[("a.yaml", pod.as_bytes())], &settings);
+            problems.iter().any(|problem| problem.to_string().contains("the daemon's own"))
+        };
+        for path in [
+            "/srv/keys/ssh",
+            "/srv/keys",
+            "/srv",
+            "/",
+            "/srv/etcd/key.pem",
+            "/srv/./etcd/password",
+            "/srv/api.key",
+            "/root/.docker",
+            "/srv/peer/ca-key.pem",
+            "/var/lib/windlass/mirror.git",
+            "/run/windlass/admin.sock",
+            "/etc/windlass/token",
+            "/etc",
+        ] {
+            assert!(refused(path), "{path} is not refused");
+        }
+        for path in ["/srv/data", "/srv/keys2", "/etc/ssl", "/var/run/docker.sock"] {
+            assert!(!refused(path), "{path} is refused");
+        }
+    }
+
+    #[test]
+    fn a_registrys_password_and_the_defaults_are_guarded() {
+        let text = "[source]\ntoken-file = 'token'\n[[docker.registries]]\nhost = 'r'\nuser = 'u'\npassword-file = '/run/secrets/r'";
+        let config: Config = toml::from_str(text).expect("a configuration");
+        let config = Config { file: Some("/srv/windlass.toml".into()), ..config };
+        let guarded = config.guarded_paths();
+        for path in [
+            "/var/lib/windlass",
+            "/run/windlass",
+            "/var/lib/windlass/peer",
+            "/etc/windlass",
+            "/srv/windlass.toml",
+            "/run/secrets/r",
+        ] {
+            assert!(guarded.contains(&PathBuf::from(path)), "{path} is not in {guarded:?}");
+        }
+        assert!(guarded.iter().all(|path| path.is_absolute()), "{guarded:?}");
+    }
+}

@@ -1,0 +1,167 @@
+//! A listener that holds no more connections than it may, and the connections it accepts, which end by themselves.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream, unix},
+    time::{Sleep, sleep_until},
+};
+
+use super::{Admission, Connections, Life, Source};
+
+/// A listener that says who a connection is from.
+pub(crate) trait Sourced: Listener {
+    /// Who it is from.
+    fn source(io: &Self::Io, address: &Self::Addr) -> Source;
+}
+
+impl Sourced for TcpListener {
+    fn source(_: &TcpStream, address: &SocketAddr) -> Source {
+        Source::from(*address)
+    }
+}
+
+impl Sourced for UnixListener {
+    fn source(io: &UnixStream, _: &unix::SocketAddr) -> Source {
+        io.peer_cred().map_or(Source::Unknown, |credentials| Source::User(credentials.uid()))
+    }
+}
+
+/// Wraps a listener. What is too much is closed at once: it does not wait in the kernel's queue, where it would be in
+/// the way of others.
+pub(crate) struct Bounded<L> {
+    listener: L,
+    connections: Connections,
+}
+
+impl<L> Bounded<L> {
+    /// Accepts into `connections`.
+    pub(crate) fn new(listener: L, connections: Connections) -> Self {
+        Self { listener, connections }
+    }
+}
+
+impl<L: Sourced> Listener for Bounded<L> {
+    type Io = Connection<L::Io>;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            self.connections.room().await;
+            let (io, address) = self.listener.accept().await;
+            if let Some(admission) = self.connections.admit(L::source(&io, &address)) {
+                return (Connection::new(io, admission), address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection with an end. It gives its place back when it is dropped.
+pub(crate) struct Connection<T> {
+    // The descriptor is closed before its place is given to another one.
+    io: T,
+    admission: Admission,
+    end: Pin<Box<Sleep>>,
+}
+
+impl<T> Connection<T> {
+    /// A new one.
+    pub(crate) fn new(io: T, admission: Admission) -> Self {
+        let end = Box::pin(sleep_until(admission.life().deadline()));
+        Self { io, admission, end }
+    }
+
+    /// What is inside.
+    pub(crate) fn get_ref(&self) -> &T {
+        &self.io
+    }
+
+    /// How it is doing.
+    pub(crate) fn life(&self) -> &Arc<Life> {
+        self.admission.life()
+    }
+
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let life = self.admission.life();
+        if life.is_closed(context) {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "closed for another connection"));
+        }
+        let deadline = life.deadline();
+        if self.end.deadline() != deadline {
+            self.end.as_mut().reset(deadline);
+        }
+        match self.end.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "the connection took too long")),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.life().has_read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        let written = ready!(Pin::new(&mut self.io).poll_write(context, data))?;
+        self.life().has_written();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+/// The connection that a request came by.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) Arc<Life>);
+
+impl<L: Sourced> Connected<IncomingStream<'_, Bounded<L>>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, Bounded<L>>) -> Self {
+        Self(Arc::clone(stream.io().life()))
+    }
+}
+
+impl AsRef<Caller> for Caller {
+    fn as_ref(&self) -> &Caller {
+        self
+    }
+}

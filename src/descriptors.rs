@@ -1,0 +1,160 @@
+//! The descriptors a process may have open, and what share of them each listener gets: the daemon's own work is never
+//! left without.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::connections::{Bounds, Times};
+
+/// Descriptors that no listener gets: the engine, the store, git, files, netlink, and the listeners themselves.
+const RESERVED: u64 = 128;
+/// What the shares below add up to. `LimitNOFILE=` of systemd is 1024 where nothing else is said.
+const WHOLE: u64 = 1024 - RESERVED;
+/// With fewer the daemon does not start.
+const FEWEST: u64 = 256;
+
+/// A client that does not send a request's head in this time is let go.
+const HEAD: Duration = Duration::from_secs(10);
+/// A watch or a followed log may last; it ends by itself after this.
+const LONG: Duration = Duration::from_secs(2 * 3600);
+
+/// What takes connections, or makes them for its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taker {
+    /// DNS over TCP.
+    Dns,
+    /// Questions that the DNS asks of the host's own name servers; each has up to two sockets.
+    DnsUpstream,
+    /// The read API over TLS. A followed log has a connection to the engine, or to another host.
+    Api,
+    /// Metrics and health.
+    Metrics,
+    /// Webhooks with a listener of their own.
+    Webhook,
+    /// `windlass.sock`
+    ReadSocket,
+    /// `admin.sock`
+    AdminSocket,
+    /// Other hosts.
+    Peers,
+}
+
+impl Taker {
+    #[cfg(test)]
+    const ALL: [Self; 8] = [
+        Self::Dns,
+        Self::DnsUpstream,
+        Self::Api,
+        Self::Metrics,
+        Self::Webhook,
+        Self::ReadSocket,
+        Self::AdminSocket,
+        Self::Peers,
+    ];
+
+    /// Descriptors each, how many it may have where there are `WHOLE` descriptors, and how many at most.
+    fn share(self) -> (u64, u64, u64) {
+        match self {
+            Self::Dns => (1, 128, 512),
+            Self::DnsUpstream => (2, 128, 256),
+            Self::Api => (2, 72, 256),
+            Self::Metrics | Self::Webhook => (1, 64, 128),
+            Self::ReadSocket => (2, 48, 128),
+            Self::AdminSocket => (1, 16, 32),
+            Self::Peers => (2, 64, 256),
+        }
+    }
+
+    fn total(self, limit: u64) -> usize {
+        let (_, share, most) = self.share();
+        let scaled = limit.saturating_sub(RESERVED).saturating_mul(share) / WHOLE;
+        // The greatest is 512.
+        usize::try_from(scaled.min(most)).unwrap_or(usize::MAX)
+    }
+
+    /// How many it may have at once in this process.
+    pub(crate) fn most(self) -> usize {
+        self.total(limit())
+    }
+
+    /// The bounds of its listener in this process.
+    pub(crate) fn bounds(self) -> Bounds {
+        let total = self.most();
+        let seconds = Duration::from_secs;
+        let times = |unproven, idle, request| Times { head: HEAD, unproven, idle, request };
+        let (part, times) = match self {
+            // What was usual for DNS over TCP; a question has been answered after 4 s.
+            Self::Dns | Self::DnsUpstream => {
+                (8, Times { head: seconds(5), ..times(seconds(5), seconds(5), seconds(10)) })
+            }
+            Self::Api => (4, times(seconds(10), seconds(120), LONG)),
+            // A scrape or a hook that takes longer is cut off; most scrape every minute, over one connection.
+            Self::Metrics | Self::Webhook => (4, times(seconds(30), seconds(150), seconds(60))),
+            // Two users of the group cannot keep the others out, and root is the usual one.
+            Self::ReadSocket => (2, times(seconds(10), seconds(60), LONG)),
+            // Only root gets in.
+            Self::AdminSocket => (1, times(seconds(10), seconds(10), seconds(120))),
+            // Joining is one question, by a host without a certificate.
+            Self::Peers => (4, times(seconds(15), seconds(120), LONG)),
+        };
+        Bounds { total, per_source: (total / part).max(1), times }
+    }
+}
+
+/// Raises the limit to what the system allows this process. What it starts inherits the limit: none of that uses
+/// `select`, which knows no descriptor above 1023.
+pub(crate) fn raise() -> Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+            .context("raise the limit of open files (RLIMIT_NOFILE) to the hard limit")?;
+    }
+    let limit = limit();
+    ensure!(
+        limit >= FEWEST,
+        "this process may have {limit} open files, and the daemon needs {FEWEST}: raise LimitNOFILE= of its unit, or \
+         `ulimit -Hn`"
+    );
+    tracing::debug!(limit, "open files");
+    Ok(())
+}
+
+/// How many descriptors this process may have.
+fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_listeners_together_leave_the_daemon_its_own() {
+        for limit in (FEWEST..5000).chain([65_536, 524_288, 1 << 30, u64::MAX]) {
+            let taken: u64 = Taker::ALL
+                .into_iter()
+                .map(|taker| taker.share().0 * u64::try_from(taker.total(limit)).expect("small"))
+                .sum();
+            assert!(taken <= limit - RESERVED, "{taken} of {limit}");
+            for taker in Taker::ALL {
+                assert!(taker.total(limit) >= 2, "{taker:?} has nothing of {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_usual_host_gives_each_listener_all_it_can_use() {
+        assert_eq!(Taker::Dns.total(524_288), 512);
+        assert_eq!(Taker::Api.total(524_288), 256);
+        assert_eq!(Taker::Api.total(1024), 72);
+    }
+
+    #[test]
+    fn the_soft_limit_is_raised_to_the_hard_one() {
+        raise().expect("raised");
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!(current, maximum);
+    }
+}

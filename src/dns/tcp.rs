@@ -1,0 +1,112 @@
+//! DNS over TCP: one task a connection, one question after another.
+//!
+//! hickory's own listener takes whatever comes, and a thousand connections would leave the daemon without descriptors.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::serve::Listener;
+use hickory_server::{
+    net::{NetError, runtime::TokioTime, xfer::Protocol},
+    proto::{op::MessageType, rr::Record, serialize::binary::BinEncoder},
+    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
+    zone_handler::MessageResponse,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+use super::Handler;
+use crate::connections::{Bounded, Connection};
+
+/// Bytes before a question's identifier, flags and counts are complete.
+const HEADER: usize = 12;
+
+/// Answers until it is dropped; all connections end with it.
+pub(super) async fn serve(mut listener: Bounded<TcpListener>, handler: Handler) {
+    let mut tasks = JoinSet::new();
+    loop {
+        let (stream, address) = listener.accept().await;
+        let handler = handler.clone();
+        tasks.spawn(async move {
+            if let Err(error) = talk(stream, address, &handler).await {
+                tracing::debug!(%address, %error, "a DNS connection has ended");
+            }
+        });
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+async fn talk(mut stream: Connection<TcpStream>, address: SocketAddr, handler: &Handler) -> io::Result<()> {
+    let life = Arc::clone(stream.life());
+    loop {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).await?;
+        let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut question).await?;
+
+        let under_way = life.start_request();
+        let answered = tokio::select! {
+            answered = answer(question, address, handler) => answered,
+            () = life.closed() => return Ok(()),
+        };
+        let Some(answered) = answered else { return Ok(()) };
+        life.prove();
+        let length = u16::try_from(answered.len()).map_err(io::Error::other)?;
+        // One write: with two, the second would wait for the first one's acknowledgement.
+        stream.write_all(&[&length.to_be_bytes(), answered.as_slice()].concat()).await?;
+        drop(under_way);
+    }
+}
+
+/// The answer to one question; `None` where there is nothing to say.
+async fn answer(question: Vec<u8>, address: SocketAddr, handler: &Handler) -> Option<Vec<u8>> {
+    let malformed = malformed(&question);
+    let Ok(request) = Request::from_bytes(question, address, Protocol::Tcp) else { return malformed };
+    if request.metadata.message_type == MessageType::Response {
+        return None;
+    }
+    let answer = Answer::default();
+    handler.handle_request::<_, TokioTime>(&request, answer.clone()).await;
+    answer.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// "Format error", with the identifier, the operation and "recursion desired" of what was asked (RFC 1035, 4.1.1).
+fn malformed(question: &[u8]) -> Option<Vec<u8>> {
+    let [first, second, flags, ..] = *question.get(..HEADER)? else { return None };
+    let (response, kept, format_error) = (0x80, 0x79, 1);
+    let mut answer = vec![0; HEADER];
+    answer[..4].copy_from_slice(&[first, second, response | flags & kept, format_error]);
+    (flags & response == 0).then_some(answer)
+}
+
+/// Where an answer is put by whoever makes it.
+#[derive(Clone, Default)]
+struct Answer(Arc<Mutex<Option<Vec<u8>>>>);
+
+#[async_trait::async_trait]
+impl ResponseHandler for Answer {
+    async fn send_response<'a>(
+        &mut self,
+        response: MessageResponse<
+            '_,
+            'a,
+            impl Iterator<Item = &'a Record> + Send + 'a,
+            impl Iterator<Item = &'a Record> + Send + 'a,
+            impl Iterator<Item = &'a Record> + Send + 'a,
+            impl Iterator<Item = &'a Record> + Send + 'a,
+        >,
+    ) -> Result<ResponseInfo, NetError> {
+        let mut bytes = Vec::with_capacity(512);
+        let mut encoder = BinEncoder::new(&mut bytes);
+        encoder.set_max_size(u16::MAX);
+        let info = response.destructive_emit(&mut encoder)?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+        Ok(info)
+    }
+}
