@@ -24,7 +24,7 @@ use reconciler::{
     network::{DnsRecords, HostNetwork, PeerPath, Peers},
     node::{NodeInput, NodePlan, node},
     observed::Observed,
-    plan::{LaneKey, Next, Why},
+    plan::{ImagePin, LaneKey, Next, Why},
     pod::files::DnsFacts,
     rollout::{Head, Rollout},
     state::{Change, KnownNode, NodeFacts, NodeReport, Preparation},
@@ -139,6 +139,8 @@ pub(crate) struct Host {
     peers: Option<Peers>,
     /// A commit that another host has seen, for which the repository was looked at.
     nudged_for: Option<CommitId>,
+    /// Pins that lanes have found since the last look.
+    new_pins: Vec<(CommitId, String, ImagePin)>,
     /// Since when another host has a commit that this one cannot get.
     outrun: Option<std::time::Instant>,
     /// How this host's head stands to what was decided before.
@@ -193,6 +195,7 @@ impl Host {
             told,
             peers: None,
             nudged_for: None,
+            new_pins: Vec::new(),
             outrun: None,
             behind: None,
             open: Vec::new(),
@@ -306,11 +309,13 @@ impl Host {
     /// Decides and plans until nothing changes any more.
     async fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
         let mut round = 0;
+        self.keep_new_pins();
         loop {
             round += 1;
             let plan = self.plan(now, observed);
             self.memory.set_pods(plan.memory.clone());
-            self.keep_inherited_pins(&plan);
+            self.new_pins.extend(plan.inherited.iter().cloned());
+            self.keep_new_pins();
             let next = plan.next;
             if self.go_on_with_detour(plan.report.clone()) && round < ROUNDS {
                 continue;
@@ -445,6 +450,7 @@ impl Host {
 
     /// Puts what is remembered on disk.
     pub(crate) async fn save(&mut self) {
+        self.keep_new_pins();
         self.memory.save_if_changed(&mut self.troubles).await;
     }
 

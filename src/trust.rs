@@ -71,6 +71,8 @@ pub(crate) struct TrustStore {
     images_path: PathBuf,
     pointers: Pointers,
     images: ImagePins,
+    /// Whether the file of the images lacks something.
+    images_are_unsaved: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -88,6 +90,7 @@ impl TrustStore {
         Ok(Self {
             pointers: state_file::read(&pointers_path, SCHEMA)?.unwrap_or_default(),
             images: state_file::read(&images_path, SCHEMA)?.unwrap_or_default(),
+            images_are_unsaved: false,
             pointers_path,
             images_path,
         })
@@ -113,30 +116,38 @@ impl TrustStore {
         &self.images.commits
     }
 
-    /// Records what references mean for `commit`. A tag is resolved once a commit; it is asked for again, and its
-    /// meaning replaced, only where the image has gone from the disk and cannot be had by its digest.
+    /// Records what references mean for commits, by one write however many there are. A tag is resolved once a commit;
+    /// it is asked for again, and its meaning replaced, only where the image has gone from the disk and cannot be had by
+    /// its digest.
     pub(crate) fn pin_images(
         &mut self,
-        commit: &CommitId,
-        pins: impl IntoIterator<Item = (String, ImagePin)>,
+        pins: impl IntoIterator<Item = (CommitId, String, ImagePin)>,
     ) -> Result<(), StateFileError> {
-        let known = self.images.commits.entry(commit.clone()).or_default();
-        let before = known.clone();
-        known.extend(pins);
-        if *known == before {
-            return Ok(());
+        for (commit, image, pin) in pins {
+            let known = self.images.commits.entry(commit).or_default();
+            let is_new = known.get(&image) != Some(&pin);
+            known.insert(image, pin);
+            self.images_are_unsaved |= is_new;
         }
-        state_file::write(&self.images_path, SCHEMA, &self.images)
+        self.save_images()
     }
 
     /// Forgets the images of all commits but these.
     pub(crate) fn retain_images(&mut self, commits: &BTreeSet<CommitId>) -> Result<(), StateFileError> {
         let before = self.images.commits.len();
         self.images.commits.retain(|commit, _| commits.contains(commit));
-        if self.images.commits.len() == before {
+        self.images_are_unsaved |= self.images.commits.len() != before;
+        self.save_images()
+    }
+
+    /// Writes the file if it lacks something, also what an earlier write could not put there.
+    fn save_images(&mut self) -> Result<(), StateFileError> {
+        if !self.images_are_unsaved {
             return Ok(());
         }
-        state_file::write(&self.images_path, SCHEMA, &self.images)
+        state_file::write(&self.images_path, SCHEMA, &self.images)?;
+        self.images_are_unsaved = false;
+        Ok(())
     }
 }
 
@@ -162,8 +173,8 @@ mod tests {
         let at = directory.path().join("trust");
         let commit = CommitId::new("a".repeat(40));
         let mut trust = TrustStore::open(&at).unwrap();
-        trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:1"))]).unwrap();
-        trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:2"))]).unwrap();
+        trust.pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:1"))]).unwrap();
+        trust.pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:2"))]).unwrap();
         let record = r#"{"schema":1,"verified":{"id":"HASH","grounds":"mode-off"}}"#;
         fs::write(at.join("pointers.json"), record.replace("HASH", commit.as_str())).unwrap();
 
@@ -173,5 +184,44 @@ mod tests {
 
         trust.retain_images(&BTreeSet::new()).unwrap();
         assert!(TrustStore::open(&at).unwrap().pins().is_empty());
+    }
+    /// Pins of a commit with so many images.
+    fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, String, ImagePin)> {
+        (0..count)
+            .map(|n| (commit.clone(), format!("registry.example/app-{n}:1"), pin(&format!("sha256:{n}"))))
+            .collect()
+    }
+
+    #[test]
+    fn a_thousand_pins_are_one_write_and_none_where_nothing_is_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut trust = TrustStore::open(&directory.path().join("trust")).unwrap();
+        let (old, new) = (CommitId::new("a".repeat(40)), CommitId::new("b".repeat(40)));
+        let writes = |act: &mut dyn FnMut()| {
+            let before = state_file::writes_of_this_thread();
+            act();
+            state_file::writes_of_this_thread() - before
+        };
+        assert_eq!(writes(&mut || trust.pin_images(many(&old, 1_000)).unwrap()), 1);
+        assert_eq!(writes(&mut || trust.pin_images(many(&new, 1_000)).unwrap()), 1);
+        let both = [many(&old, 1_000), many(&new, 1_000)].concat();
+        assert_eq!(writes(&mut || trust.pin_images(both.clone()).unwrap()), 0);
+        assert_eq!(writes(&mut || trust.retain_images(&BTreeSet::from([new.clone()])).unwrap()), 1);
+        let pins = TrustStore::open(&directory.path().join("trust")).unwrap();
+        assert_eq!(pins.pins()[&new].len(), 1_000);
+    }
+
+    #[test]
+    fn a_pin_that_a_full_disk_kept_away_is_written_by_the_next_try() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("trust");
+        let commit = CommitId::new("a".repeat(40));
+        let mut trust = TrustStore::open(&at).unwrap();
+        // A directory in the place of the neighbour makes the write fail as a full disk would.
+        fs::create_dir(at.join("images.json.new")).unwrap();
+        assert!(trust.pin_images(many(&commit, 1)).is_err());
+        fs::remove_dir(at.join("images.json.new")).unwrap();
+        trust.pin_images([]).unwrap();
+        assert_eq!(TrustStore::open(&at).unwrap().pins()[&commit].len(), 1);
     }
 }

@@ -94,8 +94,8 @@ impl Host {
                 if let Some(warning) = &pin.warning {
                     tracing::warn!(%image, "{warning}");
                 }
-                let kept = lock(&self.trust).pin_images(&commit, [(image, pin)]);
-                self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+                // Written by the next look, before its plan builds on it, with all others that came since the last one.
+                self.new_pins.push((commit, image, pin));
             }
             Done::Files(pod, digest) => {
                 self.memory.files.insert(pod, digest);

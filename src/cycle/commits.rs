@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use reconciler::{
     cluster::commits_in_use,
     name::CommitId,
-    node::NodePlan,
     rollout::{Head, Rollout},
 };
 
@@ -26,11 +25,11 @@ impl Host {
         Ok(trust.set_pointers(pointers)?)
     }
 
-    pub(super) fn keep_inherited_pins(&mut self, plan: &NodePlan) {
-        for (commit, image, pin) in &plan.inherited {
-            let kept = lock(&self.trust).pin_images(commit, [(image.clone(), pin.clone())]);
-            self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
-        }
+    /// Puts on disk what images mean: what lanes have found since the last look, and what a plan has taken over from the
+    /// commit before. However many there are, the file is written once.
+    pub(super) fn keep_new_pins(&mut self) {
+        let kept = lock(&self.trust).pin_images(self.new_pins.drain(..));
+        self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
     }
 
     /// Reads the commits that are in use and not here yet.
