@@ -9,6 +9,7 @@ mod memory;
 mod removed;
 mod showing;
 mod together;
+mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -139,6 +140,8 @@ pub(crate) struct Host {
     peers: Option<Peers>,
     /// A commit that another host has seen, for which the repository was looked at.
     nudged_for: Option<CommitId>,
+    /// When this host may ask for what all hosts have learnt of.
+    turn: turn::Turn,
     /// Pins that lanes have found since the last look.
     new_pins: Vec<(CommitId, String, ImagePin)>,
     /// Since when another host has a commit that this one cannot get.
@@ -195,6 +198,7 @@ impl Host {
             told,
             peers: None,
             nudged_for: None,
+            turn: turn::Turn::default(),
             new_pins: Vec::new(),
             outrun: None,
             behind: None,

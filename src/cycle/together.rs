@@ -95,7 +95,7 @@ impl Host {
             && self.nudged_for.as_ref() != Some(&news)
         {
             self.nudged_for = Some(news);
-            self.parts.nudge.notify_one();
+            self.fetch_in_turn();
         }
         self.follow_rollout();
         self.close_asks();
@@ -128,9 +128,16 @@ impl Host {
             Some(commit) => {
                 self.verified.insert(id.clone(), commit.clone());
             }
-            None => self.parts.nudge.notify_one(),
+            None => self.fetch_in_turn(),
         }
         found
+    }
+
+    /// Looks at the repository for what the store has just told all hosts of: the forge serves them one after the other.
+    fn fetch_in_turn(&mut self) {
+        let Some(store) = self.store.replicated() else { return self.parts.nudge.notify_one() };
+        let members = store.members().map(|(name, _)| name);
+        self.turn.nudge(&self.parts.nudge, &self.fixed.facts.name, members);
     }
 
     /// How this host stands in its cluster.
