@@ -21,7 +21,7 @@ use crate::{
         verify::{CouldNotCheck, Mode, Policy, Verdict, VerifiedCommit, verify},
     },
     trust::TrustStore,
-    view::Refusal,
+    view::{Asked, Refusal},
 };
 
 /// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls seldom, and the hook
@@ -38,14 +38,14 @@ pub(crate) enum Found {
         /// The proof that it may be run.
         verified: VerifiedCommit,
         /// When the repository was asked.
-        asked: Timestamp,
+        asked: Asked,
         /// From then to knowing this.
         took: Duration,
     },
     /// The head is what it was.
     Same {
         /// When the repository was asked.
-        asked: Timestamp,
+        asked: Asked,
     },
     /// The head must not be run.
     Refused {
@@ -54,7 +54,7 @@ pub(crate) enum Found {
         /// The first line of its message.
         subject: String,
         /// When the repository was asked.
-        asked: Timestamp,
+        asked: Asked,
         /// Why it is not trusted, in a word, where its signatures or its history are the reason.
         untrusted: Option<&'static str>,
     },
@@ -146,7 +146,7 @@ impl Follower {
 
     /// One look. `settled` is the head that was found good last time.
     async fn look(&mut self, settled: Option<&CommitId>) -> Found {
-        let (asked, began) = (Timestamp::now(), std::time::Instant::now());
+        let (asked, began) = (Asked::now(), std::time::Instant::now());
         let keep = lock(&self.trust).pointers().commits();
         let credentials = match (self.credentials)() {
             Ok(credentials) => credentials,

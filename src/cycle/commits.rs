@@ -64,15 +64,11 @@ impl Host {
     /// Takes in what the follower found.
     pub(crate) fn found(&mut self, found: Found) {
         match found {
-            Found::Same { asked } => {
-                self.source.fetched = Some(asked);
-                self.source.error = None;
-            }
+            Found::Same { asked } => self.source.answered(asked),
             Found::Good { commit, verified, asked, took } => {
                 self.parts.metrics.push(PushPhase::Judge, took);
                 self.parts.metrics.signature(SignatureOutcome::Trusted);
-                self.source.fetched = Some(asked);
-                self.source.error = None;
+                self.source.answered(asked);
                 self.source.refusal = None;
                 self.source.head = Some(commit.id.clone());
                 self.head = Head::Accepted(commit.id.clone());
@@ -83,8 +79,7 @@ impl Host {
                 self.library.add(commit);
             }
             Found::Refused { refusal, subject, asked, untrusted } => {
-                self.source.fetched = Some(asked);
-                self.source.error = None;
+                self.source.answered(asked);
                 // A refused head is judged again at every look: only a new verdict is counted and told.
                 if self.source.refusal.as_ref() != Some(&refusal) {
                     let trusted = untrusted.is_none();

@@ -17,6 +17,7 @@ use super::Host;
 use crate::{
     follow::lock,
     metrics::{Metrics, PushPhase, RolloutResult},
+    uptime::Uptime,
     view::{EventView, LaneView, SourceStatus, View},
 };
 
@@ -55,6 +56,7 @@ impl Host {
         let state = self.store.snapshot();
         View {
             at: Timestamp::now(),
+            made: Uptime::now(),
             node: self.name().clone(),
             nodes: self.nodes(),
             cluster: self.cluster_view(),

@@ -40,6 +40,7 @@ use super::{
 use crate::{
     command::Request,
     metrics::Metrics,
+    uptime::Uptime,
     view::{Commit, EventView, LaneView, SourceStatus, View},
 };
 
@@ -156,6 +157,7 @@ pub(crate) fn view() -> View {
     };
     View {
         at: Timestamp::now(),
+        made: Uptime::now(),
         node: node.clone(),
         cluster: None,
         nodes: BTreeMap::from([(node, KnownNode { facts, life: NodeLife::Ready })]),
@@ -169,6 +171,7 @@ pub(crate) fn view() -> View {
             head: Some(CommitId::new(NEW)),
             verified: Some(CommitId::new(NEW)),
             fetched: Some(ago(3)),
+            fetched_uptime_nanos: Some(Uptime::now().before(Duration::from_secs(3))),
             error: None,
             refusal: None,
         },
