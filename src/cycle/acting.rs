@@ -167,6 +167,8 @@ impl Host {
 
     /// Removes images that we pulled and that nothing needs, when the disk is nearly full.
     pub(super) async fn collect_garbage(&mut self) {
+        // An image that a lane has just brought is not unused.
+        self.keep_new_pins();
         let Ok(found) = self.parts.runtime.observe().await else { return };
         let observed = Observed { containers: found.containers, ..Observed::default() };
         let mut commits = self.needed();
