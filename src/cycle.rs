@@ -9,6 +9,7 @@ mod memory;
 mod removed;
 mod showing;
 mod together;
+mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,7 @@ use reconciler::{
     network::{DnsRecords, HostNetwork, PeerPath, Peers},
     node::{NodeInput, NodePlan, node},
     observed::Observed,
-    plan::{LaneKey, Next, Why},
+    plan::{ImagePin, LaneKey, Next, Why},
     pod::files::DnsFacts,
     rollout::{Head, Rollout},
     state::{Change, KnownNode, NodeFacts, NodeReport, Preparation},
@@ -140,6 +141,10 @@ pub(crate) struct Host {
     peers: Option<Peers>,
     /// A commit that another host has seen, for which the repository was looked at.
     nudged_for: Option<CommitId>,
+    /// When this host may ask for what all hosts have learnt of.
+    turn: turn::Turn,
+    /// Pins that lanes have found since the last look.
+    new_pins: Vec<(CommitId, String, ImagePin)>,
     /// Since when another host has a commit that this one cannot get.
     outrun: Option<std::time::Instant>,
     /// How this host's head stands to what was decided before.
@@ -192,6 +197,8 @@ impl Host {
             told,
             peers: None,
             nudged_for: None,
+            turn: turn::Turn::default(),
+            new_pins: Vec::new(),
             outrun: None,
             behind: None,
             open: Vec::new(),
@@ -305,11 +312,13 @@ impl Host {
     /// Decides and plans until nothing changes any more.
     async fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
         let mut round = 0;
+        self.keep_new_pins();
         loop {
             round += 1;
             let plan = self.plan(now, observed);
             self.memory.set_pods(plan.memory.clone());
-            self.keep_inherited_pins(&plan);
+            self.new_pins.extend(plan.inherited.iter().cloned());
+            self.keep_new_pins();
             let next = plan.next;
             if self.go_on_with_detour(plan.report.clone()) && round < ROUNDS {
                 continue;
@@ -449,6 +458,7 @@ impl Host {
 
     /// Puts what is remembered on disk.
     pub(crate) async fn save(&mut self) {
+        self.keep_new_pins();
         self.memory.save_if_changed(&mut self.troubles).await;
     }
 

@@ -27,7 +27,7 @@ use crate::{
         verify::{CouldNotCheck, Mode, Policy, Verdict, VerifiedCommit, verify},
     },
     trust::TrustStore,
-    view::Refusal,
+    view::{Asked, Refusal},
 };
 
 /// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls seldom, and the hook
@@ -44,14 +44,14 @@ pub(crate) enum Found {
         /// The proof that it may be run.
         verified: VerifiedCommit,
         /// When the repository was asked.
-        asked: Timestamp,
+        asked: Asked,
         /// From then to knowing this.
         took: Duration,
     },
     /// The head is what it was.
     Same {
         /// When the repository was asked.
-        asked: Timestamp,
+        asked: Asked,
     },
     /// The head must not be run.
     Refused {
@@ -60,7 +60,7 @@ pub(crate) enum Found {
         /// The first line of its message.
         subject: String,
         /// When the repository was asked.
-        asked: Timestamp,
+        asked: Asked,
         /// Why it is not trusted, in a word, where its signatures, its history or its size are the reason.
         untrusted: Option<String>,
     },
@@ -166,7 +166,7 @@ impl Follower {
 
     /// One look. `settled` is the head that needs no further judgement; `judged_by` says what would judge another.
     async fn look(&mut self, settled: Option<&CommitId>, judged_by: Option<&str>) -> Found {
-        let (asked, began) = (Timestamp::now(), std::time::Instant::now());
+        let (asked, began) = (Asked::now(), std::time::Instant::now());
         let credentials = match (self.credentials)() {
             Ok(credentials) => credentials,
             Err(error) => return Found::Trouble { class: "credentials", error: format!("{error:#}") },
@@ -263,7 +263,7 @@ impl Follower {
         subject: String,
         class: String,
         judged_by: Option<&str>,
-        asked: Timestamp,
+        asked: Asked,
     ) -> Found {
         if let Some(judged_by) = judged_by {
             let (refusal, subject, class) = (refusal.clone(), subject.clone(), class.clone());

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -18,6 +19,9 @@ use crate::source::{
     snapshot::{Readable, Snapshot, SnapshotError, SnapshotLimits, SourcePath},
     verify::VerifiedCommit,
 };
+
+/// Nobody waits for longer than this before a commit is read again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How a commit is read.
 #[derive(Clone, Debug)]
@@ -189,7 +193,8 @@ impl Library {
             .filter(|id| !self.commits.contains_key(*id))
             .filter(|id| {
                 let waiting = self.missing.get(*id).or_else(|| self.ineligible.get(*id));
-                waiting.is_none_or(|(retry, _)| *retry <= now)
+                // A time further away than anybody waits is of a clock that was put back since.
+                waiting.is_none_or(|(at, _)| *at <= now || *at > now + LONGEST_WAIT)
             })
             .cloned()
             .collect()
@@ -211,5 +216,25 @@ impl Library {
         self.missing.retain(|id, _| keep.contains(id));
         self.kept.retain(|id, _| keep.contains(id));
         self.ineligible.retain(|id, _| keep.contains(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_put_back_holds_up_no_missing_commit() {
+        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24);
+        let (id, wait) = (CommitId::new("a".repeat(40)), Duration::from_secs(5));
+        let wanted = BTreeSet::from([id.clone()]);
+        let mut library = Library::default();
+        assert_eq!(library.lacking(&wanted, now), [id.clone()]);
+        library.note_missing(id.clone(), "the disk does not answer".to_owned(), now + wait);
+        assert!(library.lacking(&wanted, now).is_empty());
+        assert_eq!(library.lacking(&wanted, now + wait), [id.clone()]);
+        assert_eq!(library.lacking(&wanted, now - SignedDuration::from_hours(1)), [id]);
     }
 }

@@ -27,6 +27,7 @@ mod state_file;
 mod store;
 mod system;
 mod trust;
+mod uptime;
 mod view;
 mod watchdog;
 

@@ -1,27 +1,46 @@
 //! `names.json`: what the cluster's DNS was last told, so that it answers before the first look after a start.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
 
 use reconciler::network::DnsRecords;
 
-use crate::state_file;
+use crate::{follow::lock, state_file};
 
 const SCHEMA: u32 = 1;
 
 /// The file. What is in it can always be worked out again, so that no trouble with it stops anything.
 #[derive(Clone, Debug)]
-pub(crate) struct NamesFile(PathBuf);
+pub(crate) struct NamesFile {
+    path: PathBuf,
+    writing: Arc<Mutex<Writing>>,
+}
+
+/// What the file's one writer is at.
+#[derive(Debug, Default)]
+enum Writing {
+    /// There is nothing to write.
+    #[default]
+    Idle,
+    /// It writes, and goes on with what is newer, if there is such.
+    Busy {
+        /// The newest that came since it began; what was newest before is not written any more.
+        next: Option<DnsRecords>,
+    },
+}
 
 impl NamesFile {
     /// The file in a data directory.
     pub(crate) fn in_dir(data: &Path) -> Self {
-        Self(data.join("names.json"))
+        Self { path: data.join("names.json"), writing: Arc::default() }
     }
 
     /// What was last told, if it is about this zone.
     pub(crate) fn read(&self, zone: &str) -> DnsRecords {
         let nothing = DnsRecords { zone: zone.to_owned(), ..DnsRecords::default() };
-        match state_file::read::<DnsRecords>(&self.0, SCHEMA) {
+        match state_file::read::<DnsRecords>(&self.path, SCHEMA) {
             Ok(Some(records)) if records.zone == zone => records,
             Ok(_) => nothing,
             Err(error) => {
@@ -34,14 +53,38 @@ impl NamesFile {
         }
     }
 
-    /// Writes it beside the loop, which does not wait for a disk to answer questions.
+    /// Writes it beside the loop, which does not wait for a disk to answer questions. What was told last is what the
+    /// file holds in the end, however slow the disk is.
     pub(crate) fn write(&self, records: &DnsRecords) {
-        let (path, records) = (self.0.clone(), records.clone());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = state_file::write(&path, SCHEMA, &records) {
+        let mut writing = lock(&self.writing);
+        match &mut *writing {
+            Writing::Busy { next } => *next = Some(records.clone()),
+            Writing::Idle => {
+                *writing = Writing::Busy { next: None };
+                let (file, records) = (self.clone(), records.clone());
+                tokio::task::spawn_blocking(move || file.write_until_newest(records));
+            }
+        }
+    }
+
+    fn write_until_newest(&self, mut records: DnsRecords) {
+        loop {
+            if let Err(error) = state_file::write(&self.path, SCHEMA, &records) {
                 tracing::warn!("{:#}", anyhow::Error::from(error));
             }
-        });
+            let mut writing = lock(&self.writing);
+            let newer = match &mut *writing {
+                Writing::Busy { next } => next.take(),
+                Writing::Idle => None,
+            };
+            match newer {
+                Some(newer) => records = newer,
+                None => {
+                    *writing = Writing::Idle;
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -56,10 +99,31 @@ mod tests {
         let answer = reconciler::network::DnsAnswer::Alias("example.com".to_owned());
         let names = [("web.default.svc.cluster.local".to_owned(), answer)].into();
         let records = DnsRecords { zone: "cluster.local".to_owned(), names };
-        state_file::write(&file.0, SCHEMA, &records).expect("written");
+        state_file::write(&file.path, SCHEMA, &records).expect("written");
         assert_eq!(file.read("cluster.local"), records);
         assert!(file.read("other.local").names.is_empty());
-        std::fs::write(&file.0, "{").expect("damaged");
+        std::fs::write(&file.path, "{").expect("damaged");
         assert!(file.read("cluster.local").names.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_told_last_is_what_the_file_holds_in_the_end() {
+        let data = tempfile::tempdir().expect("a directory");
+        let file = NamesFile::in_dir(data.path());
+        let told = |count: usize| {
+            let answer = |n: usize| reconciler::network::DnsAnswer::Alias(format!("{n}.example.com"));
+            let names = (0..count).map(|n| (format!("web-{n}.default.svc.cluster.local"), answer(n)));
+            DnsRecords { zone: "cluster.local".to_owned(), names: names.collect() }
+        };
+        // Each shorter than the one before: the rest of a longer one behind it would be no document.
+        for count in (1..=100).rev() {
+            file.write(&told(count));
+        }
+        while matches!(*lock(&file.writing), Writing::Busy { .. }) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(file.read("cluster.local"), told(1));
+        let left = std::fs::read_dir(data.path()).expect("the directory").count();
+        assert_eq!(left, 1, "nothing is left beside it");
     }
 }

@@ -3,10 +3,12 @@
 //! A document is written to a neighbouring file, flushed to disk and renamed over the old one, so that a crash
 //! or a full disk leaves either the old state or the new one and never half of it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, schema: u32, state: &T) -> Result
 
 /// Replaces a file that is no document of ours, such as a key: the same way, mode 0600.
 pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileError> {
+    let _turn = Turn::of(path);
     let fresh = fresh_path(path);
     replace(path, &fresh, bytes).map_err(|(step, source)| {
         // A leftover is harmless, the next write truncates it; on a full disk its room is worth having back.
@@ -102,6 +105,7 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileErro
 
 /// Removes the document at `path`; fine if there is none.
 pub(crate) fn remove(path: &Path) -> Result<(), StateFileError> {
+    let _turn = Turn::of(path);
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(StateFileError::Write { path: path.to_owned(), step: "remove it", source })
@@ -110,8 +114,36 @@ pub(crate) fn remove(path: &Path) -> Result<(), StateFileError> {
     }
 }
 
+/// The state files that this process is changing now.
+static IN_CHANGE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Told whenever one of them is done.
+static CHANGED: Condvar = Condvar::new();
+
+/// The only change of a file that is under way. Two writers of one file share its neighbour: either could rename what
+/// the other has half written, so they take turns. Between processes, the lock of the directory sees to that.
+struct Turn(PathBuf);
+
+impl Turn {
+    /// Waits until nobody else changes the file.
+    fn of(path: &Path) -> Self {
+        let busy = IN_CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = CHANGED.wait_while(busy, |busy| busy.contains(path));
+        free.unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        IN_CHANGE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        CHANGED.notify_all();
+    }
+}
+
 /// Writes beside the file, then renames over it.
 fn replace(path: &Path, fresh: &Path, text: &[u8]) -> Result<(), (&'static str, io::Error)> {
+    #[cfg(test)]
+    WRITES.set(WRITES.get() + 1);
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -135,6 +167,17 @@ fn fresh_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+thread_local! {
+    static WRITES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many state files this thread has written, so that a test can bound their number.
+#[cfg(test)]
+pub(crate) fn writes_of_this_thread() -> usize {
+    WRITES.get()
 }
 
 #[derive(Deserialize)]
@@ -203,6 +246,27 @@ mod tests {
         fs::create_dir(fresh_path(&path)).unwrap();
         assert!(matches!(write(&path, 1, &sample(8)), Err(StateFileError::Write { step: "create", .. })));
         assert_eq!(read::<Sample>(&path, 1).unwrap(), Some(sample(7)));
+    }
+
+    #[test]
+    fn writers_of_one_file_take_turns() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sample.json");
+        write(&path, 1, &sample(0)).unwrap();
+        // Of different lengths, so that a mixture of two is no document.
+        let of_writer = |writer: u64| Sample {
+            numbers: (0..=writer * 300).map(|number| (format!("{writer}-{number}"), number)).collect(),
+        };
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (path, document) = (&path, of_writer(writer));
+                scope.spawn(move || (0..25).for_each(|_| write(path, 1, &document).unwrap()));
+            }
+            scope.spawn(|| (0..200).for_each(|_| drop(read::<Sample>(&path, 1).unwrap().unwrap())));
+        });
+        let last = read::<Sample>(&path, 1).unwrap().unwrap();
+        assert!((0..4).any(|writer| last == of_writer(writer)));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

@@ -133,6 +133,8 @@ pub(crate) struct TrustStore {
     trusted: TrustedSet,
     images: ImagePins,
     accepted: AcceptedHeads,
+    /// Whether the file of the images lacks something.
+    images_are_unsaved: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -162,6 +164,7 @@ impl TrustStore {
             trusted,
             accepted,
             images: state_file::read(&images_path, SCHEMA)?.unwrap_or_default(),
+            images_are_unsaved: false,
             pointers_path,
             trusted_path,
             images_path,
@@ -248,30 +251,38 @@ impl TrustStore {
         &self.images.commits
     }
 
-    /// Records what references mean for `commit`. A tag is resolved once a commit; it is asked for again, and its
-    /// meaning replaced, only where the image has gone from the disk and cannot be had by its digest.
+    /// Records what references mean for commits, by one write however many there are. A tag is resolved once a commit;
+    /// it is asked for again, and its meaning replaced, only where the image has gone from the disk and cannot be had by
+    /// its digest.
     pub(crate) fn pin_images(
         &mut self,
-        commit: &CommitId,
-        pins: impl IntoIterator<Item = (String, ImagePin)>,
+        pins: impl IntoIterator<Item = (CommitId, String, ImagePin)>,
     ) -> Result<(), StateFileError> {
-        let known = self.images.commits.entry(commit.clone()).or_default();
-        let before = known.clone();
-        known.extend(pins);
-        if *known == before {
-            return Ok(());
+        for (commit, image, pin) in pins {
+            let known = self.images.commits.entry(commit).or_default();
+            let is_new = known.get(&image) != Some(&pin);
+            known.insert(image, pin);
+            self.images_are_unsaved |= is_new;
         }
-        state_file::write(&self.images_path, SCHEMA, &self.images)
+        self.save_images()
     }
 
     /// Forgets the images of all commits but these.
     pub(crate) fn retain_images(&mut self, commits: &BTreeSet<CommitId>) -> Result<(), StateFileError> {
         let before = self.images.commits.len();
         self.images.commits.retain(|commit, _| commits.contains(commit));
-        if self.images.commits.len() == before {
+        self.images_are_unsaved |= self.images.commits.len() != before;
+        self.save_images()
+    }
+
+    /// Writes the file if it lacks something, also what an earlier write could not put there.
+    fn save_images(&mut self) -> Result<(), StateFileError> {
+        if !self.images_are_unsaved {
             return Ok(());
         }
-        state_file::write(&self.images_path, SCHEMA, &self.images)
+        state_file::write(&self.images_path, SCHEMA, &self.images)?;
+        self.images_are_unsaved = false;
+        Ok(())
     }
 }
 

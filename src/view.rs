@@ -12,11 +12,15 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::uptime::Uptime;
+
 /// The picture. Cheap to clone: it is shared as an `Arc` through a watch channel.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    /// When it was made.
+    /// When it was made, for people.
     pub(crate) at: Timestamp,
+    /// When it was made, to see how old it is.
+    pub(crate) made: Uptime,
     /// This host.
     pub(crate) node: NodeName,
     /// All hosts.
@@ -101,13 +105,41 @@ pub(crate) struct SourceStatus {
     /// The newest one that was found trusted: the base of forward-only.
     #[serde(default)]
     pub(crate) verified: Option<CommitId>,
-    /// When it was last asked with success: the time at which the question was begun, so that `sync` can tell an
-    /// answer to its own question from an older one.
+    /// When it was last asked with success: the time at which the question was begun, for people.
     pub(crate) fetched: Option<Timestamp>,
+    /// The same in nanoseconds since this host booted, so that `sync` can tell an answer to its own question from an
+    /// older one, whatever the clock is set to in between.
+    #[serde(default)]
+    pub(crate) fetched_uptime_nanos: Option<Uptime>,
     /// Why it could not be asked or judged, if that is so now.
     pub(crate) error: Option<String>,
     /// Why the head is not run, if it was refused.
     pub(crate) refusal: Option<Refusal>,
+}
+
+/// When a question to the repository was begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// By the clock on the wall.
+    pub(crate) at: Timestamp,
+    /// In the order of things.
+    pub(crate) uptime: Uptime,
+}
+
+impl Asked {
+    /// Now.
+    pub(crate) fn now() -> Self {
+        Self { at: Timestamp::now(), uptime: Uptime::now() }
+    }
+}
+
+impl SourceStatus {
+    /// The repository has answered a question that was begun then.
+    pub(crate) fn answered(&mut self, asked: Asked) {
+        self.fetched = Some(asked.at);
+        self.fetched_uptime_nanos = Some(asked.uptime);
+        self.error = None;
+    }
 }
 
 /// A refused commit.

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod support;
+#[path = "kubectl/waits.rs"]
+mod waits;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -105,13 +107,21 @@ fn make_certificate(dir: &Path, address: &str) {
     run(Command::new("sh").current_dir(dir).args(["-c", &script])).ok();
 }
 
+/// The kubectl that is on the PATH.
+const ANY: &str = "kubectl";
+
 /// kubectl on another machine, with a home of its own.
 fn command(served: &Served, token: &str) -> Command {
+    command_of(&[ANY], served, token)
+}
+
+/// The same with a kubectl of choice, and with what starts it.
+fn command_of(client: &[&str], served: &Served, token: &str) -> Command {
     let mut command = served.site.host.network.command();
     command
         .env("HOME", served.ca.parent().unwrap())
         .env_remove("KUBECONFIG")
-        .arg("kubectl")
+        .args(client)
         .arg(format!("--server=https://{}:{PORT}", served.site.host.address))
         .arg(format!("--certificate-authority={}", served.ca.display()))
         .arg(format!("--token={token}"));
@@ -304,9 +314,13 @@ struct Follow {
 
 impl Follow {
     fn start(arguments: &[&str]) -> Follow {
+        Follow::start_of(ANY, arguments)
+    }
+
+    fn start_of(client: &str, arguments: &[&str]) -> Follow {
         let served = served();
-        let mut process =
-            command(served, &served.token).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = command_of(&[client], served, &served.token);
+        let mut process = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {

@@ -5,7 +5,6 @@ use std::{
     path::Path,
 };
 
-use jiff::Timestamp;
 use reconciler::{name::CommitId, rollout::CommitState};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +16,7 @@ use super::{
     exit::{CliError, Exit},
     paint,
 };
-use crate::{command::Command, http::report::StatusReport};
+use crate::{command::Command, http::report::StatusReport, uptime::Uptime};
 
 /// What a report says about the newest commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,7 +50,7 @@ pub(super) enum Verdict {
 
 /// Runs the command.
 pub(super) async fn run(sockets: &Path, args: &SyncArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
-    let asked = Timestamp::now();
+    let asked = Uptime::now();
     let message = act::send(&Client::new(sockets.join("admin.sock"))?, Command::Sync).await?.message;
     if !args.wait {
         writeln!(out, "{message}")?;
@@ -78,7 +77,7 @@ pub(super) async fn run(sockets: &Path, args: &SyncArgs, out: &mut dyn Write) ->
 /// Follows the reports until one is final. A daemon that restarts in the meantime is waited for.
 async fn watch(
     sockets: &Path,
-    asked: Timestamp,
+    asked: Uptime,
     format: Format,
     last: &mut String,
     out: &mut dyn Write,
@@ -107,11 +106,12 @@ async fn watch(
 }
 
 /// Judges one report.
-pub(super) fn verdict(report: &StatusReport, asked: Timestamp) -> Verdict {
+pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
     let wait = |message: String| Verdict::Wait { message };
     let source = &report.source;
-    // Times in reports are finer than the clock needs to be, but the question came before the answer.
-    if source.fetched.is_none_or(|fetched| fetched < asked) {
+    // An answer to a question from before this one may not know of the newest commit. Both are times since the boot of
+    // this host: whoever sets its clock in between changes nothing.
+    if source.fetched_uptime_nanos.is_none_or(|fetched| fetched < asked) {
         return match &source.error {
             Some(error) => wait(format!("the repository cannot be asked: {error}")),
             None => wait("asking the repository".to_owned()),

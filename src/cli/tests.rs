@@ -22,7 +22,8 @@ use crate::{
         report::StatusReport,
         serve::{Bound, ListenConfig},
     },
-    view::{Refusal, View},
+    uptime::Uptime,
+    view::{Asked, Refusal, View},
 };
 
 struct Daemon {
@@ -259,7 +260,7 @@ async fn synced(becomes: impl Fn(&mut View)) -> (Exit, String) {
     let looping = async {
         fixture.requests.recv().await.unwrap().answer.send(Ok("asking".into())).unwrap();
         let mut view = fixture::view();
-        view.source.fetched = Some(Timestamp::now());
+        view.source.answered(Asked::now());
         fixture.publish.send(Arc::new(view.clone())).unwrap();
         becomes(&mut view);
         fixture.publish.send(Arc::new(view)).unwrap();
@@ -316,9 +317,9 @@ fn status_names_an_old_pod_that_does_not_go() {
 fn a_report_from_before_the_question_is_no_verdict() {
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
-    let now = Timestamp::now();
+    let now = Uptime::now();
     assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Wait { .. }));
-    view.source.fetched = Some(now);
+    view.source.answered(Asked::now());
     assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Healthy { .. }));
     view.source.refusal =
         Some(Refusal { commit: CommitId::new(NEW), summary: "not signed".into(), problems: Vec::new() });
@@ -328,6 +329,21 @@ fn a_report_from_before_the_question_is_no_verdict() {
     rollout.target = Some(CommitId::new(OLD));
     rollout.suspended = true;
     assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Stopped { .. }));
+}
+
+#[test]
+fn a_clock_that_is_set_makes_no_older_answer_the_newest() {
+    let mut view = fixture::view();
+    Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
+    let hour = jiff::SignedDuration::from_hours(1);
+    // The clock was an hour ahead when the repository was last asked, and is put back before `sync` asks.
+    let before = Uptime::now().before(Duration::from_millis(1));
+    view.source.answered(Asked { at: Timestamp::now() + hour, uptime: before });
+    let asked = Uptime::now();
+    assert!(matches!(sync::verdict(&StatusReport::new(&view), asked), Verdict::Wait { .. }));
+    // The clock is put back by another hour while the answer to `sync` is on its way.
+    view.source.answered(Asked { at: Timestamp::now() - hour, uptime: Uptime::now() });
+    assert!(matches!(sync::verdict(&StatusReport::new(&view), asked), Verdict::Healthy { .. }));
 }
 
 #[test]

@@ -89,8 +89,8 @@ impl Host {
                 if let Some(warning) = &pin.warning {
                     tracing::warn!(%image, "{warning}");
                 }
-                let kept = lock(&self.trust).pin_images(&commit, [(image, pin)]);
-                self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+                // Written by the next look, before its plan builds on it, with all others that came since the last one.
+                self.new_pins.push((commit, image, pin));
             }
             Done::Files(pod, digest) => {
                 self.memory.files.insert(pod, digest);
@@ -161,6 +161,8 @@ impl Host {
 
     /// Removes images that we pulled and that nothing needs, when the disk is nearly full.
     pub(super) async fn collect_garbage(&mut self) {
+        // An image that a lane has just brought is not unused.
+        self.keep_new_pins();
         let Ok(found) = self.parts.runtime.observe().await else { return };
         let observed = Observed { containers: found.containers, ..Observed::default() };
         let mut commits = self.needed();

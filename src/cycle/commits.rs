@@ -12,7 +12,6 @@ use reconciler::{
     commit::Commit,
     manifest::ReadAs,
     name::CommitId,
-    node::NodePlan,
     observed::ObservedContainer,
     rollout::{Head, Rollout},
 };
@@ -73,11 +72,11 @@ impl Host {
         Ok(trust.set_pointers(pointers)?)
     }
 
-    pub(super) fn keep_inherited_pins(&mut self, plan: &NodePlan) {
-        for (commit, image, pin) in &plan.inherited {
-            let kept = lock(&self.trust).pin_images(commit, [(image.clone(), pin.clone())]);
-            self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
-        }
+    /// Puts on disk what images mean: what lanes have found since the last look, and what a plan has taken over from the
+    /// commit before. However many there are, the file is written once.
+    pub(super) fn keep_new_pins(&mut self) {
+        let kept = lock(&self.trust).pin_images(self.new_pins.drain(..));
+        self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
     }
 
     /// The commits that something here runs from or that the roll-out names: by what was decided, and by this host's own
@@ -168,7 +167,7 @@ impl Host {
             Err(error) => format!("judging it ended early: {error}"),
         };
         if self.store.replicated().is_some() {
-            self.parts.nudge.notify_one();
+            self.fetch_in_turn();
         }
         Err(why)
     }
@@ -176,15 +175,11 @@ impl Host {
     /// Takes in what the follower found.
     pub(crate) fn found(&mut self, found: Found) {
         match found {
-            Found::Same { asked } => {
-                self.source.fetched = Some(asked);
-                self.source.error = None;
-            }
+            Found::Same { asked } => self.source.answered(asked),
             Found::Good { commit, verified, asked, took } => {
                 self.parts.metrics.push(PushPhase::Judge, took);
                 self.parts.metrics.signature(SignatureOutcome::Trusted);
-                self.source.fetched = Some(asked);
-                self.source.error = None;
+                self.source.answered(asked);
                 self.source.refusal = None;
                 self.source.head = Some(commit.id.clone());
                 self.head = Head::Accepted(commit.id.clone());
@@ -195,8 +190,7 @@ impl Host {
                 self.library.add(commit);
             }
             Found::Refused { refusal, subject, asked, untrusted } => {
-                self.source.fetched = Some(asked);
-                self.source.error = None;
+                self.source.answered(asked);
                 // A refused head is judged again at every look: only a new verdict is counted and told.
                 if self.source.refusal.as_ref() != Some(&refusal) {
                     let trusted = untrusted.is_none();

@@ -16,7 +16,10 @@ use reconciler::{
 };
 
 use super::{Host, RETRY};
-use crate::store::{AnswerDoc, ReplicatedStore};
+use crate::{
+    store::{AnswerDoc, ReplicatedStore},
+    uptime::Uptime,
+};
 
 /// Who asked for something on another host.
 pub(super) struct Asker {
@@ -36,7 +39,7 @@ pub(super) struct Behind {
     newest: Vec<CommitId>,
     /// This host must fetch before it may decide by its head.
     behind: bool,
-    found: Timestamp,
+    found: Uptime,
 }
 
 /// So long a leader may lack a commit that others have before it leaves leading to them.
@@ -183,12 +186,14 @@ impl Host {
                 if behind {
                     self.parts.nudge.notify_one();
                 }
-                Behind { head, newest, behind, found: Timestamp::now() }
+                Behind { head, newest, behind, found: Uptime::now() }
             }
             // The branch was looked at since: what it lost by a rewrite will not come.
-            Some(known) if known.behind && self.source.fetched.is_some_and(|at| at > known.found) => {
+            Some(known)
+                if known.behind && self.source.fetched_uptime_nanos.is_some_and(|at| at > known.found) =>
+            {
                 let behind = self.is_behind(&head, &newest, self.fixed.judge.allow_rewrite);
-                Behind { behind, found: Timestamp::now(), ..known }
+                Behind { behind, found: Uptime::now(), ..known }
             }
             Some(known) => known,
         };

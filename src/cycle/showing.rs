@@ -18,6 +18,7 @@ use super::Host;
 use crate::{
     follow::lock,
     metrics::{Metrics, PushPhase, RolloutResult},
+    uptime::Uptime,
     view::{EventView, LaneView, SourceStatus, View},
 };
 
@@ -56,6 +57,7 @@ impl Host {
         let state = self.store.snapshot();
         View {
             at: Timestamp::now(),
+            made: Uptime::now(),
             node: self.name().clone(),
             nodes: self.nodes(),
             cluster: self.cluster_view(),

@@ -93,7 +93,7 @@ impl Host {
             && self.nudged_for.as_ref() != Some(&news)
         {
             self.nudged_for = Some(news);
-            self.parts.nudge.notify_one();
+            self.fetch_in_turn();
         }
         self.follow_rollout();
         self.close_asks();
@@ -109,6 +109,13 @@ impl Host {
         self.note("trust", kept.map_err(|error| format!("{error:#}")));
         showing::tell(&self.told, &after, &self.parts.metrics);
         self.told = after;
+    }
+
+    /// Looks at the repository for what the store has just told all hosts of: the forge serves them one after the other.
+    pub(super) fn fetch_in_turn(&mut self) {
+        let Some(store) = self.store.replicated() else { return self.parts.nudge.notify_one() };
+        let members = store.members().map(|(name, _)| name);
+        self.turn.nudge(&self.parts.nudge, &self.fixed.facts.name, members);
     }
 
     /// How this host stands in its cluster.

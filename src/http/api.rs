@@ -7,6 +7,7 @@ pub(crate) mod age;
 mod discovery;
 mod logs;
 mod objects;
+mod options;
 mod query;
 mod resource;
 mod selector;
@@ -29,12 +30,12 @@ use axum::{
 use serde_json::{Value, json};
 
 pub(in crate::http) use self::status::Failure;
-use self::{accept::Form, objects::Scope, query::ListQuery, target::Target};
+use self::{accept::Form, objects::Scope, options::Wanted, query::ListQuery, target::Target};
 pub(crate) use self::{
     logs::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     resource::{RESOURCES, Resource},
 };
-use super::Daemon;
+use super::{Daemon, views::Numbered};
 
 /// Answers every path that no other route has.
 pub(crate) fn router(daemon: &Arc<Daemon>) -> Router {
@@ -102,6 +103,20 @@ pub(crate) async fn log_for_peer(daemon: &Daemon, uri: &Uri) -> Response {
     answered.unwrap_or_else(IntoResponse::into_response)
 }
 
+/// The picture that is wanted, if it is there.
+fn picture(daemon: &Daemon, wanted: Wanted) -> Result<Numbered, Failure> {
+    let current = daemon.views.current();
+    match wanted {
+        Wanted::NotOlderThan(number) if number <= current.number => Ok(current),
+        Wanted::Exactly(number) if number <= current.number => {
+            daemon.views.get(number).ok_or_else(|| Failure::expired(number))
+        }
+        Wanted::NotOlderThan(number) | Wanted::Exactly(number) => {
+            Err(Failure::too_large(number, current.number))
+        }
+    }
+}
+
 fn list(
     daemon: &Daemon,
     resource: &'static Resource,
@@ -110,7 +125,7 @@ fn list(
     query: &ListQuery,
 ) -> Result<Response, Failure> {
     let filter = query.filter(resource)?;
-    let current = daemon.views.current();
+    let current = picture(daemon, query.for_list()?)?;
     let scope = Scope { namespace, name: filter.name() };
     let mut items: Vec<Value> = objects::all(&current, resource, scope).into_values().collect();
     items.retain(|item| filter.matches(item));
@@ -135,7 +150,7 @@ fn object(
     form: Form,
     query: &ListQuery,
 ) -> Result<Response, Failure> {
-    let current = daemon.views.current();
+    let current = picture(daemon, query.for_get()?)?;
     let scope = Scope { namespace, name: Some(name) };
     let found = objects::all(&current, resource, scope).into_values().next();
     let object = found.ok_or_else(|| Failure::not_found(resource, name))?;

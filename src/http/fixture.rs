@@ -41,6 +41,7 @@ use crate::{
     command::Request,
     metrics::Metrics,
     source::allowed_signers::Signer,
+    uptime::Uptime,
     view::{Commit, EventView, LaneView, SourceStatus, View},
 };
 
@@ -185,6 +186,7 @@ pub(crate) fn view() -> View {
     };
     View {
         at: Timestamp::now(),
+        made: Uptime::now(),
         node: node.clone(),
         cluster: None,
         nodes: BTreeMap::from([(node, KnownNode { facts, life: NodeLife::Ready })]),
@@ -200,6 +202,7 @@ pub(crate) fn view() -> View {
             head: Some(CommitId::new(NEW)),
             verified: Some(CommitId::new(NEW)),
             fetched: Some(ago(3)),
+            fetched_uptime_nanos: Some(Uptime::now().before(Duration::from_secs(3))),
             error: None,
             refusal: None,
         },

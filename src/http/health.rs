@@ -9,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use jiff::Timestamp;
 
 use super::Daemon;
 
@@ -32,7 +31,7 @@ async fn metrics(State(daemon): State<Arc<Daemon>>) -> Response {
 /// The control loop is alive: it publishes a picture at least at every slow resync.
 async fn healthy(State(daemon): State<Arc<Daemon>>) -> (StatusCode, String) {
     let view = daemon.views.current().view;
-    let age = Timestamp::now().duration_since(view.at).unsigned_abs();
+    let age = view.made.elapsed();
     if age > daemon.silence {
         let limit = daemon.silence.as_secs();
         let message =

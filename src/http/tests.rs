@@ -21,7 +21,7 @@ use super::{
     serve::{Bound, KubectlConfig, ListenConfig, ListenError},
     webhook::{WebhookConfig, Webhooks},
 };
-use crate::command::Command as Asked;
+use crate::{command::Command as Asked, uptime::Uptime};
 
 struct Running {
     directory: tempfile::TempDir,
@@ -168,7 +168,13 @@ async fn health_says_whether_the_loop_lives_and_has_converged() {
     assert_eq!(get("/webhook/github").await.0, 404, "without a secret there are no webhooks");
     assert_eq!(get("/api/v1/pods").await.0, 404, "pods are not for everybody who may scrape");
     let mut view = fixture::view();
-    view.at = Timestamp::now() - Duration::from_secs(61);
+    // The clock may be set while the loop lives.
+    for hours in [-1, 1] {
+        view.at = Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+        fixture.publish.send(Arc::new(view.clone())).unwrap();
+        assert_eq!(get("/healthz").await.0, 200, "the clock was set by {hours} h");
+    }
+    view.made = Uptime::now().before(Duration::from_secs(61));
     view.converged = false;
     fixture.publish.send(Arc::new(view)).unwrap();
     assert_eq!(get("/readyz").await, (503, "the first cycle has not converged yet\n".to_owned()));

@@ -12,8 +12,8 @@ fn pins_and_pointers_survive_a_restart() {
     let at = directory.path().join("trust");
     let commit = CommitId::new("a".repeat(40));
     let mut trust = TrustStore::open(&at).unwrap();
-    trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:1"))]).unwrap();
-    trust.pin_images(&commit, [("httpd:latest".to_owned(), pin("sha256:2"))]).unwrap();
+    trust.pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:1"))]).unwrap();
+    trust.pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:2"))]).unwrap();
     let record = r#"{"schema":1,"verified":{"id":"HASH","grounds":"mode-off"}}"#;
     fs::write(at.join("pointers.json"), record.replace("HASH", commit.as_str())).unwrap();
 
@@ -131,4 +131,44 @@ fn the_record_of_accepted_heads_is_bounded() {
     }
     assert_eq!(trust.read_as(&id(49)), ReadAs::NewHead);
     assert_eq!(trust.read_as(&id(50)), ReadAs::Accepted);
+}
+
+/// Pins of a commit with so many images.
+fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, String, ImagePin)> {
+    (0..count)
+        .map(|n| (commit.clone(), format!("registry.example/app-{n}:1"), pin(&format!("sha256:{n}"))))
+        .collect()
+}
+
+#[test]
+fn a_thousand_pins_are_one_write_and_none_where_nothing_is_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut trust = TrustStore::open(&directory.path().join("trust")).unwrap();
+    let (old, new) = (CommitId::new("a".repeat(40)), CommitId::new("b".repeat(40)));
+    let writes = |act: &mut dyn FnMut()| {
+        let before = state_file::writes_of_this_thread();
+        act();
+        state_file::writes_of_this_thread() - before
+    };
+    assert_eq!(writes(&mut || trust.pin_images(many(&old, 1_000)).unwrap()), 1);
+    assert_eq!(writes(&mut || trust.pin_images(many(&new, 1_000)).unwrap()), 1);
+    let both = [many(&old, 1_000), many(&new, 1_000)].concat();
+    assert_eq!(writes(&mut || trust.pin_images(both.clone()).unwrap()), 0);
+    assert_eq!(writes(&mut || trust.retain_images(&BTreeSet::from([new.clone()])).unwrap()), 1);
+    let pins = TrustStore::open(&directory.path().join("trust")).unwrap();
+    assert_eq!(pins.pins()[&new].len(), 1_000);
+}
+
+#[test]
+fn a_pin_that_a_full_disk_kept_away_is_written_by_the_next_try() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().join("trust");
+    let commit = CommitId::new("a".repeat(40));
+    let mut trust = TrustStore::open(&at).unwrap();
+    // A directory in the place of the neighbour makes the write fail as a full disk would.
+    fs::create_dir(at.join("images.json.new")).unwrap();
+    assert!(trust.pin_images(many(&commit, 1)).is_err());
+    fs::remove_dir(at.join("images.json.new")).unwrap();
+    trust.pin_images([]).unwrap();
+    assert_eq!(TrustStore::open(&at).unwrap().pins()[&commit].len(), 1);
 }

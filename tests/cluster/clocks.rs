@@ -90,6 +90,23 @@ fn join(first: &ClusterHost, host: &ClusterHost) {
     host.start();
 }
 
+/// The repository was asked when the clock was ahead. `sync` must not take that for an answer to its own question.
+#[test]
+fn a_clock_that_is_put_back_makes_sync_speak_of_no_older_commit() {
+    let cluster = Cluster::builder(1).own_clocks().start();
+    let host = cluster.host("n1");
+    host.set_clock(HOUR);
+    for (app, clock) in [(APP, HOUR), (APP_2, 0), (APP, -HOUR)] {
+        host.set_clock(clock);
+        let commit =
+            push(&cluster, &[("web.yaml", deployment_with("web", 1, app, "progressDeadlineSeconds: 60"))]);
+        let said = host.windlass(&["sync", "--wait", "--timeout", "60s"]).ok();
+        let short = &commit[..10];
+        assert!(said.ends_with(&format!("{short}  Healthy")), "the clock is {clock:+} s off: {said}");
+        wait_clock(host, clock);
+    }
+}
+
 /// A host's clock jumps while a commit is rolled out, which goes on, and all hosts say whose clock is off.
 fn jump_while_a_commit_is_rolled_out(cluster: &Cluster, host: &ClusterHost, jump: i64, app: &str) {
     let began = Instant::now();

@@ -19,8 +19,16 @@ pub(super) struct ListQuery {
     /// Answer with the stream of changes.
     #[serde(deserialize_with = "truth")]
     pub(super) watch: bool,
-    /// Start the stream after this picture.
+    /// Which picture answers, or which one the stream starts after; see `options`.
     pub(super) resource_version: String,
+    /// How that is meant: `NotOlderThan` or `Exact`.
+    pub(super) resource_version_match: String,
+    /// Begin the stream with everything there is, and say where that ends.
+    #[serde(deserialize_with = "maybe_truth")]
+    pub(super) send_initial_events: Option<bool>,
+    /// Tell the client from time to time up to where it has seen everything.
+    #[serde(deserialize_with = "truth")]
+    pub(super) allow_watch_bookmarks: bool,
     /// End the stream after so long.
     pub(super) timeout_seconds: Option<u64>,
     /// Which container's log.
@@ -90,6 +98,11 @@ impl Filter {
     pub(super) fn name(&self) -> Option<&str> {
         self.fields.name()
     }
+}
+
+/// A boolean that differs from none.
+fn maybe_truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    truth(deserializer).map(Some)
 }
 
 /// Go's idea of a boolean in a query: `true`, `1`, or just the name.

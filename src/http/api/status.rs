@@ -19,7 +19,34 @@ pub(in crate::http) struct Failure {
     details: serde_json::Value,
 }
 
+/// One parameter that is wrong.
+#[derive(Debug)]
+pub(super) struct Cause {
+    field: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+impl Cause {
+    /// It must not be there.
+    pub(super) fn forbidden(field: &'static str, detail: &str) -> Self {
+        Self { field, reason: "FieldValueForbidden", message: format!("Forbidden: {detail}") }
+    }
+
+    /// It must be another; `supported` are those it can be, quoted.
+    pub(super) fn not_supported(field: &'static str, value: &str, supported: &str) -> Self {
+        let message = format!("Unsupported value: {value:?}: supported values: {supported}");
+        Self { field, reason: "FieldValueNotSupported", message }
+    }
+}
+
 impl Failure {
+    /// What is said to the user.
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: json!({}) }
     }
@@ -53,8 +80,32 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    /// The picture that a watch wants to start from is not kept any more: list again.
-    pub(super) fn expired(version: &str) -> Self {
+    /// The parameters of a list or a watch contradict each other, or one has a value that it cannot have.
+    pub(super) fn invalid_options(causes: &[Cause]) -> Self {
+        let said: Vec<String> = causes.iter().map(|one| format!("{}: {}", one.field, one.message)).collect();
+        let said = match said.as_slice() {
+            [one] => one.clone(),
+            all => format!("[{}]", all.join(", ")),
+        };
+        let listed: Vec<_> = causes
+            .iter()
+            .map(|one| json!({ "reason": one.reason, "message": one.message, "field": one.field }))
+            .collect();
+        let details = json!({ "group": "meta.k8s.io", "kind": "ListOptions", "causes": listed });
+        let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {said}");
+        Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
+    }
+
+    /// A picture is wanted that does not exist yet. Clients know the cause by its name and ask for the newest instead.
+    pub(super) fn too_large(version: u64, current: u64) -> Self {
+        let message = format!("Too large resource version: {version}, current: {current}");
+        let cause = json!({ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" });
+        let details = json!({ "causes": [cause], "retryAfterSeconds": 1 });
+        Self { details, ..Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message) }
+    }
+
+    /// The picture that is wanted is not kept any more: list again.
+    pub(super) fn expired(version: u64) -> Self {
         Self::new(StatusCode::GONE, "Expired", format!("too old resource version: {version}"))
     }
 

@@ -3,16 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 pub(in crate::http) mod kubectl;
+mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
-use reconciler::name::{NodeName, PodUid};
+use reconciler::name::NodeName;
 use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::http::{
-    fixture::{self, Fixture, HIDDEN, fixture, running},
+    fixture::{self, Fixture, HIDDEN, fixture},
     reading,
 };
 
@@ -152,79 +152,6 @@ async fn what_is_not_there_is_not_found() {
     assert_eq!(answer["message"], "deployments.apps \"nothing\" not found");
     let (status, answer) = get(address, "/apis/batch/v1/jobs").await;
     assert_eq!((status, &answer["reason"]), (StatusCode::NOT_FOUND, &Value::from("NotFound")));
-}
-
-/// Reads events off a watch.
-struct Events {
-    stream: futures_util::stream::BoxStream<'static, reqwest::Result<axum::body::Bytes>>,
-    left: Vec<u8>,
-}
-
-impl Events {
-    async fn start(address: SocketAddr, path: &str) -> Self {
-        let response = client().get(format!("http://{address}{path}")).send().await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        Self { stream: response.bytes_stream().boxed(), left: Vec::new() }
-    }
-
-    /// The next event's type and the name of its object.
-    async fn next(&mut self) -> Option<(String, String)> {
-        loop {
-            if let Some(end) = self.left.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.left.drain(..=end).collect();
-                let event: Value = serde_json::from_slice(&line).unwrap();
-                let name = event["object"]["metadata"]["name"].as_str().unwrap().to_owned();
-                return Some((event["type"].as_str().unwrap().to_owned(), name));
-            }
-            self.left.extend(self.stream.next().await?.unwrap());
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_watch_tells_what_has_changed_since_the_list() {
-    let fixture = fixture();
-    let address = serve(&fixture).await;
-    let (_, list) = get(address, "/api/v1/pods").await;
-    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
-    let path = format!("/api/v1/pods?watch=true&resourceVersion={version}");
-    let mut events = Events::start(address, &path).await;
-
-    let mut view = fixture::view();
-    let crashed = PodUid::new("00000000-0000-4000-8000-000000000003");
-    Arc::make_mut(&mut view.pods).insert(crashed, running(3));
-    let stopped = PodUid::new("00000000-0000-4000-8000-000000000001");
-    Arc::make_mut(&mut view.state).pods.remove(&stopped);
-    // The other pods' times differ by the seconds between two fixtures; only what is the same may be compared.
-    let before = fixture.publish.borrow().clone();
-    for (uid, status) in Arc::make_mut(&mut view.pods) {
-        if uid.as_str() != "00000000-0000-4000-8000-000000000003" {
-            *status = before.pods[uid].clone();
-        }
-    }
-    for (uid, record) in &mut Arc::make_mut(&mut view.state).pods {
-        *record = before.state.pods[uid].clone();
-    }
-    fixture.publish.send(Arc::new(view)).unwrap();
-    let of = |kind: &str, name: &str| Some((kind.to_owned(), name.to_owned()));
-    assert_eq!(events.next().await, of("MODIFIED", "web-bbbbbbbbbb-c3333"));
-    assert_eq!(events.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
-
-    // A watch begun at the old list learns the same, though it was not there when it happened.
-    let mut late = Events::start(address, &path).await;
-    assert_eq!(late.next().await, of("MODIFIED", "web-bbbbbbbbbb-c3333"));
-    assert_eq!(late.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
-    let (status, answer) = get(address, "/api/v1/pods?watch=true&resourceVersion=7").await;
-    assert_eq!((status, &answer["reason"]), (StatusCode::GONE, &Value::from("Expired")));
-}
-
-#[tokio::test]
-async fn a_watch_without_a_version_begins_with_everything_and_ends_in_time() {
-    let fixture = fixture();
-    let address = serve(&fixture).await;
-    let mut events = Events::start(address, "/apis/apps/v1/deployments?watch=1&timeoutSeconds=1").await;
-    assert_eq!(events.next().await, Some(("ADDED".to_owned(), "web".to_owned())));
-    assert_eq!(events.next().await, None);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     accept::Form,
     objects::{self, Scope},
+    options::Begin,
     query::{Filter, Include, ListQuery},
     resource::Resource,
     status::Failure,
@@ -27,6 +28,11 @@ use crate::{
 
 /// A watch without a time-out of its own ends after this; clients start another one.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How often a client that takes bookmarks learns up to where it has seen everything, as from kube-apiserver. A client
+/// of a kind that never changes could otherwise not go on where its stream ended.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// On the bookmark behind the events that a stream begins with (KEP-3157). client-go 0.35 waits for it.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// Starts a stream. It begins after the picture that the client has listed, or with everything there is.
 pub(super) fn start(
@@ -37,19 +43,19 @@ pub(super) fn start(
     query: &ListQuery,
 ) -> Result<Response, Failure> {
     let filter = query.filter(resource)?;
+    let begin = query.for_watch()?;
     let receiver = daemon.views.subscribe();
     let current = daemon.views.current();
-    let base = match query.resource_version.as_str() {
-        "" | "0" => None,
-        version => {
-            let number = version.parse().ok();
-            Some(
-                number
-                    .and_then(|number| daemon.views.get(number))
-                    .ok_or_else(|| Failure::expired(version))?,
-            )
+    let base = match begin {
+        Begin::WithEverything { at_least } if at_least > current.number => {
+            return Err(Failure::too_large(at_least, current.number));
         }
+        Begin::WithEverything { .. } => None,
+        Begin::Now => Some(current.clone()),
+        // A number of a later start of the daemon's, whose clock was ahead, is no more known than an old one.
+        Begin::After(number) => Some(daemon.views.get(number).ok_or_else(|| Failure::expired(number))?),
     };
+    let now = Instant::now();
     let wanted = query.timeout_seconds.map_or(LONGEST, Duration::from_secs).min(LONGEST);
     let mut watcher = Watcher {
         daemon,
@@ -60,18 +66,23 @@ pub(super) fn start(
         include: query.include(),
         filter,
         known: BTreeMap::new(),
-        until: Instant::now() + wanted,
+        seen: current.number,
+        next_bookmark: query.allow_watch_bookmarks.then(|| now + BOOKMARK_EVERY),
+        until: now + wanted,
     };
-    if let Some(base) = base {
-        watcher.known = watcher.render(&base);
+    if let Some(base) = &base {
+        watcher.known = watcher.render(base);
     }
-    let first = watcher.events(&current);
+    let mut first = watcher.events(&current);
+    if base.is_none() && query.allow_watch_bookmarks {
+        watcher.write_bookmark(&mut first, true);
+    }
     let events = stream::unfold((watcher, Some(first)), |(mut watcher, first)| async move {
         let chunk = match first {
             Some(chunk) => chunk,
             None => watcher.next().await?,
         };
-        Some((Ok::<_, Infallible>(chunk), (watcher, None)))
+        Some((Ok::<_, Infallible>(Bytes::from(chunk)), (watcher, None)))
     });
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(events)).into_response())
 }
@@ -86,24 +97,44 @@ struct Watcher {
     filter: Filter,
     /// What the client knows, without the versions.
     known: BTreeMap<ObjectKey, Value>,
+    /// The number of the newest picture that was compared with it.
+    seen: u64,
+    /// `None` where the client takes no bookmarks, or has got the last one.
+    next_bookmark: Option<Instant>,
     until: Instant,
 }
 
 impl Watcher {
     /// The next events; `None` ends the stream.
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
-            tokio::time::timeout_at(self.until, self.receiver.changed()).await.ok()?.ok()?;
-            let current = self.daemon.views.current();
-            let events = self.events(&current);
-            if !events.is_empty() {
-                return Some(events);
+            let wake = self.next_bookmark.map_or(self.until, |due| due.min(self.until));
+            match tokio::time::timeout_at(wake, self.receiver.changed()).await {
+                Ok(changed) => {
+                    changed.ok()?;
+                    let current = self.daemon.views.current();
+                    let events = self.events(&current);
+                    if !events.is_empty() {
+                        return Some(events);
+                    }
+                }
+                Err(_) => return self.bookmark(),
             }
         }
     }
 
+    /// The bookmark that is due, the last one just before the end of the stream; `None` where none is to come.
+    fn bookmark(&mut self) -> Option<Vec<u8>> {
+        let due = self.next_bookmark?;
+        let is_over = Instant::now() >= self.until;
+        self.next_bookmark = (!is_over).then(|| due + BOOKMARK_EVERY);
+        let mut lines = Vec::new();
+        self.write_bookmark(&mut lines, false);
+        Some(lines)
+    }
+
     /// What has changed since what the client knows, one JSON object a line.
-    fn events(&mut self, current: &Numbered) -> Bytes {
+    fn events(&mut self, current: &Numbered) -> Vec<u8> {
         let fresh = self.render(current);
         let mut lines = Vec::new();
         for (key, object) in &fresh {
@@ -124,7 +155,8 @@ impl Watcher {
             }
         }
         self.known = fresh;
-        Bytes::from(lines)
+        self.seen = current.number;
+        lines
     }
 
     fn write(&self, lines: &mut Vec<u8>, kind: &str, object: &Value, number: u64) {
@@ -137,6 +169,20 @@ impl Watcher {
         };
         lines.extend_from_slice(json!({ "type": kind, "object": object }).to_string().as_bytes());
         lines.push(b'\n');
+    }
+
+    /// Says that the client has seen everything up to a picture: an object of the kind, empty but for the version.
+    fn write_bookmark(&self, lines: &mut Vec<u8>, is_end_of_initial_events: bool) {
+        let mut metadata = json!({ "creationTimestamp": null });
+        if is_end_of_initial_events {
+            metadata["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
+        }
+        let object = json!({
+            "kind": self.resource.kind,
+            "apiVersion": self.resource.api_version(),
+            "metadata": metadata,
+        });
+        self.write(lines, "BOOKMARK", &object, self.seen);
     }
 
     /// The objects that are watched, without the one field that every picture changes.
