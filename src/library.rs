@@ -231,10 +231,10 @@ mod tests {
         let (id, wait) = (CommitId::new("a".repeat(40)), Duration::from_secs(5));
         let wanted = BTreeSet::from([id.clone()]);
         let mut library = Library::default();
-        assert_eq!(library.lacking(&wanted, now), [id.clone()]);
+        assert_eq!(library.lacking(&wanted, now), std::slice::from_ref(&id));
         library.note_missing(id.clone(), "the disk does not answer".to_owned(), now + wait);
         assert!(library.lacking(&wanted, now).is_empty());
-        assert_eq!(library.lacking(&wanted, now + wait), [id.clone()]);
+        assert_eq!(library.lacking(&wanted, now + wait), std::slice::from_ref(&id));
         assert_eq!(library.lacking(&wanted, now - SignedDuration::from_hours(1)), [id]);
     }
 }

@@ -238,7 +238,11 @@ impl TrustStore {
     pub(crate) fn read_as(&self, commit: &CommitId) -> ReadAs {
         let Pointers { verified: _, target, healthy, kept } = &self.pointers;
         let in_use = [target, healthy].into_iter().flatten().any(|one| one.id() == commit);
-        if in_use || kept.contains(commit) || self.accepted.contains(commit) { ReadAs::Accepted } else { ReadAs::NewHead }
+        if in_use || kept.contains(commit) || self.accepted.contains(commit) {
+            ReadAs::Accepted
+        } else {
+            ReadAs::NewHead
+        }
     }
 
     /// Records that the manifests of a head were accepted.

@@ -67,6 +67,8 @@ fn of_source(guarded: &mut Guarded, source: &SourceConfig) {
         poll: _,
         deadline: _,
         max_bytes: _,
+        max_object_bytes: _,
+        max_mirror_bytes: _,
         token_file,
         user: _,
         password_file,
@@ -234,7 +236,11 @@ mod tests {
                 "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers: [{{name: a, image: 'a:1'}}]\n  \
                  volumes: [{{name: v, hostPath: {{path: '{path}'}}}}]\n"
             );
-            let (_, problems) = crate::library::parse_and_check(&[("a.yaml", pod.as_bytes())], &settings);
+            let (_, problems) = crate::library::parse_and_check(
+                &[("a.yaml", pod.as_bytes())],
+                &settings,
+                reconciler::manifest::ReadAs::NewHead,
+            );
             problems.iter().any(|problem| problem.to_string().contains("the daemon's own"))
         };
         for path in [

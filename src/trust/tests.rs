@@ -95,8 +95,7 @@ fn what_an_older_version_had_verified_is_accepted_and_what_came_after_only_once_
     let id = |letter: &str| CommitId::new(letter.repeat(40));
     let pointers = |verified: &str, target: &str| {
         let record = |letter: &str| format!(r#"{{"id":"{}","grounds":"mode-off"}}"#, letter.repeat(40));
-        let text =
-            format!(r#"{{"schema":1,"verified":{},"target":{}}}"#, record(verified), record(target));
+        let text = format!(r#"{{"schema":1,"verified":{},"target":{}}}"#, record(verified), record(target));
         fs::write(at.join("pointers.json"), text).unwrap();
     };
     pointers("b", "a");

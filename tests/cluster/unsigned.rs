@@ -2,7 +2,7 @@
 
 use reconciler::{
     desired::{self, CheckSettings},
-    manifest::{Limits, SourceFile},
+    manifest::{Limits, ReadAs, SourceFile},
 };
 use serde_json::Value;
 
@@ -16,7 +16,8 @@ use crate::{
 /// The hash of the only workload's template, as every host computes it.
 fn template(manifest: &str) -> String {
     let files = [SourceFile { path: "mine.yaml", content: manifest.as_bytes() }];
-    let (objects, problems) = desired::read(&files, &Limits::default(), &CheckSettings::default());
+    let (objects, problems) =
+        desired::read(&files, &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
     assert!(problems.is_empty(), "{problems:?}");
     objects.workloads.values().next().unwrap().template.hash.to_string()
 }
