@@ -101,7 +101,7 @@ fn files_that_are_not_read_for_the_case_of_their_ending_are_warned_of() {
     work.write("apps/README.MD", "# Apps");
     work.commit("one", None);
     let (taken, said) = judged(&work, tempfile::tempdir().unwrap().path());
-    assert!(taken);
+    assert!(taken, "{said}");
     insta::assert_snapshot!(said, @"
     apps/DB.YAML: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
     apps/c.Yml: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
