@@ -246,10 +246,14 @@ impl Follower {
             let refusal = Refusal { commit: arrival.head().clone(), summary, problems };
             return Ok(Judged::Refused { refusal, subject: String::new(), untrusted: Some("mirror-full") });
         }
-        let is_refused = matches!(judged, Ok(Judged::Refused { untrusted: Some(_), .. }));
-        // In a whole new clone the objects of a refused head lie beside what is kept.
-        if ((arrival.is_whole() && is_refused) || arrival.is_scattered())
-            && let Err(error) = arrival.compact(&self.child, !is_refused).await
+        let compaction = match &judged {
+            // In a whole new clone the objects of a refused head lie beside what is kept.
+            Ok(Judged::Refused { untrusted: Some(_), .. }) => arrival.is_whole().then_some(false),
+            Ok(_) => arrival.is_scattered().then_some(true),
+            Err(_) => None,
+        };
+        if let Some(accepted) = compaction
+            && let Err(error) = arrival.compact(&self.child, accepted).await
         {
             tracing::warn!("the local repository was not compacted: {error:#}");
         }
@@ -294,13 +298,14 @@ enum Judged {
 impl Judge {
     fn digest(&self, verified: Option<&CommitId>, limits: &[u64]) -> Option<String> {
         let signers = match &self.allowed_signers {
-            Some(path) => std::fs::read(path).ok()?,
-            None => Vec::new(),
+            Some(path) => std::fs::read_to_string(path).ok()?,
+            None => String::new(),
         };
+        AllowedSigners::parse(&signers).ok()?;
         let settings = (self.mode, &self.anchor, self.allow_rewrite, verified, limits);
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(&serde_json::to_vec(&settings).ok()?);
-        context.update(&signers);
+        context.update(signers.as_bytes());
         Some(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 

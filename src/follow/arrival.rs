@@ -46,6 +46,12 @@ impl Arrival {
             .await
             .map_err(|error| FetchError::disk(&request.mirror, &error))?;
         let quarantine = Arc::new(quarantine);
+        if quarantine.holds_refused(&request.branch, &request.keep)
+            && let Err(error) = compact(&quarantine, child, &request, mirror_bytes).await
+        {
+            // What is damaged is found by the fetch, and repaired.
+            tracing::warn!("a head that was never accepted is still in the local repository: {error:#}");
+        }
         let fetched = fetch_in_child(child, &request).await?;
         if fetched.brought != Brought::Nothing {
             let (quarantine, limits) = (Arc::clone(&quarantine), request.limits.clone());

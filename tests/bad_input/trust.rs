@@ -88,6 +88,23 @@ fn forged(repo: &GitRepo, files: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn refused_pushes_of_forty_megabytes_leave_the_mirror_as_it_was() {
+    let mut bench = Bench::start();
+    let host = bench.site.host;
+    let size = || host.exec(&["du", "-sb", "/var/lib/windlass/mirror.git"]).ok();
+    let before = size();
+    for round in 0..3 {
+        let file = bench.site.repo.work().join("noise.bin");
+        let noise = format!("head -c 41943040 /dev/urandom > {}", file.display());
+        run(Command::new("sh").args(["-c", &noise])).ok();
+        let commit = bench.site.repo.commit_unsigned(&[], &format!("noise {round}"));
+        bench.refused("forty megabytes without a signature", &commit, &["it is not signed"]);
+        assert_eq!(size(), before, "the mirror after {} refused pushes", round + 1);
+        bench.taken_back("forty megabytes");
+    }
+}
+
+#[test]
 fn an_object_that_was_tampered_with_is_an_error_and_not_run() {
     let mut bench = Bench::start();
     for (what, name) in [("with other content", "one"), ("with garbage", "two")] {

@@ -167,11 +167,9 @@ fn a_kill_at_any_step_of_the_way_into_the_mirror_is_put_right_by_the_next_fetch(
         if step > 3 {
             mirror::follow(&Mirror::new(&mirror).open().unwrap(), "main", &next).unwrap();
         }
-        // A kill runs no destructor; the lock goes with the process.
-        let Quarantine { lock, path, .. } = &quarantine;
+        // A kill runs no destructor: what lies there stays.
         let left = data.path().join(format!("{step}/left"));
-        fs::rename(path, &left).unwrap();
-        let _ = lock;
+        fs::rename(&quarantine.path, &left).unwrap();
         drop(quarantine);
         fs::rename(&left, mirror.with_extension("git.quarantine")).unwrap();
 

@@ -16,6 +16,8 @@ pub(crate) struct Bomb {
     directory: TempDir,
     /// The head of the branch `large`: a commit with a message of so many bytes.
     pub(crate) large: CommitId,
+    /// Its size.
+    pub(crate) large_bytes: u64,
     /// The head of the branch `small`: a child of it of about 200 bytes, stored as its delta.
     pub(crate) small: CommitId,
 }
@@ -67,7 +69,7 @@ impl Bomb {
         fs::write(repository.join("rest"), format!("{}\n{rest}", &head[..45])).unwrap();
         let small = git("git hash-object -t commit rest");
         git(&format!("git update-ref refs/heads/large {large} && git update-ref refs/heads/small {small}"));
-        Self { directory, large: CommitId::new(large), small: CommitId::new(small) }
+        Self { directory, large: CommitId::new(large), large_bytes: size, small: CommitId::new(small) }
     }
 
     /// The directory that holds the repository.
