@@ -87,7 +87,7 @@ impl Taker {
         let (part, times) = match self {
             // What was usual for DNS over TCP; a question has been answered after 4 s.
             Self::Dns | Self::DnsUpstream => {
-                (8, Times { head: seconds(5), ..times(seconds(5), seconds(5), seconds(10)) })
+                (4, Times { head: seconds(5), ..times(seconds(5), seconds(5), seconds(10)) })
             }
             Self::Api => (4, times(seconds(10), seconds(120), LONG)),
             // A scrape or a hook that takes longer is cut off; most scrape every minute, over one connection. A proxy in
