@@ -58,9 +58,9 @@ impl Taker {
     fn share(self) -> (u64, u64, u64) {
         match self {
             Self::Dns => (1, 128, 512),
-            Self::DnsUpstream => (2, 128, 256),
+            Self::DnsUpstream => (2, 96, 256),
             Self::Api => (2, 72, 256),
-            Self::Metrics | Self::Webhook => (1, 64, 128),
+            Self::Metrics | Self::Webhook => (1, 96, 192),
             Self::ReadSocket => (2, 48, 128),
             Self::AdminSocket => (1, 16, 32),
             Self::Peers => (2, 64, 256),
@@ -87,11 +87,12 @@ impl Taker {
         let (part, times) = match self {
             // What was usual for DNS over TCP; a question has been answered after 4 s.
             Self::Dns | Self::DnsUpstream => {
-                (8, Times { head: seconds(5), ..times(seconds(5), seconds(5), seconds(10)) })
+                (4, Times { head: seconds(5), ..times(seconds(5), seconds(5), seconds(10)) })
             }
             Self::Api => (4, times(seconds(10), seconds(120), LONG)),
-            // A scrape or a hook that takes longer is cut off; most scrape every minute, over one connection.
-            Self::Metrics | Self::Webhook => (4, times(seconds(30), seconds(150), seconds(60))),
+            // A scrape or a hook that takes longer is cut off; most scrape every minute, over one connection. A proxy in
+            // front of the hooks is one source, and forges send dozens at once.
+            Self::Metrics | Self::Webhook => (2, times(seconds(30), seconds(150), seconds(60))),
             // Two users of the group cannot keep the others out, and root is the usual one.
             Self::ReadSocket => (2, times(seconds(10), seconds(60), LONG)),
             // Only root gets in.

@@ -50,13 +50,14 @@ async fn talk(mut stream: Connection<TcpStream>, address: SocketAddr, handler: &
         let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut question).await?;
 
+        // A whole question is all that this listener asks for.
+        life.prove();
         let under_way = life.start_request();
         let answered = tokio::select! {
             answered = answer(question, address, handler) => answered,
             () = life.closed() => return Ok(()),
         };
         let Some(answered) = answered else { return Ok(()) };
-        life.prove();
         let length = u16::try_from(answered.len()).map_err(io::Error::other)?;
         // One write: with two, the second would wait for the first one's acknowledgement.
         stream.write_all(&[&length.to_be_bytes(), answered.as_slice()].concat()).await?;

@@ -1,11 +1,14 @@
 //! A flood of connections takes nothing from anybody else: not DNS, not the sockets, not what runs.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
@@ -13,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::manifest::{APP, pod};
 use crate::site::{SOON, Site};
-use crate::support::eventually;
+use crate::support::{Host, eventually};
 
 /// Where a daemon with the usual configuration serves DNS.
 const DNS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 53);
@@ -52,6 +55,46 @@ fn ask_by_udp() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Somebody who has connections to the DNS all the time, and makes a new one for each that ends.
+struct Flood {
+    open: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    const CONNECTIONS: usize = 1100;
+
+    fn start(host: &Host) -> Flood {
+        let (open, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, end) = (Arc::clone(&open), Arc::clone(&ended));
+        let flood = move || {
+            let mut held = VecDeque::new();
+            while !end.load(Ordering::Relaxed) {
+                if held.len() >= Self::CONNECTIONS {
+                    held.pop_front();
+                    // Each lasts for some seconds.
+                    thread::sleep(Duration::from_millis(3));
+                }
+                held.extend(
+                    TcpStream::connect_timeout(&SocketAddr::V4(DNS), Duration::from_millis(200)).ok(),
+                );
+                count.store(held.len(), Ordering::Relaxed);
+            }
+        };
+        // A thread is in the network namespace of the one that starts it.
+        let thread = host.inside(|| thread::spawn(flood));
+        Flood { open, ended, thread: Some(thread) }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
 #[test]
 fn a_thousand_dns_connections_of_one_source_disturb_nothing() {
     let mut site = Site::without_daemon();
@@ -61,17 +104,16 @@ fn a_thousand_dns_connections_of_one_source_disturb_nothing() {
     site.deploy(&[("web.yaml", &pod("web", APP))]);
     let before = site.containers();
 
-    let host = site.host;
-    let address = host.address;
-    let flood: Vec<TcpStream> = host.inside(|| (0..1100).map(|_| connect_from(address)).collect());
-    assert_eq!(site.containers(), before, "a flood restarts nothing");
-    host.inside(|| {
+    let flood = Flood::start(site.host);
+    eventually(SOON, "the flood is there", || flood.open.load(Ordering::Relaxed) >= 1000);
+    site.host.inside(|| {
         ask_by_udp().expect("DNS by UDP");
         ask_by_tcp(Ipv4Addr::new(127, 0, 0, 9)).expect("DNS by TCP, for another source");
     });
     assert!(site.windlass(&["status"]).success(), "windlass.sock answers");
     assert!(site.windlass(&["sync"]).success(), "admin.sock answers");
     assert!(site.host.http_get("http://127.0.0.1:9464/healthz").is_some_and(|answer| answer.status == 200));
+    assert_eq!(site.containers(), before, "a flood restarts nothing");
 
     let killed = site.container("web");
     site.host.docker(&["kill", &killed]);
@@ -79,7 +121,7 @@ fn a_thousand_dns_connections_of_one_source_disturb_nothing() {
         let running = site.containers_of("web").into_keys();
         running.filter(|name| !name.starts_with("windlass_POD_")).any(|name| name != killed)
     });
-    drop(flood);
+    assert!(flood.open.load(Ordering::Relaxed) >= 1000, "the flood is still there");
 }
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
