@@ -1,5 +1,7 @@
 //! Commands on an engine that says what the test tells it to: one that is slow to start them.
 
+#![expect(clippy::unwrap_used, reason = "test code")]
+
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
