@@ -49,19 +49,17 @@ pub(super) fn check(kind: &str, meta: &Meta, values: &Values<'_>, at: &At<'_>) {
                     .error_in_new_heads("must not be empty: put the private key there");
             }
         }
-        "kubernetes.io/basic-auth" => {
-            if values.get("username").or(values.get("password")).is_none() {
-                at.field("data").error_in_new_heads(format_args!(
-                    "a Secret of type {kind} needs the key \"username\" or \"password\": add one, or write type: Opaque"
-                ));
-            }
+        "kubernetes.io/basic-auth" if values.get("username").or(values.get("password")).is_none() => {
+            at.field("data").error_in_new_heads(format_args!(
+                "a Secret of type {kind} needs the key \"username\" or \"password\": add one, or write type: Opaque"
+            ));
         }
-        "kubernetes.io/service-account-token" => {
-            if meta.annotations.get(SERVICE_ACCOUNT).is_none_or(String::is_empty) {
-                at.field("metadata").field("annotations").error_in_new_heads(format_args!(
-                    "a Secret of type {kind} needs the annotation {SERVICE_ACCOUNT}: add it, or write type: Opaque"
-                ));
-            }
+        "kubernetes.io/service-account-token"
+            if meta.annotations.get(SERVICE_ACCOUNT).is_none_or(String::is_empty) =>
+        {
+            at.field("metadata").field("annotations").error_in_new_heads(format_args!(
+                "a Secret of type {kind} needs the annotation {SERVICE_ACCOUNT}: add it, or write type: Opaque"
+            ));
         }
         _ => {}
     }
