@@ -1,8 +1,8 @@
 //! The manifests this project exists for are accepted, and nothing that is made of them makes the reader panic.
 
-#[path = "manifests/advice.rs"]
+#[path = "inputs/advice.rs"]
 mod advice;
-#[path = "manifests/practice.rs"]
+#[path = "inputs/practice.rs"]
 mod practice;
 
 use proptest::prelude::*;

@@ -155,7 +155,7 @@ mod tests {
         let said = said(&[("pod.yaml", pod), ("DB.YAML", pod), ("README.MD", "")]).unwrap();
         insta::assert_snapshot!(said, @r#"
         DB.YAML: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
-        pod.yaml:4:36: spec.containers[0].image: "nginx:" is no image: nothing follows the colon: write the tag, or leave the colon out for "latest"
+        pod.yaml:4:31: spec.containers[0].image: "nginx:" is no image: nothing follows the colon: write the tag, or leave the colon out for "latest"
         "#);
     }
 

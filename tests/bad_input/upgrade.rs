@@ -110,7 +110,7 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     // The same in a new head is refused, and changes nothing.
     let running = site.containers();
     let refused =
-        site.push(&[("note.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n")], "the next");
+        site.push(&[("note.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n")], "the next");
     let status = site.wait_status("the new head is refused", |status| {
         is(&status["source"]["refusal"]["commit"], &refused)
     });

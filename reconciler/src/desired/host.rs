@@ -45,7 +45,7 @@ fn namespaces(findings: &mut Findings<'_>, workload: &Workload, settings: &Check
     for (field, given) in [("hostNetwork", host_network), ("hostPID", host_pid), ("hostIPC", host_ipc)] {
         if given {
             let field = format!("{}.{field}", pod_field(workload.key.kind));
-            let message = "the host does not allow its namespaces to pods: remove it";
+            let message = "the host does not allow its namespaces to pods: run the pod without, or set host-namespaces under [allow] on the hosts";
             findings.error(&Of::workload(&workload.key), field, message.to_owned());
         }
     }
@@ -55,7 +55,7 @@ fn rights(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSett
     for (field, container) in containers(workload) {
         let security = &container.security;
         if security.privileged && !settings.allow_privileged {
-            let message = "the host does not allow privileged containers: remove it";
+            let message = "the host does not allow privileged containers: add the capabilities that it needs, or set privileged under [allow] on the hosts";
             findings.error(
                 &Of::workload(&workload.key),
                 format!("{field}.securityContext.privileged"),
@@ -66,8 +66,10 @@ fn rights(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSett
         for (index, name) in security.add_capabilities.iter().enumerate() {
             if !allowed.contains(name.strip_prefix("CAP_").unwrap_or(name)) {
                 let names: Vec<&str> = allowed.iter().map(String::as_str).collect();
-                let message =
-                    format!("the host does not allow {name}: remove it; allowed are {}", names.join(", "));
+                let message = format!(
+                    "the host does not allow {name}: do without, or add it to capabilities under [allow] on the hosts; allowed are {}",
+                    names.join(", ")
+                );
                 findings.error(
                     &Of::workload(&workload.key),
                     format!("{field}.securityContext.capabilities.add[{index}]"),

@@ -260,10 +260,10 @@ spec:
         ..CheckSettings::default()
     };
     insta::assert_snapshot!(said(text, &settings), @r#"
-    a.yaml:9:7: spec.template.spec.hostNetwork: the host does not allow its namespaces to pods: remove it
-    a.yaml:10:7: spec.template.spec.hostPID: the host does not allow its namespaces to pods: remove it
-    a.yaml:14:27: spec.template.spec.containers[0].securityContext.privileged: the host does not allow privileged containers: remove it
-    a.yaml:14:81: spec.template.spec.containers[0].securityContext.capabilities.add[1]: the host does not allow SYS_TIME: remove it; allowed are NET_ADMIN
+    a.yaml:9:7: spec.template.spec.hostNetwork: the host does not allow its namespaces to pods: run the pod without, or set host-namespaces under [allow] on the hosts
+    a.yaml:10:7: spec.template.spec.hostPID: the host does not allow its namespaces to pods: run the pod without, or set host-namespaces under [allow] on the hosts
+    a.yaml:14:27: spec.template.spec.containers[0].securityContext.privileged: the host does not allow privileged containers: add the capabilities that it needs, or set privileged under [allow] on the hosts
+    a.yaml:14:81: spec.template.spec.containers[0].securityContext.capabilities.add[1]: the host does not allow SYS_TIME: do without, or add it to capabilities under [allow] on the hosts; allowed are NET_ADMIN
     a.yaml:17:30: spec.template.spec.volumes[1].hostPath.path: the host does not allow "/srvx": choose a path in one of /srv
     "#);
 }

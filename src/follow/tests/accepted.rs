@@ -60,7 +60,7 @@ fn a_head_that_an_older_version_accepted_is_taken_with_a_warning() {
         assert!(taken && said.contains("accepted before this rule"), "start {start}: {said}");
     }
     // The next head is a new one.
-    work.write("other.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n");
+    work.write("other.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n");
     work.commit("two", None);
     for start in 0..3 {
         let (taken, said) = judged(&work, old.path());
@@ -93,7 +93,7 @@ fn a_new_head_is_refused_at_every_start_until_it_is_in_use() {
 #[test]
 fn files_that_are_not_read_for_the_case_of_their_ending_are_warned_of() {
     let work = Work::new();
-    work.write("apps/web.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n");
+    work.write("apps/web.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n");
     work.write("apps/DB.YAML", SECRET);
     work.write("apps/c.Yml", SECRET);
     work.write("apps/d.JSON", SECRET);
