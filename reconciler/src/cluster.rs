@@ -359,12 +359,12 @@ impl<'a> Decision<'a> {
                 driving.id.short()
             ));
         }
-        let room = self.makes_room(driving, removed);
+        let room = self.make_room(driving, removed);
         let waits =
             |owner: &WorkloadKey| removed.iter().any(|one| one.owner == owner && !one.awaited.is_empty());
         let going = explained.into_iter().chain(unexplained.into_iter().filter(|_| !held));
         let going = going.flat_map(|(owner, pods)| pods.iter().map(move |pod| (owner, pod)));
-        let going = going.filter(|(owner, pod)| !waits(owner) || room.as_ref() == Some(&pod.record.uid));
+        let going = going.filter(|(owner, pod)| !waits(owner) || room.contains(&pod.record.uid));
         let stops = going.filter(|(_, pod)| !pod.is_stopping());
         let stops = stops.map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now));
         let stops: Vec<Change> = stops.collect();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell, shell_with};
 use crate::site::{MAY_DELETE, SOON, Site, is};
-use crate::support::{Poller, assert_all_answered};
+use crate::support::{Poller, assert_all_answered, eventually};
 
 /// The Service `web`, and which pods it is for.
 fn web_for(app: &str) -> String {
@@ -38,7 +38,7 @@ fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_b
     let renamed = push(&site, &deployment("site", 2, APP_2), "site");
     site.wait_healthy(&renamed);
     site.wait_answer("app 2 site-");
-    assert!(site.containers_of("web-").is_empty(), "the old one is gone");
+    eventually(SOON, "the old one is gone", || site.containers_of("web-").is_empty());
     assert_all_answered(&client.answers());
 
     // Only the Service changes what it selects; the workload of before stays.
@@ -57,7 +57,7 @@ fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_b
         let commit = site.push(&files, &format!("break it{MAY_DELETE}"));
         wait_given_up(&mut site, &commit, &selected);
         site.wait_answer("app 1 green-");
-        assert!(site.containers_of(app).is_empty(), "nothing of {app} is left");
+        eventually(SOON, "nothing of it is left", || site.containers_of(app).is_empty());
         assert_all_answered(&client.answers());
     }
     assert_all_answered(&client.finish());

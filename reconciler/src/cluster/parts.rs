@@ -116,7 +116,7 @@ impl<'a> Decision<'a> {
             let old = before.and_then(|before| Some((before, before.objects.workloads.get(&workload.key)?)));
             match &workload.control {
                 // What needs a thing that another one holds until the second step waits for that.
-                Control::DaemonSet { .. } if self.nodes_held(&removed, workload).next().is_some() => {}
+                Control::DaemonSet { .. } if !self.nodes_held(&removed, workload).is_empty() => {}
                 Control::DaemonSet { update: DaemonSetUpdate::RollingUpdate { .. }, .. } => {
                     parts.extend(self.split(driving, workload, old, &wave.nodes));
                 }

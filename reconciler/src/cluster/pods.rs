@@ -81,7 +81,7 @@ impl<'a> Decision<'a> {
                             let blocked = match daemon {
                                 true if removed.is_empty() => false,
                                 true => {
-                                    self.nodes_held(removed, workload).any(|held| *held == node)
+                                    self.nodes_held(removed, workload).contains(&node)
                                         || self.waits_for_room(removed, &node, placer.unfit(&node, workload))
                                 }
                                 // A canary's old pod may be in the way for a moment yet.

@@ -114,14 +114,17 @@ impl<'a> Decision<'a> {
         judge(&view, progress, self.input.state.rollout.clock) == Judgement::Settled
     }
 
-    /// The nodes where nothing of a workload may be begun yet: what it takes the place of holds what both need.
-    pub(super) fn nodes_held<'r>(
-        &'r self,
-        removed: &'r [Removed<'a>],
-        workload: &'r Workload,
-    ) -> impl Iterator<Item = &'r NodeName> {
+    /// The nodes where nothing of a workload may be begun yet: what it takes the place of holds what both need. Data may lie
+    /// on any of the nodes that the old one ran on, so the new one begins nowhere before that is gone from all of them; of
+    /// a DaemonSet each node has its own.
+    pub(super) fn nodes_held(&self, removed: &[Removed<'a>], workload: &Workload) -> BTreeSet<&NodeName> {
         let holding = removed.iter().filter(|one| one.excludes(workload));
-        holding.flat_map(|one| one.there(self)).map(|(node, _)| node)
+        let there: BTreeSet<&NodeName> =
+            holding.flat_map(|one| one.there(self)).map(|(node, _)| node).collect();
+        if workload.key.kind == WorkloadKind::DaemonSet || there.is_empty() {
+            return self.nodes.iter().map(|node| &node.name).filter(|node| there.contains(node)).collect();
+        }
+        self.nodes.iter().map(|node| &node.name).collect()
     }
 
     /// Whether a bare Pod's name is still that of another owner's pod.
@@ -142,16 +145,16 @@ impl<'a> Decision<'a> {
         unfit == Some(Unfit::Full) && removed.iter().any(leaves)
     }
 
-    /// The pod that makes room next, where something cannot be begun for want of it: one at a time, and the next when all
-    /// that was begun of the new one is available.
-    pub(super) fn makes_room(&self, driving: &'a Commit, removed: &[Removed<'a>]) -> Option<PodUid> {
+    /// The pods that make room next, where something cannot be begun for want of it: one at a time, and the next when all
+    /// that was begun of the new one is available; all at once where the new one begins nowhere before.
+    pub(super) fn make_room(&self, driving: &'a Commit, removed: &[Removed<'a>]) -> BTreeSet<PodUid> {
         let waiting = || removed.iter().filter(|one| !one.awaited.is_empty());
         let stops = |pod: &OwnedPod<'_>| pod.is_stopping() && !self.standing.is_absent(pod);
         if waiting().next().is_none() || removed.iter().flat_map(|one| &one.pods).any(stops) {
-            return None;
+            return BTreeSet::new();
         }
         let workloads = driving.objects.workloads.values();
-        workloads.filter(|workload| self.is_calm(workload)).find_map(|workload| {
+        let room = workloads.filter(|workload| self.is_calm(workload)).find_map(|workload| {
             let nodes = self.wanted_nodes(driving, removed, workload)?;
             let mut pods: Vec<(&Removed<'_>, &OwnedPod<'_>)> = waiting()
                 .flat_map(|one| one.pods.iter().map(move |pod| (one, pod)))
@@ -166,8 +169,12 @@ impl<'a> Decision<'a> {
             pods.sort_by_key(|(one, pod)| {
                 (!one.excludes(workload), !one.awaited.contains(&&workload.key), pod.record.serial)
             });
-            pods.first().map(|(_, pod)| pod.record.uid.clone())
-        })
+            let (first, pod) = pods.first()?;
+            let whole = workload.key.kind != WorkloadKind::DaemonSet && first.excludes(workload);
+            let all = if whole { &first.pods[..] } else { std::slice::from_ref(*pod) };
+            Some(all.iter().map(|pod| pod.record.uid.clone()).collect())
+        });
+        room.unwrap_or_default()
     }
 
     /// Whether all that was begun of a workload is available, nodes apart that are out or at fault themselves.
@@ -186,34 +193,49 @@ impl<'a> Decision<'a> {
         removed: &[Removed<'a>],
         workload: &'a Workload,
     ) -> Option<Wanted> {
-        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
         if workload.key.kind == WorkloadKind::DaemonSet {
-            let on = |node: &NodeName| pods.iter().any(|pod| pod.record.place.node() == Some(node));
-            let held: BTreeSet<&NodeName> = self.nodes_held(removed, workload).collect();
-            let mut placer = self.placer(driving, removed);
-            let nodes = self.nodes.iter().filter(|node| {
-                let name = &node.name;
-                eligible_for_daemon(&workload.template.spec, node)
-                    && !self.standing.absent.contains(name)
-                    && !on(name)
-                    && (held.contains(name)
-                        || self.waits_for_room(removed, name, placer.unfit(name, workload)))
-            });
-            let nodes: BTreeSet<NodeName> = nodes.map(|node| node.name.clone()).collect();
-            return (!nodes.is_empty()).then_some(Wanted::Nodes(nodes));
+            return self.held_daemon_nodes(driving, removed, workload).map(Wanted::Nodes);
         }
+        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
         if pods.is_empty() && self.has_namesake(workload) {
             return Some(Wanted::Name);
         }
-        if !pods.iter().any(|pod| pod.is_active() && pod.record.place.node().is_none()) {
+        // One that finds a place now needs nobody's.
+        let unplaced = pods.iter().any(|pod| pod.is_active() && pod.record.place.node().is_none());
+        if !unplaced || self.placer(driving, removed).place(workload).is_ok() {
             return None;
         }
         let is_waiting =
             |owner: &WorkloadKey| removed.iter().any(|one| one.owner == owner && !one.awaited.is_empty());
-        let staying: Vec<Removed<'a>> = Vec::new();
-        let mut trial = self.placer_without(driving, &staying, |record| is_waiting(&record.owner));
+        let mut trial = self.placer_without(driving, &[], |record| is_waiting(&record.owner));
         let chosen = trial.place(workload).ok()?;
         Some(Wanted::Nodes(BTreeSet::from([chosen.node])))
+    }
+
+    /// The nodes where a DaemonSet wants a pod and has none, if all of them are held.
+    fn held_daemon_nodes(
+        &self,
+        driving: &'a Commit,
+        removed: &[Removed<'a>],
+        workload: &'a Workload,
+    ) -> Option<BTreeSet<NodeName>> {
+        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        let on = |node: &NodeName| pods.iter().any(|pod| pod.record.place.node() == Some(node));
+        let wants = self.nodes.iter().filter(|node| eligible_for_daemon(&workload.template.spec, node));
+        let nodes: BTreeSet<NodeName> = wants
+            .map(|node| &node.name)
+            .filter(|name| !self.standing.absent.contains(*name) && !on(name))
+            .cloned()
+            .collect();
+        if nodes.is_empty() {
+            return None;
+        }
+        let held = self.nodes_held(removed, workload);
+        let mut placer = self.placer(driving, removed);
+        let mut is_held = |node: &NodeName| {
+            held.contains(node) || self.waits_for_room(removed, node, placer.unfit(node, workload))
+        };
+        nodes.iter().all(&mut is_held).then_some(nodes)
     }
 }
 

@@ -9,5 +9,6 @@ mod canary;
 mod drain;
 mod faults;
 mod refusals;
+mod renames;
 mod rules;
 mod world;
