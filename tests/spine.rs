@@ -21,6 +21,8 @@ mod images;
 mod manifest;
 #[path = "spine/metrics.rs"]
 mod metrics;
+#[path = "spine/renaming.rs"]
+mod renaming;
 #[path = "spine/rollback.rs"]
 mod rollback;
 #[path = "spine/rolling.rs"]

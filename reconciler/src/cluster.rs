@@ -4,6 +4,7 @@ mod judging;
 mod notes;
 mod parts;
 mod pods;
+mod removed;
 mod stock;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use self::removed::Removed;
 use crate::{
     allocate::{ServiceRanges, allocate},
     commit::Commit,
@@ -291,7 +293,8 @@ impl<'a> Decision<'a> {
 
     fn control_workloads(&mut self) {
         let Some(driving) = self.driving() else { return };
-        let mut placer = self.placer(driving);
+        let removed = self.removed(driving);
+        let mut placer = self.placer(driving, &removed);
         let mut names: BTreeSet<ObjectKey> =
             self.input.state.pods.values().map(|record| record.key.clone()).collect();
         for part in self.parts(driving) {
@@ -316,12 +319,12 @@ impl<'a> Decision<'a> {
                     Action::Create { .. } => None,
                 })
                 .collect();
-            self.act(part.commit, workload, actions, &mut placer, &mut names);
+            self.act(part.commit, workload, actions, &removed, &mut placer, &mut names);
             self.keep_in_place(&part, &stopped, &leaving, &mut placer);
         }
         // What leaves the commit goes when all others follow it.
         if self.input.state.rollout.wave.is_none() {
-            self.stop_removed(driving);
+            self.stop_removed(driving, &removed);
         }
         for key in self.input.state.workloads.keys() {
             if !driving.objects.workloads.contains_key(key) {
@@ -330,17 +333,10 @@ impl<'a> Decision<'a> {
         }
     }
 
-    /// Stops the pods whose owners are not in the driving commit. That a commit which ran before had them explains it: a
-    /// push or a rollback took them away, and the budget was asked then. What nothing explains (another
-    /// `source.paths`, a state that was lost) must itself keep to the budget.
-    fn stop_removed(&mut self, driving: &Commit) {
-        let rollout = &self.input.state.rollout;
-        let before: Vec<&Arc<Commit>> = rollout
-            .left
-            .iter()
-            .chain(rollout.rollback.as_ref().map(|rollback| &rollback.from))
-            .filter_map(|id| self.input.commits.get(id).or_else(|| self.input.kept.get(id)))
-            .collect();
+    /// Stops the pods whose owners are not in the driving commit, unless they wait for what takes their place. That a commit
+    /// which ran before had them explains it: a push or a rollback took them away, and the budget was asked then. What
+    /// nothing explains (another `source.paths`, a state that was lost) must itself keep to the budget.
+    fn stop_removed(&mut self, driving: &'a Commit, removed: &[Removed<'a>]) {
         let live: Vec<(&WorkloadKey, &Vec<OwnedPod<'_>>)> = self
             .owned
             .iter()
@@ -351,9 +347,7 @@ impl<'a> Decision<'a> {
             .iter()
             .copied()
             .filter(|(owner, _)| !driving.objects.workloads.contains_key(*owner))
-            .partition(|(owner, _)| {
-                before.iter().any(|commit| commit.objects.workloads.contains_key(*owner))
-            });
+            .partition(|(owner, _)| removed.iter().any(|one| one.owner == *owner));
         let allowed = self.input.settings.rollout.deletion_budget(live.len());
         let held = unexplained.len() > allowed && !driving.allow_deletions;
         if held {
@@ -369,9 +363,24 @@ impl<'a> Decision<'a> {
                 driving.id.short()
             ));
         }
-        let removed = explained.into_iter().chain(unexplained.into_iter().filter(|_| !held));
-        for pod in removed.flat_map(|(_, pods)| pods).filter(|pod| !pod.is_stopping()) {
-            self.changes.push(stop(pod.record, StopReason::OwnerRemoved, self.input.now));
+        let room = self.make_room(driving, removed);
+        let waits =
+            |owner: &WorkloadKey| removed.iter().any(|one| one.owner == owner && !one.awaited.is_empty());
+        let going = explained.into_iter().chain(unexplained.into_iter().filter(|_| !held));
+        let going = going.flat_map(|(owner, pods)| pods.iter().map(move |pod| (owner, pod)));
+        let going = going.filter(|(owner, pod)| !waits(owner) || room.contains(&pod.record.uid));
+        let stops = going.filter(|(_, pod)| !pod.is_stopping());
+        let stops = stops.map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now));
+        let stops: Vec<Change> = stops.collect();
+        self.changes.extend(stops);
+        for one in removed.iter().filter(|one| !one.awaited.is_empty()) {
+            let named: Vec<String> = one.awaited.iter().take(5).map(ToString::to_string).collect();
+            let more = if one.awaited.len() > 5 { ", ..." } else { "" };
+            let owner = one.owner;
+            self.notes.push(format!(
+                "{owner} left the commit; its pods run on until {}{more} is available, or the roll-out ends",
+                named.join(", ")
+            ));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Services and ready pods to what NAT and DNS say.
+//! Services and the pods that serve to what NAT and DNS say.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +11,7 @@ use crate::{
     network::{Backends, DnsAnswer, DnsRecords, HostPort, ServiceTable, VirtualPort},
     object::{PodTemplate, Service, ServiceKind, ServicePort, TargetPort},
     state::ServiceAllocation,
+    status::PodStatus,
 };
 
 /// A pod that could take traffic.
@@ -22,10 +23,81 @@ pub struct Endpoint<'a> {
     pub template: &'a PodTemplate,
     /// Its address.
     pub address: Ipv4Addr,
-    /// All its containers are ready and it is not stopping.
-    pub ready: bool,
+    /// Whether it answers.
+    pub serving: Serving,
     /// It runs on this host.
     pub local: bool,
+}
+
+/// Whether a pod answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// All its containers are ready and it is not stopping.
+    Ready,
+    /// It stops, and still answers: for Services that have nothing better.
+    Stopping,
+    /// Nobody should count on it.
+    No,
+}
+
+impl Serving {
+    /// What a pod's status says; `stops` is whether it was told to stop. What was ready when it was told so answers until
+    /// its host says more.
+    pub fn of(status: &PodStatus, stops: bool) -> Self {
+        match (stops || status.terminating, status.ready.is_some()) {
+            (false, true) => Self::Ready,
+            (true, ready) if ready || status.serving => Self::Stopping,
+            (_, _) => Self::No,
+        }
+    }
+}
+
+/// The Services of a commit.
+pub type Services = BTreeMap<ObjectKey, Service>;
+
+/// The pods that take a Service's traffic, and the Service as it was when they did: its ports are theirs.
+#[derive(Debug)]
+pub struct Behind<'a> {
+    /// The pods.
+    pub pods: Vec<&'a Endpoint<'a>>,
+    /// The Service.
+    pub by: &'a Service,
+}
+
+/// What is asked of Services while pods are looked up: `services` are those of the commit that is followed, `before` those
+/// of the commits that it takes the place of, newest first, as long as it does.
+#[derive(Debug)]
+pub struct Selection<'a> {
+    services: &'a Services,
+    before: Vec<&'a Services>,
+    index: Index<'a>,
+}
+
+impl<'a> Selection<'a> {
+    /// Of these pods.
+    pub fn new(services: &'a Services, before: Vec<&'a Services>, pods: &'a [Endpoint<'a>]) -> Self {
+        Self { services, before, index: Index::new(pods) }
+    }
+
+    /// Which pods take the traffic of a Service: the ready ones that it selects. Where it has none yet, it keeps those
+    /// that it had by the selector of before; and where nothing is ready at all, those that are stopping go on, as
+    /// kube-proxy has it since 1.28 (ProxyTerminatingEndpoints).
+    pub fn behind(&self, key: &ObjectKey, service: &'a Service) -> Behind<'a> {
+        let former = || {
+            let before = self.before.iter().filter_map(|services| services.get(key));
+            before.filter(|old| old.selector != service.selector)
+        };
+        for serving in [Serving::Ready, Serving::Stopping] {
+            for by in std::iter::once(service).chain(former()) {
+                let takes = |pod: &&Endpoint<'_>| pod.serving == serving || service.publish_not_ready;
+                let pods: Vec<_> = self.index.selected(key, by).filter(takes).collect();
+                if !pods.is_empty() {
+                    return Behind { pods, by };
+                }
+            }
+        }
+        Behind { pods: Vec::new(), by: service }
+    }
 }
 
 /// Whether a Service selects a pod with these labels.
@@ -35,7 +107,7 @@ pub fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
 
 /// What NAT and DNS of a host say. `node` is the host's own address: the external one of LoadBalancers.
 pub fn publish(
-    services: &BTreeMap<ObjectKey, Service>,
+    selection: &Selection<'_>,
     given: &BTreeMap<ObjectKey, ServiceAllocation>,
     pods: &[Endpoint<'_>],
     zone: &str,
@@ -43,14 +115,12 @@ pub fn publish(
 ) -> (ServiceTable, DnsRecords) {
     let mut table = ServiceTable::default();
     let mut records = DnsRecords { zone: zone.to_owned(), names: BTreeMap::new() };
-    let index = Index::new(pods);
-    for (key, service) in services {
-        let selected: Vec<&Endpoint<'_>> =
-            index.selected(key, service).filter(|pod| pod.ready || service.publish_not_ready).collect();
+    for (key, service) in selection.services {
+        let behind = selection.behind(key, service);
         let allocation = given.get(key);
-        add_ports(&mut table, service, allocation, &selected);
+        add_ports(&mut table, service, allocation, &behind);
         let name = format!("{}.{}.svc.{zone}", key.name, key.namespace);
-        if let Some(answer) = answer(service, allocation, &selected) {
+        if let Some(answer) = answer(service, allocation, &behind.pods) {
             records.names.insert(name, answer);
         }
     }
@@ -62,6 +132,7 @@ pub fn publish(
 }
 
 /// Pods by namespace and each of their labels, so that thousands of Services do not each look at thousands of pods.
+#[derive(Debug)]
 struct Index<'a>(BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Endpoint<'a>>>);
 
 impl<'a> Index<'a> {
@@ -93,13 +164,15 @@ fn add_ports(
     table: &mut ServiceTable,
     service: &Service,
     allocation: Option<&ServiceAllocation>,
-    selected: &[&Endpoint<'_>],
+    behind: &Behind<'_>,
 ) {
     let Some(allocation) = allocation else { return };
     for port in &service.ports {
-        let endpoints = selected
+        let theirs = port_of(behind.by, port);
+        let endpoints = behind
+            .pods
             .iter()
-            .filter_map(|pod| Some(SocketAddrV4::new(pod.address, target(port, pod.template)?)))
+            .filter_map(|pod| Some(SocketAddrV4::new(pod.address, target(theirs, pod.template)?)))
             .collect();
         let backends = Backends { endpoints, client_ip_affinity: service.client_ip_affinity };
         if let Some(address) = allocation.cluster_ip {
@@ -110,6 +183,12 @@ fn add_ports(
             table.node_ports.insert(HostPort { protocol: port.protocol, port: *number }, backends);
         }
     }
+}
+
+/// The port that leads to the pods of a Service as it was, where it had that port already.
+pub fn port_of<'p>(by: &'p Service, port: &'p ServicePort) -> &'p ServicePort {
+    let same = |one: &&ServicePort| (one.protocol, one.port) == (port.protocol, port.port);
+    by.ports.iter().find(same).unwrap_or(port)
 }
 
 /// The number a Service's port leads to on a pod; `None` if the pod has no port of that name.

@@ -17,7 +17,7 @@ use crate::{
     allocate::believed,
     cluster::ClusterSettings,
     commit::{Commit, locate},
-    endpoints::{Endpoint, publish, selects},
+    endpoints::{Endpoint, Selection, Services, Serving, publish, selects},
     fault::FaultKind,
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
@@ -31,7 +31,7 @@ use crate::{
         link::link_name,
         memory::{NodeMemory, Origin, PodMemory},
     },
-    rollout::Phase,
+    rollout::{Phase, Rollout},
     state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, Preparation, ServiceAllocation},
     status::PodStatus,
 };
@@ -235,7 +235,7 @@ impl<'a> Look<'a> {
             let Some(memory) = self.remember(record, known, own_network) else { continue };
             // Only a pod that stops asks this: who drains it must not be asked of three thousand that run.
             let in_service = record.stop.is_some()
-                && workload.is_some_and(|workload| self.is_in_service(record, &workload.template));
+                && workload.is_some_and(|workload| self.is_in_service(record, &workload.template, commit));
             let output = live(&PodInput {
                 now: self.input.now,
                 host: &host,
@@ -313,11 +313,14 @@ impl<'a> Look<'a> {
         Some(memory)
     }
 
-    fn is_in_service(&self, record: &PodRecord, template: &PodTemplate) -> bool {
-        self.driving().is_some_and(|commit| {
-            commit.objects.services.iter().any(|(key, service)| {
-                key.namespace == record.key.namespace && selects(service, &template.meta.labels)
-            })
+    /// Whether a Service selects a pod, or did by the pod's own commit: on other hosts it may still do so.
+    fn is_in_service(&self, record: &PodRecord, template: &PodTemplate, own: Option<&Commit>) -> bool {
+        let Some(driving) = self.driving() else { return false };
+        let own = own.map(|commit| &commit.objects.services);
+        driving.objects.services.iter().any(|(key, service)| {
+            let was = own.and_then(|services| services.get(key));
+            let selects = |service: &Service| selects(service, &template.meta.labels);
+            key.namespace == record.key.namespace && (selects(service) || was.is_some_and(selects))
         })
     }
 
@@ -600,17 +603,27 @@ impl<'a> Look<'a> {
             if !local && !self.may_have(node, address, template.spec.host_network) {
                 continue;
             }
-            let ready = status.ready.is_some() && !self.stops(record);
-            endpoints.push(Endpoint { key: &record.key, template, address, ready, local });
+            let serving = Serving::of(status, self.stops(record));
+            endpoints.push(Endpoint { key: &record.key, template, address, serving, local });
         }
+        let before = services_before(&self.input.state.rollout, self.input.commits);
         Some(publish(
-            services,
+            &Selection::new(services, before, &endpoints),
             &self.allocations(services),
             &endpoints,
             &self.input.dns.zone,
             self.input.network.dns,
         ))
     }
+}
+
+/// The Services of the commits whose place another one is still taking, newest first.
+pub fn services_before<'a>(
+    rollout: &Rollout,
+    commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+) -> Vec<&'a Services> {
+    let before = if rollout.is_under_way() { rollout.before() } else { Vec::new() };
+    before.into_iter().filter_map(|id| commits.get(id)).map(|commit| &commit.objects.services).collect()
 }
 
 /// This host's pod addresses: the lowest free one is given.

@@ -36,6 +36,9 @@ pub struct PodStatus {
     pub ready_for: Duration,
     /// It has a stop record and something of it is left.
     pub terminating: bool,
+    /// It stops, was ready when it was told to, and its containers still run: it answers where nobody else does.
+    #[serde(default)]
+    pub serving: bool,
     /// `initContainerStatuses`.
     pub init_containers: Vec<ContainerStatus>,
     /// `containerStatuses`.
@@ -57,6 +60,7 @@ impl PodStatus {
             ready: None,
             ready_for: Duration::ZERO,
             terminating: false,
+            serving: false,
             init_containers: Vec::new(),
             containers: Vec::new(),
             fault: None,

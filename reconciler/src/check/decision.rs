@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Findings;
 use crate::{
     cluster::{ClusterChange, ClusterInput, moves_when_lost},
+    commit::Commit,
+    endpoints::selects,
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
     placement::{candidates, eligible_for_daemon},
-    rollout::{Adoption, Head, Rollout},
+    rollout::{Adoption, Head, Phase, Rollout},
     state::{Change, ClusterState, NodeLife, PodRecord, StopReason},
     status::PodStatus,
 };
@@ -111,7 +113,7 @@ impl<'a> Decision<'a> {
         let followed = owner.or_else(|| self.old_workload(&record.owner));
         let ended = self.statuses.get(&record.uid).is_some_and(|status| status.phase.is_final());
         let sound = match stop.reason {
-            StopReason::OwnerRemoved => owner.is_none(),
+            StopReason::OwnerRemoved => owner.is_none() && self.may_go(before),
             StopReason::Failed => {
                 let faulty = &self.input.state.rollout.faulty;
                 ended || before.place.node().is_some_and(|node| faulty.contains_key(node))
@@ -135,6 +137,58 @@ impl<'a> Decision<'a> {
             }
         };
         self.findings.require(sound, || format!("pod {} is stopped without reason: {stop:?}", record.key));
+    }
+
+    /// Whether a pod whose owner left the commit may go: a Deployment that its Services lead to now, and that was not there
+    /// before, has a pod that is available, or something cannot be begun for want of what others have.
+    fn may_go(&self, record: &PodRecord) -> bool {
+        let rollout = &self.input.state.rollout;
+        if !matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking) {
+            return true;
+        }
+        let get = |id: &CommitId| self.input.commits.get(id);
+        let Some(driving) = rollout.driving.as_ref().and_then(get) else { return true };
+        let from = rollout.rollback.as_ref().map(|rollback| &rollback.from);
+        let mut earlier = rollout.left.iter().rev().chain(from).chain(&rollout.healthy).filter_map(get);
+        let before = earlier.find(|commit| commit.objects.workloads.contains_key(&record.owner));
+        let Some(before) = before.filter(|before| before.id != driving.id) else { return true };
+        let labels = &before.objects.workloads[&record.owner].template.meta.labels;
+        let services = driving.objects.services.iter().filter(|(key, service)| {
+            let old = before.objects.services.get(*key);
+            key.namespace == record.key.namespace
+                && (selects(service, labels) || old.is_some_and(|old| selects(old, labels)))
+        });
+        let services: Vec<_> = services.map(|(_, service)| service).collect();
+        let is_up = |workload: &Workload| {
+            let mut pods = self.input.state.pods.values().filter(|pod| pod.owner == workload.key);
+            pods.any(|pod| self.is_available(workload, pod))
+        };
+        let next = driving.objects.workloads.values().filter(|workload| {
+            let runs = matches!(workload.control, Control::Deployment { replicas: 1.., paused: false, .. });
+            let is_new = !before.objects.workloads.contains_key(&workload.key);
+            let labels = &workload.template.meta.labels;
+            runs && is_new && services.iter().any(|service| selects(service, labels))
+        });
+        let mut late = next.filter(|workload| !is_up(workload));
+        late.next().is_none() || self.lacks_something(driving)
+    }
+
+    /// Whether a pod is nowhere, has no node of its own yet, or has another one's name.
+    fn lacks_something(&self, driving: &Commit) -> bool {
+        let pods = || self.input.state.pods.values();
+        driving.objects.workloads.values().any(|workload| {
+            let mut own = pods().filter(|pod| pod.owner == workload.key);
+            match workload.control {
+                Control::Pod => {
+                    own.any(|pod| pod.place.node().is_none())
+                        || pods().any(|pod| pod.key == workload.key.object && pod.owner != workload.key)
+                }
+                Control::DaemonSet { .. } => own.count() < self.input.nodes.len(),
+                Control::Deployment { .. } | Control::Replicas { .. } => {
+                    own.any(|pod| pod.place.node().is_none())
+                }
+            }
+        })
     }
 
     /// Whether a stop that was told for an owner's removal, with the owner there and the host refusing, gets another reason.
@@ -287,9 +341,10 @@ impl<'a> Decision<'a> {
             return;
         }
         let from = state.rollout.rollback.as_ref().map(|rollback| &rollback.from);
+        let healthy = state.rollout.healthy.as_ref();
         let taken_away = |owner: &WorkloadKey| {
-            let mut before =
-                state.rollout.left.iter().chain(from).filter_map(|id| self.input.commits.get(id));
+            let before = state.rollout.left.iter().chain(from).chain(healthy);
+            let mut before = before.filter_map(|id| self.input.commits.get(id));
             before.any(|commit| commit.objects.workloads.contains_key(owner))
         };
         let live: BTreeSet<&WorkloadKey> =

@@ -110,7 +110,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Traffic goes only to pods of this host that are ready and stay, unless a Service wants others too.
+    /// Traffic goes only to pods of this host that are ready and stay, and to those that are stopping only where there are
+    /// no others, unless a Service wants others too.
     fn endpoints(&mut self, plan: &NodePlan) {
         let driving = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
         let lenient = driving
@@ -129,12 +130,17 @@ impl<'a> Plan<'a> {
             .filter(|(_, status)| status.ready.is_some())
             .filter_map(|(_, status)| status.address)
             .collect();
+        let last = plan.report.pods.values().filter(|status| status.serving);
+        let last: BTreeSet<_> = last.filter_map(|status| status.address).collect();
         let Some(services) = &plan.services else { return };
         let backends = services.cluster_ips.values().chain(services.node_ports.values());
-        for endpoint in backends.flat_map(|backends| &backends.endpoints) {
-            self.findings.require(good.contains(endpoint.ip()), || {
-                format!("traffic goes to {endpoint}, where no ready pod is")
-            });
+        for backends in backends {
+            let any_good = backends.endpoints.iter().any(|endpoint| good.contains(endpoint.ip()));
+            for endpoint in &backends.endpoints {
+                let address = endpoint.ip();
+                let sound = good.contains(address) || !any_good && last.contains(address);
+                self.findings.require(sound, || format!("traffic goes to {endpoint}, where no ready pod is"));
+            }
         }
     }
 

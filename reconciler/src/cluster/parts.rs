@@ -36,7 +36,7 @@ struct Canary<'a> {
 const ALL: usize = u32::MAX as usize;
 
 impl<'a> Part<'a> {
-    fn whole(commit: &'a Commit, workload: &'a Workload, moves: bool) -> Self {
+    pub(super) fn whole(commit: &'a Commit, workload: &'a Workload, moves: bool) -> Self {
         Self { commit, workload, moves, pods: None, nodes: None, canary: None }
     }
 }
@@ -62,7 +62,8 @@ impl<'a> Decision<'a> {
         let canaries = self.canaries();
         let Some(driving) = self.driving().filter(|_| !canaries.is_empty()) else { return };
         let (before, changed) = (self.before(), self.changed(driving));
-        let mut placer = self.placer(driving);
+        let removed = self.removed(driving);
+        let mut placer = self.placer(driving, &removed);
         for workload in driving.objects.workloads.values().filter(|one| changed.contains(&one.key)) {
             let old = before.and_then(|before| before.objects.workloads.get(&workload.key));
             let Some(unavailable) = may_be_down(workload, old) else { continue };
@@ -105,6 +106,7 @@ impl<'a> Decision<'a> {
             return driving.objects.workloads.values().map(whole).collect();
         };
         let (before, changed) = (self.before(), self.changed(driving));
+        let removed = self.removed(driving);
         let mut parts = Vec::new();
         for workload in driving.objects.workloads.values() {
             if !changed.contains(&workload.key) {
@@ -113,6 +115,8 @@ impl<'a> Decision<'a> {
             }
             let old = before.and_then(|before| Some((before, before.objects.workloads.get(&workload.key)?)));
             match &workload.control {
+                // What needs a thing that another one holds until the second step waits for that.
+                Control::DaemonSet { .. } if !self.nodes_held(&removed, workload).is_empty() => {}
                 Control::DaemonSet { update: DaemonSetUpdate::RollingUpdate { .. }, .. } => {
                     parts.extend(self.split(driving, workload, old, &wave.nodes));
                 }

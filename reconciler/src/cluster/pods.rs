@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decision, moves_when_lost, parts::Part, stop};
+use super::{Decision, moves_when_lost, parts::Part, removed::Removed, stop};
 use crate::{
     commit::Commit,
     controller::{Action, OwnedPod, PodNaming},
@@ -18,13 +18,24 @@ use crate::{
 };
 
 impl<'a> Decision<'a> {
-    pub(super) fn placer(&self, driving: &'a Commit) -> Placer<'a> {
+    /// With all pods that there are, and none where what left the commit still holds what they need.
+    pub(super) fn placer(&self, driving: &'a Commit, removed: &[Removed<'a>]) -> Placer<'a> {
+        self.placer_without(driving, removed, |_| false)
+    }
+
+    /// The same as if some pods were gone.
+    pub(super) fn placer_without(
+        &self,
+        driving: &'a Commit,
+        removed: &[Removed<'a>],
+        gone: impl Fn(&PodRecord) -> bool,
+    ) -> Placer<'a> {
         let commits = self.input.commits;
         let max_pods = self.input.settings.max_pods;
         let mut placer = Placer::new(Arc::clone(&self.nodes), max_pods, &driving.objects.namespaces);
         // What has ended holds nothing any more.
-        for pod in self.owned.values().flatten().filter(|pod| !pod.is_final()) {
-            let record = pod.record;
+        let there = self.owned.values().flatten().filter(|pod| !pod.is_final());
+        for record in there.map(|pod| pod.record).filter(|record| !gone(record)) {
             placer.add(record, || commits.get(&record.commit)?.resolve(&record.owner, &record.template));
         }
         // What a node does not begin, or has just given up, is not given to it again at once.
@@ -37,6 +48,11 @@ impl<'a> Decision<'a> {
                 placer.turn_away(node, record);
             }
         }
+        for workload in driving.objects.workloads.values().filter(|_| !removed.is_empty()) {
+            for node in self.nodes_held(removed, workload) {
+                placer.keep_off(node, workload);
+            }
+        }
         placer
     }
 
@@ -45,6 +61,7 @@ impl<'a> Decision<'a> {
         driving: &Commit,
         workload: &'a Workload,
         actions: Vec<Action>,
+        removed: &[Removed<'a>],
         placer: &mut Placer<'a>,
         names: &mut BTreeSet<ObjectKey>,
     ) {
@@ -55,12 +72,22 @@ impl<'a> Decision<'a> {
                         self.changes.push(stop(record, reason, self.input.now));
                     }
                 }
+                // Two pods never have one name.
+                Action::Create { .. } if self.has_namesake(workload) => {}
                 Action::Create { name, node, like } => {
                     let (place, why) = match node {
                         Some(node) => {
                             let daemon = workload.key.kind == WorkloadKind::DaemonSet;
-                            // A canary's old pod may be in the way for a moment yet.
-                            if !daemon && placer.unfit(&node, workload).is_some() {
+                            let blocked = match daemon {
+                                true if removed.is_empty() => false,
+                                true => {
+                                    self.nodes_held(removed, workload).contains(&node)
+                                        || self.waits_for_room(removed, &node, placer.unfit(&node, workload))
+                                }
+                                // A canary's old pod may be in the way for a moment yet.
+                                false => placer.unfit(&node, workload).is_some(),
+                            };
+                            if blocked {
                                 continue;
                             }
                             placer.pin(&node, workload);

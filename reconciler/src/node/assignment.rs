@@ -256,12 +256,7 @@ fn stops<'a>(
         pointers.iter().all(|id| id.as_ref().and_then(get).is_some_and(|commit| has(commit, owner)))
     };
     let driving = rollout.driving.as_ref().and_then(get);
-    let before: Vec<&Commit> = rollout
-        .left
-        .iter()
-        .chain(rollout.rollback.as_ref().map(|rollback| &rollback.from))
-        .filter_map(get)
-        .collect();
+    let before: Vec<&Commit> = rollout.before().into_iter().filter_map(get).collect();
     let explained = |owner: &WorkloadKey| {
         driving.is_some_and(|driving| driving.allow_deletions || has(driving, owner))
             || before.iter().any(|commit| has(commit, owner))

@@ -55,10 +55,21 @@ pub struct PodSpec {
 impl PodSpec {
     /// Whether a container may write to the host's own disk, where data would stay behind. A socket holds none.
     pub fn writes_to_host(&self) -> bool {
-        let on_host = |name: &String| matches!(self.volumes.get(name), Some(VolumeSource::HostPath { kind, .. }) if *kind != HostPathKind::Socket);
-        let mut mounts =
-            self.init_containers.iter().chain(&self.containers).flat_map(|container| &container.mounts);
-        mounts.any(|mount| !mount.read_only && on_host(&mount.volume))
+        !self.written_host_paths().is_empty()
+    }
+
+    /// The paths of the host that a container may write to, sockets apart.
+    pub fn written_host_paths(&self) -> Vec<String> {
+        let containers = self.init_containers.iter().chain(&self.containers);
+        let mounts = containers.flat_map(|container| &container.mounts).filter(|mount| !mount.read_only);
+        let written = mounts.filter_map(|mount| match self.volumes.get(&mount.volume) {
+            Some(VolumeSource::HostPath { path, kind }) if *kind != HostPathKind::Socket => {
+                let below = mount.sub_path.as_ref().map_or_else(String::new, |below| format!("/{below}"));
+                Some(format!("{}{below}", path.trim_end_matches('/')))
+            }
+            _ => None,
+        });
+        written.collect()
     }
 }
 

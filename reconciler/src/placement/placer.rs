@@ -113,6 +113,15 @@ impl<'a> Placer<'a> {
         }
     }
 
+    /// Keeps new pods of a workload off a node.
+    pub fn keep_off(&mut self, node: &NodeName, workload: &'a Workload) {
+        if let Some(node) = self.names.find(&self.nodes, node) {
+            self.end_session();
+            let template = (&workload.key, &workload.template.hash);
+            self.turned_away.entry(template).or_default().insert(node);
+        }
+    }
+
     /// Counts a pod that must run on a given node.
     pub fn pin(&mut self, node: &NodeName, workload: &'a Workload) {
         let Some(node) = self.names.find(&self.nodes, node) else { return };

@@ -64,6 +64,7 @@ pub(super) fn status(standing: &Standing<'_>, memory: &PodMemory) -> PodStatus {
         ready,
         ready_for: Duration::ZERO,
         terminating: false,
+        serving: false,
         init_containers,
         containers,
         fault: standing.fault.map(|fault| fault.kind),
@@ -219,7 +220,8 @@ pub(super) fn probes(standing: &Standing<'_>, memory: &PodMemory) -> Vec<ProbeTa
 /// The status of a pod that stops, or that cannot be resolved: only what is found.
 pub(super) fn terminating(input: &PodInput<'_>, found: &Found<'_>) -> PodStatus {
     let mut status = PodStatus::pending();
-    status.address = input.memory.address;
+    let host_network = input.workload.is_some_and(|workload| workload.template.spec.host_network);
+    status.address = input.memory.address.or(host_network.then_some(input.host.address));
     status.started = input.memory.started;
     status.terminating = input.record.stop.is_some();
     let key = LaneKey::Pod(input.record.uid.clone());
@@ -253,5 +255,15 @@ pub(super) fn terminating(input: &PodInput<'_>, found: &Found<'_>) -> PodStatus 
             last: None,
         });
     }
+    status.serving = status.terminating && input.memory.ready.is_some() && all_run(input, found);
     status
+}
+
+/// Whether all that must run of a pod does.
+fn all_run(input: &PodInput<'_>, found: &Found<'_>) -> bool {
+    let runs = |container: &Container| {
+        let latest = found.latest.get(container.name.as_str());
+        latest.is_some_and(|(_, one)| matches!(one.state, ContainerState::Running { .. }))
+    };
+    input.workload.is_some_and(|workload| workload.template.spec.containers.iter().all(runs))
 }

@@ -32,6 +32,32 @@ impl Rollout {
         }
     }
 
+    /// The commits that ran before what is driven, newest first: pods of them may still be there.
+    pub fn before(&self) -> Vec<&CommitId> {
+        let from = self.rollback.as_ref().map(|rollback| &rollback.from);
+        let mut before: Vec<&CommitId> = Vec::new();
+        for id in self.left.iter().rev().chain(from).chain(&self.healthy) {
+            if self.driving.as_ref() != Some(id) && !before.contains(&id) {
+                before.push(id);
+            }
+        }
+        before
+    }
+
+    /// Whether what is driven is still taking the place of what ran before: it is neither healthy, nor has it failed with
+    /// nothing to go back to. While a newer commit is prepared, that one's predecessor goes on as it was.
+    pub fn is_under_way(&self) -> bool {
+        match self.phase {
+            Phase::Empty | Phase::Healthy | Phase::Degraded { .. } => false,
+            Phase::Progressing { .. } | Phase::Soaking => true,
+            Phase::Preparing { .. } => {
+                let last =
+                    self.history.iter().rev().find(|entry| Some(&entry.commit) == self.driving.as_ref());
+                last.is_none_or(|entry| entry.state != CommitState::Degraded)
+            }
+        }
+    }
+
     /// Whether what is driven is neither healthy nor the target any more: it is judged all the same until the target
     /// takes its place, which may take as long as the registry is away.
     pub fn judges_superseded(&self) -> bool {

@@ -116,7 +116,8 @@ impl World {
         }
         let end = self.now;
         self.run_until(end);
-        for (name, _) in self.repository.workloads.clone() {
+        for (name, workload) in self.repository.workloads.clone() {
+            let service = workload.service(&name);
             let wanted: BTreeSet<Ipv4Addr> = state
                 .pods
                 .values()
@@ -126,7 +127,7 @@ impl World {
                     links.filter(|(pod, _)| *pod == record.uid).map(|(_, address)| *address)
                 })
                 .collect();
-            let given = state.services.get(&ObjectKey::new("default", name.clone()));
+            let given = state.services.get(&ObjectKey::new("default", service));
             let Some(address) = given.and_then(|given| given.cluster_ip) else {
                 self.require(false, || format!("service {name} has no address"));
                 return;

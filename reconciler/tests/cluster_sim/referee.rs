@@ -7,6 +7,7 @@ mod effects;
 mod lines;
 mod records;
 mod recreate;
+mod renames;
 mod rollout;
 
 use std::{
@@ -126,6 +127,7 @@ impl World {
         self.referee.newest_epoch = newest.max(epoch);
         let commit = driven.and_then(|id| self.pushed.iter().find(|commit| commit.id == *id)).cloned();
         self.judge_records(before, &after, commit.as_deref());
+        self.judge_renames(before, &after, commit.as_deref());
         self.judge_losses(before, &after);
         self.judge_rollout(before, &after);
         self.judge_services(&after);

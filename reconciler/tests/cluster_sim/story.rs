@@ -35,6 +35,15 @@ pub(crate) struct Wanted {
     pub(crate) disk: bool,
     /// `minReadySeconds`.
     pub(crate) min_ready: u64,
+    /// The Service that leads to it, where that has another name.
+    pub(crate) service: Option<String>,
+}
+
+impl Wanted {
+    /// The Service that leads to it; `name` is its own.
+    pub(crate) fn service<'a>(&'a self, name: &'a str) -> &'a str {
+        self.service.as_deref().unwrap_or(name)
+    }
 }
 
 /// How a Deployment goes from one template to the next.
@@ -92,7 +101,7 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
 pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
     let mut builder = commit(&format!("commit{number:03}")).allow_deletions();
     for (name, wanted) in &repository.workloads {
-        builder = builder.with(workload(name, wanted)).service(name, name, node_port(None));
+        builder = builder.with(workload(name, wanted)).service(wanted.service(name), name, node_port(None));
     }
     let built = builder.build();
     let mut built = Arc::into_inner(built).unwrap();
@@ -103,7 +112,8 @@ pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
         .map(|(name, wanted)| {
             let Wanted { kind, replicas, image, update, disk, .. } = wanted;
             let disk = if *disk { " disk" } else { "" };
-            format!("{name}={kind:?}x{replicas} {image} {update:?}{disk}")
+            let service = wanted.service(name);
+            format!("{name}={kind:?}x{replicas} {image} {update:?}{disk} behind {service}")
         })
         .collect();
     built.subject = format!("{} {:?}", words.join(", "), repository.nodes.keys().collect::<Vec<_>>());
@@ -206,7 +216,7 @@ impl World {
         let min_ready = if self.random.percent(25) { self.random.within(1, 6) } else { 0 };
         let disk = self.random.percent(30);
         let replicas = self.random.within(1, 5) as u32;
-        Wanted { kind, replicas, image: image.to_owned(), update, disk, min_ready }
+        Wanted { kind, replicas, image: image.to_owned(), update, disk, min_ready, service: None }
     }
 
     fn fault(&mut self, hosts: usize) -> Fault {
@@ -260,6 +270,7 @@ impl World {
         if !good {
             let mut bad = self.repository.clone();
             let image = *self.random.pick(&BAD);
+            let name = if self.random.percent(30) { self.rename(&mut bad, &name) } else { name };
             if let Some(wanted) = bad.workloads.get_mut(&name)
                 && wanted.kind != WorkloadKind::ReplicaSet
             {
@@ -284,6 +295,15 @@ impl World {
                 self.repository.workloads.insert(fresh, wanted);
             }
             2 => self.tend_node(),
+            5 => {
+                let mut repository = self.repository.clone();
+                self.rename(&mut repository, &name);
+                self.repository = repository;
+            }
+            6 if names.len() > 1 => {
+                let other = self.random.pick(&names).clone();
+                self.exchange_services(&name, &other);
+            }
             3 | 4 => {
                 let replicas = self.random.within(0, 5) as u32;
                 self.change(&name, |wanted| wanted.replicas = replicas);
@@ -298,6 +318,25 @@ impl World {
             }
         }
         self.push_repository();
+    }
+
+    /// Gives a workload another name, behind the Service that it has; the new name.
+    fn rename(&mut self, repository: &mut Repository, name: &str) -> String {
+        let fresh = format!("w{}", self.pushed.len() + 10);
+        if let Some(mut wanted) = repository.workloads.remove(name) {
+            wanted.service = Some(wanted.service(name).to_owned());
+            repository.workloads.insert(fresh.clone(), wanted);
+            self.renames.insert((name.to_owned(), fresh.clone()));
+        }
+        fresh
+    }
+
+    /// Two Services lead to each other's pods.
+    fn exchange_services(&mut self, one: &str, other: &str) {
+        let service = |name: &str| self.repository.workloads.get(name).map(|it| it.service(name).to_owned());
+        let (first, second) = (service(one), service(other));
+        self.change(one, |wanted| wanted.service = second);
+        self.change(other, |wanted| wanted.service = first);
     }
 
     fn change(&mut self, name: &str, how: impl FnOnce(&mut Wanted)) {

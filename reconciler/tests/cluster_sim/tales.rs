@@ -27,7 +27,7 @@ fn cluster(offsets: [i64; 3]) -> World {
 
 fn wanted(kind: WorkloadKind, image: &str) -> Wanted {
     let update = Update::Rolling(1, 0);
-    Wanted { kind, replicas: 3, image: image.to_owned(), update, disk: false, min_ready: 5 }
+    Wanted { kind, replicas: 3, image: image.to_owned(), update, disk: false, min_ready: 5, service: None }
 }
 
 fn wants(world: &mut World, workloads: &[(&str, Wanted)]) -> CommitId {

@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) wrong: Option<String>,
     /// Faults are over: nobody dawdles, and leases need no keeping.
     pub(crate) calm: bool,
+    /// Workloads that were given another name: the old one and the new one.
+    pub(crate) renames: BTreeSet<(String, String)>,
     /// The workload that the last push changed.
     pub(crate) changed_last: Option<String>,
     pub(crate) looks: u64,
@@ -122,6 +124,7 @@ impl World {
             transcript: Transcript::default(),
             wrong: None,
             calm: false,
+            renames: BTreeSet::new(),
             changed_last: None,
             looks: 0,
             decisions: 0,

@@ -10,5 +10,6 @@ mod drain;
 mod faults;
 mod kept;
 mod refusals;
+mod renames;
 mod rules;
 mod world;

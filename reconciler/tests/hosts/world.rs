@@ -58,6 +58,12 @@ pub(crate) struct World {
     pub(crate) faulty: BTreeSet<NodeName>,
     /// The fewest available pods and the most active ones of each owner.
     pub(crate) bounds: BTreeMap<String, (usize, usize)>,
+    /// Owners whose pods are not ready.
+    pub(crate) unready: BTreeSet<String>,
+    /// The fewest available pods of all owners together.
+    pub(crate) fewest: usize,
+    /// Pods of two owners were on one node at a time.
+    pub(crate) shared: bool,
 }
 
 pub(crate) fn name(node: &str) -> NodeName {
@@ -112,6 +118,9 @@ impl World {
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),
             bounds: BTreeMap::new(),
+            unready: BTreeSet::new(),
+            fewest: usize::MAX,
+            shared: false,
         };
         nodes.iter().for_each(|node| world.join(node));
         world
@@ -189,6 +198,11 @@ impl World {
             counts.0 += usize::from(self.is_ready(&record.uid));
             counts.1 += 1;
         }
+        self.fewest = self.fewest.min(now.values().map(|(available, _)| available).sum());
+        let there = |record: &PodRecord| Some((record.place.node()?.clone(), record.owner.clone()));
+        let there: BTreeSet<_> = self.state.pods.values().filter_map(there).collect();
+        let nodes: BTreeSet<_> = there.iter().map(|(node, _)| node).collect();
+        self.shared |= there.len() > nodes.len();
         for (owner, (available, active)) in now {
             let bounds = self.bounds.entry(owner).or_insert((available, active));
             *bounds = (bounds.0.min(available), bounds.1.max(active));
@@ -247,7 +261,8 @@ impl World {
                         on == node && template == Some(&record.template) && commit.id >= *id
                     })
                 });
-                let status = match self.absent.contains(&record.uid) {
+                let unready = self.unready.contains(&record.owner.object.name);
+                let status = match unready || self.absent.contains(&record.uid) {
                     true => PodStatus::pending(),
                     false if broken => crashing(self.now),
                     false => running(self.now),

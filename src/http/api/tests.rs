@@ -7,7 +7,11 @@ mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use reconciler::name::NodeName;
+use futures_util::StreamExt;
+use reconciler::{
+    name::{CommitId, NodeName, ObjectKey, PodUid},
+    rollout::Phase,
+};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -108,6 +112,43 @@ async fn objects_are_what_kubernetes_own_types_read() {
     reads::<apps::Deployment>(&list("/apis/apps/v1/deployments").await);
     reads::<apps::ReplicaSet>(&list("/apis/apps/v1/replicasets").await);
     reads::<discovery::EndpointSlice>(&list("/apis/discovery.k8s.io/v1/endpointslices").await);
+}
+
+/// Addresses and conditions (ready, serving, terminating) of the Service `web`, and its addresses in the older kind.
+async fn endpoints(address: SocketAddr) -> (Vec<(String, [bool; 3])>, Vec<String>) {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/web-windlass";
+    let (_, slice) = get(address, slices).await;
+    let endpoints = slice["endpoints"].as_array().unwrap().iter().map(|endpoint| {
+        let is = |name: &str| endpoint["conditions"][name].as_bool().unwrap();
+        (text(&endpoint["addresses"][0]), ["ready", "serving", "terminating"].map(is))
+    });
+    let (_, older) = get(address, "/api/v1/namespaces/default/endpoints/web").await;
+    let addresses = older["subsets"][0]["addresses"].as_array().into_iter().flatten();
+    (endpoints.collect(), addresses.map(|one| text(&one["ip"])).collect())
+}
+
+#[tokio::test]
+async fn endpoint_slices_say_what_stops_and_still_serves_and_what_a_service_keeps() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let (slice, older) = endpoints(address).await;
+    let of = |ip: &str| slice.iter().find(|(one, _)| one == ip).map(|(_, conditions)| *conditions);
+    assert_eq!(of("10.244.0.1"), Some([false, true, true]), "{slice:?}");
+    assert_eq!(of("10.244.0.2"), Some([true, true, false]), "{slice:?}");
+    assert_eq!(older, ["10.244.0.2"]);
+
+    // The commit lets it select what no pod has: it keeps what it had in the commit before.
+    let mut view = fixture::view();
+    let new = Arc::get_mut(view.commits.get_mut(&CommitId::new(fixture::NEW)).unwrap()).unwrap();
+    let web = ObjectKey::new("default", "web");
+    let selector = &mut new.objects.services.get_mut(&web).unwrap().selector;
+    selector.insert("app".to_owned(), "elsewhere".to_owned());
+    fixture.publish.send_replace(Arc::new(view.clone()));
+    assert_eq!(endpoints(address).await.1, ["10.244.0.2"]);
+    Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
+    fixture.publish.send_replace(Arc::new(view));
+    assert_eq!(endpoints(address).await, (Vec::new(), Vec::new()));
 }
 
 #[tokio::test]

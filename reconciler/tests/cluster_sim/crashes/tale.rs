@@ -142,7 +142,7 @@ fn apart() -> NodeName {
 fn deployment(replicas: u32, image: &str) -> Wanted {
     let update = Update::Rolling(1, 0);
     let kind = WorkloadKind::Deployment;
-    Wanted { kind, replicas, image: image.to_owned(), update, disk: false, min_ready: 0 }
+    Wanted { kind, replicas, image: image.to_owned(), update, disk: false, min_ready: 0, service: None }
 }
 
 fn of_kind(kind: WorkloadKind, replicas: u32, image: &str) -> Wanted {

@@ -159,7 +159,7 @@ impl World {
     }
 }
 
-fn replicas(workload: &Workload) -> Option<u32> {
+pub(super) fn replicas(workload: &Workload) -> Option<u32> {
     match &workload.control {
         Control::Deployment { replicas, .. } | Control::Replicas { replicas, .. } => Some(*replicas),
         Control::Pod | Control::DaemonSet { .. } => None,

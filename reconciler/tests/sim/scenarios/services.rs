@@ -73,19 +73,105 @@ fn a_service_that_asks_for_a_given_port_or_address_gets_it() {
 #[test]
 fn a_stopping_pod_leaves_the_endpoints_first_and_drains() {
     let mut sim = sim();
+    let web = |id: &str, replicas: u32| {
+        let web = deployment("web", replicas, pod("web:1"));
+        commit(id).with(web).service("web", "web", node_port(Some(30080))).build()
+    };
+    sim.push(web("c1", 2));
+    sim.run_seconds(30);
+    sim.expect(endpoints(&sim).len() == 2, "they take traffic");
+    sim.push(web("c2", 1));
+    sim.run_seconds(1);
+    sim.expect(endpoints(&sim).len() == 1, "out of the endpoints");
+    sim.expect(sim.alive().len() == 4, "and still running while it drains");
+    sim.run_seconds(30);
+    sim.expect_healthy("c2");
+    sim.expect(sim.alive().len() == 2, "it is gone");
+}
+
+#[test]
+fn a_stopping_pod_goes_on_where_there_is_no_other() {
+    let mut sim = sim();
     let web = |id: &str, image: &str| {
         commit(id).with(bare("web", pod(image))).service("web", "web", node_port(Some(30080))).build()
     };
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
-    sim.expect(endpoints(&sim).len() == 1, "it takes traffic");
+    let (old, before) = (sim.pod("web").uid.clone(), endpoints(&sim));
     sim.push(web("c2", "web:2"));
-    sim.run_seconds(3);
-    sim.expect(endpoints(&sim).is_empty(), "out of the endpoints");
-    sim.expect(sim.alive().len() == 2, "and still running while it drains");
-    sim.run_seconds(30);
+    let (mut drained, mut refused) = (false, 0);
+    for _ in 0..600 {
+        sim.run(std::time::Duration::from_millis(50));
+        let now = endpoints(&sim);
+        let stops = sim.state.pods.get(&old).is_some_and(|record| record.stop.is_some());
+        drained |= stops && now == before;
+        refused += usize::from(now.is_empty());
+        let main =
+            sim.alive().iter().filter_map(|id| sim.host.containers.get(id)).any(|one| one.name == "main");
+        sim.expect(main || now.is_empty(), "nobody is sent to where nothing runs");
+    }
     sim.expect_healthy("c2");
+    sim.expect(drained, "it serves while it drains");
+    sim.expect(refused < 60, &format!("nobody answered for {} ms", refused * 50));
     sim.expect(endpoints(&sim).len() == 1, "the new one takes traffic");
+}
+
+/// A Service `web` of `site`, which takes the place of `web`.
+fn renamed(id: &str, image: &str) -> std::sync::Arc<reconciler::commit::Commit> {
+    let mut service = node_port(None);
+    service.ports[0].target = reconciler::object::TargetPort::Number(8080);
+    let site = deployment("site", 2, pod(image).with_readiness());
+    commit(id).with(site).service("web", "site", service).build()
+}
+
+#[test]
+fn a_service_keeps_its_endpoints_until_its_new_selector_has_one() {
+    let mut sim = sim();
+    sim.registry.push("slow:1", Behaviour::SlowReady(std::time::Duration::from_secs(20)));
+    let web = deployment("web", 2, pod("web:1").with_readiness());
+    sim.push(commit("c1").with(web).service("web", "web", node_port(None)).build());
+    sim.run_seconds(30);
+    let before = endpoints(&sim);
+    sim.push(renamed("c2", "slow:1"));
+    let (mut kept, mut moved) = (0, false);
+    for _ in 0..1200 {
+        sim.run(std::time::Duration::from_millis(50));
+        let now = endpoints(&sim);
+        sim.expect(!now.is_empty(), "somebody answers");
+        let new = now.iter().all(|endpoint| endpoint.ends_with(":8080"));
+        sim.expect(
+            new || now == before,
+            "the old ones with the port that they had, or the new ones with theirs",
+        );
+        sim.expect(!moved || new, "it does not go back");
+        moved |= new;
+        kept += usize::from(!new);
+    }
+    sim.expect_healthy("c2");
+    sim.expect(moved && kept > 300, "the old ones as long as the new ones were not ready");
+    sim.expect(sim.uids("web").is_empty(), "nothing is left of the old ones");
+    sim.expect_quiet();
+}
+
+#[test]
+fn a_rename_that_is_broken_costs_no_request() {
+    for image in ["crash:1", "deaf:1"] {
+        let mut sim = sim();
+        sim.registry.push("crash:1", Behaviour::ExitsAtOnce(1));
+        sim.registry.push("deaf:1", Behaviour::NeverReady);
+        let web = deployment("web", 2, pod("web:1").with_readiness());
+        sim.push(commit("c1").with(web).service("web", "web", node_port(None)).build());
+        sim.run_seconds(30);
+        let (before, uids) = (endpoints(&sim), sim.uids("web"));
+        sim.push(renamed("c2", image));
+        for _ in 0..8000 {
+            sim.run(std::time::Duration::from_millis(100));
+            sim.expect(endpoints(&sim) == before, "the same ones answer all the while");
+        }
+        sim.expect_healthy("c1");
+        sim.expect(sim.is_bad("c2"), "it was given up");
+        sim.expect(sim.uids("web") == uids && sim.uids("site").is_empty(), "nothing has changed");
+    }
 }
 
 #[test]

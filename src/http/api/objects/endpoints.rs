@@ -2,11 +2,13 @@
 //!
 //! This is for readers only: what NAT and DNS say is derived in the core.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::collections::BTreeMap;
 
 use reconciler::{
+    endpoints::{self, Behind, Selection, Serving},
     name::ObjectKey,
-    object::{Service, ServicePort, TargetPort, Workload},
+    node::services_before,
+    object::{Service, ServicePort, Workload},
     state::PodRecord,
 };
 use serde_json::{Value, json};
@@ -14,17 +16,67 @@ use serde_json::{Value, json};
 use super::{Picture, Scope, meta, pod};
 
 /// One pod behind a Service.
+#[derive(Clone, Copy)]
 struct Backend<'a> {
     record: &'a PodRecord,
     owner: &'a Workload,
-    address: Ipv4Addr,
-    ready: bool,
+    endpoint: endpoints::Endpoint<'a>,
+}
+
+/// All pods that could be behind a Service.
+struct Pods<'a> {
+    all: Vec<Backend<'a>>,
+    endpoints: Vec<endpoints::Endpoint<'a>>,
+}
+
+impl<'a> Pods<'a> {
+    fn new(picture: &Picture<'a>) -> Self {
+        let backend = |record: &'a PodRecord| {
+            let (owner, _) = picture.owner(record)?;
+            let status = picture.view.pods.get(&record.uid).filter(|status| !status.phase.is_final())?;
+            let endpoint = endpoints::Endpoint {
+                key: &record.key,
+                template: &owner.template,
+                address: status.address?,
+                serving: Serving::of(status, record.stop.is_some()),
+                local: false,
+            };
+            Some(Backend { record, owner, endpoint })
+        };
+        let all: Vec<Backend<'a>> = picture.view.state.pods.values().filter_map(backend).collect();
+        let endpoints = all.iter().map(|backend| backend.endpoint).collect();
+        Self { all, endpoints }
+    }
+
+    fn selection<'p>(&'p self, picture: &Picture<'p>) -> Option<Selection<'p>> {
+        let services = &picture.objects()?.services;
+        let before = services_before(&picture.view.state.rollout, &picture.view.commits);
+        Some(Selection::new(services, before, &self.endpoints))
+    }
+
+    /// The pods that a Service selects, and those that it keeps from before; with the Service whose ports are theirs.
+    fn of<'p>(
+        &'p self,
+        selection: &Selection<'p>,
+        key: &ObjectKey,
+        service: &'p Service,
+    ) -> (Vec<Backend<'p>>, &'p Service) {
+        let Behind { pods, by } = selection.behind(key, service);
+        let selected = |backend: &Backend<'_>| {
+            let labels = pod::labels(backend.record, Some(backend.owner));
+            backend.record.key.namespace == key.namespace && endpoints::selects(service, &labels)
+        };
+        let takes = |endpoint| pods.iter().any(|pod| std::ptr::eq(*pod, endpoint));
+        let both = self.all.iter().zip(&self.endpoints);
+        let both = both.filter(|(backend, endpoint)| selected(backend) || takes(*endpoint));
+        (both.map(|(backend, _)| *backend).collect(), by)
+    }
 }
 
 impl Backend<'_> {
     fn target(&self, picture: &Picture<'_>) -> Value {
         let mut target = json!({
-            "ip": self.address,
+            "ip": self.endpoint.address,
             "targetRef": {
                 "kind": "Pod",
                 "namespace": self.record.key.namespace,
@@ -41,37 +93,51 @@ impl Backend<'_> {
 
 /// v1 Endpoints of every Service that selects pods.
 pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let pods = Pods::new(picture);
+    let Some(selection) = pods.selection(picture) else { return BTreeMap::new() };
     let services = selecting(picture).filter(|(key, _)| scope.has(key));
-    services.map(|(key, service)| (key.clone(), endpoints(picture, key, service))).collect()
+    let shown = |key, service| endpoints_of(picture, key, service, pods.of(&selection, key, service));
+    services.map(|(key, service)| (key.clone(), shown(key, service))).collect()
 }
 
 /// discovery.k8s.io/v1 EndpointSlices, one a Service.
 pub(super) fn slices(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let pods = Pods::new(picture);
+    let Some(selection) = pods.selection(picture) else { return BTreeMap::new() };
     let named = selecting(picture).map(|(key, service)| {
         (ObjectKey::new(key.namespace.clone(), format!("{}-windlass", key.name)), key, service)
     });
     named
         .filter(|(slice, ..)| scope.has(slice))
         .map(|(slice, key, service)| {
-            let object = endpoint_slice(picture, &slice, key, service);
+            let behind = pods.of(&selection, key, service);
+            let object = endpoint_slice(picture, &slice, key, service, behind);
             (slice, object)
         })
         .collect()
 }
 
-fn selecting<'a>(picture: &Picture<'a>) -> impl Iterator<Item = (&'a ObjectKey, &'a Service)> {
+fn selecting<'a>(picture: &Picture<'a>) -> impl Iterator<Item = (&'a ObjectKey, &'a Service)> + use<'a> {
     let services = picture.objects().into_iter().flat_map(|objects| &objects.services);
     services.filter(|(_, service)| !service.selector.is_empty())
 }
 
-fn endpoints(picture: &Picture<'_>, key: &ObjectKey, service: &Service) -> Value {
-    let backends = backends(picture, key, service);
+fn endpoints_of(
+    picture: &Picture<'_>,
+    key: &ObjectKey,
+    service: &Service,
+    (mut backends, by): (Vec<Backend<'_>>, &Service),
+) -> Value {
+    // As Kubernetes has it, this older kind does not show what is stopping.
+    backends.retain(|backend| backend.record.stop.is_none());
     let mut subsets = Vec::new();
-    for (ports, members) in port_groups(&backends, service) {
+    for (ports, members) in port_groups(&backends, service, by) {
         let of = |ready: bool| -> Vec<Value> {
             members
                 .iter()
-                .filter(|backend| backend.ready == ready)
+                .filter(|backend| {
+                    (backend.endpoint.serving == Serving::Ready || service.publish_not_ready) == ready
+                })
                 .map(|backend| backend.target(picture))
                 .collect()
         };
@@ -96,15 +162,25 @@ fn endpoints(picture: &Picture<'_>, key: &ObjectKey, service: &Service) -> Value
     })
 }
 
-fn endpoint_slice(picture: &Picture<'_>, slice: &ObjectKey, key: &ObjectKey, service: &Service) -> Value {
-    let backends = backends(picture, key, service);
-    let ports = port_groups(&backends, service).into_iter().next().map(|(ports, _)| ports);
+fn endpoint_slice(
+    picture: &Picture<'_>,
+    slice: &ObjectKey,
+    key: &ObjectKey,
+    service: &Service,
+    (backends, by): (Vec<Backend<'_>>, &Service),
+) -> Value {
+    let ports = port_groups(&backends, service, by).into_iter().next().map(|(ports, _)| ports);
     let endpoints: Vec<Value> = backends
         .iter()
         .map(|backend| {
             let mut endpoint = backend.target(picture);
-            endpoint["addresses"] = json!([backend.address]);
-            endpoint["conditions"] = json!({ "ready": backend.ready, "serving": backend.ready });
+            let serving = backend.endpoint.serving;
+            endpoint["addresses"] = json!([backend.endpoint.address]);
+            endpoint["conditions"] = json!({
+                "ready": serving == Serving::Ready || service.publish_not_ready,
+                "serving": serving != Serving::No,
+                "terminating": backend.record.stop.is_some(),
+            });
             if let Some(fields) = endpoint.as_object_mut() {
                 fields.remove("ip");
             }
@@ -127,27 +203,16 @@ fn endpoint_slice(picture: &Picture<'_>, slice: &ObjectKey, key: &ObjectKey, ser
     })
 }
 
-fn backends<'a>(picture: &Picture<'a>, key: &ObjectKey, service: &Service) -> Vec<Backend<'a>> {
-    let records = picture.view.state.pods.values();
-    let candidates = records.filter(|record| record.key.namespace == key.namespace && record.stop.is_none());
-    candidates
-        .filter_map(|record| {
-            let (owner, _) = picture.owner(record)?;
-            let labels = pod::labels(record, Some(owner));
-            let selected = service.selector.iter().all(|(name, value)| labels.get(name) == Some(value));
-            let status =
-                picture.view.pods.get(&record.uid).filter(|status| selected && !status.phase.is_final())?;
-            let ready = status.ready.is_some() || service.publish_not_ready;
-            Some(Backend { record, owner, address: status.address?, ready: ready && !status.terminating })
-        })
-        .collect()
-}
-
 /// Pods whose ports are the same numbers share a subset: a port's name may mean another number in each.
-fn port_groups<'b, 'a>(backends: &'b [Backend<'a>], service: &Service) -> Vec<(Value, Vec<&'b Backend<'a>>)> {
+fn port_groups<'b, 'a>(
+    backends: &'b [Backend<'a>],
+    service: &Service,
+    by: &Service,
+) -> Vec<(Value, Vec<&'b Backend<'a>>)> {
     let mut groups: Vec<(Value, Vec<&Backend<'_>>)> = Vec::new();
     for backend in backends {
-        let ports: Value = service.ports.iter().filter_map(|port| resolved(port, backend.owner)).collect();
+        let resolved = |port| resolved(port, by, backend.owner);
+        let ports: Value = service.ports.iter().filter_map(resolved).collect();
         match groups.iter_mut().find(|(known, _)| *known == ports) {
             Some((_, members)) => members.push(backend),
             None => groups.push((ports, vec![backend])),
@@ -156,18 +221,8 @@ fn port_groups<'b, 'a>(backends: &'b [Backend<'a>], service: &Service) -> Vec<(V
     groups
 }
 
-fn resolved(port: &ServicePort, owner: &Workload) -> Option<Value> {
-    let number = match &port.target {
-        TargetPort::Number(number) => *number,
-        TargetPort::Name(name) => {
-            let mut ports = owner.template.spec.containers.iter().flat_map(|container| &container.ports);
-            ports
-                .find(|candidate| {
-                    candidate.name.as_deref() == Some(name) && candidate.protocol == port.protocol
-                })?
-                .port
-        }
-    };
+fn resolved(port: &ServicePort, by: &Service, owner: &Workload) -> Option<Value> {
+    let number = endpoints::target(endpoints::port_of(by, port), &owner.template)?;
     // The name is there even where it is empty: kubectl's describe reads it without looking.
     Some(json!({ "name": port.name, "port": number, "protocol": port.protocol.as_str() }))
 }

@@ -1,0 +1,294 @@
+//! What left the commit: its pods run on until what takes their place is available, or the roll-out is over; only where
+//! both need the same thing the old one makes room first.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Decision, parts::Part};
+use crate::{
+    commit::Commit,
+    controller::OwnedPod,
+    endpoints::selects,
+    name::{CommitId, NodeName, PodUid, WorkloadKey, WorkloadKind},
+    object::{Control, Workload},
+    placement::{Unfit, eligible_for_daemon, host_ports},
+    rollout::{Judgement, judge},
+};
+
+/// An owner of pods that is not in the driving commit, and was in one that ran before.
+#[derive(Debug)]
+pub(super) struct Removed<'a> {
+    pub(super) owner: &'a WorkloadKey,
+    /// What it was in the newest of those commits.
+    was: &'a Workload,
+    pods: Vec<OwnedPod<'a>>,
+    /// What the driving commit has and that one had not.
+    added: Arc<BTreeSet<&'a WorkloadKey>>,
+    /// What its pods wait for: it takes their place, and is not available yet.
+    pub(super) awaited: Vec<&'a WorkloadKey>,
+}
+
+impl Removed<'_> {
+    /// Whether a pod of the other one must not be on a node where one of this is. Placement asks about ports for all but
+    /// DaemonSets.
+    fn excludes(&self, other: &Workload) -> bool {
+        if !self.added.contains(&other.key) {
+            return false;
+        }
+        let (old, new) = (&self.was.template.spec, &other.template.spec);
+        let daemon = other.key.kind == WorkloadKind::DaemonSet;
+        let ports = || {
+            let taken = host_ports(old);
+            host_ports(new).iter().any(|port| taken.contains(port))
+        };
+        let paths = || {
+            let written = old.written_host_paths();
+            let meets =
+                |path: &str| written.iter().any(|other| is_within(path, other) || is_within(other, path));
+            new.written_host_paths().iter().any(|path| meets(path))
+        };
+        daemon && ports() || paths()
+    }
+
+    /// Its pods that may still hold something on a node.
+    fn there<'r>(
+        &'r self,
+        decision: &'r Decision<'_>,
+    ) -> impl Iterator<Item = (&'r NodeName, &'r OwnedPod<'r>)> {
+        let placed = self.pods.iter().filter(|pod| !pod.is_final());
+        placed.filter_map(|pod| {
+            let node = pod.record.place.node().filter(|node| !decision.standing.lost.contains(*node))?;
+            Some((node, pod))
+        })
+    }
+}
+
+/// Whether a path is another one, or lies below it.
+fn is_within(path: &str, other: &str) -> bool {
+    let rest = path.strip_prefix(other.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl<'a> Decision<'a> {
+    /// Everything with pods that a commit took away.
+    pub(super) fn removed(&self, driving: &'a Commit) -> Vec<Removed<'a>> {
+        let rollout = &self.input.state.rollout;
+        let before: Vec<&'a Commit> = rollout
+            .before()
+            .into_iter()
+            .filter_map(|id| self.input.commits.get(id).or_else(|| self.input.kept.get(id)))
+            .map(AsRef::as_ref)
+            .collect();
+        let mut added: BTreeMap<&CommitId, Arc<BTreeSet<&'a WorkloadKey>>> = BTreeMap::new();
+        let mut removed = Vec::new();
+        for (owner, pods) in &self.owned {
+            if driving.objects.workloads.contains_key(*owner) {
+                continue;
+            }
+            let find = |commit: &&'a Commit| Some((*commit, commit.objects.workloads.get(*owner)?));
+            let Some((commit, was)) = before.iter().find_map(find) else { continue };
+            let added = added.entry(&commit.id).or_insert_with(|| Arc::new(added_to(commit, driving)));
+            let mut awaited = Vec::new();
+            if rollout.is_under_way() {
+                awaited = successors(commit, was, driving, added);
+            }
+            let added = Arc::clone(added);
+            removed.push(Removed { owner, was, pods: pods.clone(), added, awaited });
+        }
+        let mut available: BTreeMap<&WorkloadKey, bool> = BTreeMap::new();
+        for one in &mut removed {
+            one.awaited
+                .retain(|key| !*available.entry(*key).or_insert_with(|| self.is_settled(driving, key)));
+        }
+        removed
+    }
+
+    /// Whether a workload is as the driving commit wants it.
+    fn is_settled(&self, driving: &'a Commit, key: &WorkloadKey) -> bool {
+        let Some(workload) = driving.objects.workloads.get(key) else { return true };
+        let part = Part::whole(driving, workload, true);
+        let progress = self.input.state.workloads.get(key);
+        let view = self.part_view(&part, &self.standing);
+        judge(&view, progress, self.input.state.rollout.clock) == Judgement::Settled
+    }
+
+    /// The nodes where nothing of a workload may be begun yet: what it takes the place of holds what both need. Data may lie
+    /// on any of the nodes that the old one ran on, so the new one begins nowhere before that is gone from all of them; of
+    /// a DaemonSet each node has its own.
+    pub(super) fn nodes_held(&self, removed: &[Removed<'a>], workload: &Workload) -> BTreeSet<&NodeName> {
+        let holding = removed.iter().filter(|one| one.excludes(workload));
+        let there: BTreeSet<&NodeName> =
+            holding.flat_map(|one| one.there(self)).map(|(node, _)| node).collect();
+        if workload.key.kind == WorkloadKind::DaemonSet || there.is_empty() {
+            return self.nodes.iter().map(|node| &node.name).filter(|node| there.contains(node)).collect();
+        }
+        self.nodes.iter().map(|node| &node.name).collect()
+    }
+
+    /// Whether a bare Pod's name is still that of another owner's pod.
+    pub(super) fn has_namesake(&self, workload: &Workload) -> bool {
+        let namesake =
+            |pod: &OwnedPod<'_>| pod.record.key == workload.key.object && pod.record.owner != workload.key;
+        workload.control == Control::Pod && self.owned.values().flatten().any(namesake)
+    }
+
+    /// Whether a DaemonSet's pod has to wait for room on a node until a pod that left the commit is gone.
+    pub(super) fn waits_for_room(
+        &self,
+        removed: &[Removed<'a>],
+        node: &NodeName,
+        unfit: Option<Unfit>,
+    ) -> bool {
+        let leaves = |one: &Removed<'_>| one.there(self).any(|(on, _)| on == node);
+        unfit == Some(Unfit::Full) && removed.iter().any(leaves)
+    }
+
+    /// The pods that make room next, where something cannot be begun for want of it: one at a time, and the next when all
+    /// that was begun of the new one is available; all at once where the new one begins nowhere before.
+    pub(super) fn make_room(&self, driving: &'a Commit, removed: &[Removed<'a>]) -> BTreeSet<PodUid> {
+        let waiting = || removed.iter().filter(|one| !one.awaited.is_empty());
+        let stops = |pod: &OwnedPod<'_>| pod.is_stopping() && !self.standing.is_absent(pod);
+        if waiting().next().is_none() || removed.iter().flat_map(|one| &one.pods).any(stops) {
+            return BTreeSet::new();
+        }
+        let workloads = driving.objects.workloads.values();
+        let room = workloads.filter(|workload| self.is_calm(workload)).find_map(|workload| {
+            let nodes = self.wanted_nodes(driving, removed, workload)?;
+            let mut pods: Vec<(&Removed<'_>, &OwnedPod<'_>)> = waiting()
+                .flat_map(|one| one.pods.iter().map(move |pod| (one, pod)))
+                .filter(|(_, pod)| !pod.is_stopping() && !pod.is_final())
+                .filter(|(_, pod)| match nodes {
+                    Wanted::Name => pod.record.key == workload.key.object,
+                    Wanted::Nodes(ref nodes) => {
+                        pod.record.place.node().is_some_and(|node| nodes.contains(node))
+                    }
+                })
+                .collect();
+            pods.sort_by_key(|(one, pod)| {
+                (!one.excludes(workload), !one.awaited.contains(&&workload.key), pod.record.serial)
+            });
+            let (first, pod) = pods.first()?;
+            let whole = workload.key.kind != WorkloadKind::DaemonSet && first.excludes(workload);
+            let all = if whole { &first.pods[..] } else { std::slice::from_ref(*pod) };
+            Some(all.iter().map(|pod| pod.record.uid.clone()).collect())
+        });
+        room.unwrap_or_default()
+    }
+
+    /// Whether all that was begun of a workload is available, nodes apart that are out or at fault themselves.
+    fn is_calm(&self, workload: &Workload) -> bool {
+        let min_ready = workload.control.min_ready();
+        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        pods.iter().filter(|pod| pod.record.place.node().is_some()).all(|pod| {
+            pod.is_available(min_ready) || self.standing.is_aside(pod) || self.standing.is_absent(pod)
+        })
+    }
+
+    /// Where a workload could begin a pod, if all that waits were gone; `None` where nothing holds it up.
+    fn wanted_nodes(
+        &self,
+        driving: &'a Commit,
+        removed: &[Removed<'a>],
+        workload: &'a Workload,
+    ) -> Option<Wanted> {
+        if workload.key.kind == WorkloadKind::DaemonSet {
+            return self.held_daemon_nodes(driving, removed, workload).map(Wanted::Nodes);
+        }
+        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        if pods.is_empty() && self.has_namesake(workload) {
+            return Some(Wanted::Name);
+        }
+        // One that finds a place now needs nobody's.
+        let unplaced = pods.iter().any(|pod| pod.is_active() && pod.record.place.node().is_none());
+        if !unplaced || self.placer(driving, removed).place(workload).is_ok() {
+            return None;
+        }
+        let is_waiting =
+            |owner: &WorkloadKey| removed.iter().any(|one| one.owner == owner && !one.awaited.is_empty());
+        let mut trial = self.placer_without(driving, &[], |record| is_waiting(&record.owner));
+        let chosen = trial.place(workload).ok()?;
+        Some(Wanted::Nodes(BTreeSet::from([chosen.node])))
+    }
+
+    /// The nodes where a DaemonSet wants a pod and has none, if all of them are held.
+    fn held_daemon_nodes(
+        &self,
+        driving: &'a Commit,
+        removed: &[Removed<'a>],
+        workload: &'a Workload,
+    ) -> Option<BTreeSet<NodeName>> {
+        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        let on = |node: &NodeName| pods.iter().any(|pod| pod.record.place.node() == Some(node));
+        let wants = self.nodes.iter().filter(|node| eligible_for_daemon(&workload.template.spec, node));
+        let nodes: BTreeSet<NodeName> = wants
+            .map(|node| &node.name)
+            .filter(|name| !self.standing.absent.contains(*name) && !on(name))
+            .cloned()
+            .collect();
+        if nodes.is_empty() {
+            return None;
+        }
+        let held = self.nodes_held(removed, workload);
+        let mut placer = self.placer(driving, removed);
+        let mut is_held = |node: &NodeName| {
+            held.contains(node) || self.waits_for_room(removed, node, placer.unfit(node, workload))
+        };
+        nodes.iter().all(&mut is_held).then_some(nodes)
+    }
+}
+
+/// What a new pod needs that an old one has.
+enum Wanted {
+    /// Its name.
+    Name,
+    /// Room on one of these nodes.
+    Nodes(BTreeSet<NodeName>),
+}
+
+/// The workloads that a commit has and another one had not, or had none of.
+fn added_to<'a>(before: &Commit, driving: &'a Commit) -> BTreeSet<&'a WorkloadKey> {
+    let workloads = driving.objects.workloads.values();
+    let is_new = |workload: &&Workload| match before.objects.workloads.get(&workload.key) {
+        None => true,
+        Some(before) => wants_none(before) && !wants_none(workload),
+    };
+    workloads.filter(is_new).map(|workload| &workload.key).collect()
+}
+
+fn wants_none(workload: &Workload) -> bool {
+    match &workload.control {
+        Control::Deployment { replicas, .. } | Control::Replicas { replicas, .. } => *replicas == 0,
+        Control::Pod | Control::DaemonSet { .. } => false,
+    }
+}
+
+/// What takes a workload's place: of what was added the workloads that its Services select now; all of it where it has
+/// none, or none that is still there.
+fn successors<'a>(
+    before: &Commit,
+    was: &Workload,
+    driving: &Commit,
+    added: &BTreeSet<&'a WorkloadKey>,
+) -> Vec<&'a WorkloadKey> {
+    let namespace = &was.key.object.namespace;
+    let labels = &was.template.meta.labels;
+    let followed: Vec<_> = driving
+        .objects
+        .services
+        .iter()
+        .filter(|(key, service)| {
+            let old = before.objects.services.get(*key);
+            let is_its = selects(service, labels) || old.is_some_and(|old| selects(old, labels));
+            key.namespace == *namespace && is_its
+        })
+        .map(|(_, service)| service)
+        .collect();
+    let is_selected = |key: &WorkloadKey| {
+        let workload = driving.objects.workloads.get(key).filter(|_| key.object.namespace == *namespace);
+        let labels = workload.map(|workload| &workload.template.meta.labels);
+        labels.is_some_and(|labels| followed.iter().any(|service| selects(service, labels)))
+    };
+    added.iter().copied().filter(|key| followed.is_empty() || is_selected(key)).collect()
+}
