@@ -37,6 +37,7 @@ impl<'a> Decision<'a> {
                 placer.turn_away(node, record);
             }
         }
+        self.prefer_warm(driving, &mut placer);
         placer
     }
 
