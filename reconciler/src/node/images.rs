@@ -78,7 +78,9 @@ impl<'a> Look<'a> {
         let all = images_of(workloads().filter(|one| has(one) || may_run(&one.template.spec)));
         let mut own = images_of(workloads().filter(has));
         // A pod of this host may need it any moment, and what it had is of another commit.
-        own.extend(all.iter().filter(|(image, _)| twice.contains(*image)).map(|(image, pull)| (*image, *pull)));
+        own.extend(
+            all.iter().filter(|(image, _)| twice.contains(*image)).map(|(image, pull)| (*image, *pull)),
+        );
         (own, all)
     }
 

@@ -72,7 +72,16 @@ pub(super) struct Eligible {
 impl Eligible {
     pub(super) fn rank(self, owned: Owned, load: &Load, ask: &Ask) -> Rank {
         let (share, pods) = load.fullness(self.node, ask);
-        Rank { avoided: self.avoided, unmet: self.unmet, excess: 0, owned, cold: false, share, pods, node: self.node }
+        Rank {
+            avoided: self.avoided,
+            unmet: self.unmet,
+            excess: 0,
+            owned,
+            cold: false,
+            share,
+            pods,
+            node: self.node,
+        }
     }
 }
 

@@ -61,9 +61,8 @@ impl Shares {
     /// What a node says of its share of these; `None` where it speaks of an earlier one, or of nothing.
     pub fn said<'r>(&self, node: &NodeName, report: Option<&'r NodeReport>) -> Option<&'r Preparation> {
         let oldest = self.nodes.get(node).map_or(self.first, |share| share.number);
-        let report = report.filter(|report| {
-            report.share.is_none_or(|number| (oldest..=self.number).contains(&number))
-        })?;
+        let report = report
+            .filter(|report| report.share.is_none_or(|number| (oldest..=self.number).contains(&number)))?;
         report.prepared.get(&self.commit)
     }
 
@@ -93,8 +92,7 @@ impl Rollout {
     /// Whether it was decided already who pulls what of the target.
     pub(crate) fn is_shared_out(&self) -> bool {
         let shares = self.shares.as_ref();
-        shares.is_some_and(|shares| {
-            Some(&shares.commit) == self.target.as_ref() && shares.began == self.began
-        })
+        shares
+            .is_some_and(|shares| Some(&shares.commit) == self.target.as_ref() && shares.began == self.began)
     }
 }

@@ -8,6 +8,7 @@ mod build;
 mod canary;
 mod drain;
 mod faults;
+mod images;
 mod refusals;
 mod rules;
 mod world;
