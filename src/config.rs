@@ -228,6 +228,8 @@ pub(crate) struct RolloutConfig {
     /// How long all must be well on them before the others follow. Default `30s`.
     #[serde(deserialize_with = "duration")]
     pub(crate) canary_soak: Duration,
+    /// On how many nodes beyond those where its pods would go an image is pulled before its commit is driven. Default 2.
+    pub(crate) spare_images: usize,
     /// How many commits back a rollback may go. Default 10.
     pub(crate) history: usize,
     /// How often everything is looked at again though nothing has changed. Default `1m`.
@@ -237,8 +239,15 @@ pub(crate) struct RolloutConfig {
 
 impl Default for RolloutConfig {
     fn default() -> Self {
-        let RolloutSettings { soak, deadline, deletion_percent, max_faulty_nodes, canary_nodes, canary_soak } =
-            RolloutSettings::default();
+        let RolloutSettings {
+            soak,
+            deadline,
+            deletion_percent,
+            max_faulty_nodes,
+            canary_nodes,
+            canary_soak,
+            spare_images,
+        } = RolloutSettings::default();
         Self {
             soak,
             deadline,
@@ -246,6 +255,7 @@ impl Default for RolloutConfig {
             max_faulty_nodes,
             canary_nodes,
             canary_soak,
+            spare_images,
             history: 10,
             resync: Duration::from_secs(60),
         }
@@ -472,6 +482,7 @@ impl Config {
                 max_faulty_nodes: self.rollout.max_faulty_nodes,
                 canary_nodes: self.rollout.canary_nodes.clone(),
                 canary_soak: self.rollout.canary_soak,
+                spare_images: self.rollout.spare_images,
             },
             ranges: ServiceRanges {
                 addresses: self.network.service_range,

@@ -24,6 +24,8 @@ mod disk;
 mod given;
 #[path = "cluster/hosts.rs"]
 mod hosts;
+#[path = "cluster/images.rs"]
+mod images;
 #[path = "cluster/leader.rs"]
 mod leader;
 #[path = "cluster/main_path.rs"]

@@ -5,6 +5,7 @@ mod notes;
 mod parts;
 mod pods;
 mod removed;
+mod sharing;
 mod stock;
 
 use std::{
@@ -16,12 +17,13 @@ use std::{
 use jiff::Timestamp;
 
 use self::removed::Removed;
+use self::sharing::keep_off;
 use crate::{
     allocate::{ServiceRanges, allocate},
     commit::Commit,
     controller::{Action, NodeStanding, OwnedPod, control},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
-    object::{NodeObject, Taint, TaintEffect, Workload},
+    object::{NodeObject, Workload},
     placement::{Candidate, Choice, candidates},
     plan::Next,
     rollout::{
@@ -163,10 +165,8 @@ impl<'a> Decision<'a> {
         let objects = driving.map_or(&empty, |commit| &commit.objects.nodes);
         let mut nodes = candidates(input.nodes, objects);
         let standing = standing(input, objects);
-        for node in nodes.iter_mut().filter(|node| standing.faulty.contains(&node.name)) {
-            let (key, effect) = (FAULTY_TAINT.to_owned(), TaintEffect::PreferNoSchedule);
-            node.taints.push(Taint { key, value: String::new(), effect });
-        }
+        let off = sharing::off(input);
+        keep_off(&mut nodes, |node| standing.faulty.contains(node) || off.contains(node));
         let nodes: Arc<[Candidate]> = nodes.into();
         Self {
             input,
@@ -271,21 +271,27 @@ impl<'a> Decision<'a> {
         let unready = |node: &NodeName| standing.unready.contains_key(node);
         let some_ready = self.input.nodes.keys().any(|node| !absent(node) && !unready(node));
         let there = self.input.nodes.keys().filter(|node| !(absent(node) || some_ready && unready(node)));
-        let (after, next) = step(&StepInput {
+        let there: BTreeSet<NodeName> = there.cloned().collect();
+        let mut before = rollout.clone();
+        let late = self.share_images(&mut before, &there);
+        let (mut after, next) = step(&StepInput {
             now: self.input.now,
             settings: &self.input.settings.rollout,
-            rollout,
+            rollout: &before,
             head: self.input.head,
             commits: self.input.commits,
             kept: self.input.kept,
-            nodes: there.map(|node| (node, self.input.reports.get(node))).collect(),
+            nodes: there.iter().map(|node| (node, self.input.reports.get(node))).collect(),
             max_faulty: self.input.settings.rollout.max_faulty(self.input.nodes.len()),
             faulty: judged.faulty,
             failing: self.failing(),
             judgement: judged.judgement,
             progressed: judged.progressed,
         });
-        self.next = self.next.sooner(next);
+        self.next = self.next.sooner(next).sooner(late);
+        if !after.is_shared_out() {
+            self.next = self.next.sooner(self.share_images(&mut after, &there));
+        }
         if after != *rollout {
             self.changes.push(Change::Rollout(Box::new(after)));
         }

@@ -1,6 +1,7 @@
 //! What one host does: lanes of steps for its pods and images, and what its NAT, DNS and probes must say.
 
 mod assignment;
+mod images;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +33,7 @@ use crate::{
         memory::{NodeMemory, Origin, PodMemory},
     },
     rollout::{Phase, Rollout},
-    state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, Preparation, ServiceAllocation},
+    state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, ServiceAllocation},
     status::PodStatus,
 };
 
@@ -448,89 +449,6 @@ impl<'a> Look<'a> {
             let pod = ObjectKey::new("", uid.as_str());
             self.lanes.push(Lane { key, why: Why::Clean { pod }, steps: vec![step] });
         }
-    }
-
-    /// The images of a target that is being prepared.
-    fn images(&mut self) {
-        let rollout = &self.input.state.rollout;
-        let preparing = rollout.target.as_ref().filter(|target| {
-            rollout.driving.as_ref() != Some(*target)
-                || matches!(rollout.phase, Phase::Preparing { .. })
-                // The others went on without this one.
-                || rollout.faulty.contains_key(self.input.node)
-        });
-        let Some(target) = preparing.and_then(|id| self.input.commits.get(id)) else { return };
-        let pins = self.input.pins.get(&target.id);
-        let mut wanted: BTreeMap<&str, PullPolicy> = BTreeMap::new();
-        let mut fresh: BTreeSet<&str> = BTreeSet::new();
-        let mut kept: BTreeMap<&str, &ImagePin> = BTreeMap::new();
-        for workload in target.objects.workloads.values() {
-            let before = self.unchanged_pins(target, workload);
-            let spec = &workload.template.spec;
-            for container in spec.init_containers.iter().chain(&spec.containers) {
-                let strongest = wanted.entry(&container.image).or_insert(container.pull);
-                *strongest = (*strongest).max(container.pull);
-                match before.and_then(|pins| pins.get(&container.image)) {
-                    Some(pin) => {
-                        kept.insert(&container.image, pin);
-                    }
-                    None => {
-                        fresh.insert(&container.image);
-                    }
-                }
-            }
-        }
-        for (image, pin) in kept {
-            let known = pins.is_some_and(|pins| pins.contains_key(image));
-            if !known && !fresh.contains(image) {
-                let pin = ImagePin { warning: None, ..pin.clone() };
-                self.inherited.push((target.id.clone(), image.to_owned(), pin));
-            }
-        }
-        let all = wanted.len();
-        let pinned = |image: &str| {
-            pins.is_some_and(|pins| pins.contains_key(image))
-                || self.inherited.iter().any(|(_, inherited, _)| inherited == image)
-        };
-        let missing: Vec<(&str, PullPolicy)> =
-            wanted.into_iter().filter(|(image, _)| !pinned(image)).collect();
-        let failure = |image: &str| {
-            let key = LaneKey::Image(target.id.clone(), image.to_owned());
-            self.image_failure(&key)
-        };
-        let failures: Vec<_> = missing.iter().filter_map(|(image, _)| failure(image)).collect();
-        let preparation = if missing.is_empty() {
-            Preparation::Ready
-        } else if let Some(failure) = failures.iter().find(|failure| failure.fault.kind.is_commits_fault()) {
-            Preparation::Failed(failure.fault.message.clone())
-        } else if let Some(failure) = failures.iter().find(|failure| !failure.fault.kind.is_outside()) {
-            Preparation::Failing(failure.fault.message.clone())
-        } else if let Some(failure) = failures.first() {
-            Preparation::Waiting(failure.fault.message.clone())
-        } else {
-            Preparation::Pulling { done: all - missing.len(), of: all }
-        };
-        self.report.prepared.insert(target.id.clone(), preparation);
-        for (image, pull) in missing {
-            self.pull(ImageNeed { commit: target.id.clone(), image: image.to_owned(), pull, digest: None });
-        }
-    }
-
-    /// The pins of the healthy commit, if the workload is the same there: a push that does not touch it does not
-    /// move its tag.
-    fn unchanged_pins(
-        &self,
-        target: &Commit,
-        workload: &crate::object::Workload,
-    ) -> Option<&'a BTreeMap<String, ImagePin>> {
-        let rollout = &self.input.state.rollout;
-        [&rollout.driving, &rollout.healthy].into_iter().flatten().filter(|id| **id != target.id).find_map(
-            |id| {
-                let commit = self.input.commits.get(id)?;
-                commit.resolve(&workload.key, &workload.template.hash)?;
-                self.input.pins.get(id)
-            },
-        )
     }
 
     fn finish(mut self) -> NodePlan {

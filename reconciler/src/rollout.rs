@@ -5,6 +5,7 @@ mod faults;
 mod history;
 mod judge;
 mod prepare;
+mod shares;
 mod step;
 mod stopping;
 
@@ -22,6 +23,7 @@ pub use change::retry;
 pub use faults::{Suspects, suspects};
 pub(crate) use judge::pod_failure;
 pub use judge::{Judgement, config_sources, judge, judged_workloads, progress, progress_deadline, worst};
+pub use shares::{Share, Shares};
 pub use step::{Head, RolloutSettings, StepInput, step};
 pub use stopping::{first_unfinished, with_regard_to};
 
@@ -61,6 +63,9 @@ pub struct Rollout {
     /// Nodes that are at fault themselves where what is driven runs on others, and why: they do not hold it up.
     #[serde(default)]
     pub faulty: BTreeMap<NodeName, String>,
+    /// Which nodes get the images of the target before it is driven; `None` is all of them.
+    #[serde(default)]
+    pub shares: Option<Shares>,
     /// Present while only the canaries move to the target.
     #[serde(default)]
     pub wave: Option<Wave>,

@@ -188,6 +188,10 @@ pub struct NodeReport {
     /// here.
     #[serde(default)]
     pub stock: Option<Timestamp>,
+    /// The number of the [`Shares`](crate::rollout::Shares) that `prepared` speaks of; `None` where it speaks of all images
+    /// of the commit.
+    #[serde(default)]
+    pub share: Option<u64>,
 }
 
 /// A time of the leader's clock, and when a host learnt of it by its own. The two clocks are never compared: what

@@ -13,6 +13,9 @@ use crate::{
 /// So long a pod must have been ready to show that its template is good.
 pub const STEADY: Duration = Duration::from_secs(10);
 
+/// The reason of a pod that waits for its image, and knows of nothing that is in the way.
+pub const PULLING: &str = "PullingImage";
+
 /// `status` of a pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodStatus {
@@ -65,6 +68,11 @@ impl PodStatus {
             containers: Vec::new(),
             fault: None,
         }
+    }
+
+    /// Whether its host is getting its image.
+    pub fn is_pulling(&self) -> bool {
+        self.ready.is_none() && self.fault.is_none() && self.reason.as_deref() == Some(PULLING)
     }
 
     /// The restarts of all its containers.

@@ -117,7 +117,23 @@ impl Host {
         );
         let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
         let notes = notes.chain(self.detour_note()).chain(elsewhere);
-        notes.chain(self.ineligible_notes()).chain(faulty).chain(refused).collect()
+        notes.chain(self.ineligible_notes()).chain(faulty).chain(refused).chain(self.image_notes()).collect()
+    }
+
+    /// Who did not get the images of a commit in time, and what this host cannot pull though nobody needs it here yet.
+    fn image_notes(&self) -> Vec<String> {
+        let rollout = &self.store.snapshot().rollout;
+        let off = rollout.shares_of_target().into_iter().flat_map(|shares| &shares.off);
+        let off = off.filter(|(node, _)| !rollout.faulty.contains_key(*node));
+        let off = off.map(|(node, why)| format!("node {node} gets pods last, for want of images: {why}"));
+        let healthy = rollout.phase == Phase::Healthy;
+        let behind = self.parts.lanes.failures().iter().filter_map(|(key, failure)| match key {
+            LaneKey::Image(commit, _) if healthy && rollout.target.as_ref() == Some(commit) => {
+                Some(format!("no pod needs it here yet, and it is tried again: {}", failure.fault.message))
+            }
+            LaneKey::Image(..) | LaneKey::Pod(_) => None,
+        });
+        off.chain(behind).collect()
     }
 }
 

@@ -53,6 +53,7 @@ impl<'a> Decision<'a> {
                 placer.keep_off(node, workload);
             }
         }
+        self.prefer_warm(driving, &mut placer);
         placer
     }
 

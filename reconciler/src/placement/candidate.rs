@@ -33,25 +33,27 @@ pub fn candidates(
     nodes: &BTreeMap<NodeName, KnownNode>,
     objects: &BTreeMap<NodeName, NodeObject>,
 ) -> Vec<Candidate> {
-    nodes
-        .values()
-        .map(|KnownNode { facts, life }| {
-            let object = objects.get(&facts.name).cloned().unwrap_or_default();
-            let mut labels = facts.labels.clone();
-            labels.extend(object.labels);
-            let mut taints = facts.taints.clone();
-            taints.extend(object.taints.into_iter().filter(|taint| !facts.taints.contains(taint)));
-            Candidate {
-                name: facts.name.clone(),
-                labels,
-                taints,
-                cordoned: object.unschedulable,
-                ready: life.is_ready(),
-                allocatable: allocatable(&facts.system),
-                max_pods: Some(facts.system.max_pods).filter(|most| *most > 0),
-            }
-        })
-        .collect()
+    nodes.values().map(|node| Candidate::new(node, objects)).collect()
+}
+
+impl Candidate {
+    /// Joins what one node says of itself and what Git says of it.
+    pub fn new(KnownNode { facts, life }: &KnownNode, objects: &BTreeMap<NodeName, NodeObject>) -> Self {
+        let object = objects.get(&facts.name).cloned().unwrap_or_default();
+        let mut labels = facts.labels.clone();
+        labels.extend(object.labels);
+        let mut taints = facts.taints.clone();
+        taints.extend(object.taints.into_iter().filter(|taint| !facts.taints.contains(taint)));
+        Self {
+            name: facts.name.clone(),
+            labels,
+            taints,
+            cordoned: object.unschedulable,
+            ready: life.is_ready(),
+            allocatable: allocatable(&facts.system),
+            max_pods: Some(facts.system.max_pods).filter(|most| *most > 0),
+        }
+    }
 }
 
 /// What pods may ask for together, where it is known.

@@ -22,7 +22,7 @@ use crate::{
 ///
 /// What an administrator wants avoided comes first, then the rules that the author of the pod prefers, then the wished
 /// spread, then the spread of one owner's pods that every pod gets; load and name only break ties. So a rule that somebody
-/// wrote down always outranks the default.
+/// wrote down always outranks the default. Of nodes that are equal up to there, one that has the images is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// PreferNoSchedule taints that are not tolerated.
@@ -33,6 +33,8 @@ pub(super) struct Rank {
     pub(super) excess: u32,
     /// Pods of the same owner.
     pub(super) owned: Owned,
+    /// It would have to pull the pod's images, as far as anybody knows.
+    pub(super) cold: bool,
     /// How full it would be, in per cent.
     pub(super) share: u32,
     /// How many pods it has.
@@ -70,7 +72,16 @@ pub(super) struct Eligible {
 impl Eligible {
     pub(super) fn rank(self, owned: Owned, load: &Load, ask: &Ask) -> Rank {
         let (share, pods) = load.fullness(self.node, ask);
-        Rank { avoided: self.avoided, unmet: self.unmet, excess: 0, owned, share, pods, node: self.node }
+        Rank {
+            avoided: self.avoided,
+            unmet: self.unmet,
+            excess: 0,
+            owned,
+            cold: false,
+            share,
+            pods,
+            node: self.node,
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Placer<'a> {
     owned: Vec<Owned>,
     /// The nodes that do not begin pods of a template.
     turned_away: BTreeMap<(&'a WorkloadKey, &'a TemplateHash), BTreeSet<u32>>,
+    /// The nodes that have the images of a template, where not all of them may have.
+    warm: BTreeMap<(&'a WorkloadKey, &'a TemplateHash), BTreeSet<u32>>,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl<'a> Placer<'a> {
             session: None,
             owned: vec![Owned::default(); nodes.len()],
             turned_away: BTreeMap::new(),
+            warm: BTreeMap::new(),
             nodes,
         }
     }
@@ -120,6 +123,13 @@ impl<'a> Placer<'a> {
             let template = (&workload.key, &workload.template.hash);
             self.turned_away.entry(template).or_default().insert(node);
         }
+    }
+
+    /// Says which nodes have the images of a workload: of nodes that are equal otherwise, one of them is taken.
+    pub fn prefer<'n>(&mut self, workload: &'a Workload, nodes: impl IntoIterator<Item = &'n NodeName>) {
+        let warm = nodes.into_iter().filter_map(|node| self.names.find(&self.nodes, node)).collect();
+        self.end_session();
+        self.warm.insert((&workload.key, &workload.template.hash), warm);
     }
 
     /// Counts a pod that must run on a given node.
@@ -220,16 +230,23 @@ impl<'a> Placer<'a> {
         let wishes = of_shape.relations.wishes.iter().map(|wish| wish.weight).sum::<u32>();
         let preferred = wishes + spec.affinity.node.preferred.iter().map(|(weight, _)| weight).sum::<u32>();
         let plain = of_shape.relations.is_empty() && of_shape.repelled_by.is_empty();
-        let off = of_shape.workload.map(|workload| (&workload.key, &workload.template.hash));
-        let off = off.and_then(|key| self.turned_away.get(&key)).cloned().unwrap_or_default();
-        let kind = match plain && off.is_empty() {
+        let template = of_shape.workload.map(|workload| (&workload.key, &workload.template.hash));
+        let off = template.and_then(|key| self.turned_away.get(&key)).cloned().unwrap_or_default();
+        let warm = template.and_then(|key| self.warm.get(&key)).cloned();
+        let kind = match plain && off.is_empty() && warm.is_none() {
             true => Kind::Plain(Plain::default()),
-            false => self.related(shape, spec, queue, off),
+            false => self.related(shape, spec, queue, (off, warm)),
         };
         Session { shape, queue, preferred, kind }
     }
 
-    fn related(&mut self, shape: u32, spec: &'a PodSpec, queue: u32, off: BTreeSet<u32>) -> Kind {
+    fn related(
+        &mut self,
+        shape: u32,
+        spec: &'a PodSpec,
+        queue: u32,
+        own: (BTreeSet<u32>, Option<BTreeSet<u32>>),
+    ) -> Kind {
         let class = self.classes.queues[queue as usize].class;
         let policies =
             if spec.spread.is_empty() { &[] } else { self.classes.policies(class, spec, &self.nodes) };
@@ -237,7 +254,7 @@ impl<'a> Placer<'a> {
         let relations = Relations::new(&sources, shape, &spec.spread);
         let coarse = Related::coarse(&relations);
         let grouping = self.topologies.grouping(self.nodes.len(), &coarse);
-        Kind::Related(Box::new(Related::new(relations, off, coarse, grouping, self.sight(shape, queue))))
+        Kind::Related(Box::new(Related::new(relations, own, coarse, grouping, self.sight(shape, queue))))
     }
 
     fn sight(&self, shape: u32, queue: u32) -> Sight<'_> {

@@ -84,6 +84,8 @@ pub(super) struct Related {
     relations: Relations,
     /// The nodes that do not begin such pods.
     off: BTreeSet<u32>,
+    /// The nodes that have their images; `None` where nobody asks.
+    warm: Option<BTreeSet<u32>>,
     /// The topologies that groups go by.
     coarse: Vec<u32>,
     grouping: Arc<Grouping>,
@@ -113,12 +115,12 @@ impl Related {
 
     pub(super) fn new(
         relations: Relations,
-        off: BTreeSet<u32>,
+        (off, warm): (BTreeSet<u32>, Option<BTreeSet<u32>>),
         coarse: Vec<u32>,
         grouping: Arc<Grouping>,
         sight: Sight<'_>,
     ) -> Self {
-        let mut session = Self { relations, off, coarse, grouping, heaps: Vec::new() };
+        let mut session = Self { relations, off, warm, coarse, grouping, heaps: Vec::new() };
         session.fill(sight);
         session
     }
@@ -140,7 +142,8 @@ impl Related {
     fn on_node(&self, rank: Rank, topologies: &Topologies) -> Option<Rank> {
         let domain = |topology| topologies.get(topology).domain(rank.node);
         let merit = self.relations.judge(|one| one.fine, |one| domain(one.topology)).ok()?;
-        Some(Rank { unmet: rank.unmet + merit.unmet, excess: merit.excess, ..rank })
+        let cold = self.warm.as_ref().is_some_and(|warm| !warm.contains(&rank.node));
+        Some(Rank { unmet: rank.unmet + merit.unmet, excess: merit.excess, cold, ..rank })
     }
 
     /// The best node, with what its group adds; it is taken out.

@@ -24,7 +24,7 @@ use crate::{
     observed::{ContainerState, Observed, ObservedContainer},
     plan::{Drift, ImagePin, Lane, LaneKey, Next, ProbeKind, ProbeTask, Role, Step, StopSpec, Why},
     state::PodRecord,
-    status::{PodPhase, PodStatus, STEADY},
+    status::{PULLING, PodPhase, PodStatus, STEADY},
     time::{later, still_to_come},
 };
 
@@ -520,6 +520,12 @@ impl<'a> Pod<'a> {
         };
         let mut status = phase::status(&standing, &self.memory);
         let probes = phase::probes(&standing, &self.memory);
+        if let (None, Some(need)) = (&fault, images.first())
+            && status.reason.is_none()
+        {
+            status.reason = Some(PULLING.to_owned());
+            status.message = Some(format!("image {} is being pulled", need.image));
+        }
         self.memory.ready = status.ready;
         self.memory.ready_for = self.ready_for();
         status.ready_for = self.memory.ready_for;

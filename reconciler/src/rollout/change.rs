@@ -115,6 +115,10 @@ impl Rollout {
     pub(super) fn believe_clock(&mut self, now: Timestamp) {
         let mut times = vec![&mut self.since, &mut self.clock, &mut self.failing];
         times.extend(self.wave.as_mut().map(|wave| &mut wave.settled));
+        for share in self.shares.iter_mut().flat_map(|shares| shares.nodes.values_mut()) {
+            share.since = share.since.min(now);
+            times.push(&mut share.behind);
+        }
         for time in times {
             *time = time.map(|time| time.min(now));
         }
@@ -132,6 +136,10 @@ impl Rollout {
         after.failing = after.failing.map(|_| now);
         if let Some(wave) = &mut after.wave {
             wave.settled = wave.settled.map(|_| now);
+        }
+        for share in after.shares.iter_mut().flat_map(|shares| shares.nodes.values_mut()) {
+            share.since = now;
+            share.behind = share.behind.map(|_| now);
         }
         has_deadlines.then_some(after)
     }

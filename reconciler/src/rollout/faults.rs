@@ -11,7 +11,7 @@ use super::{
 use crate::{
     controller::{OwnedPod, OwnerView},
     name::NodeName,
-    status::STEADY,
+    status::{PodStatus, STEADY},
     time::later,
 };
 
@@ -56,6 +56,17 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
         }
         let failure = pod_failure(pod, clock);
         let too_late = failure.is_none() && late && !view.is_available(pod);
+        // How long a pull takes is between the node and the registry.
+        if pod.status.is_some_and(PodStatus::is_pulling) && failure.is_none() {
+            let slow = later(pod.record.created, GRACE) <= view.now;
+            if let (true, Some(node), Witness::Proof) =
+                (slow, node, Witness::look(view, &current, pod, clock))
+            {
+                let why = || format!("node {node} is still pulling images of {key}");
+                found.unready.entry(node.clone()).or_insert_with(why);
+            }
+            continue;
+        }
         let Some(mut failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else { continue };
         failure.reason = format!("{key}: {}", failure.reason);
         let witness = Witness::look(view, &current, pod, clock);

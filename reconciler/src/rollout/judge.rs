@@ -283,7 +283,8 @@ fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
         return Some(format!("pod {}: nobody hears from its node {node}", pod.record.key.name));
     }
     let status = pod.status?;
-    status.fault.filter(|fault| fault.is_outside())?;
+    let outside = status.fault.is_some_and(FaultKind::is_outside);
+    (outside || status.is_pulling()).then_some(())?;
     Some(format!("pod {}: {}", pod.record.key.name, status.message.clone().unwrap_or_default()))
 }
 

@@ -28,6 +28,9 @@ pub(super) struct Prepared<'a> {
     /// Those of them where nobody can say whose fault it is.
     failing: BTreeMap<&'a NodeName, &'a str>,
     pulling: Option<String>,
+    /// The nodes that count as ready or may still come to, by name.
+    able: BTreeSet<&'a NodeName>,
+    has_images: BTreeSet<&'a NodeName>,
 }
 
 pub(super) enum Verdict {
@@ -43,28 +46,50 @@ pub(super) enum Verdict {
 }
 
 impl<'a> Prepared<'a> {
-    pub(super) fn look(input: &StepInput<'a>, target: &CommitId) -> Self {
+    pub(super) fn look(input: &StepInput<'a>, rollout: &Rollout, target: &CommitId) -> Self {
         let mut prepared = Self::default();
+        let shares = rollout.shares_of_target();
         for (node, report) in &input.nodes {
-            match report.and_then(|report| report.prepared.get(target)) {
+            let said = match shares {
+                Some(shares) => shares.said(node, *report),
+                None => report.and_then(|report| report.prepared.get(target)),
+            };
+            let share = shares.map(|shares| shares.nodes.get(*node));
+            let late = share.flatten().and_then(|share| share.behind);
+            let late = late.is_some_and(|behind| later(behind, PREPARE_GRACE) <= input.now);
+            let is_off = shares.is_some_and(|shares| shares.off.contains_key(*node));
+            // Nobody waits for what a node pulls to spare; that it has the commit is waited for all the same.
+            let counts = share.is_none_or(|share| share.is_some_and(|share| !share.pods.is_empty()));
+            match said {
                 Some(Preparation::Ready) => prepared.ready += 1,
-                Some(Preparation::Failed(reason)) => {
+                Some(Preparation::Failed(reason)) if counts || is_off => {
                     prepared.failed.insert(*node, reason);
                 }
-                Some(Preparation::Waiting(reason)) => {
+                Some(Preparation::Waiting(reason)) if counts => {
                     prepared.waiting.insert(*node, reason.clone());
                 }
-                Some(Preparation::Failing(reason)) => {
+                Some(Preparation::Failing(reason)) if counts => {
                     prepared.waiting.insert(*node, reason.clone());
                     prepared.failing.insert(*node, reason);
                 }
-                Some(Preparation::Pulling { done, of }) => {
+                Some(Preparation::Pulling { done, of }) if counts && late => {
+                    let why = format!("node {node} is still pulling: {done} of {of} images are there");
+                    prepared.waiting.insert(*node, why);
+                }
+                Some(Preparation::Pulling { done, of }) if counts => {
                     prepared.pulling.get_or_insert_with(|| format!("{done} of {of} images are here"));
                 }
+                Some(_) => {}
                 None => {
                     prepared.unread.insert(*node);
                 }
             }
+            match said {
+                Some(Preparation::Ready) => drop(prepared.has_images.insert(*node)),
+                Some(Preparation::Failed(_)) => continue,
+                _ => {}
+            }
+            prepared.able.insert(*node);
         }
         prepared
     }
@@ -79,8 +104,13 @@ impl<'a> Prepared<'a> {
         if input.nodes.is_empty() {
             return Verdict::Nobody;
         }
-        let nobody_else =
-            self.ready == 0 && self.pulling.is_none() && self.waiting.is_empty() && self.unread.is_empty();
+        // Where images are shared out, only who has the same share can show that they can be had.
+        let shares = rollout.shares_of_target();
+        let shown = |node: &NodeName, by: &BTreeSet<&NodeName>| match shares {
+            Some(shares) => shares.others_all(node, |other| by.contains(other)),
+            None => !by.is_empty(),
+        };
+        let nobody_else = self.failed.keys().any(|node| !shown(node, &self.able));
         if let Some(reason) = self.failed.values().next()
             && (self.failed.len() > input.max_faulty || nobody_else)
         {
@@ -96,7 +126,10 @@ impl<'a> Prepared<'a> {
         }
         let grace = later(rollout.since.unwrap_or(input.now), PREPARE_GRACE);
         let without = self.failed.len() + self.waiting.len() + self.unread.len();
-        let few = without <= input.max_faulty && self.ready > 0;
+        let lacking = self.failed.keys().chain(self.waiting.keys()).chain(&self.unread);
+        let few = without <= input.max_faulty
+            && self.ready > 0
+            && lacking.copied().all(|node| shown(node, &self.has_images));
         if grace <= input.now {
             let why = |node| format!("node {node} has not got the commit: see `windlass status` there");
             self.waiting.extend(self.unread.iter().map(|node| (*node, why(*node))));

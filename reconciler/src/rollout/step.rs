@@ -54,6 +54,8 @@ pub struct RolloutSettings {
     pub canary_nodes: BTreeSet<NodeName>,
     /// How long all must be well there before the others follow.
     pub canary_soak: Duration,
+    /// On how many nodes beyond those where its pods would go an image is pulled before its commit is driven.
+    pub spare_images: usize,
 }
 
 impl RolloutSettings {
@@ -77,6 +79,7 @@ impl Default for RolloutSettings {
             max_faulty_nodes: None,
             canary_nodes: BTreeSet::new(),
             canary_soak: Duration::from_secs(30),
+            spare_images: 2,
         }
     }
 }
@@ -276,7 +279,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         }
     }
     let Some(target) = rollout.target.clone() else { return Next::AwaitChange };
-    let prepared = Prepared::look(input, &target);
+    let prepared = Prepared::look(input, rollout, &target);
     rollout.failing = prepared.failing_since(rollout.failing, input.now);
     match prepared.verdict(input, rollout) {
         Verdict::Failed(failure) => {

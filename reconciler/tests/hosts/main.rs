@@ -9,6 +9,7 @@ mod canary;
 mod drain;
 mod faults;
 mod kept;
+mod images;
 mod refusals;
 mod renames;
 mod rules;

@@ -25,6 +25,8 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 
+use crate::images::Images;
+
 pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) settings: ClusterSettings,
@@ -40,6 +42,8 @@ pub(crate) struct World {
     pub(crate) broken: BTreeSet<(NodeName, CommitId)>,
     /// What nodes say of the images of the target, where they are not ready.
     pub(crate) prepared: BTreeMap<NodeName, Preparation>,
+    /// Where hosts pull images themselves, as their own plans say.
+    pub(crate) images: Option<Images>,
     /// Nodes that cannot get the target.
     pub(crate) unread: BTreeSet<NodeName>,
     /// What a host remembers that is asked by itself.
@@ -109,6 +113,7 @@ impl World {
             notes: Vec::new(),
             broken: BTreeSet::new(),
             prepared: BTreeMap::new(),
+            images: None,
             unread: BTreeSet::new(),
             memory: NodeMemory::default(),
             refused: BTreeMap::new(),
@@ -163,6 +168,7 @@ impl World {
         for round in 0.. {
             assert!(round < 50, "the decisions do not come to rest: {:#?}", self.state.rollout);
             self.report();
+            self.pull();
             let input = ClusterInput {
                 now: self.now,
                 settings: &self.settings,
@@ -264,6 +270,14 @@ impl World {
                 let unready = self.unready.contains(&record.owner.object.name);
                 let status = match unready || self.absent.contains(&record.uid) {
                     true => PodStatus::pending(),
+                    false
+                        if self
+                            .images
+                            .as_ref()
+                            .is_some_and(|images| !images.has(node, record, &self.commits)) =>
+                    {
+                        PodStatus::pending()
+                    }
                     false if broken => crashing(self.now),
                     false => running(self.now),
                 };
@@ -274,11 +288,26 @@ impl World {
                 let since = entry.ready.map(|ready| Duration::try_from(self.now.duration_since(ready)));
                 entry.ready_for = since.transpose().unwrap().unwrap_or_default();
             }
+            if self.images.is_some() {
+                continue;
+            }
             if let Some(target) = rollout.target.as_ref().filter(|_| !self.unread.contains(node)) {
                 let prepared = self.prepared.get(node).cloned().unwrap_or(Preparation::Ready);
                 report.prepared.insert(target.clone(), prepared);
             }
         }
+    }
+
+    /// Hosts pull what their plans say, and say how far they are.
+    fn pull(&mut self) {
+        let Some(mut images) = self.images.take() else { return };
+        let alive = self.nodes.iter().filter(|(_, known)| known.life.is_ready());
+        for node in alive.map(|(node, _)| node.clone()).collect::<Vec<_>>() {
+            let (prepared, share) = images.pull(self, &node);
+            let report = self.reports.entry(node).or_default();
+            (report.prepared, report.share) = (prepared, share);
+        }
+        self.images = Some(images);
     }
 
     /// What a pod runs by.

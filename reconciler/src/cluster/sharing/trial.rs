@@ -1,0 +1,204 @@
+//! Placing the pods that a commit would make, on trial: nothing of it is kept but on which nodes they would be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::keep_off;
+use crate::{
+    cluster::Decision,
+    commit::Commit,
+    controller::OwnedPod,
+    name::{NodeName, WorkloadKey},
+    object::{Control, Workload},
+    placement::{Candidate, Placer, candidates, eligible_for_daemon, unfit_by_itself},
+    rollout::Shares,
+};
+
+/// So many pods of one owner are placed on trial at most.
+const MOST_PODS: usize = 5000;
+
+/// What one node is to have.
+#[derive(Debug, Default)]
+pub(super) struct Wanted<'a> {
+    pub(super) pods: BTreeSet<&'a WorkloadKey>,
+    pub(super) spare: BTreeSet<&'a WorkloadKey>,
+}
+
+/// Placing the pods that a commit would make.
+pub(super) struct Trial<'a, 'd> {
+    decision: &'d Decision<'a>,
+    target: &'a Commit,
+    shares: &'d Shares,
+    there: &'d BTreeSet<NodeName>,
+    nodes: Arc<[Candidate]>,
+    /// Beside all that runs, as the first of the new pods are placed.
+    beside: Placer<'a>,
+    /// Beside what stays, as the last of them are.
+    after: Placer<'a>,
+    /// Whether canaries come first.
+    canaries: bool,
+    wanted: BTreeMap<NodeName, Wanted<'a>>,
+}
+
+impl<'a, 'd> Trial<'a, 'd> {
+    pub(super) fn new(
+        decision: &'d Decision<'a>,
+        target: &'a Commit,
+        shares: &'d Shares,
+        there: &'d BTreeSet<NodeName>,
+        canaries: bool,
+    ) -> Self {
+        let input = decision.input;
+        let mut nodes = candidates(input.nodes, &target.objects.nodes);
+        keep_off(&mut nodes, |node| shares.off.contains_key(node));
+        let nodes: Arc<[Candidate]> = nodes.into();
+        let placer = || Placer::new(Arc::clone(&nodes), input.settings.max_pods, &target.objects.namespaces);
+        let (mut beside, mut after) = (placer(), placer());
+        for pod in decision.owned.values().flatten().filter(|pod| !pod.is_final()) {
+            let record = pod.record;
+            let resolve = || input.commits.get(&record.commit)?.resolve(&record.owner, &record.template);
+            beside.add(record, resolve);
+            if !pod.is_stopping() && target.resolve(&record.owner, &record.template).is_some() {
+                after.add(record, resolve);
+            }
+        }
+        Self { decision, target, shares, there, nodes, beside, after, canaries, wanted: BTreeMap::new() }
+    }
+
+    pub(super) fn run(mut self) -> BTreeMap<NodeName, Wanted<'a>> {
+        for workload in self.target.objects.workloads.values() {
+            let there: Vec<NodeName> = self.running(workload);
+            let on = match &workload.control {
+                Control::DaemonSet { .. } => self.daemon(workload, &there),
+                Control::Pod => self.place(workload, 1, &there),
+                Control::Replicas { replicas, .. } | Control::Deployment { replicas, .. } => {
+                    self.place(workload, *replicas as usize, &there)
+                }
+            };
+            let spare = match &workload.control {
+                Control::DaemonSet { .. } => Vec::new(),
+                _ if on.is_empty() => Vec::new(),
+                _ => self.spare(workload, &on, &there),
+            };
+            for node in on {
+                self.wanted.entry(node).or_default().pods.insert(&workload.key);
+            }
+            for node in spare {
+                self.wanted.entry(node).or_default().spare.insert(&workload.key);
+            }
+        }
+        self.wanted
+    }
+
+    /// Where pods of a workload are that stay, one for each.
+    fn running(&self, workload: &Workload) -> Vec<NodeName> {
+        let pods = self.decision.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        let stays = |pod: &&OwnedPod<'_>| !pod.is_stopping() && pod.record.template == workload.template.hash;
+        let nodes = pods.iter().filter(stays).filter_map(|pod| pod.record.place.node());
+        nodes.filter(|node| !self.decision.standing.lost.contains(*node)).cloned().collect()
+    }
+
+    fn daemon(&mut self, workload: &'a Workload, running: &[NodeName]) -> BTreeSet<NodeName> {
+        let nodes = Arc::clone(&self.nodes);
+        let eligible = nodes
+            .iter()
+            .filter(|node| eligible_for_daemon(&workload.template.spec, node))
+            .map(|node| &node.name)
+            .filter(|node| self.there.contains(*node) && !running.contains(node));
+        let on: BTreeSet<NodeName> = eligible.cloned().collect();
+        for node in &on {
+            self.beside.pin(node, workload);
+            self.after.pin(node, workload);
+        }
+        on
+    }
+
+    fn place(&mut self, workload: &'a Workload, replicas: usize, running: &[NodeName]) -> BTreeSet<NodeName> {
+        let mut missing = replicas.saturating_sub(running.len()).min(MOST_PODS);
+        let mut on = BTreeSet::new();
+        if missing == 0 {
+            return on;
+        }
+        if self.canaries && workload.control.rolling_unavailable().is_some() {
+            for node in self.canaries_for(workload) {
+                self.beside.pin(&node, workload);
+                self.after.pin(&node, workload);
+                on.insert(node);
+                missing = missing.saturating_sub(1);
+            }
+        }
+        let warm = self.warm(&workload.key);
+        if !warm.is_empty() {
+            self.beside.prefer(workload, &warm);
+            self.after.prefer(workload, &warm);
+        }
+        for _ in 0..missing {
+            // What is to go may be in the way of what comes.
+            let node = match self.beside.place(workload) {
+                Ok(chosen) => {
+                    self.after.pin(&chosen.node, workload);
+                    chosen.node
+                }
+                Err(_) => match self.after.place(workload) {
+                    Ok(chosen) => chosen.node,
+                    Err(_) => break,
+                },
+            };
+            on.insert(node);
+            // There is nothing more to learn.
+            if on.len() == self.nodes.len() {
+                break;
+            }
+        }
+        on
+    }
+
+    fn canaries_for(&self, workload: &Workload) -> Vec<NodeName> {
+        let canaries = &self.decision.input.settings.rollout.canary_nodes;
+        let takes = |node: &&Candidate| {
+            canaries.contains(&node.name)
+                && self.there.contains(&node.name)
+                && unfit_by_itself(&workload.template.spec, node).is_none()
+        };
+        self.nodes.iter().filter(takes).map(|node| node.name.clone()).collect()
+    }
+
+    /// The nodes of a trial before that have the images of a workload; where none has, those that pull them.
+    fn warm(&self, workload: &WorkloadKey) -> Vec<NodeName> {
+        let shared = || self.shares.nodes.iter().filter(|(_, share)| share.has(workload));
+        let report = |node: &NodeName| self.decision.input.reports.get(node);
+        let ready: Vec<NodeName> = shared()
+            .filter(|(node, _)| self.shares.is_ready(node, report(node)))
+            .map(|(node, _)| node.clone())
+            .collect();
+        if ready.is_empty() { shared().map(|(node, _)| node.clone()).collect() } else { ready }
+    }
+
+    /// Further nodes for the images of a workload, those with the smallest shares first. Where its pods run already, they
+    /// are.
+    fn spare(&self, workload: &Workload, on: &BTreeSet<NodeName>, running: &[NodeName]) -> Vec<NodeName> {
+        // Spares are chosen once: the second time there are those of the first.
+        let known = self.shares.nodes.values().any(|share| share.has(&workload.key));
+        let running: BTreeSet<&NodeName> = running.iter().filter(|node| !on.contains(*node)).collect();
+        let most = self.decision.input.settings.rollout.spare_images.saturating_sub(running.len());
+        if known || most == 0 {
+            return Vec::new();
+        }
+        let share = |node: &NodeName| {
+            self.wanted.get(node).map_or(0, |wanted| wanted.pods.len() + wanted.spare.len())
+        };
+        let mut nodes: Vec<(usize, &NodeName)> = self
+            .nodes
+            .iter()
+            .filter(|node| unfit_by_itself(&workload.template.spec, node).is_none())
+            .map(|node| &node.name)
+            .filter(|node| !on.contains(*node) && !running.contains(*node))
+            .filter(|node| !self.shares.off.contains_key(*node))
+            .map(|node| (share(node), node))
+            .collect();
+        nodes.sort_unstable();
+        nodes.into_iter().take(most).map(|(_, node)| node.clone()).collect()
+    }
+}

@@ -1,0 +1,382 @@
+//! Which hosts pull which images, and when: before a commit is driven those that need them, after it all others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use reconciler::{
+    commit::{Commit, locate},
+    fault::{Fault, FaultKind},
+    name::{CommitId, ImageId, NodeName},
+    network::{HostNetwork, VxlanSettings},
+    node::{NodeInput, Pins, node},
+    observed::{LaneFailure, Observed},
+    plan::{ImagePin, LaneKey, Step},
+    pod::{files::DnsFacts, memory::NodeMemory},
+    rollout::{FailureClass, Phase},
+    state::{NodeFacts, NodeLife, PodRecord, Preparation},
+};
+
+use crate::{
+    build::{bare, commit, daemon_set, deployment, pod, recreate},
+    world::{World, name},
+};
+
+/// What hosts pull, each by its own plan.
+#[derive(Default)]
+pub(crate) struct Images {
+    pins: BTreeMap<NodeName, Pins>,
+    /// Hosts whose pulls do not end.
+    stuck: BTreeSet<NodeName>,
+    /// Hosts whose pulls fail, and why.
+    failing: BTreeMap<NodeName, FaultKind>,
+    under_way: BTreeMap<NodeName, BTreeSet<LaneKey>>,
+    /// Who pulled what, and in which phase.
+    pulled: Vec<(NodeName, String, String)>,
+    /// The tags that are asked for now mean this.
+    generation: u32,
+}
+
+impl Images {
+    /// Whether a host has the images of a pod.
+    pub(crate) fn has(
+        &self,
+        node: &NodeName,
+        record: &PodRecord,
+        commits: &BTreeMap<CommitId, Arc<Commit>>,
+    ) -> bool {
+        let Some((_, workload)) = locate(commits, record) else { return false };
+        let pins = self.pins.get(node).and_then(|pins| pins.get(&record.commit));
+        let mut containers = workload.template.spec.containers.iter();
+        containers.all(|container| pins.is_some_and(|pins| pins.contains_key(&container.image)))
+    }
+
+    /// One look of a host at its images.
+    pub(crate) fn pull(
+        &mut self,
+        world: &World,
+        host: &NodeName,
+    ) -> (BTreeMap<CommitId, Preparation>, Option<u64>) {
+        let own = &world.nodes[host].facts;
+        let network = HostNetwork {
+            pod_range: "10.42.0.0/16".parse().unwrap(),
+            pod_subnet: own.pod_subnet,
+            service_range: "10.96.0.0/16".parse().unwrap(),
+            dns: "10.96.0.10".parse().unwrap(),
+            node_address: own.address,
+            mtu: 1500,
+            vxlan: VxlanSettings::default(),
+        };
+        let others = world.nodes.values().map(|known| &known.facts).filter(|facts| facts.name != own.name);
+        let peers: BTreeMap<NodeName, NodeFacts> =
+            others.map(|facts| (facts.name.clone(), facts.clone())).collect();
+        let under_way = self.under_way.entry(host.clone()).or_default();
+        if !self.stuck.contains(host) {
+            under_way.clear();
+        }
+        let known = self.pins.get(host).into_iter().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+        let mut observed = Observed {
+            lanes: under_way.clone(),
+            images: known.map(|pin| pin.id.clone()).collect(),
+            ..Observed::default()
+        };
+        if let (Some(kind), Some(target)) = (self.failing.get(host), &world.state.rollout.target) {
+            let images = world.commits[target].objects.workloads.values();
+            for container in images.flat_map(|workload| &workload.template.spec.containers) {
+                let key = LaneKey::Image(target.clone(), container.image.clone());
+                let fault = Fault::new(*kind, "the pull failed");
+                let failure = LaneFailure { fault, container: None, at: world.now, count: 1 };
+                observed.failures.insert(key, failure);
+            }
+        }
+        let pins = self.pins.entry(host.clone()).or_default();
+        let plan = node(&NodeInput {
+            now: world.now,
+            node: host,
+            facts: own,
+            settings: &world.settings,
+            network: &network,
+            dns: &DnsFacts { zone: "cluster.local".to_owned(), ..DnsFacts::default() },
+            drain: Duration::from_secs(2),
+            state: &world.state,
+            commits: &world.commits,
+            observed: &observed,
+            memory: &NodeMemory::default(),
+            pins,
+            peers: &peers,
+            reports: &world.reports,
+        });
+        for (commit, image, pin) in plan.inherited {
+            pins.entry(commit).or_default().insert(image, pin);
+        }
+        for lane in plan.lanes.into_iter().filter(|lane| matches!(lane.key, LaneKey::Image(..))) {
+            let Some(Step::PullImage { commit, image, .. }) = lane.steps.into_iter().next() else { continue };
+            if self.stuck.contains(host) {
+                under_way.insert(lane.key);
+                continue;
+            }
+            let pin = ImagePin { id: ImageId::new(self.generation.to_string()), digest: None, warning: None };
+            pins.entry(commit).or_default().insert(image.clone(), pin);
+            self.pulled.push((host.clone(), image, world.state.rollout.phase.as_str().to_owned()));
+        }
+        (plan.report.prepared, plan.report.share)
+    }
+}
+
+const TEN: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+fn web(id: &str, replicas: u32, image: &str) -> Arc<Commit> {
+    commit(id).with(deployment("web", replicas, pod(image))).build()
+}
+
+impl World {
+    fn pulling(nodes: &[&str]) -> Self {
+        let mut world = Self::new(nodes);
+        world.images = Some(Images::default());
+        world
+    }
+
+    fn images(&mut self) -> &mut Images {
+        self.images.as_mut().unwrap()
+    }
+
+    fn stick(&mut self, nodes: impl IntoIterator<Item = NodeName>) {
+        self.images().stuck = nodes.into_iter().collect();
+    }
+
+    /// The hosts that pulled an image in phases of this kind, sorted.
+    fn pulled(&self, image: &str, healthy: bool) -> Vec<&str> {
+        let pulled = &self.images.as_ref().unwrap().pulled;
+        let these = pulled.iter().filter(|(_, one, phase)| one == image && (phase == "Healthy") == healthy);
+        let mut hosts: Vec<&str> = these.map(|(node, ..)| node.as_str()).collect();
+        hosts.sort_unstable();
+        hosts
+    }
+
+    /// Where pods of the target would go, while all pulls last.
+    fn chosen(&mut self) -> Vec<NodeName> {
+        let all = self.nodes.keys().cloned().collect::<Vec<_>>();
+        self.stick(all);
+        self.second();
+        let shares = self.state.rollout.shares_of_target().unwrap();
+        shares
+            .nodes
+            .iter()
+            .filter(|(_, share)| !share.pods.is_empty())
+            .map(|(node, _)| node.clone())
+            .collect()
+    }
+}
+
+/// Ten nodes that run two pods of the first commit, and all have its image.
+fn two_on_ten() -> World {
+    let mut world = World::pulling(&TEN);
+    world.push(web("c1", 2, "web:1"));
+    world.run(60);
+    world.expect_healthy("c1");
+    world
+}
+
+#[test]
+fn an_image_is_pulled_where_its_pods_go_and_on_two_more_and_later_everywhere() {
+    let mut world = two_on_ten();
+    assert_eq!(world.pulled("web:1", false).len(), 4);
+    world.push(web("c2", 2, "web:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    let before = world.pulled("web:2", false);
+    assert_eq!(before.len(), 4, "{before:?}");
+    for place in world.places("web") {
+        assert!(before.contains(&place), "{place} is none of {before:?}");
+    }
+    assert_eq!(world.pulled("web:2", true).len(), 6, "all others after it was healthy");
+}
+
+#[test]
+fn without_spare_images_only_those_pull_that_run_pods() {
+    let mut world = two_on_ten();
+    world.settings.rollout.spare_images = 0;
+    world.push(web("c2", 2, "web:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(world.pulled("web:2", false), world.places("web"));
+    assert_eq!(world.pulled("web:2", true).len(), 8);
+}
+
+#[test]
+fn a_chosen_host_that_never_ends_its_pull_holds_nothing_up() {
+    let mut world = two_on_ten();
+    world.push(web("c2", 2, "web:2"));
+    let chosen = world.chosen();
+    assert_eq!(chosen.len(), 2);
+    world.stick([chosen[0].clone()]);
+    world.run(25);
+    assert_eq!(world.state.rollout.phase.as_str(), "Preparing", "it may still come");
+    world.run(60);
+    world.expect_healthy("c2");
+    assert!(!world.places("web").contains(&chosen[0].as_str()));
+    assert_eq!(world.pulled("web:2", false).len(), 3, "the spare ones are enough");
+    assert_eq!(world.pulled("web:2", true).len(), 6);
+    world.stick([]);
+    world.run(10);
+    assert_eq!(world.pulled("web:2", true).len(), 7, "it follows when it can");
+    assert!(world.state.rollout.faulty.is_empty());
+}
+
+#[test]
+fn alone_with_an_image_a_slow_host_is_given_up_at_the_dead_line() {
+    let mut world = two_on_ten();
+    world.settings.rollout.spare_images = 0;
+
+    world.push(
+        commit("c2").with(deployment("web", 2, pod("web:1"))).with(recreate("one", 1, pod("one:1"))).build(),
+    );
+    world.run(60);
+
+    world.expect_healthy("c2");
+    world.push(
+        commit("c3").with(deployment("web", 2, pod("web:1"))).with(recreate("one", 1, pod("one:2"))).build(),
+    );
+    let chosen = world.chosen();
+    assert_eq!(chosen.len(), 1);
+    world.stick(chosen.clone());
+    world.run(590);
+    assert_eq!(world.state.rollout.phase.as_str(), "Preparing", "nobody shows that it can be had");
+    world.run(60);
+    world.expect_healthy("c3");
+    assert!(!world.places("one").contains(&chosen[0].as_str()));
+}
+
+#[test]
+fn a_chosen_host_that_is_lost_is_replaced() {
+    let mut world = two_on_ten();
+    world.settings.rollout.spare_images = 0;
+    world.push(web("c2", 2, "web:2"));
+    let chosen = world.chosen();
+    world.live(chosen[0].as_str(), NodeLife::Lost);
+    world.stick([]);
+    world.run(60);
+    world.expect_healthy("c2");
+    let places: Vec<String> = world.places("web").into_iter().map(str::to_owned).collect();
+    assert!(!places.contains(&chosen[0].to_string()));
+    assert_eq!(world.pulled("web:2", false), places, "another one in its place, and nobody else");
+}
+
+#[test]
+fn daemons_are_prepared_wherever_they_run() {
+    let daemons = |id: &str, image: &str| commit(id).with(daemon_set("agent", pod(image))).build();
+    let mut world = World::pulling(&["a", "b", "c"]);
+    world.push(daemons("c1", "agent:1"));
+    world.run(60);
+    world.push(daemons("c2", "agent:2"));
+    world.stick([name("c")]);
+    world.run(25);
+    assert_eq!(world.pulled("agent:2", false), ["a", "b"]);
+    assert_eq!(world.state.rollout.phase.as_str(), "Preparing");
+    world.run(90);
+    world.expect_healthy("c2");
+    assert!(world.state.rollout.faulty[&name("c")].contains("still pulling"));
+    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c1"), "nothing is stopped before");
+    world.stick([]);
+    world.run(30);
+    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
+}
+
+#[test]
+fn who_may_never_run_a_pod_never_pulls_its_image() {
+    let mut world = World::pulling(&TEN);
+    for node in ["h", "i", "j"] {
+        let facts = &mut world.nodes.get_mut(&name(node)).unwrap().facts;
+        facts.labels.insert("disk".to_owned(), "fast".to_owned());
+    }
+    let mut spec = pod("web:1");
+    spec.node_selector.insert("disk".to_owned(), "fast".to_owned());
+    let mut named = pod("one:1");
+    named.node_name = Some(name("c"));
+    world.settings.rollout.spare_images = 1;
+    world.push(commit("c1").with(deployment("web", 1, spec)).with(bare("one", named)).build());
+    world.run(60);
+    world.expect_healthy("c1");
+    assert_eq!(world.pulled("web:1", false).len(), 2);
+    assert_eq!(world.pulled("web:1", true).len(), 1);
+    assert_eq!(world.pulled("one:1", false), ["c"]);
+    assert!(world.pulled("one:1", true).is_empty());
+}
+
+#[test]
+fn an_image_that_does_not_exist_fails_the_commit_where_nobody_has_it() {
+    let mut world = two_on_ten();
+    let all: Vec<NodeName> = world.nodes.keys().cloned().collect();
+    world.images().failing = all.into_iter().map(|node| (node, FaultKind::ImageMissing)).collect();
+    world.push(web("c2", 2, "web:2"));
+    world.run(20);
+    world.expect_healthy("c1");
+    assert_eq!(world.state.rollout.rollback.as_ref().map(|one| one.class), Some(FailureClass::Image));
+}
+
+#[test]
+fn a_registry_that_nobody_reaches_is_waited_for_and_one_host_without_it_is_not() {
+    let mut world = two_on_ten();
+    let all: Vec<NodeName> = world.nodes.keys().cloned().collect();
+    world.images().failing = all.into_iter().map(|node| (node, FaultKind::RegistryUnreachable)).collect();
+    world.push(web("c2", 2, "web:2"));
+    world.run(100);
+    assert!(matches!(world.state.rollout.phase, Phase::Preparing { .. }), "{:?}", world.state.rollout.phase);
+    let shares = world.state.rollout.shares_of_target().unwrap().clone();
+    assert_eq!(shares.nodes.len(), 4, "nobody else is asked: {shares:?}");
+    let first = shares.nodes.iter().find(|(_, share)| !share.pods.is_empty()).unwrap().0.clone();
+    world.images().failing.retain(|node, _| *node == first);
+    world.run(90);
+    world.expect_healthy("c2");
+    assert!(!world.places("web").contains(&first.as_str()));
+}
+
+#[test]
+fn what_did_not_change_keeps_its_image_on_hosts_that_pull_nothing() {
+    let with = |id: &str, other: &str| {
+        commit(id)
+            .with(deployment("web", 2, pod("web:latest")))
+            .with(deployment("other", 1, pod(other)))
+            .build()
+    };
+    let mut world = World::pulling(&TEN);
+    world.push(with("c1", "other:1"));
+    world.run(60);
+    world.images().generation = 1;
+    world.push(with("c2", "other:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    for (node, pins) in &world.images.as_ref().unwrap().pins {
+        let pins = &pins[&CommitId::new("c2")];
+        assert_eq!(pins["web:latest"].id, ImageId::new("0"), "{node}");
+        assert_eq!(pins["other:2"].id, ImageId::new("1"), "{node}");
+    }
+}
+
+#[test]
+fn a_host_is_lost_and_its_pods_go_where_their_image_is() {
+    let mut world = two_on_ten();
+    world.push(web("c2", 2, "web:2"));
+    world.chosen();
+    world.stick([]);
+    // As soon as it is healthy, before the others have pulled anything.
+    for _ in 0..30 {
+        if world.state.rollout.phase != Phase::Soaking {
+            world.second();
+        }
+    }
+    assert_eq!(world.state.rollout.phase, Phase::Soaking);
+    let before: Vec<String> = world.pulled("web:2", false).into_iter().map(str::to_owned).collect();
+    let all: Vec<NodeName> = world.nodes.keys().cloned().collect();
+    world.stick(all);
+    world.run(15);
+    world.expect_healthy("c2");
+    let node = world.places("web")[0].to_owned();
+    world.live(&node, NodeLife::Lost);
+    world.run(5);
+    for place in world.places("web") {
+        assert!(place != node && before.iter().any(|one| one == place), "{place} is none of {before:?}");
+    }
+}
