@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use reconciler::{commit::Commit, name::CommitId};
+use reconciler::{commit::Commit, foreign::ForeignText, name::CommitId};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
 /// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls seldom, and the hook
 /// that led to this look does not come again.
 const TROUBLE: Duration = Duration::from_secs(15);
+/// What is kept of a remote's words.
+const TROUBLE_BYTES: usize = 2048;
 
 /// What looking at the repository came to.
 #[derive(Debug)]
@@ -150,12 +152,12 @@ impl Follower {
         let keep = lock(&self.trust).pointers().commits();
         let credentials = match (self.credentials)() {
             Ok(credentials) => credentials,
-            Err(error) => return Found::Trouble { class: "credentials", error: format!("{error:#}") },
+            Err(error) => return trouble("credentials", &format!("{error:#}")),
         };
         let request = FetchRequest { keep, credentials, ..self.request.clone() };
         let fetched = match fetch_in_child(&self.child, &request).await {
             Ok(fetched) => fetched,
-            Err(error) => return Found::Trouble { class: error.label(), error: error.to_string() },
+            Err(error) => return trouble(error.label(), &error.to_string()),
         };
         self.request.check = Check::Quick;
         if let Some(damage) = &fetched.repaired {
@@ -173,9 +175,9 @@ impl Follower {
             Ok(Ok(Judged::Refused { refusal, subject, untrusted })) => {
                 Found::Refused { refusal, subject, asked, untrusted }
             }
-            Ok(Ok(Judged::Unreadable(why))) => could_not_judge(why),
-            Ok(Err(error)) => could_not_judge(format!("{error:#}")),
-            Err(error) => could_not_judge(format!("judging the head ended early: {error}")),
+            Ok(Ok(Judged::Unreadable(why))) => could_not_judge(&why),
+            Ok(Err(error)) => could_not_judge(&format!("{error:#}")),
+            Err(error) => could_not_judge(&format!("judging the head ended early: {error}")),
         };
         if matches!(found, Found::Trouble { .. }) {
             // What could not be read may be damage, which a thorough check finds and repairs.
@@ -215,7 +217,8 @@ impl Judge {
         let verified = match verdict {
             Verdict::Trusted(verified) => verified,
             Verdict::Untrusted(refusals) => {
-                let subject = refusals.listed.first().map(|one| one.subject.clone()).unwrap_or_default();
+                let subject =
+                    refusals.listed.first().map(|one| one.subject.clone()).unwrap_or_default().into();
                 let problems: Vec<String> = refusals.listed.iter().map(ToString::to_string).collect();
                 let summary = refusals.to_string();
                 let refusal = Refusal { commit: head.clone(), summary, problems };
@@ -265,8 +268,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(crate) const COULD_NOT_JUDGE: &str = "could-not-judge";
 
 /// Nothing is known about the head.
-fn could_not_judge(error: String) -> Found {
-    Found::Trouble { class: COULD_NOT_JUDGE, error }
+fn could_not_judge(error: &str) -> Found {
+    trouble(COULD_NOT_JUDGE, error)
+}
+
+/// Most of the words are the remote's or libgit2's.
+fn trouble(class: &'static str, error: &str) -> Found {
+    Found::Trouble { class, error: ForeignText::bounded(error, TROUBLE_BYTES).into() }
 }
 
 /// A tenth more or less, so that five hundred hosts do not ask in one moment.

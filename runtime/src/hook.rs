@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use reconciler::{
     fault::{Fault, FaultKind},
+    foreign::{DEFAULT_BYTES, ForeignText},
     name::ContainerId,
     object::Handler,
 };
@@ -47,9 +48,10 @@ impl Runtime {
         match handler {
             Handler::Exec { command } => match self.exec(container, command, limit).await {
                 Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
-                Ok(ExecOutcome::Exited { code, output }) => {
-                    Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()))
-                }
+                Ok(ExecOutcome::Exited { code, output }) => Err(format!(
+                    "exit code {code}: {}",
+                    ForeignText::from_bytes(output.trim_ascii(), DEFAULT_BYTES)
+                )),
                 Ok(ExecOutcome::TimedOut) => Err(format!("no end within {} s", limit.as_secs())),
                 Err(fault) => Err(fault.message),
             },

@@ -10,6 +10,7 @@ use std::{
 use jiff::Timestamp;
 use reconciler::{
     fault::FaultKind,
+    foreign::ForeignText,
     name::ContainerId,
     object::{Handler, Probe},
     observed::ProbeFact,
@@ -252,7 +253,7 @@ impl From<Result<(), String>> for Answer {
     fn from(answer: Result<(), String>) -> Self {
         match answer {
             Ok(()) => Self::Good,
-            Err(message) => Self::Bad(shortened(&message)),
+            Err(message) => Self::Bad(ForeignText::bounded(&message, MESSAGE_BYTES).into()),
         }
     }
 }
@@ -290,18 +291,10 @@ fn answer_of(outcome: ExecOutcome, limit: Duration) -> Result<(), String> {
     match outcome {
         ExecOutcome::Exited { code: 0, .. } => Ok(()),
         ExecOutcome::Exited { code, output } => {
-            Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()))
+            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), MESSAGE_BYTES)))
         }
         ExecOutcome::TimedOut => {
             Err(format!("the command did not end within {} s and was killed", limit.as_secs_f32()))
         }
     }
-}
-
-fn shortened(message: &str) -> String {
-    let mut end = message.len().min(MESSAGE_BYTES);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message[..end].to_owned()
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
@@ -45,9 +45,11 @@ async fn windlass(sockets: &Path, arguments: &str) -> (Exit, String) {
         .into_iter()
         .chain(arguments.split_whitespace());
     let cli = Cli::try_parse_from(arguments).unwrap();
-    let mut out = Vec::new();
+    let mut written = Vec::new();
+    let mut out = Output::to(&mut written, false);
     let result = client(&cli, &mut out).await.unwrap();
-    let mut text = anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string();
+    out.flush().unwrap();
+    let mut text = String::from_utf8(written).unwrap();
     let exit = match result {
         Ok(exit) => exit,
         Err(error) => {
@@ -118,6 +120,7 @@ async fn get_goes_on_with_what_changes() {
     let Fixture { publish, .. } = fixture;
     let mut out = Watched { text: Vec::new(), lines: watch::channel(0).0 };
     let mut lines = out.lines.subscribe();
+    let mut printed = Output::to(&mut out, false);
     let changing = async {
         lines.wait_for(|lines| *lines >= 5).await.unwrap();
         let mut view = fixture::view();
@@ -130,7 +133,7 @@ async fn get_goes_on_with_what_changes() {
     };
     let sockets = directory.path().to_str().unwrap();
     let cli = Cli::try_parse_from(["windlass", "--socket-dir", sockets, "get", "pods", "-w"]).unwrap();
-    let both = async { tokio::join!(client(&cli, &mut out), changing) };
+    let both = async { tokio::join!(client(&cli, &mut printed), changing) };
     let (ended, ()) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
     assert!(matches!(ended, Some(Ok(Exit::Done))));
     let text = String::from_utf8(out.text).unwrap();

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use reconciler::{
+    foreign,
     name::{ContainerId, PodUid},
     observed::Observed,
     placement::Choice,
@@ -69,7 +70,7 @@ impl Host {
             converged: self.converged,
             notes: self.all_notes(),
             events: self.events.list(),
-            troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
+            troubles: self.troubles.values().cloned().chain(self.library.troubles()).map(printable).collect(),
         }
     }
 
@@ -90,8 +91,13 @@ impl Host {
         );
         let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
         let notes = notes.chain(self.detour_note()).chain(elsewhere);
-        notes.chain(faulty).chain(refused).collect()
+        notes.chain(faulty).chain(refused).map(printable).collect()
     }
+}
+
+/// A sentence with words of other hosts, of the store or of the kernel in it.
+fn printable(sentence: String) -> String {
+    foreign::escape(&sentence).into_owned()
 }
 
 /// A line for the log about a lane; pulls of unchanged state and clean-ups are not worth one at this level.

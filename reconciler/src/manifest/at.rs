@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Display},
 };
 
-use super::{Problem, Severity, one_line::one_line, similar};
+use super::{Problem, Severity, one_line, similar};
 
 /// More than this a document is not told at once; who has so many mends the first and asks again.
 const PROBLEMS_PER_DOCUMENT: usize = 200;
