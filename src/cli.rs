@@ -24,7 +24,6 @@ mod tests;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use reconciler::foreign;
 
 pub(crate) use self::{
     args::{
@@ -181,8 +180,8 @@ pub(crate) fn conclude(result: Result<Exit, CliError>) -> Exit {
         Ok(exit) => exit,
         Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => {
-            // Whatever the error quotes, it is one line.
-            output::complain(&format!("{} {}", paint::bad("error:"), foreign::escape(&error.to_string())));
+            // What the daemon said is one line by now; what is wrong with a configuration file is shown on several.
+            output::complain(&format!("{} {error}", paint::bad("error:")));
             error.exit()
         }
     }

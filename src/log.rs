@@ -122,7 +122,7 @@ mod tests {
 
     fn one_line_each(log: &str) -> [&str; 2] {
         assert!(log.ends_with('\n'), "{log}");
-        assert!(!log.contains(|c| c != '\n' && foreign::is_unprintable(c)), "{log:?}");
+        assert!(!log.contains(|c: char| c != '\n' && foreign::is_unprintable(c)), "{log:?}");
         let lines: Vec<&str> = log.split_terminator('\n').collect();
         lines.try_into().unwrap()
     }

@@ -98,11 +98,11 @@ pub(super) fn answers(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
-/// The message of a `Status`, of a command's answer, or the text itself.
+/// The message of a `Status`, of a command's answer, or the text itself. It may be several lines: problems of a revision.
 fn message(text: &str) -> Option<String> {
     let json: Option<Value> = serde_json::from_str(text).ok();
     let message = json.as_ref().and_then(|json| json["message"].as_str()).unwrap_or(text).trim();
-    (!message.is_empty()).then(|| foreign::escape(message).into_owned())
+    (!message.is_empty()).then(|| foreign::escape_but(message, &['\n']).into_owned())
 }
 
 /// An answer whose texts are each one line and act on no terminal.

@@ -98,7 +98,7 @@ impl IntoResponse for Failure {
             "apiVersion": "v1",
             "metadata": {},
             "status": "Failure",
-            "message": foreign::escape(&self.message),
+            "message": foreign::escape_but(&self.message, &['\n']),
             "reason": self.reason,
             "details": self.details,
             "code": self.code.as_u16(),

@@ -11,7 +11,7 @@ pub(crate) struct SnapshotProblems(pub(crate) Vec<SnapshotProblem>);
 impl fmt::Display for SnapshotProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {
-            write!(f, "{}{problem}", if index == 0 { "" } else { "; " })?;
+            write!(f, "{}{problem}", if index == 0 { "" } else { "\n" })?;
         }
         Ok(())
     }
