@@ -10,21 +10,22 @@ mod exit;
 mod get;
 mod history;
 mod logs;
+pub(crate) mod output;
 mod paint;
 mod plan;
 mod status;
 mod sync;
 mod table;
 mod trust;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
 
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use self::client::Client;
 pub(crate) use self::{
     args::{
         CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, NodeArgs, NodeCommand, OutputArgs, PlanArgs,
@@ -33,6 +34,7 @@ pub(crate) use self::{
     },
     exit::{CliError, Exit},
 };
+use self::{client::Client, output::Output};
 use crate::command;
 
 /// Where the daemon's sockets are unless somebody says otherwise.
@@ -111,7 +113,7 @@ impl Cli {
 
 /// Does what a client of the daemon can do. `None` for the commands that are not a client's: `run`, `check`, `cluster`,
 /// `doctor`, `uninstall` and the fetching child.
-pub(crate) async fn client(cli: &Cli, out: &mut dyn Write) -> Option<Result<Exit, CliError>> {
+pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exit, CliError>> {
     let sockets = cli.sockets();
     let reading = || Client::new(sockets.join("windlass.sock"));
     let acting = |command| async { act::send(&Client::new(sockets.join("admin.sock"))?, command).await };
@@ -185,9 +187,8 @@ pub(crate) fn conclude(result: Result<Exit, CliError>) -> Exit {
         Ok(exit) => exit,
         Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => {
-            let mut stderr = anstream::stderr().lock();
-            // There is nowhere left to say that standard error is closed.
-            writeln!(stderr, "{} {error}", paint::bad("error:")).unwrap_or_default();
+            // What the daemon said is one line by now; what is wrong with a configuration file is shown on several.
+            output::complain(&format!("{} {error}", paint::bad("error:")));
             error.exit()
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use reconciler::{commit::Commit, manifest::ReadAs, name::CommitId};
+use reconciler::{commit::Commit, foreign::ForeignText, manifest::ReadAs, name::CommitId};
 use ring::digest;
 use tokio::sync::{Notify, mpsc};
 
@@ -33,6 +33,8 @@ use crate::{
 /// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls seldom, and the hook
 /// that led to this look does not come again.
 const TROUBLE: Duration = Duration::from_secs(15);
+/// What is kept of a remote's words.
+const TROUBLE_BYTES: usize = 2048;
 
 /// What looking at the repository came to.
 #[derive(Debug)]
@@ -169,7 +171,7 @@ impl Follower {
         let (asked, began) = (Asked::now(), std::time::Instant::now());
         let credentials = match (self.credentials)() {
             Ok(credentials) => credentials,
-            Err(error) => return Found::Trouble { class: "credentials", error: format!("{error:#}") },
+            Err(error) => return trouble("credentials", &format!("{error:#}")),
         };
         let request = FetchRequest {
             // Without the keys nothing can be judged, and so nothing is downloaded either.
@@ -183,9 +185,10 @@ impl Follower {
             Ok(arrival) => Arc::new(arrival),
             Err(FetchError::PackRefused { head: Some(head), what, .. }) => {
                 let refusal = Refusal { commit: head, summary: what.clone(), problems: vec![what] };
-                return self.refuse(refusal, String::new(), "pack-refused".to_owned(), judged_by, asked);
+                let class = "pack-refused".to_owned();
+                return self.refuse(refusal, String::new(), class, judged_by, asked);
             }
-            Err(error) => return Found::Trouble { class: error.label(), error: error.to_string() },
+            Err(error) => return trouble(error.label(), &error.to_string()),
         };
         self.request.check = Check::Quick;
         if let Some(damage) = arrival.damage() {
@@ -211,8 +214,8 @@ impl Follower {
             Ok(Judged::Refused { refusal, subject, untrusted: None }) => {
                 Found::Refused { refusal, subject, asked, untrusted: None }
             }
-            Ok(Judged::Unreadable(why)) => could_not_judge(why),
-            Err(error) => could_not_judge(format!("{error:#}")),
+            Ok(Judged::Unreadable(why)) => could_not_judge(&why),
+            Err(error) => could_not_judge(&format!("{error:#}")),
         };
         if matches!(found, Found::Trouble { .. }) {
             // What could not be read may be damage, which a thorough check finds and repairs.
@@ -356,7 +359,8 @@ impl Judge {
         let accepted = match verdict {
             Verdict::Trusted(accepted) => accepted,
             Verdict::Untrusted(refusals) => {
-                let subject = refusals.listed.first().map(|one| one.subject.clone()).unwrap_or_default();
+                let subject =
+                    refusals.listed.first().map(|one| one.subject.clone()).unwrap_or_default().into();
                 let problems: Vec<String> = refusals.listed.iter().map(ToString::to_string).collect();
                 let summary = refusals.to_string();
                 let refusal = Refusal { commit: head.clone(), summary, problems };
@@ -408,8 +412,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(crate) const COULD_NOT_JUDGE: &str = "could-not-judge";
 
 /// Nothing is known about the head.
-fn could_not_judge(error: String) -> Found {
-    Found::Trouble { class: COULD_NOT_JUDGE, error }
+fn could_not_judge(error: &str) -> Found {
+    trouble(COULD_NOT_JUDGE, error)
+}
+
+/// Most of the words are the remote's or libgit2's.
+fn trouble(class: &'static str, error: &str) -> Found {
+    Found::Trouble { class, error: ForeignText::bounded(error, TROUBLE_BYTES).into() }
 }
 
 /// A tenth more or less, so that five hundred hosts do not ask in one moment.

@@ -90,11 +90,11 @@ impl Reader {
         let info = snapshot.info();
         if !errors.is_empty() {
             let problems = errors.iter().map(ToString::to_string).collect();
-            return Reading::Bad { subject: info.subject.clone(), problems };
+            return Reading::Bad { subject: info.subject.clone().into(), problems };
         }
         Reading::Good(Arc::new(Commit {
             id: info.id.clone(),
-            subject: info.subject.clone(),
+            subject: info.subject.clone().into(),
             signer,
             time: info.committer_time,
             allow_deletions: info.allow_deletions,
@@ -131,7 +131,7 @@ pub(crate) fn passed_over(path: &str) -> Problem {
 }
 
 fn subject_of(repo: &git2::Repository, id: &CommitId) -> String {
-    crate::source::commit::CommitInfo::read(repo, id).map(|info| info.subject).unwrap_or_default()
+    crate::source::commit::CommitInfo::read(repo, id).map(|info| info.subject.into()).unwrap_or_default()
 }
 
 /// The commits in use, read once each.

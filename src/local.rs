@@ -11,7 +11,7 @@ pub(crate) use check::check;
 pub(crate) use uninstall::uninstall;
 
 use crate::{
-    cli::{DoctorArgs, LogFormat, RunArgs, VerifyMode, doctor::DoctorFacts},
+    cli::{DoctorArgs, RunArgs, VerifyMode, doctor::DoctorFacts},
     config::Config,
     daemon::DEFAULT_LISTEN,
     follow::read_signers,
@@ -84,20 +84,6 @@ fn mode(mode: VerifyMode) -> Mode {
         VerifyMode::All => Mode::All,
         VerifyMode::Head => Mode::Head,
         VerifyMode::Off => Mode::Off,
-    }
-}
-
-/// What is logged unless `RUST_LOG` says otherwise: every DNS question is one line of hickory's.
-const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_net=warn,hickory_proto=warn";
-
-/// Log lines on standard error; `RUST_LOG` says how many.
-pub(crate) fn start_log(format: LogFormat) {
-    use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
     }
 }
 

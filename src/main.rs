@@ -17,6 +17,7 @@ mod http;
 mod lanes;
 mod library;
 mod local;
+mod log;
 mod metrics;
 mod moved;
 mod names;
@@ -36,7 +37,7 @@ use std::{io::Write, process::ExitCode};
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, CliError, Command, Exit},
+    cli::{Cli, CliError, Command, Exit, output::Output},
     moved::Ended,
 };
 
@@ -55,18 +56,20 @@ fn main() -> ExitCode {
             Ok(runtime) => runtime,
             Err(error) => return cli::conclude(Err(CliError::Output(error))).into(),
         };
-    let mut out = anstream::stdout().lock();
+    let mut stdout = std::io::stdout().lock();
+    let mut out = Output::stdout(&mut stdout);
     let result = runtime.block_on(command(&cli, &mut out));
+    let result = out.flush().map_err(CliError::Output).and(result);
     // What still runs in the background is of no more use.
     runtime.shutdown_background();
     cli::conclude(result).into()
 }
 
-async fn command(cli: &Cli, out: &mut dyn Write) -> Result<Exit, CliError> {
+async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
     let failed = |error: anyhow::Error| CliError::Answer(format!("{error:#}"));
     match &cli.command {
         Command::Run(args) => {
-            local::start_log(args.log_format.unwrap_or_default());
+            log::start(args.log_format.unwrap_or_default());
             let config = local::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
             match daemon::run(config).await.map_err(failed)? {
                 Ended::Told => Ok(Exit::Done),

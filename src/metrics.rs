@@ -18,6 +18,7 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 use reconciler::{
+    foreign,
     name::{CommitId, PodUid},
     rollout::Phase,
     status::{PodPhase, PodStatus},
@@ -281,11 +282,13 @@ impl Metrics {
             if shown.commits.get(pointer) != commit.as_ref() {
                 if let Some(old) = shown.commits.remove(pointer) {
                     // What is not there need not be removed.
-                    self.commits.remove_label_values(&[pointer, old.as_str()]).unwrap_or_default();
+                    self.commits
+                        .remove_label_values(&[pointer, &foreign::escape(old.as_str())])
+                        .unwrap_or_default();
                     self.commit_times.remove_label_values(&[pointer]).unwrap_or_default();
                 }
                 if let Some(commit) = commit {
-                    self.commits.with_label_values(&[pointer, commit.as_str()]).set(1.0);
+                    self.commits.with_label_values(&[pointer, &foreign::escape(commit.as_str())]).set(1.0);
                     shown.commits.insert(pointer, commit.clone());
                 }
             }

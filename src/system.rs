@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use reconciler::state::NodeSystem;
+use reconciler::{foreign::ForeignText, state::NodeSystem};
 
 /// Reads what the host's files say; what cannot be read stays empty, and the rest (when it was installed, how many pods it takes)
 /// is not theirs to say.
@@ -11,8 +11,10 @@ pub(crate) fn read(engine_version: Option<&str>) -> NodeSystem {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     NodeSystem {
         kernel,
-        os: pretty_name(&release),
-        engine: engine_version.map(|version| format!("docker://{version}")).unwrap_or_default(),
+        os: ForeignText::new(&pretty_name(&release)).into(),
+        engine: engine_version
+            .map(|version| format!("docker://{}", ForeignText::new(version)))
+            .unwrap_or_default(),
         architecture: architecture().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cpus: std::thread::available_parallelism().map_or(0, usize::from),

@@ -9,6 +9,8 @@ mod support;
 mod case;
 #[path = "bad_input/containers.rs"]
 mod containers;
+#[path = "bad_input/foreign.rs"]
+mod foreign;
 #[path = "spine/manifest.rs"]
 mod manifest;
 #[path = "bad_input/manifests.rs"]

@@ -258,6 +258,29 @@ fn every_link_of_a_document_leads_somewhere() {
     assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
 }
 
+/// Nothing foreign reaches a terminal or the log around these: they escape what they print.
+const PRINTERS: [&str; 5] =
+    ["src/cli/output.rs", "src/crash.rs", "src/log.rs", "src/main.rs", "src/source/child.rs"];
+
+#[test]
+fn what_is_printed_goes_through_one_place() {
+    for (_, directory) in SOURCES {
+        let files = rust_files(directory).filter(|file| !is_test_module(file));
+        for file in files.filter(|file| !PRINTERS.contains(&file.as_str())) {
+            let text = read(&file);
+            let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            for word in ["stdout()", "stderr()", "io::stdout", "io::stderr", "print!(", "println!("] {
+                assert!(!prints(&code, word), "{file} prints by {word}: use the output that it is given");
+            }
+        }
+    }
+}
+
+/// Whether code has a word that is not a method of something else.
+fn prints(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| !code[..at].ends_with('.'))
+}
+
 /// The relative targets of `[text](target)`, outside of code blocks.
 fn links(text: &str) -> Vec<String> {
     let prose = outside_code(text).join("\n");

@@ -5,6 +5,7 @@ use std::{error::Error, io, net::Ipv4Addr, path::PathBuf};
 use ipnet::Ipv4Net;
 use reconciler::{
     fault::{Fault, FaultKind},
+    foreign::ForeignText,
     name::NodeName,
 };
 
@@ -158,7 +159,7 @@ pub enum NetworkError {
         /// What it refused for.
         kind: Refusal,
         /// What it wrote to standard error, on one line and cut.
-        message: String,
+        message: ForeignText,
     },
     /// The thread that does the work has ended.
     #[error("the network worker has stopped")]

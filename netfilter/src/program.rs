@@ -2,6 +2,7 @@
 
 use std::{io, process::Stdio, time::Duration};
 
+use reconciler::foreign::ForeignText;
 use tokio::{io::AsyncWriteExt, process::Command, time};
 
 use crate::error::{NetworkError, Refusal};
@@ -9,7 +10,7 @@ use crate::error::{NetworkError, Refusal};
 /// A load of 10,000 services takes a third of a second; a lock that others hold may take longer.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// What is kept of a program's complaints.
-const MESSAGE_LIMIT: usize = 600;
+const MESSAGE_BYTES: usize = 600;
 
 /// Runs a program with a text as its input and returns its output.
 pub(crate) async fn run(
@@ -41,15 +42,11 @@ pub(crate) async fn run(
         return Ok(String::from_utf8_lossy(&finished.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&finished.stderr);
-    Err(NetworkError::Refused { program, kind: Refusal::of(&stderr), message: one_line(&stderr) })
+    let message = ForeignText::words(&stderr, MESSAGE_BYTES);
+    Err(NetworkError::Refused { program, kind: Refusal::of(&stderr), message })
 }
 
 /// Whether an error says that the program is not installed.
 pub(crate) fn is_missing(error: &NetworkError) -> bool {
     matches!(error, NetworkError::Program { source, .. } if source.kind() == io::ErrorKind::NotFound)
-}
-
-fn one_line(text: &str) -> String {
-    let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    joined.chars().take(MESSAGE_LIMIT).collect()
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, ops::RangeInclusive};
 use ipnet::Ipv4Net;
 
 use crate::{
-    manifest::{self, Limits, Problem, ReadAs, Severity, SourceFile, one_line::one_line},
+    manifest::{self, Limits, Problem, ReadAs, Severity, SourceFile, one_line},
     name::{ObjectKey, WorkloadKey, WorkloadKind},
     object::{Container, ObjectId, Objects, PodSpec, Workload},
 };

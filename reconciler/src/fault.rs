@@ -4,19 +4,26 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::foreign::{self, ForeignText};
+
+/// A fault is printed in lists; an engine may say a whole page.
+const MESSAGE_BYTES: usize = 2048;
+
 /// A step that failed. The effect crates classify an error once, where it is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// What sort of failure it is.
     pub kind: FaultKind,
-    /// What failed, on what, why, and what to do: one line for people.
+    /// What failed, on what, why, and what to do: one line for people. Most of it are words of the engine, a registry, the
+    /// kernel or a container, so all of it is escaped and bounded.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub message: String,
 }
 
 impl Fault {
     /// Joins a kind and a message.
-    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+    pub fn new(kind: FaultKind, message: impl AsRef<str>) -> Self {
+        Self { kind, message: ForeignText::bounded(message.as_ref(), MESSAGE_BYTES).into() }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod detour;
 pub mod digest;
 pub mod endpoints;
 pub mod fault;
+pub mod foreign;
 pub mod image_name;
 pub mod life;
 pub mod manifest;

@@ -11,7 +11,6 @@ mod document;
 mod encrypted;
 mod hash;
 mod kind;
-pub(crate) mod one_line;
 mod placeholder;
 mod position;
 mod problem;
@@ -28,7 +27,10 @@ use position::Marks;
 pub use problem::{Problem, ReadAs, Severity};
 use serde_json::Value;
 
-use crate::object::Objects;
+use crate::{foreign::ForeignText, object::Objects};
+
+/// What a message about a manifest may quote of it.
+const MESSAGE_BYTES: usize = 600;
 
 /// A file of a commit.
 #[derive(Clone, Copy, Debug)]
@@ -218,6 +220,11 @@ impl Commit<'_> {
     }
 }
 
+/// A text of a manifest in a message: whoever writes a manifest writes to the log of the daemon too.
+pub(crate) fn one_line(text: &str) -> String {
+    ForeignText::bounded(text, MESSAGE_BYTES).into()
+}
+
 /// An error of a whole file.
 fn whole_file(path: &str, message: String) -> Problem {
     Problem {
@@ -226,7 +233,7 @@ fn whole_file(path: &str, message: String) -> Problem {
         column: 0,
         severity: Severity::Error,
         field: String::new(),
-        message: one_line::one_line(&message),
+        message: one_line(&message),
     }
 }
 

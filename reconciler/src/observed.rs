@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::Fault,
+    foreign,
     name::{ContainerId, ImageId, PodUid},
     plan::{LaneKey, PodIdentity, ProbeKind, Role},
     time::still_to_come,
@@ -103,6 +104,7 @@ pub struct ProbeFact {
     /// Since when.
     pub since: Timestamp,
     /// What the last failing attempt said.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub message: String,
 }
 

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    foreign,
     name::{CommitId, NodeName},
     state::{NodeReport, PodRecord},
 };
@@ -115,11 +116,13 @@ pub enum Phase {
     /// Its images are being pulled; everything runs as before.
     Preparing {
         /// What is waited for.
+        #[serde(deserialize_with = "foreign::sentence")]
         message: String,
     },
     /// The controllers are moving the workloads to it.
     Progressing {
         /// What is waited for.
+        #[serde(deserialize_with = "foreign::sentence")]
         message: String,
     },
     /// Everything has settled; it must stay so for the soak time.
@@ -129,6 +132,7 @@ pub enum Phase {
     /// It failed and there is nothing better to go back to, or going back failed too. It is kept running and healed.
     Degraded {
         /// Why.
+        #[serde(deserialize_with = "foreign::sentence")]
         message: String,
     },
 }
@@ -153,6 +157,7 @@ pub struct Rollback {
     /// The commit that was left.
     pub from: CommitId,
     /// Why it was left.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub reason: String,
     /// What sort of reason that is.
     #[serde(default)]
@@ -206,12 +211,15 @@ pub struct HistoryEntry {
     /// The commit.
     pub commit: CommitId,
     /// The first line of its message.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub subject: String,
     /// Who signed it; empty where verification is off.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub signer: String,
     /// What became of it.
     pub state: CommitState,
     /// Why, where there is something to say.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub reason: String,
     /// What sort of failure it was, if it was one.
     #[serde(default)]

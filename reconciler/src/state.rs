@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    foreign,
     name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
     node::Refused,
     object::Taint,
@@ -227,11 +228,11 @@ pub enum Preparation {
         of: usize,
     },
     /// Something outside of the commit is in the way.
-    Waiting(String),
+    Waiting(#[serde(deserialize_with = "foreign::sentence")] String),
     /// It fails again and again, and nobody can say whose fault that is: it has until the dead line.
-    Failing(String),
+    Failing(#[serde(deserialize_with = "foreign::sentence")] String),
     /// The commit cannot be run.
-    Failed(String),
+    Failed(#[serde(deserialize_with = "foreign::sentence")] String),
 }
 
 /// What a node says of itself once, when it starts.
@@ -260,14 +261,19 @@ pub struct NodeFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSystem {
     /// `kernelVersion`.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub kernel: String,
     /// `osImage`.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub os: String,
     /// `containerRuntimeVersion`, like `docker://20.10.24`; empty until the engine has said it.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub engine: String,
     /// `architecture`, in Kubernetes' words.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub architecture: String,
     /// Version of its daemon.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub version: String,
     /// Processors; 0 where they are not known.
     pub cpus: usize,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::FaultKind,
+    foreign,
     name::{ContainerId, ImageId},
 };
 
@@ -22,8 +23,10 @@ pub struct PodStatus {
     /// `phase`.
     pub phase: PodPhase,
     /// `reason`, one word: what kubectl shows as STATUS where it is set.
+    #[serde(default, deserialize_with = "foreign::optional_sentence")]
     pub reason: Option<String>,
     /// `message`, a sentence.
+    #[serde(default, deserialize_with = "foreign::optional_sentence")]
     pub message: Option<String>,
     /// `podIP`, once the pod has one.
     pub address: Option<Ipv4Addr>,
@@ -123,8 +126,10 @@ impl PodPhase {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerStatus {
     /// `name`.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub name: String,
     /// `image`, as written.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub image: String,
     /// `imageID`.
     pub image_id: Option<ImageId>,
@@ -148,8 +153,10 @@ pub enum ContainerPhase {
     /// `waiting`.
     Waiting {
         /// One word: `ContainerCreating`, `CrashLoopBackOff`, `ErrImagePull`.
+        #[serde(deserialize_with = "foreign::sentence")]
         reason: String,
         /// A sentence.
+        #[serde(deserialize_with = "foreign::sentence")]
         message: String,
     },
     /// `running`.
@@ -167,8 +174,10 @@ pub struct Termination {
     /// `exitCode`.
     pub code: i64,
     /// `reason`: `Completed`, `Error`, `OOMKilled`.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub reason: String,
     /// `message`: the termination message.
+    #[serde(deserialize_with = "foreign::sentence")]
     pub message: String,
     /// `startedAt`.
     pub started: Timestamp,

@@ -3,7 +3,10 @@
 use std::{future::Future, path::PathBuf, time::Duration};
 
 use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
-use reconciler::fault::{Fault, FaultKind};
+use reconciler::{
+    fault::{Fault, FaultKind},
+    foreign::ForeignText,
+};
 use tokio::{sync::Mutex, time::timeout};
 
 mod classify;
@@ -12,6 +15,9 @@ pub(crate) use classify::is_engines_trouble;
 
 /// bollard's own limit on a call. Ours are always shorter; it only must not cut in.
 const NEVER_SECONDS: u64 = 24 * 3600;
+
+/// The most of an engine's answer that is read to classify it. A fault quotes less.
+const ANSWER_BYTES: usize = 16 * 1024;
 
 /// A connection to the engine that is made when first needed, so that the daemon starts without one.
 pub(crate) struct Engine {
@@ -148,7 +154,7 @@ impl CallError {
 
 /// The engine's messages come with line breaks and trailing space; a fault is one line.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    ForeignText::words(text, ANSWER_BYTES).into()
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {

@@ -4,6 +4,7 @@ use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use reconciler::{
     fault::{Fault, FaultKind},
+    foreign::{DEFAULT_BYTES, ForeignText},
     name::ContainerId,
     object::Handler,
 };
@@ -96,7 +97,7 @@ fn outcome(run: Result<ExecOutcome, Fault>, limit: Duration) -> Result<(), HookE
     match run {
         Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
         Ok(ExecOutcome::Exited { code, output }) => {
-            Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim()).into())
+            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), DEFAULT_BYTES)).into())
         }
         Ok(ExecOutcome::TimedOut) => Err(format!("no end within {} s", limit.as_secs()).into()),
         Ok(ExecOutcome::Unanswered) => Err(HookError::NotRun(Fault::new(

@@ -6,7 +6,7 @@ use bollard::query_parameters::LogsOptionsBuilder;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
-use reconciler::{fault::Fault, name::ContainerId};
+use reconciler::{fault::Fault, foreign::ForeignText, name::ContainerId};
 
 use crate::{
     docker::{CallError, Engine},
@@ -87,7 +87,8 @@ pub(crate) async fn tail(engine: &Engine, container: &ContainerId) -> String {
         Ok::<_, CallError>(end)
     };
     match tokio::time::timeout(TAIL_TIMEOUT, read).await {
-        Ok(Ok(end)) => String::from_utf8_lossy(&end).into_owned(),
+        // Escaped it is longer, and its end is what matters.
+        Ok(Ok(end)) => ForeignText::from_bytes(end.trim_ascii_end(), 2 * TAIL_BYTES).into(),
         Ok(Err(_)) | Err(_) => String::new(),
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use jiff::Timestamp;
 use reconciler::{
     fault::FaultKind,
+    foreign::ForeignText,
     name::ContainerId,
     object::{Handler, Probe},
     observed::ProbeFact,
@@ -252,7 +253,7 @@ impl From<Result<(), String>> for Answer {
     fn from(answer: Result<(), String>) -> Self {
         match answer {
             Ok(()) => Self::Good,
-            Err(message) => Self::Bad(shortened(&message)),
+            Err(message) => Self::Bad(ForeignText::bounded(&message, MESSAGE_BYTES).into()),
         }
     }
 }
@@ -291,7 +292,7 @@ fn answer_of(outcome: ExecOutcome, limit: Duration) -> Answer {
     match outcome {
         ExecOutcome::Exited { code: 0, .. } => Answer::Good,
         ExecOutcome::Exited { code, output } => {
-            Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim())).into()
+            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), MESSAGE_BYTES))).into()
         }
         ExecOutcome::TimedOut => {
             Err(format!("the command did not end within {seconds} s and was killed")).into()
@@ -300,12 +301,4 @@ fn answer_of(outcome: ExecOutcome, limit: Duration) -> Answer {
             Answer::NotAsked(format!("the container engine did not run the command within {seconds} s"))
         }
     }
-}
-
-fn shortened(message: &str) -> String {
-    let mut end = message.len().min(MESSAGE_BYTES);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message[..end].to_owned()
 }

@@ -243,6 +243,9 @@ pub(crate) struct LogsArgs {
     /// Only what was written in the last so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub since_seconds: Option<u64>,
+    /// Print every byte as it is, on a terminal too, where otherwise all but line breaks and tabs is escaped
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// `windlass sync`

@@ -9,6 +9,7 @@ use std::{
 
 use axum::body::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
+use reconciler::foreign;
 use reqwest::{RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -36,8 +37,13 @@ impl Client {
         Ok(Self { http, socket })
     }
 
-    /// Reads one answer.
+    /// Reads one answer, to be printed: a daemon of an older version, or its history, may hold texts that nobody escaped.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        printable(self.get_exact(path).await?)
+    }
+
+    /// Reads one answer with every text as it is, to be printed as JSON or YAML, which have escapes of their own.
+    pub(super) async fn get_exact(&self, path: &str) -> Result<Value, CliError> {
         let response = self.send(self.http.get(format!("{BASE}{path}")).timeout(PATIENCE)).await?;
         response.json().await.map_err(|error| CliError::Broken(chain(&error)))
     }
@@ -46,7 +52,7 @@ impl Client {
     pub(super) async fn get_table(&self, path: &str) -> Result<Value, CliError> {
         let request = self.http.get(format!("{BASE}{path}")).header("accept", super::table::ACCEPT);
         let response = self.send(request.timeout(PATIENCE)).await?;
-        response.json().await.map_err(|error| CliError::Broken(chain(&error)))
+        printable(response.json().await.map_err(|error| CliError::Broken(chain(&error)))?)
     }
 
     /// Sends an order.
@@ -57,7 +63,7 @@ impl Client {
     ) -> Result<T, CliError> {
         let response =
             self.send(self.http.post(format!("{BASE}{path}")).json(body).timeout(PATIENCE)).await?;
-        response.json().await.map_err(|error| CliError::Broken(chain(&error)))
+        printable(response.json().await.map_err(|error| CliError::Broken(chain(&error)))?)
     }
 
     /// Opens an answer that may go on for ever.
@@ -92,11 +98,17 @@ pub(super) fn answers(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
-/// The message of a `Status`, of a command's answer, or the text itself.
+/// The message of a `Status`, of a command's answer, or the text itself. It may be several lines: problems of a revision.
 fn message(text: &str) -> Option<String> {
     let json: Option<Value> = serde_json::from_str(text).ok();
     let message = json.as_ref().and_then(|json| json["message"].as_str()).unwrap_or(text).trim();
-    (!message.is_empty()).then(|| message.to_owned())
+    (!message.is_empty()).then(|| foreign::escape_but(message, &['\n']).into_owned())
+}
+
+/// An answer whose texts are each one line and act on no terminal.
+fn printable<T: DeserializeOwned>(mut answer: Value) -> Result<T, CliError> {
+    foreign::escape_value(&mut answer);
+    serde_json::from_value(answer).map_err(|error| CliError::Broken(error.to_string()))
 }
 
 fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
@@ -145,7 +157,7 @@ impl Stream {
                 let line: Vec<u8> = self.left.drain(..=end).collect();
                 let value =
                     serde_json::from_slice(&line).map_err(|error| CliError::Broken(error.to_string()))?;
-                return Ok(Some(value));
+                return printable(value).map(Some);
             }
             if self.left.len() > LINE_BYTES {
                 return Err(CliError::Broken("a line has no end".to_owned()));

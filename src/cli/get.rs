@@ -2,13 +2,16 @@
 
 use std::io::Write;
 
+use reconciler::foreign;
 use serde_json::{Value, json};
 
 use super::{
     args::{GetArgs, GetFormat},
     client::{Client, query, segment},
     exit::{CliError, Exit},
+    output::complain,
     table::{ApiTable, Style, Widths},
+    yaml,
 };
 use crate::http::api::{RESOURCES, Resource};
 
@@ -104,7 +107,7 @@ async fn tables(
             true => String::new(),
             false => format!(" in {} namespace", args.namespace),
         };
-        writeln!(anstream::stderr(), "No resources found{place}.")?;
+        complain(&format!("No resources found{place}."));
     }
     Ok(Exit::Done)
 }
@@ -127,11 +130,11 @@ async fn objects(
 ) -> Result<Exit, CliError> {
     let mut answers = Vec::new();
     for resource in resources {
-        let answer: Value = client.get(&path(args, resource, name)).await?;
+        let answer = client.get_exact(&path(args, resource, name)).await?;
         if format == GetFormat::Name {
             for item in items(&answer) {
                 let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-                writeln!(out, "{}/{name}", prefix(resource))?;
+                writeln!(out, "{}/{}", prefix(resource), foreign::escape(name))?;
             }
         }
         answers.push(answer);
@@ -144,14 +147,8 @@ async fn objects(
         }
     };
     match format {
-        GetFormat::Json => {
-            serde_json::to_writer_pretty(&mut *out, &whole).map_err(std::io::Error::from)?;
-            writeln!(out)?;
-        }
-        GetFormat::Yaml => {
-            let text = serde_yaml::to_string(&whole).map_err(|error| CliError::Broken(error.to_string()))?;
-            write!(out, "{text}")?;
-        }
+        GetFormat::Json => super::status::json(&whole, out)?,
+        GetFormat::Yaml => write!(out, "{}", yaml::text(whole)?)?,
         GetFormat::Name | GetFormat::Wide => {}
     }
     Ok(Exit::Done)

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use reconciler::rollout::CommitState;
+use reconciler::{foreign, rollout::CommitState};
 use serde::Serialize;
 
 use super::{
@@ -29,8 +29,8 @@ pub(super) async fn run(client: &Client, format: Format, out: &mut dyn Write) ->
 
 /// Prints something as JSON.
 pub(super) fn json<T: Serialize>(value: &T, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(out, "{}", foreign::escape_json(&text))
 }
 
 /// Prints a report for people: the commits, what is in the way, the pods.

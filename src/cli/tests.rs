@@ -2,12 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use reconciler::{
     fault::FaultKind,
+    foreign,
     manifest::{Problem, Severity},
     name::{CommitId, NodeName},
     rollout::Phase,
@@ -48,9 +49,11 @@ async fn windlass(sockets: &Path, arguments: &str) -> (Exit, String) {
         .into_iter()
         .chain(arguments.split_whitespace());
     let cli = Cli::try_parse_from(arguments).unwrap();
-    let mut out = Vec::new();
+    let mut written = Vec::new();
+    let mut out = Output::to(&mut written, false);
     let result = client(&cli, &mut out).await.unwrap();
-    let mut text = anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string();
+    out.flush().unwrap();
+    let mut text = String::from_utf8(written).unwrap();
     let exit = match result {
         Ok(exit) => exit,
         Err(error) => {
@@ -121,6 +124,7 @@ async fn get_goes_on_with_what_changes() {
     let Fixture { publish, .. } = fixture;
     let mut out = Watched { text: Vec::new(), lines: watch::channel(0).0 };
     let mut lines = out.lines.subscribe();
+    let mut printed = Output::to(&mut out, false);
     let changing = async {
         lines.wait_for(|lines| *lines >= 5).await.unwrap();
         let mut view = fixture::view();
@@ -133,7 +137,7 @@ async fn get_goes_on_with_what_changes() {
     };
     let sockets = directory.path().to_str().unwrap();
     let cli = Cli::try_parse_from(["windlass", "--socket-dir", sockets, "get", "pods", "-w"]).unwrap();
-    let both = async { tokio::join!(client(&cli, &mut out), changing) };
+    let both = async { tokio::join!(client(&cli, &mut printed), changing) };
     let (ended, ()) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
     assert!(matches!(ended, Some(Ok(Exit::Done))));
     let text = String::from_utf8(out.text).unwrap();
@@ -371,4 +375,101 @@ fn check_ends_with_one_only_for_errors() {
     ");
     assert_eq!(print(vec![problem(Severity::Warning)]).0, Exit::Done);
     assert_eq!(print(Vec::new()).1, "2 objects in 1 files: nothing wrong\n");
+}
+
+/// Acts on a terminal, forges a line, turns the direction of writing.
+const ODD: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}y\u{200b}";
+
+/// A picture as an older version or a hostile host may have left it: nothing in it was escaped.
+fn unescaped() -> View {
+    let mut view = fixture::view();
+    let state = Arc::make_mut(&mut view.state);
+    state.rollout.phase = Phase::Degraded { message: ODD.into() };
+    state.rollout.bad.insert(CommitId::new(OLD), ODD.into());
+    for entry in &mut state.rollout.history {
+        (entry.subject, entry.signer, entry.reason) = (ODD.into(), ODD.into(), ODD.into());
+    }
+    for status in Arc::make_mut(&mut view.pods).values_mut() {
+        status.message = Some(ODD.into());
+        status.containers.iter_mut().for_each(|container| {
+            container.state = reconciler::status::ContainerPhase::Waiting {
+                reason: format!("Odd{ODD}"),
+                message: ODD.into(),
+            };
+        });
+    }
+    for node in view.nodes.values_mut() {
+        node.facts.system.os = ODD.into();
+        node.facts.labels.insert(ODD.into(), ODD.into());
+        node.life = reconciler::state::NodeLife::NotReady(ODD.into());
+    }
+    let refusal =
+        Refusal { commit: CommitId::new(NEW), summary: ODD.into(), problems: vec![format!("2{ODD}")] };
+    view.source.refusal = Some(refusal);
+    view.source.error = Some(ODD.into());
+    view.troubles.push(ODD.into());
+    view.notes.push(ODD.into());
+    view.events.iter_mut().for_each(|event| event.message = ODD.into());
+    view.plan
+        .iter_mut()
+        .for_each(|lane| (lane.subject, lane.why, lane.steps) = (ODD.into(), ODD.into(), vec![ODD.into()]));
+    view
+}
+
+#[tokio::test]
+async fn nothing_foreign_acts_on_a_terminal_or_forges_a_line() {
+    let daemon = daemon().await;
+    let mut plain = unescaped();
+    let text = serde_json::to_string(&plain.state.rollout).unwrap();
+    // What was written down is escaped where it is read.
+    let read: reconciler::rollout::Rollout = serde_json::from_str(&text).unwrap();
+    assert!(!read.history[0].subject.contains(foreign::is_unprintable));
+    Arc::make_mut(&mut plain.state).rollout.phase = Phase::Healthy;
+    let commands = [
+        "status",
+        "history",
+        "plan",
+        "get pods",
+        "get events -o wide",
+        "get nodes -o wide",
+        "get pods -o yaml",
+        "get nodes -o yaml",
+        "get events -o json",
+        "status -o json",
+        "history -o json",
+        "plan -o json",
+        "get pods -o name",
+    ];
+    for view in [plain, unescaped()] {
+        daemon.fixture.publish.send(Arc::new(view)).unwrap();
+        for arguments in commands {
+            let (exit, text) = windlass(daemon.directory.path(), arguments).await;
+            assert_eq!(exit, Exit::Done, "{arguments}: {text}");
+            let odd = text.lines().find(|line| line.contains(foreign::is_unprintable));
+            assert!(odd.is_none(), "{arguments}: {odd:?}");
+            assert!(!text.lines().any(|line| line.starts_with("forged")), "{arguments}: {text}");
+        }
+    }
+    let (_, history) = windlass(daemon.directory.path(), "history").await;
+    assert_eq!(history.lines().count(), 3, "{history}");
+    assert!(
+        history.contains(r"x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}y\u{200b}"),
+        "{history}"
+    );
+}
+
+#[tokio::test]
+async fn a_log_is_bytes_for_a_program_and_words_for_a_person() {
+    let daemon = daemon().await;
+    let sockets = daemon.directory.path().to_str().unwrap();
+    for (arguments, terminal) in
+        [("logs web-bbbbbbbbbb-b2222", false), ("logs web-bbbbbbbbbb-b2222 --raw", true)]
+    {
+        let arguments = ["windlass", "--socket-dir", sockets].into_iter().chain(arguments.split(' '));
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        let mut written = Vec::new();
+        let mut out = Output::to(&mut written, terminal);
+        assert!(matches!(client(&cli, &mut out).await, Some(Ok(Exit::Done))));
+        assert!(String::from_utf8(written).unwrap().contains("hello from httpd"));
+    }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
+    foreign,
     name::{CommitId, ContainerId, PodUid},
     observed::Observed,
     placement::Choice,
@@ -74,7 +75,7 @@ impl Host {
             converged: self.converged,
             notes: self.all_notes(),
             events: self.events.list(),
-            troubles: self.troubles.values().cloned().chain(self.library.troubles()).collect(),
+            troubles: self.troubles.values().cloned().chain(self.library.troubles()).map(printable).collect(),
         }
     }
 
@@ -117,7 +118,8 @@ impl Host {
         );
         let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
         let notes = notes.chain(self.detour_note()).chain(elsewhere);
-        notes.chain(self.ineligible_notes()).chain(faulty).chain(refused).chain(self.image_notes()).collect()
+        let notes = notes.chain(self.ineligible_notes()).chain(faulty).chain(refused);
+        notes.chain(self.image_notes()).map(printable).collect()
     }
 
     /// Who did not get the images of a commit in time, and what this host cannot pull though nobody needs it here yet.
@@ -139,6 +141,11 @@ impl Host {
 
 fn shared((id, commit): (&CommitId, &Arc<Commit>)) -> (CommitId, Arc<Commit>) {
     (id.clone(), Arc::clone(commit))
+}
+
+/// A sentence with words of other hosts, of the store or of the kernel in it.
+fn printable(sentence: String) -> String {
+    foreign::escape(&sentence).into_owned()
 }
 
 /// A line for the log about a lane; pulls of unchanged state and clean-ups are not worth one at this level.

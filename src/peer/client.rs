@@ -5,7 +5,10 @@ use std::{error::Error as _, net::SocketAddr, path::Path, sync::Arc, time::Durat
 use axum::body::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
-use reconciler::name::{NodeName, ObjectKey};
+use reconciler::{
+    foreign::ForeignText,
+    name::{NodeName, ObjectKey},
+};
 use reqwest::{Method, Response, StatusCode};
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -290,6 +293,7 @@ impl Target {
         let message = serde_json::from_slice(&body).map(|Message { message }| message);
         let message =
             message.unwrap_or_else(|_| format!("{} at {} answers {status}", self.node, self.address));
+        let message = ForeignText::new(&message).into();
         Err(PeerError::Refused { status: status.as_u16(), message })
     }
 

@@ -5,13 +5,13 @@
 
 use git2::{ObjectType, Oid, Repository};
 use jiff::Timestamp;
-use reconciler::name::CommitId;
+use reconciler::{foreign::ForeignText, name::CommitId};
 use thiserror::Error;
 
 /// The trailer that lets a commit delete more than the budget.
 const ALLOW_DELETIONS: &str = "Windlass-Allow-Deletions";
 /// Subjects are printed in lists and messages; more than this of one helps nobody.
-const SUBJECT_MAX_CHARS: usize = 120;
+const SUBJECT_BYTES: usize = 160;
 
 /// Why a commit could not be read. Nothing is said about its worth.
 #[derive(Debug, Error)]
@@ -53,8 +53,8 @@ pub(crate) enum CommitError {
 pub(crate) struct CommitInfo {
     /// Its id.
     pub(crate) id: CommitId,
-    /// The first line of its message, at most 120 characters, without control characters.
-    pub(crate) subject: String,
+    /// The first line of its message, at most 160 bytes of it.
+    pub(crate) subject: ForeignText,
     /// When it says its change was made.
     pub(crate) author_time: Timestamp,
     /// When it says it was committed.
@@ -198,10 +198,10 @@ impl CommitObject {
     }
 
     /// The first line of the message, fit to be printed on a terminal.
-    pub(crate) fn subject(&self) -> String {
+    pub(crate) fn subject(&self) -> ForeignText {
         let message = self.message();
         let line = message.trim_start().lines().next().unwrap_or_default();
-        line.chars().filter(|c| !c.is_control()).take(SUBJECT_MAX_CHARS).collect()
+        ForeignText::bounded(line, SUBJECT_BYTES)
     }
 
     /// What people want to know of it.
@@ -272,7 +272,7 @@ mod tests {
         let expected = format!("{PLAIN}mergetag object\n gpgsig x\n\nsubject\n");
         assert_eq!(commit.signed_bytes, expected.as_bytes());
         assert_eq!(commit.committer_time.as_second(), 1_700_000_001);
-        assert_eq!(commit.subject(), "subject");
+        assert_eq!(commit.subject().as_str(), "subject");
         assert_eq!(commit.info().first_parent, Some(CommitId::new("1".repeat(40))));
     }
 

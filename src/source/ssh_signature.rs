@@ -2,6 +2,7 @@
 //!
 //! ssh-key only parses keys here; it could verify too, but not as fast, and it does not read certificates at all.
 
+use reconciler::foreign::ForeignText;
 use ring::digest::{SHA256, SHA512, digest};
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use ssh_encoding::base64::{Base64, Base64Unpadded, Encoding};
@@ -20,6 +21,8 @@ pub(crate) const NAMESPACE: &str = "git";
 /// No key type makes a larger one; 16384-bit RSA takes 2 KiB for the key and 2 KiB for the signature.
 const MAX_ARMOUR_BYTES: usize = 16 * 1024;
 const MIN_RSA_BITS: usize = 2048;
+/// RFC 4251 lets a name have 64 characters.
+const TYPE_NAME_BYTES: usize = 64;
 /// The bit of a security key's flags that says somebody touched it.
 const USER_PRESENT: u8 = 1;
 
@@ -33,13 +36,13 @@ pub(crate) enum SignatureError {
     #[error(
         "it is signed with the certificate type {0}; SSH certificates are not supported yet, sign with a plain key"
     )]
-    Certificate(String),
+    Certificate(ForeignText),
     /// Made for something else than commits, so it must not count for one.
-    #[error("its signature was made for {0:?}, not for \"git\"")]
-    Namespace(String),
+    #[error("its signature was made for \"{0}\", not for \"git\"")]
+    Namespace(ForeignText),
     /// A key or signature type nobody here can check.
     #[error("its signature is of the type {0}; use ed25519, ecdsa-sha2-nistp256, -nistp384 or rsa")]
-    Unsupported(String),
+    Unsupported(ForeignText),
     /// RSA too short to be believed.
     #[error("its RSA key has {0} bits; at least 2048 are needed")]
     WeakKey(usize),
@@ -90,10 +93,10 @@ impl SshSignature {
         };
         let kind = String::decode(&mut key_blob.as_slice()).map_err(malformed("a key without a type"))?;
         if kind.contains("-cert-") {
-            return Err(SignatureError::Certificate(kind));
+            return Err(SignatureError::Certificate(type_name(&kind)));
         }
         if namespace != NAMESPACE {
-            return Err(SignatureError::Namespace(namespace));
+            return Err(SignatureError::Namespace(type_name(&namespace)));
         }
         let signature = Signature::try_from(signature.as_slice())
             .map_err(|_| SignatureError::Malformed("the signature inside does not parse"))?;
@@ -123,6 +126,11 @@ impl SshSignature {
         }
         Ok(message)
     }
+}
+
+/// The name of a type or a namespace in a signature: whoever made it wrote what they liked.
+fn type_name(text: &str) -> ForeignText {
+    ForeignText::bounded(text, TYPE_NAME_BYTES)
 }
 
 /// A public key, ready to verify with.
@@ -196,8 +204,8 @@ impl VerifyingKey {
                 let signature = fixed_width(signature, 32)?;
                 check(&signature::ECDSA_P256_SHA256_FIXED, point, &message, &signature)
             }
-            (Self::Unsupported(kind), _) => Err(SignatureError::Unsupported(kind.clone())),
-            _ => Err(SignatureError::Unsupported(algorithm.as_str().to_owned())),
+            (Self::Unsupported(kind), _) => Err(SignatureError::Unsupported(type_name(kind))),
+            _ => Err(SignatureError::Unsupported(type_name(algorithm.as_str()))),
         }
     }
 }
@@ -225,7 +233,7 @@ fn verify_rsa(
     let parameters = match hash {
         HashAlg::Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
         HashAlg::Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-        other => return Err(SignatureError::Unsupported(format!("rsa with {}", other.as_str()))),
+        other => return Err(SignatureError::Unsupported(type_name(&format!("rsa with {}", other.as_str())))),
     };
     // OpenSSH accepts signatures whose leading zeros were dropped; ring wants the modulus' width.
     let mut padded = vec![0; n.len().saturating_sub(signature.len())];

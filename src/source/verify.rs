@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use git2::{Oid, Repository, Sort};
 use jiff::Timestamp;
-use reconciler::name::CommitId;
+use reconciler::{foreign::ForeignText, name::CommitId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -21,6 +21,8 @@ use super::ssh_signature::{self, NAMESPACE, SshSignature};
 
 /// More new commits than this are not judged in one go; an anchor nearer to the head shortens the range.
 const MAX_RANGE: usize = 100_000;
+/// Git knows `gpgsig` and `gpgsig-sha256`; a refusal names what else begins so.
+const HEADER_NAME_BYTES: usize = 64;
 /// Enough offenders to act on; the rest are counted.
 const MAX_LISTED: usize = 20;
 
@@ -355,7 +357,7 @@ fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> 
     let armour = match commit.signatures.as_slice() {
         [] => return Err(Why::Unsigned),
         [(name, armour)] if name == "gpgsig" => armour,
-        [(name, _)] => return Err(Why::ForeignSignature(name.clone())),
+        [(name, _)] => return Err(Why::ForeignSignature(ForeignText::bounded(name, HEADER_NAME_BYTES))),
         several => return Err(Why::SeveralSignatures(several.len())),
     };
     if armour.starts_with(b"-----BEGIN PGP") {

@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Display},
 };
 
-use super::{Problem, ReadAs, Severity, one_line::one_line, placeholder::Placeholders, similar};
+use super::{Problem, ReadAs, Severity, one_line, placeholder::Placeholders, similar};
 
 /// More errors than this, or warnings, a document is not told at once; who has so many mends the first and asks again.
 const PROBLEMS_PER_DOCUMENT: usize = 200;

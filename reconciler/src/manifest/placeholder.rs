@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{at::At, one_line::one_line};
+use super::{at::At, one_line};
 
 /// Longer names are cut: a placeholder is named so that its author finds it.
 const NAME: usize = 60;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::foreign;
+
 /// One thing wrong with a commit. Prints as `file:line:column: field: what, and what to do`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
@@ -45,7 +47,7 @@ pub enum ReadAs {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.file.is_empty() {
-            write!(f, "{}", self.file)?;
+            write!(f, "{}", foreign::escape(&self.file))?;
             if self.line > 0 {
                 write!(f, ":{}:{}", self.line, self.column)?;
             }
@@ -55,8 +57,8 @@ impl fmt::Display for Problem {
             f.write_str("warning: ")?;
         }
         if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+            write!(f, "{}: ", foreign::escape(&self.field))?;
         }
-        f.write_str(&self.message)
+        f.write_str(&foreign::escape(&self.message))
     }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use reconciler::{
     fault::{Fault, FaultKind},
+    foreign::ForeignText,
     name::PodUid,
     object::MountPropagation,
     plan::{ContainerSpec, Mount, MountSource},
@@ -25,7 +26,7 @@ use super::{HostPathRules, child, disks_fault, host_path, io_fault, make_dir, mo
 use crate::{labels::Labels, translate::BoundMount};
 
 /// What Kubernetes keeps of a termination message.
-const MESSAGE_BYTES: u64 = 4096;
+const MESSAGE_BYTES: usize = 4096;
 
 /// Finds the sources of a container's mounts and makes the files that it alone has.
 ///
@@ -78,8 +79,8 @@ pub(crate) fn termination_message(pods: &Path, labels: &Labels) -> String {
         .map(|own| own.join("termination"));
     let Ok(path) = path else { return String::new() };
     let mut content = Vec::new();
-    match fs::File::open(path).and_then(|file| file.take(MESSAGE_BYTES).read_to_end(&mut content)) {
-        Ok(_) => String::from_utf8_lossy(&content).into_owned(),
+    match fs::File::open(path).and_then(|file| file.take(MESSAGE_BYTES as u64).read_to_end(&mut content)) {
+        Ok(_) => ForeignText::from_bytes(content.trim_ascii_end(), MESSAGE_BYTES).into(),
         Err(_) => String::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{fs, io, net::TcpListener, path::Path, time::Duration};
 
+use reconciler::foreign::ForeignText;
 use tokio::{process::Command, time::timeout};
 
 use super::{DoctorFacts, Finding};
@@ -119,5 +120,6 @@ async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(said.lines().next().unwrap_or("it failed without a word").trim().to_owned())
+    let first = said.lines().next().unwrap_or("it failed without a word").trim();
+    Err(ForeignText::new(first).into())
 }

@@ -5,6 +5,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use reconciler::foreign;
 use serde_json::json;
 
 use super::Resource;
@@ -148,7 +149,7 @@ impl IntoResponse for Failure {
             "apiVersion": "v1",
             "metadata": {},
             "status": "Failure",
-            "message": self.message,
+            "message": foreign::escape_but(&self.message, &['\n']),
             "reason": self.reason,
             "details": self.details,
             "code": self.code.as_u16(),

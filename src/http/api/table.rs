@@ -6,6 +6,7 @@ mod service;
 mod workload;
 
 use jiff::Timestamp;
+use reconciler::foreign;
 use serde_json::{Value, json};
 
 use super::{age, query::Include, resource::Resource};
@@ -69,8 +70,8 @@ pub(super) fn render(resource: &Resource, items: &[Value], version: &str, includ
     let rows: Vec<Value> = items
         .iter()
         .map(|item| match row_object(item, include) {
-            Some(object) => json!({ "cells": cells(item, now), "object": object }),
-            None => json!({ "cells": cells(item, now) }),
+            Some(object) => json!({ "cells": printable(cells(item, now)), "object": object }),
+            None => json!({ "cells": printable(cells(item, now)) }),
         })
         .collect();
     json!({
@@ -80,6 +81,12 @@ pub(super) fn render(resource: &Resource, items: &[Value], version: &str, includ
         "columnDefinitions": definitions,
         "rows": rows,
     })
+}
+
+/// kubectl prints cells as they are.
+fn printable(mut cells: Vec<Value>) -> Vec<Value> {
+    cells.iter_mut().for_each(foreign::escape_value);
+    cells
 }
 
 fn row_object(item: &Value, include: Include) -> Option<Value> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use reconciler::foreign;
+
 /// Everything that is wrong with a commit's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotProblems(pub(crate) Vec<SnapshotProblem>);
@@ -109,7 +111,7 @@ impl SnapshotProblem {
 
 impl fmt::Display for SnapshotProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.path())?;
+        write!(f, "{}: ", foreign::escape(self.path()))?;
         match self {
             Self::MissingPath { .. } => f.write_str(
                 "this configured path is not in the commit; put it back, or change the configuration first",

@@ -49,7 +49,7 @@ fn manifests_are_taken_in_order_and_dot_names_and_other_files_are_passed_over() 
     assert_eq!(names(&work, &[".github/workflows"]), [".github/workflows/ci.yml"]);
     let snapshot = take(&work, &["db.json"], &SnapshotLimits::default()).unwrap();
     assert_eq!(snapshot.files()[0].bytes, b"db.json");
-    assert!(snapshot.info().allow_deletions && snapshot.info().subject == "manifests");
+    assert!(snapshot.info().allow_deletions && snapshot.info().subject.as_str() == "manifests");
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn weak_and_unsupported_keys_are_refused_by_name() {
     let keys = Keys::new();
     for (name, kind, bits, expected) in [
         ("weak", "rsa", "1024", SignatureError::WeakKey(1024)),
-        ("p521", "ecdsa", "521", SignatureError::Unsupported("ecdsa-sha2-nistp521".to_owned())),
+        ("p521", "ecdsa", "521", SignatureError::Unsupported(type_name("ecdsa-sha2-nistp521"))),
     ] {
         let key = keys.generate(name, kind, bits);
         let public = PublicKey::read_openssh_file(&key.with_extension("pub")).unwrap();

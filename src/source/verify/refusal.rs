@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use reconciler::name::CommitId;
+use reconciler::{foreign::ForeignText, name::CommitId};
 
 use crate::source::allowed_signers::{Moment, NotAllowed};
 use crate::source::commit::CommitObject;
@@ -42,11 +42,11 @@ impl From<Refusal> for Refusals {
 impl fmt::Display for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, refusal) in self.listed.iter().enumerate() {
-            write!(f, "{}{refusal}", if index == 0 { "" } else { "\n" })?;
+            write!(f, "{}{refusal}", if index == 0 { "" } else { "; " })?;
         }
         match self.unlisted {
             0 => Ok(()),
-            more => write!(f, "\nand {more} more commits"),
+            more => write!(f, "; and {more} more commits"),
         }
     }
 }
@@ -57,7 +57,7 @@ pub(crate) struct Refusal {
     /// The commit.
     pub(crate) commit: CommitId,
     /// Its subject; empty where it could not be parsed.
-    pub(crate) subject: String,
+    pub(crate) subject: ForeignText,
     /// What is wrong with it.
     pub(crate) why: Why,
 }
@@ -68,7 +68,7 @@ impl Refusal {
     }
 
     pub(super) fn unreadable(commit: &CommitId, why: Why) -> Self {
-        Self { commit: commit.clone(), subject: String::new(), why }
+        Self { commit: commit.clone(), subject: ForeignText::default(), why }
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) enum Why {
     /// More than one signature header: which one counts would depend on who looks.
     SeveralSignatures(usize),
     /// A signature for another object format.
-    ForeignSignature(String),
+    ForeignSignature(ForeignText),
     /// An OpenPGP signature.
     OpenPgp,
     /// Neither SSH nor OpenPGP.

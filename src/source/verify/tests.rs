@@ -19,7 +19,7 @@ fn refused(verdict: Verdict) -> Vec<(String, &'static str)> {
     match verdict {
         Verdict::Trusted(commit) => panic!("trusted {commit:?}"),
         Verdict::Untrusted(refusals) => {
-            refusals.listed.into_iter().map(|refusal| (refusal.subject, refusal.why.label())).collect()
+            refusals.listed.into_iter().map(|refusal| (refusal.subject.into(), refusal.why.label())).collect()
         }
     }
 }

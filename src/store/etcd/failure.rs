@@ -2,6 +2,8 @@
 
 use std::{error::Error as _, fmt::Write as _};
 
+use reconciler::foreign::ForeignText;
+
 use super::EtcdConfig;
 
 /// What a failed call means for the one who made it.
@@ -50,14 +52,19 @@ pub(super) fn judge(error: &etcd_client::Error, endpoint: &str, config: &EtcdCon
             match code {
                 INVALID_ARGUMENT | NOT_FOUND | PERMISSION_DENIED | RESOURCE_EXHAUSTED
                 | FAILED_PRECONDITION | UNAUTHENTICATED => {
-                    Failure::Refused(refusal(code, message, endpoint, config))
+                    Failure::Refused(words(&refusal(code, message, endpoint, config)))
                 }
-                _ => Failure::Unreachable(transport(&chain(error), endpoint, config)),
+                _ => Failure::Unreachable(words(&transport(&chain(error), endpoint, config))),
             }
         }
         etcd_client::Error::LeaseKeepAliveError(why) if why.contains("lease not found") => Failure::LeaseGone,
-        _ => Failure::Unreachable(transport(&chain(error), endpoint, config)),
+        _ => Failure::Unreachable(words(&transport(&chain(error), endpoint, config))),
     }
+}
+
+/// A sentence with words of etcd or of whoever answers in its place.
+pub(super) fn words(sentence: &str) -> String {
+    ForeignText::new(sentence).into()
 }
 
 /// In words, why etcd said no, and what to do.

@@ -131,7 +131,12 @@ impl Endpoints {
     /// A refusal that came inside of an answer.
     pub(super) fn refusal(&self, connection: &Connection, message: &str) -> Failure {
         let code = if message.contains("permission denied") { 7 } else { 0 };
-        Failure::Refused(failure::refusal(code, message, self.name(connection.index), &self.config))
+        Failure::Refused(failure::words(&failure::refusal(
+            code,
+            message,
+            self.name(connection.index),
+            &self.config,
+        )))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use reconciler::name::ObjectKey;
+use reconciler::{foreign, name::ObjectKey};
 use serde_json::{Value, json};
 
 use super::{Picture, Scope, meta};
@@ -36,7 +36,7 @@ fn render(picture: &Picture<'_>, key: &ObjectKey, event: &EventView) -> Value {
     };
     let uid = event.uid.as_ref().map(ToString::to_string);
     let about = uid.unwrap_or_else(|| meta::uid(picture, &event.kind, &event.key));
-    json!({
+    let mut event = json!({
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
@@ -59,5 +59,8 @@ fn render(picture: &Picture<'_>, key: &ObjectKey, event: &EventView) -> Value {
         "firstTimestamp": meta::time(event.first),
         "lastTimestamp": meta::time(event.last),
         "count": event.count,
-    })
+    });
+    // `kubectl describe` prints messages as they are.
+    foreign::escape_value(&mut event);
+    event
 }

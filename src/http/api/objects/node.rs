@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use reconciler::{
+    foreign,
     name::ObjectKey,
     object::NodeObject,
     state::{KnownNode, NodeFacts, NodeLife},
@@ -44,6 +45,12 @@ fn node(picture: &Picture<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
     });
     if let Some(installed) = facts.system.installed {
         object["metadata"]["creationTimestamp"] = json!(meta::time(installed));
+    }
+    // What another host says of itself; `kubectl describe` prints it as it is.
+    for pointer in ["/metadata/name", "/metadata/labels", "/spec", "/status"] {
+        if let Some(value) = object.pointer_mut(pointer) {
+            foreign::escape_value(value);
+        }
     }
     object
 }

@@ -1,6 +1,7 @@
 //! `status` of a pod, in Kubernetes' words.
 
 use reconciler::{
+    foreign,
     object::Workload,
     state::{PodPlace, PodRecord},
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
@@ -48,6 +49,8 @@ pub(super) fn render(
     if let Some(started) = status.started {
         rendered["startTime"] = json!(time(started));
     }
+    // `kubectl describe` prints messages as they are, and this may come from another host.
+    foreign::escape_value(&mut rendered);
     rendered
 }
 

@@ -1,0 +1,346 @@
+//! Text that somebody else wrote: bounded and escaped where it enters, and escaped again where it is printed.
+
+use std::{borrow::Cow, fmt, fmt::Write};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+/// The size of one foreign text, unless its kind has a bound of its own.
+pub const DEFAULT_BYTES: usize = 1024;
+/// What a text ends with that was cut.
+const CUT: &str = "...";
+
+/// Text of an engine, a kernel, a registry, a remote repository, a container, another host, or a commit that nobody has
+/// judged yet. It is one line, it is bounded, and each character that would act on a terminal or hide from a reader is
+/// escaped as Rust escapes it: `\n`, `\u{1b}`, `\u{202e}`.
+///
+/// A backslash stays a backslash. So escaping an escaped text changes nothing, and a text may be escaped at each edge that
+/// it crosses. The price is that a foreign text which holds the two characters `\n` looks like one that held a line break:
+/// the text is for people to read, and nothing reads the original back from it.
+///
+/// Nothing is decided by its content: there is no order, no hash, and no way to search in it. Equality is there so that
+/// a picture that has changed is told from one that has not.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ForeignText(String);
+
+impl ForeignText {
+    /// Takes in a text of at most [`DEFAULT_BYTES`] bytes; a longer one is cut.
+    pub fn new(text: &str) -> Self {
+        Self::bounded(text, DEFAULT_BYTES)
+    }
+
+    /// Takes in a text that has at most so many bytes when it is escaped; a longer one is cut between two characters and
+    /// ends with `...`, which is counted too.
+    pub fn bounded(text: &str, most_bytes: usize) -> Self {
+        let mut escaped = String::with_capacity(text.len().min(most_bytes));
+        // How much of it stays where the whole does not fit.
+        let mut kept = 0;
+        for c in text.chars() {
+            push_escaped(c, &mut escaped);
+            if escaped.len() > most_bytes {
+                escaped.truncate(kept);
+                escaped.push_str(&CUT[..CUT.len().min(most_bytes)]);
+                break;
+            }
+            if escaped.len() + CUT.len() <= most_bytes {
+                kept = escaped.len();
+            }
+        }
+        Self(escaped)
+    }
+
+    /// The same for bytes; what is not UTF-8 becomes U+FFFD.
+    pub fn from_bytes(bytes: &[u8], most_bytes: usize) -> Self {
+        // A character has at most four bytes, and one that does not fit is enough to see that the text is cut.
+        let read = bytes.get(..most_bytes.saturating_add(4)).unwrap_or(bytes);
+        Self::bounded(&String::from_utf8_lossy(read), most_bytes)
+    }
+
+    /// The words of a program that breaks its lines and indents them: each run of white space becomes one blank.
+    pub fn words(text: &str, most_bytes: usize) -> Self {
+        // A blank is at most one byte more than what it stands for.
+        let words = text.split(|c: char| c.is_whitespace()).filter(|word| !word.is_empty());
+        Self::bounded(&words.collect::<Vec<_>>().join(" "), most_bytes)
+    }
+
+    /// The escaped text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for ForeignText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for ForeignText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0)
+    }
+}
+
+impl From<ForeignText> for String {
+    fn from(text: ForeignText) -> Self {
+        text.0
+    }
+}
+
+impl Serialize for ForeignText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// Whoever wrote it down may not have escaped it.
+impl<'de> Deserialize<'de> for ForeignText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self::new(&text))
+    }
+}
+
+/// A sentence as it is printed: foreign words may be in it, perhaps written down by a version that escaped nothing.
+/// Nothing is cut.
+pub fn escape(text: &str) -> Cow<'_, str> {
+    escape_but(text, &[])
+}
+
+/// The same, with some characters left as they are: line breaks and tabs where whole lines are printed.
+pub fn escape_but<'t>(text: &'t str, left: &[char]) -> Cow<'t, str> {
+    let strange = |c: char| is_unprintable(c) && !left.contains(&c);
+    if !text.contains(strange) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if strange(c) { push_escaped(c, &mut escaped) } else { escaped.push(c) }
+    }
+    Cow::Owned(escaped)
+}
+
+/// All texts of a JSON document, as they are printed; its keys too.
+pub fn escape_value(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(escaped) = escape(text) {
+                *text = escaped;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(escape_value),
+        Value::Object(fields) => {
+            if fields.keys().any(|key| key.contains(is_unprintable)) {
+                let escaped = std::mem::take(fields).into_iter();
+                *fields = escaped.map(|(key, value)| (escape(&key).into_owned(), value)).collect();
+            }
+            fields.values_mut().for_each(escape_value);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// The text of a JSON document that means the same and holds nothing unprintable but its own line breaks: whatever else
+/// there is of it stands within strings.
+pub fn escape_json(text: &str) -> Cow<'_, str> {
+    let strange = |c: char| is_unprintable(c) && c != '\n';
+    if !text.contains(strange) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if strange(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a text cannot fail.
+                write!(escaped, "\\u{unit:04x}").unwrap_or_default();
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// For `#[serde(deserialize_with)]`: a sentence in a document of another host or of an older version.
+pub fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(|text| match escape(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(escaped) => escaped,
+    })
+}
+
+/// The same where there may be none.
+pub fn optional_sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| escape(&text).into_owned()))
+}
+
+/// Whether a character acts on a terminal, ends a line, turns the direction of writing, or cannot be seen.
+pub fn is_unprintable(c: char) -> bool {
+    // C0, DEL and C1: line breaks, tabs, ESC and CSI are among them.
+    c.is_control()
+        || matches!(
+            c,
+            // The soft hyphen, the joiner of graphemes and the Arabic letter mark.
+            '\u{ad}' | '\u{34f}' | '\u{61c}'
+            // Fillers of Hangul and of Khmer, and the vowel separator of Mongolian: none of them is drawn.
+            | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}' | '\u{3164}' | '\u{ffa0}'
+            // Zero-width characters and marks of direction; the separators of lines and paragraphs; embeddings and
+            // overrides; invisible operators, isolates and what was once there for shapes of digits.
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            // The byte order mark, and annotations between lines.
+            | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
+            // Controls of shorthand and of musical notes.
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            // Tags, and selectors of variants, which can carry whole texts unseen.
+            | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+fn push_escaped(c: char, text: &mut String) {
+    match c {
+        '\n' => text.push_str("\\n"),
+        '\r' => text.push_str("\\r"),
+        '\t' => text.push_str("\\t"),
+        // Writing to a text cannot fail.
+        c if is_unprintable(c) => write!(text, "{}", c.escape_unicode()).unwrap_or_default(),
+        c => text.push(c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Any text, with what acts on terminals among it more often than by chance.
+    fn texts() -> impl Strategy<Value = String> {
+        let odd = prop::sample::select(vec![
+            '\0',
+            '\u{7}',
+            '\u{8}',
+            '\t',
+            '\n',
+            '\r',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{85}',
+            '\u{9b}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{feff}',
+            '\u{fffd}',
+            '\u{e0041}',
+            '\\',
+            '.',
+            'ä',
+            '語',
+            '🙂',
+        ]);
+        prop::collection::vec(prop_oneof![odd, any::<char>()], 0..200)
+            .prop_map(|chars| chars.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_unprintable_is_left_and_it_is_bounded(text in texts(), most in 0_usize..300) {
+            let foreign = ForeignText::bounded(&text, most);
+            prop_assert!(!foreign.as_str().contains(is_unprintable));
+            prop_assert_eq!(foreign.as_str().lines().count(), usize::from(!foreign.is_empty()));
+            prop_assert!(foreign.as_str().len() <= most);
+            prop_assert!(!escape(&text).contains(is_unprintable));
+        }
+
+        #[test]
+        fn escaping_again_changes_nothing(text in texts(), most in 0_usize..300) {
+            let once = ForeignText::bounded(&text, most);
+            prop_assert_eq!(&ForeignText::bounded(once.as_str(), most), &once);
+            prop_assert_eq!(escape(once.as_str()), once.as_str());
+            let whole = escape(&text);
+            prop_assert_eq!(escape(&whole), whole.as_ref());
+            let unbounded = ForeignText::bounded(&text, usize::MAX);
+            prop_assert_eq!(unbounded.as_str(), whole.as_ref());
+        }
+
+        #[test]
+        fn what_fits_is_whole_and_what_does_not_is_a_beginning(text in texts(), most in 3_usize..300) {
+            let whole = escape(&text);
+            let foreign = ForeignText::bounded(&text, most);
+            match foreign.as_str().strip_suffix(CUT).filter(|_| whole.len() > most) {
+                Some(start) => prop_assert!(whole.starts_with(start)),
+                None => prop_assert_eq!(foreign.as_str(), whole.as_ref()),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..300), most in 0_usize..300) {
+            let foreign = ForeignText::from_bytes(&bytes, most);
+            prop_assert!(!foreign.as_str().contains(is_unprintable) && foreign.as_str().len() <= most);
+            let text = String::from_utf8_lossy(&bytes);
+            prop_assert_eq!(foreign, ForeignText::bounded(&text, most));
+        }
+
+        #[test]
+        fn json_keeps_its_meaning(text in texts()) {
+            let plain = serde_json::to_string(&[&text]).expect("a text");
+            let escaped = escape_json(&plain);
+            prop_assert!(!escaped.contains(is_unprintable));
+            prop_assert_eq!(&serde_json::from_str::<[String; 1]>(&escaped).expect("a text")[0], &text);
+            let mut value = serde_json::json!({ text.as_str(): [&text] });
+            escape_value(&mut value);
+            prop_assert!(!serde_json::to_string(&value).expect("a text").contains(is_unprintable));
+        }
+
+        #[test]
+        fn it_is_read_back_as_it_was_written_down(text in texts()) {
+            let foreign = ForeignText::new(&text);
+            let json = serde_json::to_string(&foreign).expect("a text");
+            prop_assert_eq!(&serde_json::from_str::<ForeignText>(&json).expect("a text"), &foreign);
+            let raw = serde_json::to_string(&text).expect("a text");
+            prop_assert_eq!(serde_json::from_str::<ForeignText>(&raw).expect("a text"), foreign);
+        }
+    }
+
+    #[test]
+    fn what_acts_on_a_terminal_is_shown() {
+        let shown = |text: &str| ForeignText::new(text).to_string();
+        assert_eq!(shown("a\r\nb\t\u{1b}[2J\u{9b}2J"), r"a\r\nb\t\u{1b}[2J\u{9b}2J");
+        assert_eq!(shown("\u{202e}gpj.exe\u{2069}\u{200b}"), r"\u{202e}gpj.exe\u{2069}\u{200b}");
+        assert_eq!(shown("größer, 語, 🙂, C:\\new"), "größer, 語, 🙂, C:\\new");
+        assert_eq!(ForeignText::from_bytes(b"\xff\x1b]0;x\x07", 40).as_str(), "\u{fffd}\\u{1b}]0;x\\u{7}");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters_and_says_so() {
+        assert_eq!(ForeignText::bounded("abcdef", 6).as_str(), "abcdef");
+        assert_eq!(ForeignText::bounded("abcdefg", 6).as_str(), "abc...");
+        assert_eq!(ForeignText::bounded("äääää", 8).as_str(), "ää...");
+        assert_eq!(ForeignText::bounded("ab\u{1b}cdef", 8).as_str(), "ab...");
+        assert_eq!(ForeignText::new(&"x".repeat(1 << 20)).as_str().len(), DEFAULT_BYTES);
+    }
+
+    #[test]
+    fn a_programs_lines_become_one() {
+        let text = "Error: syntax error\n\tadd rule \u{1b}[1m\r\n            ^^^^\n";
+        assert_eq!(ForeignText::words(text, 600).as_str(), r"Error: syntax error add rule \u{1b}[1m ^^^^");
+    }
+
+    #[test]
+    fn some_characters_may_be_left() {
+        assert_eq!(escape_but("a\tb\n\u{1b}c", &['\n', '\t']), "a\tb\n\\u{1b}c");
+        assert!(matches!(escape_but("a\tb\n", &['\n', '\t']), Cow::Borrowed(_)));
+    }
+}
