@@ -32,7 +32,7 @@ use crate::{
         link::link_name,
         memory::{NodeMemory, Origin, PodMemory},
     },
-    rollout::{Phase, Rollout},
+    rollout::Rollout,
     state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, ServiceAllocation},
     status::PodStatus,
 };

@@ -97,7 +97,8 @@ fn outcome(run: Result<ExecOutcome, Fault>, limit: Duration) -> Result<(), HookE
     match run {
         Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
         Ok(ExecOutcome::Exited { code, output }) => {
-            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), DEFAULT_BYTES)).into())
+            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), DEFAULT_BYTES))
+                .into())
         }
         Ok(ExecOutcome::TimedOut) => Err(format!("no end within {} s", limit.as_secs()).into()),
         Ok(ExecOutcome::Unanswered) => Err(HookError::NotRun(Fault::new(

@@ -292,7 +292,8 @@ fn answer_of(outcome: ExecOutcome, limit: Duration) -> Answer {
     match outcome {
         ExecOutcome::Exited { code: 0, .. } => Answer::Good,
         ExecOutcome::Exited { code, output } => {
-            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), MESSAGE_BYTES))).into()
+            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), MESSAGE_BYTES)))
+                .into()
         }
         ExecOutcome::TimedOut => {
             Err(format!("the command did not end within {seconds} s and was killed")).into()

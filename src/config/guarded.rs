@@ -142,6 +142,7 @@ fn without_paths(node: &NodeConfig, network: &NetworkConfig, rollout: &RolloutCo
         canary_soak: _,
         history: _,
         resync: _,
+        spare_images: _,
     } = rollout;
     let AllowConfig { privileged: _, host_namespaces: _, host_paths: _, capabilities: _ } = allow;
 }

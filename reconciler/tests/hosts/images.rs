@@ -87,7 +87,7 @@ impl Images {
             for container in images.flat_map(|workload| &workload.template.spec.containers) {
                 let key = LaneKey::Image(target.clone(), container.image.clone());
                 let fault = Fault::new(*kind, "the pull failed");
-                let failure = LaneFailure { fault, container: None, at: world.now, count: 1 };
+                let failure = LaneFailure { fault, container: None, at: world.now, count: 1, removes: false };
                 observed.failures.insert(key, failure);
             }
         }
@@ -102,6 +102,7 @@ impl Images {
             drain: Duration::from_secs(2),
             state: &world.state,
             commits: &world.commits,
+            kept: &world.kept,
             observed: &observed,
             memory: &NodeMemory::default(),
             pins,

@@ -7,9 +7,8 @@ mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
 use reconciler::{
-    name::{CommitId, NodeName, ObjectKey, PodUid},
+    name::{CommitId, NodeName, ObjectKey},
     rollout::Phase,
 };
 use reqwest::StatusCode;
