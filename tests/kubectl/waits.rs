@@ -78,7 +78,7 @@ fn an_old_and_a_new_kubectl_see_a_guest_come_and_go() {
         let mut watch = Follow::start_of(&client, &["get", "pods", "--watch"]);
         watch.wait_for("unwell");
         settled(&[("shop.yaml", SHOP), ("guest.yaml", GUEST)], "a guest comes");
-        eventually(SOON, "the guest is shown", || kubectl("get deploy guest").success());
+        eventually(SOON, "the guest is shown", || !kubectl("get pods -l app=guest -o name").ok().is_empty());
         // None of these is so when it is asked for, and all of them will be in three seconds.
         let waits = [
             "rollout status deployment/guest --timeout=60s",
