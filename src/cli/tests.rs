@@ -377,49 +377,10 @@ fn check_ends_with_one_only_for_errors() {
     assert_eq!(print(Vec::new()).1, "2 objects in 1 files: nothing wrong\n");
 }
 
-/// Acts on a terminal, forges a line, turns the direction of writing.
-const ODD: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}y\u{200b}";
-
-/// A picture as an older version or a hostile host may have left it: nothing in it was escaped.
-fn unescaped() -> View {
-    let mut view = fixture::view();
-    let state = Arc::make_mut(&mut view.state);
-    state.rollout.phase = Phase::Degraded { message: ODD.into() };
-    state.rollout.bad.insert(CommitId::new(OLD), ODD.into());
-    for entry in &mut state.rollout.history {
-        (entry.subject, entry.signer, entry.reason) = (ODD.into(), ODD.into(), ODD.into());
-    }
-    for status in Arc::make_mut(&mut view.pods).values_mut() {
-        status.message = Some(ODD.into());
-        status.containers.iter_mut().for_each(|container| {
-            container.state = reconciler::status::ContainerPhase::Waiting {
-                reason: format!("Odd{ODD}"),
-                message: ODD.into(),
-            };
-        });
-    }
-    for node in view.nodes.values_mut() {
-        node.facts.system.os = ODD.into();
-        node.facts.labels.insert(ODD.into(), ODD.into());
-        node.life = reconciler::state::NodeLife::NotReady(ODD.into());
-    }
-    let refusal =
-        Refusal { commit: CommitId::new(NEW), summary: ODD.into(), problems: vec![format!("2{ODD}")] };
-    view.source.refusal = Some(refusal);
-    view.source.error = Some(ODD.into());
-    view.troubles.push(ODD.into());
-    view.notes.push(ODD.into());
-    view.events.iter_mut().for_each(|event| event.message = ODD.into());
-    view.plan
-        .iter_mut()
-        .for_each(|lane| (lane.subject, lane.why, lane.steps) = (ODD.into(), ODD.into(), vec![ODD.into()]));
-    view
-}
-
 #[tokio::test]
 async fn nothing_foreign_acts_on_a_terminal_or_forges_a_line() {
     let daemon = daemon().await;
-    let mut plain = unescaped();
+    let mut plain = fixture::unescaped();
     let text = serde_json::to_string(&plain.state.rollout).unwrap();
     // What was written down is escaped where it is read.
     let read: reconciler::rollout::Rollout = serde_json::from_str(&text).unwrap();
@@ -440,7 +401,7 @@ async fn nothing_foreign_acts_on_a_terminal_or_forges_a_line() {
         "plan -o json",
         "get pods -o name",
     ];
-    for view in [plain, unescaped()] {
+    for view in [plain, fixture::unescaped()] {
         daemon.fixture.publish.send(Arc::new(view)).unwrap();
         for arguments in commands {
             let (exit, text) = windlass(daemon.directory.path(), arguments).await;

@@ -228,6 +228,52 @@ pub(crate) fn view() -> View {
     }
 }
 
+/// Acts on a terminal, forges a line, turns the direction of writing.
+const ODD: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}y\u{200b}";
+
+/// A picture as an older version or a hostile host may have left it: nothing in it was escaped.
+pub(crate) fn unescaped() -> View {
+    let mut view = view();
+    let state = Arc::make_mut(&mut view.state);
+    state.rollout.phase = Phase::Degraded { message: ODD.into() };
+    state.rollout.bad.insert(CommitId::new(OLD), ODD.into());
+    for entry in &mut state.rollout.history {
+        (entry.subject, entry.signer, entry.reason) = (ODD.into(), ODD.into(), ODD.into());
+    }
+    for status in Arc::make_mut(&mut view.pods).values_mut() {
+        status.message = Some(ODD.into());
+        status.containers.iter_mut().for_each(|container| {
+            container.last = Some(Termination {
+                code: 1,
+                reason: ODD.into(),
+                message: ODD.into(),
+                started: ago(60),
+                finished: ago(50),
+            });
+            container.state = ContainerPhase::Waiting { reason: format!("Odd{ODD}"), message: ODD.into() };
+        });
+    }
+    for node in view.nodes.values_mut() {
+        node.facts.system.os = ODD.into();
+        node.facts.labels.insert(ODD.into(), ODD.into());
+        node.life = NodeLife::NotReady(ODD.into());
+    }
+    let refusal = crate::view::Refusal {
+        commit: CommitId::new(NEW),
+        summary: ODD.into(),
+        problems: vec![format!("2{ODD}")],
+    };
+    view.source.refusal = Some(refusal);
+    view.source.error = Some(ODD.into());
+    view.troubles.push(ODD.into());
+    view.notes.push(ODD.into());
+    view.events.iter_mut().for_each(|event| event.message = ODD.into());
+    view.plan
+        .iter_mut()
+        .for_each(|lane| (lane.subject, lane.why, lane.steps) = (ODD.into(), ODD.into(), vec![ODD.into()]));
+    view
+}
+
 fn rollout() -> Rollout {
     let entry = |commit: &str, subject: &str, state, ended| HistoryEntry {
         commit: CommitId::new(commit),

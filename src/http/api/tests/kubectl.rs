@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
-use reconciler::name::PodUid;
+use reconciler::{foreign, name::PodUid};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
@@ -104,6 +104,27 @@ async fn objects_are_read_and_described() {
     for (arguments, line) in cases {
         let (ok, text) = kubectl.run(arguments).await;
         assert!(ok && squeezed(&text).contains(line), "kubectl {arguments}: {line}\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_foreign_acts_on_the_terminal_of_kubectl() {
+    let fixture = fixture();
+    fixture.publish.send(Arc::new(fixture::unescaped())).unwrap();
+    let kubectl = kubectl_at(serve(&fixture).await);
+    let cases = [
+        ("describe pod web-bbbbbbbbbb-c3333", r"Message: x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline"),
+        ("describe node host-a", r"OS Image: x\u{1b}[2J"),
+        ("get events", r"pod/web-bbbbbbbbbb-c3333 x\u{1b}[2J"),
+        ("get nodes -o wide", r"\u{9b}1m\u{202e}y\u{200b}"),
+        ("get pods", r"Oddx\u{1b}[2J"),
+    ];
+    for (arguments, shown) in cases {
+        let (ok, text) = kubectl.run(arguments).await;
+        assert!(ok && squeezed(&text).contains(shown), "kubectl {arguments}: {shown}\n{text}");
+        let strange = |c: char| foreign::is_unprintable(c) && c != '\t';
+        let odd = text.lines().find(|line| line.contains(strange) || line.trim_start().starts_with("forged"));
+        assert!(odd.is_none(), "kubectl {arguments}: {odd:?}");
     }
 }
 
