@@ -194,7 +194,7 @@ fn names_numbers_and_paths_are_taken_as_kubernetes_takes_them() {
         &with_image("volumeMounts: [{name: v, mountPath: a/b}]\n    terminationMessagePath: log"),
         ReadAs::NewHead,
     );
-    let container = &objects.workloads.values().next().unwrap().template.spec.containers[0];
+    let container = &objects.workloads.values().next().expect("the pod").template.spec.containers[0];
     assert_eq!(
         (container.mounts[0].path.as_str(), container.termination_message_path.as_str()),
         ("/a/b", "/log")
