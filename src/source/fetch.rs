@@ -184,8 +184,9 @@ pub(crate) fn compact(request: &FetchRequest) -> Result<(), FetchError> {
     let mirror = Mirror::new(&request.mirror);
     let refs = |source| disk(&mirror, &mirror.refs_error("repack", source));
     let old = mirror.open().map_err(|error| disk(&mirror, &error))?;
-    let fresh =
-        mirror::create(&mirror.quarantine().join(COMPACTED)).map_err(|error| disk(&mirror, &error))?;
+    let path = mirror.quarantine().join(COMPACTED);
+    let fresh = mirror::remove_all(&path).and_then(|()| mirror::create(&path));
+    let fresh = fresh.map_err(|error| disk(&mirror, &error))?;
     let tips = mirror::accepted_refs(&old, &request.keep).map_err(refs)?;
     if tips.is_empty() {
         return Ok(());

@@ -308,7 +308,8 @@ pub(super) fn refs(repo: &Repository) -> Result<Vec<(String, Oid)>, git2::Error>
     Ok(found)
 }
 
-/// Those refs that accepted commits have: the pins, and the branch where its head is one that is kept.
+/// Those refs that accepted commits have: the pins, the branch where its head is one that is kept, and a pin for what is
+/// kept and has none.
 pub(super) fn accepted_refs(
     repo: &Repository,
     keep: &BTreeSet<CommitId>,
@@ -316,6 +317,12 @@ pub(super) fn accepted_refs(
     let mut found = refs(repo)?;
     found
         .retain(|(name, target)| name.starts_with(PINS) || keep.contains(&CommitId::new(target.to_string())));
+    for commit in keep {
+        let id = Oid::from_str(commit.as_str())?;
+        if found.iter().all(|(_, target)| *target != id) {
+            found.push((format!("{PINS}{commit}"), id));
+        }
+    }
     Ok(found)
 }
 
