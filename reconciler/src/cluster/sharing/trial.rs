@@ -176,8 +176,8 @@ impl<'a, 'd> Trial<'a, 'd> {
         if ready.is_empty() { shared().map(|(node, _)| node.clone()).collect() } else { ready }
     }
 
-    /// Further nodes for the images of a workload, those with the smallest shares first. Where its pods run already, they
-    /// are.
+    /// Further nodes for the images of a workload: those without pods of it first, then those with the smallest shares.
+    /// Where pods run that stay, they are.
     fn spare(&self, workload: &Workload, on: &BTreeSet<NodeName>, running: &[NodeName]) -> Vec<NodeName> {
         // Spares are chosen once: the second time there are those of the first.
         let known = self.shares.nodes.values().any(|share| share.has(&workload.key));
@@ -189,16 +189,21 @@ impl<'a, 'd> Trial<'a, 'd> {
         let share = |node: &NodeName| {
             self.wanted.get(node).map_or(0, |wanted| wanted.pods.len() + wanted.spare.len())
         };
-        let mut nodes: Vec<(usize, &NodeName)> = self
+        // Placement puts pods beside others of their owner last.
+        let owned = self.decision.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        let has_pods = |node: &NodeName| {
+            owned.iter().any(|pod| pod.is_active() && pod.record.place.node() == Some(node))
+        };
+        let mut nodes: Vec<(bool, usize, &NodeName)> = self
             .nodes
             .iter()
             .filter(|node| unfit_by_itself(&workload.template.spec, node).is_none())
             .map(|node| &node.name)
             .filter(|node| !on.contains(*node) && !running.contains(*node))
             .filter(|node| !self.shares.off.contains_key(*node))
-            .map(|node| (share(node), node))
+            .map(|node| (has_pods(node), share(node), node))
             .collect();
         nodes.sort_unstable();
-        nodes.into_iter().take(most).map(|(_, node)| node.clone()).collect()
+        nodes.into_iter().take(most).map(|(.., node)| node.clone()).collect()
     }
 }
