@@ -74,9 +74,10 @@ fn of_source(guarded: &mut Guarded, source: &SourceConfig) {
         password_file,
         ssh_key_file,
         known_hosts_file,
-        ca_file,
+        // Often the system's own file: what lies in /etc/ssl/certs is nobody's secret, and pods are given it.
+        ca_file: _,
     } = source;
-    guarded.add([token_file, password_file, ssh_key_file, known_hosts_file, ca_file].into_iter().flatten());
+    guarded.add([token_file, password_file, ssh_key_file, known_hosts_file].into_iter().flatten());
 }
 
 fn of_trust(guarded: &mut Guarded, trust: &TrustConfig) {
@@ -88,14 +89,14 @@ fn of_store(guarded: &mut Guarded, store: &StoreConfig) {
     let StoreConfig {
         endpoints: _,
         prefix: _,
-        ca_file,
+        ca_file: _,
         certificate_file,
         key_file,
         user: _,
         password_file,
         away: _,
     } = store;
-    guarded.add([ca_file, certificate_file, key_file, password_file].into_iter().flatten());
+    guarded.add([certificate_file, key_file, password_file].into_iter().flatten());
 }
 
 fn of_docker(guarded: &mut Guarded, docker: &DockerConfig) {
@@ -162,7 +163,7 @@ mod tests {
         listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
     }
 
-    const GUARDED: [&str; 18] = [
+    const GUARDED: [&str; 16] = [
         "data-dir",
         "socket-dir",
         "docker.config-file",
@@ -170,12 +171,10 @@ mod tests {
         "listen.api-key",
         "listen.api-token-file",
         "peer.directory",
-        "source.ca-file",
         "source.known-hosts-file",
         "source.password-file",
         "source.ssh-key-file",
         "source.token-file",
-        "store.ca-file",
         "store.certificate-file",
         "store.key-file",
         "store.password-file",
@@ -184,7 +183,14 @@ mod tests {
     ];
 
     /// Settings that hold no path on this host, or one that pods may be given.
-    const OPEN: [&str; 4] = ["source.url", "source.paths", "allow.host-paths", "docker.socket"];
+    const OPEN: [&str; 6] = [
+        "source.url",
+        "source.paths",
+        "source.ca-file",
+        "store.ca-file",
+        "allow.host-paths",
+        "docker.socket",
+    ];
 
     /// Whether a setting takes a path, found by giving it one.
     fn takes_a_path(section: &str, name: &str) -> Option<Config> {
