@@ -111,6 +111,11 @@ impl<'a> Selection<'a> {
     }
 }
 
+/// Whether a Service selects a pod with these labels.
+pub fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+    !service.selector.is_empty() && service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
 /// What NAT and DNS of a host say. `node` is the host's own address: the external one of LoadBalancers.
 pub fn publish(
     selection: &Selection<'_>,
