@@ -11,7 +11,7 @@ use crate::{
     network::{Backends, DnsAnswer, DnsRecords, HostPort, ServiceTable, VirtualPort},
     object::{PodTemplate, Service, ServiceKind, ServicePort, TargetPort},
     state::ServiceAllocation,
-    status::PodStatus,
+    status::{PodStatus, STEADY},
 };
 
 /// A pod that could take traffic.
@@ -25,6 +25,8 @@ pub struct Endpoint<'a> {
     pub address: Ipv4Addr,
     /// Whether it answers.
     pub serving: Serving,
+    /// That it is ready says something, see [`is_proven`].
+    pub proven: bool,
     /// It runs on this host.
     pub local: bool,
 }
@@ -50,6 +52,13 @@ impl Serving {
             (_, _) => Self::No,
         }
     }
+}
+
+/// Whether a pod's readiness says that it works: a probe does, and so does time. Without a probe also a container that ends
+/// at once is ready for a moment.
+pub fn is_proven(template: &PodTemplate, status: &PodStatus) -> bool {
+    let probed = template.spec.containers.iter().all(|container| container.readiness.is_some());
+    probed || status.ready_for >= STEADY
 }
 
 /// The Services of a commit.
@@ -79,24 +88,26 @@ impl<'a> Selection<'a> {
         Self { services, before, index: Index::new(pods) }
     }
 
-    /// Which pods take the traffic of a Service: the ready ones that it selects. Where it has none yet, it keeps those
-    /// that it had by the selector of before; and where nothing is ready at all, those that are stopping go on, as
-    /// kube-proxy has it since 1.28 (ProxyTerminatingEndpoints).
+    /// Which pods take the traffic of a Service: the ready ones that it selects. Where none of these has proven itself yet, it
+    /// keeps those that it had by the selector of before; and where nothing is ready at all, those that are stopping go on,
+    /// as kube-proxy has it since 1.28 (ProxyTerminatingEndpoints).
     pub fn behind(&self, key: &ObjectKey, service: &'a Service) -> Behind<'a> {
         let former = || {
             let before = self.before.iter().filter_map(|services| services.get(key));
             before.filter(|old| old.selector != service.selector)
         };
-        for serving in [Serving::Ready, Serving::Stopping] {
-            for by in std::iter::once(service).chain(former()) {
-                let takes = |pod: &&Endpoint<'_>| pod.serving == serving || service.publish_not_ready;
-                let pods: Vec<_> = self.index.selected(key, by).filter(takes).collect();
-                if !pods.is_empty() {
-                    return Behind { pods, by };
-                }
-            }
+        let find = |by: &'a Service, serving: Serving| -> Behind<'a> {
+            let takes = |pod: &&Endpoint<'_>| pod.serving == serving || service.publish_not_ready;
+            Behind { pods: self.index.selected(key, by).filter(takes).collect(), by }
+        };
+        let own = find(service, Serving::Ready);
+        if service.publish_not_ready && !own.pods.is_empty() || own.pods.iter().any(|pod| pod.proven) {
+            return own;
         }
-        Behind { pods: Vec::new(), by: service }
+        let kept = former().map(|by| find(by, Serving::Ready));
+        let stopping = std::iter::once(service).chain(former()).map(|by| find(by, Serving::Stopping));
+        let mut others = kept.chain(std::iter::once(own)).chain(stopping);
+        others.find(|behind| !behind.pods.is_empty()).unwrap_or(Behind { pods: Vec::new(), by: service })
     }
 }
 

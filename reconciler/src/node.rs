@@ -17,7 +17,7 @@ use crate::{
     allocate::believed,
     cluster::ClusterSettings,
     commit::{Commit, locate},
-    endpoints::{Endpoint, Selection, Services, Serving, publish, selects},
+    endpoints::{Endpoint, Selection, Services, Serving, is_proven, publish, selects},
     fault::FaultKind,
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
@@ -576,7 +576,8 @@ impl<'a> Look<'a> {
                 continue;
             }
             let serving = Serving::of(status, self.stops(record));
-            endpoints.push(Endpoint { key: &record.key, template, address, serving, local });
+            let proven = is_proven(template, status);
+            endpoints.push(Endpoint { key: &record.key, template, address, serving, proven, local });
         }
         let before = services_before(&self.input.state.rollout, self.input.commits);
         Some(publish(

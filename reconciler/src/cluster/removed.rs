@@ -10,11 +10,12 @@ use super::{Decision, parts::Part};
 use crate::{
     commit::Commit,
     controller::OwnedPod,
-    endpoints::selects,
+    endpoints::{is_proven, selects},
     name::{CommitId, NodeName, PodUid, WorkloadKey, WorkloadKind},
     object::{Control, Workload},
     placement::{Unfit, eligible_for_daemon, host_ports},
     rollout::{Judgement, judge},
+    state::Change,
 };
 
 /// An owner of pods that is not in the driving commit, and was in one that ran before.
@@ -91,7 +92,7 @@ impl<'a> Decision<'a> {
             let Some((commit, was)) = before.iter().find_map(find) else { continue };
             let added = added.entry(&commit.id).or_insert_with(|| Arc::new(added_to(commit, driving)));
             let mut awaited = Vec::new();
-            if rollout.is_under_way() {
+            if self.is_under_way() {
                 awaited = successors(commit, was, driving, added);
             }
             let added = Arc::clone(added);
@@ -105,13 +106,25 @@ impl<'a> Decision<'a> {
         removed
     }
 
-    /// Whether a workload is as the driving commit wants it.
+    /// Whether the roll-out lasts, also after this decision: what waits is stopped with the decision that ends it, as long as
+    /// the commits that explain it are known.
+    fn is_under_way(&self) -> bool {
+        let ends = |change: &Change| matches!(change, Change::Rollout(after) if !after.is_under_way());
+        self.input.state.rollout.is_under_way() && !self.changes.iter().any(ends)
+    }
+
+    /// Whether a workload is as the driving commit wants it, and its pods have proven themselves.
     fn is_settled(&self, driving: &'a Commit, key: &WorkloadKey) -> bool {
         let Some(workload) = driving.objects.workloads.get(key) else { return true };
         let part = Part::whole(driving, workload, true);
         let progress = self.input.state.workloads.get(key);
         let view = self.part_view(&part, &self.standing);
+        let proven = |pod: &OwnedPod<'_>| {
+            let shown = pod.status.is_none_or(|status| is_proven(&workload.template, status));
+            shown || !pod.is_active() || self.standing.is_aside(pod) || self.standing.is_absent(pod)
+        };
         judge(&view, progress, self.input.state.rollout.clock) == Judgement::Settled
+            && view.pods.iter().all(proven)
     }
 
     /// The nodes where nothing of a workload may be begun yet: what it takes the place of holds what both need. Data may lie
@@ -159,10 +172,11 @@ impl<'a> Decision<'a> {
             let mut pods: Vec<(&Removed<'_>, &OwnedPod<'_>)> = waiting()
                 .flat_map(|one| one.pods.iter().map(move |pod| (one, pod)))
                 .filter(|(_, pod)| !pod.is_stopping() && !pod.is_final())
-                .filter(|(_, pod)| match nodes {
+                .filter(|(one, pod)| match nodes {
                     Wanted::Name => pod.record.key == workload.key.object,
                     Wanted::Nodes(ref nodes) => {
-                        pod.record.place.node().is_some_and(|node| nodes.contains(node))
+                        let on = pod.record.place.node().is_some_and(|node| nodes.contains(node));
+                        on || Self::excludes_whole(one, workload)
                     }
                 })
                 .collect();
@@ -170,11 +184,16 @@ impl<'a> Decision<'a> {
                 (!one.excludes(workload), !one.awaited.contains(&&workload.key), pod.record.serial)
             });
             let (first, pod) = pods.first()?;
-            let whole = workload.key.kind != WorkloadKind::DaemonSet && first.excludes(workload);
+            let whole = Self::excludes_whole(first, workload);
             let all = if whole { &first.pods[..] } else { std::slice::from_ref(*pod) };
             Some(all.iter().map(|pod| pod.record.uid.clone()).collect())
         });
         room.unwrap_or_default()
+    }
+
+    /// Whether a workload begins nowhere before all of what is removed is gone.
+    fn excludes_whole(removed: &Removed<'_>, workload: &Workload) -> bool {
+        workload.key.kind != WorkloadKind::DaemonSet && removed.excludes(workload)
     }
 
     /// Whether all that was begun of a workload is available, nodes apart that are out or at fault themselves.

@@ -53,7 +53,9 @@ fn what_left_the_commit_runs_until_what_was_added_is_available() {
     let note = world.notes.iter().find(|note| note.contains("left the commit"));
     assert!(note.is_some_and(|note| note.contains("site is available")), "{:?}", world.notes);
     world.unready.clear();
-    world.run(1);
+    world.run(5);
+    assert_eq!(world.pods("web").len(), 3, "without a probe it takes time to show that it works");
+    world.run(6);
     assert!(world.pods("web").is_empty(), "{:?}", world.pods("web"));
     world.run(30);
     world.expect_healthy("c2");

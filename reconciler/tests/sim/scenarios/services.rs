@@ -155,7 +155,7 @@ fn a_service_keeps_its_endpoints_until_its_new_selector_has_one() {
 
 #[test]
 fn a_rename_that_is_broken_costs_no_request() {
-    for image in ["crash:1", "deaf:1"] {
+    for (image, probed) in [("crash:1", true), ("crash:1", false), ("deaf:1", true)] {
         let mut sim = sim();
         sim.registry.push("crash:1", Behaviour::ExitsAtOnce(1));
         sim.registry.push("deaf:1", Behaviour::NeverReady);
@@ -163,7 +163,9 @@ fn a_rename_that_is_broken_costs_no_request() {
         sim.push(commit("c1").with(web).service("web", "web", node_port(None)).build());
         sim.run_seconds(30);
         let (before, uids) = (endpoints(&sim), sim.uids("web"));
-        sim.push(renamed("c2", image));
+        let spec = if probed { pod(image).with_readiness() } else { pod(image) };
+        let site = deployment("site", 2, spec);
+        sim.push(commit("c2").with(site).service("web", "site", node_port(None)).build());
         for _ in 0..8000 {
             sim.run(std::time::Duration::from_millis(100));
             sim.expect(endpoints(&sim) == before, "the same ones answer all the while");

@@ -39,6 +39,7 @@ impl<'a> Pods<'a> {
                 template: &owner.template,
                 address: status.address?,
                 serving: Serving::of(status, record.stop.is_some()),
+                proven: endpoints::is_proven(&owner.template, status),
                 local: false,
             };
             Some(Backend { record, owner, endpoint })
