@@ -143,7 +143,8 @@ impl<'a> Decision<'a> {
     /// before, has a pod that is available, or something cannot be begun for want of what others have.
     fn may_go(&self, record: &PodRecord) -> bool {
         let rollout = &self.input.state.rollout;
-        if !matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking) {
+        let lasts = |rollout: &Rollout| matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking);
+        if !lasts(rollout) || !lasts(&self.after.rollout) {
             return true;
         }
         let get = |id: &CommitId| self.input.commits.get(id);
