@@ -203,6 +203,23 @@ async fn status_says_what_runs_and_what_is_in_the_way() {
 }
 
 #[tokio::test]
+async fn the_grounds_that_pods_run_on_are_printed() {
+    let daemon = daemon().await;
+    let (exit, text) = windlass(daemon.directory.path(), "trust audit").await;
+    assert_eq!(exit, Exit::Done);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("POD "), "{text}");
+    let kept = ["default/old", "1111111111", "none", "kept up in place"];
+    let signed =
+        ["default/web-1", "2222222222", "signature", "dev@example.com (SHA256:abc)", "its key was withdrawn"];
+    for (line, parts) in [(lines[1], &kept[..]), (lines[2], &signed[..])] {
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+    let (_, json) = windlass(daemon.directory.path(), "trust audit -o json").await;
+    assert!(json.contains("\"grounds\": \"none\""), "{json}");
+}
+
+#[tokio::test]
 async fn history_plan_and_logs_are_printed() {
     let daemon = daemon().await;
     let cases = [
