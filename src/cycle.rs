@@ -348,6 +348,7 @@ impl Host {
             state: own.as_ref().unwrap_or_else(|| self.store.snapshot()),
             commits: self.library.commits(),
             kept: self.library.kept(),
+            barred: self.library.barred(),
             observed,
             memory: self.memory.pods(),
             pins: trust.pins(),

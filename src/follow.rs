@@ -36,6 +36,9 @@ const TROUBLE: Duration = Duration::from_secs(15);
 /// What is kept of a remote's words.
 const TROUBLE_BYTES: usize = 2048;
 
+/// The class of a head for which there is no room.
+const MIRROR_FULL: &str = "mirror-full";
+
 /// What looking at the repository came to.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -247,7 +250,7 @@ impl Follower {
         if let Some(summary) = no_room(&judged) {
             let problems = vec![summary.clone()];
             let refusal = Refusal { commit: arrival.head().clone(), summary, problems };
-            return Ok(Judged::Refused { refusal, subject: String::new(), untrusted: Some("mirror-full") });
+            return Ok(Judged::Refused { refusal, subject: String::new(), untrusted: Some(MIRROR_FULL) });
         }
         let compaction = match &judged {
             // In a whole new clone the objects of a refused head lie beside what is kept.
@@ -272,7 +275,8 @@ impl Follower {
         judged_by: Option<&str>,
         asked: Asked,
     ) -> Found {
-        if let Some(judged_by) = judged_by {
+        // What fills the mirror may be gone by the next start.
+        if let Some(judged_by) = judged_by.filter(|_| class != MIRROR_FULL) {
             let (refusal, subject, class) = (refusal.clone(), subject.clone(), class.clone());
             let head = RefusedHead { refusal, subject, class, judged_by: judged_by.to_owned() };
             if let Err(error) = self.refused.add(head) {

@@ -140,7 +140,12 @@ pub(crate) struct Library {
     commits: BTreeMap<CommitId, Arc<Commit>>,
     /// Commits that are not eligible, of which something runs here.
     kept: BTreeMap<CommitId, Arc<Commit>>,
-    /// Why each of them is not, and when that is judged again.
+    /// Commits that are not eligible and of which nothing runs here, but that the cluster follows: a leader compares a new
+    /// commit with them.
+    compared: BTreeMap<CommitId, Arc<Commit>>,
+    /// Commits that were judged not to be eligible.
+    barred: BTreeSet<CommitId>,
+    /// Why each of those that are read is not, and when that is judged again.
     ineligible: BTreeMap<CommitId, (Timestamp, String)>,
     /// Commits that could not be read, and when that is tried again.
     missing: BTreeMap<CommitId, (Timestamp, String)>,
@@ -157,7 +162,28 @@ impl Library {
         &self.kept
     }
 
-    /// Why those are not eligible.
+    /// All that are not eligible and were read, for a leader to compare with.
+    pub(crate) fn comparable(&self) -> BTreeMap<CommitId, Arc<Commit>> {
+        self.kept.iter().chain(&self.compared).map(|(id, commit)| (id.clone(), Arc::clone(commit))).collect()
+    }
+
+    /// Those that were judged not to be eligible, read or not.
+    pub(crate) fn barred(&self) -> &BTreeSet<CommitId> {
+        &self.barred
+    }
+
+    /// Notes that a commit was judged not to be eligible.
+    pub(crate) fn bar(&mut self, id: &CommitId) {
+        self.barred.insert(id.clone());
+    }
+
+    /// Puts a commit in that is not eligible, for a leader to compare with.
+    pub(crate) fn compare(&mut self, commit: Arc<Commit>, why: String, retry: Timestamp) {
+        self.note_missing(commit.id.clone(), why, retry);
+        self.compared.insert(commit.id.clone(), commit);
+    }
+
+    /// Why those that are kept are not eligible.
     pub(crate) fn ineligible(&self) -> impl Iterator<Item = (&CommitId, &str)> {
         self.ineligible.iter().map(|(id, (_, why))| (id, why.as_str()))
     }
@@ -182,7 +208,9 @@ impl Library {
     pub(crate) fn add(&mut self, commit: Arc<Commit>) {
         self.missing.remove(&commit.id);
         self.ineligible.remove(&commit.id);
+        self.barred.remove(&commit.id);
         self.kept.remove(&commit.id);
+        self.compared.remove(&commit.id);
         self.commits.insert(commit.id.clone(), commit);
     }
 
@@ -216,6 +244,8 @@ impl Library {
         self.missing.retain(|id, _| keep.contains(id));
         self.kept.retain(|id, _| keep.contains(id));
         self.ineligible.retain(|id, _| keep.contains(id));
+        self.compared.retain(|id, _| keep.contains(id));
+        self.barred.retain(|id| keep.contains(id));
     }
 }
 

@@ -25,6 +25,8 @@ use crate::source::verify::{Accepted, Grounds, VerifiedCommit};
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
+/// Of a long line that is accepted at once, as behind a far anchor, so many of the newest commits are remembered.
+const MOST_REMEMBERED: usize = 1000;
 
 /// Why the trust directory could not be used.
 #[derive(Debug, Error)]
@@ -131,6 +133,8 @@ pub(crate) struct TrustStore {
     images_path: PathBuf,
     pointers: Pointers,
     trusted: TrustedSet,
+    /// Whether the trusted set is on disk as it is here.
+    trusted_is_saved: bool,
     images: ImagePins,
     accepted: AcceptedHeads,
     /// Whether the file of the images lacks something.
@@ -154,13 +158,15 @@ impl TrustStore {
         let in_use: Vec<CommitId> = stored.iter().flat_map(StoredPointers::commits).cloned().collect();
         let accepted = AcceptedHeads::open(directory, in_use.into_iter())?;
         let (pointers, judged_before) = stored.map(StoredPointers::read).unwrap_or_default();
-        let mut trusted: TrustedSet = state_file::read(&trusted_path, SCHEMA)?.unwrap_or_default();
+        let stored: Option<TrustedSet> = state_file::read(&trusted_path, SCHEMA)?;
+        let mut trusted = stored.clone().unwrap_or_default();
         let heads = [&pointers.healthy, &pointers.target, &pointers.verified].into_iter().flatten();
         for commit in judged_before.iter().chain(heads) {
             trusted.add_undated(commit);
         }
         Ok(Self {
             pointers,
+            trusted_is_saved: stored.as_ref() == Some(&trusted),
             trusted,
             accepted,
             images: state_file::read(&images_path, SCHEMA)?.unwrap_or_default(),
@@ -179,7 +185,8 @@ impl TrustStore {
     /// Remembers an accepted head: first the commits that were judged good on the way, then that history may only go
     /// forward from it.
     pub(crate) fn advance(&mut self, accepted: &Accepted, now: Timestamp) -> Result<(), StateFileError> {
-        self.remember(&accepted.line, now)?;
+        let newest = accepted.line.len().saturating_sub(MOST_REMEMBERED);
+        self.remember(&accepted.line[newest..], now)?;
         let verified = Some(accepted.head.clone());
         self.set_pointers(Pointers { verified, ..self.pointers.clone() })
     }
@@ -209,11 +216,11 @@ impl TrustStore {
     }
 
     fn set_trusted(&mut self, trusted: TrustedSet) -> Result<(), StateFileError> {
-        if trusted == self.trusted {
+        if self.trusted_is_saved && trusted == self.trusted {
             return Ok(());
         }
         state_file::write(&self.trusted_path, SCHEMA, &trusted)?;
-        self.trusted = trusted;
+        (self.trusted, self.trusted_is_saved) = (trusted, true);
         Ok(())
     }
 
@@ -228,6 +235,8 @@ impl TrustStore {
             return Ok(());
         }
         self.accepted.keep()?;
+        // What an older version's pointers say of commits in use goes with them.
+        self.set_trusted(self.trusted.clone())?;
         state_file::write(&self.pointers_path, SCHEMA, &pointers)?;
         self.pointers = pointers;
         Ok(())

@@ -162,6 +162,7 @@ impl Host {
             state: &self.state,
             commits: &self.commits,
             kept: &BTreeMap::new(),
+            barred: &std::collections::BTreeSet::new(),
             observed: &self.observed,
             memory: &self.memory,
             pins: &self.pins,

@@ -51,3 +51,12 @@ pub fn locate<'a>(
     // A commit that is known and does not have the template is an answer.
     named.unwrap_or_else(|| commits.values().find_map(find))
 }
+
+/// What a pod is that is there already, whether its commit may still be started or is only kept up.
+pub fn locate_kept<'a>(
+    commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    kept: &'a BTreeMap<CommitId, Arc<Commit>>,
+    record: &PodRecord,
+) -> Option<(&'a Commit, &'a Workload)> {
+    locate(commits, record).or_else(|| locate(kept, record))
+}

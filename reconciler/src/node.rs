@@ -68,6 +68,8 @@ pub struct NodeInput<'a> {
     /// Commits that are not eligible, and of which something runs here by this host's own records: that is kept up in
     /// place, and nothing new of them is started.
     pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
+    /// Commits that this host has judged not to be eligible here.
+    pub barred: &'a BTreeSet<CommitId>,
     /// What was found.
     pub observed: &'a Observed,
     /// What is remembered.
@@ -220,7 +222,11 @@ impl<'a> Look<'a> {
             // A stop that this host does not believe is none.
             let kept = refused.map(|_| PodRecord { stop: None, ..told.clone() });
             let record = kept.as_ref().unwrap_or(told);
-            let located = locate(self.input.commits, record);
+            // A pod stays what it was when this host began it, whatever its record says by now.
+            let remembered =
+                self.input.memory.pods.get(&record.uid).and_then(|memory| memory.origin.as_ref());
+            let rewritten = remembered.is_some_and(|origin| origin.template != record.template);
+            let located = locate(self.input.commits, record).filter(|_| !rewritten);
             let own = if located.is_none() { self.kept_up(record) } else { None };
             let (record, commit, workload) = match (&own, located) {
                 (Some((own, commit, workload)), _) => (own, Some(*commit), Some(*workload)),
@@ -500,9 +506,11 @@ impl<'a> Look<'a> {
         for record in self.input.state.pods.values() {
             let Some(node) = record.place.node() else { continue };
             let local = node == self.input.node;
-            let template = locate(self.input.commits, record).map(|(_, workload)| &workload.template);
-            let template = match template {
-                Some(template) => template,
+            let located = locate(self.input.commits, record);
+            let own =
+                || self.kept_up(record).filter(|_| local).map(|(_, commit, workload)| (commit, workload));
+            let template = match located.or_else(own).or_else(|| locate(self.input.kept, record)) {
+                Some((_, workload)) => &workload.template,
                 // Nobody can make this host forget the Services of pods that run here; what is not begun takes no traffic,
                 // and pods of others come when it has their commit.
                 None if self.stops(record) || !local || !self.containers.contains_key(&record.uid) => {
@@ -525,7 +533,8 @@ impl<'a> Look<'a> {
             let proven = is_proven(template, status);
             endpoints.push(Endpoint { key: &record.key, template, address, serving, proven, local });
         }
-        let before = services_before(&self.input.state.rollout, self.input.commits);
+        let known = |id: &CommitId| self.input.commits.get(id).or_else(|| self.input.kept.get(id));
+        let before = services_before(&self.input.state.rollout, known);
         Some(publish(
             &Selection::new(services, before, &endpoints),
             &self.allocations(services),
@@ -539,10 +548,10 @@ impl<'a> Look<'a> {
 /// The Services of the commits whose place another one is still taking, newest first.
 pub fn services_before<'a>(
     rollout: &Rollout,
-    commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    known: impl Fn(&CommitId) -> Option<&'a Arc<Commit>>,
 ) -> Vec<&'a Services> {
     let before = if rollout.is_under_way() { rollout.before() } else { Vec::new() };
-    before.into_iter().filter_map(|id| commits.get(id)).map(|commit| &commit.objects.services).collect()
+    before.into_iter().filter_map(known).map(|commit| &commit.objects.services).collect()
 }
 
 /// This host's pod addresses: the lowest free one is given.

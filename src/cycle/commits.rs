@@ -125,8 +125,7 @@ impl Host {
         let runs = |one: &ObservedContainer| one.identity.commit == id;
         let found = self.seen.as_ref().is_some_and(|seen| seen.containers.values().any(runs));
         if !(found || self.kept.contains(&id) || self.origins().any(|origin| *origin == id)) {
-            let why = format!("it may not run here: {why}");
-            return self.library.note_missing(id, why, now + RETRY);
+            return self.compare(id, format!("it may not run here: {why}"), now).await;
         }
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
@@ -138,6 +137,22 @@ impl Host {
                 let why = format!("it may not run here ({why}), and is not kept up: {unreadable}");
                 self.library.note_missing(id, why, now + RETRY);
             }
+        }
+    }
+
+    /// Reads a commit of which nothing may run here and nothing does, if the cluster follows it: who leads must be able to
+    /// say what a new commit takes away from it.
+    async fn compare(&mut self, id: CommitId, why: String, now: Timestamp) {
+        let again = now + RETRY;
+        let rollout = &self.store.snapshot().rollout;
+        let is_followed = [&rollout.driving, &rollout.healthy].into_iter().flatten().any(|one| *one == id);
+        if !is_followed || !self.library.barred().contains(&id) {
+            return self.library.note_missing(id, why, again);
+        }
+        let (reader, commit) = (self.parts.reader.clone(), id.clone());
+        match read(move || reader.read_kept(&commit)).await {
+            Ok(commit) => self.library.compare(commit, why, now + JUDGE_AGAIN),
+            Err(unreadable) => self.library.note_missing(id, format!("{why}; {unreadable}"), again),
         }
     }
 
@@ -158,6 +173,7 @@ impl Host {
                 return Ok(verified);
             }
             Ok(Ok(Err(why @ (Ineligible::Untrusted(_) | Ineligible::BeforeAnchor { .. })))) => {
+                self.library.bar(id);
                 return Err(why.to_string());
             }
             Ok(Ok(Err(why @ (Ineligible::NothingAccepted | Ineligible::OffTheLine { .. })))) => {

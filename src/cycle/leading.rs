@@ -101,13 +101,14 @@ impl Host {
         self.judged = judged.nodes;
         let reports = self.all_reports();
         let head = self.leading_head();
+        let comparable = self.library.comparable();
         let change = cluster(&ClusterInput {
             now,
             settings: &self.fixed.settings,
             state: self.store.snapshot(),
             head: &head,
             commits: self.library.commits(),
-            kept: self.library.kept(),
+            kept: &comparable,
             nodes: &self.judged,
             reports: &reports,
         });

@@ -1,6 +1,6 @@
 //! What a fetch brought: in quarantine until its head is judged, then in the mirror or deleted.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use git2::Repository;
@@ -24,6 +24,9 @@ pub(super) struct NoRoom {
     bytes: u64,
     limit: u64,
 }
+
+/// A mirror of some gigabytes is packed in less.
+const COMPACTION_DEADLINE: Duration = Duration::from_secs(900);
 
 /// One fetch that came to an end. Dropped, it leaves nothing behind but what was accepted.
 pub(super) struct Arrival {
@@ -126,6 +129,8 @@ async fn compact(
 ) -> Result<()> {
     let size = mirror_bytes.max(request.limits.received_bytes);
     let limits = FetchLimits {
+        // Nobody sends anything: it takes as long as it takes to read and pack what is here.
+        deadline: request.limits.deadline.max(COMPACTION_DEADLINE),
         received_bytes: size,
         address_space_bytes: request.limits.address_space_bytes.saturating_add(size.saturating_mul(2)),
         ..request.limits.clone()

@@ -16,8 +16,8 @@ pub(crate) enum Ineligible {
     /// This host has accepted no head yet.
     #[error("this host has not accepted any commit yet")]
     NothingAccepted,
-    /// It lies before the anchor.
-    #[error("it lies before the anchor {}: what is older than the anchor never runs", anchor.short())]
+    /// It does not come after the anchor.
+    #[error("it does not descend from the anchor {}: what is older, or lies elsewhere, never runs", anchor.short())]
     BeforeAnchor {
         /// The anchor.
         anchor: CommitId,
@@ -52,7 +52,7 @@ pub(crate) fn eligible(
         if anchor == id {
             return Ok(Ok(VerifiedCommit::new(id.clone(), Grounds::Anchor)));
         }
-        if known.is_some() && descends(repo, anchor, id)? {
+        if commit::exists(repo, id) && !descends(repo, id, anchor)? {
             return Ok(Err(Ineligible::BeforeAnchor { anchor: anchor.clone() }));
         }
     }
@@ -62,12 +62,7 @@ pub(crate) fn eligible(
     let Some(verified) = verified else { return Ok(Err(Ineligible::NothingAccepted)) };
     if !is_on_line(repo, policy, verified.id(), history, id)? {
         let verified = verified.id().clone();
-        return Ok(Err(match policy.anchor {
-            Some(anchor) if commit::exists(repo, id) && descends(repo, anchor, id)? => {
-                Ineligible::BeforeAnchor { anchor: anchor.clone() }
-            }
-            _ => Ineligible::OffTheLine { verified, history },
-        }));
+        return Ok(Err(Ineligible::OffTheLine { verified, history }));
     }
     if policy.mode == Mode::Off {
         return Ok(Ok(VerifiedCommit::new(id.clone(), Grounds::ModeOff)));

@@ -175,7 +175,13 @@ pub(crate) fn verify(
     head: &CommitId,
 ) -> Result<Verdict, CouldNotCheck> {
     let still_counts = |known: &VerifiedCommit| known.counts(policy.mode, policy.anchor);
-    if let Some(known) = verified.filter(|known| known.id == *head && still_counts(known)) {
+    let known = verified.filter(|known| known.id == *head && still_counts(known));
+    // The anchor may be newer than what was accepted before.
+    let is_barred = match policy.anchor {
+        Some(anchor) if known.is_some() => !descends(repo, head, anchor)?,
+        _ => false,
+    };
+    if let Some(known) = known.filter(|_| !is_barred) {
         return Ok(Verdict::Trusted(Accepted { head: known.clone(), line: Vec::new() }));
     }
     let object = match CommitObject::read(repo, head) {

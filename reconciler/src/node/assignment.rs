@@ -153,6 +153,9 @@ fn starts<'a>(
     let mut rules = placement.rules(stays);
     for record in fresh {
         let why = match locate(input.commits, record) {
+            None if input.barred.contains(&record.commit) => {
+                Some(Refused::Unfit(format!("commit {} may not run on this node", record.commit.short())))
+            }
             None => input.commits.contains_key(&record.commit).then_some(Refused::Unresolved),
             Some((_, workload)) => elsewhere(input, record)
                 .or_else(|| surplus.get(&record.uid).cloned())

@@ -68,6 +68,7 @@ impl World {
             state: &host.view.believed().state,
             commits: if credulous { &everything } else { &host.verified },
             kept: &BTreeMap::new(),
+            barred: &std::collections::BTreeSet::new(),
             observed: &observed,
             memory: &host.memory,
             pins: &host.pins,

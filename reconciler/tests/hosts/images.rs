@@ -103,6 +103,7 @@ impl Images {
             state: &world.state,
             commits: &world.commits,
             kept: &world.kept,
+            barred: &world.barred,
             observed: &observed,
             memory: &NodeMemory::default(),
             pins,

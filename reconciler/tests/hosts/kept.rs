@@ -12,7 +12,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{commit, pod, replica_set},
+    build::{commit, node_port, pod, replica_set},
     refusals::{ask, ask_with, forge, one, settled},
     world::World,
 };
@@ -109,4 +109,60 @@ fn a_commit_that_fails_does_not_go_back_to_it() {
     world.run(900);
     assert_eq!(world.state.rollout.phase.as_str(), "Degraded", "{:#?}", world.state.rollout);
     assert_eq!(world.state.rollout.driving, Some(CommitId::new("c2")));
+}
+
+#[test]
+fn services_of_it_lead_to_its_pods_on_hosts_that_have_some_and_on_those_that_have_none() {
+    let build = commit("c1").with(replica_set("set", 1, pod("set:1"))).service("set", "set", node_port(None));
+    let mut world = settled(build.build());
+    let uid = world.pods("set")[0].uid.clone();
+    let host = world.state.pods[&uid].place.node().unwrap().as_str().to_owned();
+    let other = if host == "a" { "b" } else { "a" };
+    world.keep_only("c1");
+    let address = std::net::Ipv4Addr::new(10, 42, if host == "a" { 1 } else { 2 }, 9);
+    for report in world.reports.values_mut() {
+        if let Some(status) = report.pods.get_mut(&uid) {
+            status.address = Some(address);
+        }
+    }
+    let plan = ask(&world, other, Vec::new(), &[]);
+    assert!(format!("{:?}", plan.services).contains("10.42."), "{:?}", plan.services);
+    let plan = ask(&world, &host, Vec::new(), std::slice::from_ref(&uid));
+    assert!(plan.services.is_some(), "what runs here keeps its Services");
+}
+
+#[test]
+fn what_a_host_has_judged_not_to_be_eligible_goes_elsewhere() {
+    let mut world = settled(commit("c1").with(replica_set("set", 1, pod("set:1"))).build());
+    let uid = world.pods("set")[0].uid.clone();
+    let host = world.state.pods[&uid].place.node().unwrap().as_str().to_owned();
+    world.commits.clear();
+    world.barred.insert(CommitId::new("c1"));
+    let plan = ask(&world, &host, Vec::new(), &[]);
+    let why = &plan.report.refused[&uid];
+    assert!(why.is_for_this_node() && why.to_string().contains("may not run on this node"), "{why}");
+}
+
+#[test]
+fn a_record_that_is_rewritten_does_not_change_what_a_pod_is() {
+    let build =
+        commit("c1").with(replica_set("set", 1, pod("set:1"))).with(replica_set("other", 1, pod("other:1")));
+    let mut world = settled(build.build());
+    let uid = world.pods("set")[0].uid.clone();
+    let host = world.state.pods[&uid].place.node().unwrap().as_str().to_owned();
+    let template = world.state.pods[&uid].template.clone();
+    let origin = Origin { commit: CommitId::new("c1"), template: template.clone() };
+    let memory = PodMemory { started: Some(world.now), origin: Some(origin), ..PodMemory::default() };
+    let memory = NodeMemory { pods: BTreeMap::from([(uid.clone(), memory)]), ..NodeMemory::default() };
+    let other = world.pods("other")[0].clone();
+    let record = world.state.pods.get_mut(&uid).unwrap();
+    (record.owner, record.template) = (other.owner, other.template);
+    let running =
+        World::identity(&reconciler::state::PodRecord { template: template.clone(), ..record.clone() });
+    let running =
+        reconciler::plan::PodIdentity { owner: "ReplicaSet/default/set".parse().unwrap(), ..running };
+    let plan = ask_with(&world, &host, Vec::new(), vec![running], Observed::default(), &memory);
+    assert_eq!(plan.memory.pods[&uid].origin.as_ref().unwrap().template, template);
+    let own = plan.lanes.iter().filter(|lane| lane.key == LaneKey::Pod(uid.clone()));
+    assert!(!format!("{:?}", own.collect::<Vec<_>>()).contains("other:1"), "{:#?}", plan.lanes);
 }

@@ -87,6 +87,7 @@ pub(crate) fn ask_with(
         state: &world.state,
         commits: &world.commits,
         kept: &world.kept,
+        barred: &world.barred,
         observed: &observed,
         memory,
         pins: &Pins::new(),

@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) state: ClusterState,
     pub(crate) head: Head,
     pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
+    /// Commits that hosts judged not to be eligible.
+    pub(crate) barred: BTreeSet<CommitId>,
     /// Commits that are not eligible, of which something runs.
     pub(crate) kept: BTreeMap<CommitId, Arc<Commit>>,
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
@@ -107,6 +109,7 @@ impl World {
             state: ClusterState { cluster: "test".to_owned(), ..ClusterState::default() },
             head: Head::Unknown,
             commits: BTreeMap::new(),
+            barred: BTreeSet::new(),
             kept: BTreeMap::new(),
             nodes: BTreeMap::new(),
             reports: BTreeMap::new(),
@@ -153,6 +156,7 @@ impl World {
     /// A commit that is not eligible any more.
     pub(crate) fn keep_only(&mut self, commit: &str) {
         let (id, commit) = self.commits.remove_entry(&CommitId::new(commit)).unwrap();
+        self.barred.insert(id.clone());
         self.kept.insert(id, commit);
     }
 

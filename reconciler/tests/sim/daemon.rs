@@ -343,6 +343,7 @@ impl Sim {
             state: &self.state,
             commits: &self.commits,
             kept: &BTreeMap::new(),
+            barred: &BTreeSet::new(),
             observed: &observed,
             memory: &self.memory,
             pins: &self.pins,

@@ -8,7 +8,7 @@ use std::{
 
 use super::Refused;
 use crate::{
-    commit::{Commit, locate},
+    commit::{Commit, locate_kept},
     name::{CommitId, PodUid, WorkloadKind},
     node::NodeInput,
     object::Workload,
@@ -69,9 +69,12 @@ impl<'a> Placement<'a> {
     /// What a pod is.
     fn workload(&self, record: &PodRecord) -> Option<&'a Workload> {
         let runs = self.identities.get(&record.uid);
-        let runs =
-            runs.and_then(|one| self.input.commits.get(&one.commit)?.resolve(&one.owner, &one.template));
-        runs.or_else(|| locate(self.input.commits, record).map(|(_, workload)| workload))
+        let (commits, kept) = (self.input.commits, self.input.kept);
+        let runs = runs.and_then(|one| {
+            let commit = commits.get(&one.commit).or_else(|| kept.get(&one.commit))?;
+            commit.resolve(&one.owner, &one.template)
+        });
+        runs.or_else(|| locate_kept(commits, kept, record).map(|(_, workload)| workload))
     }
 
     /// Whether nothing holds its ports and its requests any more.

@@ -204,7 +204,8 @@ impl Pod<'_> {
             uid: record.uid.clone(),
             pod: record.key.clone(),
             owner: record.owner.clone(),
-            commit: record.commit.clone(),
+            // What it is really made from: the record's commit is only a locator, and the store's word.
+            commit: self.input.commit.map_or_else(|| record.commit.clone(), |commit| commit.id.clone()),
             template: record.template.clone(),
         }
     }

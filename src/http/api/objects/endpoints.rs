@@ -51,7 +51,8 @@ impl<'a> Pods<'a> {
 
     fn selection<'p>(&'p self, picture: &Picture<'p>) -> Option<Selection<'p>> {
         let services = &picture.objects()?.services;
-        let before = services_before(&picture.view.state.rollout, &picture.view.commits);
+        // Commits that are only kept up are among these.
+        let before = services_before(&picture.view.state.rollout, |id| picture.view.commits.get(id));
         Some(Selection::new(services, before, &self.endpoints))
     }
 
