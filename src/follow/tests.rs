@@ -190,7 +190,7 @@ async fn refused_pushes_leave_the_mirror_as_it_was() {
             following = bed.follow();
             following.next().await;
         }
-        let head = bed.push(noise(40 * MIB, seed), false);
+        let head = bed.push(noise(4 * MIB, seed), false);
         let (refusal, subject, untrusted) = following.refusal().await;
         assert_eq!((&refusal.commit, subject.as_str()), (&head, "a push"));
         assert_eq!(untrusted.as_deref(), Some("unsigned"));

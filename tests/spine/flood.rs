@@ -1,6 +1,5 @@
 //! A flood of connections takes nothing from anybody else: not DNS, not the sockets, not what runs.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
@@ -55,31 +54,49 @@ fn ask_by_udp() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Somebody who has connections to the DNS all the time, and makes a new one for each that ends.
+/// Somebody who has connections to the DNS all the time, asks on each so that it is not idle, and makes a new one for each
+/// that ends.
 struct Flood {
     open: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Asks, reads past what came, and says whether the connection is still there.
+fn asks_on(stream: &mut TcpStream) -> bool {
+    let length = u16::try_from(QUESTION.len()).unwrap().to_be_bytes();
+    let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+    if stream.write(&[&length, QUESTION].concat()).is_err_and(|error| !would_block(&error)) {
+        return false;
+    }
+    match stream.read(&mut [0; 4096]) {
+        Ok(0) => false,
+        Ok(_) => true,
+        Err(error) => would_block(&error),
+    }
+}
+
 impl Flood {
-    const CONNECTIONS: usize = 1100;
+    /// More than the daemon of the test may have descriptors.
+    const CONNECTIONS: usize = 1400;
 
     fn start(host: &Host) -> Flood {
         let (open, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, end) = (Arc::clone(&open), Arc::clone(&ended));
         let flood = move || {
-            let mut held = VecDeque::new();
+            let mut held: Vec<TcpStream> = Vec::new();
             while !end.load(Ordering::Relaxed) {
-                if held.len() >= Self::CONNECTIONS {
-                    held.pop_front();
-                    // Each lasts for some seconds.
-                    thread::sleep(Duration::from_millis(3));
+                held.retain_mut(asks_on);
+                while held.len() < Self::CONNECTIONS {
+                    let connected =
+                        TcpStream::connect_timeout(&SocketAddr::V4(DNS), Duration::from_millis(200));
+                    let Ok(stream) = connected else { break };
+                    stream.set_nonblocking(true).unwrap();
+                    held.push(stream);
                 }
-                held.extend(
-                    TcpStream::connect_timeout(&SocketAddr::V4(DNS), Duration::from_millis(200)).ok(),
-                );
                 count.store(held.len(), Ordering::Relaxed);
+                // Well within what a server waits for the next question.
+                thread::sleep(Duration::from_millis(500));
             }
         };
         // A thread is in the network namespace of the one that starts it.
