@@ -35,6 +35,11 @@ impl Host {
         self.store.event(event);
     }
 
+    /// Whether there is no store, or this host has read it since it began.
+    pub(crate) fn has_heard_the_store(&self) -> bool {
+        self.store.replicated().is_none_or(|store| matches!(store.standing(), Standing::Current))
+    }
+
     /// Makes what the store says this host's own, and says how it stands with it.
     pub(super) fn follow_store(&mut self) {
         let saved = self.store.save();

@@ -134,7 +134,7 @@ async fn an_ended_container_tells_its_message() {
         ContainerSpec { message_from_logs: true, ..bed.container("web", "logs", "echo from log; exit 3") };
     let fine =
         ContainerSpec { message_from_logs: true, ..bed.container("web", "fine", "echo from log; exit 0") };
-    for (spec, expected) in [(file, (2, "from file\n")), (logs, (3, "from log\n")), (fine, (0, ""))] {
+    for (spec, expected) in [(file, (2, "from file")), (logs, (3, "from log")), (fine, (0, ""))] {
         bed.runtime.start_container(&spec).await.unwrap();
         let id = bed.id_of("web", &spec.name).await;
         let ended =
