@@ -62,6 +62,13 @@ pub struct ClusterInput<'a> {
     pub reports: &'a BTreeMap<NodeName, NodeReport>,
 }
 
+impl<'a> ClusterInput<'a> {
+    /// A commit that may be started from, or one that is only kept up.
+    pub(crate) fn readable(&self, id: &CommitId) -> Option<&'a Arc<Commit>> {
+        self.commits.get(id).or_else(|| self.kept.get(id))
+    }
+}
+
 /// What bounds the leader's decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {

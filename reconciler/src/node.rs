@@ -82,6 +82,13 @@ pub struct NodeInput<'a> {
     pub reports: &'a BTreeMap<NodeName, NodeReport>,
 }
 
+impl<'a> NodeInput<'a> {
+    /// A commit that may be started from, or one that is only kept up.
+    pub(crate) fn readable(&self, id: &CommitId) -> Option<&'a Arc<Commit>> {
+        self.commits.get(id).or_else(|| self.kept.get(id))
+    }
+}
+
 /// What a host does. Applying it leaves nothing to decide.
 #[derive(Debug)]
 pub struct NodePlan {
@@ -173,7 +180,7 @@ impl<'a> Look<'a> {
     /// is kept up in place.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
         let id = self.input.state.rollout.driving.as_ref()?;
-        self.input.commits.get(id).or_else(|| self.input.kept.get(id))
+        self.input.readable(id)
     }
 
     /// What a pod that was begun here is, by this host's own record of it, where its record of the store leads to no
@@ -533,7 +540,7 @@ impl<'a> Look<'a> {
             let proven = is_proven(template, status);
             endpoints.push(Endpoint { key: &record.key, template, address, serving, proven, local });
         }
-        let known = |id: &CommitId| self.input.commits.get(id).or_else(|| self.input.kept.get(id));
+        let known = |id: &CommitId| self.input.readable(id);
         let before = services_before(&self.input.state.rollout, known);
         Some(publish(
             &Selection::new(services, before, &endpoints),

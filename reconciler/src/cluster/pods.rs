@@ -30,14 +30,13 @@ impl<'a> Decision<'a> {
         removed: &[Removed<'a>],
         gone: impl Fn(&PodRecord) -> bool,
     ) -> Placer<'a> {
-        let (commits, kept) = (self.input.commits, self.input.kept);
+        let input = self.input;
         let max_pods = self.input.settings.max_pods;
         let mut placer = Placer::new(Arc::clone(&self.nodes), max_pods, &driving.objects.namespaces);
         // What has ended holds nothing any more.
         let there = self.owned.values().flatten().filter(|pod| !pod.is_final());
         for record in there.map(|pod| pod.record).filter(|record| !gone(record)) {
-            let commit = || commits.get(&record.commit).or_else(|| kept.get(&record.commit));
-            placer.add(record, || commit()?.resolve(&record.owner, &record.template));
+            placer.add(record, || input.readable(&record.commit)?.resolve(&record.owner, &record.template));
         }
         // What a node does not begin, or has just given up, is not given to it again at once.
         for record in self.input.state.pods.values() {

@@ -79,7 +79,7 @@ impl<'a> Decision<'a> {
         let before: Vec<&'a Commit> = rollout
             .before()
             .into_iter()
-            .filter_map(|id| self.input.commits.get(id).or_else(|| self.input.kept.get(id)))
+            .filter_map(|id| self.input.readable(id))
             .map(AsRef::as_ref)
             .collect();
         let mut added: BTreeMap<&CommitId, Arc<BTreeSet<&'a WorkloadKey>>> = BTreeMap::new();

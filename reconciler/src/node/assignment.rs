@@ -253,7 +253,7 @@ fn stops<'a>(
     if told.is_empty() {
         return;
     }
-    let get = |id| input.commits.get(id).or_else(|| input.kept.get(id)).map(AsRef::as_ref);
+    let get = |id| input.readable(id).map(AsRef::as_ref);
     let pointers = [&rollout.target, &rollout.driving, &rollout.healthy];
     let stays = |owner: &WorkloadKey| {
         pointers.iter().all(|id| id.as_ref().and_then(get).is_some_and(|commit| has(commit, owner)))

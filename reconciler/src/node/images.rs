@@ -121,7 +121,7 @@ impl<'a> Look<'a> {
         let rollout = &self.input.state.rollout;
         [&rollout.driving, &rollout.healthy].into_iter().flatten().filter(|id| **id != target.id).find_map(
             |id| {
-                let commit = self.input.commits.get(id).or_else(|| self.input.kept.get(id))?;
+                let commit = self.input.readable(id)?;
                 commit.resolve(&workload.key, &workload.template.hash)?;
                 self.input.pins.get(id)
             },

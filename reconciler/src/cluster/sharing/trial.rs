@@ -58,8 +58,7 @@ impl<'a, 'd> Trial<'a, 'd> {
         let (mut beside, mut after) = (placer(), placer());
         for pod in decision.owned.values().flatten().filter(|pod| !pod.is_final()) {
             let record = pod.record;
-            let commit = || input.commits.get(&record.commit).or_else(|| input.kept.get(&record.commit));
-            let resolve = || commit()?.resolve(&record.owner, &record.template);
+            let resolve = || input.readable(&record.commit)?.resolve(&record.owner, &record.template);
             beside.add(record, resolve);
             if !pod.is_stopping() && target.resolve(&record.owner, &record.template).is_some() {
                 after.add(record, resolve);

@@ -71,7 +71,7 @@ impl<'a> Placement<'a> {
         let runs = self.identities.get(&record.uid);
         let (commits, kept) = (self.input.commits, self.input.kept);
         let runs = runs.and_then(|one| {
-            let commit = commits.get(&one.commit).or_else(|| kept.get(&one.commit))?;
+            let commit = self.input.readable(&one.commit)?;
             commit.resolve(&one.owner, &one.template)
         });
         runs.or_else(|| locate_kept(commits, kept, record).map(|(_, workload)| workload))
