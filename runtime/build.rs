@@ -1,13 +1,15 @@
-//! Builds the sandbox's program as a static binary, so that the daemon can carry it inside itself and needs no
-//! registry to start a pod. Cargo cannot set `crt-static` for one binary of a package; hence rustc directly.
+//! Builds the sandbox's program as a static binary, so that the daemon can carry it inside itself
+//! and needs no registry to start a pod. Cargo cannot set `crt-static` for one binary of a package;
+//! hence rustc directly.
 
 use std::{env, path::PathBuf, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=pause/pause.rs");
     println!("cargo::rerun-if-changed=build.rs");
-    let variable =
-        |name: &str| env::var(name).unwrap_or_else(|error| panic!("cargo did not set {name}: {error}"));
+    let variable = |name: &str| {
+        env::var(name).unwrap_or_else(|error| panic!("cargo did not set {name}: {error}"))
+    };
     let output = PathBuf::from(variable("OUT_DIR")).join("pause");
     let mut rustc = Command::new(variable("RUSTC"));
     rustc
@@ -36,7 +38,9 @@ fn main() {
     if let Ok(linker) = env::var("RUSTC_LINKER") {
         rustc.arg("-C").arg(format!("linker={linker}"));
     }
-    let status = rustc.status().unwrap_or_else(|error| panic!("cannot start {rustc:?}: {error}"));
+    let status = rustc
+        .status()
+        .unwrap_or_else(|error| panic!("cannot start {rustc:?}: {error}"));
     assert!(
         status.success(),
         "cannot build the static sandbox program (is the static libc installed?): {rustc:?}"

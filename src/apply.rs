@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 
 use crate::crash;
 
-/// How many sandboxes and containers are being created or started side by side, and how many pods' are being removed.
+/// How many sandboxes and containers are being created or started side by side, and how many pods'
+/// are being removed.
 const ENGINE_SLOTS: usize = 8;
 /// Holds the digest of a pod's files once they are all there.
 const DIGEST_FILE: &str = "digest";
@@ -64,7 +65,12 @@ impl Effects {
 
     async fn effect(&self, step: &Step) -> Result<Option<Done>, Fault> {
         match step {
-            Step::PullImage { commit, image, reference, mode } => {
+            Step::PullImage {
+                commit,
+                image,
+                reference,
+                mode,
+            } => {
                 let pin = self.runtime.pull(reference, *mode).await?;
                 return Ok(Some(Done::Pinned(commit.clone(), image.clone(), pin)));
             }
@@ -86,15 +92,22 @@ impl Effects {
                 let _slot = self.engine.acquire().await;
                 self.runtime.start_container(spec).await?;
             }
-            Step::PostStart { container, handler, address } => {
-                self.runtime.post_start(container, handler, *address).await?;
+            Step::PostStart {
+                container,
+                handler,
+                address,
+            } => {
+                self.runtime
+                    .post_start(container, handler, *address)
+                    .await?;
                 return Ok(Some(Done::Hooked(container.clone())));
             }
             Step::Unpause(container) => self.runtime.unpause(container).await?,
             Step::Drain(time) => tokio::time::sleep(*time).await,
             Step::Stop(specs) => self.runtime.stop(specs).await?,
             Step::Remove(containers) => {
-                // Slots of their own: removals that hang must not keep containers from being started.
+                // Slots of their own: removals that hang must not keep containers from being
+                // started.
                 let _slot = self.removals.acquire().await;
                 self.runtime.remove(containers).await?;
             }
@@ -110,12 +123,18 @@ impl Effects {
     /// What is on the disk from before: pods with all their files.
     pub(crate) async fn files_on_disk(&self) -> Result<Vec<(PodUid, String)>, Fault> {
         let pods = self.runtime.pods_on_disk().await?;
-        // A directory without a digest was left half made; it is known, so that it can be removed or made again.
+        // A directory without a digest was left half made; it is known, so that it can be removed
+        // or made again.
         let digest = |pod: &PodUid| {
             let text = std::fs::read_to_string(self.digest_path(pod)).unwrap_or_default();
-            text.strip_prefix(DIGEST_SCHEMA).map(str::to_owned).unwrap_or_default()
+            text.strip_prefix(DIGEST_SCHEMA)
+                .map(str::to_owned)
+                .unwrap_or_default()
         };
-        Ok(pods.into_iter().map(|pod| (pod.clone(), digest(&pod))).collect())
+        Ok(pods
+            .into_iter()
+            .map(|pod| (pod.clone(), digest(&pod)))
+            .collect())
     }
 
     fn digest_path(&self, pod: &PodUid) -> PathBuf {
@@ -126,7 +145,11 @@ impl Effects {
         let path = self.digest_path(pod);
         std::fs::write(&path, format!("{DIGEST_SCHEMA}{digest}")).map_err(|error| {
             let full = error.kind() == std::io::ErrorKind::StorageFull;
-            let kind = if full { FaultKind::DiskFull } else { FaultKind::Other };
+            let kind = if full {
+                FaultKind::DiskFull
+            } else {
+                FaultKind::Other
+            };
             Fault::new(kind, format!("cannot write {}: {error}", path.display()))
         })
     }

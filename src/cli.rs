@@ -1,4 +1,5 @@
-//! The command line. Reading goes over `windlass.sock` by the routes that kubectl uses too; acting over `admin.sock`.
+//! The command line. Reading goes over `windlass.sock` by the routes that kubectl uses too; acting
+//! over `admin.sock`.
 
 mod act;
 mod args;
@@ -28,9 +29,9 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use self::{
     args::{
-        CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, NodeArgs, NodeCommand, OutputArgs, PlanArgs,
-        RestartArgs, ResumeArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, TrustArgs, TrustCommand,
-        UninstallArgs, VerifyMode,
+        CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, NodeArgs, NodeCommand, OutputArgs,
+        PlanArgs, RestartArgs, ResumeArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, TrustArgs,
+        TrustCommand, UninstallArgs, VerifyMode,
     },
     exit::{CliError, Exit},
 };
@@ -107,16 +108,19 @@ pub(crate) enum Command {
 impl Cli {
     /// The directory of the daemon's sockets.
     pub(crate) fn sockets(&self) -> PathBuf {
-        self.socket_dir.clone().unwrap_or_else(|| PathBuf::from(SOCKET_DIR))
+        self.socket_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(SOCKET_DIR))
     }
 }
 
-/// Does what a client of the daemon can do. `None` for the commands that are not a client's: `run`, `check`, `cluster`,
-/// `doctor`, `uninstall` and the fetching child.
+/// Does what a client of the daemon can do. `None` for the commands that are not a client's: `run`,
+/// `check`, `cluster`, `doctor`, `uninstall` and the fetching child.
 pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exit, CliError>> {
     let sockets = cli.sockets();
     let reading = || Client::new(sockets.join("windlass.sock"));
-    let acting = |command| async { act::send(&Client::new(sockets.join("admin.sock"))?, command).await };
+    let acting =
+        |command| async { act::send(&Client::new(sockets.join("admin.sock"))?, command).await };
     Some(match &cli.command {
         Command::Run(_)
         | Command::Check(_)
@@ -125,18 +129,41 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
         | Command::FetchChild => {
             return None;
         }
-        Command::Plan(args) => with(reading(), async |client| plan::run(&client, args, out).await).await,
+        Command::Plan(args) => {
+            with(reading(), async |client| {
+                plan::run(&client, args, out).await
+            })
+            .await
+        }
         Command::Status(args) => {
-            with(reading(), async |client| status::run(&client, args.output, out).await).await
+            with(reading(), async |client| {
+                status::run(&client, args.output, out).await
+            })
+            .await
         }
         Command::History(args) => {
-            with(reading(), async |client| history::run(&client, args.output, out).await).await
+            with(reading(), async |client| {
+                history::run(&client, args.output, out).await
+            })
+            .await
         }
-        Command::Trust(TrustArgs { command: TrustCommand::Audit { output } }) => {
-            with(reading(), async |client| trust::audit(&client, *output, out).await).await
+        Command::Trust(TrustArgs {
+            command: TrustCommand::Audit { output },
+        }) => {
+            with(reading(), async |client| {
+                trust::audit(&client, *output, out).await
+            })
+            .await
         }
-        Command::Get(args) => with(reading(), async |client| get::run(&client, args, out).await).await,
-        Command::Logs(args) => with(reading(), async |client| logs::run(&client, args, out).await).await,
+        Command::Get(args) => {
+            with(reading(), async |client| get::run(&client, args, out).await).await
+        }
+        Command::Logs(args) => {
+            with(reading(), async |client| {
+                logs::run(&client, args, out).await
+            })
+            .await
+        }
         Command::Sync(args) => sync::run(&sockets, args, out).await,
         Command::Rollback(args) => {
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
@@ -146,18 +173,34 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
             };
             act::print(acting(command).await, args.output, out)
         }
-        Command::Suspend(args) => act::print(acting(command::Command::Suspend).await, args.output, out),
+        Command::Suspend(args) => {
+            act::print(acting(command::Command::Suspend).await, args.output, out)
+        }
         Command::Resume(args) => {
-            let command = if args.local { command::Command::ResumeLocal } else { command::Command::Resume };
+            let command = if args.local {
+                command::Command::ResumeLocal
+            } else {
+                command::Command::Resume
+            };
             act::print(acting(command).await, args.output, out)
         }
         Command::Retry(args) => {
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
-            act::print(acting(command::Command::Retry { commit }).await, args.output, out)
+            act::print(
+                acting(command::Command::Retry { commit }).await,
+                args.output,
+                out,
+            )
         }
-        Command::Node(NodeArgs { command: NodeCommand::Rm { node, output } }) => {
+        Command::Node(NodeArgs {
+            command: NodeCommand::Rm { node, output },
+        }) => {
             let node = reconciler::name::NodeName::new(node.clone());
-            act::print(acting(command::Command::RemoveNode { node }).await, *output, out)
+            act::print(
+                acting(command::Command::RemoveNode { node }).await,
+                *output,
+                out,
+            )
         }
         Command::Cluster(args) => match args.adopt_store() {
             Some(output) => act::print(acting(command::Command::AdoptStore).await, output, out),
@@ -165,9 +208,11 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
             None => return None,
         },
         Command::Restart(args) => match args.workload() {
-            Ok(workload) => {
-                act::print(acting(command::Command::Restart { workload }).await, args.output, out)
-            }
+            Ok(workload) => act::print(
+                acting(command::Command::Restart { workload }).await,
+                args.output,
+                out,
+            ),
             Err(message) => Err(CliError::Usage(message)),
         },
     })
@@ -180,14 +225,17 @@ async fn with<T>(
     work(client?).await
 }
 
-/// Prints an error the way people read it, and says which code to end with. A reader that has gone away, as in
-/// `windlass get pods | head`, is no error.
+/// Prints an error the way people read it, and says which code to end with. A reader that has gone
+/// away, as in `windlass get pods | head`, is no error.
 pub(crate) fn conclude(result: Result<Exit, CliError>) -> Exit {
     match result {
         Ok(exit) => exit,
-        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Exit::Done
+        }
         Err(error) => {
-            // What the daemon said is one line by now; what is wrong with a configuration file is shown on several.
+            // What the daemon said is one line by now; what is wrong with a configuration file is
+            // shown on several.
             output::complain(&format!("{} {error}", paint::bad("error:")));
             error.exit()
         }

@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 pub(crate) struct Request {
     /// What is asked.
     pub(crate) command: Command,
-    /// Where the answer goes. The loop answers when it has taken the command in, not when its effect is complete.
+    /// Where the answer goes. The loop answers when it has taken the command in, not when its
+    /// effect is complete.
     pub(crate) answer: oneshot::Sender<Result<String, String>>,
 }
 
@@ -50,7 +51,8 @@ pub(crate) enum Command {
         /// Which.
         node: NodeName,
     },
-    /// Make this host's copy the content of the store, and that store the one that all hosts believe.
+    /// Make this host's copy the content of the store, and that store the one that all hosts
+    /// believe.
     AdoptStore,
 }
 

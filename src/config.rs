@@ -1,4 +1,5 @@
-//! The one configuration tree: read once from a TOML file and the flags of `run`; each part gets its slice.
+//! The one configuration tree: read once from a TOML file and the flags of `run`; each part gets
+//! its slice.
 //!
 //! Nothing of it can be changed from Git: it bounds what Git may ask for.
 
@@ -78,7 +79,8 @@ pub(crate) struct SourceConfig {
     pub(crate) url: String,
     /// The branch that is followed. Default `main`.
     pub(crate) branch: String,
-    /// Directories or files with manifests, from the repository's root. Default the whole repository.
+    /// Directories or files with manifests, from the repository's root. Default the whole
+    /// repository.
     pub(crate) paths: Vec<String>,
     /// How often the remote is asked, with jitter. Default `15s`.
     #[serde(deserialize_with = "duration")]
@@ -164,7 +166,8 @@ pub(crate) struct NodeConfig {
 pub(crate) struct NetworkConfig {
     /// Addresses of all pods. Default `10.244.0.0/16`.
     pub(crate) pod_range: Ipv4Net,
-    /// This host's part of them. Default the first /24; in a cluster the first that is free, kept by the node's name.
+    /// This host's part of them. Default the first /24; in a cluster the first that is free, kept
+    /// by the node's name.
     pub(crate) pod_subnet: Option<Ipv4Net>,
     /// Networks that the addresses of other hosts must lie in. Default any.
     pub(crate) node_ranges: Vec<Ipv4Net>,
@@ -174,12 +177,14 @@ pub(crate) struct NetworkConfig {
     pub(crate) dns: Option<Ipv4Addr>,
     /// The zone. Default `cluster.local`.
     pub(crate) zone: String,
-    /// The greatest MTU of pod links. Default 1500; the uplink's is never exceeded in a cluster, and VXLAN takes 50.
+    /// The greatest MTU of pod links. Default 1500; the uplink's is never exceeded in a cluster,
+    /// and VXLAN takes 50.
     pub(crate) mtu: u32,
-    /// How packets reach the pods of other hosts: `vxlan`, or `direct` where all hosts are on one link that lets the
-    /// pods' addresses pass. Default `vxlan`.
+    /// How packets reach the pods of other hosts: `vxlan`, or `direct` where all hosts are on one
+    /// link that lets the pods' addresses pass. Default `vxlan`.
     pub(crate) path: PeerPath,
-    /// Identifier and UDP port of the VXLAN, as `{ id = 87, port = 8487 }`; the same on all hosts. Default these.
+    /// Identifier and UDP port of the VXLAN, as `{ id = 87, port = 8487 }`; the same on all hosts.
+    /// Default these.
     pub(crate) vxlan: VxlanSettings,
     /// The first node port. Default 30000.
     pub(crate) node_port_first: u16,
@@ -221,14 +226,16 @@ pub(crate) struct RolloutConfig {
     pub(crate) deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete without a word. Default 30.
     pub(crate) deletion_percent: u32,
-    /// How many nodes may be at fault themselves without failing a commit. Default 1, or 5 % of them if that is more.
+    /// How many nodes may be at fault themselves without failing a commit. Default 1, or 5 % of
+    /// them if that is more.
     pub(crate) max_faulty_nodes: Option<usize>,
     /// The nodes that a commit comes to first. Default none.
     pub(crate) canary_nodes: std::collections::BTreeSet<NodeName>,
     /// How long all must be well on them before the others follow. Default `30s`.
     #[serde(deserialize_with = "duration")]
     pub(crate) canary_soak: Duration,
-    /// On how many nodes beyond those where its pods would go an image is pulled before its commit is driven. Default 2.
+    /// On how many nodes beyond those where its pods would go an image is pulled before its commit
+    /// is driven. Default 2.
     pub(crate) spare_images: usize,
     /// How many commits back a rollback may go. Default 10.
     pub(crate) history: usize,
@@ -280,7 +287,8 @@ pub(crate) struct DockerConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RegistryConfig {
-    /// Its name in images, with the port: `registry.example.com:5000`; the public one is `docker.io`. Needed.
+    /// Its name in images, with the port: `registry.example.com:5000`; the public one is
+    /// `docker.io`. Needed.
     pub(crate) host: String,
     /// User. Needed.
     pub(crate) user: String,
@@ -288,7 +296,8 @@ pub(crate) struct RegistryConfig {
     pub(crate) password_file: PathBuf,
 }
 
-/// What Git may ask for. As permissive as Kubernetes by default; our own directories are always refused.
+/// What Git may ask for. As permissive as Kubernetes by default; our own directories are always
+/// refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct AllowConfig {
@@ -304,7 +313,12 @@ pub(crate) struct AllowConfig {
 
 impl Default for AllowConfig {
     fn default() -> Self {
-        Self { privileged: true, host_namespaces: true, host_paths: None, capabilities: None }
+        Self {
+            privileged: true,
+            host_namespaces: true,
+            host_paths: None,
+            capabilities: None,
+        }
     }
 }
 
@@ -330,7 +344,8 @@ pub(crate) struct ListenConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct WebhookConfig {
-    /// A file that holds the secret shared with the forge, at least 16 characters. Without it there are no webhooks.
+    /// A file that holds the secret shared with the forge, at least 16 characters. Without it there
+    /// are no webhooks.
     pub(crate) secret_file: Option<PathBuf>,
 }
 
@@ -341,7 +356,10 @@ impl Config {
             .with_context(|| format!("read configuration {}", path.display()))?;
         let config: Self =
             toml::from_str(&text).with_context(|| format!("configuration {}", path.display()))?;
-        Ok(Self { file: Some(path.to_owned()), ..config })
+        Ok(Self {
+            file: Some(path.to_owned()),
+            ..config
+        })
     }
 
     /// What cannot be right, said before anything is touched.
@@ -350,7 +368,9 @@ impl Config {
             !self.source.url.is_empty(),
             "no repository is configured: give --repo URL, or `url` in [source] of the configuration"
         );
-        if self.trust.mode != Mode::Off && self.trust.allowed_signers.is_none() && self.trust.anchor.is_none()
+        if self.trust.mode != Mode::Off
+            && self.trust.allowed_signers.is_none()
+            && self.trust.anchor.is_none()
         {
             bail!(
                 "nobody is believed: give --allowed-signers FILE (as for `git config gpg.ssh.allowedSignersFile`), \
@@ -408,23 +428,37 @@ impl Config {
 
     /// State, mirror, pods.
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
+        self.data_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
     }
 
     /// The sockets.
     pub(crate) fn socket_dir(&self) -> PathBuf {
-        self.socket_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET_DIR))
+        self.socket_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET_DIR))
     }
 
     /// Certificates and their keys.
     pub(crate) fn peer_directory(&self) -> PathBuf {
-        self.peer.directory.clone().unwrap_or_else(|| self.data_dir().join("peer"))
+        self.peer
+            .directory
+            .clone()
+            .unwrap_or_else(|| self.data_dir().join("peer"))
     }
 
     /// Where other hosts reach this one.
     pub(crate) fn peer_address(&self) -> Result<SocketAddr> {
-        let port = self.peer.listen.map_or(crate::peer::PEER_PORT, |listen| listen.port());
-        if let Some(listen) = self.peer.listen.filter(|listen| !listen.ip().is_unspecified()) {
+        let port = self
+            .peer
+            .listen
+            .map_or(crate::peer::PEER_PORT, |listen| listen.port());
+        if let Some(listen) = self
+            .peer
+            .listen
+            .filter(|listen| !listen.ip().is_unspecified())
+        {
             return Ok(listen);
         }
         let address = match self.node.address {
@@ -468,7 +502,8 @@ impl Config {
     }
 
     fn dns_address(&self) -> Ipv4Addr {
-        let tenth = || Ipv4Addr::from(u32::from(self.network.service_range.network()).saturating_add(10));
+        let tenth =
+            || Ipv4Addr::from(u32::from(self.network.service_range.network()).saturating_add(10));
         self.network.dns.unwrap_or_else(tenth)
     }
 
@@ -501,12 +536,16 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let span: jiff::SignedDuration = text.parse().map_err(|error| {
-        serde::de::Error::custom(format!("{text:?} is not a duration such as 10s or 2m: {error}"))
+        serde::de::Error::custom(format!(
+            "{text:?} is not a duration such as 10s or 2m: {error}"
+        ))
     })?;
-    let duration =
-        Duration::try_from(span).map_err(|_| serde::de::Error::custom(format!("{text:?} is negative")))?;
+    let duration = Duration::try_from(span)
+        .map_err(|_| serde::de::Error::custom(format!("{text:?} is negative")))?;
     if duration > LONGEST {
-        return Err(serde::de::Error::custom(format!("{text:?} is too long: 8760h, a year, is the longest")));
+        return Err(serde::de::Error::custom(format!(
+            "{text:?} is too long: 8760h, a year, is the longest"
+        )));
     }
     Ok(duration)
 }
@@ -514,15 +553,22 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duratio
 /// Taints as people write them.
 fn taints<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Taint>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(serde::de::Error::custom))
+        .collect()
 }
 
 /// A secret from a file, without the line's end.
 pub(crate) fn read_secret(path: &Path) -> Result<String> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("read the secret in {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("read the secret in {}", path.display()))?;
     let secret = text.trim_end_matches(['\n', '\r']).to_owned();
-    ensure!(!secret.is_empty(), "the secret in {} is empty", path.display());
+    ensure!(
+        !secret.is_empty(),
+        "the secret in {} is empty",
+        path.display()
+    );
     Ok(secret)
 }
 
@@ -535,7 +581,10 @@ mod tests {
         let error = toml::from_str::<Config>("[source]\nurll = 'x'").expect_err("a misspelt field");
         assert!(error.to_string().contains("urll"), "{error}");
         let error = toml::from_str::<Config>("[rollout]\nsoak = 'soon'").expect_err("no duration");
-        assert!(error.to_string().contains("\"soon\" is not a duration"), "{error}");
+        assert!(
+            error.to_string().contains("\"soon\" is not a duration"),
+            "{error}"
+        );
         let error = toml::from_str::<Config>("[rollout]\nsoak = '9000000h'").expect_err("too long");
         assert!(error.to_string().contains("is too long"), "{error}");
     }
@@ -554,7 +603,10 @@ mod tests {
     fn bounds_of_the_repository_that_leave_no_room_are_refused() {
         for (setting, words) in [
             ("max-object-bytes = 4194303", "is below 4194304"),
-            ("max-mirror-bytes = 67108863", "is below max-object-bytes 67108864"),
+            (
+                "max-mirror-bytes = 67108863",
+                "is below max-object-bytes 67108864",
+            ),
         ] {
             let text = format!("[source]\nurl = '/srv/repo'\n{setting}\n[trust]\nmode = 'off'");
             let config: Config = toml::from_str(&text).expect("reads");
@@ -567,21 +619,30 @@ mod tests {
     fn taints_are_read_and_bad_ones_refused() {
         let text = "[node]\ntaints = ['gpu=yes:NoSchedule', 'example.com/old:NoExecute']";
         let config: Config = toml::from_str(text).expect("good taints");
-        let read: Vec<_> =
-            config.node.taints.iter().map(|taint| (taint.key.as_str(), taint.value.as_str())).collect();
+        let read: Vec<_> = config
+            .node
+            .taints
+            .iter()
+            .map(|taint| (taint.key.as_str(), taint.value.as_str()))
+            .collect();
         assert_eq!(read, [("gpu", "yes"), ("example.com/old", "")]);
         for bad in ["gpu", "gpu:Never", "=yes:NoSchedule"] {
             let text = format!("[node]\ntaints = ['{bad}']");
             let error = toml::from_str::<Config>(&text).expect_err("a bad taint");
-            assert!(error.to_string().contains(&format!("{bad:?} is not a taint")), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("{bad:?} is not a taint")),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_registrys_credentials_are_complete_or_refused() {
         let text = "[[docker.registries]]\nhost = 'r.example.com:5000'\nuser = 'deployer'\n";
-        let config: Config =
-            toml::from_str(&format!("{text}password-file = '/etc/registry'")).expect("a good configuration");
+        let config: Config = toml::from_str(&format!("{text}password-file = '/etc/registry'"))
+            .expect("a good configuration");
         assert_eq!(config.docker.registries[0].host, "r.example.com:5000");
         let error = toml::from_str::<Config>(text).expect_err("no password");
         assert!(error.to_string().contains("password-file"), "{error}");
@@ -590,6 +651,12 @@ mod tests {
     #[test]
     fn nobody_believed_must_be_written_out() {
         let config: Config = toml::from_str("[source]\nurl = '/srv/repo'").expect("reads");
-        assert!(config.check().expect_err("no signers").to_string().contains("nobody is believed"));
+        assert!(
+            config
+                .check()
+                .expect_err("no signers")
+                .to_string()
+                .contains("nobody is believed")
+        );
     }
 }

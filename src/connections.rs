@@ -1,8 +1,10 @@
-//! Who is connected to a listener: bounded in total and by source, so that no source can shut out another.
+//! Who is connected to a listener: bounded in total and by source, so that no source can shut out
+//! another.
 //!
-//! Where there is no room, what is least worth is closed: of a source that is at its own bound, or of the source that
-//! has most, the oldest connection that has proven nothing, then the one that has been idle for longest. So a flood of
-//! mute connections gives way to the next one that comes, also from the same address.
+//! Where there is no room, what is least worth is closed: of a source that is at its own bound, or
+//! of the source that has most, the oldest connection that has proven nothing, then the one that
+//! has been idle for longest. So a flood of mute connections gives way to the next one that comes,
+//! also from the same address.
 
 pub(crate) mod life;
 pub(crate) mod listen;
@@ -107,15 +109,25 @@ pub(crate) struct Admission {
 impl Connections {
     /// None yet; `listener` is what logs call it.
     pub(crate) fn new(listener: &'static str, bounds: Bounds) -> Self {
-        let table = Table { listener, bounds, state: Mutex::default(), given_back: Notify::new() };
-        Self { table: Arc::new(table) }
+        let table = Table {
+            listener,
+            bounds,
+            state: Mutex::default(),
+            given_back: Notify::new(),
+        };
+        Self {
+            table: Arc::new(table),
+        }
     }
 
     /// Waits, not for long, until closed connections have given descriptors back.
     pub(crate) async fn room(&self) {
         let table = &self.table;
         while table.lock().closing >= table.bounds.closing() {
-            if tokio::time::timeout(CLOSING_TIME, table.given_back.notified()).await.is_err() {
+            if tokio::time::timeout(CLOSING_TIME, table.given_back.notified())
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -125,10 +137,18 @@ impl Connections {
     pub(crate) fn admit(&self, source: Source) -> Option<Admission> {
         let table = &self.table;
         let mut state = table.lock();
-        let of_source = state.open.values().filter(|life| life.source() == source).count();
+        let of_source = state
+            .open
+            .values()
+            .filter(|life| life.source() == source)
+            .count();
         let at_its_bound = of_source >= table.bounds.per_source;
         if at_its_bound || state.open.len() >= table.bounds.open() {
-            let victim = if at_its_bound { state.of_own(source) } else { state.of_most(source, of_source) };
+            let victim = if at_its_bound {
+                state.of_own(source)
+            } else {
+                state.of_most(source, of_source)
+            };
             let victim = victim.filter(|_| state.closing < table.bounds.closing());
             state.warn(table.listener, source, victim.is_some());
             state.close(victim?);
@@ -137,7 +157,11 @@ impl Connections {
         state.next += 1;
         let life = Arc::new(Life::new(source, table.bounds.times));
         state.open.insert(number, Arc::clone(&life));
-        Some(Admission { table: Arc::clone(table), number, life })
+        Some(Admission {
+            table: Arc::clone(table),
+            number,
+            life,
+        })
     }
 
     /// How many are open.
@@ -162,7 +186,8 @@ impl State {
             .map(|(number, _)| *number)
     }
 
-    /// What is given up for a connection of a source that has `of_source` so far, where the listener is full.
+    /// What is given up for a connection of a source that has `of_source` so far, where the
+    /// listener is full.
     fn of_most(&self, source: Source, of_source: usize) -> Option<u64> {
         let mut counts = BTreeMap::new();
         for life in self.open.values() {
@@ -171,15 +196,19 @@ impl State {
         let (largest, most) = counts.into_iter().max_by_key(|(_, count)| *count)?;
         if most > of_source + 1 {
             let newest_request = || {
-                let of_largest = self.open.iter().filter(|(_, life)| life.source() == largest);
+                let of_largest = self
+                    .open
+                    .iter()
+                    .filter(|(_, life)| life.source() == largest);
                 of_largest.map(|(number, _)| *number).next_back()
             };
             return self.of_own(largest).or_else(newest_request);
         }
         // No source has more than its share: many mute ones do not shut out one that speaks.
         let unproven = self.open.iter().filter(|(_, life)| !life.is_proven());
-        let oldest =
-            unproven.min_by_key(|(number, life)| (life.since(), **number)).map(|(number, _)| *number);
+        let oldest = unproven
+            .min_by_key(|(number, life)| (life.since(), **number))
+            .map(|(number, _)| *number);
         oldest.or_else(|| self.of_own(source))
     }
 
@@ -197,8 +226,17 @@ impl State {
         }
         self.warned = Some(now);
         let open = self.open.len();
-        let done = if closed { "an older one is closed for a new one" } else { "a new one is refused" };
-        tracing::warn!(listener, ?source, open, "the listener has all the connections it may have: {done}");
+        let done = if closed {
+            "an older one is closed for a new one"
+        } else {
+            "a new one is refused"
+        };
+        tracing::warn!(
+            listener,
+            ?source,
+            open,
+            "the listener has all the connections it may have: {done}"
+        );
     }
 }
 

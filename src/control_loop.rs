@@ -20,7 +20,8 @@ use crate::{
 const BREATH: Duration = Duration::from_millis(3);
 /// No look is further away than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// How long a host of a cluster waits at its start for the store's first word. Without etcd it begins after this.
+/// How long a host of a cluster waits at its start for the store's first word. Without etcd it
+/// begins after this.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// How long the end of the daemon waits for steps that are under way.
 const LAST_STEPS: Duration = Duration::from_secs(10);
@@ -128,12 +129,13 @@ impl ControlLoop {
         self.finish().await
     }
 
-    /// Lets the store speak before anything is begun: this host may have been taken out of the cluster while it was off, and
-    /// what it ran runs elsewhere by now.
+    /// Lets the store speak before anything is begun: this host may have been taken out of the
+    /// cluster while it was off, and what it ran runs elsewhere by now.
     async fn hear_the_store(&mut self) {
         let deadline = Instant::now() + FIRST_WORD;
         while !self.host.has_heard_the_store() {
-            let Ok(Some(event)) = tokio::time::timeout_at(deadline, self.inputs.store.recv()).await else {
+            let Ok(Some(event)) = tokio::time::timeout_at(deadline, self.inputs.store.recv()).await
+            else {
                 return;
             };
             self.host.store_event(event);

@@ -1,7 +1,7 @@
 //! Crash points for the tests of crash safety: the daemon kills itself where it is told to.
 //!
-//! Only debug builds have them. `WINDLASS_CRASH_AT=start-sandbox:2` kills the process the second time it comes past
-//! the point `start-sandbox`, as `kill -9` would.
+//! Only debug builds have them. `WINDLASS_CRASH_AT=start-sandbox:2` kills the process the second
+//! time it comes past the point `start-sandbox`, as `kill -9` would.
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -21,7 +21,10 @@ mod armed {
             .get_or_init(|| {
                 let text = std::env::var("WINDLASS_CRASH_AT").ok()?;
                 let (point, count) = text.split_once(':').unwrap_or((&text, "1"));
-                Some(Armed { point: point.to_owned(), left: AtomicU32::new(count.parse().ok()?) })
+                Some(Armed {
+                    point: point.to_owned(),
+                    left: AtomicU32::new(count.parse().ok()?),
+                })
             })
             .as_ref()
     }
@@ -30,7 +33,8 @@ mod armed {
         if let Some(armed) = armed()
             && armed.point == name
             && armed.left.fetch_sub(1, Ordering::SeqCst) == 1
-            && let Some(own) = rustix::process::Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0))
+            && let Some(own) =
+                rustix::process::Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0))
         {
             eprintln!("windlass: crash point {name}");
             // It ends the process at once; nothing is left to do with an error.

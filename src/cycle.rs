@@ -111,7 +111,8 @@ pub(crate) struct Host {
     head: Head,
     /// Eligible commits.
     verified: BTreeMap<CommitId, VerifiedCommit>,
-    /// Commits that this host once accepted and that are not eligible now, see [`crate::trust::Pointers::kept`].
+    /// Commits that this host once accepted and that are not eligible now, see
+    /// [`crate::trust::Pointers::kept`].
     kept: BTreeSet<CommitId>,
     source: SourceStatus,
     report: NodeReport,
@@ -229,7 +230,8 @@ impl Host {
                 let acted = self.act(plan).await;
                 (next.sooner(acted), true)
             }
-            // An engine that does not answer is not a host without containers: nothing is concluded from it.
+            // An engine that does not answer is not a host without containers: nothing is concluded
+            // from it.
             Err(error) => {
                 self.unready = Some(error.clone());
                 self.note("engine", Err(error.clone()));
@@ -249,12 +251,20 @@ impl Host {
         };
         self.parts.metrics.cycle(began.elapsed(), result);
         // What came too soon after a check is not forgotten.
-        let next = if self.network_changed { next.sooner(Next::After(unchecked)) } else { next };
-        if self.troubles.is_empty() { next } else { next.sooner(Next::After(RETRY)) }
+        let next = if self.network_changed {
+            next.sooner(Next::After(unchecked))
+        } else {
+            next
+        };
+        if self.troubles.is_empty() {
+            next
+        } else {
+            next.sooner(Next::After(RETRY))
+        }
     }
 
-    /// A look without the engine. Nothing is done to containers; what runs and the other hosts' pods get their traffic as
-    /// before, and the other hosts' engines may be well.
+    /// A look without the engine. Nothing is done to containers; what runs and the other hosts'
+    /// pods get their traffic as before, and the other hosts' engines may be well.
     async fn go_on(&mut self, now: Timestamp, why: &str) -> Next {
         // Before the first plan nothing is known of its pods, and what was last said of them holds.
         let Some(seen) = self.seen.take() else {
@@ -293,7 +303,12 @@ impl Host {
     }
 
     async fn observe(&mut self) -> Result<Observed, String> {
-        let found = self.parts.runtime.observe().await.map_err(|fault| fault.message)?;
+        let found = self
+            .parts
+            .runtime
+            .observe()
+            .await
+            .map_err(|fault| fault.message)?;
         self.troubles.remove("engine");
         match self.parts.network.links().await {
             Ok(links) => {
@@ -303,7 +318,17 @@ impl Host {
                 let probes = self.parts.prober.facts();
                 let (files, hooked) = (self.memory.files.clone(), self.memory.hooked().clone());
                 let (containers, images) = (found.containers, found.images);
-                Ok(Observed { containers, images, links, files, hooked, probes, lanes, stopping, failures })
+                Ok(Observed {
+                    containers,
+                    images,
+                    links,
+                    files,
+                    hooked,
+                    probes,
+                    lanes,
+                    stopping,
+                    failures,
+                })
             }
             Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
         }
@@ -328,7 +353,9 @@ impl Host {
                 Led::Decided => {}
             }
             if round == ROUNDS {
-                tracing::warn!("the decisions of this look did not come to rest in {ROUNDS} rounds");
+                tracing::warn!(
+                    "the decisions of this look did not come to rest in {ROUNDS} rounds"
+                );
                 return (plan, next.sooner(Next::After(Duration::from_millis(100))));
             }
         }
@@ -362,8 +389,8 @@ impl Host {
         self.commit_answered(changes, None).await
     }
 
-    /// Keeps a decision with the answer to whoever asked for it on another host: first the pointers, which are this
-    /// host's own, then the state.
+    /// Keeps a decision with the answer to whoever asked for it on another host: first the
+    /// pointers, which are this host's own, then the state.
     async fn commit_answered(
         &mut self,
         changes: Vec<Change>,
@@ -413,7 +440,8 @@ impl Host {
                         Some(_) => "FailedKillPod",
                         None => fault.kind.waiting_reason(),
                     };
-                    self.events.failure(uid, record, reason, fault.message.clone());
+                    self.events
+                        .failure(uid, record, reason, fault.message.clone());
                 }
                 self.parts.lanes.ended(key, result);
             }
@@ -427,7 +455,8 @@ impl Host {
         self.collect_garbage().await;
     }
 
-    /// Repairs what somebody else has changed in the host's network. Where nobody has, this asks the kernel little.
+    /// Repairs what somebody else has changed in the host's network. Where nobody has, this asks
+    /// the kernel little.
     async fn check_network(&mut self) {
         self.network_checked = std::time::Instant::now();
         self.network_changed = false;
@@ -440,7 +469,8 @@ impl Host {
                 }
             }
             Err(error) => {
-                self.troubles.insert("network", format!("{:#}", anyhow::Error::from(error)));
+                self.troubles
+                    .insert("network", format!("{:#}", anyhow::Error::from(error)));
             }
         }
     }

@@ -86,16 +86,25 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
 
     let mut network = config.host_network(store.replicated().map(ReplicatedStore::subnet))?;
-    let peers =
-        PeerHost::bind(&config.peer_directory(), &node, config.peer.listen, || config.peer_address()).await?;
+    let peers = PeerHost::bind(&config.peer_directory(), &node, config.peer.listen, || {
+        config.peer_address()
+    })
+    .await?;
     // Where the listeners of other hosts are, as the store knows them.
     let book = AddressBook::default();
     let address_of = book.address_of();
     let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
     net.prepare().await.context("prepare the host's network")?;
     if config.is_clustered() {
-        let overhead = if config.network.path == PeerPath::Vxlan { VXLAN_OVERHEAD } else { 0 };
-        network.mtu = network.mtu.min(net.uplink_mtu().await?).saturating_sub(overhead);
+        let overhead = if config.network.path == PeerPath::Vxlan {
+            VXLAN_OVERHEAD
+        } else {
+            0
+        };
+        network.mtu = network
+            .mtu
+            .min(net.uplink_mtu().await?)
+            .saturating_sub(overhead);
     }
     let obstacles = net.obstacles().await?;
     for obstacle in &obstacles {
@@ -105,15 +114,19 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let servers = upstreams(&resolv_conf);
     let dns_address = std::net::SocketAddrV4::new(network.dns, 53);
     let names = NamesFile::in_dir(&data);
-    let dns =
-        Dns::start(dns_address, names.read(&config.network.zone), servers).context("start the DNS server")?;
+    let dns = Dns::start(dns_address, names.read(&config.network.zone), servers)
+        .context("start the DNS server")?;
 
     let runtime = Runtime::open(runtime_config(&config, store.installation(), &data)?).await?;
     tokio::spawn({
         let runtime = runtime.clone();
         async move { runtime.load_sandbox_image().await }
     });
-    let effects = Arc::new(Effects::new(runtime.clone(), Arc::clone(&net), data.join("pods")));
+    let effects = Arc::new(Effects::new(
+        runtime.clone(),
+        Arc::clone(&net),
+        data.join("pods"),
+    ));
     match effects.files_on_disk().await {
         Ok(files) => memory.files = files.into_iter().collect(),
         Err(fault) => tracing::warn!("{fault}"),
@@ -126,7 +139,14 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let (found, found_events) = mpsc::channel(4);
     let nudge = Arc::new(Notify::new());
     let judge = judge(&config, reader.clone())?;
-    let follower = follower(&config, &data, judge.clone(), Arc::clone(&trust), Arc::clone(&nudge), found)?;
+    let follower = follower(
+        &config,
+        &data,
+        judge.clone(),
+        Arc::clone(&trust),
+        Arc::clone(&nudge),
+        found,
+    )?;
     let url: RemoteUrl = config.source.url.parse()?;
     let watch = watch_local(&url, &nudge);
 
@@ -167,13 +187,18 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         drain: config.network.drain_delay,
         history: config.rollout.history,
         judge: judge.clone(),
-        peer: peers.as_ref().map(PeerHost::address).map(|address| match address.ip().is_unspecified() {
-            true => (network.node_address, address.port()).into(),
-            false => address,
+        peer: peers.as_ref().map(PeerHost::address).map(|address| {
+            match address.ip().is_unspecified() {
+                true => (network.node_address, address.port()).into(),
+                false => address,
+            }
         }),
         path: config.network.path,
         away: config.store.away,
-        notes: notes(&config).into_iter().chain(obstacles.iter().map(ToString::to_string)).collect(),
+        notes: notes(&config)
+            .into_iter()
+            .chain(obstacles.iter().map(ToString::to_string))
+            .collect(),
     };
     let parts = Parts {
         runtime: runtime.clone(),
@@ -195,12 +220,21 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     };
     let presence = store.replicated().map(ReplicatedStore::presence);
     let watchdog = Watchdog::start(presence).context("start the watchdog")?;
-    let host = Host::new(fixed, parts, store, Arc::clone(&trust), memory, DetourFile::open(&data)?, source);
+    let host = Host::new(
+        fixed,
+        parts,
+        store,
+        Arc::clone(&trust),
+        memory,
+        DetourFile::open(&data)?,
+        source,
+    );
     let (view, views) = watch::channel(Arc::new(host.view()));
 
-    let remote_logs = peers
-        .as_ref()
-        .map(|peers| logs::RemoteLogs { client: peers.client(), address_of: address_of.clone() });
+    let remote_logs = peers.as_ref().map(|peers| logs::RemoteLogs {
+        client: peers.client(),
+        address_of: address_of.clone(),
+    });
     let daemon = Arc::new(Daemon {
         views: Views::new(views.clone()),
         metrics: Arc::clone(&metrics),
@@ -211,7 +245,12 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
             views.clone(),
             config.rollout.history,
         )),
-        planner: Arc::new(planner::OfflinePlanner::new(judge, trust, views, config.clone())),
+        planner: Arc::new(planner::OfflinePlanner::new(
+            judge,
+            trust,
+            views,
+            config.clone(),
+        )),
         requests,
         silence: config.rollout.resync * 2 + std::time::Duration::from_secs(60),
     });
@@ -242,13 +281,16 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     ended.map(|()| if moved { Ended::Moved } else { Ended::Told })
 }
 
-/// Ends the daemon when this host gets another address, where the configuration does not say which one is right.
+/// Ends the daemon when this host gets another address, where the configuration does not say which
+/// one is right.
 fn watch_address(config: &Config, from: Ipv4Addr, end: &Arc<Notify>) -> Option<JoinHandle<()>> {
     let end = Arc::clone(end);
     config.node.address.is_none().then(|| {
         tokio::spawn(async move {
             let to = moved(from).await;
-            tracing::warn!("this host's address was {from} and is {to} now: the daemon starts anew");
+            tracing::warn!(
+                "this host's address was {from} and is {to} now: the daemon starts anew"
+            );
             end.notify_one();
         })
     })
@@ -270,7 +312,10 @@ async fn open_store(
         );
         // Nobody tells a lonely host anything.
         let (_, events) = mpsc::unbounded_channel();
-        return Ok((Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)), events));
+        return Ok((
+            Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)),
+            events,
+        ));
     };
     let (waiting, waits) = watch::channel("it opens the cluster's store".to_owned());
     let _answering = bound.say_waiting(&waits).context("answer on the sockets")?;
@@ -298,7 +343,12 @@ fn stop_on_signals(end: &Arc<Notify>) -> Result<()> {
 
 fn listen_config(config: &Config) -> ListenConfig {
     let listen = &config.listen;
-    let kubectl = match (&listen.api, &listen.api_token_file, &listen.api_certificate, &listen.api_key) {
+    let kubectl = match (
+        &listen.api,
+        &listen.api_token_file,
+        &listen.api_certificate,
+        &listen.api_key,
+    ) {
         (Some(address), Some(token), Some(certificate), Some(key)) => Some(KubectlConfig {
             address: *address,
             token: token.clone(),
@@ -322,7 +372,8 @@ fn runtime_config(config: &Config, instance: &str, data: &Path) -> Result<Runtim
     }
     runtime.forbidden_paths = config.guarded_paths();
     let allowed = config.allow.host_paths.as_ref();
-    runtime.allowed_paths = allowed.map(|paths| paths.iter().map(std::path::PathBuf::from).collect());
+    runtime.allowed_paths =
+        allowed.map(|paths| paths.iter().map(std::path::PathBuf::from).collect());
     runtime.docker_config = config.docker.config_file.clone();
     for registry in &config.docker.registries {
         // A file that cannot be read is found now, and not at the first pull, which reads it again.
@@ -344,7 +395,8 @@ pub(crate) fn reader(config: &Config, data: &Path) -> Result<Reader> {
         paths => paths
             .iter()
             .map(|path| {
-                path.parse::<SourcePath>().map_err(|why| anyhow::anyhow!("[source] paths: {path}: {why}"))
+                path.parse::<SourcePath>()
+                    .map_err(|why| anyhow::anyhow!("[source] paths: {path}: {why}"))
             })
             .collect::<Result<_>>()?,
     };
@@ -417,48 +469,90 @@ fn follower(
         check: Check::Thorough,
     };
     let program = std::env::current_exe().context("find our own binary")?;
-    let child = ChildProgram { program, arguments: vec![FETCH_CHILD.into()] };
+    let child = ChildProgram {
+        program,
+        arguments: vec![FETCH_CHILD.into()],
+    };
     // Files that cannot be read are found now, and not at the first fetch.
     credentials(config)?;
     let (followed, poll) = (config.clone(), source.poll);
     let credentials = Box::new(move || credentials(&followed));
     let refused = RefusedHeads::open(&data.join("trust"));
     let mirror_bytes = source.max_mirror_bytes;
-    Ok(Follower { request, mirror_bytes, refused, credentials, child, judge, trust, poll, nudge, found })
+    Ok(Follower {
+        request,
+        mirror_bytes,
+        refused,
+        credentials,
+        child,
+        judge,
+        trust,
+        poll,
+        nudge,
+        found,
+    })
 }
 
 fn credentials(config: &Config) -> Result<Option<Credentials>> {
     let source = &config.source;
-    Ok(match (&source.token_file, &source.user, &source.ssh_key_file) {
-        (Some(file), _, _) => Some(Credentials::Token(Secret::new(read_secret(file)?))),
-        (None, Some(user), _) => {
-            let file = source.password_file.as_deref().context("[source] user needs password-file")?;
-            Some(Credentials::Basic { user: user.clone(), password: Secret::new(read_secret(file)?) })
-        }
-        (None, None, Some(key)) => Some(Credentials::SshKey { private_key: key.clone(), passphrase: None }),
-        (None, None, None) => None,
-    })
+    Ok(
+        match (&source.token_file, &source.user, &source.ssh_key_file) {
+            (Some(file), _, _) => Some(Credentials::Token(Secret::new(read_secret(file)?))),
+            (None, Some(user), _) => {
+                let file = source
+                    .password_file
+                    .as_deref()
+                    .context("[source] user needs password-file")?;
+                Some(Credentials::Basic {
+                    user: user.clone(),
+                    password: Secret::new(read_secret(file)?),
+                })
+            }
+            (None, None, Some(key)) => Some(Credentials::SshKey {
+                private_key: key.clone(),
+                passphrase: None,
+            }),
+            (None, None, None) => None,
+        },
+    )
 }
 
-/// A local repository is watched, so that a push is seen at once; without the watch the poll sees it.
+/// A local repository is watched, so that a push is seen at once; without the watch the poll sees
+/// it.
 fn watch_local(url: &RemoteUrl, nudge: &Arc<Notify>) -> Option<RefWatch> {
-    let RemoteUrl::Local(repository) = url else { return None };
+    let RemoteUrl::Local(repository) = url else {
+        return None;
+    };
     match RefWatch::start(repository.clone(), Arc::clone(nudge)) {
         Ok(watch) => Some(watch),
         Err(error) => {
-            tracing::warn!("pushes are seen at the next poll only: {:#}", anyhow::Error::from(error));
+            tracing::warn!(
+                "pushes are seen at the next poll only: {:#}",
+                anyhow::Error::from(error)
+            );
             None
         }
     }
 }
 
-fn webhooks(config: &Config, metrics: &Arc<Metrics>, nudge: &Arc<Notify>) -> Result<Option<Webhooks>> {
+fn webhooks(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    nudge: &Arc<Notify>,
+) -> Result<Option<Webhooks>> {
     let secret = match &config.webhook.secret_file {
         Some(file) => Some(Sensitive::new(read_secret(file)?)),
         None => None,
     };
-    let webhook = WebhookConfig { secret, branch: config.source.branch.clone() };
-    Ok(Webhooks::new(&webhook, Arc::clone(metrics), Arc::clone(nudge))?)
+    let webhook = WebhookConfig {
+        secret,
+        branch: config.source.branch.clone(),
+    };
+    Ok(Webhooks::new(
+        &webhook,
+        Arc::clone(metrics),
+        Arc::clone(nudge),
+    )?)
 }
 
 fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, String> {
@@ -467,7 +561,9 @@ fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, Str
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/arch", system::architecture()),
     ];
-    let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let own = own
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
     own.chain(config.node.labels.clone()).collect()
 }
 
@@ -475,7 +571,10 @@ fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, Str
 fn notes(config: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     if config.trust.mode == Mode::Off {
-        notes.push("verification is off: whoever can push to the repository is root on this host".to_owned());
+        notes.push(
+            "verification is off: whoever can push to the repository is root on this host"
+                .to_owned(),
+        );
     }
     if config.trust.allow_rewrite {
         notes.push("allow-rewrite is on: history may be replaced by another one".to_owned());

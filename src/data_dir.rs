@@ -1,4 +1,5 @@
-//! The data directory belongs to one process at a time, whatever sockets it listens on, and to no other user.
+//! The data directory belongs to one process at a time, whatever sockets it listens on, and to no
+//! other user.
 
 use std::{
     fmt,
@@ -17,13 +18,14 @@ use rustix::{
 };
 
 const LOCK_FILE: &str = "lock";
-/// An engine that maps users mounts what lies here as another user, who must get through. Nobody else may list it, and
-/// each pod's directory is closed.
+/// An engine that maps users mounts what lies here as another user, who must get through. Nobody
+/// else may list it, and each pod's directory is closed.
 const PODS: &str = "pods";
 /// Others may pass through and read nothing.
 const PASSAGE: u32 = 0o711;
 
-/// The data directory, held against others; let go when dropped, and by the kernel when the process is killed.
+/// The data directory, held against others; let go when dropped, and by the kernel when the process
+/// is killed.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     /// `None` where a stranger has locked the directory itself.
@@ -32,8 +34,8 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory where it is missing, closes it to other users, and takes it; fails if another process has
-    /// it.
+    /// Makes the directory where it is missing, closes it to other users, and takes it; fails if
+    /// another process has it.
     pub(crate) fn take(path: &Path) -> Result<Self> {
         DirBuilder::new()
             .recursive(true)
@@ -41,8 +43,9 @@ impl DataDir {
             .create(path)
             .with_context(|| format!("make the data directory {}", path.display()))?;
         set_mode(path, PASSAGE)?;
-        // Versions before this one lock the file only, and had it readable for everybody: whoever may read a file may
-        // lock it. Nobody else can open the directory, so this lock decides among processes of this version.
+        // Versions before this one lock the file only, and had it readable for everybody: whoever
+        // may read a file may lock it. Nobody else can open the directory, so this lock decides
+        // among processes of this version.
         let directory = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let directory = match try_lock(&directory, path)? {
             Lock::Taken => Some(directory),
@@ -59,17 +62,31 @@ impl DataDir {
             fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
             let lock = open_lock(&file)?;
             return match try_lock(&lock, path)? {
-                Lock::Taken => Ok(Self { _directory: directory, _lock: lock }),
-                Lock::Strangers(strangers) => bail!("{} is locked by {strangers}: end it", file.display()),
+                Lock::Taken => Ok(Self {
+                    _directory: directory,
+                    _lock: lock,
+                }),
+                Lock::Strangers(strangers) => {
+                    bail!("{} is locked by {strangers}: end it", file.display())
+                }
             };
         }
-        Ok(Self { _directory: directory, _lock: lock })
+        Ok(Self {
+            _directory: directory,
+            _lock: lock,
+        })
     }
 }
 
-/// Opens a file that is there only to be locked; mode 0600, also if it exists: whoever can open a file can lock it.
+/// Opens a file that is there only to be locked; mode 0600, also if it exists: whoever can open a
+/// file can lock it.
 pub(crate) fn open_lock(path: &Path) -> Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
     file.set_permissions(Permissions::from_mode(0o600))
         .with_context(|| format!("set the mode of {}", path.display()))?;
@@ -120,7 +137,9 @@ impl fmt::Display for Holders {
         let words: Vec<_> = self
             .0
             .iter()
-            .map(|Holder { pid, uid, name }| format!("process {pid} ({} of user {uid})", name.escape_debug()))
+            .map(|Holder { pid, uid, name }| {
+                format!("process {pid} ({} of user {uid})", name.escape_debug())
+            })
             .collect();
         if words.is_empty() {
             return formatter.write_str("a process that cannot be found");
@@ -129,10 +148,12 @@ impl fmt::Display for Holders {
     }
 }
 
-/// Looks through `/proc`. `/proc/locks` names who took a lock, and that process may have ended while a child of its
-/// holds the lock.
+/// Looks through `/proc`. `/proc/locks` names who took a lock, and that process may have ended
+/// while a child of its holds the lock.
 fn holders(file: &File) -> Holders {
-    let Ok(wanted) = file.metadata() else { return Holders(Vec::new()) };
+    let Ok(wanted) = file.metadata() else {
+        return Holders(Vec::new());
+    };
     let ours = (std::process::id().to_string(), file.as_raw_fd().to_string());
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let found = processes.filter_map(|process| {
@@ -150,7 +171,10 @@ fn holders(file: &File) -> Holders {
             return None;
         }
         let uid = process.metadata().ok()?.uid();
-        let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default().trim().to_owned();
+        let name = fs::read_to_string(process.path().join("comm"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
         Some(Holder { pid, uid, name })
     });
     Holders(found.collect())
@@ -161,13 +185,19 @@ fn close_to_others(data: &Path) -> Result<()> {
     let entries = fs::read_dir(data).with_context(|| format!("list {}", data.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("list {}", data.display()))?;
-        let metadata = entry.metadata().with_context(|| format!("look at {}", entry.path().display()))?;
+        let metadata = entry
+            .metadata()
+            .with_context(|| format!("look at {}", entry.path().display()))?;
         // A link's mode means nothing, and what it leads to is not here.
         if metadata.is_symlink() {
             continue;
         }
         let mode = metadata.permissions().mode() & 0o7777;
-        let allowed = if entry.file_name() == PODS { PASSAGE } else { 0o700 };
+        let allowed = if entry.file_name() == PODS {
+            PASSAGE
+        } else {
+            0o700
+        };
         if mode & 0o077 & !allowed != 0 {
             set_mode(&entry.path(), mode & allowed)?;
         }
@@ -186,7 +216,9 @@ fn open_to_others(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut open = Vec::new();
     let mut pending = vec![directory.to_owned()];
     while let Some(path) = pending.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
         let mode = metadata.permissions().mode();
         if !metadata.is_symlink() && mode & 0o006 != 0 {
             open.push(path.clone());
@@ -227,7 +259,12 @@ mod tests {
     impl Stranger {
         fn locks(path: &Path) -> Self {
             let mut command = Command::new("flock");
-            command.arg("--exclusive").arg(path).args(["sleep", "300"]).uid(STRANGER).process_group(0);
+            command
+                .arg("--exclusive")
+                .arg(path)
+                .args(["sleep", "300"])
+                .uid(STRANGER)
+                .process_group(0);
             Self(command.spawn().expect("flock is in Debian's util-linux"))
         }
     }
@@ -235,7 +272,9 @@ mod tests {
     impl Drop for Stranger {
         fn drop(&mut self) {
             // `flock` runs `sleep` in its own group: both end.
-            let group = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
+            let group = i32::try_from(self.0.id())
+                .ok()
+                .and_then(rustix::process::Pid::from_raw);
             if let Some(group) = group {
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
             }
@@ -249,8 +288,14 @@ mod tests {
         let data = parent.path().join("data");
         let first = DataDir::take(&data).unwrap();
         let message = DataDir::take(&data).unwrap_err().to_string();
-        assert!(message.starts_with("another windlass uses the data directory"), "{message}");
-        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        assert!(
+            message.starts_with("another windlass uses the data directory"),
+            "{message}"
+        );
+        assert!(
+            message.contains(&format!("process {}", std::process::id())),
+            "{message}"
+        );
         drop(first);
         drop(DataDir::take(&data).unwrap());
     }
@@ -261,7 +306,10 @@ mod tests {
         let older = File::create(parent.path().join(LOCK_FILE)).unwrap();
         flock(&older, FlockOperation::NonBlockingLockExclusive).unwrap();
         let message = DataDir::take(parent.path()).unwrap_err().to_string();
-        assert!(message.starts_with("another windlass uses the data directory"), "{message}");
+        assert!(
+            message.starts_with("another windlass uses the data directory"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -283,10 +331,16 @@ mod tests {
         drop(probe);
 
         let ours = DataDir::take(&data).expect("the other user's lock is passed over");
-        assert!(DataDir::take(&data).is_err(), "it is held against our own processes");
+        assert!(
+            DataDir::take(&data).is_err(),
+            "it is held against our own processes"
+        );
         let mut late = Command::new("flock");
         late.arg("--nonblock").arg(&lock).arg("true").uid(STRANGER);
-        assert!(!late.status().unwrap().success(), "another user cannot open the new file");
+        assert!(
+            !late.status().unwrap().success(),
+            "another user cannot open the new file"
+        );
         drop(stranger);
         drop(ours);
     }
@@ -298,12 +352,21 @@ mod tests {
         for directory in ["mirror.git/objects", "trust", "pods/uid", "peer"] {
             fs::create_dir_all(data.join(directory)).unwrap();
         }
-        for file in ["lock", "mirror.git.lock", "network.json", "mirror.git/config", "peer/lock"] {
+        for file in [
+            "lock",
+            "mirror.git.lock",
+            "network.json",
+            "mirror.git/config",
+            "peer/lock",
+        ] {
             fs::write(data.join(file), "").unwrap();
             set_mode(&data.join(file), 0o644).unwrap();
         }
         set_mode(&data.join("pods/uid"), 0o750).unwrap();
-        assert!(open_to_others(&data).len() > 5, "as an older version left it");
+        assert!(
+            open_to_others(&data).len() > 5,
+            "as an older version left it"
+        );
         let _ours = DataDir::take(&data).unwrap();
         assert_eq!(open_to_others(&data), Vec::<std::path::PathBuf>::new());
     }

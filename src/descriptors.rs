@@ -1,5 +1,5 @@
-//! The descriptors a process may have open, and what share of them each listener gets: the daemon's own work is never
-//! left without.
+//! The descriptors a process may have open, and what share of them each listener gets: the daemon's
+//! own work is never left without.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::connections::{Bounds, Times};
 
-/// Descriptors that no listener gets: the engine, the store, git, files, netlink, and the listeners themselves.
+/// Descriptors that no listener gets: the engine, the store, git, files, netlink, and the listeners
+/// themselves.
 const RESERVED: u64 = 128;
 /// What the shares below add up to. `LimitNOFILE=` of systemd is 1024 where nothing else is said.
 const WHOLE: u64 = 1024 - RESERVED;
@@ -54,7 +55,8 @@ impl Taker {
         Self::Peers,
     ];
 
-    /// Descriptors each, how many it may have where there are `WHOLE` descriptors, and how many at most.
+    /// Descriptors each, how many it may have where there are `WHOLE` descriptors, and how many at
+    /// most.
     fn share(self) -> (u64, u64, u64) {
         match self {
             Self::Dns => (1, 128, 512),
@@ -83,15 +85,25 @@ impl Taker {
     pub(crate) fn bounds(self) -> Bounds {
         let total = self.most();
         let seconds = Duration::from_secs;
-        let times = |unproven, idle, request| Times { head: HEAD, unproven, idle, request };
+        let times = |unproven, idle, request| Times {
+            head: HEAD,
+            unproven,
+            idle,
+            request,
+        };
         let (part, times) = match self {
             // What was usual for DNS over TCP; a question has been answered after 4 s.
-            Self::Dns | Self::DnsUpstream => {
-                (4, Times { head: seconds(5), ..times(seconds(5), seconds(5), seconds(10)) })
-            }
+            Self::Dns | Self::DnsUpstream => (
+                4,
+                Times {
+                    head: seconds(5),
+                    ..times(seconds(5), seconds(5), seconds(10))
+                },
+            ),
             Self::Api => (4, times(seconds(10), seconds(120), LONG)),
-            // A scrape or a hook that takes longer is cut off; most scrape every minute, over one connection. A proxy in
-            // front of the hooks is one source, and forges send dozens at once.
+            // A scrape or a hook that takes longer is cut off; most scrape every minute, over one
+            // connection. A proxy in front of the hooks is one source, and forges send dozens at
+            // once.
             Self::Metrics | Self::Webhook => (2, times(seconds(30), seconds(150), seconds(60))),
             // Two users of the group cannot keep the others out, and root is the usual one.
             Self::ReadSocket => (2, times(seconds(10), seconds(60), LONG)),
@@ -100,17 +112,27 @@ impl Taker {
             // Joining is one question, by a host without a certificate.
             Self::Peers => (4, times(seconds(15), seconds(120), LONG)),
         };
-        Bounds { total, per_source: (total / part).max(1), times }
+        Bounds {
+            total,
+            per_source: (total / part).max(1),
+            times,
+        }
     }
 }
 
-/// Raises the limit to what the system allows this process. What it starts inherits the limit: none of that uses
-/// `select`, which knows no descriptor above 1023.
+/// Raises the limit to what the system allows this process. What it starts inherits the limit: none
+/// of that uses `select`, which knows no descriptor above 1023.
 pub(crate) fn raise() -> Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-            .context("raise the limit of open files (RLIMIT_NOFILE) to the hard limit")?;
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )
+        .context("raise the limit of open files (RLIMIT_NOFILE) to the hard limit")?;
     }
     let limit = limit();
     ensure!(

@@ -1,5 +1,5 @@
-//! The cluster's DNS on this host: answers for the cluster's zone from memory, everything else from the host's own
-//! name servers.
+//! The cluster's DNS on this host: answers for the cluster's zone from memory, everything else from
+//! the host's own name servers.
 //!
 //! It runs on a thread of its own, so that no reconcile can make a pod wait for a name.
 
@@ -57,7 +57,8 @@ pub(crate) struct Dns {
 }
 
 impl Dns {
-    /// Serves `records` on an address, UDP and TCP. The address need not be on the host yet. Port 0 takes a free one.
+    /// Serves `records` on an address, UDP and TCP. The address need not be on the host yet. Port 0
+    /// takes a free one.
     ///
     /// `upstreams` are asked for names outside the zone; the server itself is left out of them.
     pub(crate) fn start(
@@ -65,21 +66,33 @@ impl Dns {
         records: DnsRecords,
         upstreams: Vec<SocketAddr>,
     ) -> Result<Self> {
-        let (udp, tcp) =
-            sockets(address).with_context(|| format!("cannot serve the cluster's DNS on {address}"))?;
-        let SocketAddr::V4(address) = udp.local_addr()? else { anyhow::bail!("{address} is not IPv4") };
+        let (udp, tcp) = sockets(address)
+            .with_context(|| format!("cannot serve the cluster's DNS on {address}"))?;
+        let SocketAddr::V4(address) = udp.local_addr()? else {
+            anyhow::bail!("{address} is not IPv4")
+        };
         let zone = Arc::new(RwLock::new(Arc::new(Zone::new(records))));
-        let others = upstreams.into_iter().filter(|upstream| *upstream != SocketAddr::V4(address)).collect();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let others = upstreams
+            .into_iter()
+            .filter(|upstream| *upstream != SocketAddr::V4(address))
+            .collect();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&zone);
-        let thread = thread::Builder::new().name("dns".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                if let Err(error) = serve(udp, tcp, served, others, stopped).await {
-                    tracing::error!(error = format!("{error:#}"), "the cluster's DNS has ended");
-                }
-            });
-        })?;
+        let thread = thread::Builder::new()
+            .name("dns".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    if let Err(error) = serve(udp, tcp, served, others, stopped).await {
+                        tracing::error!(
+                            error = format!("{error:#}"),
+                            "the cluster's DNS has ended"
+                        );
+                    }
+                });
+            })?;
         Ok(Self {
             zone,
             #[cfg(test)]
@@ -103,7 +116,9 @@ impl Dns {
 
     /// Whether the thread still runs.
     pub(crate) fn is_serving(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
     }
 }
 
@@ -133,7 +148,10 @@ fn sockets(address: SocketAddrV4) -> Result<(UdpSocket, TcpListener)> {
     listen(&tcp, TCP_BACKLOG)?;
     let tcp = TcpListener::from(tcp);
     let port = tcp.local_addr()?.port();
-    let udp = UdpSocket::from(open(SocketType::DGRAM, &SocketAddrV4::new(*address.ip(), port))?);
+    let udp = UdpSocket::from(open(
+        SocketType::DGRAM,
+        &SocketAddrV4::new(*address.ip(), port),
+    )?);
     Ok((udp, tcp))
 }
 
@@ -144,7 +162,10 @@ async fn serve(
     upstreams: Vec<SocketAddr>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<()> {
-    let handler = Handler { zone, upstream: Arc::new(Upstream::new(&upstreams)?) };
+    let handler = Handler {
+        zone,
+        upstream: Arc::new(Upstream::new(&upstreams)?),
+    };
     let mut server = Server::new(handler.clone());
     server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
     let connections = Connections::new("DNS over TCP", Taker::Dns.bounds());
@@ -173,7 +194,12 @@ struct Reply {
 
 impl Reply {
     fn code(code: ResponseCode) -> Self {
-        Self { code, authoritative: false, answers: Vec::new(), soa: None }
+        Self {
+            code,
+            authoritative: false,
+            answers: Vec::new(),
+            soa: None,
+        }
     }
 }
 
@@ -181,7 +207,10 @@ impl Handler {
     /// Looks a name up and follows aliases, in the zone and out of it.
     async fn resolve(&self, name: &Name, kind: RecordType, turn: u16) -> Reply {
         let zone = Arc::clone(&self.zone.read().unwrap_or_else(PoisonError::into_inner));
-        let mut reply = Reply { authoritative: true, ..Reply::code(ResponseCode::NoError) };
+        let mut reply = Reply {
+            authoritative: true,
+            ..Reply::code(ResponseCode::NoError)
+        };
         let mut name = name.clone();
         for _ in 0..ALIASES {
             match zone.find(&name, kind) {
@@ -193,8 +222,8 @@ impl Handler {
                     reply.soa = answered.soa;
                     return reply;
                 }
-                // Before the first word about the zone nothing is known of its names; that none is there is not known
-                // either, and must not be remembered by whoever asks.
+                // Before the first word about the zone nothing is known of its names; that none is
+                // there is not known either, and must not be remembered by whoever asks.
                 Found::Nothing if zone.is_unknown() => return Reply::code(ResponseCode::ServFail),
                 Found::Nothing => {
                     reply.code = ResponseCode::NXDomain;
@@ -209,7 +238,9 @@ impl Handler {
                         let first = usize::from(turn) % data.len();
                         data.rotate_left(first);
                     }
-                    let records = data.into_iter().map(|data| Record::from_rdata(name.clone(), TTL, data));
+                    let records = data
+                        .into_iter()
+                        .map(|data| Record::from_rdata(name.clone(), TTL, data));
                     reply.answers.extend(records);
                     return reply;
                 }
@@ -233,12 +264,15 @@ impl Handler {
         if request.metadata.op_code != OpCode::Query {
             return Reply::code(ResponseCode::NotImp);
         }
-        let Ok(info) = request.request_info() else { return Reply::code(ResponseCode::FormErr) };
+        let Ok(info) = request.request_info() else {
+            return Reply::code(ResponseCode::FormErr);
+        };
         if info.query.query_class() != DNSClass::IN {
             return Reply::code(ResponseCode::Refused);
         }
         let question = info.query.original();
-        self.resolve(question.name(), question.query_type(), request.metadata.id).await
+        self.resolve(question.name(), question.query_type(), request.metadata.id)
+            .await
     }
 }
 
@@ -273,7 +307,10 @@ impl RequestHandler for Handler {
             Ok(info) => info,
             Err(error) => {
                 tracing::debug!(%error, "a DNS answer could not be sent");
-                ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() })
+                ResponseInfo::from(Header {
+                    metadata,
+                    counts: HeaderCounts::default(),
+                })
             }
         }
     }
@@ -285,7 +322,10 @@ pub(crate) fn upstreams(resolv_conf: &str) -> Vec<SocketAddr> {
         .lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
-            let address = words.next().filter(|word| *word == "nameserver").and_then(|_| words.next())?;
+            let address = words
+                .next()
+                .filter(|word| *word == "nameserver")
+                .and_then(|_| words.next())?;
             Some(SocketAddr::new(address.parse().ok()?, 53))
         })
         .filter(|upstream| upstream.ip() != Ipv4Addr::UNSPECIFIED)

@@ -1,4 +1,5 @@
-//! Following the repository: fetch, verify, read, and say what was found. A nudge or the poll makes it look again.
+//! Following the repository: fetch, verify, read, and say what was found. A nudge or the poll makes
+//! it look again.
 
 mod arrival;
 
@@ -30,8 +31,8 @@ use crate::{
     view::{Asked, Refusal},
 };
 
-/// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls seldom, and the hook
-/// that led to this look does not come again.
+/// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls
+/// seldom, and the hook that led to this look does not come again.
 const TROUBLE: Duration = Duration::from_secs(15);
 /// What is kept of a remote's words.
 const TROUBLE_BYTES: usize = 2048;
@@ -66,7 +67,8 @@ pub(crate) enum Found {
         subject: String,
         /// When the repository was asked.
         asked: Asked,
-        /// Why it is not trusted, in a word, where its signatures, its history or its size are the reason.
+        /// Why it is not trusted, in a word, where its signatures, its history or its size are the
+        /// reason.
         untrusted: Option<String>,
     },
     /// The remote could not be asked, or its answer could not be judged: nothing is known.
@@ -83,7 +85,8 @@ pub(crate) enum Found {
 pub(crate) struct Judge {
     /// Which commits need a signature.
     pub(crate) mode: Mode,
-    /// The file of those who are believed; read anew for every judgement, so that a key can be withdrawn.
+    /// The file of those who are believed; read anew for every judgement, so that a key can be
+    /// withdrawn.
     pub(crate) allowed_signers: Option<PathBuf>,
     /// The commit every head must descend from.
     pub(crate) anchor: Option<CommitId>,
@@ -95,7 +98,8 @@ pub(crate) struct Judge {
 
 /// The task that follows one branch of one repository.
 pub(crate) struct Follower {
-    /// How to fetch; `task`, `keep`, `refused`, `check` and `credentials` are filled in for each fetch.
+    /// How to fetch; `task`, `keep`, `refused`, `check` and `credentials` are filled in for each
+    /// fetch.
     pub(crate) request: FetchRequest,
     /// The most that the mirror may have, in bytes.
     pub(crate) mirror_bytes: u64,
@@ -126,7 +130,9 @@ struct Settled {
 
 impl Settled {
     fn holds(&self, judged_by: Option<&str>) -> bool {
-        self.refused_by.as_ref().is_none_or(|refused_by| refused_by.as_deref() == judged_by)
+        self.refused_by
+            .as_ref()
+            .is_none_or(|refused_by| refused_by.as_deref() == judged_by)
     }
 }
 
@@ -140,15 +146,29 @@ impl Follower {
                 settled.holds(judged_by.as_deref()) && !self.is_taken_by_the_leader(settled)
             };
             let known = settled.as_ref().filter(holds);
-            let found = self.look(known.map(|one| &one.head), judged_by.as_deref()).await;
+            let found = self
+                .look(known.map(|one| &one.head), judged_by.as_deref())
+                .await;
             match &found {
                 Found::Good { commit, .. } => {
-                    settled = Some(Settled { head: commit.id.clone(), refused_by: None })
+                    settled = Some(Settled {
+                        head: commit.id.clone(),
+                        refused_by: None,
+                    })
                 }
-                Found::Refused { refusal, untrusted, .. } => {
+                Found::Refused {
+                    refusal, untrusted, ..
+                } => {
                     // A trusted head with bad manifests is what history goes forward from now.
-                    let refused_by = if untrusted.is_some() { judged_by } else { self.judged_by() };
-                    settled = Some(Settled { head: refusal.commit.clone(), refused_by: Some(refused_by) });
+                    let refused_by = if untrusted.is_some() {
+                        judged_by
+                    } else {
+                        self.judged_by()
+                    };
+                    settled = Some(Settled {
+                        head: refusal.commit.clone(),
+                        refused_by: Some(refused_by),
+                    });
                 }
                 Found::Same { .. } => {}
                 Found::Trouble { .. } => settled = None,
@@ -157,19 +177,24 @@ impl Follower {
             if self.found.send(found).await.is_err() {
                 return;
             }
-            let wait = jittered(if troubled { self.poll.min(TROUBLE) } else { self.poll });
+            let wait = jittered(if troubled {
+                self.poll.min(TROUBLE)
+            } else {
+                self.poll
+            });
             // Which of the two it was does not matter: both only say "look again".
             let _ = tokio::time::timeout(wait, self.nudge.notified()).await;
         }
     }
 
-    /// Whether a head that this host has refused is in use by now: a leader of an older version may lack the rule that
-    /// refuses it here, and what is in use is read as it was accepted.
+    /// Whether a head that this host has refused is in use by now: a leader of an older version may
+    /// lack the rule that refuses it here, and what is in use is read as it was accepted.
     fn is_taken_by_the_leader(&self, settled: &Settled) -> bool {
         settled.refused_by.is_some() && lock(&self.trust).read_as(&settled.head) == ReadAs::Accepted
     }
 
-    /// One look. `settled` is the head that needs no further judgement; `judged_by` says what would judge another.
+    /// One look. `settled` is the head that needs no further judgement; `judged_by` says what would
+    /// judge another.
     async fn look(&mut self, settled: Option<&CommitId>, judged_by: Option<&str>) -> Found {
         let (asked, began) = (Asked::now(), std::time::Instant::now());
         let credentials = match (self.credentials)() {
@@ -178,16 +203,30 @@ impl Follower {
         };
         let request = FetchRequest {
             // Without the keys nothing can be judged, and so nothing is downloaded either.
-            task: if judged_by.is_some() { Task::Fetch } else { Task::AskHead },
+            task: if judged_by.is_some() {
+                Task::Fetch
+            } else {
+                Task::AskHead
+            },
             keep: lock(&self.trust).pointers().commits(),
-            refused: judged_by.map(|judged_by| self.refused.by(judged_by)).unwrap_or_default(),
+            refused: judged_by
+                .map(|judged_by| self.refused.by(judged_by))
+                .unwrap_or_default(),
             credentials,
             ..self.request.clone()
         };
         let arrival = match Arrival::fetch(&self.child, request, self.mirror_bytes).await {
             Ok(arrival) => Arc::new(arrival),
-            Err(FetchError::PackRefused { head: Some(head), what, .. }) => {
-                let refusal = Refusal { commit: head, summary: what.clone(), problems: vec![what] };
+            Err(FetchError::PackRefused {
+                head: Some(head),
+                what,
+                ..
+            }) => {
+                let refusal = Refusal {
+                    commit: head,
+                    summary: what.clone(),
+                    problems: vec![what],
+                };
                 let class = "pack-refused".to_owned();
                 return self.refuse(refusal, String::new(), class, judged_by, asked);
             }
@@ -202,21 +241,45 @@ impl Follower {
             if settled == Some(arrival.head()) {
                 return Found::Same { asked };
             }
-            let known = judged_by.and_then(|judged_by| self.refused.find(arrival.head(), judged_by));
-            if let Some(RefusedHead { refusal, subject, class, .. }) = known.cloned() {
-                return Found::Refused { refusal, subject, asked, untrusted: Some(class) };
+            let known =
+                judged_by.and_then(|judged_by| self.refused.find(arrival.head(), judged_by));
+            if let Some(RefusedHead {
+                refusal,
+                subject,
+                class,
+                ..
+            }) = known.cloned()
+            {
+                return Found::Refused {
+                    refusal,
+                    subject,
+                    asked,
+                    untrusted: Some(class),
+                };
             }
         }
         let found = match self.judge(&arrival).await {
-            Ok(Judged::Good { commit, verified }) => {
-                Found::Good { commit, verified, asked, took: began.elapsed() }
-            }
-            Ok(Judged::Refused { refusal, subject, untrusted: Some(class) }) => {
-                self.refuse(refusal, subject, class.to_owned(), judged_by, asked)
-            }
-            Ok(Judged::Refused { refusal, subject, untrusted: None }) => {
-                Found::Refused { refusal, subject, asked, untrusted: None }
-            }
+            Ok(Judged::Good { commit, verified }) => Found::Good {
+                commit,
+                verified,
+                asked,
+                took: began.elapsed(),
+            },
+            Ok(Judged::Refused {
+                refusal,
+                subject,
+                untrusted: Some(class),
+            }) => self.refuse(refusal, subject, class.to_owned(), judged_by, asked),
+            Ok(Judged::Refused {
+                refusal,
+                subject,
+                untrusted: None,
+            }) => Found::Refused {
+                refusal,
+                subject,
+                asked,
+                untrusted: None,
+            },
             Ok(Judged::Unreadable(why)) => could_not_judge(&why),
             Err(error) => could_not_judge(&format!("{error:#}")),
         };
@@ -227,11 +290,15 @@ impl Follower {
         found
     }
 
-    /// Judges a head while what was downloaded for it is in quarantine, and takes that into the mirror if the head is
-    /// trusted.
+    /// Judges a head while what was downloaded for it is in quarantine, and takes that into the
+    /// mirror if the head is trusted.
     async fn judge(&self, arrival: &Arc<Arrival>) -> Result<Judged> {
         let judge = || {
-            let (judge, trust, arrival) = (self.judge.clone(), Arc::clone(&self.trust), Arc::clone(arrival));
+            let (judge, trust, arrival) = (
+                self.judge.clone(),
+                Arc::clone(&self.trust),
+                Arc::clone(arrival),
+            );
             async move {
                 tokio::task::spawn_blocking(move || judge.judge(&trust, &arrival))
                     .await
@@ -240,7 +307,9 @@ impl Follower {
         };
         let mut judged = judge().await;
         let no_room = |judged: &Result<Judged>| match judged {
-            Err(error) => error.downcast_ref::<NoRoom>().map(|no_room| no_room.to_string()),
+            Err(error) => error
+                .downcast_ref::<NoRoom>()
+                .map(|no_room| no_room.to_string()),
             Ok(_) => None,
         };
         if no_room(&judged).is_some() {
@@ -249,12 +318,22 @@ impl Follower {
         }
         if let Some(summary) = no_room(&judged) {
             let problems = vec![summary.clone()];
-            let refusal = Refusal { commit: arrival.head().clone(), summary, problems };
-            return Ok(Judged::Refused { refusal, subject: String::new(), untrusted: Some(MIRROR_FULL) });
+            let refusal = Refusal {
+                commit: arrival.head().clone(),
+                summary,
+                problems,
+            };
+            return Ok(Judged::Refused {
+                refusal,
+                subject: String::new(),
+                untrusted: Some(MIRROR_FULL),
+            });
         }
         let compaction = match &judged {
             // In a whole new clone the objects of a refused head lie beside what is kept.
-            Ok(Judged::Refused { untrusted: Some(_), .. }) => arrival.is_whole().then_some(false),
+            Ok(Judged::Refused {
+                untrusted: Some(_), ..
+            }) => arrival.is_whole().then_some(false),
             Ok(_) => arrival.is_scattered().then_some(true),
             Err(_) => None,
         };
@@ -278,17 +357,35 @@ impl Follower {
         // What fills the mirror may be gone by the next start.
         if let Some(judged_by) = judged_by.filter(|_| class != MIRROR_FULL) {
             let (refusal, subject, class) = (refusal.clone(), subject.clone(), class.clone());
-            let head = RefusedHead { refusal, subject, class, judged_by: judged_by.to_owned() };
+            let head = RefusedHead {
+                refusal,
+                subject,
+                class,
+                judged_by: judged_by.to_owned(),
+            };
             if let Err(error) = self.refused.add(head) {
-                tracing::warn!("a refused head is fetched again: {:#}", anyhow::Error::from(error));
+                tracing::warn!(
+                    "a refused head is fetched again: {:#}",
+                    anyhow::Error::from(error)
+                );
             }
         }
-        Found::Refused { refusal, subject, asked, untrusted: Some(class) }
+        Found::Refused {
+            refusal,
+            subject,
+            asked,
+            untrusted: Some(class),
+        }
     }
 
-    /// A digest of all that a refusal depends on beside the head itself; `None` where the keys cannot be read.
+    /// A digest of all that a refusal depends on beside the head itself; `None` where the keys
+    /// cannot be read.
     fn judged_by(&self) -> Option<String> {
-        let verified = lock(&self.trust).pointers().verified.as_ref().map(|one| one.id().clone());
+        let verified = lock(&self.trust)
+            .pointers()
+            .verified
+            .as_ref()
+            .map(|one| one.id().clone());
         let limits = &self.request.limits;
         let limits = [limits.object_bytes, limits.objects, self.mirror_bytes];
         self.judge.digest(verified.as_ref(), &limits)
@@ -297,8 +394,15 @@ impl Follower {
 
 /// The judgement of one head.
 enum Judged {
-    Good { commit: Arc<Commit>, verified: VerifiedCommit },
-    Refused { refusal: Refusal, subject: String, untrusted: Option<&'static str> },
+    Good {
+        commit: Arc<Commit>,
+        verified: VerifiedCommit,
+    },
+    Refused {
+        refusal: Refusal,
+        subject: String,
+        untrusted: Option<&'static str>,
+    },
     Unreadable(String),
 }
 
@@ -309,11 +413,24 @@ impl Judge {
             None => String::new(),
         };
         AllowedSigners::parse(&signers).ok()?;
-        let settings = (self.mode, &self.anchor, self.allow_rewrite, verified, limits);
+        let settings = (
+            self.mode,
+            &self.anchor,
+            self.allow_rewrite,
+            verified,
+            limits,
+        );
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(&serde_json::to_vec(&settings).ok()?);
         context.update(signers.as_bytes());
-        Some(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+        Some(
+            context
+                .finish()
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
     }
 
     /// How commits are judged now, by these signers.
@@ -327,7 +444,8 @@ impl Judge {
         }
     }
 
-    /// Whether a commit may run here. One that may is remembered as such: what is judged good stays so.
+    /// Whether a commit may run here. One that may is remembered as such: what is judged good stays
+    /// so.
     pub(crate) fn eligible(
         &self,
         trust: &Mutex<TrustStore>,
@@ -338,11 +456,21 @@ impl Judge {
         let policy = self.policy(&signers);
         let (known, verified) = {
             let trust = lock(trust);
-            (trust.trusted().get(id).map(|one| one.commit.clone()), trust.pointers().verified.clone())
+            (
+                trust.trusted().get(id).map(|one| one.commit.clone()),
+                trust.pointers().verified.clone(),
+            )
         };
         let repo = self.reader.mirror.open()?;
-        let answer = eligible(&repo, &policy, known.as_ref(), verified.as_ref(), history, id)
-            .map_err(|error: CouldNotCheck| error)?;
+        let answer = eligible(
+            &repo,
+            &policy,
+            known.as_ref(),
+            verified.as_ref(),
+            history,
+            id,
+        )
+        .map_err(|error: CouldNotCheck| error)?;
         if let Ok(commit) = &answer {
             lock(trust)
                 .remember(std::slice::from_ref(commit), policy.now)
@@ -363,23 +491,45 @@ impl Judge {
         let accepted = match verdict {
             Verdict::Trusted(accepted) => accepted,
             Verdict::Untrusted(refusals) => {
-                let subject =
-                    refusals.listed.first().map(|one| one.subject.clone()).unwrap_or_default().into();
-                let problems: Vec<String> = refusals.listed.iter().map(ToString::to_string).collect();
+                let subject = refusals
+                    .listed
+                    .first()
+                    .map(|one| one.subject.clone())
+                    .unwrap_or_default()
+                    .into();
+                let problems: Vec<String> =
+                    refusals.listed.iter().map(ToString::to_string).collect();
                 let summary = refusals.to_string();
-                let refusal = Refusal { commit: head.clone(), summary, problems };
+                let refusal = Refusal {
+                    commit: head.clone(),
+                    summary,
+                    problems,
+                };
                 arrival.refuse()?;
-                let untrusted = Some(refusals.listed.first().map_or("untrusted", |one| one.why.label()));
-                return Ok(Judged::Refused { refusal, subject, untrusted });
+                let untrusted = Some(
+                    refusals
+                        .listed
+                        .first()
+                        .map_or("untrusted", |one| one.why.label()),
+                );
+                return Ok(Judged::Refused {
+                    refusal,
+                    subject,
+                    untrusted,
+                });
             }
         };
         arrival.accept()?;
-        lock(trust).advance(&accepted, policy.now).context("remember the verified commit")?;
+        lock(trust)
+            .advance(&accepted, policy.now)
+            .context("remember the verified commit")?;
         let verified = accepted.head;
         let read_as = lock(trust).read_as(head);
         Ok(match self.reader.read(&verified, read_as) {
             Reading::Good(commit) => {
-                lock(trust).accept(head).context("remember that the head was accepted")?;
+                lock(trust)
+                    .accept(head)
+                    .context("remember that the head was accepted")?;
                 Judged::Good { commit, verified }
             }
             Reading::Bad { subject, problems } => {
@@ -391,8 +541,16 @@ impl Judge {
                         all.first().map_or("", String::as_str)
                     ),
                 };
-                let refusal = Refusal { commit: head.clone(), summary, problems };
-                Judged::Refused { refusal, subject, untrusted: None }
+                let refusal = Refusal {
+                    commit: head.clone(),
+                    summary,
+                    problems,
+                };
+                Judged::Refused {
+                    refusal,
+                    subject,
+                    untrusted: None,
+                }
             }
             Reading::Unreadable(why) => Judged::Unreadable(why),
         })
@@ -401,13 +559,16 @@ impl Judge {
 
 /// The keys that are believed.
 pub(crate) fn read_signers(path: Option<&Path>) -> Result<AllowedSigners> {
-    let Some(path) = path else { return Ok(AllowedSigners::default()) };
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("read allowed signers {}", path.display()))?;
+    let Some(path) = path else {
+        return Ok(AllowedSigners::default());
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("read allowed signers {}", path.display()))?;
     AllowedSigners::parse(&text).with_context(|| path.display().to_string())
 }
 
-/// The guarded value; a thread that panicked while holding it left it whole, since every change of it is one call.
+/// The guarded value; a thread that panicked while holding it left it whole, since every change of
+/// it is one call.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -422,7 +583,10 @@ fn could_not_judge(error: &str) -> Found {
 
 /// Most of the words are the remote's or libgit2's.
 fn trouble(class: &'static str, error: &str) -> Found {
-    Found::Trouble { class, error: ForeignText::bounded(error, TROUBLE_BYTES).into() }
+    Found::Trouble {
+        class,
+        error: ForeignText::bounded(error, TROUBLE_BYTES).into(),
+    }
 }
 
 /// A tenth more or less, so that five hundred hosts do not ask in one moment.

@@ -8,7 +8,8 @@
 //! webhook  TCP           /webhook/github, /webhook/generic (on `listen` where it has no address of its own)
 //! ```
 //!
-//! Everything here reads one immutable [`View`](crate::view::View) at a time; nothing here decides anything.
+//! Everything here reads one immutable [`View`](crate::view::View) at a time; nothing here decides
+//! anything.
 
 pub(crate) mod admin;
 pub(crate) mod api;

@@ -46,7 +46,15 @@ impl Lanes {
     /// No lanes yet. Their events are bounded by the lanes, and those by the plan: a few each.
     pub(crate) fn new(effects: Arc<Effects>) -> (Self, mpsc::UnboundedReceiver<LaneEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
-        (Self { effects, running: BTreeMap::new(), failures: BTreeMap::new(), events }, receiver)
+        (
+            Self {
+                effects,
+                running: BTreeMap::new(),
+                failures: BTreeMap::new(),
+                events,
+            },
+            receiver,
+        )
     }
 
     /// The keys under way.
@@ -74,23 +82,41 @@ impl Lanes {
             return;
         }
         let why = lane.why.clone();
-        let (effects, events, key) = (Arc::clone(&self.effects), self.events.clone(), lane.key.clone());
+        let (effects, events, key) = (
+            Arc::clone(&self.effects),
+            self.events.clone(),
+            lane.key.clone(),
+        );
         let work = tokio::spawn({
             let events = events.clone();
             async move { run(&effects, &lane, &events).await }
         });
-        self.running.insert(key.clone(), Running { handle: work.abort_handle(), why });
+        self.running.insert(
+            key.clone(),
+            Running {
+                handle: work.abort_handle(),
+                why,
+            },
+        );
         tokio::spawn(async move {
             let result = work.await.unwrap_or_else(|error| {
-                let kind = if error.is_cancelled() { FaultKind::Cancelled } else { FaultKind::Other };
-                Err((Fault::new(kind, format!("the steps of {key:?} ended early: {error}")), None))
+                let kind = if error.is_cancelled() {
+                    FaultKind::Cancelled
+                } else {
+                    FaultKind::Other
+                };
+                Err((
+                    Fault::new(kind, format!("the steps of {key:?} ended early: {error}")),
+                    None,
+                ))
             });
             // Nobody listening means that the daemon is ending.
             let _ = events.send(LaneEvent::Ended { key, result });
         });
     }
 
-    /// Stops a lane between or within its steps; what it leaves is found and put right by the next plan.
+    /// Stops a lane between or within its steps; what it leaves is found and put right by the next
+    /// plan.
     pub(crate) fn cancel(&self, key: &LaneKey) {
         if let Some(lane) = self.running.get(key) {
             lane.handle.abort();
@@ -106,15 +132,25 @@ impl Lanes {
             }
             Err((fault, _)) if fault.kind == FaultKind::Cancelled => {}
             Err((fault, container)) => {
-                let count = self.failures.get(&key).map_or(1, |before| before.count.saturating_add(1));
+                let count = self
+                    .failures
+                    .get(&key)
+                    .map_or(1, |before| before.count.saturating_add(1));
                 let removes = lane.is_some_and(|lane| lane.why.is_removal());
-                let failure = LaneFailure { fault, container, at: Timestamp::now(), count, removes };
+                let failure = LaneFailure {
+                    fault,
+                    container,
+                    at: Timestamp::now(),
+                    count,
+                    removes,
+                };
                 self.failures.insert(key, failure);
             }
         }
     }
 
-    /// Forgets failures of what nobody asks for any more, and all where a person asked for another try.
+    /// Forgets failures of what nobody asks for any more, and all where a person asked for another
+    /// try.
     pub(crate) fn forget_failures(&mut self, keep: impl Fn(&LaneKey) -> bool) {
         self.failures.retain(|key, _| keep(key));
     }

@@ -55,7 +55,10 @@ pub(crate) enum Reading {
 impl Reader {
     /// Reads and checks one verified commit.
     pub(crate) fn read(&self, commit: &VerifiedCommit, read_as: ReadAs) -> Reading {
-        let signer = commit.signer().map(|signer| signer.principal.clone()).unwrap_or_default();
+        let signer = commit
+            .signer()
+            .map(|signer| signer.principal.clone())
+            .unwrap_or_default();
         self.read_readable(&Readable::Eligible(commit), signer, read_as)
     }
 
@@ -80,17 +83,24 @@ impl Reader {
             }
             Err(error) => return Reading::Unreadable(format!("{:#}", anyhow::Error::from(error))),
         };
-        let files: Vec<(&str, &[u8])> =
-            snapshot.files().iter().map(|file| (file.path.as_str(), file.bytes.as_slice())).collect();
+        let files: Vec<(&str, &[u8])> = snapshot
+            .files()
+            .iter()
+            .map(|file| (file.path.as_str(), file.bytes.as_slice()))
+            .collect();
         let (objects, problems) = parse_and_check(&files, &self.check, read_as);
         let passed_over = snapshot.passed_over().iter().map(|path| passed_over(path));
         let problems: Vec<Problem> = passed_over.chain(problems).collect();
-        let (errors, warnings): (Vec<Problem>, Vec<Problem>) =
-            problems.into_iter().partition(|problem| problem.severity == Severity::Error);
+        let (errors, warnings): (Vec<Problem>, Vec<Problem>) = problems
+            .into_iter()
+            .partition(|problem| problem.severity == Severity::Error);
         let info = snapshot.info();
         if !errors.is_empty() {
             let problems = errors.iter().map(ToString::to_string).collect();
-            return Reading::Bad { subject: info.subject.clone().into(), problems };
+            return Reading::Bad {
+                subject: info.subject.clone().into(),
+                problems,
+            };
         }
         Reading::Good(Arc::new(Commit {
             id: info.id.clone(),
@@ -110,8 +120,10 @@ pub(crate) fn parse_and_check(
     settings: &CheckSettings,
     read_as: ReadAs,
 ) -> (reconciler::object::Objects, Vec<Problem>) {
-    let files: Vec<SourceFile<'_>> =
-        files.iter().map(|(path, content)| SourceFile { path, content }).collect();
+    let files: Vec<SourceFile<'_>> = files
+        .iter()
+        .map(|(path, content)| SourceFile { path, content })
+        .collect();
     desired::read(&files, &Limits::default(), settings, read_as)
 }
 
@@ -131,7 +143,9 @@ pub(crate) fn passed_over(path: &str) -> Problem {
 }
 
 fn subject_of(repo: &git2::Repository, id: &CommitId) -> String {
-    crate::source::commit::CommitInfo::read(repo, id).map(|info| info.subject.into()).unwrap_or_default()
+    crate::source::commit::CommitInfo::read(repo, id)
+        .map(|info| info.subject.into())
+        .unwrap_or_default()
 }
 
 /// The commits in use, read once each.
@@ -140,8 +154,8 @@ pub(crate) struct Library {
     commits: BTreeMap<CommitId, Arc<Commit>>,
     /// Commits that are not eligible, of which something runs here.
     kept: BTreeMap<CommitId, Arc<Commit>>,
-    /// Commits that are not eligible and of which nothing runs here, but that the cluster follows: a leader compares a new
-    /// commit with them.
+    /// Commits that are not eligible and of which nothing runs here, but that the cluster follows:
+    /// a leader compares a new commit with them.
     compared: BTreeMap<CommitId, Arc<Commit>>,
     /// Commits that were judged not to be eligible.
     barred: BTreeSet<CommitId>,
@@ -164,7 +178,11 @@ impl Library {
 
     /// All that are not eligible and were read, for a leader to compare with.
     pub(crate) fn comparable(&self) -> BTreeMap<CommitId, Arc<Commit>> {
-        self.kept.iter().chain(&self.compared).map(|(id, commit)| (id.clone(), Arc::clone(commit))).collect()
+        self.kept
+            .iter()
+            .chain(&self.compared)
+            .map(|(id, commit)| (id.clone(), Arc::clone(commit)))
+            .collect()
     }
 
     /// Those that were judged not to be eligible, read or not.
@@ -185,7 +203,9 @@ impl Library {
 
     /// Why those that are kept are not eligible.
     pub(crate) fn ineligible(&self) -> impl Iterator<Item = (&CommitId, &str)> {
-        self.ineligible.iter().map(|(id, (_, why))| (id, why.as_str()))
+        self.ineligible
+            .iter()
+            .map(|(id, (_, why))| (id, why.as_str()))
     }
 
     /// Puts a commit in that is not eligible, of which something runs here.
@@ -235,7 +255,9 @@ impl Library {
 
     /// What could not be read, for people.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = String> + '_ {
-        self.missing.iter().map(|(id, (_, why))| format!("commit {} cannot be read: {why}", id.short()))
+        self.missing
+            .iter()
+            .map(|(id, (_, why))| format!("commit {} cannot be read: {why}", id.short()))
     }
 
     /// Forgets all but these.
@@ -262,9 +284,19 @@ mod tests {
         let wanted = BTreeSet::from([id.clone()]);
         let mut library = Library::default();
         assert_eq!(library.lacking(&wanted, now), std::slice::from_ref(&id));
-        library.note_missing(id.clone(), "the disk does not answer".to_owned(), now + wait);
+        library.note_missing(
+            id.clone(),
+            "the disk does not answer".to_owned(),
+            now + wait,
+        );
         assert!(library.lacking(&wanted, now).is_empty());
-        assert_eq!(library.lacking(&wanted, now + wait), std::slice::from_ref(&id));
-        assert_eq!(library.lacking(&wanted, now - SignedDuration::from_hours(1)), [id]);
+        assert_eq!(
+            library.lacking(&wanted, now + wait),
+            std::slice::from_ref(&id)
+        );
+        assert_eq!(
+            library.lacking(&wanted, now - SignedDuration::from_hours(1)),
+            [id]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The commands that work on the host itself and need no daemon: `run`, `check`, `doctor`, `uninstall`.
+//! The commands that work on the host itself and need no daemon: `run`, `check`, `doctor`,
+//! `uninstall`.
 
 mod check;
 mod uninstall;
@@ -46,7 +47,10 @@ pub(crate) fn configuration(args: &RunArgs, socket_dir: Option<PathBuf>) -> Resu
     } = args.clone();
     lay(&mut config.source.url, repo);
     lay(&mut config.source.branch, branch);
-    lay(&mut config.source.poll, poll_seconds.map(std::time::Duration::from_secs));
+    lay(
+        &mut config.source.poll,
+        poll_seconds.map(std::time::Duration::from_secs),
+    );
     lay(&mut config.trust.mode, verify.map(mode));
     if !paths.is_empty() {
         config.source.paths = paths;
@@ -92,16 +96,22 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
     let read = args.config.as_ref().map(|file| Config::read(file));
     let summary = read.as_ref().map(|read| match read {
         Ok(config) => {
-            let checked =
-                config.check().map(|()| format!("follows {} of {}", config.source.branch, config.source.url));
+            let checked = config
+                .check()
+                .map(|()| format!("follows {} of {}", config.source.branch, config.source.url));
             checked.map_err(|error| format!("{error:#}"))
         }
         Err(error) => Err(format!("{error:#}")),
     });
     let config = read.and_then(Result::ok).unwrap_or_default();
-    let file = args.allowed_signers.clone().or(config.trust.allowed_signers.clone());
+    let file = args
+        .allowed_signers
+        .clone()
+        .or(config.trust.allowed_signers.clone());
     let signers = file.map(|file| {
-        read_signers(Some(&file)).map(|signers| signers.len()).map_err(|error| format!("{error:#}"))
+        read_signers(Some(&file))
+            .map(|signers| signers.len())
+            .map_err(|error| format!("{error:#}"))
     });
     let listen = [
         Some(config.listen.metrics.unwrap_or(DEFAULT_LISTEN)),
@@ -110,7 +120,11 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
         config.peer.listen,
     ];
     let data_dir = args.data_dir.clone().unwrap_or_else(|| config.data_dir());
-    let peer_dir = config.peer.directory.clone().unwrap_or_else(|| data_dir.join("peer"));
+    let peer_dir = config
+        .peer
+        .directory
+        .clone()
+        .unwrap_or_else(|| data_dir.join("peer"));
     DoctorFacts {
         docker: args
             .docker

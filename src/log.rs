@@ -23,7 +23,8 @@ const EVENT_BYTES: usize = 16 * 1024;
 
 /// Log lines on standard error; `RUST_LOG` says how many.
 pub(crate) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let colours = io::stderr().is_terminal();
     match format {
         LogFormat::Text => text(filter, colours, io::stderr).init(),
@@ -36,23 +37,37 @@ fn text(
     colours: bool,
     to: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {
-    let builder = fmt::fmt().with_env_filter(filter).with_writer(to).with_target(false);
-    builder.fmt_fields(EscapedFields).with_ansi(colours).finish()
+    let builder = fmt::fmt()
+        .with_env_filter(filter)
+        .with_writer(to)
+        .with_target(false);
+    builder
+        .fmt_fields(EscapedFields)
+        .with_ansi(colours)
+        .finish()
 }
 
 fn json(
     filter: EnvFilter,
     to: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {
-    let builder = fmt::fmt().with_env_filter(filter).with_writer(EscapedJson(to)).with_target(false);
+    let builder = fmt::fmt()
+        .with_env_filter(filter)
+        .with_writer(EscapedJson(to))
+        .with_target(false);
     builder.json().flatten_event(true).finish()
 }
 
-/// The message and the fields of an event or a span, escaped and bounded. Only they hold anything foreign.
+/// The message and the fields of an event or a span, escaped and bounded. Only they hold anything
+/// foreign.
 struct EscapedFields;
 
 impl<'w> FormatFields<'w> for EscapedFields {
-    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> std::fmt::Result {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'w>,
+        fields: R,
+    ) -> std::fmt::Result {
         let mut plain = String::new();
         DefaultFields::new().format_fields(Writer::new(&mut plain), fields)?;
         writer.write_str(ForeignText::bounded(&plain, EVENT_BYTES).as_str())
@@ -92,8 +107,7 @@ mod tests {
 
     use super::*;
 
-    const ODD: &str =
-        "start\nINFO forged\r\u{1b}[2J\u{9b}1m\u{7f}\u{85}\u{2028}\u{202e}\u{2066}\u{200b}\u{e0041}\tend";
+    const ODD: &str = "start\nINFO forged\r\u{1b}[2J\u{9b}1m\u{7f}\u{85}\u{2028}\u{202e}\u{2066}\u{200b}\u{e0041}\tend";
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -122,7 +136,10 @@ mod tests {
 
     fn one_line_each(log: &str) -> [&str; 2] {
         assert!(log.ends_with('\n'), "{log}");
-        assert!(!log.contains(|c: char| c != '\n' && foreign::is_unprintable(c)), "{log:?}");
+        assert!(
+            !log.contains(|c: char| c != '\n' && foreign::is_unprintable(c)),
+            "{log:?}"
+        );
         let lines: Vec<&str> = log.split_terminator('\n').collect();
         lines.try_into().unwrap()
     }
@@ -131,7 +148,10 @@ mod tests {
     fn an_event_is_one_line_of_text() {
         let log = logged(|to| Box::new(text(EnvFilter::new("info"), false, move || to.clone())));
         let [first, second] = one_line_each(&log);
-        assert!(first.contains(r"start\nINFO forged\r") && first.contains(r"\u{202e}"), "{first}");
+        assert!(
+            first.contains(r"start\nINFO forged\r") && first.contains(r"\u{202e}"),
+            "{first}"
+        );
         assert!(second.ends_with("second"), "{second}");
     }
 
@@ -140,7 +160,10 @@ mod tests {
         let log = logged(|to| Box::new(json(EnvFilter::new("info"), move || to.clone())));
         let [first, second] = one_line_each(&log);
         let first: serde_json::Value = serde_json::from_str(first).unwrap();
-        assert_eq!((first["text"].as_str(), first["shown"].as_str()), (Some(ODD), Some(ODD)));
+        assert_eq!(
+            (first["text"].as_str(), first["shown"].as_str()),
+            (Some(ODD), Some(ODD))
+        );
         assert!(serde_json::from_str::<serde_json::Value>(second).is_ok());
     }
 
@@ -159,6 +182,10 @@ mod tests {
         let subscriber = text(EnvFilter::new("info"), false, move || to.clone());
         tracing::subscriber::with_default(subscriber, || tracing::info!("{}", "x".repeat(1 << 20)));
         let log = lines.0.lock().unwrap();
-        assert!(log.len() < EVENT_BYTES + 100 && log.ends_with(b"...\n"), "{}", log.len());
+        assert!(
+            log.len() < EVENT_BYTES + 100 && log.ends_with(b"...\n"),
+            "{}",
+            log.len()
+        );
     }
 }

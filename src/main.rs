@@ -50,12 +50,17 @@ fn main() -> ExitCode {
         return source::child::child_main();
     }
     // Every TLS client and server here uses ring; nobody can have been first.
-    rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return cli::conclude(Err(CliError::Output(error))).into(),
-        };
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .unwrap_or_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::conclude(Err(CliError::Output(error))).into(),
+    };
     let mut stdout = std::io::stdout().lock();
     let mut out = Output::stdout(&mut stdout);
     let result = runtime.block_on(command(&cli, &mut out));
@@ -73,7 +78,9 @@ async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
             let config = local::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
             match daemon::run(config).await.map_err(failed)? {
                 Ended::Told => Ok(Exit::Done),
-                Ended::Moved => Err(failed(anyhow::Error::from(moved::start_anew()).context("start anew"))),
+                Ended::Moved => Err(failed(
+                    anyhow::Error::from(moved::start_anew()).context("start anew"),
+                )),
             }
         }
         Command::Check(args) => {
@@ -85,12 +92,16 @@ async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
             cli::doctor::run(&facts, args.output, out).await
         }
         Command::Cluster(args) if args.adopt_store().is_none() => {
-            cli::cluster::run(args, cli.socket_dir.clone(), out).await.map_err(failed)
+            cli::cluster::run(args, cli.socket_dir.clone(), out)
+                .await
+                .map_err(failed)
         }
-        Command::Uninstall(args) => local::uninstall(args, cli.sockets(), out).await.map_err(failed),
+        Command::Uninstall(args) => local::uninstall(args, cli.sockets(), out)
+            .await
+            .map_err(failed),
         Command::FetchChild => Ok(source::child::child_main()).map(|_| Exit::Done),
-        _ => {
-            cli::client(cli, out).await.unwrap_or_else(|| Err(CliError::Usage("no such command".to_owned())))
-        }
+        _ => cli::client(cli, out)
+            .await
+            .unwrap_or_else(|| Err(CliError::Usage("no such command".to_owned()))),
     }
 }

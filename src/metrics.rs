@@ -1,5 +1,5 @@
-//! What is counted, for Prometheus. Every label has a fixed set of values, except a commit id, of which there is one a
-//! pointer at a time.
+//! What is counted, for Prometheus. Every label has a fixed set of values, except a commit id, of
+//! which there is one a pointer at a time.
 
 mod family;
 mod words;
@@ -25,7 +25,8 @@ use reconciler::{
 };
 
 pub(crate) use self::words::{
-    CycleResult, DriftCause, PushPhase, RollbackReason, RolloutResult, SignatureOutcome, WebhookResult,
+    CycleResult, DriftCause, PushPhase, RollbackReason, RolloutResult, SignatureOutcome,
+    WebhookResult,
 };
 use crate::view::View;
 
@@ -60,15 +61,24 @@ struct Shown {
     restarts: BTreeMap<PodUid, u32>,
 }
 
-const PHASES: [PodPhase; 5] =
-    [PodPhase::Pending, PodPhase::Running, PodPhase::Succeeded, PodPhase::Failed, PodPhase::Unknown];
+const PHASES: [PodPhase; 5] = [
+    PodPhase::Pending,
+    PodPhase::Running,
+    PodPhase::Succeeded,
+    PodPhase::Failed,
+    PodPhase::Unknown,
+];
 
 const NODE_STATES: [&str; 5] = ["Ready", "NotReady", "Away", "Silent", "Lost"];
 
-/// The pods of this host: whoever adds up the hosts of a cluster must not count each pod once a host.
+/// The pods of this host: whoever adds up the hosts of a cluster must not count each pod once a
+/// host.
 fn own_pods(view: &View) -> impl Iterator<Item = (&PodUid, &PodStatus)> {
     view.pods.iter().filter(|(uid, _)| {
-        view.state.pods.get(*uid).is_none_or(|record| record.place.node() == Some(&view.node))
+        view.state
+            .pods
+            .get(*uid)
+            .is_none_or(|record| record.place.node() == Some(&view.node))
     })
 }
 
@@ -82,7 +92,9 @@ impl Metrics {
             "Which build this is; always 1.",
             &["version", "commit", "rust"],
         )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), words::COMMIT, words::RUST]).set(1.0);
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), words::COMMIT, words::RUST])
+            .set(1.0);
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Self {
             cycle_seconds: family.seconds(
@@ -165,7 +177,8 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// A counter that appears with its first event has no increase to see: all of them are there from the start.
+    /// A counter that appears with its first event has no increase to see: all of them are there
+    /// from the start.
     fn start_at_zero(&self) {
         CycleResult::ALL.iter().for_each(|result| {
             self.cycles.with_label_values(&[result.label()]);
@@ -190,18 +203,24 @@ impl Metrics {
                 self.webhooks.with_label_values(&[forge, result.label()]);
             });
         }
-        PHASES.iter().for_each(|phase| self.pods.with_label_values(&[phase.as_str()]).set(0.0));
+        PHASES
+            .iter()
+            .for_each(|phase| self.pods.with_label_values(&[phase.as_str()]).set(0.0));
     }
 
     /// A cycle has ended.
     pub(crate) fn cycle(&self, took: Duration, result: CycleResult) {
-        self.cycle_seconds.with_label_values(&[result.label()]).observe(took.as_secs_f64());
+        self.cycle_seconds
+            .with_label_values(&[result.label()])
+            .observe(took.as_secs_f64());
         self.cycles.with_label_values(&[result.label()]).inc();
     }
 
     /// A commit has left a phase, after so long.
     pub(crate) fn push(&self, phase: PushPhase, took: Duration) {
-        self.push_seconds.with_label_values(&[phase.label()]).observe(took.as_secs_f64());
+        self.push_seconds
+            .with_label_values(&[phase.label()])
+            .observe(took.as_secs_f64());
     }
 
     /// A commit was judged.
@@ -226,10 +245,13 @@ impl Metrics {
 
     /// A webhook was answered.
     pub(crate) fn webhook(&self, forge: &'static str, result: WebhookResult) {
-        self.webhooks.with_label_values(&[forge, result.label()]).inc();
+        self.webhooks
+            .with_label_values(&[forge, result.label()])
+            .inc();
     }
 
-    /// A picture was published: sets everything that is a state, and counts the restarts since the picture before.
+    /// A picture was published: sets everything that is a state, and counts the restarts since the
+    /// picture before.
     pub(crate) fn observe(&self, view: &View) {
         let rollout = &view.state.rollout;
         let mut counts = BTreeMap::new();
@@ -238,20 +260,27 @@ impl Metrics {
         }
         for phase in PHASES {
             let count = counts.get(&phase).copied().unwrap_or_default();
-            self.pods.with_label_values(&[phase.as_str()]).set(f64::from(count));
+            self.pods
+                .with_label_values(&[phase.as_str()])
+                .set(f64::from(count));
         }
         self.suspended.set(f64::from(u8::from(rollout.suspended)));
-        self.degraded.set(f64::from(u8::from(matches!(rollout.phase, Phase::Degraded { .. }))));
+        self.degraded.set(f64::from(u8::from(matches!(
+            rollout.phase,
+            Phase::Degraded { .. }
+        ))));
         if let Some(fetched) = view.source.fetched {
             self.fetched.set(fetched.as_duration().as_secs_f64());
         }
         self.observe_cluster(view);
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         self.observe_commits(view, &mut shown);
-        let restarts: BTreeMap<PodUid, u32> =
-            own_pods(view).map(|(uid, status)| (uid.clone(), status.restarts())).collect();
+        let restarts: BTreeMap<PodUid, u32> = own_pods(view)
+            .map(|(uid, status)| (uid.clone(), status.restarts()))
+            .collect();
         for (uid, now) in &restarts {
-            // A pod that is new to us may have been restarted before the daemon was: those are not new.
+            // A pod that is new to us may have been restarted before the daemon was: those are not
+            // new.
             let before = shown.restarts.get(uid).copied().unwrap_or(*now);
             self.restarts.inc_by(f64::from(now.saturating_sub(before)));
         }
@@ -260,13 +289,25 @@ impl Metrics {
 
     fn observe_cluster(&self, view: &View) {
         // A host that is alone leads itself.
-        let leads = view.cluster.as_ref().is_none_or(|cluster| cluster.leader.as_ref() == Some(&view.node));
-        let current = view.cluster.as_ref().is_none_or(|cluster| cluster.store == "current");
+        let leads = view
+            .cluster
+            .as_ref()
+            .is_none_or(|cluster| cluster.leader.as_ref() == Some(&view.node));
+        let current = view
+            .cluster
+            .as_ref()
+            .is_none_or(|cluster| cluster.store == "current");
         self.leader.set(f64::from(u8::from(leads)));
         self.store_current.set(f64::from(u8::from(current)));
         for state in NODE_STATES {
-            let count = view.nodes.values().filter(|node| node.life.as_str() == state).count();
-            self.nodes.with_label_values(&[state]).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+            let count = view
+                .nodes
+                .values()
+                .filter(|node| node.life.as_str() == state)
+                .count();
+            self.nodes
+                .with_label_values(&[state])
+                .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
         }
     }
 
@@ -285,16 +326,22 @@ impl Metrics {
                     self.commits
                         .remove_label_values(&[pointer, &foreign::escape(old.as_str())])
                         .unwrap_or_default();
-                    self.commit_times.remove_label_values(&[pointer]).unwrap_or_default();
+                    self.commit_times
+                        .remove_label_values(&[pointer])
+                        .unwrap_or_default();
                 }
                 if let Some(commit) = commit {
-                    self.commits.with_label_values(&[pointer, &foreign::escape(commit.as_str())]).set(1.0);
+                    self.commits
+                        .with_label_values(&[pointer, &foreign::escape(commit.as_str())])
+                        .set(1.0);
                     shown.commits.insert(pointer, commit.clone());
                 }
             }
             let known = commit.as_ref().and_then(|commit| view.commits.get(commit));
             if let Some(known) = known {
-                self.commit_times.with_label_values(&[pointer]).set(known.time.as_duration().as_secs_f64());
+                self.commit_times
+                    .with_label_values(&[pointer])
+                    .set(known.time.as_duration().as_secs_f64());
             }
         }
     }

@@ -1,4 +1,5 @@
-//! A host that has another address than before: its daemon starts anew, as for an upgrade, and all hosts follow.
+//! A host that has another address than before: its daemon starts anew, as for an upgrade, and all
+//! hosts follow.
 
 use std::{
     io,
@@ -12,7 +13,8 @@ use tokio::time::sleep;
 
 use crate::config::node_address;
 
-/// How often it is looked at. That an address has gone the kernel tells nobody who is not asking for all of them.
+/// How often it is looked at. That an address has gone the kernel tells nobody who is not asking
+/// for all of them.
 const PACE: Duration = Duration::from_secs(2);
 
 /// How a daemon came to its end.
@@ -24,15 +26,21 @@ pub(crate) enum Ended {
     Moved,
 }
 
-/// Waits until this host has lost the address that its daemon was started with, and has another; gives that.
+/// Waits until this host has lost the address that its daemon was started with, and has another;
+/// gives that.
 ///
 /// As long as it has the old one, that is right, wherever a default route leads.
 pub(crate) async fn moved(from: Ipv4Addr) -> Ipv4Addr {
     let mut seen = None;
     loop {
-        let found = if is_gone(from) { node_address().ok() } else { None };
+        let found = if is_gone(from) {
+            node_address().ok()
+        } else {
+            None
+        };
         match found {
-            // An address that was there twice is there to stay: a link that was down for a moment has its old one again.
+            // An address that was there twice is there to stay: a link that was down for a moment
+            // has its old one again.
             Some(to) if seen == Some(to) => return to,
             _ => seen = found,
         }
@@ -40,10 +48,13 @@ pub(crate) async fn moved(from: Ipv4Addr) -> Ipv4Addr {
     }
 }
 
-/// Starts this program anew, in the same process, with the same arguments. Returns only where that cannot be.
+/// Starts this program anew, in the same process, with the same arguments. Returns only where that
+/// cannot be.
 pub(crate) fn start_anew() -> io::Error {
     match std::env::current_exe() {
-        Ok(program) => Command::new(program).args(std::env::args_os().skip(1)).exec(),
+        Ok(program) => Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .exec(),
         Err(error) => error,
     }
 }

@@ -1,4 +1,5 @@
-//! `names.json`: what the cluster's DNS was last told, so that it answers before the first look after a start.
+//! `names.json`: what the cluster's DNS was last told, so that it answers before the first look
+//! after a start.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +12,8 @@ use crate::{follow::lock, state_file};
 
 const SCHEMA: u32 = 1;
 
-/// The file. What is in it can always be worked out again, so that no trouble with it stops anything.
+/// The file. What is in it can always be worked out again, so that no trouble with it stops
+/// anything.
 #[derive(Clone, Debug)]
 pub(crate) struct NamesFile {
     path: PathBuf,
@@ -34,12 +36,18 @@ enum Writing {
 impl NamesFile {
     /// The file in a data directory.
     pub(crate) fn in_dir(data: &Path) -> Self {
-        Self { path: data.join("names.json"), writing: Arc::default() }
+        Self {
+            path: data.join("names.json"),
+            writing: Arc::default(),
+        }
     }
 
     /// What was last told, if it is about this zone.
     pub(crate) fn read(&self, zone: &str) -> DnsRecords {
-        let nothing = DnsRecords { zone: zone.to_owned(), ..DnsRecords::default() };
+        let nothing = DnsRecords {
+            zone: zone.to_owned(),
+            ..DnsRecords::default()
+        };
         match state_file::read::<DnsRecords>(&self.path, SCHEMA) {
             Ok(Some(records)) if records.zone == zone => records,
             Ok(_) => nothing,
@@ -53,8 +61,8 @@ impl NamesFile {
         }
     }
 
-    /// Writes it beside the loop, which does not wait for a disk to answer questions. What was told last is what the
-    /// file holds in the end, however slow the disk is.
+    /// Writes it beside the loop, which does not wait for a disk to answer questions. What was told
+    /// last is what the file holds in the end, however slow the disk is.
     pub(crate) fn write(&self, records: &DnsRecords) {
         let mut writing = lock(&self.writing);
         match &mut *writing {
@@ -98,7 +106,10 @@ mod tests {
         let file = NamesFile::in_dir(data.path());
         let answer = reconciler::network::DnsAnswer::Alias("example.com".to_owned());
         let names = [("web.default.svc.cluster.local".to_owned(), answer)].into();
-        let records = DnsRecords { zone: "cluster.local".to_owned(), names };
+        let records = DnsRecords {
+            zone: "cluster.local".to_owned(),
+            names,
+        };
         state_file::write(&file.path, SCHEMA, &records).expect("written");
         assert_eq!(file.read("cluster.local"), records);
         assert!(file.read("other.local").names.is_empty());
@@ -111,11 +122,17 @@ mod tests {
         let data = tempfile::tempdir().expect("a directory");
         let file = NamesFile::in_dir(data.path());
         let told = |count: usize| {
-            let answer = |n: usize| reconciler::network::DnsAnswer::Alias(format!("{n}.example.com"));
-            let names = (0..count).map(|n| (format!("web-{n}.default.svc.cluster.local"), answer(n)));
-            DnsRecords { zone: "cluster.local".to_owned(), names: names.collect() }
+            let answer =
+                |n: usize| reconciler::network::DnsAnswer::Alias(format!("{n}.example.com"));
+            let names =
+                (0..count).map(|n| (format!("web-{n}.default.svc.cluster.local"), answer(n)));
+            DnsRecords {
+                zone: "cluster.local".to_owned(),
+                names: names.collect(),
+            }
         };
-        // Each shorter than the one before: the rest of a longer one behind it would be no document.
+        // Each shorter than the one before: the rest of a longer one behind it would be no
+        // document.
         for count in (1..=100).rev() {
             file.write(&told(count));
         }
@@ -123,7 +140,9 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         assert_eq!(file.read("cluster.local"), told(1));
-        let left = std::fs::read_dir(data.path()).expect("the directory").count();
+        let left = std::fs::read_dir(data.path())
+            .expect("the directory")
+            .count();
         assert_eq!(left, 1, "nothing is left beside it");
     }
 }

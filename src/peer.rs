@@ -1,5 +1,5 @@
-//! The cluster's hosts among themselves: certificates from the cluster's own authority, and one listener over mutual
-//! TLS for what a host must ask another one directly.
+//! The cluster's hosts among themselves: certificates from the cluster's own authority, and one
+//! listener over mutual TLS for what a host must ask another one directly.
 //!
 //! ```text
 //! cluster init   authority + own certificate         (the authority's key never leaves this host)
@@ -45,7 +45,8 @@ pub(crate) const PEER_PORT: u16 = 9465;
 /// Where a node's listener is, as far as is known.
 pub(crate) type AddressOf = Arc<dyn Fn(&NodeName) -> Option<SocketAddr> + Send + Sync>;
 
-/// What every node's name in its certificate ends with. Nothing resolves it: addresses come from elsewhere.
+/// What every node's name in its certificate ends with. Nothing resolves it: addresses come from
+/// elsewhere.
 const NODE_SUFFIX: &str = ".node.windlass";
 
 /// Schema of `tokens.json`, `issued.json` and `cluster.json`.
@@ -60,15 +61,19 @@ pub(crate) fn server_name(node: &NodeName) -> String {
 fn check_node_name(name: &str) -> Result<NodeName, String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     let node = NodeName::new(name);
-    if name.is_empty() || !name.chars().all(plain) || DnsName::try_from(server_name(&node)).is_err() {
+    if name.is_empty() || !name.chars().all(plain) || DnsName::try_from(server_name(&node)).is_err()
+    {
         return Err(format!(
             "`{}` cannot be a node's name in a cluster: expected lower case letters, digits, `-` and `.`",
             name.chars().take(80).collect::<String>().escape_debug()
         ));
     }
-    // etcd takes the common name of a client's certificate for its user, and this user may do everything.
+    // etcd takes the common name of a client's certificate for its user, and this user may do
+    // everything.
     if name == "root" {
-        return Err("a node cannot be called root: that is the name of etcd's administrator".to_owned());
+        return Err(
+            "a node cannot be called root: that is the name of etcd's administrator".to_owned(),
+        );
     }
     Ok(node)
 }

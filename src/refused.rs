@@ -1,7 +1,8 @@
-//! Refused heads, kept in `trust/refused.json` so that none is downloaded again to be refused again.
+//! Refused heads, kept in `trust/refused.json` so that none is downloaded again to be refused
+//! again.
 //!
-//! Each is kept with a digest of what judged it: keys, mode, anchor, the commit that history has to go forward from, and
-//! the limits. With another digest the head is downloaded and judged anew.
+//! Each is kept with a digest of what judged it: keys, mode, anchor, the commit that history has to
+//! go forward from, and the limits. With another digest the head is downloaded and judged anew.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use crate::state_file::{self, StateFileError};
 use crate::view::Refusal;
 
 const SCHEMA: u32 = 1;
-/// Somebody who lets the branch alternate between more heads than this makes them be downloaded again.
+/// Somebody who lets the branch alternate between more heads than this makes them be downloaded
+/// again.
 const MAX_HEADS: usize = 16;
 /// The class of what a key may not sign, by its times of validity for one.
 const DEPENDS_ON_TIME: &str = "key-not-allowed";
@@ -46,11 +48,15 @@ struct Kept {
 }
 
 impl RefusedHeads {
-    /// Reads them. Losing them costs a download and nothing else, so a file that cannot be read is passed over.
+    /// Reads them. Losing them costs a download and nothing else, so a file that cannot be read is
+    /// passed over.
     pub(crate) fn open(trust_directory: &Path) -> Self {
         let path = trust_directory.join("refused.json");
         let kept = state_file::read(&path, SCHEMA).unwrap_or_else(|error| {
-            tracing::warn!("refused heads are fetched and judged anew: {:#}", anyhow::Error::from(error));
+            tracing::warn!(
+                "refused heads are fetched and judged anew: {:#}",
+                anyhow::Error::from(error)
+            );
             None
         });
         let mut kept: Kept = kept.unwrap_or_default();
@@ -61,13 +67,20 @@ impl RefusedHeads {
 
     /// Those that the same keys, mode and limits refused.
     pub(crate) fn by(&self, judged_by: &str) -> BTreeSet<CommitId> {
-        let same = self.kept.heads.iter().filter(|head| head.judged_by == judged_by);
+        let same = self
+            .kept
+            .heads
+            .iter()
+            .filter(|head| head.judged_by == judged_by);
         same.map(|head| head.refusal.commit.clone()).collect()
     }
 
     /// What the same keys, mode and limits said of a head.
     pub(crate) fn find(&self, commit: &CommitId, judged_by: &str) -> Option<&RefusedHead> {
-        self.kept.heads.iter().find(|head| head.refusal.commit == *commit && head.judged_by == judged_by)
+        self.kept
+            .heads
+            .iter()
+            .find(|head| head.refusal.commit == *commit && head.judged_by == judged_by)
     }
 
     /// Keeps a refusal, in the place of an older one of the same head.
@@ -103,7 +116,12 @@ mod tests {
             problems: vec!["ä".repeat(2000)],
         };
         let (class, judged_by) = ("unsigned".to_owned(), judged_by.to_owned());
-        RefusedHead { refusal, subject: "a push".to_owned(), class, judged_by }
+        RefusedHead {
+            refusal,
+            subject: "a push".to_owned(),
+            class,
+            judged_by,
+        }
     }
 
     #[test]
@@ -114,14 +132,34 @@ mod tests {
             refused.add(head(number, "one")).unwrap();
         }
         refused.add(head(MAX_HEADS, "two")).unwrap();
-        refused.add(RefusedHead { class: DEPENDS_ON_TIME.to_owned(), ..head(99, "two") }).unwrap();
+        refused
+            .add(RefusedHead {
+                class: DEPENDS_ON_TIME.to_owned(),
+                ..head(99, "two")
+            })
+            .unwrap();
         assert_eq!(refused.by("two").len(), 2);
         let refused = RefusedHeads::open(directory.path());
         assert_eq!(refused.kept.heads.len(), MAX_HEADS - 1);
-        assert_eq!(refused.by("two"), BTreeSet::from([head(MAX_HEADS, "").refusal.commit]));
-        assert!(refused.find(&head(MAX_HEADS, "").refusal.commit, "one").is_none());
-        let last = refused.find(&head(MAX_HEADS + 2, "").refusal.commit, "one").unwrap();
-        assert_eq!((last.refusal.problems[0].chars().count(), last.subject.as_str()), (MAX_CHARS, "a push"));
+        assert_eq!(
+            refused.by("two"),
+            BTreeSet::from([head(MAX_HEADS, "").refusal.commit])
+        );
+        assert!(
+            refused
+                .find(&head(MAX_HEADS, "").refusal.commit, "one")
+                .is_none()
+        );
+        let last = refused
+            .find(&head(MAX_HEADS + 2, "").refusal.commit, "one")
+            .unwrap();
+        assert_eq!(
+            (
+                last.refusal.problems[0].chars().count(),
+                last.subject.as_str()
+            ),
+            (MAX_CHARS, "a push")
+        );
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //!   └ in a killable child: one pack in quarantine
 //! ```
 //!
-//! Everything here blocks; asynchronous callers go through `spawn_blocking`, or [`child`] for fetching.
+//! Everything here blocks; asynchronous callers go through `spawn_blocking`, or [`child`] for
+//! fetching.
 
 pub(crate) mod allowed_signers;
 pub(crate) mod child;

@@ -1,7 +1,8 @@
-//! State kept on the host's own disk: one JSON document a file, with a schema number, replaced atomically.
+//! State kept on the host's own disk: one JSON document a file, with a schema number, replaced
+//! atomically.
 //!
-//! A document is written to a neighbouring file, flushed to disk and renamed over the old one, so that a crash
-//! or a full disk leaves either the old state or the new one and never half of it.
+//! A document is written to a neighbouring file, flushed to disk and renamed over the old one, so
+//! that a crash or a full disk leaves either the old state or the new one and never half of it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -70,24 +71,47 @@ pub(crate) enum StateFileError {
 }
 
 /// Reads a document whose schema is at most `newest`; `None` where there is no such file.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path, newest: u32) -> Result<Option<T>, StateFileError> {
+pub(crate) fn read<T: DeserializeOwned>(
+    path: &Path,
+    newest: u32,
+) -> Result<Option<T>, StateFileError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(StateFileError::Read { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(StateFileError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
-    let damaged = |source| StateFileError::Damaged { path: path.to_owned(), source };
+    let damaged = |source| StateFileError::Damaged {
+        path: path.to_owned(),
+        source,
+    };
     let Stamp { schema: found } = serde_json::from_slice(&bytes).map_err(damaged)?;
     if found > newest {
-        return Err(StateFileError::NewerSchema { path: path.to_owned(), found, newest });
+        return Err(StateFileError::NewerSchema {
+            path: path.to_owned(),
+            found,
+            newest,
+        });
     }
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
 
 /// Replaces the document at `path`; when this returns `Ok`, the new state survives a power cut.
-pub(crate) fn write<T: Serialize>(path: &Path, schema: u32, state: &T) -> Result<(), StateFileError> {
-    let mut text = serde_json::to_vec_pretty(&Document { schema, state })
-        .map_err(|source| StateFileError::Encode { path: path.to_owned(), source })?;
+pub(crate) fn write<T: Serialize>(
+    path: &Path,
+    schema: u32,
+    state: &T,
+) -> Result<(), StateFileError> {
+    let mut text = serde_json::to_vec_pretty(&Document { schema, state }).map_err(|source| {
+        StateFileError::Encode {
+            path: path.to_owned(),
+            source,
+        }
+    })?;
     text.push(b'\n');
     write_bytes(path, &text)
 }
@@ -97,9 +121,14 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileErro
     let _turn = Turn::of(path);
     let fresh = fresh_path(path);
     replace(path, &fresh, bytes).map_err(|(step, source)| {
-        // A leftover is harmless, the next write truncates it; on a full disk its room is worth having back.
+        // A leftover is harmless, the next write truncates it; on a full disk its room is worth
+        // having back.
         let _ = fs::remove_file(&fresh);
-        StateFileError::Write { path: path.to_owned(), step, source }
+        StateFileError::Write {
+            path: path.to_owned(),
+            step,
+            source,
+        }
     })
 }
 
@@ -107,9 +136,11 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileErro
 pub(crate) fn remove(path: &Path) -> Result<(), StateFileError> {
     let _turn = Turn::of(path);
     match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(StateFileError::Write { path: path.to_owned(), step: "remove it", source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateFileError::Write {
+            path: path.to_owned(),
+            step: "remove it",
+            source,
+        }),
         _ => Ok(()),
     }
 }
@@ -119,8 +150,9 @@ static IN_CHANGE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// Told whenever one of them is done.
 static CHANGED: Condvar = Condvar::new();
 
-/// The only change of a file that is under way. Two writers of one file share its neighbour: either could rename what
-/// the other has half written, so they take turns. Between processes, the lock of the directory sees to that.
+/// The only change of a file that is under way. Two writers of one file share its neighbour: either
+/// could rename what the other has half written, so they take turns. Between processes, the lock of
+/// the directory sees to that.
 struct Turn(PathBuf);
 
 impl Turn {
@@ -128,14 +160,18 @@ impl Turn {
     fn of(path: &Path) -> Self {
         let busy = IN_CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
         let free = CHANGED.wait_while(busy, |busy| busy.contains(path));
-        free.unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        free.unwrap_or_else(PoisonError::into_inner)
+            .insert(path.to_owned());
         Self(path.to_owned())
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        IN_CHANGE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        IN_CHANGE
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.0);
         CHANGED.notify_all();
     }
 }
@@ -156,7 +192,9 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> Result<(), (&'static str, 
     crate::crash::point("state-file");
     fs::rename(fresh, path).map_err(|error| ("rename", error))?;
     // Only the directory's own flush makes the rename durable.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))
         .and_then(|directory| directory.sync_all())
         .map_err(|error| ("flush directory", error))
@@ -205,7 +243,9 @@ mod tests {
     }
 
     fn sample(value: u64) -> Sample {
-        Sample { numbers: BTreeMap::from([("one".to_owned(), value)]) }
+        Sample {
+            numbers: BTreeMap::from([("one".to_owned(), value)]),
+        }
     }
 
     #[test]
@@ -216,8 +256,16 @@ mod tests {
         write(&path, 1, &sample(7)).unwrap();
         write(&path, 1, &sample(8)).unwrap();
         assert_eq!(read::<Sample>(&path, 1).unwrap(), Some(sample(8)));
-        assert!(fs::read_to_string(&path).unwrap().starts_with("{\n  \"schema\": 1,"));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert!(
+            fs::read_to_string(&path)
+                .unwrap()
+                .starts_with("{\n  \"schema\": 1,")
+        );
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
     }
 
     #[test]
@@ -226,7 +274,10 @@ mod tests {
         let path = directory.path().join("sample.json");
         write(&path, 3, &sample(7)).unwrap();
         let message = read::<Sample>(&path, 2).unwrap_err().to_string();
-        assert!(message.contains("has schema 3, and this version knows schemas up to 2"), "{message}");
+        assert!(
+            message.contains("has schema 3, and this version knows schemas up to 2"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -234,7 +285,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sample.json");
         fs::write(&path, "{\"schema\": 1, \"num").unwrap();
-        assert!(matches!(read::<Sample>(&path, 1), Err(StateFileError::Damaged { .. })));
+        assert!(matches!(
+            read::<Sample>(&path, 1),
+            Err(StateFileError::Damaged { .. })
+        ));
     }
 
     #[test]
@@ -242,9 +296,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sample.json");
         write(&path, 1, &sample(7)).unwrap();
-        // A directory in the neighbour's place makes the write fail as a full disk would: before the rename.
+        // A directory in the neighbour's place makes the write fail as a full disk would: before
+        // the rename.
         fs::create_dir(fresh_path(&path)).unwrap();
-        assert!(matches!(write(&path, 1, &sample(8)), Err(StateFileError::Write { step: "create", .. })));
+        assert!(matches!(
+            write(&path, 1, &sample(8)),
+            Err(StateFileError::Write { step: "create", .. })
+        ));
         assert_eq!(read::<Sample>(&path, 1).unwrap(), Some(sample(7)));
     }
 
@@ -255,7 +313,9 @@ mod tests {
         write(&path, 1, &sample(0)).unwrap();
         // Of different lengths, so that a mixture of two is no document.
         let of_writer = |writer: u64| Sample {
-            numbers: (0..=writer * 300).map(|number| (format!("{writer}-{number}"), number)).collect(),
+            numbers: (0..=writer * 300)
+                .map(|number| (format!("{writer}-{number}"), number))
+                .collect(),
         };
         std::thread::scope(|scope| {
             for writer in 0..4 {
@@ -266,7 +326,11 @@ mod tests {
         });
         let last = read::<Sample>(&path, 1).unwrap().unwrap();
         assert!((0..4).any(|writer| last == of_writer(writer)));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
     }
 
     #[test]

@@ -60,7 +60,9 @@ impl Found {
     /// Lays what was found over what the store tells of a node.
     pub(crate) fn lay_over(self, signs: &mut NodeSigns) {
         signs.answers = self.answers;
-        signs.silent_for = signs.silent_for.or(self.ran_out.map(|since| since.elapsed()));
+        signs.silent_for = signs
+            .silent_for
+            .or(self.ran_out.map(|since| since.elapsed()));
     }
 }
 
@@ -121,7 +123,8 @@ impl Store {
         self.replicated().is_none_or(ReplicatedStore::leads)
     }
 
-    /// Keeps a decision, with the answer to whoever asked for it on another host; it is believed once it is kept.
+    /// Keeps a decision, with the answer to whoever asked for it on another host; it is believed
+    /// once it is kept.
     pub(crate) async fn commit(
         &mut self,
         changes: Vec<Change>,
@@ -146,7 +149,12 @@ impl Store {
     }
 
     /// What this host says to the others.
-    pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
+    pub(crate) fn publish(
+        &mut self,
+        facts: &NodeFacts,
+        peer: Option<SocketAddr>,
+        report: &ReportDoc,
+    ) {
         if let Self::Replicated(store) = self {
             store.publish(facts, peer, report);
         }
@@ -179,22 +187,49 @@ impl Store {
         mut signs: BTreeMap<NodeName, NodeSigns>,
     ) -> Judged {
         let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
-        let mut nodes = BTreeMap::from([(own.name.clone(), KnownNode { facts: own.clone(), life })]);
+        let mut nodes = BTreeMap::from([(
+            own.name.clone(),
+            KnownNode {
+                facts: own.clone(),
+                life,
+            },
+        )]);
         let Self::Replicated(store) = self else {
-            return Judged { nodes, brake: None, next: Next::AwaitChange };
+            return Judged {
+                nodes,
+                brake: None,
+                next: Next::AwaitChange,
+            };
         };
         // This host counts, too: two of three are a majority of all three.
         signs.insert(
             own.name.clone(),
-            NodeSigns { unready: unready.map(str::to_owned), ..NodeSigns::default() },
+            NodeSigns {
+                unready: unready.map(str::to_owned),
+                ..NodeSigns::default()
+            },
         );
-        let judged = lives(&LifeInput { lease: NODE_LEASE, leading_for: store.led_for(), signs: &signs });
+        let judged = lives(&LifeInput {
+            lease: NODE_LEASE,
+            leading_for: store.led_for(),
+            signs: &signs,
+        });
         for (name, life) in judged.lives {
             if let Some(facts) = store.peers().get(&name) {
-                nodes.insert(name, KnownNode { facts: facts.clone(), life });
+                nodes.insert(
+                    name,
+                    KnownNode {
+                        facts: facts.clone(),
+                        life,
+                    },
+                );
             }
         }
-        Judged { nodes, brake: judged.brake, next: judged.next }
+        Judged {
+            nodes,
+            brake: judged.brake,
+            next: judged.next,
+        }
     }
 
     /// The nodes as the store shows them to whoever does not lead.
@@ -204,14 +239,23 @@ impl Store {
         unready: Option<&str>,
     ) -> BTreeMap<NodeName, KnownNode> {
         let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
-        let mut nodes = BTreeMap::from([(own.name.clone(), KnownNode { facts: own.clone(), life })]);
-        let Self::Replicated(store) = self else { return nodes };
+        let mut nodes = BTreeMap::from([(
+            own.name.clone(),
+            KnownNode {
+                facts: own.clone(),
+                life,
+            },
+        )]);
+        let Self::Replicated(store) = self else {
+            return nodes;
+        };
         let members: BTreeMap<_, _> = store.members().collect();
         for (name, facts) in store.peers() {
             let member = members.get(name);
             let outage = self.snapshot().outages.get(name);
             let unready = member.and_then(|member| member.unready());
-            let away = member.is_some_and(|member| member.silent.is_some() && member.away.is_some());
+            let away =
+                member.is_some_and(|member| member.silent.is_some() && member.away.is_some());
             let life = match (outage, unready) {
                 (Some(outage), _) if outage.lost => NodeLife::Lost,
                 (Some(_), _) => NodeLife::Silent("nobody hears from it".to_owned()),
@@ -219,7 +263,13 @@ impl Store {
                 (None, Some(why)) => NodeLife::NotReady(why),
                 (None, None) => NodeLife::Ready,
             };
-            nodes.insert(name.clone(), KnownNode { facts: facts.clone(), life });
+            nodes.insert(
+                name.clone(),
+                KnownNode {
+                    facts: facts.clone(),
+                    life,
+                },
+            );
         }
         nodes
     }
@@ -228,7 +278,9 @@ impl Store {
     pub(crate) async fn adopt(&mut self) -> Result<String> {
         match self {
             Self::Local(_) => {
-                bail!("this host is alone: it has no store to adopt, see [store] in the configuration")
+                bail!(
+                    "this host is alone: it has no store to adopt, see [store] in the configuration"
+                )
             }
             Self::Replicated(store) => store.adopt().await,
         }

@@ -4,10 +4,13 @@ use std::fs;
 
 use reconciler::{foreign::ForeignText, state::NodeSystem};
 
-/// Reads what the host's files say; what cannot be read stays empty, and the rest (when it was installed, how many pods it takes)
-/// is not theirs to say.
+/// Reads what the host's files say; what cannot be read stays empty, and the rest (when it was
+/// installed, how many pods it takes) is not theirs to say.
 pub(crate) fn read(engine_version: Option<&str>) -> NodeSystem {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     NodeSystem {
         kernel,
@@ -26,14 +29,19 @@ pub(crate) fn read(engine_version: Option<&str>) -> NodeSystem {
 
 /// `PRETTY_NAME` of os-release(5).
 fn pretty_name(release: &str) -> String {
-    let value = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let value = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
     value.unwrap_or_default().trim_matches('"').to_owned()
 }
 
 /// `MemTotal` of proc_meminfo(5); 0 where it is not there.
 fn total_memory(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }
 
 /// Kubernetes' word for this machine's architecture.
@@ -51,12 +59,18 @@ mod tests {
 
     #[test]
     fn the_pretty_name_is_unquoted() {
-        assert_eq!(pretty_name("NAME=x\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
+        assert_eq!(
+            pretty_name("NAME=x\nPRETTY_NAME=\"Debian 12\"\n"),
+            "Debian 12"
+        );
         assert_eq!(pretty_name(""), "");
     }
 
     #[test]
     fn memory_is_read_in_kibibytes() {
-        assert_eq!(total_memory("MemTotal:       24576000 kB\nMemFree: 1 kB\n"), 24_576_000);
+        assert_eq!(
+            total_memory("MemTotal:       24576000 kB\nMemFree: 1 kB\n"),
+            24_576_000
+        );
     }
 }

@@ -1,9 +1,9 @@
-//! What this host trusts, on its own disk: `trust/pointers.json`, `trust/trusted.json`, `trust/accepted.json` and
-//! `trust/images.json`.
+//! What this host trusts, on its own disk: `trust/pointers.json`, `trust/trusted.json`,
+//! `trust/accepted.json` and `trust/images.json`.
 //!
-//! None of it lives in the store: a stolen store must not be able to move `verified` back, nor to make a commit eligible
-//! that this host did not judge. The image pins make a rollback bring back the very image a commit ran with, also where
-//! its tag has moved since.
+//! None of it lives in the store: a stolen store must not be able to move `verified` back, nor to
+//! make a commit eligible that this host did not judge. The image pins make a rollback bring back
+//! the very image a commit ran with, also where its tag has moved since.
 
 mod accepted;
 mod set;
@@ -25,7 +25,8 @@ use crate::source::verify::{Accepted, Grounds, VerifiedCommit};
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
-/// Of a long line that is accepted at once, as behind a far anchor, so many of the newest commits are remembered.
+/// Of a long line that is accepted at once, as behind a far anchor, so many of the newest commits
+/// are remembered.
 const MOST_REMEMBERED: usize = 1000;
 
 /// Why the trust directory could not be used.
@@ -53,8 +54,8 @@ pub(crate) struct Pointers {
     pub(crate) target: Option<VerifiedCommit>,
     /// The last commit that became healthy: where a rollback goes.
     pub(crate) healthy: Option<VerifiedCommit>,
-    /// Commits in use here that are not eligible any more, or by an older version's rules only: what runs of them is kept
-    /// up in place.
+    /// Commits in use here that are not eligible any more, or by an older version's rules only:
+    /// what runs of them is kept up in place.
     pub(crate) kept: BTreeSet<CommitId>,
 }
 
@@ -109,19 +110,43 @@ impl StoredCommit {
 impl StoredPointers {
     /// Every commit that is named.
     fn commits(&self) -> impl Iterator<Item = &CommitId> {
-        let pointers = [&self.verified, &self.target, &self.healthy].into_iter().flatten();
-        pointers.chain(&self.in_use).map(|commit| &commit.id).chain(&self.kept)
+        let pointers = [&self.verified, &self.target, &self.healthy]
+            .into_iter()
+            .flatten();
+        pointers
+            .chain(&self.in_use)
+            .map(|commit| &commit.id)
+            .chain(&self.kept)
     }
 
     /// The pointers, and what an older version had judged good by itself.
     fn read(self) -> (Pointers, Vec<VerifiedCommit>) {
-        let named = [&self.target, &self.healthy].into_iter().flatten().chain(&self.in_use);
-        let inherited = named.filter(|commit| matches!(commit.grounds, StoredGrounds::AncestorOf(_)));
-        let kept = inherited.map(|commit| commit.id.clone()).chain(self.kept).collect();
-        let judged: Vec<VerifiedCommit> = self.in_use.into_iter().filter_map(StoredCommit::judged).collect();
-        let [verified, target, healthy] =
-            [self.verified, self.target, self.healthy].map(|commit| commit.and_then(StoredCommit::judged));
-        (Pointers { verified, target, healthy, kept }, judged)
+        let named = [&self.target, &self.healthy]
+            .into_iter()
+            .flatten()
+            .chain(&self.in_use);
+        let inherited =
+            named.filter(|commit| matches!(commit.grounds, StoredGrounds::AncestorOf(_)));
+        let kept = inherited
+            .map(|commit| commit.id.clone())
+            .chain(self.kept)
+            .collect();
+        let judged: Vec<VerifiedCommit> = self
+            .in_use
+            .into_iter()
+            .filter_map(StoredCommit::judged)
+            .collect();
+        let [verified, target, healthy] = [self.verified, self.target, self.healthy]
+            .map(|commit| commit.and_then(StoredCommit::judged));
+        (
+            Pointers {
+                verified,
+                target,
+                healthy,
+                kept,
+            },
+            judged,
+        )
     }
 }
 
@@ -149,18 +174,26 @@ struct ImagePins {
 impl TrustStore {
     /// Opens `directory`, creating it with mode 0700 where it is missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, TrustError> {
-        create_private(directory)
-            .map_err(|source| TrustError::Directory { path: directory.to_owned(), source })?;
+        create_private(directory).map_err(|source| TrustError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
         let pointers_path = directory.join("pointers.json");
         let trusted_path = directory.join("trusted.json");
         let images_path = directory.join("images.json");
         let stored: Option<StoredPointers> = state_file::read(&pointers_path, SCHEMA)?;
-        let in_use: Vec<CommitId> = stored.iter().flat_map(StoredPointers::commits).cloned().collect();
+        let in_use: Vec<CommitId> = stored
+            .iter()
+            .flat_map(StoredPointers::commits)
+            .cloned()
+            .collect();
         let accepted = AcceptedHeads::open(directory, in_use.into_iter())?;
         let (pointers, judged_before) = stored.map(StoredPointers::read).unwrap_or_default();
         let stored: Option<TrustedSet> = state_file::read(&trusted_path, SCHEMA)?;
         let mut trusted = stored.clone().unwrap_or_default();
-        let heads = [&pointers.healthy, &pointers.target, &pointers.verified].into_iter().flatten();
+        let heads = [&pointers.healthy, &pointers.target, &pointers.verified]
+            .into_iter()
+            .flatten();
         for commit in judged_before.iter().chain(heads) {
             trusted.add_undated(commit);
         }
@@ -182,13 +215,20 @@ impl TrustStore {
         &self.trusted
     }
 
-    /// Remembers an accepted head: first the commits that were judged good on the way, then that history may only go
-    /// forward from it.
-    pub(crate) fn advance(&mut self, accepted: &Accepted, now: Timestamp) -> Result<(), StateFileError> {
+    /// Remembers an accepted head: first the commits that were judged good on the way, then that
+    /// history may only go forward from it.
+    pub(crate) fn advance(
+        &mut self,
+        accepted: &Accepted,
+        now: Timestamp,
+    ) -> Result<(), StateFileError> {
         let newest = accepted.line.len().saturating_sub(MOST_REMEMBERED);
         self.remember(&accepted.line[newest..], now)?;
         let verified = Some(accepted.head.clone());
-        self.set_pointers(Pointers { verified, ..self.pointers.clone() })
+        self.set_pointers(Pointers {
+            verified,
+            ..self.pointers.clone()
+        })
     }
 
     /// Puts commits that were judged good into the trusted set.
@@ -242,11 +282,20 @@ impl TrustStore {
         Ok(())
     }
 
-    /// For what the manifests of a commit are read. A commit that is in use was accepted: by this host as a head, or by
-    /// the leader that decided to run it. That a head is `verified` says only that its signatures are good.
+    /// For what the manifests of a commit are read. A commit that is in use was accepted: by this
+    /// host as a head, or by the leader that decided to run it. That a head is `verified` says only
+    /// that its signatures are good.
     pub(crate) fn read_as(&self, commit: &CommitId) -> ReadAs {
-        let Pointers { verified: _, target, healthy, kept } = &self.pointers;
-        let in_use = [target, healthy].into_iter().flatten().any(|one| one.id() == commit);
+        let Pointers {
+            verified: _,
+            target,
+            healthy,
+            kept,
+        } = &self.pointers;
+        let in_use = [target, healthy]
+            .into_iter()
+            .flatten()
+            .any(|one| one.id() == commit);
         if in_use || kept.contains(commit) || self.accepted.contains(commit) {
             ReadAs::Accepted
         } else {
@@ -264,9 +313,9 @@ impl TrustStore {
         &self.images.commits
     }
 
-    /// Records what references mean for commits, by one write however many there are. A tag is resolved once a commit;
-    /// it is asked for again, and its meaning replaced, only where the image has gone from the disk and cannot be had by
-    /// its digest.
+    /// Records what references mean for commits, by one write however many there are. A tag is
+    /// resolved once a commit; it is asked for again, and its meaning replaced, only where the
+    /// image has gone from the disk and cannot be had by its digest.
     pub(crate) fn pin_images(
         &mut self,
         pins: impl IntoIterator<Item = (CommitId, String, ImagePin)>,
@@ -281,9 +330,14 @@ impl TrustStore {
     }
 
     /// Forgets the images of all commits but these.
-    pub(crate) fn retain_images(&mut self, commits: &BTreeSet<CommitId>) -> Result<(), StateFileError> {
+    pub(crate) fn retain_images(
+        &mut self,
+        commits: &BTreeSet<CommitId>,
+    ) -> Result<(), StateFileError> {
         let before = self.images.commits.len();
-        self.images.commits.retain(|commit, _| commits.contains(commit));
+        self.images
+            .commits
+            .retain(|commit, _| commits.contains(commit));
         self.images_are_unsaved |= self.images.commits.len() != before;
         self.save_images()
     }
@@ -303,7 +357,10 @@ fn create_private(directory: &Path) -> io::Result<()> {
     if fs::metadata(directory).is_ok_and(|found| found.is_dir()) {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
 }
 
 #[cfg(test)]

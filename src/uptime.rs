@@ -5,8 +5,9 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// A moment in nanoseconds of `CLOCK_BOOTTIME`: the daemon and the commands on one host share it, it goes on while the
-/// host sleeps, and it never goes back. It means nothing on another host or after a reboot, so it is kept nowhere.
+/// A moment in nanoseconds of `CLOCK_BOOTTIME`: the daemon and the commands on one host share it,
+/// it goes on while the host sleeps, and it never goes back. It means nothing on another host or
+/// after a reboot, so it is kept nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Uptime(u64);
@@ -29,7 +30,10 @@ impl Uptime {
     /// A moment so long before this one.
     #[cfg(test)]
     pub(crate) fn before(self, time: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the daemon shows: one immutable picture a cycle, made by the control loop, read by the API, the metrics and
-//! the command line.
+//! What the daemon shows: one immutable picture a cycle, made by the control loop, read by the API,
+//! the metrics and the command line.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -31,7 +31,8 @@ pub(crate) struct View {
     pub(crate) state: Arc<ClusterState>,
     /// What the pods are doing.
     pub(crate) pods: Arc<BTreeMap<PodUid, PodStatus>>,
-    /// The objects of every commit in use: the driving one, and those that running pods were made from.
+    /// The objects of every commit in use: the driving one, and those that running pods were made
+    /// from.
     pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
     /// Why some of those may not run here: what runs of them is kept up in place.
     pub(crate) ineligible: BTreeMap<CommitId, String>,
@@ -45,7 +46,8 @@ pub(crate) struct View {
     pub(crate) converged: bool,
     /// What stands in the way of the daemon itself: the engine does not answer, the disk is full.
     pub(crate) troubles: Vec<String>,
-    /// What a reader of `status` should know of the configuration: verification is off, privileged pods are allowed.
+    /// What a reader of `status` should know of the configuration: verification is off, privileged
+    /// pods are allowed.
     pub(crate) notes: Vec<String>,
     /// What happened lately, oldest first, bounded by the control loop.
     pub(crate) events: Vec<EventView>,
@@ -107,8 +109,8 @@ pub(crate) struct SourceStatus {
     pub(crate) verified: Option<CommitId>,
     /// When it was last asked with success: the time at which the question was begun, for people.
     pub(crate) fetched: Option<Timestamp>,
-    /// The same in nanoseconds since this host booted, so that `sync` can tell an answer to its own question from an
-    /// older one, whatever the clock is set to in between.
+    /// The same in nanoseconds since this host booted, so that `sync` can tell an answer to its own
+    /// question from an older one, whatever the clock is set to in between.
     #[serde(default)]
     pub(crate) fetched_uptime_nanos: Option<Uptime>,
     /// Why it could not be asked or judged, if that is so now.
@@ -129,7 +131,10 @@ pub(crate) struct Asked {
 impl Asked {
     /// Now.
     pub(crate) fn now() -> Self {
-        Self { at: Timestamp::now(), uptime: Uptime::now() }
+        Self {
+            at: Timestamp::now(),
+            uptime: Uptime::now(),
+        }
     }
 }
 

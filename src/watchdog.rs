@@ -1,5 +1,5 @@
-//! Leaves leading and new pods to others while the control loop hangs, as on a disk that does not answer: the leases of a
-//! host that cannot decide or act are kept alive by threads of their own.
+//! Leaves leading and new pods to others while the control loop hangs, as on a disk that does not
+//! answer: the leases of a host that cannot decide or act are kept alive by threads of their own.
 
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -8,7 +8,8 @@ use std::{
 
 use crate::{follow::lock, store::Presence};
 
-/// A look that takes longer hangs. The longest that one does on purpose is to wait for a slow store.
+/// A look that takes longer hangs. The longest that one does on purpose is to wait for a slow
+/// store.
 const HANGS: Duration = Duration::from_secs(10);
 const PACE: Duration = Duration::from_secs(1);
 
@@ -17,8 +18,8 @@ const PACE: Duration = Duration::from_secs(1);
 pub(crate) struct Watchdog(Arc<Mutex<Option<Instant>>>);
 
 impl Watchdog {
-    /// Watches over the loop on behalf of the others. A thread, since nothing else runs for sure by then; it ends with
-    /// the watchdog.
+    /// Watches over the loop on behalf of the others. A thread, since nothing else runs for sure by
+    /// then; it ends with the watchdog.
     pub(crate) fn start(presence: Option<Presence>) -> std::io::Result<Self> {
         let watchdog = Self::default();
         if let Some(presence) = presence {

@@ -1,5 +1,5 @@
-//! Bad input: each is refused, held or failed with a message that says what and where, and what ran keeps its
-//! containers.
+//! Bad input: each is refused, held or failed with a message that says what and where, and what ran
+//! keeps its containers.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

@@ -1,5 +1,5 @@
-//! What survives: a daemon killed between any step's effect and its record, restarts of daemon, engine and host, a
-//! full disk, lost and foreign state files.
+//! What survives: a daemon killed between any step's effect and its record, restarts of daemon,
+//! engine and host, a full disk, lost and foreign state files.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

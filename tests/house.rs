@@ -1,5 +1,5 @@
-//! The house as it is drawn: who may use whom, what the core is made of, which packages are fixed, and that what is
-//! written about the house is true.
+//! The house as it is drawn: who may use whom, what the core is made of, which packages are fixed,
+//! and that what is written about the house is true.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,7 +61,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All files below a directory, as paths from the repository's root, without what Git and Cargo keep there.
+/// All files below a directory, as paths from the repository's root, without what Git and Cargo
+/// keep there.
 fn files(directory: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut waiting = vec![PathBuf::from(directory)];
@@ -76,7 +77,12 @@ fn files(directory: &str) -> Vec<String> {
             if kind.is_dir() {
                 waiting.push(path);
             } else if kind.is_file() {
-                found.push(path.to_str().expect("a UTF-8 path").trim_start_matches("./").to_owned());
+                found.push(
+                    path.to_str()
+                        .expect("a UTF-8 path")
+                        .trim_start_matches("./")
+                        .to_owned(),
+                );
             }
         }
     }
@@ -85,17 +91,29 @@ fn files(directory: &str) -> Vec<String> {
 }
 
 fn rust_files(directory: &str) -> impl Iterator<Item = String> {
-    files(directory).into_iter().filter(|path| path.ends_with(".rs"))
+    files(directory)
+        .into_iter()
+        .filter(|path| path.ends_with(".rs"))
 }
 
 /// Direct dependencies by package: name and kind, `None` for a normal one.
 fn dependencies() -> BTreeMap<String, BTreeSet<(String, Option<String>)>> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--no-deps", "--offline", "--manifest-path"])
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--no-deps",
+            "--offline",
+            "--manifest-path",
+        ])
         .arg(root().join("Cargo.toml"))
         .output()
         .expect("cargo metadata runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -103,8 +121,13 @@ fn dependencies() -> BTreeMap<String, BTreeSet<(String, Option<String>)>> {
         .iter()
         .map(|package| {
             let direct = list(&package["dependencies"]);
-            let direct = direct.iter().filter_map(|one| Some((text(&one["name"])?, text(&one["kind"]))));
-            (text(&package["name"]).expect("a package's name"), direct.collect())
+            let direct = direct
+                .iter()
+                .filter_map(|one| Some((text(&one["name"])?, text(&one["kind"]))));
+            (
+                text(&package["name"]).expect("a package's name"),
+                direct.collect(),
+            )
         })
         .collect()
 }
@@ -113,10 +136,17 @@ fn dependencies() -> BTreeMap<String, BTreeSet<(String, Option<String>)>> {
 fn packages_use_each_other_as_drawn() {
     let dependencies = dependencies();
     let members: BTreeSet<&str> = dependencies.keys().map(String::as_str).collect();
-    assert_eq!(members, BTreeSet::from(["netfilter", "reconciler", "runtime", "windlass"]));
+    assert_eq!(
+        members,
+        BTreeSet::from(["netfilter", "reconciler", "runtime", "windlass"])
+    );
     let edges: BTreeSet<(&str, &str)> = dependencies
         .iter()
-        .flat_map(|(package, direct)| direct.iter().map(move |(name, _)| (package.as_str(), name.as_str())))
+        .flat_map(|(package, direct)| {
+            direct
+                .iter()
+                .map(move |(name, _)| (package.as_str(), name.as_str()))
+        })
         .filter(|(_, name)| members.contains(name))
         .collect();
     assert_eq!(edges, BTreeSet::from(EDGES));
@@ -144,25 +174,37 @@ fn fixed_packages_are_direct_dependencies_and_are_used() {
         let users: Vec<&str> = SOURCES
             .iter()
             .filter(|(member, _)| dependencies[*member].contains(&(package.to_owned(), None)))
-            .filter(|(_, directory)| rust_files(directory).any(|file| names_path(&read(&file), &path)))
+            .filter(|(_, directory)| {
+                rust_files(directory).any(|file| names_path(&read(&file), &path))
+            })
             .map(|(member, _)| *member)
             .collect();
-        assert!(!users.is_empty(), "no package depends on {package} and uses it");
+        assert!(
+            !users.is_empty(),
+            "no package depends on {package} and uses it"
+        );
     }
 }
 
 /// Whether code outside of comments names a path that begins so.
 fn names_path(text: &str, path: &str) -> bool {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.match_indices(path).map(move |(at, _)| &line[..at]))
-        .any(|before| !before.ends_with(|last: char| last.is_alphanumeric() || last == '_' || last == ':'))
+        .any(|before| {
+            !before.ends_with(|last: char| last.is_alphanumeric() || last == '_' || last == ':')
+        })
 }
 
 #[test]
 fn ring_is_the_one_crypto_provider() {
     let lock: toml::Table = read("Cargo.lock").parse().expect("Cargo.lock is TOML");
     let packages = lock["package"].as_array().expect("packages");
-    let names: BTreeSet<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
+    let names: BTreeSet<&str> = packages
+        .iter()
+        .filter_map(|package| package["name"].as_str())
+        .collect();
     assert!(names.contains("ring"));
     for other in ["aws-lc-rs", "aws-lc-sys", "openssl", "native-tls"] {
         assert!(
@@ -172,10 +214,13 @@ fn ring_is_the_one_crypto_provider() {
     }
 }
 
-/// Files at the top of a package's sources and in its rooms are named one by one; what is deeper belongs to the file
-/// that opens its room.
+/// Files at the top of a package's sources and in its rooms are named one by one; what is deeper
+/// belongs to the file that opens its room.
 fn must_be_named(path: &str, directory: &str) -> bool {
-    let inner = path.strip_prefix(directory).unwrap_or(path).trim_start_matches('/');
+    let inner = path
+        .strip_prefix(directory)
+        .unwrap_or(path)
+        .trim_start_matches('/');
     inner.split('/').count() <= 2 && !is_test_module(path)
 }
 
@@ -186,8 +231,10 @@ fn is_test_module(path: &str) -> bool {
 #[test]
 fn the_architecture_names_every_file_and_no_other() {
     let document = read("docs/architecture.md");
-    let named: BTreeSet<&str> =
-        document.split('`').filter(|word| word.ends_with(".rs") && word.contains('/')).collect();
+    let named: BTreeSet<&str> = document
+        .split('`')
+        .filter(|word| word.ends_with(".rs") && word.contains('/'))
+        .collect();
     let mut missing = Vec::new();
     for (_, directory) in SOURCES {
         for file in rust_files(directory).filter(|file| must_be_named(file, directory)) {
@@ -196,16 +243,26 @@ fn the_architecture_names_every_file_and_no_other() {
             }
         }
     }
-    assert!(missing.is_empty(), "docs/architecture.md lacks:\n{}", missing.join("\n"));
+    assert!(
+        missing.is_empty(),
+        "docs/architecture.md lacks:\n{}",
+        missing.join("\n")
+    );
     for name in named {
-        assert!(root().join(name).is_file(), "docs/architecture.md names {name}, which is not there");
+        assert!(
+            root().join(name).is_file(),
+            "docs/architecture.md names {name}, which is not there"
+        );
     }
 }
 
 /// What a file says of itself at its top.
 fn first_sentence(text: &str) -> String {
     let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
-    let paragraph: Vec<&str> = lines.map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let paragraph: Vec<&str> = lines
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
     paragraph.join(" ")
 }
 
@@ -213,7 +270,10 @@ fn first_sentence(text: &str) -> String {
 fn every_source_file_says_what_it_is() {
     for (_, directory) in SOURCES {
         for file in rust_files(directory).filter(|file| !is_test_module(file)) {
-            assert!(!first_sentence(&read(&file)).is_empty(), "{file} does not begin with //!");
+            assert!(
+                !first_sentence(&read(&file)).is_empty(),
+                "{file} does not begin with //!"
+            );
         }
     }
 }
@@ -246,21 +306,35 @@ fn every_link_of_a_document_leads_somewhere() {
         let directory = Path::new(file).parent().unwrap_or(Path::new(""));
         for link in links(&read(file)) {
             let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
-            let target = if path.is_empty() { PathBuf::from(file) } else { directory.join(path) };
+            let target = if path.is_empty() {
+                PathBuf::from(file)
+            } else {
+                directory.join(path)
+            };
             let exists = root().join(&target).exists();
             let anchored = anchor.is_empty()
-                || fs::read_to_string(root().join(&target)).is_ok_and(|text| anchors(&text).contains(anchor));
+                || fs::read_to_string(root().join(&target))
+                    .is_ok_and(|text| anchors(&text).contains(anchor));
             if !exists || !anchored {
                 broken.push(format!("{file}: {link}"));
             }
         }
     }
-    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+    assert!(
+        broken.is_empty(),
+        "links that lead nowhere:\n{}",
+        broken.join("\n")
+    );
 }
 
 /// Nothing foreign reaches a terminal or the log around these: they escape what they print.
-const PRINTERS: [&str; 5] =
-    ["src/cli/output.rs", "src/crash.rs", "src/log.rs", "src/main.rs", "src/source/child.rs"];
+const PRINTERS: [&str; 5] = [
+    "src/cli/output.rs",
+    "src/crash.rs",
+    "src/log.rs",
+    "src/main.rs",
+    "src/source/child.rs",
+];
 
 #[test]
 fn what_is_printed_goes_through_one_place() {
@@ -268,9 +342,22 @@ fn what_is_printed_goes_through_one_place() {
         let files = rust_files(directory).filter(|file| !is_test_module(file));
         for file in files.filter(|file| !PRINTERS.contains(&file.as_str())) {
             let text = read(&file);
-            let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-            for word in ["stdout()", "stderr()", "io::stdout", "io::stderr", "print!(", "println!("] {
-                assert!(!prints(&code, word), "{file} prints by {word}: use the output that it is given");
+            let code: String = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect();
+            for word in [
+                "stdout()",
+                "stderr()",
+                "io::stdout",
+                "io::stderr",
+                "print!(",
+                "println!(",
+            ] {
+                assert!(
+                    !prints(&code, word),
+                    "{file} prints by {word}: use the output that it is given"
+                );
             }
         }
     }
@@ -278,24 +365,40 @@ fn what_is_printed_goes_through_one_place() {
 
 /// Whether code has a word that is not a method of something else.
 fn prints(code: &str, word: &str) -> bool {
-    code.match_indices(word).any(|(at, _)| !code[..at].ends_with('.'))
+    code.match_indices(word)
+        .any(|(at, _)| !code[..at].ends_with('.'))
 }
 
 /// The relative targets of `[text](target)`, outside of code blocks.
 fn links(text: &str) -> Vec<String> {
     let prose = outside_code(text).join("\n");
-    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
-    let relative = targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"));
+    let targets = prose
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(target, _)| target);
+    let relative =
+        targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"));
     relative.map(str::to_owned).collect()
 }
 
-/// The anchors that headings get: lower case, spaces to hyphens, nothing but letters, digits, `-` and `_`.
+/// The anchors that headings get: lower case, spaces to hyphens, nothing but letters, digits, `-`
+/// and `_`.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = outside_code(text);
     let headings = headings.iter().filter(|line| line.starts_with('#'));
     headings
-        .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
-        .map(|text| text.chars().filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_').collect())
+        .map(|line| {
+            line.trim_start_matches('#')
+                .trim()
+                .to_lowercase()
+                .replace(' ', "-")
+        })
+        .map(|text| {
+            text.chars()
+                .filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_')
+                .collect()
+        })
         .collect()
 }
 
@@ -314,7 +417,8 @@ fn outside_code(text: &str) -> Vec<&str> {
 
 #[test]
 fn nothing_names_the_machine_it_was_written_on() {
-    // In pieces, so that this file does not hold them. Cargo.lock names where packages come from, as it must.
+    // In pieces, so that this file does not hold them. Cargo.lock names where packages come from,
+    // as it must.
     let words = [
         ["\"/wo", "rk/"],
         [" /wo", "rk/"],
@@ -324,7 +428,9 @@ fn nothing_names_the_machine_it_was_written_on() {
         ["static.cra", "tes.io"],
     ];
     for file in files(".").iter().filter(|file| *file != "Cargo.lock") {
-        let Ok(text) = fs::read_to_string(root().join(file)) else { continue };
+        let Ok(text) = fs::read_to_string(root().join(file)) else {
+            continue;
+        };
         for word in words.map(|pieces| pieces.concat()) {
             assert!(!text.contains(&word), "{file} holds {word:?}");
         }

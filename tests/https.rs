@@ -1,4 +1,5 @@
-//! A repository behind https: an authority of its own, tokens and passwords, a server that is silent or gone.
+//! A repository behind https: an authority of its own, tokens and passwords, a server that is
+//! silent or gone.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -42,7 +43,11 @@ fn site(authorization: Option<(&str, &str)>) -> (Site, GitServer) {
     let site = Site::new("");
     site.host.load_image("windlass-test/app:1");
     site.push(&[("shop.yaml", &shop("first"))], "open the shop");
-    let server = GitServer::start(site.repo.path().parent().unwrap(), &site.host.network, authorization);
+    let server = GitServer::start(
+        site.repo.path().parent().unwrap(),
+        &site.host.network,
+        authorization,
+    );
     (site, server)
 }
 
@@ -67,7 +72,9 @@ fn ca_file(server: &GitServer) -> String {
 /// Waits for a text in what the source says is wrong; gives the whole status.
 fn wait_error(site: &mut Site, text: &str) -> Value {
     site.wait_status(&format!("the source says {text:?}"), |status| {
-        status["source"]["error"].as_str().is_some_and(|error| error.contains(text))
+        status["source"]["error"]
+            .as_str()
+            .is_some_and(|error| error.contains(text))
     })
 }
 
@@ -79,17 +86,36 @@ fn wait_shop(site: &Site, says: &str) {
 fn a_wrong_token_is_said_and_the_right_one_deploys() {
     let (mut site, server) = site(Some(("git", TOKEN)));
     let wrong = secret(&site, "wrong-token", "not-the-token");
-    follow(&mut site, &server, &format!("{}token-file = '{}'\n", ca_file(&server), wrong.display()));
-    let status = wait_error(&mut site, "refused the credentials: the server did not accept them");
+    follow(
+        &mut site,
+        &server,
+        &format!("{}token-file = '{}'\n", ca_file(&server), wrong.display()),
+    );
+    let status = wait_error(
+        &mut site,
+        "refused the credentials: the server did not accept them",
+    );
     assert_eq!(status["source"]["fetched"], Value::Null);
     let text = site.host.windlass(&["status"]).ok();
-    assert!(text.contains("check the configured token") && !text.contains("not-the-token"), "{text}");
-    assert!(!site.log().contains("not-the-token"), "the log tells the token");
+    assert!(
+        text.contains("check the configured token") && !text.contains("not-the-token"),
+        "{text}"
+    );
+    assert!(
+        !site.log().contains("not-the-token"),
+        "the log tells the token"
+    );
     site.stop();
 
     let right = secret(&site, "token", TOKEN);
-    follow(&mut site, &server, &format!("{}token-file = '{}'\n", ca_file(&server), right.display()));
-    site.wait_status("the commit is healthy", |status| status["phase"] == "Healthy");
+    follow(
+        &mut site,
+        &server,
+        &format!("{}token-file = '{}'\n", ca_file(&server), right.display()),
+    );
+    site.wait_status("the commit is healthy", |status| {
+        status["phase"] == "Healthy"
+    });
     wait_shop(&site, "first");
 
     // What comes later is found by the poll.
@@ -103,9 +129,15 @@ fn a_wrong_token_is_said_and_the_right_one_deploys() {
 fn a_user_with_a_password_deploys() {
     let (mut site, server) = site(Some(("deployer", "it's: a pässword")));
     let password = secret(&site, "password", "it's: a pässword");
-    let more = format!("{}user = 'deployer'\npassword-file = '{}'\n", ca_file(&server), password.display());
+    let more = format!(
+        "{}user = 'deployer'\npassword-file = '{}'\n",
+        ca_file(&server),
+        password.display()
+    );
     follow(&mut site, &server, &more);
-    site.wait_status("the commit is healthy", |status| status["phase"] == "Healthy");
+    site.wait_status("the commit is healthy", |status| {
+        status["phase"] == "Healthy"
+    });
     wait_shop(&site, "first");
 }
 
@@ -114,23 +146,38 @@ fn a_server_of_an_unknown_authority_is_not_believed() {
     let (mut site, server) = site(None);
     follow(&mut site, &server, "");
     let status = wait_error(&mut site, "is not proven");
-    assert!(status["source"]["error"].as_str().unwrap().contains("configure its CA file"), "{status}");
+    assert!(
+        status["source"]["error"]
+            .as_str()
+            .unwrap()
+            .contains("configure its CA file"),
+        "{status}"
+    );
     assert_eq!(site.list("pods").len(), 0);
-    assert_eq!(server.requests(), 0, "something was asked of a server nobody knows");
+    assert_eq!(
+        server.requests(),
+        0,
+        "something was asked of a server nobody knows"
+    );
 }
 
 #[test]
 fn missing_credentials_are_asked_for() {
     let (mut site, server) = site(Some(("git", TOKEN)));
     follow(&mut site, &server, &ca_file(&server));
-    wait_error(&mut site, "it asks for credentials, and none are configured");
+    wait_error(
+        &mut site,
+        "it asks for credentials, and none are configured",
+    );
 }
 
 #[test]
 fn what_runs_goes_on_while_the_server_is_silent_or_gone() {
     let (mut site, server) = site(None);
     follow(&mut site, &server, &ca_file(&server));
-    site.wait_status("the commit is healthy", |status| status["phase"] == "Healthy");
+    site.wait_status("the commit is healthy", |status| {
+        status["phase"] == "Healthy"
+    });
     wait_shop(&site, "first");
     let containers = || site_containers(&site);
     let before = containers();
@@ -143,9 +190,15 @@ fn what_runs_goes_on_while_the_server_is_silent_or_gone() {
 
     server.set(Behaviour::Refuse);
     let status = wait_error(&mut site, "cannot reach https://192.168.77.1");
-    assert_eq!(status["source"]["fetched"], fetched, "nothing was fetched since");
+    assert_eq!(
+        status["source"]["fetched"], fetched,
+        "nothing was fetched since"
+    );
     let text = site.host.windlass(&["status"]).ok();
-    assert!(text.contains("no answer for ") && text.contains("cannot reach"), "{text}");
+    assert!(
+        text.contains("no answer for ") && text.contains("cannot reach"),
+        "{text}"
+    );
 
     // What dies meanwhile is restarted, also by a daemon that was itself started meanwhile.
     site.stop();
@@ -162,11 +215,19 @@ fn what_runs_goes_on_while_the_server_is_silent_or_gone() {
     site.push(&[("shop.yaml", &shop("second"))], "change the shop");
     server.set(Behaviour::Serve);
     wait_shop(&site, "second");
-    site.wait_status("the trouble is over", |status| status["source"]["error"].is_null());
+    site.wait_status("the trouble is over", |status| {
+        status["source"]["error"].is_null()
+    });
 }
 
 /// The ids of the application's containers that run.
 fn site_containers(site: &Site) -> Vec<String> {
-    let ids = site.host.docker(&["ps", "-q", "--no-trunc", "--filter", "label=io.windlass.container=app"]);
+    let ids = site.host.docker(&[
+        "ps",
+        "-q",
+        "--no-trunc",
+        "--filter",
+        "label=io.windlass.container=app",
+    ]);
     ids.lines().map(str::to_owned).collect()
 }

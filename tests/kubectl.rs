@@ -122,7 +122,10 @@ fn command_of(client: &[&str], served: &Served, token: &str) -> Command {
         .env("HOME", served.ca.parent().unwrap())
         .env_remove("KUBECONFIG")
         .args(client)
-        .arg(format!("--server=https://{}:{PORT}", served.site.host.address))
+        .arg(format!(
+            "--server=https://{}:{PORT}",
+            served.site.host.address
+        ))
         .arg(format!("--certificate-authority={}", served.ca.display()))
         .arg(format!("--token={token}"));
     command
@@ -136,7 +139,9 @@ fn kubectl(arguments: &str) -> Outcome {
 
 /// One space between words, so that a line can be compared whatever the widths of its columns are.
 fn squeezed(text: &str) -> String {
-    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
+    text.lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n")
+        .collect()
 }
 
 /// Checks that every command succeeds and prints every text beside it.
@@ -145,35 +150,84 @@ fn prints(cases: &[(&str, &[&str])]) {
     for (arguments, texts) in cases {
         let text = squeezed(&kubectl(arguments).ok());
         for wanted in *texts {
-            assert!(text.contains(wanted), "kubectl {arguments} does not print {wanted:?}:\n{text}");
+            assert!(
+                text.contains(wanted),
+                "kubectl {arguments} does not print {wanted:?}:\n{text}"
+            );
         }
     }
 }
 
 fn pod_of(owner: &str) -> String {
-    kubectl(&format!("get pods -l app={owner} -o jsonpath={{.items[0].metadata.name}}")).ok()
+    kubectl(&format!(
+        "get pods -l app={owner} -o jsonpath={{.items[0].metadata.name}}"
+    ))
+    .ok()
 }
 
 #[test]
 fn get_lists_what_runs() {
     let address = served().site.host.address.to_string();
     prints(&[
-        ("get pods", &["NAME READY STATUS RESTARTS AGE", "shop-", "1/1 Running 0", "unwell 1/1 Running"]),
-        ("get pods -o wide", &["NOMINATED NODE READINESS GATES", " 10.244.0.", " node-1 <none> <none>"]),
+        (
+            "get pods",
+            &[
+                "NAME READY STATUS RESTARTS AGE",
+                "shop-",
+                "1/1 Running 0",
+                "unwell 1/1 Running",
+            ],
+        ),
+        (
+            "get pods -o wide",
+            &[
+                "NOMINATED NODE READINESS GATES",
+                " 10.244.0.",
+                " node-1 <none> <none>",
+            ],
+        ),
         ("get pods -A", &["NAMESPACE NAME", "default unwell"]),
-        ("get pods -l app=shop --show-labels", &["app=shop,pod-template-hash="]),
-        ("get deploy,svc", &["deployment.apps/shop 2/2 2 2", "service/shop NodePort 10.96.", "80:30085/TCP"]),
-        ("get all", &["pod/shop-", "replicaset.apps/shop-", "deployment.apps/shop", "service/shop"]),
+        (
+            "get pods -l app=shop --show-labels",
+            &["app=shop,pod-template-hash="],
+        ),
+        (
+            "get deploy,svc",
+            &[
+                "deployment.apps/shop 2/2 2 2",
+                "service/shop NodePort 10.96.",
+                "80:30085/TCP",
+            ],
+        ),
+        (
+            "get all",
+            &[
+                "pod/shop-",
+                "replicaset.apps/shop-",
+                "deployment.apps/shop",
+                "service/shop",
+            ],
+        ),
         ("get nodes -o wide", &["node-1 Ready", &address]),
         ("get secrets", &["key Opaque 1"]),
         ("get endpoints shop", &[":8080"]),
         ("get events", &["LAST SEEN TYPE REASON OBJECT MESSAGE"]),
-        ("api-resources", &["deployments deploy apps/v1 true Deployment"]),
+        (
+            "api-resources",
+            &["deployments deploy apps/v1 true Deployment"],
+        ),
         ("version", &["Server Version"]),
-        ("wait --for=condition=Ready pod/unwell --timeout=10s", &["condition met"]),
+        (
+            "wait --for=condition=Ready pod/unwell --timeout=10s",
+            &["condition met"],
+        ),
         ("rollout status deploy/shop", &["successfully rolled out"]),
     ]);
-    assert!(kubectl("get pods -n nowhere").stderr.contains("No resources found in nowhere namespace."));
+    assert!(
+        kubectl("get pods -n nowhere")
+            .stderr
+            .contains("No resources found in nowhere namespace.")
+    );
 }
 
 #[test]
@@ -181,10 +235,24 @@ fn objects_are_read_whole_but_for_secrets() {
     prints(&[
         (
             "get pod unwell -o yaml",
-            &["nodeName: node-1", "image: windlass-test/app:1", "path: /well", "phase: Running"],
+            &[
+                "nodeName: node-1",
+                "image: windlass-test/app:1",
+                "path: /well",
+                "phase: Running",
+            ],
         ),
-        ("get deploy shop -o jsonpath={.status.readyReplicas}", &["2"]),
-        ("describe deploy shop", &["2 desired | 2 updated | 2 total | 2 available", "NewReplicaSet: shop-"]),
+        (
+            "get deploy shop -o jsonpath={.status.readyReplicas}",
+            &["2"],
+        ),
+        (
+            "describe deploy shop",
+            &[
+                "2 desired | 2 updated | 2 total | 2 available",
+                "NewReplicaSet: shop-",
+            ],
+        ),
         (
             "describe pod unwell",
             &[
@@ -194,20 +262,37 @@ fn objects_are_read_whole_but_for_secrets() {
                 "QoS Class: BestEffort",
             ],
         ),
-        ("describe svc shop", &["NodePort: <unset> 30085/TCP", "Endpoints: 10.244.0."]),
-        ("describe node node-1", &["Non-terminated Pods: (3 in total)"]),
+        (
+            "describe svc shop",
+            &["NodePort: <unset> 30085/TCP", "Endpoints: 10.244.0."],
+        ),
+        (
+            "describe node node-1",
+            &["Non-terminated Pods: (3 in total)"],
+        ),
         ("describe secret key", &["password: 0 bytes"]),
     ]);
-    let all = kubectl("get all,secrets,configmaps -A -o yaml").ok() + &kubectl("get secret key -o json").ok();
-    assert!(!all.contains("correct horse") && !all.contains("Y29ycmVjdCBob3JzZQ"), "a secret is told");
+    let all = kubectl("get all,secrets,configmaps -A -o yaml").ok()
+        + &kubectl("get secret key -o json").ok();
+    assert!(
+        !all.contains("correct horse") && !all.contains("Y29ycmVjdCBob3JzZQ"),
+        "a secret is told"
+    );
 }
 
 #[test]
 fn logs_are_printed_and_followed() {
     let pod = pod_of("shop");
     assert_eq!(kubectl(&format!("logs {pod}")).ok(), "listening on 8080");
-    assert_eq!(kubectl(&format!("logs {pod} -c app --tail=1")).ok(), "listening on 8080");
-    assert!(kubectl("logs deploy/shop").ok().ends_with("listening on 8080"));
+    assert_eq!(
+        kubectl(&format!("logs {pod} -c app --tail=1")).ok(),
+        "listening on 8080"
+    );
+    assert!(
+        kubectl("logs deploy/shop")
+            .ok()
+            .ends_with("listening on 8080")
+    );
     let mut follow = Follow::start(&["logs", "-f", &pod]);
     assert_eq!(follow.wait_for("listening"), "listening on 8080");
 }
@@ -216,14 +301,18 @@ fn logs_are_printed_and_followed() {
 fn an_ill_pod_is_explained_by_events_and_conditions() {
     let site = &served().site;
     site.exec("unwell", "app", &["rm", "/www/well"]).ok();
-    eventually(SOON, "the pod is not ready", || kubectl("get pod unwell").ok().contains("0/1"));
+    eventually(SOON, "the pod is not ready", || {
+        kubectl("get pod unwell").ok().contains("0/1")
+    });
     eventually(SOON, "an event tells of the probe", || {
         let events = squeezed(&kubectl("get events").ok());
         events.contains("Warning Unhealthy pod/unwell Readiness probe failed")
     });
     assert!(squeezed(&kubectl("describe pod unwell").ok()).contains("Warning Unhealthy"));
     site.exec("unwell", "app", &["touch", "/www/well"]).ok();
-    eventually(SOON, "the pod is ready", || kubectl("get pod unwell").ok().contains("1/1"));
+    eventually(SOON, "the pod is ready", || {
+        kubectl("get pod unwell").ok().contains("1/1")
+    });
 }
 
 #[test]
@@ -257,19 +346,32 @@ fn windlass_prints_the_same_tables() {
         let words: Vec<&str> = arguments.split_whitespace().collect();
         // A second may pass between the two.
         let mut both = (String::new(), String::new());
-        eventually(SOON, &format!("`windlass {arguments}` prints the same"), || {
-            both = (kubectl(arguments).ok(), served().site.host.windlass(&words).ok());
-            let lines = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
-            lines(&both.0) == lines(&both.1)
-        });
+        eventually(
+            SOON,
+            &format!("`windlass {arguments}` prints the same"),
+            || {
+                both = (
+                    kubectl(arguments).ok(),
+                    served().site.host.windlass(&words).ok(),
+                );
+                let lines = |text: &str| {
+                    text.lines()
+                        .map(|line| line.trim_end().to_owned())
+                        .collect::<Vec<_>>()
+                };
+                lines(&both.0) == lines(&both.1)
+            },
+        );
     }
 }
 
 #[test]
 fn writing_is_refused_with_the_repository_to_commit_to() {
     let pod = pod_of("shop");
-    let place =
-        format!("Commit the change to {}, branch main, and push", served().site.repo.path().display());
+    let place = format!(
+        "Commit the change to {}, branch main, and push",
+        served().site.repo.path().display()
+    );
     for arguments in [
         format!("delete pod {pod}"),
         "delete deploy shop".to_owned(),
@@ -284,7 +386,10 @@ fn writing_is_refused_with_the_repository_to_commit_to() {
         assert!(outcome.stderr.contains(&place), "{outcome:#?}");
     }
     let outcome = kubectl(&format!("exec {pod} -- ls"));
-    assert!(!outcome.success() && outcome.stderr.contains("Windlass does not serve exec"), "{outcome:#?}");
+    assert!(
+        !outcome.success() && outcome.stderr.contains("Windlass does not serve exec"),
+        "{outcome:#?}"
+    );
     assert_eq!(pod_of("shop"), pod);
 }
 
@@ -294,15 +399,38 @@ fn nobody_reads_without_the_token_or_past_the_certificate() {
     let outcome = run(command(served, &"0".repeat(64)).args(["get", "pods"]));
     assert!(!outcome.success(), "{outcome:#?}");
     let said = outcome.stderr.to_lowercase();
-    assert!(said.contains("unauthorized") || said.contains("must be logged in"), "{outcome:#?}");
+    assert!(
+        said.contains("unauthorized") || said.contains("must be logged in"),
+        "{outcome:#?}"
+    );
 
     let url = format!("https://{}:{PORT}/api/v1/pods", served.site.host.address);
-    let outcome = run(served.site.host.network.command().args(["curl", "-sS", "--max-time", "5", &url]));
+    let outcome =
+        run(served
+            .site
+            .host
+            .network
+            .command()
+            .args(["curl", "-sS", "--max-time", "5", &url]));
     assert!(outcome.stderr.contains("certificate"), "{outcome:#?}");
     let ca = served.ca.to_str().unwrap();
-    let code =
-        ["curl", "-s", "--max-time", "5", "--cacert", ca, "-o", "/dev/null", "-w", "%{http_code}", &url];
-    assert_eq!(run(served.site.host.network.command().args(code)).ok(), "401");
+    let code = [
+        "curl",
+        "-s",
+        "--max-time",
+        "5",
+        "--cacert",
+        ca,
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        &url,
+    ];
+    assert_eq!(
+        run(served.site.host.network.command().args(code)).ok(),
+        "401"
+    );
 }
 
 /// A kubectl that goes on until this is dropped.
@@ -320,7 +448,11 @@ impl Follow {
     fn start_of(client: &str, arguments: &[&str]) -> Follow {
         let served = served();
         let mut command = command_of(&[client], served, &served.token);
-        let mut process = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = command
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -330,7 +462,11 @@ impl Follow {
                 }
             }
         });
-        Follow { process, lines, seen: Vec::new() }
+        Follow {
+            process,
+            lines,
+            seen: Vec::new(),
+        }
     }
 
     /// Waits for a line that contains a text; gives it.
@@ -346,7 +482,10 @@ impl Follow {
                         return line;
                     }
                 }
-                Err(error) => panic!("no line with {text:?}: {error}; there were: {:#?}", self.seen),
+                Err(error) => panic!(
+                    "no line with {text:?}: {error}; there were: {:#?}",
+                    self.seen
+                ),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The manifests that the project exists for, run for real: the nine given ones, and what pods see of the names and
-//! services around them.
+//! The manifests that the project exists for, run for real: the nine given ones, and what pods see
+//! of the names and services around them.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

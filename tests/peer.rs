@@ -7,11 +7,16 @@ use std::time::Duration;
 use support::{Daemon, GitRepo, Host, HostOptions, Network, Outcome, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
-const SETTINGS: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n";
+const SETTINGS: &str =
+    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n";
 
-/// A daemon that listens for other hosts. The hosts drop what comes in; the port is opened as an administrator would.
+/// A daemon that listens for other hosts. The hosts drop what comes in; the port is opened as an
+/// administrator would.
 fn start(host: &Host, repository: &GitRepo, node: &str) -> Daemon {
-    host.exec(&["iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9465", "-j", "ACCEPT"]).ok();
+    host.exec(&[
+        "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9465", "-j", "ACCEPT",
+    ])
+    .ok();
     let mut daemon = Daemon::follow(host, repository, &["--node", node]);
     daemon.wait_for_log(SOON, "listening for other hosts");
     daemon
@@ -38,41 +43,64 @@ fn two_hosts_become_a_cluster_and_stay_one() {
     let first = start(&one, &repository, "n1");
     // The address in the token is the host's own.
     let token = one.windlass(&["cluster", "token", "--node", "n2"]).ok();
-    two.windlass(&["cluster", "join", "--node", "n2", token.trim()]).ok();
-    let again = refused(two.windlass(&["cluster", "join", "--node", "n2", "--replace", token.trim()]));
+    two.windlass(&["cluster", "join", "--node", "n2", token.trim()])
+        .ok();
+    let again =
+        refused(two.windlass(&["cluster", "join", "--node", "n2", "--replace", token.trim()]));
     assert!(again.contains("the join token was used at "), "{again}");
     let mut second = start(&two, &repository, "n2");
 
     for (from, node, to) in [(&one, "n2", &two), (&two, "n1", &one)] {
         let said = ping(from, node, to).ok();
-        assert!(said.starts_with(&format!("{node} lives: windlass ")), "{said}");
+        assert!(
+            said.starts_with(&format!("{node} lives: windlass ")),
+            "{said}"
+        );
     }
     // A new certificate is used by the daemon that runs, and read by the one that asks.
-    let before = two.exec(&["sha256sum", "/var/lib/windlass/peer/node.pem"]).ok();
+    let before = two
+        .exec(&["sha256sum", "/var/lib/windlass/peer/node.pem"])
+        .ok();
     two.windlass(&["cluster", "rotate"]).ok();
-    assert_ne!(two.exec(&["sha256sum", "/var/lib/windlass/peer/node.pem"]).ok(), before);
+    assert_ne!(
+        two.exec(&["sha256sum", "/var/lib/windlass/peer/node.pem"])
+            .ok(),
+        before
+    );
     ping(&one, "n2", &two).ok();
     assert!(second.is_running());
 
     // A name that another host has is not given again.
     let other = one.windlass(&["cluster", "token"]).ok();
-    let taken = refused(two.windlass(&["cluster", "join", "--node", "n1", "--replace", other.trim()]));
-    assert!(taken.contains("a valid certificate for n1 was made at "), "{taken}");
+    let taken =
+        refused(two.windlass(&["cluster", "join", "--node", "n1", "--replace", other.trim()]));
+    assert!(
+        taken.contains("a valid certificate for n1 was made at "),
+        "{taken}"
+    );
     assert!(second.stop().success());
 
     // A daemon that is gone, and a host that is.
     let gone = refused(ping(&one, "n2", &two));
     assert!(
-        gone.contains(&format!("n2 at {}:9465 does not answer: Connection refused", two.address)),
+        gone.contains(&format!(
+            "n2 at {}:9465 does not answer: Connection refused",
+            two.address
+        )),
         "{gone}"
     );
     let second = start(&two, &repository, "n2");
     ping(&one, "n2", &two).ok();
     two.unplug();
     let cut = refused(ping(&one, "n2", &two));
-    assert!(cut.contains(&format!("n2 at {}:9465 does not answer", two.address)), "{cut}");
+    assert!(
+        cut.contains(&format!("n2 at {}:9465 does not answer", two.address)),
+        "{cut}"
+    );
     two.replug();
-    eventually(SOON, "the host is back", || ping(&one, "n2", &two).success());
+    eventually(SOON, "the host is back", || {
+        ping(&one, "n2", &two).success()
+    });
     assert!(first.stop().success());
     assert!(second.stop().success());
 }

@@ -19,19 +19,29 @@ fn root() -> PathBuf {
 fn names(directory: &Path) -> BTreeSet<String> {
     fs::read_dir(directory)
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a UTF-8 name"))
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("a UTF-8 name")
+        })
         .collect()
 }
 
 fn lessons() -> BTreeSet<String> {
-    names(&root()).into_iter().filter(|name| root().join(name).is_dir()).collect()
+    names(&root())
+        .into_iter()
+        .filter(|name| root().join(name).is_dir())
+        .collect()
 }
 
 /// The manifests of a lesson: path in it and content.
 fn manifests(lesson: &str) -> Vec<(String, Vec<u8>)> {
     let directory = root().join(lesson);
-    let files =
-        names(&directory).into_iter().filter(|name| name.ends_with(".yaml") || name.ends_with(".yml"));
+    let files = names(&directory)
+        .into_iter()
+        .filter(|name| name.ends_with(".yaml") || name.ends_with(".yml"));
     files
         .map(|name| {
             let content = fs::read(directory.join(&name)).expect("a readable manifest");
@@ -46,10 +56,16 @@ fn every_lesson_is_accepted_and_warns_only_of_what_it_teaches() {
     for lesson in lessons() {
         let manifests = manifests(&lesson);
         assert!(!manifests.is_empty(), "{lesson} holds no manifest");
-        let files: Vec<SourceFile<'_>> =
-            manifests.iter().map(|(path, content)| SourceFile { path, content }).collect();
-        let (objects, problems) =
-            desired::read(&files, &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
+        let files: Vec<SourceFile<'_>> = manifests
+            .iter()
+            .map(|(path, content)| SourceFile { path, content })
+            .collect();
+        let (objects, problems) = desired::read(
+            &files,
+            &Limits::default(),
+            &CheckSettings::default(),
+            ReadAs::NewHead,
+        );
         assert!(!objects.workloads.is_empty(), "{lesson} runs nothing");
         for problem in problems {
             assert_eq!(problem.severity, Severity::Warning, "{lesson}/{problem}");
@@ -69,7 +85,8 @@ fn the_list_of_lessons_is_complete() {
         .collect();
     assert_eq!(linked, lessons());
     for lesson in lessons() {
-        let readme = fs::read_to_string(root().join(&lesson).join("README.md")).expect("a lesson's README");
+        let readme =
+            fs::read_to_string(root().join(&lesson).join("README.md")).expect("a lesson's README");
         for part in ["# ", "**Learn:**", "**Try"] {
             assert!(readme.contains(part), "{lesson}/README.md has no {part:?}");
         }
@@ -93,14 +110,20 @@ fn manifests_that_are_also_fixtures_of_the_reader_are_the_same() {
             }
         }
     }
-    assert_eq!(found, fixture_names, "every manifest that the reader is tested with is part of a lesson");
+    assert_eq!(
+        found, fixture_names,
+        "every manifest that the reader is tested with is part of a lesson"
+    );
 }
 
 #[test]
 fn the_template_of_allowed_signers_names_nobody() {
-    let template = fs::read_to_string(root().join("allowed_signers.template")).expect("the template");
+    let template =
+        fs::read_to_string(root().join("allowed_signers.template")).expect("the template");
     assert!(
-        template.lines().all(|line| line.is_empty() || line.starts_with('#')),
+        template
+            .lines()
+            .all(|line| line.is_empty() || line.starts_with('#')),
         "a key in a template is believed"
     );
 }

@@ -22,10 +22,20 @@ const SOON: Duration = Duration::from_secs(20);
 /// Starts the test application; gives the address of its container.
 fn start_app(host: &Host, name: &str) -> String {
     host.load_image("windlass-test/app:1");
-    host.docker(&["run", "-d", "--name", name, "-p", "18080:8080", "windlass-test/app:1"]);
+    host.docker(&[
+        "run",
+        "-d",
+        "--name",
+        name,
+        "-p",
+        "18080:8080",
+        "windlass-test/app:1",
+    ]);
     let address = host.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", name]);
     let url = format!("http://{address}:8080/");
-    eventually(SOON, "the application answers its own host", || host.http_get(&url).is_some());
+    eventually(SOON, "the application answers its own host", || {
+        host.http_get(&url).is_some()
+    });
     address
 }
 
@@ -40,7 +50,10 @@ fn an_engine_runs_containers_and_stops_them_at_once() {
 
     let start = std::time::Instant::now();
     host.docker(&["stop", "-t", "30", "one"]);
-    assert!(start.elapsed() < Duration::from_secs(10), "the application ignores TERM");
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "the application ignores TERM"
+    );
     host.docker(&["rm", "one"]);
 }
 
@@ -52,9 +65,13 @@ fn a_host_is_not_the_machine() {
     let own = links.lines().filter(|line| line.contains(" eth0@")).count();
     assert_eq!(own, 1, "{links}");
     let rules = host.exec(&["iptables", "-S"]).ok();
-    assert!(rules.contains("-P INPUT DROP") && rules.contains("-P FORWARD DROP"), "{rules}");
+    assert!(
+        rules.contains("-P INPUT DROP") && rules.contains("-P FORWARD DROP"),
+        "{rules}"
+    );
 
-    host.exec(&["touch", "/var/lib/of-the-host", "/run/of-the-host"]).ok();
+    host.exec(&["touch", "/var/lib/of-the-host", "/run/of-the-host"])
+        .ok();
     assert!(host.path("/var/lib/of-the-host").exists());
     assert!(host.path("/var/run/of-the-host").exists());
     assert!(!PathBuf::from("/var/lib/of-the-host").exists());
@@ -67,7 +84,16 @@ fn hosts_reach_each_other_and_not_the_world() {
     let [one, two] = [(), ()].map(|()| Host::start_on(&network, HostOptions::default()));
     start_app(&one, "app");
 
-    two.exec(&["busybox", "ping", "-c", "1", "-W", "2", &one.address.to_string()]).ok();
+    two.exec(&[
+        "busybox",
+        "ping",
+        "-c",
+        "1",
+        "-W",
+        "2",
+        &one.address.to_string(),
+    ])
+    .ok();
     let url = format!("http://{}:18080/", one.address);
     assert_eq!(two.http_get(&url).unwrap().status, 200);
     assert_eq!(two.http_get("http://192.0.2.1/"), None, "a world answers");
@@ -82,7 +108,10 @@ fn hosts_reach_each_other_and_not_the_world() {
 fn an_engine_can_be_stopped_killed_and_rebooted() {
     let host = Host::start_on(
         &Network::start(),
-        HostOptions { dockerd: vec!["--live-restore".into()], ..HostOptions::default() },
+        HostOptions {
+            dockerd: vec!["--live-restore".into()],
+            ..HostOptions::default()
+        },
     );
     start_app(&host, "app");
     let started = host.inspect("app")["State"]["StartedAt"].clone();
@@ -90,13 +119,22 @@ fn an_engine_can_be_stopped_killed_and_rebooted() {
     host.kill_docker();
     assert!(!host.try_docker(&["version"]).success());
     host.start_docker();
-    assert_eq!(host.inspect("app")["State"]["StartedAt"], started, "live-restore restarted it");
+    assert_eq!(
+        host.inspect("app")["State"]["StartedAt"],
+        started,
+        "live-restore restarted it"
+    );
 
     host.restart_docker();
     host.exec(&["nft", "add table ip left-over"]).ok();
     host.reboot();
     assert_eq!(host.inspect("app")["State"]["Running"], false);
-    assert!(!host.exec(&["nft", "list tables"]).ok().contains("left-over"));
+    assert!(
+        !host
+            .exec(&["nft", "list tables"])
+            .ok()
+            .contains("left-over")
+    );
     host.docker(&["start", "app"]);
 }
 
@@ -111,7 +149,11 @@ fn a_registry_serves_its_own_and_plain_names() {
     host.docker(&["rmi", "windlass-test/app:1"]);
 
     host.docker(&["pull", "-q", "plain"]);
-    host.docker(&["pull", "-q", &format!("{}/library/plain@{digest}", registry.address())]);
+    host.docker(&[
+        "pull",
+        "-q",
+        &format!("{}/library/plain@{digest}", registry.address()),
+    ]);
     let absent = format!("{}/library/absent:1", registry.address());
     let missing = host.try_docker(&["pull", &absent]);
     assert!(
@@ -121,7 +163,10 @@ fn a_registry_serves_its_own_and_plain_names() {
 
     registry.stop();
     let unreachable = host.try_docker(&["pull", &absent]);
-    assert!(unreachable.stderr.contains("connection refused"), "{unreachable:?}");
+    assert!(
+        unreachable.stderr.contains("connection refused"),
+        "{unreachable:?}"
+    );
     registry.resume();
 }
 
@@ -133,12 +178,17 @@ fn a_dropped_host_leaves_nothing() {
     host.docker(&["pause", "app"]);
     let mut sleeper = host.command("sleep").arg("1000").spawn().unwrap();
     let dirs = [host.dir().to_owned(), network.dir().to_owned()];
-    let names = dirs.each_ref().map(|dir| dir.file_name().unwrap().to_str().unwrap().to_owned());
+    let names = dirs
+        .each_ref()
+        .map(|dir| dir.file_name().unwrap().to_str().unwrap().to_owned());
 
     drop(host);
     drop(network);
 
-    assert!(sleeper.wait().unwrap().code().is_none(), "the sleeper was not killed");
+    assert!(
+        sleeper.wait().unwrap().code().is_none(),
+        "the sleeper was not killed"
+    );
     for dir in &dirs {
         assert!(!dir.exists(), "{} is left", dir.display());
     }
@@ -154,7 +204,9 @@ fn a_dropped_host_leaves_nothing() {
             ("control group", &groups),
         ] {
             // Whole words: wlt7-1 is no part of wlt7-10.
-            let left = text.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| word == name);
+            let left = text
+                .split(|c: char| !c.is_alphanumeric() && c != '-')
+                .any(|word| word == name);
             assert!(!left, "a {what} of {name} is left:\n{text}");
         }
     }
@@ -165,11 +217,19 @@ fn a_repository_signs_as_git_itself_verifies() {
     let repo = GitRepo::new();
     let signed = repo.commit_signed(&[("a/pod.yaml", "kind: Pod\n")], "add a pod");
     assert_eq!(
-        support::run(Command::new("git").args(["-C", repo.path().to_str().unwrap(), "rev-parse", "main"]))
-            .ok(),
+        support::run(Command::new("git").args([
+            "-C",
+            repo.path().to_str().unwrap(),
+            "rev-parse",
+            "main"
+        ]))
+        .ok(),
         signed
     );
-    let allowed = format!("gpg.ssh.allowedSignersFile={}", repo.allowed_signers().display());
+    let allowed = format!(
+        "gpg.ssh.allowedSignersFile={}",
+        repo.allowed_signers().display()
+    );
     let verify = |commit: &str| repo.git(&["-c", &allowed, "verify-commit", commit]);
     assert!(verify(&signed).success(), "{:?}", verify(&signed));
 
@@ -186,7 +246,11 @@ fn a_repository_signs_as_git_itself_verifies() {
 
     let before = repo.head();
     let rewritten = repo.rewrite_head(&[("b.yaml", "")], "another past");
-    assert!(!repo.git(&["merge-base", "--is-ancestor", &before, &rewritten]).success());
+    assert!(
+        !repo
+            .git(&["merge-base", "--is-ancestor", &before, &rewritten])
+            .success()
+    );
     repo.commit_removing(&["a"], "remove a directory");
     assert!(!repo.work().join("a").exists());
 }
@@ -197,7 +261,8 @@ fn the_images_run_the_software_they_are_named_after() {
     for image in ["httpd", "mysql", "wordpress"] {
         host.load_image(image);
     }
-    let address_of = |name: &str| host.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", name]);
+    let address_of =
+        |name: &str| host.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", name]);
     host.docker(&["run", "-d", "--name", "httpd", "httpd"]);
     host.docker(&[
         "run",
@@ -222,9 +287,14 @@ fn the_images_run_the_software_they_are_named_after() {
 
     let answers = |name: &str, path: &str, text: &str| {
         let url = format!("http://{}{path}", address_of(name));
-        eventually(Duration::from_secs(60), &format!("{url} says {text}"), || {
-            host.http_get(&url).is_some_and(|answer| answer.status == 200 && answer.body.contains(text))
-        });
+        eventually(
+            Duration::from_secs(60),
+            &format!("{url} says {text}"),
+            || {
+                host.http_get(&url)
+                    .is_some_and(|answer| answer.status == 200 && answer.body.contains(text))
+            },
+        );
     };
     answers("httpd", "/", "It works!");
     answers("wordpress", "/wp-admin/install.php", "Information needed");

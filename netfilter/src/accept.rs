@@ -1,9 +1,10 @@
 //! The few rules that let pod traffic through the host's own filter.
 //!
-//! An accept in our table does not help against a drop in another one. So where the host filters with iptables
-//! (which Docker does, with FORWARD set to DROP), accept rules by address go into its chains, marked with a comment:
-//! into `DOCKER-USER` where Docker asks for it, else to the top of FORWARD. Where nothing is filtered, none are made.
-//! Packets of the tunnels between hosts are accepted from each peer's address by a rule of its own.
+//! An accept in our table does not help against a drop in another one. So where the host filters
+//! with iptables (which Docker does, with FORWARD set to DROP), accept rules by address go into its
+//! chains, marked with a comment: into `DOCKER-USER` where Docker asks for it, else to the top of
+//! FORWARD. Where nothing is filtered, none are made. Packets of the tunnels between hosts are
+//! accepted from each peer's address by a rule of its own.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -17,7 +18,8 @@ const DOCKER_CHAIN: &str = "DOCKER-USER";
 /// Seconds to wait for another program's lock.
 const WAIT: &str = "--wait=10";
 
-/// A rule of ours in a chain of iptables. Two are equal if they mean the same, however iptables prints them.
+/// A rule of ours in a chain of iptables. Two are equal if they mean the same, however iptables
+/// prints them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AcceptRule {
     chain: String,
@@ -31,7 +33,11 @@ impl AcceptRule {
     /// The rule's part of an iptables command.
     fn specification(&self) -> String {
         let mut text = String::new();
-        for (option, value) in [("-s", &self.source), ("-d", &self.destination), ("-p", &self.protocol)] {
+        for (option, value) in [
+            ("-s", &self.source),
+            ("-d", &self.destination),
+            ("-p", &self.protocol),
+        ] {
             if let Some(value) = value {
                 text.push_str(&format!("{option} {value} "));
             }
@@ -66,7 +72,9 @@ impl Saved {
             match words.as_slice() {
                 [":FORWARD", policy, ..] => saved.forward_filters |= *policy != "ACCEPT",
                 [":INPUT", policy, ..] => saved.input_filters |= *policy != "ACCEPT",
-                ["-A", chain, rest @ ..] if is_ours(rest) => saved.ours.push(read_rule(chain, rest)),
+                ["-A", chain, rest @ ..] if is_ours(rest) => {
+                    saved.ours.push(read_rule(chain, rest))
+                }
                 ["-A", "FORWARD", rest @ ..] => {
                     saved.forward_filters = true;
                     saved.forward_asks_docker_user |= *rest == ["-j", DOCKER_CHAIN];
@@ -78,16 +86,33 @@ impl Saved {
         saved
     }
 
-    /// The rules that must be there. Those for peers that nobody knows yet stay as they are: a daemon that starts
-    /// again cuts no tunnel.
-    fn wanted(&self, host: &HostNetwork, vxlan_peers: Option<&BTreeSet<Ipv4Addr>>) -> BTreeSet<AcceptRule> {
+    /// The rules that must be there. Those for peers that nobody knows yet stay as they are: a
+    /// daemon that starts again cuts no tunnel.
+    fn wanted(
+        &self,
+        host: &HostNetwork,
+        vxlan_peers: Option<&BTreeSet<Ipv4Addr>>,
+    ) -> BTreeSet<AcceptRule> {
         let mut wanted = BTreeSet::new();
         let pods = Some(host.pod_range.trunc().to_string());
         if self.forward_filters {
-            let chain = if self.forward_asks_docker_user { DOCKER_CHAIN } else { "FORWARD" };
-            let rule = AcceptRule { chain: chain.to_owned(), ..AcceptRule::default() };
-            wanted.insert(AcceptRule { source: pods.clone(), ..rule.clone() });
-            wanted.insert(AcceptRule { destination: pods.clone(), ..rule });
+            let chain = if self.forward_asks_docker_user {
+                DOCKER_CHAIN
+            } else {
+                "FORWARD"
+            };
+            let rule = AcceptRule {
+                chain: chain.to_owned(),
+                ..AcceptRule::default()
+            };
+            wanted.insert(AcceptRule {
+                source: pods.clone(),
+                ..rule.clone()
+            });
+            wanted.insert(AcceptRule {
+                destination: pods.clone(),
+                ..rule
+            });
         }
         if self.input_filters {
             for protocol in ["tcp", "udp"] {
@@ -110,8 +135,12 @@ impl Saved {
                 Some(peers) => {
                     wanted.extend(peers.iter().map(|peer| of_peer(Some(format!("{peer}/32")))));
                 }
-                None => wanted
-                    .extend(self.ours.iter().filter(|rule| **rule == of_peer(rule.source.clone())).cloned()),
+                None => wanted.extend(
+                    self.ours
+                        .iter()
+                        .filter(|rule| **rule == of_peer(rule.source.clone()))
+                        .cloned(),
+                ),
             }
         }
         wanted
@@ -119,11 +148,18 @@ impl Saved {
 }
 
 fn is_ours(words: &[&str]) -> bool {
-    words.windows(2).any(|pair| matches!(pair, ["--comment", comment] if comment.trim_matches('"') == TABLE))
+    words
+        .windows(2)
+        .any(|pair| matches!(pair, ["--comment", comment] if comment.trim_matches('"') == TABLE))
 }
 
 fn read_rule(chain: &str, words: &[&str]) -> AcceptRule {
-    let option = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].to_owned());
+    let option = |name: &str| {
+        words
+            .windows(2)
+            .find(|pair| pair[0] == name)
+            .map(|pair| pair[1].to_owned())
+    };
     AcceptRule {
         chain: chain.to_owned(),
         source: option("-s"),
@@ -133,7 +169,8 @@ fn read_rule(chain: &str, words: &[&str]) -> AcceptRule {
     }
 }
 
-/// Makes sure that the accept rules are where they work, and nowhere else. True if something was changed.
+/// Makes sure that the accept rules are where they work, and nowhere else. True if something was
+/// changed.
 pub(crate) async fn ensure(
     host: &HostNetwork,
     vxlan_peers: Option<&BTreeSet<Ipv4Addr>>,
@@ -189,9 +226,12 @@ async fn restore(commands: &str) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Whether this host's iptables does not go through nftables, so that its changes leave no trace there.
+/// Whether this host's iptables does not go through nftables, so that its changes leave no trace
+/// there.
 pub(crate) async fn is_legacy() -> bool {
-    program::run("iptables", &["--version"], "").await.is_ok_and(|version| version.contains("legacy"))
+    program::run("iptables", &["--version"], "")
+        .await
+        .is_ok_and(|version| version.contains("legacy"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Forgets UDP flows that lead where a service no longer leads.
 //!
-//! A connection ends by itself; a UDP flow is what the kernel remembers, and as long as packets come it leads to
-//! the endpoint it first met, or to none if there was none.
+//! A connection ends by itself; a UDP flow is what the kernel remembers, and as long as packets
+//! come it leads to the endpoint it first met, or to none if there was none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +53,9 @@ impl Changed {
             virtual_ports: differing(&old.cluster_ips, &new.cluster_ips, virtual_port, |b| {
                 b.endpoints.clone()
             }),
-            node_ports: differing(&old.node_ports, &new.node_ports, udp, |b| b.endpoints.clone()),
+            node_ports: differing(&old.node_ports, &new.node_ports, udp, |b| {
+                b.endpoints.clone()
+            }),
             host_ports: differing(
                 &old.host_ports,
                 &new.host_ports,
@@ -78,9 +80,13 @@ impl Changed {
             return false;
         }
         let port = flow.to.port();
-        let host_port =
-            self.host_ports.get(&(Some(*flow.to.ip()), port)).or(self.host_ports.get(&(None, port)));
-        host_port.or(self.node_ports.get(&port)).is_some_and(leads_astray)
+        let host_port = self
+            .host_ports
+            .get(&(Some(*flow.to.ip()), port))
+            .or(self.host_ports.get(&(None, port)));
+        host_port
+            .or(self.node_ports.get(&port))
+            .is_some_and(leads_astray)
     }
 }
 
@@ -91,8 +97,13 @@ fn differing<K: Ord, V: PartialEq, P: Ord>(
     port: impl Fn(&K) -> Option<P>,
     endpoints: impl Fn(&V) -> BTreeSet<SocketAddrV4>,
 ) -> BTreeMap<P, BTreeSet<SocketAddrV4>> {
-    let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key, BTreeSet::new()));
-    let changed = new.iter().filter(|(key, value)| old.get(key) != Some(value));
+    let gone = old
+        .keys()
+        .filter(|key| !new.contains_key(*key))
+        .map(|key| (key, BTreeSet::new()));
+    let changed = new
+        .iter()
+        .filter(|(key, value)| old.get(key) != Some(value));
     gone.chain(changed.map(|(key, value)| (key, endpoints(value))))
         .filter_map(|(key, endpoints)| Some((port(key)?, endpoints)))
         .collect()
@@ -110,10 +121,14 @@ struct Flow {
 pub(crate) fn forget(changed: &Changed, local: &BTreeSet<Ipv4Addr>) -> io::Result<usize> {
     let socket = Socket::netfilter()?;
     let flows = socket.dump(|| Message::new(CT_GET, 0, &FAMILY))?;
-    let stale = flows.iter().filter_map(read).filter(|flow| changed.is_stale(flow, local));
+    let stale = flows
+        .iter()
+        .filter_map(read)
+        .filter(|flow| changed.is_stale(flow, local));
     let mut forgotten = 0;
     for flow in stale {
-        let delete = Message::new(CT_DELETE, 0, &FAMILY).attribute(CTA_TUPLE_ORIG | NESTED, &flow.tuple);
+        let delete =
+            Message::new(CT_DELETE, 0, &FAMILY).attribute(CTA_TUPLE_ORIG | NESTED, &flow.tuple);
         match socket.request(delete) {
             Ok(()) => forgotten += 1,
             Err(error) if error.raw_os_error() == Some(ENOENT) => {}
@@ -141,5 +156,8 @@ fn read(answer: &Answer) -> Option<Flow> {
 fn socket_address(tuple: &[u8], address: u16, port: u16) -> Option<SocketAddrV4> {
     let address: &[u8; 4] = attribute(attribute(tuple, CTA_TUPLE_IP)?, address)?.first_chunk()?;
     let port: &[u8; 2] = attribute(attribute(tuple, CTA_TUPLE_PROTO)?, port)?.first_chunk()?;
-    Some(SocketAddrV4::new(Ipv4Addr::from(*address), u16::from_be_bytes(*port)))
+    Some(SocketAddrV4::new(
+        Ipv4Addr::from(*address),
+        u16::from_be_bytes(*port),
+    ))
 }

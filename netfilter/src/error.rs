@@ -169,7 +169,8 @@ pub enum NetworkError {
 /// Why `nft` or `iptables` refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Something that must be there is not, or the other way round: somebody else changed the table.
+    /// Something that must be there is not, or the other way round: somebody else changed the
+    /// table.
     Drifted,
     /// We may not.
     Denied,
@@ -185,7 +186,8 @@ impl Refusal {
             || stderr.contains("does not exist")
         {
             Self::Drifted
-        } else if stderr.contains("Operation not permitted") || stderr.contains("Permission denied") {
+        } else if stderr.contains("Operation not permitted") || stderr.contains("Permission denied")
+        {
             Self::Denied
         } else {
             Self::Other
@@ -217,6 +219,9 @@ mod tests {
             source: io::Error::from_raw_os_error(1),
         });
         assert_eq!(fault.kind, FaultKind::Network);
-        assert_eq!(fault.message, "cannot remove the link wdl1: Operation not permitted (os error 1)");
+        assert_eq!(
+            fault.message,
+            "cannot remove the link wdl1: Operation not permitted (os error 1)"
+        );
     }
 }

@@ -89,7 +89,11 @@ impl HostNet for FakeNet {
         let replaced = state.table.is_none();
         state.table = Some(table.clone());
         state.mutations += 1;
-        Ok(Synced::Changed { replaced, added: 0, removed: 0 })
+        Ok(Synced::Changed {
+            replaced,
+            added: 0,
+            removed: 0,
+        })
     }
 
     async fn set_peers(&self, peers: &Peers) -> Result<(), NetworkError> {

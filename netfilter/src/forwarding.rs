@@ -6,7 +6,8 @@ use crate::{error::NetworkError, record::RecordFile};
 
 const SETTING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Makes sure that the host forwards. What was found is on disk before it is changed. True if it was changed.
+/// Makes sure that the host forwards. What was found is on disk before it is changed. True if it
+/// was changed.
 pub(crate) fn ensure(record: &RecordFile) -> Result<bool, NetworkError> {
     let found = read()?;
     if found == "1" {
@@ -21,7 +22,9 @@ pub(crate) fn ensure(record: &RecordFile) -> Result<bool, NetworkError> {
 
 /// Puts back what was found; `None` if we never changed it.
 pub(crate) fn restore(record: &RecordFile) -> Result<Option<String>, NetworkError> {
-    let Some(found) = record.read()? else { return Ok(None) };
+    let Some(found) = record.read()? else {
+        return Ok(None);
+    };
     write(&found.ip_forward)?;
     record.remove()?;
     Ok(Some(found.ip_forward))
@@ -30,10 +33,15 @@ pub(crate) fn restore(record: &RecordFile) -> Result<Option<String>, NetworkErro
 fn read() -> Result<String, NetworkError> {
     fs::read_to_string(SETTING)
         .map(|value| value.trim().to_owned())
-        .map_err(|source| NetworkError::Sysctl { path: Path::new(SETTING).to_owned(), source })
+        .map_err(|source| NetworkError::Sysctl {
+            path: Path::new(SETTING).to_owned(),
+            source,
+        })
 }
 
 fn write(value: &str) -> Result<(), NetworkError> {
-    fs::write(SETTING, value)
-        .map_err(|source| NetworkError::Sysctl { path: Path::new(SETTING).to_owned(), source })
+    fs::write(SETTING, value).map_err(|source| NetworkError::Sysctl {
+        path: Path::new(SETTING).to_owned(),
+        source,
+    })
 }

@@ -46,7 +46,8 @@ pub enum Drift {
     ServiceRoute,
     /// The VXLAN device was missing, down or different, or there although no peer needs it.
     OverlayDevice,
-    /// An entry of the VXLAN device that leads to another host was missing or different, or one too many.
+    /// An entry of the VXLAN device that leads to another host was missing or different, or one too
+    /// many.
     PeerEntries,
     /// A route to another host's pods was missing or different, or one too many.
     PeerRoutes,
@@ -63,7 +64,9 @@ impl fmt::Display for Drift {
             Self::ServiceDevice => "the device windlass0 was not up with the DNS address",
             Self::ServiceRoute => "the route of the service range was missing",
             Self::OverlayDevice => "the device windlass1 was not as it must be",
-            Self::PeerEntries => "the entries of windlass1 that lead to other hosts were not as they must be",
+            Self::PeerEntries => {
+                "the entries of windlass1 that lead to other hosts were not as they must be"
+            }
             Self::PeerRoutes => "the routes to other hosts' pods were not as they must be",
             Self::AcceptRules => "the accept rules for pod traffic were missing",
             Self::Table => "the nftables table ip windlass was changed by somebody else",
@@ -71,9 +74,11 @@ impl fmt::Display for Drift {
     }
 }
 
-/// The seam between the control loop and the host's network: the real one, or [`crate::fake::FakeNet`].
+/// The seam between the control loop and the host's network: the real one, or
+/// [`crate::fake::FakeNet`].
 pub trait HostNet: Send + Sync {
-    /// Makes forwarding, the service device and route and the accept rules. Does nothing where they are.
+    /// Makes forwarding, the service device and route and the accept rules. Does nothing where they
+    /// are.
     fn prepare(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
     /// Gives a pod its link. Does nothing where it has it.
     fn connect(
@@ -86,12 +91,17 @@ pub trait HostNet: Send + Sync {
     /// The names of the complete links.
     fn links(&self) -> impl Future<Output = Result<BTreeSet<String>, NetworkError>> + Send;
     /// Makes the service table say this.
-    fn sync(&self, table: &ServiceTable) -> impl Future<Output = Result<Synced, NetworkError>> + Send;
-    /// Makes the pods of exactly these hosts reachable, and lets only these send us VXLAN packets. Before the first
-    /// call all of that stays as an earlier run of the daemon has left it; call it before the first
-    /// [`sync`](Self::sync). Does nothing where the same was done before: what others change is [`resync`](Self::resync)'s.
+    fn sync(
+        &self,
+        table: &ServiceTable,
+    ) -> impl Future<Output = Result<Synced, NetworkError>> + Send;
+    /// Makes the pods of exactly these hosts reachable, and lets only these send us VXLAN packets.
+    /// Before the first call all of that stays as an earlier run of the daemon has left it; call it
+    /// before the first [`sync`](Self::sync). Does nothing where the same was done before: what
+    /// others change is [`resync`](Self::resync)'s.
     ///
-    /// An error is the first of several; all that can be done has been done, and the next call tries the rest.
+    /// An error is the first of several; all that can be done has been done, and the next call
+    /// tries the rest.
     fn set_peers(&self, peers: &Peers) -> impl Future<Output = Result<(), NetworkError>> + Send;
     /// Looks for what somebody else has changed, repairs it and says what it was.
     fn resync(&self) -> impl Future<Output = Result<Vec<Drift>, NetworkError>> + Send;
@@ -119,10 +129,12 @@ pub struct Network {
 impl Network {
     /// Starts to watch the host's links and routes. Changes nothing yet.
     ///
-    /// `record` is a file in the data directory: what the host was like before, for [`uninstall()`].
+    /// `record` is a file in the data directory: what the host was like before, for
+    /// [`uninstall()`].
     pub async fn open(host: HostNetwork, record: &Path) -> Result<Self, NetworkError> {
         let record = RecordFile::at(record);
-        // One that cannot be read, perhaps a newer version's, is found now and not when it is needed.
+        // One that cannot be read, perhaps a newer version's, is found now and not when it is
+        // needed.
         record.read()?;
         Ok(Self {
             host: Arc::new(host),
@@ -146,7 +158,12 @@ impl Network {
 
     /// Firewalls of this host that may drop pod traffic and into which we put no rules.
     pub async fn obstacles(&self) -> Result<Vec<Obstacle>, NetworkError> {
-        let tunnels = self.nft.lock().await.vxlan_peers().is_some_and(|peers| !peers.is_empty());
+        let tunnels = self
+            .nft
+            .lock()
+            .await
+            .vxlan_peers()
+            .is_some_and(|peers| !peers.is_empty());
         obstacle::find(&self.host, tunnels).await
     }
 
@@ -154,8 +171,13 @@ impl Network {
     /// [`pod_mtu`](reconciler::network::pod_mtu).
     pub async fn uplink_mtu(&self) -> Result<u32, NetworkError> {
         let node_address = self.host.node_address;
-        blocking(move || link::uplink_mtu(&Socket::route().map_err(NetworkError::Netlink)?, node_address))
-            .await
+        blocking(move || {
+            link::uplink_mtu(
+                &Socket::route().map_err(NetworkError::Netlink)?,
+                node_address,
+            )
+        })
+        .await
     }
 
     /// The part that netlink does.
@@ -166,9 +188,16 @@ impl Network {
             let done = [
                 (Drift::Forwarding, forwarding::ensure(&record)?),
                 (Drift::ServiceDevice, route::ensure_device(&socket, &host)?),
-                (Drift::ServiceRoute, route::ensure_service_route(&socket, &host)?),
+                (
+                    Drift::ServiceRoute,
+                    route::ensure_service_route(&socket, &host)?,
+                ),
             ];
-            Ok(done.into_iter().filter(|(_, changed)| *changed).map(|(drift, _)| drift).collect())
+            Ok(done
+                .into_iter()
+                .filter(|(_, changed)| *changed)
+                .map(|(drift, _)| drift)
+                .collect())
         })
         .await
     }
@@ -176,14 +205,21 @@ impl Network {
     /// The part that netlink does for peers. The outer error: nothing could be done.
     async fn put_ways_right(&self, peers: Arc<Peers>) -> Result<peer::Outcome, NetworkError> {
         let host = Arc::clone(&self.host);
-        blocking(move || Ok(peer::ensure(&Socket::route().map_err(NetworkError::Netlink)?, &host, &peers)))
-            .await
+        blocking(move || {
+            Ok(peer::ensure(
+                &Socket::route().map_err(NetworkError::Netlink)?,
+                &host,
+                &peers,
+            ))
+        })
+        .await
     }
 
     /// The part in nftables and iptables for peers.
     async fn admit_peers(&self, peers: &Peers) -> Result<(), NetworkError> {
         let mut nft = self.nft.lock().await;
-        nft.set_vxlan_peers(&self.host, peer::vxlan_addresses(peers)).await?;
+        nft.set_vxlan_peers(&self.host, peer::vxlan_addresses(peers))
+            .await?;
         accept::ensure(&self.host, nft.vxlan_peers()).await?;
         Ok(())
     }
@@ -210,13 +246,19 @@ impl Network {
         Ok(repaired)
     }
 
-    /// Forgets the UDP flows that the new table leads elsewhere. A kernel that does not let us costs only that.
+    /// Forgets the UDP flows that the new table leads elsewhere. A kernel that does not let us
+    /// costs only that.
     async fn forget_flows(&self, changed: Changed) {
         let forgotten = blocking(move || {
             let socket = Socket::route().map_err(NetworkError::Netlink)?;
-            let local = route::addresses(&socket)?.into_iter().map(|(_, address)| address).collect();
-            conntrack::forget(&changed, &local)
-                .map_err(|source| NetworkError::List { what: "tracked connections", source })
+            let local = route::addresses(&socket)?
+                .into_iter()
+                .map(|(_, address)| address)
+                .collect();
+            conntrack::forget(&changed, &local).map_err(|source| NetworkError::List {
+                what: "tracked connections",
+                source,
+            })
         });
         match forgotten.await {
             Ok(count) => tracing::debug!(count, "stale UDP flows forgotten"),
@@ -266,11 +308,17 @@ impl HostNet for Network {
 
     async fn set_peers(&self, peers: &Peers) -> Result<(), NetworkError> {
         let mut known = self.peers.lock().await;
-        if known.as_ref().is_some_and(|known| known.done && *known.wanted == *peers) {
+        if known
+            .as_ref()
+            .is_some_and(|known| known.done && *known.wanted == *peers)
+        {
             return Ok(());
         }
         let wanted = Arc::new(peers.clone());
-        let known = known.insert(KnownPeers { wanted: Arc::clone(&wanted), done: false });
+        let known = known.insert(KnownPeers {
+            wanted: Arc::clone(&wanted),
+            done: false,
+        });
         let admitted = self.admit_peers(peers).await;
         let ways = self.put_ways_right(wanted).await?;
         admitted?;
@@ -295,7 +343,9 @@ impl HostNet for Network {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
 ) -> Result<T, NetworkError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(NetworkError::Stopped))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(NetworkError::Stopped))
 }
 
 /// Where the record is kept when the caller has only a data directory.

@@ -1,7 +1,7 @@
 //! The links of pods: a veth pair each, routed, no bridge.
 //!
-//! The host's side is called as the plan says, the pod's side `eth0`. The route to the pod is made last: a link
-//! with its route is complete, whatever happened in between.
+//! The host's side is called as the plan says, the pod's side `eth0`. The route to the pod is made
+//! last: a link with its route is complete, whatever happened in between.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,29 +62,46 @@ pub(crate) struct Link {
 /// Gives a pod its network, or makes sure that it has it. A half-made link is made again.
 ///
 /// Blocks for a few milliseconds: call it where blocking is allowed.
-pub(crate) fn connect(link: &PodLink, netns: &OwnedFd, node_address: Ipv4Addr) -> Result<(), NetworkError> {
-    let failed = |action| move |source| NetworkError::Connect { link: link.name.clone(), action, source };
-    let host = Socket::route().map_err(NetworkError::Netlink)?;
-    let pod =
-        socket_in(netns).map_err(|source| NetworkError::Namespace { link: link.name.clone(), source })?;
-
-    let (host_index, pod_index) = match existing_pair(&host, &pod, link).map_err(failed("looking"))? {
-        Some(indexes) => indexes,
-        None => make_pair(&host, &pod, link, netns).map_err(failed("making the pair"))?,
+pub(crate) fn connect(
+    link: &PodLink,
+    netns: &OwnedFd,
+    node_address: Ipv4Addr,
+) -> Result<(), NetworkError> {
+    let failed = |action| {
+        move |source| NetworkError::Connect {
+            link: link.name.clone(),
+            action,
+            source,
+        }
     };
+    let host = Socket::route().map_err(NetworkError::Netlink)?;
+    let pod = socket_in(netns).map_err(|source| NetworkError::Namespace {
+        link: link.name.clone(),
+        source,
+    })?;
+
+    let (host_index, pod_index) =
+        match existing_pair(&host, &pod, link).map_err(failed("looking"))? {
+            Some(indexes) => indexes,
+            None => make_pair(&host, &pod, link, netns).map_err(failed("making the pair"))?,
+        };
     settle_host_side(&link.name).map_err(failed("setting up the host's side"))?;
-    host.request(set_up(host_index)).map_err(failed("setting up the host's side"))?;
-    pod.requests(pod_side(pod_index, link)).map_err(failed("setting up the pod's side"))?;
+    host.request(set_up(host_index))
+        .map_err(failed("setting up the host's side"))?;
+    pod.requests(pod_side(pod_index, link))
+        .map_err(failed("setting up the pod's side"))?;
     let route = Route {
         destination: single(link.address),
         device: host_index,
         gateway: None,
         source: Some(node_address),
     };
-    host.request(route.put()).map_err(failed("making the route to the pod"))
+    host.request(route.put())
+        .map_err(failed("making the route to the pod"))
 }
 
-/// Opens a socket in the pod's namespace, from a thread that ends there: a thread cannot be trusted to come back.
+/// Opens a socket in the pod's namespace, from a thread that ends there: a thread cannot be trusted
+/// to come back.
 fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
     thread::scope(|scope| {
         scope
@@ -94,14 +111,20 @@ fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
                 Socket::route()
             })
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread in the pod's namespace panicked")))
+            .unwrap_or_else(|_| {
+                Err(io::Error::other(
+                    "the thread in the pod's namespace panicked",
+                ))
+            })
     })
 }
 
-/// The indexes of both sides, if the pair is there and is this pod's. Anything else by the link's name, or a link
-/// that leads elsewhere, is taken away.
+/// The indexes of both sides, if the pair is there and is this pod's. Anything else by the link's
+/// name, or a link that leads elsewhere, is taken away.
 fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Option<(u32, u32)>> {
-    let Some(found) = find(host, &wanted.name)? else { return Ok(None) };
+    let Some(found) = find(host, &wanted.name)? else {
+        return Ok(None);
+    };
     if let Some(inside) = find(pod, POD_DEVICE)?
         && found.peer == Some(inside.index)
         && inside.peer == Some(found.index)
@@ -120,7 +143,12 @@ fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Op
 }
 
 /// Makes the pair with the pod's side already in its namespace, called `eth0`.
-fn make_pair(host: &Socket, pod: &Socket, wanted: &PodLink, netns: &OwnedFd) -> io::Result<(u32, u32)> {
+fn make_pair(
+    host: &Socket,
+    pod: &Socket,
+    wanted: &PodLink,
+    netns: &OwnedFd,
+) -> io::Result<(u32, u32)> {
     let namespace = netns.as_raw_fd().to_ne_bytes();
     let mtu = wanted.mtu.to_ne_bytes();
     let message = Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
@@ -128,13 +156,14 @@ fn make_pair(host: &Socket, pod: &Socket, wanted: &PodLink, netns: &OwnedFd) -> 
         .attribute(IFLA_ADDRESS, &wanted.host_mac)
         .attribute(IFLA_MTU, &mtu)
         .nested(IFLA_LINKINFO, &[], |info| {
-            info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, &[], |data| {
-                data.nested(VETH_INFO_PEER, &header(0, 0, 0), |peer| {
-                    peer.text(IFLA_IFNAME, POD_DEVICE)
-                        .attribute(IFLA_MTU, &mtu)
-                        .attribute(IFLA_NET_NS_FD, &namespace)
+            info.text(IFLA_INFO_KIND, "veth")
+                .nested(IFLA_INFO_DATA, &[], |data| {
+                    data.nested(VETH_INFO_PEER, &header(0, 0, 0), |peer| {
+                        peer.text(IFLA_IFNAME, POD_DEVICE)
+                            .attribute(IFLA_MTU, &mtu)
+                            .attribute(IFLA_NET_NS_FD, &namespace)
+                    })
                 })
-            })
         });
     host.request(message)?;
     let gone = || io::Error::from_raw_os_error(ENODEV);
@@ -145,25 +174,42 @@ fn make_pair(host: &Socket, pod: &Socket, wanted: &PodLink, netns: &OwnedFd) -> 
 
 /// Everything inside the pod's namespace; each part is made or put right.
 fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
-    let gateway = Route { destination: single(POD_GATEWAY), device: index, gateway: None, source: None };
-    let default =
-        Route { destination: Ipv4Net::default(), device: index, gateway: Some(POD_GATEWAY), source: None };
+    let gateway = Route {
+        destination: single(POD_GATEWAY),
+        device: index,
+        gateway: None,
+        source: None,
+    };
+    let default = Route {
+        destination: Ipv4Net::default(),
+        device: index,
+        gateway: Some(POD_GATEWAY),
+        source: None,
+    };
     vec![
         set_up(LOOPBACK),
         set_up(index),
         route::put_address(index, link.address, Some(Scope::Universe)),
-        Entry::Neighbour { address: POD_GATEWAY, mac: link.host_mac }.put(index),
+        Entry::Neighbour {
+            address: POD_GATEWAY,
+            mac: link.host_mac,
+        }
+        .put(index),
         gateway.put(),
         default.put(),
     ]
 }
 
-/// A pod must not be able to send with another's address, answer ARP for others or speak IPv6 on its link.
+/// A pod must not be able to send with another's address, answer ARP for others or speak IPv6 on
+/// its link.
 fn settle_host_side(name: &str) -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(name);
-    for (setting, value) in
-        [("rp_filter", "1"), ("proxy_arp", "0"), ("send_redirects", "0"), ("forwarding", "1")]
-    {
+    for (setting, value) in [
+        ("rp_filter", "1"),
+        ("proxy_arp", "0"),
+        ("send_redirects", "0"),
+        ("forwarding", "1"),
+    ] {
         fs::write(settings.join(setting), value)?;
     }
     disable_ipv6(name)
@@ -171,7 +217,9 @@ fn settle_host_side(name: &str) -> io::Result<()> {
 
 /// Keeps IPv6 off a device; a kernel without IPv6 has nothing to be kept off.
 pub(crate) fn disable_ipv6(device: &str) -> io::Result<()> {
-    let setting = Path::new("/proc/sys/net/ipv6/conf").join(device).join("disable_ipv6");
+    let setting = Path::new("/proc/sys/net/ipv6/conf")
+        .join(device)
+        .join("disable_ipv6");
     match fs::write(setting, "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -189,7 +237,10 @@ pub(crate) fn remove(socket: &Socket, name: &str) -> io::Result<()> {
 
 /// The names of all pod links that are complete: there, up, with their route.
 pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError> {
-    let routed: BTreeSet<u32> = route::ours(socket)?.into_iter().map(|route| route.device).collect();
+    let routed: BTreeSet<u32> = route::ours(socket)?
+        .into_iter()
+        .map(|route| route.device)
+        .collect();
     let links = pod_links(socket)?;
     Ok(links
         .into_iter()
@@ -200,8 +251,11 @@ pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError
 
 /// The address that each complete link leads to.
 pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<String, Ipv4Addr>, NetworkError> {
-    let names: BTreeMap<u32, String> =
-        pod_links(socket)?.into_iter().filter(|link| link.up).map(|link| (link.index, link.name)).collect();
+    let names: BTreeMap<u32, String> = pod_links(socket)?
+        .into_iter()
+        .filter(|link| link.up)
+        .map(|link| (link.index, link.name))
+        .collect();
     Ok(route::ours(socket)?
         .into_iter()
         .filter_map(|route| Some((names.get(&route.device)?.clone(), route.destination.addr())))
@@ -212,10 +266,18 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<String, Ipv4Addr>, N
 pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<Link>, NetworkError> {
     let answers = socket
         .dump(|| {
-            Message::new(RTM_GETLINK, 0, &header(0, 0, 0)).attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
+            Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
+                .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
         })
-        .map_err(|source| NetworkError::List { what: "links", source })?;
-    Ok(answers.iter().filter_map(read).filter(|link| link.name.starts_with(LINK_PREFIX)).collect())
+        .map_err(|source| NetworkError::List {
+            what: "links",
+            source,
+        })?;
+    Ok(answers
+        .iter()
+        .filter_map(read)
+        .filter(|link| link.name.starts_with(LINK_PREFIX))
+        .collect())
 }
 
 /// One device by name.
@@ -238,12 +300,20 @@ pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
 /// The MTU of the device that carries an address of this host.
 pub(crate) fn uplink_mtu(socket: &Socket, node_address: Ipv4Addr) -> Result<u32, NetworkError> {
     let addresses = route::addresses(socket)?;
-    let device = addresses.iter().find(|(_, address)| *address == node_address).map(|(device, _)| *device);
+    let device = addresses
+        .iter()
+        .find(|(_, address)| *address == node_address)
+        .map(|(device, _)| *device);
     let index = device.ok_or(NetworkError::Uplink { node_address })?;
     let link = socket
         .get(Message::new(RTM_GETLINK, 0, &header(index, 0, 0)))
-        .map_err(|source| NetworkError::List { what: "links", source })?;
-    read(&link).and_then(|link| link.mtu).ok_or(NetworkError::Uplink { node_address })
+        .map_err(|source| NetworkError::List {
+            what: "links",
+            source,
+        })?;
+    read(&link)
+        .and_then(|link| link.mtu)
+        .ok_or(NetworkError::Uplink { node_address })
 }
 
 /// What a link message says beyond what all links have, if the link is of this kind.
@@ -271,11 +341,9 @@ pub(crate) fn read(answer: &Answer) -> Option<Link> {
 
 /// Makes a device of a kind that needs no more than its name.
 pub(crate) fn create(name: &str, kind: &str) -> Message {
-    Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0)).text(IFLA_IFNAME, name).nested(
-        IFLA_LINKINFO,
-        &[],
-        |info| info.text(IFLA_INFO_KIND, kind),
-    )
+    Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
+        .text(IFLA_IFNAME, name)
+        .nested(IFLA_LINKINFO, &[], |info| info.text(IFLA_INFO_KIND, kind))
 }
 
 /// Makes a device of a kind that needs more.
@@ -290,7 +358,10 @@ pub(crate) fn create_with(
         .text(IFLA_IFNAME, name)
         .attribute(IFLA_ADDRESS, mac)
         .attribute(IFLA_MTU, &mtu.to_ne_bytes())
-        .nested(IFLA_LINKINFO, &[], |info| info.text(IFLA_INFO_KIND, kind).nested(IFLA_INFO_DATA, &[], data))
+        .nested(IFLA_LINKINFO, &[], |info| {
+            info.text(IFLA_INFO_KIND, kind)
+                .nested(IFLA_INFO_DATA, &[], data)
+        })
 }
 
 /// Gives a device another MTU.

@@ -1,5 +1,5 @@
-//! Permanent entries of a link: which MAC an address has, and behind which host a MAC is (the forwarding database of
-//! VXLAN). With both made by hand nobody has to ask or learn.
+//! Permanent entries of a link: which MAC an address has, and behind which host a MAC is (the
+//! forwarding database of VXLAN). With both made by hand nobody has to ask or learn.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -70,12 +70,21 @@ pub(crate) fn permanent(socket: &Socket, device: u32) -> Result<BTreeSet<Entry>,
     forwarding[0] = AF_BRIDGE;
     let mut answers = socket
         .dump(|| Message::new(RTM_GETNEIGH, 0, &neighbours))
-        .map_err(|source| NetworkError::List { what: "neighbours", source })?;
+        .map_err(|source| NetworkError::List {
+            what: "neighbours",
+            source,
+        })?;
     let database = socket
         .dump(|| Message::new(RTM_GETNEIGH, 0, &forwarding))
-        .map_err(|source| NetworkError::List { what: "forwarding entries", source })?;
+        .map_err(|source| NetworkError::List {
+            what: "forwarding entries",
+            source,
+        })?;
     answers.extend(database);
-    Ok(answers.iter().filter_map(|answer| read(answer, device)).collect())
+    Ok(answers
+        .iter()
+        .filter_map(|answer| read(answer, device))
+        .collect())
 }
 
 /// `None` for what is another device's, or not permanent.
@@ -89,8 +98,14 @@ fn read(answer: &Answer, device: u32) -> Option<Entry> {
     let destination = attribute(rest, NDA_DST).and_then(address)?;
     let mac: Mac = *attribute(rest, NDA_LLADDR)?.first_chunk()?;
     match header[0] {
-        AF_INET => Some(Entry::Neighbour { address: destination, mac }),
-        AF_BRIDGE => Some(Entry::Forwarding { mac, host: destination }),
+        AF_INET => Some(Entry::Neighbour {
+            address: destination,
+            mac,
+        }),
+        AF_BRIDGE => Some(Entry::Forwarding {
+            mac,
+            host: destination,
+        }),
         _ => None,
     }
 }

@@ -1,8 +1,9 @@
 //! Netlink as far as this crate needs it: messages of bytes, a blocking socket, answers of bytes.
 //!
-//! Three families are spoken (routes, connection tracking, the generation of nftables), a dozen messages in
-//! all. Writing them by hand keeps several requests in one system call, works on a socket that was opened in
-//! another network namespace, and never fails over an attribute that a newer kernel has added to a dump.
+//! Three families are spoken (routes, connection tracking, the generation of nftables), a dozen
+//! messages in all. Writing them by hand keeps several requests in one system call, works on a
+//! socket that was opened in another network namespace, and never fails over an attribute that a
+//! newer kernel has added to a dump.
 
 use std::{
     io,
@@ -17,7 +18,8 @@ use rustix::net::{
     recv, sendto, socket_with, sockopt,
 };
 
-/// The kernel answers within the call that asks, unless it waits for a lock; longer than this is a fault.
+/// The kernel answers within the call that asks, unless it waits for a lock; longer than this is a
+/// fault.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// The kernel cuts dumps into datagrams of at most 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -61,7 +63,8 @@ impl Message {
 
     /// Adds an attribute.
     pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        self.bytes.extend_from_slice(&attribute_header(kind, value.len()));
+        self.bytes
+            .extend_from_slice(&attribute_header(kind, value.len()));
         self.bytes.extend_from_slice(value);
         self.padded()
     }
@@ -74,9 +77,15 @@ impl Message {
     }
 
     /// Adds an attribute that holds what `fill` adds, after `header`.
-    pub(crate) fn nested(mut self, kind: u16, header: &[u8], fill: impl FnOnce(Self) -> Self) -> Self {
+    pub(crate) fn nested(
+        mut self,
+        kind: u16,
+        header: &[u8],
+        fill: impl FnOnce(Self) -> Self,
+    ) -> Self {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(&attribute_header(kind | NESTED, header.len()));
+        self.bytes
+            .extend_from_slice(&attribute_header(kind | NESTED, header.len()));
         self.bytes.extend_from_slice(header);
         let mut filled = fill(self.padded());
         let length = filled.bytes.len() - start;
@@ -119,8 +128,8 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-/// The attributes in a run of bytes, with the flag bits of their kinds taken off. Stops at the first that does
-/// not fit.
+/// The attributes in a run of bytes, with the flag bits of their kinds taken off. Stops at the
+/// first that does not fit.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
@@ -133,7 +142,9 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 
 /// The value of one attribute.
 pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+    attributes(bytes)
+        .find(|(found, _)| *found == kind)
+        .map(|(_, value)| value)
 }
 
 /// A number of four bytes in the host's order.
@@ -143,7 +154,9 @@ pub(crate) fn number(bytes: &[u8]) -> Option<u32> {
 
 /// An IPv4 address.
 pub(crate) fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
-    bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
+    bytes
+        .first_chunk::<4>()
+        .map(|octets| Ipv4Addr::from(*octets))
 }
 
 /// A blocking netlink socket. It speaks to the network namespace it was opened in.
@@ -171,7 +184,12 @@ impl Socket {
     }
 
     fn open(family: Option<Protocol>, groups: u32) -> io::Result<Self> {
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family)?;
+        let fd = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            family,
+        )?;
         bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(ANSWER_DEADLINE))?;
         Ok(Self { fd })
@@ -210,12 +228,16 @@ impl Socket {
         message.finish(1);
         self.send(&message.bytes)?;
         let received = self.receive()?;
-        let (kind, _, body) =
-            datagram(&received).next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let (kind, _, body) = datagram(&received)
+            .next()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         if kind == NLMSG_ERROR {
             status(body)?;
         }
-        Ok(Answer { kind, body: body.to_vec() })
+        Ok(Answer {
+            kind,
+            body: body.to_vec(),
+        })
     }
 
     /// Asks for all objects. A dump during which something changed is asked again.
@@ -242,14 +264,22 @@ impl Socket {
                 match kind {
                     NLMSG_DONE => return Ok((!interrupted).then_some(answers)),
                     NLMSG_ERROR => status(body)?,
-                    _ => answers.push(Answer { kind, body: body.to_vec() }),
+                    _ => answers.push(Answer {
+                        kind,
+                        body: body.to_vec(),
+                    }),
                 }
             }
         }
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        sendto(&self.fd, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        sendto(
+            &self.fd,
+            bytes,
+            SendFlags::empty(),
+            &SocketAddrNetlink::new(0, 0),
+        )?;
         Ok(())
     }
 
@@ -295,9 +325,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let mut message = Message::new(16, CREATE, &[7; 5])
-            .text(3, "wdl1")
-            .nested(18, &[], |inner| inner.attribute(1, &9_u32.to_ne_bytes()));
+        let mut message =
+            Message::new(16, CREATE, &[7; 5])
+                .text(3, "wdl1")
+                .nested(18, &[], |inner| inner.attribute(1, &9_u32.to_ne_bytes()));
         message.finish(4);
         let (kind, flags, body) = datagram(&message.bytes).next().unwrap();
         assert_eq!((kind, flags), (16, CREATE | FLAG_REQUEST));

@@ -39,8 +39,9 @@ pub(crate) struct Nft {
     committed: Option<Committed>,
     /// The hosts that packets are unpacked from, as wanted; unknown until somebody says so.
     vxlan_peers: Option<BTreeSet<Ipv4Addr>>,
-    /// The generation of nftables in which everything of ours was found as it should be. Whoever changes anything in
-    /// nftables, iptables-nft included, makes a new one; as long as it stays there is nothing to look for.
+    /// The generation of nftables in which everything of ours was found as it should be. Whoever
+    /// changes anything in nftables, iptables-nft included, makes a new one; as long as it stays
+    /// there is nothing to look for.
     verified: Option<u32>,
 }
 
@@ -61,7 +62,9 @@ impl Nft {
         if self.is_committed(wanted) {
             return Ok(Synced::Unchanged);
         }
-        let Some(committed) = &self.committed else { return self.replace(host, wanted).await };
+        let Some(committed) = &self.committed else {
+            return self.replace(host, wanted).await;
+        };
         let new = self.content(host, wanted);
         let (text, count) = text::difference(&committed.content, &new.content);
         if text.is_empty() {
@@ -73,13 +76,20 @@ impl Nft {
                 self.committed = Some(new);
                 Ok(changed(false, count))
             }
-            Err(NetworkError::Refused { kind: Refusal::Drifted, .. }) => self.replace(host, wanted).await,
+            Err(NetworkError::Refused {
+                kind: Refusal::Drifted,
+                ..
+            }) => self.replace(host, wanted).await,
             Err(error) => Err(error),
         }
     }
 
     /// Puts the whole table in place of whatever is there, atomically.
-    async fn replace(&mut self, host: &HostNetwork, wanted: &ServiceTable) -> Result<Synced, NetworkError> {
+    async fn replace(
+        &mut self,
+        host: &HostNetwork,
+        wanted: &ServiceTable,
+    ) -> Result<Synced, NetworkError> {
         let new = self.content(host, wanted);
         let (text, count) = text::replace(&new.content);
         self.commit(&text).await?;
@@ -90,10 +100,15 @@ impl Nft {
     fn content(&self, host: &HostNetwork, wanted: &ServiceTable) -> Committed {
         let vxlan_peers = self.vxlan_peers.clone().unwrap_or_default();
         let content = Ruleset::of(host, &vxlan_peers, wanted);
-        Committed { wanted: wanted.clone(), vxlan_peers, content }
+        Committed {
+            wanted: wanted.clone(),
+            vxlan_peers,
+            content,
+        }
     }
 
-    /// Makes the table unpack VXLAN packets of these hosts only. Before the first sync it only remembers them.
+    /// Makes the table unpack VXLAN packets of these hosts only. Before the first sync it only
+    /// remembers them.
     pub(crate) async fn set_vxlan_peers(
         &mut self,
         host: &HostNetwork,
@@ -115,11 +130,15 @@ impl Nft {
     pub(crate) fn is_committed(&self, wanted: &ServiceTable) -> bool {
         self.committed.as_ref().is_some_and(|committed| {
             committed.wanted == *wanted
-                && self.vxlan_peers.as_ref().is_none_or(|peers| committed.vxlan_peers == *peers)
+                && self
+                    .vxlan_peers
+                    .as_ref()
+                    .is_none_or(|peers| committed.vxlan_peers == *peers)
         })
     }
 
-    /// Runs one transaction. If it was the only one since everything was verified, everything still is.
+    /// Runs one transaction. If it was the only one since everything was verified, everything still
+    /// is.
     async fn commit(&mut self, text: &str) -> Result<(), NetworkError> {
         let before = generation()?;
         program::run(NFT, &["-f", "-"], text).await?;
@@ -129,13 +148,18 @@ impl Nft {
         Ok(())
     }
 
-    /// Looks whether the table is as committed, and puts it right. True if it was not. Nothing committed yet is
-    /// nothing to look for.
+    /// Looks whether the table is as committed, and puts it right. True if it was not. Nothing
+    /// committed yet is nothing to look for.
     pub(crate) async fn verify(&mut self, host: &HostNetwork) -> Result<bool, NetworkError> {
-        let Some(committed) = &self.committed else { return Ok(false) };
+        let Some(committed) = &self.committed else {
+            return Ok(false);
+        };
         let listing = match program::run(NFT, &["-p", "list", "table", "ip", TABLE], "").await {
             Ok(listing) => listing,
-            Err(NetworkError::Refused { kind: Refusal::Drifted, .. }) => String::new(),
+            Err(NetworkError::Refused {
+                kind: Refusal::Drifted,
+                ..
+            }) => String::new(),
             Err(error) => return Err(error),
         };
         if text::matches(&committed.content, &listing) {
@@ -167,23 +191,36 @@ impl Nft {
         self.verified = None;
         match program::run(NFT, &["delete", "table", "ip", TABLE], "").await {
             Ok(_) => Ok(true),
-            Err(NetworkError::Refused { kind: Refusal::Drifted, .. }) => Ok(false),
+            Err(NetworkError::Refused {
+                kind: Refusal::Drifted,
+                ..
+            }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 }
 
 fn changed(replaced: bool, count: Count) -> Synced {
-    Synced::Changed { replaced, added: count.added, removed: count.removed }
+    Synced::Changed {
+        replaced,
+        added: count.added,
+        removed: count.removed,
+    }
 }
 
 /// The number that each change of nftables in this network namespace increases.
 pub(crate) fn generation() -> Result<u32, NetworkError> {
     let ask = || -> io::Result<u32> {
         let answer = Socket::netfilter()?.get(Message::new(GET_GENERATION, 0, &[0; 4]))?;
-        let id = answer.body.get(4..).and_then(|rest| attribute(rest, GENERATION_ID));
+        let id = answer
+            .body
+            .get(4..)
+            .and_then(|rest| attribute(rest, GENERATION_ID));
         id.and_then(|id| id.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)))
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     };
-    ask().map_err(|source| NetworkError::List { what: "nftables generation", source })
+    ask().map_err(|source| NetworkError::List {
+        what: "nftables generation",
+        source,
+    })
 }

@@ -1,7 +1,8 @@
-//! The device through which packets to the pods of other hosts go packed into UDP: unicast VXLAN that learns nothing.
+//! The device through which packets to the pods of other hosts go packed into UDP: unicast VXLAN
+//! that learns nothing.
 //!
-//! Each host's device has a MAC that is made from the host's address, so that everybody can compute everybody's, and
-//! the network address of its pod subnet, which no pod gets.
+//! Each host's device has a MAC that is made from the host's address, so that everybody can compute
+//! everybody's, and the network address of its pod subnet, which no pod gets.
 
 use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, path::Path};
 
@@ -62,7 +63,9 @@ impl Tunnel {
         Some(Self {
             id: attribute(info, IFLA_VXLAN_ID).and_then(number)?,
             local: attribute(info, IFLA_VXLAN_LOCAL).and_then(address)?,
-            port: attribute(info, IFLA_VXLAN_PORT)?.first_chunk().map(|port| u16::from_be_bytes(*port))?,
+            port: attribute(info, IFLA_VXLAN_PORT)?
+                .first_chunk()
+                .map(|port| u16::from_be_bytes(*port))?,
             learning: attribute(info, IFLA_VXLAN_LEARNING)? != [0],
             mac: link::read(answer)?.mac,
         })
@@ -78,10 +81,14 @@ impl Tunnel {
     }
 }
 
-/// Makes sure that the device is there, up, with its MTU and its address. Returns its index, and whether something
-/// was changed.
+/// Makes sure that the device is there, up, with its MTU and its address. Returns its index, and
+/// whether something was changed.
 pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool), NetworkError> {
-    let failed = |source| NetworkError::Overlay { id: host.vxlan.id, port: host.vxlan.port, source };
+    let failed = |source| NetworkError::Overlay {
+        id: host.vxlan.id,
+        port: host.vxlan.port,
+        source,
+    };
     let wanted = Tunnel::of(host);
     let mtu = link::uplink_mtu(socket, host.node_address)?.saturating_sub(VXLAN_OVERHEAD);
     let found = existing(socket, &wanted).map_err(failed)?;
@@ -101,7 +108,10 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
         .map(|(_, address)| address)
         .collect();
     messages.extend(
-        addresses.iter().filter(|address| **address != own).map(|other| route::delete_address(index, *other)),
+        addresses
+            .iter()
+            .filter(|address| **address != own)
+            .map(|other| route::delete_address(index, *other)),
     );
     if !addresses.contains(&own) {
         messages.push(route::put_address(index, own, Some(Scope::Universe)));
@@ -119,7 +129,9 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
 
 /// The device, if it is there and is the right one. Another by its name is taken away.
 fn existing(socket: &Socket, wanted: &Tunnel) -> io::Result<Option<Link>> {
-    let Some(answer) = link::ask(socket, OVERLAY_DEVICE)? else { return Ok(None) };
+    let Some(answer) = link::ask(socket, OVERLAY_DEVICE)? else {
+        return Ok(None);
+    };
     if Tunnel::read(&answer).as_ref() == Some(wanted) {
         return Ok(link::read(&answer));
     }
@@ -132,13 +144,16 @@ fn make(socket: &Socket, wanted: &Tunnel, mtu: u32) -> io::Result<Link> {
     link::find(socket, OVERLAY_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
-/// What a pod link is told too. The table drops packets with a wrong source even where the host's own settings make
-/// `rp_filter` mean less.
+/// What a pod link is told too. The table drops packets with a wrong source even where the host's
+/// own settings make `rp_filter` mean less.
 fn settle() -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(OVERLAY_DEVICE);
-    for (setting, value) in
-        [("rp_filter", "1"), ("accept_redirects", "0"), ("send_redirects", "0"), ("forwarding", "1")]
-    {
+    for (setting, value) in [
+        ("rp_filter", "1"),
+        ("accept_redirects", "0"),
+        ("send_redirects", "0"),
+        ("forwarding", "1"),
+    ] {
         fs::write(settings.join(setting), value)?;
     }
     link::disable_ipv6(OVERLAY_DEVICE)
@@ -146,8 +161,15 @@ fn settle() -> io::Result<()> {
 
 /// Removes the device with all its entries and routes. True if it was there.
 pub(crate) fn remove(socket: &Socket, host: &HostNetwork) -> Result<bool, NetworkError> {
-    let failed = |source| NetworkError::Overlay { id: host.vxlan.id, port: host.vxlan.port, source };
-    if link::find(socket, OVERLAY_DEVICE).map_err(failed)?.is_none() {
+    let failed = |source| NetworkError::Overlay {
+        id: host.vxlan.id,
+        port: host.vxlan.port,
+        source,
+    };
+    if link::find(socket, OVERLAY_DEVICE)
+        .map_err(failed)?
+        .is_none()
+    {
         return Ok(false);
     }
     link::remove(socket, OVERLAY_DEVICE).map_err(failed)?;

@@ -1,7 +1,8 @@
-//! The ways to the pods of other hosts: a route for each, and for those behind VXLAN the entries of the device.
+//! The ways to the pods of other hosts: a route for each, and for those behind VXLAN the entries of
+//! the device.
 //!
-//! What is new comes first, what is changed is replaced in its place, and what is no longer wanted goes last: the
-//! traffic of a peer that stays as it is never notices.
+//! What is new comes first, what is changed is replaced in its place, and what is no longer wanted
+//! goes last: the traffic of a peer that stays as it is never notices.
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
@@ -23,7 +24,8 @@ use crate::{
 
 const ENETUNREACH: i32 = 101;
 
-/// What was put right, and the first thing that could not be. One bad peer does not keep the others from their ways.
+/// What was put right, and the first thing that could not be. One bad peer does not keep the others
+/// from their ways.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) drift: BTreeSet<Drift>,
@@ -46,7 +48,11 @@ impl Outcome {
 
 /// The addresses of the hosts with which VXLAN packets are exchanged.
 pub(crate) fn vxlan_addresses(peers: &Peers) -> BTreeSet<Ipv4Addr> {
-    peers.values().filter(|peer| peer.path == PeerPath::Vxlan).map(|peer| peer.address).collect()
+    peers
+        .values()
+        .filter(|peer| peer.path == PeerPath::Vxlan)
+        .map(|peer| peer.address)
+        .collect()
 }
 
 /// Makes the host's device, entries and routes such as these peers need, and none else.
@@ -82,25 +88,41 @@ fn wanted_entries(peers: &Peers) -> BTreeSet<Entry> {
         .flat_map(|peer| {
             let mac = overlay::mac(peer.address);
             [
-                Entry::Forwarding { mac, host: peer.address },
-                Entry::Neighbour { address: peer.pod_subnet.network(), mac },
+                Entry::Forwarding {
+                    mac,
+                    host: peer.address,
+                },
+                Entry::Neighbour {
+                    address: peer.pod_subnet.network(),
+                    mac,
+                },
             ]
         })
         .collect()
 }
 
-fn put_entries(socket: &Socket, device: u32, wanted: &BTreeSet<Entry>) -> Result<bool, NetworkError> {
+fn put_entries(
+    socket: &Socket,
+    device: u32,
+    wanted: &BTreeSet<Entry>,
+) -> Result<bool, NetworkError> {
     let found = neighbour::permanent(socket, device)?;
     // A MAC is led to its host before an address is led to the MAC.
     let mut missing: Vec<&Entry> = wanted.difference(&found).collect();
     missing.sort_by_key(|entry| matches!(entry, Entry::Neighbour { .. }));
     for entry in &missing {
-        socket.request(entry.put(device)).map_err(NetworkError::PeerEntries)?;
+        socket
+            .request(entry.put(device))
+            .map_err(NetworkError::PeerEntries)?;
     }
     Ok(!missing.is_empty())
 }
 
-fn remove_entries(socket: &Socket, device: u32, wanted: &BTreeSet<Entry>) -> Result<bool, NetworkError> {
+fn remove_entries(
+    socket: &Socket,
+    device: u32,
+    wanted: &BTreeSet<Entry>,
+) -> Result<bool, NetworkError> {
     let mut removed = false;
     for entry in neighbour::permanent(socket, device)?.difference(wanted) {
         match socket.request(entry.delete(device)) {
@@ -127,16 +149,20 @@ fn ensure_routes(
             (PeerPath::Vxlan, None) => Ok(false),
             (PeerPath::Direct, _) => put_direct(socket, host, peer, found),
         };
-        outcome.note(Drift::PeerRoutes, changed.map_err(|cause| cause.of(name, peer)));
+        outcome.note(
+            Drift::PeerRoutes,
+            changed.map_err(|cause| cause.of(name, peer)),
+        );
     }
     let wanted: BTreeSet<Ipv4Net> = peers.values().map(|peer| peer.pod_subnet.trunc()).collect();
     // Pods and the service range are reached without a gateway.
     for route in found.iter().filter(|route| route.gateway.is_some()) {
         if !wanted.contains(&route.destination) {
             let removed = match socket.request(route.delete()) {
-                Err(error) if !is_gone(&error) => {
-                    Err(NetworkError::List { what: "routes to other hosts", source: error })
-                }
+                Err(error) if !is_gone(&error) => Err(NetworkError::List {
+                    what: "routes to other hosts",
+                    source: error,
+                }),
                 _ => Ok(true),
             };
             outcome.note(Drift::PeerRoutes, removed);
@@ -164,15 +190,23 @@ impl Cause {
     fn of(self, name: &NodeName, peer: &Peer) -> NetworkError {
         let (name, address) = (name.clone(), peer.address);
         match self {
-            Self::Kernel(source) => {
-                NetworkError::PeerRoute { peer: name, address, subnet: peer.pod_subnet, source }
-            }
-            Self::BehindRouter(router) => NetworkError::PeerBehindRouter { peer: name, address, router },
+            Self::Kernel(source) => NetworkError::PeerRoute {
+                peer: name,
+                address,
+                subnet: peer.pod_subnet,
+                source,
+            },
+            Self::BehindRouter(router) => NetworkError::PeerBehindRouter {
+                peer: name,
+                address,
+                router,
+            },
         }
     }
 }
 
-/// The gateway is the peer's device, which is no neighbour by any route: the kernel must be told that it is one.
+/// The gateway is the peer's device, which is no neighbour by any route: the kernel must be told
+/// that it is one.
 fn put_vxlan(
     socket: &Socket,
     host: &HostNetwork,
@@ -213,8 +247,11 @@ fn put_direct(
         return Ok(false);
     }
     match socket.request(route.put()) {
-        // The device is right, but the kernel does not see by its own routes that the peer is on that link.
-        Err(error) if error.raw_os_error() == Some(ENETUNREACH) => socket.request(route.put_onlink())?,
+        // The device is right, but the kernel does not see by its own routes that the peer is on
+        // that link.
+        Err(error) if error.raw_os_error() == Some(ENETUNREACH) => {
+            socket.request(route.put_onlink())?
+        }
         result => result?,
     }
     Ok(true)

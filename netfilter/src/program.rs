@@ -34,16 +34,25 @@ pub(crate) async fn run(
             let _ = stdin.write_all(input.as_bytes()).await;
         }
     };
-    let finished = time::timeout(DEADLINE, async { tokio::join!(feed, child.wait_with_output()).1 })
-        .await
-        .map_err(|_| NetworkError::Timeout { program, seconds: DEADLINE.as_secs() })?
-        .map_err(failed)?;
+    let finished = time::timeout(DEADLINE, async {
+        tokio::join!(feed, child.wait_with_output()).1
+    })
+    .await
+    .map_err(|_| NetworkError::Timeout {
+        program,
+        seconds: DEADLINE.as_secs(),
+    })?
+    .map_err(failed)?;
     if finished.status.success() {
         return Ok(String::from_utf8_lossy(&finished.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&finished.stderr);
     let message = ForeignText::words(&stderr, MESSAGE_BYTES);
-    Err(NetworkError::Refused { program, kind: Refusal::of(&stderr), message })
+    Err(NetworkError::Refused {
+        program,
+        kind: Refusal::of(&stderr),
+        message,
+    })
 }
 
 /// Whether an error says that the program is not installed.

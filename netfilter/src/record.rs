@@ -50,7 +50,8 @@ impl RecordFile {
         let Stamp { schema } =
             serde_json::from_slice(bytes).map_err(|error| self.failed(io::Error::from(error)))?;
         if schema > SCHEMA {
-            let newer = format!("it has schema {schema}, which is newer than this program's {SCHEMA}");
+            let newer =
+                format!("it has schema {schema}, which is newer than this program's {SCHEMA}");
             return Err(self.failed(io::Error::other(newer)));
         }
         serde_json::from_slice(bytes).map_err(|error| self.failed(io::Error::from(error)))
@@ -58,13 +59,21 @@ impl RecordFile {
 
     /// Writes the record, so that it is there after a crash or not at all.
     pub(crate) fn write(&self, ip_forward: &str) -> Result<(), NetworkError> {
-        let record = Record { schema: SCHEMA, ip_forward: ip_forward.to_owned() };
+        let record = Record {
+            schema: SCHEMA,
+            ip_forward: ip_forward.to_owned(),
+        };
         let write = || -> io::Result<()> {
             let directory = self.0.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(directory)?;
             let temporary = self.0.with_extension("new");
             let mut options = File::options();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut file = options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
             file.write_all(&serde_json::to_vec(&record)?)?;
             file.sync_all()?;
             fs::rename(&temporary, &self.0)?;
@@ -81,7 +90,10 @@ impl RecordFile {
     }
 
     fn failed(&self, source: io::Error) -> NetworkError {
-        NetworkError::Record { path: self.0.clone(), source }
+        NetworkError::Record {
+            path: self.0.clone(),
+            source,
+        }
     }
 }
 
@@ -99,7 +111,9 @@ mod tests {
         file.write("0").unwrap();
         assert_eq!(file.read().unwrap().unwrap().ip_forward, "0");
         fs::write(&path, r#"{"schema": 2, "another": true}"#).unwrap();
-        let NetworkError::Record { source, .. } = file.read().unwrap_err() else { panic!("another error") };
+        let NetworkError::Record { source, .. } = file.read().unwrap_err() else {
+            panic!("another error")
+        };
         assert!(source.to_string().contains("schema 2"), "{source}");
     }
 }

@@ -1,4 +1,5 @@
-//! Addresses and routes of the host: the device that carries the DNS address, the service range, the pods.
+//! Addresses and routes of the host: the device that carries the DNS address, the service range,
+//! the pods.
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
@@ -15,7 +16,8 @@ use crate::{
 pub const ROUTE_PROTOCOL: u8 = 87;
 /// The device that carries the DNS address and the route of the service range.
 pub const SERVICE_DEVICE: &str = "windlass0";
-/// The gateway that every pod sees; no interface has it, a neighbour entry leads to the host's side.
+/// The gateway that every pod sees; no interface has it, a neighbour entry leads to the host's
+/// side.
 pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 pub(crate) const RTM_NEWADDR: u16 = 20;
@@ -58,7 +60,11 @@ pub(crate) struct Route {
 
 impl Route {
     fn message(&self, kind: u16, flags: u16, onlink: bool) -> Message {
-        let scope = if self.gateway.is_some() { Scope::Universe } else { Scope::Link };
+        let scope = if self.gateway.is_some() {
+            Scope::Universe
+        } else {
+            Scope::Link
+        };
         let mut header = [
             AF_INET,
             self.destination.prefix_len(),
@@ -103,8 +109,8 @@ impl Route {
     }
 }
 
-/// Gives a device an address. Scope `host` keeps the address from being picked as a source for anything that is
-/// not addressed to it.
+/// Gives a device an address. Scope `host` keeps the address from being picked as a source for
+/// anything that is not addressed to it.
 pub(crate) fn put_address(device: u32, address: Ipv4Addr, reach: Option<Scope>) -> Message {
     let scope = reach.map_or(SCOPE_HOST, |scope| scope as u8);
     address_message(RTM_NEWADDR, REPLACE, device, address, scope)
@@ -132,11 +138,15 @@ pub(crate) struct Reach {
 /// Asks the kernel which way a packet to an address would go.
 pub(crate) fn reach(socket: &Socket, to: Ipv4Addr) -> io::Result<Reach> {
     let header = [AF_INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let answer = socket.get(Message::new(RTM_GETROUTE, 0, &header).attribute(RTA_DST, &to.octets()))?;
+    let answer =
+        socket.get(Message::new(RTM_GETROUTE, 0, &header).attribute(RTA_DST, &to.octets()))?;
     let rest = answer.body.get(header.len()..).unwrap_or_default();
     let device = attribute(rest, RTA_OIF).and_then(number);
     let device = device.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok(Reach { device, router: attribute(rest, RTA_GATEWAY).and_then(address) })
+    Ok(Reach {
+        device,
+        router: attribute(rest, RTA_GATEWAY).and_then(address),
+    })
 }
 
 /// All routes with our protocol number.
@@ -145,7 +155,10 @@ pub(crate) fn ours(socket: &Socket) -> Result<BTreeSet<Route>, NetworkError> {
     header[0] = AF_INET;
     let answers = socket
         .dump(|| Message::new(RTM_GETROUTE, 0, &header))
-        .map_err(|source| NetworkError::List { what: "routes", source })?;
+        .map_err(|source| NetworkError::List {
+            what: "routes",
+            source,
+        })?;
     Ok(answers.iter().filter_map(read_route).collect())
 }
 
@@ -158,7 +171,8 @@ fn read_route(answer: &Answer) -> Option<Route> {
     let rest = &answer.body[12..];
     let address = |kind| attribute(rest, kind).and_then(address);
     Some(Route {
-        destination: Ipv4Net::new(address(RTA_DST).unwrap_or(Ipv4Addr::UNSPECIFIED), header[1]).ok()?,
+        destination: Ipv4Net::new(address(RTA_DST).unwrap_or(Ipv4Addr::UNSPECIFIED), header[1])
+            .ok()?,
         device: attribute(rest, RTA_OIF).and_then(number)?,
         gateway: address(RTA_GATEWAY),
         source: address(RTA_PREFSRC),
@@ -169,7 +183,10 @@ fn read_route(answer: &Answer) -> Option<Route> {
 pub(crate) fn addresses(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Addr)>, NetworkError> {
     let answers = socket
         .dump(|| Message::new(RTM_GETADDR, 0, &[AF_INET, 0, 0, 0, 0, 0, 0, 0]))
-        .map_err(|source| NetworkError::List { what: "addresses", source })?;
+        .map_err(|source| NetworkError::List {
+            what: "addresses",
+            source,
+        })?;
     Ok(answers
         .iter()
         .filter_map(|answer| {
@@ -180,9 +197,14 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Addr)>, Ne
         .collect())
 }
 
-/// Makes sure that the service device is there, up, and carries the DNS address. True if it was not so.
+/// Makes sure that the service device is there, up, and carries the DNS address. True if it was not
+/// so.
 pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool, NetworkError> {
-    let failed = |source| NetworkError::Device { device: SERVICE_DEVICE, address: host.dns, source };
+    let failed = |source| NetworkError::Device {
+        device: SERVICE_DEVICE,
+        address: host.dns,
+        source,
+    };
     let found = link::find(socket, SERVICE_DEVICE).map_err(failed)?;
     let device = match &found {
         Some(link) => link.clone(),
@@ -193,7 +215,10 @@ pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool,
         return Ok(false);
     }
     socket
-        .requests(vec![link::set_up(device.index), put_address(device.index, host.dns, None)])
+        .requests(vec![
+            link::set_up(device.index),
+            put_address(device.index, host.dns, None),
+        ])
         .map_err(failed)?;
     Ok(true)
 }
@@ -209,10 +234,16 @@ fn make_device(socket: &Socket) -> io::Result<Link> {
 }
 
 /// Makes sure that the service range has a route. Without one a host with no default route answers
-/// "unreachable" before the packet meets our table; and `src` keeps the DNS address, which every host has, from
-/// being the source. True if the route was not so.
-pub(crate) fn ensure_service_route(socket: &Socket, host: &HostNetwork) -> Result<bool, NetworkError> {
-    let failed = |source| NetworkError::ServiceRoute { node_address: host.node_address, source };
+/// "unreachable" before the packet meets our table; and `src` keeps the DNS address, which every
+/// host has, from being the source. True if the route was not so.
+pub(crate) fn ensure_service_route(
+    socket: &Socket,
+    host: &HostNetwork,
+) -> Result<bool, NetworkError> {
+    let failed = |source| NetworkError::ServiceRoute {
+        node_address: host.node_address,
+        source,
+    };
     let device = link::find(socket, SERVICE_DEVICE)
         .map_err(failed)?
         .ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))?;
@@ -235,8 +266,17 @@ pub(crate) fn remove_all(socket: &Socket) -> Result<Vec<String>, NetworkError> {
     for route in ours(socket)? {
         socket
             .request(route.delete())
-            .or_else(|error| if link::is_gone(&error) { Ok(()) } else { Err(error) })
-            .map_err(|source| NetworkError::List { what: "routes", source })?;
+            .or_else(|error| {
+                if link::is_gone(&error) {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })
+            .map_err(|source| NetworkError::List {
+                what: "routes",
+                source,
+            })?;
         removed.push(format!("route {}", route.destination));
     }
     Ok(removed)

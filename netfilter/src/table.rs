@@ -1,10 +1,10 @@
 //! What the table `ip windlass` must hold, from what the core wants.
 //!
-//! Services and endpoints are map elements only; the chains are static, one for every number of endpoints that
-//! occurs. A packet to a service port meets `virtual_ports` (or `node_ports`), which sends it to the chain for its
-//! number of endpoints N; that draws an index below N into the packet's mark, and `endpoints` turns port and mark
-//! into an address. Only a port with session affinity has a chain of its own, and a set of clients for each of its
-//! endpoints.
+//! Services and endpoints are map elements only; the chains are static, one for every number of
+//! endpoints that occurs. A packet to a service port meets `virtual_ports` (or `node_ports`), which
+//! sends it to the chain for its number of endpoints N; that draws an index below N into the
+//! packet's mark, and `endpoints` turns port and mark into an address. Only a port with session
+//! affinity has a chain of its own, and a set of clients for each of its endpoints.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,8 @@ mod overlay;
 /// Name of the table, and of everything shared that we leave somewhere.
 pub const TABLE: &str = "windlass";
 
-/// Packets that met a service carry this in the upper byte of their mark, and the index of their endpoint below.
+/// Packets that met a service carry this in the upper byte of their mark, and the index of their
+/// endpoint below.
 const MARK: u32 = 0x5700_0000;
 /// The bits of the mark that say whether it is ours.
 const MARK_MASK: u32 = 0xff00_0000;
@@ -61,8 +62,13 @@ pub(crate) struct Chain {
 }
 
 impl Ruleset {
-    /// The content that makes a host's services work, and keeps all but these hosts from sending it VXLAN packets.
-    pub(crate) fn of(host: &HostNetwork, vxlan_peers: &BTreeSet<Ipv4Addr>, table: &ServiceTable) -> Self {
+    /// The content that makes a host's services work, and keeps all but these hosts from sending it
+    /// VXLAN packets.
+    pub(crate) fn of(
+        host: &HostNetwork,
+        vxlan_peers: &BTreeSet<Ipv4Addr>,
+        table: &ServiceTable,
+    ) -> Self {
         let mut ruleset = base::ruleset(host);
         overlay::add(&mut ruleset, host, vxlan_peers);
         for (port, backends) in &table.cluster_ips {
@@ -74,7 +80,11 @@ impl Ruleset {
         for ((address, port), endpoint) in &table.host_ports {
             let local = local_key(port);
             match address {
-                Some(address) => ruleset.put(HOST_PORTS_AT, format!("{address} . {local}"), socket(endpoint)),
+                Some(address) => ruleset.put(
+                    HOST_PORTS_AT,
+                    format!("{address} . {local}"),
+                    socket(endpoint),
+                ),
                 None => ruleset.put(HOST_PORTS, local, socket(endpoint)),
             }
         }
@@ -92,7 +102,11 @@ impl Ruleset {
             return;
         }
         for (index, endpoint) in (0..).zip(&backends.endpoints) {
-            self.put(front.endpoints, format!("{} . {}", front.key, mark(index)), socket(endpoint));
+            self.put(
+                front.endpoints,
+                format!("{} . {}", front.key, mark(index)),
+                socket(endpoint),
+            );
         }
         let chain = match backends.client_ip_affinity {
             Some(timeout) => self.stick(front, &backends.endpoints, timeout.as_secs().max(1)),
@@ -104,37 +118,52 @@ impl Ruleset {
     /// The chain that spreads connections over a number of endpoints.
     fn balance(&mut self, front: &Front, count: usize) -> String {
         let name = format!("{}{count}", front.balance);
-        self.chains
-            .entry(name.clone())
-            .or_insert_with(|| Chain { hook: None, rules: vec![draw(count), dnat(front)] });
+        self.chains.entry(name.clone()).or_insert_with(|| Chain {
+            hook: None,
+            rules: vec![draw(count), dnat(front)],
+        });
         name
     }
 
     /// The chain that draws an endpoint, or takes the one the client had, and remembers it.
-    fn stick(&mut self, front: &Front, endpoints: &BTreeSet<SocketAddrV4>, timeout_s: u64) -> String {
+    fn stick(
+        &mut self,
+        front: &Front,
+        endpoints: &BTreeSet<SocketAddrV4>,
+        timeout_s: u64,
+    ) -> String {
         let name = format!("sticky-{}", front.label);
-        let clients: Vec<String> =
-            endpoints.iter().map(|to| format!("{name}/{}-{}", to.ip(), to.port())).collect();
+        let clients: Vec<String> = endpoints
+            .iter()
+            .map(|to| format!("{name}/{}-{}", to.ip(), to.port()))
+            .collect();
         let mut rules = vec![draw(endpoints.len())];
         for (index, set) in (0..).zip(&clients) {
             rules.push(format!("ip saddr @{set} meta mark set {}", mark(index)));
         }
         for (index, set) in (0..).zip(&clients) {
-            rules
-                .push(format!("meta mark {} update @{set} {{ ip saddr timeout {timeout_s}s }}", mark(index)));
+            rules.push(format!(
+                "meta mark {} update @{set} {{ ip saddr timeout {timeout_s}s }}",
+                mark(index)
+            ));
         }
         rules.push(dnat(front));
         for set in clients {
-            let declaration =
-                format!("set {set} {{ type ipv4_addr; size {STICKY_CLIENTS}; flags dynamic,timeout; }}");
+            let declaration = format!(
+                "set {set} {{ type ipv4_addr; size {STICKY_CLIENTS}; flags dynamic,timeout; }}"
+            );
             self.sets.insert(set, declaration);
         }
-        self.chains.insert(name.clone(), Chain { hook: None, rules });
+        self.chains
+            .insert(name.clone(), Chain { hook: None, rules });
         name
     }
 
     fn put(&mut self, set: &str, key: String, value: String) {
-        self.elements.entry(set.to_owned()).or_default().insert(key, value);
+        self.elements
+            .entry(set.to_owned())
+            .or_default()
+            .insert(key, value);
     }
 }
 
@@ -186,7 +215,10 @@ fn draw(count: usize) -> String {
 }
 
 fn dnat(front: &Front) -> String {
-    format!("dnat ip addr . port to {} . meta mark map @{}", front.lookup, front.endpoints)
+    format!(
+        "dnat ip addr . port to {} . meta mark map @{}",
+        front.lookup, front.endpoints
+    )
 }
 
 fn mark(index: u32) -> String {

@@ -1,4 +1,5 @@
-//! The table as text for `nft -f -`: all of it, or what has changed; and what `nft list` says, read back.
+//! The table as text for `nft -f -`: all of it, or what has changed; and what `nft list` says, read
+//! back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +46,9 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         }
     }
     for (set, elements) in &old.elements {
-        let gone = elements.iter().filter(|(key, value)| lookup(new, set, key) != Some(value));
+        let gone = elements
+            .iter()
+            .filter(|(key, value)| lookup(new, set, key) != Some(value));
         let gone: Vec<String> = gone.map(|(key, _)| key.clone()).collect();
         count.removed += gone.len();
         element_commands(&mut text, "delete", set, &gone);
@@ -58,7 +61,9 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         }
     }
     for (set, elements) in &new.elements {
-        let fresh = elements.iter().filter(|(key, value)| lookup(old, set, key) != Some(value));
+        let fresh = elements
+            .iter()
+            .filter(|(key, value)| lookup(old, set, key) != Some(value));
         let fresh: Vec<String> = fresh.map(|(key, value)| element(key, value)).collect();
         count.added += fresh.len();
         element_commands(&mut text, "add", set, &fresh);
@@ -86,19 +91,29 @@ fn lookup<'a>(ruleset: &'a Ruleset, set: &str, key: &str) -> Option<&'a String> 
 fn declare_chain(text: &mut String, name: &str, chain: &Chain) {
     match chain.hook {
         Some(hook) => {
-            line(text, format_args!("add chain ip {TABLE} {name} {{ type {hook}; policy accept; }}"));
+            line(
+                text,
+                format_args!("add chain ip {TABLE} {name} {{ type {hook}; policy accept; }}"),
+            );
         }
         None => line(text, format_args!("add chain ip {TABLE} {name}")),
     }
 }
 
 fn element(key: &str, value: &str) -> String {
-    if value.is_empty() { key.to_owned() } else { format!("{key} : {value}") }
+    if value.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{key} : {value}")
+    }
 }
 
 fn element_commands(text: &mut String, verb: &str, set: &str, elements: &[String]) {
     for chunk in elements.chunks(ELEMENTS_A_COMMAND) {
-        line(text, format_args!("{verb} element ip {TABLE} {set} {{ {} }}", chunk.join(", ")));
+        line(
+            text,
+            format_args!("{verb} element ip {TABLE} {set} {{ {} }}", chunk.join(", ")),
+        );
     }
 }
 
@@ -107,23 +122,35 @@ fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
     let _ = writeln!(text, "{content}");
 }
 
-/// Whether a listing (`nft -p list table`) shows what we put there: every chain with its number of rules, every
-/// element. Rules are counted and not compared, because each version of nft prints them in its own way.
+/// Whether a listing (`nft -p list table`) shows what we put there: every chain with its number of
+/// rules, every element. Rules are counted and not compared, because each version of nft prints
+/// them in its own way.
 pub(crate) fn matches(ruleset: &Ruleset, listing: &str) -> bool {
     let found = Listing::read(listing);
-    let rules: BTreeMap<&str, usize> =
-        ruleset.chains.iter().map(|(name, chain)| (name.as_str(), chain.rules.len())).collect();
+    let rules: BTreeMap<&str, usize> = ruleset
+        .chains
+        .iter()
+        .map(|(name, chain)| (name.as_str(), chain.rules.len()))
+        .collect();
     let sets: BTreeSet<&str> = ruleset.sets.keys().map(String::as_str).collect();
     rules == found.rules
         && sets == found.sets
         && ruleset.elements.iter().all(|(set, elements)| {
-            let wanted: BTreeSet<String> =
-                elements.iter().map(|(key, value)| element(&numeric(key), value)).collect();
-            wanted == found.elements.get(set.as_str()).cloned().unwrap_or_default()
+            let wanted: BTreeSet<String> = elements
+                .iter()
+                .map(|(key, value)| element(&numeric(key), value))
+                .collect();
+            wanted
+                == found
+                    .elements
+                    .get(set.as_str())
+                    .cloned()
+                    .unwrap_or_default()
         })
 }
 
-/// A key with its protocol as a number, as `nft -p` prints it: the word depends on the host's /etc/protocols.
+/// A key with its protocol as a number, as `nft -p` prints it: the word depends on the host's
+/// /etc/protocols.
 fn numeric(key: &str) -> String {
     let parts = key.split(" . ").map(|part| match part {
         "tcp" => "6",
@@ -149,7 +176,10 @@ impl<'a> Listing<'a> {
         let mut in_elements = false;
         for content in text.lines().map(str::trim) {
             let mut words = content.split(' ');
-            match (words.next().unwrap_or_default(), words.next().unwrap_or_default()) {
+            match (
+                words.next().unwrap_or_default(),
+                words.next().unwrap_or_default(),
+            ) {
                 ("table" | "" | "}", _) if !in_elements => chain = None,
                 ("map" | "set", name) if chain.is_none() && content.ends_with('{') => {
                     set = name;
@@ -160,7 +190,8 @@ impl<'a> Listing<'a> {
                     listing.rules.insert(name, 0);
                 }
                 ("elements", "=") => {
-                    in_elements = listing.take_elements(set, content.trim_start_matches("elements = {"));
+                    in_elements =
+                        listing.take_elements(set, content.trim_start_matches("elements = {"));
                 }
                 _ if in_elements => in_elements = listing.take_elements(set, content),
                 ("type", _) => {}
@@ -180,8 +211,14 @@ impl<'a> Listing<'a> {
             Some(last) => (last, false),
             None => (content, true),
         };
-        let elements = elements.split(',').map(str::trim).filter(|element| !element.is_empty());
-        self.elements.entry(set).or_default().extend(elements.map(str::to_owned));
+        let elements = elements
+            .split(',')
+            .map(str::trim)
+            .filter(|element| !element.is_empty());
+        self.elements
+            .entry(set)
+            .or_default()
+            .extend(elements.map(str::to_owned));
         more
     }
 }

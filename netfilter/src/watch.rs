@@ -34,7 +34,9 @@ impl Drop for Watch {
 
 /// Starts to watch.
 pub(crate) fn start() -> Result<Watch, NetworkError> {
-    let events = Socket::route_events(GROUPS).and_then(register).map_err(NetworkError::Watch)?;
+    let events = Socket::route_events(GROUPS)
+        .and_then(register)
+        .map_err(NetworkError::Watch)?;
     let (sender, changes) = watch::channel(0);
     let task = tokio::spawn(async move {
         while let Some(concerns_us) = next(&events).await {
@@ -46,7 +48,10 @@ pub(crate) fn start() -> Result<Watch, NetworkError> {
     Ok(Watch { changes, task })
 }
 
-#[expect(deprecated, reason = "deprecated for types that may swap their descriptor; an OwnedFd does not")]
+#[expect(
+    deprecated,
+    reason = "deprecated for types that may swap their descriptor; an OwnedFd does not"
+)]
 fn register(events: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(events)
 }
@@ -68,9 +73,9 @@ async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
     }
 }
 
-/// A link of ours that went or went down, a route of ours that went; and a link of somebody else that came up, or got
-/// an address: when it went down or lost it, the kernel dropped the routes through it or from it without a word. A
-/// new link tells all its flags as changed.
+/// A link of ours that went or went down, a route of ours that went; and a link of somebody else
+/// that came up, or got an address: when it went down or lost it, the kernel dropped the routes
+/// through it or from it without a word. A new link tells all its flags as changed.
 fn concerns_us(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
@@ -81,17 +86,23 @@ fn concerns_us(bytes: &[u8]) -> bool {
                 && read(kind, body).is_some_and(|link| link.up != is_our_name(&link.name))
         }
         // A device's address carries the device's name as its label.
-        RTM_NEWADDR => body.get(8..).and_then(|rest| attribute(rest, IFA_LABEL)).is_none_or(|label| {
-            let name = String::from_utf8_lossy(label.strip_suffix(&[0]).unwrap_or(label));
-            !is_our_name(&name)
-        }),
+        RTM_NEWADDR => body
+            .get(8..)
+            .and_then(|rest| attribute(rest, IFA_LABEL))
+            .is_none_or(|label| {
+                let name = String::from_utf8_lossy(label.strip_suffix(&[0]).unwrap_or(label));
+                !is_our_name(&name)
+            }),
         RTM_DELLINK => read(kind, body).is_some_and(|link| is_our_name(&link.name)),
         _ => false,
     })
 }
 
 fn read(kind: u16, body: &[u8]) -> Option<Link> {
-    link::read(&Answer { kind, body: body.to_vec() })
+    link::read(&Answer {
+        kind,
+        body: body.to_vec(),
+    })
 }
 
 fn is_our_name(device: &str) -> bool {

@@ -1,8 +1,12 @@
-//! Prints the CPU time of a full cycle with nothing to do: 1,000 workloads, 3,000 pods, all on one node.
+//! Prints the CPU time of a full cycle with nothing to do: 1,000 workloads, 3,000 pods, all on one
+//! node.
 //!
 //! `cargo run --release -p reconciler --example idle_cycle [WORKLOADS] [PODS-EACH] [CYCLES]`
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
-#![expect(clippy::disallowed_methods, reason = "it measures time, as nothing in the core may")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it measures time, as nothing in the core may"
+)]
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -13,13 +17,16 @@ use reconciler::{
     cluster::{ClusterInput, ClusterSettings, cluster},
     commit::Commit,
     digest::sha256_hex,
-    name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+    name::{
+        CommitId, ContainerId, ImageId, NodeName, ObjectKey, TemplateHash, WorkloadKey,
+        WorkloadKind,
+    },
     network::{HostNetwork, VxlanSettings},
     node::{NodeInput, NodePlan, Pins, node},
     object::{
-        ConfigMap, ConfigSource, Container, Control, DeploymentStrategy, Handler, IntOrPercent, Meta,
-        Objects, Place, PodSpec, PodTemplate, Probe, Protocol, Selector, Service, ServiceKind, ServicePort,
-        TargetPort, VolumeSource, Workload,
+        ConfigMap, ConfigSource, Container, Control, DeploymentStrategy, Handler, IntOrPercent,
+        Meta, Objects, Place, PodSpec, PodTemplate, Probe, Protocol, Selector, Service,
+        ServiceKind, ServicePort, TargetPort, VolumeSource, Workload,
     },
     observed::{ContainerState, Observed, ObservedContainer, ProbeFact},
     plan::{ImagePin, Next, ProbeKind, Role, Step},
@@ -32,7 +39,9 @@ use reconciler::{
 };
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u32>().ok());
+    let mut arguments = std::env::args()
+        .skip(1)
+        .map(|text| text.parse::<u32>().ok());
     let mut argument = |default| arguments.next().flatten().unwrap_or(default);
     let (workloads, replicas, cycles) = (argument(1000), argument(3), argument(20));
     let mut host = Host::new(workloads, replicas);
@@ -45,7 +54,10 @@ fn main() {
         let plan = host.plan();
         deciding += decided - start;
         planning += cpu_time() - decided;
-        assert!(changes == 0 && plan.lanes.is_empty(), "there was something to do");
+        assert!(
+            changes == 0 && plan.lanes.is_empty(),
+            "there was something to do"
+        );
     }
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0 / f64::from(cycles.max(1));
     println!(
@@ -60,7 +72,10 @@ fn main() {
 /// What this thread has used of a processor: other builds on the machine do not count.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
+    let nanoseconds = text
+        .split_whitespace()
+        .next()
+        .and_then(|number| number.parse().ok());
     Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
@@ -93,7 +108,11 @@ impl Host {
             now: Timestamp::UNIX_EPOCH + Duration::from_secs(1_000_000),
             settings: ClusterSettings {
                 rollout: RolloutSettings::default(),
-                ranges: ServiceRanges { addresses: range([10, 96, 0, 0]), dns, node_ports: 30000..=32767 },
+                ranges: ServiceRanges {
+                    addresses: range([10, 96, 0, 0]),
+                    dns,
+                    node_ports: 30000..=32767,
+                },
                 max_pods: usize::MAX,
             },
             network: HostNetwork {
@@ -105,7 +124,11 @@ impl Host {
                 mtu: 1500,
                 vxlan: VxlanSettings::default(),
             },
-            dns: DnsFacts { cluster: Some(dns), zone: "cluster.local".to_owned(), ..DnsFacts::default() },
+            dns: DnsFacts {
+                cluster: Some(dns),
+                zone: "cluster.local".to_owned(),
+                ..DnsFacts::default()
+            },
             head: Head::Accepted(commit.id.clone()),
             commits: BTreeMap::from([(commit.id.clone(), Arc::new(commit))]),
             nodes: BTreeMap::from([(
@@ -126,7 +149,10 @@ impl Host {
             )]),
             peers: BTreeMap::new(),
             name,
-            state: ClusterState { cluster: "bench".to_owned(), ..ClusterState::default() },
+            state: ClusterState {
+                cluster: "bench".to_owned(),
+                ..ClusterState::default()
+            },
             reports: BTreeMap::new(),
             observed: Observed::default(),
             memory: NodeMemory::default(),
@@ -170,7 +196,8 @@ impl Host {
             reports: &self.reports,
         });
         self.memory = std::mem::take(&mut plan.memory);
-        self.reports.insert(self.name.clone(), std::mem::take(&mut plan.report));
+        self.reports
+            .insert(self.name.clone(), std::mem::take(&mut plan.report));
         plan
     }
 
@@ -181,7 +208,11 @@ impl Host {
             let changes = self.decide();
             let plan = self.plan();
             let idle = changes == 0 && plan.lanes.is_empty();
-            quiet = if idle && plan.next == Next::AwaitChange { quiet + 1 } else { 0 };
+            quiet = if idle && plan.next == Next::AwaitChange {
+                quiet + 1
+            } else {
+                0
+            };
             for step in plan.lanes.iter().flat_map(|lane| &lane.steps) {
                 self.apply(step);
             }
@@ -195,11 +226,20 @@ impl Host {
             Step::PullImage { commit, image, .. } => {
                 let id = ImageId::new(format!("sha256:{image}"));
                 self.observed.images.insert(id.clone());
-                let pin = ImagePin { id, digest: None, warning: None };
-                self.pins.entry(commit.clone()).or_default().insert(image.clone(), pin);
+                let pin = ImagePin {
+                    id,
+                    digest: None,
+                    warning: None,
+                };
+                self.pins
+                    .entry(commit.clone())
+                    .or_default()
+                    .insert(image.clone(), pin);
             }
             Step::PrepareFiles(files) => {
-                self.observed.files.insert(files.pod.clone(), config_digest(files));
+                self.observed
+                    .files
+                    .insert(files.pod.clone(), config_digest(files));
             }
             Step::StartSandbox(spec) => self.start(ObservedContainer {
                 identity: spec.identity.clone(),
@@ -226,9 +266,15 @@ impl Host {
 
     fn start(&mut self, container: ObservedContainer) {
         let id = ContainerId::new(sha256_hex(&self.observed.containers.len().to_be_bytes()));
-        let fact = ProbeFact { ok: true, since: self.now, message: String::new() };
+        let fact = ProbeFact {
+            ok: true,
+            since: self.now,
+            message: String::new(),
+        };
         for kind in [ProbeKind::Readiness, ProbeKind::Liveness] {
-            self.observed.probes.insert((id.clone(), kind), fact.clone());
+            self.observed
+                .probes
+                .insert((id.clone(), kind), fact.clone());
         }
         self.observed.containers.insert(id, container);
     }
@@ -245,7 +291,13 @@ fn commit(workloads: u32, replicas: u32) -> Commit {
         objects.workloads.insert(workload.key.clone(), workload);
         objects.services.insert(key.clone(), service(labels));
         let data = BTreeMap::from([("file".to_owned(), b"content".to_vec())]);
-        objects.config_maps.insert(key, ConfigMap { meta: Meta::default(), data });
+        objects.config_maps.insert(
+            key,
+            ConfigMap {
+                meta: Meta::default(),
+                data,
+            },
+        );
     }
     Commit {
         id: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
@@ -260,7 +312,10 @@ fn commit(workloads: u32, replicas: u32) -> Commit {
 
 fn deployment(name: &str, replicas: u32, labels: &BTreeMap<String, String>) -> Workload {
     let probe = Probe {
-        handler: Handler::TcpSocket { host: None, port: 80 },
+        handler: Handler::TcpSocket {
+            host: None,
+            port: 80,
+        },
         initial_delay: Duration::ZERO,
         period: Duration::from_secs(10),
         timeout: Duration::from_secs(1),
@@ -269,7 +324,12 @@ fn deployment(name: &str, replicas: u32, labels: &BTreeMap<String, String>) -> W
         termination_grace: None,
     };
     let source = ConfigSource::ConfigMap(name.to_owned());
-    let volume = VolumeSource::Config { source, items: Vec::new(), mode: 0o644, optional: false };
+    let volume = VolumeSource::Config {
+        source,
+        items: Vec::new(),
+        mode: 0o644,
+        optional: false,
+    };
     let container = Container {
         name: "main".to_owned(),
         image: "web:1".to_owned(),
@@ -278,10 +338,16 @@ fn deployment(name: &str, replicas: u32, labels: &BTreeMap<String, String>) -> W
         ..Container::default()
     };
     Workload {
-        key: WorkloadKey { kind: WorkloadKind::Deployment, object: ObjectKey::new("default", name) },
+        key: WorkloadKey {
+            kind: WorkloadKind::Deployment,
+            object: ObjectKey::new("default", name),
+        },
         meta: Meta::default(),
         template: PodTemplate {
-            meta: Meta { labels: labels.clone(), annotations: BTreeMap::new() },
+            meta: Meta {
+                labels: labels.clone(),
+                annotations: BTreeMap::new(),
+            },
             spec: PodSpec {
                 termination_grace: Duration::from_secs(30),
                 containers: vec![container],
@@ -293,7 +359,10 @@ fn deployment(name: &str, replicas: u32, labels: &BTreeMap<String, String>) -> W
         control: Control::Deployment {
             replicas,
             min_ready: Duration::ZERO,
-            selector: Selector { labels: labels.clone(), expressions: Vec::new() },
+            selector: Selector {
+                labels: labels.clone(),
+                expressions: Vec::new(),
+            },
             strategy: DeploymentStrategy::RollingUpdate {
                 max_surge: IntOrPercent::Percent(25),
                 max_unavailable: IntOrPercent::Percent(25),
@@ -301,7 +370,10 @@ fn deployment(name: &str, replicas: u32, labels: &BTreeMap<String, String>) -> W
             progress_deadline: Some(Duration::from_secs(600)),
             paused: false,
         },
-        place: Place { file: "all.yaml".to_owned(), line: 1 },
+        place: Place {
+            file: "all.yaml".to_owned(),
+            line: 1,
+        },
     }
 }
 

@@ -1,8 +1,12 @@
-//! Prints how many pods a second are placed on so many nodes, and how long it takes to place those of a lost node anew.
+//! Prints how many pods a second are placed on so many nodes, and how long it takes to place those
+//! of a lost node anew.
 //!
 //! `cargo run --release -p reconciler --example placement [NODES...]`
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
-#![expect(clippy::disallowed_methods, reason = "it measures time, as nothing in the core may")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it measures time, as nothing in the core may"
+)]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,8 +15,8 @@ use reconciler::{
     digest::{pod_uid, sha256_hex},
     name::{CommitId, NodeName, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
-        Container, Control, Meta, Place, PodSelector, PodSpec, PodTemplate, PodTerm, Resources as Asked,
-        Selector, SpreadConstraint, Taint, TaintEffect, Toleration, Workload,
+        Container, Control, Meta, Place, PodSelector, PodSpec, PodTemplate, PodTerm,
+        Resources as Asked, Selector, SpreadConstraint, Taint, TaintEffect, Toleration, Workload,
     },
     placement::{Candidate, Placer, Resources},
     state::{PodPlace, PodRecord},
@@ -24,17 +28,29 @@ const PODS: usize = 30;
 const ROUNDS: u32 = 10;
 
 fn main() {
-    let sizes: Vec<usize> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let sizes = if sizes.is_empty() { vec![500, 1000, 2000, 5000] } else { sizes };
+    let sizes: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    let sizes = if sizes.is_empty() {
+        vec![500, 1000, 2000, 5000]
+    } else {
+        sizes
+    };
     let namespaces = BTreeMap::new();
     for mix in [Mix::Plain, Mix::Mixed] {
         for nodes in &sizes {
             let cluster = Cluster::new(*nodes, mix);
-            let rounds: Vec<Placed> = (0..ROUNDS).map(|_| cluster.place_all(&namespaces)).collect();
+            let rounds: Vec<Placed> = (0..ROUNDS)
+                .map(|_| cluster.place_all(&namespaces))
+                .collect();
             let taken: Duration = rounds.iter().map(|round| round.time).sum();
-            let Some(placed) = rounds.into_iter().next() else { return };
-            let lost: Vec<Lost> =
-                (0..ROUNDS).map(|_| cluster.lose_one(&namespaces, &placed.records)).collect();
+            let Some(placed) = rounds.into_iter().next() else {
+                return;
+            };
+            let lost: Vec<Lost> = (0..ROUNDS)
+                .map(|_| cluster.lose_one(&namespaces, &placed.records))
+                .collect();
             let counting: Duration = lost.iter().map(|round| round.counting).sum();
             let placing: Duration = lost.iter().map(|round| round.placing).sum();
             println!(
@@ -59,7 +75,10 @@ fn milliseconds(time: Duration) -> f64 {
 /// What this thread has used of a processor: other builds on the machine do not count.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
+    let nanoseconds = text
+        .split_whitespace()
+        .next()
+        .and_then(|number| number.parse().ok());
     Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
@@ -67,8 +86,9 @@ fn cpu_time() -> Duration {
 enum Mix {
     /// Nobody asks for anything.
     Plain,
-    /// Of ten workloads two select a disk, one tolerates a taint and keeps to it, six ask for resources, one keeps its
-    /// pods on different nodes, one spreads over zones, one prefers to be apart.
+    /// Of ten workloads two select a disk, one tolerates a taint and keeps to it, six ask for
+    /// resources, one keeps its pods on different nodes, one spreads over zones, one prefers to be
+    /// apart.
     Mixed,
 }
 
@@ -118,9 +138,15 @@ impl Cluster {
         let records = places
             .into_iter()
             .zip(0..)
-            .filter_map(|((workload, place), serial)| Some(record(workload, place.ok()?.node, serial)))
+            .filter_map(|((workload, place), serial)| {
+                Some(record(workload, place.ok()?.node, serial))
+            })
             .collect();
-        Placed { records, unplaced, time }
+        Placed {
+            records,
+            unplaced,
+            time,
+        }
     }
 
     /// A node near the middle is lost: its pods are placed elsewhere, counting all others first.
@@ -129,10 +155,16 @@ impl Cluster {
         let nodes: Arc<[Candidate]> = self
             .nodes
             .iter()
-            .map(|node| Candidate { ready: node.name != lost && node.ready, ..node.clone() })
+            .map(|node| Candidate {
+                ready: node.name != lost && node.ready,
+                ..node.clone()
+            })
             .collect();
-        let workloads: BTreeMap<&WorkloadKey, &Workload> =
-            self.workloads.iter().map(|workload| (&workload.key, workload)).collect();
+        let workloads: BTreeMap<&WorkloadKey, &Workload> = self
+            .workloads
+            .iter()
+            .map(|workload| (&workload.key, workload))
+            .collect();
         let start = cpu_time();
         let mut placer = Placer::new(nodes, 2 * PODS, namespaces);
         let mut homeless = Vec::new();
@@ -144,14 +176,24 @@ impl Cluster {
             }
         }
         let counted = cpu_time();
-        let placed = homeless.iter().filter(|workload| placer.place(workload).is_ok()).count();
+        let placed = homeless
+            .iter()
+            .filter(|workload| placer.place(workload).is_ok())
+            .count();
         assert_eq!(placed, homeless.len(), "there is room elsewhere");
-        Lost { pods: placed, counting: counted - start, placing: cpu_time() - counted }
+        Lost {
+            pods: placed,
+            counting: counted - start,
+            placing: cpu_time() - counted,
+        }
     }
 }
 
 fn labels(pairs: &[(&str, String)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect()
 }
 
 fn node(number: usize, mix: Mix) -> Candidate {
@@ -161,8 +203,19 @@ fn node(number: usize, mix: Mix) -> Candidate {
             ("kubernetes.io/hostname", name.clone()),
             ("kubernetes.io/arch", "amd64".to_owned()),
             ("kubernetes.io/os", "linux".to_owned()),
-            ("topology.kubernetes.io/zone", format!("zone-{}", number % 3)),
-            ("disk", if number.is_multiple_of(4) { "ssd" } else { "hdd" }.to_owned()),
+            (
+                "topology.kubernetes.io/zone",
+                format!("zone-{}", number % 3),
+            ),
+            (
+                "disk",
+                if number.is_multiple_of(4) {
+                    "ssd"
+                } else {
+                    "hdd"
+                }
+                .to_owned(),
+            ),
         ]),
         name: NodeName::new(name),
         taints: Vec::new(),
@@ -172,10 +225,17 @@ fn node(number: usize, mix: Mix) -> Candidate {
         max_pods: None,
     };
     if mix == Mix::Mixed {
-        node.allocatable = Some(Resources { cpu_millis: 16_000, memory_bytes: 64 << 30 });
+        node.allocatable = Some(Resources {
+            cpu_millis: 16_000,
+            memory_bytes: 64 << 30,
+        });
         if number % 10 == 9 {
             let effect = TaintEffect::NoSchedule;
-            node.taints.push(Taint { key: "gpu".to_owned(), value: String::new(), effect });
+            node.taints.push(Taint {
+                key: "gpu".to_owned(),
+                value: String::new(),
+                effect,
+            });
         }
         node.cordoned = number % 100 == 50;
     }
@@ -184,16 +244,28 @@ fn node(number: usize, mix: Mix) -> Candidate {
 
 fn workload(number: usize, mix: Mix) -> Workload {
     let name = format!("web-{number:05}");
-    let labels = labels(&[("app", name.clone()), ("tier", format!("tier-{}", number % 7))]);
-    let mut spec = PodSpec { containers: vec![Container::default()], ..PodSpec::default() };
+    let labels = labels(&[
+        ("app", name.clone()),
+        ("tier", format!("tier-{}", number % 7)),
+    ]);
+    let mut spec = PodSpec {
+        containers: vec![Container::default()],
+        ..PodSpec::default()
+    };
     if mix == Mix::Mixed {
         ask(&mut spec, number, &labels);
     }
     Workload {
-        key: WorkloadKey { kind: WorkloadKind::Deployment, object: ObjectKey::new("default", &name) },
+        key: WorkloadKey {
+            kind: WorkloadKind::Deployment,
+            object: ObjectKey::new("default", &name),
+        },
         meta: Meta::default(),
         template: PodTemplate {
-            meta: Meta { labels, annotations: BTreeMap::new() },
+            meta: Meta {
+                labels,
+                annotations: BTreeMap::new(),
+            },
             spec,
             hash: TemplateHash::new(format!("1-{}", &sha256_hex(name.as_bytes())[..16])),
         },
@@ -202,14 +274,23 @@ fn workload(number: usize, mix: Mix) -> Workload {
             min_ready: Duration::ZERO,
             selector: Selector::default(),
         },
-        place: Place { file: "all.yaml".to_owned(), line: 1 },
+        place: Place {
+            file: "all.yaml".to_owned(),
+            line: 1,
+        },
     }
 }
 
 fn ask(spec: &mut PodSpec, number: usize, labels: &BTreeMap<String, String>) {
     let own = BTreeMap::from([("app".to_owned(), labels["app"].clone())]);
-    let own = Selector { labels: own, expressions: Vec::new() };
-    let pods = PodSelector { labels: Some(own), ..PodSelector::default() };
+    let own = Selector {
+        labels: own,
+        expressions: Vec::new(),
+    };
+    let pods = PodSelector {
+        labels: Some(own),
+        ..PodSelector::default()
+    };
     let apart = PodTerm {
         pods: pods.clone(),
         topology_key: "kubernetes.io/hostname".to_owned(),

@@ -30,8 +30,9 @@ pub fn port_key(port: &ServicePort) -> String {
     format!("{}/{}", port.protocol.as_str(), port.port)
 }
 
-/// What changes so that every Service of the commit has its addresses. Allocations of Services that the commit does
-/// not have are dropped only when `droppable` says that no commit that could be gone back to has them.
+/// What changes so that every Service of the commit has its addresses. Allocations of Services that
+/// the commit does not have are dropped only when `droppable` says that no commit that could be
+/// gone back to has them.
 pub fn allocate(
     ranges: &ServiceRanges,
     services: &BTreeMap<ObjectKey, Service>,
@@ -55,8 +56,9 @@ pub fn allocate(
     changes
 }
 
-/// What of the allocations is believed: no address beyond the range, none that is another's or that a manifest asks for by
-/// name for another one, and no port of the host for a Service that asks for none.
+/// What of the allocations is believed: no address beyond the range, none that is another's or that
+/// a manifest asks for by name for another one, and no port of the host for a Service that asks for
+/// none.
 pub fn believed(
     ranges: &ServiceRanges,
     services: &BTreeMap<ObjectKey, Service>,
@@ -77,12 +79,19 @@ struct Taken {
 }
 
 impl Taken {
-    fn of(services: &BTreeMap<ObjectKey, Service>, given: &BTreeMap<ObjectKey, ServiceAllocation>) -> Self {
+    fn of(
+        services: &BTreeMap<ObjectKey, Service>,
+        given: &BTreeMap<ObjectKey, ServiceAllocation>,
+    ) -> Self {
         let asked_addresses = services.values().filter_map(requested_address);
-        let asked_ports =
-            services.values().flat_map(|service| &service.ports).filter_map(|port| port.node_port);
+        let asked_ports = services
+            .values()
+            .flat_map(|service| &service.ports)
+            .filter_map(|port| port.node_port);
         let given_addresses = given.values().filter_map(|one| one.cluster_ip);
-        let given_ports = given.values().flat_map(|one| one.node_ports.values().copied());
+        let given_ports = given
+            .values()
+            .flat_map(|one| one.node_ports.values().copied());
         Self {
             addresses: given_addresses.chain(asked_addresses).collect(),
             ports: given_ports.chain(asked_ports).collect(),
@@ -96,7 +105,9 @@ impl Taken {
         before: &ServiceAllocation,
     ) -> ServiceAllocation {
         let cluster_ip = if has_address(service) {
-            requested_address(service).or(before.cluster_ip).or_else(|| self.free_address(ranges))
+            requested_address(service)
+                .or(before.cluster_ip)
+                .or_else(|| self.free_address(ranges))
         } else {
             None
         };
@@ -109,7 +120,10 @@ impl Taken {
                 node_ports.extend(number.map(|number| (key, number)));
             }
         }
-        ServiceAllocation { cluster_ip, node_ports }
+        ServiceAllocation {
+            cluster_ip,
+            node_ports,
+        }
     }
 
     fn believed(
@@ -121,16 +135,29 @@ impl Taken {
         let fits = |address: &Ipv4Addr| {
             has_address(service) && ranges.addresses.contains(address) && *address != ranges.dns
         };
-        let said_address = || said.cluster_ip.filter(fits).filter(|address| self.addresses.insert(*address));
+        let said_address = || {
+            said.cluster_ip
+                .filter(fits)
+                .filter(|address| self.addresses.insert(*address))
+        };
         let cluster_ip = requested_address(service).or_else(said_address);
         let port = |port: &ServicePort| {
             let key = port_key(port);
-            let said = said.node_ports.get(&key).copied().filter(|number| ranges.node_ports.contains(number));
-            let number = port.node_port.or_else(|| said.filter(|number| self.ports.insert(*number)))?;
+            let said = said
+                .node_ports
+                .get(&key)
+                .copied()
+                .filter(|number| ranges.node_ports.contains(number));
+            let number = port
+                .node_port
+                .or_else(|| said.filter(|number| self.ports.insert(*number)))?;
             Some((key, number))
         };
         let ports = service.ports.iter().filter(|_| has_node_ports(service));
-        ServiceAllocation { cluster_ip, node_ports: ports.filter_map(port).collect() }
+        ServiceAllocation {
+            cluster_ip,
+            node_ports: ports.filter_map(port).collect(),
+        }
     }
 
     /// From the upper part of the range: the lower is for addresses that manifests ask for.
@@ -147,18 +174,28 @@ impl Taken {
     }
 
     fn free_port(&mut self, ranges: &ServiceRanges) -> Option<u16> {
-        let port = ranges.node_ports.clone().rev().find(|port| !self.ports.contains(port))?;
+        let port = ranges
+            .node_ports
+            .clone()
+            .rev()
+            .find(|port| !self.ports.contains(port))?;
         self.ports.insert(port);
         Some(port)
     }
 }
 
 fn has_address(service: &Service) -> bool {
-    !matches!(service.kind, ServiceKind::Headless | ServiceKind::ExternalName { .. })
+    !matches!(
+        service.kind,
+        ServiceKind::Headless | ServiceKind::ExternalName { .. }
+    )
 }
 
 fn has_node_ports(service: &Service) -> bool {
-    matches!(service.kind, ServiceKind::NodePort { .. } | ServiceKind::LoadBalancer { .. })
+    matches!(
+        service.kind,
+        ServiceKind::NodePort { .. } | ServiceKind::LoadBalancer { .. }
+    )
 }
 
 fn requested_address(service: &Service) -> Option<Ipv4Addr> {
@@ -186,7 +223,13 @@ mod tests {
 
     fn service(kind: ServiceKind, node_port: Option<u16>) -> Service {
         let target = TargetPort::Number(80);
-        let port = ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, target, node_port };
+        let port = ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            target,
+            node_port,
+        };
         Service {
             meta: Meta::default(),
             kind,
@@ -208,15 +251,33 @@ mod tests {
     /// What a host believes of allocations, as `NAME ADDRESS PORT`.
     fn said(services: &[(&str, Service)], given: &[(&str, &str, Option<u16>)]) -> String {
         let key = |name: &str| ObjectKey::new("default", name);
-        let services = services.iter().map(|(name, service)| (key(name), service.clone())).collect();
+        let services = services
+            .iter()
+            .map(|(name, service)| (key(name), service.clone()))
+            .collect();
         let given = given.iter().map(|(name, address, port)| {
-            let node_ports = port.iter().map(|port| ("TCP/80".to_owned(), *port)).collect();
-            (key(name), ServiceAllocation { cluster_ip: address.parse().ok(), node_ports })
+            let node_ports = port
+                .iter()
+                .map(|port| ("TCP/80".to_owned(), *port))
+                .collect();
+            (
+                key(name),
+                ServiceAllocation {
+                    cluster_ip: address.parse().ok(),
+                    node_ports,
+                },
+            )
         });
         let believed = believed(&ranges(), &services, &given.collect());
         let lines = believed.iter().map(|(key, given)| {
-            let address = given.cluster_ip.map_or("none".to_owned(), |address| address.to_string());
-            format!("{} {address} {:?}", key.name, given.node_ports.values().next())
+            let address = given
+                .cluster_ip
+                .map_or("none".to_owned(), |address| address.to_string());
+            format!(
+                "{} {address} {:?}",
+                key.name,
+                given.node_ports.values().next()
+            )
         });
         lines.collect::<Vec<_>>().join(", ")
     }
@@ -228,15 +289,28 @@ mod tests {
             ("a", internal()),
             ("b", external(None)),
             ("c", external(Some(30080))),
-            ("d", service(ServiceKind::LoadBalancer { address: asked }, None)),
+            (
+                "d",
+                service(ServiceKind::LoadBalancer { address: asked }, None),
+            ),
             ("e", service(ServiceKind::Headless, None)),
-            ("f", service(ServiceKind::ExternalName { target: "example.com".to_owned() }, None)),
+            (
+                "f",
+                service(
+                    ServiceKind::ExternalName {
+                        target: "example.com".to_owned(),
+                    },
+                    None,
+                ),
+            ),
         ]
         .map(|(name, service)| (ObjectKey::new("default", name), service))
         .into();
         let mut given = BTreeMap::new();
         for change in allocate(&ranges(), &services, &given.clone(), |_| false) {
-            let Change::Service(key, allocation) = change else { panic!("{change:?}") };
+            let Change::Service(key, allocation) = change else {
+                panic!("{change:?}")
+            };
             given.insert(key, allocation);
         }
         assert_eq!(believed(&ranges(), &services, &given), given);
@@ -245,15 +319,31 @@ mod tests {
     #[test]
     fn an_address_that_is_none_of_a_services_is_not_believed() {
         for address in ["203.0.113.80", "10.96.0.10", "127.0.0.1"] {
-            assert_eq!(said(&[("a", internal())], &[("a", address, None)]), "a none None");
+            assert_eq!(
+                said(&[("a", internal())], &[("a", address, None)]),
+                "a none None"
+            );
         }
         let two = [("a", internal()), ("b", internal())];
         let given = [("a", "10.96.1.1", None), ("b", "10.96.1.1", None)];
-        assert_eq!(said(&two, &given), "a 10.96.1.1 None, b none None", "one address, one Service");
-        let named = service(ServiceKind::ClusterIp { address: "10.96.0.77".parse().ok() }, None);
+        assert_eq!(
+            said(&two, &given),
+            "a 10.96.1.1 None, b none None",
+            "one address, one Service"
+        );
+        let named = service(
+            ServiceKind::ClusterIp {
+                address: "10.96.0.77".parse().ok(),
+            },
+            None,
+        );
         let two = [("a", internal()), ("b", named)];
         let given = [("a", "10.96.0.77", None), ("b", "10.96.1.1", None)];
-        assert_eq!(said(&two, &given), "a none None, b 10.96.0.77 None", "who asks for it has it");
+        assert_eq!(
+            said(&two, &given),
+            "a none None, b 10.96.0.77 None",
+            "who asks for it has it"
+        );
     }
 
     #[test]
@@ -261,10 +351,15 @@ mod tests {
         let key = ObjectKey::new("default", "a");
         let services = BTreeMap::from([(key.clone(), external(None))]);
         let node_ports = BTreeMap::from([("TCP/80".to_owned(), 22)]);
-        let forged = ServiceAllocation { cluster_ip: "203.0.113.80".parse().ok(), node_ports };
+        let forged = ServiceAllocation {
+            cluster_ip: "203.0.113.80".parse().ok(),
+            node_ports,
+        };
         let given = BTreeMap::from([(key.clone(), forged)]);
         let changes = allocate(&ranges(), &services, &given, |_| false);
-        let [Change::Service(_, anew)] = &changes[..] else { panic!("{changes:?}") };
+        let [Change::Service(_, anew)] = &changes[..] else {
+            panic!("{changes:?}")
+        };
         let given = BTreeMap::from([(key, anew.clone())]);
         assert_eq!(believed(&ranges(), &services, &given), given);
         assert!(allocate(&ranges(), &services, &given, |_| false).is_empty());
@@ -273,12 +368,27 @@ mod tests {
     #[test]
     fn a_port_of_the_host_is_opened_only_for_who_asks_for_one() {
         let given = |port| [("a", "10.96.1.1", Some(port))];
-        assert_eq!(said(&[("a", internal())], &given(30001)), "a 10.96.1.1 None");
-        assert_eq!(said(&[("a", external(None))], &given(30001)), "a 10.96.1.1 Some(30001)");
-        assert_eq!(said(&[("a", external(None))], &given(22)), "a 10.96.1.1 None");
-        assert_eq!(said(&[("a", external(Some(30080)))], &given(30001)), "a 10.96.1.1 Some(30080)");
+        assert_eq!(
+            said(&[("a", internal())], &given(30001)),
+            "a 10.96.1.1 None"
+        );
+        assert_eq!(
+            said(&[("a", external(None))], &given(30001)),
+            "a 10.96.1.1 Some(30001)"
+        );
+        assert_eq!(
+            said(&[("a", external(None))], &given(22)),
+            "a 10.96.1.1 None"
+        );
+        assert_eq!(
+            said(&[("a", external(Some(30080)))], &given(30001)),
+            "a 10.96.1.1 Some(30080)"
+        );
         let two = [("a", external(None)), ("b", external(Some(30080)))];
         let given = [("a", "10.96.1.1", Some(30080)), ("b", "10.96.1.2", None)];
-        assert_eq!(said(&two, &given), "a 10.96.1.1 None, b 10.96.1.2 Some(30080)");
+        assert_eq!(
+            said(&two, &given),
+            "a 10.96.1.1 None, b 10.96.1.2 Some(30080)"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! An independent referee for tests: what must hold of every decision and every plan, said a second time and in other
-//! words than the code that makes them.
+//! An independent referee for tests: what must hold of every decision and every plan, said a second
+//! time and in other words than the code that makes them.
 //!
 //! It trusts nothing that the planner computed: it looks only at what went in and what came out.
 

@@ -1,4 +1,5 @@
-//! What the leader decides: how far the commit is, which pods there must be, where, and with which addresses.
+//! What the leader decides: how far the commit is, which pods there must be, where, and with which
+//! addresses.
 
 mod judging;
 mod notes;
@@ -27,11 +28,12 @@ use crate::{
     placement::{Candidate, Choice, candidates},
     plan::Next,
     rollout::{
-        FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, progress, progress_deadline, step,
+        FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, progress,
+        progress_deadline, step,
     },
     state::{
-        Change, ClusterState, KnownNode, NodeLife, NodeReport, Outage, PodPlace, PodRecord, StopReason,
-        StopRecord,
+        Change, ClusterState, KnownNode, NodeLife, NodeReport, Outage, PodPlace, PodRecord,
+        StopReason, StopRecord,
     },
 };
 
@@ -53,8 +55,8 @@ pub struct ClusterInput<'a> {
     pub head: &'a Head,
     /// The eligible ones of all commits in use, see [`commits_in_use`], and the head.
     pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
-    /// Commits that are not eligible, and of which something runs on the leader: what a new commit takes away is
-    /// compared with them, and nothing is made of them.
+    /// Commits that are not eligible, and of which something runs on the leader: what a new commit
+    /// takes away is compared with them, and nothing is made of them.
     pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
     /// The nodes there are, without those that were removed.
     pub nodes: &'a BTreeMap<NodeName, KnownNode>,
@@ -87,8 +89,8 @@ pub struct ClusterChange {
     pub changes: Vec<Change>,
     /// When to look again.
     pub next: Next,
-    /// What is not stopped though its owner is not in the commit, because it is more than the budget allows and no
-    /// commit took it away.
+    /// What is not stopped though its owner is not in the commit, because it is more than the
+    /// budget allows and no commit took it away.
     pub held: Option<String>,
     /// What people should know of what is decided, and of what is not.
     pub notes: Vec<String>,
@@ -100,7 +102,10 @@ pub struct ClusterChange {
 pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
     let rollout = &state.rollout;
     let pointers = [&rollout.target, &rollout.driving, &rollout.healthy];
-    let from = rollout.rollback.as_ref().map(|rollback| rollback.from.clone());
+    let from = rollout
+        .rollback
+        .as_ref()
+        .map(|rollback| rollback.from.clone());
     pointers
         .into_iter()
         .flatten()
@@ -111,11 +116,14 @@ pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
         .collect()
 }
 
-/// One decision over one snapshot. Called again after its changes are applied it finds what they made possible, until
-/// it changes nothing.
+/// One decision over one snapshot. Called again after its changes are applied it finds what they
+/// made possible, until it changes nothing.
 pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     let nodes = stock::unheard(input);
-    let input = ClusterInput { nodes: nodes.as_ref().unwrap_or(input.nodes), ..*input };
+    let input = ClusterInput {
+        nodes: nodes.as_ref().unwrap_or(input.nodes),
+        ..*input
+    };
     let mut decision = Decision::new(&input);
     decision.note_outages();
     decision.forget_and_adopt();
@@ -159,21 +167,34 @@ impl<'a> Decision<'a> {
             let unheard = node.is_some_and(|node| node.life.is_out());
             let report = record.place.node().and_then(|node| input.reports.get(node));
             let clock = report.and_then(|report| report.clock);
-            let pod =
-                OwnedPod { record, status, cost: deletion_cost(input, record), crowd: 0, unheard, clock };
+            let pod = OwnedPod {
+                record,
+                status,
+                cost: deletion_cost(input, record),
+                crowd: 0,
+                unheard,
+                clock,
+            };
             owned.entry(&record.owner).or_default().push(pod);
         }
         for pods in owned.values_mut() {
             pods.sort_by_key(|pod| pod.record.serial);
             count_crowds(pods);
         }
-        let driving = input.state.rollout.driving.as_ref().and_then(|id| input.commits.get(id));
+        let driving = input
+            .state
+            .rollout
+            .driving
+            .as_ref()
+            .and_then(|id| input.commits.get(id));
         let empty = BTreeMap::new();
         let objects = driving.map_or(&empty, |commit| &commit.objects.nodes);
         let mut nodes = candidates(input.nodes, objects);
         let standing = standing(input, objects);
         let off = sharing::off(input);
-        keep_off(&mut nodes, |node| standing.faulty.contains(node) || off.contains(node));
+        keep_off(&mut nodes, |node| {
+            standing.faulty.contains(node) || off.contains(node)
+        });
         let nodes: Arc<[Candidate]> = nodes.into();
         Self {
             input,
@@ -193,7 +214,12 @@ impl<'a> Decision<'a> {
 
     /// The commit the controllers follow.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
-        self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+        self.input
+            .state
+            .rollout
+            .driving
+            .as_ref()
+            .and_then(|id| self.input.commits.get(id))
     }
 
     /// Which nodes nobody hears from, for all hosts to know: their pods take no traffic.
@@ -206,7 +232,8 @@ impl<'a> Decision<'a> {
                 Some(before) if node.life.is_out() && before.lost == lost => {}
                 _ if node.life.is_out() => {
                     let since = before.map_or(self.input.now, |before| before.since);
-                    self.changes.push(Change::Out(name.clone(), Outage { since, lost }));
+                    self.changes
+                        .push(Change::Out(name.clone(), Outage { since, lost }));
                 }
                 Some(_) => self.changes.push(Change::Back(name.clone())),
                 None => {}
@@ -214,20 +241,29 @@ impl<'a> Decision<'a> {
         }
         // Set up anew under a name that was given up before.
         let anew = self.input.nodes.iter().filter(|(name, node)| {
-            state.removed.get(*name).is_some_and(|installation| *installation != node.facts.installation)
+            state
+                .removed
+                .get(*name)
+                .is_some_and(|installation| *installation != node.facts.installation)
         });
-        self.changes.extend(anew.map(|(name, _)| Change::Readmit(name.clone())));
-        let unknown = state.outages.keys().filter(|name| !self.input.nodes.contains_key(*name));
-        self.changes.extend(unknown.map(|name| Change::Back(name.clone())));
+        self.changes
+            .extend(anew.map(|(name, _)| Change::Readmit(name.clone())));
+        let unknown = state
+            .outages
+            .keys()
+            .filter(|name| !self.input.nodes.contains_key(*name));
+        self.changes
+            .extend(unknown.map(|name| Change::Back(name.clone())));
     }
 
-    /// Pods of which nothing is left go out of the state; pods that run without a record come into it, since a lost
-    /// record is not a reason to stop anything.
+    /// Pods of which nothing is left go out of the state; pods that run without a record come into
+    /// it, since a lost record is not a reason to stop anything.
     fn forget_and_adopt(&mut self) {
         for (node, report) in self.input.reports {
             for uid in &report.gone {
-                let own =
-                    |record: &PodRecord| record.place.node() == Some(node) && self.is_gone(record, report);
+                let own = |record: &PodRecord| {
+                    record.place.node() == Some(node) && self.is_gone(record, report)
+                };
                 if self.input.state.pods.get(uid).is_some_and(own) {
                     self.changes.push(Change::Forget(uid.clone()));
                 }
@@ -253,7 +289,8 @@ impl<'a> Decision<'a> {
                 })));
             }
         }
-        // A pod that no node ever had needs nobody to stop it, and one whose node was removed has nobody.
+        // A pod that no node ever had needs nobody to stop it, and one whose node was removed has
+        // nobody.
         let removed = |node: &NodeName| {
             self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
         };
@@ -276,8 +313,16 @@ impl<'a> Decision<'a> {
         let standing = &self.standing;
         let absent = |node: &NodeName| standing.absent.contains(node);
         let unready = |node: &NodeName| standing.unready.contains_key(node);
-        let some_ready = self.input.nodes.keys().any(|node| !absent(node) && !unready(node));
-        let there = self.input.nodes.keys().filter(|node| !(absent(node) || some_ready && unready(node)));
+        let some_ready = self
+            .input
+            .nodes
+            .keys()
+            .any(|node| !absent(node) && !unready(node));
+        let there = self
+            .input
+            .nodes
+            .keys()
+            .filter(|node| !(absent(node) || some_ready && unready(node)));
         let there: BTreeSet<NodeName> = there.cloned().collect();
         let mut before = rollout.clone();
         let late = self.share_images(&mut before, &there);
@@ -288,8 +333,15 @@ impl<'a> Decision<'a> {
             head: self.input.head,
             commits: self.input.commits,
             kept: self.input.kept,
-            nodes: there.iter().map(|node| (node, self.input.reports.get(node))).collect(),
-            max_faulty: self.input.settings.rollout.max_faulty(self.input.nodes.len()),
+            nodes: there
+                .iter()
+                .map(|node| (node, self.input.reports.get(node)))
+                .collect(),
+            max_faulty: self
+                .input
+                .settings
+                .rollout
+                .max_faulty(self.input.nodes.len()),
             faulty: judged.faulty,
             failing: self.failing(),
             judgement: judged.judgement,
@@ -305,25 +357,39 @@ impl<'a> Decision<'a> {
     }
 
     fn control_workloads(&mut self) {
-        let Some(driving) = self.driving() else { return };
+        let Some(driving) = self.driving() else {
+            return;
+        };
         let removed = self.removed(driving);
         let mut placer = self.placer(driving, &removed);
-        let mut names: BTreeSet<ObjectKey> =
-            self.input.state.pods.values().map(|record| record.key.clone()).collect();
+        let mut names: BTreeSet<ObjectKey> = self
+            .input
+            .state
+            .pods
+            .values()
+            .map(|record| record.key.clone())
+            .collect();
         for part in self.parts(driving) {
             let workload = part.workload;
-            // What has just come in is counted in the next look: nothing is made in its place before.
+            // What has just come in is counted in the next look: nothing is made in its place
+            // before.
             if self.found.contains(&workload.key) {
                 continue;
             }
             let view = self.part_view(&part, &self.standing);
-            // What must leave goes first: the bounds of what may go count it as gone, so that is for the next look.
+            // What must leave goes first: the bounds of what may go count it as gone, so that is
+            // for the next look.
             let leaving = self.leaving(&part);
-            let actions = if leaving.is_empty() { control(&view) } else { Vec::new() };
+            let actions = if leaving.is_empty() {
+                control(&view)
+            } else {
+                Vec::new()
+            };
             let progress = progress(&view, self.input.state.workloads.get(&workload.key));
             self.next = self.next.sooner(self.late_at(workload));
             if let Some(progress) = progress.filter(|_| part.moves) {
-                self.changes.push(Change::Progress(workload.key.clone(), progress));
+                self.changes
+                    .push(Change::Progress(workload.key.clone(), progress));
             }
             let stopped = actions
                 .iter()
@@ -332,7 +398,14 @@ impl<'a> Decision<'a> {
                     Action::Create { .. } => None,
                 })
                 .collect();
-            self.act(part.commit, workload, actions, &removed, &mut placer, &mut names);
+            self.act(
+                part.commit,
+                workload,
+                actions,
+                &removed,
+                &mut placer,
+                &mut names,
+            );
             self.keep_in_place(&part, &stopped, &leaving, &mut placer);
         }
         // What leaves the commit goes when all others follow it.
@@ -346,9 +419,10 @@ impl<'a> Decision<'a> {
         }
     }
 
-    /// Stops the pods whose owners are not in the driving commit, unless they wait for what takes their place. That a commit
-    /// which ran before had them explains it: a push or a rollback took them away, and the budget was asked then. What
-    /// nothing explains (another `source.paths`, a state that was lost) must itself keep to the budget.
+    /// Stops the pods whose owners are not in the driving commit, unless they wait for what takes
+    /// their place. That a commit which ran before had them explains it: a push or a rollback took
+    /// them away, and the budget was asked then. What nothing explains (another `source.paths`, a
+    /// state that was lost) must itself keep to the budget.
     fn stop_removed(&mut self, driving: &'a Commit, removed: &[Removed<'a>]) {
         let live: Vec<(&WorkloadKey, &Vec<OwnedPod<'_>>)> = self
             .owned
@@ -364,7 +438,11 @@ impl<'a> Decision<'a> {
         let allowed = self.input.settings.rollout.deletion_budget(live.len());
         let held = unexplained.len() > allowed && !driving.allow_deletions;
         if held {
-            let named: Vec<String> = unexplained.iter().take(5).map(|(owner, _)| owner.to_string()).collect();
+            let named: Vec<String> = unexplained
+                .iter()
+                .take(5)
+                .map(|(owner, _)| owner.to_string())
+                .collect();
             self.held = Some(format!(
                 "{} of {} workloads that run ({}{}) are not in commit {}, and no commit took them away; the budget \
                  is {allowed}, so none of them is stopped: put them back, check `paths` in [source] of the \
@@ -377,17 +455,28 @@ impl<'a> Decision<'a> {
             ));
         }
         let room = self.make_room(driving, removed);
-        let waits =
-            |owner: &WorkloadKey| removed.iter().any(|one| one.owner == owner && !one.awaited.is_empty());
-        let going = explained.into_iter().chain(unexplained.into_iter().filter(|_| !held));
+        let waits = |owner: &WorkloadKey| {
+            removed
+                .iter()
+                .any(|one| one.owner == owner && !one.awaited.is_empty())
+        };
+        let going = explained
+            .into_iter()
+            .chain(unexplained.into_iter().filter(|_| !held));
         let going = going.flat_map(|(owner, pods)| pods.iter().map(move |pod| (owner, pod)));
         let going = going.filter(|(owner, pod)| !waits(owner) || room.contains(&pod.record.uid));
         let stops = going.filter(|(_, pod)| !pod.is_stopping());
-        let stops = stops.map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now));
+        let stops =
+            stops.map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now));
         let stops: Vec<Change> = stops.collect();
         self.changes.extend(stops);
         for one in removed.iter().filter(|one| !one.awaited.is_empty()) {
-            let named: Vec<String> = one.awaited.iter().take(5).map(ToString::to_string).collect();
+            let named: Vec<String> = one
+                .awaited
+                .iter()
+                .take(5)
+                .map(ToString::to_string)
+                .collect();
             let more = if one.awaited.len() > 5 { ", ..." } else { "" };
             let owner = one.owner;
             self.notes.push(format!(
@@ -397,19 +486,26 @@ impl<'a> Decision<'a> {
         }
     }
 
-    /// When a workload that makes no progress will be late, so that this is not missed for want of an event.
+    /// When a workload that makes no progress will be late, so that this is not missed for want of
+    /// an event.
     fn late_at(&self, workload: &Workload) -> Next {
         let rollout = &self.input.state.rollout;
         let progress = self.input.state.workloads.get(&workload.key);
         let deadline = progress_deadline(workload, progress, rollout.clock, self.input.now)
-            .filter(|_| matches!(rollout.phase, Phase::Progressing { .. }) || rollout.judges_superseded())
-            .map(|deadline| Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default())
+            .filter(|_| {
+                matches!(rollout.phase, Phase::Progressing { .. }) || rollout.judges_superseded()
+            })
+            .map(|deadline| {
+                Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default()
+            })
             .filter(|wait| !wait.is_zero());
         deadline.map_or(Next::AwaitChange, Next::After)
     }
 
     fn allocate_services(&mut self) {
-        let Some(driving) = self.driving() else { return };
+        let Some(driving) = self.driving() else {
+            return;
+        };
         let rollout = &self.input.state.rollout;
         let returnable: Vec<&Arc<Commit>> = [&rollout.target, &rollout.healthy]
             .into_iter()
@@ -418,7 +514,10 @@ impl<'a> Decision<'a> {
             .collect();
         let settled = rollout.phase == Phase::Healthy;
         let droppable = |key: &ObjectKey| {
-            settled && !returnable.iter().any(|commit| commit.objects.services.contains_key(key))
+            settled
+                && !returnable
+                    .iter()
+                    .any(|commit| commit.objects.services.contains_key(key))
         };
         self.changes.extend(allocate(
             &self.input.settings.ranges,
@@ -446,7 +545,12 @@ impl<'a> Decision<'a> {
 fn standing(input: &ClusterInput<'_>, objects: &BTreeMap<NodeName, NodeObject>) -> NodeStanding {
     let rollout = &input.state.rollout;
     let mut standing = NodeStanding {
-        faulty: rollout.faulty.keys().filter(|node| input.nodes.contains_key(*node)).cloned().collect(),
+        faulty: rollout
+            .faulty
+            .keys()
+            .filter(|node| input.nodes.contains_key(*node))
+            .cloned()
+            .collect(),
         clock: rollout.clock,
         ..NodeStanding::default()
     };
@@ -471,14 +575,15 @@ fn standing(input: &ClusterInput<'_>, objects: &BTreeMap<NodeName, NodeObject>) 
     standing
 }
 
-/// Whether a pod of a lost node is made anew elsewhere. What writes to the host's own disk would come up there without
-/// its data, a bare Pod would be there twice if its node is only cut off, and a DaemonSet has nothing to do elsewhere.
+/// Whether a pod of a lost node is made anew elsewhere. What writes to the host's own disk would
+/// come up there without its data, a bare Pod would be there twice if its node is only cut off, and
+/// a DaemonSet has nothing to do elsewhere.
 pub fn moves_when_lost(workload: &Workload) -> bool {
     match workload.key.kind {
         WorkloadKind::DaemonSet | WorkloadKind::Pod => false,
-        WorkloadKind::Deployment | WorkloadKind::ReplicaSet | WorkloadKind::ReplicationController => {
-            !workload.template.spec.writes_to_host()
-        }
+        WorkloadKind::Deployment
+        | WorkloadKind::ReplicaSet
+        | WorkloadKind::ReplicationController => !workload.template.spec.writes_to_host(),
     }
 }
 
@@ -500,7 +605,13 @@ fn count_crowds(pods: &mut [OwnedPod<'_>]) {
         }
     }
     for pod in pods {
-        pod.crowd = pod.record.place.node().and_then(|node| crowds.get(node)).copied().unwrap_or(0);
+        pod.crowd = pod
+            .record
+            .place
+            .node()
+            .and_then(|node| crowds.get(node))
+            .copied()
+            .unwrap_or(0);
     }
 }
 
@@ -516,6 +627,14 @@ pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
     let from = rollout.target.clone().unwrap_or_else(|| to.clone());
     rollout.pinned_against = Some(from.clone());
     let reason = "asked for by `windlass rollback`".to_owned();
-    rollout.go_back_to(to, crate::rollout::Rollback { from, reason, class: FailureClass::Manual }, now);
+    rollout.go_back_to(
+        to,
+        crate::rollout::Rollback {
+            from,
+            reason,
+            class: FailureClass::Manual,
+        },
+        now,
+    );
     rollout
 }

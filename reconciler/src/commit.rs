@@ -33,12 +33,15 @@ pub struct Commit {
 impl Commit {
     /// The workload whose template has this hash: what a pod record points to.
     pub fn resolve(&self, owner: &WorkloadKey, template: &TemplateHash) -> Option<&Workload> {
-        self.objects.workloads.get(owner).filter(|workload| workload.template.hash == *template)
+        self.objects
+            .workloads
+            .get(owner)
+            .filter(|workload| workload.template.hash == *template)
     }
 }
 
-/// What a pod is: its commit and its owner there. The commit of a record is only a locator, so where it is not known
-/// any other commit will do that has the owner with the very same template.
+/// What a pod is: its commit and its owner there. The commit of a record is only a locator, so
+/// where it is not known any other commit will do that has the owner with the very same template.
 pub fn locate<'a>(
     commits: &'a BTreeMap<CommitId, Arc<Commit>>,
     record: &PodRecord,

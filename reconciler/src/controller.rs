@@ -63,18 +63,25 @@ impl OwnedPod<'_> {
 
     /// Has been ready for `minReadySeconds`.
     pub fn is_available(&self, min_ready: Duration) -> bool {
-        self.is_active() && self.is_ready() && self.status.is_some_and(|status| status.available(min_ready))
+        self.is_active()
+            && self.is_ready()
+            && self
+                .status
+                .is_some_and(|status| status.available(min_ready))
     }
 
-    /// Whether what happened on its node then was after the deadlines began to count. What a node says that has not
-    /// heard of that is from before.
+    /// Whether what happened on its node then was after the deadlines began to count. What a node
+    /// says that has not heard of that is from before.
     pub fn is_since(&self, clock: Option<Timestamp>, at: Timestamp) -> bool {
-        clock.is_none_or(|clock| self.clock.is_some_and(|heard| heard.told == clock && at >= heard.at))
+        clock.is_none_or(|clock| {
+            self.clock
+                .is_some_and(|heard| heard.told == clock && at >= heard.at)
+        })
     }
 }
 
-/// So many pods of one owner are made in one look at most: a number that somebody mistyped must not take the leader's
-/// breath. What is more comes with the next look, which follows at once.
+/// So many pods of one owner are made in one look at most: a number that somebody mistyped must not
+/// take the leader's breath. What is more comes with the next look, which follows at once.
 const MOST_AT_ONCE: usize = 5000;
 
 /// What is done about one owner.
@@ -124,8 +131,8 @@ pub struct OwnerView<'a> {
 /// How the nodes stand, beyond what placement asks of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeStanding {
-    /// Nobody hears from them, or they said that they will be back: nothing is begun there, and what they said last
-    /// counts for nothing.
+    /// Nobody hears from them, or they said that they will be back: nothing is begun there, and
+    /// what they said last counts for nothing.
     pub absent: BTreeSet<NodeName>,
     /// Those of them that were given up.
     pub lost: BTreeSet<NodeName>,
@@ -142,22 +149,33 @@ pub struct NodeStanding {
 impl NodeStanding {
     /// Whether what becomes of this pod says nothing about the commit.
     pub fn is_aside(&self, pod: &OwnedPod<'_>) -> bool {
-        pod.record.place.node().is_some_and(|node| self.faulty.contains(node) || self.lost.contains(node))
+        pod.record
+            .place
+            .node()
+            .is_some_and(|node| self.faulty.contains(node) || self.lost.contains(node))
     }
 
-    /// Whether a node that is out, and not given up, was left without an available pod of these: its daemon may just
-    /// be starting again, and what was taken down there stays down until it is back.
+    /// Whether a node that is out, and not given up, was left without an available pod of these:
+    /// its daemon may just be starting again, and what was taken down there stays down until it is
+    /// back.
     pub fn left_down(&self, node: &NodeName, pods: &[OwnedPod<'_>]) -> bool {
-        let was_up =
-            |pod: &OwnedPod<'_>| pod.is_active() && pod.status.is_some_and(|status| status.ready.is_some());
-        let on: Vec<_> = pods.iter().filter(|pod| pod.record.place.node() == Some(node)).collect();
+        let was_up = |pod: &OwnedPod<'_>| {
+            pod.is_active() && pod.status.is_some_and(|status| status.ready.is_some())
+        };
+        let on: Vec<_> = pods
+            .iter()
+            .filter(|pod| pod.record.place.node() == Some(node))
+            .collect();
         let waited_for = self.absent.contains(node) && !self.lost.contains(node);
         waited_for && !on.is_empty() && !on.into_iter().any(was_up)
     }
 
     /// Whether nothing can be learnt of this pod now.
     pub fn is_absent(&self, pod: &OwnedPod<'_>) -> bool {
-        pod.record.place.node().is_some_and(|node| self.absent.contains(node))
+        pod.record
+            .place
+            .node()
+            .is_some_and(|node| self.absent.contains(node))
     }
 }
 
@@ -180,7 +198,8 @@ impl OwnerView<'_> {
 
     /// Whether a pod was there when a restart was asked for.
     pub fn must_restart(&self, pod: &OwnedPod<'_>) -> bool {
-        self.restarted.is_some_and(|asked| pod.record.serial <= asked)
+        self.restarted
+            .is_some_and(|asked| pod.record.serial <= asked)
     }
 
     /// Whether no new pod is made while an old one may still run.
@@ -192,10 +211,14 @@ impl OwnerView<'_> {
         }
     }
 
-    /// A pod that was told to stop and may still run. One whose node was lost holds up nothing where its place is given
-    /// to another.
+    /// A pod that was told to stop and may still run. One whose node was lost holds up nothing
+    /// where its place is given to another.
     pub fn may_still_run(&self, pod: &OwnedPod<'_>) -> bool {
-        let lost = pod.record.place.node().is_some_and(|node| self.standing.lost.contains(node));
+        let lost = pod
+            .record
+            .place
+            .node()
+            .is_some_and(|node| self.standing.lost.contains(node));
         pod.is_stopping() && !(lost && moves_when_lost(self.workload))
     }
 
@@ -210,23 +233,38 @@ impl OwnerView<'_> {
 
     /// The canaries that take this owner's pods: one new pod each.
     pub fn canaries(&self) -> Vec<&NodeName> {
-        let Some(canary) = &self.canary else { return Vec::new() };
-        let fits = |node: &&Candidate| {
-            canary.nodes.contains(&node.name) && unfit_by_itself(&self.workload.template.spec, node).is_none()
+        let Some(canary) = &self.canary else {
+            return Vec::new();
         };
-        self.nodes.iter().filter(fits).map(|node| &node.name).collect()
+        let fits = |node: &&Candidate| {
+            canary.nodes.contains(&node.name)
+                && unfit_by_itself(&self.workload.template.spec, node).is_none()
+        };
+        self.nodes
+            .iter()
+            .filter(fits)
+            .map(|node| &node.name)
+            .collect()
     }
 
-    /// How many pods of the new template there may be. Those that an earlier commit brought stay, wherever they are.
+    /// How many pods of the new template there may be. Those that an earlier commit brought stay,
+    /// wherever they are.
     pub fn updated_wanted(&self, replicas: u32) -> usize {
         let all = replicas as usize;
         if self.canary.is_none() {
             return all;
         }
         let canaries = self.canaries();
-        let is_canary =
-            |pod: &&OwnedPod<'_>| pod.record.place.node().is_some_and(|node| canaries.contains(&node));
-        let current = self.pods.iter().filter(|pod| pod.is_active() && self.is_current(pod));
+        let is_canary = |pod: &&OwnedPod<'_>| {
+            pod.record
+                .place
+                .node()
+                .is_some_and(|node| canaries.contains(&node))
+        };
+        let current = self
+            .pods
+            .iter()
+            .filter(|pod| pod.is_active() && self.is_current(pod));
         let (on_canaries, elsewhere): (Vec<&OwnedPod<'_>>, Vec<_>) = current.partition(is_canary);
         all.min(elsewhere.len() + canaries.len().max(on_canaries.len()))
     }
@@ -242,9 +280,12 @@ pub fn control(view: &OwnerView<'_>) -> Vec<Action> {
     match &view.workload.control {
         Control::Pod => pod::control(view),
         Control::Replicas { replicas, .. } => replicas::control(view, *replicas),
-        Control::Deployment { replicas, strategy, paused, .. } => {
-            deployment::control(view, *replicas, *strategy, *paused)
-        }
+        Control::Deployment {
+            replicas,
+            strategy,
+            paused,
+            ..
+        } => deployment::control(view, *replicas, *strategy, *paused),
         Control::DaemonSet { update, .. } => daemonset::control(view, *update),
     }
 }

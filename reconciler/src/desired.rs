@@ -1,5 +1,5 @@
-//! What only the whole commit shows: references that lead nowhere, ports and addresses that clash, and what the host's
-//! settings forbid.
+//! What only the whole commit shows: references that lead nowhere, ports and addresses that clash,
+//! and what the host's settings forbid.
 
 mod address;
 mod host;
@@ -25,8 +25,8 @@ pub struct CheckSettings {
     pub service_range: Ipv4Net,
     /// Addresses in it that are taken, such as that of the cluster's DNS; none by default.
     pub reserved_addresses: Vec<Ipv4Addr>,
-    /// Directories of the daemon's own (data, configuration, sockets): a hostPath that is one of them, contains one or
-    /// lies in one is refused. None by default.
+    /// Directories of the daemon's own (data, configuration, sockets): a hostPath that is one of
+    /// them, contains one or lies in one is refused. None by default.
     pub forbidden_host_paths: Vec<String>,
     /// A hostPath must be one of these or lie in one; `None`, the default, is any path.
     pub allowed_host_paths: Option<Vec<String>>,
@@ -55,7 +55,8 @@ impl Default for CheckSettings {
 
 /// Reads and checks a commit: [`manifest::parse`], [`check`] and [`manifest::locate`] in one.
 ///
-/// Where a document could not be read at all, references are not judged: what they name may stand there.
+/// Where a document could not be read at all, references are not judged: what they name may stand
+/// there.
 pub fn read(
     files: &[SourceFile<'_>],
     limits: &Limits,
@@ -63,8 +64,9 @@ pub fn read(
     read_as: ReadAs,
 ) -> (Objects, Vec<Problem>) {
     let (objects, mut problems) = manifest::parse(files, limits, read_as);
-    let complete =
-        !problems.iter().any(|problem| problem.severity == Severity::Error && problem.field.is_empty());
+    let complete = !problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error && problem.field.is_empty());
     let mut found = findings(&objects, settings, complete);
     manifest::locate(&mut found, files);
     problems.append(&mut found);
@@ -72,14 +74,17 @@ pub fn read(
     (objects, problems)
 }
 
-/// Problems that need more than one object, or the host's settings. They carry the line of their document;
-/// [`manifest::locate`] finds that of the field.
+/// Problems that need more than one object, or the host's settings. They carry the line of their
+/// document; [`manifest::locate`] finds that of the field.
 pub fn check(objects: &Objects, settings: &CheckSettings) -> Vec<Problem> {
     findings(objects, settings, true)
 }
 
 fn findings(objects: &Objects, settings: &CheckSettings, complete: bool) -> Vec<Problem> {
-    let mut findings = Findings { objects, problems: Vec::new() };
+    let mut findings = Findings {
+        objects,
+        problems: Vec::new(),
+    };
     if complete {
         reference::check(&mut findings);
     }
@@ -121,7 +126,9 @@ impl Findings<'_> {
         self.objects
             .places
             .get(&of.0)
-            .map_or_else(String::new, |place| format!("{}:{}", place.file, place.line))
+            .map_or_else(String::new, |place| {
+                format!("{}:{}", place.file, place.line)
+            })
     }
 
     /// The field of one of a workload's volumes.
@@ -131,9 +138,14 @@ impl Findings<'_> {
         let original = self.objects.originals.get(&Of::workload(key).0);
         let volumes = original.and_then(|original| original.pointer(&pointer)?.as_array());
         let index = volumes.and_then(|volumes| {
-            volumes.iter().position(|one| one.get("name").and_then(|name| name.as_str()) == Some(volume))
+            volumes
+                .iter()
+                .position(|one| one.get("name").and_then(|name| name.as_str()) == Some(volume))
         });
-        index.map_or_else(|| format!("{pod}.volumes"), |index| format!("{pod}.volumes[{index}]"))
+        index.map_or_else(
+            || format!("{pod}.volumes"),
+            |index| format!("{pod}.volumes[{index}]"),
+        )
     }
 }
 
@@ -144,7 +156,9 @@ impl Of {
     fn workload(key: &WorkloadKey) -> Self {
         let api_version = match key.kind {
             WorkloadKind::Pod | WorkloadKind::ReplicationController => "v1",
-            WorkloadKind::ReplicaSet | WorkloadKind::Deployment | WorkloadKind::DaemonSet => "apps/v1",
+            WorkloadKind::ReplicaSet | WorkloadKind::Deployment | WorkloadKind::DaemonSet => {
+                "apps/v1"
+            }
         };
         Self(ObjectId {
             api_version: api_version.to_owned(),
@@ -154,7 +168,11 @@ impl Of {
     }
 
     fn service(key: &ObjectKey) -> Self {
-        Self(ObjectId { api_version: "v1".to_owned(), kind: "Service".to_owned(), key: key.clone() })
+        Self(ObjectId {
+            api_version: "v1".to_owned(),
+            kind: "Service".to_owned(),
+            key: key.clone(),
+        })
     }
 }
 
@@ -172,11 +190,18 @@ fn pod_field(kind: WorkloadKind) -> &'static str {
 /// All containers of a workload's pods with their fields.
 fn containers(workload: &Workload) -> impl Iterator<Item = (String, &Container)> {
     let pod = pod_field(workload.key.kind);
-    let PodSpec { init_containers, containers, .. } = &workload.template.spec;
+    let PodSpec {
+        init_containers,
+        containers,
+        ..
+    } = &workload.template.spec;
     let init = init_containers.iter().enumerate();
-    let init = init.map(move |(index, container)| (format!("{pod}.initContainers[{index}]"), container));
+    let init =
+        init.map(move |(index, container)| (format!("{pod}.initContainers[{index}]"), container));
     let main = containers.iter().enumerate();
-    init.chain(main.map(move |(index, container)| (format!("{pod}.containers[{index}]"), container)))
+    init.chain(
+        main.map(move |(index, container)| (format!("{pod}.containers[{index}]"), container)),
+    )
 }
 
 #[cfg(test)]

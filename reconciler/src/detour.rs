@@ -1,8 +1,10 @@
-//! A host that went back to an earlier commit by itself, without the leader: `windlass rollback --local`.
+//! A host that went back to an earlier commit by itself, without the leader: `windlass rollback
+//! --local`.
 //!
-//! Nothing of what was decided is changed. The host acts on a state of its own making, in which each pod of another
-//! template than the earlier commit's has a stop record and, once it is gone, a twin of that commit's template. What
-//! it reports of the twin it reports under the pod's own uid, so that everybody else goes on counting as before.
+//! Nothing of what was decided is changed. The host acts on a state of its own making, in which
+//! each pod of another template than the earlier commit's has a stop record and, once it is gone, a
+//! twin of that commit's template. What it reports of the twin it reports under the pod's own uid,
+//! so that everybody else goes on counting as before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +35,12 @@ pub struct Detour {
 impl Detour {
     /// Sets out.
     pub fn to(commit: CommitId, since: Timestamp) -> Self {
-        Self { commit, since, ended: false, twins: BTreeMap::new() }
+        Self {
+            commit,
+            since,
+            ended: false,
+            twins: BTreeMap::new(),
+        }
     }
 
     /// Turns to another commit on the way: what runs here of the earlier one stops first.
@@ -46,8 +53,8 @@ impl Detour {
         self.ended && self.twins.is_empty()
     }
 
-    /// Takes note of what is gone from this host, and makes the twins of that. `gone` is what the host's own plan says,
-    /// before [`Detour::report`].
+    /// Takes note of what is gone from this host, and makes the twins of that. `gone` is what the
+    /// host's own plan says, before [`Detour::report`].
     pub fn advance(
         &mut self,
         state: &ClusterState,
@@ -56,9 +63,13 @@ impl Detour {
         gone: &BTreeSet<PodUid>,
     ) {
         self.twins.retain(|_, twin| !gone.contains(&twin.uid));
-        let Some(commit) = commit.filter(|commit| commit.id == self.commit && !self.ended) else { return };
+        let Some(commit) = commit.filter(|commit| commit.id == self.commit && !self.ended) else {
+            return;
+        };
         for record in self.affected(state, node, commit) {
-            let Some(workload) = commit.objects.workloads.get(&record.owner) else { continue };
+            let Some(workload) = commit.objects.workloads.get(&record.owner) else {
+                continue;
+            };
             if !gone.contains(&record.uid) || self.twins.contains_key(&record.uid) {
                 continue;
             }
@@ -72,8 +83,14 @@ impl Detour {
         }
     }
 
-    /// The pods here that the earlier commit has otherwise. What it does not have at all is left as it is.
-    fn affected<'s>(&self, state: &'s ClusterState, node: &NodeName, commit: &Commit) -> Vec<&'s PodRecord> {
+    /// The pods here that the earlier commit has otherwise. What it does not have at all is left as
+    /// it is.
+    fn affected<'s>(
+        &self,
+        state: &'s ClusterState,
+        node: &NodeName,
+        commit: &Commit,
+    ) -> Vec<&'s PodRecord> {
         let other = |record: &&PodRecord| {
             let workload = commit.objects.workloads.get(&record.owner);
             workload.is_some_and(|workload| workload.template.hash != record.template)
@@ -83,13 +100,24 @@ impl Detour {
     }
 
     /// The state that this host acts on.
-    pub fn state(&self, state: &ClusterState, node: &NodeName, commit: Option<&Commit>) -> ClusterState {
+    pub fn state(
+        &self,
+        state: &ClusterState,
+        node: &NodeName,
+        commit: Option<&Commit>,
+    ) -> ClusterState {
         let mut own = state.clone();
-        let stop = StopRecord { at: self.since, reason: StopReason::WentBack };
+        let stop = StopRecord {
+            at: self.since,
+            reason: StopReason::WentBack,
+        };
         let commit = commit.filter(|commit| commit.id == self.commit && !self.ended);
         let affected: BTreeSet<PodUid> = commit
             .map(|commit| {
-                self.affected(state, node, commit).into_iter().map(|record| record.uid.clone()).collect()
+                self.affected(state, node, commit)
+                    .into_iter()
+                    .map(|record| record.uid.clone())
+                    .collect()
             })
             .unwrap_or_default();
         // Until its twin is gone a pod does not come back, either.
@@ -114,7 +142,12 @@ impl Detour {
 
     /// What the others are told: of the pods that were decided, by what runs in their place.
     pub fn report(&self, state: &ClusterState, mut report: NodeReport) -> NodeReport {
-        let went_back = |uid: &PodUid| state.pods.get(uid).is_some_and(|record| record.stop.is_none());
+        let went_back = |uid: &PodUid| {
+            state
+                .pods
+                .get(uid)
+                .is_some_and(|record| record.stop.is_none())
+        };
         report.gone.retain(|uid| !went_back(uid));
         for (uid, twin) in &self.twins {
             if let Some(refused) = report.refused.remove(&twin.uid) {
@@ -132,7 +165,10 @@ impl Detour {
 
     fn marked(&self, mut status: PodStatus) -> PodStatus {
         if !self.ended {
-            let words = format!("runs commit {} by `windlass rollback --local`", self.commit.short());
+            let words = format!(
+                "runs commit {} by `windlass rollback --local`",
+                self.commit.short()
+            );
             status.message = Some(match status.message {
                 Some(message) => format!("{message}; {words}"),
                 None => words,
@@ -160,9 +196,16 @@ mod tests {
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  selector: {{matchLabels: {{a: b}}}}\n  \
              template:\n    metadata: {{labels: {{a: b}}}}\n    spec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
         );
-        let file = SourceFile { path: "web.yaml", content: text.as_bytes() };
-        let (objects, _) =
-            desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
+        let file = SourceFile {
+            path: "web.yaml",
+            content: text.as_bytes(),
+        };
+        let (objects, _) = desired::read(
+            &[file],
+            &Limits::default(),
+            &CheckSettings::default(),
+            ReadAs::NewHead,
+        );
         Arc::new(Commit {
             id: CommitId::new(id.to_string().repeat(40)),
             subject: String::new(),
@@ -175,7 +218,10 @@ mod tests {
     }
 
     fn record(commit: &Commit, node: &NodeName) -> PodRecord {
-        let owner = WorkloadKey { kind: WorkloadKind::Deployment, object: ObjectKey::new("default", "web") };
+        let owner = WorkloadKey {
+            kind: WorkloadKind::Deployment,
+            object: ObjectKey::new("default", "web"),
+        };
         PodRecord {
             uid: PodUid::new("one"),
             key: ObjectKey::new("default", "web-1"),
@@ -192,13 +238,18 @@ mod tests {
     #[test]
     fn a_host_that_goes_back_twice_runs_one_pod_for_each() {
         let node = NodeName::new("n1");
-        let commits = [('a', "app:1"), ('b', "app:2"), ('c', "app:3")].map(|(id, image)| commit(id, image));
+        let commits =
+            [('a', "app:1"), ('b', "app:2"), ('c', "app:3")].map(|(id, image)| commit(id, image));
         let [oldest, old, new] = &commits;
         let pod = record(new, &node);
         let uid = pod.uid.clone();
         let mut decided = ClusterState::default();
         decided.pods.insert(uid.clone(), pod);
-        let gone = |uids: &[&PodUid]| uids.iter().map(|uid| (*uid).clone()).collect::<BTreeSet<_>>();
+        let gone = |uids: &[&PodUid]| {
+            uids.iter()
+                .map(|uid| (*uid).clone())
+                .collect::<BTreeSet<_>>()
+        };
         let mut detour = Detour::to(old.id.clone(), Timestamp::UNIX_EPOCH);
         detour.advance(&decided, &node, Some(old), &gone(&[&uid]));
         let first = detour.twins[&uid].uid.clone();
@@ -206,12 +257,26 @@ mod tests {
         detour.turn(oldest.id.clone(), Timestamp::UNIX_EPOCH);
         detour.advance(&decided, &node, Some(oldest), &gone(&[&uid]));
         let own = detour.state(&decided, &node, Some(oldest));
-        assert_eq!(own.pods.len(), 2, "nothing new before the first twin is gone");
+        assert_eq!(
+            own.pods.len(),
+            2,
+            "nothing new before the first twin is gone"
+        );
         assert!(own.pods[&first].stop.is_some());
         detour.advance(&decided, &node, Some(oldest), &gone(&[&uid, &first]));
         let own = detour.state(&decided, &node, Some(oldest));
-        let running: Vec<&PodRecord> = own.pods.values().filter(|record| record.stop.is_none()).collect();
-        assert_eq!(running.iter().map(|record| &record.commit).collect::<Vec<_>>(), [&oldest.id]);
+        let running: Vec<&PodRecord> = own
+            .pods
+            .values()
+            .filter(|record| record.stop.is_none())
+            .collect();
+        assert_eq!(
+            running
+                .iter()
+                .map(|record| &record.commit)
+                .collect::<Vec<_>>(),
+            [&oldest.id]
+        );
         assert!(!own.pods.contains_key(&first));
     }
 
@@ -224,33 +289,64 @@ mod tests {
         let mut decided = ClusterState::default();
         decided.pods.insert(uid.clone(), pod);
         let mut detour = Detour::to(old.id.clone(), Timestamp::UNIX_EPOCH);
-        let gone = |uids: &[&PodUid]| uids.iter().map(|uid| (*uid).clone()).collect::<BTreeSet<_>>();
+        let gone = |uids: &[&PodUid]| {
+            uids.iter()
+                .map(|uid| (*uid).clone())
+                .collect::<BTreeSet<_>>()
+        };
 
         // First the pod stops, and the others are not told that it is gone.
         detour.advance(&decided, &node, Some(&old), &gone(&[]));
         let own = detour.state(&decided, &node, Some(&old));
-        assert_eq!(own.pods[&uid].stop.as_ref().unwrap().reason, StopReason::WentBack);
+        assert_eq!(
+            own.pods[&uid].stop.as_ref().unwrap().reason,
+            StopReason::WentBack
+        );
         assert_eq!(own.pods.len(), 1);
-        let report = NodeReport { gone: gone(&[&uid]), ..NodeReport::default() };
+        let report = NodeReport {
+            gone: gone(&[&uid]),
+            ..NodeReport::default()
+        };
         assert!(detour.report(&decided, report).gone.is_empty());
 
         // Then its twin runs, and is shown as the pod itself.
         detour.advance(&decided, &node, Some(&old), &gone(&[&uid]));
         let own = detour.state(&decided, &node, Some(&old));
         let twin = detour.twins[&uid].uid.clone();
-        assert_eq!((&own.pods[&twin].commit, &own.pods[&twin].stop), (&old.id, &None));
-        let mut report = NodeReport { gone: gone(&[&uid]), ..NodeReport::default() };
+        assert_eq!(
+            (&own.pods[&twin].commit, &own.pods[&twin].stop),
+            (&old.id, &None)
+        );
+        let mut report = NodeReport {
+            gone: gone(&[&uid]),
+            ..NodeReport::default()
+        };
         report.pods.insert(twin.clone(), PodStatus::pending());
         let told = detour.report(&decided, report);
-        assert!(told.pods[&uid].message.as_ref().unwrap().contains("rollback --local"));
+        assert!(
+            told.pods[&uid]
+                .message
+                .as_ref()
+                .unwrap()
+                .contains("rollback --local")
+        );
         assert!(told.gone.is_empty() && !told.pods.contains_key(&twin));
 
         // A stop that the leader decides is the twin's.
         let mut stopped = decided.clone();
-        let stop = StopRecord { at: Timestamp::UNIX_EPOCH, reason: StopReason::ScaledDown };
+        let stop = StopRecord {
+            at: Timestamp::UNIX_EPOCH,
+            reason: StopReason::ScaledDown,
+        };
         stopped.pods.get_mut(&uid).unwrap().stop = Some(stop.clone());
-        assert_eq!(detour.state(&stopped, &node, Some(&old)).pods[&twin].stop, Some(stop));
-        let report = NodeReport { gone: gone(&[&uid, &twin]), ..NodeReport::default() };
+        assert_eq!(
+            detour.state(&stopped, &node, Some(&old)).pods[&twin].stop,
+            Some(stop)
+        );
+        let report = NodeReport {
+            gone: gone(&[&uid, &twin]),
+            ..NodeReport::default()
+        };
         assert_eq!(detour.report(&stopped, report).gone, gone(&[&uid]));
 
         // In the end the twin stops, and only then the pod comes back.

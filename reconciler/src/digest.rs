@@ -1,4 +1,5 @@
-//! Hashes and the names made from them. They stand in for randomness: the same input names the same thing everywhere.
+//! Hashes and the names made from them. They stand in for randomness: the same input names the same
+//! thing everywhere.
 
 use ring::digest::{SHA256, digest};
 
@@ -36,5 +37,9 @@ pub fn pod_uid(seed: &str, serial: u64) -> PodUid {
 /// Five letters for a generated pod name.
 pub fn name_suffix(seed: &str, serial: u64) -> String {
     let hash = digest(&SHA256, format!("pod name\n{seed}\n{serial}").as_bytes());
-    hash.as_ref().iter().take(5).map(|byte| char::from(SUFFIX_ALPHABET[usize::from(*byte) % 27])).collect()
+    hash.as_ref()
+        .iter()
+        .take(5)
+        .map(|byte| char::from(SUFFIX_ALPHABET[usize::from(*byte) % 27]))
+        .collect()
 }

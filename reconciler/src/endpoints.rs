@@ -43,8 +43,8 @@ pub enum Serving {
 }
 
 impl Serving {
-    /// What a pod's status says; `stops` is whether it was told to stop. What was ready when it was told so answers until
-    /// its host says more.
+    /// What a pod's status says; `stops` is whether it was told to stop. What was ready when it was
+    /// told so answers until its host says more.
     pub fn of(status: &PodStatus, stops: bool) -> Self {
         match (stops || status.terminating, status.ready.is_some()) {
             (false, true) => Self::Ready,
@@ -54,17 +54,22 @@ impl Serving {
     }
 }
 
-/// Whether a pod's readiness says that it works: a probe does, and so does time. Without a probe also a container that ends
-/// at once is ready for a moment.
+/// Whether a pod's readiness says that it works: a probe does, and so does time. Without a probe
+/// also a container that ends at once is ready for a moment.
 pub fn is_proven(template: &PodTemplate, status: &PodStatus) -> bool {
-    let probed = template.spec.containers.iter().all(|container| container.readiness.is_some());
+    let probed = template
+        .spec
+        .containers
+        .iter()
+        .all(|container| container.readiness.is_some());
     probed || status.ready_for >= STEADY
 }
 
 /// The Services of a commit.
 pub type Services = BTreeMap<ObjectKey, Service>;
 
-/// The pods that take a Service's traffic, and the Service as it was when they did: its ports are theirs.
+/// The pods that take a Service's traffic, and the Service as it was when they did: its ports are
+/// theirs.
 #[derive(Debug)]
 pub struct Behind<'a> {
     /// The pods.
@@ -73,8 +78,9 @@ pub struct Behind<'a> {
     pub by: &'a Service,
 }
 
-/// What is asked of Services while pods are looked up: `services` are those of the commit that is followed, `before` those
-/// of the commits that it takes the place of, newest first, as long as it does.
+/// What is asked of Services while pods are looked up: `services` are those of the commit that is
+/// followed, `before` those of the commits that it takes the place of, newest first, as long as it
+/// does.
 #[derive(Debug)]
 pub struct Selection<'a> {
     services: &'a Services,
@@ -84,13 +90,22 @@ pub struct Selection<'a> {
 
 impl<'a> Selection<'a> {
     /// Of these pods.
-    pub fn new(services: &'a Services, before: Vec<&'a Services>, pods: &'a [Endpoint<'a>]) -> Self {
-        Self { services, before, index: Index::new(pods) }
+    pub fn new(
+        services: &'a Services,
+        before: Vec<&'a Services>,
+        pods: &'a [Endpoint<'a>],
+    ) -> Self {
+        Self {
+            services,
+            before,
+            index: Index::new(pods),
+        }
     }
 
-    /// Which pods take the traffic of a Service: the ready ones that it selects. Where none of these has proven itself yet, it
-    /// keeps those that it had by the selector of before; and where nothing is ready at all, those that are stopping go on,
-    /// as kube-proxy has it since 1.28 (ProxyTerminatingEndpoints).
+    /// Which pods take the traffic of a Service: the ready ones that it selects. Where none of
+    /// these has proven itself yet, it keeps those that it had by the selector of before; and where
+    /// nothing is ready at all, those that are stopping go on, as kube-proxy has it since 1.28
+    /// (ProxyTerminatingEndpoints).
     pub fn behind(&self, key: &ObjectKey, service: &'a Service) -> Behind<'a> {
         let former = || {
             let before = self.before.iter().filter_map(|services| services.get(key));
@@ -98,25 +113,42 @@ impl<'a> Selection<'a> {
         };
         let find = |by: &'a Service, serving: Serving| -> Behind<'a> {
             let takes = |pod: &&Endpoint<'_>| pod.serving == serving || service.publish_not_ready;
-            Behind { pods: self.index.selected(key, by).filter(takes).collect(), by }
+            Behind {
+                pods: self.index.selected(key, by).filter(takes).collect(),
+                by,
+            }
         };
         let own = find(service, Serving::Ready);
-        if service.publish_not_ready && !own.pods.is_empty() || own.pods.iter().any(|pod| pod.proven) {
+        if service.publish_not_ready && !own.pods.is_empty()
+            || own.pods.iter().any(|pod| pod.proven)
+        {
             return own;
         }
         let kept = former().map(|by| find(by, Serving::Ready));
-        let stopping = std::iter::once(service).chain(former()).map(|by| find(by, Serving::Stopping));
+        let stopping = std::iter::once(service)
+            .chain(former())
+            .map(|by| find(by, Serving::Stopping));
         let mut others = kept.chain(std::iter::once(own)).chain(stopping);
-        others.find(|behind| !behind.pods.is_empty()).unwrap_or(Behind { pods: Vec::new(), by: service })
+        others
+            .find(|behind| !behind.pods.is_empty())
+            .unwrap_or(Behind {
+                pods: Vec::new(),
+                by: service,
+            })
     }
 }
 
 /// Whether a Service selects a pod with these labels.
 pub fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
-    !service.selector.is_empty() && service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    !service.selector.is_empty()
+        && service
+            .selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// What NAT and DNS of a host say. `node` is the host's own address: the external one of LoadBalancers.
+/// What NAT and DNS of a host say. `node` is the host's own address: the external one of
+/// LoadBalancers.
 pub fn publish(
     selection: &Selection<'_>,
     given: &BTreeMap<ObjectKey, ServiceAllocation>,
@@ -125,7 +157,10 @@ pub fn publish(
     dns: Ipv4Addr,
 ) -> (ServiceTable, DnsRecords) {
     let mut table = ServiceTable::default();
-    let mut records = DnsRecords { zone: zone.to_owned(), names: BTreeMap::new() };
+    let mut records = DnsRecords {
+        zone: zone.to_owned(),
+        names: BTreeMap::new(),
+    };
     for (key, service) in selection.services {
         let behind = selection.behind(key, service);
         let allocation = given.get(key);
@@ -135,14 +170,16 @@ pub fn publish(
             records.names.insert(name, answer);
         }
     }
-    records
-        .names
-        .insert(format!("kube-dns.kube-system.svc.{zone}"), DnsAnswer::Addresses(BTreeSet::from([dns])));
+    records.names.insert(
+        format!("kube-dns.kube-system.svc.{zone}"),
+        DnsAnswer::Addresses(BTreeSet::from([dns])),
+    );
     add_host_ports(&mut table, pods);
     (table, records)
 }
 
-/// Pods by namespace and each of their labels, so that thousands of Services do not each look at thousands of pods.
+/// Pods by namespace and each of their labels, so that thousands of Services do not each look at
+/// thousands of pods.
 #[derive(Debug)]
 struct Index<'a>(BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Endpoint<'a>>>);
 
@@ -166,8 +203,13 @@ impl<'a> Index<'a> {
         service: &'s Service,
     ) -> impl Iterator<Item = &'a Endpoint<'a>> + 's {
         let first = service.selector.iter().next();
-        let candidates = first.and_then(|(label, value)| self.0.get(&(key.namespace.as_str(), label, value)));
-        candidates.into_iter().flatten().copied().filter(|pod| selects(service, &pod.template.meta.labels))
+        let candidates =
+            first.and_then(|(label, value)| self.0.get(&(key.namespace.as_str(), label, value)));
+        candidates
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|pod| selects(service, &pod.template.meta.labels))
     }
 }
 
@@ -183,15 +225,33 @@ fn add_ports(
         let endpoints = behind
             .pods
             .iter()
-            .filter_map(|pod| Some(SocketAddrV4::new(pod.address, target(theirs, pod.template)?)))
+            .filter_map(|pod| {
+                Some(SocketAddrV4::new(
+                    pod.address,
+                    target(theirs, pod.template)?,
+                ))
+            })
             .collect();
-        let backends = Backends { endpoints, client_ip_affinity: service.client_ip_affinity };
+        let backends = Backends {
+            endpoints,
+            client_ip_affinity: service.client_ip_affinity,
+        };
         if let Some(address) = allocation.cluster_ip {
-            let at = VirtualPort { address, protocol: port.protocol, port: port.port };
+            let at = VirtualPort {
+                address,
+                protocol: port.protocol,
+                port: port.port,
+            };
             table.cluster_ips.insert(at, backends.clone());
         }
         if let Some(number) = allocation.node_ports.get(&port_key(port)) {
-            table.node_ports.insert(HostPort { protocol: port.protocol, port: *number }, backends);
+            table.node_ports.insert(
+                HostPort {
+                    protocol: port.protocol,
+                    port: *number,
+                },
+                backends,
+            );
         }
     }
 }
@@ -230,19 +290,39 @@ fn answer(
             let addresses: BTreeSet<Ipv4Addr> = selected.iter().map(|pod| pod.address).collect();
             (!addresses.is_empty()).then_some(DnsAnswer::Addresses(addresses))
         }
-        ServiceKind::ClusterIp { .. } | ServiceKind::NodePort { .. } | ServiceKind::LoadBalancer { .. } => {
-            allocation?.cluster_ip.map(|address| DnsAnswer::Addresses(BTreeSet::from([address])))
-        }
+        ServiceKind::ClusterIp { .. }
+        | ServiceKind::NodePort { .. }
+        | ServiceKind::LoadBalancer { .. } => allocation?
+            .cluster_ip
+            .map(|address| DnsAnswer::Addresses(BTreeSet::from([address]))),
     }
 }
 
-/// `hostPort`s of this host's pods. They lead to the pod as soon as it has an address, ready or not, as in Kubernetes.
+/// `hostPort`s of this host's pods. They lead to the pod as soon as it has an address, ready or
+/// not, as in Kubernetes.
 fn add_host_ports(table: &mut ServiceTable, pods: &[Endpoint<'_>]) {
-    for pod in pods.iter().filter(|pod| pod.local && !pod.template.spec.host_network) {
-        for port in pod.template.spec.containers.iter().flat_map(|container| &container.ports) {
+    for pod in pods
+        .iter()
+        .filter(|pod| pod.local && !pod.template.spec.host_network)
+    {
+        for port in pod
+            .template
+            .spec
+            .containers
+            .iter()
+            .flat_map(|container| &container.ports)
+        {
             if let Some(number) = port.host_port {
-                let at = (port.host_ip, HostPort { protocol: port.protocol, port: number });
-                table.host_ports.insert(at, SocketAddrV4::new(pod.address, port.port));
+                let at = (
+                    port.host_ip,
+                    HostPort {
+                        protocol: port.protocol,
+                        port: number,
+                    },
+                );
+                table
+                    .host_ports
+                    .insert(at, SocketAddrV4::new(pod.address, port.port));
             }
         }
     }

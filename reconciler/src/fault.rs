@@ -1,4 +1,5 @@
-//! What went wrong while doing a step, as the core needs to know it: whose fault it is decides what follows.
+//! What went wrong while doing a step, as the core needs to know it: whose fault it is decides what
+//! follows.
 
 use std::fmt;
 
@@ -14,8 +15,8 @@ const MESSAGE_BYTES: usize = 2048;
 pub struct Fault {
     /// What sort of failure it is.
     pub kind: FaultKind,
-    /// What failed, on what, why, and what to do: one line for people. Most of it are words of the engine, a registry, the
-    /// kernel or a container, so all of it is escaped and bounded.
+    /// What failed, on what, why, and what to do: one line for people. Most of it are words of the
+    /// engine, a registry, the kernel or a container, so all of it is escaped and bounded.
     #[serde(deserialize_with = "foreign::sentence")]
     pub message: String,
 }
@@ -23,7 +24,10 @@ pub struct Fault {
 impl Fault {
     /// Joins a kind and a message.
     pub fn new(kind: FaultKind, message: impl AsRef<str>) -> Self {
-        Self { kind, message: ForeignText::bounded(message.as_ref(), MESSAGE_BYTES).into() }
+        Self {
+            kind,
+            message: ForeignText::bounded(message.as_ref(), MESSAGE_BYTES).into(),
+        }
     }
 }
 
@@ -38,13 +42,16 @@ impl std::error::Error for Fault {}
 /// What sort of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FaultKind {
-    /// The registry says that there is no such image, or that it is not for this architecture. The commit's fault.
+    /// The registry says that there is no such image, or that it is not for this architecture. The
+    /// commit's fault.
     ImageMissing,
-    /// The registry refuses our credentials, or wants some. Waiting: somebody must mend the host's configuration.
+    /// The registry refuses our credentials, or wants some. Waiting: somebody must mend the host's
+    /// configuration.
     RegistryDenied,
     /// The registry does not answer. Waiting.
     RegistryUnreachable,
-    /// The engine refuses the container as specified: command not found, bad mount, bad user. The commit's fault.
+    /// The engine refuses the container as specified: command not found, bad mount, bad user. The
+    /// commit's fault.
     Rejected,
     /// A hostPath is not of the type the manifest asks for. The commit's fault on this host.
     HostPath,
@@ -54,7 +61,8 @@ pub enum FaultKind {
     EngineUnreachable,
     /// No space left on the disk. Waiting.
     DiskFull,
-    /// What the step works on is gone (container removed, process ended); look again, until the dead line.
+    /// What the step works on is gone (container removed, process ended); look again, until the
+    /// dead line.
     Gone,
     /// The host's network could not be set up. Waiting.
     Network,
@@ -70,8 +78,8 @@ impl FaultKind {
         matches!(self, Self::ImageMissing | Self::Rejected | Self::HostPath)
     }
 
-    /// Whether it is known to lie outside of the commit: then it is waited for, however long. Whatever else is in the
-    /// way has until the dead line.
+    /// Whether it is known to lie outside of the commit: then it is waited for, however long.
+    /// Whatever else is in the way has until the dead line.
     pub fn is_outside(self) -> bool {
         matches!(
             self,

@@ -1,4 +1,5 @@
-//! Text that somebody else wrote: bounded and escaped where it enters, and escaped again where it is printed.
+//! Text that somebody else wrote: bounded and escaped where it enters, and escaped again where it
+//! is printed.
 
 use std::{borrow::Cow, fmt, fmt::Write};
 
@@ -10,16 +11,18 @@ pub const DEFAULT_BYTES: usize = 1024;
 /// What a text ends with that was cut.
 const CUT: &str = "...";
 
-/// Text of an engine, a kernel, a registry, a remote repository, a container, another host, or a commit that nobody has
-/// judged yet. It is one line, it is bounded, and each character that would act on a terminal or hide from a reader is
-/// escaped as Rust escapes it: `\n`, `\u{1b}`, `\u{202e}`.
+/// Text of an engine, a kernel, a registry, a remote repository, a container, another host, or a
+/// commit that nobody has judged yet. It is one line, it is bounded, and each character that would
+/// act on a terminal or hide from a reader is escaped as Rust escapes it: `\n`, `\u{1b}`,
+/// `\u{202e}`.
 ///
-/// A backslash stays a backslash. So escaping an escaped text changes nothing, and a text may be escaped at each edge that
-/// it crosses. The price is that a foreign text which holds the two characters `\n` looks like one that held a line break:
-/// the text is for people to read, and nothing reads the original back from it.
+/// A backslash stays a backslash. So escaping an escaped text changes nothing, and a text may be
+/// escaped at each edge that it crosses. The price is that a foreign text which holds the two
+/// characters `\n` looks like one that held a line break: the text is for people to read, and
+/// nothing reads the original back from it.
 ///
-/// Nothing is decided by its content: there is no order, no hash, and no way to search in it. Equality is there so that
-/// a picture that has changed is told from one that has not.
+/// Nothing is decided by its content: there is no order, no hash, and no way to search in it.
+/// Equality is there so that a picture that has changed is told from one that has not.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ForeignText(String);
 
@@ -29,8 +32,8 @@ impl ForeignText {
         Self::bounded(text, DEFAULT_BYTES)
     }
 
-    /// Takes in a text that has at most so many bytes when it is escaped; a longer one is cut between two characters and
-    /// ends with `...`, which is counted too.
+    /// Takes in a text that has at most so many bytes when it is escaped; a longer one is cut
+    /// between two characters and ends with `...`, which is counted too.
     pub fn bounded(text: &str, most_bytes: usize) -> Self {
         let mut escaped = String::with_capacity(text.len().min(most_bytes));
         // How much of it stays where the whole does not fit.
@@ -51,15 +54,19 @@ impl ForeignText {
 
     /// The same for bytes; what is not UTF-8 becomes U+FFFD.
     pub fn from_bytes(bytes: &[u8], most_bytes: usize) -> Self {
-        // A character has at most four bytes, and one that does not fit is enough to see that the text is cut.
+        // A character has at most four bytes, and one that does not fit is enough to see that the
+        // text is cut.
         let read = bytes.get(..most_bytes.saturating_add(4)).unwrap_or(bytes);
         Self::bounded(&String::from_utf8_lossy(read), most_bytes)
     }
 
-    /// The words of a program that breaks its lines and indents them: each run of white space becomes one blank.
+    /// The words of a program that breaks its lines and indents them: each run of white space
+    /// becomes one blank.
     pub fn words(text: &str, most_bytes: usize) -> Self {
         // A blank is at most one byte more than what it stands for.
-        let words = text.split(|c: char| c.is_whitespace()).filter(|word| !word.is_empty());
+        let words = text
+            .split(|c: char| c.is_whitespace())
+            .filter(|word| !word.is_empty());
         Self::bounded(&words.collect::<Vec<_>>().join(" "), most_bytes)
     }
 
@@ -105,13 +112,14 @@ impl<'de> Deserialize<'de> for ForeignText {
     }
 }
 
-/// A sentence as it is printed: foreign words may be in it, perhaps written down by a version that escaped nothing.
-/// Nothing is cut.
+/// A sentence as it is printed: foreign words may be in it, perhaps written down by a version that
+/// escaped nothing. Nothing is cut.
 pub fn escape(text: &str) -> Cow<'_, str> {
     escape_but(text, &[])
 }
 
-/// The same, with some characters left as they are: line breaks and tabs where whole lines are printed.
+/// The same, with some characters left as they are: line breaks and tabs where whole lines are
+/// printed.
 pub fn escape_but<'t>(text: &'t str, left: &[char]) -> Cow<'t, str> {
     let strange = |c: char| is_unprintable(c) && !left.contains(&c);
     if !text.contains(strange) {
@@ -119,7 +127,11 @@ pub fn escape_but<'t>(text: &'t str, left: &[char]) -> Cow<'t, str> {
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if strange(c) { push_escaped(c, &mut escaped) } else { escaped.push(c) }
+        if strange(c) {
+            push_escaped(c, &mut escaped)
+        } else {
+            escaped.push(c)
+        }
     }
     Cow::Owned(escaped)
 }
@@ -136,7 +148,9 @@ pub fn escape_value(value: &mut Value) {
         Value::Object(fields) => {
             if fields.keys().any(|key| key.contains(is_unprintable)) {
                 let escaped = std::mem::take(fields).into_iter();
-                *fields = escaped.map(|(key, value)| (escape(&key).into_owned(), value)).collect();
+                *fields = escaped
+                    .map(|(key, value)| (escape(&key).into_owned(), value))
+                    .collect();
             }
             fields.values_mut().for_each(escape_value);
         }
@@ -144,8 +158,8 @@ pub fn escape_value(value: &mut Value) {
     }
 }
 
-/// The text of a JSON document that means the same and holds nothing unprintable but its own line breaks: whatever else
-/// there is of it stands within strings.
+/// The text of a JSON document that means the same and holds nothing unprintable but its own line
+/// breaks: whatever else there is of it stands within strings.
 pub fn escape_json(text: &str) -> Cow<'_, str> {
     let strange = |c: char| is_unprintable(c) && c != '\n';
     if !text.contains(strange) {
@@ -165,7 +179,8 @@ pub fn escape_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// For `#[serde(deserialize_with)]`: a sentence in a document of another host or of an older version.
+/// For `#[serde(deserialize_with)]`: a sentence in a document of another host or of an older
+/// version.
 pub fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map(|text| match escape(&text) {
         Cow::Borrowed(_) => text,
@@ -174,12 +189,15 @@ pub fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
 }
 
 /// The same where there may be none.
-pub fn optional_sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub fn optional_sentence<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(text.map(|text| escape(&text).into_owned()))
 }
 
-/// Whether a character acts on a terminal, ends a line, turns the direction of writing, or cannot be seen.
+/// Whether a character acts on a terminal, ends a line, turns the direction of writing, or cannot
+/// be seen.
 pub fn is_unprintable(c: char) -> bool {
     // C0, DEL and C1: line breaks, tabs, ESC and CSI are among them.
     c.is_control()
@@ -187,10 +205,12 @@ pub fn is_unprintable(c: char) -> bool {
             c,
             // The soft hyphen, the joiner of graphemes and the Arabic letter mark.
             '\u{ad}' | '\u{34f}' | '\u{61c}'
-            // Fillers of Hangul and of Khmer, and the vowel separator of Mongolian: none of them is drawn.
+            // Fillers of Hangul and of Khmer, and the vowel separator of Mongolian: none of them is
+            // drawn.
             | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}' | '\u{3164}' | '\u{ffa0}'
-            // Zero-width characters and marks of direction; the separators of lines and paragraphs; embeddings and
-            // overrides; invisible operators, isolates and what was once there for shapes of digits.
+            // Zero-width characters and marks of direction; the separators of lines and paragraphs;
+            // embeddings and overrides; invisible operators, isolates and what was once there for
+            // shapes of digits.
             | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             // The byte order mark, and annotations between lines.
             | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
@@ -317,10 +337,19 @@ mod tests {
     #[test]
     fn what_acts_on_a_terminal_is_shown() {
         let shown = |text: &str| ForeignText::new(text).to_string();
-        assert_eq!(shown("a\r\nb\t\u{1b}[2J\u{9b}2J"), r"a\r\nb\t\u{1b}[2J\u{9b}2J");
-        assert_eq!(shown("\u{202e}gpj.exe\u{2069}\u{200b}"), r"\u{202e}gpj.exe\u{2069}\u{200b}");
+        assert_eq!(
+            shown("a\r\nb\t\u{1b}[2J\u{9b}2J"),
+            r"a\r\nb\t\u{1b}[2J\u{9b}2J"
+        );
+        assert_eq!(
+            shown("\u{202e}gpj.exe\u{2069}\u{200b}"),
+            r"\u{202e}gpj.exe\u{2069}\u{200b}"
+        );
         assert_eq!(shown("größer, 語, 🙂, C:\\new"), "größer, 語, 🙂, C:\\new");
-        assert_eq!(ForeignText::from_bytes(b"\xff\x1b]0;x\x07", 40).as_str(), "\u{fffd}\\u{1b}]0;x\\u{7}");
+        assert_eq!(
+            ForeignText::from_bytes(b"\xff\x1b]0;x\x07", 40).as_str(),
+            "\u{fffd}\\u{1b}]0;x\\u{7}"
+        );
     }
 
     #[test]
@@ -329,18 +358,27 @@ mod tests {
         assert_eq!(ForeignText::bounded("abcdefg", 6).as_str(), "abc...");
         assert_eq!(ForeignText::bounded("äääää", 8).as_str(), "ää...");
         assert_eq!(ForeignText::bounded("ab\u{1b}cdef", 8).as_str(), "ab...");
-        assert_eq!(ForeignText::new(&"x".repeat(1 << 20)).as_str().len(), DEFAULT_BYTES);
+        assert_eq!(
+            ForeignText::new(&"x".repeat(1 << 20)).as_str().len(),
+            DEFAULT_BYTES
+        );
     }
 
     #[test]
     fn a_programs_lines_become_one() {
         let text = "Error: syntax error\n\tadd rule \u{1b}[1m\r\n            ^^^^\n";
-        assert_eq!(ForeignText::words(text, 600).as_str(), r"Error: syntax error add rule \u{1b}[1m ^^^^");
+        assert_eq!(
+            ForeignText::words(text, 600).as_str(),
+            r"Error: syntax error add rule \u{1b}[1m ^^^^"
+        );
     }
 
     #[test]
     fn some_characters_may_be_left() {
         assert_eq!(escape_but("a\tb\n\u{1b}c", &['\n', '\t']), "a\tb\n\\u{1b}c");
-        assert!(matches!(escape_but("a\tb\n", &['\n', '\t']), Cow::Borrowed(_)));
+        assert!(matches!(
+            escape_but("a\tb\n", &['\n', '\t']),
+            Cow::Borrowed(_)
+        ));
     }
 }

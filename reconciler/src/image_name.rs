@@ -41,15 +41,21 @@ impl ImageName {
         };
         // A colon before a slash belongs to the host's port.
         match rest.rsplit_once(':') {
-            Some((repository, tag)) if !tag.contains('/') => {
-                Self { repository: repository.to_owned(), tag: Some(tag.to_owned()), digest }
-            }
-            _ => Self { repository: rest.to_owned(), tag: None, digest },
+            Some((repository, tag)) if !tag.contains('/') => Self {
+                repository: repository.to_owned(),
+                tag: Some(tag.to_owned()),
+                digest,
+            },
+            _ => Self {
+                repository: rest.to_owned(),
+                tag: None,
+                digest,
+            },
         }
     }
 
-    /// Reads a name by the rules of container engines (`ParseNormalizedNamed` of github.com/distribution/reference, and
-    /// `Validate` of github.com/opencontainers/go-digest).
+    /// Reads a name by the rules of container engines (`ParseNormalizedNamed` of
+    /// github.com/distribution/reference, and `Validate` of github.com/opencontainers/go-digest).
     ///
     /// # Errors
     ///
@@ -90,9 +96,12 @@ fn check_repository(repository: &str) -> Result<(), ImageNameFault> {
     Ok(())
 }
 
-/// Whether the first of several parts is a registry's host: engines tell it by a dot, a port or an upper-case letter.
+/// Whether the first of several parts is a registry's host: engines tell it by a dot, a port or an
+/// upper-case letter.
 fn is_hosts(first: &str) -> bool {
-    first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
+    first.contains(['.', ':'])
+        || first == "localhost"
+        || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 fn is_host(host: &str) -> bool {
@@ -102,18 +111,22 @@ fn is_host(host: &str) -> bool {
     };
     let is_label = |label: &str| {
         !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     name.split('.').all(is_label)
-        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+        && port
+            .is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Lower-case letters and digits, with `.`, `_`, `__` or dashes between them.
 fn is_part(part: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let is_separator = |text: &str| matches!(text, "." | "_" | "__") || text.chars().all(|c| c == '-');
+    let is_separator =
+        |text: &str| matches!(text, "." | "_" | "__") || text.chars().all(|c| c == '-');
     part.starts_with(alphanumeric)
         && part.ends_with(alphanumeric)
         && part.split(alphanumeric).all(is_separator)
@@ -123,12 +136,16 @@ fn is_tag(tag: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     tag.len() <= 128
         && tag.bytes().next().is_some_and(is_word)
-        && tag.bytes().all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
+        && tag
+            .bytes()
+            .all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 /// The algorithms that engines know, each with the length of its sum.
 fn is_digest(digest: &str) -> bool {
-    let Some((algorithm, sum)) = digest.split_once(':') else { return false };
+    let Some((algorithm, sum)) = digest.split_once(':') else {
+        return false;
+    };
     let digits = match algorithm {
         "sha256" => 64,
         "sha384" => 96,
@@ -148,23 +165,29 @@ impl fmt::Display for ImageNameFault {
             Self::Scheme => f.write_str("a name has no scheme: write what follows the \"://\""),
             Self::Length => f.write_str("write a name of 1 to 255 letters before the tag"),
             Self::Host(host) => {
-                write!(f, "{host:?} is no host of a registry: write one such as registry.example.com:5000")
+                write!(
+                    f,
+                    "{host:?} is no host of a registry: write one such as registry.example.com:5000"
+                )
             }
             Self::Part(part) => write!(
                 f,
                 "{part:?} is no part of a name: write lower-case letters and digits, with '.', '_' or '-' between them"
             ),
             Self::Id => f.write_str("this is the id of an image: write its name"),
-            Self::Tag(tag) if tag.is_empty() => {
-                f.write_str("nothing follows the colon: write the tag, or leave the colon out for \"latest\"")
-            }
+            Self::Tag(tag) if tag.is_empty() => f.write_str(
+                "nothing follows the colon: write the tag, or leave the colon out for \"latest\"",
+            ),
             Self::Tag(tag) => write!(
                 f,
                 "{tag:?} is no tag: write at most 128 letters, digits, '_', '.' and '-', beginning with none of the \
                  last two"
             ),
             Self::Digest(digest) => {
-                write!(f, "{digest:?} is no digest: write \"sha256:\" and 64 lower-case hexadecimal digits")
+                write!(
+                    f,
+                    "{digest:?} is no digest: write \"sha256:\" and 64 lower-case hexadecimal digits"
+                )
             }
         }
     }

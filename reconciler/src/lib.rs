@@ -1,4 +1,5 @@
-//! The pure core of Windlass. No I/O, no clock, no randomness: the same input gives the same bytes on every host.
+//! The pure core of Windlass. No I/O, no clock, no randomness: the same input gives the same bytes
+//! on every host.
 //!
 //! ```text
 //! files of a commit ──manifest::parse──► Objects + Problems

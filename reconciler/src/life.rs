@@ -1,7 +1,8 @@
 //! Which nodes live, from what the leader hears of them.
 //!
-//! Silence is not death: a node is lost only when its lease is gone, its daemon does not answer the leader either, and
-//! the silence is not the leader's own. Times here are measured by the leader on a clock that never jumps.
+//! Silence is not death: a node is lost only when its lease is gone, its daemon does not answer the
+//! leader either, and the silence is not the leader's own. Times here are measured by the leader on
+//! a clock that never jumps.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,8 +28,8 @@ pub struct NodeSigns {
     pub back_within: Option<Duration>,
     /// It lives and takes no pods: why.
     pub unready: Option<String>,
-    /// Its lease is there, and was not renewed when it should have been: a host that goes together with another falls
-    /// silent up to one renewal later.
+    /// Its lease is there, and was not renewed when it should have been: a host that goes together
+    /// with another falls silent up to one renewal later.
     pub late: bool,
     /// For how long it has been given up; `None` where it was not.
     pub lost_for: Option<Duration>,
@@ -50,7 +51,8 @@ pub struct LifeInput<'a> {
 pub struct Lives {
     /// Each node's.
     pub lives: BTreeMap<NodeName, NodeLife>,
-    /// Why nodes that seem lost are not given up, if so many vanished that the fault is likely here.
+    /// Why nodes that seem lost are not given up, if so many vanished that the fault is likely
+    /// here.
     pub brake: Option<String>,
     /// When to look again.
     pub next: Next,
@@ -58,8 +60,8 @@ pub struct Lives {
 
 /// Judges all nodes.
 pub fn lives(input: &LifeInput<'_>) -> Lives {
-    // A node whose lease ran out while nobody led has renewed it within a third of one; twice a leader's own lease, which
-    // is three fifths of a node's, leaves time for three tries.
+    // A node whose lease ran out while nobody led has renewed it within a third of one; twice a
+    // leader's own lease, which is three fifths of a node's, leaves time for three tries.
     let quarantine = (input.lease * 6 / 5).saturating_sub(input.leading_for);
     let mut next = Next::AwaitChange;
     let mut lives: BTreeMap<NodeName, NodeLife> = BTreeMap::new();
@@ -71,21 +73,35 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
         counted += usize::from(!(signs.silent_for.is_some() && long_lost));
         late += usize::from(signs.silent_for.is_none() && signs.late);
         let life = match signs {
-            NodeSigns { silent_for: None, unready: None, .. } => NodeLife::Ready,
-            NodeSigns { silent_for: None, unready: Some(why), .. } => NodeLife::NotReady(why.clone()),
-            NodeSigns { lost_for: Some(_), .. } => {
+            NodeSigns {
+                silent_for: None,
+                unready: None,
+                ..
+            } => NodeLife::Ready,
+            NodeSigns {
+                silent_for: None,
+                unready: Some(why),
+                ..
+            } => NodeLife::NotReady(why.clone()),
+            NodeSigns {
+                lost_for: Some(_), ..
+            } => {
                 if !long_lost {
                     vanished.insert(name);
                 }
                 NodeLife::Lost
             }
-            NodeSigns { back_within: Some(within), .. } if !within.is_zero() => {
+            NodeSigns {
+                back_within: Some(within),
+                ..
+            } if !within.is_zero() => {
                 next = next.sooner(Next::After(*within));
                 NodeLife::Away
             }
-            NodeSigns { answers: Some(true), .. } => {
-                NodeLife::Silent("its lease is gone, but its daemon answers".to_owned())
-            }
+            NodeSigns {
+                answers: Some(true),
+                ..
+            } => NodeLife::Silent("its lease is gone, but its daemon answers".to_owned()),
             NodeSigns { .. } => {
                 vanished.insert(name);
                 NodeLife::Lost
@@ -95,7 +111,12 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
     }
     let fresh: Vec<NodeName> = vanished
         .iter()
-        .filter(|name| input.signs.get(**name).is_some_and(|signs| signs.lost_for.is_none()))
+        .filter(|name| {
+            input
+                .signs
+                .get(**name)
+                .is_some_and(|signs| signs.lost_for.is_none())
+        })
         .map(|name| (*name).clone())
         .collect();
     let mut brake = None;
@@ -120,7 +141,11 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
             None
         };
         if let Some(why) = why {
-            lives.extend(fresh.into_iter().map(|name| (name, NodeLife::Silent(why.clone()))));
+            lives.extend(
+                fresh
+                    .into_iter()
+                    .map(|name| (name, NodeLife::Silent(why.clone()))),
+            );
         }
     }
     Lives { lives, brake, next }
@@ -139,7 +164,10 @@ mod tests {
     }
 
     fn judge(leading: u64, signs: &[(&str, NodeSigns)]) -> Lives {
-        let signs = signs.iter().map(|(name, signs)| (NodeName::new(*name), signs.clone())).collect();
+        let signs = signs
+            .iter()
+            .map(|(name, signs)| (NodeName::new(*name), signs.clone()))
+            .collect();
         lives(&LifeInput {
             lease: Duration::from_secs(5),
             leading_for: Duration::from_secs(leading),
@@ -171,8 +199,14 @@ mod tests {
 
     #[test]
     fn whoever_answers_or_will_be_back_is_not_lost() {
-        let answers = NodeSigns { answers: Some(true), ..silent(30) };
-        let away = NodeSigns { back_within: Some(Duration::from_secs(20)), ..silent(30) };
+        let answers = NodeSigns {
+            answers: Some(true),
+            ..silent(30)
+        };
+        let away = NodeSigns {
+            back_within: Some(Duration::from_secs(20)),
+            ..silent(30)
+        };
         let judged = judge(60, &[("a", alive()), ("b", answers), ("c", away)]);
         assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
         assert_eq!(*life(&judged, "c"), NodeLife::Away);
@@ -185,15 +219,24 @@ mod tests {
         assert!(judged.brake.is_some());
         assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
         // The first was given up before the second fell silent: the second is braked all the same.
-        let given_up = NodeSigns { lost_for: Some(Duration::from_secs(9)), ..silent(15) };
-        let judged = judge(60, &[("a", alive()), ("b", given_up.clone()), ("c", silent(3))]);
+        let given_up = NodeSigns {
+            lost_for: Some(Duration::from_secs(9)),
+            ..silent(15)
+        };
+        let judged = judge(
+            60,
+            &[("a", alive()), ("b", given_up.clone()), ("c", silent(3))],
+        );
         assert_eq!(*life(&judged, "b"), NodeLife::Lost);
         assert!(matches!(life(&judged, "c"), NodeLife::Silent(_)));
     }
 
     #[test]
     fn nobody_is_given_up_while_another_is_late() {
-        let late = NodeSigns { late: true, ..NodeSigns::default() };
+        let late = NodeSigns {
+            late: true,
+            ..NodeSigns::default()
+        };
         let judged = judge(60, &[("a", alive()), ("b", silent(0)), ("c", late.clone())]);
         assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
         assert_eq!(*life(&judged, "c"), NodeLife::Ready, "its lease is there");
@@ -204,8 +247,19 @@ mod tests {
 
     #[test]
     fn a_loss_of_long_ago_does_not_brake_the_next_one() {
-        let long_ago = NodeSigns { lost_for: Some(Duration::from_secs(600)), ..silent(600) };
-        let judged = judge(60, &[("a", alive()), ("b", alive()), ("c", long_ago), ("d", silent(1))]);
+        let long_ago = NodeSigns {
+            lost_for: Some(Duration::from_secs(600)),
+            ..silent(600)
+        };
+        let judged = judge(
+            60,
+            &[
+                ("a", alive()),
+                ("b", alive()),
+                ("c", long_ago),
+                ("d", silent(1)),
+            ],
+        );
         assert_eq!(*life(&judged, "d"), NodeLife::Lost);
     }
 }

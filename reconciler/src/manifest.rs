@@ -48,8 +48,9 @@ pub struct Limits {
     pub file_bytes: usize,
     /// Documents of a commit, items of lists included; 10,000 by default.
     pub documents: usize,
-    /// Values of one file after expanding aliases; 100,000 by default. A file of more than ten times as many bytes may
-    /// have one for every ten of them: what takes so much text is no small file that expands.
+    /// Values of one file after expanding aliases; 100,000 by default. A file of more than ten
+    /// times as many bytes may have one for every ten of them: what takes so much text is no small
+    /// file that expands.
     pub nodes: usize,
     /// Values within values; 64 by default.
     pub depth: usize,
@@ -59,17 +60,32 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { file_bytes: 4 << 20, documents: 10_000, nodes: 100_000, depth: 64, problems: 200 }
+        Self {
+            file_bytes: 4 << 20,
+            documents: 10_000,
+            nodes: 100_000,
+            depth: 64,
+            problems: 200,
+        }
     }
 }
 
-/// Reads all files of a commit: what they say, and everything that is wrong with it, sorted by file and line.
+/// Reads all files of a commit: what they say, and everything that is wrong with it, sorted by file
+/// and line.
 ///
 /// The commit must be refused if one of the problems is an error; the objects are then incomplete.
-pub fn parse(files: &[SourceFile<'_>], limits: &Limits, read_as: ReadAs) -> (Objects, Vec<Problem>) {
+pub fn parse(
+    files: &[SourceFile<'_>],
+    limits: &Limits,
+    read_as: ReadAs,
+) -> (Objects, Vec<Problem>) {
     let mut files: Vec<SourceFile<'_>> = files.to_vec();
     files.sort_by_key(|file| file.path);
-    let mut commit = Commit { limits, documents: 0, reading: Reading::new(read_as) };
+    let mut commit = Commit {
+        limits,
+        documents: 0,
+        reading: Reading::new(read_as),
+    };
     let mut problems = Vec::new();
     for file in &files {
         commit.file(file);
@@ -90,15 +106,26 @@ pub fn parse(files: &[SourceFile<'_>], limits: &Limits, read_as: ReadAs) -> (Obj
     (commit.reading.objects, problems)
 }
 
-/// Fills in the line and column of the fields of problems that know only the line where their document begins.
+/// Fills in the line and column of the fields of problems that know only the line where their
+/// document begins.
 pub fn locate(problems: &mut [Problem], files: &[SourceFile<'_>]) {
     let unlocated = |problem: &&mut Problem| problem.column == 0 && problem.line > 0;
-    let paths: BTreeSet<String> =
-        problems.iter_mut().filter(unlocated).map(|problem| problem.file.clone()).collect();
+    let paths: BTreeSet<String> = problems
+        .iter_mut()
+        .filter(unlocated)
+        .map(|problem| problem.file.clone())
+        .collect();
     for file in files.iter().filter(|file| paths.contains(file.path)) {
-        let text = yaml::without_boms(file.path, std::str::from_utf8(file.content).unwrap_or_default());
+        let text = yaml::without_boms(
+            file.path,
+            std::str::from_utf8(file.content).unwrap_or_default(),
+        );
         let marks = Marks::read(&text);
-        for problem in problems.iter_mut().filter(unlocated).filter(|problem| problem.file == file.path) {
+        for problem in problems
+            .iter_mut()
+            .filter(unlocated)
+            .filter(|problem| problem.file == file.path)
+        {
             match marks.locate(problem.line, &problem.field) {
                 Some(position) => (problem.line, problem.column) = (position.line, position.column),
                 None => problem.column = 1,
@@ -139,7 +166,10 @@ impl Commit<'_> {
         let text = match std::str::from_utf8(content) {
             Ok(text) => text,
             Err(error) => {
-                let message = format!("not UTF-8 at byte {}: save the file as UTF-8", error.valid_up_to());
+                let message = format!(
+                    "not UTF-8 at byte {}: save the file as UTF-8",
+                    error.valid_up_to()
+                );
                 self.reading.problems.push(whole_file(path, message));
                 return;
             }
@@ -148,14 +178,25 @@ impl Commit<'_> {
         let text: &str = &text;
         let holds = Holds::of(text);
         let (documents, unreadable) = yaml::read(path, text, self.limits);
-        for yaml::Unreadable { line, column, message } in unreadable {
-            let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+        for yaml::Unreadable {
+            line,
+            column,
+            message,
+        } in unreadable
+        {
+            let index = usize::try_from(line)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(1);
             let placeholder = text.lines().nth(index).and_then(placeholder::in_line);
             let message = match placeholder {
                 Some(placeholder) => format!("{message}; {placeholder}"),
                 None => message,
             };
-            self.reading.problems.push(Problem { line, column, ..whole_file(path, message) });
+            self.reading.problems.push(Problem {
+                line,
+                column,
+                ..whole_file(path, message)
+            });
         }
         let mut marks = None;
         let mut without_effect = Vec::new();
@@ -164,18 +205,31 @@ impl Commit<'_> {
                 continue;
             }
             let line = line.unwrap_or_else(|| {
-                marks.get_or_insert_with(|| Marks::read(text)).document_line(index).unwrap_or(1)
+                marks
+                    .get_or_insert_with(|| Marks::read(text))
+                    .document_line(index)
+                    .unwrap_or(1)
             });
             let place = Of { path, line, holds };
             let items = self.document(value, place, &mut without_effect);
             if let Some(items) = items {
-                let lines = marks.get_or_insert_with(|| Marks::read(text)).item_lines(index);
-                for (item, value) in items.into_iter().enumerate().filter(|(_, value)| !value.is_null()) {
+                let lines = marks
+                    .get_or_insert_with(|| Marks::read(text))
+                    .item_lines(index);
+                for (item, value) in items
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(_, value)| !value.is_null())
+                {
                     let line = lines.get(item).copied().unwrap_or(line);
                     let place = Of { path, line, holds };
                     if self.document(value, place, &mut without_effect).is_some() {
-                        let message = "a list within a list: write its items one level up".to_owned();
-                        self.reading.problems.push(Problem { line, ..whole_file(path, message) });
+                        let message =
+                            "a list within a list: write its items one level up".to_owned();
+                        self.reading.problems.push(Problem {
+                            line,
+                            ..whole_file(path, message)
+                        });
                     }
                 }
             }
@@ -205,7 +259,9 @@ impl Commit<'_> {
     }
 
     fn warn_of_kinds_without_effect(&mut self, path: &str, kinds: &[(&'static str, u32)]) {
-        let Some((_, line)) = kinds.first() else { return };
+        let Some((_, line)) = kinds.first() else {
+            return;
+        };
         let names: BTreeSet<&str> = kinds.iter().map(|(kind, _)| *kind).collect();
         let names: Vec<&str> = names.into_iter().collect();
         let message = format!(
@@ -220,7 +276,8 @@ impl Commit<'_> {
     }
 }
 
-/// A text of a manifest in a message: whoever writes a manifest writes to the log of the daemon too.
+/// A text of a manifest in a message: whoever writes a manifest writes to the log of the daemon
+/// too.
 pub(crate) fn one_line(text: &str) -> String {
     ForeignText::bounded(text, MESSAGE_BYTES).into()
 }
@@ -237,12 +294,16 @@ fn whole_file(path: &str, message: String) -> Problem {
     }
 }
 
-/// Keeps the first so many problems of a file, errors before warnings, and says how many there are more.
+/// Keeps the first so many problems of a file, errors before warnings, and says how many there are
+/// more.
 fn bound(problems: &mut Vec<Problem>, path: &str, most: usize) {
     let more = problems.len().saturating_sub(most);
     if more > 0 {
-        let mut errors =
-            problems.iter().filter(|problem| problem.severity == Severity::Error).count().min(most);
+        let mut errors = problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .count()
+            .min(most);
         let mut warnings = most - errors;
         problems.retain(|problem| {
             let left = match problem.severity {
@@ -253,7 +314,10 @@ fn bound(problems: &mut Vec<Problem>, path: &str, most: usize) {
             *left = left.saturating_sub(1);
             keep
         });
-        problems.push(whole_file(path, format!("and {more} more problems: mend these first")));
+        problems.push(whole_file(
+            path,
+            format!("and {more} more problems: mend these first"),
+        ));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The names everything is called by, as types that cannot be mixed up.
 //!
-//! All of them order and hash by their text, so that every map in the core has one order on every host.
+//! All of them order and hash by their text, so that every map in the core has one order on every
+//! host.
 
 use std::fmt;
 
@@ -52,7 +53,8 @@ text_name! {
     PodUid
 }
 text_name! {
-    /// Hash over a pod template as it was written, with the number of its algorithm: `1-9f86d081884c7d65`.
+    /// Hash over a pod template as it was written, with the number of its algorithm:
+    /// `1-9f86d081884c7d65`.
     TemplateHash
 }
 text_name! {
@@ -74,7 +76,10 @@ impl CommitId {
 impl TemplateHash {
     /// The part that goes into pod names and the `pod-template-hash` label: ten digits.
     pub fn short(&self) -> &str {
-        let digits = self.0.split_once('-').map_or(self.0.as_str(), |(_, digits)| digits);
+        let digits = self
+            .0
+            .split_once('-')
+            .map_or(self.0.as_str(), |(_, digits)| digits);
         digits.get(..10).unwrap_or(digits)
     }
 }
@@ -91,7 +96,10 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// Joins a namespace and a name.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -117,8 +125,9 @@ impl Serialize for ObjectKey {
 impl<'de> Deserialize<'de> for ObjectKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let (namespace, name) =
-            text.split_once('/').ok_or_else(|| serde::de::Error::custom("expected namespace/name"))?;
+        let (namespace, name) = text
+            .split_once('/')
+            .ok_or_else(|| serde::de::Error::custom("expected namespace/name"))?;
         Ok(Self::new(namespace, name))
     }
 }
@@ -152,9 +161,15 @@ impl WorkloadKind {
 
     /// The kind of this text, if it is one that owns pods.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pod, Self::ReplicaSet, Self::ReplicationController, Self::Deployment, Self::DaemonSet]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+        [
+            Self::Pod,
+            Self::ReplicaSet,
+            Self::ReplicationController,
+            Self::Deployment,
+            Self::DaemonSet,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
     }
 }
 
@@ -190,16 +205,24 @@ impl std::str::FromStr for WorkloadKey {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.splitn(3, '/');
-        let kind = parts.next().and_then(WorkloadKind::parse).ok_or("unknown kind of workload")?;
+        let kind = parts
+            .next()
+            .and_then(WorkloadKind::parse)
+            .ok_or("unknown kind of workload")?;
         let (Some(namespace), Some(name)) = (parts.next(), parts.next()) else {
             return Err("expected kind/namespace/name");
         };
-        Ok(Self { kind, object: ObjectKey::new(namespace, name) })
+        Ok(Self {
+            kind,
+            object: ObjectKey::new(namespace, name),
+        })
     }
 }
 
 impl<'de> Deserialize<'de> for WorkloadKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }

@@ -30,7 +30,8 @@ pub struct HostNetwork {
     pub vxlan: VxlanSettings,
 }
 
-/// Bytes that VXLAN over IPv4 puts around a packet: an Ethernet, IP, UDP and VXLAN header (RFC 7348).
+/// Bytes that VXLAN over IPv4 puts around a packet: an Ethernet, IP, UDP and VXLAN header (RFC
+/// 7348).
 pub const VXLAN_OVERHEAD: u32 = 50;
 
 /// What tells our VXLAN packets from those of others; every host of a cluster must say the same.
@@ -56,13 +57,13 @@ impl Default for VxlanSettings {
 pub enum PeerPath {
     /// Packed into UDP packets from host to host: works wherever the hosts reach each other.
     Vxlan,
-    /// As they are, with the other host as the router. Both hosts must be on one link that lets the addresses of
-    /// pods pass. Nothing is packed, so the whole MTU is left.
+    /// As they are, with the other host as the router. Both hosts must be on one link that lets the
+    /// addresses of pods pass. Nothing is packed, so the whole MTU is left.
     Direct,
 }
 
-/// Another host of the cluster, as the network sees it. Both hosts must use the same path to each other: a packet
-/// that comes by another way than the answer would take is dropped.
+/// Another host of the cluster, as the network sees it. Both hosts must use the same path to each
+/// other: a packet that comes by another way than the answer would take is dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// The host's own address.
@@ -76,11 +77,15 @@ pub struct Peer {
 /// The other hosts by name: the complete wanted set.
 pub type Peers = BTreeMap<NodeName, Peer>;
 
-/// The greatest MTU that pod links may have on a host whose uplink has the MTU `uplink`: what is left when the
-/// packets to some of the peers are packed.
+/// The greatest MTU that pod links may have on a host whose uplink has the MTU `uplink`: what is
+/// left when the packets to some of the peers are packed.
 pub fn pod_mtu(uplink: u32, peers: &Peers) -> u32 {
     let packed = peers.values().any(|peer| peer.path == PeerPath::Vxlan);
-    if packed { uplink.saturating_sub(VXLAN_OVERHEAD) } else { uplink }
+    if packed {
+        uplink.saturating_sub(VXLAN_OVERHEAD)
+    } else {
+        uplink
+    }
 }
 
 /// The veth pair of one pod.

@@ -1,4 +1,5 @@
-//! What one host does: lanes of steps for its pods and images, and what its NAT, DNS and probes must say.
+//! What one host does: lanes of steps for its pods and images, and what its NAT, DNS and probes
+//! must say.
 
 mod assignment;
 mod images;
@@ -37,8 +38,8 @@ use crate::{
     status::PodStatus,
 };
 
-/// So long a pod may be refused here before it is to run elsewhere: what this host goes by may be older than what was decided
-/// by.
+/// So long a pod may be refused here before it is to run elsewhere: what this host goes by may be
+/// older than what was decided by.
 const TURNED_AWAY: Duration = Duration::from_secs(10);
 
 /// Which image each reference of each commit is, on this host.
@@ -65,8 +66,8 @@ pub struct NodeInput<'a> {
     pub state: &'a ClusterState,
     /// Commits of this host's own verified clone that are eligible: what may be started here.
     pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
-    /// Commits that are not eligible, and of which something runs here by this host's own records: that is kept up in
-    /// place, and nothing new of them is started.
+    /// Commits that are not eligible, and of which something runs here by this host's own records:
+    /// that is kept up in place, and nothing new of them is started.
     pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
     /// Commits that this host has judged not to be eligible here.
     pub barred: &'a BTreeSet<CommitId>,
@@ -98,8 +99,8 @@ pub struct NodePlan {
     pub cancel: Vec<LaneKey>,
     /// The complete set of probes.
     pub probes: Vec<ProbeTask>,
-    /// The complete content of the NAT table; `None` leaves what is published as it is, since what it must be cannot
-    /// be known.
+    /// The complete content of the NAT table; `None` leaves what is published as it is, since what
+    /// it must be cannot be known.
     pub services: Option<ServiceTable>,
     /// The complete content of the DNS; `None` as for `services`.
     pub names: Option<DnsRecords>,
@@ -142,10 +143,17 @@ impl<'a> Look<'a> {
     fn new(input: &'a NodeInput<'a>) -> Self {
         let mut containers: BTreeMap<&PodUid, Vec<_>> = BTreeMap::new();
         for (id, container) in &input.observed.containers {
-            containers.entry(&container.identity.uid).or_default().push((id, container));
+            containers
+                .entry(&container.identity.uid)
+                .or_default()
+                .push((id, container));
         }
-        let mut mine: Vec<&PodRecord> =
-            input.state.pods.values().filter(|record| record.place.node() == Some(input.node)).collect();
+        let mut mine: Vec<&PodRecord> = input
+            .state
+            .pods
+            .values()
+            .filter(|record| record.place.node() == Some(input.node))
+            .collect();
         mine.sort_by_key(|record| record.serial);
         let rollout = &input.state.rollout;
         let hear = |told, before| Heard::hear(told, before, input.now);
@@ -176,30 +184,48 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// The Services of the commit that the controllers follow. Those of one that is not eligible any more belong to what
-    /// is kept up in place.
+    /// The Services of the commit that the controllers follow. Those of one that is not eligible
+    /// any more belong to what is kept up in place.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
         let id = self.input.state.rollout.driving.as_ref()?;
         self.input.readable(id)
     }
 
-    /// What a pod that was begun here is, by this host's own record of it, where its record of the store leads to no
-    /// eligible commit: it stays what it was when this host last acted on it.
+    /// What a pod that was begun here is, by this host's own record of it, where its record of the
+    /// store leads to no eligible commit: it stays what it was when this host last acted on it.
     fn kept_up(&self, record: &PodRecord) -> Option<(PodRecord, &'a Commit, &'a Workload)> {
-        let labels = self.containers.get(&record.uid).and_then(|containers| containers.first());
+        let labels = self
+            .containers
+            .get(&record.uid)
+            .and_then(|containers| containers.first());
         let labels = labels.map(|(_, container)| &container.identity);
         let labelled = || {
             let identity = labels?;
-            Some(Origin { commit: identity.commit.clone(), template: identity.template.clone() })
+            Some(Origin {
+                commit: identity.commit.clone(),
+                template: identity.template.clone(),
+            })
         };
-        let remembered = self.input.memory.pods.get(&record.uid).and_then(|memory| memory.origin.clone());
+        let remembered = self
+            .input
+            .memory
+            .pods
+            .get(&record.uid)
+            .and_then(|memory| memory.origin.clone());
         let origin = remembered.or_else(labelled)?;
         let commits = [self.input.commits, self.input.kept];
-        let commit = commits.into_iter().find_map(|commits| commits.get(&origin.commit))?;
+        let commit = commits
+            .into_iter()
+            .find_map(|commits| commits.get(&origin.commit))?;
         let owner = labels.map_or(&record.owner, |identity| &identity.owner);
         let workload = commit.resolve(owner, &origin.template)?;
         let owner = owner.clone();
-        let record = PodRecord { owner, commit: origin.commit, template: origin.template, ..record.clone() };
+        let record = PodRecord {
+            owner,
+            commit: origin.commit,
+            template: origin.template,
+            ..record.clone()
+        };
         Some((record, commit, workload))
     }
 
@@ -214,7 +240,9 @@ impl<'a> Look<'a> {
         };
         let mut variables: BTreeMap<&str, ServiceVariables<'_>> = BTreeMap::new();
         let none = BTreeMap::new();
-        let services = self.driving().map_or(&none, |commit| &commit.objects.services);
+        let services = self
+            .driving()
+            .map_or(&none, |commit| &commit.objects.services);
         let given = self.allocations(services);
         for told in self.mine.clone() {
             if self.is_absent(told) {
@@ -227,29 +255,49 @@ impl<'a> Look<'a> {
                 continue;
             }
             // A stop that this host does not believe is none.
-            let kept = refused.map(|_| PodRecord { stop: None, ..told.clone() });
+            let kept = refused.map(|_| PodRecord {
+                stop: None,
+                ..told.clone()
+            });
             let record = kept.as_ref().unwrap_or(told);
             // A pod stays what it was when this host began it, whatever its record says by now.
-            let remembered =
-                self.input.memory.pods.get(&record.uid).and_then(|memory| memory.origin.as_ref());
+            let remembered = self
+                .input
+                .memory
+                .pods
+                .get(&record.uid)
+                .and_then(|memory| memory.origin.as_ref());
             let rewritten = remembered.is_some_and(|origin| origin.template != record.template);
             let located = locate(self.input.commits, record).filter(|_| !rewritten);
-            let own = if located.is_none() { self.kept_up(record) } else { None };
+            let own = if located.is_none() {
+                self.kept_up(record)
+            } else {
+                None
+            };
             let (record, commit, workload) = match (&own, located) {
                 (Some((own, commit, workload)), _) => (own, Some(*commit), Some(*workload)),
                 (None, Some((commit, workload))) => (record, Some(commit), Some(workload)),
-                (None, None) => (record, self.input.commits.get(&record.commit).map(AsRef::as_ref), None),
+                (None, None) => (
+                    record,
+                    self.input.commits.get(&record.commit).map(AsRef::as_ref),
+                    None,
+                ),
             };
-            // The Services of now, whichever commit the pod is of: the first pod of a namespace must not choose.
+            // The Services of now, whichever commit the pod is of: the first pod of a namespace
+            // must not choose.
             let services = variables
                 .entry(&told.key.namespace)
                 .or_insert_with(|| ServiceVariables::new(&told.key.namespace, services, &given));
             let known = self.input.memory.pods.get(&record.uid).cloned();
             let own_network = workload.is_none_or(|workload| !workload.template.spec.host_network);
-            let Some(memory) = self.remember(record, known, own_network) else { continue };
-            // Only a pod that stops asks this: who drains it must not be asked of three thousand that run.
+            let Some(memory) = self.remember(record, known, own_network) else {
+                continue;
+            };
+            // Only a pod that stops asks this: who drains it must not be asked of three thousand
+            // that run.
             let in_service = record.stop.is_some()
-                && workload.is_some_and(|workload| self.is_in_service(record, &workload.template, commit));
+                && workload
+                    .is_some_and(|workload| self.is_in_service(record, &workload.template, commit));
             let output = live(&PodInput {
                 now: self.input.now,
                 host: &host,
@@ -266,11 +314,16 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Whether a pod is of a copy that was adopted, and nothing of it is here: it may have been stopped in a time of which
-    /// the copy knows nothing.
+    /// Whether a pod is of a copy that was adopted, and nothing of it is here: it may have been
+    /// stopped in a time of which the copy knows nothing.
     fn is_absent(&self, record: &PodRecord) -> bool {
         let begun = self.containers.contains_key(&record.uid)
-            || self.input.memory.pods.get(&record.uid).is_some_and(|memory| memory.started.is_some());
+            || self
+                .input
+                .memory
+                .pods
+                .get(&record.uid)
+                .is_some_and(|memory| memory.started.is_some());
         let adopted = self.input.state.rollout.adopted;
         let of_copy = adopted.is_some_and(|adoption| record.serial <= adoption.serial);
         of_copy && record.stop.is_none() && !begun
@@ -284,13 +337,19 @@ impl<'a> Look<'a> {
         status.fault = Some(FaultKind::Other);
         self.report.pods.insert(record.uid.clone(), status);
         let now = self.input.now;
-        let mut memory = self.input.memory.pods.get(&record.uid).cloned().unwrap_or_default();
+        let mut memory = self
+            .input
+            .memory
+            .pods
+            .get(&record.uid)
+            .cloned()
+            .unwrap_or_default();
         let since = memory.refused.filter(|since| *since <= now).unwrap_or(now);
         memory.refused = Some(since);
         self.memory.pods.insert(record.uid.clone(), memory);
         if why.is_for_this_node() {
-            let wait =
-                TURNED_AWAY.saturating_sub(Duration::try_from(now.duration_since(since)).unwrap_or_default());
+            let wait = TURNED_AWAY
+                .saturating_sub(Duration::try_from(now.duration_since(since)).unwrap_or_default());
             if wait.is_zero() {
                 self.report.turned_away.insert(record.uid.clone());
             } else {
@@ -304,21 +363,26 @@ impl<'a> Look<'a> {
         record.stop.is_some() && !self.refused.contains_key(&record.uid)
     }
 
-    /// What is remembered of a pod, with an address for a new one; `None` (and a status that says so) if there is no
-    /// address left.
+    /// What is remembered of a pod, with an address for a new one; `None` (and a status that says
+    /// so) if there is no address left.
     fn remember(
         &mut self,
         record: &PodRecord,
         known: Option<PodMemory>,
         own_network: bool,
     ) -> Option<PodMemory> {
-        let mut memory = PodMemory { refused: None, ..known.unwrap_or_default() };
+        let mut memory = PodMemory {
+            refused: None,
+            ..known.unwrap_or_default()
+        };
         if memory.address.is_none() && own_network && record.stop.is_none() {
             memory.address = self.addresses.take();
             if memory.address.is_none() {
                 let mut status = PodStatus::pending();
                 let subnet = self.input.network.pod_subnet;
-                status.message = Some(format!("no address is left in {subnet}, this host's pod subnet"));
+                status.message = Some(format!(
+                    "no address is left in {subnet}, this host's pod subnet"
+                ));
                 status.fault = Some(FaultKind::Network);
                 self.report.pods.insert(record.uid.clone(), status);
                 return None;
@@ -327,9 +391,17 @@ impl<'a> Look<'a> {
         Some(memory)
     }
 
-    /// Whether a Service selects a pod, or did by the pod's own commit: on other hosts it may still do so.
-    fn is_in_service(&self, record: &PodRecord, template: &PodTemplate, own: Option<&Commit>) -> bool {
-        let Some(driving) = self.driving() else { return false };
+    /// Whether a Service selects a pod, or did by the pod's own commit: on other hosts it may still
+    /// do so.
+    fn is_in_service(
+        &self,
+        record: &PodRecord,
+        template: &PodTemplate,
+        own: Option<&Commit>,
+    ) -> bool {
+        let Some(driving) = self.driving() else {
+            return false;
+        };
         let own = own.map(|commit| &commit.objects.services);
         driving.objects.services.iter().any(|(key, service)| {
             let was = own.and_then(|services| services.get(key));
@@ -341,7 +413,10 @@ impl<'a> Look<'a> {
     fn take(&mut self, record: &PodRecord, output: PodOutput) {
         let key = LaneKey::Pod(record.uid.clone());
         let observed = self.input.observed;
-        if record.stop.is_some() && observed.lanes.contains(&key) && !observed.stopping.contains(&key) {
+        if record.stop.is_some()
+            && observed.lanes.contains(&key)
+            && !observed.stopping.contains(&key)
+        {
             self.cancel.push(key);
         }
         self.lanes.extend(output.lane);
@@ -361,12 +436,17 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// The failure of an image's lane; of the target only what failed since it became the target, so that a retry
-    /// tries afresh.
+    /// The failure of an image's lane; of the target only what failed since it became the target,
+    /// so that a retry tries afresh.
     fn image_failure(&self, key: &LaneKey) -> Option<&'a LaneFailure> {
         let rollout = &self.input.state.rollout;
-        let LaneKey::Image(commit, _) = key else { return None };
-        let began = self.memory.began.filter(|_| rollout.target.as_ref() == Some(commit));
+        let LaneKey::Image(commit, _) = key else {
+            return None;
+        };
+        let began = self
+            .memory
+            .began
+            .filter(|_| rollout.target.as_ref() == Some(commit));
         self.input
             .observed
             .failures
@@ -380,7 +460,10 @@ impl<'a> Look<'a> {
         if self.input.observed.lanes.contains(&key) {
             return;
         }
-        if let Some(retry) = self.image_failure(&key).and_then(|failure| failure.retry_at(self.input.now)) {
+        if let Some(retry) = self
+            .image_failure(&key)
+            .and_then(|failure| failure.retry_at(self.input.now))
+        {
             let wait = Duration::try_from(retry.duration_since(self.input.now)).unwrap_or_default();
             self.next = self.next.sooner(Next::After(wait));
             return;
@@ -397,18 +480,28 @@ impl<'a> Look<'a> {
             reference: need.digest.unwrap_or_else(|| need.image.clone()),
             mode,
         };
-        let lane = Lane { key: key.clone(), why: Why::Image { image: need.image }, steps: vec![step] };
+        let lane = Lane {
+            key: key.clone(),
+            why: Why::Image { image: need.image },
+            steps: vec![step],
+        };
         // Two containers may want one image differently; who asks the registry wins.
-        let stronger = self.image_lanes.get(&key).is_none_or(|_| mode == PullMode::Always);
+        let stronger = self
+            .image_lanes
+            .get(&key)
+            .is_none_or(|_| mode == PullMode::Always);
         if stronger {
             self.image_lanes.insert(key, lane);
         }
     }
 
-    /// Pods that run here without a record or with one for another host, and what is left of pods that nobody remembers.
+    /// Pods that run here without a record or with one for another host, and what is left of pods
+    /// that nobody remembers.
     fn orphans(&mut self) {
         for (uid, containers) in &self.containers {
-            let Some((_, container)) = containers.first() else { continue };
+            let Some((_, container)) = containers.first() else {
+                continue;
+            };
             match self.input.state.pods.get(*uid) {
                 None => self.report.orphans.push(container.identity.clone()),
                 Some(record) if record.place.node() != Some(self.input.node) => {
@@ -424,7 +517,8 @@ impl<'a> Look<'a> {
                 self.memory.pods.insert((*uid).clone(), memory.clone());
             }
         }
-        // What is made again just now has no container for a moment, and keeps its address all the same.
+        // What is made again just now has no container for a moment, and keeps its address all the
+        // same.
         for key in &self.input.observed.lanes {
             if let LaneKey::Pod(uid) = key
                 && !self.input.state.pods.contains_key(uid)
@@ -434,7 +528,11 @@ impl<'a> Look<'a> {
             }
         }
         let pods = &self.input.state.pods;
-        let orphaned = self.containers.keys().copied().filter(|uid| !pods.contains_key(uid));
+        let orphaned = self
+            .containers
+            .keys()
+            .copied()
+            .filter(|uid| !pods.contains_key(uid));
         let here = self.mine.iter().map(|record| &record.uid).chain(orphaned);
         let known: BTreeSet<String> = here.map(link_name).collect();
         let strange: Vec<&String> = self.input.observed.links.difference(&known).collect();
@@ -443,7 +541,10 @@ impl<'a> Look<'a> {
             true => BTreeSet::new(),
             false => pods.keys().map(link_name).collect(),
         };
-        for link in strange.into_iter().filter(|link| !elsewhere.contains(*link)) {
+        for link in strange
+            .into_iter()
+            .filter(|link| !elsewhere.contains(*link))
+        {
             // A link without a pod has no uid; its lane is keyed by the name, which no pod has.
             self.clean(&PodUid::new(link.clone()), Step::Disconnect(link.clone()));
         }
@@ -456,11 +557,19 @@ impl<'a> Look<'a> {
 
     fn clean(&mut self, uid: &PodUid, step: Step) {
         let key = LaneKey::Pod(uid.clone());
-        let waiting =
-            self.input.observed.failures.get(&key).is_some_and(|one| one.retry_at(self.input.now).is_some());
+        let waiting = self
+            .input
+            .observed
+            .failures
+            .get(&key)
+            .is_some_and(|one| one.retry_at(self.input.now).is_some());
         if !self.input.observed.lanes.contains(&key) && !waiting {
             let pod = ObjectKey::new("", uid.as_str());
-            self.lanes.push(Lane { key, why: Why::Clean { pod }, steps: vec![step] });
+            self.lanes.push(Lane {
+                key,
+                why: Why::Clean { pod },
+                steps: vec![step],
+            });
         }
     }
 
@@ -485,23 +594,39 @@ impl<'a> Look<'a> {
     /// What another host says of a pod, unless nobody hears from that host.
     fn heard(&self, node: &NodeName, pod: &PodUid) -> Option<&'a PodStatus> {
         let heard = !self.input.state.outages.contains_key(node);
-        self.input.reports.get(node).filter(|_| heard)?.pods.get(pod)
+        self.input
+            .reports
+            .get(node)
+            .filter(|_| heard)?
+            .pods
+            .get(pod)
     }
 
     /// The addresses and ports of Services, as far as this host believes them.
-    fn allocations(&self, services: &BTreeMap<ObjectKey, Service>) -> BTreeMap<ObjectKey, ServiceAllocation> {
-        believed(&self.input.settings.ranges, services, &self.input.state.services)
+    fn allocations(
+        &self,
+        services: &BTreeMap<ObjectKey, Service>,
+    ) -> BTreeMap<ObjectKey, ServiceAllocation> {
+        believed(
+            &self.input.settings.ranges,
+            services,
+            &self.input.state.services,
+        )
     }
 
     /// Whether a host may publish this address: one of its own subnet, or its own.
     fn may_have(&self, node: &NodeName, address: Ipv4Addr, host_network: bool) -> bool {
         self.input.peers.get(node).is_some_and(|peer| {
-            if host_network { peer.address == address } else { peer.pod_subnet.contains(&address) }
+            if host_network {
+                peer.address == address
+            } else {
+                peer.pod_subnet.contains(&address)
+            }
         })
     }
 
-    /// What NAT and DNS must say. `None` where a part of it cannot be known: a commit that cannot be read is no reason
-    /// to take a Service from those who use it.
+    /// What NAT and DNS must say. `None` where a part of it cannot be known: a commit that cannot
+    /// be read is no reason to take a Service from those who use it.
     fn publish(&self) -> Option<(ServiceTable, DnsRecords)> {
         let empty = BTreeMap::new();
         let services = match &self.input.state.rollout.driving {
@@ -511,34 +636,58 @@ impl<'a> Look<'a> {
         };
         let mut endpoints = Vec::new();
         for record in self.input.state.pods.values() {
-            let Some(node) = record.place.node() else { continue };
+            let Some(node) = record.place.node() else {
+                continue;
+            };
             let local = node == self.input.node;
             let located = locate(self.input.commits, record);
-            let own =
-                || self.kept_up(record).filter(|_| local).map(|(_, commit, workload)| (commit, workload));
-            let template = match located.or_else(own).or_else(|| locate(self.input.kept, record)) {
+            let own = || {
+                self.kept_up(record)
+                    .filter(|_| local)
+                    .map(|(_, commit, workload)| (commit, workload))
+            };
+            let template = match located
+                .or_else(own)
+                .or_else(|| locate(self.input.kept, record))
+            {
                 Some((_, workload)) => &workload.template,
-                // Nobody can make this host forget the Services of pods that run here; what is not begun takes no traffic,
-                // and pods of others come when it has their commit.
-                None if self.stops(record) || !local || !self.containers.contains_key(&record.uid) => {
+                // Nobody can make this host forget the Services of pods that run here; what is not
+                // begun takes no traffic, and pods of others come when it has their commit.
+                None if self.stops(record)
+                    || !local
+                    || !self.containers.contains_key(&record.uid) =>
+                {
                     continue;
                 }
                 None => return None,
             };
-            let status =
-                if local { self.report.pods.get(&record.uid) } else { self.heard(node, &record.uid) };
+            let status = if local {
+                self.report.pods.get(&record.uid)
+            } else {
+                self.heard(node, &record.uid)
+            };
             let Some(status) = status else { continue };
-            // What has ended answers nobody, not even where a Service wants pods that are not ready.
+            // What has ended answers nobody, not even where a Service wants pods that are not
+            // ready.
             if status.phase.is_final() {
                 continue;
             }
-            let Some(address) = status.address.filter(|address| !address.is_unspecified()) else { continue };
+            let Some(address) = status.address.filter(|address| !address.is_unspecified()) else {
+                continue;
+            };
             if !local && !self.may_have(node, address, template.spec.host_network) {
                 continue;
             }
             let serving = Serving::of(status, self.stops(record));
             let proven = is_proven(template, status);
-            endpoints.push(Endpoint { key: &record.key, template, address, serving, proven, local });
+            endpoints.push(Endpoint {
+                key: &record.key,
+                template,
+                address,
+                serving,
+                proven,
+                local,
+            });
         }
         let known = |id: &CommitId| self.input.readable(id);
         let before = services_before(&self.input.state.rollout, known);
@@ -557,8 +706,16 @@ pub fn services_before<'a>(
     rollout: &Rollout,
     known: impl Fn(&CommitId) -> Option<&'a Arc<Commit>>,
 ) -> Vec<&'a Services> {
-    let before = if rollout.is_under_way() { rollout.before() } else { Vec::new() };
-    before.into_iter().filter_map(known).map(|commit| &commit.objects.services).collect()
+    let before = if rollout.is_under_way() {
+        rollout.before()
+    } else {
+        Vec::new()
+    };
+    before
+        .into_iter()
+        .filter_map(known)
+        .map(|commit| &commit.objects.services)
+        .collect()
 }
 
 /// This host's pod addresses: the lowest free one is given.
@@ -569,19 +726,33 @@ struct Addresses {
 
 impl Addresses {
     fn new(subnet: Ipv4Net, memory: &NodeMemory) -> Self {
-        Self { subnet, taken: memory.pods.values().filter_map(|pod| pod.address).collect() }
+        Self {
+            subnet,
+            taken: memory.pods.values().filter_map(|pod| pod.address).collect(),
+        }
     }
 
     fn take(&mut self) -> Option<Ipv4Addr> {
-        let address = self.subnet.hosts().find(|address| !self.taken.contains(address))?;
+        let address = self
+            .subnet
+            .hosts()
+            .find(|address| !self.taken.contains(address))?;
         self.taken.insert(address);
         Some(address)
     }
 }
 
-/// The images that must not be removed: of what runs, and of every commit that could be gone back to.
-pub fn images_in_use(observed: &Observed, pins: &Pins, keep: &BTreeSet<CommitId>) -> BTreeSet<ImageId> {
-    let running = observed.containers.values().map(|container| container.image.clone());
+/// The images that must not be removed: of what runs, and of every commit that could be gone back
+/// to.
+pub fn images_in_use(
+    observed: &Observed,
+    pins: &Pins,
+    keep: &BTreeSet<CommitId>,
+) -> BTreeSet<ImageId> {
+    let running = observed
+        .containers
+        .values()
+        .map(|container| container.image.clone());
     let pinned = pins
         .iter()
         .filter(|(commit, _)| keep.contains(*commit))

@@ -1,4 +1,5 @@
-//! Our narrow types: what a commit says, converted one way from Kubernetes' structs, with every default applied.
+//! Our narrow types: what a commit says, converted one way from Kubernetes' structs, with every
+//! default applied.
 
 mod affinity;
 mod config;
@@ -32,7 +33,8 @@ pub struct Meta {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Which object of which API: `apps/v1`, `Deployment`, `default`, `web`. Cluster-scoped objects have an empty namespace.
+/// Which object of which API: `apps/v1`, `Deployment`, `default`, `web`. Cluster-scoped objects
+/// have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectId {
     /// The current API version (`v1`, `apps/v1`), whatever group the manifest used.
@@ -52,7 +54,8 @@ pub struct Place {
     pub line: u32,
 }
 
-/// Everything one commit says, sorted. It can be wrong in itself only in ways that `desired` reports.
+/// Everything one commit says, sorted. It can be wrong in itself only in ways that `desired`
+/// reports.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// Namespaces that were written out; any namespace may be used without that.
@@ -67,7 +70,8 @@ pub struct Objects {
     pub secrets: BTreeMap<ObjectKey, Secret>,
     /// Labels, taints and cordons of nodes.
     pub nodes: BTreeMap<NodeName, NodeObject>,
-    /// The manifests as written, upgraded to the current API version, for the API; Secrets without their values.
+    /// The manifests as written, upgraded to the current API version, for the API; Secrets without
+    /// their values.
     pub originals: BTreeMap<ObjectId, serde_json::Value>,
     /// Where each of them was written.
     pub places: BTreeMap<ObjectId, Place>,

@@ -16,8 +16,8 @@ use crate::{
     time::still_to_come,
 };
 
-/// Everything that was found. It exists only when the engine could be asked: an engine that does not answer is not
-/// a host without containers.
+/// Everything that was found. It exists only when the engine could be asked: an engine that does
+/// not answer is not a host without containers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// All containers with our labels, whatever their state.
@@ -26,7 +26,8 @@ pub struct Observed {
     pub images: BTreeSet<ImageId>,
     /// Names of pod links that exist with their route, `wdl...`.
     pub links: BTreeSet<String>,
-    /// Pods that have a directory with all its files, and the digest of the files from ConfigMaps and Secrets.
+    /// Pods that have a directory with all its files, and the digest of the files from ConfigMaps
+    /// and Secrets.
     pub files: BTreeMap<PodUid, String>,
     /// Containers whose postStart hook is done.
     pub hooked: BTreeSet<ContainerId>,
@@ -128,11 +129,18 @@ const LONGEST_RETRY: u64 = 300;
 const LONGEST_REMOVAL_RETRY: u64 = 60;
 
 impl LaneFailure {
-    /// When to try again, if not now: 10 s after it, doubling, at most 300 s, or 60 s for a stop or removal, which others
-    /// wait for; the commit's own faults as well, since an image may be pushed later.
+    /// When to try again, if not now: 10 s after it, doubling, at most 300 s, or 60 s for a stop or
+    /// removal, which others wait for; the commit's own faults as well, since an image may be
+    /// pushed later.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let longest = if self.removes { LONGEST_REMOVAL_RETRY } else { LONGEST_RETRY };
-        let seconds = 10_u64.saturating_mul(1 << self.count.saturating_sub(1).min(5)).min(longest);
+        let longest = if self.removes {
+            LONGEST_REMOVAL_RETRY
+        } else {
+            LONGEST_RETRY
+        };
+        let seconds = 10_u64
+            .saturating_mul(1 << self.count.saturating_sub(1).min(5))
+            .min(longest);
         still_to_come(self.at, Duration::from_secs(seconds), now)
     }
 }

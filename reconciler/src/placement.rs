@@ -25,7 +25,8 @@ mod shape;
 mod topology;
 
 pub use candidate::{
-    Candidate, allocatable, candidates, daemon_may_stay, eligible_for_daemon, must_leave, unfit_by_itself,
+    Candidate, allocatable, candidates, daemon_may_stay, eligible_for_daemon, must_leave,
+    unfit_by_itself,
 };
 pub use placer::Placer;
 pub use reason::{Choice, Chosen, Leave, Refusal, Unfit};

@@ -178,13 +178,15 @@ pub enum PullMode {
 pub struct ImagePin {
     /// The engine's id: containers are created from this.
     pub id: ImageId,
-    /// `name@sha256:...` by which it can be pulled again; `None` for an image that never came from a registry.
+    /// `name@sha256:...` by which it can be pulled again; `None` for an image that never came from
+    /// a registry.
     pub digest: Option<String>,
     /// What somebody should know: "the registry did not answer, the local image is used".
     pub warning: Option<String>,
 }
 
-/// Who a container belongs to. All of it goes into the container's labels, and is read back from them.
+/// Who a container belongs to. All of it goes into the container's labels, and is read back from
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodIdentity {
     /// The pod's uid.
@@ -286,8 +288,8 @@ pub enum MountSource {
     HostPath {
         /// The volume's path.
         path: String,
-        /// `subPath`. Not joined to the path here: a container that writes the volume could put a link to elsewhere in
-        /// it, so it is resolved where the links are.
+        /// `subPath`. Not joined to the path here: a container that writes the volume could put a
+        /// link to elsewhere in it, so it is resolved where the links are.
         sub_path: Option<String>,
     },
     /// A file in the pod's directory: `resolv.conf`, `hosts`, `hostname`.
@@ -413,7 +415,9 @@ impl Next {
     pub fn sooner(self, other: Self) -> Self {
         match (self, other) {
             (Self::After(a), Self::After(b)) => Self::After(a.min(b)),
-            (Self::After(a), Self::AwaitChange) | (Self::AwaitChange, Self::After(a)) => Self::After(a),
+            (Self::After(a), Self::AwaitChange) | (Self::AwaitChange, Self::After(a)) => {
+                Self::After(a)
+            }
             (Self::AwaitChange, Self::AwaitChange) => Self::AwaitChange,
         }
     }

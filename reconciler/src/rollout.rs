@@ -23,7 +23,9 @@ use crate::{
 pub use change::retry;
 pub use faults::{Suspects, suspects};
 pub(crate) use judge::pod_failure;
-pub use judge::{Judgement, config_sources, judge, judged_workloads, progress, progress_deadline, worst};
+pub use judge::{
+    Judgement, config_sources, judge, judged_workloads, progress, progress_deadline, worst,
+};
 pub use shares::{Share, Shares};
 pub use step::{Head, RolloutSettings, StepInput, step};
 pub use stopping::{first_unfinished, with_regard_to};
@@ -35,10 +37,11 @@ pub struct Rollout {
     pub target: Option<CommitId>,
     /// The last one that was healthy.
     pub healthy: Option<CommitId>,
-    /// The one the controllers follow: the target, or, while that is being prepared, what they followed before.
+    /// The one the controllers follow: the target, or, while that is being prepared, what they
+    /// followed before.
     pub driving: Option<CommitId>,
-    /// What was driven since the last healthy commit and is not any more, newest last, bounded: pods of it may still
-    /// be there.
+    /// What was driven since the last healthy commit and is not any more, newest last, bounded:
+    /// pods of it may still be there.
     #[serde(default)]
     pub left: Vec<CommitId>,
     /// How far the target is.
@@ -47,8 +50,8 @@ pub struct Rollout {
     pub since: Option<Timestamp>,
     /// When the target became the target.
     pub began: Option<Timestamp>,
-    /// From when the deadlines count: since the controllers follow the target, and since nothing outside of the
-    /// commit is in its way any more.
+    /// From when the deadlines count: since the controllers follow the target, and since nothing
+    /// outside of the commit is in its way any more.
     #[serde(default)]
     pub clock: Option<Timestamp>,
     /// Something outside of the commit is in its way: the clock stands still.
@@ -59,9 +62,11 @@ pub struct Rollout {
     pub failing: Option<Timestamp>,
     /// Present while the target is a commit that was gone back to.
     pub rollback: Option<Rollback>,
-    /// Set by a manual rollback: the head that was left. The pin ends when the head moves on, or by `resume`.
+    /// Set by a manual rollback: the head that was left. The pin ends when the head moves on, or by
+    /// `resume`.
     pub pinned_against: Option<CommitId>,
-    /// Nodes that are at fault themselves where what is driven runs on others, and why: they do not hold it up.
+    /// Nodes that are at fault themselves where what is driven runs on others, and why: they do not
+    /// hold it up.
     #[serde(default)]
     pub faulty: BTreeMap<NodeName, String>,
     /// Which nodes get the images of the target before it is driven; `None` is all of them.
@@ -79,28 +84,28 @@ pub struct Rollout {
     pub suspended: bool,
     /// What became of each commit, newest last, bounded.
     pub history: Vec<HistoryEntry>,
-    /// Restarts that were asked for, with the serial of then: pods of these owners up to it are replaced. A clock that is
-    /// set back must not make new pods old.
+    /// Restarts that were asked for, with the serial of then: pods of these owners up to it are
+    /// replaced. A clock that is set back must not make new pods old.
     #[serde(default, rename = "restarted_up_to")]
     pub restarts: BTreeMap<String, u64>,
 }
 
-/// That somebody made a host's copy the content of a store. It may be behind what the nodes run: each of them says what it
-/// holds before anything is begun there.
+/// That somebody made a host's copy the content of a store. It may be behind what the nodes run:
+/// each of them says what it holds before anything is begun there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adoption {
     /// When, by that host's clock: which adoption is meant.
     pub at: Timestamp,
-    /// Pods with a serial up to this are from the copy: one of which nothing is on its node may have been stopped in a time
-    /// of which the copy knows nothing, and is not begun.
+    /// Pods with a serial up to this are from the copy: one of which nothing is on its node may
+    /// have been stopped in a time of which the copy knows nothing, and is not begun.
     pub serial: u64,
     /// All nodes that were not lost have said what they hold. Until then nothing is decided.
     pub stock_taken: bool,
 }
 
 impl Adoption {
-    /// Whether a pod is of the copy and its own node, whose report this is, has nothing of it: it is forgotten without
-    /// being stopped.
+    /// Whether a pod is of the copy and its own node, whose report this is, has nothing of it: it
+    /// is forgotten without being stopped.
     pub fn is_without(&self, record: &PodRecord, report: &NodeReport) -> bool {
         let heard = report.stock == Some(self.at);
         heard && record.serial <= self.serial && report.gone.contains(&record.uid)
@@ -129,7 +134,8 @@ pub enum Phase {
     Soaking,
     /// It runs and is good.
     Healthy,
-    /// It failed and there is nothing better to go back to, or going back failed too. It is kept running and healed.
+    /// It failed and there is nothing better to go back to, or going back failed too. It is kept
+    /// running and healed.
     Degraded {
         /// Why.
         #[serde(deserialize_with = "foreign::sentence")]

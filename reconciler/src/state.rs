@@ -38,7 +38,8 @@ pub struct ClusterState {
     /// Nodes that nobody hears from.
     #[serde(default)]
     pub outages: BTreeMap<NodeName, Outage>,
-    /// Nodes that were taken out of the cluster, with their installation: what they write counts for nothing.
+    /// Nodes that were taken out of the cluster, with their installation: what they write counts
+    /// for nothing.
     #[serde(default)]
     pub removed: BTreeMap<NodeName, String>,
 }
@@ -52,7 +53,8 @@ pub struct Outage {
     pub lost: bool,
 }
 
-/// One pod: its name, its owner, where it must run, and from which commit a host resolves what it is.
+/// One pod: its name, its owner, where it must run, and from which commit a host resolves what it
+/// is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodRecord {
     /// The pod's uid.
@@ -185,18 +187,18 @@ pub struct NodeReport {
     /// When it learnt from when the deadlines count, see [`Rollout::clock`].
     #[serde(default)]
     pub clock: Option<Heard>,
-    /// The adoption that it knows of, see [`Rollout::adopted`]: `gone` also names the pods of the copy of which nothing is
-    /// here.
+    /// The adoption that it knows of, see [`Rollout::adopted`]: `gone` also names the pods of the
+    /// copy of which nothing is here.
     #[serde(default)]
     pub stock: Option<Timestamp>,
-    /// The number of the [`Shares`](crate::rollout::Shares) that `prepared` speaks of; `None` where it speaks of all images
-    /// of the commit.
+    /// The number of the [`Shares`](crate::rollout::Shares) that `prepared` speaks of; `None` where
+    /// it speaks of all images of the commit.
     #[serde(default)]
     pub share: Option<u64>,
 }
 
-/// A time of the leader's clock, and when a host learnt of it by its own. The two clocks are never compared: what
-/// happens on the host is before or after the moment at which it learnt.
+/// A time of the leader's clock, and when a host learnt of it by its own. The two clocks are never
+/// compared: what happens on the host is before or after the moment at which it learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
     /// The leader's word: which moment is meant.
@@ -206,12 +208,15 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// What a host knows of a time that it is told: when it first heard of it. A clock that was set back since is
-    /// believed.
+    /// What a host knows of a time that it is told: when it first heard of it. A clock that was set
+    /// back since is believed.
     pub fn hear(told: Option<Timestamp>, before: Option<Self>, now: Timestamp) -> Option<Self> {
         let told = told?;
         let known = before.filter(|before| before.told == told);
-        Some(Self { told, at: known.map_or(now, |known| known.at.min(now)) })
+        Some(Self {
+            told,
+            at: known.map_or(now, |known| known.at.min(now)),
+        })
     }
 }
 
@@ -229,7 +234,8 @@ pub enum Preparation {
     },
     /// Something outside of the commit is in the way.
     Waiting(#[serde(deserialize_with = "foreign::sentence")] String),
-    /// It fails again and again, and nobody can say whose fault that is: it has until the dead line.
+    /// It fails again and again, and nobody can say whose fault that is: it has until the dead
+    /// line.
     Failing(#[serde(deserialize_with = "foreign::sentence")] String),
     /// The commit cannot be run.
     Failed(#[serde(deserialize_with = "foreign::sentence")] String),
@@ -367,7 +373,11 @@ impl ClusterState {
     /// A host's copy of the state as it is put into a store that a person adopts.
     #[must_use]
     pub fn adopted(mut self, now: Timestamp) -> Self {
-        self.rollout.adopted = Some(Adoption { at: now, serial: self.serial, stock_taken: false });
+        self.rollout.adopted = Some(Adoption {
+            at: now,
+            serial: self.serial,
+            stock_taken: false,
+        });
         self
     }
 

@@ -36,13 +36,14 @@ pub struct PodStatus {
     pub initialized: bool,
     /// All containers are ready, since when.
     pub ready: Option<Timestamp>,
-    /// For how long it has been ready at least, by the clock of its own host: zero, [`STEADY`], or the `minReadySeconds`
-    /// of its owner.
+    /// For how long it has been ready at least, by the clock of its own host: zero, [`STEADY`], or
+    /// the `minReadySeconds` of its owner.
     #[serde(default)]
     pub ready_for: Duration,
     /// It has a stop record and something of it is left.
     pub terminating: bool,
-    /// It stops, was ready when it was told to, and its containers still run: it answers where nobody else does.
+    /// It stops, was ready when it was told to, and its containers still run: it answers where
+    /// nobody else does.
     #[serde(default)]
     pub serving: bool,
     /// `initContainerStatuses`.
@@ -80,7 +81,11 @@ impl PodStatus {
 
     /// The restarts of all its containers.
     pub fn restarts(&self) -> u32 {
-        self.init_containers.iter().chain(&self.containers).map(|container| container.restarts).sum()
+        self.init_containers
+            .iter()
+            .chain(&self.containers)
+            .map(|container| container.restarts)
+            .sum()
     }
 
     /// Whether it is ready and has been for so long.

@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// So much later, or as late as can be said: a number in a manifest or a clock gone astray must not end the daemon.
+/// So much later, or as late as can be said: a number in a manifest or a clock gone astray must not
+/// end the daemon.
 pub(crate) fn later(time: Timestamp, duration: Duration) -> Timestamp {
     time.saturating_add(duration).unwrap_or(Timestamp::MAX)
 }
 
-/// When that is, if it is still to come. What happened at a time that is still to come itself was written down by a clock
-/// that was set back since: nothing waits for that one to come round again.
-pub(crate) fn still_to_come(happened: Timestamp, wait: Duration, now: Timestamp) -> Option<Timestamp> {
+/// When that is, if it is still to come. What happened at a time that is still to come itself was
+/// written down by a clock that was set back since: nothing waits for that one to come round again.
+pub(crate) fn still_to_come(
+    happened: Timestamp,
+    wait: Duration,
+    now: Timestamp,
+) -> Option<Timestamp> {
     Some(later(happened, wait)).filter(|due| *due > now && happened <= now)
 }
 

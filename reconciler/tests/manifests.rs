@@ -1,4 +1,5 @@
-//! The manifests this project exists for are accepted, and nothing that is made of them makes the reader panic.
+//! The manifests this project exists for are accepted, and nothing that is made of them makes the
+//! reader panic.
 
 #[path = "inputs/advice.rs"]
 mod advice;
@@ -13,27 +14,61 @@ use reconciler::{
 };
 
 const MANIFESTS: &[(&str, &str)] = &[
-    ("app-wordpress.yml", include_str!("manifests/app-wordpress.yml")),
-    ("app-wordpress2.yml", include_str!("manifests/app-wordpress2.yml")),
-    ("app-wordpress3.yml", include_str!("manifests/app-wordpress3.yml")),
+    (
+        "app-wordpress.yml",
+        include_str!("manifests/app-wordpress.yml"),
+    ),
+    (
+        "app-wordpress2.yml",
+        include_str!("manifests/app-wordpress2.yml"),
+    ),
+    (
+        "app-wordpress3.yml",
+        include_str!("manifests/app-wordpress3.yml"),
+    ),
     ("deployment.yaml", include_str!("manifests/deployment.yaml")),
-    ("mackerel-daemonset.yaml", include_str!("manifests/mackerel-daemonset.yaml")),
-    ("mackerel-pod.yaml", include_str!("manifests/mackerel-pod.yaml")),
-    ("mackerel-replicaset.yaml", include_str!("manifests/mackerel-replicaset.yaml")),
+    (
+        "mackerel-daemonset.yaml",
+        include_str!("manifests/mackerel-daemonset.yaml"),
+    ),
+    (
+        "mackerel-pod.yaml",
+        include_str!("manifests/mackerel-pod.yaml"),
+    ),
+    (
+        "mackerel-replicaset.yaml",
+        include_str!("manifests/mackerel-replicaset.yaml"),
+    ),
     ("services.yaml", include_str!("manifests/services.yaml")),
     ("svc-httpd.yml", include_str!("manifests/svc-httpd.yml")),
 ];
 
 fn read(path: &str, text: &str) -> (Objects, String) {
-    let file = SourceFile { path, content: text.as_bytes() };
-    let (objects, problems) =
-        desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
-    (objects, problems.iter().map(|problem| format!("{problem}\n")).collect())
+    let file = SourceFile {
+        path,
+        content: text.as_bytes(),
+    };
+    let (objects, problems) = desired::read(
+        &[file],
+        &Limits::default(),
+        &CheckSettings::default(),
+        ReadAs::NewHead,
+    );
+    (
+        objects,
+        problems
+            .iter()
+            .map(|problem| format!("{problem}\n"))
+            .collect(),
+    )
 }
 
 #[test]
 fn every_manifest_is_accepted() {
-    let said: String = MANIFESTS.iter().map(|(path, text)| read(path, text).1).collect();
+    let said: String = MANIFESTS
+        .iter()
+        .map(|(path, text)| read(path, text).1)
+        .collect();
     insta::assert_snapshot!(said, @"
     services.yaml:9:3: warning: spec.externalName: an address, not a name: DNS answers it as an A record, which Kubernetes does not
     services.yaml:22:3: warning: spec.selector: no pod of the namespace default in this commit has these labels: correct them, or add the pods
@@ -48,7 +83,10 @@ fn every_manifest_becomes_its_objects() {
             let (objects, _) = read(path, text);
             let workloads = objects.workloads.keys().map(ToString::to_string);
             let services = objects.services.keys().map(|key| format!("Service/{key}"));
-            format!("{path}: {}\n", workloads.chain(services).collect::<Vec<_>>().join(" "))
+            format!(
+                "{path}: {}\n",
+                workloads.chain(services).collect::<Vec<_>>().join(" ")
+            )
         })
         .collect();
     insta::assert_snapshot!(objects, @"

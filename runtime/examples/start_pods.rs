@@ -1,5 +1,5 @@
-//! How long pods of one container take to start, through the runtime's own API and nothing else: the engine's floor
-//! under a roll-out, to be printed beside `docker run`.
+//! How long pods of one container take to start, through the runtime's own API and nothing else:
+//! the engine's floor under a roll-out, to be printed beside `docker run`.
 //!
 //! ```text
 //! cargo run -p runtime --example start_pods -- IMAGE_ID PODS CONCURRENCY [SOCKET]
@@ -20,11 +20,20 @@ use runtime::{Runtime, RuntimeConfig};
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut next = |what: &str| arguments.next().ok_or_else(|| format!("missing argument: {what}"));
-    let (image, pods, concurrency) =
-        (next("IMAGE_ID")?, next("PODS")?.parse()?, next("CONCURRENCY")?.parse()?);
+    let mut next = |what: &str| {
+        arguments
+            .next()
+            .ok_or_else(|| format!("missing argument: {what}"))
+    };
+    let (image, pods, concurrency) = (
+        next("IMAGE_ID")?,
+        next("PODS")?.parse()?,
+        next("CONCURRENCY")?.parse()?,
+    );
     let socket = next("SOCKET").unwrap_or_else(|_| "/var/run/docker.sock".to_owned());
-    let data = tempfile::Builder::new().prefix("windlass-bench-").tempdir()?;
+    let data = tempfile::Builder::new()
+        .prefix("windlass-bench-")
+        .tempdir()?;
     let instance = format!("bench-{}", std::process::id());
     let mut config = RuntimeConfig::new(&instance, data.path());
     config.socket = socket.into();
@@ -39,10 +48,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await;
     let took = begun.elapsed();
     let looked = Instant::now();
-    let running = runtime.observe().await?.containers.values().filter(|found| found.state.is_alive()).count();
+    let running = runtime
+        .observe()
+        .await?
+        .containers
+        .values()
+        .filter(|found| found.state.is_alive())
+        .count();
     let looking = looked.elapsed();
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default().trim();
+    let memory = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .unwrap_or_default()
+        .trim();
     println!(
         "{pods} pods, {concurrency} at a time: {:.2} s ({running} containers running, seen in {:.0} ms, {memory} of memory)",
         took.as_secs_f32(),

@@ -16,18 +16,20 @@ pub struct RuntimeConfig {
     pub pods_dir: PathBuf,
     /// Which images we pulled, so that only those are ever collected. Default `<data>/images.json`.
     pub images_file: PathBuf,
-    /// Paths of the host that no pod may mount, nor what contains them or lies in them, by whatever name. Default none.
+    /// Paths of the host that no pod may mount, nor what contains them or lies in them, by whatever
+    /// name. Default none.
     pub forbidden_paths: Vec<PathBuf>,
     /// Paths of the host that a hostPath must be or lie in, with links followed. Default any.
     pub allowed_paths: Option<Vec<PathBuf>>,
     /// Credentials by registry host. Default none.
     pub registries: Vec<RegistryAuth>,
-    /// A Docker `config.json` whose `auths` are used for hosts that `registries` does not name; read at every pull, so
-    /// that a rotated token needs no restart. Default none.
+    /// A Docker `config.json` whose `auths` are used for hosts that `registries` does not name;
+    /// read at every pull, so that a rotated token needs no restart. Default none.
     pub docker_config: Option<PathBuf>,
     /// The longest a single short call may take. Default 10 s.
     pub call_timeout: Duration,
-    /// The longest that creating or starting one container may take, which on a loaded host is much. Default 2 min.
+    /// The longest that creating or starting one container may take, which on a loaded host is
+    /// much. Default 2 min.
     pub start_timeout: Duration,
     /// The longest that a pull may go without any progress. Default 1 min.
     pub pull_timeout: Duration,

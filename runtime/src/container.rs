@@ -1,4 +1,5 @@
-//! Creating and starting containers, in as few calls as can be: create, start. Only a name that is taken costs more.
+//! Creating and starting containers, in as few calls as can be: create, start. Only a name that is
+//! taken costs more.
 
 use bollard::{
     models::{ContainerCreateBody, ContainerStateStatusEnum as Status},
@@ -30,9 +31,13 @@ enum Created {
 }
 
 impl Runtime {
-    /// Creates and starts a container in its pod's sandbox. Finds the one that an earlier, killed daemon made.
+    /// Creates and starts a container in its pod's sandbox. Finds the one that an earlier, killed
+    /// daemon made.
     pub async fn start_container(&self, spec: &ContainerSpec) -> Result<(), Fault> {
-        let what = format!("cannot start container {} of pod {}", spec.name, spec.identity.pod);
+        let what = format!(
+            "cannot start container {} of pod {}",
+            spec.name, spec.identity.pod
+        );
         let sandbox = self.sandbox_of(&spec.identity.uid, &what).await?;
         let mounts = {
             let (pods, spec, rules) = (self.pods_dir(), spec.clone(), self.host_path_rules());
@@ -40,7 +45,9 @@ impl Runtime {
         };
         let user = self.user_for(spec, &what).await?;
         let (labels, body) = translate::container(spec, &sandbox, mounts, user, &self.inner.host);
-        self.create_and_start(&labels, &spec.image, body).await.map_err(|error| error.into_fault(&what))
+        self.create_and_start(&labels, &spec.image, body)
+            .await
+            .map_err(|error| error.into_fault(&what))
     }
 
     /// Creates and starts, or finds what is already there.
@@ -62,35 +69,47 @@ impl Runtime {
             }
         };
         let (limit, started) = (self.engine().start_timeout, id.as_str());
-        let start = |docker: bollard::Docker| async move { docker.start_container(started, None).await };
+        let start =
+            |docker: bollard::Docker| async move { docker.start_container(started, None).await };
         let result = self.engine().call_within(limit, start).await;
-        // The engine's event is often quicker than its answer, and then it has been looked at already.
+        // The engine's event is often quicker than its answer, and then it has been looked at
+        // already.
         if result.is_err() {
             observer.container_dirty(&id);
-        } else if !observer.known(&id).is_some_and(|known| known.state.is_alive()) {
+        } else if !observer
+            .known(&id)
+            .is_some_and(|known| known.state.is_alive())
+        {
             observer.container_answers(&id);
         }
         Ok(result?)
     }
 
-    async fn create(&self, labels: &Labels, body: ContainerCreateBody) -> Result<Created, StartError> {
+    async fn create(
+        &self,
+        labels: &Labels,
+        body: ContainerCreateBody,
+    ) -> Result<Created, StartError> {
         let own_name = labels.container_name();
         let mut name = own_name.clone();
         for _ in 0..NAME_TRIES {
             let options = CreateContainerOptionsBuilder::new().name(&name).build();
             let body = body.clone();
             let limit = self.engine().start_timeout;
-            let create =
-                |docker: bollard::Docker| async move { docker.create_container(Some(options), body).await };
+            let create = |docker: bollard::Docker| async move {
+                docker.create_container(Some(options), body).await
+            };
             match self.engine().call_within(limit, create).await {
                 Ok(created) => return Ok(Created::Fresh(ContainerId::new(created.id))),
-                Err(error) if error.is_name_conflict() => match self.holder_of(&name, labels).await? {
-                    Holder::Ours(created) => return Ok(created),
-                    Holder::Foreign(id) => {
-                        name = format!("{own_name}_{}", id.get(..8).unwrap_or(&id));
+                Err(error) if error.is_name_conflict() => {
+                    match self.holder_of(&name, labels).await? {
+                        Holder::Ours(created) => return Ok(created),
+                        Holder::Foreign(id) => {
+                            name = format!("{own_name}_{}", id.get(..8).unwrap_or(&id));
+                        }
+                        Holder::Nobody => {}
                     }
-                    Holder::Nobody => {}
-                },
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -133,7 +152,8 @@ impl Runtime {
         }
     }
 
-    /// `runAsGroup` without `runAsUser`: the engine takes a group only together with a user, so the image's is asked.
+    /// `runAsGroup` without `runAsUser`: the engine takes a group only together with a user, so the
+    /// image's is asked.
     async fn user_for(&self, spec: &ContainerSpec, what: &str) -> Result<Option<String>, Fault> {
         let (None, Some(group)) = (spec.security.run_as_user, spec.security.run_as_group) else {
             return Ok(None);
@@ -144,8 +164,15 @@ impl Runtime {
             .call(|docker| async move { docker.inspect_image(image).await })
             .await
             .map_err(|error| error.into_fault(what))?;
-        let user = found.config.and_then(|config| config.user).unwrap_or_default();
-        let user = user.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0");
+        let user = found
+            .config
+            .and_then(|config| config.user)
+            .unwrap_or_default();
+        let user = user
+            .split(':')
+            .next()
+            .filter(|user| !user.is_empty())
+            .unwrap_or("0");
         Ok(Some(format!("{user}:{group}")))
     }
 }
@@ -156,7 +183,8 @@ enum Holder {
     Nobody,
 }
 
-/// Why a container was not started: the engine's words, which the caller may still act on, or a fault.
+/// Why a container was not started: the engine's words, which the caller may still act on, or a
+/// fault.
 pub(crate) enum StartError {
     Call(CallError),
     Fault(Fault),

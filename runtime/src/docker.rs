@@ -19,7 +19,8 @@ const NEVER_SECONDS: u64 = 24 * 3600;
 /// The most of an engine's answer that is read to classify it. A fault quotes less.
 const ANSWER_BYTES: usize = 16 * 1024;
 
-/// A connection to the engine that is made when first needed, so that the daemon starts without one.
+/// A connection to the engine that is made when first needed, so that the daemon starts without
+/// one.
 pub(crate) struct Engine {
     socket: PathBuf,
     /// The longest a short call may take.
@@ -53,7 +54,12 @@ pub(crate) enum CallError {
 
 impl Engine {
     pub(crate) fn new(socket: PathBuf, call_timeout: Duration, start_timeout: Duration) -> Self {
-        Self { socket, call_timeout, start_timeout, client: Mutex::new(None) }
+        Self {
+            socket,
+            call_timeout,
+            start_timeout,
+            client: Mutex::new(None),
+        }
     }
 
     /// One short call.
@@ -66,7 +72,11 @@ impl Engine {
     }
 
     /// One call with a dead line of its own, which includes connecting.
-    pub(crate) async fn call_within<T, F, Fut>(&self, limit: Duration, call: F) -> Result<T, CallError>
+    pub(crate) async fn call_within<T, F, Fut>(
+        &self,
+        limit: Duration,
+        call: F,
+    ) -> Result<T, CallError>
     where
         F: FnOnce(Docker) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
@@ -75,13 +85,17 @@ impl Engine {
             let docker = self.connected().await?;
             call(docker).await.map_err(CallError::from)
         };
-        timeout(limit, work).await.unwrap_or(Err(CallError::TimedOut(limit)))
+        timeout(limit, work)
+            .await
+            .unwrap_or(Err(CallError::TimedOut(limit)))
     }
 
     /// The client, within the limit of a short call; for streams, which have limits of their own.
     pub(crate) async fn client(&self) -> Result<Docker, CallError> {
         let limit = self.call_timeout;
-        timeout(limit, self.connected()).await.unwrap_or(Err(CallError::TimedOut(limit)))
+        timeout(limit, self.connected())
+            .await
+            .unwrap_or(Err(CallError::TimedOut(limit)))
     }
 
     /// Forgets what was negotiated: the engine may have been upgraded while it was away.
@@ -104,11 +118,18 @@ impl Engine {
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
         match error {
-            Error::DockerResponseServerError { status_code, message } => {
-                Self::Refused { status: status_code, message: one_line(&message) }
-            }
+            Error::DockerResponseServerError {
+                status_code,
+                message,
+            } => Self::Refused {
+                status: status_code,
+                message: one_line(&message),
+            },
             Error::DockerStreamError { error } | Error::DockerContainerWaitError { error, .. } => {
-                Self::Refused { status: 0, message: one_line(&error) }
+                Self::Refused {
+                    status: 0,
+                    message: one_line(&error),
+                }
             }
             Error::JsonDataError { .. }
             | Error::JsonSerdeError { .. }

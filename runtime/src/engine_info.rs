@@ -40,7 +40,12 @@ impl Runtime {
             .call(|docker| async move { docker.info().await })
             .await
             .map_err(|e| e.into_fault(what))?;
-        let client = self.engine().client().await.map_err(|error| error.into_fault(what))?.client_version();
+        let client = self
+            .engine()
+            .client()
+            .await
+            .map_err(|error| error.into_fault(what))?
+            .client_version();
         let root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
         Ok(EngineInfo {
             version: info.server_version.unwrap_or_default(),
@@ -48,8 +53,14 @@ impl Runtime {
             live_restore: info.live_restore_enabled.unwrap_or(false),
             storage_driver: info.driver.unwrap_or_default(),
             log_driver: info.logging_driver.unwrap_or_default(),
-            cgroup_driver: info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
-            cgroup_version: info.cgroup_version.map(|version| version.to_string()).unwrap_or_default(),
+            cgroup_driver: info
+                .cgroup_driver
+                .map(|driver| driver.to_string())
+                .unwrap_or_default(),
+            cgroup_version: info
+                .cgroup_version
+                .map(|version| version.to_string())
+                .unwrap_or_default(),
             disk_used_percent: disk_used_percent(&root),
             root,
             warnings: info.warnings.unwrap_or_default(),

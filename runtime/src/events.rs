@@ -1,4 +1,5 @@
-//! The engine's events. They only say which containers to look at again; after a lost connection everything is.
+//! The engine's events. They only say which containers to look at again; after a lost connection
+//! everything is.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,8 +19,9 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// A connection that lasted this long was a good one: the next failure is a new one.
 const STABLE: Duration = Duration::from_secs(10);
 
-const CONTAINER_EVENTS: &[&str] =
-    &["create", "start", "die", "oom", "pause", "unpause", "destroy", "rename", "update"];
+const CONTAINER_EVENTS: &[&str] = &[
+    "create", "start", "die", "oom", "pause", "unpause", "destroy", "rename", "update",
+];
 const IMAGE_EVENTS: &[&str] = &["delete", "import", "load", "pull", "tag", "untag"];
 
 /// Follows the events for as long as the daemon runs.
@@ -29,13 +31,18 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
         let begun = tokio::time::Instant::now();
         let why = follow_once(&observer).await;
         if why.was_connected {
-            // What is remembered may be wrong from now on; looking again finds out, or says that the engine is away.
+            // What is remembered may be wrong from now on; looking again finds out, or says that
+            // the engine is away.
             observer.everything_dirty();
         }
         if begun.elapsed() >= STABLE {
             retry = FIRST_RETRY;
         }
-        tracing::debug!(why = why.text, retry_ms = retry.as_millis(), "the engine's events ended");
+        tracing::debug!(
+            why = why.text,
+            retry_ms = retry.as_millis(),
+            "the engine's events ended"
+        );
         observer.engine.renegotiate().await;
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);
@@ -49,25 +56,47 @@ struct Ended {
 }
 
 async fn follow_once(observer: &Observer) -> Ended {
-    // The engine repeats what happened since this time, so that nothing is lost before the streams stand.
+    // The engine repeats what happened since this time, so that nothing is lost before the streams
+    // stand.
     let since = Timestamp::now();
     let docker = match observer.engine.client().await {
         Ok(docker) => docker,
-        Err(error) => return Ended { was_connected: false, text: error.to_string() },
+        Err(error) => {
+            return Ended {
+                was_connected: false,
+                text: error.to_string(),
+            };
+        }
     };
     let options = |mut filters: HashMap<String, Vec<String>>, kind: &str, names: &[&str]| {
         filters.insert("type".to_owned(), vec![kind.to_owned()]);
-        filters.insert("event".to_owned(), names.iter().map(|name| (*name).to_owned()).collect());
+        filters.insert(
+            "event".to_owned(),
+            names.iter().map(|name| (*name).to_owned()).collect(),
+        );
         let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond());
-        EventsOptionsBuilder::new().since(&since).filters(&filters).build()
+        EventsOptionsBuilder::new()
+            .since(&since)
+            .filters(&filters)
+            .build()
     };
     let containers = docker
-        .events(Some(options(instance_filter(&observer.instance), "container", CONTAINER_EVENTS)))
+        .events(Some(options(
+            instance_filter(&observer.instance),
+            "container",
+            CONTAINER_EVENTS,
+        )))
         .boxed();
-    let images = docker.events(Some(options(HashMap::new(), "image", IMAGE_EVENTS))).boxed();
+    let images = docker
+        .events(Some(options(HashMap::new(), "image", IMAGE_EVENTS)))
+        .boxed();
     observer.everything_dirty();
     // One stream that ends must not be taken for silence.
-    let ended = || stream::once(ready(Err(Error::IOError { err: std::io::ErrorKind::UnexpectedEof.into() })));
+    let ended = || {
+        stream::once(ready(Err(Error::IOError {
+            err: std::io::ErrorKind::UnexpectedEof.into(),
+        })))
+    };
     let mut events = stream::select(containers.chain(ended()), images.chain(ended()));
     let text = loop {
         match events.next().await {
@@ -76,19 +105,26 @@ async fn follow_once(observer: &Observer) -> Ended {
             None => break "no more events".to_owned(),
         }
     };
-    Ended { was_connected: true, text }
+    Ended {
+        was_connected: true,
+        text,
+    }
 }
 
 fn handle(observer: &Observer, event: &EventMessage) {
     match event.typ {
         Some(EventMessageTypeEnum::IMAGE) => observer.images_dirty(),
         Some(EventMessageTypeEnum::CONTAINER) => {
-            let Some(id) = event.actor.as_ref().and_then(|actor| actor.id.as_ref()) else { return };
+            let Some(id) = event.actor.as_ref().and_then(|actor| actor.id.as_ref()) else {
+                return;
+            };
             let id = ContainerId::new(id);
             if event.action.as_deref() == Some("destroy") {
                 return observer.container_gone(&id);
             }
-            let at = event.time_nano.and_then(|nanos| Timestamp::from_nanosecond(nanos.into()).ok());
+            let at = event
+                .time_nano
+                .and_then(|nanos| Timestamp::from_nanosecond(nanos.into()).ok());
             observer.container_event(&id, at.unwrap_or(Timestamp::MAX));
         }
         _ => {}

@@ -44,30 +44,34 @@ pub enum ExecOutcome {
     },
     /// It ran for longer than the limit, and was killed with all that it started.
     TimedOut,
-    /// At the dead line the engine had not started it, or had not seen its end: that says nothing about the container.
-    /// Nothing was killed. It is killed as soon as the engine names its process, and the same command is not started
-    /// again in this container before it is known to have ended.
+    /// At the dead line the engine had not started it, or had not seen its end: that says nothing
+    /// about the container. Nothing was killed. It is killed as soon as the engine names its
+    /// process, and the same command is not started again in this container before it is known to
+    /// have ended.
     Unanswered,
 }
 
 impl Runtime {
-    /// Runs a command in a container. It is seen to its end, or killed at the limit, even if this future is dropped.
-    /// The limit counts from when the command begins to run, not from when the engine was asked to start it.
+    /// Runs a command in a container. It is seen to its end, or killed at the limit, even if this
+    /// future is dropped. The limit counts from when the command begins to run, not from when the
+    /// engine was asked to start it.
     pub async fn exec(
         &self,
         container: &ContainerId,
         command: &[String],
         limit: Duration,
     ) -> Result<ExecOutcome, Fault> {
-        let (inner, container, command) = (Arc::clone(&self.inner), container.clone(), command.to_vec());
+        let (inner, container, command) =
+            (Arc::clone(&self.inner), container.clone(), command.to_vec());
         let what = format!("cannot run a command in container {container}");
         let run = tokio::spawn(async move { run(&inner, &container, command, limit).await });
         match run.await {
             Ok(outcome) => outcome.map_err(|error| match error {
                 // A container that ended or was paused takes no commands.
-                CallError::Refused { status: 409, message } => {
-                    Fault::new(FaultKind::Gone, format!("{what}: {message}"))
-                }
+                CallError::Refused {
+                    status: 409,
+                    message,
+                } => Fault::new(FaultKind::Gone, format!("{what}: {message}")),
                 error => error.into_fault(&what),
             }),
             Err(error) => Err(Fault::new(FaultKind::Other, format!("{what}: {error}"))),
@@ -94,22 +98,26 @@ async fn run(
         cmd: Some(key.1.clone()),
         ..CreateExecOptions::default()
     };
-    let exec =
-        engine.call(|docker| async move { docker.create_exec(container.as_str(), options).await }).await?.id;
+    let exec = engine
+        .call(|docker| async move { docker.create_exec(container.as_str(), options).await })
+        .await?
+        .id;
     let id = exec.as_str();
-    let attach =
-        engine.call(|docker| async move { docker.start_exec(id, None::<StartExecOptions>).await }).await;
+    let attach = engine
+        .call(|docker| async move { docker.start_exec(id, None::<StartExecOptions>).await })
+        .await;
     drop(starting);
     let seen = match attach {
         Ok(StartExecResults::Attached { output, input }) => {
             let seen = see_through(engine, id, output, limit).await;
-            // The write half is kept open until here, or the engine would take the command's input as closed.
+            // The write half is kept open until here, or the engine would take the command's input
+            // as closed.
             drop(input);
             seen
         }
-        Ok(StartExecResults::Detached) => {
-            Err(CallError::Garbled("a command was detached that should not be".to_owned()))
-        }
+        Ok(StartExecResults::Detached) => Err(CallError::Garbled(
+            "a command was detached that should not be".to_owned(),
+        )),
         // The engine has said that it does not start it.
         Err(refused @ CallError::Refused { .. }) => return Err(refused),
         Err(error) => Err(error),
@@ -182,16 +190,22 @@ async fn until_its_end(
 }
 
 async fn stage(engine: &Engine, id: &str) -> Result<Stage, CallError> {
-    let found = engine.call(|docker| async move { docker.inspect_exec(id).await }).await?;
+    let found = engine
+        .call(|docker| async move { docker.inspect_exec(id).await })
+        .await?;
     Ok(Stage::of(&found))
 }
 
-/// A command that never had a process "ends" with 126 or 127 both where the container's runtime cannot run it, which
-/// is the container's fault, and where the engine cannot reach its own parts, which is not.
+/// A command that never had a process "ends" with 126 or 127 both where the container's runtime
+/// cannot run it, which is the container's fault, and where the engine cannot reach its own parts,
+/// which is not.
 fn exited((code, ran): (i64, bool), output: Vec<u8>) -> Result<ExecOutcome, CallError> {
     let message = String::from_utf8_lossy(&output);
     if !ran && matches!(code, 126 | 127) && is_engines_trouble(&message) {
-        return Err(CallError::Refused { status: 500, message: message.trim().to_owned() });
+        return Err(CallError::Refused {
+            status: 500,
+            message: message.trim().to_owned(),
+        });
     }
     Ok(ExecOutcome::Exited { code, output })
 }

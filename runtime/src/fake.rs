@@ -1,8 +1,9 @@
 //! An engine that only remembers: what was started runs, until a test says otherwise.
 //!
-//! It keeps to the rules of the real one where they matter to a plan: a container needs its running sandbox and its
-//! image; starting what already runs does nothing; what has ended with the same attempt is `Gone`; a second sandbox
-//! does not replace a first. Time is what the test says it is, and stands still.
+//! It keeps to the rules of the real one where they matter to a plan: a container needs its running
+//! sandbox and its image; starting what already runs does nothing; what has ended with the same
+//! attempt is `Gone`; a second sandbox does not replace a first. Time is what the test says it is,
+//! and stands still.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,8 +50,14 @@ struct State {
 impl FakeRuntime {
     /// A host with nothing on it, at this time.
     pub fn new(now: Timestamp) -> Self {
-        let state = State { now, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(watch::Sender::new(0)) }
+        let state = State {
+            now,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            changed: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     /// Puts an image into the registry, under a name that already has one in its place.
@@ -63,7 +70,8 @@ impl FakeRuntime {
         self.state().faults.push((call.to_owned(), fault));
     }
 
-    /// Every call that changes something, in order, one line each: `start_container default/web app 0`.
+    /// Every call that changes something, in order, one line each: `start_container default/web app
+    /// 0`.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
@@ -94,13 +102,21 @@ impl FakeRuntime {
     }
 
     fn notify(&self) {
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Notes a call, lets it fail if a test wants that, or does it.
-    fn call<T>(&self, line: String, work: impl FnOnce(&mut State) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn call<T>(
+        &self,
+        line: String,
+        work: impl FnOnce(&mut State) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let mut state = self.state();
-        let fault = state.faults.iter().position(|(call, _)| line.starts_with(call.as_str()));
+        let fault = state
+            .faults
+            .iter()
+            .position(|(call, _)| line.starts_with(call.as_str()));
         state.calls.push(line);
         let result = match fault {
             Some(index) => Err(state.faults.remove(index).1),
@@ -115,10 +131,19 @@ impl FakeRuntime {
 impl State {
     fn end(&mut self, container: &ContainerId, code: i64) {
         let finished = self.now;
-        let Some(found) = self.containers.get_mut(container) else { return };
-        if let ContainerState::Running { started } | ContainerState::Paused { started } = found.state {
-            found.state =
-                ContainerState::Exited { started, finished, code, oom: false, message: String::new() };
+        let Some(found) = self.containers.get_mut(container) else {
+            return;
+        };
+        if let ContainerState::Running { started } | ContainerState::Paused { started } =
+            found.state
+        {
+            found.state = ContainerState::Exited {
+                started,
+                finished,
+                code,
+                oom: false,
+                message: String::new(),
+            };
         }
     }
 
@@ -133,18 +158,28 @@ impl State {
             if found.state.is_alive() {
                 return Ok(());
             }
-            return Err(gone(&format!("{} has already run and ended", container.name)));
+            return Err(gone(&format!(
+                "{} has already run and ended",
+                container.name
+            )));
         }
         self.made += 1;
-        self.containers.insert(ContainerId::new(format!("{:064x}", self.made)), container);
+        self.containers
+            .insert(ContainerId::new(format!("{:064x}", self.made)), container);
         Ok(())
     }
 
     fn find(&self, pod: &PodUid, role: Role, name: &str) -> Option<ContainerId> {
         let is_wanted = |found: &ObservedContainer| {
-            found.identity.uid == *pod && found.role == role && found.name == name && found.state.is_alive()
+            found.identity.uid == *pod
+                && found.role == role
+                && found.name == name
+                && found.state.is_alive()
         };
-        self.containers.iter().find(|(_, found)| is_wanted(found)).map(|(id, _)| id.clone())
+        self.containers
+            .iter()
+            .find(|(_, found)| is_wanted(found))
+            .map(|(id, _)| id.clone())
     }
 }
 
@@ -169,9 +204,8 @@ impl Pods for FakeRuntime {
     async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
         self.call(format!("pull {image}"), |state| {
             let id = match image.split_once('@') {
-                Some((_, digest)) => {
-                    Some(ImageId::new(digest)).filter(|id| state.registry.values().any(|it| it == id))
-                }
+                Some((_, digest)) => Some(ImageId::new(digest))
+                    .filter(|id| state.registry.values().any(|it| it == id)),
                 None => state.registry.get(image).cloned(),
             };
             let here = id.as_ref().is_some_and(|id| state.images.contains(id));
@@ -180,9 +214,16 @@ impl Pods for FakeRuntime {
                     let name = image.split(['@', ':']).next().unwrap_or(image);
                     let digest = Some(format!("{name}@{id}"));
                     state.images.insert(id.clone());
-                    Ok(ImagePin { id, digest, warning: None })
+                    Ok(ImagePin {
+                        id,
+                        digest,
+                        warning: None,
+                    })
                 }
-                _ => Err(Fault::new(FaultKind::ImageMissing, format!("there is no image {image}"))),
+                _ => Err(Fault::new(
+                    FaultKind::ImageMissing,
+                    format!("there is no image {image}"),
+                )),
             }
         })
     }
@@ -195,18 +236,23 @@ impl Pods for FakeRuntime {
     }
 
     async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), Fault> {
-        let SandboxSpec { identity, attempt, .. } = spec;
-        self.call(format!("start_sandbox {} {attempt}", identity.pod), |state| {
-            let started = state.now;
-            state.start(ObservedContainer {
-                identity: identity.clone(),
-                role: Role::Sandbox,
-                name: String::new(),
-                attempt: *attempt,
-                image: ImageId::new("sha256:sandbox"),
-                state: ContainerState::Running { started },
-            })
-        })
+        let SandboxSpec {
+            identity, attempt, ..
+        } = spec;
+        self.call(
+            format!("start_sandbox {} {attempt}", identity.pod),
+            |state| {
+                let started = state.now;
+                state.start(ObservedContainer {
+                    identity: identity.clone(),
+                    role: Role::Sandbox,
+                    name: String::new(),
+                    attempt: *attempt,
+                    image: ImageId::new("sha256:sandbox"),
+                    state: ContainerState::Running { started },
+                })
+            },
+        )
     }
 
     async fn netns(&self, pod: &PodUid) -> Result<OwnedFd, Fault> {
@@ -219,24 +265,34 @@ impl Pods for FakeRuntime {
     }
 
     async fn start_container(&self, spec: &ContainerSpec) -> Result<(), Fault> {
-        let ContainerSpec { identity, role, name, attempt, image, .. } = spec;
-        self.call(format!("start_container {} {name} {attempt}", identity.pod), |state| {
-            if state.find(&identity.uid, Role::Sandbox, "").is_none() {
-                return Err(gone("the sandbox is not running"));
-            }
-            if !state.images.contains(image) {
-                return Err(gone(&format!("the image {image} is gone")));
-            }
-            let started = state.now;
-            state.start(ObservedContainer {
-                identity: identity.clone(),
-                role: *role,
-                name: name.clone(),
-                attempt: *attempt,
-                image: image.clone(),
-                state: ContainerState::Running { started },
-            })
-        })
+        let ContainerSpec {
+            identity,
+            role,
+            name,
+            attempt,
+            image,
+            ..
+        } = spec;
+        self.call(
+            format!("start_container {} {name} {attempt}", identity.pod),
+            |state| {
+                if state.find(&identity.uid, Role::Sandbox, "").is_none() {
+                    return Err(gone("the sandbox is not running"));
+                }
+                if !state.images.contains(image) {
+                    return Err(gone(&format!("the image {image} is gone")));
+                }
+                let started = state.now;
+                state.start(ObservedContainer {
+                    identity: identity.clone(),
+                    role: *role,
+                    name: name.clone(),
+                    attempt: *attempt,
+                    image: image.clone(),
+                    state: ContainerState::Running { started },
+                })
+            },
+        )
     }
 
     async fn post_start(
@@ -246,14 +302,24 @@ impl Pods for FakeRuntime {
         _address: Ipv4Addr,
     ) -> Result<(), Fault> {
         self.call(format!("post_start {container}"), |state| {
-            let running = state.containers.get(container).is_some_and(|one| one.state.is_alive());
-            if running { Ok(()) } else { Err(gone("the container is not running")) }
+            let running = state
+                .containers
+                .get(container)
+                .is_some_and(|one| one.state.is_alive());
+            if running {
+                Ok(())
+            } else {
+                Err(gone("the container is not running"))
+            }
         })
     }
 
     async fn unpause(&self, container: &ContainerId) -> Result<(), Fault> {
         self.call(format!("unpause {container}"), |state| {
-            let found = state.containers.get_mut(container).ok_or_else(|| gone("the container is gone"))?;
+            let found = state
+                .containers
+                .get_mut(container)
+                .ok_or_else(|| gone("the container is gone"))?;
             if let ContainerState::Paused { started } = found.state {
                 found.state = ContainerState::Running { started };
             }
@@ -264,7 +330,10 @@ impl Pods for FakeRuntime {
     async fn stop(&self, stops: &[StopSpec]) -> Result<(), Fault> {
         for stop in stops {
             self.call(format!("stop {}", stop.container), |state| {
-                state.end(&stop.container, if stop.grace.is_zero() { 137 } else { 143 });
+                state.end(
+                    &stop.container,
+                    if stop.grace.is_zero() { 137 } else { 143 },
+                );
                 Ok(())
             })?;
         }

@@ -19,7 +19,8 @@ const POST_START_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) enum HookError {
     /// The hook failed, in these words.
     Failed(String),
-    /// The engine could not run it, or did not say what came of it: that says nothing about the container.
+    /// The engine could not run it, or did not say what came of it: that says nothing about the
+    /// container.
     NotRun(Fault),
 }
 
@@ -39,8 +40,9 @@ impl From<String> for HookError {
 }
 
 impl Runtime {
-    /// Runs a postStart hook in a pod's running container, and kills the container if it fails. Where the engine could
-    /// not run it the container is left alone, and the hook is to be run again.
+    /// Runs a postStart hook in a pod's running container, and kills the container if it fails.
+    /// Where the engine could not run it the container is left alone, and the hook is to be run
+    /// again.
     pub async fn post_start(
         &self,
         container: &ContainerId,
@@ -48,7 +50,10 @@ impl Runtime {
         address: Ipv4Addr,
     ) -> Result<(), Fault> {
         let what = format!("cannot run the postStart hook of container {container}");
-        let failed = match self.run_hook(container, handler, address, POST_START_LIMIT).await {
+        let failed = match self
+            .run_hook(container, handler, address, POST_START_LIMIT)
+            .await
+        {
             Ok(()) => return Ok(()),
             Err(HookError::NotRun(fault)) => {
                 return Err(Fault::new(fault.kind, format!("{what}: {fault}")));
@@ -58,7 +63,9 @@ impl Runtime {
         let killed = self.kill(container).await;
         self.inner.observer.container_dirty(container);
         match killed {
-            Err(error) if !error.is_not_found() => Err(error.into_fault(&format!("{failed}; {what}"))),
+            Err(error) if !error.is_not_found() => {
+                Err(error.into_fault(&format!("{failed}; {what}")))
+            }
             _ => Err(Fault::new(
                 FaultKind::HookFailed,
                 format!("postStart hook of container {container}: {failed}"),
@@ -76,9 +83,16 @@ impl Runtime {
     ) -> Result<(), HookError> {
         match handler {
             Handler::Exec { command } => outcome(self.exec(container, command, limit).await, limit),
-            Handler::HttpGet { host, port, path, https, headers } => {
+            Handler::HttpGet {
+                host,
+                port,
+                path,
+                https,
+                headers,
+            } => {
                 let url = http::url(*https, host.as_deref(), address, *port, path)?;
-                // As in Kubernetes a hook has done its work when it was answered, whatever the status.
+                // As in Kubernetes a hook has done its work when it was answered, whatever the
+                // status.
                 Ok(self.inner.http.get(url, headers, limit).await.map(drop)?)
             }
             Handler::TcpSocket { host, port } => {
@@ -96,14 +110,18 @@ impl Runtime {
 fn outcome(run: Result<ExecOutcome, Fault>, limit: Duration) -> Result<(), HookError> {
     match run {
         Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
-        Ok(ExecOutcome::Exited { code, output }) => {
-            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), DEFAULT_BYTES))
-                .into())
-        }
+        Ok(ExecOutcome::Exited { code, output }) => Err(format!(
+            "exit code {code}: {}",
+            ForeignText::from_bytes(output.trim_ascii(), DEFAULT_BYTES)
+        )
+        .into()),
         Ok(ExecOutcome::TimedOut) => Err(format!("no end within {} s", limit.as_secs()).into()),
         Ok(ExecOutcome::Unanswered) => Err(HookError::NotRun(Fault::new(
             FaultKind::EngineUnreachable,
-            format!("the container engine did not run the command within {} s", limit.as_secs()),
+            format!(
+                "the container engine did not run the command within {} s",
+                limit.as_secs()
+            ),
         ))),
         // The container has no such command, or has ended: that is its own fault.
         Err(fault) if matches!(fault.kind, FaultKind::Rejected | FaultKind::Gone) => {
@@ -122,12 +140,34 @@ mod tests {
         let limit = Duration::from_secs(1);
         let is_containers = |run| matches!(outcome(run, limit), Err(HookError::Failed(_)));
         assert!(is_containers(Ok(ExecOutcome::TimedOut)));
-        assert!(is_containers(Ok(ExecOutcome::Exited { code: 3, output: Vec::new() })));
-        assert!(is_containers(Err(Fault::new(FaultKind::Rejected, "no such file"))));
+        assert!(is_containers(Ok(ExecOutcome::Exited {
+            code: 3,
+            output: Vec::new()
+        })));
+        assert!(is_containers(Err(Fault::new(
+            FaultKind::Rejected,
+            "no such file"
+        ))));
         assert!(!is_containers(Ok(ExecOutcome::Unanswered)));
-        for kind in [FaultKind::EngineUnreachable, FaultKind::Other, FaultKind::DiskFull] {
-            assert!(!is_containers(Err(Fault::new(kind, "the engine"))), "{kind:?}");
+        for kind in [
+            FaultKind::EngineUnreachable,
+            FaultKind::Other,
+            FaultKind::DiskFull,
+        ] {
+            assert!(
+                !is_containers(Err(Fault::new(kind, "the engine"))),
+                "{kind:?}"
+            );
         }
-        assert!(outcome(Ok(ExecOutcome::Exited { code: 0, output: Vec::new() }), limit).is_ok());
+        assert!(
+            outcome(
+                Ok(ExecOutcome::Exited {
+                    code: 0,
+                    output: Vec::new()
+                }),
+                limit
+            )
+            .is_ok()
+        );
     }
 }

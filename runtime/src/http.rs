@@ -52,13 +52,17 @@ impl HttpClient {
     ) -> Result<u16, String> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            let name = HeaderName::try_from(name).map_err(|error| format!("header {name:?}: {error}"))?;
-            let value = HeaderValue::try_from(value).map_err(|error| format!("header {name}: {error}"))?;
+            let name =
+                HeaderName::try_from(name).map_err(|error| format!("header {name:?}: {error}"))?;
+            let value =
+                HeaderValue::try_from(value).map_err(|error| format!("header {name}: {error}"))?;
             map.append(name, value);
         }
         match self.0.get(url).headers(map).timeout(limit).send().await {
             Ok(answer) => Ok(answer.status().as_u16()),
-            Err(error) if error.is_timeout() => Err(format!("no answer within {} s", limit.as_secs_f32())),
+            Err(error) if error.is_timeout() => {
+                Err(format!("no answer within {} s", limit.as_secs_f32()))
+            }
             Err(error) => Err(with_cause(error.without_url())),
         }
     }
@@ -90,12 +94,19 @@ pub(crate) async fn connect(
     match timeout(limit, TcpStream::connect((host.as_str(), port))).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
-        Err(_) => Err(format!("{host}:{port}: no connection within {} s", limit.as_secs_f32())),
+        Err(_) => Err(format!(
+            "{host}:{port}: no connection within {} s",
+            limit.as_secs_f32()
+        )),
     }
 }
 
 fn bracketed(host: &str) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
 }
 
 /// The innermost cause says more than the library's own words.
@@ -109,15 +120,23 @@ fn with_cause(error: reqwest::Error) -> String {
 
 fn unchecked_tls() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(AnyCertificate(provider.signature_verification_algorithms.supported_schemes()));
+    let verifier = Arc::new(AnyCertificate(
+        provider
+            .signature_verification_algorithms
+            .supported_schemes(),
+    ));
     let builder = ClientConfig::builder_with_provider(provider);
     match builder.with_safe_default_protocol_versions() {
-        Ok(builder) => builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
+        Ok(builder) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth(),
         Err(error) => unreachable!("ring supports the default protocol versions: {error}"),
     }
 }
 
-/// Kubernetes' https probes do not check certificates: a pod is asked by an address that no certificate names.
+/// Kubernetes' https probes do not check certificates: a pod is asked by an address that no
+/// certificate names.
 #[derive(Debug)]
 struct AnyCertificate(Vec<SignatureScheme>);
 

@@ -6,7 +6,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use bollard::{auth::DockerCredentials, models::ImageInspect, query_parameters::CreateImageOptionsBuilder};
+use bollard::{
+    auth::DockerCredentials, models::ImageInspect, query_parameters::CreateImageOptionsBuilder,
+};
 use futures_util::{FutureExt, StreamExt, future::Shared};
 use reconciler::{
     fault::{Fault, FaultKind},
@@ -70,12 +72,16 @@ impl Runtime {
     pub async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
         let what = format!("cannot get image {image}");
         let reference = Reference::parse(image).ok_or_else(|| {
-            Fault::new(FaultKind::ImageMissing, format!("{what}: that is not a name of an image"))
+            Fault::new(
+                FaultKind::ImageMissing,
+                format!("{what}: that is not a name of an image"),
+            )
         })?;
         let unreachable = match mode {
             PullMode::Never => {
                 return self.here(&reference, &what).await?.ok_or_else(|| {
-                    let message = format!("{what}: it is not on this host, and imagePullPolicy is Never");
+                    let message =
+                        format!("{what}: it is not on this host, and imagePullPolicy is Never");
                     Fault::new(FaultKind::ImageMissing, message)
                 });
             }
@@ -87,7 +93,9 @@ impl Runtime {
         };
         let pin = match &unreachable {
             None => self.here(&reference, &what).await?,
-            Some(fault) if fault.kind == FaultKind::RegistryUnreachable && mode == PullMode::Always => {
+            Some(fault)
+                if fault.kind == FaultKind::RegistryUnreachable && mode == PullMode::Always =>
+            {
                 self.here(&reference, &what).await?
             }
             Some(_) => None,
@@ -95,68 +103,110 @@ impl Runtime {
         match (pin, unreachable) {
             (Some(pin), None) => Ok(pin),
             (Some(pin), Some(fault)) => {
-                let warning =
-                    format!("the registry could not be asked, the local image is used ({})", fault.message);
-                Ok(ImagePin { warning: Some(warning), ..pin })
+                let warning = format!(
+                    "the registry could not be asked, the local image is used ({})",
+                    fault.message
+                );
+                Ok(ImagePin {
+                    warning: Some(warning),
+                    ..pin
+                })
             }
             (None, Some(fault)) => Err(fault),
-            (None, None) => {
-                Err(Fault::new(FaultKind::Gone, format!("{what}: it was removed right after its pull")))
-            }
+            (None, None) => Err(Fault::new(
+                FaultKind::Gone,
+                format!("{what}: it was removed right after its pull"),
+            )),
         }
     }
 
     /// The image as it is on this host.
     async fn here(&self, reference: &Reference, what: &str) -> Result<Option<ImagePin>, Fault> {
         let name = reference.full();
-        match self.engine().call(|docker| async move { docker.inspect_image(&name).await }).await {
+        match self
+            .engine()
+            .call(|docker| async move { docker.inspect_image(&name).await })
+            .await
+        {
             Ok(found) => Ok(Some(pin(&found, reference))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into_pull_fault(what)),
         }
     }
 
-    /// Pulls, or waits for the same pull that is under way. The pull goes on if nobody waits for it any more.
+    /// Pulls, or waits for the same pull that is under way. The pull goes on if nobody waits for it
+    /// any more.
     async fn pull_once(&self, reference: &Reference, what: &str) -> PullResult {
         let pull = {
-            let mut under_way = self.inner.images.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut under_way = self
+                .inner
+                .images
+                .under_way
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             match under_way.get(&reference.full()) {
                 Some(pull) => pull.clone(),
                 None => {
                     let (done, pull) = oneshot::channel();
                     let pull = pull.shared();
                     under_way.insert(reference.full(), pull.clone());
-                    tokio::spawn(self.clone().pull_to_the_end(reference.clone(), what.to_owned(), done));
+                    tokio::spawn(self.clone().pull_to_the_end(
+                        reference.clone(),
+                        what.to_owned(),
+                        done,
+                    ));
                     pull
                 }
             }
         };
         pull.await.unwrap_or_else(|_| {
-            Err(Fault::new(FaultKind::Cancelled, format!("{what}: the pull was cancelled")))
+            Err(Fault::new(
+                FaultKind::Cancelled,
+                format!("{what}: the pull was cancelled"),
+            ))
         })
     }
 
-    async fn pull_to_the_end(self, reference: Reference, what: String, done: oneshot::Sender<PullResult>) {
+    async fn pull_to_the_end(
+        self,
+        reference: Reference,
+        what: String,
+        done: oneshot::Sender<PullResult>,
+    ) {
         let images = &self.inner.images;
         let pulled = match images.slots.acquire().await {
-            Ok(_slot) => self.pull_now(&reference).await.map_err(|error| error.into_pull_fault(&what)),
-            Err(_) => Err(Fault::new(FaultKind::Cancelled, format!("{what}: the runtime is closing"))),
+            Ok(_slot) => self
+                .pull_now(&reference)
+                .await
+                .map_err(|error| error.into_pull_fault(&what)),
+            Err(_) => Err(Fault::new(
+                FaultKind::Cancelled,
+                format!("{what}: the runtime is closing"),
+            )),
         };
         if pulled == Ok(Pulled { newer: true }) {
             self.remember(&reference, &what).await;
         }
-        images.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&reference.full());
+        images
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&reference.full());
         self.inner.observer.images_dirty();
         // Nobody may be waiting any more.
         let _ = done.send(pulled);
     }
 
     async fn pull_now(&self, reference: &Reference) -> Result<Pulled, CallError> {
-        let options =
-            CreateImageOptionsBuilder::new().from_image(&reference.name).tag(reference.version()).build();
+        let options = CreateImageOptionsBuilder::new()
+            .from_image(&reference.name)
+            .tag(reference.version())
+            .build();
         let credentials = self.credentials(reference).await;
         let docker = self.engine().client().await?;
-        let mut progress = docker.create_image(Some(options), None, credentials).boxed();
+        let mut progress = docker
+            .create_image(Some(options), None, credentials)
+            .boxed();
         let silence = self.inner.config.pull_timeout;
         let mut newer = false;
         loop {
@@ -169,8 +219,12 @@ impl Runtime {
                 Ok(Some(Err(error))) => return Err(error.into()),
                 Ok(None) => return Ok(Pulled { newer }),
                 Err(_) => {
-                    // The engine is well, it answers others; what does not answer it is the registry.
-                    let message = format!("the pull timed out: no progress within {} s", silence.as_secs());
+                    // The engine is well, it answers others; what does not answer it is the
+                    // registry.
+                    let message = format!(
+                        "the pull timed out: no progress within {} s",
+                        silence.as_secs()
+                    );
                     return Err(CallError::Refused { status: 0, message });
                 }
             }
@@ -180,7 +234,11 @@ impl Runtime {
     async fn credentials(&self, reference: &Reference) -> Option<DockerCredentials> {
         let host = reference.host();
         let images = &self.inner.images;
-        if let Some(auth) = images.registries.iter().find(|auth| credentials::is_host(&auth.host, host)) {
+        if let Some(auth) = images
+            .registries
+            .iter()
+            .find(|auth| credentials::is_host(&auth.host, host))
+        {
             let content = read_credentials(&auth.password_file).await?;
             return credentials::from_password_file(content, &auth.user, host);
         }
@@ -190,11 +248,18 @@ impl Runtime {
 
     /// Only what we brought here may we ever remove.
     async fn remember(&self, reference: &Reference, what: &str) {
-        let Ok(Some(pin)) = self.here(reference, what).await else { return };
+        let Ok(Some(pin)) = self.here(reference, what).await else {
+            return;
+        };
         let runtime = self.clone();
         let name = reference.full();
         let written = tokio::task::spawn_blocking(move || {
-            let mut record = runtime.inner.images.record.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut record = runtime
+                .inner
+                .images
+                .record
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             record.add(&pin.id, &name)
         })
         .await;
@@ -213,10 +278,13 @@ async fn read_credentials(path: &Path) -> Option<Vec<u8>> {
         .ok()
 }
 
-/// The pin names the digest under the repository that was asked for, since a registry knows it under no other.
+/// The pin names the digest under the repository that was asked for, since a registry knows it
+/// under no other.
 fn pin(found: &ImageInspect, reference: &Reference) -> ImagePin {
     let digests = found.repo_digests.as_deref().unwrap_or_default();
-    let own = digests.iter().find(|digest| digest.split('@').next() == Some(reference.familiar_name()));
+    let own = digests
+        .iter()
+        .find(|digest| digest.split('@').next() == Some(reference.familiar_name()));
     ImagePin {
         id: ImageId::new(found.id.clone().unwrap_or_default()),
         digest: own.or(digests.first()).cloned(),

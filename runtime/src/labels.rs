@@ -1,4 +1,5 @@
-//! A container's labels: who it belongs to and what it is there, readable again after any crash or upgrade.
+//! A container's labels: who it belongs to and what it is there, readable again after any crash or
+//! upgrade.
 
 use std::collections::HashMap;
 
@@ -67,7 +68,15 @@ impl Labels {
             (ROLE, role_word(self.role).to_owned()),
             (CONTAINER, self.name.clone()),
             (ATTEMPT, self.attempt.to_string()),
-            (MESSAGE, if self.message_from_logs { "file-or-logs" } else { "file" }.to_owned()),
+            (
+                MESSAGE,
+                if self.message_from_logs {
+                    "file-or-logs"
+                } else {
+                    "file"
+                }
+                .to_owned(),
+            ),
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
@@ -75,12 +84,17 @@ impl Labels {
     }
 
     /// Reads them back; labels of others are ignored.
-    pub(crate) fn read(labels: &HashMap<String, String>, instance: &str) -> Result<Self, LabelsError> {
+    pub(crate) fn read(
+        labels: &HashMap<String, String>,
+        instance: &str,
+    ) -> Result<Self, LabelsError> {
         let get = |key: &'static str| labels.get(key).ok_or(LabelsError::Malformed(key));
         if labels.get(INSTANCE).map(String::as_str) != Some(instance) {
             return Err(LabelsError::Foreign);
         }
-        let schema = get(SCHEMA)?.parse().map_err(|_| LabelsError::Malformed(SCHEMA))?;
+        let schema = get(SCHEMA)?
+            .parse()
+            .map_err(|_| LabelsError::Malformed(SCHEMA))?;
         if schema > SCHEMA_VERSION {
             return Err(LabelsError::Newer(schema));
         }
@@ -88,14 +102,20 @@ impl Labels {
             identity: PodIdentity {
                 uid: PodUid::new(get(POD_UID)?),
                 pod: ObjectKey::new(get(POD_NAMESPACE)?, get(POD_NAME)?),
-                owner: get(OWNER)?.parse().map_err(|_| LabelsError::Malformed(OWNER))?,
+                owner: get(OWNER)?
+                    .parse()
+                    .map_err(|_| LabelsError::Malformed(OWNER))?,
                 commit: CommitId::new(get(COMMIT)?),
                 template: TemplateHash::new(get(TEMPLATE)?),
             },
             role: role_of(get(ROLE)?).ok_or(LabelsError::Malformed(ROLE))?,
             name: get(CONTAINER)?.clone(),
-            attempt: get(ATTEMPT)?.parse().map_err(|_| LabelsError::Malformed(ATTEMPT))?,
-            message_from_logs: labels.get(MESSAGE).is_some_and(|word| word == "file-or-logs"),
+            attempt: get(ATTEMPT)?
+                .parse()
+                .map_err(|_| LabelsError::Malformed(ATTEMPT))?,
+            message_from_logs: labels
+                .get(MESSAGE)
+                .is_some_and(|word| word == "file-or-logs"),
         })
     }
 
@@ -110,9 +130,16 @@ impl Labels {
     /// The name that the engine shows: `windlass_<container>_<pod>_<namespace>_<uid>_<attempt>`.
     pub(crate) fn container_name(&self) -> String {
         let PodIdentity { uid, pod, .. } = &self.identity;
-        let container = if self.role == Role::Sandbox { "POD" } else { &self.name };
+        let container = if self.role == Role::Sandbox {
+            "POD"
+        } else {
+            &self.name
+        };
         let uid = uid.as_str().get(..8).unwrap_or(uid.as_str());
-        format!("windlass_{container}_{}_{}_{uid}_{}", pod.name, pod.namespace, self.attempt)
+        format!(
+            "windlass_{container}_{}_{}_{uid}_{}",
+            pod.name, pod.namespace, self.attempt
+        )
     }
 }
 
@@ -123,7 +150,10 @@ pub(crate) fn instance_filter(instance: &str) -> HashMap<String, Vec<String>> {
 
 /// The engine's filter for the containers of one pod.
 pub(crate) fn pod_filter(instance: &str, pod: &PodUid) -> HashMap<String, Vec<String>> {
-    HashMap::from([("label".to_owned(), vec![format!("{INSTANCE}={instance}"), format!("{POD_UID}={pod}")])])
+    HashMap::from([(
+        "label".to_owned(),
+        vec![format!("{INSTANCE}={instance}"), format!("{POD_UID}={pod}")],
+    )])
 }
 
 fn role_word(role: Role) -> &'static str {
@@ -135,7 +165,9 @@ fn role_word(role: Role) -> &'static str {
 }
 
 fn role_of(word: &str) -> Option<Role> {
-    [Role::Sandbox, Role::Init, Role::Main].into_iter().find(|role| role_word(*role) == word)
+    [Role::Sandbox, Role::Init, Role::Main]
+        .into_iter()
+        .find(|role| role_word(*role) == word)
 }
 
 #[cfg(test)]
@@ -163,15 +195,25 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         for role in [Role::Sandbox, Role::Init, Role::Main] {
-            let labels = Labels { role, message_from_logs: role == Role::Init, ..labels() };
+            let labels = Labels {
+                role,
+                message_from_logs: role == Role::Init,
+                ..labels()
+            };
             assert_eq!(Labels::read(&labels.write("here"), "here"), Ok(labels));
         }
     }
 
     #[test]
     fn another_installations_container_is_foreign() {
-        assert_eq!(Labels::read(&labels().write("there"), "here"), Err(LabelsError::Foreign));
-        assert_eq!(Labels::read(&HashMap::new(), "here"), Err(LabelsError::Foreign));
+        assert_eq!(
+            Labels::read(&labels().write("there"), "here"),
+            Err(LabelsError::Foreign)
+        );
+        assert_eq!(
+            Labels::read(&HashMap::new(), "here"),
+            Err(LabelsError::Foreign)
+        );
     }
 
     #[test]
@@ -181,13 +223,27 @@ mod tests {
         assert_eq!(Labels::read(&newer, "here"), Err(LabelsError::Newer(2)));
         let mut damaged = labels().write("here");
         damaged.remove(OWNER);
-        assert_eq!(Labels::read(&damaged, "here"), Err(LabelsError::Malformed(OWNER)));
+        assert_eq!(
+            Labels::read(&damaged, "here"),
+            Err(LabelsError::Malformed(OWNER))
+        );
     }
 
     #[test]
     fn the_name_says_container_pod_namespace_and_attempt() {
-        assert_eq!(labels().container_name(), "windlass_app_web-1_shop_0b5e8f4c_3");
-        let sandbox = Labels { role: Role::Sandbox, name: String::new(), attempt: 0, ..labels() };
-        assert_eq!(sandbox.container_name(), "windlass_POD_web-1_shop_0b5e8f4c_0");
+        assert_eq!(
+            labels().container_name(),
+            "windlass_app_web-1_shop_0b5e8f4c_3"
+        );
+        let sandbox = Labels {
+            role: Role::Sandbox,
+            name: String::new(),
+            attempt: 0,
+            ..labels()
+        };
+        assert_eq!(
+            sandbox.container_name(),
+            "windlass_POD_web-1_shop_0b5e8f4c_0"
+        );
     }
 }

@@ -6,7 +6,8 @@
 //! ProbeTask ──Prober──► http, tcp, exec ──► ProbeFact           counted, and only sensed: the core decides
 //! ```
 //!
-//! Everything is found again by labels and names, so that a daemon killed between any two calls makes nothing twice.
+//! Everything is found again by labels and names, so that a daemon killed between any two calls
+//! makes nothing twice.
 
 mod config;
 mod container;

@@ -35,14 +35,28 @@ pub struct LogOptions {
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
 
 impl Runtime {
-    /// A container's log. Without `follow` every part must come within the time of a short call; with it the stream
-    /// lives until the container ends or the stream is dropped.
-    pub async fn logs(&self, container: &ContainerId, options: LogOptions) -> Result<LogStream, Fault> {
-        let LogOptions { follow, tail, since, timestamps } = options;
+    /// A container's log. Without `follow` every part must come within the time of a short call;
+    /// with it the stream lives until the container ends or the stream is dropped.
+    pub async fn logs(
+        &self,
+        container: &ContainerId,
+        options: LogOptions,
+    ) -> Result<LogStream, Fault> {
+        let LogOptions {
+            follow,
+            tail,
+            since,
+            timestamps,
+        } = options;
         let what = format!("cannot read the log of container {container}");
         let engine = self.engine();
-        let docker = engine.client().await.map_err(|error| error.into_fault(&what))?;
-        let since = since.map_or(0, |since| i32::try_from(since.as_second()).unwrap_or(i32::MAX));
+        let docker = engine
+            .client()
+            .await
+            .map_err(|error| error.into_fault(&what))?;
+        let since = since.map_or(0, |since| {
+            i32::try_from(since.as_second()).unwrap_or(i32::MAX)
+        });
         let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
         let options = LogsOptionsBuilder::new()
             .follow(follow)
@@ -68,13 +82,19 @@ impl Runtime {
                 Err(error) => Some((Err(CallError::from(error)), None)),
             }
         });
-        Ok(limited.map(move |line| line.map_err(|error| error.into_fault(&what))).boxed())
+        Ok(limited
+            .map(move |line| line.map_err(|error| error.into_fault(&what)))
+            .boxed())
     }
 }
 
 /// The end of a container's log, for its termination message; empty when it cannot be read.
 pub(crate) async fn tail(engine: &Engine, container: &ContainerId) -> String {
-    let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(TAIL_LINES).build();
+    let options = LogsOptionsBuilder::new()
+        .stdout(true)
+        .stderr(true)
+        .tail(TAIL_LINES)
+        .build();
     let read = async {
         let docker = engine.client().await?;
         let mut end = Vec::new();

@@ -1,5 +1,5 @@
-//! What the engine has of ours, kept in memory: everything is looked at once, then only what an event or a step of
-//! our own says has changed.
+//! What the engine has of ours, kept in memory: everything is looked at once, then only what an
+//! event or a step of our own says has changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,8 @@ use look::Look;
 
 /// How many containers are looked at side by side.
 const INSPECT_CONCURRENCY: usize = 16;
-/// An event older than our last look by more than this means that the clock was set back, not that we know it.
+/// An event older than our last look by more than this means that the clock was set back, not that
+/// we know it.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
 /// What was found on the engine.
@@ -40,7 +41,8 @@ pub struct Observation {
     pub containers: BTreeMap<ContainerId, ObservedContainer>,
     /// Images on the disk.
     pub images: BTreeSet<ImageId>,
-    /// Containers that carry our label but that this version cannot read, and why: they are left alone.
+    /// Containers that carry our label but that this version cannot read, and why: they are left
+    /// alone.
     pub left_alone: BTreeMap<ContainerId, String>,
 }
 
@@ -50,7 +52,8 @@ pub(crate) struct Observer {
     pub(crate) instance: String,
     pods_dir: PathBuf,
     cache: Mutex<Cache>,
-    /// Only one look at a time: a second one would find nothing dirty and answer with what is not yet known.
+    /// Only one look at a time: a second one would find nothing dirty and answer with what is not
+    /// yet known.
     looking: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
     hangs: watch::Sender<bool>,
@@ -74,7 +77,11 @@ struct Dirty {
 
 impl Default for Dirty {
     fn default() -> Self {
-        Self { everything: true, containers: BTreeSet::new(), images: true }
+        Self {
+            everything: true,
+            containers: BTreeSet::new(),
+            images: true,
+        }
     }
 }
 
@@ -106,7 +113,11 @@ impl Observer {
         let _only = self.looking.lock().await;
         let dirty = std::mem::replace(
             &mut self.cache().dirty,
-            Dirty { everything: false, containers: BTreeSet::new(), images: false },
+            Dirty {
+                everything: false,
+                containers: BTreeSet::new(),
+                images: false,
+            },
         );
         let mut hangs = self.hangs.subscribe();
         let looked = tokio::select! {
@@ -122,7 +133,11 @@ impl Observer {
         }
         let cache = self.cache();
         Ok(Observation {
-            containers: cache.known.iter().map(|(id, known)| (id.clone(), known.observed.clone())).collect(),
+            containers: cache
+                .known
+                .iter()
+                .map(|(id, known)| (id.clone(), known.observed.clone()))
+                .collect(),
             images: cache.images.clone(),
             left_alone: cache.left_alone.clone(),
         })
@@ -141,7 +156,9 @@ impl Observer {
 
     /// Whether the engine takes calls and does not answer. Until it does, nobody waits for it.
     pub(crate) fn hangs(&self, hangs: bool) {
-        let changed = self.hangs.send_if_modified(|before| std::mem::replace(before, hangs) != hangs);
+        let changed = self
+            .hangs
+            .send_if_modified(|before| std::mem::replace(before, hangs) != hangs);
         if changed && hangs {
             tracing::warn!("the container engine hangs");
             self.notify();
@@ -157,8 +174,9 @@ impl Observer {
         self.notify();
     }
 
-    /// The engine has just done something to a container, so it does not hang on it. It answers nothing about one that
-    /// it is busy starting, which on a loaded host takes seconds; what was known before that must not stand.
+    /// The engine has just done something to a container, so it does not hang on it. It answers
+    /// nothing about one that it is busy starting, which on a loaded host takes seconds; what was
+    /// known before that must not stand.
     pub(crate) fn container_answers(&self, id: &ContainerId) {
         self.cache().hanging.remove(id);
         self.container_dirty(id);
@@ -192,18 +210,27 @@ impl Observer {
     /// We have just created a container, so nobody needs to look.
     pub(crate) fn container_created(&self, id: &ContainerId, labels: &Labels, image: &ImageId) {
         let observed = from_labels(labels.clone(), image.clone(), ContainerState::Created);
-        self.cache().known.insert(id.clone(), Known { observed, seen: Timestamp::now() });
+        self.cache().known.insert(
+            id.clone(),
+            Known {
+                observed,
+                seen: Timestamp::now(),
+            },
+        );
     }
 
     /// The newest container of this role and name that is not known to have ended.
     pub(crate) fn find(&self, pod: &PodUid, role: Role, name: &str) -> Option<ContainerId> {
         let cache = self.cache();
-        let alive = |state: &ContainerState| state.is_alive() || matches!(state, ContainerState::Created);
+        let alive =
+            |state: &ContainerState| state.is_alive() || matches!(state, ContainerState::Created);
         cache
             .known
             .iter()
             .map(|(id, known)| (id, &known.observed))
-            .filter(|(_, found)| found.identity.uid == *pod && found.role == role && found.name == name)
+            .filter(|(_, found)| {
+                found.identity.uid == *pod && found.role == role && found.name == name
+            })
             .filter(|(_, found)| alive(&found.state))
             .max_by_key(|(_, found)| found.attempt)
             .map(|(id, _)| id.clone())
@@ -211,11 +238,15 @@ impl Observer {
 
     /// What is known of a container.
     pub(crate) fn known(&self, id: &ContainerId) -> Option<ObservedContainer> {
-        self.cache().known.get(id).map(|known| known.observed.clone())
+        self.cache()
+            .known
+            .get(id)
+            .map(|known| known.observed.clone())
     }
 
     pub(crate) fn notify(&self) {
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     async fn look(self: &Arc<Self>, dirty: &Dirty) -> Result<(), CallError> {
@@ -231,7 +262,9 @@ impl Observer {
             wanted.extend(listed.keys().cloned());
             let mut cache = self.cache();
             // What was created since the list was asked for is not on it and yet there.
-            cache.known.retain(|id, known| listed.contains_key(id) || known.seen >= begun);
+            cache
+                .known
+                .retain(|id, known| listed.contains_key(id) || known.seen >= begun);
             cache.left_alone.retain(|id, _| listed.contains_key(id));
         }
         wanted.retain(|id| !self.cache().hanging.contains(id));
@@ -270,7 +303,13 @@ impl Observer {
             }
             Look::Hangs(listed) => {
                 if let (false, Some(observed)) = (cache.known.contains_key(&id), listed) {
-                    cache.known.insert(id.clone(), Known { observed, seen: Timestamp::UNIX_EPOCH });
+                    cache.known.insert(
+                        id.clone(),
+                        Known {
+                            observed,
+                            seen: Timestamp::UNIX_EPOCH,
+                        },
+                    );
                 }
                 if cache.hanging.insert(id.clone()) {
                     drop(cache);
@@ -295,8 +334,21 @@ impl Observer {
 
 /// An observation of what the labels say.
 fn from_labels(labels: Labels, image: ImageId, state: ContainerState) -> ObservedContainer {
-    let Labels { identity, role, name, attempt, message_from_logs: _ } = labels;
-    ObservedContainer { identity, role, name, attempt, image, state }
+    let Labels {
+        identity,
+        role,
+        name,
+        attempt,
+        message_from_logs: _,
+    } = labels;
+    ObservedContainer {
+        identity,
+        role,
+        name,
+        attempt,
+        image,
+        state,
+    }
 }
 
 #[cfg(test)]
@@ -312,9 +364,18 @@ mod tests {
         let id = ContainerId::new("c1");
         observer.cache().hanging.insert(id.clone());
         observer.container_dirty(&id);
-        assert!(observer.cache().hanging.contains(&id), "that something was tried is no answer");
+        assert!(
+            observer.cache().hanging.contains(&id),
+            "that something was tried is no answer"
+        );
         observer.container_answers(&id);
-        assert!(!observer.cache().hanging.contains(&id), "the engine does not hang on it");
-        assert!(observer.cache().dirty.containers.contains(&id), "it is looked at");
+        assert!(
+            !observer.cache().hanging.contains(&id),
+            "the engine does not hang on it"
+        );
+        assert!(
+            observer.cache().dirty.containers.contains(&id),
+            "it is looked at"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The sandbox's image: one static program, carried inside this one and loaded when an engine does not have it.
+//! The sandbox's image: one static program, carried inside this one and loaded when an engine does
+//! not have it.
 
 use std::{env::consts::ARCH, sync::LazyLock};
 
@@ -14,14 +15,16 @@ pub(crate) const REPOSITORY: &str = "windlass-pause";
 const BLOCK: usize = 512;
 
 /// Tagged by its content: another program is another image, and none is ever replaced.
-static NAME: LazyLock<String> = LazyLock::new(|| format!("{REPOSITORY}:{}", &sha256(PROGRAM)[..12]));
+static NAME: LazyLock<String> =
+    LazyLock::new(|| format!("{REPOSITORY}:{}", &sha256(PROGRAM)[..12]));
 
 /// The image's name with its tag.
 pub(crate) fn image_name() -> &'static str {
     &NAME
 }
 
-/// Gives the image to the engine. It has the same id every time: loading it twice, even at once, is loading it once.
+/// Gives the image to the engine. It has the same id every time: loading it twice, even at once, is
+/// loading it once.
 pub(crate) async fn load(engine: &Engine) -> Result<(), CallError> {
     let options = ImportImageOptionsBuilder::new().quiet(true).build();
     engine
@@ -36,7 +39,8 @@ pub(crate) async fn load(engine: &Engine) -> Result<(), CallError> {
         .map(drop)
 }
 
-/// What `docker save` would write: a layer with the one file `pause`, a configuration, and a list of them.
+/// What `docker save` would write: a layer with the one file `pause`, a configuration, and a list
+/// of them.
 fn archive() -> Vec<u8> {
     let layer = tar(&[("pause", PROGRAM, 0o755)]);
     let architecture = match ARCH {
@@ -53,8 +57,7 @@ fn archive() -> Vec<u8> {
     })
     .to_string();
     let config_name = format!("{}.json", sha256(config.as_bytes()));
-    let manifest =
-        serde_json::json!([{ "Config": config_name, "RepoTags": [image_name()], "Layers": ["layer.tar"] }]);
+    let manifest = serde_json::json!([{ "Config": config_name, "RepoTags": [image_name()], "Layers": ["layer.tar"] }]);
     tar(&[
         ("layer.tar", &layer, 0o644),
         (&config_name, config.as_bytes(), 0o644),
@@ -93,5 +96,9 @@ fn header(name: &str, size: usize, mode: u32) -> [u8; BLOCK] {
 
 fn sha256(bytes: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

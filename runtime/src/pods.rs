@@ -1,4 +1,5 @@
-//! The seam between a plan and what runs it: the real engine, or a fake one in tests of what is above.
+//! The seam between a plan and what runs it: the real engine, or a fake one in tests of what is
+//! above.
 
 use std::{future::Future, net::Ipv4Addr, os::fd::OwnedFd};
 
@@ -12,14 +13,19 @@ use tokio::sync::watch;
 
 use crate::{Observation, Runtime};
 
-/// What a host can do with pods: one method a step, and two to see what came of it. All may be done again.
+/// What a host can do with pods: one method a step, and two to see what came of it. All may be done
+/// again.
 pub trait Pods: Clone + Send + Sync + 'static {
     /// See [`Runtime::observe`].
     fn observe(&self) -> impl Future<Output = Result<Observation, Fault>> + Send;
     /// See [`Runtime::changed`].
     fn changed(&self) -> watch::Receiver<u64>;
     /// See [`Runtime::pull`].
-    fn pull(&self, image: &str, mode: PullMode) -> impl Future<Output = Result<ImagePin, Fault>> + Send;
+    fn pull(
+        &self,
+        image: &str,
+        mode: PullMode,
+    ) -> impl Future<Output = Result<ImagePin, Fault>> + Send;
     /// See [`Runtime::prepare_files`].
     fn prepare_files(&self, files: &PodFiles) -> impl Future<Output = Result<(), Fault>> + Send;
     /// See [`Runtime::start_sandbox`].
@@ -27,7 +33,10 @@ pub trait Pods: Clone + Send + Sync + 'static {
     /// See [`Runtime::netns`].
     fn netns(&self, pod: &PodUid) -> impl Future<Output = Result<OwnedFd, Fault>> + Send;
     /// See [`Runtime::start_container`].
-    fn start_container(&self, spec: &ContainerSpec) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn start_container(
+        &self,
+        spec: &ContainerSpec,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
     /// See [`Runtime::post_start`].
     fn post_start(
         &self,

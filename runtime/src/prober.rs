@@ -1,4 +1,5 @@
-//! Probes: a sensor that asks containers and counts the answers. What follows from them is the core's to decide.
+//! Probes: a sensor that asks containers and counts the answers. What follows from them is the
+//! core's to decide.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +36,8 @@ const MESSAGE_BYTES: usize = 1024;
 
 type Key = (ContainerId, ProbeKind);
 
-/// Runs probes, each in a task of its own with at most one attempt under way: one that hangs holds up no other.
+/// Runs probes, each in a task of its own with at most one attempt under way: one that hangs holds
+/// up no other.
 pub struct Prober {
     runtime: Runtime,
     running: Mutex<Running>,
@@ -45,7 +47,8 @@ pub struct Prober {
 #[derive(Default)]
 struct Running {
     tasks: BTreeMap<Key, Task>,
-    /// Whether a first set was taken: at the start of the daemon all probes begin at once, and are spread out.
+    /// Whether a first set was taken: at the start of the daemon all probes begin at once, and are
+    /// spread out.
     begun: bool,
 }
 
@@ -69,12 +72,20 @@ struct Board {
 impl Prober {
     /// A prober without probes. Commands run through this runtime.
     pub fn new(runtime: Runtime) -> Self {
-        let found = Found { board: Mutex::default(), changed: watch::Sender::new(0) };
-        Self { runtime, running: Mutex::default(), found: Arc::new(found) }
+        let found = Found {
+            board: Mutex::default(),
+            changed: watch::Sender::new(0),
+        };
+        Self {
+            runtime,
+            running: Mutex::default(),
+            found: Arc::new(found),
+        }
     }
 
-    /// Makes exactly these probes run. Those that are running and have not changed go on undisturbed; what was found
-    /// by those that are no longer wanted is forgotten. Must be called inside a tokio runtime.
+    /// Makes exactly these probes run. Those that are running and have not changed go on
+    /// undisturbed; what was found by those that are no longer wanted is forgotten. Must be called
+    /// inside a tokio runtime.
     pub fn set(&self, wanted: &[ProbeTask]) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: BTreeSet<Key> = wanted.iter().map(key).collect();
@@ -93,14 +104,22 @@ impl Prober {
         for probe in wanted {
             let key = key(probe);
             match running.tasks.get(&key) {
-                Some(task) if task.probe.probe == probe.probe && task.probe.address == probe.address => {
+                Some(task)
+                    if task.probe.probe == probe.probe && task.probe.address == probe.address =>
+                {
                     continue;
                 }
                 Some(task) => task.handle.abort(),
                 None => {}
             }
             let handle = self.start(probe, spread);
-            running.tasks.insert(key, Task { probe: probe.clone(), handle });
+            running.tasks.insert(
+                key,
+                Task {
+                    probe: probe.clone(),
+                    handle,
+                },
+            );
         }
     }
 
@@ -115,18 +134,28 @@ impl Prober {
     }
 
     fn start(&self, task: &ProbeTask, spread: bool) -> AbortHandle {
-        let known = self.found.board().facts.get(&key(task)).map(|fact| fact.ok).or(task.initial);
+        let known = self
+            .found
+            .board()
+            .facts
+            .get(&key(task))
+            .map(|fact| fact.ok)
+            .or(task.initial);
         if let Some(ok) = known {
             self.found.publish(task, ok, "");
         }
         let (runtime, found, task) = (self.runtime.clone(), Arc::clone(&self.found), task.clone());
-        tokio::spawn(async move { run(&runtime, &found, &task, known, spread).await }).abort_handle()
+        tokio::spawn(async move { run(&runtime, &found, &task, known, spread).await })
+            .abort_handle()
     }
 }
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let running = self
+            .running
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         running.tasks.values().for_each(|task| task.handle.abort());
     }
 }
@@ -146,17 +175,28 @@ impl Found {
         match board.facts.get_mut(&key) {
             Some(fact) if fact.ok == ok => message.clone_into(&mut fact.message),
             _ => {
-                let fact = ProbeFact { ok, since: Timestamp::now(), message: message.to_owned() };
+                let fact = ProbeFact {
+                    ok,
+                    since: Timestamp::now(),
+                    message: message.to_owned(),
+                };
                 board.facts.insert(key, fact);
                 drop(board);
-                self.changed.send_modify(|count| *count = count.wrapping_add(1));
+                self.changed
+                    .send_modify(|count| *count = count.wrapping_add(1));
             }
         }
     }
 }
 
 /// Asks again and again until the answer is final.
-async fn run(runtime: &Runtime, found: &Found, task: &ProbeTask, known: Option<bool>, spread: bool) {
+async fn run(
+    runtime: &Runtime,
+    found: &Found,
+    task: &ProbeTask,
+    known: Option<bool>,
+    spread: bool,
+) {
     let mut count = Count::new(task.kind, &task.probe, known);
     if count.is_final() {
         return;
@@ -200,13 +240,21 @@ async fn run(runtime: &Runtime, found: &Found, task: &ProbeTask, known: Option<b
 
 /// Whether it costs little to ask, and a good answer changes something.
 fn may_knock(task: &ProbeTask, known: Option<bool>) -> bool {
-    let cheap = matches!(task.probe.handler, Handler::HttpGet { .. } | Handler::TcpSocket { .. });
+    let cheap = matches!(
+        task.probe.handler,
+        Handler::HttpGet { .. } | Handler::TcpSocket { .. }
+    );
     cheap && task.kind != ProbeKind::Liveness && known != Some(true)
 }
 
-/// A container that has just begun may be there long before its next turn: until then it is asked ever more seldom. Only a
-/// good answer counts, so that nothing fails sooner for it.
-async fn is_let_in(runtime: &Runtime, task: &ProbeTask, wait: &mut Duration, turn: Instant) -> bool {
+/// A container that has just begun may be there long before its next turn: until then it is asked
+/// ever more seldom. Only a good answer counts, so that nothing fails sooner for it.
+async fn is_let_in(
+    runtime: &Runtime,
+    task: &ProbeTask,
+    wait: &mut Duration,
+    turn: Instant,
+) -> bool {
     while *wait < task.probe.period && Instant::now() + *wait < turn {
         sleep(*wait).await;
         *wait *= 2;
@@ -221,11 +269,16 @@ async fn is_let_in(runtime: &Runtime, task: &ProbeTask, wait: &mut Duration, tur
 fn first_attempt(task: &ProbeTask, spread: bool) -> Instant {
     let age = Duration::try_from(Timestamp::now().duration_since(task.started)).unwrap_or_default();
     let delay = task.probe.initial_delay.saturating_sub(age);
-    let period = u64::try_from(task.probe.period.as_millis()).unwrap_or(u64::MAX).max(1);
+    let period = u64::try_from(task.probe.period.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1);
     // Those that are new now begin at once: somebody waits for them.
     let is_old = delay.is_zero() && age > task.probe.period;
-    let spreading =
-        if spread && is_old { Duration::from_millis(hash(task) % period) } else { Duration::ZERO };
+    let spreading = if spread && is_old {
+        Duration::from_millis(hash(task) % period)
+    } else {
+        Duration::ZERO
+    };
     Instant::now() + delay + spreading
 }
 
@@ -244,8 +297,8 @@ enum Answer {
     Good,
     /// The container failed, in these words.
     Bad(String),
-    /// The engine could not run the command, which says nothing about the container: it is not counted, or an engine
-    /// in trouble would have every container with such a probe restarted.
+    /// The engine could not run the command, which says nothing about the container: it is not
+    /// counted, or an engine in trouble would have every container with such a probe restarted.
     NotAsked(String),
 }
 
@@ -259,15 +312,24 @@ impl From<Result<(), String>> for Answer {
 }
 
 async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
-    let Probe { handler, timeout, .. } = &task.probe;
+    let Probe {
+        handler, timeout, ..
+    } = &task.probe;
     match handler {
         Handler::Exec { command } => match runtime.exec(&task.container, command, *timeout).await {
             Ok(outcome) => answer_of(outcome, *timeout),
-            // The command itself cannot be run: some engines say so with an error, others with an exit code.
+            // The command itself cannot be run: some engines say so with an error, others with an
+            // exit code.
             Err(fault) if fault.kind == FaultKind::Rejected => Err(fault.message).into(),
             Err(fault) => Answer::NotAsked(fault.message),
         },
-        Handler::HttpGet { host, port, path, https, headers } => {
+        Handler::HttpGet {
+            host,
+            port,
+            path,
+            https,
+            headers,
+        } => {
             let status = match http::url(*https, host.as_deref(), task.address, *port, path) {
                 Ok(url) => runtime.inner.http.get(url, headers, *timeout).await,
                 Err(error) => Err(error),
@@ -280,7 +342,9 @@ async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
                 .into()
         }
         Handler::TcpSocket { host, port } => {
-            http::connect(host.as_deref(), task.address, *port, *timeout).await.into()
+            http::connect(host.as_deref(), task.address, *port, *timeout)
+                .await
+                .into()
         }
         // Only hooks sleep; a probe that does has nothing to say against the container.
         Handler::Sleep { .. } => Answer::Good,
@@ -291,15 +355,17 @@ fn answer_of(outcome: ExecOutcome, limit: Duration) -> Answer {
     let seconds = limit.as_secs_f32();
     match outcome {
         ExecOutcome::Exited { code: 0, .. } => Answer::Good,
-        ExecOutcome::Exited { code, output } => {
-            Err(format!("exit code {code}: {}", ForeignText::from_bytes(output.trim_ascii(), MESSAGE_BYTES)))
-                .into()
-        }
-        ExecOutcome::TimedOut => {
-            Err(format!("the command did not end within {seconds} s and was killed")).into()
-        }
-        ExecOutcome::Unanswered => {
-            Answer::NotAsked(format!("the container engine did not run the command within {seconds} s"))
-        }
+        ExecOutcome::Exited { code, output } => Err(format!(
+            "exit code {code}: {}",
+            ForeignText::from_bytes(output.trim_ascii(), MESSAGE_BYTES)
+        ))
+        .into(),
+        ExecOutcome::TimedOut => Err(format!(
+            "the command did not end within {seconds} s and was killed"
+        ))
+        .into(),
+        ExecOutcome::Unanswered => Answer::NotAsked(format!(
+            "the container engine did not run the command within {seconds} s"
+        )),
     }
 }

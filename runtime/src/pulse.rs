@@ -1,4 +1,5 @@
-//! Whether the engine answers at all. One that hangs keeps its connections and sends no events, so somebody must ask.
+//! Whether the engine answers at all. One that hangs keeps its connections and sends no events, so
+//! somebody must ask.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,10 @@ const LIMIT: Duration = Duration::from_secs(4);
 pub(crate) async fn follow(observer: Arc<Observer>) {
     loop {
         tokio::time::sleep(EVERY).await;
-        let asked = observer.engine.call_within(LIMIT, |docker| async move { docker.ping().await }).await;
+        let asked = observer
+            .engine
+            .call_within(LIMIT, |docker| async move { docker.ping().await })
+            .await;
         // One that cannot be reached or refuses says so wherever it is asked for something.
         observer.hangs(matches!(asked, Err(CallError::TimedOut(_))));
     }

@@ -31,10 +31,12 @@ use crate::{
     volume::{self, HostPathRules},
 };
 
-/// How many execs are being started side by side; how long they then run is limited by their own dead lines.
+/// How many execs are being started side by side; how long they then run is limited by their own
+/// dead lines.
 const EXEC_STARTS: usize = 8;
 
-/// Containers on one engine. Cheap to clone; the last one dropped stops following the engine's events.
+/// Containers on one engine. Cheap to clone; the last one dropped stops following the engine's
+/// events.
 #[derive(Clone)]
 pub struct Runtime {
     pub(crate) inner: Arc<Inner>,
@@ -75,14 +77,18 @@ pub enum RuntimeError {
 }
 
 impl Runtime {
-    /// Opens the runtime and begins to follow the engine's events. Must be called inside a tokio runtime.
+    /// Opens the runtime and begins to follow the engine's events. Must be called inside a tokio
+    /// runtime.
     pub async fn open(config: RuntimeConfig) -> Result<Self, RuntimeError> {
         // Others may pass, for an engine that maps users, and list nothing.
         DirBuilder::new()
             .recursive(true)
             .mode(0o711)
             .create(&config.pods_dir)
-            .map_err(|source| RuntimeError::PodsDir { path: config.pods_dir.clone(), source })?;
+            .map_err(|source| RuntimeError::PodsDir {
+                path: config.pods_dir.clone(),
+                source,
+            })?;
         let memory_bytes = host_memory_bytes().map_err(RuntimeError::Memory)?;
         let host = Host {
             instance: config.instance.clone(),
@@ -92,8 +98,16 @@ impl Runtime {
         };
         let images = Images::open(&config)?;
         let http = HttpClient::new().map_err(RuntimeError::Http)?;
-        let engine = Arc::new(Engine::new(config.socket.clone(), config.call_timeout, config.start_timeout));
-        let observer = Arc::new(Observer::new(engine, config.instance.clone(), config.pods_dir.clone()));
+        let engine = Arc::new(Engine::new(
+            config.socket.clone(),
+            config.call_timeout,
+            config.start_timeout,
+        ));
+        let observer = Arc::new(Observer::new(
+            engine,
+            config.instance.clone(),
+            config.pods_dir.clone(),
+        ));
         let events = tokio::spawn(events::follow(Arc::clone(&observer))).abort_handle();
         let pulse = tokio::spawn(pulse::follow(Arc::clone(&observer))).abort_handle();
         let exec_starts = Semaphore::new(EXEC_STARTS);
@@ -113,7 +127,8 @@ impl Runtime {
         })
     }
 
-    /// What there is: all of ours, and the images. Looks only at what has changed since the last time.
+    /// What there is: all of ours, and the images. Looks only at what has changed since the last
+    /// time.
     pub async fn observe(&self) -> Result<Observation, Fault> {
         self.inner.observer.observe().await
     }
@@ -149,11 +164,16 @@ impl Runtime {
     /// Takes a pause away.
     pub async fn unpause(&self, container: &ContainerId) -> Result<(), Fault> {
         let id = container.as_str();
-        let unpaused = self.engine().call(|docker| async move { docker.unpause_container(id).await }).await;
+        let unpaused = self
+            .engine()
+            .call(|docker| async move { docker.unpause_container(id).await })
+            .await;
         self.inner.observer.container_dirty(container);
         match unpaused {
             Err(CallError::Refused { message, .. }) if message.contains("is not paused") => Ok(()),
-            other => other.map_err(|error| error.into_fault(&format!("cannot unpause container {id}"))),
+            other => {
+                other.map_err(|error| error.into_fault(&format!("cannot unpause container {id}")))
+            }
         }
     }
 
@@ -163,7 +183,10 @@ impl Runtime {
 
     pub(crate) fn host_path_rules(&self) -> HostPathRules {
         let config = &self.inner.config;
-        HostPathRules { forbidden: config.forbidden_paths.clone(), allowed: config.allowed_paths.clone() }
+        HostPathRules {
+            forbidden: config.forbidden_paths.clone(),
+            allowed: config.allowed_paths.clone(),
+        }
     }
 
     pub(crate) fn pods_dir(&self) -> PathBuf {
@@ -182,15 +205,26 @@ impl Drop for Inner {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(Fault::new(reconciler::fault::FaultKind::Other, format!("work on the disk ended early: {error}")))
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(Fault::new(
+                reconciler::fault::FaultKind::Other,
+                format!("work on the disk ended early: {error}"),
+            ))
+        })
 }
 
 fn host_memory_bytes() -> io::Result<u64> {
     fs::read_to_string("/proc/meminfo")?
         .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .find_map(|line| {
+            line.strip_prefix("MemTotal:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
+        })
         .map(|kib| kib * 1024)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
@@ -215,7 +249,8 @@ mod tests {
     use super::*;
     use crate::logs::LogOptions;
 
-    /// Never called: whoever uses the runtime spawns what it does, and that this compiles is the test.
+    /// Never called: whoever uses the runtime spawns what it does, and that this compiles is the
+    /// test.
     #[expect(dead_code, reason = "only compiled")]
     fn everything_can_be_spawned(runtime: &Runtime, container: &ContainerId) {
         fn spawnable<T: Send>(_: T) {}

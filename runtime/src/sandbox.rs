@@ -22,8 +22,8 @@ use crate::{
 };
 
 impl Runtime {
-    /// Gives the engine the sandbox's image ahead of time, so that the first pod of a host does not wait for it. What
-    /// goes wrong here is left to that pod.
+    /// Gives the engine the sandbox's image ahead of time, so that the first pod of a host does not
+    /// wait for it. What goes wrong here is left to that pod.
     pub async fn load_sandbox_image(&self) {
         let known = self
             .engine()
@@ -36,7 +36,8 @@ impl Runtime {
         }
     }
 
-    /// Creates and starts a sandbox; its image comes from inside this program, never from a registry.
+    /// Creates and starts a sandbox; its image comes from inside this program, never from a
+    /// registry.
     pub async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), Fault> {
         let what = format!("cannot start the sandbox of pod {}", spec.identity.pod);
         let image = pause::image_name();
@@ -45,7 +46,9 @@ impl Runtime {
         let started = match self.create_and_start(&labels, &id, body.clone()).await {
             // The engine never had it, or somebody removed it.
             Err(StartError::Call(error)) if is_image_missing(&error) => {
-                pause::load(self.engine()).await.map_err(|error| not_the_commits(error.into_fault(&what)))?;
+                pause::load(self.engine())
+                    .await
+                    .map_err(|error| not_the_commits(error.into_fault(&what)))?;
                 self.create_and_start(&labels, &id, body).await
             }
             other => other,
@@ -64,14 +67,22 @@ impl Runtime {
             .await
             .map_err(|error| not_the_commits(error.into_fault(&what)))?;
         let state = found.state.unwrap_or_default();
-        let pid = state.pid.filter(|pid| *pid > 0 && state.running == Some(true));
+        let pid = state
+            .pid
+            .filter(|pid| *pid > 0 && state.running == Some(true));
         let gone = || Fault::new(FaultKind::Gone, format!("the sandbox of pod {pod} is gone"));
-        let namespace = File::open(format!("/proc/{}/ns/net", pid.ok_or_else(gone)?)).map_err(|_| gone())?;
-        // The process may have ended and its number been given to another: the host's own network is never handed out.
+        let namespace =
+            File::open(format!("/proc/{}/ns/net", pid.ok_or_else(gone)?)).map_err(|_| gone())?;
+        // The process may have ended and its number been given to another: the host's own network
+        // is never handed out.
         let is_hosts = File::open("/proc/self/ns/net")
             .and_then(|own| Ok(own.metadata()?.ino() == namespace.metadata()?.ino()))
             .map_err(|error| Fault::new(FaultKind::Network, format!("{what}: {error}")))?;
-        if is_hosts { Err(gone()) } else { Ok(namespace.into()) }
+        if is_hosts {
+            Err(gone())
+        } else {
+            Ok(namespace.into())
+        }
     }
 
     /// The newest sandbox of a pod that may be joined.
@@ -91,7 +102,9 @@ impl Runtime {
             return Ok(id);
         }
         let instance = &self.inner.config.instance;
-        let options = ListContainersOptionsBuilder::new().filters(&pod_filter(instance, pod)).build();
+        let options = ListContainersOptionsBuilder::new()
+            .filters(&pod_filter(instance, pod))
+            .build();
         let running = self
             .engine()
             .call(|docker| async move { docker.list_containers(Some(options)).await })
@@ -100,21 +113,36 @@ impl Runtime {
         running
             .into_iter()
             .filter_map(|found| {
-                Some((found.id?, Labels::read(&labels_or_none(found.labels), instance).ok()?))
+                Some((
+                    found.id?,
+                    Labels::read(&labels_or_none(found.labels), instance).ok()?,
+                ))
             })
             .filter(|(_, labels)| labels.role == role && labels.name == name)
             .max_by_key(|(_, labels)| labels.attempt)
             .map(|(id, _)| ContainerId::new(id))
             .ok_or_else(|| {
-                let name = if role == Role::Sandbox { "the sandbox" } else { name };
+                let name = if role == Role::Sandbox {
+                    "the sandbox"
+                } else {
+                    name
+                };
                 Fault::new(FaultKind::Gone, format!("{what}: {name} is not running"))
             })
     }
 }
 
-/// A sandbox is of our making: whatever the engine dislikes about it, another commit would have the same.
+/// A sandbox is of our making: whatever the engine dislikes about it, another commit would have the
+/// same.
 fn not_the_commits(fault: Fault) -> Fault {
-    if fault.kind.is_commits_fault() { Fault { kind: FaultKind::Other, ..fault } } else { fault }
+    if fault.kind.is_commits_fault() {
+        Fault {
+            kind: FaultKind::Other,
+            ..fault
+        }
+    } else {
+        fault
+    }
 }
 
 fn is_image_missing(error: &CallError) -> bool {
@@ -127,8 +155,10 @@ mod tests {
 
     #[test]
     fn a_sandbox_that_does_not_start_is_not_held_against_the_commit() {
-        let refused =
-            CallError::Refused { status: 400, message: "OCI runtime: permission denied".to_owned() };
+        let refused = CallError::Refused {
+            status: 400,
+            message: "OCI runtime: permission denied".to_owned(),
+        };
         let fault = refused.into_fault("cannot start the sandbox");
         assert_eq!(fault.kind, FaultKind::Rejected);
         assert_eq!(not_the_commits(fault).kind, FaultKind::Other);

@@ -25,7 +25,10 @@ pub(crate) const REMOVE_CONCURRENCY: usize = 8;
 impl Runtime {
     /// Stops containers side by side. All are tried; the first fault is returned.
     pub async fn stop(&self, stops: &[StopSpec]) -> Result<(), Fault> {
-        join_all(stops.iter().map(|stop| self.stop_one(stop))).await.into_iter().collect()
+        join_all(stops.iter().map(|stop| self.stop_one(stop)))
+            .await
+            .into_iter()
+            .collect()
     }
 
     /// Removes containers with what only they had, whatever state they are in. All are tried.
@@ -45,13 +48,20 @@ impl Runtime {
         let deadline = Instant::now() + stop.grace;
         let mut left = stop.grace;
         if let (Some(hook), false) = (&stop.pre_stop, stop.grace.is_zero()) {
-            // What it says is of no consequence for stopping; nor is how long the engine takes to run it.
+            // What it says is of no consequence for stopping; nor is how long the engine takes to
+            // run it.
             match timeout_at(deadline, self.run_hook(id, hook, stop.address, stop.grace)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(failed)) => tracing::info!(container = %id, %failed, "a preStop hook failed"),
-                Err(_) => tracing::info!(container = %id, "a preStop hook did not end in the grace period"),
+                Ok(Err(failed)) => {
+                    tracing::info!(container = %id, %failed, "a preStop hook failed")
+                }
+                Err(_) => {
+                    tracing::info!(container = %id, "a preStop hook did not end in the grace period")
+                }
             }
-            left = deadline.saturating_duration_since(Instant::now()).max(AFTER_PRE_STOP);
+            left = deadline
+                .saturating_duration_since(Instant::now())
+                .max(AFTER_PRE_STOP);
         }
         // The engine counts whole seconds; nobody is given less than promised.
         let seconds = i32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
@@ -62,7 +72,9 @@ impl Runtime {
             self.kill(id).await
         } else {
             self.engine()
-                .call_within(limit, |docker| async move { docker.stop_container(name, Some(options)).await })
+                .call_within(limit, |docker| async move {
+                    docker.stop_container(name, Some(options)).await
+                })
                 .await
         };
         self.inner.observer.container_dirty(id);
@@ -72,18 +84,23 @@ impl Runtime {
                 self.inner.observer.container_gone(id);
                 Ok(())
             }
-            Err(error) => Err(error.into_fault(&format!("cannot stop container {}", self.name_of(id)))),
+            Err(error) => {
+                Err(error.into_fault(&format!("cannot stop container {}", self.name_of(id))))
+            }
         }
     }
 
     /// KILL, and wait for the end.
     pub(crate) async fn kill(&self, container: &ContainerId) -> Result<(), CallError> {
         let name = container.as_str();
-        // A stop without any time is a KILL right after the signal; the call returns when the process has ended.
+        // A stop without any time is a KILL right after the signal; the call returns when the
+        // process has ended.
         let options = StopContainerOptionsBuilder::new().t(0).build();
         let limit = self.engine().start_timeout;
         self.engine()
-            .call_within(limit, |docker| async move { docker.stop_container(name, Some(options)).await })
+            .call_within(limit, |docker| async move {
+                docker.stop_container(name, Some(options)).await
+            })
             .await
     }
 
@@ -91,16 +108,24 @@ impl Runtime {
         let known = self.inner.observer.known(id);
         let what = format!("cannot remove container {}", self.name_of(id));
         // Volumes as well: an image's VOLUME makes one without a name for every container.
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
         let (limit, name) = (self.engine().start_timeout, id.as_str());
         let removed = self
             .engine()
-            .call_within(limit, |docker| async move { docker.remove_container(name, Some(options)).await })
+            .call_within(limit, |docker| async move {
+                docker.remove_container(name, Some(options)).await
+            })
             .await;
         match removed {
             Ok(()) => self.inner.observer.container_gone(id),
             Err(error) if error.is_not_found() => self.inner.observer.container_gone(id),
-            Err(CallError::Refused { status: 409, message }) if message.contains("already in progress") => {
+            Err(CallError::Refused {
+                status: 409,
+                message,
+            }) if message.contains("already in progress") => {
                 self.inner.observer.container_dirty(id);
             }
             Err(error) => return Err(error.into_fault(&what)),
@@ -109,7 +134,12 @@ impl Runtime {
             Some(known) if known.role != Role::Sandbox => {
                 let pods = self.pods_dir();
                 let remove = move || {
-                    volume::remove_container_files(&pods, &known.identity.uid, &known.name, known.attempt)
+                    volume::remove_container_files(
+                        &pods,
+                        &known.identity.uid,
+                        &known.name,
+                        known.attempt,
+                    )
                 };
                 blocking(remove).await
             }

@@ -17,7 +17,8 @@ use crate::labels::Labels;
 #[cfg(test)]
 mod tests;
 
-/// Enough for the runtime's own start-up inside the cgroup; the sandbox's program needs almost nothing.
+/// Enough for the runtime's own start-up inside the cgroup; the sandbox's program needs almost
+/// nothing.
 const SANDBOX_MEMORY_BYTES: i64 = 32 << 20;
 /// As Kubernetes has it: the sandbox is the last to be killed for want of memory.
 const SANDBOX_OOM_SCORE: i64 = -998;
@@ -30,8 +31,9 @@ pub(crate) struct Host {
     pub(crate) instance: String,
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) memory_bytes: u64,
-    /// The lowest OOM score that may be given here: below 0 takes a capability that some hosts (containers that run
-    /// whole systems) do not have at all, and on those a container with less would not start.
+    /// The lowest OOM score that may be given here: below 0 takes a capability that some hosts
+    /// (containers that run whole systems) do not have at all, and on those a container with less
+    /// would not start.
     pub(crate) lowest_oom_score: i64,
 }
 
@@ -45,7 +47,11 @@ pub(crate) struct BoundMount {
 }
 
 /// The sandbox: a network namespace without anything in it, unless it is the host's.
-pub(crate) fn sandbox(spec: &SandboxSpec, image: &str, host: &Host) -> (Labels, ContainerCreateBody) {
+pub(crate) fn sandbox(
+    spec: &SandboxSpec,
+    image: &str,
+    host: &Host,
+) -> (Labels, ContainerCreateBody) {
     let labels = Labels {
         identity: spec.identity.clone(),
         role: Role::Sandbox,
@@ -56,15 +62,22 @@ pub(crate) fn sandbox(spec: &SandboxSpec, image: &str, host: &Host) -> (Labels, 
     let host_config = HostConfig {
         network_mode: Some(if spec.host_network { "host" } else { "none" }.to_owned()),
         // It never prints anything.
-        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("none".to_owned()),
+            config: None,
+        }),
         ipc_mode: Some(if spec.host_ipc { "host" } else { "shareable" }.to_owned()),
         memory: Some(SANDBOX_MEMORY_BYTES),
         memory_swap: Some(SANDBOX_MEMORY_BYTES),
         cpu_shares: Some(i64::try_from(MIN_CPU_SHARES).unwrap_or_default()),
         readonly_rootfs: Some(true),
-        // Half of a pod's start is its sandbox's, and most of that what the engine does around the program: a system
-        // call filter and a dozen mounts over /proc, for a program of ours that sleeps without any capability.
-        security_opt: Some(vec!["no-new-privileges".to_owned(), "seccomp=unconfined".to_owned()]),
+        // Half of a pod's start is its sandbox's, and most of that what the engine does around the
+        // program: a system call filter and a dozen mounts over /proc, for a program of ours that
+        // sleeps without any capability.
+        security_opt: Some(vec![
+            "no-new-privileges".to_owned(),
+            "seccomp=unconfined".to_owned(),
+        ]),
         masked_paths: Some(Vec::new()),
         readonly_paths: Some(Vec::new()),
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -76,8 +89,8 @@ pub(crate) fn sandbox(spec: &SandboxSpec, image: &str, host: &Host) -> (Labels, 
         image: Some(image.to_owned()),
         entrypoint: Some(vec!["/pause".to_owned()]),
         stop_signal: Some("SIGKILL".to_owned()),
-        // A namespace of its own with a loopback, made by the engine's runtime; the engine's own network code, which
-        // starts another process for every container, is left out.
+        // A namespace of its own with a loopback, made by the engine's runtime; the engine's own
+        // network code, which starts another process for every container, is left out.
         network_disabled: (!spec.host_network).then_some(true),
         healthcheck: Some(no_healthcheck()),
         labels: Some(labels.write(&host.instance)),
@@ -97,8 +110,12 @@ pub(crate) fn container(
 ) -> (Labels, ContainerCreateBody) {
     let labels = labels_of(spec);
     let joined = format!("container:{sandbox}");
-    let Resources { cpu_request_milli, cpu_limit_milli, memory_request_bytes: _, memory_limit_bytes } =
-        spec.resources;
+    let Resources {
+        cpu_request_milli,
+        cpu_limit_milli,
+        memory_request_bytes: _,
+        memory_limit_bytes,
+    } = spec.resources;
     let ContainerSecurity {
         privileged,
         run_as_user,
@@ -123,16 +140,24 @@ pub(crate) fn container(
         security_opt: no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
         cap_add: (!add_capabilities.is_empty()).then(|| add_capabilities.clone()),
         cap_drop: (!drop_capabilities.is_empty()).then(|| drop_capabilities.clone()),
-        oom_score_adj: Some(oom_score(&spec.resources, host.memory_bytes).max(host.lowest_oom_score)),
+        oom_score_adj: Some(
+            oom_score(&spec.resources, host.memory_bytes).max(host.lowest_oom_score),
+        ),
         ..common_host_config(host)
     };
     let body = ContainerCreateBody {
         image: Some(spec.image.to_string()),
-        // An entry point of our own makes the engine drop the image's command, as Kubernetes means it.
+        // An entry point of our own makes the engine drop the image's command, as Kubernetes means
+        // it.
         entrypoint: (!spec.command.is_empty()).then(|| spec.command.clone()),
         cmd: (!spec.args.is_empty()).then(|| spec.args.clone()),
         working_dir: spec.working_dir.clone(),
-        env: Some(spec.env.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect()),
+        env: Some(
+            spec.env
+                .iter()
+                .map(|(name, value)| format!("{name}={}", value.expose()))
+                .collect(),
+        ),
         user: user.or_else(|| user_text(*run_as_user, *run_as_group)),
         tty: spec.tty.then_some(true),
         open_stdin: spec.stdin.then_some(true),
@@ -168,7 +193,10 @@ fn common_host_config(host: &Host) -> HostConfig {
 
 /// Probes are ours; an image's own health check would run beside them.
 fn no_healthcheck() -> HealthConfig {
-    HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }
+    HealthConfig {
+        test: Some(vec!["NONE".to_owned()]),
+        ..HealthConfig::default()
+    }
 }
 
 fn mount(mount: BoundMount) -> Mount {
@@ -184,8 +212,8 @@ fn mount(mount: BoundMount) -> Mount {
         read_only: Some(mount.read_only),
         bind_options: Some(MountBindOptions {
             propagation: Some(propagation),
-            // Kubernetes' readOnly is not recursive. Engines since API 1.44 make it so unless told; older ones do not
-            // know the field and behave like that anyway.
+            // Kubernetes' readOnly is not recursive. Engines since API 1.44 make it so unless told;
+            // older ones do not know the field and behave like that anyway.
             read_only_non_recursive: mount.read_only.then_some(true),
             ..MountBindOptions::default()
         }),
@@ -206,10 +234,15 @@ fn cpu_shares(milli: Option<u64>) -> i64 {
     signed((milli.unwrap_or(0).saturating_mul(1024) / 1000).clamp(MIN_CPU_SHARES, 262_144))
 }
 
-/// Kubernetes' order of who is killed first for want of memory: best effort, burstable by request, guaranteed.
+/// Kubernetes' order of who is killed first for want of memory: best effort, burstable by request,
+/// guaranteed.
 fn oom_score(resources: &Resources, host_memory_bytes: u64) -> i64 {
-    let Resources { cpu_request_milli, cpu_limit_milli, memory_request_bytes, memory_limit_bytes } =
-        *resources;
+    let Resources {
+        cpu_request_milli,
+        cpu_limit_milli,
+        memory_request_bytes,
+        memory_limit_bytes,
+    } = *resources;
     let cpu = cpu_request_milli.or(cpu_limit_milli);
     let memory = memory_request_bytes.or(memory_limit_bytes);
     if cpu_limit_milli.is_some()

@@ -17,11 +17,14 @@ use crate::{
 };
 
 impl Runtime {
-    /// Removes all containers of this installation whatever wrote their labels, the pods' directories with their
-    /// mounts, and the sandbox's image unless another installation uses it. Says how many containers there were.
+    /// Removes all containers of this installation whatever wrote their labels, the pods'
+    /// directories with their mounts, and the sandbox's image unless another installation uses it.
+    /// Says how many containers there were.
     pub async fn uninstall(&self) -> Result<usize, Fault> {
-        let removed =
-            self.remove_all_containers().await.map_err(|e| e.into_fault("cannot remove the containers"))?;
+        let removed = self
+            .remove_all_containers()
+            .await
+            .map_err(|e| e.into_fault("cannot remove the containers"))?;
         let pods = self.pods_dir();
         blocking(move || volume::remove_all(&pods)).await?;
         self.remove_pause_images()
@@ -32,16 +35,28 @@ impl Runtime {
 
     async fn remove_all_containers(&self) -> Result<usize, CallError> {
         let filter = instance_filter(&self.inner.config.instance);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
-        let found =
-            self.engine().call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
-        let ids: Vec<_> = found.into_iter().filter_map(|container| container.id).collect();
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filter)
+            .build();
+        let found = self
+            .engine()
+            .call(|docker| async move { docker.list_containers(Some(options)).await })
+            .await?;
+        let ids: Vec<_> = found
+            .into_iter()
+            .filter_map(|container| container.id)
+            .collect();
         let removed: Vec<_> = stream::iter(ids)
             .map(|id| async move {
-                let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+                let options = RemoveContainerOptionsBuilder::new()
+                    .force(true)
+                    .v(true)
+                    .build();
                 let (limit, id) = (self.engine().start_timeout, id.as_str());
-                let remove =
-                    |docker: bollard::Docker| async move { docker.remove_container(id, Some(options)).await };
+                let remove = |docker: bollard::Docker| async move {
+                    docker.remove_container(id, Some(options)).await
+                };
                 match self.engine().call_within(limit, remove).await {
                     Err(error) if !error.is_not_found() => Err(error),
                     _ => Ok(()),
@@ -52,14 +67,19 @@ impl Runtime {
             .await;
         self.inner.observer.everything_dirty();
         let count = removed.len();
-        removed.into_iter().collect::<Result<(), _>>().map(|()| count)
+        removed
+            .into_iter()
+            .collect::<Result<(), _>>()
+            .map(|()| count)
     }
 
     async fn remove_pause_images(&self) -> Result<(), CallError> {
         let filter = [("reference".to_owned(), vec![pause::REPOSITORY.to_owned()])].into();
         let options = ListImagesOptionsBuilder::new().filters(&filter).build();
-        let images =
-            self.engine().call(|docker| async move { docker.list_images(Some(options)).await }).await?;
+        let images = self
+            .engine()
+            .call(|docker| async move { docker.list_images(Some(options)).await })
+            .await?;
         for tag in images.into_iter().flat_map(|image| image.repo_tags) {
             let options = RemoveImageOptionsBuilder::new().build();
             let tag = tag.as_str();
@@ -68,7 +88,10 @@ impl Runtime {
                 .call(|docker| async move { docker.remove_image(tag, Some(options), None).await })
                 .await
             {
-                Ok(_) | Err(CallError::Refused { status: 404 | 409, .. }) => {}
+                Ok(_)
+                | Err(CallError::Refused {
+                    status: 404 | 409, ..
+                }) => {}
                 Err(error) => return Err(error),
             }
         }

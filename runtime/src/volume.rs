@@ -7,7 +7,8 @@
 //! <pods>/<uid>/containers/<name>-<attempt>/subpath-<n>  bind mounts that hold a subPath still
 //! ```
 //!
-//! Everything here blocks; `Runtime` calls it on threads for that. Everything may be done again after a crash.
+//! Everything here blocks; `Runtime` calls it on threads for that. Everything may be done again
+//! after a crash.
 
 use std::{
     fs, io,
@@ -29,7 +30,8 @@ mod source;
 pub(crate) use host_path::HostPathRules;
 pub(crate) use source::{container_files, remove_container_files, termination_message};
 
-/// What a tmpfs for a ConfigMap's or Secret's files may hold: two generations of the 1 MiB that one may be, and slack.
+/// What a tmpfs for a ConfigMap's or Secret's files may hold: two generations of the 1 MiB that one
+/// may be, and slack.
 const CONFIG_TMPFS_BYTES: u64 = 8 << 20;
 
 /// Makes a pod's directory and everything that its containers mount from it.
@@ -38,18 +40,25 @@ pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> R
     let etc = pod.join("etc");
     make_dir(&pod, 0o750)?;
     make_dir(&etc, 0o755)?;
-    for (name, content) in
-        [("resolv.conf", &files.resolv_conf), ("hosts", &files.hosts), ("hostname", &files.hostname)]
-    {
+    for (name, content) in [
+        ("resolv.conf", &files.resolv_conf),
+        ("hosts", &files.hosts),
+        ("hostname", &files.hostname),
+    ] {
         let path = etc.join(name);
-        write_in_place(&path, content.as_bytes()).map_err(|error| io_fault("write", &path, &error))?;
+        write_in_place(&path, content.as_bytes())
+            .map_err(|error| io_fault("write", &path, &error))?;
     }
     let volumes = pod.join("volumes");
     make_dir(&volumes, 0o750)?;
-    files.volumes.iter().try_for_each(|volume| prepare_volume(&volumes, volume, rules))
+    files
+        .volumes
+        .iter()
+        .try_for_each(|volume| prepare_volume(&volumes, volume, rules))
 }
 
-/// Removes a pod's directory with everything in it, after everything mounted in it has been unmounted.
+/// Removes a pod's directory with everything in it, after everything mounted in it has been
+/// unmounted.
 pub(crate) fn remove(pods: &Path, pod: &PodUid) -> Result<(), Fault> {
     let path = pod_dir(pods, pod)?;
     mounted::remove_tree(&path).map_err(|error| io_fault("remove", &path, &error))
@@ -76,9 +85,17 @@ pub(crate) fn pods(pods: &Path) -> Result<Vec<PodUid>, Fault> {
         .collect()
 }
 
-fn prepare_volume(volumes: &Path, volume: &VolumeFiles, rules: &HostPathRules) -> Result<(), Fault> {
+fn prepare_volume(
+    volumes: &Path,
+    volume: &VolumeFiles,
+    rules: &HostPathRules,
+) -> Result<(), Fault> {
     match volume {
-        VolumeFiles::EmptyDir { name, memory, size_limit } => {
+        VolumeFiles::EmptyDir {
+            name,
+            memory,
+            size_limit,
+        } => {
             let path = child(volumes, name)?;
             make_dir(&path, 0o777)?;
             if *memory {
@@ -87,7 +104,11 @@ fn prepare_volume(volumes: &Path, volume: &VolumeFiles, rules: &HostPathRules) -
             }
             Ok(())
         }
-        VolumeFiles::Files { name, memory, files } => {
+        VolumeFiles::Files {
+            name,
+            memory,
+            files,
+        } => {
             let path = child(volumes, name)?;
             make_dir(&path, 0o755)?;
             if *memory {
@@ -113,11 +134,15 @@ fn child(parent: &Path, name: &str) -> Result<PathBuf, Fault> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(only)), None) if only == name => Ok(parent.join(name)),
-        _ => Err(Fault::new(FaultKind::Rejected, format!("{name:?} cannot be the name of a directory"))),
+        _ => Err(Fault::new(
+            FaultKind::Rejected,
+            format!("{name:?} cannot be the name of a directory"),
+        )),
     }
 }
 
-/// Makes a directory with this mode, or leaves the one that is there as it is: a container may have changed its mode.
+/// Makes a directory with this mode, or leaves the one that is there as it is: a container may have
+/// changed its mode.
 fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
     if path.is_dir() {
         return Ok(());
@@ -146,7 +171,12 @@ fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());
     }
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(path)?;
     io::Write::write_all(&mut file, content)
 }
 
@@ -155,7 +185,8 @@ fn io_fault(doing: &str, path: &Path, error: &io::Error) -> Fault {
     Fault::new(kind, format!("cannot {doing} {}: {error}", path.display()))
 }
 
-/// What the disk itself, or the file server, is to blame for: no commit can be the better one for it.
+/// What the disk itself, or the file server, is to blame for: no commit can be the better one for
+/// it.
 fn disks_fault(error: &io::Error) -> Option<FaultKind> {
     // The standard library has no kind of its own for this one.
     let failed = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());

@@ -141,7 +141,8 @@ pub(crate) struct TrustArgs {
 /// What to do.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum TrustCommand {
-    /// List the pods of this host by the grounds they run on: which commit, who signed it, whether that key still counts
+    /// List the pods of this host by the grounds they run on: which commit, who signed it, whether
+    /// that key still counts
     Audit {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
@@ -243,7 +244,8 @@ pub(crate) struct LogsArgs {
     /// Only what was written in the last so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub since_seconds: Option<u64>,
-    /// Print every byte as it is, on a terminal too, where otherwise all but line breaks and tabs is escaped
+    /// Print every byte as it is, on a terminal too, where otherwise all but line breaks and tabs
+    /// is escaped
     #[arg(long)]
     pub raw: bool,
 }
@@ -315,13 +317,28 @@ pub(crate) struct RestartArgs {
 impl RestartArgs {
     /// The workload that is meant.
     pub(crate) fn workload(&self) -> Result<WorkloadKey, String> {
-        let wrong = || format!("`{}` is no workload: expected KIND/NAME, as in deploy/web", self.workload);
-        let (kind, name) =
-            self.workload.split_once('/').filter(|(_, name)| !name.is_empty()).ok_or_else(wrong)?;
+        let wrong = || {
+            format!(
+                "`{}` is no workload: expected KIND/NAME, as in deploy/web",
+                self.workload
+            )
+        };
+        let (kind, name) = self
+            .workload
+            .split_once('/')
+            .filter(|(_, name)| !name.is_empty())
+            .ok_or_else(wrong)?;
         let resource = Resource::of_word(kind).ok_or_else(wrong)?;
-        let kind = WorkloadKind::parse(resource.kind)
-            .ok_or_else(|| format!("a {} owns no pods: a restart is for what does", resource.kind))?;
-        Ok(WorkloadKey { kind, object: ObjectKey::new(self.namespace.clone(), name) })
+        let kind = WorkloadKind::parse(resource.kind).ok_or_else(|| {
+            format!(
+                "a {} owns no pods: a restart is for what does",
+                resource.kind
+            )
+        })?;
+        Ok(WorkloadKey {
+            kind,
+            object: ObjectKey::new(self.namespace.clone(), name),
+        })
     }
 }
 
@@ -376,7 +393,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600,
         _ => return Err(wrong()),
     };
-    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(wrong)
+    number
+        .checked_mul(factor)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -396,11 +416,21 @@ mod tests {
     #[test]
     fn a_restart_names_what_owns_pods() {
         let named = |text: &str| {
-            RestartArgs { workload: text.into(), namespace: "default".into(), output: Format::Text }
-                .workload()
+            RestartArgs {
+                workload: text.into(),
+                namespace: "default".into(),
+                output: Format::Text,
+            }
+            .workload()
         };
-        assert_eq!(named("deploy/web").map(|key| key.to_string()), Ok("Deployment/default/web".to_owned()));
-        assert_eq!(named("ds/agent").map(|key| key.to_string()), Ok("DaemonSet/default/agent".to_owned()));
+        assert_eq!(
+            named("deploy/web").map(|key| key.to_string()),
+            Ok("Deployment/default/web".to_owned())
+        );
+        assert_eq!(
+            named("ds/agent").map(|key| key.to_string()),
+            Ok("DaemonSet/default/agent".to_owned())
+        );
         assert!(named("svc/web").is_err_and(|message| message.contains("owns no pods")));
         for wrong in ["web", "deploy/", "job/x"] {
             assert!(named(wrong).is_err(), "{wrong}");

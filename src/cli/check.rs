@@ -22,9 +22,18 @@ pub(crate) struct CheckReport {
     pub problems: Vec<Problem>,
 }
 
-/// Prints the problems, one a line, and says with which code to end: 1 if a commit with this content would be refused.
-pub(crate) fn report(report: &CheckReport, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
-    let errors = report.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+/// Prints the problems, one a line, and says with which code to end: 1 if a commit with this
+/// content would be refused.
+pub(crate) fn report(
+    report: &CheckReport,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    let errors = report
+        .problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
     match format {
         Format::Json => super::status::json(report, out)?,
         Format::Text => {
@@ -42,5 +51,9 @@ pub(crate) fn report(report: &CheckReport, format: Format, out: &mut dyn Write) 
             writeln!(out, "{read}: {found}")?;
         }
     }
-    Ok(if errors == 0 { Exit::Done } else { Exit::Failed })
+    Ok(if errors == 0 {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }

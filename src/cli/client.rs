@@ -32,27 +32,46 @@ pub(super) struct Client {
 impl Client {
     /// For this socket; nothing is opened yet.
     pub(super) fn new(socket: PathBuf) -> Result<Self, CliError> {
-        let builder = reqwest::Client::builder().unix_socket(socket.as_path()).no_proxy();
-        let http = builder.build().map_err(|error| CliError::Broken(chain(&error)))?;
+        let builder = reqwest::Client::builder()
+            .unix_socket(socket.as_path())
+            .no_proxy();
+        let http = builder
+            .build()
+            .map_err(|error| CliError::Broken(chain(&error)))?;
         Ok(Self { http, socket })
     }
 
-    /// Reads one answer, to be printed: a daemon of an older version, or its history, may hold texts that nobody escaped.
+    /// Reads one answer, to be printed: a daemon of an older version, or its history, may hold
+    /// texts that nobody escaped.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         printable(self.get_exact(path).await?)
     }
 
-    /// Reads one answer with every text as it is, to be printed as JSON or YAML, which have escapes of their own.
+    /// Reads one answer with every text as it is, to be printed as JSON or YAML, which have escapes
+    /// of their own.
     pub(super) async fn get_exact(&self, path: &str) -> Result<Value, CliError> {
-        let response = self.send(self.http.get(format!("{BASE}{path}")).timeout(PATIENCE)).await?;
-        response.json().await.map_err(|error| CliError::Broken(chain(&error)))
+        let response = self
+            .send(self.http.get(format!("{BASE}{path}")).timeout(PATIENCE))
+            .await?;
+        response
+            .json()
+            .await
+            .map_err(|error| CliError::Broken(chain(&error)))
     }
 
     /// Reads one answer in the form of a table.
     pub(super) async fn get_table(&self, path: &str) -> Result<Value, CliError> {
-        let request = self.http.get(format!("{BASE}{path}")).header("accept", super::table::ACCEPT);
+        let request = self
+            .http
+            .get(format!("{BASE}{path}"))
+            .header("accept", super::table::ACCEPT);
         let response = self.send(request.timeout(PATIENCE)).await?;
-        printable(response.json().await.map_err(|error| CliError::Broken(chain(&error)))?)
+        printable(
+            response
+                .json()
+                .await
+                .map_err(|error| CliError::Broken(chain(&error)))?,
+        )
     }
 
     /// Sends an order.
@@ -61,25 +80,50 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<T, CliError> {
-        let response =
-            self.send(self.http.post(format!("{BASE}{path}")).json(body).timeout(PATIENCE)).await?;
-        printable(response.json().await.map_err(|error| CliError::Broken(chain(&error)))?)
+        let response = self
+            .send(
+                self.http
+                    .post(format!("{BASE}{path}"))
+                    .json(body)
+                    .timeout(PATIENCE),
+            )
+            .await?;
+        printable(
+            response
+                .json()
+                .await
+                .map_err(|error| CliError::Broken(chain(&error)))?,
+        )
     }
 
     /// Opens an answer that may go on for ever.
     pub(super) async fn stream(&self, path: &str, accept: &str) -> Result<Stream, CliError> {
-        let response = self.send(self.http.get(format!("{BASE}{path}")).header("accept", accept)).await?;
-        Ok(Stream { chunks: response.bytes_stream().boxed(), left: Vec::new() })
+        let response = self
+            .send(
+                self.http
+                    .get(format!("{BASE}{path}"))
+                    .header("accept", accept),
+            )
+            .await?;
+        Ok(Stream {
+            chunks: response.bytes_stream().boxed(),
+            left: Vec::new(),
+        })
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
         let text = response.text().await.unwrap_or_default();
-        Err(CliError::Answer(message(&text).unwrap_or_else(|| format!("the daemon answers {status}"))))
+        Err(CliError::Answer(
+            message(&text).unwrap_or_else(|| format!("the daemon answers {status}")),
+        ))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CliError {
@@ -87,8 +131,14 @@ impl Client {
             Some(io) if io.kind() == io::ErrorKind::PermissionDenied => {
                 CliError::Forbidden(self.socket.clone())
             }
-            Some(io) => CliError::Unreachable { socket: self.socket.clone(), why: plain(io) },
-            None => CliError::Unreachable { socket: self.socket.clone(), why: chain(error) },
+            Some(io) => CliError::Unreachable {
+                socket: self.socket.clone(),
+                why: plain(io),
+            },
+            None => CliError::Unreachable {
+                socket: self.socket.clone(),
+                why: chain(error),
+            },
         }
     }
 }
@@ -98,10 +148,15 @@ pub(super) fn answers(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
-/// The message of a `Status`, of a command's answer, or the text itself. It may be several lines: problems of a revision.
+/// The message of a `Status`, of a command's answer, or the text itself. It may be several lines:
+/// problems of a revision.
 fn message(text: &str) -> Option<String> {
     let json: Option<Value> = serde_json::from_str(text).ok();
-    let message = json.as_ref().and_then(|json| json["message"].as_str()).unwrap_or(text).trim();
+    let message = json
+        .as_ref()
+        .and_then(|json| json["message"].as_str())
+        .unwrap_or(text)
+        .trim();
     (!message.is_empty()).then(|| foreign::escape_but(message, &['\n']).into_owned())
 }
 
@@ -114,7 +169,10 @@ fn printable<T: DeserializeOwned>(mut answer: Value) -> Result<T, CliError> {
 fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>().filter(|io| io.raw_os_error().is_some()) {
+        if let Some(io) = error
+            .downcast_ref::<io::Error>()
+            .filter(|io| io.raw_os_error().is_some())
+        {
             return Some(io);
         }
         next = error.source();
@@ -125,7 +183,9 @@ fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
 /// Without the number that Rust puts behind it.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split_once(" (os error").map_or(text.as_str(), |(head, _)| head).to_owned()
+    text.split_once(" (os error")
+        .map_or(text.as_str(), |(head, _)| head)
+        .to_owned()
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {
@@ -147,7 +207,11 @@ pub(super) struct Stream {
 impl Stream {
     /// The next piece; `None` at the end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, CliError> {
-        self.chunks.next().await.transpose().map_err(|error| CliError::Broken(chain(&error)))
+        self.chunks
+            .next()
+            .await
+            .transpose()
+            .map_err(|error| CliError::Broken(chain(&error)))
     }
 
     /// The next line as JSON; `None` at the end.
@@ -155,8 +219,8 @@ impl Stream {
         loop {
             if let Some(end) = self.left.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.left.drain(..=end).collect();
-                let value =
-                    serde_json::from_slice(&line).map_err(|error| CliError::Broken(error.to_string()))?;
+                let value = serde_json::from_slice(&line)
+                    .map_err(|error| CliError::Broken(error.to_string()))?;
                 return printable(value).map(Some);
             }
             if self.left.len() > LINE_BYTES {
@@ -194,5 +258,6 @@ pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
 pub(super) fn segment(name: &str) -> Result<&str, CliError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
     let good = !name.is_empty() && name != "." && name != ".." && name.chars().all(plain);
-    good.then_some(name).ok_or_else(|| CliError::Usage(format!("`{name}` is no name")))
+    good.then_some(name)
+        .ok_or_else(|| CliError::Usage(format!("`{name}` is no name")))
 }

@@ -1,4 +1,5 @@
-//! `windlass cluster`: certificates of a cluster's hosts. Works on the files of this host, with or without the daemon.
+//! `windlass cluster`: certificates of a cluster's hosts. Works on the files of this host, with or
+//! without the daemon.
 
 use std::{
     io::Write,
@@ -19,7 +20,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    peer::{self, AddressOf, Authority, Identity, Other, PeerClient, PeerDirectory, Token, TokenOffer},
+    peer::{
+        self, AddressOf, Authority, Identity, Other, PeerClient, PeerDirectory, Token, TokenOffer,
+    },
 };
 
 /// `windlass cluster`
@@ -72,7 +75,8 @@ pub(crate) enum ClusterCommand {
         #[arg(long)]
         replace: bool,
     },
-    /// Make this host's copy of all decisions the content of the store, after etcd was wiped, restored or replaced
+    /// Make this host's copy of all decisions the content of the store, after etcd was wiped,
+    /// restored or replaced
     AdoptStore {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
@@ -93,7 +97,8 @@ pub(crate) enum ClusterCommand {
         #[arg(value_name = "ADDRESS:PORT")]
         address: SocketAddr,
     },
-    /// Make a certificate for something that is no node, such as a server of etcd; only where the authority is
+    /// Make a certificate for something that is no node, such as a server of etcd; only where the
+    /// authority is
     Certificate {
         /// Its common name, and a DNS name of it
         #[arg(long, value_name = "NAME")]
@@ -133,25 +138,46 @@ pub(crate) async fn run(
         ClusterCommand::Init { node } | ClusterCommand::Join { node, .. } => node.clone(),
         _ => None,
     };
-    let given =
-        RunArgs { config: args.config.clone(), data_dir: args.data_dir.clone(), node, ..RunArgs::default() };
+    let given = RunArgs {
+        config: args.config.clone(),
+        data_dir: args.data_dir.clone(),
+        node,
+        ..RunArgs::default()
+    };
     let config = crate::local::configuration(&given, socket_dir)?;
     let directory = PeerDirectory::new(config.peer_directory());
     let now = Timestamp::now();
     match &args.command {
         ClusterCommand::AdoptStore { .. } => bail!("the daemon does that"),
         ClusterCommand::Init { .. } => init(&config, &directory, now, out),
-        ClusterCommand::Token { ttl, node, replace, address } => {
+        ClusterCommand::Token {
+            ttl,
+            node,
+            replace,
+            address,
+        } => {
             let node = node.clone().map(NodeName::new);
-            let offer = TokenOffer { life: *ttl, node, replace: *replace };
+            let offer = TokenOffer {
+                life: *ttl,
+                node,
+                replace: *replace,
+            };
             token(&config, &directory, &offer, *address, out)
         }
-        ClusterCommand::Join { token, replace, .. } => join(&config, &directory, token, *replace, out).await,
+        ClusterCommand::Join { token, replace, .. } => {
+            join(&config, &directory, token, *replace, out).await
+        }
         ClusterCommand::Rotate { address } => rotate(&directory, *address, out).await,
         ClusterCommand::Ping { node, address } => {
             ping(&directory, &NodeName::new(node.as_str()), *address, out).await
         }
-        ClusterCommand::Certificate { name, addresses, directory: into, days, replace } => {
+        ClusterCommand::Certificate {
+            name,
+            addresses,
+            directory: into,
+            days,
+            replace,
+        } => {
             let other = Other {
                 name: name.clone(),
                 addresses: addresses.clone(),
@@ -170,11 +196,24 @@ pub(crate) async fn run(
     }
 }
 
-fn init(config: &Config, directory: &PeerDirectory, now: Timestamp, out: &mut dyn Write) -> Result<Exit> {
+fn init(
+    config: &Config,
+    directory: &PeerDirectory,
+    now: Timestamp,
+    out: &mut dyn Write,
+) -> Result<Exit> {
     let node = config.node_name()?;
     let authority = Authority::init(directory, &node, now)?;
-    writeln!(out, "cluster {} begun; {node} has its authority", authority.cluster())?;
-    writeln!(out, "the authority's key is {}: keep a copy in a safe place", directory.ca_key().display())?;
+    writeln!(
+        out,
+        "cluster {} begun; {node} has its authority",
+        authority.cluster()
+    )?;
+    writeln!(
+        out,
+        "the authority's key is {}: keep a copy in a safe place",
+        directory.ca_key().display()
+    )?;
     writeln!(
         out,
         "next: restart the daemon here, and print a token for each other host with `windlass cluster token`"
@@ -195,7 +234,11 @@ fn token(
         None => config.peer_address()?,
     };
     // Alone on its line, for scripts.
-    writeln!(out, "{}", authority.token(offer, address, Timestamp::now())?)?;
+    writeln!(
+        out,
+        "{}",
+        authority.token(offer, address, Timestamp::now())?
+    )?;
     Ok(Exit::Done)
 }
 
@@ -209,17 +252,33 @@ async fn join(
     let token: Token = token.parse()?;
     let node = config.node_name()?;
     let joined = peer::join(directory, &node, &token, replace).await?;
-    writeln!(out, "{node} belongs to cluster {}; its authority is on {}", joined.cluster, joined.host)?;
-    writeln!(out, "the certificate is good until {:.0}, and is renewed by the daemon", joined.until)?;
+    writeln!(
+        out,
+        "{node} belongs to cluster {}; its authority is on {}",
+        joined.cluster, joined.host
+    )?;
+    writeln!(
+        out,
+        "the certificate is good until {:.0}, and is renewed by the daemon",
+        joined.until
+    )?;
     writeln!(out, "next: restart the daemon here")?;
     Ok(Exit::Done)
 }
 
-async fn rotate(directory: &PeerDirectory, address: Option<SocketAddr>, out: &mut dyn Write) -> Result<Exit> {
+async fn rotate(
+    directory: &PeerDirectory,
+    address: Option<SocketAddr>,
+    out: &mut dyn Write,
+) -> Result<Exit> {
     let identity = Identity::open(directory)?.with_context(|| not_a_member(directory))?;
     let address_of: AddressOf = Arc::new(move |_| address);
     let renewed = peer::renew(&identity, &address_of).await?;
-    writeln!(out, "the certificate of {} is new, and good until {:.0}", renewed.name, renewed.until)?;
+    writeln!(
+        out,
+        "the certificate of {} is new, and good until {:.0}",
+        renewed.name, renewed.until
+    )?;
     Ok(Exit::Done)
 }
 
@@ -232,7 +291,13 @@ async fn ping(
     let client = PeerClient::new(directory.path())?.with_context(|| not_a_member(directory))?;
     let ping = client.ping(node, address).await?;
     let apart = Timestamp::now().duration_since(ping.now).as_secs();
-    writeln!(out, "{} lives: windlass {}, clocks {} s apart", ping.node, ping.version, apart.abs())?;
+    writeln!(
+        out,
+        "{} lives: windlass {}, clocks {} s apart",
+        ping.node,
+        ping.version,
+        apart.abs()
+    )?;
     Ok(Exit::Done)
 }
 
@@ -241,7 +306,10 @@ fn authority(directory: &PeerDirectory) -> Result<Authority> {
         return Ok(authority);
     }
     match Identity::open(directory)? {
-        Some(identity) => bail!("the cluster's authority is on {}: do it there", identity.cluster().host),
+        Some(identity) => bail!(
+            "the cluster's authority is on {}: do it there",
+            identity.cluster().host
+        ),
         None => bail!(not_a_member(directory)),
     }
 }

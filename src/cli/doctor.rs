@@ -1,5 +1,5 @@
-//! `windlass doctor`: looks at a host for what the daemon needs. It works without the daemon, by files, by the engine's
-//! socket and by harmless trials in network namespaces of its own.
+//! `windlass doctor`: looks at a host for what the daemon needs. It works without the daemon, by
+//! files, by the engine's socket and by harmless trials in network namespaces of its own.
 
 mod certificate;
 mod engine;
@@ -30,8 +30,8 @@ pub(crate) struct DoctorFacts {
     pub listen: Vec<SocketAddr>,
     /// The configuration file: how it reads, or what is wrong with it; `None` where there is none.
     pub config: Option<Result<String, String>>,
-    /// The allowed signers: how many there are, or what is wrong with the file; `None` where verification is off or no
-    /// file is known.
+    /// The allowed signers: how many there are, or what is wrong with the file; `None` where
+    /// verification is off or no file is known.
     pub signers: Option<Result<usize, String>>,
 }
 
@@ -62,27 +62,50 @@ pub(crate) enum Verdict {
 
 impl Finding {
     fn ok(subject: &'static str, found: impl Into<String>) -> Self {
-        Self { subject, verdict: Verdict::Ok, found: found.into(), advice: String::new() }
+        Self {
+            subject,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            advice: String::new(),
+        }
     }
 
     fn warn(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { subject, verdict: Verdict::Warn, found: found.into(), advice: advice.into() }
+        Self {
+            subject,
+            verdict: Verdict::Warn,
+            found: found.into(),
+            advice: advice.into(),
+        }
     }
 
     fn fail(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { subject, verdict: Verdict::Fail, found: found.into(), advice: advice.into() }
+        Self {
+            subject,
+            verdict: Verdict::Fail,
+            found: found.into(),
+            advice: advice.into(),
+        }
     }
 }
 
 /// Looks at everything, prints a line each, and ends with 1 if something fails.
-pub(crate) async fn run(facts: &DoctorFacts, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+pub(crate) async fn run(
+    facts: &DoctorFacts,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
     let findings = look(facts).await;
     match format {
         Format::Json => super::status::json(&findings, out)?,
         Format::Text => print(&findings, out)?,
     }
     let worst = findings.iter().map(|finding| finding.verdict).max();
-    Ok(if worst == Some(Verdict::Fail) { Exit::Failed } else { Exit::Done })
+    Ok(if worst == Some(Verdict::Fail) {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
 }
 
 async fn look(facts: &DoctorFacts) -> Vec<Finding> {
@@ -103,9 +126,11 @@ async fn look(facts: &DoctorFacts) -> Vec<Finding> {
 fn config(config: &Result<String, String>) -> Finding {
     match config {
         Ok(found) => Finding::ok("configuration", found),
-        Err(wrong) => {
-            Finding::fail("configuration", wrong, "mend the file; `windlass run --help` names the settings")
-        }
+        Err(wrong) => Finding::fail(
+            "configuration",
+            wrong,
+            "mend the file; `windlass run --help` names the settings",
+        ),
     }
 }
 
@@ -113,12 +138,16 @@ fn signers(signers: Option<&Result<usize, String>>) -> Finding {
     let advice = "name a file in OpenSSH's allowed_signers format with --allowed-signers";
     match signers {
         None => Finding::warn("allowed signers", "none are configured", advice),
-        Some(Err(wrong)) => {
-            Finding::fail("allowed signers", wrong, "mend the file; see ssh-keygen(1), ALLOWED SIGNERS")
-        }
-        Some(Ok(0)) => {
-            Finding::fail("allowed signers", "the file names nobody: no commit can be trusted", advice)
-        }
+        Some(Err(wrong)) => Finding::fail(
+            "allowed signers",
+            wrong,
+            "mend the file; see ssh-keygen(1), ALLOWED SIGNERS",
+        ),
+        Some(Ok(0)) => Finding::fail(
+            "allowed signers",
+            "the file names nobody: no commit can be trusted",
+            advice,
+        ),
         Some(Ok(count)) => Finding::ok("allowed signers", format!("{count} may sign")),
     }
 }
@@ -145,7 +174,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_without_an_engine_fails_with_advice() {
-        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .unwrap_or_default();
         let directory = tempfile::tempdir().unwrap();
         let facts = DoctorFacts {
             docker: directory.path().join("docker.sock"),
@@ -188,6 +219,10 @@ mod tests {
         };
         let findings = host::ports(&facts);
         assert_eq!(findings[0].verdict, Verdict::Fail);
-        assert!(findings[0].found.contains(&taken.local_addr().unwrap().to_string()));
+        assert!(
+            findings[0]
+                .found
+                .contains(&taken.local_addr().unwrap().to_string())
+        );
     }
 }

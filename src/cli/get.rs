@@ -16,12 +16,18 @@ use super::{
 use crate::http::api::{RESOURCES, Resource};
 
 /// Prints what is asked for.
-pub(super) async fn run(client: &Client, args: &GetArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+pub(super) async fn run(
+    client: &Client,
+    args: &GetArgs,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
     let (resources, name) = wanted(args)?;
     if args.watch {
         return match resources.as_slice() {
             [resource] => watch(client, args, resource, name, out).await,
-            _ => Err(CliError::Usage("only one kind can be watched at a time".to_owned())),
+            _ => Err(CliError::Usage(
+                "only one kind can be watched at a time".to_owned(),
+            )),
         };
     }
     match args.output {
@@ -34,7 +40,10 @@ pub(super) async fn run(client: &Client, args: &GetArgs, out: &mut dyn Write) ->
 fn wanted(args: &GetArgs) -> Result<(Vec<&'static Resource>, Option<&str>), CliError> {
     let unknown = |word: &str| {
         let kinds: Vec<&str> = RESOURCES.iter().map(|resource| resource.plural).collect();
-        CliError::Usage(format!("`{word}` is no kind: there are {} and all", kinds.join(", ")))
+        CliError::Usage(format!(
+            "`{word}` is no kind: there are {} and all",
+            kinds.join(", ")
+        ))
     };
     let (kinds, name) = match (args.kind.split_once('/'), &args.name) {
         (Some((kind, name)), None) => (kind, Some(name)),
@@ -52,7 +61,9 @@ fn wanted(args: &GetArgs) -> Result<(Vec<&'static Resource>, Option<&str>), CliE
     if let Some(name) = name {
         segment(name)?;
         if resources.len() != 1 || args.all_namespaces {
-            return Err(CliError::Usage("a name needs one kind and one namespace".to_owned()));
+            return Err(CliError::Usage(
+                "a name needs one kind and one namespace".to_owned(),
+            ));
         }
     }
     segment(&args.namespace)?;
@@ -61,8 +72,10 @@ fn wanted(args: &GetArgs) -> Result<(Vec<&'static Resource>, Option<&str>), CliE
 
 fn path(args: &GetArgs, resource: &Resource, name: Option<&str>) -> String {
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
-    let filter =
-        query(&[("labelSelector", args.selector.clone()), ("fieldSelector", args.field_selector.clone())]);
+    let filter = query(&[
+        ("labelSelector", args.selector.clone()),
+        ("fieldSelector", args.field_selector.clone()),
+    ]);
     format!("{}{filter}", resource.path(namespace, name))
 }
 
@@ -103,10 +116,11 @@ async fn tables(
         }
     }
     if !printed {
-        let place = match args.all_namespaces || resources.iter().all(|resource| !resource.namespaced) {
-            true => String::new(),
-            false => format!(" in {} namespace", args.namespace),
-        };
+        let place =
+            match args.all_namespaces || resources.iter().all(|resource| !resource.namespaced) {
+                true => String::new(),
+                false => format!(" in {} namespace", args.namespace),
+            };
         complain(&format!("No resources found{place}."));
     }
     Ok(Exit::Done)
@@ -133,7 +147,10 @@ async fn objects(
         let answer = client.get_exact(&path(args, resource, name)).await?;
         if format == GetFormat::Name {
             for item in items(&answer) {
-                let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                let name = item
+                    .pointer("/metadata/name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 writeln!(out, "{}/{}", prefix(resource), foreign::escape(name))?;
             }
         }
@@ -170,9 +187,13 @@ async fn watch(
     out: &mut dyn Write,
 ) -> Result<Exit, CliError> {
     if !matches!(args.output, None | Some(GetFormat::Wide)) {
-        return Err(CliError::Usage("a watch prints a table: leave -o out, or use -o wide".to_owned()));
+        return Err(CliError::Usage(
+            "a watch prints a table: leave -o out, or use -o wide".to_owned(),
+        ));
     }
-    let field = name.map(|name| format!("metadata.name={name}")).or_else(|| args.field_selector.clone());
+    let field = name
+        .map(|name| format!("metadata.name={name}"))
+        .or_else(|| args.field_selector.clone());
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
     let query = |watch: Option<String>| {
         query(&[
@@ -201,10 +222,18 @@ async fn watch(
     };
     // What is there is listed first, so that the columns fit all of it.
     let list = client.get_table(&format!("{path}{}", query(None))).await?;
-    let version = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).map(str::to_owned);
+    let version = list
+        .pointer("/metadata/resourceVersion")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     print(list, out)?;
     let version = version.ok_or_else(|| CliError::Broken("a list without a version".to_owned()))?;
-    let mut events = client.stream(&format!("{path}{}", query(Some(version))), super::table::ACCEPT).await?;
+    let mut events = client
+        .stream(
+            &format!("{path}{}", query(Some(version))),
+            super::table::ACCEPT,
+        )
+        .await?;
     while let Some(mut event) = events.line::<Value>().await? {
         print(event["object"].take(), out)?;
     }

@@ -14,7 +14,11 @@ use super::{
 use crate::http::{api::age, report::HistoryReport};
 
 /// Prints what became of the latest commits.
-pub(super) async fn run(client: &Client, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+pub(super) async fn run(
+    client: &Client,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
     let history: HistoryReport = client.get("/windlass/v1/history").await?;
     match format {
         Format::Json => super::status::json(&history, out)?,
@@ -26,13 +30,29 @@ pub(super) async fn run(client: &Client, format: Format, out: &mut dyn Write) ->
 
 fn print(history: &HistoryReport, out: &mut dyn Write) -> std::io::Result<()> {
     let now = Timestamp::now();
-    let lines: Vec<Vec<String>> = history.entries.iter().map(|entry| line(entry, now)).collect();
-    table::print(&["COMMIT", "STATE", "AGE", "TOOK", "SIGNER", "SUBJECT", "REASON"], &lines, out)
+    let lines: Vec<Vec<String>> = history
+        .entries
+        .iter()
+        .map(|entry| line(entry, now))
+        .collect();
+    table::print(
+        &[
+            "COMMIT", "STATE", "AGE", "TOOK", "SIGNER", "SUBJECT", "REASON",
+        ],
+        &lines,
+        out,
+    )
 }
 
 fn line(entry: &HistoryEntry, now: Timestamp) -> Vec<String> {
-    let took = entry.ended.map(|ended| age::human(ended.as_second() - entry.began.as_second()));
-    let signer = if entry.signer.is_empty() { "-" } else { &entry.signer };
+    let took = entry
+        .ended
+        .map(|ended| age::human(ended.as_second() - entry.began.as_second()));
+    let signer = if entry.signer.is_empty() {
+        "-"
+    } else {
+        &entry.signer
+    };
     vec![
         entry.commit.short().to_owned(),
         entry.state.as_str().to_owned(),

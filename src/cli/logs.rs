@@ -12,7 +12,11 @@ use super::{
 };
 
 /// Copies a log to the output.
-pub(super) async fn run(client: &Client, args: &LogsArgs, out: &mut Output<'_>) -> Result<Exit, CliError> {
+pub(super) async fn run(
+    client: &Client,
+    args: &LogsArgs,
+    out: &mut Output<'_>,
+) -> Result<Exit, CliError> {
     let pod = args.pod.strip_prefix("pod/").unwrap_or(&args.pod);
     let flag = |set: bool| set.then(|| "true".to_owned());
     let query = query(&[
@@ -21,9 +25,16 @@ pub(super) async fn run(client: &Client, args: &LogsArgs, out: &mut Output<'_>) 
         ("previous", flag(args.previous)),
         ("timestamps", flag(args.timestamps)),
         ("tailLines", args.tail.map(|lines| lines.to_string())),
-        ("sinceSeconds", args.since_seconds.map(|seconds| seconds.to_string())),
+        (
+            "sinceSeconds",
+            args.since_seconds.map(|seconds| seconds.to_string()),
+        ),
     ]);
-    let path = format!("/api/v1/namespaces/{}/pods/{}/log{query}", segment(&args.namespace)?, segment(pod)?);
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{}/log{query}",
+        segment(&args.namespace)?,
+        segment(pod)?
+    );
     let mut log = client.stream(&path, "*/*").await?;
     if args.raw || !out.is_terminal() {
         while let Some(chunk) = log.chunk().await? {
@@ -60,12 +71,14 @@ impl Text {
 }
 
 fn shown(bytes: &[u8]) -> String {
-    // A container with a terminal of its own ends lines so; a carriage return within a line would hide its beginning.
+    // A container with a terminal of its own ends lines so; a carriage return within a line would
+    // hide its beginning.
     let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
     foreign::escape_but(&text, &['\n', '\t']).into_owned()
 }
 
-/// How many bytes at the end may belong to what comes next: a part of a character, or of a line's end.
+/// How many bytes at the end may belong to what comes next: a part of a character, or of a line's
+/// end.
 fn unfinished(bytes: &[u8]) -> usize {
     for (before, byte) in bytes.iter().rev().take(3).enumerate() {
         let needs = match byte {

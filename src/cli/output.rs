@@ -1,15 +1,17 @@
-//! Standard output: what is printed goes through one place, and nothing foreign acts on the terminal behind it.
+//! Standard output: what is printed goes through one place, and nothing foreign acts on the
+//! terminal behind it.
 
 use std::io::{self, IsTerminal, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use reconciler::foreign;
 
-/// What commands print to. Whole lines are passed on, with everything unprintable escaped but line breaks, tabs and the
-/// colours of [`super::paint`]; colours are left out where nobody would see them.
+/// What commands print to. Whole lines are passed on, with everything unprintable escaped but line
+/// breaks, tabs and the colours of [`super::paint`]; colours are left out where nobody would see
+/// them.
 ///
-/// It is the net below the escaping of each foreign text where it is read: a colour in such a text has become words
-/// before it comes here.
+/// It is the net below the escaping of each foreign text where it is read: a colour in such a text
+/// has become words before it comes here.
 pub(crate) struct Output<'o> {
     raw: &'o mut dyn Write,
     colours: bool,
@@ -22,13 +24,23 @@ impl<'o> Output<'o> {
     pub(crate) fn stdout(raw: &'o mut io::StdoutLock<'_>) -> Self {
         let stdout = io::stdout();
         let colours = AutoStream::choice(&stdout) != ColorChoice::Never;
-        Self { raw, colours, terminal: stdout.is_terminal(), line: Vec::new() }
+        Self {
+            raw,
+            colours,
+            terminal: stdout.is_terminal(),
+            line: Vec::new(),
+        }
     }
 
     /// To something that is no terminal, or is taken for one.
     #[cfg(test)]
     pub(crate) fn to(raw: &'o mut dyn Write, terminal: bool) -> Self {
-        Self { raw, colours: terminal, terminal, line: Vec::new() }
+        Self {
+            raw,
+            colours: terminal,
+            terminal,
+            line: Vec::new(),
+        }
     }
 
     /// Whether a person looks at it.
@@ -36,7 +48,8 @@ impl<'o> Output<'o> {
         self.terminal
     }
 
-    /// Writes bytes as they are: a container's output that a program reads, or that a person wants so.
+    /// Writes bytes as they are: a container's output that a program reads, or that a person wants
+    /// so.
     pub(super) fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.pass_on()?;
         self.raw.write_all(bytes)?;
@@ -55,7 +68,11 @@ impl Write for Output<'_> {
         self.line.extend_from_slice(bytes);
         // Whole lines only: a character or a colour may come in two pieces.
         if bytes.contains(&b'\n') {
-            let end = self.line.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let end = self
+                .line
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
             let rest = self.line.split_off(end);
             self.pass_on()?;
             self.line = rest;
@@ -77,7 +94,8 @@ pub(super) fn complain(line: &str) {
     writeln!(stderr.lock(), "{}", printable(line, colours)).unwrap_or_default();
 }
 
-/// Text with everything unprintable escaped, but line breaks, tabs and, where they are wanted, colours.
+/// Text with everything unprintable escaped, but line breaks, tabs and, where they are wanted,
+/// colours.
 fn printable(text: &str, colours: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -97,11 +115,14 @@ fn printable(text: &str, colours: bool) -> String {
     shown
 }
 
-/// The length of the colour that a text begins with: ESC, `[`, digits and semicolons, `m` (ECMA-48, SGR).
+/// The length of the colour that a text begins with: ESC, `[`, digits and semicolons, `m` (ECMA-48,
+/// SGR).
 fn colour_length(text: &str) -> Option<usize> {
     let parameters = text.strip_prefix("\u{1b}[")?;
     let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-    parameters[end..].starts_with('m').then_some("\u{1b}[".len() + end + 1)
+    parameters[end..]
+        .starts_with('m')
+        .then_some("\u{1b}[".len() + end + 1)
 }
 
 #[cfg(test)]
@@ -111,14 +132,18 @@ mod tests {
     fn printed(text: &str, terminal: bool) -> String {
         let mut raw = Vec::new();
         let mut out = Output::to(&mut raw, terminal);
-        write!(out, "{text}").and_then(|()| out.flush()).expect("written to memory");
+        write!(out, "{text}")
+            .and_then(|()| out.flush())
+            .expect("written to memory");
         String::from_utf8(raw).expect("text")
     }
 
     #[test]
     fn colours_are_for_terminals_and_nothing_else_passes() {
-        let text =
-            format!("{}\t\u{1b}]0;title\u{7}\u{202e}\u{1b}[2J\r\u{9b}1m\nnext\u{1b}[", paint::bad("bad"));
+        let text = format!(
+            "{}\t\u{1b}]0;title\u{7}\u{202e}\u{1b}[2J\r\u{9b}1m\nnext\u{1b}[",
+            paint::bad("bad")
+        );
         let rest = "\t\\u{1b}]0;title\\u{7}\\u{202e}\\u{1b}[2J\\r\\u{9b}1m\nnext\\u{1b}[";
         assert_eq!(printed(&text, true), format!("{}{rest}", paint::bad("bad")));
         assert_eq!(printed(&text, false), format!("bad{rest}"));

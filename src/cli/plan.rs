@@ -11,8 +11,15 @@ use super::{
 use crate::http::report::PlanReport;
 
 /// Prints a plan.
-pub(super) async fn run(client: &Client, args: &PlanArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
-    let path = format!("/windlass/v1/plan{}", query(&[("revision", args.revision.clone())]));
+pub(super) async fn run(
+    client: &Client,
+    args: &PlanArgs,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    let path = format!(
+        "/windlass/v1/plan{}",
+        query(&[("revision", args.revision.clone())])
+    );
     let plan: PlanReport = client.get(&path).await?;
     match args.output {
         Format::Json => super::status::json(&plan, out)?,
@@ -22,7 +29,10 @@ pub(super) async fn run(client: &Client, args: &PlanArgs, out: &mut dyn Write) -
 }
 
 fn print(plan: &PlanReport, out: &mut dyn Write) -> std::io::Result<()> {
-    let commit = plan.commit.as_ref().map_or("no commit", |commit| commit.short());
+    let commit = plan
+        .commit
+        .as_ref()
+        .map_or("no commit", |commit| commit.short());
     if plan.lanes.is_empty() {
         return writeln!(out, "{commit}: nothing to do here");
     }

@@ -18,7 +18,11 @@ use crate::http::{
 };
 
 /// Prints how things stand.
-pub(super) async fn run(client: &Client, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+pub(super) async fn run(
+    client: &Client,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
     let report: StatusReport = client.get("/windlass/v1/status").await?;
     match format {
         Format::Json => json(&report, out)?,
@@ -36,10 +40,21 @@ pub(super) fn json<T: Serialize>(value: &T, out: &mut dyn Write) -> io::Result<(
 /// Prints a report for people: the commits, what is in the way, the pods.
 pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     let now = Timestamp::now();
-    let since =
-        report.since.map(|since| format!(" for {}", age::since(Some(since), now))).unwrap_or_default();
-    let waiting = if report.waiting { ", waiting for what is outside of the commit" } else { "" };
-    writeln!(out, "{}: {}{waiting}{since}", paint::strong(&report.node), paint::state(&report.phase))?;
+    let since = report
+        .since
+        .map(|since| format!(" for {}", age::since(Some(since), now)))
+        .unwrap_or_default();
+    let waiting = if report.waiting {
+        ", waiting for what is outside of the commit"
+    } else {
+        ""
+    };
+    writeln!(
+        out,
+        "{}: {}{waiting}{since}",
+        paint::strong(&report.node),
+        paint::state(&report.phase)
+    )?;
     if !report.message.is_empty() {
         writeln!(out, "  {}", report.message)?;
     }
@@ -52,7 +67,13 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
         ("head", &report.head),
     ];
     for (pointer, commit) in pointers {
-        line(out, pointer, &commit.as_ref().map_or_else(|| "-".to_owned(), |commit| described(commit, now)))?;
+        line(
+            out,
+            pointer,
+            &commit
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |commit| described(commit, now)),
+        )?;
     }
     refusal(report, out)?;
     writeln!(out)?;
@@ -61,7 +82,15 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
     cluster(report, now, out)?;
     for (title, sentences) in [("trouble", &report.troubles), ("note", &report.notes)] {
         for sentence in sentences {
-            line(out, title, &if title == "trouble" { paint::bad(sentence) } else { sentence.clone() })?;
+            line(
+                out,
+                title,
+                &if title == "trouble" {
+                    paint::bad(sentence)
+                } else {
+                    sentence.clone()
+                },
+            )?;
         }
     }
     for warning in &report.warnings {
@@ -77,21 +106,43 @@ fn line(out: &mut dyn Write, title: &str, text: &str) -> io::Result<()> {
 /// What keeps the target from being the head.
 fn holds(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(rollback) = &report.rollback {
-        let text = format!("rolled back from {}: {}", rollback.from.short(), rollback.reason);
+        let text = format!(
+            "rolled back from {}: {}",
+            rollback.from.short(),
+            rollback.reason
+        );
         writeln!(out, "  {}", paint::bad(&text))?;
     }
     if let Some(head) = &report.pinned_against {
-        let text = format!("pinned by hand against {}: `windlass resume` ends that", head.short());
+        let text = format!(
+            "pinned by hand against {}: `windlass resume` ends that",
+            head.short()
+        );
         writeln!(out, "  {}", paint::soso(&text))?;
     }
     if report.head_state == Some(CommitState::Held) && !is_target(report) {
-        writeln!(out, "  {}", paint::soso(&format!("the newest commit is held: {}", report.head_reason)))?;
+        writeln!(
+            out,
+            "  {}",
+            paint::soso(&format!(
+                "the newest commit is held: {}",
+                report.head_reason
+            ))
+        )?;
     }
     if report.suspended {
-        writeln!(out, "  {}", paint::soso("suspended: no new commit is taken until `windlass resume`"))?;
+        writeln!(
+            out,
+            "  {}",
+            paint::soso("suspended: no new commit is taken until `windlass resume`")
+        )?;
     }
     if !report.converged {
-        writeln!(out, "  {}", paint::soso("the first cycle since the start has not converged yet"))?;
+        writeln!(
+            out,
+            "  {}",
+            paint::soso("the first cycle since the start has not converged yet")
+        )?;
     }
     Ok(())
 }
@@ -104,7 +155,9 @@ fn is_target(report: &StatusReport) -> bool {
 
 fn described(commit: &CommitReport, now: Timestamp) -> String {
     let mut text = format!("{}  {}", paint::strong(commit.id.short()), commit.subject);
-    let age = commit.time.map(|time| format!("{} ago", age::since(Some(time), now)));
+    let age = commit
+        .time
+        .map(|time| format!("{} ago", age::since(Some(time), now)));
     let signer = (!commit.signer.is_empty()).then(|| commit.signer.clone());
     let aside: Vec<String> = signer.into_iter().chain(age).collect();
     if !aside.is_empty() {
@@ -118,7 +171,11 @@ fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
         let text = format!("{} is refused: {}", refusal.commit.short(), refusal.summary);
         writeln!(out, "\n  {}", paint::bad(&text))?;
         // The only problem is the summary itself.
-        for problem in refusal.problems.iter().filter(|problem| **problem != refusal.summary) {
+        for problem in refusal
+            .problems
+            .iter()
+            .filter(|problem| **problem != refusal.summary)
+        {
             writeln!(out, "    {problem}")?;
         }
     }
@@ -130,14 +187,25 @@ fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
 
 fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
     let source = &report.source;
-    let branch = if source.branch.is_empty() { String::new() } else { format!(", branch {}", source.branch) };
+    let branch = if source.branch.is_empty() {
+        String::new()
+    } else {
+        format!(", branch {}", source.branch)
+    };
     let asked = match (source.fetched, &source.error) {
         (Some(_), None) => format!("asked {} ago", age::since(source.fetched, now)),
         (Some(_), Some(_)) => format!("no answer for {}", age::since(source.fetched, now)),
         (None, None) => "not asked yet".to_owned(),
         (None, Some(_)) => "no answer yet".to_owned(),
     };
-    line(out, "source", &format!("{}{branch}; verification {}; {asked}", source.url, source.verification))?;
+    line(
+        out,
+        "source",
+        &format!(
+            "{}{branch}; verification {}; {asked}",
+            source.url, source.verification
+        ),
+    )?;
     match &source.error {
         Some(error) => line(out, "", &paint::bad(error)),
         None => Ok(()),
@@ -146,36 +214,66 @@ fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Res
 
 /// The other hosts and the store.
 fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
-    let Some(cluster) = &report.cluster else { return Ok(()) };
+    let Some(cluster) = &report.cluster else {
+        return Ok(());
+    };
     let mut counts: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
     for life in cluster.nodes.values() {
         *counts.entry(life).or_default() += 1;
     }
-    let counts: Vec<String> = counts.iter().map(|(life, count)| format!("{count} {life}")).collect();
-    let leader = cluster
-        .leader
-        .as_ref()
-        .map_or_else(|| "no leader is known".to_owned(), |node| format!("{node} leads"));
-    line(out, "cluster", &format!("{} nodes: {}; {leader}", cluster.nodes.len(), counts.join(", ")))?;
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(life, count)| format!("{count} {life}"))
+        .collect();
+    let leader = cluster.leader.as_ref().map_or_else(
+        || "no leader is known".to_owned(),
+        |node| format!("{node} leads"),
+    );
+    line(
+        out,
+        "cluster",
+        &format!(
+            "{} nodes: {}; {leader}",
+            cluster.nodes.len(),
+            counts.join(", ")
+        ),
+    )?;
     let out_of_reach = cluster.nodes.iter().filter(|(_, life)| *life != "Ready");
     for (node, life) in out_of_reach {
         line(out, "", &paint::soso(&format!("node {node} is {life}")))?;
     }
     if cluster.store != "current" {
-        let since =
-            cluster.since.map(|since| format!(" for {}", age::since(Some(since), now))).unwrap_or_default();
-        line(out, "store", &paint::bad(&format!("{}{since}", cluster.store)))?;
+        let since = cluster
+            .since
+            .map(|since| format!(" for {}", age::since(Some(since), now)))
+            .unwrap_or_default();
+        line(
+            out,
+            "store",
+            &paint::bad(&format!("{}{since}", cluster.store)),
+        )?;
     }
     Ok(())
 }
 
 fn pods(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     let total: usize = report.pods.values().sum();
-    let phases: Vec<String> = report.pods.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
+    let phases: Vec<String> = report
+        .pods
+        .iter()
+        .map(|(phase, count)| format!("{count} {phase}"))
+        .collect();
     let text = match total {
         0 => "none".to_owned(),
-        _ => format!("{}; {} of {total} ready", phases.join(", "), report.ready_pods),
+        _ => format!(
+            "{}; {} of {total} ready",
+            phases.join(", "),
+            report.ready_pods
+        ),
     };
     line(out, "pods", &text)?;
-    report.unwell.iter().try_for_each(|sentence| line(out, "", &paint::soso(sentence)))
+    report
+        .unwell
+        .iter()
+        .try_for_each(|sentence| line(out, "", &paint::soso(sentence)))
 }

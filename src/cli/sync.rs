@@ -1,4 +1,5 @@
-//! `windlass sync`: asks the repository now and, with `--wait`, says what becomes of its newest commit.
+//! `windlass sync`: asks the repository now and, with `--wait`, says what becomes of its newest
+//! commit.
 
 use std::{
     io::{self, Write},
@@ -49,9 +50,15 @@ pub(super) enum Verdict {
 }
 
 /// Runs the command.
-pub(super) async fn run(sockets: &Path, args: &SyncArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+pub(super) async fn run(
+    sockets: &Path,
+    args: &SyncArgs,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
     let asked = Uptime::now();
-    let message = act::send(&Client::new(sockets.join("admin.sock"))?, Command::Sync).await?.message;
+    let message = act::send(&Client::new(sockets.join("admin.sock"))?, Command::Sync)
+        .await?
+        .message;
     if !args.wait {
         writeln!(out, "{message}")?;
         return Ok(Exit::Done);
@@ -62,10 +69,15 @@ pub(super) async fn run(sockets: &Path, args: &SyncArgs, out: &mut dyn Write) ->
     match watched {
         Ok(verdict) => conclude(&verdict?, args.output, out),
         Err(_) => {
-            let message = format!("the time is up after {} s; last: {last}", args.timeout.as_secs());
+            let message = format!(
+                "the time is up after {} s; last: {last}",
+                args.timeout.as_secs()
+            );
             conclude_with(
                 Exit::TimedOut,
-                &Verdict::Wait { message: message.clone() },
+                &Verdict::Wait {
+                    message: message.clone(),
+                },
                 &message,
                 args.output,
                 out,
@@ -85,7 +97,9 @@ async fn watch(
     let socket = sockets.join("windlass.sock");
     loop {
         let client = Client::new(socket.clone())?;
-        let mut reports = client.stream("/windlass/v1/status?watch=true", "*/*").await?;
+        let mut reports = client
+            .stream("/windlass/v1/status?watch=true", "*/*")
+            .await?;
         while let Ok(Some(report)) = reports.line::<StatusReport>().await {
             match verdict(&report, asked) {
                 Verdict::Wait { message } if message != *last => {
@@ -109,18 +123,30 @@ async fn watch(
 pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
     let wait = |message: String| Verdict::Wait { message };
     let source = &report.source;
-    // An answer to a question from before this one may not know of the newest commit. Both are times since the boot of
-    // this host: whoever sets its clock in between changes nothing.
-    if source.fetched_uptime_nanos.is_none_or(|fetched| fetched < asked) {
+    // An answer to a question from before this one may not know of the newest commit. Both are
+    // times since the boot of this host: whoever sets its clock in between changes nothing.
+    if source
+        .fetched_uptime_nanos
+        .is_none_or(|fetched| fetched < asked)
+    {
         return match &source.error {
             Some(error) => wait(format!("the repository cannot be asked: {error}")),
             None => wait("asking the repository".to_owned()),
         };
     }
-    let Some(head) = &source.head else { return wait("the branch has no commit yet".to_owned()) };
-    let refused =
-        |reason: String, problems: Vec<String>| Verdict::Refused { commit: head.clone(), reason, problems };
-    if let Some(refusal) = source.refusal.as_ref().filter(|refusal| refusal.commit == *head) {
+    let Some(head) = &source.head else {
+        return wait("the branch has no commit yet".to_owned());
+    };
+    let refused = |reason: String, problems: Vec<String>| Verdict::Refused {
+        commit: head.clone(),
+        reason,
+        problems,
+    };
+    if let Some(refusal) = source
+        .refusal
+        .as_ref()
+        .filter(|refusal| refusal.commit == *head)
+    {
         return refused(refusal.summary.clone(), refusal.problems.clone());
     }
     if let Some(reason) = report.bad.get(head) {
@@ -129,21 +155,32 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
     if let Some(state) = report.head_state
         && matches!(
             state,
-            CommitState::Refused | CommitState::Held | CommitState::RolledBack | CommitState::Degraded
+            CommitState::Refused
+                | CommitState::Held
+                | CommitState::RolledBack
+                | CommitState::Degraded
         )
     {
-        return refused(format!("{}: {}", state.as_str(), report.head_reason), Vec::new());
+        return refused(
+            format!("{}: {}", state.as_str(), report.head_reason),
+            Vec::new(),
+        );
     }
     let is = |commit: &Option<crate::http::report::CommitReport>| {
         commit.as_ref().is_some_and(|commit| commit.id == *head)
     };
     if is(&report.target) {
         return match report.phase.as_str() {
-            "Healthy" => Verdict::Healthy { commit: head.clone() },
+            "Healthy" => Verdict::Healthy {
+                commit: head.clone(),
+            },
             "Degraded" => refused(report.message.clone(), Vec::new()),
             phase => {
-                let message =
-                    if report.message.is_empty() { String::new() } else { format!(": {}", report.message) };
+                let message = if report.message.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", report.message)
+                };
                 wait(format!("{}  {phase}{message}", head.short()))
             }
         };
@@ -154,7 +191,10 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
         };
     }
     if report.pinned_against.as_ref() == Some(head) {
-        let message = format!("rolled back by hand from {}: `windlass resume` ends that", head.short());
+        let message = format!(
+            "rolled back by hand from {}: `windlass resume` ends that",
+            head.short()
+        );
         return Verdict::Stopped { message };
     }
     wait(format!("{}  being judged", head.short()))
@@ -166,7 +206,11 @@ fn conclude(verdict: &Verdict, format: Format, out: &mut dyn Write) -> Result<Ex
             let text = format!("{}  {}", commit.short(), paint::good("Healthy"));
             conclude_with(Exit::Done, verdict, &text, format, out)
         }
-        Verdict::Refused { commit, reason, problems } => {
+        Verdict::Refused {
+            commit,
+            reason,
+            problems,
+        } => {
             let mut text = format!("{}  {}", commit.short(), paint::bad(reason));
             // The only problem is the reason itself.
             for problem in problems.iter().filter(|problem| *problem != reason) {

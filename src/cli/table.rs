@@ -28,7 +28,10 @@ impl Widths {
             line.push_str(cell);
             let width = self.0.get(index).copied().unwrap_or_default();
             if index + 1 < cells.len() {
-                line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
+                line.extend(std::iter::repeat_n(
+                    ' ',
+                    width.saturating_sub(cell.chars().count()),
+                ));
             }
         }
         writeln!(out, "{}", line.trim_end())
@@ -36,7 +39,11 @@ impl Widths {
 }
 
 /// Prints a heading and lines.
-pub(super) fn print(heading: &[&str], lines: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn print(
+    heading: &[&str],
+    lines: &[Vec<String>],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let heading: Vec<String> = heading.iter().map(ToString::to_string).collect();
     let mut widths = Widths::default();
     widths.fit(&heading);
@@ -57,7 +64,12 @@ impl ApiTable {
     pub(super) fn new(table: Value) -> Self {
         let mut columns = Vec::new();
         let mut name = None;
-        for (index, column) in table["columnDefinitions"].as_array().into_iter().flatten().enumerate() {
+        for (index, column) in table["columnDefinitions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
             if column["format"] == "name" {
                 name = Some(index);
             }
@@ -65,7 +77,11 @@ impl ApiTable {
             columns.push((title, column["priority"].as_i64().unwrap_or_default() > 0));
         }
         let rows = table["rows"].as_array().cloned().unwrap_or_default();
-        Self { columns, name, rows }
+        Self {
+            columns,
+            name,
+            rows,
+        }
     }
 
     /// Nothing in it.
@@ -75,8 +91,11 @@ impl ApiTable {
 
     /// The titles.
     pub(super) fn heading(&self, style: &Style) -> Vec<String> {
-        let titles =
-            self.columns.iter().filter(|(_, wide)| style.wide || !wide).map(|(title, _)| title.clone());
+        let titles = self
+            .columns
+            .iter()
+            .filter(|(_, wide)| style.wide || !wide)
+            .map(|(title, _)| title.clone());
         let first = style.namespaces.then(|| "NAMESPACE".to_owned());
         first.into_iter().chain(titles).collect()
     }
@@ -87,17 +106,26 @@ impl ApiTable {
     }
 
     fn line(&self, row: &Value, style: &Style) -> Vec<String> {
-        let namespace = row.pointer("/object/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+        let namespace = row
+            .pointer("/object/metadata/namespace")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let mut line = Vec::new();
         if style.namespaces {
             line.push(namespace.to_owned());
         }
         let cells = row["cells"].as_array().into_iter().flatten();
         for (index, cell) in cells.enumerate() {
-            if self.columns.get(index).is_some_and(|(_, wide)| *wide && !style.wide) {
+            if self
+                .columns
+                .get(index)
+                .is_some_and(|(_, wide)| *wide && !style.wide)
+            {
                 continue;
             }
-            let text = cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
+            let text = cell
+                .as_str()
+                .map_or_else(|| cell.to_string(), str::to_owned);
             match (&style.prefix, self.name == Some(index)) {
                 (Some(prefix), true) => line.push(format!("{prefix}/{text}")),
                 _ => line.push(text),

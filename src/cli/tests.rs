@@ -36,12 +36,20 @@ struct Daemon {
 async fn daemon() -> Daemon {
     fixture::crypto();
     let (fixture, directory) = (fixture(), tempfile::tempdir().unwrap());
-    let config =
-        ListenConfig { socket_dir: directory.path().to_owned(), listen: None, webhook: None, kubectl: None };
+    let config = ListenConfig {
+        socket_dir: directory.path().to_owned(),
+        listen: None,
+        webhook: None,
+        kubectl: None,
+    };
     let bound = Bound::bind(&config).await.unwrap();
     let (stop, stopped) = watch::channel(());
     tokio::spawn(bound.serve(fixture.daemon.clone(), None, stopped));
-    Daemon { fixture, directory, _stop: stop }
+    Daemon {
+        fixture,
+        directory,
+        _stop: stop,
+    }
 }
 
 async fn windlass(sockets: &Path, arguments: &str) -> (Exit, String) {
@@ -70,15 +78,20 @@ fn the_arguments_are_consistent() {
     let help = Cli::command().render_long_help().to_string();
     assert!(help.contains("5  the daemon cannot be reached"), "{help}");
     assert!(!help.contains("fetch-child"));
-    assert!(Cli::try_parse_from(["windlass", "run", "--kubectl-listen", "127.0.0.1:6443"]).is_err());
+    assert!(
+        Cli::try_parse_from(["windlass", "run", "--kubectl-listen", "127.0.0.1:6443"]).is_err()
+    );
 }
 
 #[tokio::test]
 async fn get_prints_kubectls_tables() {
     let daemon = daemon().await;
     let (exit, text) = windlass(daemon.directory.path(), "get po,svc").await;
-    let text: String =
-        text.lines().filter(|line| !line.contains("CrashLoop")).map(|line| format!("{line}\n")).collect();
+    let text: String = text
+        .lines()
+        .filter(|line| !line.contains("CrashLoop"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     assert_eq!(exit, Exit::Done);
     insta::assert_snapshot!(text, @r"
     NAME                       READY   STATUS             RESTARTS      AGE
@@ -104,25 +117,42 @@ async fn get_prints_objects_and_names() {
     ];
     for (arguments, part) in cases {
         let (exit, text) = windlass(daemon.directory.path(), arguments).await;
-        assert!(exit == Exit::Done && text.contains(part), "{arguments}: {part}\n{text}");
+        assert!(
+            exit == Exit::Done && text.contains(part),
+            "{arguments}: {part}\n{text}"
+        );
     }
     let wrong = [
-        ("get pod nothing", Exit::Failed, "pods \"nothing\" not found"),
+        (
+            "get pod nothing",
+            Exit::Failed,
+            "pods \"nothing\" not found",
+        ),
         ("get jobs", Exit::Usage, "`jobs` is no kind"),
         ("get pod ../../secrets", Exit::Usage, "is no name"),
         ("get all web", Exit::Usage, "a name needs one kind"),
     ];
     for (arguments, code, part) in wrong {
         let (exit, text) = windlass(daemon.directory.path(), arguments).await;
-        assert!(exit == code && text.contains(part), "{arguments}: {part}\n{text}");
+        assert!(
+            exit == code && text.contains(part),
+            "{arguments}: {part}\n{text}"
+        );
     }
 }
 
 #[tokio::test]
 async fn get_goes_on_with_what_changes() {
-    let Daemon { fixture, directory, _stop } = daemon().await;
+    let Daemon {
+        fixture,
+        directory,
+        _stop,
+    } = daemon().await;
     let Fixture { publish, .. } = fixture;
-    let mut out = Watched { text: Vec::new(), lines: watch::channel(0).0 };
+    let mut out = Watched {
+        text: Vec::new(),
+        lines: watch::channel(0).0,
+    };
     let mut lines = out.lines.subscribe();
     let mut printed = Output::to(&mut out, false);
     let changing = async {
@@ -136,13 +166,22 @@ async fn get_goes_on_with_what_changes() {
         drop(publish);
     };
     let sockets = directory.path().to_str().unwrap();
-    let cli = Cli::try_parse_from(["windlass", "--socket-dir", sockets, "get", "pods", "-w"]).unwrap();
+    let cli =
+        Cli::try_parse_from(["windlass", "--socket-dir", sockets, "get", "pods", "-w"]).unwrap();
     let both = async { tokio::join!(client(&cli, &mut printed), changing) };
-    let (ended, ()) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
+    let (ended, ()) = tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .unwrap();
     assert!(matches!(ended, Some(Ok(Exit::Done))));
     let text = String::from_utf8(out.text).unwrap();
-    assert!(text.starts_with("NAME                   READY   STATUS             RESTARTS"), "{text}");
-    assert!(text.contains("\nweb-bbbbbbbbbb-c3333   1/1     Running            0 "), "{text}");
+    assert!(
+        text.starts_with("NAME                   READY   STATUS             RESTARTS"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\nweb-bbbbbbbbbb-c3333   1/1     Running            0 "),
+        "{text}"
+    );
 }
 
 /// Counts the lines that are written to it.
@@ -173,7 +212,9 @@ async fn status_says_what_runs_and_what_is_in_the_way() {
     view.source.refusal = Some(Refusal {
         commit: bad,
         summary: "2 problems".into(),
-        problems: vec!["deploy/web.yaml:3:5: spec.replicsa: unknown field; did you mean `replicas`?".into()],
+        problems: vec![
+            "deploy/web.yaml:3:5: spec.replicsa: unknown field; did you mean `replicas`?".into(),
+        ],
     });
     view.troubles.push("the engine does not answer".into());
     daemon.fixture.publish.send(Arc::new(view)).unwrap();
@@ -196,10 +237,16 @@ async fn status_says_what_runs_and_what_is_in_the_way() {
     ] {
         // Seconds may pass while the test runs.
         let (start, end) = line.split_once("0s").unwrap_or((line, ""));
-        assert!(text.contains(start.trim_end_matches("3s ago")) && text.contains(end), "{line}\n{text}");
+        assert!(
+            text.contains(start.trim_end_matches("3s ago")) && text.contains(end),
+            "{line}\n{text}"
+        );
     }
     let (_, json) = windlass(daemon.directory.path(), "status -o json").await;
-    assert_eq!(serde_json::from_str::<StatusReport>(&json).unwrap().phase, "Progressing");
+    assert_eq!(
+        serde_json::from_str::<StatusReport>(&json).unwrap().phase,
+        "Progressing"
+    );
 }
 
 #[tokio::test]
@@ -210,8 +257,13 @@ async fn the_grounds_that_pods_run_on_are_printed() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("POD "), "{text}");
     let kept = ["default/old", "1111111111", "none", "kept up in place"];
-    let signed =
-        ["default/web-1", "2222222222", "signature", "dev@example.com (SHA256:abc)", "its key was withdrawn"];
+    let signed = [
+        "default/web-1",
+        "2222222222",
+        "signature",
+        "dev@example.com (SHA256:abc)",
+        "its key was withdrawn",
+    ];
     for (line, parts) in [(lines[1], &kept[..]), (lines[2], &signed[..])] {
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     }
@@ -226,16 +278,28 @@ async fn history_plan_and_logs_are_printed() {
         ("history", "COMMIT       STATE         AGE"),
         ("history", "2222222222   Progressing   120m"),
         ("history", "deployer@example.com   Serve the page"),
-        ("plan", "container httpd is started again\n  - start container httpd"),
+        (
+            "plan",
+            "container httpd is started again\n  - start container httpd",
+        ),
         ("plan HEAD", "2222222222: nothing to do here"),
         ("logs web-bbbbbbbbbb-b2222 --tail 5", "hello from httpd"),
     ];
     for (arguments, part) in cases {
         let (exit, text) = windlass(daemon.directory.path(), arguments).await;
-        assert!(exit == Exit::Done && text.contains(part), "{arguments}: {part}\n{text}");
+        assert!(
+            exit == Exit::Done && text.contains(part),
+            "{arguments}: {part}\n{text}"
+        );
     }
     let (exit, text) = windlass(daemon.directory.path(), "plan nonsense").await;
-    assert_eq!((exit, text.as_str()), (Exit::Failed, "there is no commit nonsense in the repository"));
+    assert_eq!(
+        (exit, text.as_str()),
+        (
+            Exit::Failed,
+            "there is no commit nonsense in the repository"
+        )
+    );
     let (exit, text) = windlass(daemon.directory.path(), "logs batch").await;
     assert_eq!(exit, Exit::Failed);
     assert!(text.contains("choose one of: [httpd prepare]"), "{text}");
@@ -243,24 +307,46 @@ async fn history_plan_and_logs_are_printed() {
 
 #[tokio::test]
 async fn orders_reach_the_loop_and_its_answer_comes_back() {
-    let Daemon { mut fixture, directory, _stop } = daemon().await;
+    let Daemon {
+        mut fixture,
+        directory,
+        _stop,
+    } = daemon().await;
     let answering = async {
         let request = fixture.requests.recv().await.unwrap();
         let workload = "Deployment/default/web".parse().unwrap();
-        assert_eq!(request.command, crate::command::Command::Restart { workload });
-        request.answer.send(Err("there is no Deployment default/web".to_owned())).unwrap();
+        assert_eq!(
+            request.command,
+            crate::command::Command::Restart { workload }
+        );
+        request
+            .answer
+            .send(Err("there is no Deployment default/web".to_owned()))
+            .unwrap();
     };
     let (ended, ()) = tokio::join!(windlass(directory.path(), "restart deploy/web"), answering);
-    assert_eq!(ended, (Exit::Failed, "there is no Deployment default/web".to_owned()));
+    assert_eq!(
+        ended,
+        (
+            Exit::Failed,
+            "there is no Deployment default/web".to_owned()
+        )
+    );
 
     let answering = async {
         let request = fixture.requests.recv().await.unwrap();
         assert_eq!(request.command, crate::command::Command::Suspend);
-        request.answer.send(Ok("no new commit is taken".to_owned())).unwrap();
+        request
+            .answer
+            .send(Ok("no new commit is taken".to_owned()))
+            .unwrap();
     };
     let ((exit, text), ()) = tokio::join!(windlass(directory.path(), "suspend -o json"), answering);
     let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((exit, answer["message"].as_str()), (Exit::Done, Some("no new commit is taken")));
+    assert_eq!(
+        (exit, answer["message"].as_str()),
+        (Exit::Done, Some("no new commit is taken"))
+    );
 }
 
 #[tokio::test]
@@ -271,39 +357,67 @@ async fn without_a_daemon_the_code_is_five() {
         let (exit, text) = windlass(nowhere.path(), arguments).await;
         assert_eq!(exit, Exit::Unreachable);
         let end = ": is `windlass run` running? (No such file or directory)";
-        assert!(text.starts_with("cannot reach the daemon at ") && text.ends_with(end), "{text}");
+        assert!(
+            text.starts_with("cannot reach the daemon at ") && text.ends_with(end),
+            "{text}"
+        );
     }
 }
 
-/// A daemon whose loop answers every order, fetches, and publishes what `becomes` makes of the picture.
+/// A daemon whose loop answers every order, fetches, and publishes what `becomes` makes of the
+/// picture.
 async fn synced(becomes: impl Fn(&mut View)) -> (Exit, String) {
-    let Daemon { mut fixture, directory, _stop } = daemon().await;
+    let Daemon {
+        mut fixture,
+        directory,
+        _stop,
+    } = daemon().await;
     let looping = async {
-        fixture.requests.recv().await.unwrap().answer.send(Ok("asking".into())).unwrap();
+        fixture
+            .requests
+            .recv()
+            .await
+            .unwrap()
+            .answer
+            .send(Ok("asking".into()))
+            .unwrap();
         let mut view = fixture::view();
         view.source.answered(Asked::now());
         fixture.publish.send(Arc::new(view.clone())).unwrap();
         becomes(&mut view);
         fixture.publish.send(Arc::new(view)).unwrap();
     };
-    let (ended, ()) = tokio::join!(windlass(directory.path(), "sync --wait --timeout 2s"), looping);
+    let (ended, ()) = tokio::join!(
+        windlass(directory.path(), "sync --wait --timeout 2s"),
+        looping
+    );
     ended
 }
 
 #[tokio::test]
 async fn sync_waits_for_a_verdict() {
-    let (exit, text) = synced(|view| Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy).await;
-    assert!(exit == Exit::Done && text.ends_with("2222222222  Healthy\n"), "{text}");
+    let (exit, text) =
+        synced(|view| Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy).await;
+    assert!(
+        exit == Exit::Done && text.ends_with("2222222222  Healthy\n"),
+        "{text}"
+    );
     let back = |view: &mut View| {
         let rollout = &mut Arc::make_mut(&mut view.state).rollout;
         rollout.target = Some(CommitId::new(OLD));
-        rollout.bad.insert(CommitId::new(NEW), "default/web: crash loop".into());
+        rollout
+            .bad
+            .insert(CommitId::new(NEW), "default/web: crash loop".into());
     };
     let (exit, text) = synced(back).await;
-    assert!(exit == Exit::Refused && text.ends_with("2222222222  default/web: crash loop\n"), "{text}");
+    assert!(
+        exit == Exit::Refused && text.ends_with("2222222222  default/web: crash loop\n"),
+        "{text}"
+    );
     let (exit, text) = synced(|_| {}).await;
     assert!(
-        exit == Exit::TimedOut && text.contains("the time is up after 2 s; last: 2222222222  Progressing"),
+        exit == Exit::TimedOut
+            && text.contains("the time is up after 2 s; last: 2222222222  Progressing"),
         "{text}"
     );
 }
@@ -313,25 +427,46 @@ fn status_names_an_old_pod_that_does_not_go() {
     let said = |node: &str, seconds: u64, fault: Option<FaultKind>, message: Option<&str>| {
         let mut view = fixture::view();
         let state = Arc::make_mut(&mut view.state);
-        let record = state.pods.values_mut().find(|record| record.stop.is_some()).unwrap();
+        let record = state
+            .pods
+            .values_mut()
+            .find(|record| record.stop.is_some())
+            .unwrap();
         record.place = PodPlace::Node(NodeName::new(node));
         let at = view.at - Duration::from_secs(seconds);
-        record.stop = Some(StopRecord { at, reason: StopReason::Replaced });
+        record.stop = Some(StopRecord {
+            at,
+            reason: StopReason::Replaced,
+        });
         let status = Arc::make_mut(&mut view.pods).get_mut(&record.uid).unwrap();
         (status.fault, status.message) = (fault, message.map(str::to_owned));
         let unwell = StatusReport::new(&view).unwell;
-        unwell.into_iter().find(|sentence| sentence.contains("has been stopping")).unwrap_or_default()
+        unwell
+            .into_iter()
+            .find(|sentence| sentence.contains("has been stopping"))
+            .unwrap_or_default()
     };
     assert_eq!(said("host-a", 29, None, None), "");
     let begin = "default/web-aaaaaaaaaa-a1111: the old pod has been stopping for";
     let long = said("host-a", 75, None, None);
     assert_eq!(long, format!("{begin} 75 s: it has not ended yet"));
-    let here = said("host-a", 5, Some(FaultKind::Other), Some("operation not permitted"));
+    let here = said(
+        "host-a",
+        5,
+        Some(FaultKind::Other),
+        Some("operation not permitted"),
+    );
     let class = "StopFailed: what is left of it cannot be removed";
-    assert_eq!(here, format!("{begin} 5 s: {class}: operation not permitted"));
+    assert_eq!(
+        here,
+        format!("{begin} 5 s: {class}: operation not permitted")
+    );
     let there = said("host-b", 75, Some(FaultKind::EngineUnreachable), None);
     let class = "StopFailed: the container engine does not answer";
-    assert_eq!(there, format!("{begin} 75 s: {class}; `windlass status` on node host-b says more"));
+    assert_eq!(
+        there,
+        format!("{begin} 75 s: {class}; `windlass status` on node host-b says more")
+    );
 }
 
 #[test]
@@ -339,17 +474,32 @@ fn a_report_from_before_the_question_is_no_verdict() {
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
     let now = Uptime::now();
-    assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Wait { .. }));
+    assert!(matches!(
+        sync::verdict(&StatusReport::new(&view), now),
+        Verdict::Wait { .. }
+    ));
     view.source.answered(Asked::now());
-    assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Healthy { .. }));
-    view.source.refusal =
-        Some(Refusal { commit: CommitId::new(NEW), summary: "not signed".into(), problems: Vec::new() });
-    assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Refused { .. }));
+    assert!(matches!(
+        sync::verdict(&StatusReport::new(&view), now),
+        Verdict::Healthy { .. }
+    ));
+    view.source.refusal = Some(Refusal {
+        commit: CommitId::new(NEW),
+        summary: "not signed".into(),
+        problems: Vec::new(),
+    });
+    assert!(matches!(
+        sync::verdict(&StatusReport::new(&view), now),
+        Verdict::Refused { .. }
+    ));
     view.source.refusal = None;
     let rollout = &mut Arc::make_mut(&mut view.state).rollout;
     rollout.target = Some(CommitId::new(OLD));
     rollout.suspended = true;
-    assert!(matches!(sync::verdict(&StatusReport::new(&view), now), Verdict::Stopped { .. }));
+    assert!(matches!(
+        sync::verdict(&StatusReport::new(&view), now),
+        Verdict::Stopped { .. }
+    ));
 }
 
 #[test]
@@ -357,14 +507,27 @@ fn a_clock_that_is_set_makes_no_older_answer_the_newest() {
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
     let hour = jiff::SignedDuration::from_hours(1);
-    // The clock was an hour ahead when the repository was last asked, and is put back before `sync` asks.
+    // The clock was an hour ahead when the repository was last asked, and is put back before `sync`
+    // asks.
     let before = Uptime::now().before(Duration::from_millis(1));
-    view.source.answered(Asked { at: Timestamp::now() + hour, uptime: before });
+    view.source.answered(Asked {
+        at: Timestamp::now() + hour,
+        uptime: before,
+    });
     let asked = Uptime::now();
-    assert!(matches!(sync::verdict(&StatusReport::new(&view), asked), Verdict::Wait { .. }));
+    assert!(matches!(
+        sync::verdict(&StatusReport::new(&view), asked),
+        Verdict::Wait { .. }
+    ));
     // The clock is put back by another hour while the answer to `sync` is on its way.
-    view.source.answered(Asked { at: Timestamp::now() - hour, uptime: Uptime::now() });
-    assert!(matches!(sync::verdict(&StatusReport::new(&view), asked), Verdict::Healthy { .. }));
+    view.source.answered(Asked {
+        at: Timestamp::now() - hour,
+        uptime: Uptime::now(),
+    });
+    assert!(matches!(
+        sync::verdict(&StatusReport::new(&view), asked),
+        Verdict::Healthy { .. }
+    ));
 }
 
 #[test]
@@ -379,9 +542,16 @@ fn check_ends_with_one_only_for_errors() {
     };
     let print = |problems: Vec<Problem>| {
         let mut out = Vec::new();
-        let report = CheckReport { files: 1, objects: 2, problems };
+        let report = CheckReport {
+            files: 1,
+            objects: 2,
+            problems,
+        };
         let exit = check::report(&report, Format::Text, &mut out).unwrap();
-        (exit, anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string())
+        (
+            exit,
+            anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string(),
+        )
     };
     let (exit, text) = print(vec![problem(Severity::Error), problem(Severity::Warning)]);
     assert_eq!(exit, Exit::Failed);
@@ -423,9 +593,14 @@ async fn nothing_foreign_acts_on_a_terminal_or_forges_a_line() {
         for arguments in commands {
             let (exit, text) = windlass(daemon.directory.path(), arguments).await;
             assert_eq!(exit, Exit::Done, "{arguments}: {text}");
-            let odd = text.lines().find(|line| line.contains(foreign::is_unprintable));
+            let odd = text
+                .lines()
+                .find(|line| line.contains(foreign::is_unprintable));
             assert!(odd.is_none(), "{arguments}: {odd:?}");
-            assert!(!text.lines().any(|line| line.starts_with("forged")), "{arguments}: {text}");
+            assert!(
+                !text.lines().any(|line| line.starts_with("forged")),
+                "{arguments}: {text}"
+            );
         }
     }
     let (_, history) = windlass(daemon.directory.path(), "history").await;
@@ -440,14 +615,21 @@ async fn nothing_foreign_acts_on_a_terminal_or_forges_a_line() {
 async fn a_log_is_bytes_for_a_program_and_words_for_a_person() {
     let daemon = daemon().await;
     let sockets = daemon.directory.path().to_str().unwrap();
-    for (arguments, terminal) in
-        [("logs web-bbbbbbbbbb-b2222", false), ("logs web-bbbbbbbbbb-b2222 --raw", true)]
-    {
-        let arguments = ["windlass", "--socket-dir", sockets].into_iter().chain(arguments.split(' '));
+    for (arguments, terminal) in [
+        ("logs web-bbbbbbbbbb-b2222", false),
+        ("logs web-bbbbbbbbbb-b2222 --raw", true),
+    ] {
+        let arguments = ["windlass", "--socket-dir", sockets]
+            .into_iter()
+            .chain(arguments.split(' '));
         let cli = Cli::try_parse_from(arguments).unwrap();
         let mut written = Vec::new();
         let mut out = Output::to(&mut written, terminal);
         assert!(matches!(client(&cli, &mut out).await, Some(Ok(Exit::Done))));
-        assert!(String::from_utf8(written).unwrap().contains("hello from httpd"));
+        assert!(
+            String::from_utf8(written)
+                .unwrap()
+                .contains("hello from httpd")
+        );
     }
 }

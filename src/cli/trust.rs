@@ -16,7 +16,11 @@ use crate::http::{
 };
 
 /// Prints on which grounds the pods of this host run.
-pub(super) async fn audit(client: &Client, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+pub(super) async fn audit(
+    client: &Client,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
     let report: TrustReport = client.get("/windlass/v1/trust").await?;
     match format {
         Format::Json => super::status::json(&report, out)?,
@@ -29,11 +33,18 @@ pub(super) async fn audit(client: &Client, format: Format, out: &mut dyn Write) 
 fn print(report: &TrustReport, out: &mut dyn Write) -> std::io::Result<()> {
     let now = Timestamp::now();
     let lines: Vec<Vec<String>> = report.pods.iter().map(|pod| line(pod, now)).collect();
-    table::print(&["POD", "COMMIT", "GROUNDS", "SIGNER", "JUDGED", "NOTE"], &lines, out)
+    table::print(
+        &["POD", "COMMIT", "GROUNDS", "SIGNER", "JUDGED", "NOTE"],
+        &lines,
+        out,
+    )
 }
 
 fn line(pod: &PodTrust, now: Timestamp) -> Vec<String> {
-    let signer = pod.signer.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    let signer = pod
+        .signer
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), ToString::to_string);
     vec![
         pod.pod.clone(),
         pod.commit.short().to_owned(),

@@ -1,4 +1,5 @@
-//! Objects as YAML, with every text that a terminal would act on in quotes and escaped, so that it can be read back.
+//! Objects as YAML, with every text that a terminal would act on in quotes and escaped, so that it
+//! can be read back.
 
 use std::fmt::Write;
 
@@ -9,14 +10,18 @@ use super::exit::CliError;
 
 /// The YAML of an object.
 ///
-/// serde_yaml prints characters of direction and the like as they are. A text with such a character is printed as a plain
-/// word that stands for it, and the word is then replaced by the text in double quotes.
+/// serde_yaml prints characters of direction and the like as they are. A text with such a character
+/// is printed as a plain word that stands for it, and the word is then replaced by the text in
+/// double quotes.
 pub(super) fn text(mut object: Value) -> Result<String, CliError> {
     let json = object.to_string();
-    let unused = (0_usize..).map(|number| format!("quoted-{number}-")).find(|word| !json.contains(word));
+    let unused = (0_usize..)
+        .map(|number| format!("quoted-{number}-"))
+        .find(|word| !json.contains(word));
     let mut quoted = Vec::new();
     take_out(&mut object, &unused.unwrap_or_default(), &mut quoted);
-    let mut text = serde_yaml::to_string(&object).map_err(|error| CliError::Broken(error.to_string()))?;
+    let mut text =
+        serde_yaml::to_string(&object).map_err(|error| CliError::Broken(error.to_string()))?;
     for (word, original) in quoted {
         text = text.replacen(&word, &in_double_quotes(&original), 1);
     }
@@ -30,8 +35,12 @@ fn take_out(value: &mut Value, prefix: &str, quoted: &mut Vec<(String, String)>)
             let original = std::mem::replace(text, word.clone());
             quoted.push((word, original));
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| take_out(item, prefix, quoted)),
-        Value::Object(fields) => fields.values_mut().for_each(|item| take_out(item, prefix, quoted)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| take_out(item, prefix, quoted)),
+        Value::Object(fields) => fields
+            .values_mut()
+            .for_each(|item| take_out(item, prefix, quoted)),
         _ => {}
     }
 }

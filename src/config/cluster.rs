@@ -15,13 +15,15 @@ use crate::{
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct StoreConfig {
-    /// Etcd's client URLs, `https://192.0.2.5:2379`. Default none: decisions are kept on this host's disk.
+    /// Etcd's client URLs, `https://192.0.2.5:2379`. Default none: decisions are kept on this
+    /// host's disk.
     pub(crate) endpoints: Vec<String>,
     /// What all keys of this cluster begin with. Default `/windlass`.
     pub(crate) prefix: String,
     /// The authority that etcd's certificate is believed by, a PEM file. Needed with `https://`.
     pub(crate) ca_file: Option<PathBuf>,
-    /// This host's certificate for etcd, a PEM file; its common name is etcd's user. Needed with `https://`.
+    /// This host's certificate for etcd, a PEM file; its common name is etcd's user. Needed with
+    /// `https://`.
     pub(crate) certificate_file: Option<PathBuf>,
     /// That certificate's key. Needed with `https://`.
     pub(crate) key_file: Option<PathBuf>,
@@ -29,8 +31,8 @@ pub(crate) struct StoreConfig {
     pub(crate) user: Option<String>,
     /// A file that holds that user's password. Needed with `user`.
     pub(crate) password_file: Option<PathBuf>,
-    /// How long the others leave everything as it is when this daemon is stopped, for an upgrade or a reboot. Default
-    /// `5m`.
+    /// How long the others leave everything as it is when this daemon is stopped, for an upgrade or
+    /// a reboot. Default `5m`.
     #[serde(deserialize_with = "duration")]
     pub(crate) away: Duration,
 }
@@ -54,7 +56,8 @@ impl Default for StoreConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct PeerConfig {
-    /// Where other hosts ask. Default port 9465 of the host's address where there is a certificate, else none.
+    /// Where other hosts ask. Default port 9465 of the host's address where there is a certificate,
+    /// else none.
     pub(crate) listen: Option<SocketAddr>,
     /// Certificates and their keys. Default `peer` in the data directory.
     pub(crate) directory: Option<PathBuf>,
@@ -64,7 +67,10 @@ impl Config {
     pub(super) fn check_store(&self) -> Result<()> {
         let store = &self.store;
         let files = [&store.ca_file, &store.certificate_file, &store.key_file];
-        let secure = store.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        let secure = store
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.starts_with("https://"));
         ensure!(
             !secure || files.iter().all(|file| file.is_some()),
             "[store] endpoints with https:// need ca-file, certificate-file and key-file"
@@ -88,16 +94,23 @@ impl Config {
         }
         let store = &self.store;
         let tls = match (&store.ca_file, &store.certificate_file, &store.key_file) {
-            (Some(ca), Some(certificate), Some(key)) => {
-                Some(EtcdTls { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() })
-            }
+            (Some(ca), Some(certificate), Some(key)) => Some(EtcdTls {
+                ca: ca.clone(),
+                certificate: certificate.clone(),
+                key: key.clone(),
+            }),
             _ => None,
         };
         let user = match (&store.user, &store.password_file) {
             (Some(user), Some(file)) => Some((user.clone(), Secret::new(read_secret(file)?))),
             _ => None,
         };
-        let etcd = EtcdConfig { endpoints: store.endpoints.clone(), prefix: store.prefix.clone(), tls, user };
+        let etcd = EtcdConfig {
+            endpoints: store.endpoints.clone(),
+            prefix: store.prefix.clone(),
+            tls,
+            user,
+        };
         let subnet_alone = self.pod_subnet();
         Ok(Some(Joining {
             etcd,

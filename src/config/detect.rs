@@ -18,16 +18,19 @@ pub(super) fn host_name() -> Result<String> {
     Ok(name)
 }
 
-/// The address from which this host reaches the world. Nothing is sent: connecting a UDP socket only asks the
-/// routing table.
+/// The address from which this host reaches the world. Nothing is sent: connecting a UDP socket
+/// only asks the routing table.
 pub(crate) fn node_address() -> Result<Ipv4Addr> {
     let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
         .and_then(|socket| {
-            // Any address behind the default route will do; this one is kept for documentation (RFC 5737).
+            // Any address behind the default route will do; this one is kept for documentation (RFC
+            // 5737).
             socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9))?;
             socket.local_addr()
         })
-        .context("this host has no default route to tell its address by: set `address` in [node]")?;
+        .context(
+            "this host has no default route to tell its address by: set `address` in [node]",
+        )?;
     match chosen.ip() {
         IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => Ok(address),
         other => bail!(
@@ -39,7 +42,11 @@ pub(crate) fn node_address() -> Result<Ipv4Addr> {
 /// What the host's own resolver says.
 pub(crate) fn dns_facts(cluster: Ipv4Addr, zone: &str) -> DnsFacts {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let mut facts = DnsFacts { cluster: Some(cluster), zone: zone.to_owned(), ..DnsFacts::default() };
+    let mut facts = DnsFacts {
+        cluster: Some(cluster),
+        zone: zone.to_owned(),
+        ..DnsFacts::default()
+    };
     for line in text.lines() {
         let mut words = line.split_whitespace();
         match words.next() {

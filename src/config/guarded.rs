@@ -1,23 +1,25 @@
-//! Which paths of the configuration no pod may mount: every setting is classified here, or this does not compile.
+//! Which paths of the configuration no pod may mount: every setting is classified here, or this
+//! does not compile.
 
 use std::path::{Path, PathBuf};
 
 use super::{
-    AllowConfig, Config, DockerConfig, ListenConfig, NetworkConfig, NodeConfig, PeerConfig, RegistryConfig,
-    RolloutConfig, SourceConfig, StoreConfig, TrustConfig, WebhookConfig,
+    AllowConfig, Config, DockerConfig, ListenConfig, NetworkConfig, NodeConfig, PeerConfig,
+    RegistryConfig, RolloutConfig, SourceConfig, StoreConfig, TrustConfig, WebhookConfig,
 };
 
 /// Where a host's configuration lies, with the files that it names.
 const CONFIGURATION: &str = "/etc/windlass";
 
-/// Paths that no pod may mount: whoever reads them has a secret of this host, and whoever writes them decides who is
-/// trusted here.
+/// Paths that no pod may mount: whoever reads them has a secret of this host, and whoever writes
+/// them decides who is trusted here.
 #[derive(Default)]
 struct Guarded(Vec<PathBuf>);
 
 impl Guarded {
     fn add<'a>(&mut self, paths: impl IntoIterator<Item = &'a PathBuf>) {
-        // The daemon reads a relative path from its own directory, and a hostPath is always absolute.
+        // The daemon reads a relative path from its own directory, and a hostPath is always
+        // absolute.
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         self.0.extend(paths.into_iter().map(absolute));
     }
@@ -74,14 +76,24 @@ fn of_source(guarded: &mut Guarded, source: &SourceConfig) {
         password_file,
         ssh_key_file,
         known_hosts_file,
-        // Often the system's own file: what lies in /etc/ssl/certs is nobody's secret, and pods are given it.
+        // Often the system's own file: what lies in /etc/ssl/certs is nobody's secret, and pods are
+        // given it.
         ca_file: _,
     } = source;
-    guarded.add([token_file, password_file, ssh_key_file, known_hosts_file].into_iter().flatten());
+    guarded.add(
+        [token_file, password_file, ssh_key_file, known_hosts_file]
+            .into_iter()
+            .flatten(),
+    );
 }
 
 fn of_trust(guarded: &mut Guarded, trust: &TrustConfig) {
-    let TrustConfig { mode: _, allowed_signers, anchor: _, allow_rewrite: _ } = trust;
+    let TrustConfig {
+        mode: _,
+        allowed_signers,
+        anchor: _,
+        allow_rewrite: _,
+    } = trust;
     guarded.add(allowed_signers);
 }
 
@@ -96,30 +108,74 @@ fn of_store(guarded: &mut Guarded, store: &StoreConfig) {
         password_file,
         away: _,
     } = store;
-    guarded.add([certificate_file, key_file, password_file].into_iter().flatten());
+    guarded.add(
+        [certificate_file, key_file, password_file]
+            .into_iter()
+            .flatten(),
+    );
 }
 
 fn of_docker(guarded: &mut Guarded, docker: &DockerConfig) {
-    // The engine's socket is as good as root, and pods that manage the engine are given it on purpose: `host-paths`
-    // of [allow] forbids it.
-    let DockerConfig { socket: _, config_file, registries, cgroup_parent: _ } = docker;
+    // The engine's socket is as good as root, and pods that manage the engine are given it on
+    // purpose: `host-paths` of [allow] forbids it.
+    let DockerConfig {
+        socket: _,
+        config_file,
+        registries,
+        cgroup_parent: _,
+    } = docker;
     guarded.add(config_file);
-    for RegistryConfig { host: _, user: _, password_file } in registries {
+    for RegistryConfig {
+        host: _,
+        user: _,
+        password_file,
+    } in registries
+    {
         guarded.add([password_file]);
     }
 }
 
-fn of_listeners(guarded: &mut Guarded, listen: &ListenConfig, webhook: &WebhookConfig, peer: &PeerConfig) {
-    let ListenConfig { metrics: _, webhook: _, api: _, api_token_file, api_certificate, api_key } = listen;
+fn of_listeners(
+    guarded: &mut Guarded,
+    listen: &ListenConfig,
+    webhook: &WebhookConfig,
+    peer: &PeerConfig,
+) {
+    let ListenConfig {
+        metrics: _,
+        webhook: _,
+        api: _,
+        api_token_file,
+        api_certificate,
+        api_key,
+    } = listen;
     let WebhookConfig { secret_file } = webhook;
     // The directory of certificates has a default, and was added with that.
-    let PeerConfig { listen: _, directory: _ } = peer;
-    guarded.add([api_token_file, api_certificate, api_key, secret_file].into_iter().flatten());
+    let PeerConfig {
+        listen: _,
+        directory: _,
+    } = peer;
+    guarded.add(
+        [api_token_file, api_certificate, api_key, secret_file]
+            .into_iter()
+            .flatten(),
+    );
 }
 
 /// Sections that name no file of this host's own.
-fn without_paths(node: &NodeConfig, network: &NetworkConfig, rollout: &RolloutConfig, allow: &AllowConfig) {
-    let NodeConfig { name: _, address: _, labels: _, taints: _, max_pods: _ } = node;
+fn without_paths(
+    node: &NodeConfig,
+    network: &NetworkConfig,
+    rollout: &RolloutConfig,
+    allow: &AllowConfig,
+) {
+    let NodeConfig {
+        name: _,
+        address: _,
+        labels: _,
+        taints: _,
+        max_pods: _,
+    } = node;
     let NetworkConfig {
         pod_range: _,
         pod_subnet: _,
@@ -145,7 +201,12 @@ fn without_paths(node: &NodeConfig, network: &NetworkConfig, rollout: &RolloutCo
         resync: _,
         spare_images: _,
     } = rollout;
-    let AllowConfig { privileged: _, host_namespaces: _, host_paths: _, capabilities: _ } = allow;
+    let AllowConfig {
+        privileged: _,
+        host_namespaces: _,
+        host_paths: _,
+        capabilities: _,
+    } = allow;
 }
 
 #[cfg(test)]
@@ -154,13 +215,26 @@ mod tests {
 
     use super::*;
 
-    /// The names of a section's settings, as its type says them: serde lists them where it refuses an unknown one.
+    /// The names of a section's settings, as its type says them: serde lists them where it refuses
+    /// an unknown one.
     fn settings(section: &str) -> BTreeSet<String> {
-        let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let header = if section.is_empty() {
+            String::new()
+        } else {
+            format!("[{section}]\n")
+        };
         let refused = toml::from_str::<Config>(&format!("{header}no-such-setting = 1"));
         let message = refused.expect_err("an unknown setting").to_string();
-        let listed = message.split_once("expected").expect("serde lists the settings").1;
-        listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        let listed = message
+            .split_once("expected")
+            .expect("serde lists the settings")
+            .1;
+        listed
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
     }
 
     const GUARDED: [&str; 16] = [
@@ -195,7 +269,11 @@ mod tests {
     /// Whether a setting takes a path, found by giving it one.
     fn takes_a_path(section: &str, name: &str) -> Option<Config> {
         let value = format!("/guarded/{section}/{name}");
-        let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let header = if section.is_empty() {
+            String::new()
+        } else {
+            format!("[{section}]\n")
+        };
         toml::from_str(&format!("{header}{name} = '{value}'")).ok()
     }
 
@@ -211,9 +289,15 @@ mod tests {
                 continue;
             }
             for name in settings(section) {
-                let Some(config) = takes_a_path(section, &name) else { continue };
+                let Some(config) = takes_a_path(section, &name) else {
+                    continue;
+                };
                 let path = PathBuf::from(format!("/guarded/{section}/{name}"));
-                let setting = if section.is_empty() { name } else { format!("{section}.{name}") };
+                let setting = if section.is_empty() {
+                    name
+                } else {
+                    format!("{section}.{name}")
+                };
                 if config.guarded_paths().contains(&path) {
                     guarded.push(setting);
                 } else {
@@ -223,7 +307,16 @@ mod tests {
         }
         assert_eq!(guarded, GUARDED);
         for setting in &left_open {
-            let pathlike = ["-file", "-dir", "directory", "-key", "key", "certificate", "signers", "path"];
+            let pathlike = [
+                "-file",
+                "-dir",
+                "directory",
+                "-key",
+                "key",
+                "certificate",
+                "signers",
+                "path",
+            ];
             let suspect = pathlike.iter().any(|ending| setting.ends_with(ending));
             assert!(
                 !suspect || OPEN.contains(&setting.as_str()),
@@ -237,7 +330,8 @@ mod tests {
         let text = "[source]\nssh-key-file = '/srv/keys/ssh'\n[store]\nkey-file = '/srv/etcd/key.pem'\n\
                     password-file = '/srv/etcd/password'\n[listen]\napi-key = '/srv/api.key'\n\
                     [docker]\nconfig-file = '/root/.docker/config.json'\n[peer]\ndirectory = '/srv/peer'";
-        let settings = crate::daemon::check_settings(&toml::from_str(text).expect("a configuration"));
+        let settings =
+            crate::daemon::check_settings(&toml::from_str(text).expect("a configuration"));
         let refused = |path: &str| {
             let pod = format!(
                 "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers: [{{name: a, image: 'a:1'}}]\n  \
@@ -248,7 +342,9 @@ mod tests {
                 &settings,
                 reconciler::manifest::ReadAs::NewHead,
             );
-            problems.iter().any(|problem| problem.to_string().contains("the daemon's own"))
+            problems
+                .iter()
+                .any(|problem| problem.to_string().contains("the daemon's own"))
         };
         for path in [
             "/srv/keys/ssh",
@@ -267,7 +363,12 @@ mod tests {
         ] {
             assert!(refused(path), "{path} is not refused");
         }
-        for path in ["/srv/data", "/srv/keys2", "/etc/ssl", "/var/run/docker.sock"] {
+        for path in [
+            "/srv/data",
+            "/srv/keys2",
+            "/etc/ssl",
+            "/var/run/docker.sock",
+        ] {
             assert!(!refused(path), "{path} is refused");
         }
     }
@@ -276,7 +377,10 @@ mod tests {
     fn a_registrys_password_and_the_defaults_are_guarded() {
         let text = "[source]\ntoken-file = 'token'\n[[docker.registries]]\nhost = 'r'\nuser = 'u'\npassword-file = '/run/secrets/r'";
         let config: Config = toml::from_str(text).expect("a configuration");
-        let config = Config { file: Some("/srv/windlass.toml".into()), ..config };
+        let config = Config {
+            file: Some("/srv/windlass.toml".into()),
+            ..config
+        };
         let guarded = config.guarded_paths();
         for path in [
             "/var/lib/windlass",
@@ -286,7 +390,10 @@ mod tests {
             "/srv/windlass.toml",
             "/run/secrets/r",
         ] {
-            assert!(guarded.contains(&PathBuf::from(path)), "{path} is not in {guarded:?}");
+            assert!(
+                guarded.contains(&PathBuf::from(path)),
+                "{path} is not in {guarded:?}"
+            );
         }
         assert!(guarded.iter().all(|path| path.is_absolute()), "{guarded:?}");
     }

@@ -1,5 +1,5 @@
-//! How one connection is doing: whether it has proven itself, whether a request is under way, and until when it may go
-//! on like that.
+//! How one connection is doing: whether it has proven itself, whether a request is under way, and
+//! until when it may go on like that.
 
 use std::{
     future::poll_fn,
@@ -65,7 +65,12 @@ pub(crate) struct UnderWay(Arc<Life>);
 impl Life {
     pub(super) fn new(source: Source, times: Times) -> Self {
         let now = Instant::now();
-        let state = State { begun: now, proven: false, phase: Phase::Head, since: now };
+        let state = State {
+            begun: now,
+            proven: false,
+            phase: Phase::Head,
+            since: now,
+        };
         Self {
             source,
             times,
@@ -82,7 +87,8 @@ impl Life {
         (state.begun, state.since) = (now, now);
     }
 
-    /// The client has shown what this listener asks for: a token, a signature, a certificate, a question.
+    /// The client has shown what this listener asks for: a token, a signature, a certificate, a
+    /// question.
     pub(crate) fn prove(&self) {
         self.lock().proven = true;
     }
@@ -95,7 +101,14 @@ impl Life {
 
     /// Ready when the connection was closed for another one.
     pub(crate) async fn closed(&self) {
-        poll_fn(|context| if self.is_closed(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|context| {
+            if self.is_closed(context) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     pub(super) fn is_closed(&self, context: &Context<'_>) -> bool {
@@ -126,14 +139,23 @@ impl Life {
 
     /// When the connection ends unless something happens.
     pub(super) fn deadline(&self) -> Instant {
-        let State { begun, proven, phase, since } = *self.lock();
+        let State {
+            begun,
+            proven,
+            phase,
+            since,
+        } = *self.lock();
         let times = &self.times;
         let end = match phase {
             Phase::Head => since + times.head,
             Phase::Request => since + times.request,
             Phase::Idle => since + times.idle,
         };
-        if proven { end } else { end.min(begun + times.unproven) }
+        if proven {
+            end
+        } else {
+            end.min(begun + times.unproven)
+        }
     }
 
     pub(super) fn source(&self) -> Source {

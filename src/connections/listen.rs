@@ -1,4 +1,5 @@
-//! A listener that holds no more connections than it may, and the connections it accepts, which end by themselves.
+//! A listener that holds no more connections than it may, and the connections it accepts, which end
+//! by themselves.
 
 use std::{
     future::Future,
@@ -35,12 +36,14 @@ impl Sourced for TcpListener {
 
 impl Sourced for UnixListener {
     fn source(io: &UnixStream, _: &unix::SocketAddr) -> Source {
-        io.peer_cred().map_or(Source::Unknown, |credentials| Source::User(credentials.uid()))
+        io.peer_cred().map_or(Source::Unknown, |credentials| {
+            Source::User(credentials.uid())
+        })
     }
 }
 
-/// Wraps a listener. What is too much is closed at once: it does not wait in the kernel's queue, where it would be in
-/// the way of others.
+/// Wraps a listener. What is too much is closed at once: it does not wait in the kernel's queue,
+/// where it would be in the way of others.
 pub(crate) struct Bounded<L> {
     listener: L,
     connections: Connections,
@@ -49,7 +52,10 @@ pub(crate) struct Bounded<L> {
 impl<L> Bounded<L> {
     /// Accepts into `connections`.
     pub(crate) fn new(listener: L, connections: Connections) -> Self {
-        Self { listener, connections }
+        Self {
+            listener,
+            connections,
+        }
     }
 }
 
@@ -100,14 +106,20 @@ impl<T> Connection<T> {
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let life = self.admission.life();
         if life.is_closed(context) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "closed for another connection"));
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "closed for another connection",
+            ));
         }
         let deadline = life.deadline();
         if self.end.deadline() != deadline {
             self.end.as_mut().reset(deadline);
         }
         match self.end.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "the connection took too long")),
+            Poll::Ready(()) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the connection took too long",
+            )),
             Poll::Pending => Ok(()),
         }
     }

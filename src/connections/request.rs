@@ -1,4 +1,5 @@
-//! Tells a connection when a request of it is under way, from its head to the last byte of its answer.
+//! Tells a connection when a request of it is under way, from its head to the last byte of its
+//! answer.
 
 use std::{
     pin::Pin,
@@ -21,7 +22,8 @@ use super::{Caller, life::UnderWay};
 pub(crate) enum Proof {
     /// One whole request.
     Request,
-    /// What the route asks for: it calls [`Life::prove`](super::Life::prove), and finds the [`Caller`] in the request.
+    /// What the route asks for: it calls [`Life::prove`](super::Life::prove), and finds the
+    /// [`Caller`] in the request.
     Shown,
 }
 

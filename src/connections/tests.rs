@@ -12,8 +12,20 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// 16 in total, 2 of them for those that are closing; 6 of one source.
 fn connections() -> Connections {
-    let times = Times { head: 10 * SECOND, unproven: 30 * SECOND, idle: 60 * SECOND, request: 3600 * SECOND };
-    Connections::new("test", Bounds { total: 16, per_source: 6, times })
+    let times = Times {
+        head: 10 * SECOND,
+        unproven: 30 * SECOND,
+        idle: 60 * SECOND,
+        request: 3600 * SECOND,
+    };
+    Connections::new(
+        "test",
+        Bounds {
+            total: 16,
+            per_source: 6,
+            times,
+        },
+    )
 }
 
 fn source(last: u8) -> Source {
@@ -21,9 +33,14 @@ fn source(last: u8) -> Source {
 }
 
 /// A connection as a listener makes it, and its other end.
-fn connect(connections: &Connections, from: Source) -> Option<(Connection<DuplexStream>, DuplexStream)> {
+fn connect(
+    connections: &Connections,
+    from: Source,
+) -> Option<(Connection<DuplexStream>, DuplexStream)> {
     let (near, far) = duplex(64);
-    connections.admit(from).map(|admission| (Connection::new(near, admission), far))
+    connections
+        .admit(from)
+        .map(|admission| (Connection::new(near, admission), far))
 }
 
 fn is_open(life: &Life) -> bool {
@@ -37,11 +54,15 @@ async fn read(connection: &mut Connection<DuplexStream>) -> io::Result<u8> {
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_one_source_leaves_the_others_their_room() {
     let connections = connections();
-    let mut flood: Vec<_> = (0..1000).filter_map(|_| connections.admit(source(1))).collect();
+    let mut flood: Vec<_> = (0..1000)
+        .filter_map(|_| connections.admit(source(1)))
+        .collect();
     // Closed ones give their places back as they end.
     flood.retain(|admission| is_open(admission.life()));
     assert_eq!(flood.len(), 6);
-    let others: Vec<_> = (2..=9).filter_map(|last| connections.admit(source(last))).collect();
+    let others: Vec<_> = (2..=9)
+        .filter_map(|last| connections.admit(source(last)))
+        .collect();
     assert_eq!(others.len(), 8, "each other source gets in");
     assert_eq!(connections.open(), 14);
 }
@@ -49,8 +70,12 @@ async fn a_flood_of_one_source_leaves_the_others_their_room() {
 #[tokio::test(start_paused = true)]
 async fn a_mute_connection_gives_way_to_the_next_of_its_source() {
     let connections = connections();
-    let mut kept: Vec<_> = (0..6).filter_map(|_| connections.admit(source(1))).collect();
-    let newest = connections.admit(source(1)).expect("a genuine client of the same address");
+    let mut kept: Vec<_> = (0..6)
+        .filter_map(|_| connections.admit(source(1)))
+        .collect();
+    let newest = connections
+        .admit(source(1))
+        .expect("a genuine client of the same address");
     assert!(is_open(newest.life()));
     assert!(!is_open(kept[0].life()), "the oldest is closed");
     assert!(kept[1..].iter().all(|admission| is_open(admission.life())));
@@ -75,11 +100,17 @@ async fn a_request_under_way_is_not_closed_for_its_own_source() {
             (admission, under_way)
         })
         .collect();
-    assert!(connections.admit(source(1)).is_none(), "the newest is refused");
+    assert!(
+        connections.admit(source(1)).is_none(),
+        "the newest is refused"
+    );
     assert!(busy.iter().all(|(admission, _)| is_open(admission.life())));
     let (first, under_way) = busy.remove(0);
     drop(under_way);
-    assert!(connections.admit(source(1)).is_some(), "an idle one gives way");
+    assert!(
+        connections.admit(source(1)).is_some(),
+        "an idle one gives way"
+    );
     assert!(!is_open(first.life()));
 }
 
@@ -97,14 +128,18 @@ async fn the_source_that_has_most_gives_way_where_all_is_full() {
     }
     assert_eq!(connections.open(), 14);
     assert!(connections.admit(source(4)).is_some());
-    let closed: Vec<_> = (0..most.len()).filter(|index| !is_open(most[*index].0.life())).collect();
+    let closed: Vec<_> = (0..most.len())
+        .filter(|index| !is_open(most[*index].0.life()))
+        .collect();
     assert_eq!(closed, [5], "the newest of the source that has most");
 }
 
 #[tokio::test(start_paused = true)]
 async fn many_mute_sources_do_not_shut_out_one_more() {
     let connections = connections();
-    let mute: Vec<_> = (1..=14).map(|last| connections.admit(source(last)).unwrap()).collect();
+    let mute: Vec<_> = (1..=14)
+        .map(|last| connections.admit(source(last)).unwrap())
+        .collect();
     assert!(connections.admit(source(100)).is_some());
     assert!(!is_open(mute[0].life()));
 }
@@ -115,7 +150,9 @@ async fn a_closed_connection_ends_and_gives_its_place_back() {
     let (mut first, _far) = connect(&connections, source(1)).unwrap();
     let reading = tokio::spawn(async move { read(&mut first).await });
     tokio::task::yield_now().await;
-    let others: Vec<_> = (0..6).filter_map(|_| connections.admit(source(1))).collect();
+    let others: Vec<_> = (0..6)
+        .filter_map(|_| connections.admit(source(1)))
+        .collect();
     let error = reading.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
     connections.room().await;
@@ -134,7 +171,11 @@ async fn a_connection_without_a_request_ends_after_ten_seconds() {
     read(&mut connection).await.unwrap();
     let error = read(&mut connection).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert_eq!(begun.elapsed(), 10 * SECOND, "bytes of the head win no time");
+    assert_eq!(
+        begun.elapsed(),
+        10 * SECOND,
+        "bytes of the head win no time"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,7 +188,10 @@ async fn an_idle_connection_may_stay_and_a_slow_second_head_may_not() {
     tokio::time::sleep(50 * SECOND).await;
     far.write_all(b"G").await.unwrap();
     read(&mut connection).await.unwrap();
-    assert_eq!(read(&mut connection).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(
+        read(&mut connection).await.unwrap_err().kind(),
+        io::ErrorKind::TimedOut
+    );
     assert_eq!(begun.elapsed(), 60 * SECOND);
 }
 
@@ -157,7 +201,10 @@ async fn who_proves_nothing_goes_though_requests_are_answered() {
     let begun = Instant::now();
     let (mut connection, _far) = connect(&connections, source(1)).unwrap();
     let under_way = connection.life().start_request();
-    assert_eq!(read(&mut connection).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(
+        read(&mut connection).await.unwrap_err().kind(),
+        io::ErrorKind::TimedOut
+    );
     assert_eq!(begun.elapsed(), 30 * SECOND);
     drop(under_way);
 }

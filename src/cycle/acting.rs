@@ -21,8 +21,8 @@ use crate::{apply::Done, command::Command, follow::lock};
 const FULL_PERCENT: u8 = 80;
 
 impl Host {
-    /// Publishes before anything is stopped, so that no connection is led to a pod that is going. A new pod takes
-    /// nothing from anybody, so it does not wait for that.
+    /// Publishes before anything is stopped, so that no connection is led to a pod that is going. A
+    /// new pod takes nothing from anybody, so it does not wait for that.
     pub(super) async fn act(&mut self, plan: NodePlan) -> Next {
         let at_rest = plan.lanes.is_empty() && self.parts.lanes.is_idle();
         self.shown.lanes(&plan.lanes, self.parts.lanes.is_idle());
@@ -30,10 +30,9 @@ impl Host {
         for key in &plan.cancel {
             self.parts.lanes.cancel(key);
         }
-        let (new, others) = plan
-            .lanes
-            .into_iter()
-            .partition::<Vec<_>, _>(|lane| matches!(lane.why, Why::Start { .. } | Why::Image { .. }));
+        let (new, others) = plan.lanes.into_iter().partition::<Vec<_>, _>(|lane| {
+            matches!(lane.why, Why::Start { .. } | Why::Image { .. })
+        });
         self.start(new);
 
         let mut next = Next::AwaitChange;
@@ -41,7 +40,9 @@ impl Host {
         self.reach_peers().await;
         if let Some(services) = &plan.services {
             let synced = self.parts.network.sync(services).await;
-            let synced = synced.map(drop).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+            let synced = synced
+                .map(drop)
+                .map_err(|error| format!("{:#}", anyhow::Error::from(error)));
             published = synced.is_ok();
             if !published {
                 next = Next::After(RETRY);
@@ -56,7 +57,10 @@ impl Host {
         if self.parts.dns.is_serving() {
             self.troubles.remove("dns");
         } else {
-            self.troubles.insert("dns", "the cluster's DNS has ended: restart the daemon".to_owned());
+            self.troubles.insert(
+                "dns",
+                "the cluster's DNS has ended: restart the daemon".to_owned(),
+            );
         }
         self.parts.prober.set(&plan.probes);
         self.converged |= at_rest;
@@ -69,7 +73,8 @@ impl Host {
 
     fn start(&mut self, lanes: Vec<Lane>) {
         for lane in lanes {
-            // A new pod's address must be on the disk before anybody can use it; what runs is looked after all the same.
+            // A new pod's address must be on the disk before anybody can use it; what runs is
+            // looked after all the same.
             if self.troubles.contains_key("memory") && matches!(lane.why, Why::Start { .. }) {
                 continue;
             }
@@ -89,7 +94,8 @@ impl Host {
                 if let Some(warning) = &pin.warning {
                     tracing::warn!(%image, "{warning}");
                 }
-                // Written by the next look, before its plan builds on it, with all others that came since the last one.
+                // Written by the next look, before its plan builds on it, with all others that came
+                // since the last one.
                 self.new_pins.push((commit, image, pin));
             }
             Done::Files(pod, digest) => {
@@ -134,7 +140,9 @@ impl Host {
             }
             // A fetch is under way; nothing is collected while it is.
             Ok(Ok(false)) => {}
-            Ok(Err(error)) => tracing::debug!("pins of the mirror are set at a later look: {error}"),
+            Ok(Err(error)) => {
+                tracing::debug!("pins of the mirror are set at a later look: {error}")
+            }
             Err(error) => tracing::warn!("setting the pins of the mirror ended early: {error}"),
         }
         Next::After(RETRY)
@@ -163,18 +171,32 @@ impl Host {
     pub(super) async fn collect_garbage(&mut self) {
         // An image that a lane has just brought is not unused.
         self.keep_new_pins();
-        let Ok(found) = self.parts.runtime.observe().await else { return };
-        let observed = Observed { containers: found.containers, ..Observed::default() };
+        let Ok(found) = self.parts.runtime.observe().await else {
+            return;
+        };
+        let observed = Observed {
+            containers: found.containers,
+            ..Observed::default()
+        };
         let mut commits = self.needed();
         commits.extend(self.returnable());
         let keep = images_in_use(&observed, lock(&self.trust).pins(), &commits);
-        if let Err(fault) = self.parts.runtime.collect_garbage(&keep, FULL_PERCENT).await {
+        if let Err(fault) = self
+            .parts
+            .runtime
+            .collect_garbage(&keep, FULL_PERCENT)
+            .await
+        {
             tracing::warn!("{fault}");
         }
     }
 
     /// Does what a person asks for.
-    pub(super) async fn act_on(&mut self, command: Command, asker: Option<Asker>) -> Result<String, String> {
+    pub(super) async fn act_on(
+        &mut self,
+        command: Command,
+        asker: Option<Asker>,
+    ) -> Result<String, String> {
         let now = Timestamp::now();
         let mut rollout = self.store.snapshot().rollout.clone();
         let answer = match command {
@@ -184,7 +206,8 @@ impl Host {
             }
             Command::Suspend => {
                 rollout.suspended = true;
-                "no new commit is taken until `windlass resume`; what runs is kept running".to_owned()
+                "no new commit is taken until `windlass resume`; what runs is kept running"
+                    .to_owned()
             }
             Command::Resume => {
                 rollout.suspended = false;
@@ -196,14 +219,24 @@ impl Host {
             Command::Rollback { commit } => {
                 let to = self.rollback_target(&rollout, commit)?;
                 rollout = roll_back(&rollout, to.clone(), now);
-                format!("going back to {}; it stays until `windlass resume` or a newer commit", to.short())
+                format!(
+                    "going back to {}; it stays until `windlass resume` or a newer commit",
+                    to.short()
+                )
             }
             Command::RollbackLocal { commit } => return self.set_out(commit, now),
             Command::ResumeLocal => return self.return_from_detour(),
             Command::RemoveNode { node } => return self.remove_node(&node, asker).await,
-            Command::AdoptStore => return self.store.adopt().await.map_err(|error| format!("{error:#}")),
+            Command::AdoptStore => {
+                return self
+                    .store
+                    .adopt()
+                    .await
+                    .map_err(|error| format!("{error:#}"));
+            }
         };
-        self.commit_for(asker, vec![Change::Rollout(Box::new(rollout))], answer).await
+        self.commit_for(asker, vec![Change::Rollout(Box::new(rollout))], answer)
+            .await
     }
 
     fn retry(
@@ -213,32 +246,44 @@ impl Host {
         now: Timestamp,
     ) -> Result<String, String> {
         let commit = match commit {
-            Some(prefix) => Some(
-                full_id(rollout.bad.keys(), &prefix)
-                    .ok_or_else(|| format!("commit {prefix} has not failed; see `windlass history`"))?,
-            ),
+            Some(prefix) => Some(full_id(rollout.bad.keys(), &prefix).ok_or_else(|| {
+                format!("commit {prefix} has not failed; see `windlass history`")
+            })?),
             None => None,
         };
         let cleared = retry(rollout, commit.as_ref(), now);
-        // Whoever retries has changed something outside of Git: back-offs of pulls would only make them wait.
+        // Whoever retries has changed something outside of Git: back-offs of pulls would only make
+        // them wait.
         self.parts.lanes.forget_failures(|_| false);
         self.parts.nudge.notify_one();
         Ok(match cleared {
             0 => "no commit was marked as failed; what waits is tried again now".to_owned(),
-            count => format!("the mark of {count} failed commits is cleared; the head is tried afresh"),
+            count => {
+                format!("the mark of {count} failed commits is cleared; the head is tried afresh")
+            }
         })
     }
 
     fn restart(&self, rollout: &mut Rollout, workload: &WorkloadKey) -> Result<String, String> {
-        let driving = rollout.driving.as_ref().and_then(|id| self.library.commits().get(id));
+        let driving = rollout
+            .driving
+            .as_ref()
+            .and_then(|id| self.library.commits().get(id));
         if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
-            return Err(format!("there is no {workload} in the commit that runs; see `windlass get all -A`"));
+            return Err(format!(
+                "there is no {workload} in the commit that runs; see `windlass get all -A`"
+            ));
         }
-        rollout.restarts.insert(workload.to_string(), self.store.snapshot().serial);
-        Ok(format!("the pods of {workload} are replaced by its own strategy"))
+        rollout
+            .restarts
+            .insert(workload.to_string(), self.store.snapshot().serial);
+        Ok(format!(
+            "the pods of {workload} are replaced by its own strategy"
+        ))
     }
 
-    /// The commit that a rollback goes to: one that was healthy here, verified by this host, within history.
+    /// The commit that a rollback goes to: one that was healthy here, verified by this host, within
+    /// history.
     pub(super) fn rollback_target(
         &mut self,
         rollout: &Rollout,
@@ -254,9 +299,12 @@ impl Host {
         let is_target = |id: &CommitId| rollout.target.as_ref() == Some(id);
         let id = match &wanted {
             Some(prefix) => full_id(healthy.iter(), prefix).ok_or_else(|| {
-                format!("{prefix} names no commit that was healthy on this host: see `windlass history`")
+                format!(
+                    "{prefix} names no commit that was healthy on this host: see `windlass history`"
+                )
             })?,
-            // Before the target's own entry, so that a second rollback goes further back and not forward again.
+            // Before the target's own entry, so that a second rollback goes further back and not
+            // forward again.
             None => {
                 let after = healthy.iter().position(is_target).map_or(0, |at| at + 1);
                 let before = healthy.into_iter().skip(after).find(|id| !is_target(id));
@@ -266,7 +314,10 @@ impl Host {
         if is_target(&id) {
             return Err(format!("commit {} is the target already", id.short()));
         }
-        let judged = self.fixed.judge.eligible(&self.trust, self.fixed.history, &id);
+        let judged = self
+            .fixed
+            .judge
+            .eligible(&self.trust, self.fixed.history, &id);
         let verified = judged
             .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
             .map_err(|why| format!("commit {} cannot be gone back to: {why}", id.short()))?;

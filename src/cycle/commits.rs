@@ -1,4 +1,5 @@
-//! What a host knows of commits: which it has verified and read, what was found in the repository, and which matter.
+//! What a host knows of commits: which it has verified and read, what was found in the repository,
+//! and which matter.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,24 +26,34 @@ use crate::{
     trust::TrustStore,
 };
 
-/// How often a commit that is kept up, and is not eligible, is judged again: its signer may have been added.
+/// How often a commit that is kept up, and is not eligible, is judged again: its signer may have
+/// been added.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 
-/// The eligible commits of the trusted set, and those that this host accepted once and that are not eligible now.
+/// The eligible commits of the trusted set, and those that this host accepted once and that are not
+/// eligible now.
 pub(super) fn trusted_at_start(
     fixed: &Fixed,
     trust: &Mutex<TrustStore>,
 ) -> (BTreeMap<CommitId, VerifiedCommit>, BTreeSet<CommitId>) {
     let (known, pointers): (Vec<CommitId>, _) = {
         let trust = lock(trust);
-        (trust.trusted().iter().map(|one| one.commit.id().clone()).collect(), trust.pointers().clone())
+        (
+            trust
+                .trusted()
+                .iter()
+                .map(|one| one.commit.id().clone())
+                .collect(),
+            trust.pointers().clone(),
+        )
     };
     // What cannot be judged now, since the mirror is not there, is judged when it is wanted.
     let eligible = |id: CommitId| {
         let judged = fixed.judge.eligible(trust, fixed.history, &id);
         judged.ok().and_then(Result::ok).map(|commit| (id, commit))
     };
-    let eligible: BTreeMap<CommitId, VerifiedCommit> = known.into_iter().filter_map(eligible).collect();
+    let eligible: BTreeMap<CommitId, VerifiedCommit> =
+        known.into_iter().filter_map(eligible).collect();
     let accepted_once = [&pointers.target, &pointers.healthy].into_iter().flatten();
     let mut kept = pointers.kept;
     kept.extend(accepted_once.map(|commit| commit.id().clone()));
@@ -54,7 +65,9 @@ pub(super) fn trusted_at_start(
 async fn read(work: impl FnOnce() -> Reading + Send + 'static) -> Result<Arc<Commit>, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Reading::Good(commit)) => Ok(commit),
-        Ok(Reading::Bad { problems, .. }) => Err(format!("this version refuses it: {}", problems.join("; "))),
+        Ok(Reading::Bad { problems, .. }) => {
+            Err(format!("this version refuses it: {}", problems.join("; ")))
+        }
         Ok(Reading::Unreadable(why)) => Err(why),
         Err(error) => Err(error.to_string()),
     }
@@ -65,22 +78,26 @@ impl Host {
     pub(super) fn set_pointers(&self, rollout: &Rollout) -> anyhow::Result<()> {
         let mut trust = lock(&self.trust);
         let mut pointers = trust.pointers().clone();
-        let known = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.verified.get(id)).cloned();
+        let known =
+            |id: &Option<CommitId>| id.as_ref().and_then(|id| self.verified.get(id)).cloned();
         pointers.target = known(&rollout.target);
         pointers.healthy = known(&rollout.healthy);
         pointers.kept.clone_from(&self.kept);
         Ok(trust.set_pointers(pointers)?)
     }
 
-    /// Puts on disk what images mean: what lanes have found since the last look, and what a plan has taken over from the
-    /// commit before. However many there are, the file is written once.
+    /// Puts on disk what images mean: what lanes have found since the last look, and what a plan
+    /// has taken over from the commit before. However many there are, the file is written once.
     pub(super) fn keep_new_pins(&mut self) {
         let kept = lock(&self.trust).pin_images(self.new_pins.drain(..));
-        self.note("pins", kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+        self.note(
+            "pins",
+            kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+        );
     }
 
-    /// The commits that something here runs from or that the roll-out names: by what was decided, and by this host's own
-    /// record of what it last ran its pods from.
+    /// The commits that something here runs from or that the roll-out names: by what was decided,
+    /// and by this host's own record of what it last ran its pods from.
     pub(super) fn in_use(&self) -> BTreeSet<CommitId> {
         let mut in_use = commits_in_use(self.store.snapshot());
         in_use.extend(self.detour.current().map(|detour| detour.commit.clone()));
@@ -116,21 +133,30 @@ impl Host {
         }
     }
 
-    /// Reads a commit that may not run here, if something of it runs here by this host's own records.
+    /// Reads a commit that may not run here, if something of it runs here by this host's own
+    /// records.
     async fn keep_up(&mut self, id: CommitId, why: String, now: Timestamp) {
         let again = now + JUDGE_AGAIN;
         if self.library.keep_on(&id, &why, again) {
             return;
         }
         let runs = |one: &ObservedContainer| one.identity.commit == id;
-        let found = self.seen.as_ref().is_some_and(|seen| seen.containers.values().any(runs));
+        let found = self
+            .seen
+            .as_ref()
+            .is_some_and(|seen| seen.containers.values().any(runs));
         if !(found || self.kept.contains(&id) || self.origins().any(|origin| *origin == id)) {
-            return self.compare(id, format!("it may not run here: {why}"), now).await;
+            return self
+                .compare(id, format!("it may not run here: {why}"), now)
+                .await;
         }
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
             Ok(commit) => {
-                tracing::warn!(commit = id.short(), "kept up in place, and not eligible: {why}");
+                tracing::warn!(
+                    commit = id.short(),
+                    "kept up in place, and not eligible: {why}"
+                );
                 self.library.keep(commit, why, again);
             }
             Err(unreadable) => {
@@ -140,30 +166,37 @@ impl Host {
         }
     }
 
-    /// Reads a commit of which nothing may run here and nothing does, if the cluster follows it: who leads must be able to
-    /// say what a new commit takes away from it.
+    /// Reads a commit of which nothing may run here and nothing does, if the cluster follows it:
+    /// who leads must be able to say what a new commit takes away from it.
     async fn compare(&mut self, id: CommitId, why: String, now: Timestamp) {
         let again = now + RETRY;
         let rollout = &self.store.snapshot().rollout;
-        let is_followed = [&rollout.driving, &rollout.healthy].into_iter().flatten().any(|one| *one == id);
+        let is_followed = [&rollout.driving, &rollout.healthy]
+            .into_iter()
+            .flatten()
+            .any(|one| *one == id);
         if !is_followed || !self.library.barred().contains(&id) {
             return self.library.note_missing(id, why, again);
         }
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
             Ok(commit) => self.library.compare(commit, why, now + JUDGE_AGAIN),
-            Err(unreadable) => self.library.note_missing(id, format!("{why}; {unreadable}"), again),
+            Err(unreadable) => self
+                .library
+                .note_missing(id, format!("{why}; {unreadable}"), again),
         }
     }
 
-    /// The proof that a commit may run here. Where there is none the repository is looked at: the leader may be ahead.
+    /// The proof that a commit may run here. Where there is none the repository is looked at: the
+    /// leader may be ahead.
     async fn eligible(&mut self, id: &CommitId) -> Result<VerifiedCommit, String> {
         if let Some(verified) = self.verified.get(id) {
             return Ok(verified.clone());
         }
         let (judge, trust) = (self.fixed.judge.clone(), Arc::clone(&self.trust));
         let (wanted, history) = (id.clone(), self.fixed.history);
-        let judged = tokio::task::spawn_blocking(move || judge.eligible(&trust, history, &wanted)).await;
+        let judged =
+            tokio::task::spawn_blocking(move || judge.eligible(&trust, history, &wanted)).await;
         let why = match judged {
             Ok(Ok(Ok(verified))) => {
                 self.verified.insert(id.clone(), verified.clone());
@@ -192,7 +225,12 @@ impl Host {
     pub(crate) fn found(&mut self, found: Found) {
         match found {
             Found::Same { asked } => self.source.answered(asked),
-            Found::Good { commit, verified, asked, took } => {
+            Found::Good {
+                commit,
+                verified,
+                asked,
+                took,
+            } => {
                 self.parts.metrics.push(PushPhase::Judge, took);
                 self.parts.metrics.signature(SignatureOutcome::Trusted);
                 self.source.answered(asked);
@@ -205,16 +243,30 @@ impl Host {
                 }
                 self.library.add(commit);
             }
-            Found::Refused { refusal, subject, asked, untrusted } => {
+            Found::Refused {
+                refusal,
+                subject,
+                asked,
+                untrusted,
+            } => {
                 self.source.answered(asked);
-                // A refused head is judged again at every look: only a new verdict is counted and told.
+                // A refused head is judged again at every look: only a new verdict is counted and
+                // told.
                 if self.source.refusal.as_ref() != Some(&refusal) {
                     let trusted = untrusted.is_none();
-                    let outcome =
-                        if trusted { SignatureOutcome::Trusted } else { SignatureOutcome::Untrusted };
+                    let outcome = if trusted {
+                        SignatureOutcome::Trusted
+                    } else {
+                        SignatureOutcome::Untrusted
+                    };
                     self.parts.metrics.signature(outcome);
                     let class = untrusted.as_deref().unwrap_or("manifests");
-                    tracing::error!(commit = refusal.commit.short(), class, "refused: {}", refusal.summary);
+                    tracing::error!(
+                        commit = refusal.commit.short(),
+                        class,
+                        "refused: {}",
+                        refusal.summary
+                    );
                     for problem in &refusal.problems {
                         tracing::error!(commit = refusal.commit.short(), "{problem}");
                     }

@@ -29,7 +29,11 @@ impl DetourFile {
     pub(crate) fn open(data: &Path) -> Result<Self, StateFileError> {
         let path = data.join("detour.json");
         let saved: Option<Detour> = state_file::read(&path, SCHEMA)?;
-        Ok(Self { path, current: saved.clone(), saved })
+        Ok(Self {
+            path,
+            current: saved.clone(),
+            saved,
+        })
     }
 
     /// The detour under way, if there is one.
@@ -54,42 +58,73 @@ impl Host {
     /// The commit of the detour, if it could be read.
     fn detour_commit(&self) -> Option<&Commit> {
         let detour = self.detour.current()?;
-        self.library.commits().get(&detour.commit).map(AsRef::as_ref)
+        self.library
+            .commits()
+            .get(&detour.commit)
+            .map(AsRef::as_ref)
     }
 
     /// What this host acts on where it went back by itself, or is no member any more.
     pub(super) fn own_state(&self, now: Timestamp, observed: &Observed) -> Option<ClusterState> {
-        if self.store.replicated().is_some_and(|store| store.was_removed()) {
-            return Some(farewell(self.store.snapshot(), &self.fixed.facts.name, observed, now));
+        if self
+            .store
+            .replicated()
+            .is_some_and(|store| store.was_removed())
+        {
+            return Some(farewell(
+                self.store.snapshot(),
+                &self.fixed.facts.name,
+                observed,
+                now,
+            ));
         }
         let detour = self.detour.current()?;
-        Some(detour.state(self.store.snapshot(), &self.fixed.facts.name, self.detour_commit()))
+        Some(detour.state(
+            self.store.snapshot(),
+            &self.fixed.facts.name,
+            self.detour_commit(),
+        ))
     }
 
-    /// Goes on with the detour, after a plan, and reports in the others' terms. True if there is more to plan.
+    /// Goes on with the detour, after a plan, and reports in the others' terms. True if there is
+    /// more to plan.
     pub(super) fn go_on_with_detour(&mut self, report: NodeReport) -> bool {
         let Some(before) = self.detour.current.clone() else {
             self.report = report;
             return false;
         };
         let mut detour = before.clone();
-        detour.advance(self.store.snapshot(), &self.fixed.facts.name, self.detour_commit(), &report.gone);
+        detour.advance(
+            self.store.snapshot(),
+            &self.fixed.facts.name,
+            self.detour_commit(),
+            &report.gone,
+        );
         self.report = detour.report(self.store.snapshot(), report);
         self.detour.current = (!detour.is_over()).then_some(detour);
         let saved = self.detour.save();
-        self.note("detour", saved.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+        self.note(
+            "detour",
+            saved.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+        );
         self.detour.current.as_ref() != Some(&before)
     }
 
     /// Sets out.
-    pub(super) fn set_out(&mut self, wanted: Option<CommitId>, now: Timestamp) -> Result<String, String> {
+    pub(super) fn set_out(
+        &mut self,
+        wanted: Option<CommitId>,
+        now: Timestamp,
+    ) -> Result<String, String> {
         let rollout = self.store.snapshot().rollout.clone();
         let to = self.rollback_target(&rollout, wanted)?;
         match &mut self.detour.current {
             Some(detour) => detour.turn(to.clone(), now),
             none => *none = Some(Detour::to(to.clone(), now)),
         }
-        self.detour.save().map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        self.detour
+            .save()
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
         tracing::warn!(commit = to.short(), "this host goes back by itself");
         Ok(format!(
             "this host alone goes back to {}, whatever the cluster decides; `windlass resume --local` ends that",
@@ -100,10 +135,14 @@ impl Host {
     /// Returns to what was decided.
     pub(super) fn return_from_detour(&mut self) -> Result<String, String> {
         let Some(detour) = &mut self.detour.current else {
-            return Err("this host did not go back by itself: there is nothing to resume here".to_owned());
+            return Err(
+                "this host did not go back by itself: there is nothing to resume here".to_owned(),
+            );
         };
         detour.ended = true;
-        self.detour.save().map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        self.detour
+            .save()
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
         Ok("this host runs what the cluster decides again".to_owned())
     }
 

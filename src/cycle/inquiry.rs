@@ -1,8 +1,8 @@
 //! Asking other hosts directly: before the leader gives one up, it hears it out.
 //!
-//! As long as this host leads it asks all others again and again, so that the answer, or the lack of one, is there when a
-//! lease ends. Of one that no longer answers the lease is followed to its end: etcd itself says it up to half a second
-//! later.
+//! As long as this host leads it asks all others again and again, so that the answer, or the lack
+//! of one, is there when a lease ends. Of one that no longer answers the lease is followed to its
+//! end: etcd itself says it up to half a second later.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 const SPREAD: Duration = Duration::from_secs(1);
 /// So many leases are followed at a time; of more that go at once etcd's own word is good enough.
 const FOLLOWED: usize = 8;
-/// So long a lease that has run out counts as that: by then etcd has said it, or the host has a new one.
+/// So long a lease that has run out counts as that: by then etcd has said it, or the host has a new
+/// one.
 const HOLDS: Duration = Duration::from_secs(3);
 
 /// Where other hosts' daemons listen, as the store says.
@@ -82,7 +83,13 @@ impl Inquiry {
     pub(crate) fn new(client: Option<PeerClient>, etcd: Option<Etcd>, book: AddressBook) -> Self {
         let followed = Arc::new(Semaphore::new(FOLLOWED));
         let changed = watch::channel(0).0;
-        Self { with: client.zip(etcd), book, asked: Arc::default(), followed, changed }
+        Self {
+            with: client.zip(etcd),
+            book,
+            asked: Arc::default(),
+            followed,
+            changed,
+        }
     }
 
     pub(super) fn book(&self) -> &AddressBook {
@@ -94,11 +101,14 @@ impl Inquiry {
         self.changed.subscribe()
     }
 
-    /// Asks exactly these from now on, and says what was found. Who has not been asked to the end yet counts as answering.
+    /// Asks exactly these from now on, and says what was found. Who has not been asked to the end
+    /// yet counts as answering.
     pub(super) fn ask(&self, nodes: &BTreeSet<NodeName>) -> BTreeMap<NodeName, Found> {
         let mut asked = lock(&self.asked);
         asked.retain(|node, _| nodes.contains(node));
-        let Some((client, etcd)) = &self.with else { return BTreeMap::new() };
+        let Some((client, etcd)) = &self.with else {
+            return BTreeMap::new();
+        };
         let mut found = BTreeMap::new();
         for node in nodes {
             if self.book.get(node).is_none() {
@@ -115,8 +125,14 @@ impl Inquiry {
                     followed: self.followed.clone(),
                     changed: self.changed.clone(),
                 };
-                let first = Found { answers: Some(true), ran_out: None };
-                Asked { found: first, task: tokio::spawn(asking.run()).abort_handle() }
+                let first = Found {
+                    answers: Some(true),
+                    ran_out: None,
+                };
+                Asked {
+                    found: first,
+                    task: tokio::spawn(asking.run()).abort_handle(),
+                }
             });
             found.insert(node.clone(), entry.found);
         }
@@ -140,17 +156,30 @@ impl Asking {
         tokio::time::sleep(SPREAD.mul_f64(share(&self.node))).await;
         loop {
             if self.answers().await {
-                self.tell(Found { answers: Some(true), ran_out: None });
+                self.tell(Found {
+                    answers: Some(true),
+                    ran_out: None,
+                });
                 tokio::time::sleep(PACE).await;
                 continue;
             }
-            self.tell(Found { answers: Some(false), ran_out: None });
+            self.tell(Found {
+                answers: Some(false),
+                ran_out: None,
+            });
             if self.is_outlasted().await {
-                self.tell(Found { answers: Some(false), ran_out: Some(Instant::now()) });
+                self.tell(Found {
+                    answers: Some(false),
+                    ran_out: Some(Instant::now()),
+                });
                 tokio::time::sleep(HOLDS).await;
-                self.tell(Found { answers: Some(false), ran_out: None });
+                self.tell(Found {
+                    answers: Some(false),
+                    ran_out: None,
+                });
             }
-            // It has no lease, or keeps one that is renewed: nothing is learnt from its lease before it has answered again.
+            // It has no lease, or keeps one that is renewed: nothing is learnt from its lease
+            // before it has answered again.
             while !self.answers().await {
                 tokio::time::sleep(PACE).await;
             }
@@ -158,7 +187,9 @@ impl Asking {
     }
 
     async fn answers(&mut self) -> bool {
-        let Some(address) = self.book.get(&self.node) else { return false };
+        let Some(address) = self.book.get(&self.node) else {
+            return false;
+        };
         match self.line.ping(address).await {
             Ok(_) => true,
             Err(error) => {
@@ -170,7 +201,9 @@ impl Asking {
 
     /// Whether its lease runs out before it answers again.
     async fn is_outlasted(&mut self) -> bool {
-        let Ok(_one_of_few) = self.followed.clone().try_acquire_owned() else { return false };
+        let Ok(_one_of_few) = self.followed.clone().try_acquire_owned() else {
+            return false;
+        };
         let (etcd, node) = (self.etcd.clone(), self.node.clone());
         let ends = async move { etcd.outlast(&node).await == LeaseFate::RanOut };
         let answers = async {
@@ -185,7 +218,9 @@ impl Asking {
     }
 
     fn tell(&self, found: Found) {
-        let Some(asked) = self.asked.upgrade() else { return };
+        let Some(asked) = self.asked.upgrade() else {
+            return;
+        };
         if let Some(entry) = lock(&asked).get_mut(&self.node)
             && entry.found != found
         {

@@ -61,11 +61,19 @@ impl Host {
         if !self.store.leads() {
             self.decided = None;
             // One that has to look first is back in a moment.
-            if !self.store.replicated().is_some_and(ReplicatedStore::is_in_office) {
+            if !self
+                .store
+                .replicated()
+                .is_some_and(ReplicatedStore::is_in_office)
+            {
                 self.parts.inquiry.ask(&BTreeSet::new());
             }
             // What this host could not write as a leader is another leader's by now.
-            if self.store.replicated().is_some_and(|store| !store.is_withdrawn()) {
+            if self
+                .store
+                .replicated()
+                .is_some_and(|store| !store.is_withdrawn())
+            {
                 self.troubles.remove("state");
             }
             // What is in the way of deciding is for who decides to say.
@@ -93,7 +101,9 @@ impl Host {
             return Led::Failed(Next::After(RETRY));
         }
         let signs = self.signs().await;
-        let judged = self.store.judge_nodes(&self.facts(), self.unready.as_deref(), signs);
+        let judged = self
+            .store
+            .judge_nodes(&self.facts(), self.unready.as_deref(), signs);
         if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
             store.braked();
         }
@@ -134,11 +144,17 @@ impl Host {
 
     /// What is heard of the other nodes: from the store, from themselves, and from etcd.
     async fn signs(&mut self) -> BTreeMap<NodeName, NodeSigns> {
-        let Some(store) = self.store.replicated_mut() else { return BTreeMap::new() };
+        let Some(store) = self.store.replicated_mut() else {
+            return BTreeMap::new();
+        };
         let mut signs = store.signs();
-        // Who was given up is asked no more once its lease is gone: only a new lease brings it back.
+        // Who was given up is asked no more once its lease is gone: only a new lease brings it
+        // back.
         let given_up = |signs: &NodeSigns| signs.silent_for.is_some() && signs.lost_for.is_some();
-        let asked = signs.iter().filter(|(_, signs)| !given_up(signs)).map(|(name, _)| name.clone());
+        let asked = signs
+            .iter()
+            .filter(|(_, signs)| !given_up(signs))
+            .map(|(name, _)| name.clone());
         for (name, found) in self.parts.inquiry.ask(&asked.collect()) {
             signs.entry(name).and_modify(|signs| found.lay_over(signs));
         }
@@ -146,18 +162,20 @@ impl Host {
         signs
     }
 
-    /// Time in which nobody could decide is no commit's, and what another leader wrote down, or this one before its clock
-    /// jumped, is no time of this clock: the deadlines begin anew.
+    /// Time in which nobody could decide is no commit's, and what another leader wrote down, or
+    /// this one before its clock jumped, is no time of this clock: the deadlines begin anew.
     async fn excuse_gap(&mut self, now: Timestamp) -> anyhow::Result<()> {
         let instant = Instant::now();
         let gap = self.decided.is_none_or(|(last, then)| {
             let passed = instant.duration_since(last);
             let shown = now.duration_since(then);
-            let apart = SignedDuration::try_from(passed).map_or(SignedDuration::MAX, |passed| shown - passed);
+            let apart = SignedDuration::try_from(passed)
+                .map_or(SignedDuration::MAX, |passed| shown - passed);
             passed > LONG_GAP || apart.unsigned_abs() > JUMP
         });
         if gap && let Some(rollout) = self.store.snapshot().rollout.after_gap(now) {
-            self.commit(vec![Change::Rollout(Box::new(rollout))]).await?;
+            self.commit(vec![Change::Rollout(Box::new(rollout))])
+                .await?;
         }
         self.decided = Some((instant, now));
         Ok(())
@@ -166,20 +184,38 @@ impl Host {
     /// What every node says, this one too.
     pub(super) fn all_reports(&self) -> BTreeMap<NodeName, NodeReport> {
         let own = (self.fixed.facts.name.clone(), self.report.clone());
-        self.store.reports().clone().into_iter().chain([own]).collect()
+        self.store
+            .reports()
+            .clone()
+            .into_iter()
+            .chain([own])
+            .collect()
     }
 
-    /// The newest commit, as far as this host may decide by it: a leader whose clone is behind what was decided before
-    /// must fetch first, and never leads back.
+    /// The newest commit, as far as this host may decide by it: a leader whose clone is behind what
+    /// was decided before must fetch first, and never leads back.
     fn leading_head(&mut self) -> Head {
         if self.store.replicated().is_none() {
             return self.head.clone();
         }
-        let Head::Accepted(head) = self.head.clone() else { return self.head.clone() };
+        let Head::Accepted(head) = self.head.clone() else {
+            return self.head.clone();
+        };
         let rollout = &self.store.snapshot().rollout;
-        let newest = [rollout.target.as_ref(), rollout.rollback.as_ref().map(|rollback| &rollback.from)];
-        let newest: Vec<CommitId> = newest.into_iter().flatten().filter(|id| **id != head).cloned().collect();
-        let known = self.behind.take().filter(|known| known.head == head && known.newest == newest);
+        let newest = [
+            rollout.target.as_ref(),
+            rollout.rollback.as_ref().map(|rollback| &rollback.from),
+        ];
+        let newest: Vec<CommitId> = newest
+            .into_iter()
+            .flatten()
+            .filter(|id| **id != head)
+            .cloned()
+            .collect();
+        let known = self
+            .behind
+            .take()
+            .filter(|known| known.head == head && known.newest == newest);
         let behind = match known {
             None => {
                 let behind = self.is_behind(&head, &newest, false);
@@ -187,26 +223,45 @@ impl Host {
                 if behind {
                     self.parts.nudge.notify_one();
                 }
-                Behind { head, newest, behind, found: Uptime::now() }
+                Behind {
+                    head,
+                    newest,
+                    behind,
+                    found: Uptime::now(),
+                }
             }
             // The branch was looked at since: what it lost by a rewrite will not come.
             Some(known)
-                if known.behind && self.source.fetched_uptime_nanos.is_some_and(|at| at > known.found) =>
+                if known.behind
+                    && self
+                        .source
+                        .fetched_uptime_nanos
+                        .is_some_and(|at| at > known.found) =>
             {
                 let behind = self.is_behind(&head, &newest, self.fixed.judge.allow_rewrite);
-                Behind { behind, found: Uptime::now(), ..known }
+                Behind {
+                    behind,
+                    found: Uptime::now(),
+                    ..known
+                }
             }
             Some(known) => known,
         };
         let is_behind = behind.behind;
         self.behind = Some(behind);
-        if is_behind { Head::Unknown } else { self.head.clone() }
+        if is_behind {
+            Head::Unknown
+        } else {
+            self.head.clone()
+        }
     }
 
-    /// Whether a commit that was decided on before is not known here, or comes after this head. One that was rewritten
-    /// may be unknown for good.
+    /// Whether a commit that was decided on before is not known here, or comes after this head. One
+    /// that was rewritten may be unknown for good.
     fn is_behind(&self, head: &CommitId, others: &[CommitId], rewritten: bool) -> bool {
-        let Ok(repo) = self.parts.reader.mirror.open() else { return true };
+        let Ok(repo) = self.parts.reader.mirror.open() else {
+            return true;
+        };
         let oid = |id: &CommitId| git2::Oid::from_str(id.as_str()).ok();
         others.iter().any(|other| match (oid(other), oid(head)) {
             (Some(other), Some(_)) if repo.find_commit(other).is_err() => !rewritten,
@@ -220,18 +275,28 @@ impl Host {
         if !self.store.leads() {
             return;
         }
-        let Some(store) = self.store.replicated() else { return };
+        let Some(store) = self.store.replicated() else {
+            return;
+        };
         for (node, ask) in store.asks() {
             tracing::info!(%node, command = ?ask.command, "asked for on another host");
-            let asker = Asker { node: node.clone(), question: ask.id.clone() };
+            let asker = Asker {
+                node: node.clone(),
+                question: ask.id.clone(),
+            };
             let done = match ask.command.needs_leader() {
                 true => self.act_on(ask.command, Some(asker)).await,
                 false => Err("only the host itself does that".to_owned()),
             };
             // What is done is answered by the same write.
             let Err(why) = done else { continue };
-            let answer = AnswerDoc { id: ask.id, answer: Err(why) };
-            let Some(store) = self.store.replicated_mut() else { return };
+            let answer = AnswerDoc {
+                id: ask.id,
+                answer: Err(why),
+            };
+            let Some(store) = self.store.replicated_mut() else {
+                return;
+            };
             if let Err(error) = store.answer(&node, answer).await {
                 tracing::warn!("what was asked on {node} could not be answered: {error:#}");
                 return;
@@ -246,9 +311,18 @@ impl Host {
         changes: Vec<Change>,
         answer: String,
     ) -> Result<String, String> {
-        let told = asker
-            .map(|Asker { node, question }| (node, AnswerDoc { id: question, answer: Ok(answer.clone()) }));
-        self.commit_answered(changes, told).await.map_err(|error| format!("{error:#}"))?;
+        let told = asker.map(|Asker { node, question }| {
+            (
+                node,
+                AnswerDoc {
+                    id: question,
+                    answer: Ok(answer.clone()),
+                },
+            )
+        });
+        self.commit_answered(changes, told)
+            .await
+            .map_err(|error| format!("{error:#}"))?;
         Ok(answer)
     }
 
@@ -261,12 +335,22 @@ impl Host {
         let Some(store) = self.store.replicated() else {
             return Err("this host is alone: there is no other node".to_owned());
         };
-        let member = store.members().find(|(name, _)| *name == node).map(|(_, member)| member);
+        let member = store
+            .members()
+            .find(|(name, _)| *name == node)
+            .map(|(_, member)| member);
         let Some(member) = member else {
             return Err(format!("there is no node {node}: see `windlass get nodes`"));
         };
-        if member.away.is_some() && self.judged.get(node).is_some_and(|node| node.life == NodeLife::Away) {
-            return Err(format!("node {node} said that it comes back soon: wait until it is lost"));
+        if member.away.is_some()
+            && self
+                .judged
+                .get(node)
+                .is_some_and(|node| node.life == NodeLife::Away)
+        {
+            return Err(format!(
+                "node {node} said that it comes back soon: wait until it is lost"
+            ));
         }
         if member.alive.is_some() {
             return Err(format!(
@@ -274,17 +358,30 @@ impl Host {
             ));
         }
         // A store that was filled anew knows nothing of it; the hosts do.
-        let said = member.facts.as_ref().map(|doc| &doc.facts).or_else(|| store.peers().get(node));
+        let said = member
+            .facts
+            .as_ref()
+            .map(|doc| &doc.facts)
+            .or_else(|| store.peers().get(node));
         let Some(installation) = said.map(|facts| facts.installation.clone()) else {
-            return Err(format!("node {node} has not said yet which installation it is: wait until it has"));
+            return Err(format!(
+                "node {node} has not said yet which installation it is: wait until it has"
+            ));
         };
         let pods = self.store.snapshot().pods.values();
-        let count = pods.filter(|record| record.place.node() == Some(node)).count();
+        let count = pods
+            .filter(|record| record.place.node() == Some(node))
+            .count();
         let answer = format!(
             "node {node} is not of the cluster any more; its {count} pods are made anew elsewhere, those with data on its \
              disk too. Do not start its daemon again before `windlass uninstall` there"
         );
-        self.commit_for(asker, vec![Change::Remove(node.clone(), installation)], answer).await
+        self.commit_for(
+            asker,
+            vec![Change::Remove(node.clone(), installation)],
+            answer,
+        )
+        .await
     }
 
     /// The nodes, as this host knows them.
@@ -292,6 +389,7 @@ impl Host {
         if self.store.leads() && !self.judged.is_empty() {
             return self.judged.clone();
         }
-        self.store.shown_nodes(&self.facts(), self.unready.as_deref())
+        self.store
+            .shown_nodes(&self.facts(), self.unready.as_deref())
     }
 }

@@ -36,7 +36,12 @@ impl HostMemory {
     pub(crate) fn open(data: &Path) -> Result<Self, StateFileError> {
         let path = data.join("node.json");
         let saved: Document = state_file::read(&path, SCHEMA)?.unwrap_or_default();
-        Ok(Self { path, current: saved.clone(), saved, files: BTreeMap::new() })
+        Ok(Self {
+            path,
+            current: saved.clone(),
+            saved,
+            files: BTreeMap::new(),
+        })
     }
 
     pub(crate) fn pods(&self) -> &NodeMemory {
@@ -47,8 +52,8 @@ impl HostMemory {
         self.current.pods = pods;
     }
 
-    /// Takes back the addresses of pods on this disk that are connected and not remembered: `node.json` was lost, and
-    /// what runs keeps the address that it has.
+    /// Takes back the addresses of pods on this disk that are connected and not remembered:
+    /// `node.json` was lost, and what runs keeps the address that it has.
     pub(crate) fn recover_addresses(&mut self, links: &BTreeMap<String, Ipv4Addr>) {
         for uid in self.files.keys() {
             if let Some(address) = links.get(&link_name(uid)) {
@@ -76,8 +81,13 @@ impl HostMemory {
             .flat_map(|pod| pod.containers.values())
             .filter_map(|container| container.id.as_ref())
             .collect();
-        let gone: Vec<ContainerId> =
-            self.current.hooked.iter().filter(|id| !current.contains(*id)).cloned().collect();
+        let gone: Vec<ContainerId> = self
+            .current
+            .hooked
+            .iter()
+            .filter(|id| !current.contains(*id))
+            .cloned()
+            .collect();
         for id in gone {
             self.current.hooked.remove(&id);
         }

@@ -1,4 +1,5 @@
-//! A host that was taken out of the cluster while nobody heard from it: what it ran runs elsewhere by now.
+//! A host that was taken out of the cluster while nobody heard from it: what it ran runs elsewhere
+//! by now.
 
 use jiff::Timestamp;
 use reconciler::{
@@ -7,7 +8,8 @@ use reconciler::{
     state::{ClusterState, PodPlace, PodRecord, StopReason, StopRecord},
 };
 
-/// The state that such a host acts on: what was decided, and a stop record for everything that is here.
+/// The state that such a host acts on: what was decided, and a stop record for everything that is
+/// here.
 pub(super) fn farewell(
     state: &ClusterState,
     node: &NodeName,
@@ -15,23 +17,32 @@ pub(super) fn farewell(
     now: Timestamp,
 ) -> ClusterState {
     let mut own = state.clone();
-    let stop = StopRecord { at: now, reason: StopReason::NodeExcluded };
+    let stop = StopRecord {
+        at: now,
+        reason: StopReason::NodeExcluded,
+    };
     // The leader has forgotten them, or is about to.
     for container in observed.containers.values() {
         let pod = &container.identity;
-        own.pods.entry(pod.uid.clone()).or_insert_with(|| PodRecord {
-            uid: pod.uid.clone(),
-            key: pod.pod.clone(),
-            owner: pod.owner.clone(),
-            place: PodPlace::Node(node.clone()),
-            commit: pod.commit.clone(),
-            template: pod.template.clone(),
-            created: now,
-            serial: 0,
-            stop: None,
-        });
+        own.pods
+            .entry(pod.uid.clone())
+            .or_insert_with(|| PodRecord {
+                uid: pod.uid.clone(),
+                key: pod.pod.clone(),
+                owner: pod.owner.clone(),
+                place: PodPlace::Node(node.clone()),
+                commit: pod.commit.clone(),
+                template: pod.template.clone(),
+                created: now,
+                serial: 0,
+                stop: None,
+            });
     }
-    for record in own.pods.values_mut().filter(|record| record.place.node() == Some(node)) {
+    for record in own
+        .pods
+        .values_mut()
+        .filter(|record| record.place.node() == Some(node))
+    {
         record.stop.get_or_insert_with(|| stop.clone());
     }
     own
@@ -40,7 +51,10 @@ pub(super) fn farewell(
 #[cfg(test)]
 mod tests {
     use reconciler::{
-        name::{CommitId, ContainerId, ImageId, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
+        name::{
+            CommitId, ContainerId, ImageId, ObjectKey, PodUid, TemplateHash, WorkloadKey,
+            WorkloadKind,
+        },
         observed::{ContainerState, ObservedContainer},
         plan::{PodIdentity, Role},
     };
@@ -51,14 +65,23 @@ mod tests {
         PodIdentity {
             uid: PodUid::new(format!("uid-{name}")),
             pod: ObjectKey::new("default", name),
-            owner: WorkloadKey { kind: WorkloadKind::Pod, object: ObjectKey::new("default", name) },
+            owner: WorkloadKey {
+                kind: WorkloadKind::Pod,
+                object: ObjectKey::new("default", name),
+            },
             commit: CommitId::new("c1"),
             template: TemplateHash::new("v1:0"),
         }
     }
 
     fn record(name: &str, node: &str) -> PodRecord {
-        let PodIdentity { uid, pod, owner, commit, template } = identity(name);
+        let PodIdentity {
+            uid,
+            pod,
+            owner,
+            commit,
+            template,
+        } = identity(name);
         PodRecord {
             uid,
             key: pod,
@@ -75,7 +98,10 @@ mod tests {
     #[test]
     fn all_that_is_here_must_stop_with_a_record_or_without_and_nothing_else() {
         let mut state = ClusterState::default();
-        for record in [record("not-yet-forgotten", "gone"), record("made-anew", "other")] {
+        for record in [
+            record("not-yet-forgotten", "gone"),
+            record("made-anew", "other"),
+        ] {
             state.pods.insert(record.uid.clone(), record);
         }
         let mut observed = Observed::default();
@@ -86,13 +112,32 @@ mod tests {
                 name: "app".to_owned(),
                 attempt: 0,
                 image: ImageId::new("image"),
-                state: ContainerState::Running { started: Timestamp::UNIX_EPOCH },
+                state: ContainerState::Running {
+                    started: Timestamp::UNIX_EPOCH,
+                },
             };
-            observed.containers.insert(ContainerId::new(name), container);
+            observed
+                .containers
+                .insert(ContainerId::new(name), container);
         }
-        let own = farewell(&state, &NodeName::new("gone"), &observed, Timestamp::UNIX_EPOCH);
-        let stopped: Vec<(&str, bool)> =
-            own.pods.values().map(|record| (record.key.name.as_str(), record.stop.is_some())).collect();
-        assert_eq!(stopped, [("forgotten", true), ("made-anew", false), ("not-yet-forgotten", true)]);
+        let own = farewell(
+            &state,
+            &NodeName::new("gone"),
+            &observed,
+            Timestamp::UNIX_EPOCH,
+        );
+        let stopped: Vec<(&str, bool)> = own
+            .pods
+            .values()
+            .map(|record| (record.key.name.as_str(), record.stop.is_some()))
+            .collect();
+        assert_eq!(
+            stopped,
+            [
+                ("forgotten", true),
+                ("made-anew", false),
+                ("not-yet-forgotten", true)
+            ]
+        );
     }
 }

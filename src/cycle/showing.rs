@@ -46,8 +46,12 @@ impl Host {
         let state = self.store.snapshot();
         let mut statuses = BTreeMap::new();
         for (node, report) in self.all_reports() {
-            let own =
-                |uid: &PodUid| state.pods.get(uid).is_none_or(|record| record.place.node() == Some(&node));
+            let own = |uid: &PodUid| {
+                state
+                    .pods
+                    .get(uid)
+                    .is_none_or(|record| record.place.node() == Some(&node))
+            };
             statuses.extend(report.pods.into_iter().filter(|(uid, _)| own(uid)));
         }
         statuses
@@ -64,24 +68,45 @@ impl Host {
             cluster: self.cluster_view(),
             state: Arc::new(state.clone()),
             pods: Arc::new(self.statuses()),
-            commits: self.library.commits().iter().chain(self.library.kept()).map(shared).collect(),
-            ineligible: self.library.ineligible().map(|(id, why)| (id.clone(), why.to_owned())).collect(),
+            commits: self
+                .library
+                .commits()
+                .iter()
+                .chain(self.library.kept())
+                .map(shared)
+                .collect(),
+            ineligible: self
+                .library
+                .ineligible()
+                .map(|(id, why)| (id.clone(), why.to_owned()))
+                .collect(),
             origins: self.origins_of_pods(),
             source: SourceStatus {
-                verified: lock(&self.trust).pointers().verified.as_ref().map(|one| one.id().clone()),
+                verified: lock(&self.trust)
+                    .pointers()
+                    .verified
+                    .as_ref()
+                    .map(|one| one.id().clone()),
                 ..self.source.clone()
             },
             plan: self.shown.lanes.clone(),
             converged: self.converged,
             notes: self.all_notes(),
             events: self.events.list(),
-            troubles: self.troubles.values().cloned().chain(self.library.troubles()).map(printable).collect(),
+            troubles: self
+                .troubles
+                .values()
+                .cloned()
+                .chain(self.library.troubles())
+                .map(printable)
+                .collect(),
         }
     }
 
     fn origins_of_pods(&self) -> BTreeMap<PodUid, CommitId> {
         let pods = self.memory.pods().pods.iter();
-        pods.filter_map(|(uid, pod)| Some((uid.clone(), pod.origin.as_ref()?.commit.clone()))).collect()
+        pods.filter_map(|(uid, pod)| Some((uid.clone(), pod.origin.as_ref()?.commit.clone())))
+            .collect()
     }
 
     /// The commits that may not run here of which something runs, or which are followed.
@@ -110,31 +135,57 @@ impl Host {
             let record = state.pods.get(uid)?;
             Some(format!("pod {} is {why}", record.key))
         });
-        let elsewhere = self.store.replicated().into_iter().flat_map(|store| store.members()).filter_map(
-            |(name, member)| {
-                let commit = member.report.local_rollback.as_ref().filter(|_| name != self.name())?;
-                Some(format!("node {name} went back to {} by itself", commit.short()))
-            },
-        );
+        let elsewhere = self
+            .store
+            .replicated()
+            .into_iter()
+            .flat_map(|store| store.members())
+            .filter_map(|(name, member)| {
+                let commit = member
+                    .report
+                    .local_rollback
+                    .as_ref()
+                    .filter(|_| name != self.name())?;
+                Some(format!(
+                    "node {name} went back to {} by itself",
+                    commit.short()
+                ))
+            });
         let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
         let notes = notes.chain(self.detour_note()).chain(elsewhere);
-        let notes = notes.chain(self.ineligible_notes()).chain(faulty).chain(refused);
+        let notes = notes
+            .chain(self.ineligible_notes())
+            .chain(faulty)
+            .chain(refused);
         notes.chain(self.image_notes()).map(printable).collect()
     }
 
-    /// Who did not get the images of a commit in time, and what this host cannot pull though nobody needs it here yet.
+    /// Who did not get the images of a commit in time, and what this host cannot pull though nobody
+    /// needs it here yet.
     fn image_notes(&self) -> Vec<String> {
         let rollout = &self.store.snapshot().rollout;
-        let off = rollout.shares_of_target().into_iter().flat_map(|shares| &shares.off);
+        let off = rollout
+            .shares_of_target()
+            .into_iter()
+            .flat_map(|shares| &shares.off);
         let off = off.filter(|(node, _)| !rollout.faulty.contains_key(*node));
-        let off = off.map(|(node, why)| format!("node {node} gets pods last, for want of images: {why}"));
+        let off =
+            off.map(|(node, why)| format!("node {node} gets pods last, for want of images: {why}"));
         let healthy = rollout.phase == Phase::Healthy;
-        let behind = self.parts.lanes.failures().iter().filter_map(|(key, failure)| match key {
-            LaneKey::Image(commit, _) if healthy && rollout.target.as_ref() == Some(commit) => {
-                Some(format!("no pod needs it here yet, and it is tried again: {}", failure.fault.message))
-            }
-            LaneKey::Image(..) | LaneKey::Pod(_) => None,
-        });
+        let behind = self
+            .parts
+            .lanes
+            .failures()
+            .iter()
+            .filter_map(|(key, failure)| match key {
+                LaneKey::Image(commit, _) if healthy && rollout.target.as_ref() == Some(commit) => {
+                    Some(format!(
+                        "no pod needs it here yet, and it is tried again: {}",
+                        failure.fault.message
+                    ))
+                }
+                LaneKey::Image(..) | LaneKey::Pod(_) => None,
+            });
         off.chain(behind).collect()
     }
 }
@@ -148,7 +199,8 @@ fn printable(sentence: String) -> String {
     foreign::escape(&sentence).into_owned()
 }
 
-/// A line for the log about a lane; pulls of unchanged state and clean-ups are not worth one at this level.
+/// A line for the log about a lane; pulls of unchanged state and clean-ups are not worth one at
+/// this level.
 pub(super) fn announce(lane: &Lane) -> Option<String> {
     match &lane.why {
         Why::Continue { .. } => None,
@@ -163,7 +215,11 @@ pub(crate) fn describe(why: &Why) -> String {
         Why::Continue { pod } => format!("going on with pod {pod}"),
         Why::Restart { pod, container } => format!("restarting container {container} of pod {pod}"),
         Why::Repair { pod, drift } => format!("repairing pod {pod}: {}", drift_words(*drift)),
-        Why::Unhealthy { pod, container, message } => {
+        Why::Unhealthy {
+            pod,
+            container,
+            message,
+        } => {
             format!("restarting container {container} of pod {pod}: it is not alive: {message}")
         }
         Why::Refresh { pod } => format!("refreshing the files of pod {pod}"),
@@ -187,7 +243,11 @@ pub(crate) fn lane_view(lane: &Lane) -> LaneView {
         LaneKey::Pod(uid) => format!("pod {uid}"),
         LaneKey::Image(_, image) => format!("image {image}"),
     };
-    LaneView { subject, why: describe(&lane.why), steps: lane.steps.iter().map(phrase).collect() }
+    LaneView {
+        subject,
+        why: describe(&lane.why),
+        steps: lane.steps.iter().map(phrase).collect(),
+    }
 }
 
 /// A step in a few words; no values of variables or files.
@@ -197,7 +257,9 @@ fn phrase(step: &Step) -> String {
         Step::PrepareFiles(files) => format!("write files and {} volumes", files.volumes.len()),
         Step::StartSandbox(spec) => format!("start sandbox {}", spec.attempt),
         Step::Connect { link, .. } => format!("connect {} as {}", link.name, link.address),
-        Step::StartContainer(spec) => format!("start container {} ({})", spec.name, spec.image_name),
+        Step::StartContainer(spec) => {
+            format!("start container {} ({})", spec.name, spec.image_name)
+        }
         Step::PostStart { .. } => "run the postStart hook".to_owned(),
         Step::Unpause(_) => "unpause".to_owned(),
         Step::Drain(time) => format!("drain for {} s", time.as_secs_f32()),
@@ -211,7 +273,9 @@ fn phrase(step: &Step) -> String {
 /// Says in the log and the metrics what a new state of the roll-out means.
 pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let short = |commit: &Option<reconciler::name::CommitId>| {
-        commit.as_ref().map_or_else(|| "none".to_owned(), |id| id.short().to_owned())
+        commit
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |id| id.short().to_owned())
     };
     let entered = before.phase.as_str() != after.phase.as_str() || before.target != after.target;
     if entered {
@@ -231,7 +295,11 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
         tracing::error!(from, to = %to, "rolling back: {}", rollback.reason);
         metrics.rollback(rollback.class.into());
     }
-    for (node, why) in after.faulty.iter().filter(|(node, _)| !before.faulty.contains_key(*node)) {
+    for (node, why) in after
+        .faulty
+        .iter()
+        .filter(|(node, _)| !before.faulty.contains_key(*node))
+    {
         tracing::warn!(%node, "a node is at fault itself: {why}");
     }
     for entry in &after.history {
@@ -247,7 +315,8 @@ pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
             CommitState::Healthy => metrics.rollout(RolloutResult::Healthy),
             CommitState::RolledBack => {
                 metrics.rollout(RolloutResult::RolledBack);
-                // One that a newer commit had superseded is given up without the target going anywhere.
+                // One that a newer commit had superseded is given up without the target going
+                // anywhere.
                 if after.rollback.is_none() {
                     tracing::error!(commit = entry.commit.short(), "given up: {}", entry.reason);
                     metrics.rollback(entry.class.unwrap_or_default().into());
@@ -306,16 +375,23 @@ impl Events {
     /// What a lane sets out to do for its pod.
     pub(super) fn lane(&mut self, lane: &Lane, state: &ClusterState) {
         let LaneKey::Pod(uid) = &lane.key else { return };
-        let Some(record) = state.pods.get(uid) else { return };
+        let Some(record) = state.pods.get(uid) else {
+            return;
+        };
         let reason = match &lane.why {
             Why::Start { .. } => "Starting",
             Why::Restart { .. } => "Restarting",
             Why::Repair { .. } => "Repairing",
             Why::Unhealthy { .. } => "Unhealthy",
             Why::Stop { .. } => "Killing",
-            Why::Continue { .. } | Why::Refresh { .. } | Why::Clean { .. } | Why::Image { .. } => return,
+            Why::Continue { .. } | Why::Refresh { .. } | Why::Clean { .. } | Why::Image { .. } => {
+                return;
+            }
         };
-        let warning = matches!(lane.why, Why::Repair { .. } | Why::Unhealthy { .. } | Why::Restart { .. });
+        let warning = matches!(
+            lane.why,
+            Why::Repair { .. } | Why::Unhealthy { .. } | Why::Restart { .. }
+        );
         self.add(uid, record, reason, warning, describe(&lane.why));
     }
 
@@ -325,12 +401,19 @@ impl Events {
             if let Some(record) = state.pods.get(uid)
                 && let Some(node) = record.place.node()
             {
-                self.add(uid, record, "Scheduled", false, format!("placed on {node}: {why}"));
+                self.add(
+                    uid,
+                    record,
+                    "Scheduled",
+                    false,
+                    format!("placed on {node}: {why}"),
+                );
             }
         }
     }
 
-    /// Probes that began to fail since the last look. What a liveness probe says is told with the restart it causes.
+    /// Probes that began to fail since the last look. What a liveness probe says is told with the
+    /// restart it causes.
     pub(super) fn probes(&mut self, observed: &Observed, state: &ClusterState) {
         let mut failing = std::collections::BTreeSet::new();
         for (key, fact) in observed.probes.iter().filter(|(_, fact)| !fact.ok) {
@@ -341,23 +424,44 @@ impl Events {
             };
             failing.insert(key.clone());
             let container = observed.containers.get(&key.0);
-            let Some(uid) = container.map(|container| &container.identity.uid) else { continue };
+            let Some(uid) = container.map(|container| &container.identity.uid) else {
+                continue;
+            };
             if !self.failing.contains(key)
                 && let Some(record) = state.pods.get(uid)
             {
                 let message = format!("{word} probe failed: {}", fact.message);
-                self.add(uid, record, "Unhealthy", true, message.trim_end_matches([':', ' ']).to_owned());
+                self.add(
+                    uid,
+                    record,
+                    "Unhealthy",
+                    true,
+                    message.trim_end_matches([':', ' ']).to_owned(),
+                );
             }
         }
         self.failing = failing;
     }
 
     /// What went wrong with a pod.
-    pub(super) fn failure(&mut self, uid: &PodUid, record: &PodRecord, reason: &str, message: String) {
+    pub(super) fn failure(
+        &mut self,
+        uid: &PodUid,
+        record: &PodRecord,
+        reason: &str,
+        message: String,
+    ) {
         self.add(uid, record, reason, true, message);
     }
 
-    fn add(&mut self, uid: &PodUid, record: &PodRecord, reason: &str, warning: bool, message: String) {
+    fn add(
+        &mut self,
+        uid: &PodUid,
+        record: &PodRecord,
+        reason: &str,
+        warning: bool,
+        message: String,
+    ) {
         let now = Timestamp::now();
         let same = |event: &&mut EventView| {
             event.uid.as_ref() == Some(uid) && event.reason == reason && event.message == message

@@ -1,4 +1,5 @@
-//! What a host does because it is one of several: follow the store, tell the others, reach their pods.
+//! What a host does because it is one of several: follow the store, tell the others, reach their
+//! pods.
 
 use std::time::Duration;
 
@@ -37,14 +38,18 @@ impl Host {
 
     /// Whether there is no store, or this host has read it since it began.
     pub(crate) fn has_heard_the_store(&self) -> bool {
-        self.store.replicated().is_none_or(|store| matches!(store.standing(), Standing::Current))
+        self.store
+            .replicated()
+            .is_none_or(|store| matches!(store.standing(), Standing::Current))
     }
 
     /// Makes what the store says this host's own, and says how it stands with it.
     pub(super) fn follow_store(&mut self) {
         let saved = self.store.save();
         self.note("store-copy", saved.map_err(|error| format!("{error:#}")));
-        let Some(store) = self.store.replicated() else { return };
+        let Some(store) = self.store.replicated() else {
+            return;
+        };
         let standing = match store.standing() {
             Standing::Current => Ok(()),
             Standing::Lost { since, why } => Err(format!(
@@ -55,12 +60,22 @@ impl Host {
         };
         let subnet = store.subnet_trouble().map_or(Ok(()), Err);
         let published = store.publish_trouble().map_or(Ok(()), |why| {
-            Err(format!("what this host says of itself could not be written to the store: {why}"))
+            Err(format!(
+                "what this host says of itself could not be written to the store: {why}"
+            ))
         });
         let unreadable: Vec<String> = store.unreadable().collect();
-        let unreadable = if unreadable.is_empty() { Ok(()) } else { Err(unreadable.join("; ")) };
+        let unreadable = if unreadable.is_empty() {
+            Ok(())
+        } else {
+            Err(unreadable.join("; "))
+        };
         let disputed = store.disputed();
-        let disputed = if disputed.is_empty() { Ok(()) } else { Err(disputed.join("; ")) };
+        let disputed = if disputed.is_empty() {
+            Ok(())
+        } else {
+            Err(disputed.join("; "))
+        };
         let removed = match store.was_removed() {
             true => Err("this host was taken out of the cluster by `windlass node rm`: its pods run elsewhere by now and \
                          are stopped here; `windlass uninstall` cleans up, and a new installation may join"
@@ -72,18 +87,31 @@ impl Host {
             .filter(|(name, _)| **name != self.fixed.facts.name)
             .filter_map(|(name, member)| Some(told_skew(name, member.skew()?)))
             .collect();
-        let skews = if skews.is_empty() { Ok(()) } else { Err(skews.join("; ")) };
+        let skews = if skews.is_empty() {
+            Ok(())
+        } else {
+            Err(skews.join("; "))
+        };
         let heads_known =
             |id: &CommitId| self.verified.contains_key(id) || self.source.head.as_ref() == Some(id);
-        let news =
-            store.members().filter_map(|(_, member)| member.report.head.clone()).find(|id| !heads_known(id));
+        let news = store
+            .members()
+            .filter_map(|(_, member)| member.report.head.clone())
+            .find(|id| !heads_known(id));
         let is_ahead = store
             .members()
             .filter(|(_, member)| member.alive.is_some())
-            .any(|(_, member)| member.report.head.as_ref().is_some_and(|head| !heads_known(head)));
+            .any(|(_, member)| {
+                member
+                    .report
+                    .head
+                    .as_ref()
+                    .is_some_and(|head| !heads_known(head))
+            });
         let outrun = is_ahead && self.source.error.is_some();
-        let addresses =
-            store.members().filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
+        let addresses = store
+            .members()
+            .filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
         self.parts.inquiry.book().set(addresses.collect());
         self.note("store", standing);
         self.note("subnet", subnet);
@@ -93,7 +121,8 @@ impl Host {
         self.note("removed", removed);
         self.note("clocks", skews);
         self.outrun = outrun.then(|| self.outrun.unwrap_or_else(std::time::Instant::now));
-        // Another host has seen a push that this one has not: once is enough, since the poll comes anyway.
+        // Another host has seen a push that this one has not: once is enough, since the poll comes
+        // anyway.
         if let Some(news) = news
             && self.nudged_for.as_ref() != Some(&news)
         {
@@ -116,11 +145,15 @@ impl Host {
         self.told = after;
     }
 
-    /// Looks at the repository for what the store has just told all hosts of: the forge serves them one after the other.
+    /// Looks at the repository for what the store has just told all hosts of: the forge serves them
+    /// one after the other.
     pub(super) fn fetch_in_turn(&mut self) {
-        let Some(store) = self.store.replicated() else { return self.parts.nudge.notify_one() };
+        let Some(store) = self.store.replicated() else {
+            return self.parts.nudge.notify_one();
+        };
         let members = store.members().map(|(name, _)| name);
-        self.turn.nudge(&self.parts.nudge, &self.fixed.facts.name, members);
+        self.turn
+            .nudge(&self.parts.nudge, &self.fixed.facts.name, members);
     }
 
     /// How this host stands in its cluster.
@@ -132,7 +165,10 @@ impl Host {
             Standing::Frozen { since, why } => ("frozen", Some(*since), Some(why.clone())),
             Standing::Conflict { why } => ("conflict", None, Some(why.clone())),
         };
-        let nodes = self.nodes().into_iter().map(|(name, node)| (name, node.life.as_str().to_owned()));
+        let nodes = self
+            .nodes()
+            .into_iter()
+            .map(|(name, node)| (name, node.life.as_str().to_owned()));
         Some(ClusterView {
             id: store.cluster().to_owned(),
             leader: store.leader().cloned(),
@@ -152,7 +188,10 @@ impl Host {
     pub(super) fn network(&self) -> HostNetwork {
         let least = self.store.peers().values().map(|peer| peer.mtu).min();
         let own = self.fixed.network.mtu;
-        HostNetwork { mtu: least.map_or(own, |least| own.min(least)), ..self.fixed.network.clone() }
+        HostNetwork {
+            mtu: least.map_or(own, |least| own.min(least)),
+            ..self.fixed.network.clone()
+        }
     }
 
     /// Tells the others how this host is.
@@ -184,8 +223,11 @@ impl Host {
             .peers()
             .iter()
             .map(|(name, facts)| {
-                let peer =
-                    Peer { address: facts.address, pod_subnet: facts.pod_subnet, path: self.fixed.path };
+                let peer = Peer {
+                    address: facts.address,
+                    pod_subnet: facts.pod_subnet,
+                    path: self.fixed.path,
+                };
                 (name.clone(), peer)
             })
             .collect();
@@ -196,7 +238,10 @@ impl Host {
         if set.is_ok() {
             self.peers = Some(peers);
         }
-        self.note("peers", set.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+        self.note(
+            "peers",
+            set.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+        );
     }
 
     /// Does what a person asks for, here or through the leader.
@@ -211,7 +256,11 @@ impl Host {
             return;
         }
         match self.ask_leader(command) {
-            Ok(id) => self.open.push(Open { id, until: Instant::now() + PATIENCE, answer }),
+            Ok(id) => self.open.push(Open {
+                id,
+                until: Instant::now() + PATIENCE,
+                answer,
+            }),
             Err(why) => {
                 let _ = answer.send(Err(why));
             }
@@ -230,13 +279,18 @@ impl Host {
         let Some(store) = self.store.replicated_mut() else {
             return Err("this host is alone and does not lead".to_owned());
         };
-        store.ask(Some(AskDoc { id: id.clone(), command }));
+        store.ask(Some(AskDoc {
+            id: id.clone(),
+            command,
+        }));
         Ok(id)
     }
 
     /// Gives people the leader's answers.
     fn close_asks(&mut self) {
-        let Some(store) = self.store.replicated() else { return };
+        let Some(store) = self.store.replicated() else {
+            return;
+        };
         let mut still = Vec::new();
         for open in std::mem::take(&mut self.open) {
             if let Some(answer) = store.answer_to(&open.id) {
@@ -263,7 +317,10 @@ impl Host {
 
     /// When an open question must be looked at again.
     pub(super) fn next_ask(&self) -> Option<Duration> {
-        self.open.iter().map(|open| open.until.saturating_duration_since(Instant::now())).min()
+        self.open
+            .iter()
+            .map(|open| open.until.saturating_duration_since(Instant::now()))
+            .min()
     }
 
     /// Says good-bye to the other hosts, until soon.
@@ -274,7 +331,11 @@ impl Host {
 
 /// To ten seconds: what an answer took on its way makes no new sentence.
 fn told_skew(node: &NodeName, skew: SignedDuration) -> String {
-    let side = if skew.is_negative() { "behind" } else { "ahead of" };
+    let side = if skew.is_negative() {
+        "behind"
+    } else {
+        "ahead of"
+    };
     let about = SignedDuration::from_secs((skew.abs().as_secs() + 5) / 10 * 10);
     format!("the clock of node {node} is {about:#} {side} this host's")
 }
@@ -286,8 +347,17 @@ mod tests {
     #[test]
     fn how_far_clocks_are_apart_is_told_in_round_numbers() {
         let told = |millis| told_skew(&NodeName::new("n1"), SignedDuration::from_millis(millis));
-        assert_eq!(told(3_599_988), "the clock of node n1 is 1h ahead of this host's");
-        assert_eq!(told(-3_600_012), "the clock of node n1 is 1h behind this host's");
-        assert_eq!(told(-94_000), "the clock of node n1 is 1m 30s behind this host's");
+        assert_eq!(
+            told(3_599_988),
+            "the clock of node n1 is 1h ahead of this host's"
+        );
+        assert_eq!(
+            told(-3_600_012),
+            "the clock of node n1 is 1h behind this host's"
+        );
+        assert_eq!(
+            told(-94_000),
+            "the clock of node n1 is 1m 30s behind this host's"
+        );
     }
 }

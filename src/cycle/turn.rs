@@ -1,4 +1,5 @@
-//! When it is this host's turn to ask the repository for a commit that the whole cluster has just learnt of.
+//! When it is this host's turn to ask the repository for a commit that the whole cluster has just
+//! learnt of.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,8 +11,9 @@ const APART: Duration = Duration::from_millis(10);
 /// The last host of the largest cluster waits for so long.
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// How long this host waits: its place among the members, by name, so that no two fetch in the same instant. The time
-/// in which all of them fetch grows with their number up to [`LONGEST`]; a host that is alone does not wait.
+/// How long this host waits: its place among the members, by name, so that no two fetch in the same
+/// instant. The time in which all of them fetch grows with their number up to [`LONGEST`]; a host
+/// that is alone does not wait.
 fn delay<'a>(own: &NodeName, members: impl Iterator<Item = &'a NodeName>) -> Duration {
     let (mut before, mut others) = (0, 0);
     for name in members.filter(|name| *name != own) {
@@ -30,7 +32,8 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Nudges `follower` after this host's delay. Whatever asks for a nudge while one is coming is served by that one.
+    /// Nudges `follower` after this host's delay. Whatever asks for a nudge while one is coming is
+    /// served by that one.
     pub(super) fn nudge<'a>(
         &mut self,
         follower: &Arc<Notify>,
@@ -62,7 +65,9 @@ mod tests {
     use super::*;
 
     fn cluster(hosts: u32) -> Vec<NodeName> {
-        (0..hosts).map(|number| NodeName::new(format!("n{number:04}"))).collect()
+        (0..hosts)
+            .map(|number| NodeName::new(format!("n{number:04}")))
+            .collect()
     }
 
     fn delays(names: &[NodeName]) -> Vec<Duration> {
@@ -72,7 +77,10 @@ mod tests {
     #[test]
     fn a_host_that_is_alone_does_not_wait() {
         assert_eq!(delays(&cluster(1)), [Duration::ZERO]);
-        assert_eq!(delay(&NodeName::new("n1"), std::iter::empty()), Duration::ZERO);
+        assert_eq!(
+            delay(&NodeName::new("n1"), std::iter::empty()),
+            Duration::ZERO
+        );
     }
 
     #[test]
@@ -81,15 +89,27 @@ mod tests {
         for hosts in [2, 10, 299, 300, 301, 1_000, 5_000] {
             let delays = delays(&cluster(hosts));
             let distinct: BTreeSet<_> = delays.iter().collect();
-            assert_eq!(distinct.len(), delays.len(), "{hosts} hosts: two fetch in the same instant");
+            assert_eq!(
+                distinct.len(),
+                delays.len(),
+                "{hosts} hosts: two fetch in the same instant"
+            );
             let last = delays.iter().max().copied().unwrap_or_default();
-            assert!(last < APART * hosts && last <= LONGEST, "{hosts} hosts: the last waits for {last:?}");
+            assert!(
+                last < APART * hosts && last <= LONGEST,
+                "{hosts} hosts: the last waits for {last:?}"
+            );
         }
     }
 
     #[test]
     fn the_delay_grows_with_the_number_of_hosts_up_to_a_bound() {
-        let last = |hosts| delays(&cluster(hosts)).into_iter().max().unwrap_or_default();
+        let last = |hosts| {
+            delays(&cluster(hosts))
+                .into_iter()
+                .max()
+                .unwrap_or_default()
+        };
         assert!(last(2) < last(10) && last(10) < last(100) && last(100) < last(300));
         assert!(last(300) < LONGEST && last(5_000) < LONGEST);
     }

@@ -37,7 +37,12 @@ impl TrustAuditor {
         views: watch::Receiver<Arc<View>>,
         history: usize,
     ) -> Self {
-        Self { judge, trust, views, history }
+        Self {
+            judge,
+            trust,
+            views,
+            history,
+        }
     }
 
     fn look(&self) -> Result<TrustReport, String> {
@@ -47,13 +52,23 @@ impl TrustAuditor {
         let mut commits: BTreeMap<&CommitId, PodTrust> = BTreeMap::new();
         let mut pods = Vec::new();
         for (uid, commit) in &view.origins {
-            let grounds = commits.entry(commit).or_insert_with(|| self.grounds_of(&signers, commit)).clone();
-            let pod =
-                view.state.pods.get(uid).map_or_else(|| uid.to_string(), |record| record.key.to_string());
+            let grounds = commits
+                .entry(commit)
+                .or_insert_with(|| self.grounds_of(&signers, commit))
+                .clone();
+            let pod = view
+                .state
+                .pods
+                .get(uid)
+                .map_or_else(|| uid.to_string(), |record| record.key.to_string());
             pods.push(PodTrust { pod, ..grounds });
         }
         pods.sort_by(|one, other| one.pod.cmp(&other.pod));
-        Ok(TrustReport { node: view.node.to_string(), mode: self.judge.mode.as_str().to_owned(), pods })
+        Ok(TrustReport {
+            node: view.node.to_string(),
+            mode: self.judge.mode.as_str().to_owned(),
+            pods,
+        })
     }
 
     /// The grounds of one commit; which pod they are of is filled in by the caller.
@@ -82,7 +97,8 @@ impl TrustAuditor {
         }
         let was_unchecked = |known: &TrustedCommit| *known.commit.grounds() == Grounds::ModeOff;
         if row.grounds == "none" && known.as_ref().is_some_and(was_unchecked) {
-            row.note.push_str("; it was accepted while verification was off");
+            row.note
+                .push_str("; it was accepted while verification was off");
         }
         row
     }

@@ -25,15 +25,36 @@ pub(super) struct RemoteLogs {
 
 impl RemoteLogs {
     async fn open(&self, pod: RemotePod, options: LogOptions) -> Result<LogStream, LogError> {
-        let RemotePod { node, key, container } = pod;
+        let RemotePod {
+            node,
+            key,
+            container,
+        } = pod;
         let address = (self.address_of)(&node)
             .ok_or_else(|| LogError::Remote(format!("the address of {node} is not known here")))?;
-        let LogOptions { follow, previous, timestamps, tail, since } = options;
-        let request = LogRequest { pod: key, container, follow, previous, timestamps, tail, since };
-        self.client.logs(&node, address, &request).await.map_err(|error| match error.is_refusal() {
-            true => LogError::Refused(error.to_string()),
-            false => LogError::Remote(error.to_string()),
-        })
+        let LogOptions {
+            follow,
+            previous,
+            timestamps,
+            tail,
+            since,
+        } = options;
+        let request = LogRequest {
+            pod: key,
+            container,
+            follow,
+            previous,
+            timestamps,
+            tail,
+            since,
+        };
+        self.client
+            .logs(&node, address, &request)
+            .await
+            .map_err(|error| match error.is_refusal() {
+                true => LogError::Refused(error.to_string()),
+                false => LogError::Remote(error.to_string()),
+            })
     }
 }
 
@@ -54,8 +75,16 @@ impl EngineLogs {
     }
 
     async fn open(&self, target: LogTarget, options: LogOptions) -> Result<LogStream, LogError> {
-        let found = self.runtime.observe().await.map_err(|fault| LogError::Engine(fault.message))?;
-        let wanted = if options.previous { target.restarts.checked_sub(1) } else { None };
+        let found = self
+            .runtime
+            .observe()
+            .await
+            .map_err(|fault| LogError::Engine(fault.message))?;
+        let wanted = if options.previous {
+            target.restarts.checked_sub(1)
+        } else {
+            None
+        };
         let id = found
             .containers
             .into_iter()
@@ -66,22 +95,47 @@ impl EngineLogs {
             .max_by_key(|(_, one)| one.attempt)
             .map(|(id, _)| id)
             .ok_or(LogError::Gone)?;
-        let LogOptions { follow, previous: _, timestamps, tail, since } = options;
-        let options = runtime::LogOptions { follow, tail, since, timestamps };
-        let stream = self.runtime.logs(&id, options).await.map_err(|fault| match fault.kind {
-            FaultKind::Gone => LogError::Gone,
-            _ => LogError::Engine(fault.message),
-        })?;
-        Ok(stream.map(|part| part.map_err(|fault| std::io::Error::other(fault.message))).boxed())
+        let LogOptions {
+            follow,
+            previous: _,
+            timestamps,
+            tail,
+            since,
+        } = options;
+        let options = runtime::LogOptions {
+            follow,
+            tail,
+            since,
+            timestamps,
+        };
+        let stream = self
+            .runtime
+            .logs(&id, options)
+            .await
+            .map_err(|fault| match fault.kind {
+                FaultKind::Gone => LogError::Gone,
+                _ => LogError::Engine(fault.message),
+            })?;
+        Ok(stream
+            .map(|part| part.map_err(|fault| std::io::Error::other(fault.message)))
+            .boxed())
     }
 }
 
 impl LogSource for EngineLogs {
-    fn logs(&self, target: LogTarget, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+    fn logs(
+        &self,
+        target: LogTarget,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<LogStream, LogError>> {
         self.open(target, options).boxed()
     }
 
-    fn remote(&self, pod: RemotePod, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+    fn remote(
+        &self,
+        pod: RemotePod,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<LogStream, LogError>> {
         self.ask(pod, options).boxed()
     }
 }
@@ -104,14 +158,33 @@ mod tests {
         Authority::init(&directory, &NodeName::new("n1"), Timestamp::now()).unwrap();
         let client = PeerClient::new(directory.path()).unwrap().unwrap();
         let ask = async |address: Option<SocketAddr>| {
-            let remote = RemoteLogs { client: client.clone(), address_of: Arc::new(move |_| address) };
+            let remote = RemoteLogs {
+                client: client.clone(),
+                address_of: Arc::new(move |_| address),
+            };
             let key = ObjectKey::new("default", "web");
-            let pod = RemotePod { node: NodeName::new("n2"), key, container: None };
-            remote.open(pod, LogOptions::default()).await.err().unwrap().to_string()
+            let pod = RemotePod {
+                node: NodeName::new("n2"),
+                key,
+                container: None,
+            };
+            remote
+                .open(pod, LogOptions::default())
+                .await
+                .err()
+                .unwrap()
+                .to_string()
         };
-        assert_eq!(ask(None).await, "cannot read the log: the address of n2 is not known here");
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let wanted = format!("cannot read the log: n2 at {closed} does not answer: Connection refused");
+        assert_eq!(
+            ask(None).await,
+            "cannot read the log: the address of n2 is not known here"
+        );
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let wanted =
+            format!("cannot read the log: n2 at {closed} does not answer: Connection refused");
         assert_eq!(ask(Some(closed)).await, wanted);
     }
 }

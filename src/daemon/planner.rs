@@ -1,4 +1,5 @@
-//! What another commit would change here: the same two functions on a copy of the state, with nothing applied.
+//! What another commit would change here: the same two functions on a copy of the state, with
+//! nothing applied.
 
 use std::{
     collections::BTreeMap,
@@ -43,22 +44,34 @@ impl OfflinePlanner {
         views: watch::Receiver<Arc<View>>,
         config: Config,
     ) -> Self {
-        Self { judge, trust, views, config, slot: Arc::new(Semaphore::new(1)) }
+        Self {
+            judge,
+            trust,
+            views,
+            config,
+            slot: Arc::new(Semaphore::new(1)),
+        }
     }
 
     fn work_out(&self, revision: &str) -> Result<PlanReport, String> {
         let view = self.views.borrow().clone();
         let id = self.resolve(&view, revision)?;
-        let known = view.commits.get(&id).filter(|_| !view.ineligible.contains_key(&id));
+        let known = view
+            .commits
+            .get(&id)
+            .filter(|_| !view.ineligible.contains_key(&id));
         let commit = match known {
             Some(commit) => Arc::clone(commit),
             None => self.read(&id)?,
         };
-        Ok(PlanReport { commit: Some(id), lanes: changes(&view, &commit, &self.config) })
+        Ok(PlanReport {
+            commit: Some(id),
+            lanes: changes(&view, &commit, &self.config),
+        })
     }
 
-    /// The commit that a revision names: a full id, `HEAD` for the newest verified one, or what the mirror makes of it.
-    /// It need not be a verified one.
+    /// The commit that a revision names: a full id, `HEAD` for the newest verified one, or what the
+    /// mirror makes of it. It need not be a verified one.
     fn resolve(&self, view: &View, revision: &str) -> Result<CommitId, String> {
         if let ("HEAD", Some(verified)) = (revision, &view.source.verified) {
             return Ok(verified.clone());
@@ -66,18 +79,32 @@ impl OfflinePlanner {
         if let Ok(id) = parse_id(revision) {
             return Ok(id);
         }
-        let repo = self.judge.reader.mirror.open().map_err(|error| error.to_string())?;
+        let repo = self
+            .judge
+            .reader
+            .mirror
+            .open()
+            .map_err(|error| error.to_string())?;
         let branch = format!("refs/remotes/origin/{revision}");
-        let found = repo.revparse_single(&branch).or_else(|_| repo.revparse_single(revision));
-        let commit = found.and_then(|object| object.peel_to_commit()).map_err(|_| {
-            format!("{revision} names no commit of {}: see `windlass history`", view.source.url)
-        })?;
+        let found = repo
+            .revparse_single(&branch)
+            .or_else(|_| repo.revparse_single(revision));
+        let commit = found
+            .and_then(|object| object.peel_to_commit())
+            .map_err(|_| {
+                format!(
+                    "{revision} names no commit of {}: see `windlass history`",
+                    view.source.url
+                )
+            })?;
         Ok(CommitId::new(commit.id().to_string()))
     }
 
     /// Only a commit that may run here is read.
     fn read(&self, id: &CommitId) -> Result<Arc<Commit>, String> {
-        let judged = self.judge.eligible(&self.trust, self.config.rollout.history, id);
+        let judged = self
+            .judge
+            .eligible(&self.trust, self.config.rollout.history, id);
         let commit = judged
             .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
             .map_err(|why| format!("commit {} may not run here: {why}", id.short()))?;
@@ -94,12 +121,16 @@ impl Planner for OfflinePlanner {
     fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>> {
         let (planner, slot) = (self.clone(), Arc::clone(&self.slot));
         async move {
-            // Reading and checking a large commit takes a core for a while: one at a time, beside the workers.
+            // Reading and checking a large commit takes a core for a while: one at a time, beside
+            // the workers.
             let Ok(_slot) = slot.try_acquire() else {
-                return Err("another plan is being worked out: try again when it is done".to_owned());
+                return Err(
+                    "another plan is being worked out: try again when it is done".to_owned(),
+                );
             };
             let worked_out = tokio::task::spawn_blocking(move || planner.work_out(&revision)).await;
-            worked_out.unwrap_or_else(|error| Err(format!("working out the plan ended early: {error}")))
+            worked_out
+                .unwrap_or_else(|error| Err(format!("working out the plan ended early: {error}")))
         }
         .boxed()
     }
@@ -112,14 +143,24 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
     state.rollout.driving = Some(commit.id.clone());
     state.rollout.wave = None;
     let is_kept = |id: &CommitId| view.ineligible.contains_key(id);
-    let (kept, mut commits): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        view.commits.clone().into_iter().partition(|(id, _)| is_kept(id));
+    let (kept, mut commits): (BTreeMap<_, _>, BTreeMap<_, _>) = view
+        .commits
+        .clone()
+        .into_iter()
+        .partition(|(id, _)| is_kept(id));
     commits.insert(commit.id.clone(), Arc::clone(commit));
     // Each node speaks for its own pods, and one that has none has nothing to say.
-    let mut reports: BTreeMap<NodeName, NodeReport> =
-        view.nodes.keys().map(|node| (node.clone(), NodeReport::default())).collect();
+    let mut reports: BTreeMap<NodeName, NodeReport> = view
+        .nodes
+        .keys()
+        .map(|node| (node.clone(), NodeReport::default()))
+        .collect();
     for (uid, status) in view.pods.iter() {
-        let node = view.state.pods.get(uid).and_then(|record| record.place.node());
+        let node = view
+            .state
+            .pods
+            .get(uid)
+            .and_then(|record| record.place.node());
         if let Some(report) = node.and_then(|node| reports.get_mut(node)) {
             report.pods.insert(uid.clone(), status.clone());
         }
@@ -134,32 +175,50 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
         nodes: &view.nodes,
         reports: &reports,
     });
-    change.changes.iter().filter_map(|change| describe(view, change)).collect()
+    change
+        .changes
+        .iter()
+        .filter_map(|change| describe(view, change))
+        .collect()
 }
 
 fn describe(view: &View, change: &Change) -> Option<LaneView> {
-    let line = |subject: String, why: String| Some(LaneView { subject, why, steps: Vec::new() });
+    let line = |subject: String, why: String| {
+        Some(LaneView {
+            subject,
+            why,
+            steps: Vec::new(),
+        })
+    };
     match change {
         Change::Pod(record) => {
             let before = view.state.pods.get(&record.uid);
             match (&record.stop, before) {
-                (Some(StopRecord { reason, .. }), Some(before)) if before.stop.is_none() => {
-                    line(format!("pod {}", record.key), format!("stop: {}", reason.as_str()))
-                }
+                (Some(StopRecord { reason, .. }), Some(before)) if before.stop.is_none() => line(
+                    format!("pod {}", record.key),
+                    format!("stop: {}", reason.as_str()),
+                ),
                 (None, None) => {
                     let place = match &record.place {
                         PodPlace::Node(node) => format!("on {node}"),
                         PodPlace::Unplaced(why) => format!("not placed: {why}"),
                     };
-                    line(format!("pod {}", record.key), format!("start for {} {place}", record.owner))
+                    line(
+                        format!("pod {}", record.key),
+                        format!("start for {} {place}", record.owner),
+                    )
                 }
                 _ => None,
             }
         }
         Change::Service(key, allocation) => {
-            let address =
-                allocation.cluster_ip.map_or_else(|| "no address".to_owned(), |one| one.to_string());
-            line(format!("service {key}"), format!("{address}, node ports {:?}", allocation.node_ports))
+            let address = allocation
+                .cluster_ip
+                .map_or_else(|| "no address".to_owned(), |one| one.to_string());
+            line(
+                format!("service {key}"),
+                format!("{address}, node ports {:?}", allocation.node_ports),
+            )
         }
         Change::DropService(key) => line(format!("service {key}"), "remove".to_owned()),
         Change::Forget(_)

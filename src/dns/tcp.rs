@@ -1,6 +1,7 @@
 //! DNS over TCP: one task a connection, one question after another.
 //!
-//! hickory's own listener takes whatever comes, and a thousand connections would leave the daemon without descriptors.
+//! hickory's own listener takes whatever comes, and a thousand connections would leave the daemon
+//! without descriptors.
 
 use std::{
     io,
@@ -42,7 +43,11 @@ pub(super) async fn serve(mut listener: Bounded<TcpListener>, handler: Handler) 
     }
 }
 
-async fn talk(mut stream: Connection<TcpStream>, address: SocketAddr, handler: &Handler) -> io::Result<()> {
+async fn talk(
+    mut stream: Connection<TcpStream>,
+    address: SocketAddr,
+    handler: &Handler,
+) -> io::Result<()> {
     let life = Arc::clone(stream.life());
     loop {
         let mut length = [0; 2];
@@ -57,10 +62,14 @@ async fn talk(mut stream: Connection<TcpStream>, address: SocketAddr, handler: &
             answered = answer(question, address, handler) => answered,
             () = life.closed() => return Ok(()),
         };
-        let Some(answered) = answered else { return Ok(()) };
+        let Some(answered) = answered else {
+            return Ok(());
+        };
         let length = u16::try_from(answered.len()).map_err(io::Error::other)?;
         // One write: with two, the second would wait for the first one's acknowledgement.
-        stream.write_all(&[&length.to_be_bytes(), answered.as_slice()].concat()).await?;
+        stream
+            .write_all(&[&length.to_be_bytes(), answered.as_slice()].concat())
+            .await?;
         drop(under_way);
     }
 }
@@ -68,18 +77,29 @@ async fn talk(mut stream: Connection<TcpStream>, address: SocketAddr, handler: &
 /// The answer to one question; `None` where there is nothing to say.
 async fn answer(question: Vec<u8>, address: SocketAddr, handler: &Handler) -> Option<Vec<u8>> {
     let malformed = malformed(&question);
-    let Ok(request) = Request::from_bytes(question, address, Protocol::Tcp) else { return malformed };
+    let Ok(request) = Request::from_bytes(question, address, Protocol::Tcp) else {
+        return malformed;
+    };
     if request.metadata.message_type == MessageType::Response {
         return None;
     }
     let answer = Answer::default();
-    handler.handle_request::<_, TokioTime>(&request, answer.clone()).await;
-    answer.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    handler
+        .handle_request::<_, TokioTime>(&request, answer.clone())
+        .await;
+    answer
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
 }
 
-/// "Format error", with the identifier, the operation and "recursion desired" of what was asked (RFC 1035, 4.1.1).
+/// "Format error", with the identifier, the operation and "recursion desired" of what was asked
+/// (RFC 1035, 4.1.1).
 fn malformed(question: &[u8]) -> Option<Vec<u8>> {
-    let [first, second, flags, ..] = *question.get(..HEADER)? else { return None };
+    let [first, second, flags, ..] = *question.get(..HEADER)? else {
+        return None;
+    };
     let (response, kept, format_error) = (0x80, 0x79, 1);
     let mut answer = vec![0; HEADER];
     answer[..4].copy_from_slice(&[first, second, response | flags & kept, format_error]);

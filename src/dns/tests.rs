@@ -17,7 +17,12 @@ use super::*;
 
 fn records() -> DnsRecords {
     let addresses = |addresses: &[&str]| {
-        DnsAnswer::Addresses(addresses.iter().map(|address| address.parse().unwrap()).collect())
+        DnsAnswer::Addresses(
+            addresses
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect(),
+        )
     };
     let alias = |target: &str| DnsAnswer::Alias(target.to_owned());
     let many: Vec<String> = (1..=200).map(|last| format!("10.244.1.{last}")).collect();
@@ -26,12 +31,24 @@ fn records() -> DnsRecords {
         zone: "cluster.local".to_owned(),
         names: [
             ("mysql.default.svc.cluster.local", addresses(&["10.96.0.1"])),
-            ("web.shop.svc.cluster.local", addresses(&["10.244.1.2", "10.244.1.3"])),
+            (
+                "web.shop.svc.cluster.local",
+                addresses(&["10.244.1.2", "10.244.1.3"]),
+            ),
             ("many.shop.svc.cluster.local", addresses(&many)),
-            ("db.shop.svc.cluster.local", alias("mysql.default.svc.cluster.local")),
+            (
+                "db.shop.svc.cluster.local",
+                alias("mysql.default.svc.cluster.local"),
+            ),
             ("away.shop.svc.cluster.local", alias("db.example.com")),
-            ("lost.shop.svc.cluster.local", alias("nothing.shop.svc.cluster.local")),
-            ("round.shop.svc.cluster.local", alias("round.shop.svc.cluster.local")),
+            (
+                "lost.shop.svc.cluster.local",
+                alias("nothing.shop.svc.cluster.local"),
+            ),
+            (
+                "round.shop.svc.cluster.local",
+                alias("round.shop.svc.cluster.local"),
+            ),
         ]
         .map(|(name, answer)| (name.to_owned(), answer))
         .into(),
@@ -39,7 +56,12 @@ fn records() -> DnsRecords {
 }
 
 fn start(upstreams: Vec<SocketAddr>) -> Dns {
-    Dns::start(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), records(), upstreams).unwrap()
+    Dns::start(
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        records(),
+        upstreams,
+    )
+    .unwrap()
 }
 
 fn question(name: &str, kind: RecordType) -> Message {
@@ -51,8 +73,12 @@ fn question(name: &str, kind: RecordType) -> Message {
 
 fn ask_with(dns: &Dns, message: &Message) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    socket.send_to(&message.to_vec().unwrap(), dns.address()).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    socket
+        .send_to(&message.to_vec().unwrap(), dns.address())
+        .unwrap();
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).unwrap();
     let answer = Message::from_vec(&buffer[..length]).unwrap();
@@ -70,17 +96,31 @@ fn ask_by_tcp(dns: &Dns, name: &str) -> Message {
 
 /// A connection of another address of this host's loopback.
 fn connect_from(last: u8, dns: &Dns) -> TcpStream {
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0)).unwrap();
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    bind(
+        &socket,
+        &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0),
+    )
+    .unwrap();
     connect(&socket, &dns.address()).unwrap();
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     stream
 }
 
 fn ask_over(stream: &mut TcpStream, name: &str) -> Message {
     let bytes = question(name, RecordType::A).to_vec().unwrap();
-    stream.write_all(&u16::try_from(bytes.len()).unwrap().to_be_bytes()).unwrap();
+    stream
+        .write_all(&u16::try_from(bytes.len()).unwrap().to_be_bytes())
+        .unwrap();
     stream.write_all(&bytes).unwrap();
     let mut length = [0; 2];
     stream.read_exact(&mut length).unwrap();
@@ -120,19 +160,47 @@ fn services_have_addresses_in_any_case_of_letters() {
 fn a_name_without_the_asked_type_is_not_a_missing_name() {
     let dns = start(Vec::new());
     for (name, kind, code) in [
-        ("mysql.default.svc.cluster.local.", RecordType::AAAA, ResponseCode::NoError),
-        ("default.svc.cluster.local.", RecordType::A, ResponseCode::NoError),
+        (
+            "mysql.default.svc.cluster.local.",
+            RecordType::AAAA,
+            ResponseCode::NoError,
+        ),
+        (
+            "default.svc.cluster.local.",
+            RecordType::A,
+            ResponseCode::NoError,
+        ),
         ("svc.cluster.local.", RecordType::A, ResponseCode::NoError),
         ("cluster.local.", RecordType::A, ResponseCode::NoError),
-        ("10-244-1-9.shop.pod.cluster.local.", RecordType::AAAA, ResponseCode::NoError),
-        ("nothing.default.svc.cluster.local.", RecordType::A, ResponseCode::NXDomain),
-        ("nothing.default.svc.cluster.local.", RecordType::AAAA, ResponseCode::NXDomain),
-        ("mysql.default.svc.cluster.local.default.svc.cluster.local.", RecordType::A, ResponseCode::NXDomain),
+        (
+            "10-244-1-9.shop.pod.cluster.local.",
+            RecordType::AAAA,
+            ResponseCode::NoError,
+        ),
+        (
+            "nothing.default.svc.cluster.local.",
+            RecordType::A,
+            ResponseCode::NXDomain,
+        ),
+        (
+            "nothing.default.svc.cluster.local.",
+            RecordType::AAAA,
+            ResponseCode::NXDomain,
+        ),
+        (
+            "mysql.default.svc.cluster.local.default.svc.cluster.local.",
+            RecordType::A,
+            ResponseCode::NXDomain,
+        ),
     ] {
         let answer = ask(&dns, name, kind);
         assert_eq!(answer.metadata.response_code, code, "{name} {kind}");
         assert!(answer.answers.is_empty(), "{name} {kind}");
-        assert_eq!(answer.authorities[0].record_type(), RecordType::SOA, "{name} {kind}");
+        assert_eq!(
+            answer.authorities[0].record_type(),
+            RecordType::SOA,
+            "{name} {kind}"
+        );
         assert_eq!(answer.authorities[0].ttl, 5);
     }
 }
@@ -143,14 +211,20 @@ fn the_version_and_the_names_of_addresses_are_told() {
     let version = ask(&dns, "dns-version.cluster.local.", RecordType::TXT);
     assert_eq!(version.answers[0].data.to_string(), "1.1.0");
     let pointer = ask(&dns, "1.0.96.10.in-addr.arpa.", RecordType::PTR);
-    assert_eq!(pointer.answers[0].data.to_string(), "mysql.default.svc.cluster.local.");
+    assert_eq!(
+        pointer.answers[0].data.to_string(),
+        "mysql.default.svc.cluster.local."
+    );
 }
 
 #[test]
 fn an_alias_comes_with_what_it_stands_for() {
     let dns = start(Vec::new());
     let inside = ask(&dns, "db.shop.svc.cluster.local.", RecordType::A);
-    assert_eq!(inside.answers[0].data.to_string(), "mysql.default.svc.cluster.local.");
+    assert_eq!(
+        inside.answers[0].data.to_string(),
+        "mysql.default.svc.cluster.local."
+    );
     assert_eq!(addresses(&inside), ["10.96.0.1"]);
     let lost = ask(&dns, "lost.shop.svc.cluster.local.", RecordType::A);
     assert_eq!(lost.metadata.response_code, ResponseCode::NXDomain);
@@ -165,7 +239,12 @@ fn names_outside_are_asked_for_where_the_host_asks() {
     elsewhere.zone = "example.com".to_owned();
     let address = DnsAnswer::Addresses(["192.0.2.7".parse().unwrap()].into());
     elsewhere.names = [("db.example.com".to_owned(), address)].into();
-    let upstream = Dns::start(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), elsewhere, Vec::new()).unwrap();
+    let upstream = Dns::start(
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        elsewhere,
+        Vec::new(),
+    )
+    .unwrap();
     let dns = start(vec![SocketAddr::V4(upstream.address())]);
 
     let answer = ask(&dns, "db.example.com.", RecordType::A);
@@ -188,7 +267,11 @@ fn without_an_upstream_that_answers_it_is_a_server_failure_in_time() {
     let start = Instant::now();
     let answer = ask(&dns, "example.com.", RecordType::A);
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
-    assert!(start.elapsed() < Duration::from_millis(4900), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(4900),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -226,9 +309,14 @@ fn what_is_published_is_answered_next() {
     let mut changed = records();
     changed.names.remove("mysql.default.svc.cluster.local");
     let address = DnsAnswer::Addresses(["10.96.0.9".parse().unwrap()].into());
-    changed.names.insert("new.default.svc.cluster.local".to_owned(), address);
+    changed
+        .names
+        .insert("new.default.svc.cluster.local".to_owned(), address);
     dns.publish(changed);
-    assert_eq!(addresses(&ask(&dns, "new.default.svc.cluster.local.", RecordType::A)), ["10.96.0.9"]);
+    assert_eq!(
+        addresses(&ask(&dns, "new.default.svc.cluster.local.", RecordType::A)),
+        ["10.96.0.9"]
+    );
     let gone = ask(&dns, "mysql.default.svc.cluster.local.", RecordType::A);
     assert_eq!(gone.metadata.response_code, ResponseCode::NXDomain);
     assert!(dns.is_serving());
@@ -243,15 +331,31 @@ fn what_is_no_question_is_answered_with_an_error_and_does_no_harm() {
     }
     let mut none = Message::query();
     none.metadata.recursion_desired = true;
-    assert_eq!(ask_with(&dns, &none).metadata.response_code, ResponseCode::FormErr);
-    assert_eq!(addresses(&ask(&dns, "mysql.default.svc.cluster.local.", RecordType::A)), ["10.96.0.1"]);
+    assert_eq!(
+        ask_with(&dns, &none).metadata.response_code,
+        ResponseCode::FormErr
+    );
+    assert_eq!(
+        addresses(&ask(
+            &dns,
+            "mysql.default.svc.cluster.local.",
+            RecordType::A
+        )),
+        ["10.96.0.1"]
+    );
 }
 
 #[test]
 fn upstreams_are_read_from_resolv_conf() {
     let text = "# nameserver 192.0.2.9\nsearch example.com\nnameserver 192.0.2.1\n nameserver 2001:db8::1\nnameserver x\n";
     let found: Vec<IpAddr> = upstreams(text).iter().map(SocketAddr::ip).collect();
-    assert_eq!(found, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+    assert_eq!(
+        found,
+        [
+            "192.0.2.1".parse::<IpAddr>().unwrap(),
+            "2001:db8::1".parse().unwrap()
+        ]
+    );
 }
 
 #[test]
@@ -263,16 +367,28 @@ fn a_thousand_connections_of_one_address_take_dns_from_nobody() {
     let mut flood = Vec::new();
     for _ in 0..11 {
         flood.extend((0..100).map(|_| connect_from(2, &dns)));
-        assert_eq!(addresses(&ask_over(&mut talking, NAME)), ["10.96.0.1"], "what was there stays");
+        assert_eq!(
+            addresses(&ask_over(&mut talking, NAME)),
+            ["10.96.0.1"],
+            "what was there stays"
+        );
     }
 
-    assert_eq!(addresses(&ask_over(&mut connect_from(4, &dns), NAME)), ["10.96.0.1"], "by TCP");
+    assert_eq!(
+        addresses(&ask_over(&mut connect_from(4, &dns), NAME)),
+        ["10.96.0.1"],
+        "by TCP"
+    );
     assert_eq!(
         addresses(&ask_over(&mut connect_from(2, &dns), NAME)),
         ["10.96.0.1"],
         "the flood's own address"
     );
-    assert_eq!(addresses(&ask(&dns, NAME, RecordType::A)), ["10.96.0.1"], "by UDP");
+    assert_eq!(
+        addresses(&ask(&dns, NAME, RecordType::A)),
+        ["10.96.0.1"],
+        "by UDP"
+    );
 
     let most = Taker::Dns.bounds().per_source;
     let is_open = |stream: &&TcpStream| {
@@ -283,7 +399,10 @@ fn a_thousand_connections_of_one_address_take_dns_from_nobody() {
     };
     let deadline = Instant::now() + Duration::from_secs(10);
     while flood.iter().filter(is_open).count() > most {
-        assert!(Instant::now() < deadline, "more than {most} connections of one address are open");
+        assert!(
+            Instant::now() < deadline,
+            "more than {most} connections of one address are open"
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -297,5 +416,8 @@ fn a_malformed_question_by_tcp_is_a_format_error() {
     let mut answer = [0; 14];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(answer, [0, 12, 0x12, 0x34, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(addresses(&ask_over(&mut stream, "mysql.default.svc.cluster.local.")), ["10.96.0.1"]);
+    assert_eq!(
+        addresses(&ask_over(&mut stream, "mysql.default.svc.cluster.local.")),
+        ["10.96.0.1"]
+    );
 }

@@ -1,4 +1,5 @@
-//! Names outside the cluster's zone: the host's own name servers are asked, and their answers kept for a while.
+//! Names outside the cluster's zone: the host's own name servers are asked, and their answers kept
+//! for a while.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,12 +36,20 @@ pub(super) struct Upstream {
 
 impl Upstream {
     pub(super) fn new(servers: &[SocketAddr]) -> Result<Self> {
-        let resolver = if servers.is_empty() { None } else { Some(resolver(servers)?) };
+        let resolver = if servers.is_empty() {
+            None
+        } else {
+            Some(resolver(servers)?)
+        };
         // One question too many is answered "server failure" at once.
-        Ok(Self { resolver, questions: Semaphore::new(Taker::DnsUpstream.most()) })
+        Ok(Self {
+            resolver,
+            questions: Semaphore::new(Taker::DnsUpstream.most()),
+        })
     }
 
-    /// Asks for a name. Whatever keeps it from being answered is a server failure, never "no such name".
+    /// Asks for a name. Whatever keeps it from being answered is a server failure, never "no such
+    /// name".
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Reply {
         let (Some(resolver), Ok(_question)) = (&self.resolver, self.questions.try_acquire()) else {
             return Reply::code(ResponseCode::ServFail);
@@ -48,13 +57,14 @@ impl Upstream {
         let mut absolute = name.clone();
         absolute.set_fqdn(true);
         match time::timeout(DEADLINE, resolver.lookup(absolute, kind)).await {
-            Ok(Ok(found)) => {
-                Reply { answers: found.answers().to_vec(), ..Reply::code(ResponseCode::NoError) }
-            }
+            Ok(Ok(found)) => Reply {
+                answers: found.answers().to_vec(),
+                ..Reply::code(ResponseCode::NoError)
+            },
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => Reply {
-                soa: none
-                    .soa
-                    .map(|soa| Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))),
+                soa: none.soa.map(|soa| {
+                    Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))
+                }),
                 ..Reply::code(none.response_code)
             },
             Ok(Err(error)) => {
@@ -68,10 +78,11 @@ impl Upstream {
 
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver> {
     let servers = servers.iter().map(|server| {
-        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-            connection.port = server.port();
-            connection
-        });
+        let connections =
+            [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                connection.port = server.port();
+                connection
+            });
         NameServerConfig::new(server.ip(), true, connections.to_vec())
     });
     let config = ResolverConfig::from_name_servers(servers.collect());

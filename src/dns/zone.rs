@@ -1,4 +1,5 @@
-//! The cluster's zone: what there is by a name, by the DNS specification that Kubernetes clusters follow (1.1.0).
+//! The cluster's zone: what there is by a name, by the DNS specification that Kubernetes clusters
+//! follow (1.1.0).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,10 +62,15 @@ impl Zone {
                 }
             }
         }
-        Self { records, parents, pointers }
+        Self {
+            records,
+            parents,
+            pointers,
+        }
     }
 
-    /// Whether nothing was said about it yet: even the DNS server's own name comes with the first word.
+    /// Whether nothing was said about it yet: even the DNS server's own name comes with the first
+    /// word.
     pub(super) fn is_unknown(&self) -> bool {
         self.records.names.is_empty()
     }
@@ -79,16 +85,22 @@ impl Zone {
                 None => Found::Outside,
             };
         }
-        let Some(below) = self.below_zone(text) else { return Found::Outside };
+        let Some(below) = self.below_zone(text) else {
+            return Found::Outside;
+        };
         match self.records.names.get(text) {
             Some(DnsAnswer::Addresses(addresses)) => of_addresses(kind, addresses.iter().copied()),
             Some(DnsAnswer::Alias(target)) => match absolute(target) {
-                Some(target) => Found::Alias(Box::new((target.clone(), RData::CNAME(CNAME(target))))),
+                Some(target) => {
+                    Found::Alias(Box::new((target.clone(), RData::CNAME(CNAME(target)))))
+                }
                 None => Found::Data(Vec::new()),
             },
-            None if below == "dns-version" => {
-                only(kind, RecordType::TXT, RData::TXT(TXT::new(vec![VERSION.to_owned()])))
-            }
+            None if below == "dns-version" => only(
+                kind,
+                RecordType::TXT,
+                RData::TXT(TXT::new(vec![VERSION.to_owned()])),
+            ),
             None if below.is_empty() => match self.soa_data() {
                 Some(soa) => only(kind, RecordType::SOA, soa),
                 None => Found::Data(Vec::new()),
@@ -101,28 +113,43 @@ impl Zone {
         }
     }
 
-    /// The record that goes with "no such name" and "no such data", and says for how long to believe it.
+    /// The record that goes with "no such name" and "no such data", and says for how long to
+    /// believe it.
     pub(super) fn soa(&self) -> Option<Record> {
-        Some(Record::from_rdata(absolute(&self.records.zone)?, TTL, self.soa_data()?))
+        Some(Record::from_rdata(
+            absolute(&self.records.zone)?,
+            TTL,
+            self.soa_data()?,
+        ))
     }
 
     fn soa_data(&self) -> Option<RData> {
         let zone = &self.records.zone;
         let server = absolute(&format!("ns.dns.{zone}"))?;
         let person = absolute(&format!("hostmaster.{zone}"))?;
-        Some(RData::SOA(SOA::new(server, person, 1, REFRESH_S, RETRY_S, EXPIRE_S, TTL)))
+        Some(RData::SOA(SOA::new(
+            server, person, 1, REFRESH_S, RETRY_S, EXPIRE_S, TTL,
+        )))
     }
 
     /// The part of a name before the zone, without the dot; `None` if it is not in the zone.
     fn below_zone<'a>(&self, name: &'a str) -> Option<&'a str> {
         let below = name.strip_suffix(&self.records.zone)?;
-        if below.is_empty() { Some(below) } else { below.strip_suffix('.') }
+        if below.is_empty() {
+            Some(below)
+        } else {
+            below.strip_suffix('.')
+        }
     }
 }
 
 fn of_addresses(kind: RecordType, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Found {
     let asked = matches!(kind, RecordType::A | RecordType::ANY);
-    Found::Data(if asked { addresses.into_iter().map(|ip| RData::A(A(ip))).collect() } else { Vec::new() })
+    Found::Data(if asked {
+        addresses.into_iter().map(|ip| RData::A(A(ip))).collect()
+    } else {
+        Vec::new()
+    })
 }
 
 fn only(asked: RecordType, kind: RecordType, data: RData) -> Found {

@@ -9,7 +9,9 @@ use thiserror::Error;
 
 use crate::source::{
     child::{ChildProgram, compact_in_child, fetch_in_child},
-    fetch::{Brought, FetchError, FetchLimits, FetchRequest, Fetched, RemoteUrl, refused_by_headers},
+    fetch::{
+        Brought, FetchError, FetchLimits, FetchRequest, Fetched, RemoteUrl, refused_by_headers,
+    },
     mirror::{Mirror, MirrorError},
     quarantine::Quarantine,
 };
@@ -37,7 +39,8 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Fetches into a new quarantine, and reads the headers of all objects that came, before anybody reads their content.
+    /// Fetches into a new quarantine, and reads the headers of all objects that came, before
+    /// anybody reads their content.
     pub(super) async fn fetch(
         child: &ChildProgram,
         request: FetchRequest,
@@ -53,7 +56,9 @@ impl Arrival {
             && let Err(error) = compact(&quarantine, child, &request, mirror_bytes).await
         {
             // What is damaged is found by the fetch, and repaired.
-            tracing::warn!("a head that was never accepted is still in the local repository: {error:#}");
+            tracing::warn!(
+                "a head that was never accepted is still in the local repository: {error:#}"
+            );
         }
         let fetched = fetch_in_child(child, &request).await?;
         if fetched.brought != Brought::Nothing {
@@ -62,7 +67,12 @@ impl Arrival {
                 .await
                 .map_err(|error| refused_by_headers(error, &url, &fetched.head))?;
         }
-        Ok(Self { quarantine, fetched, request, mirror_bytes })
+        Ok(Self {
+            quarantine,
+            fetched,
+            request,
+            mirror_bytes,
+        })
     }
 
     /// The branch's head.
@@ -89,14 +99,18 @@ impl Arrival {
         {
             return Err(NoRoom { bytes, limit }.into());
         }
-        let accepted = self.quarantine.accept(*brought, &self.request.branch, head, &self.request.keep);
+        let accepted =
+            self.quarantine
+                .accept(*brought, &self.request.branch, head, &self.request.keep);
         accepted.context("take what was fetched into the mirror")
     }
 
     /// Takes nothing but what repairs a damaged mirror: the head is refused.
     pub(super) fn refuse(&self) -> Result<()> {
         if self.is_whole() {
-            self.quarantine.repair(&self.request.keep).context("replace the damaged mirror")?;
+            self.quarantine
+                .repair(&self.request.keep)
+                .context("replace the damaged mirror")?;
         }
         Ok(())
     }
@@ -111,7 +125,8 @@ impl Arrival {
         self.quarantine.is_scattered()
     }
 
-    /// Makes one pack of what accepted commits reach; `accepted` says whether the head is one by now.
+    /// Makes one pack of what accepted commits reach; `accepted` says whether the head is one by
+    /// now.
     pub(super) async fn compact(&self, child: &ChildProgram, accepted: bool) -> Result<()> {
         let mut request = self.request.clone();
         if accepted {
@@ -132,14 +147,23 @@ async fn compact(
         // Nobody sends anything: it takes as long as it takes to read and pack what is here.
         deadline: request.limits.deadline.max(COMPACTION_DEADLINE),
         received_bytes: size,
-        address_space_bytes: request.limits.address_space_bytes.saturating_add(size.saturating_mul(2)),
+        address_space_bytes: request
+            .limits
+            .address_space_bytes
+            .saturating_add(size.saturating_mul(2)),
         ..request.limits.clone()
     };
-    let request = FetchRequest { limits, ..request.clone() };
-    compact_in_child(child, &request).await.context("compact the mirror")?;
+    let request = FetchRequest {
+        limits,
+        ..request.clone()
+    };
+    compact_in_child(child, &request)
+        .await
+        .context("compact the mirror")?;
     let (quarantine, keep) = (Arc::clone(quarantine), request.keep);
     let done = tokio::task::spawn_blocking(move || quarantine.accept_compacted(&keep)).await;
-    done.context("compacting the mirror ended early")?.context("put the compacted mirror in place")
+    done.context("compacting the mirror ended early")?
+        .context("put the compacted mirror in place")
 }
 
 /// Runs what blocks on a thread that may. A panic there goes on here.

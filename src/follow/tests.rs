@@ -37,9 +37,21 @@ impl Bed {
     fn new() -> Self {
         let (keys, work, root) = (Keys::new(), Work::new(), tempfile::tempdir().unwrap());
         keys.generate("dev", "ed25519", "256");
-        work.git(&["init", "-q", "--bare", root.path().join("deploy.git").to_str().unwrap()]);
+        work.git(&[
+            "init",
+            "-q",
+            "--bare",
+            root.path().join("deploy.git").to_str().unwrap(),
+        ]);
         let server = HttpsServer::start(root.path(), None);
-        let bed = Self { keys, work, root, server, data: tempfile::tempdir().unwrap(), is_local: false };
+        let bed = Self {
+            keys,
+            work,
+            root,
+            server,
+            data: tempfile::tempdir().unwrap(),
+            is_local: false,
+        };
         fs::write(bed.signers(), bed.keys.line("dev", "")).unwrap();
         bed
     }
@@ -65,7 +77,8 @@ impl Bed {
 
     fn publish(&self) {
         let bare = self.root.path().join("deploy.git");
-        self.work.git(&["push", "-qf", bare.to_str().unwrap(), "main"]);
+        self.work
+            .git(&["push", "-qf", bare.to_str().unwrap(), "main"]);
     }
 
     fn take_back(&self, id: &CommitId) {
@@ -108,7 +121,11 @@ impl Bed {
             nudge: Arc::clone(&nudge),
             found: sender,
         };
-        Following { nudge, found, task: tokio::spawn(follower.run()) }
+        Following {
+            nudge,
+            found,
+            task: tokio::spawn(follower.run()),
+        }
     }
 
     /// All files of the mirror with their sizes, without the directory's own times.
@@ -140,7 +157,10 @@ impl Bed {
 
 impl Following {
     async fn next(&mut self) -> Found {
-        tokio::time::timeout(Duration::from_secs(120), self.found.recv()).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(120), self.found.recv())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     async fn look_again(&mut self) -> Found {
@@ -150,7 +170,12 @@ impl Following {
 
     async fn refusal(&mut self) -> (Refusal, String, Option<String>) {
         match self.look_again().await {
-            Found::Refused { refusal, subject, untrusted, .. } => (refusal, subject, untrusted),
+            Found::Refused {
+                refusal,
+                subject,
+                untrusted,
+                ..
+            } => (refusal, subject, untrusted),
             other => panic!("{other:?}"),
         }
     }
@@ -180,7 +205,10 @@ async fn refused_pushes_leave_the_mirror_as_it_was() {
     let good = bed.push("one", true);
     let mut following = bed.follow();
     let found = following.next().await;
-    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == good), "{found:?}");
+    assert!(
+        matches!(&found, Found::Good { commit, .. } if commit.id == good),
+        "{found:?}"
+    );
     let before = bed.mirror_files();
     for seed in 1..7 {
         if seed == 4 {
@@ -194,13 +222,20 @@ async fn refused_pushes_leave_the_mirror_as_it_was() {
         let (refusal, subject, untrusted) = following.refusal().await;
         assert_eq!((&refusal.commit, subject.as_str()), (&head, "a push"));
         assert_eq!(untrusted.as_deref(), Some("unsigned"));
-        assert_eq!(bed.mirror_files(), before, "the mirror after {seed} refused pushes");
+        assert_eq!(
+            bed.mirror_files(),
+            before,
+            "the mirror after {seed} refused pushes"
+        );
         assert!(!bed.has_leftovers());
         bed.take_back(&good);
     }
     let next = bed.push("two", true);
     let found = following.look_again().await;
-    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == next), "{found:?}");
+    assert!(
+        matches!(&found, Found::Good { commit, .. } if commit.id == next),
+        "{found:?}"
+    );
     following.end().await;
 }
 
@@ -216,26 +251,50 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
     let downloads = bed.server.downloads();
 
     assert!(matches!(following.look_again().await, Found::Same { .. }));
-    assert_eq!(bed.server.downloads(), downloads, "the next poll downloads nothing");
+    assert_eq!(
+        bed.server.downloads(),
+        downloads,
+        "the next poll downloads nothing"
+    );
 
     following.end().await;
     let mut following = bed.follow();
     match following.next().await {
-        Found::Refused { refusal, subject, untrusted, .. } => {
-            assert_eq!((refusal, subject, untrusted), refused, "a restart tells the same");
+        Found::Refused {
+            refusal,
+            subject,
+            untrusted,
+            ..
+        } => {
+            assert_eq!(
+                (refusal, subject, untrusted),
+                refused,
+                "a restart tells the same"
+            );
         }
         other => panic!("{other:?}"),
     }
     assert!(matches!(following.look_again().await, Found::Same { .. }));
-    assert_eq!(bed.server.downloads(), downloads, "a restart downloads nothing");
+    assert_eq!(
+        bed.server.downloads(),
+        downloads,
+        "a restart downloads nothing"
+    );
 
     // With keys that cannot be read nobody can judge, and so nothing is downloaded.
     fs::rename(bed.signers(), bed.data.path().join("away")).unwrap();
     let found = following.look_again().await;
-    assert!(matches!(&found, Found::Trouble { error, .. } if error.contains("allowed signers")), "{found:?}");
+    assert!(
+        matches!(&found, Found::Trouble { error, .. } if error.contains("allowed signers")),
+        "{found:?}"
+    );
     assert_eq!(bed.server.downloads(), downloads);
 
-    fs::write(bed.signers(), format!("# changed\n{}", bed.keys.line("dev", ""))).unwrap();
+    fs::write(
+        bed.signers(),
+        format!("# changed\n{}", bed.keys.line("dev", "")),
+    )
+    .unwrap();
     assert_eq!(following.refusal().await.0.commit, head);
     assert!(bed.server.downloads() > downloads, "other keys judge anew");
     following.end().await;
@@ -251,15 +310,23 @@ async fn a_head_with_an_object_over_its_limit_is_refused_once() {
     // Signed or not: nobody comes so far as to read a signature.
     let head = bed.push(vec![0; 65 * MIB], true);
     let (refusal, _, untrusted) = following.refusal().await;
-    assert_eq!((refusal.commit, untrusted.as_deref()), (head, Some("pack-refused")));
+    assert_eq!(
+        (refusal.commit, untrusted.as_deref()),
+        (head, Some("pack-refused"))
+    );
     assert!(
-        refusal.summary.contains("is a blob of 68157440 bytes, and a blob may have 67108864"),
+        refusal
+            .summary
+            .contains("is a blob of 68157440 bytes, and a blob may have 67108864"),
         "{}",
         refusal.summary
     );
     let downloads = bed.server.downloads();
     assert!(matches!(following.look_again().await, Found::Same { .. }));
-    assert_eq!((bed.server.downloads(), bed.mirror_files()), (downloads, before));
+    assert_eq!(
+        (bed.server.downloads(), bed.mirror_files()),
+        (downloads, before)
+    );
     following.end().await;
 }
 
@@ -270,7 +337,9 @@ async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refu
     let mut following = bed.follow();
     assert!(matches!(following.next().await, Found::Good { .. }));
     // Garbage as an older version left it.
-    let garbage = bed.mirror().join("objects/pack/pack-0000000000000000000000000000000000000000.pack");
+    let garbage = bed
+        .mirror()
+        .join("objects/pack/pack-0000000000000000000000000000000000000000.pack");
     fs::write(&garbage, noise(24 * MIB, 9)).unwrap();
     bed.push(noise(8 * MIB, 2), true);
     let found = following.look_again().await;
@@ -283,7 +352,13 @@ async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refu
     let before = bed.mirror_files();
     let (refusal, _, untrusted) = following.refusal().await;
     assert_eq!(untrusted.as_deref(), Some("mirror-full"));
-    assert!(refusal.summary.contains("source.max-mirror-bytes allows 41943040"), "{}", refusal.summary);
+    assert!(
+        refusal
+            .summary
+            .contains("source.max-mirror-bytes allows 41943040"),
+        "{}",
+        refusal.summary
+    );
     let sum = |files: &[(PathBuf, u64)]| files.iter().map(|(_, size)| size).sum::<u64>();
     assert!(sum(&bed.mirror_files()) <= sum(&before) + 4096);
     assert!(matches!(following.look_again().await, Found::Same { .. }));
@@ -302,7 +377,10 @@ async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused()
         assert_eq!(mode & 0o777, 0o700);
         let mirror = mirror.to_str().unwrap();
         run("git", &["-C", mirror, "fsck", "--full", "--strict"]);
-        run("git", &["-C", mirror, "rev-list", "--objects", keep.as_str()]);
+        run(
+            "git",
+            &["-C", mirror, "rev-list", "--objects", keep.as_str()],
+        );
         assert!(!bed.has_leftovers());
     };
     damage(&bed.mirror());
@@ -312,7 +390,10 @@ async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused()
     damage(&bed.mirror());
     let next = bed.push("two", true);
     let found = following.look_again().await;
-    assert!(matches!(&found, Found::Good { commit, .. } if commit.id == next), "{found:?}");
+    assert!(
+        matches!(&found, Found::Good { commit, .. } if commit.id == next),
+        "{found:?}"
+    );
     whole(&next);
 
     let refused = bed.push(noise(MIB, 1), false);
@@ -322,7 +403,10 @@ async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused()
     whole(&next);
     let repo = Mirror::new(bed.mirror()).open().unwrap();
     let id = git2::Oid::from_str(refused.as_str()).unwrap();
-    assert!(repo.find_commit(id).is_err(), "nothing of the refused head is kept");
+    assert!(
+        repo.find_commit(id).is_err(),
+        "nothing of the refused head is kept"
+    );
     following.end().await;
 }
 
@@ -335,22 +419,54 @@ async fn what_an_older_version_took_in_and_refused_is_not_read_from_the_mirror()
     following.end().await;
     let message = bed.data.path().join("message");
     fs::write(&message, "m".repeat(2 * MIB)).unwrap();
-    bed.work.git(&["commit", "-q", "--allow-empty", "-F", message.to_str().unwrap()]);
+    bed.work.git(&[
+        "commit",
+        "-q",
+        "--allow-empty",
+        "-F",
+        message.to_str().unwrap(),
+    ]);
     bed.publish();
     let bare = bed.root.path().join("deploy.git");
     let (mirror, bare) = (bed.mirror(), bare.to_str().unwrap());
     let mirror = mirror.to_str().unwrap();
-    run("git", &["-C", mirror, "fetch", "-q", bare, "+main:refs/remotes/origin/main"]);
+    run(
+        "git",
+        &[
+            "-C",
+            mirror,
+            "fetch",
+            "-q",
+            bare,
+            "+main:refs/remotes/origin/main",
+        ],
+    );
 
     let mut following = bed.follow();
     match following.next().await {
         Found::Refused { refusal, .. } => {
-            assert!(refusal.summary.contains("and a commit may have 1048576"), "{}", refusal.summary);
+            assert!(
+                refusal.summary.contains("and a commit may have 1048576"),
+                "{}",
+                refusal.summary
+            );
         }
         other => panic!("{other:?}"),
     }
-    let objects = run("git", &["-C", mirror, "cat-file", "--batch-all-objects", "--batch-check"]);
-    assert!(objects.contains(good.as_str()) && !objects.contains(bed.work.head().as_str()), "{objects}");
+    let objects = run(
+        "git",
+        &[
+            "-C",
+            mirror,
+            "cat-file",
+            "--batch-all-objects",
+            "--batch-check",
+        ],
+    );
+    assert!(
+        objects.contains(good.as_str()) && !objects.contains(bed.work.head().as_str()),
+        "{objects}"
+    );
     following.end().await;
 }
 

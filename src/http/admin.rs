@@ -1,4 +1,5 @@
-//! `admin.sock`: the only way to act. Who may open the socket may do everything; who did is in the log.
+//! `admin.sock`: the only way to act. Who may open the socket may do everything; who did is in the
+//! log.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +22,8 @@ use crate::{
     },
 };
 
-/// The loop takes a command in between two cycles; one that does not come back for so long is stuck.
+/// The loop takes a command in between two cycles; one that does not come back for so long is
+/// stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command answers.
@@ -61,7 +63,9 @@ impl AsRef<Caller> for Peer {
 
 /// The one route.
 pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
-    let router = Router::new().route("/windlass/v1/command", post(command)).with_state(daemon.clone());
+    let router = Router::new()
+        .route("/windlass/v1/command", post(command))
+        .with_state(daemon.clone());
     watched::<Peer>(router, Proof::Request)
 }
 
@@ -70,14 +74,18 @@ async fn command(
     ConnectInfo(peer): ConnectInfo<Peer>,
     command: Result<Json<Command>, JsonRejection>,
 ) -> (StatusCode, Json<CommandAnswer>) {
-    let refused = |code: StatusCode, message: String| (code, Json(CommandAnswer { ok: false, message }));
+    let refused =
+        |code: StatusCode, message: String| (code, Json(CommandAnswer { ok: false, message }));
     let command = match command {
         Ok(Json(command)) => command,
         Err(rejection) => return refused(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
     tracing::info!(?command, uid = peer.uid, pid = peer.pid, "command");
     let (sender, receiver) = oneshot::channel();
-    let request = Request { command, answer: sender };
+    let request = Request {
+        command,
+        answer: sender,
+    };
     let answered = timeout(PATIENCE, async {
         daemon.requests.send(request).await.ok()?;
         receiver.await.ok()
@@ -85,9 +93,15 @@ async fn command(
     match answered.await {
         Ok(Some(Ok(message))) => (StatusCode::OK, Json(CommandAnswer { ok: true, message })),
         Ok(Some(Err(message))) => refused(StatusCode::CONFLICT, message),
-        Ok(None) => refused(StatusCode::SERVICE_UNAVAILABLE, "the daemon is shutting down".to_owned()),
+        Ok(None) => refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the daemon is shutting down".to_owned(),
+        ),
         Err(_) => {
-            let message = format!("the control loop did not answer within {} s", PATIENCE.as_secs());
+            let message = format!(
+                "the control loop did not answer within {} s",
+                PATIENCE.as_secs()
+            );
             refused(StatusCode::GATEWAY_TIMEOUT, message)
         }
     }

@@ -1,6 +1,8 @@
-//! A read-only Kubernetes API over the daemon's picture: enough of it for an unmodified kubectl to read.
+//! A read-only Kubernetes API over the daemon's picture: enough of it for an unmodified kubectl to
+//! read.
 //!
-//! A path becomes a [`Target`], a target becomes objects, objects become a list, a table, one object or a watch.
+//! A path becomes a [`Target`], a target becomes objects, objects become a list, a table, one
+//! object or a watch.
 
 mod accept;
 pub(crate) mod age;
@@ -50,13 +52,16 @@ async fn answer(
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     if method != Method::GET && method != Method::HEAD {
-        return status::not_reading(uri.path(), &daemon.views.current().view.source).into_response();
+        return status::not_reading(uri.path(), &daemon.views.current().view.source)
+            .into_response();
     }
     let query = match query {
         Ok(Query(query)) => query,
         Err(rejection) => return Failure::bad_request(rejection.body_text()).into_response(),
     };
-    route(daemon, uri.path(), &headers, query).await.unwrap_or_else(IntoResponse::into_response)
+    route(daemon, uri.path(), &headers, query)
+        .await
+        .unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn route(
@@ -72,21 +77,29 @@ async fn route(
         Target::Groups => Ok(Json(discovery::groups()).into_response()),
         Target::Group(group) => Ok(Json(discovery::group(group)).into_response()),
         Target::Resources(group) => Ok(Json(discovery::resources(group)).into_response()),
-        Target::List { resource, namespace } if query.watch => {
+        Target::List {
+            resource,
+            namespace,
+        } if query.watch => {
             watch::start(daemon, resource, namespace.map(str::to_owned), form, &query)
         }
-        Target::List { resource, namespace } => list(&daemon, resource, namespace, form, &query),
-        Target::Object { resource, namespace, name } => {
-            object(&daemon, resource, namespace, name, form, &query)
-        }
+        Target::List {
+            resource,
+            namespace,
+        } => list(&daemon, resource, namespace, form, &query),
+        Target::Object {
+            resource,
+            namespace,
+            name,
+        } => object(&daemon, resource, namespace, name, form, &query),
         Target::Log { namespace, name } => {
             logs::answer(&daemon, (namespace, name), &query, logs::Asker::Reader).await
         }
     }
 }
 
-/// The log of a pod of this host, for another host of the cluster: the parameters of the log route, and which pod by
-/// `namespace` and `name`.
+/// The log of a pod of this host, for another host of the cluster: the parameters of the log route,
+/// and which pod by `namespace` and `name`.
 pub(crate) async fn log_for_peer(daemon: &Daemon, uri: &Uri) -> Response {
     #[derive(serde::Deserialize)]
     struct Which {
@@ -108,9 +121,10 @@ fn picture(daemon: &Daemon, wanted: Wanted) -> Result<Numbered, Failure> {
     let current = daemon.views.current();
     match wanted {
         Wanted::NotOlderThan(number) if number <= current.number => Ok(current),
-        Wanted::Exactly(number) if number <= current.number => {
-            daemon.views.get(number).ok_or_else(|| Failure::expired(number))
-        }
+        Wanted::Exactly(number) if number <= current.number => daemon
+            .views
+            .get(number)
+            .ok_or_else(|| Failure::expired(number)),
         Wanted::NotOlderThan(number) | Wanted::Exactly(number) => {
             Err(Failure::too_large(number, current.number))
         }
@@ -126,12 +140,19 @@ fn list(
 ) -> Result<Response, Failure> {
     let filter = query.filter(resource)?;
     let current = picture(daemon, query.for_list()?)?;
-    let scope = Scope { namespace, name: filter.name() };
-    let mut items: Vec<Value> = objects::all(&current, resource, scope).into_values().collect();
+    let scope = Scope {
+        namespace,
+        name: filter.name(),
+    };
+    let mut items: Vec<Value> = objects::all(&current, resource, scope)
+        .into_values()
+        .collect();
     items.retain(|item| filter.matches(item));
     let version = current.number.to_string();
     Ok(match form {
-        Form::Table => Json(table::render(resource, &items, &version, query.include())).into_response(),
+        Form::Table => {
+            Json(table::render(resource, &items, &version, query.include())).into_response()
+        }
         Form::Object => Json(json!({
             "kind": format!("{}List", resource.kind),
             "apiVersion": resource.api_version(),
@@ -151,13 +172,22 @@ fn object(
     query: &ListQuery,
 ) -> Result<Response, Failure> {
     let current = picture(daemon, query.for_get()?)?;
-    let scope = Scope { namespace, name: Some(name) };
+    let scope = Scope {
+        namespace,
+        name: Some(name),
+    };
     let found = objects::all(&current, resource, scope).into_values().next();
     let object = found.ok_or_else(|| Failure::not_found(resource, name))?;
     Ok(match form {
         Form::Table => {
             let version = current.number.to_string();
-            Json(table::render(resource, &[object], &version, query.include())).into_response()
+            Json(table::render(
+                resource,
+                &[object],
+                &version,
+                query.include(),
+            ))
+            .into_response()
         }
         Form::Object => Json(object).into_response(),
     })

@@ -14,8 +14,8 @@ use ring::{digest, hmac, rand::SystemRandom};
 use super::api::Failure;
 use crate::connections::Caller;
 
-/// A token to compare with. It keeps a keyed hash of the token only, and neither content nor length of what is
-/// presented shows in the time a comparison takes.
+/// A token to compare with. It keeps a keyed hash of the token only, and neither content nor length
+/// of what is presented shows in the time a comparison takes.
 pub(crate) struct Token {
     key: hmac::Key,
     tag: hmac::Tag,
@@ -25,7 +25,9 @@ pub(crate) struct Token {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
     /// Too short to withstand guessing.
-    #[error("the token has {0} characters: at least 32 are needed, for example from `openssl rand -hex 32`")]
+    #[error(
+        "the token has {0} characters: at least 32 are needed, for example from `openssl rand -hex 32`"
+    )]
     Short(usize),
     /// No randomness.
     #[error("the system gives no random numbers")]
@@ -39,9 +41,12 @@ impl Token {
         if text.len() < 32 {
             return Err(TokenError::Short(text.len()));
         }
-        let key =
-            hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| TokenError::Random)?;
-        let tag = hmac::sign(&key, digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .map_err(|_| TokenError::Random)?;
+        let tag = hmac::sign(
+            &key,
+            digest::digest(&digest::SHA256, text.as_bytes()).as_ref(),
+        );
         Ok(Self { key, tag })
     }
 
@@ -57,10 +62,17 @@ pub(super) fn guarded(router: Router, token: Token) -> Router {
 }
 
 async fn check(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let header = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     let presented = header
         .and_then(|value| value.split_once(' '))
-        .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()));
+        .and_then(|(scheme, token)| {
+            scheme
+                .eq_ignore_ascii_case("bearer")
+                .then_some(token.trim())
+        });
     if presented.is_some_and(|presented| token.is(presented)) {
         // Without the token a connection ends soon.
         if let Some(caller) = request.extensions().get::<Caller>() {

@@ -15,16 +15,18 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jiff::Timestamp;
 use reconciler::{
     manifest::{Problem, Severity},
-    name::{CommitId, ContainerId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
+    name::{
+        CommitId, ContainerId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind,
+    },
     object::{
-        Container, ContainerPort, Control, DeploymentStrategy, IntOrPercent, Meta, ObjectId, Objects, Place,
-        PodSpec, PodTemplate, Protocol, Secret, Selector, Sensitive, Service, ServiceKind, ServicePort,
-        TargetPort, Workload,
+        Container, ContainerPort, Control, DeploymentStrategy, IntOrPercent, Meta, ObjectId,
+        Objects, Place, PodSpec, PodTemplate, Protocol, Secret, Selector, Sensitive, Service,
+        ServiceKind, ServicePort, TargetPort, Workload,
     },
     rollout::{CommitState, HistoryEntry, Phase, Rollout},
     state::{
-        ClusterState, KnownNode, NodeFacts, NodeLife, NodeSystem, PodPlace, PodRecord, ServiceAllocation,
-        StopReason, StopRecord,
+        ClusterState, KnownNode, NodeFacts, NodeLife, NodeSystem, PodPlace, PodRecord,
+        ServiceAllocation, StopReason, StopRecord,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
@@ -55,7 +57,9 @@ pub(crate) const HIDDEN: &str = "correct horse battery staple";
 /// TLS clients need a provider, even those that never use it.
 pub(crate) fn crypto() {
     // Another test may have been first.
-    rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .unwrap_or_default();
 }
 
 /// A daemon over a picture, with everything a test wants to reach.
@@ -79,21 +83,35 @@ pub(crate) fn fixture() -> Fixture {
         requests: sender,
         silence: Duration::from_secs(60),
     };
-    Fixture { daemon: Arc::new(daemon), publish, requests, asked }
+    Fixture {
+        daemon: Arc::new(daemon),
+        publish,
+        requests,
+        asked,
+    }
 }
 
 /// Says what it was asked.
 struct FakeLogs(Arc<Mutex<Vec<(LogTarget, LogOptions)>>>);
 
 impl LogSource for FakeLogs {
-    fn logs(&self, target: LogTarget, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+    fn logs(
+        &self,
+        target: LogTarget,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<LogStream, LogError>> {
         let line = format!("hello from {} of {}\n", target.container, target.pod);
         self.0.lock().unwrap().push((target, options));
-        let lines: Vec<io::Result<Bytes>> = vec![Ok(Bytes::from(line)), Ok(Bytes::from("second line\n"))];
+        let lines: Vec<io::Result<Bytes>> =
+            vec![Ok(Bytes::from(line)), Ok(Bytes::from("second line\n"))];
         async { Ok(stream::iter(lines).boxed()) }.boxed()
     }
 
-    fn remote(&self, pod: RemotePod, _options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>> {
+    fn remote(
+        &self,
+        pod: RemotePod,
+        _options: LogOptions,
+    ) -> BoxFuture<'_, Result<LogStream, LogError>> {
         let line = format!("hello from {} on {}\n", pod.key.name, pod.node);
         async { Ok(stream::iter([Ok(Bytes::from(line))]).boxed()) }.boxed()
     }
@@ -105,7 +123,10 @@ impl Planner for FakePlanner {
     fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>> {
         async move {
             match revision.as_str() {
-                "HEAD" => Ok(PlanReport { commit: Some(CommitId::new(NEW)), lanes: Vec::new() }),
+                "HEAD" => Ok(PlanReport {
+                    commit: Some(CommitId::new(NEW)),
+                    lanes: Vec::new(),
+                }),
                 other => Err(format!("there is no commit {other} in the repository")),
             }
         }
@@ -117,7 +138,10 @@ struct FakeAuditor;
 
 impl Auditor for FakeAuditor {
     fn audit(&self) -> BoxFuture<'_, Result<TrustReport, String>> {
-        let signer = Signer { principal: "dev@example.com".to_owned(), fingerprint: "SHA256:abc".to_owned() };
+        let signer = Signer {
+            principal: "dev@example.com".to_owned(),
+            fingerprint: "SHA256:abc".to_owned(),
+        };
         let signed = PodTrust {
             pod: "default/web-1".to_owned(),
             commit: CommitId::new(NEW),
@@ -134,8 +158,11 @@ impl Auditor for FakeAuditor {
             judged: None,
             note: "kept up in place".to_owned(),
         };
-        let report =
-            TrustReport { node: "host-a".to_owned(), mode: "mainline".to_owned(), pods: vec![kept, signed] };
+        let report = TrustReport {
+            node: "host-a".to_owned(),
+            mode: "mainline".to_owned(),
+            pods: vec![kept, signed],
+        };
         async { Ok(report) }.boxed()
     }
 }
@@ -146,8 +173,18 @@ fn ago(seconds: u64) -> Timestamp {
 }
 
 pub(crate) fn view() -> View {
-    let new = Arc::new(commit(NEW, "Serve the new page", "httpd:2.4.62", "1-bbbbbbbbbbbbbbbb"));
-    let old = Arc::new(commit(OLD, "Serve the page", "httpd:2.4.61", "1-aaaaaaaaaaaaaaaa"));
+    let new = Arc::new(commit(
+        NEW,
+        "Serve the new page",
+        "httpd:2.4.62",
+        "1-bbbbbbbbbbbbbbbb",
+    ));
+    let old = Arc::new(commit(
+        OLD,
+        "Serve the page",
+        "httpd:2.4.61",
+        "1-aaaaaaaaaaaaaaaa",
+    ));
     let node = NodeName::new("host-a");
     let (records, pods) = pods(&node);
     let mut services = BTreeMap::new();
@@ -189,7 +226,13 @@ pub(crate) fn view() -> View {
         made: Uptime::now(),
         node: node.clone(),
         cluster: None,
-        nodes: BTreeMap::from([(node, KnownNode { facts, life: NodeLife::Ready })]),
+        nodes: BTreeMap::from([(
+            node,
+            KnownNode {
+                facts,
+                life: NodeLife::Ready,
+            },
+        )]),
         state: Arc::new(state),
         pods: Arc::new(pods),
         commits: BTreeMap::from([(new.id.clone(), new), (old.id.clone(), old)]),
@@ -235,7 +278,9 @@ const ODD: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}
 pub(crate) fn unescaped() -> View {
     let mut view = view();
     let state = Arc::make_mut(&mut view.state);
-    state.rollout.phase = Phase::Degraded { message: ODD.into() };
+    state.rollout.phase = Phase::Degraded {
+        message: ODD.into(),
+    };
     state.rollout.bad.insert(CommitId::new(OLD), ODD.into());
     for entry in &mut state.rollout.history {
         (entry.subject, entry.signer, entry.reason) = (ODD.into(), ODD.into(), ODD.into());
@@ -250,7 +295,10 @@ pub(crate) fn unescaped() -> View {
                 started: ago(60),
                 finished: ago(50),
             });
-            container.state = ContainerPhase::Waiting { reason: format!("Odd{ODD}"), message: ODD.into() };
+            container.state = ContainerPhase::Waiting {
+                reason: format!("Odd{ODD}"),
+                message: ODD.into(),
+            };
         });
     }
     for node in view.nodes.values_mut() {
@@ -267,10 +315,12 @@ pub(crate) fn unescaped() -> View {
     view.source.error = Some(ODD.into());
     view.troubles.push(ODD.into());
     view.notes.push(ODD.into());
-    view.events.iter_mut().for_each(|event| event.message = ODD.into());
-    view.plan
+    view.events
         .iter_mut()
-        .for_each(|lane| (lane.subject, lane.why, lane.steps) = (ODD.into(), ODD.into(), vec![ODD.into()]));
+        .for_each(|event| event.message = ODD.into());
+    view.plan.iter_mut().for_each(|lane| {
+        (lane.subject, lane.why, lane.steps) = (ODD.into(), ODD.into(), vec![ODD.into()])
+    });
     view
 }
 
@@ -324,7 +374,10 @@ fn commit(id: &str, subject: &str, image: &str, hash: &str) -> Commit {
 fn objects(image: &str, hash: &str) -> Objects {
     let mut objects = Objects::default();
     let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
-    let meta = Meta { labels: labels.clone(), annotations: BTreeMap::new() };
+    let meta = Meta {
+        labels: labels.clone(),
+        annotations: BTreeMap::new(),
+    };
     let web = key(WorkloadKind::Deployment, "web");
     let port = ContainerPort {
         name: Some("http".into()),
@@ -333,8 +386,12 @@ fn objects(image: &str, hash: &str) -> Objects {
         host_port: None,
         host_ip: None,
     };
-    let container =
-        Container { name: "httpd".into(), image: image.into(), ports: vec![port], ..Container::default() };
+    let container = Container {
+        name: "httpd".into(),
+        image: image.into(),
+        ports: vec![port],
+        ..Container::default()
+    };
     let spec = PodSpec {
         termination_grace: Duration::from_secs(30),
         containers: vec![container],
@@ -343,7 +400,10 @@ fn objects(image: &str, hash: &str) -> Objects {
     let control = Control::Deployment {
         replicas: 2,
         min_ready: Duration::ZERO,
-        selector: Selector { labels: labels.clone(), expressions: Vec::new() },
+        selector: Selector {
+            labels: labels.clone(),
+            expressions: Vec::new(),
+        },
         strategy: DeploymentStrategy::RollingUpdate {
             max_surge: IntOrPercent::Percent(25),
             max_unavailable: IntOrPercent::Percent(25),
@@ -351,17 +411,41 @@ fn objects(image: &str, hash: &str) -> Objects {
         progress_deadline: None,
         paused: false,
     };
-    let place = Place { file: "deploy/web.yaml".into(), line: 1 };
-    let template = PodTemplate { meta: meta.clone(), spec: spec.clone(), hash: TemplateHash::new(hash) };
+    let place = Place {
+        file: "deploy/web.yaml".into(),
+        line: 1,
+    };
+    let template = PodTemplate {
+        meta: meta.clone(),
+        spec: spec.clone(),
+        hash: TemplateHash::new(hash),
+    };
     objects.workloads.insert(
         web.clone(),
-        Workload { key: web, meta: meta.clone(), template, control, place: place.clone() },
+        Workload {
+            key: web,
+            meta: meta.clone(),
+            template,
+            control,
+            place: place.clone(),
+        },
     );
     let batch = key(WorkloadKind::Pod, "batch");
     let hash = TemplateHash::new("1-cccccccccccccccc");
-    let init = Container { name: "prepare".into(), image: "busybox:1".into(), ..Container::default() };
-    let batch_spec = PodSpec { init_containers: vec![init], ..spec };
-    let template = PodTemplate { meta: Meta::default(), spec: batch_spec, hash };
+    let init = Container {
+        name: "prepare".into(),
+        image: "busybox:1".into(),
+        ..Container::default()
+    };
+    let batch_spec = PodSpec {
+        init_containers: vec![init],
+        ..spec
+    };
+    let template = PodTemplate {
+        meta: Meta::default(),
+        spec: batch_spec,
+        hash,
+    };
     let workload = Workload {
         key: batch.clone(),
         meta: Meta::default(),
@@ -370,13 +454,21 @@ fn objects(image: &str, hash: &str) -> Objects {
         place: place.clone(),
     };
     objects.workloads.insert(batch, workload);
-    objects.services.insert(ObjectKey::new("default", "web"), service(meta.clone(), labels));
+    objects.services.insert(
+        ObjectKey::new("default", "web"),
+        service(meta.clone(), labels),
+    );
     let secret = Secret {
         meta: Meta::default(),
         kind: "Opaque".into(),
-        data: BTreeMap::from([("password".to_owned(), Sensitive::new(HIDDEN.as_bytes().to_vec()))]),
+        data: BTreeMap::from([(
+            "password".to_owned(),
+            Sensitive::new(HIDDEN.as_bytes().to_vec()),
+        )]),
     };
-    objects.secrets.insert(ObjectKey::new("default", "db"), secret);
+    objects
+        .secrets
+        .insert(ObjectKey::new("default", "db"), secret);
     for (api_version, kind, name, original) in originals(image) {
         let id = ObjectId {
             api_version: api_version.into(),
@@ -406,10 +498,10 @@ fn service(meta: Meta, selector: BTreeMap<String, String>) -> Service {
     }
 }
 
-/// The secret's values are left in on purpose: the API must not rely on somebody else to take them out.
+/// The secret's values are left in on purpose: the API must not rely on somebody else to take them
+/// out.
 fn originals(image: &str) -> Vec<(&'static str, &'static str, &'static str, Value)> {
-    let container =
-        json!({ "name": "httpd", "image": image, "ports": [{ "name": "http", "containerPort": 80 }] });
+    let container = json!({ "name": "httpd", "image": image, "ports": [{ "name": "http", "containerPort": 80 }] });
     vec![
         (
             "apps/v1",
@@ -467,39 +559,56 @@ fn originals(image: &str) -> Vec<(&'static str, &'static str, &'static str, Valu
 }
 
 fn key(kind: WorkloadKind, name: &str) -> WorkloadKey {
-    WorkloadKey { kind, object: ObjectKey::new("default", name) }
+    WorkloadKey {
+        kind,
+        object: ObjectKey::new("default", name),
+    }
 }
 
 type Pods = (BTreeMap<PodUid, PodRecord>, BTreeMap<PodUid, PodStatus>);
 
 fn pods(node: &NodeName) -> Pods {
     let (mut records, mut statuses) = (BTreeMap::new(), BTreeMap::new());
-    let mut add =
-        |number: u64, owner: WorkloadKey, name: &str, commit: &str, hash: &str, status: PodStatus| {
-            let uid = PodUid::new(format!("00000000-0000-4000-8000-{number:012}"));
-            let record = PodRecord {
-                uid: uid.clone(),
-                key: ObjectKey::new("default", name),
-                owner,
-                place: PodPlace::Node(node.clone()),
-                commit: CommitId::new(commit),
-                template: TemplateHash::new(hash),
-                created: ago(3600),
-                serial: number,
-                stop: None,
-            };
-            records.insert(uid.clone(), record);
-            statuses.insert(uid, status);
+    let mut add = |number: u64,
+                   owner: WorkloadKey,
+                   name: &str,
+                   commit: &str,
+                   hash: &str,
+                   status: PodStatus| {
+        let uid = PodUid::new(format!("00000000-0000-4000-8000-{number:012}"));
+        let record = PodRecord {
+            uid: uid.clone(),
+            key: ObjectKey::new("default", name),
+            owner,
+            place: PodPlace::Node(node.clone()),
+            commit: CommitId::new(commit),
+            template: TemplateHash::new(hash),
+            created: ago(3600),
+            serial: number,
+            stop: None,
         };
+        records.insert(uid.clone(), record);
+        statuses.insert(uid, status);
+    };
     let web = key(WorkloadKind::Deployment, "web");
     let (old, new) = ("1-aaaaaaaaaaaaaaaa", "1-bbbbbbbbbbbbbbbb");
     add(1, web.clone(), "web-aaaaaaaaaa-a1111", OLD, old, running(1));
     add(2, web.clone(), "web-bbbbbbbbbb-b2222", NEW, new, running(2));
     add(3, web, "web-bbbbbbbbbb-c3333", NEW, new, crashing());
-    add(4, key(WorkloadKind::Pod, "batch"), "batch", NEW, "1-cccccccccccccccc", initializing());
+    add(
+        4,
+        key(WorkloadKind::Pod, "batch"),
+        "batch",
+        NEW,
+        "1-cccccccccccccccc",
+        initializing(),
+    );
     let first = PodUid::new("00000000-0000-4000-8000-000000000001");
     if let Some(record) = records.get_mut(&first) {
-        record.stop = Some(StopRecord { at: ago(2), reason: StopReason::Replaced });
+        record.stop = Some(StopRecord {
+            at: ago(2),
+            reason: StopReason::Replaced,
+        });
     }
     (records, statuses)
 }
@@ -532,8 +641,10 @@ pub(crate) fn running(number: u8) -> PodStatus {
 }
 
 fn crashing() -> PodStatus {
-    let state =
-        ContainerPhase::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 20 s".into() };
+    let state = ContainerPhase::Waiting {
+        reason: "CrashLoopBackOff".into(),
+        message: "back-off 20 s".into(),
+    };
     let last = Termination {
         code: 1,
         reason: "Error".into(),
@@ -541,7 +652,11 @@ fn crashing() -> PodStatus {
         started: ago(15),
         finished: ago(12),
     };
-    let container = ContainerStatus { restarts: 2, last: Some(last), ..container("httpd", 3, state) };
+    let container = ContainerStatus {
+        restarts: 2,
+        last: Some(last),
+        ..container("httpd", 3, state)
+    };
     PodStatus {
         address: Some(Ipv4Addr::new(10, 244, 0, 3)),
         ready: None,
@@ -551,13 +666,20 @@ fn crashing() -> PodStatus {
 }
 
 fn initializing() -> PodStatus {
-    let waiting = ContainerPhase::Waiting { reason: "PodInitializing".into(), message: String::new() };
+    let waiting = ContainerPhase::Waiting {
+        reason: "PodInitializing".into(),
+        message: String::new(),
+    };
     let mut main = container("httpd", 5, waiting);
     main.container_id = None;
     PodStatus {
         phase: PodPhase::Pending,
         started: Some(ago(10)),
-        init_containers: vec![container("prepare", 4, ContainerPhase::Running { started: ago(9) })],
+        init_containers: vec![container(
+            "prepare",
+            4,
+            ContainerPhase::Running { started: ago(9) },
+        )],
         containers: vec![main],
         ..PodStatus::pending()
     }

@@ -34,8 +34,10 @@ async fn healthy(State(daemon): State<Arc<Daemon>>) -> (StatusCode, String) {
     let age = view.made.elapsed();
     if age > daemon.silence {
         let limit = daemon.silence.as_secs();
-        let message =
-            format!("the control loop's last cycle ended {} s ago (limit {limit} s)\n", age.as_secs());
+        let message = format!(
+            "the control loop's last cycle ended {} s ago (limit {limit} s)\n",
+            age.as_secs()
+        );
         return (StatusCode::SERVICE_UNAVAILABLE, message);
     }
     (StatusCode::OK, "ok\n".to_owned())
@@ -46,6 +48,9 @@ async fn ready(State(daemon): State<Arc<Daemon>>) -> (StatusCode, &'static str) 
     if daemon.views.current().view.converged {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the first cycle has not converged yet\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the first cycle has not converged yet\n",
+        )
     }
 }

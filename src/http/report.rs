@@ -1,4 +1,5 @@
-//! What `/windlass/v1` answers: everything about commits and the daemon that Kubernetes has no word for.
+//! What `/windlass/v1` answers: everything about commits and the daemon that Kubernetes has no word
+//! for.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +40,8 @@ pub(crate) struct StatusReport {
     pub phase: String,
     /// What is waited for, or why it is degraded; empty where there is nothing to say.
     pub message: String,
-    /// Something outside of the commit is in the way: the registry, the engine, the disk. Time does not count meanwhile.
+    /// Something outside of the commit is in the way: the registry, the engine, the disk. Time does
+    /// not count meanwhile.
     pub waiting: bool,
     /// Since when the phase is what it is.
     pub since: Option<Timestamp>,
@@ -138,9 +140,9 @@ impl StatusReport {
     pub(crate) fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
         let message = match &rollout.phase {
-            Phase::Preparing { message } | Phase::Progressing { message } | Phase::Degraded { message } => {
-                message.clone()
-            }
+            Phase::Preparing { message }
+            | Phase::Progressing { message }
+            | Phase::Degraded { message } => message.clone(),
             Phase::Empty | Phase::Soaking | Phase::Healthy => String::new(),
         };
         let commit = |id: &Option<CommitId>| id.as_ref().map(|id| CommitReport::new(view, id));
@@ -148,7 +150,10 @@ impl StatusReport {
         let driving = rollout.driving.as_ref().and_then(|id| view.commits.get(id));
         let mut pods = BTreeMap::new();
         for record in view.state.pods.values() {
-            let phase = view.pods.get(&record.uid).map_or("Pending", |status| status.phase.as_str());
+            let phase = view
+                .pods
+                .get(&record.uid)
+                .map_or("Pending", |status| status.phase.as_str());
             *pods.entry(phase.to_owned()).or_insert(0) += 1;
         }
         Self {
@@ -170,14 +175,22 @@ impl StatusReport {
             bad: rollout.bad.clone(),
             source: view.source.clone(),
             pods,
-            ready_pods: view.pods.values().filter(|status| status.ready.is_some()).count(),
+            ready_pods: view
+                .pods
+                .values()
+                .filter(|status| status.ready.is_some())
+                .count(),
             unwell: unwell(view),
             troubles: view.troubles.clone(),
-            warnings: driving.map(|commit| commit.warnings.clone()).unwrap_or_default(),
+            warnings: driving
+                .map(|commit| commit.warnings.clone())
+                .unwrap_or_default(),
             notes: view.notes.clone(),
             converged: view.converged,
             head_state: head_entry.map(|entry| entry.state),
-            head_reason: head_entry.map(|entry| entry.reason.clone()).unwrap_or_default(),
+            head_reason: head_entry
+                .map(|entry| entry.reason.clone())
+                .unwrap_or_default(),
         }
     }
 }
@@ -185,7 +198,9 @@ impl StatusReport {
 impl HistoryReport {
     /// Reads it out of a picture.
     pub(crate) fn new(view: &View) -> Self {
-        Self { entries: view.state.rollout.history.iter().rev().cloned().collect() }
+        Self {
+            entries: view.state.rollout.history.iter().rev().cloned().collect(),
+        }
     }
 }
 
@@ -193,24 +208,40 @@ impl CommitReport {
     fn new(view: &View, id: &CommitId) -> Self {
         if let Some(commit) = view.commits.get(id) {
             let (subject, signer) = (commit.subject.clone(), commit.signer.clone());
-            return Self { id: id.clone(), subject, signer, time: Some(commit.time) };
+            return Self {
+                id: id.clone(),
+                subject,
+                signer,
+                time: Some(commit.time),
+            };
         }
         // A commit that was refused is known to the history only.
         let entry = entry(view, id);
         let subject = entry.map(|entry| entry.subject.clone()).unwrap_or_default();
         let signer = entry.map(|entry| entry.signer.clone()).unwrap_or_default();
-        Self { id: id.clone(), subject, signer, time: None }
+        Self {
+            id: id.clone(),
+            subject,
+            signer,
+            time: None,
+        }
     }
 }
 
 fn entry<'a>(view: &'a View, id: &CommitId) -> Option<&'a HistoryEntry> {
-    view.state.rollout.history.iter().rev().find(|entry| entry.commit == *id)
+    view.state
+        .rollout
+        .history
+        .iter()
+        .rev()
+        .find(|entry| entry.commit == *id)
 }
 
 /// So long a pod stops before it is named without its host having said what is in the way.
 const LONG_STOP: i64 = 30;
 
-/// A pod that was told to stop and does not go. Only its own host knows what the engine says of that.
+/// A pod that was told to stop and does not go. Only its own host knows what the engine says of
+/// that.
 fn unfinished_stop(view: &View, record: &PodRecord) -> Option<String> {
     let stop = record.stop.as_ref()?;
     let node = record.place.node()?;
@@ -226,23 +257,39 @@ fn unfinished_stop(view: &View, record: &PodRecord) -> Option<String> {
         _ if *node == view.node => String::new(),
         _ => format!("; `windlass status` on node {node} says more"),
     };
-    Some(format!("{}: the old pod has been stopping for {seconds} s: {class}{words}", record.key))
+    Some(format!(
+        "{}: the old pod has been stopping for {seconds} s: {class}{words}",
+        record.key
+    ))
 }
 
 /// Pods that wait for something or have failed.
 fn unwell(view: &View) -> Vec<String> {
     use reconciler::{state::PodPlace, status::ContainerPhase};
-    let mut sentences: Vec<String> =
-        view.state.pods.values().filter_map(|record| unfinished_stop(view, record)).collect();
-    for record in view.state.pods.values().filter(|record| record.stop.is_none()) {
+    let mut sentences: Vec<String> = view
+        .state
+        .pods
+        .values()
+        .filter_map(|record| unfinished_stop(view, record))
+        .collect();
+    for record in view
+        .state
+        .pods
+        .values()
+        .filter(|record| record.stop.is_none())
+    {
         if let PodPlace::Unplaced(why) = &record.place {
             sentences.push(format!("{}: {why}", record.key));
             continue;
         }
-        let Some(status) = view.pods.get(&record.uid) else { continue };
+        let Some(status) = view.pods.get(&record.uid) else {
+            continue;
+        };
         if let Some(reason) = status.reason.as_ref().or(status.message.as_ref()) {
             let message = status.message.as_ref().filter(|message| *message != reason);
-            let message = message.map(|message| format!(": {message}")).unwrap_or_default();
+            let message = message
+                .map(|message| format!(": {message}"))
+                .unwrap_or_default();
             sentences.push(format!("{}: {reason}{message}", record.key));
         }
         for container in status.init_containers.iter().chain(&status.containers) {
@@ -250,8 +297,15 @@ fn unwell(view: &View) -> Vec<String> {
                 && reason != "ContainerCreating"
                 && reason != "PodInitializing"
             {
-                let message = if message.is_empty() { String::new() } else { format!(": {message}") };
-                sentences.push(format!("{}, container {}: {reason}{message}", record.key, container.name));
+                let message = if message.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {message}")
+                };
+                sentences.push(format!(
+                    "{}, container {}: {reason}{message}",
+                    record.key, container.name
+                ));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The listeners. All of them are bound before the daemon does anything, so that a clash is found at once.
+//! The listeners. All of them are bound before the daemon does anything, so that a clash is found
+//! at once.
 
 use std::{
     fs, io,
@@ -45,8 +46,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Where to listen.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenConfig {
-    /// Directory of `windlass.sock` (0660; give the directory a group and setgid to let that group read) and
-    /// `admin.sock` (0600).
+    /// Directory of `windlass.sock` (0660; give the directory a group and setgid to let that group
+    /// read) and `admin.sock` (0600).
     pub socket_dir: PathBuf,
     /// `/metrics`, `/healthz`, `/readyz`; `None` serves none of them.
     pub listen: Option<SocketAddr>,
@@ -123,30 +124,42 @@ impl Bound {
 
     /// Where metrics are served, once the port is known.
     pub(crate) fn listen_address(&self) -> Option<SocketAddr> {
-        self.listen.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.listen
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
     }
 
     /// Where the read API is served over TCP.
     pub(crate) fn kubectl_address(&self) -> Option<SocketAddr> {
-        self.kubectl.as_ref().and_then(|(listener, _)| axum::serve::Listener::local_addr(listener).ok())
+        self.kubectl
+            .as_ref()
+            .and_then(|(listener, _)| axum::serve::Listener::local_addr(listener).ok())
     }
 
     /// Answers on the Unix sockets, until this is dropped, that the daemon waits, and what for.
     pub(crate) fn say_waiting(&self, why: &watch::Receiver<String>) -> io::Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
         for (listener, connections) in [&self.read, &self.admin] {
-            let copy: std::os::unix::net::UnixListener = listener.as_fd().try_clone_to_owned()?.into();
+            let copy: std::os::unix::net::UnixListener =
+                listener.as_fd().try_clone_to_owned()?.into();
             let listener = UnixListener::from_std(copy)?;
             let why = why.clone();
             let answer = move || {
                 let message = format!("the daemon has not begun yet: {}", *why.borrow());
                 let body = Json(serde_json::json!({ "message": message }));
                 // Whoever asks again is to come to the daemon that has begun.
-                std::future::ready((StatusCode::SERVICE_UNAVAILABLE, [(CONNECTION, "close")], body))
+                std::future::ready((
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    [(CONNECTION, "close")],
+                    body,
+                ))
             };
             let router = watched::<Caller>(Router::new().fallback(answer), Proof::Request);
             let listener = Bounded::new(listener, connections.clone());
-            let serving = axum::serve(listener, router.into_make_service_with_connect_info::<Caller>());
+            let serving = axum::serve(
+                listener,
+                router.into_make_service_with_connect_info::<Caller>(),
+            );
             tasks.spawn(async move { report("waiting", serving.await) });
         }
         Ok(tasks)
@@ -159,7 +172,10 @@ impl Bound {
         webhooks: Option<Webhooks>,
         stop: watch::Receiver<()>,
     ) {
-        let webhook = self.webhook.as_ref().and_then(|listener| listener.local_addr().ok());
+        let webhook = self
+            .webhook
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
         tracing::info!(
             listen = ?self.listen_address(),
             webhook = ?webhook,
@@ -171,7 +187,13 @@ impl Bound {
         let reading = reading(&daemon);
         let on_socket = watched::<Caller>(reading.clone(), Proof::Request);
         let (read, connections) = self.read;
-        spawn(&mut tasks, "windlass.sock", Bounded::new(read, connections), on_socket, stop.clone());
+        spawn(
+            &mut tasks,
+            "windlass.sock",
+            Bounded::new(read, connections),
+            on_socket,
+            stop.clone(),
+        );
         let (admin, connections) = self.admin;
         let acting = admin::router(&daemon).into_make_service_with_connect_info::<admin::Peer>();
         let mut stopped = stop.clone();
@@ -183,7 +205,13 @@ impl Bound {
         let hooks = webhooks.map(|hooks| watched::<Caller>(hooks.router(), Proof::Shown));
         if let Some(listener) = self.webhook {
             let listener = bounded(listener, "webhook", Taker::Webhook);
-            spawn(&mut tasks, "webhook", listener, hooks.unwrap_or_default(), stop.clone());
+            spawn(
+                &mut tasks,
+                "webhook",
+                listener,
+                hooks.unwrap_or_default(),
+                stop.clone(),
+            );
         } else if let Some(hooks) = hooks {
             on_listen = on_listen.merge(hooks);
         }
@@ -207,14 +235,18 @@ impl Bound {
 }
 
 async fn tcp(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ListenError> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.map_err(|error| ListenError::Bind(address, error))?;
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| ListenError::Bind(address, error))?;
     Ok(Some(listener))
 }
 
 async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, Token), ListenError> {
-    let token =
-        fs::read_to_string(&config.token).map_err(|error| ListenError::File(config.token.clone(), error))?;
+    let token = fs::read_to_string(&config.token)
+        .map_err(|error| ListenError::File(config.token.clone(), error))?;
     let token = Token::new(&token)?;
     let pem = |path: &Path| {
         let path = path.to_owned();
@@ -224,11 +256,16 @@ async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, Token), Li
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(pem(&config.certificate))?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(pem(&config.key))?;
-    let server = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
+    let server = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)?;
     let listener = tcp(Some(config.address)).await?;
-    let listener =
-        listener.ok_or_else(|| ListenError::Bind(config.address, io::ErrorKind::NotFound.into()))?;
-    Ok((TlsListener::new(bounded(listener, "kubectl", Taker::Api), server), token))
+    let listener = listener
+        .ok_or_else(|| ListenError::Bind(config.address, io::ErrorKind::NotFound.into()))?;
+    Ok((
+        TlsListener::new(bounded(listener, "kubectl", Taker::Api), server),
+        token,
+    ))
 }
 
 fn bounded(listener: TcpListener, name: &'static str, taker: Taker) -> Bounded<TcpListener> {
@@ -246,8 +283,11 @@ fn spawn<L>(
     L::Addr: std::fmt::Debug,
     Caller: for<'a> Connected<IncomingStream<'a, L>>,
 {
-    let serving = axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
-        .with_graceful_shutdown(async move { stop.changed().await.unwrap_or_default() });
+    let serving = axum::serve(
+        listener,
+        router.into_make_service_with_connect_info::<Caller>(),
+    )
+    .with_graceful_shutdown(async move { stop.changed().await.unwrap_or_default() });
     tasks.spawn(async move { report(name, serving.await) });
 }
 

@@ -1,4 +1,5 @@
-//! Unix sockets: made with their mode before anybody can reach them, and never taken from a living daemon.
+//! Unix sockets: made with their mode before anybody can reach them, and never taken from a living
+//! daemon.
 
 use std::{
     fs, io,
@@ -13,7 +14,9 @@ use tokio::net::UnixListener;
 #[derive(Debug, Error)]
 pub(crate) enum SocketError {
     /// A daemon answers there.
-    #[error("another windlass runs here: {0} answers; stop it first, or give this one another --socket-dir")]
+    #[error(
+        "another windlass runs here: {0} answers; stop it first, or give this one another --socket-dir"
+    )]
     Taken(PathBuf),
     /// Something failed.
     #[error("cannot {action} {path}")]
@@ -29,12 +32,17 @@ pub(crate) enum SocketError {
 
 /// Binds `path` with this mode. What a dead daemon left is replaced.
 ///
-/// The socket is bound in a directory that only we can enter, gets its mode, and is then renamed into place: nobody can
-/// connect while the mode is still the umask's, and there is no moment without a socket.
+/// The socket is bound in a directory that only we can enter, gets its mode, and is then renamed
+/// into place: nobody can connect while the mode is still the umask's, and there is no moment
+/// without a socket.
 pub(super) fn bind(path: &Path, mode: u32) -> Result<UnixListener, SocketError> {
     let failed = |action: &'static str, path: &Path| {
         let path = path.to_owned();
-        move |source: io::Error| SocketError::Io { action, path, source }
+        move |source: io::Error| SocketError::Io {
+            action,
+            path,
+            source,
+        }
     };
     refuse_living(path)?;
     let parent = path.parent().unwrap_or(Path::new("/"));
@@ -46,7 +54,8 @@ pub(super) fn bind(path: &Path, mode: u32) -> Result<UnixListener, SocketError> 
         .map_err(failed("make a directory in", parent))?;
     let fresh = private.path().join("s");
     let listener = UnixListener::bind(&fresh).map_err(failed("listen at", path))?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", path))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))
+        .map_err(failed("set the mode of", path))?;
     fs::rename(&fresh, path).map_err(failed("put in place", path))?;
     Ok(listener)
 }
@@ -54,10 +63,19 @@ pub(super) fn bind(path: &Path, mode: u32) -> Result<UnixListener, SocketError> 
 fn refuse_living(path: &Path) -> Result<(), SocketError> {
     match UnixStream::connect(path) {
         Ok(_) => Err(SocketError::Taken(path.to_owned())),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
             Ok(())
         }
-        Err(source) => Err(SocketError::Io { action: "look at", path: path.to_owned(), source }),
+        Err(source) => Err(SocketError::Io {
+            action: "look at",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -71,12 +89,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/admin.sock");
         let first = bind(&path, 0o600).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let message = bind(&path, 0o600).unwrap_err().to_string();
-        assert!(message.starts_with("another windlass runs here"), "{message}");
+        assert!(
+            message.starts_with("another windlass runs here"),
+            "{message}"
+        );
         drop(first);
         let second = bind(&path, 0o660).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
         drop(second);
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "only the socket is left");

@@ -49,15 +49,28 @@ async fn run(
     fixture::crypto();
     let bound = Bound::bind(&config).await.unwrap();
     let listen = format!("http://{}", bound.listen_address().unwrap());
-    let kubectl = bound.kubectl_address().map(|address| format!("https://{address}"));
+    let kubectl = bound
+        .kubectl_address()
+        .map(|address| format!("https://{address}"));
     let webhook = WebhookConfig {
         secret: secret.map(|secret| Sensitive::new(secret.to_owned())),
         branch: "main".into(),
     };
-    let hooks = Webhooks::new(&webhook, fixture.daemon.metrics.clone(), Arc::new(Notify::new())).unwrap();
+    let hooks = Webhooks::new(
+        &webhook,
+        fixture.daemon.metrics.clone(),
+        Arc::new(Notify::new()),
+    )
+    .unwrap();
     let (stop, stopped) = watch::channel(());
     let task = tokio::spawn(bound.serve(fixture.daemon.clone(), hooks, stopped));
-    Running { directory, listen, kubectl, stop, task }
+    Running {
+        directory,
+        listen,
+        kubectl,
+        stop,
+        task,
+    }
 }
 
 /// The token of the listener for kubectl.
@@ -67,8 +80,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// A listener for kubectl with a certificate of its own.
 async fn over_tls(directory: &Path) -> KubectlConfig {
-    let (token, certificate, key) =
-        (directory.join("token"), directory.join("tls.crt"), directory.join("tls.key"));
+    let (token, certificate, key) = (
+        directory.join("token"),
+        directory.join("tls.crt"),
+        directory.join("tls.key"),
+    );
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
     let made = Command::new("openssl")
         .args(
@@ -83,12 +99,25 @@ async fn over_tls(directory: &Path) -> KubectlConfig {
         .output()
         .await
         .expect("openssl is needed");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    KubectlConfig { address: ([127, 0, 0, 1], 0).into(), token, certificate, key }
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    KubectlConfig {
+        address: ([127, 0, 0, 1], 0).into(),
+        token,
+        certificate,
+        key,
+    }
 }
 
 fn over(socket: &Path) -> reqwest::Client {
-    reqwest::Client::builder().unix_socket(socket).timeout(Duration::from_secs(10)).build().unwrap()
+    reqwest::Client::builder()
+        .unix_socket(socket)
+        .timeout(Duration::from_secs(10))
+        .build()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -98,17 +127,38 @@ async fn reading_and_acting_have_sockets_of_their_own() {
     let listen = config(directory.path());
     let running = run(&fixture, directory, listen, None).await;
     let read = over(&running.directory.path().join("windlass.sock"));
-    let status: Value =
-        read.get("http://windlass/windlass/v1/status").send().await.unwrap().json().await.unwrap();
+    let status: Value = read
+        .get("http://windlass/windlass/v1/status")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(status["phase"], "Progressing");
-    let pods: Value = read.get("http://windlass/api/v1/pods").send().await.unwrap().json().await.unwrap();
+    let pods: Value = read
+        .get("http://windlass/api/v1/pods")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(pods["kind"], "PodList");
     let order = json!({ "command": "suspend" });
-    let refused = read.post("http://windlass/windlass/v1/command").json(&order).send().await.unwrap();
+    let refused = read
+        .post("http://windlass/windlass/v1/command")
+        .json(&order)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
 
     let admin = over(&running.directory.path().join("admin.sock"));
-    let asked = admin.post("http://windlass/windlass/v1/command").json(&order).send();
+    let asked = admin
+        .post("http://windlass/windlass/v1/command")
+        .json(&order)
+        .send();
     let answered = async {
         let request = fixture.requests.recv().await.unwrap();
         assert_eq!(request.command, Asked::Suspend);
@@ -118,10 +168,21 @@ async fn reading_and_acting_have_sockets_of_their_own() {
     let answer: Value = response.unwrap().json().await.unwrap();
     assert_eq!(answer, json!({ "ok": true, "message": "suspended" }));
     let wrong = json!({ "command": "format-disk" });
-    let response = admin.post("http://windlass/windlass/v1/command").json(&wrong).send().await.unwrap();
+    let response = admin
+        .post("http://windlass/windlass/v1/command")
+        .json(&wrong)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     let answer: Value = response.json().await.unwrap();
-    assert!(answer["message"].as_str().unwrap().contains("unknown variant"), "{answer}");
+    assert!(
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("unknown variant"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -132,10 +193,16 @@ async fn a_second_daemon_does_not_take_the_first_ones_sockets() {
     let running = run(&fixture, directory, listen.clone(), None).await;
     let clash = Bound::bind(&listen).await.err().unwrap();
     assert!(matches!(clash, ListenError::Socket(_)));
-    assert!(clash.to_string().contains("another windlass runs here"), "{clash}");
+    assert!(
+        clash.to_string().contains("another windlass runs here"),
+        "{clash}"
+    );
     running.stop.send(()).unwrap();
     running.task.await.unwrap();
-    assert!(Bound::bind(&listen).await.is_ok(), "after it has stopped its place is free");
+    assert!(
+        Bound::bind(&listen).await.is_ok(),
+        "after it has stopped its place is free"
+    );
 }
 
 #[tokio::test]
@@ -145,10 +212,17 @@ async fn an_open_watch_does_not_hold_up_the_end() {
     let listen = config(directory.path());
     let running = run(&fixture, directory, listen, None).await;
     let read = over(&running.directory.path().join("windlass.sock"));
-    let watch = read.get("http://windlass/api/v1/pods?watch=true").send().await.unwrap();
+    let watch = read
+        .get("http://windlass/api/v1/pods?watch=true")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(watch.status(), StatusCode::OK);
     running.stop.send(()).unwrap();
-    tokio::time::timeout(Duration::from_secs(5), running.task).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(5), running.task)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -158,26 +232,46 @@ async fn health_says_whether_the_loop_lives_and_has_converged() {
     let listen = config(directory.path());
     let running = run(&fixture, directory, listen, None).await;
     let get = async |path: &str| {
-        let response = reqwest::get(format!("{}{path}", running.listen)).await.unwrap();
+        let response = reqwest::get(format!("{}{path}", running.listen))
+            .await
+            .unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     };
     assert_eq!(get("/healthz").await.0, 200);
     assert_eq!(get("/readyz").await.0, 200);
     let (code, text) = get("/metrics").await;
-    assert!(code == 200 && text.contains("# TYPE windlass_reconciles_total counter"), "{text}");
-    assert_eq!(get("/webhook/github").await.0, 404, "without a secret there are no webhooks");
-    assert_eq!(get("/api/v1/pods").await.0, 404, "pods are not for everybody who may scrape");
+    assert!(
+        code == 200 && text.contains("# TYPE windlass_reconciles_total counter"),
+        "{text}"
+    );
+    assert_eq!(
+        get("/webhook/github").await.0,
+        404,
+        "without a secret there are no webhooks"
+    );
+    assert_eq!(
+        get("/api/v1/pods").await.0,
+        404,
+        "pods are not for everybody who may scrape"
+    );
     let mut view = fixture::view();
     // The clock may be set while the loop lives.
     for hours in [-1, 1] {
         view.at = Timestamp::now() + jiff::SignedDuration::from_hours(hours);
         fixture.publish.send(Arc::new(view.clone())).unwrap();
-        assert_eq!(get("/healthz").await.0, 200, "the clock was set by {hours} h");
+        assert_eq!(
+            get("/healthz").await.0,
+            200,
+            "the clock was set by {hours} h"
+        );
     }
     view.made = Uptime::now().before(Duration::from_secs(61));
     view.converged = false;
     fixture.publish.send(Arc::new(view)).unwrap();
-    assert_eq!(get("/readyz").await, (503, "the first cycle has not converged yet\n".to_owned()));
+    assert_eq!(
+        get("/readyz").await,
+        (503, "the first cycle has not converged yet\n".to_owned())
+    );
     let (code, text) = get("/healthz").await;
     assert!(code == 503 && text.contains("limit 60 s"), "{text}");
 }
@@ -196,10 +290,19 @@ async fn prometheus_scrapes_the_daemon() {
         "global: {{ scrape_interval: 1s }}\nscrape_configs: [{{ job_name: windlass, static_configs: [{{ targets: ['{target}'] }}] }}]\n"
     );
     std::fs::write(home.join("prometheus.yml"), configuration).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let mut prometheus = Command::new("prometheus")
-        .arg(format!("--config.file={}", home.join("prometheus.yml").display()))
-        .arg(format!("--storage.tsdb.path={}", home.join("tsdb").display()))
+        .arg(format!(
+            "--config.file={}",
+            home.join("prometheus.yml").display()
+        ))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            home.join("tsdb").display()
+        ))
         .arg(format!("--web.listen-address={free}"))
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
@@ -219,7 +322,11 @@ async fn prometheus_scrapes_the_daemon() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-    assert_eq!(scraped.await.expect("prometheus scrapes within a minute"), 4, "one series a pointer");
+    assert_eq!(
+        scraped.await.expect("prometheus scrapes within a minute"),
+        4,
+        "one series a pointer"
+    );
     prometheus.kill().await.unwrap();
 }
 
@@ -230,7 +337,12 @@ async fn webhooks_share_the_listener_where_they_have_none() {
     let listen = config(directory.path());
     let running = run(&fixture, directory, listen, Some("0123456789abcdef")).await;
     let url = format!("{}/webhook/generic", running.listen);
-    let response = reqwest::Client::new().post(url).body("x").send().await.unwrap();
+    let response = reqwest::Client::new()
+        .post(url)
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 }
 
@@ -246,14 +358,20 @@ async fn kubectl_over_tcp_needs_the_token() {
     let server = running.kubectl.clone().unwrap();
     let get = async |token: &str| {
         let mut command = kubectl::command(running.directory.path(), &server);
-        command.arg("--certificate-authority").arg(&certificate).args(["--token", token, "get", "pods"]);
+        command
+            .arg("--certificate-authority")
+            .arg(&certificate)
+            .args(["--token", token, "get", "pods"]);
         let output = command.output().await.expect("kubectl is needed");
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };
     let text = get(TOKEN).await;
     assert!(text.contains("web-bbbbbbbbbb-b2222"), "{text}");
     let text = get("0123456789abcdef0123456789abcdee").await;
-    assert!(text.contains("Unauthorized") || text.contains("logged in"), "{text}");
+    assert!(
+        text.contains("Unauthorized") || text.contains("logged in"),
+        "{text}"
+    );
     assert!(!text.contains("web-"), "{text}");
 }
 
@@ -270,19 +388,32 @@ async fn mute_tls_connections_shut_out_nobody_and_end() {
     let address = server.strip_prefix("https://").unwrap().to_owned();
     let client = || {
         let builder = reqwest::Client::builder().timeout(Duration::from_secs(60));
-        builder.add_root_certificate(reqwest::Certificate::from_pem(&pem).unwrap()).build().unwrap()
+        builder
+            .add_root_certificate(reqwest::Certificate::from_pem(&pem).unwrap())
+            .build()
+            .unwrap()
     };
     let pods = format!("{server}/api/v1/pods");
-    let mut watch = client().get(format!("{pods}?watch=true")).bearer_auth(TOKEN).send().await.unwrap();
+    let mut watch = client()
+        .get(format!("{pods}?watch=true"))
+        .bearer_auth(TOKEN)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(watch.status(), StatusCode::OK);
-    while let Ok(Ok(Some(_))) = tokio::time::timeout(Duration::from_millis(500), watch.chunk()).await {}
+    while let Ok(Ok(Some(_))) =
+        tokio::time::timeout(Duration::from_millis(500), watch.chunk()).await
+    {}
 
     let mut mute = Vec::new();
     for _ in 0..161 {
         mute.push(tokio::net::TcpStream::connect(&address).await.unwrap());
     }
     let genuine = client().get(&pods).bearer_auth(TOKEN).send();
-    let answer = tokio::time::timeout(ANSWER, genuine).await.expect("in time").unwrap();
+    let answer = tokio::time::timeout(ANSWER, genuine)
+        .await
+        .expect("in time")
+        .unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let without = client().get(&pods).send().await.unwrap();
     assert_eq!(without.status(), StatusCode::UNAUTHORIZED);
@@ -295,7 +426,10 @@ async fn mute_tls_connections_shut_out_nobody_and_end() {
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state).pods.clear();
     fixture.publish.send(Arc::new(view)).unwrap();
-    let event = tokio::time::timeout(ANSWER, watch.chunk()).await.expect("in time").unwrap();
+    let event = tokio::time::timeout(ANSWER, watch.chunk())
+        .await
+        .expect("in time")
+        .unwrap();
     assert!(event.is_some(), "the watch goes on");
 }
 
@@ -310,25 +444,48 @@ async fn slow_heads_do_not_shut_out_a_webhook() {
     let mut slow = Vec::new();
     for _ in 0..130 {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-        stream.write_all(b"POST /webhook/github HTTP/1.1\r\nHost: here\r\nX-Slow: ").await.unwrap();
+        stream
+            .write_all(b"POST /webhook/github HTTP/1.1\r\nHost: here\r\nX-Slow: ")
+            .await
+            .unwrap();
         slow.push(stream);
     }
     let body = "{\"ref\":\"refs/heads/main\"}";
-    let tag =
-        ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes()), body.as_bytes());
-    let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let tag = ring::hmac::sign(
+        &ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes()),
+        body.as_bytes(),
+    );
+    let tag: String = tag
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let request = reqwest::Client::new()
         .post(format!("{}/webhook/github", running.listen))
         .header("x-github-event", "push")
         .header("x-hub-signature-256", format!("sha256={tag}"))
         .body(body);
-    let answer = tokio::time::timeout(ANSWER, request.send()).await.expect("in time").unwrap();
+    let answer = tokio::time::timeout(ANSWER, request.send())
+        .await
+        .expect("in time")
+        .unwrap();
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     let health = tokio::time::timeout(ANSWER, reqwest::get(format!("{}/healthz", running.listen)));
-    assert_eq!(health.await.expect("in time").unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        health.await.expect("in time").unwrap().status(),
+        StatusCode::OK
+    );
     for stream in &mut slow {
         // What comes before the end is the server's word about a request that did not come in time.
-        let ended = async { while stream.read(&mut [0; 512]).await.is_ok_and(|bytes| bytes > 0) {} };
-        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("a slow head is cut off");
+        let ended = async {
+            while stream
+                .read(&mut [0; 512])
+                .await
+                .is_ok_and(|bytes| bytes > 0)
+            {}
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended)
+            .await
+            .expect("a slow head is cut off");
     }
 }

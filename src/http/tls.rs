@@ -24,8 +24,8 @@ const READY: usize = 32;
 /// A connection behind TLS.
 pub(crate) type TlsConnection = TlsStream<Connection<TcpStream>>;
 
-/// Accepts connections whose handshake is complete. Handshakes run side by side, as many as there are connections, so
-/// that a silent client holds up nobody.
+/// Accepts connections whose handshake is complete. Handshakes run side by side, as many as there
+/// are connections, so that a silent client holds up nobody.
 pub(crate) struct TlsListener {
     ready: mpsc::Receiver<(TlsConnection, SocketAddr)>,
     address: io::Result<SocketAddr>,
@@ -40,7 +40,11 @@ impl TlsListener {
         let address = listener.local_addr();
         let (sender, ready) = mpsc::channel(READY);
         let accepting = tokio::spawn(accept_all(listener, acceptor, sender));
-        Self { ready, address, accepting }
+        Self {
+            ready,
+            address,
+            accepting,
+        }
     }
 }
 
@@ -82,7 +86,10 @@ impl Listener for TlsListener {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.address.as_ref().copied().map_err(|error| io::Error::from(error.kind()))
+        self.address
+            .as_ref()
+            .copied()
+            .map_err(|error| io::Error::from(error.kind()))
     }
 }
 

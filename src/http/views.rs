@@ -1,4 +1,5 @@
-//! The last few pictures that somebody has read, numbered, so that a watch can go on where a list ended.
+//! The last few pictures that somebody has read, numbered, so that a watch can go on where a list
+//! ended.
 
 use std::{
     collections::VecDeque,
@@ -10,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::view::View;
 
-/// How many pictures are kept. A client lists and then watches within moments, so a few are enough; one that comes
-/// later is told to list again.
+/// How many pictures are kept. A client lists and then watches within moments, so a few are enough;
+/// one that comes later is told to list again.
 const KEPT: usize = 8;
 
 /// A picture and its number, which is the `resourceVersion` of everything in it.
@@ -32,7 +33,10 @@ pub(crate) struct Views {
 impl Views {
     /// Reads from the control loop's channel.
     pub(crate) fn new(receiver: watch::Receiver<Arc<View>>) -> Self {
-        Self { receiver, kept: Mutex::new(VecDeque::new()) }
+        Self {
+            receiver,
+            kept: Mutex::new(VecDeque::new()),
+        }
     }
 
     /// The newest picture.
@@ -42,7 +46,8 @@ impl Views {
         if let Some(last) = kept.back().filter(|last| Arc::ptr_eq(&last.view, &view)) {
             return last.clone();
         }
-        // Counting on from the clock keeps numbers rising over restarts, so that an old client's is never met again.
+        // Counting on from the clock keeps numbers rising over restarts, so that an old client's is
+        // never met again.
         let clock = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let number = kept.back().map_or(clock, |last| clock.max(last.number + 1));
         let numbered = Numbered { number, view };
@@ -56,7 +61,9 @@ impl Views {
     /// The picture of this number, if it is still here.
     pub(crate) fn get(&self, number: u64) -> Option<Numbered> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().find(|numbered| numbered.number == number).cloned()
+        kept.iter()
+            .find(|numbered| numbered.number == number)
+            .cloned()
     }
 
     /// A receiver of its own, to wait for the next picture.

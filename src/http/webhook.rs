@@ -1,13 +1,14 @@
 //! `/webhook/github` and `/webhook/generic`: somebody who knows the secret says "look again".
 //!
-//! A hook carries no content that is believed: it only makes the next fetch come sooner. What is checked is therefore
-//! about cost and noise: size, signature, rate, which branch, replay. Only signed requests count against the rate, so
-//! that nobody else can use it up; unsigned ones cost their sender a connection each, and those are bounded by the
-//! listener.
+//! A hook carries no content that is believed: it only makes the next fetch come sooner. What is
+//! checked is therefore about cost and noise: size, signature, rate, which branch, replay. Only
+//! signed requests count against the rate, so that nobody else can use it up; unsigned ones cost
+//! their sender a connection each, and those are bounded by the listener.
 //!
-//! A body that was seen within the hour does not count again. GitHub has a button that sends a delivery again, so there
-//! it is answered 200 "already seen"; a generic sender that repeats a body byte by byte would never be heard, so it is
-//! told 409 and should put a commit id or a time into it.
+//! A body that was seen within the hour does not count again. GitHub has a button that sends a
+//! delivery again, so there it is answered 200 "already seen"; a generic sender that repeats a body
+//! byte by byte would never be heard, so it is told 409 and should put a commit id or a time into
+//! it.
 
 mod bucket;
 mod nudge;
@@ -42,7 +43,8 @@ use crate::{
     metrics::{Metrics, WebhookResult},
 };
 
-/// The largest body that is read. GitHub's own limit is 25 MB, but a push that large says no more than a small one.
+/// The largest body that is read. GitHub's own limit is 25 MB, but a push that large says no more
+/// than a small one.
 const BODY_BYTES: usize = 1024 * 1024;
 /// A body must be there in this time.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -84,7 +86,9 @@ impl Webhooks {
         metrics: Arc<Metrics>,
         notify: Arc<Notify>,
     ) -> Result<Option<Self>, WeakSecret> {
-        let Some(secret) = &config.secret else { return Ok(None) };
+        let Some(secret) = &config.secret else {
+            return Ok(None);
+        };
         let secret = secret.expose().trim();
         if secret.len() < 16 {
             return Err(WeakSecret(secret.len()));
@@ -97,7 +101,9 @@ impl Webhooks {
             bucket: Mutex::new(Bucket::new(Instant::now())),
             seen: Mutex::new(Seen::default()),
         };
-        Ok(Some(Self { shared: Arc::new(shared) }))
+        Ok(Some(Self {
+            shared: Arc::new(shared),
+        }))
     }
 
     /// The two routes.
@@ -162,7 +168,13 @@ struct Pushed {
 }
 
 impl Shared {
-    async fn answer(&self, forge: Forge, caller: Connection, headers: &HeaderMap, body: Body) -> Response {
+    async fn answer(
+        &self,
+        forge: Forge,
+        caller: Connection,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Response {
         let caller = caller.map(|Extension(caller)| caller);
         let result = self.judge(forge, caller.as_ref(), headers, body).await;
         self.metrics.webhook(forge.label(), result);
@@ -170,8 +182,13 @@ impl Shared {
             self.nudger.nudge();
         }
         let mut answer = words(result, forge).into_response();
-        if matches!(result, WebhookResult::Unsigned | WebhookResult::BadSignature) {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if matches!(
+            result,
+            WebhookResult::Unsigned | WebhookResult::BadSignature
+        ) {
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     }
@@ -184,10 +201,15 @@ impl Shared {
         body: Body,
     ) -> WebhookResult {
         // Without a signature there is no reason to read a body at all.
-        let signature = headers.get(forge.signature_header()).and_then(|value| value.to_str().ok());
-        let Some(signature) = signature else { return WebhookResult::Unsigned };
-        let announced =
-            headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let signature = headers
+            .get(forge.signature_header())
+            .and_then(|value| value.to_str().ok());
+        let Some(signature) = signature else {
+            return WebhookResult::Unsigned;
+        };
+        let announced = headers
+            .get("content-length")
+            .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
             return WebhookResult::TooLarge;
         }
@@ -204,11 +226,15 @@ impl Shared {
         if !lock(&self.bucket).take(Instant::now()) {
             return WebhookResult::RateLimited;
         }
-        let event = headers.get("x-github-event").and_then(|value| value.to_str().ok());
+        let event = headers
+            .get("x-github-event")
+            .and_then(|value| value.to_str().ok());
         if forge == Forge::Github && event != Some("push") {
             return WebhookResult::Ignored;
         }
-        let pushed = serde_json::from_slice::<Pushed>(&body).ok().and_then(|pushed| pushed.reference);
+        let pushed = serde_json::from_slice::<Pushed>(&body)
+            .ok()
+            .and_then(|pushed| pushed.reference);
         let elsewhere = pushed.is_some_and(|pushed| pushed != self.reference);
         if elsewhere {
             return WebhookResult::Ignored;
@@ -230,19 +256,23 @@ fn words(result: WebhookResult, forge: Forge) -> Answer {
             StatusCode::CONFLICT,
             "the same body was seen within the hour: put a commit id or a time into it\n",
         ),
-        (WebhookResult::Unsigned, Forge::Github) => {
-            (StatusCode::UNAUTHORIZED, "X-Hub-Signature-256 is missing: set the hook's secret\n")
-        }
-        (WebhookResult::Unsigned, Forge::Generic) => {
-            (StatusCode::UNAUTHORIZED, "X-Windlass-Signature: sha256=<HMAC of the body> is missing\n")
-        }
-        (WebhookResult::BadSignature, _) => {
-            (StatusCode::UNAUTHORIZED, "the signature does not match the body\n")
-        }
+        (WebhookResult::Unsigned, Forge::Github) => (
+            StatusCode::UNAUTHORIZED,
+            "X-Hub-Signature-256 is missing: set the hook's secret\n",
+        ),
+        (WebhookResult::Unsigned, Forge::Generic) => (
+            StatusCode::UNAUTHORIZED,
+            "X-Windlass-Signature: sha256=<HMAC of the body> is missing\n",
+        ),
+        (WebhookResult::BadSignature, _) => (
+            StatusCode::UNAUTHORIZED,
+            "the signature does not match the body\n",
+        ),
         (WebhookResult::TooLarge, _) => (StatusCode::PAYLOAD_TOO_LARGE, "a body may have 1 MiB\n"),
-        (WebhookResult::Incomplete, _) => {
-            (StatusCode::REQUEST_TIMEOUT, "the body did not come, or not in time\n")
-        }
+        (WebhookResult::Incomplete, _) => (
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come, or not in time\n",
+        ),
         (WebhookResult::RateLimited, _) => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
     }
 }
@@ -261,7 +291,9 @@ async fn read(body: Body) -> Result<Vec<u8>, WebhookResult> {
         }
         Ok(whole)
     };
-    tokio::time::timeout(BODY_TIME, reading).await.unwrap_or(Err(WebhookResult::Incomplete))
+    tokio::time::timeout(BODY_TIME, reading)
+        .await
+        .unwrap_or(Err(WebhookResult::Incomplete))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -61,7 +61,11 @@ async fn status(State(daemon): State<Arc<Daemon>>, Query(query): Query<StatusQue
         let view = receiver.borrow_and_update().clone();
         Some((Ok::<_, Infallible>(line(&view)), receiver))
     });
-    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    (
+        [(CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response()
 }
 
 fn line(view: &View) -> Bytes {
@@ -75,8 +79,15 @@ async fn history(State(daemon): State<Arc<Daemon>>) -> Json<HistoryReport> {
     Json(HistoryReport::new(&daemon.views.current().view))
 }
 
-async fn trust(State(daemon): State<Arc<Daemon>>) -> Result<Json<TrustReport>, (StatusCode, String)> {
-    daemon.auditor.audit().await.map(Json).map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))
+async fn trust(
+    State(daemon): State<Arc<Daemon>>,
+) -> Result<Json<TrustReport>, (StatusCode, String)> {
+    daemon
+        .auditor
+        .audit()
+        .await
+        .map(Json)
+        .map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))
 }
 
 async fn source(State(daemon): State<Arc<Daemon>>) -> Json<SourceStatus> {
@@ -97,12 +108,16 @@ async fn plan(
     match query.revision {
         Some(revision) => {
             let plan = daemon.planner.plan(revision).await;
-            plan.map(Json).map_err(|why| (StatusCode::UNPROCESSABLE_ENTITY, why))
+            plan.map(Json)
+                .map_err(|why| (StatusCode::UNPROCESSABLE_ENTITY, why))
         }
         None => {
             let view = daemon.views.current().view;
             let commit = view.state.rollout.driving.clone();
-            Ok(Json(PlanReport { commit, lanes: view.plan.clone() }))
+            Ok(Json(PlanReport {
+                commit,
+                lanes: view.plan.clone(),
+            }))
         }
     }
 }

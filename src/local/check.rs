@@ -1,4 +1,5 @@
-//! `windlass check`: everything that is wrong with manifests, from a directory or a revision, without a daemon.
+//! `windlass check`: everything that is wrong with manifests, from a directory or a revision,
+//! without a daemon.
 
 use std::{
     collections::BTreeSet,
@@ -25,17 +26,40 @@ const READ_BYTES: u64 = 8 * 1024 * 1024;
 /// Reads what is named and checks it, with what a daemon without configuration would allow.
 pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
     let path = Path::new(&args.what);
-    let Found { files, passed_over: not_read } =
-        if path.exists() { from_disk(path)? } else { from_revision(&args.what, &args.paths)? };
+    let Found {
+        files,
+        passed_over: not_read,
+    } = if path.exists() {
+        from_disk(path)?
+    } else {
+        from_revision(&args.what, &args.paths)?
+    };
     if files.is_empty() {
-        bail!("there is no manifest (*.yaml, *.yml, *.json, in lower case) in {}", args.what);
+        bail!(
+            "there is no manifest (*.yaml, *.yml, *.json, in lower case) in {}",
+            args.what
+        );
     }
-    let borrowed: Vec<(&str, &[u8])> =
-        files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
+    let borrowed: Vec<(&str, &[u8])> = files
+        .iter()
+        .map(|(path, content)| (path.as_str(), content.as_slice()))
+        .collect();
     // It is what would be pushed next.
-    let (objects, found) = parse_and_check(&borrowed, &check_settings(&Config::default()), ReadAs::NewHead);
-    let problems = not_read.iter().map(|path| passed_over(path)).chain(found).collect();
-    Ok(CheckReport { files: files.len(), objects: objects.originals.len(), problems })
+    let (objects, found) = parse_and_check(
+        &borrowed,
+        &check_settings(&Config::default()),
+        ReadAs::NewHead,
+    );
+    let problems = not_read
+        .iter()
+        .map(|path| passed_over(path))
+        .chain(found)
+        .collect();
+    Ok(CheckReport {
+        files: files.len(),
+        objects: objects.originals.len(),
+        problems,
+    })
 }
 
 /// What is to be checked.
@@ -47,27 +71,43 @@ struct Found {
     passed_over: Vec<String>,
 }
 
-/// Files below a directory, or the one file; names that begin with a dot are passed over, as the daemon does.
+/// Files below a directory, or the one file; names that begin with a dot are passed over, as the
+/// daemon does.
 fn from_disk(path: &Path) -> Result<Found> {
     let mut found = Found::default();
     let mut pending: BTreeSet<PathBuf> = BTreeSet::from([path.to_owned()]);
     while let Some(next) = pending.pop_first() {
-        let metadata = fs::symlink_metadata(&next).with_context(|| format!("look at {}", next.display()))?;
+        let metadata =
+            fs::symlink_metadata(&next).with_context(|| format!("look at {}", next.display()))?;
         let named = next == path;
-        let name = next.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = next
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         if name.starts_with('.') && !named {
             continue;
         }
         if metadata.is_dir() {
             for entry in fs::read_dir(&next).with_context(|| format!("list {}", next.display()))? {
-                pending.insert(entry.with_context(|| format!("list {}", next.display()))?.path());
+                pending.insert(
+                    entry
+                        .with_context(|| format!("list {}", next.display()))?
+                        .path(),
+                );
             }
         } else if named || is_manifest(&name) {
             if metadata.is_symlink() && !named {
-                bail!("{} is a symbolic link: the daemon refuses those", next.display());
+                bail!(
+                    "{} is a symbolic link: the daemon refuses those",
+                    next.display()
+                );
             }
             if metadata.len() > READ_BYTES {
-                bail!("{} has {} bytes: a manifest may have 4 MiB", next.display(), metadata.len());
+                bail!(
+                    "{} has {} bytes: a manifest may have 4 MiB",
+                    next.display(),
+                    metadata.len()
+                );
             }
             let content = fs::read(&next).with_context(|| format!("read {}", next.display()))?;
             found.files.push((next.display().to_string(), content));
@@ -81,17 +121,26 @@ fn from_disk(path: &Path) -> Result<Found> {
 /// The manifests of a commit of the repository in the current directory.
 fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
     let repo = Repository::discover(".").with_context(|| {
-        format!("{revision} is no path here, and there is no repository to look for it as a revision")
+        format!(
+            "{revision} is no path here, and there is no repository to look for it as a revision"
+        )
     })?;
     let commit = repo
         .revparse_single(revision)
         .and_then(|object| object.peel_to_commit())
-        .with_context(|| format!("{revision} is neither a path here nor a revision of this repository"))?;
+        .with_context(|| {
+            format!("{revision} is neither a path here nor a revision of this repository")
+        })?;
     let tree = commit.tree().context("read the tree")?;
-    let Found { mut files, mut passed_over } = Found::default();
+    let Found {
+        mut files,
+        mut passed_over,
+    } = Found::default();
     let mut failed = None;
     tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
-        let Some(name) = entry.name().ok() else { return TreeWalkResult::Skip };
+        let Some(name) = entry.name().ok() else {
+            return TreeWalkResult::Skip;
+        };
         let path = format!("{directory}{name}");
         let wanted = paths.is_empty()
             || paths.iter().any(|wanted| {
@@ -104,7 +153,10 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
             return TreeWalkResult::Skip;
         }
         if entry.kind() == Some(ObjectType::Blob) && is_manifest(name) {
-            match entry.to_object(&repo).and_then(|object| object.peel_to_blob()) {
+            match entry
+                .to_object(&repo)
+                .and_then(|object| object.peel_to_blob())
+            {
                 Ok(blob) => files.push((path, blob.content().to_vec())),
                 Err(error) => {
                     failed = Some(error);
@@ -120,7 +172,9 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
     .context("read the tree")?;
     for wanted in paths {
         let wanted = wanted.trim_end_matches('/');
-        let found = files.iter().any(|(path, _)| path == wanted || path.starts_with(&format!("{wanted}/")));
+        let found = files
+            .iter()
+            .any(|(path, _)| path == wanted || path.starts_with(&format!("{wanted}/")));
         if !found {
             bail!(
                 "there is no manifest (*.yaml, *.yml, *.json) in {wanted} of {revision}: the daemon refuses that"
@@ -144,7 +198,11 @@ mod tests {
             fs::write(directory.path().join(name), content).unwrap();
         }
         let what = directory.path().display().to_string();
-        let report = check(&CheckArgs { what: what.clone(), paths: Vec::new(), output: Default::default() })?;
+        let report = check(&CheckArgs {
+            what: what.clone(),
+            paths: Vec::new(),
+            output: Default::default(),
+        })?;
         let lines = report.problems.iter().map(|problem| format!("{problem}\n"));
         Ok(lines.collect::<String>().replace(&format!("{what}/"), ""))
     }
@@ -161,6 +219,11 @@ mod tests {
 
     #[test]
     fn files_that_are_not_read_are_not_taken_for_manifests() {
-        assert!(said(&[("DB.YAML", "")]).unwrap_err().to_string().contains("in lower case"));
+        assert!(
+            said(&[("DB.YAML", "")])
+                .unwrap_err()
+                .to_string()
+                .contains("in lower case")
+        );
     }
 }

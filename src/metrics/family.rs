@@ -1,6 +1,8 @@
 //! Makes metrics and registers them.
 
-use prometheus::{Counter, CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, Result};
+use prometheus::{
+    Counter, CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, Result,
+};
 
 /// Registers in one registry.
 pub(super) struct Family<'a> {

@@ -27,10 +27,19 @@ fn promtool_finds_nothing_to_say() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool is needed: it is in Debian's package prometheus");
-    promtool.stdin.take().unwrap().write_all(metrics.text().unwrap().as_bytes()).unwrap();
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(metrics.text().unwrap().as_bytes())
+        .unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
     assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }
 
@@ -41,14 +50,18 @@ fn a_pointer_shows_one_commit_at_a_time() {
     metrics.observe(&view);
     let text = metrics.text().unwrap();
     assert!(
-        text.contains(&format!("windlass_commit_info{{commit=\"{NEW}\",pointer=\"target\"}} 1")),
+        text.contains(&format!(
+            "windlass_commit_info{{commit=\"{NEW}\",pointer=\"target\"}} 1"
+        )),
         "{text}"
     );
     Arc::make_mut(&mut view.state).rollout.target = Some(CommitId::new(OLD));
     view.source.head = None;
     metrics.observe(&view);
     let text = metrics.text().unwrap();
-    assert!(text.contains(&format!("windlass_commit_info{{commit=\"{OLD}\",pointer=\"target\"}} 1")));
+    assert!(text.contains(&format!(
+        "windlass_commit_info{{commit=\"{OLD}\",pointer=\"target\"}} 1"
+    )));
     assert!(!text.contains(&format!("commit=\"{NEW}\",pointer=\"target\"")));
     assert!(!text.contains("pointer=\"head\""));
 }
@@ -58,7 +71,12 @@ fn restarts_count_from_the_first_picture_on() {
     let metrics = Metrics::new().unwrap();
     let mut view = fixture::view();
     metrics.observe(&view);
-    assert!(metrics.text().unwrap().contains("windlass_container_restarts_total 0"));
+    assert!(
+        metrics
+            .text()
+            .unwrap()
+            .contains("windlass_container_restarts_total 0")
+    );
     let pods = Arc::make_mut(&mut view.pods);
     for status in pods.values_mut() {
         status.containers[0].restarts += 1;
@@ -66,8 +84,14 @@ fn restarts_count_from_the_first_picture_on() {
     metrics.observe(&view);
     metrics.observe(&view);
     let text = metrics.text().unwrap();
-    assert!(text.contains("windlass_container_restarts_total 4"), "{text}");
-    assert!(text.contains("windlass_pods{phase=\"Running\"} 3"), "{text}");
+    assert!(
+        text.contains("windlass_container_restarts_total 4"),
+        "{text}"
+    );
+    assert!(
+        text.contains("windlass_pods{phase=\"Running\"} 3"),
+        "{text}"
+    );
     assert!(text.contains("windlass_suspended 0"));
 }
 

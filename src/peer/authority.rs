@@ -73,8 +73,8 @@ struct Ledger {
 /// What a name has.
 #[derive(Debug, Serialize, Deserialize)]
 struct Issued {
-    /// The serial number of its certificate and, after a renewal, of the one before: its owner may not have got the
-    /// answer.
+    /// The serial number of its certificate and, after a renewal, of the one before: its owner may
+    /// not have got the answer.
     serials: Vec<String>,
     made: Timestamp,
     expires: Timestamp,
@@ -100,9 +100,15 @@ impl Authority {
             return Ok(None);
         }
         let facts = directory.cluster_facts()?.with_context(|| {
-            format!("{} holds the key of an authority and no cluster.json", directory.path().display())
+            format!(
+                "{} holds the key of an authority and no cluster.json",
+                directory.path().display()
+            )
         })?;
-        Ok(Some(Self { directory: directory.clone(), facts }))
+        Ok(Some(Self {
+            directory: directory.clone(),
+            facts,
+        }))
     }
 
     /// Makes the authority, and the certificate of its host.
@@ -121,13 +127,20 @@ impl Authority {
         }
         let cluster = format!("windlass-{}", hex(&random::<4>()?));
         let (ca, ca_key) = certificate::authority(&cluster, now)?;
-        let facts = ClusterFacts { cluster, host: node.clone(), address: None };
+        let facts = ClusterFacts {
+            cluster,
+            host: node.clone(),
+            address: None,
+        };
         state_file::write(&directory.issued(), SCHEMA, &Ledger::default())?;
         directory.write_cluster_facts(&facts)?;
         state_file::write_bytes(&directory.ca_key(), ca_key.as_bytes())?;
         state_file::write_bytes(&directory.ca(), ca.as_bytes())?;
         drop(lock);
-        let authority = Self { directory: directory.clone(), facts };
+        let authority = Self {
+            directory: directory.clone(),
+            facts,
+        };
         authority.renew_own(now)?;
         Ok(authority)
     }
@@ -138,7 +151,12 @@ impl Authority {
     }
 
     /// Makes a one-time token that leads to this host's listener.
-    pub(crate) fn token(&self, offer: &TokenOffer, address: SocketAddr, now: Timestamp) -> Result<Token> {
+    pub(crate) fn token(
+        &self,
+        offer: &TokenOffer,
+        address: SocketAddr,
+        now: Timestamp,
+    ) -> Result<Token> {
         if let Some(node) = &offer.node {
             check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
         }
@@ -149,7 +167,12 @@ impl Authority {
         tokens.write(&self.directory)?;
         let mut authority = [0; 32];
         authority.copy_from_slice(digest::digest(&digest::SHA256, &ca).as_ref());
-        Ok(Token { host: self.facts.host.clone(), address, authority, secret })
+        Ok(Token {
+            host: self.facts.host.clone(),
+            address,
+            authority,
+            secret,
+        })
     }
 
     /// A new host's certificate, for a token.
@@ -179,9 +202,15 @@ impl Authority {
     }
 
     /// A new certificate for who presents a good one: the name is that certificate's.
-    pub(crate) fn renew(&self, presented: &Facts, request: &str, now: Timestamp) -> Result<String, Refusal> {
-        let node =
-            presented.node().ok_or_else(|| Refusal::Name("this is not a node's certificate".to_owned()))?;
+    pub(crate) fn renew(
+        &self,
+        presented: &Facts,
+        request: &str,
+        now: Timestamp,
+    ) -> Result<String, Refusal> {
+        let node = presented
+            .node()
+            .ok_or_else(|| Refusal::Name("this is not a node's certificate".to_owned()))?;
         let _lock = self.directory.lock()?;
         let mut ledger = self.ledger()?;
         let known = ledger.certificates.get(node.as_str());
@@ -207,14 +236,30 @@ impl Authority {
         Ok(facts)
     }
 
-    /// A certificate for something that is no node: `NAME.pem`, `NAME-key.pem` and `ca.pem` in a directory.
+    /// A certificate for something that is no node: `NAME.pem`, `NAME-key.pem` and `ca.pem` in a
+    /// directory.
     pub(crate) fn certify(&self, other: &Other, directory: &Path, now: Timestamp) -> Result<Facts> {
-        let Other { name, addresses, life, replace } = other;
-        let subject = Subject { name: name.clone(), dns: vec![name.clone()], addresses: addresses.clone() };
+        let Other {
+            name,
+            addresses,
+            life,
+            replace,
+        } = other;
+        let subject = Subject {
+            name: name.clone(),
+            dns: vec![name.clone()],
+            addresses: addresses.clone(),
+        };
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) || subject.looks_like_a_node()
+        if name.is_empty()
+            || name.starts_with('.')
+            || !name.chars().all(plain)
+            || subject.looks_like_a_node()
         {
-            bail!("`{}` cannot be the name of a certificate", name.escape_debug());
+            bail!(
+                "`{}` cannot be the name of a certificate",
+                name.escape_debug()
+            );
         }
         let (key, request) = certificate::request(name)?;
         let _lock = self.directory.lock()?;
@@ -226,11 +271,15 @@ impl Authority {
             );
         }
         let chain = self.sign(&request, &subject, now, *life)?;
-        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("make {}", directory.display()))?;
         let facts = ledger.note(&chain, None, now)?;
         self.write_ledger(&ledger)?;
         let ca = self.ca()?;
-        state_file::write_bytes(&directory.join(format!("{name}-key.pem")), key.serialize_pem().as_bytes())?;
+        state_file::write_bytes(
+            &directory.join(format!("{name}-key.pem")),
+            key.serialize_pem().as_bytes(),
+        )?;
         state_file::write_bytes(&directory.join(format!("{name}.pem")), chain.as_bytes())?;
         state_file::write_bytes(&directory.join("ca.pem"), ca.as_bytes())?;
         Ok(facts)
@@ -249,10 +298,18 @@ impl Authority {
         now: Timestamp,
         life: Duration,
     ) -> Result<String, Refusal> {
-        certificate::check_request(request).map_err(|error| Refusal::Request(format!("{error:#}")))?;
+        certificate::check_request(request)
+            .map_err(|error| Refusal::Request(format!("{error:#}")))?;
         let path = self.directory.ca_key();
-        let key = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        Ok(certificate::issue(&self.ca()?, &key, request, subject, (now, life))?)
+        let key =
+            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(certificate::issue(
+            &self.ca()?,
+            &key,
+            request,
+            subject,
+            (now, life),
+        )?)
     }
 
     fn ledger(&self) -> Result<Ledger> {
@@ -266,12 +323,17 @@ impl Authority {
 
 impl Ledger {
     fn valid(&self, name: &str, now: Timestamp) -> Option<&Issued> {
-        self.certificates.get(name).filter(|issued| issued.expires > now)
+        self.certificates
+            .get(name)
+            .filter(|issued| issued.expires > now)
     }
 
     fn check_free(&self, name: &str, now: Timestamp) -> Result<(), Refusal> {
         match self.valid(name, now) {
-            Some(issued) => Err(Refusal::Taken { name: name.to_owned(), made: issued.made }),
+            Some(issued) => Err(Refusal::Taken {
+                name: name.to_owned(),
+                made: issued.made,
+            }),
             None => Ok(()),
         }
     }
@@ -281,7 +343,11 @@ impl Ledger {
         let facts = certificate::facts_of_pem(chain)?;
         let before = renews.map(|before| before.serial.clone());
         let serials = before.into_iter().chain([facts.serial.clone()]).collect();
-        let issued = Issued { serials, made: now, expires: facts.until };
+        let issued = Issued {
+            serials,
+            made: now,
+            expires: facts.until,
+        };
         // What has expired says nothing any more, and would only grow.
         self.certificates.retain(|_, issued| issued.expires > now);
         self.certificates.insert(facts.name.clone(), issued);

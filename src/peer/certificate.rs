@@ -5,8 +5,9 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    SanType, SerialNumber,
 };
 use reconciler::name::NodeName;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -44,15 +45,27 @@ impl Facts {
     /// Reads a certificate; who signed it is for TLS to judge.
     pub(crate) fn read(certificate: &CertificateDer<'_>) -> Result<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).context("read a certificate")?;
-        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        let names = parsed.subject_alternative_name().context("read a certificate's names")?;
-        let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+        let name = parsed
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok());
+        let names = parsed
+            .subject_alternative_name()
+            .context("read a certificate's names")?;
+        let names = names
+            .map(|names| names.value.general_names.as_slice())
+            .unwrap_or_default();
         let dns = names.iter().filter_map(|name| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
             _ => None,
         });
         let time = |time: i64| Timestamp::from_second(time).context("read a certificate's times");
-        let bare = parsed.raw_serial().iter().position(|byte| *byte != 0).unwrap_or(0);
+        let bare = parsed
+            .raw_serial()
+            .iter()
+            .position(|byte| *byte != 0)
+            .unwrap_or(0);
         Ok(Self {
             name: name.context("a certificate has no common name")?.to_owned(),
             dns: dns.collect(),
@@ -62,7 +75,8 @@ impl Facts {
         })
     }
 
-    /// The node it was made for; `None` for a certificate of something else, such as a server of etcd.
+    /// The node it was made for; `None` for a certificate of something else, such as a server of
+    /// etcd.
     pub(crate) fn node(&self) -> Option<NodeName> {
         let node = NodeName::new(self.name.as_str());
         (self.dns == [server_name(&node)]).then_some(node)
@@ -70,17 +84,21 @@ impl Facts {
 
     /// Whether a third of its life or less is left.
     pub(crate) fn renewal_is_due(&self, now: Timestamp) -> bool {
-        now.duration_until(self.until).as_secs() * 3 <= self.from.duration_until(self.until).as_secs()
+        now.duration_until(self.until).as_secs() * 3
+            <= self.from.duration_until(self.until).as_secs()
     }
 
     /// Whether it is due for long: the daemon has tried many times.
     pub(crate) fn renewal_is_overdue(&self, now: Timestamp) -> bool {
-        now.duration_until(self.until).as_secs() * 4 <= self.from.duration_until(self.until).as_secs()
+        now.duration_until(self.until).as_secs() * 4
+            <= self.from.duration_until(self.until).as_secs()
     }
 
     /// Days that are left; negative afterwards.
     pub(crate) fn days_left(&self, now: Timestamp) -> i64 {
-        now.duration_until(self.until).as_secs().div_euclid(DAY.cast_signed())
+        now.duration_until(self.until)
+            .as_secs()
+            .div_euclid(DAY.cast_signed())
     }
 }
 
@@ -98,21 +116,30 @@ pub(super) struct Subject {
 impl Subject {
     /// A node: one DNS name, and no address, since it may change.
     pub(super) fn node(node: &NodeName) -> Self {
-        Self { name: node.as_str().to_owned(), dns: vec![server_name(node)], addresses: Vec::new() }
+        Self {
+            name: node.as_str().to_owned(),
+            dns: vec![server_name(node)],
+            addresses: Vec::new(),
+        }
     }
 
     /// Whether this would be taken for a node.
     pub(super) fn looks_like_a_node(&self) -> bool {
-        self.dns.iter().any(|name| name.to_ascii_lowercase().ends_with(NODE_SUFFIX))
+        self.dns
+            .iter()
+            .any(|name| name.to_ascii_lowercase().ends_with(NODE_SUFFIX))
     }
 }
 
-/// A key and a request for a certificate, both as PEM. The name in it is for people: the authority knows better.
+/// A key and a request for a certificate, both as PEM. The name in it is for people: the authority
+/// knows better.
 pub(super) fn request(name: &str) -> Result<(KeyPair, String)> {
     let key = KeyPair::generate().context("make a key")?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
-    let request = params.serialize_request(&key).context("make a certificate request")?;
+    let request = params
+        .serialize_request(&key)
+        .context("make a certificate request")?;
     let request = request.pem().context("write a certificate request")?;
     Ok((key, request))
 }
@@ -126,19 +153,24 @@ pub(super) fn authority(cluster: &str, now: Timestamp) -> Result<(String, String
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.serial_number = Some(serial()?);
     set_times(&mut params, now, AUTHORITY_LIFE)?;
-    let certificate = params.self_signed(&key).context("sign the authority's certificate")?;
+    let certificate = params
+        .self_signed(&key)
+        .context("sign the authority's certificate")?;
     Ok((certificate.pem(), key.serialize_pem()))
 }
 
 /// Reads a request, and checks that who made it has the key.
 pub(super) fn check_request(request: &str) -> Result<CertificateSigningRequestParams> {
     let request = CertificateSigningRequestParams::from_pem(request).context("it does not read")?;
-    ensure!(*request.public_key.algorithm() == PKCS_ECDSA_P256_SHA256, "its key is not a P-256 key");
+    ensure!(
+        *request.public_key.algorithm() == PKCS_ECDSA_P256_SHA256,
+        "its key is not a P-256 key"
+    );
     Ok(request)
 }
 
-/// Signs a request. Only its key is taken; everything else is as we say. Returns the certificate with the authority's
-/// behind it, as PEM.
+/// Signs a request. Only its key is taken; everything else is as we say. Returns the certificate
+/// with the authority's behind it, as PEM.
 pub(super) fn issue(
     ca: &str,
     ca_key: &str,
@@ -150,20 +182,31 @@ pub(super) fn issue(
     let key = KeyPair::from_pem(ca_key).context("read the authority's key")?;
     let issuer = Issuer::from_ca_cert_pem(ca, key).context("read the authority's certificate")?;
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, subject.name.as_str());
+    params
+        .distinguished_name
+        .push(DnType::CommonName, subject.name.as_str());
     for name in &subject.dns {
-        let name = name.as_str().try_into().with_context(|| format!("`{name}` is no DNS name"))?;
+        let name = name
+            .as_str()
+            .try_into()
+            .with_context(|| format!("`{name}` is no DNS name"))?;
         params.subject_alt_names.push(SanType::DnsName(name));
     }
-    params.subject_alt_names.extend(subject.addresses.iter().copied().map(SanType::IpAddress));
+    params
+        .subject_alt_names
+        .extend(subject.addresses.iter().copied().map(SanType::IpAddress));
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(serial()?);
     set_times(&mut params, now, life)?;
-    let certificate = params.signed_by(&request.public_key, &issuer).context("sign the certificate")?;
+    let certificate = params
+        .signed_by(&request.public_key, &issuer)
+        .context("sign the certificate")?;
     Ok(format!("{}{ca}", certificate.pem()))
 }
 
@@ -194,7 +237,8 @@ fn serial() -> Result<SerialNumber> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// Sets since when and until when a certificate is good. rcgen's times can be added to, but not be named from here.
+/// Sets since when and until when a certificate is good. rcgen's times can be added to, but not be
+/// named from here.
 fn set_times(params: &mut CertificateParams, now: Timestamp, life: Duration) -> Result<()> {
     let now = u64::try_from(now.as_second()).context("the clock says that it is before 1970")?;
     let now = Duration::from_secs(now);

@@ -146,13 +146,21 @@ impl PeerClient {
     }
 
     /// Whether this node lives: only who holds its key can answer.
-    pub(crate) async fn ping(&self, node: &NodeName, address: SocketAddr) -> Result<Ping, PeerError> {
+    pub(crate) async fn ping(
+        &self,
+        node: &NodeName,
+        address: SocketAddr,
+    ) -> Result<Ping, PeerError> {
         self.line(node).ping(address).await
     }
 
     /// For asking one node again and again.
     pub(crate) fn line(&self, node: &NodeName) -> PeerLine {
-        PeerLine { client: self.clone(), node: node.clone(), kept: None }
+        PeerLine {
+            client: self.clone(),
+            node: node.clone(),
+            kept: None,
+        }
     }
 
     /// The log of a container on that node.
@@ -162,16 +170,25 @@ impl PeerClient {
         address: SocketAddr,
         log: &LogRequest,
     ) -> Result<LogText, PeerError> {
-        let target = Target { node: node.clone(), address };
+        let target = Target {
+            node: node.clone(),
+            address,
+        };
         let http = self.connect(&target, Keep::No)?;
         let url = reqwest::Url::parse_with_params(&target.url("logs"), log.parameters());
         let url = url.map_err(|error| target.broken(error.to_string()))?;
         let response = target.send(http.get(url)).await?;
         let name = format!("{node} at {address}");
         let ended = move |error: reqwest::Error| {
-            std::io::Error::other(format!("the connection to {name} broke: {}", innermost(&error)))
+            std::io::Error::other(format!(
+                "the connection to {name} broke: {}",
+                innermost(&error)
+            ))
         };
-        Ok(response.bytes_stream().map(move |part| part.map_err(&ended)).boxed())
+        Ok(response
+            .bytes_stream()
+            .map(move |part| part.map_err(&ended))
+            .boxed())
     }
 
     /// A new certificate from the host that has the authority.
@@ -181,14 +198,22 @@ impl PeerClient {
         address: SocketAddr,
         request: String,
     ) -> Result<Certified, PeerError> {
-        let target = Target { node: node.clone(), address };
+        let target = Target {
+            node: node.clone(),
+            address,
+        };
         let http = self.connect(&target, Keep::No)?;
-        let request = http.request(Method::POST, target.url("renew")).json(&RenewRequest { request });
+        let request = http
+            .request(Method::POST, target.url("renew"))
+            .json(&RenewRequest { request });
         target.read(target.send(request).await?).await
     }
 
     fn connect(&self, target: &Target, keep: Keep) -> Result<reqwest::Client, PeerError> {
-        let config = self.identity.client_config().map_err(|error| target.untrusted(format!("{error:#}")))?;
+        let config = self
+            .identity
+            .client_config()
+            .map_err(|error| target.untrusted(format!("{error:#}")))?;
         target.client(config, keep)
     }
 }
@@ -204,7 +229,10 @@ pub(crate) struct PeerLine {
 impl PeerLine {
     /// Whether the node lives: only who holds its key can answer.
     pub(crate) async fn ping(&mut self, address: SocketAddr) -> Result<Ping, PeerError> {
-        let target = Target { node: self.node.clone(), address };
+        let target = Target {
+            node: self.node.clone(),
+            address,
+        };
         let http = match self.kept.take() {
             Some((known, http)) if known == address => http,
             _ => self.client.connect(&target, Keep::Yes)?,
@@ -219,8 +247,11 @@ impl PeerLine {
             }
         };
         let late = || target.silent(format!("no answer within {} ms", PING_TIMEOUT.as_millis()));
-        let answer = timeout(PING_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()));
-        // After a failure everything is made anew, the connection and the certificate that it was made with.
+        let answer = timeout(PING_TIMEOUT, asked)
+            .await
+            .unwrap_or_else(|_| Err(late()));
+        // After a failure everything is made anew, the connection and the certificate that it was
+        // made with.
         if answer.is_ok() {
             self.kept = Some((address, http));
         }
@@ -231,7 +262,15 @@ impl PeerLine {
 impl LogRequest {
     /// Parameters of the route: those of Kubernetes, and which pod.
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let LogRequest { pod, container, follow, previous, timestamps, tail, since } = self;
+        let LogRequest {
+            pod,
+            container,
+            follow,
+            previous,
+            timestamps,
+            tail,
+            since,
+        } = self;
         let flag = |set: &bool| set.then(|| "true".to_owned());
         let all = [
             ("namespace", Some(pod.namespace.clone())),
@@ -243,7 +282,9 @@ impl LogRequest {
             ("tailLines", tail.map(|lines| lines.to_string())),
             ("sinceTime", since.map(|time| time.to_string())),
         ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        all.into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
     }
 }
 
@@ -254,7 +295,8 @@ pub(super) enum Keep {
     No,
 }
 
-/// Who is asked, and where: the name is what the certificate must say, the address is where it is asked for.
+/// Who is asked, and where: the name is what the certificate must say, the address is where it is
+/// asked for.
 pub(super) struct Target {
     pub(super) node: NodeName,
     pub(super) address: SocketAddr,
@@ -262,10 +304,18 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn url(&self, route: &str) -> String {
-        format!("https://{}:{}/peer/v1/{route}", server_name(&self.node), self.address.port())
+        format!(
+            "https://{}:{}/peer/v1/{route}",
+            server_name(&self.node),
+            self.address.port()
+        )
     }
 
-    pub(super) fn client(&self, config: ClientConfig, keep: Keep) -> Result<reqwest::Client, PeerError> {
+    pub(super) fn client(
+        &self,
+        config: ClientConfig,
+        keep: Keep,
+    ) -> Result<reqwest::Client, PeerError> {
         reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             .resolve(&server_name(&self.node), self.address)
@@ -281,9 +331,14 @@ impl Target {
     }
 
     /// The answer, if it is a good one.
-    pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, PeerError> {
+    pub(super) async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Response, PeerError> {
         let late = || self.silent(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
-        let sent = timeout(ANSWER_TIMEOUT, request.send()).await.map_err(|_| late())?;
+        let sent = timeout(ANSWER_TIMEOUT, request.send())
+            .await
+            .map_err(|_| late())?;
         let response = sent.map_err(|error| self.classify(&error))?;
         let status = response.status();
         if status.is_success() {
@@ -291,14 +346,20 @@ impl Target {
         }
         let body = self.body(response).await.unwrap_or_default();
         let message = serde_json::from_slice(&body).map(|Message { message }| message);
-        let message =
-            message.unwrap_or_else(|_| format!("{} at {} answers {status}", self.node, self.address));
+        let message = message
+            .unwrap_or_else(|_| format!("{} at {} answers {status}", self.node, self.address));
         let message = ForeignText::new(&message).into();
-        Err(PeerError::Refused { status: status.as_u16(), message })
+        Err(PeerError::Refused {
+            status: status.as_u16(),
+            message,
+        })
     }
 
     /// A small answer.
-    pub(super) async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, PeerError> {
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        response: Response,
+    ) -> Result<T, PeerError> {
         let body = self.body(response).await?;
         serde_json::from_slice(&body).map_err(|error| self.broken(error.to_string()))
     }
@@ -323,19 +384,35 @@ impl Target {
 
     fn classify(&self, error: &reqwest::Error) -> PeerError {
         let reason = innermost(error);
-        if is_tls(error) { self.untrusted(reason) } else { self.silent(reason) }
+        if is_tls(error) {
+            self.untrusted(reason)
+        } else {
+            self.silent(reason)
+        }
     }
 
     fn silent(&self, reason: String) -> PeerError {
-        PeerError::Silent { node: self.node.clone(), address: self.address, reason }
+        PeerError::Silent {
+            node: self.node.clone(),
+            address: self.address,
+            reason,
+        }
     }
 
     fn untrusted(&self, reason: String) -> PeerError {
-        PeerError::Untrusted { node: self.node.clone(), address: self.address, reason }
+        PeerError::Untrusted {
+            node: self.node.clone(),
+            address: self.address,
+            reason,
+        }
     }
 
     fn broken(&self, reason: String) -> PeerError {
-        PeerError::Broken { node: self.node.clone(), address: self.address, reason }
+        PeerError::Broken {
+            node: self.node.clone(),
+            address: self.address,
+            reason,
+        }
     }
 }
 
@@ -351,8 +428,12 @@ fn is_tls(error: &reqwest::Error) -> bool {
     let mut next = error.source();
     while let Some(error) = next {
         let mut held: &(dyn std::error::Error + 'static) = error;
-        // An `io::Error` shows the source of what it holds, and not what it holds: one in another hides it.
-        while let Some(inner) = held.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        // An `io::Error` shows the source of what it holds, and not what it holds: one in another
+        // hides it.
+        while let Some(inner) = held
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+        {
             held = inner;
         }
         if held.is::<rustls::Error>() {
@@ -370,5 +451,7 @@ fn innermost(error: &reqwest::Error) -> String {
         last = next;
     }
     let text = last.to_string();
-    text.split_once(" (os error").map_or(text.as_str(), |(head, _)| head).to_owned()
+    text.split_once(" (os error")
+        .map_or(text.as_str(), |(head, _)| head)
+        .to_owned()
 }

@@ -93,18 +93,22 @@ impl PeerDirectory {
 
     /// Makes it, for root's eyes only.
     pub(super) fn make(&self) -> Result<()> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path);
         made.with_context(|| format!("make the directory {}", self.path.display()))?;
         fs::set_permissions(&self.path, Permissions::from_mode(0o700))
             .with_context(|| format!("set the mode of {}", self.path.display()))
     }
 
-    /// Held while something is changed here: the daemon and a command may want to at once. Waits for the other, which
-    /// is done at once.
+    /// Held while something is changed here: the daemon and a command may want to at once. Waits
+    /// for the other, which is done at once.
     pub(super) fn lock(&self) -> Result<File> {
         let path = self.path.join("lock");
         let file = data_dir::open_lock(&path)?;
-        flock(&file, FlockOperation::LockExclusive).with_context(|| format!("lock {}", path.display()))?;
+        flock(&file, FlockOperation::LockExclusive)
+            .with_context(|| format!("lock {}", path.display()))?;
         Ok(file)
     }
 
@@ -116,7 +120,8 @@ impl PeerDirectory {
         Ok(state_file::write(&self.cluster(), SCHEMA, facts)?)
     }
 
-    /// Puts a new certificate and its key in place of the old ones. A crash in between is mended by the next reader.
+    /// Puts a new certificate and its key in place of the old ones. A crash in between is mended by
+    /// the next reader.
     pub(super) fn replace_node(&self, certificate: &str, key: &str) -> Result<()> {
         state_file::write_bytes(&self.node_next(), certificate.as_bytes())?;
         state_file::write_bytes(&self.node_key(), key.as_bytes())?;
@@ -161,7 +166,11 @@ impl PeerDirectory {
         let key = PrivateKeyDer::from_pem_file(&path)
             .with_context(|| format!("read the key in {}", path.display()))?;
         CertifiedKey::from_der(certificates, key, &provider()).with_context(|| {
-            format!("{} and {} do not belong together", self.node().display(), path.display())
+            format!(
+                "{} and {} do not belong together",
+                self.node().display(),
+                path.display()
+            )
         })
     }
 

@@ -1,4 +1,5 @@
-//! This host among the others: its listener, bound before anything is done, and the renewal of its certificate.
+//! This host among the others: its listener, bound before anything is done, and the renewal of its
+//! certificate.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Instant};
 
@@ -70,11 +71,21 @@ impl PeerHost {
         };
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| {
-            format!("cannot listen at {address} for other hosts: is something else listening there?")
+            format!(
+                "cannot listen at {address} for other hosts: is something else listening there?"
+            )
         })?;
-        let address = listener.local_addr().context("ask for the listener's address")?;
+        let address = listener
+            .local_addr()
+            .context("ask for the listener's address")?;
         let listener = PeerListener::new(listener, identity.server_config()?);
-        Ok(Some(Self { node: node.clone(), identity, authority, listener, address }))
+        Ok(Some(Self {
+            node: node.clone(),
+            identity,
+            authority,
+            listener,
+            address,
+        }))
     }
 
     /// Where it listens.
@@ -88,11 +99,22 @@ impl PeerHost {
     }
 
     /// Serves and renews until `stop` changes or its sender is dropped.
-    pub(crate) async fn serve(self, daemon: Arc<Daemon>, address_of: AddressOf, stop: watch::Receiver<()>) {
+    pub(crate) async fn serve(
+        self,
+        daemon: Arc<Daemon>,
+        address_of: AddressOf,
+        stop: watch::Receiver<()>,
+    ) {
         let host = self.identity.cluster().host.clone();
         tracing::info!(address = %self.address, cluster = %self.identity.cluster().cluster, "listening for other hosts");
         let attempts = Attempts::new(Instant::now());
-        let served = Served { node: self.node, host, authority: self.authority, daemon, attempts };
+        let served = Served {
+            node: self.node,
+            host,
+            authority: self.authority,
+            daemon,
+            attempts,
+        };
         let router = watched::<Remote>(router(Arc::new(served)), Proof::Shown)
             .into_make_service_with_connect_info::<Remote>();
         let mut stopped = stop.clone();

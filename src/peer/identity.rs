@@ -1,4 +1,5 @@
-//! This host's certificate as TLS uses it. New files are picked up at the next handshake, without a restart.
+//! This host's certificate as TLS uses it. New files are picked up at the next handshake, without a
+//! restart.
 
 use std::{
     fs,
@@ -47,7 +48,10 @@ struct Stamp {
 impl Stamp {
     fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
-        Some(Self { inode: metadata.ino(), changed: (metadata.ctime(), metadata.ctime_nsec()) })
+        Some(Self {
+            inode: metadata.ino(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
     }
 }
 
@@ -60,18 +64,40 @@ impl Identity {
     /// Reads the directory; `None` where this host belongs to no cluster.
     pub(crate) fn open(directory: &PeerDirectory) -> Result<Option<Arc<Self>>> {
         let stamp = Stamp::of(&directory.node());
-        let Some(pair) = directory.read_node()? else { return Ok(None) };
+        let Some(pair) = directory.read_node()? else {
+            return Ok(None);
+        };
         let cluster = directory.cluster_facts()?.with_context(|| {
-            format!("{} holds a certificate and no cluster.json", directory.path().display())
+            format!(
+                "{} holds a certificate and no cluster.json",
+                directory.path().display()
+            )
         })?;
         let mut roots = RootCertStore::empty();
-        roots.add(directory.read_ca()?).context("use the authority's certificate")?;
-        let facts = Facts::read(pair.end_entity_cert().context("use this host's certificate")?)?;
+        roots
+            .add(directory.read_ca()?)
+            .context("use the authority's certificate")?;
+        let facts = Facts::read(
+            pair.end_entity_cert()
+                .context("use this host's certificate")?,
+        )?;
         // A stamp that is older than what was read costs one more look.
-        let stamp = stamp.unwrap_or(Stamp { inode: 0, changed: (0, 0) });
-        let loaded = RwLock::new(Loaded { stamp, pair: Arc::new(pair), facts });
+        let stamp = stamp.unwrap_or(Stamp {
+            inode: 0,
+            changed: (0, 0),
+        });
+        let loaded = RwLock::new(Loaded {
+            stamp,
+            pair: Arc::new(pair),
+            facts,
+        });
         let directory = directory.clone();
-        Ok(Some(Arc::new(Self { directory, cluster, roots: Arc::new(roots), loaded })))
+        Ok(Some(Arc::new(Self {
+            directory,
+            cluster,
+            roots: Arc::new(roots),
+            loaded,
+        })))
     }
 
     /// Whom this host's certificate is for, and until when.
@@ -92,7 +118,11 @@ impl Identity {
     /// What is on disk now; what was there before, while that cannot be used.
     fn current(&self) -> Loaded {
         let stamp = Stamp::of(&self.directory.node());
-        let old = self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let old = self
+            .loaded
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if stamp.is_none_or(|stamp| stamp == old.stamp) {
             return old;
         }
@@ -109,10 +139,17 @@ impl Identity {
     }
 
     fn reload(&self, stamp: Option<Stamp>) -> Result<Loaded> {
-        let pair = self.directory.read_node()?.context("the certificate has gone")?;
+        let pair = self
+            .directory
+            .read_node()?
+            .context("the certificate has gone")?;
         let facts = Facts::read(pair.end_entity_cert()?)?;
         let stamp = stamp.context("the certificate has gone")?;
-        Ok(Loaded { stamp, pair: Arc::new(pair), facts })
+        Ok(Loaded {
+            stamp,
+            pair: Arc::new(pair),
+            facts,
+        })
     }
 
     /// For the listener: a client without a certificate gets in, and no further than to `join`.
@@ -146,7 +183,12 @@ impl Identity {
     }
 
     /// Whether a chain is a good certificate of this node, from this cluster's authority.
-    pub(super) fn verify(&self, chain: &[CertificateDer<'_>], node: &NodeName, now: Timestamp) -> Result<()> {
+    pub(super) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        node: &NodeName,
+        now: Timestamp,
+    ) -> Result<()> {
         verify(&self.roots, chain, node, now)
     }
 }

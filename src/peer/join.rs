@@ -61,18 +61,34 @@ pub(crate) async fn join(
     check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
     refuse_if_joined(directory, replace)?;
     let (key, request) = certificate::request(node.as_str())?;
-    let target = Target { node: token.host.clone(), address: token.address };
+    let target = Target {
+        node: token.host.clone(),
+        address: token.address,
+    };
     let http = target.client(config(token)?, Keep::No)?;
     let secret = Base64UrlUnpadded::encode_string(&token.secret);
-    let body = JoinRequest { secret, node: node.as_str().to_owned(), request };
-    let response = target.send(http.post(target.url("join")).timeout(PATIENCE).json(&body)).await?;
-    let Certified { certificate, cluster } = target.read(response).await?;
+    let body = JoinRequest {
+        secret,
+        node: node.as_str().to_owned(),
+        request,
+    };
+    let response = target
+        .send(http.post(target.url("join")).timeout(PATIENCE).json(&body))
+        .await?;
+    let Certified {
+        certificate,
+        cluster,
+    } = target.read(response).await?;
 
-    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain =
+        CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.context("read the certificate that came back")?;
-    let ca = pinned(&chain, &token.authority).context("the answer lacks the authority's certificate")?;
+    let ca =
+        pinned(&chain, &token.authority).context("the answer lacks the authority's certificate")?;
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone()).context("use the authority's certificate")?;
+    roots
+        .add(ca.clone())
+        .context("use the authority's certificate")?;
     verify(&Arc::new(roots), &chain, node, Timestamp::now()).context(CLOCKS)?;
     let facts = certificate::facts_of_pem(&certificate)?;
     let ca = certificate::pem_of(&ca);
@@ -80,17 +96,26 @@ pub(crate) async fn join(
     directory.make()?;
     let _lock = directory.lock()?;
     let address = Some(token.address);
-    let known = ClusterFacts { cluster: cluster.clone(), host: token.host.clone(), address };
+    let known = ClusterFacts {
+        cluster: cluster.clone(),
+        host: token.host.clone(),
+        address,
+    };
     directory.write_cluster_facts(&known)?;
     state_file::write_bytes(&directory.ca(), ca.as_bytes())?;
     directory.replace_node(&certificate, &key.serialize_pem())?;
-    Ok(Joined { cluster, host: token.host.clone(), until: facts.until })
+    Ok(Joined {
+        cluster,
+        host: token.host.clone(),
+        until: facts.until,
+    })
 }
 
 /// The whole of joining takes no longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What is most often wrong with a certificate that was made a moment ago.
-const CLOCKS: &str = "the certificate that came back cannot be used: do the clocks of the two hosts agree?";
+const CLOCKS: &str =
+    "the certificate that came back cannot be used: do the clocks of the two hosts agree?";
 
 fn refuse_if_joined(directory: &PeerDirectory, replace: bool) -> Result<()> {
     if directory.ca_key().exists() {
@@ -103,7 +128,10 @@ fn refuse_if_joined(directory: &PeerDirectory, replace: bool) -> Result<()> {
         return Ok(());
     }
     if let Some(pair) = directory.read_node()? {
-        let facts = Facts::read(pair.end_entity_cert().context("use this host's certificate")?)?;
+        let facts = Facts::read(
+            pair.end_entity_cert()
+                .context("use this host's certificate")?,
+        )?;
         ensure!(
             facts.until <= Timestamp::now(),
             "this host has a certificate for {} that is good until {:.0}: say --replace to join anew",
@@ -115,7 +143,10 @@ fn refuse_if_joined(directory: &PeerDirectory, replace: bool) -> Result<()> {
 }
 
 fn config(token: &Token) -> Result<ClientConfig> {
-    let verifier = Pinned { authority: token.authority, provider: provider() };
+    let verifier = Pinned {
+        authority: token.authority,
+        provider: provider(),
+    };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("set up TLS 1.3")?
@@ -129,7 +160,10 @@ fn config(token: &Token) -> Result<ClientConfig> {
 /// The certificate with this fingerprint.
 fn pinned(chain: &[CertificateDer<'_>], authority: &[u8; 32]) -> Option<CertificateDer<'static>> {
     let is = |one: &&CertificateDer<'_>| digest::digest(&digest::SHA256, one).as_ref() == authority;
-    chain.iter().find(is).map(|found| found.clone().into_owned())
+    chain
+        .iter()
+        .find(is)
+        .map(|found| found.clone().into_owned())
 }
 
 /// Believes a server whose certificate is from the token's authority, for the token's host.
@@ -180,6 +214,8 @@ impl ServerCertVerifier for Pinned {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -1,4 +1,5 @@
-//! Connections of other hosts, bounded. Who shows no certificate gives way to the nodes, and cannot stay.
+//! Connections of other hosts, bounded. Who shows no certificate gives way to the nodes, and cannot
+//! stay.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -22,7 +23,9 @@ impl PeerListener {
     /// Starts accepting.
     pub(super) fn new(listener: TcpListener, config: rustls::ServerConfig) -> Self {
         let connections = Connections::new("peer", Taker::Peers.bounds());
-        Self { tls: TlsListener::new(Bounded::new(listener, connections), config) }
+        Self {
+            tls: TlsListener::new(Bounded::new(listener, connections), config),
+        }
     }
 }
 
@@ -64,7 +67,11 @@ impl Connected<IncomingStream<'_, PeerListener>> for Remote {
     fn connect_info(stream: IncomingStream<'_, PeerListener>) -> Self {
         let caller = Caller(Arc::clone(stream.io().get_ref().0.life()));
         let certificate = certificate(stream.io()).cloned();
-        Self { address: *stream.remote_addr(), certificate, caller }
+        Self {
+            address: *stream.remote_addr(),
+            certificate,
+            caller,
+        }
     }
 }
 

@@ -33,7 +33,9 @@ pub(super) async fn keep(identity: Arc<Identity>, address_of: AddressOf) {
         let facts = identity.facts();
         if facts.renewal_is_due(Timestamp::now()) {
             match renew(&identity, &address_of).await {
-                Ok(renewed) => tracing::info!(until = %renewed.until, "this host's certificate was renewed"),
+                Ok(renewed) => {
+                    tracing::info!(until = %renewed.until, "this host's certificate was renewed")
+                }
                 Err(error) => tracing::warn!(
                     days_left = facts.days_left(Timestamp::now()),
                     "this host's certificate cannot be renewed: {error:#}"
@@ -54,8 +56,8 @@ pub(crate) async fn renew(identity: &Arc<Identity>, address_of: &AddressOf) -> R
     }
     let host = &identity.cluster().host;
     let address = address_of(host).or(identity.cluster().address);
-    let address =
-        address.with_context(|| format!("the address of {host}, which has the authority, is not known"))?;
+    let address = address
+        .with_context(|| format!("the address of {host}, which has the authority, is not known"))?;
     let name = identity.facts().name;
     let (key, request) = certificate::request(&name)?;
     let client = PeerClient::with(identity.clone());
@@ -64,8 +66,15 @@ pub(crate) async fn renew(identity: &Arc<Identity>, address_of: &AddressOf) -> R
     let chain = chain.context("read the certificate that came back")?;
     identity.verify(&chain, &NodeName::new(name.as_str()), Timestamp::now())?;
     let facts = certificate::facts_of_pem(&answer)?;
-    ensure!(facts.name == name, "the certificate that came back is for {}", facts.name);
+    ensure!(
+        facts.name == name,
+        "the certificate that came back is for {}",
+        facts.name
+    );
     let _lock = directory.lock()?;
     directory.replace_node(&answer, &key.serialize_pem())?;
-    Ok(Renewed { name, until: facts.until })
+    Ok(Renewed {
+        name,
+        until: facts.until,
+    })
 }

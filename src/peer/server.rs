@@ -1,4 +1,5 @@
-//! What a host answers to the cluster's other hosts, `/peer/v1`. All but `join` is for nodes with a certificate only.
+//! What a host answers to the cluster's other hosts, `/peer/v1`. All but `join` is for nodes with a
+//! certificate only.
 
 use std::{
     collections::BTreeMap,
@@ -54,7 +55,13 @@ impl Served {
     /// Whether a node was given up, and not installed anew since.
     fn is_removed(&self, node: &NodeName) -> bool {
         // Not as a reader's picture: those are kept for a while.
-        self.daemon.views.subscribe().borrow().state.removed.contains_key(node)
+        self.daemon
+            .views
+            .subscribe()
+            .borrow()
+            .state
+            .removed
+            .contains_key(node)
     }
 }
 
@@ -64,7 +71,12 @@ pub(super) fn router(served: Arc<Served>) -> Router {
         .route("/peer/v1/ping", get(ping))
         .route("/peer/v1/logs", get(logs))
         .route("/peer/v1/renew", post(renew))
-        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such question between hosts") })
+        .fallback(|| async {
+            refuse(
+                StatusCode::NOT_FOUND,
+                "there is no such question between hosts",
+            )
+        })
         .layer(middleware::from_fn_with_state(served.clone(), nodes_only));
     Router::new()
         .route("/peer/v1/join", post(join))
@@ -74,7 +86,13 @@ pub(super) fn router(served: Arc<Served>) -> Router {
 }
 
 fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
-    (status, Json(Message { message: message.into() })).into_response()
+    (
+        status,
+        Json(Message {
+            message: message.into(),
+        }),
+    )
+        .into_response()
 }
 
 /// Lets a node through, and says who it is.
@@ -85,11 +103,17 @@ async fn nodes_only(
     next: Next,
 ) -> Response {
     let Some(certificate) = &remote.certificate else {
-        return refuse(StatusCode::UNAUTHORIZED, "a certificate of this cluster is needed");
+        return refuse(
+            StatusCode::UNAUTHORIZED,
+            "a certificate of this cluster is needed",
+        );
     };
     match Facts::read(certificate) {
         Ok(facts) if facts.node().is_some_and(|node| served.is_removed(&node)) => {
-            let message = format!("node {} was taken out of the cluster by `windlass node rm`", facts.name);
+            let message = format!(
+                "node {} was taken out of the cluster by `windlass node rm`",
+                facts.name
+            );
             refuse(StatusCode::FORBIDDEN, message)
         }
         Ok(facts) if facts.node().is_some() => {
@@ -97,7 +121,10 @@ async fn nodes_only(
             next.run(request).await
         }
         Ok(facts) => {
-            let message = format!("the certificate of {} is not a node's: it opens nothing here", facts.name);
+            let message = format!(
+                "the certificate of {} is not a node's: it opens nothing here",
+                facts.name
+            );
             refuse(StatusCode::FORBIDDEN, message)
         }
         Err(error) => refuse(StatusCode::FORBIDDEN, format!("{error:#}")),
@@ -106,7 +133,11 @@ async fn nodes_only(
 
 async fn ping(State(served): State<Arc<Served>>) -> Json<Ping> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Json(Ping { node: served.node.clone(), version, now: Timestamp::now() })
+    Json(Ping {
+        node: served.node.clone(),
+        version,
+        now: Timestamp::now(),
+    })
 }
 
 async fn logs(State(served): State<Arc<Served>>, uri: Uri) -> Response {
@@ -123,8 +154,10 @@ async fn renew(
         Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
     };
     let node = presented.name.clone();
-    let signed =
-        sign(&served, move |authority| authority.renew(&presented, &request, Timestamp::now())).await;
+    let signed = sign(&served, move |authority| {
+        authority.renew(&presented, &request, Timestamp::now())
+    })
+    .await;
     tracing::info!(%node, signed = signed.status().is_success(), "a host asked for a new certificate");
     signed
 }
@@ -135,17 +168,26 @@ async fn join(
     body: Result<Json<JoinRequest>, JsonRejection>,
 ) -> Response {
     if !served.attempts.may(remote.address.ip(), Instant::now()) {
-        return refuse(StatusCode::TOO_MANY_REQUESTS, "too many attempts to join: wait a minute");
+        return refuse(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many attempts to join: wait a minute",
+        );
     }
-    let Json(JoinRequest { secret, node, request }) = match body {
+    let Json(JoinRequest {
+        secret,
+        node,
+        request,
+    }) = match body {
         Ok(body) => body,
         Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
     };
     // Whatever is no secret is an unknown one.
     let secret = Base64UrlUnpadded::decode_vec(&secret).unwrap_or_default();
     let name: String = node.chars().take(80).collect();
-    let signed =
-        sign(&served, move |authority| authority.join(&secret, &node, &request, Timestamp::now())).await;
+    let signed = sign(&served, move |authority| {
+        authority.join(&secret, &node, &request, Timestamp::now())
+    })
+    .await;
     let joined = signed.status().is_success();
     tracing::info!(node = %name.escape_debug(), address = %remote.address, joined, "a host asked to join");
     signed
@@ -157,17 +199,26 @@ async fn sign(
     how: impl FnOnce(&Authority) -> Result<String, Refusal> + Send + 'static,
 ) -> Response {
     let Some(authority) = served.authority.clone() else {
-        let message = format!("{} does not have the cluster's authority: {} has", served.node, served.host);
+        let message = format!(
+            "{} does not have the cluster's authority: {} has",
+            served.node, served.host
+        );
         return refuse(StatusCode::NOT_FOUND, message);
     };
     let signed = tokio::task::spawn_blocking(move || {
         let certificate = how(&authority)?;
-        Ok(Certified { certificate, cluster: authority.cluster().to_owned() })
+        Ok(Certified {
+            certificate,
+            cluster: authority.cluster().to_owned(),
+        })
     });
     match signed.await {
         Ok(Ok(certified)) => Json(certified).into_response(),
         Ok(Err(refusal)) => refuse(status(&refusal), refusal.to_string()),
-        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the authority stopped while signing"),
+        Err(_) => refuse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the authority stopped while signing",
+        ),
     }
 }
 
@@ -198,14 +249,23 @@ struct Window {
 impl Attempts {
     /// None yet.
     pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(Window { since: now, all: 0, by_address: BTreeMap::new() }))
+        Self(Mutex::new(Window {
+            since: now,
+            all: 0,
+            by_address: BTreeMap::new(),
+        }))
     }
 
-    /// Counts one, and says whether it may go on. No more addresses are held than attempts are allowed.
+    /// Counts one, and says whether it may go on. No more addresses are held than attempts are
+    /// allowed.
     fn may(&self, address: IpAddr, now: Instant) -> bool {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(window.since) >= MINUTE {
-            *window = Window { since: now, all: 0, by_address: BTreeMap::new() };
+            *window = Window {
+                since: now,
+                all: 0,
+                by_address: BTreeMap::new(),
+            };
         }
         if window.all >= ATTEMPTS.1 {
             return false;
@@ -229,9 +289,17 @@ mod tests {
         let start = Instant::now();
         let attempts = Attempts::new(start);
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);
-        assert_eq!((0..50).filter(|_| attempts.may(address(1), start)).count(), 10);
-        assert!(attempts.may(address(2), start), "another address has its own");
-        let others = (3..60).flat_map(|last| [last; 10]).filter(|last| attempts.may(address(*last), start));
+        assert_eq!(
+            (0..50).filter(|_| attempts.may(address(1), start)).count(),
+            10
+        );
+        assert!(
+            attempts.may(address(2), start),
+            "another address has its own"
+        );
+        let others = (3..60)
+            .flat_map(|last| [last; 10])
+            .filter(|last| attempts.may(address(*last), start));
         assert_eq!(others.count(), 89);
         assert!(attempts.may(address(1), start + MINUTE));
     }

@@ -51,7 +51,10 @@ pub(super) fn disk() -> Disk {
     crypto();
     let parent = tempfile::tempdir().unwrap();
     let directory = PeerDirectory::new(parent.path().join("peer"));
-    Disk { _parent: parent, directory }
+    Disk {
+        _parent: parent,
+        directory,
+    }
 }
 
 /// A listening host.
@@ -70,7 +73,10 @@ impl Drop for Host {
 
 pub(super) async fn serve(disk: &Disk, node: &str) -> Host {
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let bound = PeerHost::bind(disk.directory.path(), &name(node), Some(loopback), || Ok(loopback)).await;
+    let bound = PeerHost::bind(disk.directory.path(), &name(node), Some(loopback), || {
+        Ok(loopback)
+    })
+    .await;
     let host = bound.unwrap().unwrap();
     let address = host.address();
     let fixture = fixture();
@@ -83,7 +89,12 @@ pub(super) async fn serve(disk: &Disk, node: &str) -> Host {
     fixture.publish.send_replace(Arc::new(shown));
     let (stop, stopped) = watch::channel(());
     let serving = tokio::spawn(host.serve(fixture.daemon.clone(), Arc::new(|_| None), stopped));
-    Host { address, fixture, _stop: stop, serving }
+    Host {
+        address,
+        fixture,
+        _stop: stop,
+        serving,
+    }
 }
 
 /// The host with the authority, made at this time.
@@ -92,11 +103,17 @@ pub(super) fn first(disk: &Disk, now: Timestamp) -> Authority {
 }
 
 pub(super) fn offer() -> TokenOffer {
-    TokenOffer { life: HOUR, node: None, replace: false }
+    TokenOffer {
+        life: HOUR,
+        node: None,
+        replace: false,
+    }
 }
 
 pub(super) fn token(authority: &Authority, host: &Host, offer: &TokenOffer) -> Token {
-    authority.token(offer, host.address, Timestamp::now()).unwrap()
+    authority
+        .token(offer, host.address, Timestamp::now())
+        .unwrap()
 }
 
 pub(super) fn client(disk: &Disk) -> PeerClient {
@@ -117,9 +134,17 @@ pub(super) async fn pair() -> Pair {
     let authority = first(&one, Timestamp::now());
     let n1 = serve(&one, "n1").await;
     let token = token(&authority, &n1, &offer());
-    super::join(&two.directory, &name("n2"), &token, false).await.unwrap();
+    super::join(&two.directory, &name("n2"), &token, false)
+        .await
+        .unwrap();
     let n2 = serve(&two, "n2").await;
-    Pair { one, two, authority, n1, n2 }
+    Pair {
+        one,
+        two,
+        authority,
+        n1,
+        n2,
+    }
 }
 
 fn log_of(pod: &str) -> LogRequest {
@@ -141,23 +166,44 @@ fn mode(path: PathBuf) -> u32 {
 #[tokio::test]
 async fn hosts_of_one_cluster_answer_each_other() {
     let pair = pair().await;
-    let ping = client(&pair.one).ping(&name("n2"), pair.n2.address).await.unwrap();
-    assert_eq!((ping.node, ping.version.as_str()), (name("n2"), env!("CARGO_PKG_VERSION")));
-    let ping = client(&pair.two).ping(&name("n1"), pair.n1.address).await.unwrap();
+    let ping = client(&pair.one)
+        .ping(&name("n2"), pair.n2.address)
+        .await
+        .unwrap();
+    assert_eq!(
+        (ping.node, ping.version.as_str()),
+        (name("n2"), env!("CARGO_PKG_VERSION"))
+    );
+    let ping = client(&pair.two)
+        .ping(&name("n1"), pair.n1.address)
+        .await
+        .unwrap();
     assert_eq!(ping.node, name("n1"));
 
     let theirs = &pair.two.directory;
     assert_eq!(mode(theirs.path().to_owned()), 0o700);
-    for file in [theirs.ca(), theirs.node(), theirs.node_key(), pair.one.directory.ca_key()] {
+    for file in [
+        theirs.ca(),
+        theirs.node(),
+        theirs.node_key(),
+        pair.one.directory.ca_key(),
+    ] {
         assert_eq!(mode(file), 0o600);
     }
-    assert!(!theirs.ca_key().exists(), "the authority's key stays where it was made");
+    assert!(
+        !theirs.ca_key().exists(),
+        "the authority's key stays where it was made"
+    );
 }
 
-/// A way to an address, which counts connections; it is closed, with all that go through it, when the task is aborted.
+/// A way to an address, which counts connections; it is closed, with all that go through it, when
+/// the task is aborted.
 async fn counted_way(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>, JoinHandle<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (address, count) = (
+        listener.local_addr().unwrap(),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let counted = count.clone();
     let task = tokio::spawn(async move {
         let mut ways = tokio::task::JoinSet::new();
@@ -193,11 +239,15 @@ async fn who_is_asked_again_and_again_is_asked_over_one_connection_as_long_as_it
 #[tokio::test]
 async fn a_host_that_answers_for_another_is_not_believed() {
     let pair = pair().await;
-    let error = client(&pair.one).ping(&name("n3"), pair.n2.address).await.unwrap_err();
+    let error = client(&pair.one)
+        .ping(&name("n3"), pair.n2.address)
+        .await
+        .unwrap_err();
     assert!(matches!(error, PeerError::Untrusted { .. }), "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("no trusted connection to n3 at 127.0.0.1:") && text.contains("n2.node.windlass"),
+        text.contains("no trusted connection to n3 at 127.0.0.1:")
+            && text.contains("n2.node.windlass"),
         "{text}"
     );
 }
@@ -205,12 +255,26 @@ async fn a_host_that_answers_for_another_is_not_believed() {
 #[tokio::test]
 async fn a_log_comes_from_the_host_that_has_the_pod() {
     let pair = pair().await;
-    let request = LogRequest { tail: Some(5), follow: true, ..log_of("web-bbbbbbbbbb-b2222") };
-    let log = client(&pair.one).logs(&name("n2"), pair.n2.address, &request).await.unwrap();
-    let text: Vec<u8> =
-        log.try_fold(Vec::new(), async |text, part| Ok([text, part.to_vec()].concat())).await.unwrap();
+    let request = LogRequest {
+        tail: Some(5),
+        follow: true,
+        ..log_of("web-bbbbbbbbbb-b2222")
+    };
+    let log = client(&pair.one)
+        .logs(&name("n2"), pair.n2.address, &request)
+        .await
+        .unwrap();
+    let text: Vec<u8> = log
+        .try_fold(Vec::new(), async |text, part| {
+            Ok([text, part.to_vec()].concat())
+        })
+        .await
+        .unwrap();
     let text = String::from_utf8(text).unwrap();
-    assert!(text.starts_with("hello from httpd of ") && text.ends_with("\nsecond line\n"), "{text}");
+    assert!(
+        text.starts_with("hello from httpd of ") && text.ends_with("\nsecond line\n"),
+        "{text}"
+    );
     let (_, options) = pair.n2.fixture.asked.lock().unwrap().pop().unwrap();
     assert_eq!((options.tail, options.follow), (Some(5), true));
     assert!(pair.n1.fixture.asked.lock().unwrap().is_empty());
@@ -227,7 +291,10 @@ async fn a_log_that_cannot_be_had_says_why_in_that_hosts_words() {
         error.to_string()
     };
     assert_eq!(ask(log_of("nobody")).await, "pods \"nobody\" not found");
-    let request = LogRequest { container: Some("x".into()), ..log_of("batch") };
+    let request = LogRequest {
+        container: Some("x".into()),
+        ..log_of("batch")
+    };
     assert_eq!(ask(request).await, "container x is not valid for pod batch");
     // The pod has moved in the meantime: the question is not handed on.
     let mut moved = view();
@@ -245,9 +312,19 @@ async fn a_log_that_cannot_be_had_says_why_in_that_hosts_words() {
 #[tokio::test]
 async fn a_host_that_is_down_is_named_with_its_address_and_the_reason() {
     let pair = pair().await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = client(&pair.one).logs(&name("n2"), free, &log_of("batch")).await.err().unwrap();
-    assert_eq!(error.to_string(), format!("n2 at {free} does not answer: Connection refused"));
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let error = client(&pair.one)
+        .logs(&name("n2"), free, &log_of("batch"))
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        format!("n2 at {free} does not answer: Connection refused")
+    );
     assert!(!error.is_refusal());
 }
 
@@ -258,8 +335,14 @@ async fn a_silent_host_costs_a_ping_and_no_more() {
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = mute.local_addr().unwrap();
     let start = Instant::now();
-    let error = client(&pair.one).ping(&name("n2"), address).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("n2 at {address} does not answer: no answer within 400 ms"));
+    let error = client(&pair.one)
+        .ping(&name("n2"), address)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("n2 at {address} does not answer: no answer within 400 ms")
+    );
     assert!(start.elapsed() >= PING_TIMEOUT);
 }
 
@@ -271,12 +354,21 @@ async fn a_host_without_certificates_has_no_listener_and_says_so_when_one_is_exp
         PeerHost::bind(disk.directory.path(), &name(node), listen, || Ok(address)).await
     };
     assert!(bind("n1", None).await.unwrap().is_none());
-    assert!(!disk.directory.path().exists(), "nothing is made by looking");
+    assert!(
+        !disk.directory.path().exists(),
+        "nothing is made by looking"
+    );
     let error = bind("n1", Some(address)).await.err().unwrap().to_string();
-    assert!(error.starts_with("[peer] listen is 127.0.0.1:0, and there is no certificate in "), "{error}");
+    assert!(
+        error.starts_with("[peer] listen is 127.0.0.1:0, and there is no certificate in "),
+        "{error}"
+    );
     first(&disk, Timestamp::now());
     let error = bind("n9", None).await.err().unwrap().to_string();
-    assert!(error.contains("is for n1, and this host is called n9"), "{error}");
+    assert!(
+        error.contains("is for n1, and this host is called n9"),
+        "{error}"
+    );
     assert!(bind("n1", None).await.unwrap().is_some());
 }
 
@@ -286,7 +378,17 @@ fn names_that_cannot_be_a_nodes_are_refused() {
         assert!(super::check_node_name(good).is_ok(), "{good}");
     }
     let long = "x".repeat(70);
-    for bad in ["", "root", "N1", "a b", "a/b", "a..b", "-a\n", "ä", long.as_str()] {
+    for bad in [
+        "",
+        "root",
+        "N1",
+        "a b",
+        "a/b",
+        "a..b",
+        "-a\n",
+        "ä",
+        long.as_str(),
+    ] {
         assert!(super::check_node_name(bad).is_err(), "{bad:?}");
     }
 }

@@ -39,7 +39,9 @@ pub(crate) struct Token {
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum TokenError {
     /// Something else altogether.
-    #[error("this is no join token: one begins with {PREFIX} and is printed by `windlass cluster token`")]
+    #[error(
+        "this is no join token: one begins with {PREFIX} and is printed by `windlass cluster token`"
+    )]
     Other,
     /// A piece is missing, or changed.
     #[error("the join token is damaged: copy all of what `windlass cluster token` printed")]
@@ -121,7 +123,9 @@ pub(crate) enum TokenRefusal {
     #[error("the join token is not known here: make a new one with `windlass cluster token`")]
     Unknown,
     /// Once is enough.
-    #[error("the join token was used at {when:.0} by {node}: make a new one with `windlass cluster token`")]
+    #[error(
+        "the join token was used at {when:.0} by {node}: make a new one with `windlass cluster token`"
+    )]
     Used {
         /// For whom.
         node: String,
@@ -178,8 +182,9 @@ impl Tokens {
             "{KEPT} join tokens have been made within a week: wait until the oldest are forgotten"
         );
         let secret = random()?;
-        let expires =
-            now.checked_add(offer.life).context("the token would never expire: give a shorter time")?;
+        let expires = now
+            .checked_add(offer.life)
+            .context("the token would never expire: give a shorter time")?;
         self.tokens.push(Kept {
             hash: hash(&secret),
             expires,
@@ -190,7 +195,8 @@ impl Tokens {
         Ok(secret)
     }
 
-    /// Uses a token up, if it is good for this node. Says whether an existing certificate may be replaced.
+    /// Uses a token up, if it is good for this node. Says whether an existing certificate may be
+    /// replaced.
     pub(super) fn redeem(
         &mut self,
         secret: &[u8],
@@ -207,7 +213,10 @@ impl Tokens {
             .fold(None, |_, one| Some(one));
         let kept = found.ok_or(TokenRefusal::Unknown)?;
         if let Some(Used { when, node }) = &kept.used {
-            return Err(TokenRefusal::Used { node: node.clone(), when: *when });
+            return Err(TokenRefusal::Used {
+                node: node.clone(),
+                when: *when,
+            });
         }
         if kept.expires <= now {
             return Err(TokenRefusal::Expired(kept.expires));
@@ -215,7 +224,10 @@ impl Tokens {
         if let Some(other) = kept.node.as_ref().filter(|bound| *bound != node.as_str()) {
             return Err(TokenRefusal::OtherNode(other.clone()));
         }
-        kept.used = Some(Used { when: now, node: node.as_str().to_owned() });
+        kept.used = Some(Used {
+            when: now,
+            node: node.as_str().to_owned(),
+        });
         Ok(kept.replace)
     }
 }

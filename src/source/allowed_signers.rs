@@ -4,10 +4,11 @@
 //! deployer@example.com,*@ops.example.com namespaces="git",valid-before="20270101Z" ssh-ed25519 AAAA... comment
 //! ```
 //!
-//! As with `git verify-commit`, a key vouches for a commit when one of its lines allows the namespace `git` at the
-//! asked time; the principal names the signer and is not compared with the committer. Unlike ssh-keygen, which
-//! skips what it cannot read, one bad line makes the whole file an error: a host must not run on half a policy.
-//! Times without a trailing `Z` are taken as UTC, not as the host's zone, so that every host judges alike.
+//! As with `git verify-commit`, a key vouches for a commit when one of its lines allows the
+//! namespace `git` at the asked time; the principal names the signer and is not compared with the
+//! committer. Unlike ssh-keygen, which skips what it cannot read, one bad line makes the whole file
+//! an error: a host must not run on half a policy. Times without a trailing `Z` are taken as UTC,
+//! not as the host's zone, so that every host judges alike.
 
 mod line;
 mod pattern;
@@ -117,7 +118,8 @@ pub(crate) struct AllowedKey {
 }
 
 impl AllowedKey {
-    /// Whether one of the key's lines vouches in `namespace` at both moments; if none does, why the first does not.
+    /// Whether one of the key's lines vouches in `namespace` at both moments; if none does, why the
+    /// first does not.
     pub(crate) fn allows(
         &self,
         namespace: &str,
@@ -150,8 +152,13 @@ impl AllowedSigners {
     /// Reads the text of an `allowed_signers` file.
     pub(crate) fn parse(text: &str) -> Result<Self, AllowedSignersError> {
         if text.len() > MAX_BYTES {
-            let what = format!("the file has {} bytes; at most {MAX_BYTES} are read", text.len());
-            return Err(AllowedSignersError { problems: vec![LineProblem { line: 1, what }] });
+            let what = format!(
+                "the file has {} bytes; at most {MAX_BYTES} are read",
+                text.len()
+            );
+            return Err(AllowedSignersError {
+                problems: vec![LineProblem { line: 1, what }],
+            });
         }
         let mut signers = Self::default();
         let mut problems = Vec::new();
@@ -159,10 +166,17 @@ impl AllowedSigners {
             match line::parse(text) {
                 Ok(Some(entry)) => signers.add(entry),
                 Ok(None) => {}
-                Err(what) => problems.push(LineProblem { line: index + 1, what }),
+                Err(what) => problems.push(LineProblem {
+                    line: index + 1,
+                    what,
+                }),
             }
         }
-        if problems.is_empty() { Ok(signers) } else { Err(AllowedSignersError { problems }) }
+        if problems.is_empty() {
+            Ok(signers)
+        } else {
+            Err(AllowedSignersError { problems })
+        }
     }
 
     /// How many keys are believed.
@@ -177,14 +191,21 @@ impl AllowedSigners {
 
     /// Why a key that signed a commit would not vouch for a new one at this time, if it would not.
     pub(crate) fn doubt(&self, signer: &Signer, now: Timestamp) -> Option<String> {
-        let key = self.keys.values().find(|key| key.fingerprint == signer.fingerprint);
+        let key = self
+            .keys
+            .values()
+            .find(|key| key.fingerprint == signer.fingerprint);
         let Some(key) = key else {
             return Some("its key was withdrawn since: it is not in the signers file".to_owned());
         };
         match key.allows(NAMESPACE, now, now) {
             Ok(_) => None,
-            Err(NotAllowed::Expired { until, .. }) => Some(format!("its key has expired since, at {until}")),
-            Err(_) => Some("its key vouches for no commit any more: its lines have changed since".to_owned()),
+            Err(NotAllowed::Expired { until, .. }) => {
+                Some(format!("its key has expired since, at {until}"))
+            }
+            Err(_) => Some(
+                "its key vouches for no commit any more: its lines have changed since".to_owned(),
+            ),
         }
     }
 
@@ -203,7 +224,11 @@ impl AllowedSigners {
 }
 
 fn join(problems: &[LineProblem]) -> String {
-    problems.iter().map(LineProblem::to_string).collect::<Vec<_>>().join("; ")
+    problems
+        .iter()
+        .map(LineProblem::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Fetching in a child process of our own binary.
 //!
-//! libgit2 parses what a stranger sends and has calls that nothing interrupts. In a child it can be killed at the dead
-//! line, and a crash or a flood of memory ends the child and not the daemon. Request and answer are one JSON document
-//! each, on standard input and as the last line of standard output; secrets never stand in arguments or environment.
+//! libgit2 parses what a stranger sends and has calls that nothing interrupts. In a child it can be
+//! killed at the dead line, and a crash or a flood of memory ends the child and not the daemon.
+//! Request and answer are one JSON document each, on standard input and as the last line of
+//! standard output; secrets never stand in arguments or environment.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -17,7 +18,9 @@ use tokio::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::fetch::{FetchError, FetchRequest, Fetched, RemoteUrl, Task, compact, fetch, out_of_memory};
+use super::fetch::{
+    FetchError, FetchRequest, Fetched, RemoteUrl, Task, compact, fetch, out_of_memory,
+};
 
 /// A request holds a few paths, ids and one secret.
 const MAX_REQUEST_BYTES: u64 = 1024 * 1024;
@@ -26,8 +29,8 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 /// The fetch stops by itself at its dead line; the kill is for the calls that do not.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The directory of trusted certificates where only a file counts. It must exist: git2 replaces what does not by the
-/// system's.
+/// The directory of trusted certificates where only a file counts. It must exist: git2 replaces
+/// what does not by the system's.
 const NO_CERTIFICATES: &str = "no-certificates";
 
 /// How to start the child: our own binary and its hidden subcommand.
@@ -39,8 +42,8 @@ pub(crate) struct ChildProgram {
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// Runs one fetch in a child, into the quarantine that the caller has begun. When this future is dropped, the child is
-/// killed.
+/// Runs one fetch in a child, into the quarantine that the caller has begun. When this future is
+/// dropped, the child is killed.
 ///
 /// To be awaited on a worker thread of the runtime: the child dies with the thread that started it.
 pub(crate) async fn fetch_in_child(
@@ -49,13 +52,22 @@ pub(crate) async fn fetch_in_child(
 ) -> Result<Fetched, FetchError> {
     match run_in_child(child, request).await? {
         Answer::Fetched(fetched) => Ok(fetched),
-        Answer::Compacted => Err(FetchError::Child { detail: "it did something else than asked".to_owned() }),
+        Answer::Compacted => Err(FetchError::Child {
+            detail: "it did something else than asked".to_owned(),
+        }),
     }
 }
 
 /// Compacts the mirror in a child, into the quarantine that the caller has begun.
-pub(crate) async fn compact_in_child(child: &ChildProgram, request: &FetchRequest) -> Result<(), FetchError> {
-    let request = FetchRequest { task: Task::Compact, credentials: None, ..request.clone() };
+pub(crate) async fn compact_in_child(
+    child: &ChildProgram,
+    request: &FetchRequest,
+) -> Result<(), FetchError> {
+    let request = FetchRequest {
+        task: Task::Compact,
+        credentials: None,
+        ..request.clone()
+    };
     run_in_child(child, &request).await.map(drop)
 }
 
@@ -70,8 +82,8 @@ enum Answer {
 async fn run_in_child(child: &ChildProgram, request: &FetchRequest) -> Result<Answer, FetchError> {
     let url: RemoteUrl = request.url.parse()?;
     let failed = |detail: String| FetchError::Child { detail };
-    let document =
-        serde_json::to_vec(request).map_err(|error| failed(format!("encode the request: {error}")))?;
+    let document = serde_json::to_vec(request)
+        .map_err(|error| failed(format!("encode the request: {error}")))?;
     let mut process = command(child, request, &url)
         .spawn()
         .map_err(|error| failed(format!("start {}: {error}", child.program.display())))?;
@@ -84,7 +96,10 @@ async fn run_in_child(child: &ChildProgram, request: &FetchRequest) -> Result<An
         let _ = input.write_all(&document).await;
         drop(input);
         let mut answer = Vec::new();
-        output.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
+        output
+            .take(MAX_ANSWER_BYTES)
+            .read_to_end(&mut answer)
+            .await?;
         Ok::<_, io::Error>((answer, process.wait().await?))
     };
     let limit = request.limits.deadline + GRACE;
@@ -92,9 +107,10 @@ async fn run_in_child(child: &ChildProgram, request: &FetchRequest) -> Result<An
         Ok(Ok((answer, status))) => read_answer(&answer, status, &url, request),
         Ok(Err(error)) => Err(failed(format!("talk to it: {error}"))),
         // The process is dropped here, and with that killed.
-        Err(_) => {
-            Err(FetchError::Timeout { url: url.to_string(), seconds: request.limits.deadline.as_secs() })
-        }
+        Err(_) => Err(FetchError::Timeout {
+            url: url.to_string(),
+            seconds: request.limits.deadline.as_secs(),
+        }),
     }
 }
 
@@ -107,19 +123,29 @@ pub(crate) fn child_main() -> ExitCode {
             let prepared = limit_self(&request).and_then(|()| prepare_home(&request));
             match prepared {
                 Ok(()) => check_ca_file(&request).and_then(|()| act(&request)),
-                Err(error) => Err(FetchError::Child { detail: format!("prepare: {error}") }),
+                Err(error) => Err(FetchError::Child {
+                    detail: format!("prepare: {error}"),
+                }),
             }
         }
-        Err(error) => Err(FetchError::Child { detail: format!("read the request: {error}") }),
+        Err(error) => Err(FetchError::Child {
+            detail: format!("read the request: {error}"),
+        }),
     };
-    let written = serde_json::to_vec(&answer).map_err(io::Error::from).and_then(|text| {
-        let mut output = io::stdout().lock();
-        output.write_all(b"\n")?;
-        output.write_all(&text)?;
-        output.write_all(b"\n")?;
-        output.flush()
-    });
-    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let written = serde_json::to_vec(&answer)
+        .map_err(io::Error::from)
+        .and_then(|text| {
+            let mut output = io::stdout().lock();
+            output.write_all(b"\n")?;
+            output.write_all(&text)?;
+            output.write_all(b"\n")?;
+            output.flush()
+        });
+    if written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn act(request: &FetchRequest) -> Result<Answer, FetchError> {
@@ -137,17 +163,25 @@ fn command(child: &ChildProgram, request: &FetchRequest, url: &RemoteUrl) -> Com
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        // libgit2 takes its configuration and known_hosts from the home directory: not from that of whoever runs us.
+        // libgit2 takes its configuration and known_hosts from the home directory: not from that of
+        // whoever runs us.
         .env("HOME", &home)
         .env("XDG_CONFIG_HOME", &home)
         .env_remove("SSH_AUTH_SOCK")
         .kill_on_drop(true);
-    // These two are how OpenSSL is told its authorities; the directory is empty. It reads them all at its start, which
-    // takes longer than a local fetch and is for nothing where there is no https.
+    // These two are how OpenSSL is told its authorities; the directory is empty. It reads them all
+    // at its start, which takes longer than a local fetch and is for nothing where there is no
+    // https.
     match &request.ca_file {
-        Some(file) => command.env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", home.join(NO_CERTIFICATES)),
-        None if url.is_https() => command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR"),
-        None => command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", home.join(NO_CERTIFICATES)),
+        Some(file) => command
+            .env("SSL_CERT_FILE", file)
+            .env("SSL_CERT_DIR", home.join(NO_CERTIFICATES)),
+        None if url.is_https() => command
+            .env_remove("SSL_CERT_FILE")
+            .env_remove("SSL_CERT_DIR"),
+        None => command
+            .env("SSL_CERT_FILE", "/dev/null")
+            .env("SSL_CERT_DIR", home.join(NO_CERTIFICATES)),
     };
     command
 }
@@ -158,34 +192,49 @@ fn read_answer(
     url: &RemoteUrl,
     request: &FetchRequest,
 ) -> Result<Answer, FetchError> {
-    let last_line = output.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
+    let last_line = output
+        .split(|byte| *byte == b'\n')
+        .rfind(|line| !line.is_empty())
+        .unwrap_or_default();
     if let Ok(answer) = serde_json::from_slice(last_line) {
         return answer;
     }
     let url = url.to_string();
     match status.signal().and_then(Signal::from_named_raw) {
-        Some(Signal::XFSZ) => {
-            Err(FetchError::Limit { url, what: "bytes".to_owned(), limit: request.limits.received_bytes })
-        }
-        Some(Signal::XCPU) => Err(FetchError::Timeout { url, seconds: request.limits.deadline.as_secs() }),
+        Some(Signal::XFSZ) => Err(FetchError::Limit {
+            url,
+            what: "bytes".to_owned(),
+            limit: request.limits.received_bytes,
+        }),
+        Some(Signal::XCPU) => Err(FetchError::Timeout {
+            url,
+            seconds: request.limits.deadline.as_secs(),
+        }),
         // What is not libgit2's ends so when memory runs out.
-        Some(Signal::ABORT) => {
-            Err(FetchError::PackRefused { url, head: None, what: out_of_memory(&request.limits) })
-        }
-        _ => Err(FetchError::Child { detail: format!("it ended without an answer ({status})") }),
+        Some(Signal::ABORT) => Err(FetchError::PackRefused {
+            url,
+            head: None,
+            what: out_of_memory(&request.limits),
+        }),
+        _ => Err(FetchError::Child {
+            detail: format!("it ended without an answer ({status})"),
+        }),
     }
 }
 
 fn read_request() -> io::Result<FetchRequest> {
     let mut document = Vec::new();
-    io::stdin().lock().take(MAX_REQUEST_BYTES).read_to_end(&mut document)?;
+    io::stdin()
+        .lock()
+        .take(MAX_REQUEST_BYTES)
+        .read_to_end(&mut document)?;
     serde_json::from_slice(&document).map_err(io::Error::from)
 }
 
 /// Bounds what a hostile pack can make this process use, and ends it with the daemon.
 fn limit_self(request: &FetchRequest) -> io::Result<()> {
-    // The kernel means the thread that started us, so that must be one that stays: a worker of the runtime, no
-    // blocking thread.
+    // The kernel means the thread that started us, so that must be one that stays: a worker of the
+    // runtime, no blocking thread.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let limits = &request.limits;
     let pack_and_index = limits.received_bytes.saturating_mul(2);
@@ -196,7 +245,13 @@ fn limit_self(request: &FetchRequest) -> io::Result<()> {
         (Resource::As, limits.address_space_bytes),
         (Resource::Data, limits.memory_bytes()),
     ] {
-        setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?;
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(value),
+                maximum: Some(value),
+            },
+        )?;
     }
     Ok(())
 }
@@ -212,15 +267,16 @@ fn prepare_home(request: &FetchRequest) -> io::Result<()> {
     let home = home(&request.mirror);
     std::fs::create_dir_all(home.join(".ssh"))?;
     std::fs::create_dir_all(home.join(NO_CERTIFICATES))?;
-    // A repository on this host often belongs to a user of its own. libgit2 runs no hooks and no filters here, which is
-    // what the ownership check protects from.
+    // A repository on this host often belongs to a user of its own. libgit2 runs no hooks and no
+    // filters here, which is what the ownership check protects from.
     //
     // Packs of a local repository are made here, by windows of ten objects that need not be small.
     let configuration = "[safe]\n\tdirectory = *\n[pack]\n\twindowMemory = 64m\n";
     std::fs::write(home.join(".gitconfig"), configuration)?;
     let known_hosts = match &request.known_hosts {
-        Some(file) => std::fs::read(file)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?,
+        Some(file) => std::fs::read(file).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+        })?,
         None => Vec::new(),
     };
     std::fs::write(home.join(".ssh/known_hosts"), known_hosts)
@@ -228,9 +284,14 @@ fn prepare_home(request: &FetchRequest) -> io::Result<()> {
 
 /// git2 would take the system's authorities in place of a file that is not there.
 fn check_ca_file(request: &FetchRequest) -> Result<(), FetchError> {
-    let Some(file) = &request.ca_file else { return Ok(()) };
+    let Some(file) = &request.ca_file else {
+        return Ok(());
+    };
     let wrong = |detail: String| FetchError::Certificate {
-        url: request.url.parse::<RemoteUrl>().map_or_else(|_| String::new(), |url| url.to_string()),
+        url: request
+            .url
+            .parse::<RemoteUrl>()
+            .map_or_else(|_| String::new(), |url| url.to_string()),
         detail: format!("CA file {}: {detail}", file.display()),
     };
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! A commit object, read from its bytes.
 //!
-//! Parsed here rather than by libgit2 because judging needs what the signature was made over: the object without
-//! its signature header, byte for byte, as Git itself cuts it.
+//! Parsed here rather than by libgit2 because judging needs what the signature was made over: the
+//! object without its signature header, byte for byte, as Git itself cuts it.
 
 use git2::{ObjectType, Oid, Repository};
 use jiff::Timestamp;
@@ -72,7 +72,8 @@ impl CommitInfo {
     }
 }
 
-/// The commits before `head` on its first-parent line, newest first, at most `count`, `head` not among them.
+/// The commits before `head` on its first-parent line, newest first, at most `count`, `head` not
+/// among them.
 pub(crate) fn first_parent_ancestors(
     repo: &Repository,
     head: &CommitId,
@@ -88,7 +89,8 @@ pub(crate) fn first_parent_ancestors(
     Ok(ancestors)
 }
 
-/// A commit id from configuration or a command line; an abbreviated one names nothing for sure and is refused.
+/// A commit id from configuration or a command line; an abbreviated one names nothing for sure and
+/// is refused.
 pub(crate) fn parse_id(text: &str) -> Result<CommitId, CommitError> {
     let id = CommitId::new(text);
     oid(&id).map(|_| id)
@@ -105,7 +107,9 @@ pub(crate) fn oid(id: &CommitId) -> Result<Oid, CommitError> {
         // libgit2 also takes prefixes and capitals.
         .ok()
         .filter(|oid| oid.to_string() == id.as_str())
-        .ok_or_else(|| CommitError::BadId { id: id.as_str().to_owned() })
+        .ok_or_else(|| CommitError::BadId {
+            id: id.as_str().to_owned(),
+        })
 }
 
 /// A commit's parts, with its signature kept apart from what was signed.
@@ -132,13 +136,22 @@ impl CommitObject {
     /// Reads a commit whose bytes hash to its id (libgit2 checks that on every read from disk).
     pub(crate) fn read(repo: &Repository, id: &CommitId) -> Result<Self, CommitError> {
         let oid = oid(id)?;
-        let read = |source| CommitError::Read { id: id.clone(), source };
+        let read = |source| CommitError::Read {
+            id: id.clone(),
+            source,
+        };
         let database = repo.odb().map_err(read)?;
         let object = database.read(oid).map_err(read)?;
         if object.kind() != ObjectType::Commit {
-            return Err(CommitError::NotACommit { id: id.clone(), kind: object.kind().str() });
+            return Err(CommitError::NotACommit {
+                id: id.clone(),
+                kind: object.kind().str(),
+            });
         }
-        Self::parse(id, object.data()).map_err(|what| CommitError::Malformed { id: id.clone(), what })
+        Self::parse(id, object.data()).map_err(|what| CommitError::Malformed {
+            id: id.clone(),
+            what,
+        })
     }
 
     fn parse(id: &CommitId, bytes: &[u8]) -> Result<Self, &'static str> {
@@ -151,7 +164,10 @@ impl CommitObject {
         let mut in_signature = false;
         let mut rest = bytes;
         loop {
-            let end = rest.iter().position(|byte| *byte == b'\n').ok_or("it does not end")?;
+            let end = rest
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .ok_or("it does not end")?;
             let (line, tail) = rest.split_at(end + 1);
             rest = tail;
             if end == 0 {
@@ -178,8 +194,12 @@ impl CommitObject {
                 b"tree" if tree.is_none() => tree = Some(parse_oid(value)?),
                 b"parent" => parents.push(parse_oid(value)?),
                 b"author" if author_time.is_none() => author_time = Some(parse_time(value)?),
-                b"committer" if committer_time.is_none() => committer_time = Some(parse_time(value)?),
-                b"tree" | b"author" | b"committer" => return Err("a header that must be alone comes twice"),
+                b"committer" if committer_time.is_none() => {
+                    committer_time = Some(parse_time(value)?)
+                }
+                b"tree" | b"author" | b"committer" => {
+                    return Err("a header that must be alone comes twice");
+                }
                 _ => {}
             }
         }
@@ -212,41 +232,71 @@ impl CommitObject {
             author_time: self.author_time,
             committer_time: self.committer_time,
             allow_deletions: allows_deletions(&self.message()),
-            first_parent: self.parents.first().map(|parent| CommitId::new(parent.to_string())),
+            first_parent: self
+                .parents
+                .first()
+                .map(|parent| CommitId::new(parent.to_string())),
         }
     }
 
     fn message(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(self.signed_bytes.get(self.message_start..).unwrap_or_default())
+        String::from_utf8_lossy(
+            self.signed_bytes
+                .get(self.message_start..)
+                .unwrap_or_default(),
+        )
     }
 }
 
 fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
-    let space = line.iter().position(|byte| *byte == b' ').ok_or("a line without a value")?;
+    let space = line
+        .iter()
+        .position(|byte| *byte == b' ')
+        .ok_or("a line without a value")?;
     Ok((&line[..space], &line[space + 1..]))
 }
 
 fn parse_oid(value: &[u8]) -> Result<Oid, &'static str> {
     let text = std::str::from_utf8(value).map_err(|_| "an object id that is not text")?;
-    Oid::from_str(text).ok().filter(|oid| oid.to_string() == text).ok_or("an object id of the wrong form")
+    Oid::from_str(text)
+        .ok()
+        .filter(|oid| oid.to_string() == text)
+        .ok_or("an object id of the wrong form")
 }
 
 /// The seconds of `Name <address> 1700000000 +0100`.
 fn parse_time(value: &[u8]) -> Result<Timestamp, &'static str> {
-    let after_address =
-        value.iter().rposition(|byte| *byte == b'>').ok_or("a person without an address")? + 1;
-    let text = std::str::from_utf8(&value[after_address..]).map_err(|_| "a time that is not text")?;
-    let seconds = text.split_ascii_whitespace().next().ok_or("a person without a time")?;
-    seconds.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).ok_or("a time out of range")
+    let after_address = value
+        .iter()
+        .rposition(|byte| *byte == b'>')
+        .ok_or("a person without an address")?
+        + 1;
+    let text =
+        std::str::from_utf8(&value[after_address..]).map_err(|_| "a time that is not text")?;
+    let seconds = text
+        .split_ascii_whitespace()
+        .next()
+        .ok_or("a person without a time")?;
+    seconds
+        .parse()
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .ok_or("a time out of range")
 }
 
-/// Trailers are the lines of the last paragraph, as Git means them; a message that is only a subject has none.
+/// Trailers are the lines of the last paragraph, as Git means them; a message that is only a
+/// subject has none.
 fn allows_deletions(message: &str) -> bool {
     let message = message.trim_end();
-    let Some((_, last)) = message.rsplit_once("\n\n") else { return false };
-    last.lines().filter_map(|line| line.split_once(':')).any(|(key, value)| {
-        key.trim().eq_ignore_ascii_case(ALLOW_DELETIONS) && value.trim().eq_ignore_ascii_case("yes")
-    })
+    let Some((_, last)) = message.rsplit_once("\n\n") else {
+        return false;
+    };
+    last.lines()
+        .filter_map(|line| line.split_once(':'))
+        .any(|(key, value)| {
+            key.trim().eq_ignore_ascii_case(ALLOW_DELETIONS)
+                && value.trim().eq_ignore_ascii_case("yes")
+        })
 }
 
 #[cfg(test)]
@@ -265,15 +315,25 @@ mod tests {
 
     #[test]
     fn the_signature_is_cut_out_and_the_rest_is_kept_byte_for_byte() {
-        let signed =
-            format!("{PLAIN}gpgsig -----BEGIN\n abc\n \n -----END\nmergetag object\n gpgsig x\n\nsubject\n");
+        let signed = format!(
+            "{PLAIN}gpgsig -----BEGIN\n abc\n \n -----END\nmergetag object\n gpgsig x\n\nsubject\n"
+        );
         let commit = parse(&signed).unwrap();
-        assert_eq!(commit.signatures, [("gpgsig".to_owned(), b"-----BEGIN\nabc\n\n-----END\n".to_vec())]);
+        assert_eq!(
+            commit.signatures,
+            [(
+                "gpgsig".to_owned(),
+                b"-----BEGIN\nabc\n\n-----END\n".to_vec()
+            )]
+        );
         let expected = format!("{PLAIN}mergetag object\n gpgsig x\n\nsubject\n");
         assert_eq!(commit.signed_bytes, expected.as_bytes());
         assert_eq!(commit.committer_time.as_second(), 1_700_000_001);
         assert_eq!(commit.subject().as_str(), "subject");
-        assert_eq!(commit.info().first_parent, Some(CommitId::new("1".repeat(40))));
+        assert_eq!(
+            commit.info().first_parent,
+            Some(CommitId::new("1".repeat(40)))
+        );
     }
 
     #[test]
@@ -285,7 +345,10 @@ mod tests {
     #[test]
     fn malformed_headers_are_refused() {
         for (text, why) in [
-            ("tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904", "it does not end"),
+            (
+                "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+                "it does not end",
+            ),
             ("tree 4b82\n\n", "an object id of the wrong form"),
             ("\nno header", "no tree"),
         ] {
@@ -297,9 +360,15 @@ mod tests {
 
     #[test]
     fn the_trailer_counts_only_in_the_last_paragraph() {
-        assert!(allows_deletions("drop it all\n\nwindlass-allow-deletions: YES\nSigned-off-by: x\n"));
+        assert!(allows_deletions(
+            "drop it all\n\nwindlass-allow-deletions: YES\nSigned-off-by: x\n"
+        ));
         assert!(!allows_deletions("Windlass-Allow-Deletions: yes"));
-        assert!(!allows_deletions("subject\n\nWindlass-Allow-Deletions: yes\n\nmore text\n"));
-        assert!(!allows_deletions("subject\n\nWindlass-Allow-Deletions: no\n"));
+        assert!(!allows_deletions(
+            "subject\n\nWindlass-Allow-Deletions: yes\n\nmore text\n"
+        ));
+        assert!(!allows_deletions(
+            "subject\n\nWindlass-Allow-Deletions: no\n"
+        ));
     }
 }

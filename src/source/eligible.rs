@@ -1,14 +1,17 @@
 //! Which commits may run on this host.
 //!
-//! A signature vouches for the commit that carries it, and for what a merge brings in as a part of that merge. It makes
-//! no other commit one to be run: neither the commits before it, nor those that a merge brought in.
+//! A signature vouches for the commit that carries it, and for what a merge brings in as a part of
+//! that merge. It makes no other commit one to be run: neither the commits before it, nor those
+//! that a merge brought in.
 
 use git2::Repository;
 use reconciler::name::CommitId;
 use thiserror::Error;
 
 use super::commit;
-use super::verify::{CouldNotCheck, Grounds, Mode, Policy, Refusal, VerifiedCommit, descends, judge};
+use super::verify::{
+    CouldNotCheck, Grounds, Mode, Policy, Refusal, VerifiedCommit, descends, judge,
+};
 
 /// Why a commit may not run here.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -38,8 +41,8 @@ pub(crate) enum Ineligible {
     Untrusted(Refusal),
 }
 
-/// Says whether a commit may run here, and on which grounds. `known` is the trusted set's entry of it, `verified` the
-/// newest accepted head.
+/// Says whether a commit may run here, and on which grounds. `known` is the trusted set's entry of
+/// it, `verified` the newest accepted head.
 pub(crate) fn eligible(
     repo: &Repository,
     policy: &Policy<'_>,
@@ -53,13 +56,17 @@ pub(crate) fn eligible(
             return Ok(Ok(VerifiedCommit::new(id.clone(), Grounds::Anchor)));
         }
         if commit::exists(repo, id) && !descends(repo, id, anchor)? {
-            return Ok(Err(Ineligible::BeforeAnchor { anchor: anchor.clone() }));
+            return Ok(Err(Ineligible::BeforeAnchor {
+                anchor: anchor.clone(),
+            }));
         }
     }
     if let Some(known) = known.filter(|known| known.counts(policy.mode, policy.anchor)) {
         return Ok(Ok(known.clone()));
     }
-    let Some(verified) = verified else { return Ok(Err(Ineligible::NothingAccepted)) };
+    let Some(verified) = verified else {
+        return Ok(Err(Ineligible::NothingAccepted));
+    };
     if !is_on_line(repo, policy, verified.id(), history, id)? {
         let verified = verified.id().clone();
         return Ok(Err(Ineligible::OffTheLine { verified, history }));
@@ -73,7 +80,8 @@ pub(crate) fn eligible(
         .map_err(Ineligible::Untrusted))
 }
 
-/// Whether a commit is `verified` or one of the `history` before it on its first-parent line, and not before the anchor.
+/// Whether a commit is `verified` or one of the `history` before it on its first-parent line, and
+/// not before the anchor.
 fn is_on_line(
     repo: &Repository,
     policy: &Policy<'_>,
@@ -88,7 +96,9 @@ fn is_on_line(
         return Ok(false);
     }
     let line = commit::first_parent_ancestors(repo, verified, history)?;
-    let runnable = line.iter().take_while(|ancestor| policy.anchor != Some(&ancestor.id));
+    let runnable = line
+        .iter()
+        .take_while(|ancestor| policy.anchor != Some(&ancestor.id));
     Ok(runnable.into_iter().any(|ancestor| ancestor.id == *id))
 }
 

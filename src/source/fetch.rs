@@ -1,8 +1,9 @@
 //! Downloading what the followed branch adds into the quarantine.
 //!
-//! [`fetch`] is complete in itself and speaks serde on both sides, because the daemon runs it in a child process
-//! (see [`super::child`]) that can be killed at its dead line and that has limits of its own. It reads the mirror and
-//! writes to the quarantine alone; the daemon has made that directory, and takes the pack over from there.
+//! [`fetch`] is complete in itself and speaks serde on both sides, because the daemon runs it in a
+//! child process (see [`super::child`]) that can be killed at its dead line and that has limits of
+//! its own. It reads the mirror and writes to the quarantine alone; the daemon has made that
+//! directory, and takes the pack over from there.
 
 mod copy;
 mod error;
@@ -19,13 +20,16 @@ use reconciler::name::CommitId;
 use self::error::Failure;
 pub(crate) use self::error::{FetchError, out_of_memory};
 use self::request::Budget;
-pub(crate) use self::request::{Brought, Credentials, FetchLimits, FetchRequest, Fetched, Secret, Task};
+pub(crate) use self::request::{
+    Brought, Credentials, FetchLimits, FetchRequest, Fetched, Secret, Task,
+};
 pub(crate) use self::url::{LocalRepository, RemoteUrl};
 use super::mirror::{self, Check, Mirror, MirrorError};
 use super::pack::PackError;
 use super::quarantine::{self, COMPACTED, INCOMING, InspectError};
 
-/// Downloads what the mirror lacks of the branch's head and history, or all of it where the mirror is damaged.
+/// Downloads what the mirror lacks of the branch's head and history, or all of it where the mirror
+/// is damaged.
 pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
     let url: RemoteUrl = request.url.parse()?;
     if request.credentials.is_some() && url.is_plain_http() {
@@ -43,7 +47,8 @@ pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
             return Err(FetchError::Corrupt {
                 mirror: mirror.path().display().to_string(),
                 damage: chain(&damage),
-                why_kept: "nothing is downloaded while the allowed signers cannot be read".to_owned(),
+                why_kept: "nothing is downloaded while the allowed signers cannot be read"
+                    .to_owned(),
             });
         }
         Err(Trouble::Damaged(damage)) => fetch_whole(&mirror, &url, request, &budget, &damage)?,
@@ -57,14 +62,25 @@ pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
 }
 
 /// What is said of a download whose headers were refused.
-pub(crate) fn refused_by_headers(error: InspectError, url: &RemoteUrl, head: &CommitId) -> FetchError {
+pub(crate) fn refused_by_headers(
+    error: InspectError,
+    url: &RemoteUrl,
+    head: &CommitId,
+) -> FetchError {
     let url = url.to_string();
     match error {
         InspectError::TooLarge(_)
         | InspectError::Pack(PackError::Malformed(_) | PackError::TooMany { .. }) => {
-            FetchError::PackRefused { url, head: Some(head.clone()), what: error.to_string() }
+            FetchError::PackRefused {
+                url,
+                head: Some(head.clone()),
+                what: error.to_string(),
+            }
         }
-        error => FetchError::Other { url, detail: chain(&error) },
+        error => FetchError::Other {
+            url,
+            detail: chain(&error),
+        },
     }
 }
 
@@ -81,21 +97,26 @@ fn fetch_addition(
     budget: &Budget,
 ) -> Result<Fetched, Trouble> {
     let known = mirror.open().map_err(Trouble::Damaged)?;
-    mirror.check(&known, &request.keep, request.check).map_err(Trouble::Damaged)?;
-    let repo = begin_addition(mirror, &known).map_err(|error| Trouble::Remote(disk(mirror, &error)))?;
+    mirror
+        .check(&known, &request.keep, request.check)
+        .map_err(Trouble::Damaged)?;
+    let repo =
+        begin_addition(mirror, &known).map_err(|error| Trouble::Remote(disk(mirror, &error)))?;
     match transfer(&repo, url, request, budget) {
         Ok(fetched) => Ok(fetched),
         Err(Failure::Known(error)) => Err(Trouble::Remote(error)),
         Err(failure) => {
             // Which side an unclear error is about shows in whether ours still reads.
-            mirror.check(&known, &request.keep, Check::Thorough).map_err(Trouble::Damaged)?;
+            mirror
+                .check(&known, &request.keep, Check::Thorough)
+                .map_err(Trouble::Damaged)?;
             Err(Trouble::Remote(failure.explain(url, budget)))
         }
     }
 }
 
-/// A repository in the quarantine that has the mirror's objects as its alternates, and the mirror's refs: they say to the
-/// remote what need not be sent.
+/// A repository in the quarantine that has the mirror's objects as its alternates, and the mirror's
+/// refs: they say to the remote what need not be sent.
 fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, MirrorError> {
     let path = mirror.quarantine().join(INCOMING);
     mirror::create(&path)?;
@@ -104,8 +125,8 @@ fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, Mir
         let path = path.to_owned();
         move |source| MirrorError::Io { step, path, source }
     };
-    let objects =
-        std::path::absolute(mirror.path().join("objects")).map_err(failed("find", mirror.path()))?;
+    let objects = std::path::absolute(mirror.path().join("objects"))
+        .map_err(failed("find", mirror.path()))?;
     let mut line = objects.into_os_string().into_encoded_bytes();
     line.push(b'\n');
     std::fs::write(&alternates, line).map_err(failed("write", &alternates))?;
@@ -117,8 +138,8 @@ fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, Mir
     Ok(repo)
 }
 
-/// Downloads everything, without what the damaged mirror has. It replaces the mirror only if it holds everything that is
-/// still needed.
+/// Downloads everything, without what the damaged mirror has. It replaces the mirror only if it
+/// holds everything that is still needed.
 fn fetch_whole(
     mirror: &Mirror,
     url: &RemoteUrl,
@@ -136,17 +157,31 @@ fn fetch_whole(
     mirror::remove_all(&path).map_err(|error| kept(chain(&error)))?;
     let repo = mirror::create(&path).map_err(|error| kept(chain(&error)))?;
     // A head that was refused is needed as well: what is kept is part of its history.
-    let everything = FetchRequest { task: Task::Fetch, refused: BTreeSet::new(), ..request.clone() };
-    let fetched =
-        match transfer(&repo, url, &everything, budget).map_err(|failure| failure.explain(url, budget)) {
-            Ok(fetched) => fetched,
-            Err(error @ FetchError::PackRefused { .. }) => return Err(error),
-            Err(error) => return Err(kept(error.to_string())),
-        };
-    mirror.check(&repo, &request.keep, Check::Thorough).map_err(|error| {
-        kept(format!("a new clone of {url} would lose what this host runs: {}", chain(&error)))
-    })?;
-    Ok(Fetched { brought: Brought::Whole, repaired: Some(damage), ..fetched })
+    let everything = FetchRequest {
+        task: Task::Fetch,
+        refused: BTreeSet::new(),
+        ..request.clone()
+    };
+    let fetched = match transfer(&repo, url, &everything, budget)
+        .map_err(|failure| failure.explain(url, budget))
+    {
+        Ok(fetched) => fetched,
+        Err(error @ FetchError::PackRefused { .. }) => return Err(error),
+        Err(error) => return Err(kept(error.to_string())),
+    };
+    mirror
+        .check(&repo, &request.keep, Check::Thorough)
+        .map_err(|error| {
+            kept(format!(
+                "a new clone of {url} would lose what this host runs: {}",
+                chain(&error)
+            ))
+        })?;
+    Ok(Fetched {
+        brought: Brought::Whole,
+        repaired: Some(damage),
+        ..fetched
+    })
 }
 
 /// Brings the branch over.
@@ -168,18 +203,25 @@ fn transfer(
     let previous = mirror::ref_target(repo, &tracking)?;
     let head = match url {
         RemoteUrl::Local(local) => copy::fetch(repo, local, url, request, budget, previous)?,
-        RemoteUrl::Network(network) => network::fetch(repo, network, url, request, budget, previous)?,
+        RemoteUrl::Network(network) => {
+            network::fetch(repo, network, url, request, budget, previous)?
+        }
     };
     Ok(Fetched {
         head: name(head.id),
         previous: previous.map(name),
-        brought: if head.downloaded { Brought::Addition } else { Brought::Nothing },
+        brought: if head.downloaded {
+            Brought::Addition
+        } else {
+            Brought::Nothing
+        },
         received_bytes: budget.received_bytes(),
         repaired: None,
     })
 }
 
-/// Copies what the refs of accepted commits reach into one pack in the quarantine; the rest is garbage.
+/// Copies what the refs of accepted commits reach into one pack in the quarantine; the rest is
+/// garbage.
 pub(crate) fn compact(request: &FetchRequest) -> Result<(), FetchError> {
     let mirror = Mirror::new(&request.mirror);
     let refs = |source| disk(&mirror, &mirror.refs_error("repack", source));
@@ -192,7 +234,8 @@ pub(crate) fn compact(request: &FetchRequest) -> Result<(), FetchError> {
         return Ok(());
     }
     let tips: Vec<Oid> = tips.into_iter().map(|(_, target)| target).collect();
-    copy::history(&old, &fresh, &tips, &Budget::unlimited()).map_err(|failure| refs(failure.into_git()))
+    copy::history(&old, &fresh, &tips, &Budget::unlimited())
+        .map_err(|failure| refs(failure.into_git()))
 }
 
 fn disk(mirror: &Mirror, error: &MirrorError) -> FetchError {

@@ -1,4 +1,5 @@
-//! The local repository: bare, with history, one remote branch, and refs of ours that pin every commit in use.
+//! The local repository: bare, with history, one remote branch, and refs of ours that pin every
+//! commit in use.
 //!
 //! ```text
 //! <data>/mirror.git             the repository
@@ -76,13 +77,16 @@ pub(crate) enum MirrorError {
 pub(crate) enum Check {
     /// The refs, and the commits and root trees they name.
     Quick,
-    /// Every object of those commits, and the commits of all their history. For when something could not be read.
+    /// Every object of those commits, and the commits of all their history. For when something
+    /// could not be read.
     Thorough,
 }
 
 /// Exclusive use of the mirror's files, until dropped or the process ends.
 #[derive(Debug)]
-pub(crate) struct MirrorLock(#[expect(dead_code, reason = "it is the open file that holds the lock")] File);
+pub(crate) struct MirrorLock(
+    #[expect(dead_code, reason = "it is the open file that holds the lock")] File,
+);
 
 /// The local repository's place on disk.
 #[derive(Clone, Debug)]
@@ -101,18 +105,26 @@ impl Mirror {
         &self.path
     }
 
-    /// Opens it for reading. A fetch may put another repository in its place: open anew for every cycle.
+    /// Opens it for reading. A fetch may put another repository in its place: open anew for every
+    /// cycle.
     pub(crate) fn open(&self) -> Result<Repository, MirrorError> {
-        Repository::open_bare(&self.path)
-            .map_err(|source| MirrorError::Open { path: self.path.clone(), source })
+        Repository::open_bare(&self.path).map_err(|source| MirrorError::Open {
+            path: self.path.clone(),
+            source,
+        })
     }
 
-    /// Pins exactly these commits against being collected, and releases all others; those that the mirror lacks are
-    /// passed over. False, and nothing is done, while a fetch is under way: that may take as long as its dead line.
+    /// Pins exactly these commits against being collected, and releases all others; those that the
+    /// mirror lacks are passed over. False, and nothing is done, while a fetch is under way: that
+    /// may take as long as its dead line.
     pub(crate) fn pin(&self, commits: &BTreeSet<CommitId>) -> Result<bool, MirrorError> {
-        let Some(_lock) = self.lock_by(FlockOperation::NonBlockingLockExclusive)? else { return Ok(false) };
+        let Some(_lock) = self.lock_by(FlockOperation::NonBlockingLockExclusive)? else {
+            return Ok(false);
+        };
         let repo = self.open()?;
-        let here = |id: &&CommitId| Oid::from_str(id.as_str()).is_ok_and(|id| repo.find_commit(id).is_ok());
+        let here = |id: &&CommitId| {
+            Oid::from_str(id.as_str()).is_ok_and(|id| repo.find_commit(id).is_ok())
+        };
         let commits = commits.iter().filter(here).cloned().collect();
         pin(&repo, &commits).map_err(|source| self.refs_error("pin commits", source))?;
         Ok(true)
@@ -152,7 +164,8 @@ impl Mirror {
         }
     }
 
-    /// Puts right what a killed fetch left: a half-done replacement, lock files, half-written packs.
+    /// Puts right what a killed fetch left: a half-done replacement, lock files, half-written
+    /// packs.
     pub(super) fn recover(&self, _lock: &MirrorLock) -> Result<(), MirrorError> {
         let (old, fresh) = (self.beside("old"), self.beside("new"));
         if old.exists() && !self.path.exists() {
@@ -170,7 +183,11 @@ impl Mirror {
 
     /// Makes an empty mirror where there is none.
     pub(super) fn create_if_missing(&self) -> Result<(), MirrorError> {
-        if self.path.exists() { Ok(()) } else { create(&self.path).map(drop) }
+        if self.path.exists() {
+            Ok(())
+        } else {
+            create(&self.path).map(drop)
+        }
     }
 
     /// Where a fetch puts what it downloads.
@@ -198,14 +215,21 @@ impl Mirror {
         let mut wanted = keep.clone();
         let refs = |source| self.refs_error("read the refs", source);
         for reference in repo.references().map_err(refs)? {
-            wanted.extend(reference.map_err(refs)?.target().map(|id| CommitId::new(id.to_string())));
+            wanted.extend(
+                reference
+                    .map_err(refs)?
+                    .target()
+                    .map(|id| CommitId::new(id.to_string())),
+            );
         }
         let mut seen = BTreeSet::new();
         for commit in wanted {
-            check_commit(repo, &commit, check, &mut seen).map_err(|source| MirrorError::Incomplete {
-                path: self.path.clone(),
-                commit,
-                source,
+            check_commit(repo, &commit, check, &mut seen).map_err(|source| {
+                MirrorError::Incomplete {
+                    path: self.path.clone(),
+                    commit,
+                    source,
+                }
             })?;
         }
         Ok(())
@@ -218,7 +242,8 @@ impl Mirror {
         create(&fresh)
     }
 
-    /// Puts the replacement in the mirror's place. A crash in between is put right by [`Self::recover`].
+    /// Puts the replacement in the mirror's place. A crash in between is put right by
+    /// [`Self::recover`].
     pub(super) fn replace(&self, _lock: &MirrorLock) -> Result<(), MirrorError> {
         let (old, fresh) = (self.beside("old"), self.beside("new"));
         remove_all(&old)?;
@@ -232,7 +257,10 @@ impl Mirror {
     /// Whether so many packs lie around that reading slows down.
     pub(super) fn is_scattered(&self) -> bool {
         fs::read_dir(self.path.join("objects/pack")).is_ok_and(|packs| {
-            packs.flatten().filter(|file| file.path().extension() == Some(OsStr::new("pack"))).count()
+            packs
+                .flatten()
+                .filter(|file| file.path().extension() == Some(OsStr::new("pack")))
+                .count()
                 > MAX_PACKS
         })
     }
@@ -245,7 +273,11 @@ impl Mirror {
     }
 
     pub(super) fn refs_error(&self, step: &'static str, source: git2::Error) -> MirrorError {
-        MirrorError::Refs { step, path: self.path.clone(), source }
+        MirrorError::Refs {
+            step,
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
@@ -254,7 +286,10 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
     for commit in commits {
         let id = Oid::from_str(commit.as_str())?;
         let name = format!("{PINS}{commit}");
-        if repo.find_reference(&name).is_ok_and(|pin| pin.target() == Some(id)) {
+        if repo
+            .find_reference(&name)
+            .is_ok_and(|pin| pin.target() == Some(id))
+        {
             continue;
         }
         // libgit2 would write a ref to an object that is not there.
@@ -263,8 +298,10 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
     }
     for reference in repo.references_glob(&format!("{PINS}*"))? {
         let mut reference = reference?;
-        let in_use =
-            reference.name()?.strip_prefix(PINS).is_some_and(|id| commits.contains(&CommitId::new(id)));
+        let in_use = reference
+            .name()?
+            .strip_prefix(PINS)
+            .is_some_and(|id| commits.contains(&CommitId::new(id)));
         if !in_use {
             reference.delete()?;
         }
@@ -272,8 +309,8 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
     Ok(())
 }
 
-/// Lets the followed branch point at an accepted head. The branch or URL may have been configured anew; what the old one
-/// brought is no longer followed.
+/// Lets the followed branch point at an accepted head. The branch or URL may have been configured
+/// anew; what the old one brought is no longer followed.
 pub(super) fn follow(repo: &Repository, branch: &str, head: &CommitId) -> Result<(), git2::Error> {
     let tracking = tracking(branch);
     let head = Oid::from_str(head.as_str())?;
@@ -308,15 +345,16 @@ pub(super) fn refs(repo: &Repository) -> Result<Vec<(String, Oid)>, git2::Error>
     Ok(found)
 }
 
-/// Those refs that accepted commits have: the pins, the branch where its head is one that is kept, and a pin for what is
-/// kept and has none.
+/// Those refs that accepted commits have: the pins, the branch where its head is one that is kept,
+/// and a pin for what is kept and has none.
 pub(super) fn accepted_refs(
     repo: &Repository,
     keep: &BTreeSet<CommitId>,
 ) -> Result<Vec<(String, Oid)>, git2::Error> {
     let mut found = refs(repo)?;
-    found
-        .retain(|(name, target)| name.starts_with(PINS) || keep.contains(&CommitId::new(target.to_string())));
+    found.retain(|(name, target)| {
+        name.starts_with(PINS) || keep.contains(&CommitId::new(target.to_string()))
+    });
     for commit in keep {
         let id = Oid::from_str(commit.as_str())?;
         if found.iter().all(|(_, target)| *target != id) {
@@ -327,7 +365,9 @@ pub(super) fn accepted_refs(
 }
 
 fn directory_bytes(directory: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return 0;
+    };
     let bytes = entries.flatten().map(|entry| match entry.metadata() {
         Ok(found) if found.is_dir() => directory_bytes(&entry.path()),
         Ok(found) => found.len(),
@@ -340,14 +380,20 @@ pub(super) fn create(path: &Path) -> Result<Repository, MirrorError> {
     // A repository holds Secrets: what is fetched is for root alone.
     match DirBuilder::new().mode(0o700).create(path) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(MirrorError::Io { step: "create", path: path.to_owned(), source });
+            return Err(MirrorError::Io {
+                step: "create",
+                path: path.to_owned(),
+                source,
+            });
         }
         _ => {}
     }
     let mut options = RepositoryInitOptions::new();
     options.bare(true).no_reinit(true).external_template(false);
-    Repository::init_opts(path, &options)
-        .map_err(|source| MirrorError::Open { path: path.to_owned(), source })
+    Repository::init_opts(path, &options).map_err(|source| MirrorError::Open {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn check_commit(
@@ -356,7 +402,10 @@ fn check_commit(
     check: Check,
     seen: &mut BTreeSet<Oid>,
 ) -> Result<(), CommitError> {
-    let read = |source| CommitError::Read { id: id.clone(), source };
+    let read = |source| CommitError::Read {
+        id: id.clone(),
+        source,
+    };
     let object = match CommitObject::read(repo, id) {
         Ok(object) => object,
         // It is there and whole; that it is no sound commit is for the verifier to say.
@@ -400,10 +449,12 @@ fn check_tree(
     Ok(())
 }
 
-/// Removes lock files, and in the pack directory whatever is not a finished pack. Only best effort: what cannot be
-/// removed makes the step fail that it is in the way of, and that names it.
+/// Removes lock files, and in the pack directory whatever is not a finished pack. Only best effort:
+/// what cannot be removed makes the step fail that it is in the way of, and that names it.
 fn remove_leftovers(directory: &Path, recurse: bool) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -421,14 +472,20 @@ fn remove_leftovers(directory: &Path, recurse: bool) {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), MirrorError> {
-    fs::rename(from, to).map_err(|source| MirrorError::Io { step: "rename", path: from.to_owned(), source })
+    fs::rename(from, to).map_err(|source| MirrorError::Io {
+        step: "rename",
+        path: from.to_owned(),
+        source,
+    })
 }
 
 pub(super) fn remove_all(path: &Path) -> Result<(), MirrorError> {
     match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(MirrorError::Io { step: "remove", path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(MirrorError::Io {
+            step: "remove",
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }

@@ -1,8 +1,9 @@
 //! The headers of a pack's objects: id, type and inflated size of each, read before any content is.
 //!
-//! A pack from a stranger may hold an object of a gigabyte in a megabyte, also hidden as the base of a small delta.
-//! Here nothing is inflated but the first bytes of a delta, which say how large its base and its result are. Every base
-//! has to be an object of the same pack that the index names, so that no object escapes the look.
+//! A pack from a stranger may hold an object of a gigabyte in a megabyte, also hidden as the base
+//! of a small delta. Here nothing is inflated but the first bytes of a delta, which say how large
+//! its base and its result are. Every base has to be an object of the same pack that the index
+//! names, so that no object escapes the look.
 //!
 //! Formats: gitformat-pack(5).
 
@@ -13,7 +14,8 @@ use std::path::Path;
 
 use git2::{ObjectType, Oid};
 use miniz_oxide::inflate::core::inflate_flags::{
-    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_PARSE_ZLIB_HEADER, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_PARSE_ZLIB_HEADER,
+    TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
 };
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use thiserror::Error;
@@ -29,11 +31,13 @@ const MAX_DELTA_DEPTH: usize = 4095;
 /// Two sizes of at most 64 bits, seven bits a byte.
 const DELTA_START: usize = 20;
 /// Of a compressed delta only the beginning is at hand.
-const INFLATE_FLAGS: u32 =
-    TINFL_FLAG_PARSE_ZLIB_HEADER | TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+const INFLATE_FLAGS: u32 = TINFL_FLAG_PARSE_ZLIB_HEADER
+    | TINFL_FLAG_HAS_MORE_INPUT
+    | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 /// Read at once; entries are looked at in the order of their offsets.
 const WINDOW: usize = 64 * 1024;
-/// The most of an entry that is looked at: its header, its base, and the compressed start of a delta.
+/// The most of an entry that is looked at: its header, its base, and the compressed start of a
+/// delta.
 const ENTRY_START: usize = 2048;
 
 /// Why a pack's headers could not be read. No content of it may be read then.
@@ -81,25 +85,45 @@ pub(crate) fn headers(
 ) -> Result<impl Iterator<Item = ObjectHeader>, PackError> {
     let mut entries = read_index(index, max_objects)?;
     entries.sort_unstable_by_key(|entry| entry.offset);
-    if entries.windows(2).any(|pair| pair[0].offset == pair[1].offset) {
+    if entries
+        .windows(2)
+        .any(|pair| pair[0].offset == pair[1].offset)
+    {
         return Err(PackError::Malformed("its index names one entry twice"));
     }
-    let failed = |source| PackError::Io { path: pack.display().to_string(), source };
+    let failed = |source| PackError::Io {
+        path: pack.display().to_string(),
+        source,
+    };
     let mut window = Window::new(File::open(pack).map_err(failed)?);
     check_pack_header(window.at(0).map_err(failed)?, entries.len())?;
     let mut inflater = DecompressorOxide::new();
     let mut stored = Vec::with_capacity(entries.len());
     for entry in &entries {
-        stored.push(read_entry(window.at(entry.offset).map_err(failed)?, &mut inflater)?);
+        stored.push(read_entry(
+            window.at(entry.offset).map_err(failed)?,
+            &mut inflater,
+        )?);
     }
     let kinds = kinds(&entries, &stored)?;
-    Ok(entries.into_iter().zip(stored).zip(kinds).map(|((entry, stored), kind)| {
-        let (bytes, delta_bytes) = match stored.sort {
-            Sort::Whole(_) => (stored.bytes, 0),
-            Sort::OffsetDelta { result, .. } | Sort::IdDelta { result, .. } => (result, stored.bytes),
-        };
-        ObjectHeader { id: entry.id, kind, bytes, delta_bytes }
-    }))
+    Ok(entries
+        .into_iter()
+        .zip(stored)
+        .zip(kinds)
+        .map(|((entry, stored), kind)| {
+            let (bytes, delta_bytes) = match stored.sort {
+                Sort::Whole(_) => (stored.bytes, 0),
+                Sort::OffsetDelta { result, .. } | Sort::IdDelta { result, .. } => {
+                    (result, stored.bytes)
+                }
+            };
+            ObjectHeader {
+                id: entry.id,
+                kind,
+                bytes,
+                delta_bytes,
+            }
+        }))
 }
 
 /// An object by the index.
@@ -133,24 +157,39 @@ enum Sort {
 }
 
 fn read_index(path: &Path, max_objects: u64) -> Result<Vec<Entry>, PackError> {
-    let failed = |source| PackError::Io { path: path.display().to_string(), source };
+    let failed = |source| PackError::Io {
+        path: path.display().to_string(),
+        source,
+    };
     let malformed = PackError::Malformed("its index is not whole");
     // By its size first: an index is read at once.
     let size = std::fs::symlink_metadata(path).map_err(failed)?.len();
-    let most = FANOUT_END as u64 + 2 * ID as u64 + max_objects.saturating_mul(INDEX_BYTES_PER_OBJECT);
+    let most =
+        FANOUT_END as u64 + 2 * ID as u64 + max_objects.saturating_mul(INDEX_BYTES_PER_OBJECT);
     if size > most {
         let objects = size / INDEX_BYTES_PER_OBJECT;
-        return Err(PackError::TooMany { objects, limit: max_objects });
+        return Err(PackError::TooMany {
+            objects,
+            limit: max_objects,
+        });
     }
     let bytes = std::fs::read(path).map_err(failed)?;
-    let number =
-        |at: usize| bytes.get(at..at + 4).and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)));
+    let number = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)))
+    };
     if !bytes.starts_with(&INDEX_START) {
         return Err(malformed);
     }
-    let Some(count) = number(FANOUT_END - 4) else { return Err(malformed) };
+    let Some(count) = number(FANOUT_END - 4) else {
+        return Err(malformed);
+    };
     if u64::from(count) > max_objects {
-        return Err(PackError::TooMany { objects: count.into(), limit: max_objects });
+        return Err(PackError::TooMany {
+            objects: count.into(),
+            limit: max_objects,
+        });
     }
     let count = count as usize;
     let offsets = FANOUT_END + count * (ID + 4);
@@ -158,15 +197,20 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<Entry>, PackError> {
     let mut entries = Vec::with_capacity(count);
     for at in 0..count {
         let (id, offset) = (FANOUT_END + at * ID, number(offsets + at * 4));
-        let (Some(id), Some(offset)) = (bytes.get(id..id + ID), offset) else { return Err(malformed) };
+        let (Some(id), Some(offset)) = (bytes.get(id..id + ID), offset) else {
+            return Err(malformed);
+        };
         let offset = if offset & 0x8000_0000 == 0 {
             u64::from(offset)
         } else {
             let long = long_offsets + (offset & 0x7fff_ffff) as usize * 8;
-            let (Some(high), Some(low)) = (number(long), number(long + 4)) else { return Err(malformed) };
+            let (Some(high), Some(low)) = (number(long), number(long + 4)) else {
+                return Err(malformed);
+            };
             u64::from(high) << 32 | u64::from(low)
         };
-        let id = Oid::from_bytes(id).map_err(|_| PackError::Malformed("its index holds no object id"))?;
+        let id = Oid::from_bytes(id)
+            .map_err(|_| PackError::Malformed("its index holds no object id"))?;
         entries.push(Entry { id, offset });
     }
     if entries.windows(2).any(|pair| pair[0].id >= pair[1].id) {
@@ -180,11 +224,15 @@ fn check_pack_header(start: &[u8], objects: usize) -> Result<(), PackError> {
     if version != Some(b"PACK\0\0\0\x02") && version != Some(b"PACK\0\0\0\x03") {
         return Err(PackError::Malformed("it does not begin as a pack"));
     }
-    let count = start.get(8..12).and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)));
+    let count = start
+        .get(8..12)
+        .and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)));
     // Every entry is one that the index names.
     match count {
         Some(count) if count as usize == objects => Ok(()),
-        _ => Err(PackError::Malformed("it holds another number of objects than its index")),
+        _ => Err(PackError::Malformed(
+            "it holds another number of objects than its index",
+        )),
     }
 }
 
@@ -198,7 +246,9 @@ fn read_entry(bytes: &[u8], inflater: &mut DecompressorOxide) -> Result<Stored, 
     while byte & 0x80 != 0 {
         byte = next_byte(&mut rest).ok_or_else(short)?;
         if shift > 53 {
-            return Err(PackError::Malformed("an entry has a size beyond all measure"));
+            return Err(PackError::Malformed(
+                "an entry has a size beyond all measure",
+            ));
         }
         size |= u64::from(byte & 0x7f) << shift;
         shift += 7;
@@ -210,14 +260,25 @@ fn read_entry(bytes: &[u8], inflater: &mut DecompressorOxide) -> Result<Stored, 
         4 => Sort::Whole(ObjectType::Tag),
         6 => {
             let back = base_distance(&mut rest)?;
-            Sort::OffsetDelta { back, result: result_size(rest, inflater)? }
+            Sort::OffsetDelta {
+                back,
+                result: result_size(rest, inflater)?,
+            }
         }
         7 => {
             let (id, delta) = rest.split_at_checked(ID).ok_or_else(short)?;
-            let base = Oid::from_bytes(id).map_err(|_| PackError::Malformed("a delta without a base"))?;
-            Sort::IdDelta { base, result: result_size(delta, inflater)? }
+            let base =
+                Oid::from_bytes(id).map_err(|_| PackError::Malformed("a delta without a base"))?;
+            Sort::IdDelta {
+                base,
+                result: result_size(delta, inflater)?,
+            }
         }
-        _ => return Err(PackError::Malformed("an entry of a type that does not exist")),
+        _ => {
+            return Err(PackError::Malformed(
+                "an entry of a type that does not exist",
+            ));
+        }
     };
     Ok(Stored { bytes: size, sort })
 }
@@ -243,8 +304,8 @@ fn base_distance(rest: &mut &[u8]) -> Result<u64, PackError> {
     Ok(back)
 }
 
-/// The size of a delta's result. A delta begins with the sizes of its base and of its result; libgit2 applies none whose
-/// base has another size.
+/// The size of a delta's result. A delta begins with the sizes of its base and of its result;
+/// libgit2 applies none whose base has another size.
 fn result_size(compressed: &[u8], inflater: &mut DecompressorOxide) -> Result<u64, PackError> {
     let malformed = || PackError::Malformed("a delta does not begin with two sizes");
     inflater.init();
@@ -290,7 +351,9 @@ fn kinds(entries: &[Entry], stored: &[Stored]) -> Result<Vec<ObjectType>, PackEr
                     known[at] = Some((kind, 0));
                     break (kind, 0);
                 }
-                Sort::OffsetDelta { back, .. } => bases.at_offset(entries[at].offset.checked_sub(back)),
+                Sort::OffsetDelta { back, .. } => {
+                    bases.at_offset(entries[at].offset.checked_sub(back))
+                }
                 Sort::IdDelta { base, .. } => bases.with_id(base),
             };
             // A circle of deltas is an endless chain.
@@ -298,7 +361,9 @@ fn kinds(entries: &[Entry], stored: &[Stored]) -> Result<Vec<ObjectType>, PackEr
                 return Err(too_deep());
             }
             chain.push(at);
-            at = base.ok_or(PackError::Malformed("a delta of an object that is not in the pack"))?;
+            at = base.ok_or(PackError::Malformed(
+                "a delta of an object that is not in the pack",
+            ))?;
         };
         if depth + chain.len() > MAX_DELTA_DEPTH {
             return Err(too_deep());
@@ -327,11 +392,16 @@ impl<'a> Bases<'a> {
 
     fn at_offset(&self, offset: Option<u64>) -> Option<usize> {
         let offset = offset?;
-        self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()
+        self.entries
+            .binary_search_by_key(&offset, |entry| entry.offset)
+            .ok()
     }
 
     fn with_id(&self, id: Oid) -> Option<usize> {
-        let place = self.by_id.binary_search_by_key(&id, |at| self.entries[*at].id).ok()?;
+        let place = self
+            .by_id
+            .binary_search_by_key(&id, |at| self.entries[*at].id)
+            .ok()?;
         self.by_id.get(place).copied()
     }
 }
@@ -345,12 +415,19 @@ struct Window {
 
 impl Window {
     fn new(file: File) -> Self {
-        Self { file, start: 0, bytes: Vec::new() }
+        Self {
+            file,
+            start: 0,
+            bytes: Vec::new(),
+        }
     }
 
-    /// The beginning of what lies at an offset: [`ENTRY_START`] bytes, or less before the end of the file.
+    /// The beginning of what lies at an offset: [`ENTRY_START`] bytes, or less before the end of
+    /// the file.
     fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
-        let inside = offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let inside = offset
+            .checked_sub(self.start)
+            .and_then(|from| usize::try_from(from).ok());
         let from = match inside.filter(|from| from + ENTRY_START <= self.bytes.len()) {
             Some(from) => from,
             None => {
@@ -367,7 +444,10 @@ impl Window {
         self.bytes.resize(WINDOW, 0);
         let mut filled = 0;
         while filled < WINDOW {
-            match self.file.read_at(&mut self.bytes[filled..], offset + filled as u64) {
+            match self
+                .file
+                .read_at(&mut self.bytes[filled..], offset + filled as u64)
+            {
                 Ok(0) => break,
                 Ok(more) => filled += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

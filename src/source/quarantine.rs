@@ -1,4 +1,5 @@
-//! The quarantine: where a fetch puts what it downloads, until this host has looked at it and accepted the head.
+//! The quarantine: where a fetch puts what it downloads, until this host has looked at it and
+//! accepted the head.
 //!
 //! ```text
 //! child:  download ─► one pack in <data>/mirror.git.quarantine/      (it writes nowhere else)
@@ -6,8 +7,9 @@
 //!                                             └─► refused: the quarantine is deleted
 //! ```
 //!
-//! The daemon takes nothing from the child but the pack and its index: not the configuration, refs or alternates of the
-//! repository that the child made for itself. Content is read only after [`Quarantine::inspect`].
+//! The daemon takes nothing from the child but the pack and its index: not the configuration, refs
+//! or alternates of the repository that the child made for itself. Content is read only after
+//! [`Quarantine::inspect`].
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -63,7 +65,8 @@ pub(crate) struct Oversized {
     is_delta: bool,
 }
 
-/// The quarantine of one fetch. Dropped, it is deleted; its directory is empty at the start of each fetch.
+/// The quarantine of one fetch. Dropped, it is deleted; its directory is empty at the start of each
+/// fetch.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     mirror: Mirror,
@@ -72,14 +75,18 @@ pub(crate) struct Quarantine {
 }
 
 impl Quarantine {
-    /// Takes the mirror for a fetch: waits for it, puts right what a killed fetch left, and makes the empty directory that
-    /// the child may write to.
+    /// Takes the mirror for a fetch: waits for it, puts right what a killed fetch left, and makes
+    /// the empty directory that the child may write to.
     pub(crate) fn begin(mirror: &Mirror) -> Result<Self, MirrorError> {
         let lock = mirror.lock()?;
         mirror.recover(&lock)?;
         mirror.create_if_missing()?;
         let path = mirror.quarantine();
-        let quarantine = Self { mirror: mirror.clone(), lock, path };
+        let quarantine = Self {
+            mirror: mirror.clone(),
+            lock,
+            path,
+        };
         quarantine.empty()?;
         Ok(quarantine)
     }
@@ -87,14 +94,22 @@ impl Quarantine {
     fn empty(&self) -> Result<(), MirrorError> {
         mirror::remove_all(&self.path)?;
         let made = DirBuilder::new().mode(0o700).create(&self.path);
-        made.map_err(|source| MirrorError::Io { step: "create", path: self.path.clone(), source })
+        made.map_err(|source| MirrorError::Io {
+            step: "create",
+            path: self.path.clone(),
+            source,
+        })
     }
 
-    /// Whether the mirror holds a head that was never accepted: older versions took in what they refused. It has to be
-    /// compacted before anything of that is read.
+    /// Whether the mirror holds a head that was never accepted: older versions took in what they
+    /// refused. It has to be compacted before anything of that is read.
     pub(crate) fn holds_refused(&self, branch: &str, keep: &BTreeSet<CommitId>) -> bool {
-        let Ok(repo) = self.mirror.open() else { return false };
-        let target = mirror::ref_target(&repo, &mirror::tracking(branch)).ok().flatten();
+        let Ok(repo) = self.mirror.open() else {
+            return false;
+        };
+        let target = mirror::ref_target(&repo, &mirror::tracking(branch))
+            .ok()
+            .flatten();
         target.is_some_and(|head| !keep.contains(&CommitId::new(head.to_string())))
     }
 
@@ -103,15 +118,19 @@ impl Quarantine {
         inspect(&incoming(&self.path), limits)
     }
 
-    /// The repository as it would be with what was downloaded. To be called after [`Self::inspect`].
+    /// The repository as it would be with what was downloaded. To be called after
+    /// [`Self::inspect`].
     pub(crate) fn open(&self, brought: Brought) -> Result<Repository, MirrorError> {
         match brought {
             Brought::Nothing => self.mirror.open(),
             Brought::Addition => {
                 let repo = self.mirror.open()?;
                 let objects = incoming(&self.path);
-                let added = repo.odb().and_then(|database| database.add_disk_alternate(text(&objects)?));
-                added.map_err(|source| self.mirror.refs_error("look into the quarantine", source))?;
+                let added = repo
+                    .odb()
+                    .and_then(|database| database.add_disk_alternate(text(&objects)?));
+                added
+                    .map_err(|source| self.mirror.refs_error("look into the quarantine", source))?;
                 Ok(repo)
             }
             Brought::Whole => {
@@ -131,7 +150,10 @@ impl Quarantine {
         keep: &BTreeSet<CommitId>,
     ) -> Result<(), MirrorError> {
         if brought == Brought::Addition {
-            move_pack(&incoming(&self.path), &self.mirror.path().join("objects/pack"))?;
+            move_pack(
+                &incoming(&self.path),
+                &self.mirror.path().join("objects/pack"),
+            )?;
         }
         let repo = match brought {
             Brought::Whole => self.mirror.replacement()?,
@@ -168,13 +190,16 @@ impl Quarantine {
             move_pack(&compacted(&self.path), &fresh.path().join("objects/pack"))?;
         }
         for (name, target) in tips {
-            fresh.reference(&name, target, true, "repack").map_err(failed)?;
+            fresh
+                .reference(&name, target, true, "repack")
+                .map_err(failed)?;
         }
         self.mirror.check(&fresh, keep, Check::Quick)?;
         self.mirror.replace(&self.lock)
     }
 
-    /// Keeps of a whole new clone only what this host runs: its head was refused, and the mirror is damaged.
+    /// Keeps of a whole new clone only what this host runs: its head was refused, and the mirror is
+    /// damaged.
     pub(crate) fn repair(&self, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
         let repo = self.mirror.replacement()?;
         self.replace(&repo, keep)
@@ -190,7 +215,8 @@ impl Quarantine {
 
 impl Drop for Quarantine {
     fn drop(&mut self) {
-        // What cannot be deleted now is deleted before the next fetch, which says what is in the way.
+        // What cannot be deleted now is deleted before the next fetch, which says what is in the
+        // way.
         let _ = mirror::remove_all(&self.path);
     }
 }
@@ -227,26 +253,48 @@ fn check_size(header: &ObjectHeader, limits: &FetchLimits) -> Result<(), Oversiz
         _ => limits.object_bytes,
     };
     if header.bytes > limit {
-        return Err(Oversized { id, kind, bytes: header.bytes, limit, is_delta: false });
+        return Err(Oversized {
+            id,
+            kind,
+            bytes: header.bytes,
+            limit,
+            is_delta: false,
+        });
     }
     // A delta is inflated too, and may be larger than its result.
     let limit = limits.object_bytes.max(MAX_TREE_BYTES);
     if header.delta_bytes > limit {
-        return Err(Oversized { id, kind, bytes: header.delta_bytes, limit, is_delta: true });
+        return Err(Oversized {
+            id,
+            kind,
+            bytes: header.delta_bytes,
+            limit,
+            is_delta: true,
+        });
     }
     Ok(())
 }
 
 /// The pack and the index in an objects directory that holds nothing else.
 fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
-    let wrong = |found: String| InspectError::Layout { path: objects.display().to_string(), found };
+    let wrong = |found: String| InspectError::Layout {
+        path: objects.display().to_string(),
+        found,
+    };
     let names = |directory: &Path| -> Result<Vec<PathBuf>, InspectError> {
-        let failed = |source| PackError::Io { path: directory.display().to_string(), source };
+        let failed = |source| PackError::Io {
+            path: directory.display().to_string(),
+            source,
+        };
         let entries = fs::read_dir(directory).map_err(failed)?;
-        entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
+        entries
+            .map(|entry| Ok(entry.map_err(failed)?.path()))
+            .collect()
     };
     // A loose object would be read beside the pack, and nobody would have looked at it.
-    let other = names(objects)?.into_iter().find(|path| !path.ends_with("pack") && !path.ends_with("info"));
+    let other = names(objects)?
+        .into_iter()
+        .find(|path| !path.ends_with("pack") && !path.ends_with("info"));
     if let Some(other) = other {
         return Err(wrong(other.display().to_string()));
     }
@@ -262,11 +310,15 @@ fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
         {
             Ok((pack.clone(), index.clone()))
         }
-        files => Err(wrong(format!("{} files in its pack directory", files.len()))),
+        files => Err(wrong(format!(
+            "{} files in its pack directory",
+            files.len()
+        ))),
     }
 }
 
-/// Moves the one pack to another directory of packs: first the pack, then the index that makes it count.
+/// Moves the one pack to another directory of packs: first the pack, then the index that makes it
+/// count.
 fn move_pack(objects: &Path, to: &Path) -> Result<(), MirrorError> {
     let (pack, index) = the_pack(objects).map_err(|error| MirrorError::Io {
         step: "find the pack in",
@@ -290,11 +342,14 @@ fn move_pack(objects: &Path, to: &Path) -> Result<(), MirrorError> {
         fs::rename(file, target).map_err(failed("move", file))?;
         crate::crash::point("fetch-move");
     }
-    File::open(to).and_then(|directory| directory.sync_all()).map_err(failed("flush", to))
+    File::open(to)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed("flush", to))
 }
 
 fn text(path: &Path) -> Result<&str, git2::Error> {
-    path.to_str().ok_or_else(|| git2::Error::from_str("the data directory's path is not UTF-8"))
+    path.to_str()
+        .ok_or_else(|| git2::Error::from_str("the data directory's path is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The manifests of one verified commit, as bytes, straight from the object database.
 //!
-//! Taken are `*.yaml`, `*.yml` and `*.json` under the configured paths, in lower case; files whose ending differs from
-//! these only by its case are named. A directory or file whose name begins with
-//! a dot is passed over while walking (`.github/workflows/ci.yml` is no manifest) and is read where a configured
-//! path names it. There is no work tree and so there are no filters or attributes: what is signed is what is read.
+//! Taken are `*.yaml`, `*.yml` and `*.json` under the configured paths, in lower case; files whose
+//! ending differs from these only by its case are named. A directory or file whose name begins with
+//! a dot is passed over while walking (`.github/workflows/ci.yml` is no manifest) and is read where
+//! a configured path names it. There is no work tree and so there are no filters or attributes:
+//! what is signed is what is read.
 
 mod path;
 mod problem;
@@ -55,7 +56,8 @@ pub(crate) enum SnapshotError {
     /// The mirror could not be read; nothing is said about the commit.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// A tree or blob of the commit is missing or damaged in the mirror: fetch with a thorough check.
+    /// A tree or blob of the commit is missing or damaged in the mirror: fetch with a thorough
+    /// check.
     #[error("read {path} of commit {commit} from the mirror")]
     Read {
         /// The commit, short.
@@ -81,7 +83,8 @@ pub(crate) struct SourceFile {
 pub(crate) enum Readable<'a> {
     /// A commit that may run here.
     Eligible(&'a VerifiedCommit),
-    /// A commit that may not run here, of which something runs all the same: it is read to keep that up.
+    /// A commit that may not run here, of which something runs all the same: it is read to keep
+    /// that up.
     Kept(&'a CommitId),
 }
 
@@ -104,8 +107,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads every manifest under `paths`. A path that is missing or holds no manifest is a problem, never an empty
-    /// listing: nothing must be deleted because a directory was renamed.
+    /// Reads every manifest under `paths`. A path that is missing or holds no manifest is a
+    /// problem, never an empty listing: nothing must be deleted because a directory was renamed.
     pub(crate) fn read(
         repo: &Repository,
         commit: &Readable<'_>,
@@ -114,7 +117,11 @@ impl Snapshot {
     ) -> Result<Self, SnapshotError> {
         let object = CommitObject::read(repo, commit.id())?;
         let walk::Found { files, passed_over } = walk::files(repo, &object, paths, limits)?;
-        Ok(Self { info: object.info(), files, passed_over })
+        Ok(Self {
+            info: object.info(),
+            files,
+            passed_over,
+        })
     }
 
     /// Subject, times and trailer of that commit.
@@ -127,7 +134,8 @@ impl Snapshot {
         &self.files
     }
 
-    /// Files that are not read because their ending is not in lower case: the first of them, sorted by path.
+    /// Files that are not read because their ending is not in lower case: the first of them, sorted
+    /// by path.
     pub(crate) fn passed_over(&self) -> &[String] {
         &self.passed_over
     }

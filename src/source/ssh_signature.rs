@@ -1,6 +1,8 @@
-//! SSH signatures over commits: the SSHSIG container (OpenSSH's PROTOCOL.sshsig), and its check with ring.
+//! SSH signatures over commits: the SSHSIG container (OpenSSH's PROTOCOL.sshsig), and its check
+//! with ring.
 //!
-//! ssh-key only parses keys here; it could verify too, but not as fast, and it does not read certificates at all.
+//! ssh-key only parses keys here; it could verify too, but not as fast, and it does not read
+//! certificates at all.
 
 use reconciler::foreign::ForeignText;
 use ring::digest::{SHA256, SHA512, digest};
@@ -18,7 +20,8 @@ const MAGIC: &[u8] = b"SSHSIG";
 const VERSION: u32 = 1;
 /// The namespace Git signs commits in.
 pub(crate) const NAMESPACE: &str = "git";
-/// No key type makes a larger one; 16384-bit RSA takes 2 KiB for the key and 2 KiB for the signature.
+/// No key type makes a larger one; 16384-bit RSA takes 2 KiB for the key and 2 KiB for the
+/// signature.
 const MAX_ARMOUR_BYTES: usize = 16 * 1024;
 const MIN_RSA_BITS: usize = 2048;
 /// RFC 4251 lets a name have 64 characters.
@@ -69,7 +72,9 @@ impl SshSignature {
     /// Parses an armoured signature made in the namespace `git`.
     pub(crate) fn parse(armour: &[u8]) -> Result<Self, SignatureError> {
         let bytes = dearmour(armour)?;
-        let mut reader = bytes.strip_prefix(MAGIC).ok_or(SignatureError::Malformed("no SSHSIG magic"))?;
+        let mut reader = bytes
+            .strip_prefix(MAGIC)
+            .ok_or(SignatureError::Malformed("no SSHSIG magic"))?;
         let malformed = |what| move |_| SignatureError::Malformed(what);
         let reader = &mut reader;
         if u32::decode(reader).map_err(malformed("no version"))? != VERSION {
@@ -84,14 +89,21 @@ impl SshSignature {
             return Err(SignatureError::Malformed("bytes after its end"));
         }
         if !reserved.is_empty() {
-            return Err(SignatureError::Malformed("a reserved field that is not empty"));
+            return Err(SignatureError::Malformed(
+                "a reserved field that is not empty",
+            ));
         }
         let hash = match hash.as_str() {
             "sha256" => HashAlg::Sha256,
             "sha512" => HashAlg::Sha512,
-            _ => return Err(SignatureError::Malformed("a hash other than sha256 and sha512")),
+            _ => {
+                return Err(SignatureError::Malformed(
+                    "a hash other than sha256 and sha512",
+                ));
+            }
         };
-        let kind = String::decode(&mut key_blob.as_slice()).map_err(malformed("a key without a type"))?;
+        let kind =
+            String::decode(&mut key_blob.as_slice()).map_err(malformed("a key without a type"))?;
         if kind.contains("-cert-") {
             return Err(SignatureError::Certificate(type_name(&kind)));
         }
@@ -100,29 +112,50 @@ impl SshSignature {
         }
         let signature = Signature::try_from(signature.as_slice())
             .map_err(|_| SignatureError::Malformed("the signature inside does not parse"))?;
-        Ok(Self { key_blob, hash, signature })
+        Ok(Self {
+            key_blob,
+            hash,
+            signature,
+        })
     }
 
     /// The signing key as people compare it: `SHA256:...`.
     pub(crate) fn fingerprint(&self) -> String {
-        format!("SHA256:{}", Base64Unpadded::encode_string(digest(&SHA256, &self.key_blob).as_ref()))
+        format!(
+            "SHA256:{}",
+            Base64Unpadded::encode_string(digest(&SHA256, &self.key_blob).as_ref())
+        )
     }
 
     /// Checks the signature over `payload`; the key must be the one of [`Self::key_blob`].
     pub(crate) fn verify(&self, key: &VerifyingKey, payload: &[u8]) -> Result<(), SignatureError> {
         let message = self.signed_message(payload)?;
-        key.verify(&self.signature.algorithm(), self.signature.as_bytes(), &message)
+        key.verify(
+            &self.signature.algorithm(),
+            self.signature.as_bytes(),
+            &message,
+        )
     }
 
     /// What was really signed: magic, namespace, reserved, hash name, hash.
     fn signed_message(&self, payload: &[u8]) -> Result<Vec<u8>, SignatureError> {
-        let algorithm = if self.hash == HashAlg::Sha256 { &SHA256 } else { &SHA512 };
+        let algorithm = if self.hash == HashAlg::Sha256 {
+            &SHA256
+        } else {
+            &SHA512
+        };
         let mut message = MAGIC.to_vec();
-        let fields =
-            [NAMESPACE.as_bytes(), b"", self.hash.as_str().as_bytes(), digest(algorithm, payload).as_ref()]
-                .map(<[u8]>::to_vec);
+        let fields = [
+            NAMESPACE.as_bytes(),
+            b"",
+            self.hash.as_str().as_bytes(),
+            digest(algorithm, payload).as_ref(),
+        ]
+        .map(<[u8]>::to_vec);
         for field in fields {
-            field.encode(&mut message).map_err(|_| SignatureError::Malformed("it does not encode"))?;
+            field
+                .encode(&mut message)
+                .map_err(|_| SignatureError::Malformed("it does not encode"))?;
         }
         Ok(message)
     }
@@ -167,9 +200,10 @@ impl VerifyingKey {
             KeyData::SkEd25519(key) => {
                 Self::SecurityKeyEd25519(key.public_key().0, key.application().to_owned())
             }
-            KeyData::SkEcdsaSha2NistP256(key) => {
-                Self::SecurityKeyP256(key.ec_point().as_ref().to_vec(), key.application().to_owned())
-            }
+            KeyData::SkEcdsaSha2NistP256(key) => Self::SecurityKeyP256(
+                key.ec_point().as_ref().to_vec(),
+                key.application().to_owned(),
+            ),
             KeyData::Ecdsa(key) => match key.curve() {
                 EcdsaCurve::NistP256 => Self::Ecdsa(Curve::P256, key.as_sec1_bytes().to_vec()),
                 EcdsaCurve::NistP384 => Self::Ecdsa(Curve::P384, key.as_sec1_bytes().to_vec()),
@@ -183,15 +217,38 @@ impl VerifyingKey {
         }
     }
 
-    fn verify(&self, algorithm: &Algorithm, signature: &[u8], message: &[u8]) -> Result<(), SignatureError> {
+    fn verify(
+        &self,
+        algorithm: &Algorithm,
+        signature: &[u8],
+        message: &[u8],
+    ) -> Result<(), SignatureError> {
         match (self, algorithm) {
-            (Self::Ed25519(key), Algorithm::Ed25519) => check(&signature::ED25519, key, message, signature),
-            (Self::Ecdsa(Curve::P256, point), Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }) => {
-                check(&signature::ECDSA_P256_SHA256_FIXED, point, message, &fixed_width(signature, 32)?)
+            (Self::Ed25519(key), Algorithm::Ed25519) => {
+                check(&signature::ED25519, key, message, signature)
             }
-            (Self::Ecdsa(Curve::P384, point), Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 }) => {
-                check(&signature::ECDSA_P384_SHA384_FIXED, point, message, &fixed_width(signature, 48)?)
-            }
+            (
+                Self::Ecdsa(Curve::P256, point),
+                Algorithm::Ecdsa {
+                    curve: EcdsaCurve::NistP256,
+                },
+            ) => check(
+                &signature::ECDSA_P256_SHA256_FIXED,
+                point,
+                message,
+                &fixed_width(signature, 32)?,
+            ),
+            (
+                Self::Ecdsa(Curve::P384, point),
+                Algorithm::Ecdsa {
+                    curve: EcdsaCurve::NistP384,
+                },
+            ) => check(
+                &signature::ECDSA_P384_SHA384_FIXED,
+                point,
+                message,
+                &fixed_width(signature, 48)?,
+            ),
             (Self::Rsa(n, e), Algorithm::Rsa { hash: Some(hash) }) => {
                 verify_rsa(n, e, *hash, signature, message)
             }
@@ -202,7 +259,12 @@ impl VerifyingKey {
             (Self::SecurityKeyP256(point, application), Algorithm::SkEcdsaSha2NistP256) => {
                 let (signature, message) = security_key_parts(application, signature, message)?;
                 let signature = fixed_width(signature, 32)?;
-                check(&signature::ECDSA_P256_SHA256_FIXED, point, &message, &signature)
+                check(
+                    &signature::ECDSA_P256_SHA256_FIXED,
+                    point,
+                    &message,
+                    &signature,
+                )
             }
             (Self::Unsupported(kind), _) => Err(SignatureError::Unsupported(type_name(kind))),
             _ => Err(SignatureError::Unsupported(type_name(algorithm.as_str()))),
@@ -216,7 +278,9 @@ fn check(
     message: &[u8],
     signature: &[u8],
 ) -> Result<(), SignatureError> {
-    UnparsedPublicKey::new(algorithm, key).verify(message, signature).map_err(|_| SignatureError::Wrong)
+    UnparsedPublicKey::new(algorithm, key)
+        .verify(message, signature)
+        .map_err(|_| SignatureError::Wrong)
 }
 
 fn verify_rsa(
@@ -233,40 +297,61 @@ fn verify_rsa(
     let parameters = match hash {
         HashAlg::Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
         HashAlg::Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-        other => return Err(SignatureError::Unsupported(type_name(&format!("rsa with {}", other.as_str())))),
+        other => {
+            return Err(SignatureError::Unsupported(type_name(&format!(
+                "rsa with {}",
+                other.as_str()
+            ))));
+        }
     };
     // OpenSSH accepts signatures whose leading zeros were dropped; ring wants the modulus' width.
     let mut padded = vec![0; n.len().saturating_sub(signature.len())];
     padded.extend_from_slice(signature);
-    RsaPublicKeyComponents { n, e }.verify(parameters, message, &padded).map_err(|_| SignatureError::Wrong)
+    RsaPublicKeyComponents { n, e }
+        .verify(parameters, message, &padded)
+        .map_err(|_| SignatureError::Wrong)
 }
 
-/// SSH writes r and s as two numbers of any length, ring wants them side by side in `width` bytes each.
+/// SSH writes r and s as two numbers of any length, ring wants them side by side in `width` bytes
+/// each.
 fn fixed_width(signature: &[u8], width: usize) -> Result<Vec<u8>, SignatureError> {
     let malformed = SignatureError::Malformed("an ECDSA signature without r and s");
     let mut reader = signature;
     let mut fixed = Vec::with_capacity(2 * width);
     for _ in 0..2 {
         let number = Mpint::decode(&mut reader).map_err(|_| malformed.clone())?;
-        let bytes = number.as_positive_bytes().ok_or_else(|| malformed.clone())?;
-        let padding = width.checked_sub(bytes.len()).ok_or_else(|| malformed.clone())?;
+        let bytes = number
+            .as_positive_bytes()
+            .ok_or_else(|| malformed.clone())?;
+        let padding = width
+            .checked_sub(bytes.len())
+            .ok_or_else(|| malformed.clone())?;
         fixed.resize(fixed.len() + padding, 0);
         fixed.extend_from_slice(bytes);
     }
-    if reader.is_empty() { Ok(fixed) } else { Err(malformed) }
+    if reader.is_empty() {
+        Ok(fixed)
+    } else {
+        Err(malformed)
+    }
 }
 
-/// A security key signs over its application, flags and counter too (PROTOCOL.u2f); ssh-key hands the last two over
-/// as the signature's final five bytes.
+/// A security key signs over its application, flags and counter too (PROTOCOL.u2f); ssh-key hands
+/// the last two over as the signature's final five bytes.
 fn security_key_parts<'a>(
     application: &str,
     signature: &'a [u8],
     message: &[u8],
 ) -> Result<(&'a [u8], Vec<u8>), SignatureError> {
-    let length =
-        signature.len().checked_sub(5).ok_or(SignatureError::Malformed("a short security key signature"))?;
+    let length = signature
+        .len()
+        .checked_sub(5)
+        .ok_or(SignatureError::Malformed("a short security key signature"))?;
     let (signature, trailer) = signature.split_at(length);
-    if trailer.first().is_none_or(|flags| flags & USER_PRESENT == 0) {
+    if trailer
+        .first()
+        .is_none_or(|flags| flags & USER_PRESENT == 0)
+    {
         return Err(SignatureError::NoUserPresence);
     }
     let mut signed = digest(&SHA256, application.as_bytes()).as_ref().to_vec();

@@ -1,4 +1,5 @@
-//! Real repositories and real keys for the tests of this room, made by the `git` and `ssh-keygen` commands.
+//! Real repositories and real keys for the tests of this room, made by the `git` and `ssh-keygen`
+//! commands.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -31,7 +32,10 @@ fn output(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .trim_end()
+        .to_owned()
 }
 
 /// A directory of key pairs.
@@ -51,7 +55,19 @@ impl Keys {
         let path = self.path(name);
         run(
             "ssh-keygen",
-            &["-q", "-t", kind, "-b", bits, "-N", "", "-C", name, "-f", path.to_str().unwrap()],
+            &[
+                "-q",
+                "-t",
+                kind,
+                "-b",
+                bits,
+                "-N",
+                "",
+                "-C",
+                name,
+                "-f",
+                path.to_str().unwrap(),
+            ],
         );
         path
     }
@@ -97,7 +113,14 @@ impl Work {
         output(
             Command::new("git")
                 .current_dir(self.path())
-                .args(["-c", "user.name=Dev", "-c", "user.email=dev@example.com", "-c", "gpg.format=ssh"])
+                .args([
+                    "-c",
+                    "user.name=Dev",
+                    "-c",
+                    "user.email=dev@example.com",
+                    "-c",
+                    "gpg.format=ssh",
+                ])
                 .args(arguments)
                 .env("GIT_CONFIG_NOSYSTEM", "1")
                 .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -172,7 +195,14 @@ pub(crate) fn accept(quarantine: &Quarantine, request: &FetchRequest, fetched: &
         quarantine.inspect(&request.limits).unwrap();
     }
     drop(quarantine.open(fetched.brought).unwrap());
-    quarantine.accept(fetched.brought, &request.branch, &fetched.head, &request.keep).unwrap();
+    quarantine
+        .accept(
+            fetched.brought,
+            &request.branch,
+            &fetched.head,
+            &request.keep,
+        )
+        .unwrap();
     if quarantine.is_scattered() {
         let mut request = request.clone();
         request.keep.insert(fetched.head.clone());
@@ -187,8 +217,16 @@ pub(crate) const AS_CHILD: &str = "WINDLASS_TEST_FETCH_CHILD";
 /// This test binary, started so that it is the child.
 pub(crate) fn this_binary() -> ChildProgram {
     let program = std::env::current_exe().unwrap();
-    let arguments = [&format!("{AS_CHILD}=1"), program.to_str().unwrap(), "--exact", "--nocapture"];
+    let arguments = [
+        &format!("{AS_CHILD}=1"),
+        program.to_str().unwrap(),
+        "--exact",
+        "--nocapture",
+    ];
     let mut arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
     arguments.push("source::child::tests::child_entry".into());
-    ChildProgram { program: "/usr/bin/env".into(), arguments }
+    ChildProgram {
+        program: "/usr/bin/env".into(),
+        arguments,
+    }
 }

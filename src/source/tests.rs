@@ -43,7 +43,13 @@ fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
     assert_eq!(commit.signer().unwrap().principal, "dev@example.com");
     let take = |commit: &VerifiedCommit| {
         let repo = Mirror::new(&at).open().unwrap();
-        Snapshot::read(&repo, &Readable::Eligible(commit), &[], &SnapshotLimits::default()).unwrap()
+        Snapshot::read(
+            &repo,
+            &Readable::Eligible(commit),
+            &[],
+            &SnapshotLimits::default(),
+        )
+        .unwrap()
     };
     assert_eq!(take(&commit).files()[0].bytes, b"kind: Pod");
 

@@ -1,8 +1,9 @@
 //! Which commits are believed.
 //!
-//! A new head is judged over the range from `verified` (exclusive), by a mode that says which commits of the range
-//! need a signature. There are three answers and they are never folded: trusted, untrusted with every offender
-//! named, and could not check. The keys that judge come from the host's configuration, never from a commit.
+//! A new head is judged over the range from `verified` (exclusive), by a mode that says which
+//! commits of the range need a signature. There are three answers and they are never folded:
+//! trusted, untrusted with every offender named, and could not check. The keys that judge come from
+//! the host's configuration, never from a commit.
 
 mod refusal;
 
@@ -19,7 +20,8 @@ use super::allowed_signers::{AllowedSigners, Signer};
 use super::commit::{self, CommitError, CommitObject};
 use super::ssh_signature::{self, NAMESPACE, SshSignature};
 
-/// More new commits than this are not judged in one go; an anchor nearer to the head shortens the range.
+/// More new commits than this are not judged in one go; an anchor nearer to the head shortens the
+/// range.
 const MAX_RANGE: usize = 100_000;
 /// Git knows `gpgsig` and `gpgsig-sha256`; a refusal names what else begins so.
 const HEADER_NAME_BYTES: usize = 64;
@@ -60,7 +62,8 @@ pub(crate) struct Policy<'a> {
     pub(crate) mode: Mode,
     /// Whose signatures count.
     pub(crate) signers: &'a AllowedSigners,
-    /// The commit every head must descend from; it and what is before it are trusted by configuration.
+    /// The commit every head must descend from; it and what is before it are trusted by
+    /// configuration.
     pub(crate) anchor: Option<&'a CommitId>,
     /// Whether a head may leave the line of `verified`.
     pub(crate) allow_rewrite: bool,
@@ -94,13 +97,14 @@ pub(crate) struct VerifiedCommit {
 pub(crate) struct Accepted {
     /// The head.
     pub(crate) head: VerifiedCommit,
-    /// The commits of its first-parent line that were judged good by their own signatures on the way, oldest first, the
-    /// head last. What a trusted merge brought in is not among them.
+    /// The commits of its first-parent line that were judged good by their own signatures on the
+    /// way, oldest first, the head last. What a trusted merge brought in is not among them.
     pub(crate) line: Vec<VerifiedCommit>,
 }
 
 impl VerifiedCommit {
-    /// A commit, and why it is trusted. Only for who has judged it, or reads that from the trust directory.
+    /// A commit, and why it is trusted. Only for who has judged it, or reads that from the trust
+    /// directory.
     pub(crate) fn new(id: CommitId, grounds: Grounds) -> Self {
         Self { id, grounds }
     }
@@ -182,18 +186,26 @@ pub(crate) fn verify(
         _ => false,
     };
     if let Some(known) = known.filter(|_| !is_barred) {
-        return Ok(Verdict::Trusted(Accepted { head: known.clone(), line: Vec::new() }));
+        return Ok(Verdict::Trusted(Accepted {
+            head: known.clone(),
+            line: Vec::new(),
+        }));
     }
     let object = match CommitObject::read(repo, head) {
         Ok(object) => object,
-        Err(error) => return not_a_commit(head, error).map(|refusal| Verdict::Untrusted(refusal.into())),
+        Err(error) => {
+            return not_a_commit(head, error).map(|refusal| Verdict::Untrusted(refusal.into()));
+        }
     };
     if let Some(why) = off_the_line(repo, policy, verified, head)? {
         return Ok(Verdict::Untrusted(Refusal::new(&object, why).into()));
     }
     let unsigned = |grounds| {
         let head = VerifiedCommit::new(head.clone(), grounds);
-        Ok(Verdict::Trusted(Accepted { line: vec![head.clone()], head }))
+        Ok(Verdict::Trusted(Accepted {
+            line: vec![head.clone()],
+            head,
+        }))
     };
     if policy.anchor == Some(head) {
         return unsigned(Grounds::Anchor);
@@ -204,22 +216,28 @@ pub(crate) fn verify(
 
     let mut range = range_to_judge(repo, policy, verified, head)?;
     if !range.contains(head) {
-        // A head that lies in history that was judged before. A merge vouched for what it merged as a part of it, not as
-        // a commit to be run: it has to stand by its own signature.
+        // A head that lies in history that was judged before. A merge vouched for what it merged as
+        // a part of it, not as a commit to be run: it has to stand by its own signature.
         range.push(head.clone());
     }
     let mut refusals = Refusals::default();
     let mut good = BTreeMap::new();
     for id in &range {
         match judge(repo, policy, id)? {
-            Ok(signer) => drop(good.insert(id, VerifiedCommit::new(id.clone(), Grounds::Signature(signer)))),
+            Ok(signer) => drop(good.insert(
+                id,
+                VerifiedCommit::new(id.clone(), Grounds::Signature(signer)),
+            )),
             Err(refusal) => refusals.add(refusal, MAX_LISTED),
         }
     }
     match good.get(head) {
         Some(trusted) if refusals.is_empty() => {
             let line = judged_line(repo, &good, head)?;
-            Ok(Verdict::Trusted(Accepted { head: trusted.clone(), line }))
+            Ok(Verdict::Trusted(Accepted {
+                head: trusted.clone(),
+                line,
+            }))
         }
         _ => Ok(Verdict::Untrusted(refusals)),
     }
@@ -254,10 +272,13 @@ pub(crate) fn judge(
     }
 }
 
-/// An object that arrived whole and is no sound commit is the sender's fault; one that cannot be read is ours.
+/// An object that arrived whole and is no sound commit is the sender's fault; one that cannot be
+/// read is ours.
 fn not_a_commit(id: &CommitId, error: CommitError) -> Result<Refusal, CouldNotCheck> {
     match error {
-        CommitError::Malformed { what, .. } => Ok(Refusal::unreadable(id, Why::MalformedCommit(what))),
+        CommitError::Malformed { what, .. } => {
+            Ok(Refusal::unreadable(id, Why::MalformedCommit(what)))
+        }
         CommitError::NotACommit { kind, .. } => Ok(Refusal::unreadable(id, Why::NotACommit(kind))),
         error @ (CommitError::Read { .. } | CommitError::BadId { .. }) => Err(error.into()),
     }
@@ -273,12 +294,16 @@ fn off_the_line(
     if let Some(verified) = verified.filter(|_| !policy.allow_rewrite)
         && !descends(repo, head, &verified.id)?
     {
-        return Ok(Some(Why::Rewritten { verified: verified.id.clone() }));
+        return Ok(Some(Why::Rewritten {
+            verified: verified.id.clone(),
+        }));
     }
     if let Some(anchor) = policy.anchor
         && !descends(repo, head, anchor)?
     {
-        return Ok(Some(Why::NotFromAnchor { anchor: anchor.clone() }));
+        return Ok(Some(Why::NotFromAnchor {
+            anchor: anchor.clone(),
+        }));
     }
     Ok(None)
 }
@@ -292,7 +317,11 @@ pub(super) fn descends(
         return Ok(true);
     }
     let (from, to) = (commit::oid(head)?, commit::oid(ancestor)?);
-    repo.graph_descendant_of(from, to).map_err(|source| CouldNotCheck::History { head: head.clone(), source })
+    repo.graph_descendant_of(from, to)
+        .map_err(|source| CouldNotCheck::History {
+            head: head.clone(),
+            source,
+        })
 }
 
 /// The commits whose signatures decide, newest first.
@@ -319,8 +348,15 @@ fn range_to_judge(
 }
 
 /// Everything reachable from `head` and not from `base`, newest first.
-fn new_commits(repo: &Repository, base: &CommitId, head: &CommitId) -> Result<Vec<CommitId>, CouldNotCheck> {
-    let history = |source| CouldNotCheck::History { head: head.clone(), source };
+fn new_commits(
+    repo: &Repository,
+    base: &CommitId,
+    head: &CommitId,
+) -> Result<Vec<CommitId>, CouldNotCheck> {
+    let history = |source| CouldNotCheck::History {
+        head: head.clone(),
+        source,
+    };
     let (base, tip) = (commit::oid(base)?, commit::oid(head)?);
     let mut walk = repo.revwalk().map_err(history)?;
     walk.set_sorting(Sort::TOPOLOGICAL).map_err(history)?;
@@ -336,8 +372,9 @@ fn new_commits(repo: &Repository, base: &CommitId, head: &CommitId) -> Result<Ve
     Ok(commits)
 }
 
-/// The new commits on the first-parent line from `head` to `base`; `None` where `base` is not on that line (it was
-/// merged into it, or history was rewritten), so that nothing vouches for the way between and all are judged.
+/// The new commits on the first-parent line from `head` to `base`; `None` where `base` is not on
+/// that line (it was merged into it, or history was rewritten), so that nothing vouches for the way
+/// between and all are judged.
 fn mainline(
     repo: &Repository,
     new: &[CommitId],
@@ -352,7 +389,9 @@ fn mainline(
             Ok(object) => object.parents.first().copied(),
             Err(error) => not_a_commit(&at, error).map(|_| None)?,
         };
-        let Some(parent) = parent else { return Ok(None) };
+        let Some(parent) = parent else {
+            return Ok(None);
+        };
         line.push(std::mem::replace(&mut at, name(parent)));
     }
     Ok((at == *base).then_some(line))
@@ -363,7 +402,12 @@ fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> 
     let armour = match commit.signatures.as_slice() {
         [] => return Err(Why::Unsigned),
         [(name, armour)] if name == "gpgsig" => armour,
-        [(name, _)] => return Err(Why::ForeignSignature(ForeignText::bounded(name, HEADER_NAME_BYTES))),
+        [(name, _)] => {
+            return Err(Why::ForeignSignature(ForeignText::bounded(
+                name,
+                HEADER_NAME_BYTES,
+            )));
+        }
         several => return Err(Why::SeveralSignatures(several.len())),
     };
     if armour.starts_with(b"-----BEGIN PGP") {
@@ -376,11 +420,18 @@ fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> 
     let key = policy
         .signers
         .key(&signature.key_blob)
-        .ok_or_else(|| Why::UnknownKey { fingerprint: signature.fingerprint() })?;
+        .ok_or_else(|| Why::UnknownKey {
+            fingerprint: signature.fingerprint(),
+        })?;
     // First the signature: whose key it is matters only if that key made it.
-    signature.verify(&key.verifying, &commit.signed_bytes).map_err(Why::Signature)?;
+    signature
+        .verify(&key.verifying, &commit.signed_bytes)
+        .map_err(Why::Signature)?;
     key.allows(NAMESPACE, commit.committer_time, policy.now)
-        .map_err(|why| Why::NotAllowed { fingerprint: key.fingerprint.clone(), why })
+        .map_err(|why| Why::NotAllowed {
+            fingerprint: key.fingerprint.clone(),
+            why,
+        })
 }
 
 fn name(id: Oid) -> CommitId {

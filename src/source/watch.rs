@@ -1,7 +1,7 @@
 //! A nudge when a repository on this host changes, so that a push is seen at once.
 //!
-//! A ref changes by a rename into its directory, so directories are watched, never files. A nudge only says "look
-//! again"; a lost one costs until the next poll.
+//! A ref changes by a rename into its directory, so directories are watched, never files. A nudge
+//! only says "look again"; a lost one costs until the next poll.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 
 use super::fetch::LocalRepository;
 
-/// How often it is looked whether the watched directories are still the ones at their paths, where no event said so.
+/// How often it is looked whether the watched directories are still the ones at their paths, where
+/// no event said so.
 const RECHECK: Duration = Duration::from_secs(15);
 /// A repository that is replaced faster than that is watched again at the next look.
 const MAX_REWATCHES: usize = 10;
@@ -54,15 +55,25 @@ pub(crate) struct RefWatch {
 }
 
 impl RefWatch {
-    /// Begins to nudge whenever the refs of `repository` may have changed, also if it does not exist yet.
-    pub(crate) fn start(repository: LocalRepository, nudge: Arc<Notify>) -> Result<Self, WatchError> {
+    /// Begins to nudge whenever the refs of `repository` may have changed, also if it does not
+    /// exist yet.
+    pub(crate) fn start(
+        repository: LocalRepository,
+        nudge: Arc<Notify>,
+    ) -> Result<Self, WatchError> {
         // One place: a change that finds it taken is part of the look that is coming anyway.
         let (wake, changes) = mpsc::sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let watched = Watched::new(&repository, &wake)?;
         let path = repository.path().to_owned();
-        let follower =
-            Follower { repository, watched, wake: wake.clone(), changes, stop: Arc::clone(&stop), nudge };
+        let follower = Follower {
+            repository,
+            watched,
+            wake: wake.clone(),
+            changes,
+            stop: Arc::clone(&stop),
+            nudge,
+        };
         thread::Builder::new()
             .name("ref-watch".to_owned())
             .spawn(move || follower.run())
@@ -102,15 +113,17 @@ impl Follower {
         }
     }
 
-    /// Where directories came, went or were replaced, the old watches see nothing any more. Looks again after setting
-    /// new ones, because what changed in between was seen by neither.
+    /// Where directories came, went or were replaced, the old watches see nothing any more. Looks
+    /// again after setting new ones, because what changed in between was seen by neither.
     fn watch_what_is_there(&mut self) {
         for _ in 0..MAX_REWATCHES {
             if self.watched.directories == directories(&self.repository) {
                 return;
             }
             // Where new watches fail, the next round tries again, and polling goes on.
-            let Ok(fresh) = Watched::new(&self.repository, &self.wake) else { return };
+            let Ok(fresh) = Watched::new(&self.repository, &self.wake) else {
+                return;
+            };
             self.watched = fresh;
             self.nudge.notify_one();
         }
@@ -162,17 +175,25 @@ impl Watched {
                 Names::All => RecursiveMode::Recursive,
                 Names::Only(_) => RecursiveMode::NonRecursive,
             };
-            watcher.watch(&directory.path, mode).map_err(error(&directory.path))?;
+            watcher
+                .watch(&directory.path, mode)
+                .map_err(error(&directory.path))?;
         }
-        Ok(Self { directories, _watcher: watcher })
+        Ok(Self {
+            directories,
+            _watcher: watcher,
+        })
     }
 }
 
-/// The directories to watch as they are now: where refs are, and above them where replacing them shows.
+/// The directories to watch as they are now: where refs are, and above them where replacing them
+/// shows.
 fn directories(repository: &LocalRepository) -> Vec<Directory> {
     let mut found = BTreeMap::<PathBuf, Names>::new();
     let mut watch = |path: &Path, names: Names| {
-        let known = found.entry(path.to_owned()).or_insert_with(|| Names::Only(Vec::new()));
+        let known = found
+            .entry(path.to_owned())
+            .or_insert_with(|| Names::Only(Vec::new()));
         match (known, names) {
             (Names::Only(known), Names::Only(more)) => known.extend(more),
             (known, Names::All) => *known = Names::All,
@@ -188,7 +209,8 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
             }
         }
     }
-    // The nearest directory that exists tells when the next one below it comes, goes or is exchanged.
+    // The nearest directory that exists tells when the next one below it comes, goes or is
+    // exchanged.
     let path = repository.path();
     if path.is_dir() {
         watch(path, only(&[".git", "refs", "HEAD"]));
@@ -196,7 +218,10 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
     let mut below = path;
     while let Some(above) = below.parent() {
         if above.is_dir() {
-            watch(above, Names::Only(below.file_name().map(OsString::from).into_iter().collect()));
+            watch(
+                above,
+                Names::Only(below.file_name().map(OsString::from).into_iter().collect()),
+            );
             break;
         }
         below = above;
@@ -205,7 +230,11 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
         .into_iter()
         .filter_map(|(path, names)| {
             let metadata = fs::metadata(&path).ok()?;
-            Some(Directory { path, names, device_and_inode: (metadata.dev(), metadata.ino()) })
+            Some(Directory {
+                path,
+                names,
+                device_and_inode: (metadata.dev(), metadata.ino()),
+            })
         })
         .collect()
 }
@@ -219,12 +248,15 @@ fn matters(event: &Event, directories: &[Directory]) -> bool {
         || event.paths.iter().any(|path| {
             let lock = path.extension() == Some(OsStr::new("lock"));
             directories.iter().any(|directory| match &directory.names {
-                // Writing a ref is a lock file renamed to it; the name it gets is an event of its own.
+                // Writing a ref is a lock file renamed to it; the name it gets is an event of its
+                // own.
                 Names::All => path.starts_with(&directory.path) && !lock,
                 Names::Only(names) => {
                     *path == directory.path
                         || (path.parent() == Some(&directory.path)
-                            && path.file_name().is_some_and(|name| names.iter().any(|known| known == name)))
+                            && path
+                                .file_name()
+                                .is_some_and(|name| names.iter().any(|known| known == name)))
                 }
             })
         })
@@ -237,12 +269,17 @@ mod tests {
     use crate::source::testing::Work;
 
     async fn nudged(nudge: &Notify) -> bool {
-        tokio::time::timeout(Duration::from_secs(5), nudge.notified()).await.is_ok()
+        tokio::time::timeout(Duration::from_secs(5), nudge.notified())
+            .await
+            .is_ok()
     }
 
     /// Waits until what went before has been told of.
     async fn quiet(nudge: &Notify) {
-        while tokio::time::timeout(Duration::from_millis(300), nudge.notified()).await.is_ok() {}
+        while tokio::time::timeout(Duration::from_millis(300), nudge.notified())
+            .await
+            .is_ok()
+        {}
     }
 
     #[tokio::test]
@@ -250,15 +287,24 @@ mod tests {
         let work = Work::new();
         work.commit("one", None);
         let nudge = Arc::new(Notify::new());
-        let _watch =
-            RefWatch::start(LocalRepository { path: work.path().to_owned() }, Arc::clone(&nudge)).unwrap();
+        let _watch = RefWatch::start(
+            LocalRepository {
+                path: work.path().to_owned(),
+            },
+            Arc::clone(&nudge),
+        )
+        .unwrap();
         work.commit("two", None);
         assert!(nudged(&nudge).await);
         quiet(&nudge).await;
         work.git(&["log", "-1"]);
         work.repo().find_reference("refs/heads/main").unwrap();
         work.write("manifest.yaml", "not committed");
-        assert!(tokio::time::timeout(Duration::from_millis(300), nudge.notified()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(300), nudge.notified())
+                .await
+                .is_err()
+        );
         work.git(&["pack-refs", "--all"]);
         assert!(nudged(&nudge).await);
         quiet(&nudge).await;
@@ -273,7 +319,8 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let bare = parent.path().join("later/deploy.git");
         let nudge = Arc::new(Notify::new());
-        let _watch = RefWatch::start(LocalRepository { path: bare.clone() }, Arc::clone(&nudge)).unwrap();
+        let _watch =
+            RefWatch::start(LocalRepository { path: bare.clone() }, Arc::clone(&nudge)).unwrap();
         let bare_text = bare.to_str().unwrap();
         for round in ["two", "three"] {
             work.git(&["clone", "-q", "--bare", ".", bare_text]);

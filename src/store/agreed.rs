@@ -1,4 +1,5 @@
-//! What all hosts of a cluster must have the same in their configuration, and what version wrote a store.
+//! What all hosts of a cluster must have the same in their configuration, and what version wrote a
+//! store.
 
 use std::net::Ipv4Addr;
 
@@ -41,17 +42,40 @@ impl Agreed {
 
     /// What differs from a store's cluster, if anything does.
     pub(super) fn check(&self, identity: &Identity) -> Result<(), String> {
-        let Identity { pod_range, subnet_length, service_range, dns, zone, .. } = identity;
+        let Identity {
+            pod_range,
+            subnet_length,
+            service_range,
+            dns,
+            zone,
+            ..
+        } = identity;
         let range = |(first, last): (u16, u16)| format!("{first} to {last}");
         // A store of a version that did not say it has the range of whoever leads.
         let node_ports = identity.node_ports.unwrap_or(self.node_ports);
         let pairs = [
-            ("pod-range", pod_range.to_string(), self.pod_range.to_string()),
-            ("the length of pod-subnet", subnet_length.to_string(), self.subnet_length.to_string()),
-            ("service-range", service_range.to_string(), self.service_range.to_string()),
+            (
+                "pod-range",
+                pod_range.to_string(),
+                self.pod_range.to_string(),
+            ),
+            (
+                "the length of pod-subnet",
+                subnet_length.to_string(),
+                self.subnet_length.to_string(),
+            ),
+            (
+                "service-range",
+                service_range.to_string(),
+                self.service_range.to_string(),
+            ),
             ("dns", dns.to_string(), self.dns.to_string()),
             ("zone", zone.clone(), self.zone.clone()),
-            ("node-port-first and -last", range(node_ports), range(self.node_ports)),
+            (
+                "node-port-first and -last",
+                range(node_ports),
+                range(self.node_ports),
+            ),
         ];
         match pairs.into_iter().find(|(_, theirs, ours)| theirs != ours) {
             None => Ok(()),

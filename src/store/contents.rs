@@ -1,4 +1,5 @@
-//! What etcd holds under the prefix, as this host knows it: keys become the cluster's state and its members.
+//! What etcd holds under the prefix, as this host knows it: keys become the cluster's state and its
+//! members.
 
 mod member;
 #[cfg(test)]
@@ -52,12 +53,13 @@ pub(crate) struct Contents {
     strange: bool,
     /// What is known of each key, deletions that the watch has not told yet included.
     known: BTreeMap<String, Known>,
-    /// Records that somebody other than a leader deleted: they hold, and the leader writes them again.
+    /// Records that somebody other than a leader deleted: they hold, and the leader writes them
+    /// again.
     missing: BTreeMap<String, Decided>,
     /// Where the pods are that this host believes in. A pod that has a node keeps it for its life.
     places: BTreeMap<PodUid, NodeName>,
-    /// Records that give a pod another node than it has, as they stand in the store: it is believed where it is, and the
-    /// leader writes them again.
+    /// Records that give a pod another node than it has, as they stand in the store: it is believed
+    /// where it is, and the leader writes them again.
     moved: BTreeMap<String, PodRecord>,
 }
 
@@ -78,8 +80,16 @@ impl Contents {
                 self.places.insert(record.uid.clone(), node.clone());
             }
         }
-        let known =
-            |decided: Decided| (decided.key(), Known { revision: 0, decided: Some(decided), gone: false });
+        let known = |decided: Decided| {
+            (
+                decided.key(),
+                Known {
+                    revision: 0,
+                    decided: Some(decided),
+                    gone: false,
+                },
+            )
+        };
         self.known.extend(records.into_iter().map(known));
     }
 
@@ -97,7 +107,9 @@ impl Contents {
         for key in unreadable {
             if let Some(decided) = before.known.remove(&key).and_then(|known| known.decided) {
                 self.decide(decided.clone());
-                self.known.entry(key).and_modify(|known| known.decided = Some(decided));
+                self.known
+                    .entry(key)
+                    .and_modify(|known| known.decided = Some(decided));
             }
         }
         for (key, decided) in before.missing {
@@ -118,17 +130,22 @@ impl Contents {
         }
     }
 
-    /// What has changed, in order. A leader's own writes are known by then, so that what is deleted besides was
-    /// deleted by nobody who may.
+    /// What has changed, in order. A leader's own writes are known by then, so that what is deleted
+    /// besides was deleted by nobody who may.
     pub(crate) fn change(&mut self, revision: i64, changes: Vec<KeyChange>, leading: bool) {
         for change in changes {
             match change {
-                KeyChange::Put(pair) => {
-                    self.put(&pair.key, &pair.value, pair.revision, Some(Timestamp::now()))
-                }
+                KeyChange::Put(pair) => self.put(
+                    &pair.key,
+                    &pair.value,
+                    pair.revision,
+                    Some(Timestamp::now()),
+                ),
                 KeyChange::Delete { key, revision } => {
                     if let Some(decided) = self.wrongly_deleted(&key, revision, leading) {
-                        tracing::warn!("{key} was deleted from the store, and not by its leader: it holds");
+                        tracing::warn!(
+                            "{key} was deleted from the store, and not by its leader: it holds"
+                        );
                         self.known.remove(&key);
                         self.moved.remove(&key);
                         self.missing.insert(key, decided);
@@ -141,15 +158,19 @@ impl Contents {
         self.revision = self.revision.max(revision);
         let told = self.revision;
         if self.graves {
-            self.known.retain(|_, known| !known.gone || known.revision > told);
+            self.known
+                .retain(|_, known| !known.gone || known.revision > told);
             self.graves = self.known.values().any(|known| known.gone);
         }
     }
 
-    /// What a key says that was deleted without right. A leader forgets a pod only after its stop record, with its node,
-    /// or where its node has nothing of it in an adopted store.
+    /// What a key says that was deleted without right. A leader forgets a pod only after its stop
+    /// record, with its node, or where its node has nothing of it in an adopted store.
     fn wrongly_deleted(&self, key: &str, revision: i64, leading: bool) -> Option<Decided> {
-        let known = self.known.get(key).filter(|known| !known.gone && known.revision < revision)?;
+        let known = self
+            .known
+            .get(key)
+            .filter(|known| !known.gone && known.revision < revision)?;
         let decided = known.decided.as_ref()?;
         let wrong = match decided {
             Decided::Pod(record) => {
@@ -157,7 +178,8 @@ impl Contents {
                     let report = self.members.get(node).map(|member| &member.report.report);
                     let adopted = self.state.rollout.adopted.as_ref().zip(report);
                     self.state.removed.contains_key(node)
-                        || adopted.is_some_and(|(adopted, report)| adopted.is_without(record, report))
+                        || adopted
+                            .is_some_and(|(adopted, report)| adopted.is_without(record, report))
                 };
                 let runs = |node: &NodeName| record.stop.is_none() && !forgotten(node);
                 leading || record.place.node().is_some_and(runs)
@@ -171,11 +193,20 @@ impl Contents {
     /// A decision as it is believed: a pod that has a node keeps it, whatever a record says.
     fn in_place(&mut self, key: &str, decided: Decided) -> Decided {
         self.moved.remove(key);
-        let Decided::Pod(record) = decided else { return decided };
-        let Some(node) = self.places.get(&record.uid).filter(|node| record.place.node() != Some(node)) else {
+        let Decided::Pod(record) = decided else {
+            return decided;
+        };
+        let Some(node) = self
+            .places
+            .get(&record.uid)
+            .filter(|node| record.place.node() != Some(node))
+        else {
             return Decided::Pod(record);
         };
-        let kept = PodRecord { place: PodPlace::Node(node.clone()), ..(*record).clone() };
+        let kept = PodRecord {
+            place: PodPlace::Node(node.clone()),
+            ..(*record).clone()
+        };
         self.moved.insert(key.to_owned(), *record);
         Decided::Pod(Box::new(kept))
     }
@@ -183,7 +214,8 @@ impl Contents {
     /// What is believed now: from here on each pod has its node for its life.
     pub(crate) fn settle(&mut self) {
         let placed = self.state.pods.iter();
-        let placed = placed.filter_map(|(uid, record)| Some((uid.clone(), record.place.node()?.clone())));
+        let placed =
+            placed.filter_map(|(uid, record)| Some((uid.clone(), record.place.node()?.clone())));
         self.places = placed.collect();
     }
 
@@ -196,11 +228,14 @@ impl Contents {
         for (key, record) in std::mem::take(&mut self.moved) {
             let decided = Decided::Pod(Box::new(record));
             self.decide(decided.clone());
-            self.known.entry(key).and_modify(|known| known.decided = Some(decided));
+            self.known
+                .entry(key)
+                .and_modify(|known| known.decided = Some(decided));
         }
     }
 
-    /// Records that give a pod another node than it has: their keys, where the pod is, and where it is said to be.
+    /// Records that give a pod another node than it has: their keys, where the pod is, and where it
+    /// is said to be.
     pub(crate) fn moved(&self) -> impl Iterator<Item = (&str, &NodeName, &PodPlace)> {
         self.moved.iter().filter_map(|(key, record)| {
             let node = self.state.pods.get(&record.uid)?.place.node()?;
@@ -213,7 +248,8 @@ impl Contents {
         std::mem::take(&mut self.redecided)
     }
 
-    /// Whether a node was heard for the first time since this was last asked whose clock differs much.
+    /// Whether a node was heard for the first time since this was last asked whose clock differs
+    /// much.
     pub(crate) fn take_strange(&mut self) -> bool {
         std::mem::take(&mut self.strange)
     }
@@ -230,12 +266,20 @@ impl Contents {
 
     /// What the leader must write again: what was deleted, and what was given another node.
     pub(crate) fn wronged(&self) -> Vec<Write> {
-        let moved = self.moved.values().filter_map(|record| self.state.pods.get(&record.uid));
+        let moved = self
+            .moved
+            .values()
+            .filter_map(|record| self.state.pods.get(&record.uid));
         let moved = moved.map(|record| Decided::Pod(Box::new(record.clone())).write());
-        self.missing.values().map(Decided::write).chain(moved).collect()
+        self.missing
+            .values()
+            .map(Decided::write)
+            .chain(moved)
+            .collect()
     }
 
-    /// The newest revision of the records that are always there once there is a cluster, or which of them is not.
+    /// The newest revision of the records that are always there once there is a cluster, or which
+    /// of them is not.
     pub(crate) fn lasting(&self) -> Result<i64, &'static str> {
         let mut newest = 0;
         for key in LASTING {
@@ -267,7 +311,11 @@ impl Contents {
     }
 
     fn put(&mut self, key: &str, value: &[u8], revision: i64, heard: Option<Timestamp>) {
-        if self.known.get(key).is_some_and(|known| known.revision >= revision) {
+        if self
+            .known
+            .get(key)
+            .is_some_and(|known| known.revision >= revision)
+        {
             return;
         }
         if KeyKind::of(key) == KeyKind::Election {
@@ -286,7 +334,14 @@ impl Contents {
             }
         };
         self.missing.remove(key);
-        self.known.insert(key.to_owned(), Known { revision, decided, gone: false });
+        self.known.insert(
+            key.to_owned(),
+            Known {
+                revision,
+                decided,
+                gone: false,
+            },
+        );
     }
 
     fn take_in(
@@ -344,7 +399,9 @@ impl Contents {
             KeyKind::Pod(node, uid) => {
                 let mut status: PodStatus = read(value)?;
                 // Ready since a time to come, by a clock that is ahead: since now, then.
-                status.ready = status.ready.map(|since| since.min(heard.unwrap_or_else(Timestamp::now)));
+                status.ready = status
+                    .ready
+                    .map(|since| since.min(heard.unwrap_or_else(Timestamp::now)));
                 self.member(node).report.report.pods.insert(uid, status);
             }
             KeyKind::Election | KeyKind::Unknown => {}
@@ -381,14 +438,25 @@ impl Contents {
     }
 
     fn delete(&mut self, key: &str, revision: i64) {
-        if self.known.get(key).is_some_and(|known| known.revision >= revision) {
+        if self
+            .known
+            .get(key)
+            .is_some_and(|known| known.revision >= revision)
+        {
             return;
         }
         self.missing.remove(key);
         self.moved.remove(key);
         self.graves = true;
-        let known = Known { revision, decided: None, gone: true };
-        let before = self.known.insert(key.to_owned(), known).and_then(|known| known.decided);
+        let known = Known {
+            revision,
+            decided: None,
+            gone: true,
+        };
+        let before = self
+            .known
+            .insert(key.to_owned(), known)
+            .and_then(|known| known.decided);
         self.unreadable.remove(key);
         match KeyKind::of(key) {
             KeyKind::Identity => self.identity = None,
@@ -404,7 +472,8 @@ impl Contents {
             }
             KeyKind::Report(node) => {
                 let member = self.member(node);
-                let pods: BTreeMap<PodUid, PodStatus> = std::mem::take(&mut member.report.report.pods);
+                let pods: BTreeMap<PodUid, PodStatus> =
+                    std::mem::take(&mut member.report.report.pods);
                 member.report = ReportDoc::default();
                 member.report.report.pods = pods;
                 member.reported = false;

@@ -8,8 +8,8 @@
 //! election  PREFIX/election/LEASE           -> Elected, Demoted
 //! ```
 //!
-//! The latter two have a thread and a connection of their own: a full runtime or a large answer on the way must
-//! not cost this host its leases.
+//! The latter two have a thread and a connection of their own: a full runtime or a large answer on
+//! the way must not cost this host its leases.
 
 mod election;
 mod failure;
@@ -75,7 +75,8 @@ pub(crate) struct EtcdTls {
 pub(crate) struct SessionConfig {
     /// Its name.
     pub(crate) node: NodeName,
-    /// The value of `nodes/NAME/alive` at first: a JSON object whose field `installation` is that below.
+    /// The value of `nodes/NAME/alive` at first: a JSON object whose field `installation` is that
+    /// below.
     pub(crate) alive: Vec<u8>,
     /// Which installation this is: an alive key of another one is not taken over.
     pub(crate) installation: String,
@@ -115,14 +116,15 @@ pub(crate) enum KeyChange {
 /// What the store tells.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Everything under the prefix at one revision: after start, compaction, on request, and where a watch could not be
-    /// resumed.
+    /// Everything under the prefix at one revision: after start, compaction, on request, and where
+    /// a watch could not be resumed.
     Listed {
         /// Etcd's own id of its cluster.
         etcd_cluster: u64,
         /// The revision of the list. Lower than one seen before: etcd was restored or replaced.
         revision: i64,
-        /// How often it had been asked to list again when this list was begun: see [`Etcd::relist`].
+        /// How often it had been asked to list again when this list was begun: see
+        /// [`Etcd::relist`].
         asked: u64,
         /// Ordered by key.
         pairs: Vec<Pair>,
@@ -134,7 +136,8 @@ pub(crate) enum Event {
         /// At least one.
         changes: Vec<KeyChange>,
     },
-    /// The store does not answer, or has no quorum. Said once an outage; it ends with `Listed` or `Resumed`.
+    /// The store does not answer, or has no quorum. Said once an outage; it ends with `Listed` or
+    /// `Resumed`.
     Lost {
         /// What failed, where, and what to do.
         why: String,
@@ -200,7 +203,8 @@ pub(crate) enum Created {
     Exists(Pair),
 }
 
-/// Why a write is not, or not surely, done. Of several transactions the ones before may be done in every case.
+/// Why a write is not, or not surely, done. Of several transactions the ones before may be done in
+/// every case.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
     /// This host is no longer the leader: certainly not done.
@@ -255,15 +259,18 @@ struct Inner {
 }
 
 impl Etcd {
-    /// Starts the tasks, within a tokio runtime. Never waits for etcd to answer: only what is wrong in the
-    /// configuration is an error.
+    /// Starts the tasks, within a tokio runtime. Never waits for etcd to answer: only what is wrong
+    /// in the configuration is an error.
     pub(crate) fn start(
         config: EtcdConfig,
         session: SessionConfig,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let prefix = checked_prefix(&config.prefix)?;
         if installation_of(&session.alive).as_deref() != Some(session.installation.as_str()) {
-            bail!("the alive value must be a JSON object with `installation`: {}", session.installation);
+            bail!(
+                "the alive value must be a JSON object with `installation`: {}",
+                session.installation
+            );
         }
         let endpoints = Arc::new(Endpoints::new(config, prefix.clone())?);
         let (data, leases) = (Link::new(endpoints.clone()), Link::new(endpoints.clone()));
@@ -319,13 +326,27 @@ impl Etcd {
         tokio::runtime::Handle::try_current()
             .context("etcd is used outside of a runtime")?
             .spawn(Box::pin(replica.run()));
-        let inner =
-            Inner { link: data, prefix, hints, stage, candidate, alive, relist, election_end, session_end };
-        Ok((Self { inner: Arc::new(inner) }, receiver))
+        let inner = Inner {
+            link: data,
+            prefix,
+            hints,
+            stage,
+            candidate,
+            alive,
+            relist,
+            election_end,
+            session_end,
+        };
+        Ok((
+            Self {
+                inner: Arc::new(inner),
+            },
+            receiver,
+        ))
     }
 
-    /// Lists everything again, linearizably, and tells `Listed`: after an unknown write, for example. Gives how often
-    /// that was asked: a list with a lower count was begun before.
+    /// Lists everything again, linearizably, and tells `Listed`: after an unknown write, for
+    /// example. Gives how often that was asked: a list with a lower count was begun before.
     pub(crate) fn relist(&self) -> u64 {
         self.inner.relist.send_modify(|count| *count += 1);
         *self.inner.relist.borrow()
@@ -333,7 +354,9 @@ impl Etcd {
 
     /// Stands for election or not. A leader who no longer stands gives up.
     pub(crate) fn set_candidate(&self, candidate: bool) {
-        self.inner.candidate.send_if_modified(|before| std::mem::replace(before, candidate) != candidate);
+        self.inner
+            .candidate
+            .send_if_modified(|before| std::mem::replace(before, candidate) != candidate);
     }
 
     /// What `nodes/NAME/alive` says from now on; it must name the same installation.
@@ -345,8 +368,8 @@ impl Etcd {
         });
     }
 
-    /// Gives up leadership now, for good, and if this host is to `leave`, its node's lease too. Otherwise that
-    /// lease is kept alive until the last handle is dropped, and runs out after.
+    /// Gives up leadership now, for good, and if this host is to `leave`, its node's lease too.
+    /// Otherwise that lease is kept alive until the last handle is dropped, and runs out after.
     pub(crate) async fn end(&self, leave: bool) {
         let stage = if leave { Stage::Leave } else { Stage::Resign };
         self.inner.stage.send_replace(stage);
@@ -360,7 +383,9 @@ impl Etcd {
             }
         };
         if tokio::time::timeout(END_TIMEOUT, ended).await.is_err() {
-            tracing::info!("etcd did not answer in time to give up the leases; they run out by themselves");
+            tracing::info!(
+                "etcd did not answer in time to give up the leases; they run out by themselves"
+            );
         }
     }
 }

@@ -16,7 +16,8 @@ use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
     rollout::Rollout,
     state::{
-        Change, ClusterState, NodeFacts, NodeReport, Outage, PodRecord, ServiceAllocation, WorkloadProgress,
+        Change, ClusterState, NodeFacts, NodeReport, Outage, PodRecord, ServiceAllocation,
+        WorkloadProgress,
     },
     status::PodStatus,
 };
@@ -187,11 +188,15 @@ impl KeyKind {
             return Self::Decided;
         }
         if let Some(subnet) = key.strip_prefix(SUBNETS) {
-            let subnet =
-                subnet.rsplit_once('-').and_then(|(net, length)| format!("{net}/{length}").parse().ok());
+            let subnet = subnet
+                .rsplit_once('-')
+                .and_then(|(net, length)| format!("{net}/{length}").parse().ok());
             return subnet.map_or(Self::Unknown, Self::Subnet);
         }
-        let Some((node, rest)) = key.strip_prefix(NODES).and_then(|rest| rest.split_once('/')) else {
+        let Some((node, rest)) = key
+            .strip_prefix(NODES)
+            .and_then(|rest| rest.split_once('/'))
+        else {
             return Self::Unknown;
         };
         let node = NodeName::new(node);
@@ -244,7 +249,10 @@ impl Decided {
     }
 
     pub(super) fn write(&self) -> Write {
-        Write::Put { key: self.key(), value: text(self) }
+        Write::Put {
+            key: self.key(),
+            value: text(self),
+        }
     }
 }
 
@@ -268,7 +276,8 @@ fn removed_key(node: &NodeName) -> String {
     format!("{DECIDED}removed/{node}")
 }
 
-/// A decision as writes. How many names were given comes first: half of a decision must not give one twice.
+/// A decision as writes. How many names were given comes first: half of a decision must not give
+/// one twice.
 pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
     let delete = |key: String| Write::Delete { key };
     let one = |change: &Change| match change {
@@ -282,24 +291,54 @@ pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
         Change::Serial(serial) => Decided::Serial(*serial).write(),
         Change::Out(node, outage) => Decided::Outage(node.clone(), outage.clone()).write(),
         Change::Back(node) => delete(outage_key(node)),
-        Change::Remove(node, installation) => Decided::Removed(node.clone(), installation.clone()).write(),
+        Change::Remove(node, installation) => {
+            Decided::Removed(node.clone(), installation.clone()).write()
+        }
         Change::Readmit(node) => delete(removed_key(node)),
     };
-    let (first, others): (Vec<&Change>, Vec<&Change>) =
-        changes.iter().partition(|change| matches!(change, Change::Serial(_)));
+    let (first, others): (Vec<&Change>, Vec<&Change>) = changes
+        .iter()
+        .partition(|change| matches!(change, Change::Serial(_)));
     first.into_iter().chain(others).map(one).collect()
 }
 
 /// A whole state as records: what a new or adopted store is filled with.
 pub(super) fn records(state: &ClusterState) -> Vec<Decided> {
-    let ClusterState { cluster: _, serial, rollout, pods, workloads, services, outages, removed } =
-        state.clone();
+    let ClusterState {
+        cluster: _,
+        serial,
+        rollout,
+        pods,
+        workloads,
+        services,
+        outages,
+        removed,
+    } = state.clone();
     let mut records = vec![Decided::Serial(serial), Decided::Rollout(Box::new(rollout))];
-    records.extend(pods.into_values().map(|record| Decided::Pod(Box::new(record))));
-    records.extend(workloads.into_iter().map(|(key, progress)| Decided::Workload(key, progress)));
-    records.extend(services.into_iter().map(|(key, given)| Decided::Service(key, given)));
-    records.extend(outages.into_iter().map(|(node, outage)| Decided::Outage(node, outage)));
-    records.extend(removed.into_iter().map(|(node, installation)| Decided::Removed(node, installation)));
+    records.extend(
+        pods.into_values()
+            .map(|record| Decided::Pod(Box::new(record))),
+    );
+    records.extend(
+        workloads
+            .into_iter()
+            .map(|(key, progress)| Decided::Workload(key, progress)),
+    );
+    records.extend(
+        services
+            .into_iter()
+            .map(|(key, given)| Decided::Service(key, given)),
+    );
+    records.extend(
+        outages
+            .into_iter()
+            .map(|(node, outage)| Decided::Outage(node, outage)),
+    );
+    records.extend(
+        removed
+            .into_iter()
+            .map(|(node, installation)| Decided::Removed(node, installation)),
+    );
     records
 }
 
@@ -324,10 +363,14 @@ pub(super) fn own_keys(
     keys
 }
 
-/// What the engine says of a pod that does not go stays on its host; others learn what sort of failure it is.
+/// What the engine says of a pod that does not go stays on its host; others learn what sort of
+/// failure it is.
 fn pod_status_text(status: &PodStatus) -> Vec<u8> {
     match status.terminating {
-        true => text(&PodStatus { message: None, ..status.clone() }),
+        true => text(&PodStatus {
+            message: None,
+            ..status.clone()
+        }),
         false => text(status),
     }
 }
@@ -346,8 +389,15 @@ mod tests {
         status.message = Some("unlinkat /var/lib/docker: operation not permitted".to_owned());
         let written = String::from_utf8(pod_status_text(&status)).unwrap_or_default();
         assert!(!written.contains("unlinkat"), "{written}");
-        let read: PodStatus = serde_json::from_str(&written).unwrap_or_else(|_| PodStatus::pending());
-        assert_eq!(read, PodStatus { message: None, ..status });
+        let read: PodStatus =
+            serde_json::from_str(&written).unwrap_or_else(|_| PodStatus::pending());
+        assert_eq!(
+            read,
+            PodStatus {
+                message: None,
+                ..status
+            }
+        );
     }
 
     #[test]
@@ -355,7 +405,10 @@ mod tests {
         let node = NodeName::new("n1");
         let subnet = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 3, 0), 24);
         assert_eq!(KeyKind::of(&subnet_key(subnet)), KeyKind::Subnet(subnet));
-        assert_eq!(KeyKind::of(&node_key(&node, "facts")), KeyKind::Facts(node.clone()));
+        assert_eq!(
+            KeyKind::of(&node_key(&node, "facts")),
+            KeyKind::Facts(node.clone())
+        );
         assert_eq!(
             KeyKind::of(&pod_status_key(&node, &PodUid::new("u"))),
             KeyKind::Pod(node, PodUid::new("u"))
@@ -367,7 +420,9 @@ mod tests {
     #[test]
     fn the_count_of_names_is_written_first() {
         let changes = [Change::Forget(PodUid::new("a")), Change::Serial(3)];
-        let Some(Write::Put { key, .. }) = writes(&changes).into_iter().next() else { panic!("no write") };
+        let Some(Write::Put { key, .. }) = writes(&changes).into_iter().next() else {
+            panic!("no write")
+        };
         assert_eq!(key, "decided/serial");
     }
 }

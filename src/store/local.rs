@@ -16,8 +16,8 @@ const SCHEMA: u32 = 1;
 /// What a member of a cluster remembers of its store, see `replicated.rs`.
 pub(crate) const MARKER: &str = "store.json";
 
-/// `instance.json`: which containers on the engine are ours. It outlives a lost `cluster.json`, without which every
-/// one of them would be a stranger's: left running, and started a second time.
+/// `instance.json`: which containers on the engine are ours. It outlives a lost `cluster.json`,
+/// without which every one of them would be a stranger's: left running, and started a second time.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Instance {
     id: String,
@@ -69,29 +69,49 @@ impl LocalStore {
                     "{} is gone: what runs is found again by its labels, and the rest is decided anew",
                     path.display()
                 );
-                ClusterState { cluster: known.id.clone(), ..ClusterState::default() }
+                ClusterState {
+                    cluster: known.id.clone(),
+                    ..ClusterState::default()
+                }
             }
-            (None, None) => ClusterState { cluster: new_id(), ..ClusterState::default() },
+            (None, None) => ClusterState {
+                cluster: new_id(),
+                ..ClusterState::default()
+            },
         };
         // A name that nothing is written down under was a slip of the configuration.
         let in_use = !state.pods.is_empty() || data.join(MARKER).exists();
         let before = known.as_ref().and_then(|known| known.node.clone());
         if let Some(before) = before.filter(|before| before != node && in_use) {
-            return Err(StoreError::Renamed { before, now: node.clone() });
+            return Err(StoreError::Renamed {
+                before,
+                now: node.clone(),
+            });
         }
-        let id = known.as_ref().map_or_else(|| state.cluster.clone(), |known| known.id.clone());
+        let id = known
+            .as_ref()
+            .map_or_else(|| state.cluster.clone(), |known| known.id.clone());
         // One of a version that did not note it is as old as what was last written there.
-        let written = || Timestamp::try_from(std::fs::metadata(&instance).ok()?.modified().ok()?).ok();
+        let written =
+            || Timestamp::try_from(std::fs::metadata(&instance).ok()?.modified().ok()?).ok();
         let made = known.as_ref().and_then(|known| known.made).or_else(written);
         let made = made.or_else(|| Some(Timestamp::now()));
-        let own = Instance { id, node: Some(node.clone()), made };
+        let own = Instance {
+            id,
+            node: Some(node.clone()),
+            made,
+        };
         if known.as_ref() != Some(&own) {
             state_file::write(&instance, SCHEMA, &own)?;
         }
         if !path.exists() {
             state_file::write(&path, SCHEMA, &state)?;
         }
-        Ok(Self { path, instance: own, state })
+        Ok(Self {
+            path,
+            instance: own,
+            state,
+        })
     }
 
     /// The id of the installation in a data directory, if there is one.
@@ -99,7 +119,10 @@ impl LocalStore {
         if let Some(known) = state_file::read::<Instance>(&instance_path(data), SCHEMA)? {
             return Ok(Some(known.id));
         }
-        Ok(state_file::read::<ClusterState>(&cluster_path(data), SCHEMA)?.map(|state| state.cluster))
+        Ok(
+            state_file::read::<ClusterState>(&cluster_path(data), SCHEMA)?
+                .map(|state| state.cluster),
+        )
     }
 
     /// Whether a data directory holds an installation.
@@ -149,8 +172,8 @@ fn instance_path(data: &Path) -> PathBuf {
     data.join("instance.json")
 }
 
-/// Twelve random digits. If the system has no randomness the clock and the process must do: the id only keeps two
-/// installations on one engine apart.
+/// Twelve random digits. If the system has no randomness the clock and the process must do: the id
+/// only keeps two installations on one engine apart.
 fn new_id() -> String {
     let mut bytes = [0_u8; 6];
     if SystemRandom::new().fill(&mut bytes).is_err() {
@@ -170,12 +193,19 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let node = NodeName::new("n1");
         assert!(!LocalStore::is_in(data.path()));
-        let id = LocalStore::open(data.path(), &node).unwrap().snapshot().cluster.clone();
+        let id = LocalStore::open(data.path(), &node)
+            .unwrap()
+            .snapshot()
+            .cluster
+            .clone();
         for lost in [cluster_path(data.path()), instance_path(data.path())] {
             std::fs::remove_file(&lost).unwrap();
             assert!(LocalStore::is_in(data.path()));
             assert_eq!(
-                LocalStore::open(data.path(), &node).unwrap().snapshot().cluster,
+                LocalStore::open(data.path(), &node)
+                    .unwrap()
+                    .snapshot()
+                    .cluster,
                 id,
                 "{}",
                 lost.display()
@@ -191,7 +221,9 @@ mod tests {
         // Nothing has been placed under n0.
         LocalStore::open(data.path(), &NodeName::new("n1")).unwrap();
         std::fs::write(data.path().join(MARKER), "{}").unwrap();
-        let error = LocalStore::open(data.path(), &NodeName::new("n2")).unwrap_err().to_string();
+        let error = LocalStore::open(data.path(), &NodeName::new("n2"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("set `name = \"n1\"` in [node]"), "{error}");
     }
 }

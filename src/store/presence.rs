@@ -17,16 +17,20 @@ pub(crate) struct Presence {
 
 impl Presence {
     pub(super) fn new(etcd: Etcd, doc: AliveDoc) -> Self {
-        Self { etcd, doc: Arc::new(Mutex::new(doc)) }
+        Self {
+            etcd,
+            doc: Arc::new(Mutex::new(doc)),
+        }
     }
 
-    /// Tells hosts that have no memory of a store which cluster this one belongs to, and whether it doubts this store.
+    /// Tells hosts that have no memory of a store which cluster this one belongs to, and whether it
+    /// doubts this store.
     pub(super) fn belongs(&self, cluster: &str, doubts: bool) {
         self.tell(|doc| (doc.cluster, doc.doubts) = (Some(cluster.to_owned()), doubts));
     }
 
-    /// Whether this host's control loop hangs: one that does leads nobody and takes no pods. The loop itself stands for
-    /// election again once it goes on.
+    /// Whether this host's control loop hangs: one that does leads nobody and takes no pods. The
+    /// loop itself stands for election again once it goes on.
     pub(crate) fn hangs(&self, hangs: bool) {
         if hangs {
             self.etcd.set_candidate(false);

@@ -26,7 +26,11 @@ impl Publisher {
         let (found, finds) = mpsc::unbounded_channel();
         let (told, trouble) = watch::channel(None);
         tokio::spawn(publish(etcd, wants, finds, told));
-        Self { wanted, found, trouble }
+        Self {
+            wanted,
+            found,
+            trouble,
+        }
     }
 
     /// What the node wants to be known of it from now on.
@@ -43,7 +47,10 @@ impl Publisher {
     /// Replaces the value of a key that is wanted.
     pub(super) fn renew(&self, key: &str, value: Vec<u8>) {
         self.wanted.send_if_modified(|wanted| {
-            let Some(old) = wanted.as_mut().and_then(|wanted| Arc::make_mut(wanted).get_mut(key)) else {
+            let Some(old) = wanted
+                .as_mut()
+                .and_then(|wanted| Arc::make_mut(wanted).get_mut(key))
+            else {
                 return false;
             };
             *old = value;
@@ -53,7 +60,8 @@ impl Publisher {
 
     /// Wants nothing of what is not written yet.
     pub(super) fn rest(&self) {
-        self.wanted.send_if_modified(|wanted| wanted.take().is_some());
+        self.wanted
+            .send_if_modified(|wanted| wanted.take().is_some());
     }
 
     /// What the store was found to say of the node: after each list.
@@ -75,14 +83,19 @@ async fn publish(
     told: watch::Sender<Option<String>>,
 ) {
     // Nothing is written before it is known what is there.
-    let Some(mut there) = finds.recv().await else { return };
+    let Some(mut there) = finds.recv().await else {
+        return;
+    };
     let mut failed;
     loop {
         while let Ok(found) = finds.try_recv() {
             there = found;
         }
         let wanted = wants.borrow_and_update().clone();
-        let writes = wanted.as_deref().map(|wanted| difference(&there, wanted)).unwrap_or_default();
+        let writes = wanted
+            .as_deref()
+            .map(|wanted| difference(&there, wanted))
+            .unwrap_or_default();
         if writes.is_empty() {
             failed = false;
             told.send_if_modified(|trouble| trouble.take().is_some());
@@ -119,11 +132,16 @@ async fn publish(
 }
 
 fn difference(there: &Keys, wanted: &Keys) -> Vec<Write> {
-    let puts = wanted.iter().filter(|(key, value)| there.get(*key) != Some(value));
+    let puts = wanted
+        .iter()
+        .filter(|(key, value)| there.get(*key) != Some(value));
     let deletes = there.keys().filter(|key| !wanted.contains_key(*key));
-    puts.map(|(key, value)| Write::Put { key: key.clone(), value: value.clone() })
-        .chain(deletes.map(|key| Write::Delete { key: key.clone() }))
-        .collect()
+    puts.map(|(key, value)| Write::Put {
+        key: key.clone(),
+        value: value.clone(),
+    })
+    .chain(deletes.map(|key| Write::Delete { key: key.clone() }))
+    .collect()
 }
 
 #[cfg(test)]
@@ -133,13 +151,25 @@ mod tests {
     #[test]
     fn only_what_differs_is_written() {
         let keys = |list: &[(&str, &str)]| -> Keys {
-            list.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect()
+            list.iter()
+                .map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()))
+                .collect()
         };
-        let writes =
-            difference(&keys(&[("a", "1"), ("b", "1"), ("c", "1")]), &keys(&[("a", "1"), ("b", "2")]));
+        let writes = difference(
+            &keys(&[("a", "1"), ("b", "1"), ("c", "1")]),
+            &keys(&[("a", "1"), ("b", "2")]),
+        );
         assert_eq!(
             writes,
-            [Write::Put { key: "b".to_owned(), value: b"2".to_vec() }, Write::Delete { key: "c".to_owned() }]
+            [
+                Write::Put {
+                    key: "b".to_owned(),
+                    value: b"2".to_vec()
+                },
+                Write::Delete {
+                    key: "c".to_owned()
+                }
+            ]
         );
     }
 }

@@ -1,4 +1,5 @@
-//! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed while etcd is gone.
+//! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed
+//! while etcd is gone.
 
 mod belief;
 mod join;
@@ -143,8 +144,8 @@ pub(crate) struct ReplicatedStore {
 }
 
 impl ReplicatedStore {
-    /// Opens the store. A host that was in this cluster before starts without etcd; a new one waits for it, and says
-    /// what for.
+    /// Opens the store. A host that was in this cluster before starts without etcd; a new one waits
+    /// for it, and says what for.
     pub(crate) async fn open(
         data: &Path,
         joining: Joining,
@@ -178,11 +179,15 @@ impl ReplicatedStore {
                 contents.remember(layout::records(local.snapshot()));
                 (
                     marker,
-                    Standing::Lost { since, why: "it has not answered since this daemon's start".to_owned() },
+                    Standing::Lost {
+                        since,
+                        why: "it has not answered since this daemon's start".to_owned(),
+                    },
                 )
             }
             None => {
-                let newcomer = Newcomer::new(&etcd, &mut events, &mut contents, &local, &joining, waiting);
+                let newcomer =
+                    Newcomer::new(&etcd, &mut events, &mut contents, &local, &joining, waiting);
                 let marker = newcomer.join().await?;
                 etcd.set_candidate(true);
                 presence.belongs(&marker.cluster, false);
@@ -280,18 +285,31 @@ impl ReplicatedStore {
 
     /// All members that the store knows and that were not removed.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&NodeName, &Member)> {
-        self.contents.members.iter().filter(|(name, member)| !self.is_removed(name, member))
+        self.contents
+            .members
+            .iter()
+            .filter(|(name, member)| !self.is_removed(name, member))
     }
 
     fn is_removed(&self, name: &NodeName, member: &Member) -> bool {
-        let said = member.facts.as_ref().map(|doc| &doc.facts).or_else(|| self.others.facts.get(name));
+        let said = member
+            .facts
+            .as_ref()
+            .map(|doc| &doc.facts)
+            .or_else(|| self.others.facts.get(name));
         let installation = said.map(|facts| &facts.installation);
-        self.snapshot().removed.get(name).is_some_and(|removed| installation == Some(removed))
+        self.snapshot()
+            .removed
+            .get(name)
+            .is_some_and(|removed| installation == Some(removed))
     }
 
     /// Whether this host was taken out of the cluster.
     pub(crate) fn was_removed(&self) -> bool {
-        self.snapshot().removed.get(&self.node).is_some_and(|removed| removed == self.local.installation())
+        self.snapshot()
+            .removed
+            .get(&self.node)
+            .is_some_and(|removed| removed == self.local.installation())
     }
 
     /// The cluster's id.
@@ -314,7 +332,9 @@ impl ReplicatedStore {
         self.standing == Standing::Current
             && self.caught_up
             && self.copied
-            && self.withdrawn_until.is_none_or(|until| until <= Instant::now())
+            && self
+                .withdrawn_until
+                .is_none_or(|until| until <= Instant::now())
             && self.fence.as_ref().is_some_and(Fence::holds)
     }
 
@@ -323,20 +343,24 @@ impl ReplicatedStore {
         self.fence.as_ref().is_some_and(Fence::holds)
     }
 
-    /// For how long it has led without a break, and without so many silent nodes that it rather believed none of it.
+    /// For how long it has led without a break, and without so many silent nodes that it rather
+    /// believed none of it.
     pub(crate) fn led_for(&self) -> Duration {
-        let since = self.led_since.max(self.braked.filter(|_| self.led_since.is_some()));
+        let since = self
+            .led_since
+            .max(self.braked.filter(|_| self.led_since.is_some()));
         since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    /// So many nodes are silent that none is given up. Those that are well again come back one by one: each has the time
-    /// that a new leader gives.
+    /// So many nodes are silent that none is given up. Those that are well again come back one by
+    /// one: each has the time that a new leader gives.
     pub(crate) fn braked(&mut self) {
         self.braked = Some(Instant::now());
     }
 
-    /// Whether a list was begun before this leader's last write was there: it would take that back, and look like a store
-    /// that went back in time. One that was asked for since counts, whatever it says.
+    /// Whether a list was begun before this leader's last write was there: it would take that back,
+    /// and look like a store that went back in time. One that was asked for since counts, whatever
+    /// it says.
     fn is_from_before(&mut self, revision: i64, asked: u64) -> bool {
         let before = revision < self.wrote && self.rechecked.is_none_or(|since| asked < since);
         if before {
@@ -354,7 +378,12 @@ impl ReplicatedStore {
     /// Takes in what etcd tells.
     pub(crate) fn event(&mut self, event: Event) {
         match event {
-            Event::Listed { etcd_cluster, revision, asked, pairs } => {
+            Event::Listed {
+                etcd_cluster,
+                revision,
+                asked,
+                pairs,
+            } => {
                 if self.is_from_before(revision, asked) {
                     return;
                 }
@@ -390,12 +419,18 @@ impl ReplicatedStore {
                     // Who this store is was in doubt before, and that is what a person must know.
                     Standing::Frozen { .. } | Standing::Conflict { .. } => {}
                     Standing::Lost { why: before, .. } => *before = why,
-                    Standing::Current => self.standing = Standing::Lost { since: Timestamp::now(), why },
+                    Standing::Current => {
+                        self.standing = Standing::Lost {
+                            since: Timestamp::now(),
+                            why,
+                        }
+                    }
                 }
             }
             Event::Resumed => {
                 self.judge();
-                // A leader decides by nothing that it has not read anew: what changed meanwhile is on its way only.
+                // A leader decides by nothing that it has not read anew: what changed meanwhile is
+                // on its way only.
                 if self.fence.is_some() {
                     self.awaited = self.etcd.relist();
                 }
@@ -466,25 +501,33 @@ impl ReplicatedStore {
 
     /// Stands for election, if this host is one that may lead.
     fn stand(&mut self) {
-        let withdrawn = self.withdrawn_until.is_some_and(|until| until > Instant::now());
+        let withdrawn = self
+            .withdrawn_until
+            .is_some_and(|until| until > Instant::now());
         if !withdrawn {
             self.withdrawn_until = None;
         }
-        let may = self.standing == Standing::Current && self.copied && !withdrawn && !self.was_removed();
+        let may =
+            self.standing == Standing::Current && self.copied && !withdrawn && !self.was_removed();
         self.etcd.set_candidate(may);
     }
 
     /// Whether this host leaves leading to others for now.
     pub(crate) fn is_withdrawn(&self) -> bool {
-        self.withdrawn_until.is_some_and(|until| until > Instant::now())
+        self.withdrawn_until
+            .is_some_and(|until| until > Instant::now())
     }
 
     /// Puts on disk what must not be forgotten.
     pub(crate) fn save(&mut self) -> Result<(), StateFileError> {
         self.save_others()?;
-        // The revision alone is not worth a write: what it guards against goes back further than that.
+        // The revision alone is not worth a write: what it guards against goes back further than
+        // that.
         let same = self.saved_marker.as_ref().is_some_and(|saved| {
-            Marker { revision: saved.revision, ..self.marker.clone() } == *saved
+            Marker {
+                revision: saved.revision,
+                ..self.marker.clone()
+            } == *saved
                 && self.marker.revision - saved.revision < 50
         });
         if same {
@@ -536,7 +579,10 @@ impl ReplicatedStore {
                 "key {key} of the store gives node {other} the addresses of node {node}: they are still its"
             )
         });
-        moved.take(DISPUTED).chain(rewritten.take(DISPUTED)).collect()
+        moved
+            .take(DISPUTED)
+            .chain(rewritten.take(DISPUTED))
+            .collect()
     }
 
     /// Asks the leader for something on behalf of a person here.
@@ -547,15 +593,24 @@ impl ReplicatedStore {
     /// What nodes ask of the leader and have no answer to.
     pub(crate) fn asks(&self) -> Vec<(NodeName, AskDoc)> {
         let open = |name: &NodeName, ask: &AskDoc| {
-            self.contents.answers.get(name).is_none_or(|one| one.id != ask.id)
+            self.contents
+                .answers
+                .get(name)
+                .is_none_or(|one| one.id != ask.id)
         };
-        let asks = self.members().filter_map(|(name, member)| Some((name.clone(), member.ask.clone()?)));
+        let asks = self
+            .members()
+            .filter_map(|(name, member)| Some((name.clone(), member.ask.clone()?)));
         asks.filter(|(name, ask)| open(name, ask)).collect()
     }
 
     /// The leader's answer to this host's question.
     pub(crate) fn answer_to(&self, id: &str) -> Option<Result<String, String>> {
-        let answer = self.contents.answers.get(&self.node).filter(|answer| answer.id == id)?;
+        let answer = self
+            .contents
+            .answers
+            .get(&self.node)
+            .filter(|answer| answer.id == id)?;
         Some(answer.answer.clone())
     }
 }

@@ -1,5 +1,5 @@
-//! `trust/accepted.json`: the heads whose manifests this host has accepted, so that a rule of a newer version does not
-//! refuse them afterwards.
+//! `trust/accepted.json`: the heads whose manifests this host has accepted, so that a rule of a
+//! newer version does not refuse them afterwards.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,8 @@ struct Record {
 }
 
 impl AcceptedHeads {
-    /// Opens the record. Versions before it kept none: what their pointers name is taken for accepted.
+    /// Opens the record. Versions before it kept none: what their pointers name is taken for
+    /// accepted.
     pub(super) fn open(
         directory: &Path,
         named_by_pointers: impl Iterator<Item = CommitId>,
@@ -36,12 +37,19 @@ impl AcceptedHeads {
         let path = directory.join("accepted.json");
         let kept: Option<Record> = state_file::read(&path, SCHEMA)?;
         let is_kept = kept.is_some();
-        let record = kept.unwrap_or_else(|| Record { heads: named_by_pointers.collect() });
-        Ok(Self { path, record, is_kept })
+        let record = kept.unwrap_or_else(|| Record {
+            heads: named_by_pointers.collect(),
+        });
+        Ok(Self {
+            path,
+            record,
+            is_kept,
+        })
     }
 
-    /// Puts the record on disk if it is not there yet. Must be done before the pointers move: `verified` moves to a head
-    /// before its manifests are read, and without a record that head would be taken for accepted.
+    /// Puts the record on disk if it is not there yet. Must be done before the pointers move:
+    /// `verified` moves to a head before its manifests are read, and without a record that head
+    /// would be taken for accepted.
     pub(super) fn keep(&mut self) -> Result<(), StateFileError> {
         if !self.is_kept {
             state_file::write(&self.path, SCHEMA, &self.record)?;
@@ -62,7 +70,9 @@ impl AcceptedHeads {
         }
         let mut heads = self.record.heads.clone();
         heads.push(head.clone());
-        let record = Record { heads: heads.split_off(heads.len().saturating_sub(MOST)) };
+        let record = Record {
+            heads: heads.split_off(heads.len().saturating_sub(MOST)),
+        };
         state_file::write(&self.path, SCHEMA, &record)?;
         (self.record, self.is_kept) = (record, true);
         Ok(())

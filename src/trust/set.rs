@@ -1,7 +1,9 @@
-//! The trusted set: the commits whose own signature this host judged good, when, and by whom they are signed.
+//! The trusted set: the commits whose own signature this host judged good, when, and by whom they
+//! are signed.
 //!
-//! A key that is withdrawn or expires later takes nothing out of it: what was judged good can be gone back to, and a pod
-//! of it can be made again on another host. `windlass trust audit` names such keys.
+//! A key that is withdrawn or expires later takes nothing out of it: what was judged good can be
+//! gone back to, and a pod of it can be made again on another host. `windlass trust audit` names
+//! such keys.
 
 use std::collections::BTreeSet;
 
@@ -38,8 +40,9 @@ impl TrustedSet {
         self.commits.iter()
     }
 
-    /// Adds a commit that was judged now. One that was trusted on other grounds before gets the new ones. The anchor is
-    /// trusted by the configuration alone, and by none that was in force before.
+    /// Adds a commit that was judged now. One that was trusted on other grounds before gets the new
+    /// ones. The anchor is trusted by the configuration alone, and by none that was in force
+    /// before.
     pub(super) fn add(&mut self, commit: &VerifiedCommit, now: Timestamp) {
         self.put(commit, Some(now));
     }
@@ -54,12 +57,16 @@ impl TrustedSet {
     fn put(&mut self, commit: &VerifiedCommit, judged: Option<Timestamp>) {
         let known = self.get(commit.id()).map(|known| known.commit.grounds());
         // A signature that was judged good is not forgotten because nothing is checked for a while.
-        let adds_nothing = known == Some(commit.grounds()) || matches!(known, Some(Grounds::Signature(_)));
+        let adds_nothing =
+            known == Some(commit.grounds()) || matches!(known, Some(Grounds::Signature(_)));
         if *commit.grounds() == Grounds::Anchor || adds_nothing {
             return;
         }
         self.commits.retain(|one| one.commit.id() != commit.id());
-        self.commits.push(TrustedCommit { commit: commit.clone(), judged });
+        self.commits.push(TrustedCommit {
+            commit: commit.clone(),
+            judged,
+        });
     }
 
     /// Drops all but the newest `history`, and those in use.

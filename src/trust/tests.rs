@@ -3,7 +3,11 @@
 use super::*;
 
 fn pin(id: &str) -> ImagePin {
-    ImagePin { id: reconciler::name::ImageId::new(id), digest: None, warning: None }
+    ImagePin {
+        id: reconciler::name::ImageId::new(id),
+        digest: None,
+        warning: None,
+    }
 }
 
 #[test]
@@ -12,10 +16,18 @@ fn pins_and_pointers_survive_a_restart() {
     let at = directory.path().join("trust");
     let commit = CommitId::new("a".repeat(40));
     let mut trust = TrustStore::open(&at).unwrap();
-    trust.pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:1"))]).unwrap();
-    trust.pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:2"))]).unwrap();
+    trust
+        .pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:1"))])
+        .unwrap();
+    trust
+        .pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:2"))])
+        .unwrap();
     let record = r#"{"schema":1,"verified":{"id":"HASH","grounds":"mode-off"}}"#;
-    fs::write(at.join("pointers.json"), record.replace("HASH", commit.as_str())).unwrap();
+    fs::write(
+        at.join("pointers.json"),
+        record.replace("HASH", commit.as_str()),
+    )
+    .unwrap();
 
     let mut trust = TrustStore::open(&at).unwrap();
     assert_eq!(trust.pins()[&commit]["httpd:latest"], pin("sha256:2"));
@@ -49,7 +61,11 @@ fn by_signature(letter: char) -> VerifiedCommit {
 }
 
 fn ids(trust: &TrustStore) -> Vec<CommitId> {
-    trust.trusted().iter().map(|one| one.commit.id().clone()).collect()
+    trust
+        .trusted()
+        .iter()
+        .map(|one| one.commit.id().clone())
+        .collect()
 }
 
 #[test]
@@ -59,16 +75,30 @@ fn of_what_an_older_version_wrote_only_what_it_had_judged_is_trusted() {
     let mut trust = TrustStore::open(directory.path()).unwrap();
     assert_eq!(trust.pointers().verified, Some(by_signature('A')));
     // Judged again, when the repository is at hand; what runs of them is kept up until then.
-    assert_eq!((&trust.pointers().target, &trust.pointers().healthy), (&None, &None));
+    assert_eq!(
+        (&trust.pointers().target, &trust.pointers().healthy),
+        (&None, &None)
+    );
     assert_eq!(trust.pointers().kept, BTreeSet::from([id('B'), id('D')]));
     assert_eq!(ids(&trust), [id('C'), id('E'), id('A')]);
 
-    trust.remember(&[by_signature('B')], "2026-06-02T00:00:00Z".parse().unwrap()).unwrap();
-    let pointers = Pointers { healthy: Some(by_signature('B')), ..trust.pointers().clone() };
+    trust
+        .remember(
+            &[by_signature('B')],
+            "2026-06-02T00:00:00Z".parse().unwrap(),
+        )
+        .unwrap();
+    let pointers = Pointers {
+        healthy: Some(by_signature('B')),
+        ..trust.pointers().clone()
+    };
     trust.set_pointers(pointers.clone()).unwrap();
     let again = TrustStore::open(directory.path()).unwrap();
     assert_eq!(again.pointers(), &pointers);
-    assert_eq!(again.trusted().get(&id('B')).unwrap().judged, Some("2026-06-02T00:00:00Z".parse().unwrap()));
+    assert_eq!(
+        again.trusted().get(&id('B')).unwrap().judged,
+        Some("2026-06-02T00:00:00Z".parse().unwrap())
+    );
     assert_eq!(ids(&again), [id('C'), id('E'), id('A'), id('B')]);
 }
 
@@ -77,15 +107,28 @@ fn the_trusted_set_keeps_the_newest_and_what_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let mut trust = TrustStore::open(directory.path()).unwrap();
     for letter in ['A', 'B', 'C', 'D'] {
-        trust.remember(&[by_signature(letter)], Timestamp::now()).unwrap();
+        trust
+            .remember(&[by_signature(letter)], Timestamp::now())
+            .unwrap();
     }
     trust.retain_trusted(2, &BTreeSet::from([id('A')])).unwrap();
     assert_eq!(ids(&trust), [id('A'), id('C'), id('D')]);
     // A check that was left out later is no reason to forget the signature.
-    trust.remember(&[VerifiedCommit::new(id('A'), Grounds::ModeOff)], Timestamp::now()).unwrap();
-    assert_eq!(trust.trusted().get(&id('A')).unwrap().commit, by_signature('A'));
+    trust
+        .remember(
+            &[VerifiedCommit::new(id('A'), Grounds::ModeOff)],
+            Timestamp::now(),
+        )
+        .unwrap();
+    assert_eq!(
+        trust.trusted().get(&id('A')).unwrap().commit,
+        by_signature('A')
+    );
     trust.retain_trusted(2, &BTreeSet::new()).unwrap();
-    assert_eq!(ids(&TrustStore::open(directory.path()).unwrap()), [id('C'), id('D')]);
+    assert_eq!(
+        ids(&TrustStore::open(directory.path()).unwrap()),
+        [id('C'), id('D')]
+    );
 }
 
 #[test]
@@ -94,24 +137,42 @@ fn what_an_older_version_had_verified_is_accepted_and_what_came_after_only_once_
     let at = directory.path();
     let id = |letter: &str| CommitId::new(letter.repeat(40));
     let pointers = |verified: &str, target: &str| {
-        let record = |letter: &str| format!(r#"{{"id":"{}","grounds":"mode-off"}}"#, letter.repeat(40));
-        let text = format!(r#"{{"schema":1,"verified":{},"target":{}}}"#, record(verified), record(target));
+        let record =
+            |letter: &str| format!(r#"{{"id":"{}","grounds":"mode-off"}}"#, letter.repeat(40));
+        let text = format!(
+            r#"{{"schema":1,"verified":{},"target":{}}}"#,
+            record(verified),
+            record(target)
+        );
         fs::write(at.join("pointers.json"), text).unwrap();
     };
     pointers("b", "a");
     let mut trust = TrustStore::open(at).unwrap();
-    let read_as = |trust: &TrustStore, letters: [&str; 3]| letters.map(|one| trust.read_as(&id(one)));
+    let read_as =
+        |trust: &TrustStore, letters: [&str; 3]| letters.map(|one| trust.read_as(&id(one)));
     use ReadAs::{Accepted, NewHead};
-    assert_eq!(read_as(&trust, ["a", "b", "c"]), [Accepted, Accepted, NewHead]);
+    assert_eq!(
+        read_as(&trust, ["a", "b", "c"]),
+        [Accepted, Accepted, NewHead]
+    );
 
     // The signatures of c are good, and the daemon ends before its manifests are read.
-    let verified = |pointers: &Pointers| pointers.verified.as_ref().map(|commit| commit.id().clone());
+    let verified =
+        |pointers: &Pointers| pointers.verified.as_ref().map(|commit| commit.id().clone());
     let before = trust.pointers().clone();
-    trust.set_pointers(Pointers { target: None, ..before }).unwrap();
+    trust
+        .set_pointers(Pointers {
+            target: None,
+            ..before
+        })
+        .unwrap();
     assert_eq!(verified(trust.pointers()), Some(id("b")));
     pointers("c", "b");
     let mut trust = TrustStore::open(at).unwrap();
-    assert_eq!(read_as(&trust, ["a", "b", "c"]), [Accepted, Accepted, NewHead]);
+    assert_eq!(
+        read_as(&trust, ["a", "b", "c"]),
+        [Accepted, Accepted, NewHead]
+    );
     trust.accept(&id("c")).unwrap();
     assert_eq!(TrustStore::open(at).unwrap().read_as(&id("c")), Accepted);
 
@@ -135,7 +196,13 @@ fn the_record_of_accepted_heads_is_bounded() {
 /// Pins of a commit with so many images.
 fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, String, ImagePin)> {
     (0..count)
-        .map(|n| (commit.clone(), format!("registry.example/app-{n}:1"), pin(&format!("sha256:{n}"))))
+        .map(|n| {
+            (
+                commit.clone(),
+                format!("registry.example/app-{n}:1"),
+                pin(&format!("sha256:{n}")),
+            )
+        })
         .collect()
 }
 
@@ -149,11 +216,20 @@ fn a_thousand_pins_are_one_write_and_none_where_nothing_is_new() {
         act();
         state_file::writes_of_this_thread() - before
     };
-    assert_eq!(writes(&mut || trust.pin_images(many(&old, 1_000)).unwrap()), 1);
-    assert_eq!(writes(&mut || trust.pin_images(many(&new, 1_000)).unwrap()), 1);
+    assert_eq!(
+        writes(&mut || trust.pin_images(many(&old, 1_000)).unwrap()),
+        1
+    );
+    assert_eq!(
+        writes(&mut || trust.pin_images(many(&new, 1_000)).unwrap()),
+        1
+    );
     let both = [many(&old, 1_000), many(&new, 1_000)].concat();
     assert_eq!(writes(&mut || trust.pin_images(both.clone()).unwrap()), 0);
-    assert_eq!(writes(&mut || trust.retain_images(&BTreeSet::from([new.clone()])).unwrap()), 1);
+    assert_eq!(
+        writes(&mut || trust.retain_images(&BTreeSet::from([new.clone()])).unwrap()),
+        1
+    );
     let pins = TrustStore::open(&directory.path().join("trust")).unwrap();
     assert_eq!(pins.pins()[&new].len(), 1_000);
 }

@@ -32,9 +32,10 @@ impl Bench {
     #[track_caller]
     pub(crate) fn refused(&mut self, what: &str, commit: &str, wanted: &[&str]) {
         eprintln!("{what}");
-        self.site.wait_status(&format!("{what} is refused"), |status| {
-            is(&status["source"]["refusal"]["commit"], commit)
-        });
+        self.site
+            .wait_status(&format!("{what} is refused"), |status| {
+                is(&status["source"]["refusal"]["commit"], commit)
+            });
         self.says(what, wanted);
         self.untouched(what);
     }
@@ -52,9 +53,16 @@ impl Bench {
     #[track_caller]
     pub(crate) fn untouched(&self, what: &str) {
         let status = self.site.status();
-        assert!(is(&status["target"]["id"], &self.good), "{what}: {status:#}");
+        assert!(
+            is(&status["target"]["id"], &self.good),
+            "{what}: {status:#}"
+        );
         assert!(is(&status["phase"], "Healthy"), "{what}: {status:#}");
-        assert_eq!(self.site.containers(), self.before, "{what}: what ran was touched");
+        assert_eq!(
+            self.site.containers(),
+            self.before,
+            "{what}: what ran was touched"
+        );
         assert_eq!(self.site.ask().unwrap().status, 200, "{what}");
     }
 
@@ -62,7 +70,11 @@ impl Bench {
     #[track_caller]
     pub(crate) fn mended(&mut self, what: &str, commit: String) {
         self.site.wait_healthy(&commit);
-        assert_eq!(self.site.status()["source"]["refusal"], serde_json::Value::Null, "{what}");
+        assert_eq!(
+            self.site.status()["source"]["refusal"],
+            serde_json::Value::Null,
+            "{what}"
+        );
         self.good = commit;
         self.untouched(what);
     }

@@ -2,39 +2,59 @@
 
 use std::time::{Duration, Instant};
 
-use crate::manifest::{APP, APP_2, deployment, deployment_with, idle, pod, service, shell, shell_with};
+use crate::manifest::{
+    APP, APP_2, deployment, deployment_with, idle, pod, service, shell, shell_with,
+};
 use crate::site::{SOON, Site, is};
 use crate::support::{eventually, run};
 
 #[test]
 fn a_container_that_exits_at_once_fails_its_commit() {
     let mut site = Site::start();
-    let good = site.deploy(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))]);
+    let good = site.deploy(&[
+        ("web.yaml", &pod("web", APP)),
+        ("service.yaml", &service("web")),
+    ]);
     let before = site.containers();
-    let once = pod("once", &shell("echo cannot find the cheese >/dev/termination-log; exit 3"));
+    let once = pod(
+        "once",
+        &shell("echo cannot find the cheese >/dev/termination-log; exit 3"),
+    );
     let never = once.replace("spec:\n", "spec:\n  restartPolicy: Never\n");
     let bad = site.push(&[("once.yaml", &never)], "exits at once");
     let reason = site.wait_rolled_back(&bad, &good);
     for words in ["Pod/default/once", "cannot find the cheese"] {
         assert!(reason.contains(words), "{words:?} is not in {reason:?}");
     }
-    eventually(SOON, "nothing of the bad commit is left, and what ran is as it was", || {
-        site.containers() == before
-    });
+    eventually(
+        SOON,
+        "nothing of the bad commit is left, and what ran is as it was",
+        || site.containers() == before,
+    );
 }
 
 #[test]
 fn a_container_that_ignores_term_is_killed_after_its_grace_period() {
     let mut site = Site::start();
     let deaf = shell("trap \"\" TERM; echo ready; while :; do sleep 1; done");
-    site.deploy(&[("web.yaml", &pod("web", APP)), ("deaf.yaml", &pod("deaf", &deaf))]);
+    site.deploy(&[
+        ("web.yaml", &pod("web", APP)),
+        ("deaf.yaml", &pod("deaf", &deaf)),
+    ]);
     let (web, deaf) = (site.containers_of("web"), site.containers_of("deaf"));
     let begin = Instant::now();
     site.deploy(&[("deaf.yaml", &pod("deaf", &idle()))]);
     let took = begin.elapsed();
-    assert!(took >= Duration::from_secs(2), "its grace period is 2 s, and it was gone after {took:?}");
+    assert!(
+        took >= Duration::from_secs(2),
+        "its grace period is 2 s, and it was gone after {took:?}"
+    );
     assert!(took < Duration::from_secs(12), "it took {took:?}");
-    assert!(site.containers_of("deaf").keys().all(|name| !deaf.contains_key(name)));
+    assert!(
+        site.containers_of("deaf")
+            .keys()
+            .all(|name| !deaf.contains_key(name))
+    );
     assert_eq!(site.containers_of("web"), web, "what ran was touched");
 }
 
@@ -47,10 +67,15 @@ fn an_exec_probe_that_hangs_is_ended_and_holds_up_nobody() {
         ("other.yaml", &pod("other", APP)),
     ]);
     let before = site.containers();
-    let field = "readinessProbe: {exec: {command: [sleep, \"1234\"]}, periodSeconds: 1, timeoutSeconds: 1}";
+    let field =
+        "readinessProbe: {exec: {command: [sleep, \"1234\"]}, periodSeconds: 1, timeoutSeconds: 1}";
     let hanging = shell_with("while :; do sleep 1; done", field);
-    let late = "progressDeadlineSeconds: 6\n  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}";
-    let bad = site.push(&[("web.yaml", &deployment_with("web", 1, &hanging, late))], "a probe that hangs");
+    let late =
+        "progressDeadlineSeconds: 6\n  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}";
+    let bad = site.push(
+        &[("web.yaml", &deployment_with("web", 1, &hanging, late))],
+        "a probe that hangs",
+    );
 
     let mut most = 0;
     let mut others_ready = true;
@@ -66,14 +91,23 @@ fn an_exec_probe_that_hangs_is_ended_and_holds_up_nobody() {
         others_ready &= other["status"]["containerStatuses"][0]["ready"] == true;
         assert!(begin.elapsed() < SOON, "{status:#}");
     }
-    let reason = site.status()["rollback"]["reason"].as_str().unwrap().to_owned();
-    assert!(reason.contains("is not ready: the command did not end within 1 s and was killed"), "{reason}");
+    let reason = site.status()["rollback"]["reason"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        reason.contains("is not ready: the command did not end within 1 s and was killed"),
+        "{reason}"
+    );
     assert!((1..=2).contains(&most), "{most} probes ran side by side");
     assert!(others_ready, "another pod's probe was held up");
     assert!(is(&site.status()["target"]["id"], &good));
     assert_eq!(site.containers(), before, "what ran was touched");
     let left = run(site.host.network.command().args(["ps", "-eo", "args"])).ok();
-    assert!(!left.lines().any(|line| line == "sleep 1234"), "a probe is left");
+    assert!(
+        !left.lines().any(|line| line == "sleep 1234"),
+        "a probe is left"
+    );
 }
 
 #[test]
@@ -86,14 +120,25 @@ fn an_engine_that_hangs_on_one_container_holds_up_no_other() {
         ("still.yaml", &pod("still", APP)),
     ]);
     let still = site.containers_of("still");
-    let process = site.host.docker(&["inspect", "-f", "{{.State.Pid}}", &site.container("stuck")]);
-    let shim = site.host.exec(&["ps", "-o", "ppid=", "-p", &process]).ok().trim().to_owned();
+    let process = site
+        .host
+        .docker(&["inspect", "-f", "{{.State.Pid}}", &site.container("stuck")]);
+    let shim = site
+        .host
+        .exec(&["ps", "-o", "ppid=", "-p", &process])
+        .ok()
+        .trim()
+        .to_owned();
     let name = site.host.exec(&["ps", "-o", "args=", "-p", &shim]).ok();
     assert!(name.contains("containerd-shim"), "{name}");
     site.host.exec(&["kill", "-STOP", &shim]).ok();
 
-    // Whoever asks the engine for the stuck container from here on may wait; a list of all comes from its memory.
-    let list = || site.host.docker(&["ps", "--format", "{{.Names}} {{.Status}}"]);
+    // Whoever asks the engine for the stuck container from here on may wait; a list of all comes
+    // from its memory.
+    let list = || {
+        site.host
+            .docker(&["ps", "--format", "{{.Names}} {{.Status}}"])
+    };
     let next = site.push(
         &[
             ("stuck.yaml", &pod("stuck", APP_2)),
@@ -103,14 +148,22 @@ fn an_engine_that_hangs_on_one_container_holds_up_no_other() {
         "the engine hangs on one of them",
     );
     site.wait_answer("app 2 web");
-    eventually(SOON, "a new pod runs", || list().contains("windlass_app_more_default_"));
+    eventually(SOON, "a new pod runs", || {
+        list().contains("windlass_app_more_default_")
+    });
     let old_stuck = |list: &str| list.contains("windlass_app_stuck_default_");
     assert!(old_stuck(&list()), "it cannot have been stopped");
     let status = site.status();
-    assert!(is(&status["target"]["id"], &next) && !is(&status["phase"], "Healthy"), "{status:#}");
+    assert!(
+        is(&status["target"]["id"], &next) && !is(&status["phase"], "Healthy"),
+        "{status:#}"
+    );
 
     site.host.exec(&["kill", "-CONT", &shim]).ok();
     site.wait_healthy(&next);
     assert_eq!(site.containers_of("still"), still, "what ran was touched");
-    assert_eq!(site.exec("stuck", &["cat", "/www/index.html"]).ok(), "app 2 stuck");
+    assert_eq!(
+        site.exec("stuck", &["cat", "/www/index.html"]).ok(),
+        "app 2 stuck"
+    );
 }

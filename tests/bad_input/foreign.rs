@@ -1,4 +1,5 @@
-//! Words of strangers that would act on a terminal, forge a line of the log, or turn the direction of writing.
+//! Words of strangers that would act on a terminal, forge a line of the log, or turn the direction
+//! of writing.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +10,13 @@ use crate::manifest::{APP, pod, service, shell};
 use crate::site::{SOON, Site};
 use crate::support::{GitRepo, eventually, run};
 
-/// Clears the screen, sets the window's title, goes back to the start of the line, turns the direction of writing.
+/// Clears the screen, sets the window's title, goes back to the start of the line, turns the
+/// direction of writing.
 const ODD: &str = "A\u{1b}[2J\u{1b}]0;owned\u{7}\rB\u{9b}31m\u{202e}C\u{200b}\u{2066}\u{7f}\u{85}";
 
 /// What the same looks like to a reader.
-const SHOWN: &str = r"A\u{1b}[2J\u{1b}]0;owned\u{7}\rB\u{9b}31m\u{202e}C\u{200b}\u{2066}\u{7f}\u{85}";
+const SHOWN: &str =
+    r"A\u{1b}[2J\u{1b}]0;owned\u{7}\rB\u{9b}31m\u{202e}C\u{200b}\u{2066}\u{7f}\u{85}";
 
 /// Whether a character has no business on a terminal.
 fn acts(c: char) -> bool {
@@ -27,22 +30,42 @@ fn clean(what: &str, text: &str) {
     assert!(line.is_none(), "{what}: {line:?}");
 }
 
-/// What a person reads: on standard output, on standard error, and in the log, in which each line begins with a time.
+/// What a person reads: on standard output, on standard error, and in the log, in which each line
+/// begins with a time.
 #[track_caller]
 fn everything_is_clean(what: &str, site: &mut Site) {
-    for arguments in
-        ["status", "status -o json", "history", "plan", "get pods", "get events", "get events -o yaml"]
-    {
+    for arguments in [
+        "status",
+        "status -o json",
+        "history",
+        "plan",
+        "get pods",
+        "get events",
+        "get events -o yaml",
+    ] {
         let told = site.windlass(&arguments.split(' ').collect::<Vec<_>>());
-        clean(&format!("{what}: {arguments}"), &format!("{}\n{}", told.stdout, told.stderr));
+        clean(
+            &format!("{what}: {arguments}"),
+            &format!("{}\n{}", told.stdout, told.stderr),
+        );
     }
     let history = site.windlass(&["history"]).ok();
-    let entries = site.windlass(&["history", "-o", "json"]).json()["entries"].as_array().unwrap().len();
-    assert_eq!(history.lines().count(), entries + 1, "{what}: a line is forged in\n{history}");
+    let entries = site.windlass(&["history", "-o", "json"]).json()["entries"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!(
+        history.lines().count(),
+        entries + 1,
+        "{what}: a line is forged in\n{history}"
+    );
     let log = site.daemon().log();
     clean(&format!("{what}: log"), &log);
     let forged = log.lines().find(|line| !line.starts_with("20"));
-    assert!(forged.is_none(), "{what}: a line is forged in the log: {forged:?}");
+    assert!(
+        forged.is_none(),
+        "{what}: a line is forged in the log: {forged:?}"
+    );
 }
 
 #[test]
@@ -54,8 +77,14 @@ fn words_of_an_unsigned_push_act_on_no_terminal() {
     let signatures = [
         ("a subject", String::new()),
         ("the name of a header", header),
-        ("the type of a key", signature_header(&bench.site.repo, &key_type, "git")),
-        ("a namespace", signature_header(&bench.site.repo, "ssh-ed25519", &key_type)),
+        (
+            "the type of a key",
+            signature_header(&bench.site.repo, &key_type, "git"),
+        ),
+        (
+            "a namespace",
+            signature_header(&bench.site.repo, "ssh-ed25519", &key_type),
+        ),
     ];
     for (what, header) in signatures {
         let commit = odd_commit(&bench.site.repo, &header, &subject);
@@ -68,7 +97,10 @@ fn words_of_an_unsigned_push_act_on_no_terminal() {
         everything_is_clean(what, &mut bench.site);
         let synced = bench.site.windlass(&["sync", "--wait", "--timeout", "20s"]);
         assert_eq!(synced.code, 3, "{what}: {synced:?}");
-        clean(&format!("{what}: sync"), &format!("{}\n{}", synced.stdout, synced.stderr));
+        clean(
+            &format!("{what}: sync"),
+            &format!("{}\n{}", synced.stdout, synced.stderr),
+        );
         assert!(synced.stdout.contains("Innocent"), "{what}: {synced:?}");
         bench.taken_back(what);
     }
@@ -81,7 +113,16 @@ fn odd_commit(repo: &GitRepo, header: &str, subject: &str) -> String {
     let (headers, _) = text.split_once("\n\n").unwrap();
     let file = repo.work().with_extension("odd");
     fs::write(&file, format!("{headers}\n{header}\n{subject}\n")).unwrap();
-    let odd = repo.git(&["hash-object", "-t", "commit", "-w", "--literally", file.to_str().unwrap()]).ok();
+    let odd = repo
+        .git(&[
+            "hash-object",
+            "-t",
+            "commit",
+            "-w",
+            "--literally",
+            file.to_str().unwrap(),
+        ])
+        .ok();
     repo.git(&["reset", "-q", "--hard", &odd]).ok();
     repo.push()
 }
@@ -89,12 +130,20 @@ fn odd_commit(repo: &GitRepo, header: &str, subject: &str) -> String {
 /// The header of an SSH signature (PROTOCOL.sshsig) that names this type of key and this namespace.
 fn signature_header(repo: &GitRepo, key_type: &str, namespace: &str) -> String {
     fn text(bytes: &[u8]) -> Vec<u8> {
-        [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+        [
+            &u32::try_from(bytes.len()).unwrap().to_be_bytes()[..],
+            bytes,
+        ]
+        .concat()
     }
     let key = [text(key_type.as_bytes()), text(&[7; 32])].concat();
     let signature = [text(b"ssh-ed25519"), text(&[7; 64])].concat();
     let fields: [&[u8]; 5] = [&key, namespace.as_bytes(), b"", b"sha512", &signature];
-    let blob = [b"SSHSIG\0\0\0\x01".as_slice(), fields.map(text).concat().as_slice()].concat();
+    let blob = [
+        b"SSHSIG\0\0\0\x01".as_slice(),
+        fields.map(text).concat().as_slice(),
+    ]
+    .concat();
     let file = repo.work().with_extension("signature");
     let armour = base64(&file, &blob);
     let lines: String = armour.lines().map(|line| format!(" {line}\n")).collect();
@@ -113,7 +162,10 @@ fn words_of_a_container_act_on_no_terminal() {
     let odd = r"A\033[2J\033]0;owned\007\rB\302\23331m\342\200\256C\342\200\213";
     let shown = r"A\u{1b}[2J\u{1b}]0;owned\u{7}\rB\u{9b}31m\u{202e}C\u{200b}";
     // What it said last becomes the reason why a commit failed.
-    let good = site.deploy(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))]);
+    let good = site.deploy(&[
+        ("web.yaml", &pod("web", APP)),
+        ("service.yaml", &service("web")),
+    ]);
     let words = format!("printf \"{odd}\\n\" >/dev/termination-log; exit 3");
     let once = pod("once", &shell(&words)).replace("spec:\n", "spec:\n  restartPolicy: Never\n");
     let bad = site.push(&[("once.yaml", &once)], "exits at once");
@@ -130,7 +182,10 @@ fn words_of_a_container_act_on_no_terminal() {
         last["terminated"]["message"] == shown
     });
     everything_is_clean("a running pod", &mut site);
-    for arguments in [&["get", "pod", "talker", "-o", "json"][..], &["get", "pod", "talker", "-o", "yaml"]] {
+    for arguments in [
+        &["get", "pod", "talker", "-o", "json"][..],
+        &["get", "pod", "talker", "-o", "yaml"],
+    ] {
         clean("the object", &site.windlass(arguments).ok());
     }
 
@@ -140,13 +195,22 @@ fn words_of_a_container_act_on_no_terminal() {
         log.contains("\u{1b}[2J") && log.contains('\u{202e}')
     });
     let at_a_terminal = |more: &str| {
-        let line = format!("{} logs talker --tail 1 {more}", env!("CARGO_BIN_EXE_windlass"));
-        run(site.host.command("script").args(["-qec", &line, "/dev/null"])).ok()
+        let line = format!(
+            "{} logs talker --tail 1 {more}",
+            env!("CARGO_BIN_EXE_windlass")
+        );
+        run(site
+            .host
+            .command("script")
+            .args(["-qec", &line, "/dev/null"]))
+        .ok()
     };
     eventually(SOON, "a terminal shows its words", || {
         let read = at_a_terminal("").replace("\r\n", "\n");
         clean("a log at a terminal", &read);
         read.contains(shown)
     });
-    eventually(SOON, "a terminal gets the bytes", || at_a_terminal("--raw").contains("\u{1b}[2J"));
+    eventually(SOON, "a terminal gets the bytes", || {
+        at_a_terminal("--raw").contains("\u{1b}[2J")
+    });
 }

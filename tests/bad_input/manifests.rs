@@ -12,11 +12,18 @@ struct Case {
 }
 
 fn case(what: &'static str, text: impl Into<String>, says: &'static [&'static str]) -> Case {
-    Case { what, text: text.into(), says }
+    Case {
+        what,
+        text: text.into(),
+        says,
+    }
 }
 
 fn with_host_port(name: &str) -> String {
-    pod(name, "{name: app, image: busybox, ports: [{containerPort: 80, hostPort: 8081}]}")
+    pod(
+        name,
+        "{name: app, image: busybox, ports: [{containerPort: 80, hostPort: 8081}]}",
+    )
 }
 
 fn node_port(name: &str, port: u32) -> String {
@@ -31,7 +38,10 @@ fn alias_bomb() -> String {
     let mut text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\ndata:\n  a: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
         let below = format!("*a{}", level - 1);
-        text.push_str(&format!("  b{level}: &a{level} [{}]\n", [below.as_str(); 9].join(", ")));
+        text.push_str(&format!(
+            "  b{level}: &a{level} [{}]\n",
+            [below.as_str(); 9].join(", ")
+        ));
     }
     text
 }
@@ -41,7 +51,10 @@ fn cases() -> Vec<Case> {
     let volume = |path: &str| {
         format!(
             "{}  volumes:\n  - name: state\n    hostPath: {{path: {path}}}\n",
-            pod("thief", "{name: app, image: busybox, volumeMounts: [{name: state, mountPath: /state}]}")
+            pod(
+                "thief",
+                "{name: app, image: busybox, volumeMounts: [{name: state, mountPath: /state}]}"
+            )
         )
     };
     vec![
@@ -51,8 +64,16 @@ fn cases() -> Vec<Case> {
             &[":4:", "not valid YAML"],
         ),
         case("an alias bomb", alias_bomb(), &["alias"]),
-        case("a file of 40 MB", format!("# {}\n", "x".repeat(40 << 20)), &["41943043 bytes"]),
-        case("an unknown kind", "apiVersion: v1\nkind: Pot\nmetadata: {name: x}\n", &[":2:1: kind:", "Pot"]),
+        case(
+            "a file of 40 MB",
+            format!("# {}\n", "x".repeat(40 << 20)),
+            &["41943043 bytes"],
+        ),
+        case(
+            "an unknown kind",
+            "apiVersion: v1\nkind: Pot\nmetadata: {name: x}\n",
+            &[":2:1: kind:", "Pot"],
+        ),
         case(
             "a kind for later",
             "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: x}\n",
@@ -76,11 +97,18 @@ fn cases() -> Vec<Case> {
         case(
             "two hostPorts alike",
             format!("{}---\n{}", with_host_port("one"), with_host_port("two")),
-            &[":15:61: spec.containers[0].ports[0].hostPort: 8081/TCP", "apps/bad.yaml:"],
+            &[
+                ":15:61: spec.containers[0].ports[0].hostPort: 8081/TCP",
+                "apps/bad.yaml:",
+            ],
         ),
         case(
             "two nodePorts alike",
-            format!("{}---\n{}", node_port("one", 30081), node_port("two", 30081)),
+            format!(
+                "{}---\n{}",
+                node_port("one", 30081),
+                node_port("two", 30081)
+            ),
             &[":19:5: spec.ports[0].nodePort: 30081/TCP", "apps/bad.yaml:"],
         ),
         case(
@@ -96,13 +124,21 @@ fn cases() -> Vec<Case> {
             ),
             &[":12:", "absent", "settings"],
         ),
-        case("a missing ConfigMap", pod("x", key), &[":7:", "ConfigMap", "settings"]),
+        case(
+            "a missing ConfigMap",
+            pod("x", key),
+            &[":7:", "ConfigMap", "settings"],
+        ),
         case(
             "a hostPath into our data",
             volume("/var/lib/windlass/trust"),
             &[":10:", "hostPath", "/var/lib/windlass"],
         ),
-        case("a hostPath above our data", volume("/var/lib"), &[":10:", "hostPath", "/var/lib/windlass"]),
+        case(
+            "a hostPath above our data",
+            volume("/var/lib"),
+            &[":10:", "hostPath", "/var/lib/windlass"],
+        ),
         case(
             "a hostPath to our sockets",
             volume("/run/windlass/admin.sock"),
@@ -111,7 +147,11 @@ fn cases() -> Vec<Case> {
         case(
             "several problems",
             "apiVersion: v1\nkind: Pod\nmetadata: {name: Upper}\nspec:\n  replicas: 1\n  containers: []\n",
-            &[":3:12: metadata.name:", ":5:3: spec.replicas: unknown field", ":6:3: spec.containers:"],
+            &[
+                ":3:12: metadata.name:",
+                ":5:3: spec.replicas: unknown field",
+                ":6:3: spec.containers:",
+            ],
         ),
     ]
 }
@@ -133,17 +173,26 @@ fn every_wrong_manifest_is_refused_with_its_place_and_what_runs_is_left_alone() 
         for words in says {
             // The path is another one there.
             let words = words.rsplit("apps/").next().unwrap();
-            for said in [&told, &said].into_iter().filter(|said| !said.contains(words)) {
+            for said in [&told, &said]
+                .into_iter()
+                .filter(|said| !said.contains(words))
+            {
                 silent.push(format!("{what}: {words:?} is not in\n{said}"));
             }
         }
 
-        let mended = bench.site.repo.commit_removing(&["apps/bad.yaml"], "without it");
+        let mended = bench
+            .site
+            .repo
+            .commit_removing(&["apps/bad.yaml"], "without it");
         bench.mended(what, mended);
     }
     assert!(silent.is_empty(), "{}", silent.join("\n"));
     let history = bench.site.windlass(&["history"]).ok();
-    assert!(history.contains("Refused") && history.contains("several problems"), "{history}");
+    assert!(
+        history.contains("Refused") && history.contains("several problems"),
+        "{history}"
+    );
 }
 
 #[test]
@@ -151,34 +200,62 @@ fn what_would_delete_everything_is_refused_or_held() {
     let mut bench = Bench::start();
 
     let commit = bench.site.repo.commit_removing(&["apps"], "no directory");
-    bench.refused("a missing path", &commit, &["apps: this configured path is not in the commit"]);
-    let commit = bench.site.push(&[("apps/README", "nothing here\n")], "no manifest");
+    bench.refused(
+        "a missing path",
+        &commit,
+        &["apps: this configured path is not in the commit"],
+    );
+    let commit = bench
+        .site
+        .push(&[("apps/README", "nothing here\n")], "no manifest");
     bench.refused(
         "all manifests deleted",
         &commit,
         &["apps: no *.yaml, *.yml or *.json file (in lower case) is here"],
     );
-    let commit = bench.site.push(&[("apps/empty.yaml", "---\n---\n")], "no object");
-    bench.site.wait_status("it is seen", |status| is(&status["head"]["id"], &commit));
+    let commit = bench
+        .site
+        .push(&[("apps/empty.yaml", "---\n---\n")], "no object");
+    bench
+        .site
+        .wait_status("it is seen", |status| is(&status["head"]["id"], &commit));
     bench.untouched("manifests without an object");
 
     // One of four may go without a word; three may not.
     let good = bench.good.clone();
-    bench.site.repo.git(&["checkout", "-q", &good, "--", "apps"]).ok();
-    let restored = bench.site.repo.commit_removing(&["apps/README", "apps/empty.yaml"], "as it was");
+    bench
+        .site
+        .repo
+        .git(&["checkout", "-q", &good, "--", "apps"])
+        .ok();
+    let restored = bench
+        .site
+        .repo
+        .commit_removing(&["apps/README", "apps/empty.yaml"], "as it was");
     bench.mended("as it was", restored);
-    let held = bench.site.repo.commit_removing(&["apps/a.yaml", "apps/b.yaml", "apps/c.yaml"], "less");
+    let held = bench
+        .site
+        .repo
+        .commit_removing(&["apps/a.yaml", "apps/b.yaml", "apps/c.yaml"], "less");
     bench.site.wait_status("it is held", |status| {
         is(&status["head"]["id"], &held) && is(&status["head_state"], "Held")
     });
     bench.says(
         "held",
-        &["is held", "delete 3 of 4 workloads", "Pod/default/a", "Windlass-Allow-Deletions: yes"],
+        &[
+            "is held",
+            "delete 3 of 4 workloads",
+            "Pod/default/a",
+            "Windlass-Allow-Deletions: yes",
+        ],
     );
     bench.untouched("held");
     let outcome = bench.site.windlass(&["sync", "--wait", "--timeout", "10s"]);
     assert_eq!(outcome.code, 3, "{outcome:?}");
-    assert!(outcome.stdout.contains("Windlass-Allow-Deletions: yes"), "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("Windlass-Allow-Deletions: yes"),
+        "{outcome:?}"
+    );
 
     let web = bench.site.containers_of("web");
     let meant = bench.site.push(&[], &format!("that is meant{MAY_DELETE}"));

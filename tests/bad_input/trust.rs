@@ -20,11 +20,25 @@ fn commits_that_are_not_trusted_are_refused_and_what_runs_is_left_alone() {
     let text = intruder();
     let files = [("apps/intruder.yaml", text.as_str())];
 
-    let commit = bench.site.repo.commit_unsigned(&files, "without a signature");
-    bench.refused("an unsigned commit", &commit, &["without a signature", "it is not signed"]);
-    assert_eq!(bench.site.metric("windlass_signature_checks_total{outcome=\"untrusted\"}"), 1.0);
+    let commit = bench
+        .site
+        .repo
+        .commit_unsigned(&files, "without a signature");
+    bench.refused(
+        "an unsigned commit",
+        &commit,
+        &["without a signature", "it is not signed"],
+    );
+    assert_eq!(
+        bench
+            .site
+            .metric("windlass_signature_checks_total{outcome=\"untrusted\"}"),
+        1.0
+    );
 
-    let commit = bench.site.push(&[("apps/intruder.yaml", "{}")], "signed on top");
+    let commit = bench
+        .site
+        .push(&[("apps/intruder.yaml", "{}")], "signed on top");
     bench.refused(
         "an unsigned commit inside the range",
         &commit,
@@ -32,18 +46,49 @@ fn commits_that_are_not_trusted_are_refused_and_what_runs_is_left_alone() {
     );
     bench.taken_back("an unsigned commit");
 
-    let stranger = bench.site.repo.new_signer("stranger@example.com", "ed25519");
-    let commit = bench.site.repo.commit_signed_by(&stranger, &files, "by a stranger");
-    bench.refused("an unknown signer", &commit, &["by a stranger", "SHA256:", "not in the allowed signers"]);
+    let stranger = bench
+        .site
+        .repo
+        .new_signer("stranger@example.com", "ed25519");
+    let commit = bench
+        .site
+        .repo
+        .commit_signed_by(&stranger, &files, "by a stranger");
+    bench.refused(
+        "an unknown signer",
+        &commit,
+        &["by a stranger", "SHA256:", "not in the allowed signers"],
+    );
     bench.taken_back("an unknown signer");
 
     let allowed = fs::read_to_string(bench.site.repo.allowed_signers()).unwrap();
-    let line = |options: &str| format!("{allowed}late@example.com {options} {}\n", stranger.public_key());
+    let line = |options: &str| {
+        format!(
+            "{allowed}late@example.com {options} {}\n",
+            stranger.public_key()
+        )
+    };
     for (what, options, words) in [
-        ("an expired signer", "valid-before=\"20200101\"", "was valid until 2020-01-01"),
-        ("a signer who is not valid yet", "valid-after=\"20990101\"", "is valid only after 2099-01-01"),
-        ("a signer of other things", "namespaces=\"file\"", "do not hold \"git\""),
-        ("a certificate authority", "cert-authority", "certificate authority"),
+        (
+            "an expired signer",
+            "valid-before=\"20200101\"",
+            "was valid until 2020-01-01",
+        ),
+        (
+            "a signer who is not valid yet",
+            "valid-after=\"20990101\"",
+            "is valid only after 2099-01-01",
+        ),
+        (
+            "a signer of other things",
+            "namespaces=\"file\"",
+            "do not hold \"git\"",
+        ),
+        (
+            "a certificate authority",
+            "cert-authority",
+            "certificate authority",
+        ),
     ] {
         bench.site.repo.set_allowed_signers(&line(options));
         let commit = bench.site.repo.commit_signed_by(&stranger, &files, what);
@@ -53,7 +98,11 @@ fn commits_that_are_not_trusted_are_refused_and_what_runs_is_left_alone() {
     bench.site.repo.set_allowed_signers(&allowed);
 
     let commit = forged(&bench.site.repo, &files);
-    bench.refused("a signature of another commit", &commit, &["its signature does not fit its content"]);
+    bench.refused(
+        "a signature of another commit",
+        &commit,
+        &["its signature does not fit its content"],
+    );
     bench.taken_back("a signature of another commit");
 
     let note = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: note}\n";
@@ -81,8 +130,14 @@ fn forged(repo: &GitRepo, files: &[(&str, &str)]) -> String {
     let signed = repo.commit(Some(&repo.signer), "what was signed");
     let text = repo.git(&["cat-file", "commit", &signed]).ok();
     let file = repo.work().with_extension("forged");
-    fs::write(&file, format!("{}\n", text.replace("what was signed", "what was not"))).unwrap();
-    let forged = repo.git(&["hash-object", "-t", "commit", "-w", file.to_str().unwrap()]).ok();
+    fs::write(
+        &file,
+        format!("{}\n", text.replace("what was signed", "what was not")),
+    )
+    .unwrap();
+    let forged = repo
+        .git(&["hash-object", "-t", "commit", "-w", file.to_str().unwrap()])
+        .ok();
     repo.git(&["reset", "-q", "--hard", &forged]).ok();
     repo.push()
 }
@@ -91,15 +146,30 @@ fn forged(repo: &GitRepo, files: &[(&str, &str)]) -> String {
 fn refused_pushes_of_forty_megabytes_leave_the_mirror_as_it_was() {
     let mut bench = Bench::start();
     let host = bench.site.host;
-    let size = || host.exec(&["du", "-sb", "/var/lib/windlass/mirror.git"]).ok();
+    let size = || {
+        host.exec(&["du", "-sb", "/var/lib/windlass/mirror.git"])
+            .ok()
+    };
     let before = size();
     for round in 0..3 {
         let file = bench.site.repo.work().join("noise.bin");
         let noise = format!("head -c 41943040 /dev/urandom > {}", file.display());
         run(Command::new("sh").args(["-c", &noise])).ok();
-        let commit = bench.site.repo.commit_unsigned(&[], &format!("noise {round}"));
-        bench.refused("forty megabytes without a signature", &commit, &["it is not signed"]);
-        assert_eq!(size(), before, "the mirror after {} refused pushes", round + 1);
+        let commit = bench
+            .site
+            .repo
+            .commit_unsigned(&[], &format!("noise {round}"));
+        bench.refused(
+            "forty megabytes without a signature",
+            &commit,
+            &["it is not signed"],
+        );
+        assert_eq!(
+            size(),
+            before,
+            "the mirror after {} refused pushes",
+            round + 1
+        );
         bench.taken_back("forty megabytes");
     }
 }
@@ -114,40 +184,69 @@ fn an_object_that_was_tampered_with_is_an_error_and_not_run() {
         let signer = bench.site.repo.signer.clone();
         let commit = bench.site.repo.commit(Some(&signer), what);
         // The daemon does not follow this branch: the objects lie there before it looks for them.
-        bench.site.repo.git(&["push", "-qf", "origin", "HEAD:refs/heads/staging"]).ok();
-        let blob = bench.site.repo.git(&["rev-parse", &format!("HEAD:{path}")]).ok();
+        bench
+            .site
+            .repo
+            .git(&["push", "-qf", "origin", "HEAD:refs/heads/staging"])
+            .ok();
+        let blob = bench
+            .site
+            .repo
+            .git(&["rev-parse", &format!("HEAD:{path}")])
+            .ok();
         let object = loose(&bench, &blob);
         let honest = fs::read(&object).unwrap();
-        let forged = if name == "one" { other_content(&bench, &intruder()) } else { b"no object".to_vec() };
+        let forged = if name == "one" {
+            other_content(&bench, &intruder())
+        } else {
+            b"no object".to_vec()
+        };
         fs::remove_file(&object).unwrap();
         fs::write(&object, forged).unwrap();
         let repository = bench.site.repo.path().display().to_string();
         let update = |id: &str| {
-            run(Command::new("git").args(["-C", &repository, "update-ref", "refs/heads/main", id])).ok()
+            run(Command::new("git").args(["-C", &repository, "update-ref", "refs/heads/main", id]))
+                .ok()
         };
         update(&commit);
 
-        let status = bench.site.wait_status("it is told", |status| status["source"]["error"].is_string());
-        assert!(!is(&status["source"]["verified"], &commit), "{what}: {status:#}");
+        let status = bench
+            .site
+            .wait_status("it is told", |status| status["source"]["error"].is_string());
+        assert!(
+            !is(&status["source"]["verified"], &commit),
+            "{what}: {status:#}"
+        );
         bench.untouched(what);
         let error = status["source"]["error"].as_str().unwrap();
         assert!(
             error.contains(&blob[..7]) || error.contains("failed to read loose object"),
             "{what}: {error}"
         );
-        assert!(bench.site.containers_of(name).is_empty() && bench.site.containers_of("intruder").is_empty());
+        assert!(
+            bench.site.containers_of(name).is_empty()
+                && bench.site.containers_of("intruder").is_empty()
+        );
 
         fs::write(&object, honest).unwrap();
         let good = bench.good.clone();
         update(&good);
-        bench.site.wait_status("the error is gone", |status| status["source"]["error"].is_null());
+        bench.site.wait_status("the error is gone", |status| {
+            status["source"]["error"].is_null()
+        });
         bench.taken_back(what);
     }
 }
 
 /// The file of a loose object in the repository that is followed.
 fn loose(bench: &Bench, id: &str) -> PathBuf {
-    let path = bench.site.repo.path().join("objects").join(&id[..2]).join(&id[2..]);
+    let path = bench
+        .site
+        .repo
+        .path()
+        .join("objects")
+        .join(&id[..2])
+        .join(&id[2..]);
     assert!(path.exists(), "{id} is not loose");
     path
 }
@@ -156,6 +255,19 @@ fn loose(bench: &Bench, id: &str) -> PathBuf {
 fn other_content(bench: &Bench, content: &str) -> Vec<u8> {
     let file = bench.site.repo.work().with_extension("other");
     fs::write(&file, content).unwrap();
-    let id = bench.site.repo.git(&["hash-object", "-w", file.to_str().unwrap()]).ok();
-    fs::read(bench.site.repo.work().join(".git/objects").join(&id[..2]).join(&id[2..])).unwrap()
+    let id = bench
+        .site
+        .repo
+        .git(&["hash-object", "-w", file.to_str().unwrap()])
+        .ok();
+    fs::read(
+        bench
+            .site
+            .repo
+            .work()
+            .join(".git/objects")
+            .join(&id[..2])
+            .join(&id[2..]),
+    )
+    .unwrap()
 }

@@ -1,4 +1,5 @@
-//! An upgrade to a version with more rules: what an older version accepted runs on, is healed and is rolled back to.
+//! An upgrade to a version with more rules: what an older version accepted runs on, is healed and
+//! is rolled back to.
 
 use std::fs;
 
@@ -8,8 +9,8 @@ use crate::support::eventually;
 
 const TRUST: &str = "/var/lib/windlass/trust";
 
-/// What older versions accepted and this one refuses in a new head, with a part of what is said of it: one of each
-/// that containers can run with.
+/// What older versions accepted and this one refuses in a new head, with a part of what is said of
+/// it: one of each that containers can run with.
 const NOW_REFUSED: &[(&str, &str, &str)] = &[
     (
         "basic.yaml",
@@ -61,7 +62,12 @@ fn web(container: &str) -> String {
         "{name: app, env: [{name: P, valueFrom: {secretKeyRef: {name: sops, key: password}}}],",
         1,
     );
-    deployment_with("web", 1, &container, "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}")
+    deployment_with(
+        "web",
+        1,
+        &container,
+        "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}",
+    )
 }
 
 #[test]
@@ -69,16 +75,23 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     let mut site = Site::without_daemon();
     site.configure("");
     let (first, service) = (web(APP), service("web"));
-    let mut files = vec![("web.yaml", first.as_str()), ("service.yaml", service.as_str())];
+    let mut files = vec![
+        ("web.yaml", first.as_str()),
+        ("service.yaml", service.as_str()),
+    ];
     files.extend(NOW_REFUSED.iter().map(|(name, text, _)| (*name, *text)));
     let old = site.push(&files, "accepted by the older version");
 
-    // The older version took this commit: this one does too where its record says that it was accepted, and without the
-    // record the directory is as the older version leaves it.
+    // The older version took this commit: this one does too where its record says that it was
+    // accepted, and without the record the directory is as the older version leaves it.
     let trust = site.host.path(TRUST);
     let record = trust.join("accepted.json");
     fs::create_dir_all(&trust).unwrap();
-    fs::write(&record, format!("{{\"schema\": 1, \"heads\": [\"{old}\"]}}")).unwrap();
+    fs::write(
+        &record,
+        format!("{{\"schema\": 1, \"heads\": [\"{old}\"]}}"),
+    )
+    .unwrap();
     site.start_daemon();
     site.wait_healthy(&old);
     site.wait_answer("app 1 web");
@@ -91,16 +104,25 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     let status = site.wait_status("the first look after the upgrade", |status| {
         is(&status["head"]["id"], &old) && status["converged"] == true
     });
-    assert!(status["source"]["refusal"].is_null() && is(&status["healthy"]["id"], &old), "{status:#}");
+    assert!(
+        status["source"]["refusal"].is_null() && is(&status["healthy"]["id"], &old),
+        "{status:#}"
+    );
     let warnings = status["warnings"].to_string();
     for (name, _, said) in NOW_REFUSED {
         let said = serde_json::to_string(said).unwrap();
-        assert!(warnings.contains(said.trim_matches('"')), "{name}: {said} is not in {warnings}");
+        assert!(
+            warnings.contains(said.trim_matches('"')),
+            "{name}: {said} is not in {warnings}"
+        );
     }
     assert_eq!(site.containers(), before, "what ran was touched");
 
     // What dies is started again.
-    let (app, _) = before.iter().find(|(name, _)| name.contains("app")).unwrap();
+    let (app, _) = before
+        .iter()
+        .find(|(name, _)| name.contains("app"))
+        .unwrap();
     site.host.docker(&["kill", app]);
     eventually(SOON, "the container runs again", || {
         site.containers().len() == before.len() && site.containers() != before
@@ -109,8 +131,13 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
 
     // The same in a new head is refused, and changes nothing.
     let running = site.containers();
-    let refused =
-        site.push(&[("note.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n")], "the next");
+    let refused = site.push(
+        &[(
+            "note.yaml",
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n",
+        )],
+        "the next",
+    );
     let status = site.wait_status("the new head is refused", |status| {
         is(&status["source"]["refusal"]["commit"], &refused)
     });
@@ -118,7 +145,9 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     // Also after a restart: that its signature is good is not that it was accepted.
     site.stop_daemon();
     site.start_daemon();
-    site.wait_status("it is refused again", |status| is(&status["source"]["refusal"]["commit"], &refused));
+    site.wait_status("it is refused again", |status| {
+        is(&status["source"]["refusal"]["commit"], &refused)
+    });
     assert_eq!(site.containers(), running, "what ran was touched");
 
     // A new head without them that fails is rolled back, to the old commit.
@@ -128,8 +157,14 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
         .iter()
         .map(|(file, ..)| (*file, plain.replace("NAME", file.trim_end_matches(".yaml"))))
         .collect();
-    let plain: Vec<(&str, &str)> = plain.iter().map(|(file, text)| (*file, text.as_str())).collect();
-    let bad = site.push(&[plain.as_slice(), &[("web.yaml", &broken)]].concat(), "no such command");
+    let plain: Vec<(&str, &str)> = plain
+        .iter()
+        .map(|(file, text)| (*file, text.as_str()))
+        .collect();
+    let bad = site.push(
+        &[plain.as_slice(), &[("web.yaml", &broken)]].concat(),
+        "no such command",
+    );
     site.wait_rolled_back(&bad, &old);
     site.wait_answer("app 1 web");
     let good = site.deploy(&[("web.yaml", &web(APP_2))]);

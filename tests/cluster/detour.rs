@@ -8,9 +8,18 @@ use crate::{
 /// The images of the replicas on a host.
 fn images(cluster: &Cluster, host: &str) -> Vec<String> {
     let host = cluster.host(host);
-    let inspect = |id: &str| host.host.docker(&["inspect", "-f", "{{.Config.Image}}", id]);
-    let tags = |image: &str| host.host.docker(&["inspect", "-f", "{{.RepoTags}}", image.trim()]);
-    host.running("web").iter().map(|one| tags(&inspect(&one.id)).trim().to_owned()).collect()
+    let inspect = |id: &str| {
+        host.host
+            .docker(&["inspect", "-f", "{{.Config.Image}}", id])
+    };
+    let tags = |image: &str| {
+        host.host
+            .docker(&["inspect", "-f", "{{.RepoTags}}", image.trim()])
+    };
+    host.running("web")
+        .iter()
+        .map(|one| tags(&inspect(&one.id)).trim().to_owned())
+        .collect()
 }
 
 #[test]
@@ -19,27 +28,36 @@ fn one_host_goes_back_without_the_store_and_returns() {
     let first = cluster.deploy(&[("web.yaml", &deployment("web", 3, APP))]);
     cluster.deploy(&[("web.yaml", &deployment("web", 3, APP_2))]);
     assert_eq!(images(&cluster, "n2"), ["[windlass-test/app:2]"]);
-    let others: Vec<_> = ["n1", "n3"].map(|name| cluster.host(name).running("web")).into();
+    let others: Vec<_> = ["n1", "n3"]
+        .map(|name| cluster.host(name).running("web"))
+        .into();
 
     cluster.etcd.stop_member(0);
     let n2 = cluster.host("n2");
-    n2.wait_status("the store is lost", |status| status["cluster"]["store"] == "lost");
+    n2.wait_status("the store is lost", |status| {
+        status["cluster"]["store"] == "lost"
+    });
     n2.windlass(&["rollback", "--local", &first]).ok();
     cluster.wait_for(SOON, "n2 runs the first commit", || {
         (images(&cluster, "n2") == ["[windlass-test/app:1]"]).then_some(())
     });
     let status = n2.status();
-    assert!(status["notes"].to_string().contains("went back to"), "{status:#}");
+    assert!(
+        status["notes"].to_string().contains("went back to"),
+        "{status:#}"
+    );
 
     // It lasts over a restart of the daemon, and everybody hears of it once the store is there.
     n2.kill();
     n2.start();
     cluster.etcd.start_member(0);
-    cluster
-        .host("n1")
-        .wait_status("n1 knows of it", |status| status["notes"].to_string().contains("node n2 went back to"));
+    cluster.host("n1").wait_status("n1 knows of it", |status| {
+        status["notes"].to_string().contains("node n2 went back to")
+    });
     assert_eq!(images(&cluster, "n2"), ["[windlass-test/app:1]"]);
-    let now: Vec<_> = ["n1", "n3"].map(|name| cluster.host(name).running("web")).into();
+    let now: Vec<_> = ["n1", "n3"]
+        .map(|name| cluster.host(name).running("web"))
+        .into();
     assert_eq!(now, others, "nobody else was touched");
 
     n2.windlass(&["resume", "--local"]).ok();

@@ -2,14 +2,18 @@
 
 use crate::{
     manifest::{APP, deployment},
-    scene::{deploy, everything, leader, push, readiness, wait_leader_other_than, wait_running, wait_whole},
+    scene::{
+        deploy, everything, leader, push, readiness, wait_leader_other_than, wait_running,
+        wait_whole,
+    },
     site::NODE_PORT,
     support::{Cluster, ClusterHost, SOON, assert_all_answered},
 };
 
 const DATA: &str = "/var/lib/windlass";
 
-/// A file system of its own for the data directory of a host, that can be frozen: whoever writes to it waits.
+/// A file system of its own for the data directory of a host, that can be frozen: whoever writes to
+/// it waits.
 struct Disk<'a>(&'a ClusterHost);
 
 impl<'a> Disk<'a> {
@@ -43,12 +47,18 @@ fn a_leader_whose_disk_hangs_is_followed_by_another_and_takes_no_pods() {
     let first = cluster.host("n1");
     let disk = Disk::mount(first);
     first.start();
-    cluster.wait_for(SOON, "the first host leads", || leader(&cluster).filter(|name| *name == "n1"));
+    cluster.wait_for(SOON, "the first host leads", || {
+        leader(&cluster).filter(|name| *name == "n1")
+    });
     cluster.start_daemons();
     deploy(&cluster, &everything(APP, "n2"));
     wait_whole(&cluster);
     let before = first.containers();
-    let calls: Vec<_> = cluster.hosts.iter().map(|host| host.poll(&first.url(NODE_PORT, "/"))).collect();
+    let calls: Vec<_> = cluster
+        .hosts
+        .iter()
+        .map(|host| host.poll(&first.url(NODE_PORT, "/")))
+        .collect();
 
     disk.freeze();
     let mut files = everything(APP, "n2");
@@ -66,8 +76,12 @@ fn a_leader_whose_disk_hangs_is_followed_by_another_and_takes_no_pods() {
     assert_eq!(first.containers(), before, "what runs there goes on");
 
     disk.thaw();
-    first.wait_status("it follows", |status| status["cluster"]["leader"] == next.as_str());
+    first.wait_status("it follows", |status| {
+        status["cluster"]["leader"] == next.as_str()
+    });
     wait_whole(&cluster);
     assert_eq!(first.containers(), before, "nothing was moved");
-    calls.into_iter().for_each(|call| assert_all_answered(&call.finish()));
+    calls
+        .into_iter()
+        .for_each(|call| assert_all_answered(&call.finish()));
 }

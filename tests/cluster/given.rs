@@ -9,7 +9,12 @@ use crate::{
 
 /// A manifest as it was given.
 fn given(name: &str) -> String {
-    fs::read_to_string(repository_root().join("reconciler/tests/manifests").join(name)).unwrap()
+    fs::read_to_string(
+        repository_root()
+            .join("reconciler/tests/manifests")
+            .join(name),
+    )
+    .unwrap()
 }
 
 /// Waits until a page with this text comes from the port of every host.
@@ -17,16 +22,24 @@ fn answers_everywhere(cluster: &Cluster, path: &str, text: &str) {
     for host in &cluster.hosts {
         for other in &cluster.hosts {
             let url = other.url(NODE_PORT, path);
-            cluster.wait_for(SOON, &format!("{url} says {text:?} to {}", host.name), || {
-                host.curl(&url).filter(|page| page.contains(text))
-            });
+            cluster.wait_for(
+                SOON,
+                &format!("{url} says {text:?} to {}", host.name),
+                || host.curl(&url).filter(|page| page.contains(text)),
+            );
         }
     }
 }
 
 #[test]
 fn every_given_manifest_runs_on_three_hosts() {
-    let images = ["httpd", "mysql", "wordpress", "mackerel/mackerel-agent", "example/example:v1.0-SNAPSHOT"];
+    let images = [
+        "httpd",
+        "mysql",
+        "wordpress",
+        "mackerel/mackerel-agent",
+        "example/example:v1.0-SNAPSHOT",
+    ];
     let cluster = Cluster::builder(3).images(&images).start();
 
     cluster.deploy(&[("svc-httpd.yml", &given("svc-httpd.yml"))]);
@@ -35,21 +48,34 @@ fn every_given_manifest_runs_on_three_hosts() {
     cluster.deploy(&[("app-wordpress.yml", &given("app-wordpress.yml"))]);
     answers_everywhere(&cluster, "/wp-admin/install.php", "Information needed");
 
-    for (file, owner) in [("app-wordpress2.yml", "wordpress-reps"), ("app-wordpress3.yml", "wordpress")] {
+    for (file, owner) in [
+        ("app-wordpress2.yml", "wordpress-reps"),
+        ("app-wordpress3.yml", "wordpress"),
+    ] {
         cluster.deploy(&[(file, &given(file))]);
         answers_everywhere(&cluster, "/wp-admin/install.php", "Information needed");
         let mut replicas = cluster.ready(owner);
         replicas.retain(|pod| pod["metadata"]["name"] != "wordpress-mysql");
         assert_eq!(replicas.len(), 2, "{file}: {replicas:#?}");
-        assert_eq!(Cluster::nodes_of(&replicas).len(), 2, "{file}: the replicas are on one host");
+        assert_eq!(
+            Cluster::nodes_of(&replicas).len(),
+            2,
+            "{file}: the replicas are on one host"
+        );
     }
 
-    for (file, count, hosts) in
-        [("mackerel-daemonset.yaml", 3, 3), ("mackerel-pod.yaml", 1, 1), ("mackerel-replicaset.yaml", 3, 3)]
-    {
+    for (file, count, hosts) in [
+        ("mackerel-daemonset.yaml", 3, 3),
+        ("mackerel-pod.yaml", 1, 1),
+        ("mackerel-replicaset.yaml", 3, 3),
+    ] {
         cluster.deploy(&[(file, &given(file))]);
         let agents = cluster.eventually_running("mackerel-agent", count);
-        assert_eq!(Cluster::nodes_of(&agents).len(), hosts, "{file}: {agents:#?}");
+        assert_eq!(
+            Cluster::nodes_of(&agents).len(),
+            hosts,
+            "{file}: {agents:#?}"
+        );
     }
 
     cluster.deploy(&[

@@ -1,4 +1,5 @@
-//! Commits on all hosts at once: bad ones, updates of a DaemonSet, a webhook, and what Node objects say.
+//! Commits on all hosts at once: bad ones, updates of a DaemonSet, a webhook, and what Node objects
+//! say.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -20,12 +21,17 @@ use crate::{
 #[track_caller]
 fn remembered(host: &ClusterHost, bad: &str, good: &str, reason: &str) {
     let status = host.wait_status("it went back", |status| {
-        status["target"]["id"] == good && status["phase"] == "Healthy" && status["bad"][bad].is_string()
+        status["target"]["id"] == good
+            && status["phase"] == "Healthy"
+            && status["bad"][bad].is_string()
     });
     let told = status["bad"][bad].as_str().unwrap();
     assert!(told.contains(reason), "{}: {told}", host.name);
     let history = host.windlass(&["history"]).ok();
-    let line = history.lines().find(|line| line.starts_with(&bad[..7])).unwrap_or_default();
+    let line = history
+        .lines()
+        .find(|line| line.starts_with(&bad[..7]))
+        .unwrap_or_default();
     assert!(line.contains("RolledBack"), "{}: {history}", host.name);
 }
 
@@ -37,17 +43,31 @@ fn a_bad_commit_is_rolled_back_on_every_host_and_remembered() {
     early.iter().for_each(ClusterHost::wait_answers);
     let good_web = format!("{}---\n{}", deployment("web", 3, APP), service("web"));
     let push = |web: &str, agent: &str| {
-        cluster.push(&[("web.yaml", web), ("agent.yaml", &daemon_set("agent", agent))])
+        cluster.push(&[
+            ("web.yaml", web),
+            ("agent.yaml", &daemon_set("agent", agent)),
+        ])
     };
     let good = push(&good_web, APP);
     for host in early {
-        host.wait_status("the first commit is healthy", |status| status["healthy"]["id"] == good.as_str());
+        host.wait_status("the first commit is healthy", |status| {
+            status["healthy"]["id"] == good.as_str()
+        });
     }
     let before = containers(&cluster, &[]);
-    let calls: Vec<_> = early.iter().map(|host| host.poll(&host.url(NODE_PORT, "/"))).collect();
+    let calls: Vec<_> = early
+        .iter()
+        .map(|host| host.poll(&host.url(NODE_PORT, "/")))
+        .collect();
 
-    let missing = format!("{{name: app, image: '{}/team/absent:1'}}", cluster.registry.address());
-    let crash = shell_with("sleep 0.2; exit 7", "readinessProbe: {exec: {command: [\"false\"]}}");
+    let missing = format!(
+        "{{name: app, image: '{}/team/absent:1'}}",
+        cluster.registry.address()
+    );
+    let crash = shell_with(
+        "sleep 0.2; exit 7",
+        "readinessProbe: {exec: {command: [\"false\"]}}",
+    );
     let broken = [
         ("image missing", deployment("web", 3, &missing), "absent:1"),
         ("crash loop", deployment("web", 3, &crash), "exit code 7"),
@@ -59,13 +79,18 @@ fn a_bad_commit_is_rolled_back_on_every_host_and_remembered() {
         for host in early {
             remembered(host, &bad, &good, reason);
         }
-        eprintln!("a bad commit, {what}: rolled back everywhere after {:.1?}", began.elapsed());
+        eprintln!(
+            "a bad commit, {what}: rolled back everywhere after {:.1?}",
+            began.elapsed()
+        );
         cluster.wait_for(SOON, "what ran runs, and nothing else", || {
             (containers(&cluster, &[]) == before).then_some(())
         });
         last = bad;
     }
-    calls.into_iter().for_each(|call| assert_all_answered(&call.finish()));
+    calls
+        .into_iter()
+        .for_each(|call| assert_all_answered(&call.finish()));
 
     // It is known after a restart of all daemons, and to a host that joins now.
     early.iter().for_each(ClusterHost::terminate);
@@ -82,7 +107,10 @@ fn a_bad_commit_is_rolled_back_on_every_host_and_remembered() {
     let n4 = late[0].containers();
     after.insert("n4".to_owned(), before["n4"].clone());
     assert_eq!(after, before, "what ran was touched");
-    let joined: BTreeSet<&str> = n4.iter().map(|one| one.pod.split('-').next().unwrap_or_default()).collect();
+    let joined: BTreeSet<&str> = n4
+        .iter()
+        .map(|one| one.pod.split('-').next().unwrap_or_default())
+        .collect();
     assert_eq!(joined, BTreeSet::from(["agent"]), "{n4:#?}");
 }
 
@@ -102,7 +130,9 @@ fn a_daemon_set_is_updated_one_host_at_a_time_and_node_objects_say_where_pods_ru
             let mut least = usize::MAX;
             while !end.load(std::sync::atomic::Ordering::Relaxed) {
                 let up = |host: &&ClusterHost| {
-                    running(host).iter().any(|(pod, name)| pod.contains("/agent-") && name.ends_with("app"))
+                    running(host)
+                        .iter()
+                        .any(|(pod, name)| pod.contains("/agent-") && name.ends_with("app"))
                 };
                 least = least.min(cluster.hosts.iter().filter(up).count());
                 thread::sleep(Duration::from_millis(50));
@@ -116,7 +146,8 @@ fn a_daemon_set_is_updated_one_host_at_a_time_and_node_objects_say_where_pods_ru
         }));
         end.store(true, std::sync::atomic::Ordering::Relaxed);
         let least = sample.join().unwrap();
-        done.map(|()| least).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        done.map(|()| least)
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     assert_eq!(least, 2, "so many of three agents ran at the least");
     node_objects(&cluster);
@@ -131,15 +162,20 @@ fn node(name: &str, labels: &str, spec: &str) -> String {
 
 /// Where the running containers of an owner are.
 fn places(cluster: &Cluster, name: &str) -> Vec<(String, usize)> {
-    let counted = cluster.hosts.iter().map(|host| (host.name.clone(), host.running(name).len()));
+    let counted = cluster
+        .hosts
+        .iter()
+        .map(|host| (host.name.clone(), host.running(name).len()));
     counted.filter(|(_, count)| *count > 0).collect()
 }
 
 fn node_objects(cluster: &Cluster) {
     let web = |replicas: u32| deployment("web", replicas, APP);
     let place = |name: &str, expected: &[(&str, usize)]| {
-        let expected: Vec<(String, usize)> =
-            expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let expected: Vec<(String, usize)> = expected
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect();
         let began = Instant::now();
         cluster.wait_for(SOON, &format!("{name} runs at {expected:?}"), || {
             (places(cluster, name) == expected).then_some(())
@@ -155,14 +191,19 @@ fn node_objects(cluster: &Cluster) {
     cluster.deploy(&[("web.yaml", &web(5)), ("node.yaml", &cordon)]);
     place("web", &[("n1", 2), ("n2", 2), ("n3", 1)]);
     for (host, had) in &before {
-        assert!(had.is_subset(&cluster.host(host).containers()), "{host}: what ran was touched");
+        assert!(
+            had.is_subset(&cluster.host(host).containers()),
+            "{host}: what ran was touched"
+        );
     }
 
     // NoExecute moves what runs; labels say where a selector leads.
     let taint = node("n3", "", "taints: [{key: broken, effect: NoExecute}]");
     let labels = node("n2", "disk: fast", "");
-    let picky = deployment_with("picky", 2, APP, "minReadySeconds: 0")
-        .replace("    spec:\n", "    spec:\n      nodeSelector: {disk: fast}\n");
+    let picky = deployment_with("picky", 2, APP, "minReadySeconds: 0").replace(
+        "    spec:\n",
+        "    spec:\n      nodeSelector: {disk: fast}\n",
+    );
     cluster.deploy(&[
         ("web.yaml", &web(4)),
         ("taint.yaml", &taint),
@@ -176,13 +217,20 @@ fn node_objects(cluster: &Cluster) {
 #[test]
 fn one_webhook_on_one_host_makes_all_fetch() {
     const SECRET: &str = "it is no secret in a test";
-    let cluster =
-        Cluster::builder(3).over_https().config("[source]\npoll = '1h'\n").without_daemons().start();
+    let cluster = Cluster::builder(3)
+        .over_https()
+        .config("[source]\npoll = '1h'\n")
+        .without_daemons()
+        .start();
     let hooked = cluster.host("n2");
     let secret = hooked.host.dir().join("webhook-secret");
     fs::write(&secret, format!("{SECRET}\n")).unwrap();
-    cluster.configure(hooked, &format!("[webhook]\nsecret-file = '{}'\n", secret.display()));
-    let web = |container: &str| format!("{}---\n{}", deployment("web", 3, container), service("web"));
+    cluster.configure(
+        hooked,
+        &format!("[webhook]\nsecret-file = '{}'\n", secret.display()),
+    );
+    let web =
+        |container: &str| format!("{}---\n{}", deployment("web", 3, container), service("web"));
     cluster.push(&[("web.yaml", &web(APP))]);
     cluster.start_daemons();
     cluster.eventually_running("web", 3);
@@ -218,49 +266,82 @@ fn one_webhook_on_one_host_makes_all_fetch() {
     ]);
     assert_eq!(said.stdout, "202", "{said:?}");
     for host in &cluster.hosts {
-        host.wait_status("it has fetched", |status| status["head"]["id"] == commit.as_str());
+        host.wait_status("it has fetched", |status| {
+            status["head"]["id"] == commit.as_str()
+        });
     }
-    eprintln!("one webhook: all hosts have fetched after {:.1?}", began.elapsed());
+    eprintln!(
+        "one webhook: all hosts have fetched after {:.1?}",
+        began.elapsed()
+    );
     for host in &cluster.hosts {
-        host.wait_status("it is healthy", |status| status["healthy"]["id"] == commit.as_str());
+        host.wait_status("it is healthy", |status| {
+            status["healthy"]["id"] == commit.as_str()
+        });
     }
     eprintln!("one webhook: healthy after {:.1?}", began.elapsed());
 }
 
-/// The leader's access to the forge ends: it gives way to a host that has the commit, and is left out.
+/// The leader's access to the forge ends: it gives way to a host that has the commit, and is left
+/// out.
 #[test]
 fn a_host_that_cannot_fetch_holds_up_nobody() {
     let cluster = Cluster::builder(3).over_https().without_daemons().start();
     let n1 = cluster.host("n1");
     let token = n1.host.dir().join("token");
     fs::write(&token, "of a forge that asks for none\n").unwrap();
-    cluster.configure(n1, &format!("[source]\ntoken-file = '{}'\n", token.display()));
+    cluster.configure(
+        n1,
+        &format!("[source]\ntoken-file = '{}'\n", token.display()),
+    );
     n1.start();
-    cluster.wait_for(SOON, "n1 leads", || leader(&cluster).filter(|name| name == "n1"));
+    cluster.wait_for(SOON, "n1 leads", || {
+        leader(&cluster).filter(|name| name == "n1")
+    });
     cluster.start_daemons();
-    cluster.deploy(&[("web.yaml", &deployment("web", 3, APP)), ("agent.yaml", &daemon_set("agent", APP))]);
+    cluster.deploy(&[
+        ("web.yaml", &deployment("web", 3, APP)),
+        ("agent.yaml", &daemon_set("agent", APP)),
+    ]);
     let before = n1.running("agent");
 
     fs::remove_file(&token).unwrap();
-    n1.wait_status("n1 cannot fetch", |status| status["source"]["error"].is_string());
-    let commit = cluster
-        .push(&[("web.yaml", &deployment("web", 3, APP_2)), ("agent.yaml", &daemon_set("agent", APP_2))]);
-    let began = Instant::now();
-    cluster.wait_for(SOON, "another leads", || leader(&cluster).filter(|name| name != "n1"));
-    eprintln!("a leader that cannot fetch has given way after {:.1?}", began.elapsed());
-    let status = cluster.host("n2").wait_status("it is healthy without n1", |status| {
-        status["healthy"]["id"] == commit.as_str() && status["phase"] == "Healthy"
+    n1.wait_status("n1 cannot fetch", |status| {
+        status["source"]["error"].is_string()
     });
+    let commit = cluster.push(&[
+        ("web.yaml", &deployment("web", 3, APP_2)),
+        ("agent.yaml", &daemon_set("agent", APP_2)),
+    ]);
+    let began = Instant::now();
+    cluster.wait_for(SOON, "another leads", || {
+        leader(&cluster).filter(|name| name != "n1")
+    });
+    eprintln!(
+        "a leader that cannot fetch has given way after {:.1?}",
+        began.elapsed()
+    );
+    let status = cluster
+        .host("n2")
+        .wait_status("it is healthy without n1", |status| {
+            status["healthy"]["id"] == commit.as_str() && status["phase"] == "Healthy"
+        });
     eprintln!("healthy without it after {:.1?}", began.elapsed());
     let notes = status["notes"].to_string();
-    assert!(notes.contains("n1") && notes.contains("has not got the commit"), "{notes}");
+    assert!(
+        notes.contains("n1") && notes.contains("has not got the commit"),
+        "{notes}"
+    );
     assert_eq!(n1.running("agent"), before, "n1 goes on with what it has");
 
     fs::write(&token, "of a forge that asks for none\n").unwrap();
     for host in &cluster.hosts {
         host.wait_status("all have it", |status| {
-            status["healthy"]["id"] == commit.as_str() && !status["notes"].to_string().contains("has not got")
+            status["healthy"]["id"] == commit.as_str()
+                && !status["notes"].to_string().contains("has not got")
         });
     }
-    cluster.wait_for(SOON, "n1 runs it", || (n1.running("agent") != before).then_some(()));
+    cluster.wait_for(SOON, "n1 runs it", || {
+        (n1.running("agent") != before).then_some(())
+    });
 }

@@ -1,4 +1,5 @@
-//! A thief of the store and the commit that nobody signed: below a signed one it lies in every host's mirror.
+//! A thief of the store and the commit that nobody signed: below a signed one it lies in every
+//! host's mirror.
 
 use reconciler::{
     desired::{self, CheckSettings},
@@ -15,11 +16,25 @@ use crate::{
 
 /// The hash of the only workload's template, as every host computes it.
 fn template(manifest: &str) -> String {
-    let files = [SourceFile { path: "mine.yaml", content: manifest.as_bytes() }];
-    let (objects, problems) =
-        desired::read(&files, &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
+    let files = [SourceFile {
+        path: "mine.yaml",
+        content: manifest.as_bytes(),
+    }];
+    let (objects, problems) = desired::read(
+        &files,
+        &Limits::default(),
+        &CheckSettings::default(),
+        ReadAs::NewHead,
+    );
     assert!(problems.is_empty(), "{problems:?}");
-    objects.workloads.values().next().unwrap().template.hash.to_string()
+    objects
+        .workloads
+        .values()
+        .next()
+        .unwrap()
+        .template
+        .hash
+        .to_string()
 }
 
 #[test]
@@ -28,7 +43,9 @@ fn a_thief_of_the_store_starts_no_commit_that_nobody_signed() {
     let thief = Thief { cluster: &cluster };
     // Fresh hosts accept the signed head: they have no commit before it to begin from.
     let mine = deployment("mine", 1, APP);
-    let planted = cluster.repo.commit_unsigned(&[("mine.yaml", &mine)], "nobody signed this");
+    let planted = cluster
+        .repo
+        .commit_unsigned(&[("mine.yaml", &mine)], "nobody signed this");
     let head = cluster.push(&[("web.yaml", &web())]);
     cluster.start_daemons();
     for host in &cluster.hosts {
@@ -40,7 +57,8 @@ fn a_thief_of_the_store_starts_no_commit_that_nobody_signed() {
     let like = thief.record(webs[0]["metadata"]["uid"].as_str().unwrap());
 
     thief.leads();
-    let to_mine = |value: &Value| serde_json::from_str(&value.to_string().replace("web", "mine")).unwrap();
+    let to_mine =
+        |value: &Value| serde_json::from_str(&value.to_string().replace("web", "mine")).unwrap();
     for node in ["n1", "n2"] {
         thief.assign(&like, &format!("forged-{node}"), node, |pod| {
             pod["owner"] = to_mine(&pod["owner"]);
@@ -50,11 +68,25 @@ fn a_thief_of_the_store_starts_no_commit_that_nobody_signed() {
         });
     }
     for host in &cluster.hosts {
-        wait_trouble(host, &format!("commit {} cannot be read: it may not run here", &planted[..10]));
+        wait_trouble(
+            host,
+            &format!(
+                "commit {} cannot be read: it may not run here",
+                &planted[..10]
+            ),
+        );
         wait_trouble(host, "\"nobody signed this\": it is not signed");
-        thief.refused(&host.name, &format!("forged-{}", host.name), "may not run on this node");
+        thief.refused(
+            &host.name,
+            &format!("forged-{}", host.name),
+            "may not run on this node",
+        );
         let of_mine = |pod: &str| pod.starts_with("mine");
-        assert!(host.containers().iter().all(|one| !of_mine(&one.pod)), "{:?}", host.containers());
+        assert!(
+            host.containers().iter().all(|one| !of_mine(&one.pod)),
+            "{:?}",
+            host.containers()
+        );
         // Nor by hand, on the host itself.
         let outcome = host.windlass(&["rollback", "--local", &planted]);
         assert!(!outcome.success(), "{outcome:?}");

@@ -11,8 +11,8 @@ use crate::support::{Cluster, ClusterHost};
 /// The time from one look to the next.
 const PACE: Duration = Duration::from_millis(250);
 
-/// Does something, and looks all the while that no pod runs twice, and no two pods of the DaemonSet `agent` on one
-/// host. Hosts whose engine will hang are left out by their names.
+/// Does something, and looks all the while that no pod runs twice, and no two pods of the DaemonSet
+/// `agent` on one host. Hosts whose engine will hang are left out by their names.
 #[track_caller]
 pub(crate) fn never_doubled<T>(cluster: &Cluster, without: &[&str], act: impl FnOnce() -> T) -> T {
     let offences: Mutex<BTreeSet<String>> = Mutex::default();
@@ -21,7 +21,10 @@ pub(crate) fn never_doubled<T>(cluster: &Cluster, without: &[&str], act: impl Fn
     let done = thread::scope(|scope| {
         scope.spawn(|| {
             while !end.load(Ordering::Relaxed) {
-                let hosts = cluster.hosts.iter().filter(|host| !without.contains(&host.name.as_str()));
+                let hosts = cluster
+                    .hosts
+                    .iter()
+                    .filter(|host| !without.contains(&host.name.as_str()));
                 let found = look(hosts, &mut looks.lock().unwrap());
                 offences.lock().unwrap().extend(found);
                 thread::sleep(PACE);
@@ -36,8 +39,16 @@ pub(crate) fn never_doubled<T>(cluster: &Cluster, without: &[&str], act: impl Fn
     // An engine that did not answer has shown nothing.
     let looks = looks.into_inner().unwrap();
     let unseen = |host: &&ClusterHost| looks.get(&host.name).is_none_or(|count| *count == 0);
-    let unseen = cluster.hosts.iter().filter(|host| !without.contains(&host.name.as_str())).find(unseen);
-    assert!(unseen.is_none(), "nobody has seen what {:?} runs", unseen.map(|host| &host.name));
+    let unseen = cluster
+        .hosts
+        .iter()
+        .filter(|host| !without.contains(&host.name.as_str()))
+        .find(unseen);
+    assert!(
+        unseen.is_none(),
+        "nobody has seen what {:?} runs",
+        unseen.map(|host| &host.name)
+    );
     done
 }
 
@@ -49,9 +60,20 @@ pub(crate) fn running(host: &ClusterHost) -> Vec<(String, String)> {
 fn see(host: &ClusterHost) -> Option<Vec<(String, String)>> {
     let format = "{{.Label \"io.windlass.pod.namespace\"}}/{{.Label \"io.windlass.pod.name\"}} \
                   {{.Label \"io.windlass.role\"}}{{.Label \"io.windlass.container\"}}";
-    let outcome = host.host.try_docker(&["ps", "--filter", "label=io.windlass.pod.name", "--format", format]);
-    let lines = outcome.stdout.lines().filter_map(|line| line.split_once(' '));
-    let seen = lines.map(|(pod, container)| (pod.to_owned(), container.to_owned())).collect();
+    let outcome = host.host.try_docker(&[
+        "ps",
+        "--filter",
+        "label=io.windlass.pod.name",
+        "--format",
+        format,
+    ]);
+    let lines = outcome
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once(' '));
+    let seen = lines
+        .map(|(pod, container)| (pod.to_owned(), container.to_owned()))
+        .collect();
     outcome.success().then_some(seen)
 }
 
@@ -66,11 +88,16 @@ fn look<'a>(
         *looks.entry(host.name.clone()).or_default() += 1;
         let agents: BTreeSet<&String> = running
             .iter()
-            .filter(|(pod, container)| pod.starts_with("default/agent-") && container.ends_with("app"))
+            .filter(|(pod, container)| {
+                pod.starts_with("default/agent-") && container.ends_with("app")
+            })
             .map(|(pod, _)| pod)
             .collect();
         if agents.len() > 1 {
-            offences.insert(format!("the DaemonSet runs twice on {}: {agents:?}", host.name));
+            offences.insert(format!(
+                "the DaemonSet runs twice on {}: {agents:?}",
+                host.name
+            ));
         }
         for one in running {
             if let Some(other) = seen.get(&one) {

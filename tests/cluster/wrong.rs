@@ -1,4 +1,5 @@
-//! What a person can get wrong about a cluster: each in clear words, with nothing lost and nothing taken.
+//! What a person can get wrong about a cluster: each in clear words, with nothing lost and nothing
+//! taken.
 
 use std::fs;
 
@@ -27,7 +28,9 @@ fn is_told(cluster: &Cluster, host: &ClusterHost, more: &str, words: &[&str]) {
 #[test]
 fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
     let cluster = Cluster::builder(3).without_daemons().start();
-    let [n1, n2, n3] = cluster.hosts.as_slice() else { panic!("three hosts") };
+    let [n1, n2, n3] = cluster.hosts.as_slice() else {
+        panic!("three hosts")
+    };
     n1.start();
     cluster.push(&[("web.yaml", &web())]);
     cluster.eventually_running("web", 3);
@@ -42,7 +45,9 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
             ") holds the name n1 in the cluster: give one of the two hosts another `name` in [node], or stop the other one",
         ],
     );
-    let subnet = cluster.etcd.keys(&format!("{}/subnets/", cluster.etcd.prefix()));
+    let subnet = cluster
+        .etcd
+        .keys(&format!("{}/subnets/", cluster.etcd.prefix()));
     let subnet = subnet[0].rsplit('/').next().unwrap().replace('-', "/");
     is_told(
         &cluster,
@@ -97,26 +102,50 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
     wait_well(&cluster);
 
     // A member that gets it wrong later keeps up what runs.
-    cluster.deploy(&[("web.yaml", &web()), ("extra.yaml", &deployment("extra", 4, APP))]);
+    cluster.deploy(&[
+        ("web.yaml", &web()),
+        ("extra.yaml", &deployment("extra", 4, APP)),
+    ]);
     cluster.eventually_running("extra", 4);
     let before = running(&cluster, &["web", "extra"]);
     let other = format!("{}-other", cluster.etcd.prefix());
-    let identity = cluster.etcd.get(&format!("{}/cluster", cluster.etcd.prefix())).unwrap();
+    let identity = cluster
+        .etcd
+        .get(&format!("{}/cluster", cluster.etcd.prefix()))
+        .unwrap();
     let mut theirs: Value = serde_json::from_str(&identity).unwrap();
     theirs["id"] = "0123456789ab".into();
-    cluster.etcd.put(&format!("{other}/cluster"), &theirs.to_string());
     cluster
         .etcd
-        .etcdctl(&["role", "grant-permission", cluster.etcd.prefix(), "readwrite", "--prefix=true", &other])
+        .put(&format!("{other}/cluster"), &theirs.to_string());
+    cluster
+        .etcd
+        .etcdctl(&[
+            "role",
+            "grant-permission",
+            cluster.etcd.prefix(),
+            "readwrite",
+            "--prefix=true",
+            &other,
+        ])
         .ok();
     n3.terminate();
     cluster.configure(n3, &format!("[store]\nprefix = '{other}'\n"));
     n3.start();
-    wait_trouble(n3, "the store holds cluster 0123456789ab, and this host belongs to ");
+    wait_trouble(
+        n3,
+        "the store holds cluster 0123456789ab, and this host belongs to ",
+    );
     wait_trouble(n3, "its prefix in [store] is another cluster's");
     let written = cluster.etcd.keys(&format!("{other}/"));
-    let allowed = [format!("{other}/cluster"), format!("{other}/nodes/n3/alive")];
-    assert!(written.iter().all(|key| allowed.contains(key)), "nothing is said of it there: {written:?}");
+    let allowed = [
+        format!("{other}/cluster"),
+        format!("{other}/nodes/n3/alive"),
+    ];
+    assert!(
+        written.iter().all(|key| allowed.contains(key)),
+        "nothing is said of it there: {written:?}"
+    );
     n3.terminate();
     cluster.configure(n3, "");
     n3.start();
@@ -125,16 +154,25 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
     // A newer version's store.
     let mut newer: Value = serde_json::from_str(&identity).unwrap();
     newer["schema"] = 99.into();
-    cluster.etcd.put(&format!("{}/cluster", cluster.etcd.prefix()), &newer.to_string());
+    cluster.etcd.put(
+        &format!("{}/cluster", cluster.etcd.prefix()),
+        &newer.to_string(),
+    );
     for host in &cluster.hosts {
         wait_trouble(
             host,
             "the store has schema 99, and this version knows schemas up to 1: run a newer Windlass here",
         );
     }
-    cluster.etcd.put(&format!("{}/cluster", cluster.etcd.prefix()), &identity);
+    cluster
+        .etcd
+        .put(&format!("{}/cluster", cluster.etcd.prefix()), &identity);
     wait_well(&cluster);
-    assert_eq!(running(&cluster, &["web", "extra"]), before, "nothing was restarted");
+    assert_eq!(
+        running(&cluster, &["web", "extra"]),
+        before,
+        "nothing was restarted"
+    );
 }
 
 /// All keys but those that come and go with leases.
@@ -146,9 +184,14 @@ fn everything(cluster: &Cluster) -> Vec<String> {
 
 #[test]
 fn a_full_store_takes_nothing_and_a_compacted_one_is_read_anew() {
-    let options = EtcdOptions { quota: 4 * 1024 * 1024, ..EtcdOptions::default() };
+    let options = EtcdOptions {
+        quota: 4 * 1024 * 1024,
+        ..EtcdOptions::default()
+    };
     let cluster = Cluster::builder(2).etcd(options).start();
-    let [n1, n2] = cluster.hosts.as_slice() else { panic!("two hosts") };
+    let [n1, n2] = cluster.hosts.as_slice() else {
+        panic!("two hosts")
+    };
     let web = web();
     cluster.deploy(&[("web.yaml", &web)]);
     let before = running(&cluster, &["web"]);
@@ -156,10 +199,18 @@ fn a_full_store_takes_nothing_and_a_compacted_one_is_read_anew() {
     fs::write(&junk, "x".repeat(1_000_000)).unwrap();
     let junk_key = "/junk";
     for _ in 0..8 {
-        let fill = format!("{} ctl --dir {} put {junk_key} < {}", script(), dir(&cluster), junk.display());
+        let fill = format!(
+            "{} ctl --dir {} put {junk_key} < {}",
+            script(),
+            dir(&cluster),
+            junk.display()
+        );
         cluster.network.exec(&["bash", "-c", &fill]);
     }
-    cluster.push(&[("web.yaml", &web), ("extra.yaml", &deployment("extra", 1, APP))]);
+    cluster.push(&[
+        ("web.yaml", &web),
+        ("extra.yaml", &deployment("extra", 1, APP)),
+    ]);
     let who = || {
         cluster.hosts.iter().find(|host| {
             crate::store::troubles(host).iter().any(|one| {
@@ -172,9 +223,15 @@ fn a_full_store_takes_nothing_and_a_compacted_one_is_read_anew() {
     let id = n1.running("web").into_iter().next().unwrap();
     n1.host.docker(&["kill", &id.id]);
     cluster.wait_for(SOON, "what dies is restarted", || {
-        n1.running("web").into_iter().find(|one| one.pod == id.pod && one.started > id.started)
+        n1.running("web")
+            .into_iter()
+            .find(|one| one.pod == id.pod && one.started > id.started)
     });
-    assert_eq!(running(&cluster, &["web"])["n2"], before["n2"], "what runs runs on");
+    assert_eq!(
+        running(&cluster, &["web"])["n2"],
+        before["n2"],
+        "what runs runs on"
+    );
     cluster.etcd.etcdctl(&["del", junk_key]).ok();
     cluster.etcd.compact();
     cluster.etcd.etcdctl(&["defrag"]).ok();
@@ -187,22 +244,38 @@ fn a_full_store_takes_nothing_and_a_compacted_one_is_read_anew() {
     cluster.network.cut_from(n2, store);
     wait_trouble(n2, "the store does not answer since");
     for round in 0..20 {
-        cluster.etcd.put(&format!("{}/nodes/n9/time", cluster.etcd.prefix()), &round.to_string());
+        cluster.etcd.put(
+            &format!("{}/nodes/n9/time", cluster.etcd.prefix()),
+            &round.to_string(),
+        );
     }
     cluster.etcd.compact();
     let before = running(&cluster, &["web"]);
     cluster.network.heal(n2);
     wait_well(&cluster);
-    cluster.deploy(&[("web.yaml", &web), ("extra.yaml", &deployment("extra", 2, APP))]);
+    cluster.deploy(&[
+        ("web.yaml", &web),
+        ("extra.yaml", &deployment("extra", 2, APP)),
+    ]);
     assert_eq!(running(&cluster, &["web"]), before);
 }
 
 fn script() -> String {
-    crate::support::repository_root().join("scripts/etcd").display().to_string()
+    crate::support::repository_root()
+        .join("scripts/etcd")
+        .display()
+        .to_string()
 }
 
 fn dir(cluster: &Cluster) -> String {
-    cluster.etcd.root().ca.parent().unwrap().display().to_string()
+    cluster
+        .etcd
+        .root()
+        .ca
+        .parent()
+        .unwrap()
+        .display()
+        .to_string()
 }
 
 #[test]
@@ -214,15 +287,25 @@ fn a_million_replicas_are_as_many_as_the_nodes_take() {
     cluster.push(&[("web.yaml", &deployment("web", 1_000_000, APP))]);
     cluster.eventually_running("web", 8);
     let pods = cluster.pods();
-    assert_eq!(pods.len(), 9, "what fits, and one that says what does not: {pods:#?}");
-    let unplaced = pods.iter().find(|pod| pod["spec"]["nodeName"].is_null()).unwrap();
+    assert_eq!(
+        pods.len(),
+        9,
+        "what fits, and one that says what does not: {pods:#?}"
+    );
+    let unplaced = pods
+        .iter()
+        .find(|pod| pod["spec"]["nodeName"].is_null())
+        .unwrap();
     let said = unplaced["status"]["conditions"].to_string();
     assert!(said.contains("0 of 2 nodes: 2 full"), "{said}");
     assert_eq!(leader(&cluster), led, "the leader has not missed a beat");
     for host in &cluster.hosts {
         let id = host.pid();
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let anon = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        let anon = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .unwrap();
         let kilobytes: u64 = anon.trim().trim_end_matches(" kB").parse().unwrap();
         assert!(kilobytes < 60_000, "{}: {kilobytes} kB", host.name);
     }

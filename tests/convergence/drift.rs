@@ -36,15 +36,25 @@ fn running() -> Site {
 }
 
 fn others(site: &Site) -> Vec<Container> {
-    site.containers().into_iter().filter(|one| one.pod == "other").collect()
+    site.containers()
+        .into_iter()
+        .filter(|one| one.pod == "other")
+        .collect()
 }
 
 fn address(site: &Site) -> String {
-    site.addresses().into_iter().find(|(name, _)| name.starts_with("web")).unwrap().1
+    site.addresses()
+        .into_iter()
+        .find(|(name, _)| name.starts_with("web"))
+        .unwrap()
+        .1
 }
 
 fn sandbox(site: &Site) -> Container {
-    site.containers().into_iter().find(|one| one.name == "sandbox" && one.pod != "other").unwrap()
+    site.containers()
+        .into_iter()
+        .find(|one| one.name == "sandbox" && one.pod != "other")
+        .unwrap()
 }
 
 impl<'a> Case<'a> {
@@ -55,10 +65,18 @@ impl<'a> Case<'a> {
             cause => format!("windlass_drift_repairs_total{{cause=\"{cause}\"}}"),
         };
         let (counted, others, address) = (site.metric(&metric), others(site), address(site));
-        Case { site, what, metric, counted, others, address }
+        Case {
+            site,
+            what,
+            metric,
+            counted,
+            others,
+            address,
+        }
     }
 
-    /// Removes a container by force behind the daemon's back: it never sees the end, only that it is gone.
+    /// Removes a container by force behind the daemon's back: it never sees the end, only that it
+    /// is gone.
     fn removed(&mut self, container: &Container) {
         self.site.daemon().signal("STOP");
         self.site.host.docker(&["rm", "-f", &container.id]);
@@ -87,8 +105,18 @@ impl<'a> Case<'a> {
         self.site.wait_for_rest();
         self.site.wait_answer("", "web");
         self.site.wait_answer("notes/note", "one");
-        assert_eq!(others(self.site), self.others, "{}: another pod was touched", self.what);
-        assert_eq!(address(self.site), self.address, "{}: the pod has another address", self.what);
+        assert_eq!(
+            others(self.site),
+            self.others,
+            "{}: another pod was touched",
+            self.what
+        );
+        assert_eq!(
+            address(self.site),
+            self.address,
+            "{}: the pod has another address",
+            self.what
+        );
         self.site.assert_state_files();
     }
 }
@@ -127,16 +155,20 @@ fn containers_that_were_killed_removed_or_paused_come_back() {
 
 /// The sample's newest container.
 fn newest(site: &Site) -> Container {
-    let all = site.containers().into_iter().filter(|one| one.name == "app");
+    let all = site
+        .containers()
+        .into_iter()
+        .filter(|one| one.name == "app");
     all.max_by_key(|one| one.attempt).unwrap()
 }
 
 #[test]
 fn a_pod_whose_sandbox_goes_is_made_again_at_its_address() {
     let mut site = running();
-    for (what, command) in
-        [("a sandbox is killed", ["kill", "-sKILL"]), ("a sandbox is removed", ["rm", "-f"])]
-    {
+    for (what, command) in [
+        ("a sandbox is killed", ["kill", "-sKILL"]),
+        ("a sandbox is removed", ["rm", "-f"]),
+    ] {
         let (old, app) = (sandbox(&site), newest(&site));
         let case = Case::new(&mut site, what, "sandbox_gone");
         case.site.host.docker(&[command[0], command[1], &old.id]);
@@ -151,12 +183,26 @@ fn a_foreign_container_with_our_next_name_is_left_alone_and_in_nobodys_way() {
     let mut site = running();
     let app = site.one("app");
     let name = text(&site.host.inspect(&app.id)["Name"]);
-    let stem = name.trim_start_matches('/').strip_suffix("_0").unwrap().to_owned();
-    let foreign = site.host.docker(&["create", "--name", &format!("{stem}_1"), "busybox", "true"]);
-    let mut case = Case::new(&mut site, "a foreign container has our next name", "container_removed");
+    let stem = name
+        .trim_start_matches('/')
+        .strip_suffix("_0")
+        .unwrap()
+        .to_owned();
+    let foreign = site
+        .host
+        .docker(&["create", "--name", &format!("{stem}_1"), "busybox", "true"]);
+    let mut case = Case::new(
+        &mut site,
+        "a foreign container has our next name",
+        "container_removed",
+    );
     case.removed(&app);
     case.repaired(|site| replaced(site, &app));
-    assert_eq!(site.host.inspect(&foreign)["State"]["Status"], "created", "the foreign one was touched");
+    assert_eq!(
+        site.host.inspect(&foreign)["State"]["Status"],
+        "created",
+        "the foreign one was touched"
+    );
     site.host.docker(&["rm", &foreign]);
     site.assert_exactly(2, 4);
 }
@@ -171,7 +217,10 @@ fn a_link_that_goes_is_put_back_without_waiting_for_the_resync() {
     // The second time comes too soon after the first to be looked at at once.
     for _ in 0..2 {
         let case = Case::new(&mut site, "windlass0 is deleted", "other");
-        case.site.host.exec(&["ip", "link", "del", "windlass0"]).ok();
+        case.site
+            .host
+            .exec(&["ip", "link", "del", "windlass0"])
+            .ok();
         case.repaired(|site| !site.routes().is_empty());
         site.assert_exactly(2, 4);
     }
@@ -183,27 +232,85 @@ fn the_hosts_network_is_put_back() {
     let link = |site: &Site| {
         let address = address(site);
         let routes = site.routes();
-        let route = routes.iter().find(|route| route.starts_with(&format!("{address} "))).unwrap().clone();
-        route.split_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap().to_owned()
+        let route = routes
+            .iter()
+            .find(|route| route.starts_with(&format!("{address} ")))
+            .unwrap()
+            .clone();
+        route
+            .split_whitespace()
+            .skip_while(|word| *word != "dev")
+            .nth(1)
+            .unwrap()
+            .to_owned()
     };
     let (pod, name) = (address(&site), link(&site));
     let dns = "10.96.0.10";
     let cases: [(&str, &str, String); 11] = [
-        ("the table is flushed", "service_table", "nft flush table ip windlass".into()),
-        ("the table is deleted", "service_table", "nft delete table ip windlass".into()),
-        ("a map is emptied", "service_table", "nft flush map ip windlass endpoints".into()),
-        ("a pod's link is deleted", "link_gone", format!("ip link del {name}")),
-        ("a pod's link is down", "link_gone", format!("ip link set {name} down")),
-        ("a pod's route is deleted", "link_gone", format!("ip route del {pod}")),
-        ("windlass0 is deleted", "other", "ip link del windlass0".into()),
-        ("windlass0 has no address", "other", format!("ip addr del {dns}/32 dev windlass0")),
-        ("the service route is deleted", "other", "ip route del 10.96.0.0/16".into()),
-        ("forwarding is off", "other", "sysctl -qw net.ipv4.ip_forward=0".into()),
-        ("the accept rules are gone", "other", "iptables -w -F DOCKER-USER".into()),
+        (
+            "the table is flushed",
+            "service_table",
+            "nft flush table ip windlass".into(),
+        ),
+        (
+            "the table is deleted",
+            "service_table",
+            "nft delete table ip windlass".into(),
+        ),
+        (
+            "a map is emptied",
+            "service_table",
+            "nft flush map ip windlass endpoints".into(),
+        ),
+        (
+            "a pod's link is deleted",
+            "link_gone",
+            format!("ip link del {name}"),
+        ),
+        (
+            "a pod's link is down",
+            "link_gone",
+            format!("ip link set {name} down"),
+        ),
+        (
+            "a pod's route is deleted",
+            "link_gone",
+            format!("ip route del {pod}"),
+        ),
+        (
+            "windlass0 is deleted",
+            "other",
+            "ip link del windlass0".into(),
+        ),
+        (
+            "windlass0 has no address",
+            "other",
+            format!("ip addr del {dns}/32 dev windlass0"),
+        ),
+        (
+            "the service route is deleted",
+            "other",
+            "ip route del 10.96.0.0/16".into(),
+        ),
+        (
+            "forwarding is off",
+            "other",
+            "sysctl -qw net.ipv4.ip_forward=0".into(),
+        ),
+        (
+            "the accept rules are gone",
+            "other",
+            "iptables -w -F DOCKER-USER".into(),
+        ),
     ];
     let before = site.containers();
-    let rules =
-        |site: &Site| site.host.exec(&["iptables-save", "-t", "filter"]).ok().matches("windlass").count();
+    let rules = |site: &Site| {
+        site.host
+            .exec(&["iptables-save", "-t", "filter"])
+            .ok()
+            .matches("windlass")
+            .count()
+    };
     let ours = rules(&site);
     assert!(ours > 0, "no accept rules");
     for (what, cause, damage) in cases {
@@ -213,8 +320,17 @@ fn the_hosts_network_is_put_back() {
         assert_eq!(site.containers(), before, "{what}: a container was touched");
         site.assert_exactly(2, 4);
         assert_eq!(rules(&site), ours, "{what}");
-        assert_eq!(site.host.exec(&["cat", "/proc/sys/net/ipv4/ip_forward"]).ok(), "1", "{what}");
-        let device = site.host.exec(&["ip", "-o", "addr", "show", "windlass0"]).ok();
+        assert_eq!(
+            site.host
+                .exec(&["cat", "/proc/sys/net/ipv4/ip_forward"])
+                .ok(),
+            "1",
+            "{what}"
+        );
+        let device = site
+            .host
+            .exec(&["ip", "-o", "addr", "show", "windlass0"])
+            .ok();
         assert!(device.contains(dns), "{what}: {device}");
     }
 }

@@ -35,12 +35,23 @@ spec:
     volumeMounts: [{name: token, mountPath: /token}]
   volumes: [{name: token, secret: {secretName: token}}]
 ";
-    let commit =
-        site.push(&[("web.yaml", &application("web", "web", "one")), ("probed.yaml", secret)], "everything");
+    let commit = site.push(
+        &[
+            ("web.yaml", &application("web", "web", "one")),
+            ("probed.yaml", secret),
+        ],
+        "everything",
+    );
     site.start();
     site.wait_healthy(&commit);
     site.wait_answer("", "web");
-    assert!(requests.since(0).iter().any(|request| request.starts_with("POST ")), "nothing was recorded");
+    assert!(
+        requests
+            .since(0)
+            .iter()
+            .any(|request| request.starts_with("POST ")),
+        "nothing was recorded"
+    );
 
     let monitors = ["nft monitor", "ip -o monitor link route address"].map(|command| {
         let log = site.host.dir().join(command.replace(' ', "-"));
@@ -57,7 +68,12 @@ spec:
     });
     let before = (requests.count(), files(&site), handles(&site));
     eventually(SOON, "five resyncs", || {
-        requests.since(before.0).iter().filter(|request| request.contains(LIST)).count() >= 5
+        requests
+            .since(before.0)
+            .iter()
+            .filter(|request| request.contains(LIST))
+            .count()
+            >= 5
     });
 
     let changing: Vec<String> = requests
@@ -71,7 +87,11 @@ spec:
     for (command, log, mut process) in monitors {
         process.kill().unwrap();
         process.wait().unwrap();
-        assert_eq!(fs::read_to_string(log).unwrap(), "", "{command} saw a change");
+        assert_eq!(
+            fs::read_to_string(log).unwrap(),
+            "",
+            "{command} saw a change"
+        );
     }
 }
 
@@ -85,5 +105,7 @@ fn files(site: &Site) -> String {
 
 /// The table with the handles of everything in it.
 fn handles(site: &Site) -> String {
-    site.host.exec(&["nft", "-a", "list", "table", "ip", "windlass"]).ok()
+    site.host
+        .exec(&["nft", "-a", "list", "table", "ip", "windlass"])
+        .ok()
 }

@@ -17,7 +17,8 @@ fn running(manifest: &str) -> Site {
 /// Runs a command in a container.
 #[track_caller]
 fn exec(site: &Site, container: &Container, command: &str) -> String {
-    site.host.docker(&["exec", &container.id, "sh", "-c", command])
+    site.host
+        .docker(&["exec", &container.id, "sh", "-c", command])
 }
 
 #[test]
@@ -56,12 +57,17 @@ spec:
         "docker -H unix:///run/docker.sock exec {} dd if=/dev/zero of=/memory/x bs=1M count=5",
         app.id
     );
-    assert!(!site.host.exec(&["sh", "-c", &full]).success(), "sizeLimit is none");
+    assert!(
+        !site.host.exec(&["sh", "-c", &full]).success(),
+        "sizeLimit is none"
+    );
     // Nowhere on the host's disk: neither in the data directory nor with the engine.
-    let script =
-        "grep -rl not-for-the-disk /var/lib/windlass --include='*' --exclude-dir=mirror.git 2>/dev/null";
+    let script = "grep -rl not-for-the-disk /var/lib/windlass --include='*' --exclude-dir=mirror.git 2>/dev/null";
     let found = site.host.exec(&["sh", "-c", script]).stdout;
-    let on_disk: Vec<&str> = found.lines().filter(|path| !path.contains("/volumes/token/")).collect();
+    let on_disk: Vec<&str> = found
+        .lines()
+        .filter(|path| !path.contains("/volumes/token/"))
+        .collect();
     assert_eq!(on_disk, Vec::<&str>::new());
 }
 
@@ -108,7 +114,8 @@ fn a_container_that_is_not_alive_is_restarted() {
     exec(&site, &old, "rm /www/health");
     eventually(SOON, "it runs again", || {
         let all = site.containers();
-        all.iter().any(|one| one.name == "app" && one.id != old.id && one.state == "running")
+        all.iter()
+            .any(|one| one.name == "app" && one.id != old.id && one.state == "running")
     });
     site.wait_answer("health", "ok");
     site.wait_answer("hook", "hooked");
@@ -132,20 +139,36 @@ spec:
     site.push(&[("pod.yaml", manifest)], "it ends at once");
     site.start();
     let finished = |site: &Site, attempt: u32| -> Option<Timestamp> {
-        let one = site.containers().into_iter().find(|one| one.name == "app" && one.attempt == attempt)?;
+        let one = site
+            .containers()
+            .into_iter()
+            .find(|one| one.name == "app" && one.attempt == attempt)?;
         let inspected = site.host.inspect(&one.id);
         let time = text(&inspected["State"]["FinishedAt"]).parse().ok()?;
         (one.state == "exited").then_some(time)
     };
     let second = eventually_some(SOON, "the first restart has ended", || finished(&site, 1));
     // It has been seen: what is not remembered cannot survive.
-    site.wait_status("the back-off is known", |status| status["unwell"].to_string().contains("back-off"));
+    site.wait_status("the back-off is known", |status| {
+        status["unwell"].to_string().contains("back-off")
+    });
     site.take_daemon().kill9();
     site.start();
     eventually_some(SOON, "the second restart", || finished(&site, 2));
-    let third = site.containers().into_iter().find(|one| one.attempt == 2 && one.name == "app").unwrap();
-    let waited = third.started.parse::<Timestamp>().unwrap().duration_since(second);
-    assert!((10..15).contains(&waited.as_secs()), "it was held back for {waited:?}");
+    let third = site
+        .containers()
+        .into_iter()
+        .find(|one| one.attempt == 2 && one.name == "app")
+        .unwrap();
+    let waited = third
+        .started
+        .parse::<Timestamp>()
+        .unwrap()
+        .duration_since(second);
+    assert!(
+        (10..15).contains(&waited.as_secs()),
+        "it was held back for {waited:?}"
+    );
 }
 
 #[test]
@@ -162,10 +185,15 @@ spec:
     );
     let url = format!("http://{}:8181/", site.host.address);
     eventually(SOON, "it answers", || {
-        site.host.http_get(&url).is_some_and(|answer| answer.body.starts_with("host"))
+        site.host
+            .http_get(&url)
+            .is_some_and(|answer| answer.body.starts_with("host"))
     });
     assert!(site.links().is_empty(), "it has a link: {:?}", site.links());
-    assert_eq!(site.addresses().into_values().collect::<Vec<_>>(), [site.host.address.to_string()]);
+    assert_eq!(
+        site.addresses().into_values().collect::<Vec<_>>(),
+        [site.host.address.to_string()]
+    );
 }
 
 #[test]
@@ -185,9 +213,19 @@ spec:
     );
     let limits = site.host.inspect(&site.one("app").id)["HostConfig"].take();
     assert_eq!(limits["Memory"], 64 << 20);
-    assert_eq!(limits["MemorySwap"], 64 << 20, "swap would make the limit none");
+    assert_eq!(
+        limits["MemorySwap"],
+        64 << 20,
+        "swap would make the limit none"
+    );
     assert_eq!(limits["CpuShares"], 256);
-    let (quota, period) = (limits["CpuQuota"].as_f64().unwrap(), limits["CpuPeriod"].as_f64().unwrap());
+    let (quota, period) = (
+        limits["CpuQuota"].as_f64().unwrap(),
+        limits["CpuPeriod"].as_f64().unwrap(),
+    );
     let nano = limits["NanoCpus"].as_f64().unwrap();
-    assert!(nano == 5e8 || (period > 0.0 && quota / period == 0.5), "{limits}");
+    assert!(
+        nano == 5e8 || (period > 0.0 && quota / period == 0.5),
+        "{limits}"
+    );
 }

@@ -37,9 +37,16 @@ spec:
     site.wait_healthy(&first);
     site.assert_exactly(2, 4);
     let url = format!("http://{}:30081/", site.host.address);
-    eventually(SOON, "the agent answers", || site.host.http_get(&url).is_some());
-    let kept: Vec<_> = site.containers().into_iter().filter(|one| one.pod.starts_with("web")).collect();
-    let scratch = format!("for pod in {DATA_DIR}/pods/*/volumes/scratch; do echo kept > $pod/file; done");
+    eventually(SOON, "the agent answers", || {
+        site.host.http_get(&url).is_some()
+    });
+    let kept: Vec<_> = site
+        .containers()
+        .into_iter()
+        .filter(|one| one.pod.starts_with("web"))
+        .collect();
+    let scratch =
+        format!("for pod in {DATA_DIR}/pods/*/volumes/scratch; do echo kept > $pod/file; done");
     site.host.exec(&["sh", "-c", &scratch]).ok();
 
     site.repo.git(&["rm", "-q", "agent.yaml"]).ok();
@@ -47,8 +54,19 @@ spec:
     site.wait_healthy(&second);
     site.assert_exactly(1, 2);
     assert_eq!(site.containers().into_iter().collect::<Vec<_>>(), kept);
-    assert_eq!(site.host.http_get(&url), None, "the agent's node port answers");
-    let mounts = site.host.exec(&["sh", "-c", &format!("grep -c {DATA_DIR} /proc/self/mounts || true")]).ok();
+    assert_eq!(
+        site.host.http_get(&url),
+        None,
+        "the agent's node port answers"
+    );
+    let mounts = site
+        .host
+        .exec(&[
+            "sh",
+            "-c",
+            &format!("grep -c {DATA_DIR} /proc/self/mounts || true"),
+        ])
+        .ok();
     assert_eq!(mounts, "0", "mounts are left");
     site.wait_answer("", "web");
 }
@@ -69,9 +87,12 @@ fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
         assert_eq!(site.containers(), before, "the pod was restarted");
     }
     assert_all_answered(&poller.finish());
-    // As Kubernetes lays it out: a name that is swapped in one go, and no older generation beside it.
+    // As Kubernetes lays it out: a name that is swapped in one go, and no older generation beside
+    // it.
     let app = site.one("app");
-    let listed = site.host.docker(&["exec", &app.id, "ls", "-A", "/www/notes"]);
+    let listed = site
+        .host
+        .docker(&["exec", &app.id, "ls", "-A", "/www/notes"]);
     let mut names: Vec<&str> = listed.lines().collect();
     names.retain(|name| *name != "..data" && *name != "note");
     assert_eq!(names.len(), 1, "{listed}");
@@ -82,8 +103,12 @@ fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
 fn uninstall_leaves_nothing() {
     let mut site = Site::new();
     let forwarding = ["sysctl", "-n", "net.ipv4.ip_forward"];
-    site.host.exec(&["iptables", "-w", "-F", "DOCKER-USER"]).ok();
-    site.host.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=0"]).ok();
+    site.host
+        .exec(&["iptables", "-w", "-F", "DOCKER-USER"])
+        .ok();
+    site.host
+        .exec(&["sysctl", "-qw", "net.ipv4.ip_forward=0"])
+        .ok();
     let rules = site.host.exec(&["iptables", "-S"]).ok();
     let links = site.host.exec(&["ip", "-br", "link"]).ok();
     let secret = "apiVersion: v1
@@ -106,10 +131,15 @@ spec:
     site.start();
     site.wait_healthy(&commit);
     site.assert_exactly(2, 4);
-    let foreign = site.host.docker(&["run", "-d", "--name", "foreign", "windlass-test/app:1"]);
+    let foreign = site
+        .host
+        .docker(&["run", "-d", "--name", "foreign", "windlass-test/app:1"]);
 
     let refused = site.host.windlass(&["uninstall", "--yes"]);
-    assert!(!refused.success() && refused.stderr.contains("stop it first"), "{refused:?}");
+    assert!(
+        !refused.success() && refused.stderr.contains("stop it first"),
+        "{refused:?}"
+    );
     site.assert_exactly_with_foreign(2, 4, &foreign);
     site.take_daemon().kill9();
     let told = site.host.windlass(&["uninstall"]).ok();
@@ -117,29 +147,47 @@ spec:
     site.assert_exactly_with_foreign(2, 4, &foreign);
     site.host.windlass(&["uninstall", "--yes"]).ok();
 
-    assert_eq!(site.host.docker(&["ps", "-aq", "--no-trunc"]), foreign, "containers");
+    assert_eq!(
+        site.host.docker(&["ps", "-aq", "--no-trunc"]),
+        foreign,
+        "containers"
+    );
     assert_eq!(site.host.docker(&["volume", "ls", "-q"]), "");
-    let images = site.host.docker(&["images", "-a", "--format", "{{.Repository}}"]);
-    assert!(!images.contains("windlass/pause"), "our own image is left: {images}");
+    let images = site
+        .host
+        .docker(&["images", "-a", "--format", "{{.Repository}}"]);
+    assert!(
+        !images.contains("windlass/pause"),
+        "our own image is left: {images}"
+    );
     assert_eq!(site.host.exec(&forwarding).ok(), "0", "ip_forward");
     assert_eq!(site.host.exec(&["iptables", "-S"]).ok(), rules);
     assert_eq!(site.routes(), Vec::<String>::new());
     let tables = site.host.exec(&["nft", "list", "tables"]).ok();
     assert!(!tables.contains("windlass"), "{tables}");
     site.host.docker(&["rm", "-f", "foreign"]);
-    assert_eq!(names(&site.host.exec(&["ip", "-br", "link"]).ok()), names(&links));
+    assert_eq!(
+        names(&site.host.exec(&["ip", "-br", "link"]).ok()),
+        names(&links)
+    );
     for path in [DATA_DIR, "/run/windlass"] {
         let path = site.host.path(path);
         let left = fs::read_dir(&path).map(Iterator::count).unwrap_or_default();
         assert_eq!(left, 0, "{}", path.display());
     }
     assert!(!site.host.path(DATA_DIR).exists());
-    site.host.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]).ok();
+    site.host
+        .exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+        .ok();
 }
 
 /// The devices of a host, without what of them changes.
 fn names(links: &str) -> Vec<String> {
-    links.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    links
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -149,12 +197,21 @@ fn a_service_whose_pods_are_gone_refuses_at_once() {
     site.start();
     site.wait_healthy(&first);
     site.wait_answer("", "web");
-    let second = site.push(&[("web.yaml", &service())], &format!("only the service{MAY_DELETE}"));
+    let second = site.push(
+        &[("web.yaml", &service())],
+        &format!("only the service{MAY_DELETE}"),
+    );
     site.wait_healthy(&second);
     site.assert_exactly(0, 0);
     let start = std::time::Instant::now();
     assert_eq!(site.ask(""), None);
-    assert!(start.elapsed() < std::time::Duration::from_secs(1), "it times out");
-    let ip = site.host.windlass(&["get", "svc", "front", "-o", "json"]).json();
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(1),
+        "it times out"
+    );
+    let ip = site
+        .host
+        .windlass(&["get", "svc", "front", "-o", "json"])
+        .json();
     assert!(text(&ip["spec"]["clusterIP"]).starts_with("10.96."), "{ip}");
 }

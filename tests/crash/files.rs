@@ -1,4 +1,5 @@
-//! The daemon's files: a full disk, lost files, files of a newer version, and two daemons that want the same ones.
+//! The daemon's files: a full disk, lost files, files of a newer version, and two daemons that want
+//! the same ones.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,7 +21,10 @@ const STATE_FILES: [&str; 6] = [
 /// A site with the sample running; gives the commit.
 fn running() -> (Site, String) {
     let mut site = Site::new();
-    let commit = site.push(&[("web.yaml", &application("web", "web", "one"))], "the first");
+    let commit = site.push(
+        &[("web.yaml", &application("web", "web", "one"))],
+        "the first",
+    );
     site.start();
     site.wait_healthy(&commit);
     (site, commit)
@@ -31,7 +35,10 @@ fn a_full_disk_costs_nothing_but_time() {
     let mut site = Site::new();
     let mount = format!("mkdir -p {DATA_DIR} && mount -t tmpfs -o size=24m tmpfs {DATA_DIR}");
     site.host.exec(&["sh", "-c", &mount]).ok();
-    let first = site.push(&[("web.yaml", &application("web", "one", "one"))], "the first");
+    let first = site.push(
+        &[("web.yaml", &application("web", "one", "one"))],
+        "the first",
+    );
     site.start();
     site.wait_healthy(&first);
     let before = site.containers();
@@ -41,7 +48,10 @@ fn a_full_disk_costs_nothing_but_time() {
     );
     assert_eq!(site.host.exec(&["sh", "-c", &fill]).ok().trim(), "0");
     let documents = STATE_FILES.map(|name| site.state_file(name).json());
-    let second = site.push(&[("web.yaml", &application("web", "two", "two"))], "the second");
+    let second = site.push(
+        &[("web.yaml", &application("web", "two", "two"))],
+        "the second",
+    );
     site.wait_status("the full disk is told", |status| {
         let told = format!("{} {}", status["troubles"], status["source"]["error"]);
         told.contains("No space left on device")
@@ -55,7 +65,9 @@ fn a_full_disk_costs_nothing_but_time() {
     let app = site.one("app");
     site.host.docker(&["kill", &app.id]);
     eventually(SOON, "the container runs again", || {
-        site.containers().iter().any(|one| one.attempt == app.attempt + 1 && one.state == "running")
+        site.containers()
+            .iter()
+            .any(|one| one.attempt == app.attempt + 1 && one.state == "running")
     });
     site.wait_answer("", "one");
     let before = site.containers();
@@ -79,14 +91,18 @@ fn a_full_disk_costs_nothing_but_time() {
 #[test]
 fn a_lost_state_file_stops_nothing() {
     let mut site = Site::new();
-    // The first pod goes again: the addresses of the others are not those that first pods would be given.
+    // The first pod goes again: the addresses of the others are not those that first pods would be
+    // given.
     let pod = |name: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: other\n    \
              image: windlass-test/app:1\n---\n"
         )
     };
-    let first = site.push(&[("a.yaml", &pod("first")), ("b.yaml", &pod("second"))], "the first");
+    let first = site.push(
+        &[("a.yaml", &pod("first")), ("b.yaml", &pod("second"))],
+        "the first",
+    );
     site.start();
     site.wait_healthy(&first);
     site.repo.git(&["rm", "-q", "a.yaml"]).ok();
@@ -104,14 +120,16 @@ fn a_lost_state_file_stops_nothing() {
         assert_eq!(site.containers(), before, "{lost}: what ran was touched");
         assert_eq!(site.addresses(), addresses, "{lost}");
         site.assert_exactly(2, 4);
-        // And what was taken over is looked after: it is replaced and removed as if nothing had been lost.
+        // And what was taken over is looked after: it is replaced and removed as if nothing had
+        // been lost.
         commit = site.push(&[("web.yaml", &application("web", lost, lost))], lost);
         site.wait_healthy(&commit);
         site.wait_answer("", lost);
         site.wait_answer("notes/note", lost);
         site.assert_exactly(2, 4);
         site.assert_state_files();
-        let others = |all: BTreeSet<Container>| all.into_iter().filter(|one| one.pod == "second").collect();
+        let others =
+            |all: BTreeSet<Container>| all.into_iter().filter(|one| one.pod == "second").collect();
         let (old, new): (Vec<_>, Vec<_>) = (others(before), others(site.containers()));
         assert_eq!(new, old, "{lost}");
     }
@@ -122,9 +140,13 @@ fn a_state_file_of_a_newer_version_is_refused_and_left_alone() {
     let (mut site, _) = running();
     assert!(site.take_daemon().stop().success());
     let before = site.containers();
-    for name in STATE_FILES.into_iter().chain(["images.json", "network.json"]) {
+    for name in STATE_FILES
+        .into_iter()
+        .chain(["images.json", "network.json"])
+    {
         let path = site.host.path(DATA_DIR).join(name);
-        // The records of pulled images and of the host's settings are there only where there is something in them.
+        // The records of pulled images and of the host's settings are there only where there is
+        // something in them.
         let old = std::fs::read_to_string(&path).unwrap_or_else(|_| "{}".to_owned());
         let mut document: Value = serde_json::from_str(&old).unwrap();
         document["schema"] = 99.into();
@@ -135,8 +157,15 @@ fn a_state_file_of_a_newer_version_is_refused_and_left_alone() {
         let mut daemon = site.take_daemon();
         assert!(!daemon.wait_for_end(SOON).success(), "{name}");
         let log = daemon.log();
-        assert!(log.contains(name) && log.contains("schema 99"), "{name}: {log}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), newer, "{name} was written");
+        assert!(
+            log.contains(name) && log.contains("schema 99"),
+            "{name}: {log}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            newer,
+            "{name} was written"
+        );
         assert_eq!(site.containers(), before, "{name}");
         site.wait_answer("", "web");
         if old == "{}" {
@@ -158,7 +187,11 @@ fn a_damaged_state_file_is_named_and_left_alone() {
     site.start();
     let mut daemon = site.take_daemon();
     assert!(!daemon.wait_for_end(SOON).success());
-    assert!(daemon.log().contains("cluster.json is damaged"), "{}", daemon.log());
+    assert!(
+        daemon.log().contains("cluster.json is damaged"),
+        "{}",
+        daemon.log()
+    );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), half);
 }
 
@@ -169,10 +202,22 @@ fn a_second_daemon_is_refused() {
     let config = site.host.dir().join("windlass.toml").display().to_string();
     let mut second = Daemon::start(site.host, &["run", "--config", &config], &[]);
     assert!(!second.wait_for_end(SOON).success());
-    assert!(second.log().contains("another windlass runs here"), "{}", second.log());
+    assert!(
+        second.log().contains("another windlass runs here"),
+        "{}",
+        second.log()
+    );
 
     // Nor may it share the data directory from behind other sockets.
-    let arguments = ["run", "--config", &config, "--socket-dir", "/run/other", "--listen", "127.0.0.1:9465"];
+    let arguments = [
+        "run",
+        "--config",
+        &config,
+        "--socket-dir",
+        "/run/other",
+        "--listen",
+        "127.0.0.1:9465",
+    ];
     let mut third = Daemon::start(site.host, &arguments, &[]);
     assert!(!third.wait_for_end(SOON).success());
     assert!(third.log().contains(DATA_DIR), "{}", third.log());
@@ -180,5 +225,7 @@ fn a_second_daemon_is_refused() {
     assert!(site.daemon().is_running());
     site.wait_healthy(&commit);
     assert_eq!(site.containers(), before);
-    eventually(Duration::from_secs(5), "the first still answers", || site.status().is_some());
+    eventually(Duration::from_secs(5), "the first still answers", || {
+        site.status().is_some()
+    });
 }

@@ -1,13 +1,19 @@
-//! kill -9 between an effect and its record, at every point that a roll-out and a rollback come past.
+//! kill -9 between an effect and its record, at every point that a roll-out and a rollback come
+//! past.
 
 use std::time::{Duration, Instant};
 
 use crate::site::{MAY_DELETE, SOON, Site, application, is};
 
 /// Points that only the first roll-out on an empty host comes past in this way.
-const FIRST: &[(&str, &[u32])] = &[("state-file", &[1, 2, 4]), ("state", &[1]), ("start-sandbox", &[1])];
+const FIRST: &[(&str, &[u32])] = &[
+    ("state-file", &[1, 2, 4]),
+    ("state", &[1]),
+    ("start-sandbox", &[1]),
+];
 
-/// Points that a roll-out of a new Deployment which replaces another comes past, with the occurrences that are tried.
+/// Points that a roll-out of a new Deployment which replaces another comes past, with the
+/// occurrences that are tried.
 const ROLL_OUT: &[(&str, &[u32])] = &[
     ("fetch-move", &[1, 2]),
     ("fetch-accepted", &[1]),
@@ -52,15 +58,22 @@ fn die_at(site: &mut Site, point: &str, nth: u32) {
     let mut daemon = site.take_daemon();
     let start = Instant::now();
     while daemon.is_running() {
-        assert!(start.elapsed() < SOON, "the daemon never came past {at}:\n{}", daemon.log());
+        assert!(
+            start.elapsed() < SOON,
+            "the daemon never came past {at}:\n{}",
+            daemon.log()
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     let log = daemon.log();
-    assert!(log.contains(&format!("crash point {point}")), "the daemon ended otherwise than at {at}:\n{log}");
+    assert!(
+        log.contains(&format!("crash point {point}")),
+        "the daemon ended otherwise than at {at}:\n{log}"
+    );
 }
 
-/// Starts the daemon again after it died, and waits until a commit runs. Checks that this one application runs, once,
-/// and that nothing else is left.
+/// Starts the daemon again after it died, and waits until a commit runs. Checks that this one
+/// application runs, once, and that nothing else is left.
 #[track_caller]
 fn settles(site: &mut Site, at: &str, commit: &str, name: &str) {
     site.start();
@@ -82,7 +95,10 @@ fn a_first_roll_out_killed_after_any_step_is_taken_up_again() {
             let at = format!("{point}:{nth}");
             eprintln!("first roll-out: {at}");
             let mut site = Site::new();
-            let commit = site.push(&[("web.yaml", &application("web", "web", &at))], "the first");
+            let commit = site.push(
+                &[("web.yaml", &application("web", "web", &at))],
+                "the first",
+            );
             die_at(&mut site, point, *nth);
             settles(&mut site, &at, &commit, "web");
         }
@@ -92,7 +108,10 @@ fn a_first_roll_out_killed_after_any_step_is_taken_up_again() {
 #[test]
 fn a_roll_out_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
     let mut site = Site::new();
-    let first = site.push(&[("web.yaml", &application("first", "first", "first"))], "the first");
+    let first = site.push(
+        &[("web.yaml", &application("first", "first", "first"))],
+        "the first",
+    );
     site.start();
     site.wait_healthy(&first);
     site.take_daemon().kill9();
@@ -137,7 +156,11 @@ fn a_rollback_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
             });
             site.wait_for_rest();
 
-            assert_eq!(site.containers(), before, "{point}:{nth}: what ran was touched");
+            assert_eq!(
+                site.containers(),
+                before,
+                "{point}:{nth}: what ran was touched"
+            );
             site.assert_exactly(1, 2);
             site.assert_state_files();
             site.wait_answer("", "good");

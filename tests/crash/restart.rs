@@ -46,7 +46,10 @@ fn picture(site: &Site) -> (BTreeSet<Container>, Vec<(String, String)>) {
 
 /// The lines of the service table; chains come in the order in which they were made.
 fn table(site: &Site) -> Vec<String> {
-    let listed = site.host.exec(&["nft", "list", "table", "ip", "windlass"]).ok();
+    let listed = site
+        .host
+        .exec(&["nft", "list", "table", "ip", "windlass"])
+        .ok();
     let mut lines: Vec<String> = listed.lines().map(str::to_owned).collect();
     lines.sort();
     lines
@@ -81,7 +84,8 @@ fn an_engine_that_restarts_gets_its_pods_back_at_their_addresses() {
     let uids = uids(&site);
 
     site.host.restart_docker();
-    // The daemon may not have noticed yet: the pods' containers are all new when it has done its work.
+    // The daemon may not have noticed yet: the pods' containers are all new when it has done its
+    // work.
     eventually(SOON, "the pods are made again", || {
         let all = site.containers();
         all.len() == 4 && all.iter().all(|one| one.state == "running")
@@ -98,7 +102,9 @@ fn an_engine_that_restarts_gets_its_pods_back_at_their_addresses() {
 fn an_engine_that_is_killed_and_comes_back_keeps_its_containers() {
     let (mut site, commit) = running();
     site.host.kill_docker();
-    site.wait_status("the engine is missed", |status| status["troubles"].to_string().contains("engine"));
+    site.wait_status("the engine is missed", |status| {
+        status["troubles"].to_string().contains("engine")
+    });
     site.host.start_docker();
     site.wait_healthy(&commit);
     site.wait_answer("", "web");
@@ -106,7 +112,10 @@ fn an_engine_that_is_killed_and_comes_back_keeps_its_containers() {
 }
 
 fn uids(site: &Site) -> Vec<String> {
-    site.pods().values().map(|pod| text(&pod["metadata"]["uid"])).collect()
+    site.pods()
+        .values()
+        .map(|pod| text(&pod["metadata"]["uid"]))
+        .collect()
 }
 
 #[test]
@@ -118,20 +127,32 @@ fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
     site.take_daemon().kill9();
 
     site.host.reboot();
-    assert_eq!(site.links().len() + site.routes().len(), 0, "a reboot that leaves the network is none");
+    assert_eq!(
+        site.links().len() + site.routes().len(),
+        0,
+        "a reboot that leaves the network is none"
+    );
     site.start();
     site.wait_status("the commit is back", |status| {
-        is(&status["target"]["id"], &commit) && is(&status["phase"], "Healthy") && status["ready_pods"] == 2
+        is(&status["target"]["id"], &commit)
+            && is(&status["phase"], "Healthy")
+            && status["ready_pods"] == 2
     });
     site.wait_for_rest();
     site.wait_answer("", "web");
     site.assert_exactly(2, 4);
     assert_eq!(picture(&site).1, addresses);
     let status = site.status().unwrap();
-    assert!(status["source"]["error"].is_string(), "nobody is told that the repository is gone: {status}");
+    assert!(
+        status["source"]["error"].is_string(),
+        "nobody is told that the repository is gone: {status}"
+    );
 
     fs::rename(&away, &here).unwrap();
-    let next = site.push(&[("web.yaml", &application("next", "next", "next"))], &format!("next{MAY_DELETE}"));
+    let next = site.push(
+        &[("web.yaml", &application("next", "next", "next"))],
+        &format!("next{MAY_DELETE}"),
+    );
     site.wait_healthy(&next);
     site.wait_answer("", "next");
 }

@@ -2,7 +2,10 @@
 //!
 //! The tests of a binary share one host, one after the other: each leaves it empty.
 
-#![allow(dead_code, reason = "two test binaries include this and each uses a part of it")]
+#![allow(
+    dead_code,
+    reason = "two test binaries include this and each uses a part of it"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -51,7 +54,8 @@ impl Site {
         Site::with_config("")
     }
 
-    /// The same, with more lines for the sections `rollout`, `docker` and so on: `key = value` by section.
+    /// The same, with more lines for the sections `rollout`, `docker` and so on: `key = value` by
+    /// section.
     pub(crate) fn with_config(more: &str) -> Site {
         static ALONE: Mutex<()> = Mutex::new(());
         static IMAGES: OnceLock<()> = OnceLock::new();
@@ -65,7 +69,13 @@ impl Site {
         });
         let repo = GitRepo::new();
         let config = host.dir().join("windlass.toml");
-        let site = Site { host, repo, daemon: None, config, _alone: alone };
+        let site = Site {
+            host,
+            repo,
+            daemon: None,
+            config,
+            _alone: alone,
+        };
         site.configure(more);
         site
     }
@@ -80,8 +90,13 @@ impl Site {
         ))
         .unwrap();
         for (section, lines) in toml::from_str::<toml::Table>(more).unwrap() {
-            let known = sections.entry(section).or_insert_with(|| toml::Table::new().into());
-            known.as_table_mut().unwrap().extend(lines.as_table().unwrap().clone());
+            let known = sections
+                .entry(section)
+                .or_insert_with(|| toml::Table::new().into());
+            known
+                .as_table_mut()
+                .unwrap()
+                .extend(lines.as_table().unwrap().clone());
         }
         fs::write(&self.config, toml::to_string(&sections).unwrap()).unwrap();
     }
@@ -119,7 +134,11 @@ impl Site {
     /// What `windlass status` says; nothing where no daemon answers.
     pub(crate) fn status(&self) -> Option<Value> {
         let outcome = self.host.windlass(&["status", "-o", "json"]);
-        if outcome.success() { serde_json::from_str(&outcome.stdout).ok() } else { None }
+        if outcome.success() {
+            serde_json::from_str(&outcome.stdout).ok()
+        } else {
+            None
+        }
     }
 
     /// Waits until a commit runs and is healthy, and nothing is left to do.
@@ -140,12 +159,19 @@ impl Site {
         let mut last = None;
         let start = std::time::Instant::now();
         loop {
-            assert!(self.daemon().is_running(), "the daemon ended before {what}:\n{}", self.daemon().log());
+            assert!(
+                self.daemon().is_running(),
+                "the daemon ended before {what}:\n{}",
+                self.daemon().log()
+            );
             last = self.status().or(last);
             if last.as_ref().is_some_and(&condition) {
                 return;
             }
-            assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}; the last status: {last:#?}");
+            assert!(
+                start.elapsed() < SOON,
+                "not within {SOON:?}: {what}; the last status: {last:#?}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -174,7 +200,11 @@ impl Site {
         let inspected: Value = serde_json::from_str(&outcome.stdout).ok()?;
         let one = inspected.get(0)?;
         let label = |name: &str| text(&one["Config"]["Labels"][format!("io.windlass.{name}")]);
-        let name = if label("role") == "sandbox" { "sandbox".to_owned() } else { label("container") };
+        let name = if label("role") == "sandbox" {
+            "sandbox".to_owned()
+        } else {
+            label("container")
+        };
         Some(Container {
             name,
             pod: label("pod.name"),
@@ -199,15 +229,24 @@ impl Site {
     /// Pods as the API lists them, by name.
     #[track_caller]
     pub(crate) fn pods(&self) -> BTreeMap<String, Value> {
-        let list = self.host.windlass(&["get", "pods", "-A", "-o", "json"]).json();
+        let list = self
+            .host
+            .windlass(&["get", "pods", "-A", "-o", "json"])
+            .json();
         let items = list["items"].as_array().unwrap();
-        items.iter().map(|pod| (text(&pod["metadata"]["name"]), pod.clone())).collect()
+        items
+            .iter()
+            .map(|pod| (text(&pod["metadata"]["name"]), pod.clone()))
+            .collect()
     }
 
     /// The addresses of the pods, by name.
     #[track_caller]
     pub(crate) fn addresses(&self) -> BTreeMap<String, String> {
-        self.pods().into_iter().map(|(name, pod)| (name, text(&pod["status"]["podIP"]))).collect()
+        self.pods()
+            .into_iter()
+            .map(|(name, pod)| (name, text(&pod["status"]["podIP"])))
+            .collect()
     }
 
     /// The URL of a path behind the sample's node port.
@@ -227,19 +266,29 @@ impl Site {
         let start = std::time::Instant::now();
         loop {
             last = self.ask(path).or(last);
-            if last.as_ref().is_some_and(|answer| answer.status == 200 && answer.body.starts_with(begin)) {
+            if last
+                .as_ref()
+                .is_some_and(|answer| answer.status == 200 && answer.body.starts_with(begin))
+            {
                 return;
             }
-            assert!(start.elapsed() < SOON, "{path} does not answer {begin:?} but {last:?}");
+            assert!(
+                start.elapsed() < SOON,
+                "{path} does not answer {begin:?} but {last:?}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
     /// The value of a metric, by its name with labels as it is exposed; 0 where it is not.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text =
-            self.host.http_get("http://127.0.0.1:9464/metrics").map_or(String::new(), |answer| answer.body);
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        let text = self
+            .host
+            .http_get("http://127.0.0.1:9464/metrics")
+            .map_or(String::new(), |answer| answer.body);
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or(0.0)
     }
 
@@ -251,7 +300,9 @@ impl Site {
     /// Names of the host's pod links.
     pub(crate) fn links(&self) -> BTreeSet<String> {
         let links = self.host.exec(&["ip", "-o", "link"]).ok();
-        let names = links.lines().filter_map(|line| line.split_whitespace().nth(1));
+        let names = links
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1));
         names
             .filter(|name| name.starts_with("wdl"))
             .filter_map(|name| name.split('@').next())
@@ -261,7 +312,12 @@ impl Site {
 
     /// The host's routes that carry our protocol number.
     pub(crate) fn routes(&self) -> Vec<String> {
-        self.host.exec(&["ip", "route", "show", "proto", "87"]).ok().lines().map(str::to_owned).collect()
+        self.host
+            .exec(&["ip", "route", "show", "proto", "87"])
+            .ok()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Pods that have a directory on the host.
@@ -270,8 +326,8 @@ impl Site {
         outcome.stdout.lines().map(str::to_owned).collect()
     }
 
-    /// Checks that the host holds so many pods with so many containers in all, sandboxes counted, all running,
-    /// and nothing else of anybody.
+    /// Checks that the host holds so many pods with so many containers in all, sandboxes counted,
+    /// all running, and nothing else of anybody.
     #[track_caller]
     pub(crate) fn assert_exactly(&self, pods: usize, containers: usize) {
         self.assert_exactly_with_foreign(pods, containers, "");
@@ -279,21 +335,39 @@ impl Site {
 
     /// The same, with one more container by id that is not the daemon's.
     #[track_caller]
-    pub(crate) fn assert_exactly_with_foreign(&self, pods: usize, containers: usize, foreign: &str) {
+    pub(crate) fn assert_exactly_with_foreign(
+        &self,
+        pods: usize,
+        containers: usize,
+        foreign: &str,
+    ) {
         let mut all = self.containers();
         all.retain(|one| one.id != foreign);
         assert_eq!(all.len(), containers, "containers: {all:#?}");
-        assert!(all.iter().all(|one| one.state == "running"), "not all run: {all:#?}");
+        assert!(
+            all.iter().all(|one| one.state == "running"),
+            "not all run: {all:#?}"
+        );
         let sandboxes = all.iter().filter(|one| one.name == "sandbox").count();
         assert_eq!(sandboxes, pods, "sandboxes: {all:#?}");
         assert_eq!(self.links().len(), pods, "links: {:?}", self.links());
         // One a pod, and that of the service range.
         assert_eq!(self.routes().len(), pods + 1, "routes: {:?}", self.routes());
-        assert_eq!(self.pod_dirs().len(), pods, "directories: {:?}", self.pod_dirs());
-        assert_eq!(self.host.docker(&["volume", "ls", "-q"]), "", "the engine has volumes");
+        assert_eq!(
+            self.pod_dirs().len(),
+            pods,
+            "directories: {:?}",
+            self.pod_dirs()
+        );
+        assert_eq!(
+            self.host.docker(&["volume", "ls", "-q"]),
+            "",
+            "the engine has volumes"
+        );
     }
 
-    /// Checks that every state file is a whole document, and that no half-written one lies beside it.
+    /// Checks that every state file is a whole document, and that no half-written one lies beside
+    /// it.
     #[track_caller]
     pub(crate) fn assert_state_files(&self) {
         for name in [
@@ -305,9 +379,15 @@ impl Site {
             "trust/accepted.json",
         ] {
             let document = self.state_file(name).json();
-            assert!(document["schema"].is_u64(), "{name} has no schema: {document}");
+            assert!(
+                document["schema"].is_u64(),
+                "{name} has no schema: {document}"
+            );
         }
-        let left = self.host.exec(&["find", DATA_DIR, "-maxdepth", "2", "-name", "*.new*"]).ok();
+        let left = self
+            .host
+            .exec(&["find", DATA_DIR, "-maxdepth", "2", "-name", "*.new*"])
+            .ok();
         assert_eq!(left, "", "left by an unfinished write");
     }
 }
@@ -335,8 +415,8 @@ impl Drop for Site {
     }
 }
 
-/// A Deployment of one pod with a file from a ConfigMap and a postStart hook, behind a node port. `said` is what the
-/// application answers, `noted` what its file says.
+/// A Deployment of one pod with a file from a ConfigMap and a postStart hook, behind a node port.
+/// `said` is what the application answers, `noted` what its file says.
 pub(crate) fn application(name: &str, said: &str, noted: &str) -> String {
     format!(
         "apiVersion: apps/v1

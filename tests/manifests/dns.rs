@@ -7,14 +7,23 @@ use crate::world::{cluster_ip, in_large, in_small, pod_addresses, world};
 /// The addresses that the C library's resolver finds for a name.
 fn addresses(name: &str) -> BTreeSet<String> {
     let found = in_large(&["getent", "ahostsv4", name]);
-    found.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    found
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn services_are_found_by_short_and_by_full_names() {
     let web = BTreeSet::from([cluster_ip("web")]);
-    for name in ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local", "WEB.Default.svc"]
-    {
+    for name in [
+        "web",
+        "web.default",
+        "web.default.svc",
+        "web.default.svc.cluster.local",
+        "WEB.Default.svc",
+    ] {
         assert_eq!(addresses(name), web, "{name}");
     }
     let other = addresses("web.other");
@@ -34,10 +43,16 @@ fn a_headless_service_is_its_ready_pods_and_no_name_without_them() {
 
 #[test]
 fn external_names_are_addresses_or_aliases() {
-    assert_eq!(addresses("elsewhere"), BTreeSet::from(["192.0.2.9".to_owned()]));
+    assert_eq!(
+        addresses("elsewhere"),
+        BTreeSet::from(["192.0.2.9".to_owned()])
+    );
     assert_eq!(addresses("alias"), addresses("web.other"));
     let alias = in_small(&["nslookup", "alias.default.svc.cluster.local"]);
-    assert!(alias.contains("canonical name = web.other.svc.cluster.local"), "{alias}");
+    assert!(
+        alias.contains("canonical name = web.other.svc.cluster.local"),
+        "{alias}"
+    );
 }
 
 #[test]
@@ -45,7 +60,13 @@ fn a_name_without_the_asked_data_is_not_a_name_that_is_not_there() {
     // Of an answer without data this nslookup prints nothing but whom it asked.
     let no_data = in_small(&["nslookup", "-type=aaaa", "web.default.svc.cluster.local"]);
     let asked = ["Server:\t\t10.96.0.10", "Address:\t10.96.0.10:53"];
-    assert_eq!(no_data.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>(), asked);
+    assert_eq!(
+        no_data
+            .lines()
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>(),
+        asked
+    );
     let no_name = in_small(&["nslookup", "-type=a", "nothing.default.svc.cluster.local"]);
     assert!(no_name.contains("NXDOMAIN"), "{no_name}");
     assert_eq!(addresses("nothing"), BTreeSet::new());
@@ -80,15 +101,24 @@ fn resolv_conf_hosts_and_hostname_are_those_of_a_pod() {
     );
     assert_eq!(in_small(&["cat", "/etc/resolv.conf"]), expected);
     let with_more = in_large(&["cat", "/etc/resolv.conf"]);
-    assert!(with_more.contains("cluster.local") && with_more.contains(" example.com\n"), "{with_more}");
-    assert!(with_more.ends_with("options ndots:5 timeout:3"), "{with_more}");
+    assert!(
+        with_more.contains("cluster.local") && with_more.contains(" example.com\n"),
+        "{with_more}"
+    );
+    assert!(
+        with_more.ends_with("options ndots:5 timeout:3"),
+        "{with_more}"
+    );
 
     assert_eq!(in_small(&["hostname"]), "small");
     assert_eq!(in_small(&["cat", "/etc/hostname"]), "small");
     assert_eq!(in_large(&["hostname"]), "big");
     let own = pod_addresses("large").into_iter().next().unwrap();
     let hosts = in_large(&["cat", "/etc/hosts"]);
-    assert!(hosts.contains(&format!("{own}\tbig.each.default.svc.cluster.local\tbig\n")), "{hosts}");
+    assert!(
+        hosts.contains(&format!("{own}\tbig.each.default.svc.cluster.local\tbig\n")),
+        "{hosts}"
+    );
     assert!(hosts.contains("127.0.0.1\tlocalhost\n"), "{hosts}");
     assert!(hosts.ends_with("192.0.2.7\tseven\tsept"), "{hosts}");
     assert_eq!(addresses("sept"), BTreeSet::from(["192.0.2.7".to_owned()]));

@@ -7,7 +7,12 @@ use crate::support::{SOON, Site, eventually, eventually_some, repository_root};
 
 /// A manifest as it was given.
 fn given(name: &str) -> String {
-    fs::read_to_string(repository_root().join("reconciler/tests/manifests").join(name)).unwrap()
+    fs::read_to_string(
+        repository_root()
+            .join("reconciler/tests/manifests")
+            .join(name),
+    )
+    .unwrap()
 }
 
 fn site(images: &[&str]) -> Site {
@@ -18,7 +23,10 @@ fn site(images: &[&str]) -> Site {
 
 /// Names of the running pods that begin like this.
 fn pods(site: &Site, begin: &str) -> Vec<String> {
-    let names = site.list("pods").into_iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned());
+    let names = site
+        .list("pods")
+        .into_iter()
+        .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned());
     names.filter(|name| name.starts_with(begin)).collect()
 }
 
@@ -27,8 +35,17 @@ fn apache_answers_other_machines_at_its_node_port() {
     let mut site = site(&["httpd"]);
     site.deploy(&[("svc-httpd.yml", &given("svc-httpd.yml"))], "run httpd");
     site.wait_answer(&site.url(30080, "/"), "It works!");
-    assert_eq!(site.host.http_get(&site.url(30080, "/")).map(|answer| answer.status), Some(200));
-    assert_eq!(site.host.http_get("http://127.0.0.1:30080/"), None, "a NodePort answers on loopback");
+    assert_eq!(
+        site.host
+            .http_get(&site.url(30080, "/"))
+            .map(|answer| answer.status),
+        Some(200)
+    );
+    assert_eq!(
+        site.host.http_get("http://127.0.0.1:30080/"),
+        None,
+        "a NodePort answers on loopback"
+    );
 }
 
 #[test]
@@ -37,24 +54,42 @@ fn wordpress_shows_its_installation_page_in_each_of_its_forms() {
     let url = site.url(30080, "/wp-admin/install.php");
     let page = "Information needed";
 
-    site.deploy(&[("app-wordpress.yml", &given("app-wordpress.yml"))], "WordPress and MySQL in one pod");
+    site.deploy(
+        &[("app-wordpress.yml", &given("app-wordpress.yml"))],
+        "WordPress and MySQL in one pod",
+    );
     site.wait_answer(&url, page);
     assert_eq!(pods(&site, "").len(), 1);
 
-    for (file, owner) in [("app-wordpress2.yml", "wordpress-reps-"), ("app-wordpress3.yml", "wordpress-")] {
+    for (file, owner) in [
+        ("app-wordpress2.yml", "wordpress-reps-"),
+        ("app-wordpress3.yml", "wordpress-"),
+    ] {
         site.deploy(&[(file, &given(file))], &format!("WordPress from {file}"));
         site.wait_answer(&url, page);
         // What took the place of others is there before those are gone.
-        let replicas = eventually_some(SOON, &format!("{file}: two replicas and no older ones"), || {
-            let replicas = pods(&site, owner).into_iter().filter(|name| name != "wordpress-mysql");
-            Some(replicas.collect::<Vec<String>>()).filter(|replicas| replicas.len() == 2)
-        });
+        let replicas = eventually_some(
+            SOON,
+            &format!("{file}: two replicas and no older ones"),
+            || {
+                let replicas = pods(&site, owner)
+                    .into_iter()
+                    .filter(|name| name != "wordpress-mysql");
+                Some(replicas.collect::<Vec<String>>()).filter(|replicas| replicas.len() == 2)
+            },
+        );
         // Each of the two takes its share of the calls.
         eventually(SOON, &format!("{file}: both replicas answer"), || {
-            assert_eq!(site.get_from_outside(&url).map(|answer| answer.status), Some(200), "{file}");
+            assert_eq!(
+                site.get_from_outside(&url).map(|answer| answer.status),
+                Some(200),
+                "{file}"
+            );
             replicas.iter().all(|pod| {
                 let log = site.host.windlass(&["logs", pod, "-c", "wordpress"]).ok();
-                log.lines().any(|line| line.contains("GET /wp-admin/install.php") && line.contains(" 200 "))
+                log.lines().any(|line| {
+                    line.contains("GET /wp-admin/install.php") && line.contains(" 200 ")
+                })
             })
         });
     }
@@ -64,18 +99,31 @@ fn wordpress_shows_its_installation_page_in_each_of_its_forms() {
 fn agents_run_with_docker_at_hand_and_retire_when_they_are_deleted() {
     let mut site = site(&["mackerel/mackerel-agent", "windlass-test/app:1"]);
     let state = site.host.path("/var/lib/mackerel-agent");
-    let retired = || fs::read_to_string(state.join("retired")).unwrap_or_default().lines().count();
+    let retired = || {
+        fs::read_to_string(state.join("retired"))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
     let mut before = 0;
-    for (file, count) in
-        [("mackerel-daemonset.yaml", 1), ("mackerel-pod.yaml", 1), ("mackerel-replicaset.yaml", 3)]
-    {
+    for (file, count) in [
+        ("mackerel-daemonset.yaml", 1),
+        ("mackerel-pod.yaml", 1),
+        ("mackerel-replicaset.yaml", 3),
+    ] {
         site.deploy(&[(file, &given(file))], &format!("agents of {file}"));
         let agents = pods(&site, "mackerel-agent");
         assert_eq!(agents.len(), count, "{file}: {agents:?}");
         for agent in &agents {
-            let run = |script: &str| site.exec(agent, "mackerel-agent", &["sh", "-c", script]).ok();
+            let run = |script: &str| {
+                site.exec(agent, "mackerel-agent", &["sh", "-c", script])
+                    .ok()
+            };
             run("test -S /var/run/docker.sock");
-            assert_eq!(run("cat /var/lib/mackerel-agent/id"), fs::read_to_string(state.join("id")).unwrap());
+            assert_eq!(
+                run("cat /var/lib/mackerel-agent/id"),
+                fs::read_to_string(state.join("id")).unwrap()
+            );
             let log = site.host.windlass(&["logs", agent]).ok();
             assert!(
                 log.contains("apikey=<your api key> opts=-role=<Service>:<Role> docker_plugin=foo"),
@@ -85,21 +133,32 @@ fn agents_run_with_docker_at_hand_and_retire_when_they_are_deleted() {
         let app = "apiVersion: v1\nkind: Pod\nmetadata: {name: other}\nspec:\n  containers:\n  \
                    - {name: app, image: 'windlass-test/app:1'}\n";
         site.deploy(&[("other.yaml", app)], "no agents");
-        eventually(SOON, &format!("the agents of {file} retire"), || retired() == before + count);
+        eventually(SOON, &format!("the agents of {file} retire"), || {
+            retired() == before + count
+        });
         eventually(SOON, &format!("the agents of {file} are gone"), || {
             pods(&site, "mackerel-agent").is_empty()
         });
         before += count;
     }
     let lines = fs::read_to_string(state.join("retired")).unwrap();
-    assert!(lines.lines().all(|line| line.ends_with("by retire -force")), "{lines}");
+    assert!(
+        lines.lines().all(|line| line.ends_with("by retire -force")),
+        "{lines}"
+    );
 }
 
 #[test]
 fn three_replicas_are_kept_alive_behind_a_node_port_of_their_own() {
     let mut site = site(&["example/example:v1.0-SNAPSHOT"]);
-    let files = [("deployment.yaml", given("deployment.yaml")), ("services.yaml", given("services.yaml"))];
-    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let files = [
+        ("deployment.yaml", given("deployment.yaml")),
+        ("services.yaml", given("services.yaml")),
+    ];
+    let files: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(name, text)| (*name, text.as_str()))
+        .collect();
     site.deploy(&files, "run the example with its services");
 
     let service = site.get("service", "example-app");
@@ -115,7 +174,13 @@ fn three_replicas_are_kept_alive_behind_a_node_port_of_their_own() {
     });
 
     let one = replicas.first().unwrap();
-    let lookup = site.exec(one, "example-app", &["nslookup", "mysql-service.default.svc.cluster.local"]).ok();
+    let lookup = site
+        .exec(
+            one,
+            "example-app",
+            &["nslookup", "mysql-service.default.svc.cluster.local"],
+        )
+        .ok();
     assert!(lookup.contains("Address: 10.0.2.2"), "{lookup}");
     let warnings = site.status()["warnings"].to_string();
     assert!(warnings.contains("an address, not a name"), "{warnings}");

@@ -1,10 +1,12 @@
-//! A host with pods and Services of every sort, which the tests of names and of services look at together.
+//! A host with pods and Services of every sort, which the tests of names and of services look at
+//! together.
 
 use std::sync::OnceLock;
 
 use crate::support::Site;
 
-/// Three applications behind Services of several kinds, two pods to look from, and one of each special case.
+/// Three applications behind Services of several kinds, two pods to look from, and one of each
+/// special case.
 const WORLD: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -159,18 +161,30 @@ pub(crate) fn in_small(args: &[&str]) -> String {
 /// What a command prints in the pod with a C library's own resolver; nothing if it fails.
 pub(crate) fn in_large(args: &[&str]) -> String {
     let outcome = world().exec("large", "debian", args);
-    if outcome.success() { outcome.stdout } else { String::new() }
+    if outcome.success() {
+        outcome.stdout
+    } else {
+        String::new()
+    }
 }
 
 /// The cluster address of a Service in the namespace `default`.
 pub(crate) fn cluster_ip(service: &str) -> String {
-    world().get("service", service)["spec"]["clusterIP"].as_str().unwrap().to_owned()
+    world().get("service", service)["spec"]["clusterIP"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 /// Addresses of the pods of the namespace `default` whose names begin like this.
 pub(crate) fn pod_addresses(begin: &str) -> std::collections::BTreeSet<String> {
     let of_default = |pod: &serde_json::Value| pod["metadata"]["namespace"] == "default";
-    let begins = |pod: &serde_json::Value| pod["metadata"]["name"].as_str().unwrap().starts_with(begin);
-    let pods = world().list("pods").into_iter().filter(|pod| of_default(pod) && begins(pod));
-    pods.map(|pod| pod["status"]["podIP"].as_str().unwrap().to_owned()).collect()
+    let begins =
+        |pod: &serde_json::Value| pod["metadata"]["name"].as_str().unwrap().starts_with(begin);
+    let pods = world()
+        .list("pods")
+        .into_iter()
+        .filter(|pod| of_default(pod) && begins(pod));
+    pods.map(|pod| pod["status"]["podIP"].as_str().unwrap().to_owned())
+        .collect()
 }

@@ -14,16 +14,33 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
     ]);
 
     let answer = site.ask().unwrap();
-    assert_eq!((answer.status, answer.body.as_str()), (200, "app 1 web"), "another host, by the node port");
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, "app 1 web"),
+        "another host, by the node port"
+    );
     assert_eq!(
         site.host.http_get(&site.url()).unwrap().body,
         "app 1 web",
         "the host itself, by the node port"
     );
 
-    let address = site.object("pod", "web")["status"]["podIP"].as_str().unwrap().to_owned();
-    let cluster_ip = site.object("service", "web")["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    assert_eq!(site.host.http_get(&format!("http://{cluster_ip}/")).unwrap().body, "app 1 web", "the host");
+    let address = site.object("pod", "web")["status"]["podIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let cluster_ip = site.object("service", "web")["spec"]["clusterIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        site.host
+            .http_get(&format!("http://{cluster_ip}/"))
+            .unwrap()
+            .body,
+        "app 1 web",
+        "the host"
+    );
     let dashed = address.replace('.', "-");
     for url in [
         format!("http://{address}:8080/"),
@@ -35,7 +52,10 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
     ] {
         // In its own pod the name of a pod is the pod itself, by /etc/hosts.
         let own_name = url == "http://web/";
-        for from in ["client", "web"].into_iter().filter(|from| !own_name || *from != "web") {
+        for from in ["client", "web"]
+            .into_iter()
+            .filter(|from| !own_name || *from != "web")
+        {
             let fetched = site.fetch_from(from, &url);
             assert_eq!(
                 (fetched.stdout.as_str(), fetched.code),
@@ -45,7 +65,10 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
         }
     }
     let unknown = site.fetch_from("client", "http://nobody.default.svc.cluster.local./");
-    assert!(unknown.stderr.contains("Could not resolve host"), "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("Could not resolve host"),
+        "{unknown:?}"
+    );
     assert_eq!(site.exec("client", &["hostname"]).ok(), "client");
 }
 
@@ -58,21 +81,48 @@ fn a_changed_pod_is_replaced_and_the_others_keep_their_containers() {
         ("other.yaml", &deployment("other", 2, APP)),
     ]);
     let (web, other) = (site.containers_of("web"), site.containers_of("other"));
-    assert_eq!((web.len(), other.len()), (2, 4), "two containers a pod, the sandbox counted");
+    assert_eq!(
+        (web.len(), other.len()),
+        (2, 4),
+        "two containers a pod, the sandbox counted"
+    );
 
     site.deploy(&[("web.yaml", &pod("web", APP_2))]);
     site.wait_answer("app 2 web");
-    assert_eq!(site.containers_of("other"), other, "what the commit left alone was touched");
+    assert_eq!(
+        site.containers_of("other"),
+        other,
+        "what the commit left alone was touched"
+    );
     let replaced = site.containers_of("web");
-    assert!(replaced.values().all(|new| web.values().all(|old| old.0 != new.0)), "{web:?} {replaced:?}");
+    assert!(
+        replaced
+            .values()
+            .all(|new| web.values().all(|old| old.0 != new.0)),
+        "{web:?} {replaced:?}"
+    );
 
     site.deploy(&[("more.yaml", &pod("more", &idle()))]);
-    assert_eq!(site.containers_of("web"), replaced, "what the commit left alone was touched");
-    assert_eq!(site.containers_of("other"), other, "what the commit left alone was touched");
+    assert_eq!(
+        site.containers_of("web"),
+        replaced,
+        "what the commit left alone was touched"
+    );
+    assert_eq!(
+        site.containers_of("other"),
+        other,
+        "what the commit left alone was touched"
+    );
 
     site.repo.commit_removing(&["more.yaml"], "remove one");
-    eventually(crate::site::SOON, "what left the repository is gone", || {
-        site.containers_of("more").is_empty()
-    });
-    assert_eq!(site.containers_of("web"), replaced, "what the commit left alone was touched");
+    eventually(
+        crate::site::SOON,
+        "what left the repository is gone",
+        || site.containers_of("more").is_empty(),
+    );
+    assert_eq!(
+        site.containers_of("web"),
+        replaced,
+        "what the commit left alone was touched"
+    );
 }

@@ -12,14 +12,26 @@ use crate::{
 
 /// The ids of the running application containers.
 fn containers(site: &Site) -> BTreeSet<String> {
-    let filter = ["ps", "-q", "--no-trunc", "--filter", "label=io.windlass.container=app"];
-    site.host.docker(&filter).lines().map(str::to_owned).collect()
+    let filter = [
+        "ps",
+        "-q",
+        "--no-trunc",
+        "--filter",
+        "label=io.windlass.container=app",
+    ];
+    site.host
+        .docker(&filter)
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn names_ineligible(status: &Value, commit: &str) -> bool {
     let notes = status["notes"].as_array().into_iter().flatten();
     let words = format!("commit {} may not run here", &commit[..10]);
-    notes.filter_map(Value::as_str).any(|note| note.starts_with(&words) && note.contains("it is not signed"))
+    notes
+        .filter_map(Value::as_str)
+        .any(|note| note.starts_with(&words) && note.contains("it is not signed"))
 }
 
 /// The grounds of each pod, as `windlass trust audit` gives them.
@@ -27,7 +39,8 @@ fn audit(site: &Site) -> Vec<(String, String)> {
     let report = site.host.windlass(&["trust", "audit", "-o", "json"]).json();
     let pods = report["pods"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    pods.map(|pod| (text(&pod["commit"]), text(&pod["grounds"]))).collect()
+    pods.map(|pod| (text(&pod["commit"]), text(&pod["grounds"])))
+        .collect()
 }
 
 #[test]
@@ -39,12 +52,18 @@ fn what_ran_unchecked_is_kept_up_in_place_once_signatures_are_asked_for() {
     site.wait_healthy(&unsigned);
     let before = containers(&site);
     assert_eq!(before.len(), 2);
-    assert!(audit(&site).iter().all(|(_, grounds)| grounds == "mode off"));
+    assert!(
+        audit(&site)
+            .iter()
+            .all(|(_, grounds)| grounds == "mode off")
+    );
 
     site.stop_daemon();
     site.configure("");
     site.start_daemon();
-    site.wait_status("the commit is named", |status| names_ineligible(status, &unsigned));
+    site.wait_status("the commit is named", |status| {
+        names_ineligible(status, &unsigned)
+    });
     assert_eq!(containers(&site), before, "what runs is left alone");
     assert_eq!(audit(&site), vec![(unsigned.clone(), "none".to_owned()); 2]);
 
@@ -55,19 +74,35 @@ fn what_ran_unchecked_is_kept_up_in_place_once_signatures_are_asked_for() {
         let now = containers(&site);
         (now.len() == 2 && !now.contains(victim)).then_some(())
     });
-    let sandbox = site.host.docker(&["ps", "-q", "--filter", "label=io.windlass.role=sandbox"]);
+    let sandbox = site
+        .host
+        .docker(&["ps", "-q", "--filter", "label=io.windlass.role=sandbox"]);
     let sandbox = sandbox.lines().next().unwrap();
-    let uid =
-        site.host.docker(&["inspect", "-f", "{{index .Config.Labels \"io.windlass.pod.uid\"}}", sandbox]);
-    let of_pod = ["ps", "-aq", "--filter", &format!("label=io.windlass.pod.uid={uid}")];
+    let uid = site.host.docker(&[
+        "inspect",
+        "-f",
+        "{{index .Config.Labels \"io.windlass.pod.uid\"}}",
+        sandbox,
+    ]);
+    let of_pod = [
+        "ps",
+        "-aq",
+        "--filter",
+        &format!("label=io.windlass.pod.uid={uid}"),
+    ];
     let all = site.host.docker(&of_pod);
-    site.host.docker(&[&["rm", "-f"], all.lines().collect::<Vec<_>>().as_slice()].concat());
-    eventually_some(SOON, "the pod is made again", || (containers(&site).len() == 2).then_some(()));
+    site.host
+        .docker(&[&["rm", "-f"], all.lines().collect::<Vec<_>>().as_slice()].concat());
+    eventually_some(SOON, "the pod is made again", || {
+        (containers(&site).len() == 2).then_some(())
+    });
 
     // The same, signed: nothing of what runs is disturbed, and nothing is missing any more.
     let kept = containers(&site);
     let signed = site.deploy(&files);
-    site.wait_status("no commit is named", |status| !names_ineligible(status, &unsigned));
+    site.wait_status("no commit is named", |status| {
+        !names_ineligible(status, &unsigned)
+    });
     assert_eq!(containers(&site), kept);
     assert_eq!(audit(&site), vec![(signed, "signature".to_owned()); 2]);
 }

@@ -1,4 +1,5 @@
-//! An engine that is slow, or cannot do something: what runs is left alone, and no commit is blamed for it.
+//! An engine that is slow, or cannot do something: what runs is left alone, and no commit is blamed
+//! for it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -30,7 +31,10 @@ impl Drop for Frozen {
 
 /// The processes of a container that are `sleep` with one of these times.
 fn sleeping(site: &Site, container: &str, times: &[&str]) -> BTreeSet<String> {
-    let top = site.host.try_docker(&["top", container, "-eo", "pid,args"]).stdout;
+    let top = site
+        .host
+        .try_docker(&["top", container, "-eo", "pid,args"])
+        .stdout;
     let pid = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
         [pid, "sleep", time] if times.contains(time) => Some((*pid).to_owned()),
         _ => None,
@@ -46,7 +50,10 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
              failureThreshold: 1}}"
         )
     };
-    let (ready, live) = (probe("readinessProbe", "[ ! -e /bad ]"), probe("livenessProbe", "[ ! -e /bad ]"));
+    let (ready, live) = (
+        probe("readinessProbe", "[ ! -e /bad ]"),
+        probe("livenessProbe", "[ ! -e /bad ]"),
+    );
     let hangs = probe("readinessProbe", "exec sleep 7777");
     let line = "sleep 1111 & exec sleep 2222";
     let mut site = Site::start();
@@ -55,7 +62,10 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
         ("live.yaml", &pod("live", &shell_with(line, &live))),
     ]);
     // One that is never ready holds up its own commit, and no other pod.
-    site.push(&[("hangs.yaml", &pod("hangs", &shell_with(line, &hangs)))], "one that hangs");
+    site.push(
+        &[("hangs.yaml", &pod("hangs", &shell_with(line, &hangs)))],
+        "one that hangs",
+    );
     eventually(SOON, "its probe runs", || {
         // The sandbox comes first.
         site.containers_of("hangs").len() == 2
@@ -64,10 +74,16 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
     let pods = ["ready", "live", "hangs"];
     let containers = pods.map(|pod| site.container(pod));
     let before = site.containers();
-    let own =
-        |site: &Site| containers.each_ref().map(|container| sleeping(site, container, &["1111", "2222"]));
+    let own = |site: &Site| {
+        containers
+            .each_ref()
+            .map(|container| sleeping(site, container, &["1111", "2222"]))
+    };
     let own_before = own(&site);
-    assert!(own_before.iter().all(|own| own.len() == 2), "{own_before:?}");
+    assert!(
+        own_before.iter().all(|own| own.len() == 2),
+        "{own_before:?}"
+    );
 
     let frozen = Frozen::new(site.host);
     let began = Instant::now();
@@ -75,13 +91,21 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
     std::thread::sleep(Duration::from_secs(4));
     drop(frozen);
 
-    // What was asked for meanwhile is started now, late; it is killed, and no two of one probe run at once.
+    // What was asked for meanwhile is started now, late; it is killed, and no two of one probe run
+    // at once.
     while began.elapsed() < Duration::from_secs(12) {
         let hanging = sleeping(&site, &containers[2], &["7777"]);
-        assert!(hanging.len() <= 1, "a probe's command was started beside the one before: {hanging:?}");
+        assert!(
+            hanging.len() <= 1,
+            "a probe's command was started beside the one before: {hanging:?}"
+        );
     }
     assert_eq!(site.containers(), before, "no container ended");
-    assert_eq!(own(&site), own_before, "no process of a container was killed");
+    assert_eq!(
+        own(&site),
+        own_before,
+        "no process of a container was killed"
+    );
 
     // The probes go on; only the liveness probe ends a container.
     for container in &containers[..2] {
@@ -95,7 +119,11 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
         pod["status"]["containerStatuses"][0]["ready"] == false
     });
     let after = site.containers();
-    assert_eq!(after.get(&containers[0]), before.get(&containers[0]), "a readiness probe ended a container");
+    assert_eq!(
+        after.get(&containers[0]),
+        before.get(&containers[0]),
+        "a readiness probe ended a container"
+    );
 }
 
 /// A directory that nobody can remove, nor anything in it; until this is dropped.
@@ -104,7 +132,10 @@ struct Immutable(std::path::PathBuf);
 impl Immutable {
     #[track_caller]
     fn new(directory: std::path::PathBuf) -> Immutable {
-        run(std::process::Command::new("chattr").arg("+i").arg(&directory)).ok();
+        run(std::process::Command::new("chattr")
+            .arg("+i")
+            .arg(&directory))
+        .ok();
         Immutable(directory)
     }
 }
@@ -117,40 +148,82 @@ impl Drop for Immutable {
 
 /// For how long a pod has been stopping, and what status says of that.
 fn unfinished_stop(status: &Value) -> Option<(u64, String)> {
-    let sentences = status["unwell"].as_array()?.iter().filter_map(Value::as_str);
+    let sentences = status["unwell"]
+        .as_array()?
+        .iter()
+        .filter_map(Value::as_str);
     sentences.into_iter().find_map(|sentence| {
         let (_, rest) = sentence.split_once("the old pod has been stopping for ")?;
-        Some((rest.split_once(" s: ")?.0.parse().ok()?, sentence.to_owned()))
+        Some((
+            rest.split_once(" s: ")?.0.parse().ok()?,
+            sentence.to_owned(),
+        ))
     })
 }
 
 #[test]
 fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() {
     const DEADLINE: u64 = 20;
-    let mut site = Site::start_with(&format!("[rollout]\ndeadline = '{DEADLINE}s'\nresync = '2s'\n"));
-    site.deploy(&[("web.yaml", &pod("web", APP)), ("other.yaml", &deployment("other", 1, APP))]);
+    let mut site = Site::start_with(&format!(
+        "[rollout]\ndeadline = '{DEADLINE}s'\nresync = '2s'\n"
+    ));
+    site.deploy(&[
+        ("web.yaml", &pod("web", APP)),
+        ("other.yaml", &deployment("other", 1, APP)),
+    ]);
     let id = site.containers()[&site.container("web")].0.clone();
     let immutable = Immutable::new(site.host.path("/var/lib/docker/containers").join(id));
 
-    let files = [("web.yaml", pod("web", APP_2)), ("other.yaml", deployment("other", 1, APP_2))];
-    let commit = site.push(&files.each_ref().map(|(name, text)| (*name, text.as_str())), "the next");
+    let files = [
+        ("web.yaml", pod("web", APP_2)),
+        ("other.yaml", deployment("other", 1, APP_2)),
+    ];
+    let commit = site.push(
+        &files.each_ref().map(|(name, text)| (*name, text.as_str())),
+        "the next",
+    );
     let status = site.wait_status("it waits well past its dead line", |status| {
         unfinished_stop(status).is_some_and(|(seconds, _)| seconds > DEADLINE + 5)
     });
     let (_, words) = unfinished_stop(&status).unwrap();
-    assert!(words.contains("StopFailed") && words.contains("operation not permitted"), "{words}");
-    assert!(is(&status["target"]["id"], &commit) && is(&status["phase"], "Progressing"), "{status:#}");
+    assert!(
+        words.contains("StopFailed") && words.contains("operation not permitted"),
+        "{words}"
+    );
+    assert!(
+        is(&status["target"]["id"], &commit) && is(&status["phase"], "Progressing"),
+        "{status:#}"
+    );
     assert_eq!(status["waiting"], true, "{status:#}");
     let message = status["message"].as_str().unwrap();
-    assert!(message.contains("the old pod web has been stopping for "), "{message}");
-    assert!(!message.contains("operation not permitted"), "the engine's words stay on the host: {message}");
+    assert!(
+        message.contains("the old pod web has been stopping for "),
+        "{message}"
+    );
+    assert!(
+        !message.contains("operation not permitted"),
+        "the engine's words stay on the host: {message}"
+    );
     let events = site.windlass(&["get", "events"]).ok();
-    assert!(events.contains("FailedKillPod") && events.contains("operation not permitted"), "{events}");
+    assert!(
+        events.contains("FailedKillPod") && events.contains("operation not permitted"),
+        "{events}"
+    );
     let history = site.windlass(&["history"]).ok();
     assert!(history.contains("StopFailed"), "{history}");
-    let other = site.host.docker(&["inspect", "-f", "{{.Config.Image}}", &site.container("other")]);
-    let wanted = site.host.docker(&["image", "inspect", "-f", "{{.Id}}", "windlass-test/app:2"]);
-    assert!(other.contains("app:2") || other == wanted, "the other workload went on: {other}");
+    let other = site.host.docker(&[
+        "inspect",
+        "-f",
+        "{{.Config.Image}}",
+        &site.container("other"),
+    ]);
+    let wanted = site
+        .host
+        .docker(&["image", "inspect", "-f", "{{.Id}}", "windlass-test/app:2"]);
+    assert!(
+        other.contains("app:2") || other == wanted,
+        "the other workload went on: {other}"
+    );
 
     drop(immutable);
     // It is tried again at least every minute.

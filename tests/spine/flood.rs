@@ -20,7 +20,8 @@ use crate::support::{Host, eventually};
 /// Where a daemon with the usual configuration serves DNS.
 const DNS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 53);
 /// A question for the address of `web`, of which any answer will do.
-const QUESTION: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x00\x00\x01\x00\x01";
+const QUESTION: &[u8] =
+    b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x00\x00\x01\x00\x01";
 /// How long an answer may take in the flood.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -54,8 +55,8 @@ fn ask_by_udp() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Somebody who has connections to the DNS all the time, asks on each so that it is not idle, and makes a new one for each
-/// that ends.
+/// Somebody who has connections to the DNS all the time, asks on each so that it is not idle, and
+/// makes a new one for each that ends.
 struct Flood {
     open: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
@@ -66,7 +67,10 @@ struct Flood {
 fn asks_on(stream: &mut TcpStream) -> bool {
     let length = u16::try_from(QUESTION.len()).unwrap().to_be_bytes();
     let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    if stream.write(&[&length, QUESTION].concat()).is_err_and(|error| !would_block(&error)) {
+    if stream
+        .write(&[&length, QUESTION].concat())
+        .is_err_and(|error| !would_block(&error))
+    {
         return false;
     }
     match stream.read(&mut [0; 4096]) {
@@ -81,15 +85,20 @@ impl Flood {
     const CONNECTIONS: usize = 1400;
 
     fn start(host: &Host) -> Flood {
-        let (open, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (open, ended) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (count, end) = (Arc::clone(&open), Arc::clone(&ended));
         let flood = move || {
             let mut held: Vec<TcpStream> = Vec::new();
             while !end.load(Ordering::Relaxed) {
                 held.retain_mut(asks_on);
                 while held.len() < Self::CONNECTIONS {
-                    let connected =
-                        TcpStream::connect_timeout(&SocketAddr::V4(DNS), Duration::from_millis(200));
+                    let connected = TcpStream::connect_timeout(
+                        &SocketAddr::V4(DNS),
+                        Duration::from_millis(200),
+                    );
                     let Ok(stream) = connected else { break };
                     stream.set_nonblocking(true).unwrap();
                     held.push(stream);
@@ -101,7 +110,11 @@ impl Flood {
         };
         // A thread is in the network namespace of the one that starts it.
         let thread = host.inside(|| thread::spawn(flood));
-        Flood { open, ended, thread: Some(thread) }
+        Flood {
+            open,
+            ended,
+            thread: Some(thread),
+        }
     }
 }
 
@@ -122,36 +135,56 @@ fn a_thousand_dns_connections_of_one_source_disturb_nothing() {
     let before = site.containers();
 
     let flood = Flood::start(site.host);
-    eventually(SOON, "the flood is there", || flood.open.load(Ordering::Relaxed) >= 1000);
+    eventually(SOON, "the flood is there", || {
+        flood.open.load(Ordering::Relaxed) >= 1000
+    });
     site.host.inside(|| {
         ask_by_udp().expect("DNS by UDP");
         ask_by_tcp(Ipv4Addr::new(127, 0, 0, 9)).expect("DNS by TCP, for another source");
     });
-    assert!(site.windlass(&["status"]).success(), "windlass.sock answers");
+    assert!(
+        site.windlass(&["status"]).success(),
+        "windlass.sock answers"
+    );
     assert!(site.windlass(&["sync"]).success(), "admin.sock answers");
-    assert!(site.host.http_get("http://127.0.0.1:9464/healthz").is_some_and(|answer| answer.status == 200));
+    assert!(
+        site.host
+            .http_get("http://127.0.0.1:9464/healthz")
+            .is_some_and(|answer| answer.status == 200)
+    );
     assert_eq!(site.containers(), before, "a flood restarts nothing");
 
     let killed = site.container("web");
     site.host.docker(&["kill", &killed]);
     eventually(SOON, "the daemon starts the container again", || {
         let running = site.containers_of("web").into_keys();
-        running.filter(|name| !name.starts_with("windlass_POD_")).any(|name| name != killed)
+        running
+            .filter(|name| !name.starts_with("windlass_POD_"))
+            .any(|name| name != killed)
     });
-    assert!(flood.open.load(Ordering::Relaxed) >= 1000, "the flood is still there");
+    assert!(
+        flood.open.load(Ordering::Relaxed) >= 1000,
+        "the flood is still there"
+    );
 }
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const API: &str = "127.0.0.1:6443";
 const HOOKS: &str = "127.0.0.1:9466";
 
-/// A site whose daemon serves the API over TLS and webhooks, each on its own port; gives the certificate.
+/// A site whose daemon serves the API over TLS and webhooks, each on its own port; gives the
+/// certificate.
 fn with_listeners() -> (Site, PathBuf) {
     let mut site = Site::without_daemon();
     let dir = site.host.dir();
-    let (token, certificate, key) = (dir.join("api-token"), dir.join("api.crt"), dir.join("api.key"));
+    let (token, certificate, key) = (
+        dir.join("api-token"),
+        dir.join("api.crt"),
+        dir.join("api.key"),
+    );
     fs::write(&token, TOKEN).unwrap();
-    let (certificate_path, key_path) = (certificate.display().to_string(), key.display().to_string());
+    let (certificate_path, key_path) =
+        (certificate.display().to_string(), key.display().to_string());
     let made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1 \
                 -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1 -out"
         .split_whitespace()
@@ -190,11 +223,21 @@ fn mute_tls(certificate: &Path) -> rustls::StreamOwned<rustls::ClientConnection,
 #[test]
 fn mute_tls_connections_do_not_shut_the_api() {
     let (site, certificate) = with_listeners();
-    let mute: Vec<_> = site.host.inside(|| (0..161).map(|_| mute_tls(&certificate)).collect());
+    let mute: Vec<_> = site
+        .host
+        .inside(|| (0..161).map(|_| mute_tls(&certificate)).collect());
     let path = certificate.display().to_string();
     let authorization = format!("Authorization: Bearer {TOKEN}");
     let url = format!("https://{API}/api/v1/namespaces/default/pods");
-    let mut curl = vec!["curl", "-sS", "--fail", "--max-time", "8", "--cacert", &path];
+    let mut curl = vec![
+        "curl",
+        "-sS",
+        "--fail",
+        "--max-time",
+        "8",
+        "--cacert",
+        &path,
+    ];
     curl.extend(["-H", &authorization, &url]);
     assert!(site.host.exec(&curl).ok().contains("PodList"));
     drop(mute);
@@ -213,16 +256,35 @@ fn neither_slow_heads_nor_unsigned_requests_shut_the_webhooks() {
         (0..130).map(slow_head).collect()
     });
     let post = |signature: &str, body: &str| {
-        let (url, header) =
-            (format!("http://{HOOKS}/webhook/generic"), format!("X-Windlass-Signature: {signature}"));
-        let curl =
-            ["curl", "-sS", "--max-time", "8", "-o", "/dev/null", "-w", "%{http_code}", "-d", body, "-H"];
-        site.host.exec(&[&curl[..], &[&header, &url]].concat()).stdout
+        let (url, header) = (
+            format!("http://{HOOKS}/webhook/generic"),
+            format!("X-Windlass-Signature: {signature}"),
+        );
+        let curl = [
+            "curl",
+            "-sS",
+            "--max-time",
+            "8",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-d",
+            body,
+            "-H",
+        ];
+        site.host
+            .exec(&[&curl[..], &[&header, &url]].concat())
+            .stdout
     };
     let sign = |body: &str| {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, TOKEN.as_bytes());
         let tag = ring::hmac::sign(&key, body.as_bytes());
-        let digits: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits: String = tag
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("sha256={digits}")
     };
     assert_eq!(post(&sign("a"), "a"), "202", "beside slow heads");
@@ -240,14 +302,22 @@ fn open_to_others(directory: &Path) -> Vec<PathBuf> {
     let mut open = Vec::new();
     let mut pending = vec![directory.to_owned()];
     while let Some(path) = pending.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
         let mode = metadata.permissions().mode();
         if !metadata.is_symlink() && mode & 0o006 != 0 {
             open.push(path.clone());
         }
         // Whoever cannot pass a directory reaches nothing below it.
         if metadata.is_dir() && mode & 0o001 != 0 {
-            pending.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            pending.extend(
+                fs::read_dir(&path)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|entry| entry.path()),
+            );
         }
     }
     open
@@ -257,7 +327,10 @@ fn open_to_others(directory: &Path) -> Vec<PathBuf> {
 fn nothing_that_a_running_daemon_keeps_is_open_to_other_users() {
     let mut site = Site::start();
     site.deploy(&[("web.yaml", &pod("web", APP))]);
-    assert_eq!(open_to_others(&site.host.path("/var/lib/windlass")), Vec::<PathBuf>::new());
+    assert_eq!(
+        open_to_others(&site.host.path("/var/lib/windlass")),
+        Vec::<PathBuf>::new()
+    );
     for socket in ["windlass.sock", "admin.sock"] {
         let metadata = fs::metadata(site.host.path("/run/windlass").join(socket)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o007, 0, "{socket}");

@@ -1,5 +1,5 @@
-//! Images: a registry that is away is waited for, an image that is missing is the commit's fault, and a tag that moves
-//! moves nothing that runs.
+//! Images: a registry that is away is waited for, an image that is missing is the commit's fault,
+//! and a tag that moves moves nothing that runs.
 
 use crate::manifest::{APP, pod, service};
 use crate::site::{Site, is};
@@ -9,17 +9,30 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
     let mut site = Site::start();
     let registry = site.registry();
     registry.push(site.host, "windlass-test/app:2", "team/late:1");
-    let good = site.deploy(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))]);
+    let good = site.deploy(&[
+        ("web.yaml", &pod("web", APP)),
+        ("service.yaml", &service("web")),
+    ]);
     let before = site.containers();
 
     registry.stop();
     let container = format!("{{name: app, image: '{}/team/late:1'}}", registry.address());
-    let late = site.push(&[("web.yaml", &pod("web", &container))], "from the registry");
+    let late = site.push(
+        &[("web.yaml", &pod("web", &container))],
+        "from the registry",
+    );
     let status = site.wait_status("the registry is waited for", |status| {
         is(&status["phase"], "Preparing") && status["message"].as_str().unwrap().contains("refused")
     });
-    assert!(is(&status["target"]["id"], &late) && is(&status["healthy"]["id"], &good), "{status:#}");
-    assert_eq!(status["bad"], serde_json::json!({}), "a registry that is away is no verdict: {status:#}");
+    assert!(
+        is(&status["target"]["id"], &late) && is(&status["healthy"]["id"], &good),
+        "{status:#}"
+    );
+    assert_eq!(
+        status["bad"],
+        serde_json::json!({}),
+        "a registry that is away is no verdict: {status:#}"
+    );
     // It stays a wait.
     let outcome = site.windlass(&["sync", "--wait", "--timeout", "5s"]);
     assert_eq!(outcome.code, 4, "{outcome:?}");
@@ -32,12 +45,18 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
     site.wait_answer("app 2 web");
 
     let before = site.containers();
-    let container = format!("{{name: app, image: '{}/team/late:absent'}}", registry.address());
+    let container = format!(
+        "{{name: app, image: '{}/team/late:absent'}}",
+        registry.address()
+    );
     let missing = site.push(&[("web.yaml", &pod("web", &container))], "not there");
     let reason = site.wait_rolled_back(&missing, &late);
     assert!(reason.contains("late:absent"), "{reason}");
     assert_eq!(site.containers(), before, "what ran was touched");
-    assert_eq!(site.metric("windlass_rollbacks_total{reason=\"image\"}"), 1.0);
+    assert_eq!(
+        site.metric("windlass_rollbacks_total{reason=\"image\"}"),
+        1.0
+    );
 }
 
 #[test]
@@ -51,8 +70,10 @@ fn going_back_brings_back_the_image_that_a_moved_tag_meant_then() {
             registry.address()
         )
     };
-    let first =
-        site.deploy(&[("web.yaml", &pod("web", &container("one"))), ("service.yaml", &service("web"))]);
+    let first = site.deploy(&[
+        ("web.yaml", &pod("web", &container("one"))),
+        ("service.yaml", &service("web")),
+    ]);
     site.wait_answer("app 1 web");
 
     registry.push(site.host, "windlass-test/app:2", "team/moving:latest");

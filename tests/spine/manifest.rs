@@ -1,6 +1,9 @@
 //! The manifests of the tests.
 
-#![allow(dead_code, reason = "two test binaries include this and each uses a part of it")]
+#![allow(
+    dead_code,
+    reason = "two test binaries include this and each uses a part of it"
+)]
 
 use crate::site::NODE_PORT;
 
@@ -27,7 +30,12 @@ spec:
 
 /// A Deployment of one container that rolls with one pod more and none less.
 pub(crate) fn deployment(name: &str, replicas: u32, container: &str) -> String {
-    deployment_with(name, replicas, container, "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}")
+    deployment_with(
+        name,
+        replicas,
+        container,
+        "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}",
+    )
 }
 
 /// A Deployment of one container with another line in its spec.

@@ -10,25 +10,45 @@ use crate::support::eventually;
 #[test]
 fn the_metrics_are_clean_and_the_probes_answer() {
     let mut site = Site::start();
-    site.deploy(&[("web.yaml", &deployment("web", 2, APP)), ("service.yaml", &service("web"))]);
+    site.deploy(&[
+        ("web.yaml", &deployment("web", 2, APP)),
+        ("service.yaml", &service("web")),
+    ]);
     let text = site.metrics();
     let file = site.host.dir().join("metrics.txt");
     fs::write(&file, format!("{text}\n")).unwrap();
-    let checked = site.host.exec(&["sh", "-c", &format!("promtool check metrics <{}", file.display())]);
-    assert_eq!((checked.code, checked.stderr.as_str()), (0, ""), "{checked:?}");
+    let checked = site.host.exec(&[
+        "sh",
+        "-c",
+        &format!("promtool check metrics <{}", file.display()),
+    ]);
+    assert_eq!(
+        (checked.code, checked.stderr.as_str()),
+        (0, ""),
+        "{checked:?}"
+    );
 
     let head = site.repo.head();
     for (metric, value) in [
         ("windlass_pods{phase=\"Running\"}", 2.0),
         ("windlass_rollouts_total{result=\"healthy\"}", 1.0),
         ("windlass_signature_checks_total{outcome=\"trusted\"}", 1.0),
-        ("windlass_push_to_healthy_seconds_count{phase=\"total\"}", 1.0),
-        (&format!("windlass_commit_info{{commit=\"{head}\",pointer=\"healthy\"}}"), 1.0),
+        (
+            "windlass_push_to_healthy_seconds_count{phase=\"total\"}",
+            1.0,
+        ),
+        (
+            &format!("windlass_commit_info{{commit=\"{head}\",pointer=\"healthy\"}}"),
+            1.0,
+        ),
     ] {
         assert_eq!(site.metric(metric), value, "{metric}");
     }
     for path in ["healthz", "readyz"] {
-        let answer = site.host.http_get(&format!("http://127.0.0.1:9464/{path}")).unwrap();
+        let answer = site
+            .host
+            .http_get(&format!("http://127.0.0.1:9464/{path}"))
+            .unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{path}");
     }
 }
@@ -51,7 +71,10 @@ fn prometheus_scrapes_the_daemon() {
         .host
         .command("prometheus")
         .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            dir.join("data").display()
+        ))
         .arg("--web.listen-address=127.0.0.1:9090")
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
@@ -59,11 +82,17 @@ fn prometheus_scrapes_the_daemon() {
         .spawn()
         .unwrap();
     let value = |query: &str| -> Option<String> {
-        let answer = site.host.http_get(&format!("http://127.0.0.1:9090/api/v1/query?query={query}"))?;
+        let answer = site
+            .host
+            .http_get(&format!("http://127.0.0.1:9090/api/v1/query?query={query}"))?;
         let json: serde_json::Value = serde_json::from_str(&answer.body).ok()?;
-        json["data"]["result"][0]["value"][1].as_str().map(str::to_owned)
+        json["data"]["result"][0]["value"][1]
+            .as_str()
+            .map(str::to_owned)
     };
-    eventually(SOON, "the target is up", || value("up").as_deref() == Some("1"));
+    eventually(SOON, "the target is up", || {
+        value("up").as_deref() == Some("1")
+    });
     eventually(SOON, "our metrics are there", || {
         value("windlass_build_info").as_deref() == Some("1")
             && value("windlass_pods%7Bphase=%22Running%22%7D").as_deref() == Some("1")

@@ -5,22 +5,43 @@ use crate::site::{Site, is};
 
 /// Deployments that cannot work, a part of the reason that is given, and its word in the metrics.
 fn broken(site: &Site) -> [(&'static str, String, &'static str, &'static str); 4] {
-    let missing = format!("{{name: app, image: '{}/team/absent:1'}}", site.registry().address());
+    let missing = format!(
+        "{{name: app, image: '{}/team/absent:1'}}",
+        site.registry().address()
+    );
     let deaf = "{name: app, image: 'windlass-test/app:2', readinessProbe: {httpGet: {path: /absent, port: 8080}, \
                 periodSeconds: 1}}";
     let unknown = "{name: app, image: 'windlass-test/app:2', command: [/does/not/exist]}";
     // Without a probe it would be available for the moment that it runs, and the old pod would go.
-    let crash = shell_with("sleep 0.2; exit 7", "readinessProbe: {exec: {command: [\"false\"]}}");
+    let crash = shell_with(
+        "sleep 0.2; exit 7",
+        "readinessProbe: {exec: {command: [\"false\"]}}",
+    );
     [
-        ("image missing", deployment("web", 1, &missing), "absent:1", "image"),
-        ("command not found", deployment("web", 1, unknown), "/does/not/exist", "rejected"),
+        (
+            "image missing",
+            deployment("web", 1, &missing),
+            "absent:1",
+            "image",
+        ),
+        (
+            "command not found",
+            deployment("web", 1, unknown),
+            "/does/not/exist",
+            "rejected",
+        ),
         (
             "never ready",
             deployment_with("web", 1, deaf, "progressDeadlineSeconds: 4"),
             "no progress within progressDeadlineSeconds",
             "deadline",
         ),
-        ("crash loop", deployment("web", 1, &crash), "exit code 7", "crash_loop"),
+        (
+            "crash loop",
+            deployment("web", 1, &crash),
+            "exit code 7",
+            "crash_loop",
+        ),
     ]
 }
 
@@ -49,21 +70,37 @@ fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
         let status = site.wait_status("the first look after the start", |status| {
             is(&status["head"]["id"], &bad) && status["converged"] == true
         });
-        assert!(is(&status["target"]["id"], &good) && is(&status["bad"][&bad], &told), "{what}: {status:#}");
+        assert!(
+            is(&status["target"]["id"], &good) && is(&status["bad"][&bad], &told),
+            "{what}: {status:#}"
+        );
         assert_eq!(site.containers(), before, "{what}: what ran was touched");
 
         // A good commit on top, which changes nothing that runs.
         let note = format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: note}}\ndata: {{number: '{number}'}}\n"
         );
-        good = site.deploy(&[("web.yaml", &deployment("web", 1, APP)), ("note.yaml", &note)]);
-        assert_eq!(site.containers(), before, "after {what}: what ran was touched");
+        good = site.deploy(&[
+            ("web.yaml", &deployment("web", 1, APP)),
+            ("note.yaml", &note),
+        ]);
+        assert_eq!(
+            site.containers(),
+            before,
+            "after {what}: what ran was touched"
+        );
     }
     site.deploy(&[("web.yaml", &deployment("web", 1, APP_2))]);
     site.wait_answer("app 2 web");
 
     let history = site.windlass(&["history"]).ok();
-    for word in ["RolledBack", "Healthy", "never ready", "crash loop", "deployer@example.com"] {
+    for word in [
+        "RolledBack",
+        "Healthy",
+        "never ready",
+        "crash loop",
+        "deployer@example.com",
+    ] {
         assert!(history.contains(word), "{word} is not in\n{history}");
     }
 }
@@ -82,7 +119,11 @@ fn a_changed_bare_pod_that_fails_is_brought_back_as_it_was() {
     site.wait_rolled_back(&bad, &good);
     site.wait_answer("app 1 web");
     assert_eq!(site.containers_of("other"), other);
-    assert_eq!(site.containers().len(), 4, "something is left of the failed pod");
+    assert_eq!(
+        site.containers().len(),
+        4,
+        "something is left of the failed pod"
+    );
 }
 
 #[test]
@@ -91,10 +132,19 @@ fn a_first_commit_that_fails_is_degraded_and_the_next_one_runs() {
     let container = "{name: app, image: 'windlass-test/app:1', command: [/does/not/exist]}";
     let bad = site.push(&[("web.yaml", &pod("web", container))], "no such command");
     let status = site.wait_status("it is degraded", |status| is(&status["phase"], "Degraded"));
-    assert!(status["message"].as_str().unwrap().contains("/does/not/exist"), "{status:#}");
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .contains("/does/not/exist"),
+        "{status:#}"
+    );
     assert!(status["bad"][&bad].is_string(), "{status:#}");
     assert_eq!(site.metric("windlass_degraded"), 1.0);
-    site.deploy(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))]);
+    site.deploy(&[
+        ("web.yaml", &pod("web", APP)),
+        ("service.yaml", &service("web")),
+    ]);
     site.wait_answer("app 1 web");
     assert_eq!(site.metric("windlass_degraded"), 0.0);
 }

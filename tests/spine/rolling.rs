@@ -9,11 +9,18 @@ use crate::support::{Poller, assert_all_answered};
 /// Pods of the Deployment that are ready, and those that are not stopping.
 fn count(site: &Site) -> (usize, usize) {
     let pods = site.pods();
-    let active: Vec<_> = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect();
+    let active: Vec<_> = pods
+        .iter()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        .collect();
     let ready = |pod: &&&serde_json::Value| {
-        pod["status"]["conditions"].as_array().is_some_and(|conditions| {
-            conditions.iter().any(|one| is(&one["type"], "Ready") && is(&one["status"], "True"))
-        })
+        pod["status"]["conditions"]
+            .as_array()
+            .is_some_and(|conditions| {
+                conditions
+                    .iter()
+                    .any(|one| is(&one["type"], "Ready") && is(&one["status"], "True"))
+            })
     };
     (active.iter().filter(ready).count(), active.len())
 }
@@ -22,11 +29,17 @@ fn count(site: &Site) -> (usize, usize) {
 fn a_rolling_update_fails_no_request_and_keeps_to_its_bounds() {
     let mut site = Site::start();
     let bounds = "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}";
-    site.deploy(&[("web.yaml", &deployment_with("web", 4, APP, bounds)), ("service.yaml", &service("web"))]);
+    site.deploy(&[
+        ("web.yaml", &deployment_with("web", 4, APP, bounds)),
+        ("service.yaml", &service("web")),
+    ]);
     assert_eq!(count(&site), (4, 4));
     let clients = [(), ()].map(|()| Poller::start(site.host.network.namespace(), &site.url()));
 
-    let next = site.push(&[("web.yaml", &deployment_with("web", 4, APP_2, bounds))], "the next");
+    let next = site.push(
+        &[("web.yaml", &deployment_with("web", 4, APP_2, bounds))],
+        "the next",
+    );
     let begin = Instant::now();
     let (mut least_ready, mut most) = (4, 0);
     loop {
@@ -52,14 +65,21 @@ fn a_recreated_deployment_never_runs_old_and_new_side_by_side() {
     let mut site = Site::start();
     let recreate = "strategy: {type: Recreate}";
     site.deploy(&[("web.yaml", &deployment_with("web", 2, APP, recreate))]);
-    let next = site.push(&[("web.yaml", &deployment_with("web", 2, APP_2, recreate))], "the next");
+    let next = site.push(
+        &[("web.yaml", &deployment_with("web", 2, APP_2, recreate))],
+        "the next",
+    );
     let begin = Instant::now();
     loop {
         let images = site.host.docker(&["ps", "--format", "{{.Image}}"]);
         let has = |image: &str| images.lines().any(|line| line.contains(image));
-        let ids = [site.host.inspect("windlass-test/app:1"), site.host.inspect("windlass-test/app:2")];
-        let [old, new] =
-            ids.map(|image| image["Id"].as_str().unwrap().trim_start_matches("sha256:")[..12].to_owned());
+        let ids = [
+            site.host.inspect("windlass-test/app:1"),
+            site.host.inspect("windlass-test/app:2"),
+        ];
+        let [old, new] = ids.map(|image| {
+            image["Id"].as_str().unwrap().trim_start_matches("sha256:")[..12].to_owned()
+        });
         let runs = |id: &str, name: &str| has(id) || has(name);
         assert!(
             !(runs(&old, "windlass-test/app:1") && runs(&new, "windlass-test/app:2")),

@@ -2,7 +2,10 @@
 //!
 //! The tests of a binary share one host, one after the other: each leaves it empty.
 
-#![allow(dead_code, reason = "two test binaries include this and each uses a part of it")]
+#![allow(
+    dead_code,
+    reason = "two test binaries include this and each uses a part of it"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,7 +64,13 @@ impl Site {
             }
         });
         let config = host.dir().join("windlass.toml");
-        Site { host, repo: GitRepo::new(), daemon: None, config, _alone: alone }
+        Site {
+            host,
+            repo: GitRepo::new(),
+            daemon: None,
+            config,
+            _alone: alone,
+        }
     }
 
     /// Writes the configuration; the next daemon reads it.
@@ -75,8 +84,13 @@ impl Site {
         ))
         .unwrap();
         for (section, lines) in toml::from_str::<toml::Table>(more).unwrap() {
-            let known = sections.entry(section).or_insert_with(|| toml::Table::new().into());
-            known.as_table_mut().unwrap().extend(lines.as_table().unwrap().clone());
+            let known = sections
+                .entry(section)
+                .or_insert_with(|| toml::Table::new().into());
+            known
+                .as_table_mut()
+                .unwrap()
+                .extend(lines.as_table().unwrap().clone());
         }
         fs::write(&self.config, toml::to_string(&sections).unwrap()).unwrap();
     }
@@ -93,7 +107,11 @@ impl Site {
     #[track_caller]
     pub(crate) fn start_daemon_with_files(&mut self, most: u32) {
         let config = self.config.display().to_string();
-        self.daemon = Some(Daemon::start_with_files(self.host, most, &["run", "--config", &config]));
+        self.daemon = Some(Daemon::start_with_files(
+            self.host,
+            most,
+            &["run", "--config", &config],
+        ));
         self.wait_for_daemon();
     }
 
@@ -163,7 +181,8 @@ impl Site {
         });
     }
 
-    /// Waits until a commit has failed and another one is the target and healthy again; gives the reason.
+    /// Waits until a commit has failed and another one is the target and healthy again; gives the
+    /// reason.
     #[track_caller]
     pub(crate) fn wait_rolled_back(&mut self, from: &str, to: &str) -> String {
         let status = self.wait_status(&format!("{from} is rolled back to {to}"), |status| {
@@ -184,7 +203,10 @@ impl Site {
                 return status;
             }
             assert!(self.daemon().is_running(), "the daemon ended before {what}");
-            assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}; the last status: {status:#}");
+            assert!(
+                start.elapsed() < SOON,
+                "not within {SOON:?}: {what}; the last status: {status:#}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -204,7 +226,10 @@ impl Site {
         told.lines()
             .map(|line| {
                 let words: Vec<&str> = line.split(' ').collect();
-                (words[0].trim_start_matches('/').to_owned(), (words[1].to_owned(), words[2].to_owned()))
+                (
+                    words[0].trim_start_matches('/').to_owned(),
+                    (words[1].to_owned(), words[2].to_owned()),
+                )
             })
             .collect()
     }
@@ -213,7 +238,11 @@ impl Site {
     #[track_caller]
     pub(crate) fn containers_of(&self, pod: &str) -> Containers {
         let mut all = self.containers();
-        all.retain(|name, _| name.split('_').nth(2).is_some_and(|name| name.starts_with(pod)));
+        all.retain(|name, _| {
+            name.split('_')
+                .nth(2)
+                .is_some_and(|name| name.starts_with(pod))
+        });
         all
     }
 
@@ -221,7 +250,9 @@ impl Site {
     #[track_caller]
     pub(crate) fn container(&self, pod: &str) -> String {
         let all = self.containers_of(pod);
-        let name = all.into_keys().find(|name| !name.starts_with("windlass_POD_"));
+        let name = all
+            .into_keys()
+            .find(|name| !name.starts_with("windlass_POD_"));
         name.unwrap_or_else(|| panic!("no container of {pod} runs"))
     }
 
@@ -229,14 +260,17 @@ impl Site {
     #[track_caller]
     pub(crate) fn exec(&self, pod: &str, args: &[&str]) -> Outcome {
         let container = self.container(pod);
-        self.host.try_docker(&[&["exec", &container], args].concat())
+        self.host
+            .try_docker(&[&["exec", &container], args].concat())
     }
 
     /// Fetches a URL from the network of a pod, with the pod's own resolv.conf and hosts.
     #[track_caller]
     pub(crate) fn fetch_from(&self, pod: &str, url: &str) -> Outcome {
         let container = self.container(pod);
-        let process = self.host.docker(&["inspect", "-f", "{{.State.Pid}}", &container]);
+        let process = self
+            .host
+            .docker(&["inspect", "-f", "{{.State.Pid}}", &container]);
         // A file of another mount namespace cannot be bound: a copy can.
         let script = "for file in resolv.conf hosts; do
                 cat /proc/$1/root/etc/$file >/run/pod-$file
@@ -244,7 +278,8 @@ impl Site {
             done
             exec curl -sS --max-time 5 $2";
         self.host.exec(&[
-            "nsenter", "-t", &process, "--net", "unshare", "--mount", "sh", "-c", script, "sh", &process, url,
+            "nsenter", "-t", &process, "--net", "unshare", "--mount", "sh", "-c", script, "sh",
+            &process, url,
         ])
     }
 
@@ -257,7 +292,10 @@ impl Site {
     /// Pods as the API lists them.
     #[track_caller]
     pub(crate) fn pods(&self) -> Vec<Value> {
-        self.windlass(&["get", "pods", "-o", "json"]).json()["items"].as_array().unwrap().clone()
+        self.windlass(&["get", "pods", "-o", "json"]).json()["items"]
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
     /// The URL of the node port.
@@ -267,32 +305,48 @@ impl Site {
 
     /// What another host gets from the node port.
     pub(crate) fn ask(&self) -> Option<Answer> {
-        let outcome =
-            self.host.network.exec(&["curl", "-s", "--max-time", "2", "-w", "\n%{http_code}", &self.url()]);
+        let outcome = self.host.network.exec(&[
+            "curl",
+            "-s",
+            "--max-time",
+            "2",
+            "-w",
+            "\n%{http_code}",
+            &self.url(),
+        ]);
         let (body, status) = outcome.stdout.rsplit_once('\n')?;
         let status = status.parse().ok().filter(|_| outcome.success())?;
-        Some(Answer { status, body: body.trim_end().to_owned() })
+        Some(Answer {
+            status,
+            body: body.trim_end().to_owned(),
+        })
     }
 
     /// Waits until the node port answers with a text that begins so.
     #[track_caller]
     pub(crate) fn wait_answer(&self, begin: &str) {
         eventually(SOON, &format!("the node port answers {begin:?}"), || {
-            self.ask().is_some_and(|answer| answer.status == 200 && answer.body.starts_with(begin))
+            self.ask()
+                .is_some_and(|answer| answer.status == 200 && answer.body.starts_with(begin))
         });
     }
 
     /// The metrics as text.
     #[track_caller]
     pub(crate) fn metrics(&self) -> String {
-        self.host.http_get("http://127.0.0.1:9464/metrics").unwrap().body
+        self.host
+            .http_get("http://127.0.0.1:9464/metrics")
+            .unwrap()
+            .body
     }
 
     /// The value of a metric, by its name with labels as it is exposed.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.metrics();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
     }
 }

@@ -1,4 +1,5 @@
-//! Webhooks, in front of a repository on a server: nothing but a hook makes the daemon look before its next poll.
+//! Webhooks, in front of a repository on a server: nothing but a hook makes the daemon look before
+//! its next poll.
 
 use std::fmt::Write;
 use std::fs;
@@ -48,14 +49,19 @@ impl GitServer {
             .spawn()
             .unwrap();
         let server = GitServer { process, requests };
-        eventually(SOON, "the server listens", || site.host.http_get("http://127.0.0.1:8090/").is_some());
+        eventually(SOON, "the server listens", || {
+            site.host.http_get("http://127.0.0.1:8090/").is_some()
+        });
         server
     }
 
     /// How often the repository was asked for its branches: once a fetch.
     fn fetches(&self) -> usize {
         let requests = fs::read_to_string(&self.requests).unwrap();
-        requests.lines().filter(|line| line.starts_with("GET ") && line.ends_with("/info/refs")).count()
+        requests
+            .lines()
+            .filter(|line| line.starts_with("GET ") && line.ends_with("/info/refs"))
+            .count()
     }
 }
 
@@ -77,7 +83,13 @@ fn start() -> (Site, GitServer) {
          [webhook]\nsecret-file = '{}'",
         secret.display()
     ));
-    let first = site.push(&[("web.yaml", &pod("web", APP)), ("service.yaml", &service("web"))], "the first");
+    let first = site.push(
+        &[
+            ("web.yaml", &pod("web", APP)),
+            ("service.yaml", &service("web")),
+        ],
+        "the first",
+    );
     site.start_daemon();
     site.wait_healthy(&first);
     (site, server)
@@ -141,8 +153,20 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
     let ping = ["X-GitHub-Event: ping", &signed];
     for (what, path, headers, body, code) in [
         ("unsigned", "github", &github[..], &body[..], 401),
-        ("wrongly signed", "github", &[github[0], &forged], &body, 401),
-        ("too large", "github", &[github[0], &signed_large], &large, 413),
+        (
+            "wrongly signed",
+            "github",
+            &[github[0], &forged],
+            &body,
+            401,
+        ),
+        (
+            "too large",
+            "github",
+            &[github[0], &signed_large],
+            &large,
+            413,
+        ),
         (
             "too large and of unknown length",
             "github",
@@ -150,18 +174,38 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
             &large,
             413,
         ),
-        ("another branch", "github", &[github[0], &signed_elsewhere], elsewhere, 200),
+        (
+            "another branch",
+            "github",
+            &[github[0], &signed_elsewhere],
+            elsewhere,
+            200,
+        ),
         ("no push", "github", &ping, &body, 200),
         ("unsigned", "generic", &[], &body, 401),
-        ("with the other forge's header", "generic", &[&signed], &body, 401),
+        (
+            "with the other forge's header",
+            "generic",
+            &[&signed],
+            &body,
+            401,
+        ),
         ("no such forge", "elsewhere", &[&signed], &body, 404),
     ] {
         let answer = post(&site, path, headers, body);
-        // Who still sends when the connection is closed may lose the answer after "100 Continue"; the counter has it.
+        // Who still sends when the connection is closed may lose the answer after "100 Continue";
+        // the counter has it.
         let lost = code == 413 && answer == 100;
-        assert!(answer == code || lost, "{what}, {path}: {answer}, not {code}");
+        assert!(
+            answer == code || lost,
+            "{what}, {path}: {answer}, not {code}"
+        );
     }
-    assert_eq!(server.fetches(), 1, "a hook that must not count made the daemon look");
+    assert_eq!(
+        server.fetches(),
+        1,
+        "a hook that must not count made the daemon look"
+    );
     assert!(is(&site.status()["head"]["id"], &first));
 
     assert_eq!(post(&site, "github", &[github[0], &signed], &body), 202);
@@ -170,9 +214,17 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
     let fetches = server.fetches();
     assert_eq!(fetches, 2);
 
-    assert_eq!(post(&site, "github", &[github[0], &signed], &body), 200, "seen before");
+    assert_eq!(
+        post(&site, "github", &[github[0], &signed], &body),
+        200,
+        "seen before"
+    );
     let generic = format!("X-Windlass-Signature: {}", signature(&body));
-    assert_eq!(post(&site, "generic", &[&generic], &body), 409, "seen before");
+    assert_eq!(
+        post(&site, "generic", &[&generic], &body),
+        409,
+        "seen before"
+    );
     assert_eq!(server.fetches(), fetches, "a replay made the daemon look");
 
     let third = site.push(&[("web.yaml", &pod("web", APP))], "the third");
@@ -181,10 +233,15 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
     assert_eq!(post(&site, "generic", &[&generic], &body), 202);
     site.wait_healthy(&third);
 
-    for (result, count) in
-        [("accepted", 1.0), ("bad_signature", 1.0), ("too_large", 2.0), ("replayed", 1.0), ("unsigned", 1.0)]
-    {
-        let name = format!("windlass_webhook_requests_total{{forge=\"github\",result=\"{result}\"}}");
+    for (result, count) in [
+        ("accepted", 1.0),
+        ("bad_signature", 1.0),
+        ("too_large", 2.0),
+        ("replayed", 1.0),
+        ("unsigned", 1.0),
+    ] {
+        let name =
+            format!("windlass_webhook_requests_total{{forge=\"github\",result=\"{result}\"}}");
         assert_eq!(site.metric(&name), count, "{name}");
     }
 }
@@ -209,13 +266,26 @@ fn a_flood_of_hooks_is_bounded_and_makes_few_fetches() {
     fs::write(&file, requests).unwrap();
     let before = server.fetches();
     let began = std::time::Instant::now();
-    let Outcome { stdout, .. } =
-        site.host.exec(&["curl", "-Z", "--parallel-max", "50", "-K", &file.display().to_string()]);
+    let Outcome { stdout, .. } = site.host.exec(&[
+        "curl",
+        "-Z",
+        "--parallel-max",
+        "50",
+        "-K",
+        &file.display().to_string(),
+    ]);
     let took = began.elapsed().as_secs();
     let count = |code: &str| stdout.lines().filter(|line| *line == code).count();
     let (accepted, limited) = (count("202"), count("429"));
-    assert_eq!(accepted + limited, FLOOD, "{accepted} accepted, {limited} limited in {took} s");
-    assert!(accepted >= 100 && accepted <= 130 + 20 * took as usize, "{accepted} accepted in {took} s");
+    assert_eq!(
+        accepted + limited,
+        FLOOD,
+        "{accepted} accepted, {limited} limited in {took} s"
+    );
+    assert!(
+        accepted >= 100 && accepted <= 130 + 20 * took as usize,
+        "{accepted} accepted in {took} s"
+    );
 
     // One at once, and one a second afterwards.
     let most = took as usize + 2;

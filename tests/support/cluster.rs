@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::site::MAY_DELETE;
 use super::{
-    Daemon, Etcd, EtcdOptions, GitRepo, GitServer, Host, HostOptions, Network, Outcome, Poller, Registry,
-    SOON, WallClock, run,
+    Daemon, Etcd, EtcdOptions, GitRepo, GitServer, Host, HostOptions, Network, Outcome, Poller,
+    Registry, SOON, WallClock, run,
 };
 
 /// What it takes to make a [`Cluster`].
@@ -50,8 +50,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// The hosts fetch over https from a server at the gateway, which can be silent or gone, and which
-    /// [`Network::cut_from`] takes away from one host.
+    /// The hosts fetch over https from a server at the gateway, which can be silent or gone, and
+    /// which [`Network::cut_from`] takes away from one host.
     pub(crate) fn over_https(mut self) -> Self {
         self.https = true;
         self
@@ -63,8 +63,9 @@ impl ClusterBuilder {
         self
     }
 
-    /// Every host's daemon and command line have a wall clock of their own, which [`ClusterHost::set_clock`] makes
-    /// jump. The store's certificates are a day old, as those of most stores are: they hold for a clock that is behind.
+    /// Every host's daemon and command line have a wall clock of their own, which
+    /// [`ClusterHost::set_clock`] makes jump. The store's certificates are a day old, as those of
+    /// most stores are: they hold for a clock that is behind.
     pub(crate) fn own_clocks(mut self) -> Self {
         self.own_clocks = true;
         self.etcd.age = 24 * 3600;
@@ -85,7 +86,10 @@ impl ClusterBuilder {
 
     /// More arguments for every dockerd, such as `--live-restore`.
     pub(crate) fn dockerd(mut self, arguments: &[&str]) -> Self {
-        self.dockerd = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.dockerd = arguments
+            .iter()
+            .map(|&argument| argument.to_owned())
+            .collect();
         self
     }
 
@@ -108,20 +112,35 @@ impl ClusterBuilder {
                     scope.spawn(move || builder.start_host(network, number))
                 })
                 .collect();
-            let hosts: Vec<ClusterHost> = hosts.into_iter().map(|host| host.join().unwrap()).collect();
+            let hosts: Vec<ClusterHost> =
+                hosts.into_iter().map(|host| host.join().unwrap()).collect();
             (etcd.join().unwrap(), hosts)
         });
         let registry = Registry::start(&network);
         for image in &self.pulled {
             let host = &hosts[0].host;
             host.load_image(image);
-            let name = if image.contains('/') { image.clone() } else { format!("library/{image}") };
+            let name = if image.contains('/') {
+                image.clone()
+            } else {
+                format!("library/{image}")
+            };
             registry.push(host, image, &name);
             host.docker(&["rmi", image]);
         }
-        let server = self.https.then(|| GitServer::start(repo.path().parent().unwrap(), &network, None));
+        let server = self
+            .https
+            .then(|| GitServer::start(repo.path().parent().unwrap(), &network, None));
         let daemons = self.daemons;
-        let cluster = Cluster { hosts, etcd, registry, server, repo, network, builder: self };
+        let cluster = Cluster {
+            hosts,
+            etcd,
+            registry,
+            server,
+            repo,
+            network,
+            builder: self,
+        };
         for host in &cluster.hosts {
             cluster.configure(host, "");
         }
@@ -151,7 +170,8 @@ impl ClusterBuilder {
     }
 }
 
-/// Hosts n1, n2, ... at 192.168.77.11, .12, ..., a store, a registry and a repository that all of them follow.
+/// Hosts n1, n2, ... at 192.168.77.11, .12, ..., a store, a registry and a repository that all of
+/// them follow.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     /// The hosts, in the order of their names. They are dropped first.
@@ -210,7 +230,9 @@ impl Cluster {
         ClusterBuilder {
             hosts,
             members: 1,
-            images: ["busybox", "windlass-test/app:1", "windlass-test/app:2"].map(str::to_owned).to_vec(),
+            images: ["busybox", "windlass-test/app:1", "windlass-test/app:2"]
+                .map(str::to_owned)
+                .to_vec(),
             pulled: Vec::new(),
             https: false,
             daemons: true,
@@ -225,7 +247,10 @@ impl Cluster {
     /// A host by its name.
     #[track_caller]
     pub(crate) fn host(&self, name: &str) -> &ClusterHost {
-        self.hosts.iter().find(|host| host.name == name).unwrap_or_else(|| panic!("there is no host {name}"))
+        self.hosts
+            .iter()
+            .find(|host| host.name == name)
+            .unwrap_or_else(|| panic!("there is no host {name}"))
     }
 
     /// Writes a host's configuration anew, with more of it; its next daemon reads that.
@@ -233,7 +258,10 @@ impl Cluster {
     pub(crate) fn configure(&self, host: &ClusterHost, more: &str) {
         let files = self.etcd.client(&host.name);
         let (url, ca) = match &self.server {
-            Some(server) => (server.url("repo.git"), format!("ca-file = '{}'\n", server.ca_file().display())),
+            Some(server) => (
+                server.url("repo.git"),
+                format!("ca-file = '{}'\n", server.ca_file().display()),
+            ),
             None => (self.repo.url(), String::new()),
         };
         let mut sections: toml::Table = toml::from_str(&format!(
@@ -250,12 +278,26 @@ impl Cluster {
             key = files.key.display(),
         ))
         .unwrap();
-        let own = self.builder.config_of.iter().filter(|(name, _)| *name == host.name);
-        let all = self.builder.config.iter().chain(own.map(|(_, more)| more)).map(String::as_str);
+        let own = self
+            .builder
+            .config_of
+            .iter()
+            .filter(|(name, _)| *name == host.name);
+        let all = self
+            .builder
+            .config
+            .iter()
+            .chain(own.map(|(_, more)| more))
+            .map(String::as_str);
         for more in all.chain([more]) {
             for (section, lines) in toml::from_str::<toml::Table>(more).unwrap() {
-                let known = sections.entry(section).or_insert_with(|| toml::Table::new().into());
-                known.as_table_mut().unwrap().extend(lines.as_table().unwrap().clone());
+                let known = sections
+                    .entry(section)
+                    .or_insert_with(|| toml::Table::new().into());
+                known
+                    .as_table_mut()
+                    .unwrap()
+                    .extend(lines.as_table().unwrap().clone());
             }
         }
         fs::write(&host.config, toml::to_string(&sections).unwrap()).unwrap();
@@ -272,11 +314,13 @@ impl Cluster {
         self.hosts.iter().for_each(ClusterHost::wait_answers);
     }
 
-    /// Replaces all that is in the repository by these files, in a signed commit that may delete; gives its id.
+    /// Replaces all that is in the repository by these files, in a signed commit that may delete;
+    /// gives its id.
     #[track_caller]
     pub(crate) fn push(&self, files: &[(&str, &str)]) -> String {
         self.repo.git(&["rm", "-rq", "--ignore-unmatch", "."]).ok();
-        self.repo.commit_signed(files, &format!("deploy{MAY_DELETE}"))
+        self.repo
+            .commit_signed(files, &format!("deploy{MAY_DELETE}"))
     }
 
     /// Pushes, and waits until every host says that the commit is healthy; gives its id.
@@ -305,7 +349,8 @@ impl Cluster {
         panic!("no daemon answers: {said:#?}");
     }
 
-    /// Pods of an owner in the namespace `default` that are ready and not stopping: those named NAME or NAME-...
+    /// Pods of an owner in the namespace `default` that are ready and not stopping: those named
+    /// NAME or NAME-...
     #[track_caller]
     pub(crate) fn ready(&self, name: &str) -> Vec<Value> {
         let mut pods = self.pods();
@@ -313,10 +358,13 @@ impl Cluster {
             let own = pod["metadata"]["name"].as_str().unwrap_or_default();
             let metadata = &pod["metadata"];
             let ready = |one: &Value| one["type"] == "Ready" && one["status"] == "True";
-            own.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            own.strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
                 && metadata["namespace"] == "default"
                 && metadata["deletionTimestamp"].is_null()
-                && pod["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(ready))
+                && pod["status"]["conditions"]
+                    .as_array()
+                    .is_some_and(|all| all.iter().any(ready))
         });
         pods
     }
@@ -330,7 +378,8 @@ impl Cluster {
         })
     }
 
-    /// Waits for something about the cluster; panics with its pods and every host's status when it does not come.
+    /// Waits for something about the cluster; panics with its pods and every host's status when it
+    /// does not come.
     #[track_caller]
     pub(crate) fn wait_for<T>(
         &self,
@@ -343,14 +392,21 @@ impl Cluster {
             if let Some(found) = found() {
                 return found;
             }
-            assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}\n{}", self.describe());
+            assert!(
+                start.elapsed() < deadline,
+                "not within {deadline:?}: {what}\n{}",
+                self.describe()
+            );
             thread::sleep(Duration::from_millis(50));
         }
     }
 
     /// The names of the nodes that these pods are on.
     pub(crate) fn nodes_of(pods: &[Value]) -> BTreeSet<String> {
-        pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).map(str::to_owned).collect()
+        pods.iter()
+            .filter_map(|pod| pod["spec"]["nodeName"].as_str())
+            .map(str::to_owned)
+            .collect()
     }
 
     fn describe(&self) -> String {
@@ -380,15 +436,26 @@ impl ClusterHost {
         assert!(daemon.is_none(), "a daemon runs already on {}", self.name);
         let config = self.config.display().to_string();
         let clock = self.clock.as_ref().map(WallClock::environment);
-        let clock: Vec<_> = clock.iter().flatten().map(|(name, value)| (*name, value.as_str())).collect();
-        *daemon = Some(Daemon::start(&self.host, &["run", "--config", &config], &clock));
+        let clock: Vec<_> = clock
+            .iter()
+            .flatten()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        *daemon = Some(Daemon::start(
+            &self.host,
+            &["run", "--config", &config],
+            &clock,
+        ));
     }
 
-    /// Makes the host's own wall clock jump: it is so many seconds ahead of the other hosts' afterwards, or behind.
+    /// Makes the host's own wall clock jump: it is so many seconds ahead of the other hosts'
+    /// afterwards, or behind.
     #[track_caller]
     pub(crate) fn set_clock(&self, seconds: i64) {
         let clock = self.clock.as_ref();
-        clock.unwrap_or_else(|| panic!("{} has the machine's clock", self.name)).set(seconds);
+        clock
+            .unwrap_or_else(|| panic!("{} has the machine's clock", self.name))
+            .set(seconds);
     }
 
     /// Waits until the daemon answers; panics with its log when it ends before.
@@ -403,7 +470,11 @@ impl ClusterHost {
     #[track_caller]
     pub(crate) fn terminate(&self) {
         let daemon = self.take_daemon();
-        assert!(daemon.stop().success(), "the daemon of {} did not end well", self.name);
+        assert!(
+            daemon.stop().success(),
+            "the daemon of {} did not end well",
+            self.name
+        );
     }
 
     /// Kills the daemon with signal 9, as a crash would; what it made runs on.
@@ -446,7 +517,10 @@ impl ClusterHost {
     /// Runs the windlass command line on the host.
     pub(crate) fn windlass(&self, args: &[&str]) -> Outcome {
         let clock = self.clock.as_ref().map(WallClock::environment);
-        run(self.host.windlass_command(args).envs(clock.into_iter().flatten()))
+        run(self
+            .host
+            .windlass_command(args)
+            .envs(clock.into_iter().flatten()))
     }
 
     /// What `windlass status` says here.
@@ -469,7 +543,11 @@ impl ClusterHost {
             let running = self.daemon().as_mut().is_some_and(Daemon::is_running);
             assert!(running, "{}: no daemon runs: {what}", self.name);
             let late = start.elapsed() > SOON;
-            assert!(!late, "{}: not within {SOON:?}: {what}; the last status: {last:#}", self.name);
+            assert!(
+                !late,
+                "{}: not within {SOON:?}: {what}; the last status: {last:#}",
+                self.name
+            );
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -477,7 +555,13 @@ impl ClusterHost {
     /// The daemon's containers on this host, sandboxes too, whatever their state.
     #[track_caller]
     pub(crate) fn containers(&self) -> BTreeSet<ClusterContainer> {
-        let filter = ["ps", "-aq", "--no-trunc", "--filter", "label=io.windlass.pod.name"];
+        let filter = [
+            "ps",
+            "-aq",
+            "--no-trunc",
+            "--filter",
+            "label=io.windlass.pod.name",
+        ];
         let ids = self.host.docker(&filter);
         if ids.is_empty() {
             return BTreeSet::new();
@@ -486,7 +570,11 @@ impl ClusterHost {
         arguments.extend(ids.lines());
         // A container may go between the two calls; what is left is still told.
         let told: Value = serde_json::from_str(&self.host.try_docker(&arguments).stdout).unwrap();
-        told.as_array().unwrap().iter().map(ClusterContainer::of).collect()
+        told.as_array()
+            .unwrap()
+            .iter()
+            .map(ClusterContainer::of)
+            .collect()
     }
 
     /// Those of the pods named NAME or NAME-... that run, without sandboxes.
@@ -525,13 +613,17 @@ impl ClusterHost {
 
     #[track_caller]
     fn take_daemon(&self) -> Daemon {
-        self.daemon().take().unwrap_or_else(|| panic!("no daemon runs on {}", self.name))
+        self.daemon()
+            .take()
+            .unwrap_or_else(|| panic!("no daemon runs on {}", self.name))
     }
 
     #[track_caller]
     fn with_daemon<T>(&self, act: impl FnOnce(&mut Daemon) -> T) -> T {
         let mut daemon = self.daemon();
-        act(daemon.as_mut().unwrap_or_else(|| panic!("no daemon runs on {}", self.name)))
+        act(daemon
+            .as_mut()
+            .unwrap_or_else(|| panic!("no daemon runs on {}", self.name)))
     }
 }
 
@@ -554,12 +646,17 @@ impl Drop for ClusterHost {
 impl ClusterContainer {
     fn of(inspected: &Value) -> ClusterContainer {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let label = |name: &str| text(&inspected["Config"]["Labels"][format!("io.windlass.{name}")]);
+        let label =
+            |name: &str| text(&inspected["Config"]["Labels"][format!("io.windlass.{name}")]);
         let sandbox = label("role") == "sandbox";
         ClusterContainer {
             namespace: label("pod.namespace"),
             pod: label("pod.name"),
-            name: if sandbox { "sandbox".to_owned() } else { label("container") },
+            name: if sandbox {
+                "sandbox".to_owned()
+            } else {
+                label("container")
+            },
             id: text(&inspected["Id"]),
             state: text(&inspected["State"]["Status"]),
             started: text(&inspected["State"]["StartedAt"]),

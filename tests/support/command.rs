@@ -50,8 +50,10 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
     use std::os::unix::process::ExitStatusExt;
 
     let line = format!("{command:?}");
-    let output =
-        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("cannot start {line}: {error}"));
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("cannot start {line}: {error}"));
     let signal = output.status.signal().map_or(0, |signal| 128 + signal);
     Outcome {
         command: line,

@@ -36,7 +36,9 @@ impl Daemon {
     /// Starts `windlass ARGS...` with a limit of open files that it cannot raise.
     pub(crate) fn start_with_files(host: &Host, most: u32, args: &[&str]) -> Daemon {
         let mut command = host.command("prlimit");
-        command.args([&format!("--nofile={most}:{most}"), BINARY]).args(args);
+        command
+            .args([&format!("--nofile={most}:{most}"), BINARY])
+            .args(args);
         Daemon::spawn(host, &mut command)
     }
 
@@ -46,8 +48,12 @@ impl Daemon {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = host.dir().join(format!("windlass-{number}.log"));
         let file = File::create(&log).unwrap();
-        let process =
-            command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
         Daemon { process, log }
     }
 
@@ -86,10 +92,13 @@ impl Daemon {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until its log contains a text; panics with the log when it does not, or the daemon ends.
+    /// Waits until its log contains a text; panics with the log when it does not, or the daemon
+    /// ends.
     #[track_caller]
     pub(crate) fn wait_for_log(&mut self, deadline: Duration, text: &str) {
-        self.wait_until(deadline, &format!("the log says {text:?}"), |daemon| daemon.log().contains(text));
+        self.wait_until(deadline, &format!("the log says {text:?}"), |daemon| {
+            daemon.log().contains(text)
+        });
     }
 
     /// Waits for a condition; panics with the log when it does not come, or the daemon ends before.
@@ -102,8 +111,16 @@ impl Daemon {
     ) {
         let start = std::time::Instant::now();
         while !condition(self) {
-            assert!(self.is_running(), "the daemon ended before {what}:\n{}", self.log());
-            assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}; the log:\n{}", self.log());
+            assert!(
+                self.is_running(),
+                "the daemon ended before {what}:\n{}",
+                self.log()
+            );
+            assert!(
+                start.elapsed() < deadline,
+                "not within {deadline:?}: {what}; the log:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -111,7 +128,9 @@ impl Daemon {
     /// Waits for the daemon to end by itself.
     #[track_caller]
     pub(crate) fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
-        super::eventually_some(deadline, "the daemon ends", || self.process.try_wait().unwrap())
+        super::eventually_some(deadline, "the daemon ends", || {
+            self.process.try_wait().unwrap()
+        })
     }
 
     /// Sends a signal by name, such as `TERM`, `STOP` or `CONT`.

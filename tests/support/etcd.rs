@@ -80,7 +80,9 @@ impl Etcd {
         assert!((1..=3).contains(&members), "{members} members");
         // A machine has no way to a package mirror.
         run(Command::new(script()).arg("install")).ok();
-        let machines: Vec<Machine> = (0..members).map(|i| Machine::start(network, address(i))).collect();
+        let machines: Vec<Machine> = (0..members)
+            .map(|i| Machine::start(network, address(i)))
+            .collect();
         let dir = machines[0].dir().join("etcd");
         let etcd = Etcd {
             network: Arc::clone(network),
@@ -97,7 +99,10 @@ impl Etcd {
 
     /// `https://ADDRESS:2379` of every member.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.machines.iter().map(|machine| endpoint(machine.address)).collect()
+        self.machines
+            .iter()
+            .map(|machine| endpoint(machine.address))
+            .collect()
     }
 
     /// The prefix that the nodes have rights below, without a slash at its end.
@@ -146,7 +151,9 @@ impl Etcd {
         self.set_answering(member, false);
         self.signal(member, "KILL");
         let pid = self.pid(member);
-        eventually(ANSWER, "the member is gone", || !Path::new("/proc").join(&pid).exists());
+        eventually(ANSWER, "the member is gone", || {
+            !Path::new("/proc").join(&pid).exists()
+        });
     }
 
     /// Freezes a member: its connections stay, and nothing comes of them.
@@ -163,7 +170,8 @@ impl Etcd {
         self.set_answering(member, true);
     }
 
-    /// Makes what clients say to a member and what it answers each take so many milliseconds longer; 0 ends that.
+    /// Makes what clients say to a member and what it answers each take so many milliseconds
+    /// longer; 0 ends that.
     ///
     /// Members among themselves are as fast as ever. Clients' connections are reset when it begins.
     #[track_caller]
@@ -183,8 +191,11 @@ impl Etcd {
     /// Saves all that the store holds, users and rights included.
     #[track_caller]
     pub(crate) fn snapshot(&self, file: &Path) {
-        run(self.script_in(self.network.command(), "save").env("ETCDCTL_ENDPOINTS", self.asked()).arg(file))
-            .ok();
+        run(self
+            .script_in(self.network.command(), "save")
+            .env("ETCDCTL_ENDPOINTS", self.asked())
+            .arg(file))
+        .ok();
     }
 
     /// Makes the store what it was at a snapshot, by stopping all members and starting them again.
@@ -221,27 +232,39 @@ impl Etcd {
     /// Deletes a key, which must be there.
     #[track_caller]
     pub(crate) fn delete(&self, key: &str) {
-        assert_eq!(self.etcdctl(&["del", "--", key]).ok(), "1", "there is no key {key}");
+        assert_eq!(
+            self.etcdctl(&["del", "--", key]).ok(),
+            "1",
+            "there is no key {key}"
+        );
     }
 
     /// The keys that begin with this, in order.
     #[track_caller]
     pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
-        let said = self.etcdctl(&["get", "--prefix", "--keys-only", "--", prefix]).ok();
-        said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        let said = self
+            .etcdctl(&["get", "--prefix", "--keys-only", "--", prefix])
+            .ok();
+        said.lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The store's revision.
     #[track_caller]
     pub(crate) fn revision(&self) -> u64 {
-        let said = self.etcdctl(&["get", "-w", "json", "--", self.prefix()]).json();
+        let said = self
+            .etcdctl(&["get", "-w", "json", "--", self.prefix()])
+            .json();
         said["header"]["revision"].as_u64().unwrap()
     }
 
     /// Forgets all history up to now.
     #[track_caller]
     pub(crate) fn compact(&self) {
-        self.etcdctl(&["compact", &self.revision().to_string()]).ok();
+        self.etcdctl(&["compact", &self.revision().to_string()])
+            .ok();
     }
 
     /// What the members logged, for messages.
@@ -252,19 +275,27 @@ impl Etcd {
 
     fn init(&self) {
         let mut init = Command::new(script());
-        init.args(["init", "--dir"]).arg(&self.dir).args(["--prefix", &self.options.prefix]);
+        init.args(["init", "--dir"])
+            .arg(&self.dir)
+            .args(["--prefix", &self.options.prefix]);
         for machine in &self.machines {
             init.args(["--address", &machine.address.to_string()]);
         }
         for node in &self.options.nodes {
             init.args(["--node", node]);
         }
-        init.args(["--quota", &self.options.quota.to_string(), "--compaction", &self.options.compaction]);
+        init.args([
+            "--quota",
+            &self.options.quota.to_string(),
+            "--compaction",
+            &self.options.compaction,
+        ]);
         if self.options.age != 0 {
             let dir = self.machines[0].dir();
             let clock = WallClock::new(dir);
             clock.set(-self.options.age);
-            // Only what makes certificates: a shell's own processes would quarrel about what libfaketime shares.
+            // Only what makes certificates: a shell's own processes would quarrel about what
+            // libfaketime shares.
             let before = std::env::var("PATH").unwrap();
             clock.wrap("openssl", &dir.join("bin"));
             init.env("PATH", format!("{}:{before}", dir.join("bin").display()));
@@ -296,7 +327,11 @@ impl Etcd {
 
     fn files(&self, stem: &Path) -> ClientFiles {
         let named = |end: &str| PathBuf::from(format!("{}{end}", stem.display()));
-        ClientFiles { ca: self.dir.join("ca.pem"), certificate: named(".pem"), key: named("-key.pem") }
+        ClientFiles {
+            ca: self.dir.join("ca.pem"),
+            certificate: named(".pem"),
+            key: named("-key.pem"),
+        }
     }
 
     fn script_on(&self, member: usize, command: &str) -> Command {
@@ -314,7 +349,10 @@ impl Etcd {
 
     #[track_caller]
     fn pid(&self, member: usize) -> String {
-        std::fs::read_to_string(self.member_dir(member).join("pid")).unwrap().trim().to_owned()
+        std::fs::read_to_string(self.member_dir(member).join("pid"))
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 
     #[track_caller]
@@ -323,15 +361,29 @@ impl Etcd {
     }
 
     fn set_answering(&self, member: usize, answers: bool) {
-        self.answering.lock().unwrap_or_else(PoisonError::into_inner)[member] = answers;
+        self.answering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)[member] = answers;
     }
 
     /// The end points that etcdctl asks: it would wait long for one that is gone.
     fn asked(&self) -> String {
-        let answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let asked = self.endpoints().into_iter().zip(answering).filter(|(_, answers)| *answers);
+        let answering = self
+            .answering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let asked = self
+            .endpoints()
+            .into_iter()
+            .zip(answering)
+            .filter(|(_, answers)| *answers);
         let asked: Vec<String> = asked.map(|(endpoint, _)| endpoint).collect();
-        if asked.is_empty() { self.endpoints().join(",") } else { asked.join(",") }
+        if asked.is_empty() {
+            self.endpoints().join(",")
+        } else {
+            asked.join(",")
+        }
     }
 }
 

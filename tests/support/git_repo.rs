@@ -1,4 +1,5 @@
-//! A Git repository to deploy from, with the keys that sign its commits. Git and ssh-keygen do the work.
+//! A Git repository to deploy from, with the keys that sign its commits. Git and ssh-keygen do the
+//! work.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -26,11 +27,15 @@ impl Signer {
     /// The public key, as one line `ssh-ed25519 AAAA...`, without a comment.
     pub(crate) fn public_key(&self) -> String {
         let line = fs::read_to_string(self.key.with_extension("pub")).unwrap();
-        line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+        line.split_whitespace()
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }
 
-/// A bare repository, a work tree which pushes to it, and an `allowed_signers` file that trusts one key.
+/// A bare repository, a work tree which pushes to it, and an `allowed_signers` file that trusts one
+/// key.
 #[derive(Debug)]
 pub(crate) struct GitRepo {
     dir: TempDir,
@@ -39,19 +44,26 @@ pub(crate) struct GitRepo {
 }
 
 impl GitRepo {
-    /// A repository without a commit, and a new ed25519 key which `allowed_signers` trusts for commits.
+    /// A repository without a commit, and a new ed25519 key which `allowed_signers` trusts for
+    /// commits.
     pub(crate) fn new() -> GitRepo {
-        let dir = tempfile::Builder::new().prefix("wlt-git-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("wlt-git-")
+            .tempdir()
+            .unwrap();
         // The daemon may read the repository as another user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let signer = make_key(dir.path(), "deployer@example.com", "ed25519");
         let repo = GitRepo { dir, signer };
         run(git(repo.dir.path()).args(["init", "-q", "--bare", "-b", BRANCH, "repo.git"])).ok();
         run(git(repo.dir.path()).args(["init", "-q", "-b", BRANCH, "work"])).ok();
-        repo.git(&["remote", "add", "origin", repo.path().to_str().unwrap()]).ok();
-        for (name, value) in
-            [("gpg.format", "ssh"), ("user.name", "Deployer"), ("user.email", "deployer@example.com")]
-        {
+        repo.git(&["remote", "add", "origin", repo.path().to_str().unwrap()])
+            .ok();
+        for (name, value) in [
+            ("gpg.format", "ssh"),
+            ("user.name", "Deployer"),
+            ("user.email", "deployer@example.com"),
+        ] {
             repo.git(&["config", name, value]).ok();
         }
         repo.set_allowed_signers("");
@@ -86,11 +98,21 @@ impl GitRepo {
 
     /// Adds a signer's key to `allowed_signers`.
     pub(crate) fn trust(&self, signer: &Signer) {
-        let mut file = OpenOptions::new().append(true).open(self.allowed_signers()).unwrap();
-        writeln!(file, "{} namespaces=\"git\" {}", signer.principal, signer.public_key()).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(self.allowed_signers())
+            .unwrap();
+        writeln!(
+            file,
+            "{} namespaces=\"git\" {}",
+            signer.principal,
+            signer.public_key()
+        )
+        .unwrap();
     }
 
-    /// Makes a key which nobody trusts yet, of a kind that `ssh-keygen -t` knows: ed25519, ecdsa, rsa.
+    /// Makes a key which nobody trusts yet, of a kind that `ssh-keygen -t` knows: ed25519, ecdsa,
+    /// rsa.
     pub(crate) fn new_signer(&self, principal: &str, kind: &str) -> Signer {
         make_key(self.dir.path(), principal, kind)
     }
@@ -103,7 +125,12 @@ impl GitRepo {
 
     /// The same, signed by another key.
     #[track_caller]
-    pub(crate) fn commit_signed_by(&self, signer: &Signer, files: &[(&str, &str)], message: &str) -> String {
+    pub(crate) fn commit_signed_by(
+        &self,
+        signer: &Signer,
+        files: &[(&str, &str)],
+        message: &str,
+    ) -> String {
         self.write(files);
         self.commit(Some(signer), message);
         self.push()
@@ -127,7 +154,8 @@ impl GitRepo {
         self.push()
     }
 
-    /// Rewrites history: replaces the head by another signed commit on its parent, and force-pushes.
+    /// Rewrites history: replaces the head by another signed commit on its parent, and
+    /// force-pushes.
     #[track_caller]
     pub(crate) fn rewrite_head(&self, files: &[(&str, &str)], message: &str) -> String {
         self.git(&["reset", "-q", "--hard", "HEAD~1"]).ok();
@@ -182,15 +210,30 @@ impl GitRepo {
 fn make_key(dir: &Path, principal: &str, kind: &str) -> Signer {
     let taken = fs::read_dir(dir).unwrap().count();
     let key = dir.join(format!("key-{taken}"));
-    run(Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", "", "-C", principal, "-f"]).arg(&key)).ok();
-    Signer { principal: principal.to_owned(), key }
+    run(Command::new("ssh-keygen")
+        .args(["-q", "-t", kind, "-N", "", "-C", principal, "-f"])
+        .arg(&key))
+    .ok();
+    Signer {
+        principal: principal.to_owned(),
+        key,
+    }
 }
 
 fn git(dir: &Path) -> Command {
     let mut command = Command::new("git");
-    command.arg("-C").arg(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    command
+        .arg("-C")
+        .arg(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1");
     // Set when the tests run from a hook of another repository.
-    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "SSH_AUTH_SOCK"] {
+    for variable in [
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "SSH_AUTH_SOCK",
+    ] {
         command.env_remove(variable);
     }
     command

@@ -1,4 +1,5 @@
-//! A small https server in front of `git http-backend`, on the hosts' network, with a certificate of its own authority.
+//! A small https server in front of `git http-backend`, on the hosts' network, with a certificate
+//! of its own authority.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -47,8 +48,13 @@ struct Shared {
 }
 
 impl GitServer {
-    /// Serves every repository below a directory, to whoever shows this user and password if there is one.
-    pub(crate) fn start(root: &Path, network: &Arc<Network>, user: Option<(&str, &str)>) -> GitServer {
+    /// Serves every repository below a directory, to whoever shows this user and password if there
+    /// is one.
+    pub(crate) fn start(
+        root: &Path,
+        network: &Arc<Network>,
+        user: Option<(&str, &str)>,
+    ) -> GitServer {
         let files = tempfile::tempdir().unwrap();
         make_certificate(files.path());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -76,8 +82,18 @@ impl GitServer {
                 thread::spawn(move || connection(stream, config, &shared));
             }
         });
-        network.exec(&["nft", "add chain inet bed input { type filter hook input priority 0; }"]).ok();
-        GitServer { port, files, network: Arc::clone(network), shared }
+        network
+            .exec(&[
+                "nft",
+                "add chain inet bed input { type filter hook input priority 0; }",
+            ])
+            .ok();
+        GitServer {
+            port,
+            files,
+            network: Arc::clone(network),
+            shared,
+        }
     }
 
     /// The URL of a repository.
@@ -98,9 +114,14 @@ impl GitServer {
     /// Changes what it does with connections from now on.
     pub(crate) fn set(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock().unwrap() = behaviour;
-        self.network.exec(&["nft", "flush chain inet bed input"]).ok();
+        self.network
+            .exec(&["nft", "flush chain inet bed input"])
+            .ok();
         if behaviour == Behaviour::Refuse {
-            let rule = format!("add rule inet bed input tcp dport {} reject with tcp reset", self.port);
+            let rule = format!(
+                "add rule inet bed input tcp dport {} reject with tcp reset",
+                self.port
+            );
             self.network.exec(&["nft", &rule]).ok();
         }
     }
@@ -159,12 +180,20 @@ fn serve(stream: StreamOwned<ServerConnection, TcpStream>, shared: &Shared) -> s
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let header =
-        |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let length = header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let header = |name: &str| {
+        headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    };
+    let length = header("content-length")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
 
@@ -175,7 +204,13 @@ fn serve(stream: StreamOwned<ServerConnection, TcpStream>, shared: &Shared) -> s
             .to_vec()
     } else {
         let kind = header("content-type").unwrap_or_default();
-        backend(&shared.root, &request, kind, header("content-encoding").unwrap_or_default(), &body)
+        backend(
+            &shared.root,
+            &request,
+            kind,
+            header("content-encoding").unwrap_or_default(),
+            &body,
+        )
     };
     let mut stream = reader.into_inner();
     stream.write_all(&answer)?;
@@ -186,7 +221,10 @@ fn serve(stream: StreamOwned<ServerConnection, TcpStream>, shared: &Shared) -> s
 /// What `git http-backend` answers to a request, with a status line before it.
 fn backend(root: &Path, request: &str, kind: &str, encoding: &str, body: &[u8]) -> Vec<u8> {
     let mut words = request.split_whitespace();
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, target) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut child = Command::new("git")
         .arg("http-backend")
@@ -207,12 +245,19 @@ fn backend(root: &Path, request: &str, kind: &str, encoding: &str, body: &[u8]) 
     // Dropping the pipe ends the body.
     child.stdin.take().unwrap().write_all(body).unwrap();
     let output = child.wait_with_output().unwrap().stdout;
-    let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let end = output
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .unwrap();
     let head = String::from_utf8_lossy(&output[..end]);
-    let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
+    let status = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Status: "))
+        .unwrap_or("200 OK");
     let content = &output[end + 4..];
     let length = content.len();
-    let head =
-        format!("HTTP/1.1 {status}\r\n{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
     [head.as_bytes(), content].concat()
 }

@@ -31,8 +31,12 @@ impl Guard {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("wlt{}-{number}", std::process::id());
         let dir = PathBuf::from("/var/tmp").join(&name);
-        std::fs::create_dir(&dir)
-            .unwrap_or_else(|error| panic!("cannot make {} (these tests need root): {error}", dir.display()));
+        std::fs::create_dir(&dir).unwrap_or_else(|error| {
+            panic!(
+                "cannot make {} (these tests need root): {error}",
+                dir.display()
+            )
+        });
         let log = File::create(dir.with_extension("guard.log")).unwrap();
         let mut process = Command::new("setsid")
             .arg(script())
@@ -45,12 +49,22 @@ impl Guard {
             .unwrap();
         let leash = process.stdin.take();
         super::run(Command::new("ip").args(["netns", "add", &name])).ok();
-        Guard { process, leash, dir, name }
+        Guard {
+            process,
+            leash,
+            dir,
+            name,
+        }
     }
 
     /// Ends every process of the guarded part but `keep`, at once.
     pub(crate) fn halt(&self, keep: u32) {
-        super::run(Command::new(script()).args(["halt", &self.name, &self.name]).arg(keep.to_string())).ok();
+        super::run(
+            Command::new(script())
+                .args(["halt", &self.name, &self.name])
+                .arg(keep.to_string()),
+        )
+        .ok();
     }
 }
 
@@ -59,7 +73,10 @@ impl Drop for Guard {
         drop(self.leash.take());
         let ended = self.process.wait();
         if !ended.as_ref().is_ok_and(|status| status.success()) {
-            eprintln!("the guard of {} ended as {ended:?}: see its log there", self.dir.display());
+            eprintln!(
+                "the guard of {} ended as {ended:?}: see its log there",
+                self.dir.display()
+            );
         }
     }
 }
@@ -68,8 +85,8 @@ fn script() -> PathBuf {
     repository_root().join("tests/support/bed.sh")
 }
 
-/// Moves the calling thread into a network namespace by name. What sockets it makes from then on, and the
-/// threads it starts, belong there.
+/// Moves the calling thread into a network namespace by name. What sockets it makes from then on,
+/// and the threads it starts, belong there.
 pub(crate) fn enter_netns(name: &str) {
     let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -80,6 +97,9 @@ pub(crate) fn enter_netns(name: &str) {
 /// `ip netns exec` would remount `/sys` and hide the control groups from an engine.
 pub(crate) fn in_netns(name: &str) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", Path::new("/run/netns").join(name).display()));
+    command.arg(format!(
+        "--net={}",
+        Path::new("/run/netns").join(name).display()
+    ));
     command
 }

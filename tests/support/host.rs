@@ -66,7 +66,10 @@ impl Host {
         }
         let number = options.number.unwrap_or_else(|| network.next_number());
         let port = network.plug(&format!("port{number}"), &guard.name);
-        let name = options.name.clone().unwrap_or_else(|| format!("host-{number}"));
+        let name = options
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("host-{number}"));
         let holder = hold_namespaces(&guard, &name);
         let host = Host {
             address: Ipv4Addr::new(192, 168, 77, 10 + number),
@@ -96,7 +99,11 @@ impl Host {
     #[track_caller]
     pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
-        for (prefix, part) in [("/var/run", "run"), ("/run", "run"), ("/var/lib", "var-lib")] {
+        for (prefix, part) in [
+            ("/var/run", "run"),
+            ("/run", "run"),
+            ("/var/lib", "var-lib"),
+        ] {
             if let Ok(rest) = path.strip_prefix(prefix) {
                 return self.guard.dir.join(part).join(rest);
             }
@@ -118,7 +125,15 @@ impl Host {
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .args(["-t", &self.holder.id().to_string(), "--mount", "--uts", "--net", "--", program])
+            .args([
+                "-t",
+                &self.holder.id().to_string(),
+                "--mount",
+                "--uts",
+                "--net",
+                "--",
+                program,
+            ])
             .env_remove("DOCKER_HOST");
         command
     }
@@ -150,18 +165,31 @@ impl Host {
     /// The same, not run yet.
     pub(crate) fn windlass_command(&self, args: &[&str]) -> Command {
         let mut command = self.command(super::daemon::BINARY);
-        command.args(["--socket-dir", super::daemon::SOCKET_DIR]).args(args);
+        command
+            .args(["--socket-dir", super::daemon::SOCKET_DIR])
+            .args(args);
         command
     }
 
     /// Fetches a URL from inside the host; nothing when no HTTP answer came within 5 seconds.
     pub(crate) fn http_get(&self, url: &str) -> Option<Answer> {
-        let outcome = self.exec(&["curl", "-sS", "--max-time", "5", "-w", "\n%{http_code}", url]);
+        let outcome = self.exec(&[
+            "curl",
+            "-sS",
+            "--max-time",
+            "5",
+            "-w",
+            "\n%{http_code}",
+            url,
+        ]);
         if !outcome.success() {
             return None;
         }
         let (body, status) = outcome.stdout.rsplit_once('\n')?;
-        Some(Answer { status: status.parse().ok()?, body: body.trim_end().to_owned() })
+        Some(Answer {
+            status: status.parse().ok()?,
+            body: body.trim_end().to_owned(),
+        })
     }
 
     /// Switches the host off and on: no process, link, route, rule or file in `/run` survives. The
@@ -198,10 +226,19 @@ impl Host {
     /// Puts the cable back.
     pub(crate) fn replug(&self) {
         self.exec(&["ip", "link", "set", "eth0", "up"]).ok();
-        self.exec(&["ip", "route", "replace", "default", "via", &GATEWAY.to_string()]).ok();
+        self.exec(&[
+            "ip",
+            "route",
+            "replace",
+            "default",
+            "via",
+            &GATEWAY.to_string(),
+        ])
+        .ok();
     }
 
-    /// Gives the host another address instead of the one it has, as another network or a new lease would.
+    /// Gives the host another address instead of the one it has, as another network or a new lease
+    /// would.
     pub(crate) fn readdress(&self, address: Ipv4Addr) {
         let script = format!(
             "set -e
@@ -248,9 +285,9 @@ impl Drop for Host {
     }
 }
 
-/// Starts a process in a mount namespace of its own, where `/run` and `/var/lib` are the host's, and which has
-/// the host's name. With its last process the namespace goes, and with it every mount that engine or daemon
-/// left behind.
+/// Starts a process in a mount namespace of its own, where `/run` and `/var/lib` are the host's,
+/// and which has the host's name. With its last process the namespace goes, and with it every mount
+/// that engine or daemon left behind.
 fn hold_namespaces(guard: &Guard, name: &str) -> Child {
     let dir = guard.dir.display();
     for prefix in ["/run/", "/var/lib/"] {
@@ -270,11 +307,24 @@ fn hold_namespaces(guard: &Guard, name: &str) -> Child {
         exec sleep infinity"
     );
     let child = in_netns(&guard.name)
-        .args(["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", &script])
+        .args([
+            "unshare",
+            "--mount",
+            "--uts",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &script,
+        ])
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
     let held = guard.dir.join("held");
-    eventually(Duration::from_secs(10), "the mount namespace is made", || held.exists());
+    eventually(
+        Duration::from_secs(10),
+        "the mount namespace is made",
+        || held.exists(),
+    );
     child
 }

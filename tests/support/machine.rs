@@ -22,7 +22,12 @@ impl Machine {
     pub(crate) fn start(network: &Arc<Network>, address: Ipv4Addr) -> Machine {
         let guard = Guard::start();
         let port = network.plug(&format!("machine{}", address.octets()[3]), &guard.name);
-        let machine = Machine { address, network: Arc::clone(network), port, guard };
+        let machine = Machine {
+            address,
+            network: Arc::clone(network),
+            port,
+            guard,
+        };
         let script = format!(
             "set -e
             ip link set lo up

@@ -1,5 +1,6 @@
-//! The test bed of the whole-system tests: isolated hosts on this machine, each with a Docker engine
-//! of its own, a network between them, a registry, Git repositories with signing keys, and the daemon.
+//! The test bed of the whole-system tests: isolated hosts on this machine, each with a Docker
+//! engine of its own, a network between them, a registry, Git repositories with signing keys, and
+//! the daemon.
 //!
 //! ```text
 //! Network  a namespace with a bridge: 192.168.77.1, the hosts' default gateway, registry and Git server
@@ -12,9 +13,18 @@
 //!
 //! All of it needs root, and ends with the test, also when the test is killed.
 
-#![allow(dead_code, reason = "every test binary includes the whole bed and uses a part of it")]
-#![allow(unused_imports, reason = "every test binary includes the whole bed and uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test bed that cannot be set up is a failed test")]
+#![allow(
+    dead_code,
+    reason = "every test binary includes the whole bed and uses a part of it"
+)]
+#![allow(
+    unused_imports,
+    reason = "every test binary includes the whole bed and uses a part of it"
+)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test bed that cannot be set up is a failed test"
+)]
 
 mod cluster;
 mod command;

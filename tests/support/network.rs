@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::guard::{Guard, enter_netns, in_netns};
 use super::run;
 
-/// The hosts' default gateway, which answers and forwards nothing, and where registry and Git server listen.
+/// The hosts' default gateway, which answers and forwards nothing, and where registry and Git
+/// server listen.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 
 const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
@@ -39,11 +40,14 @@ enum Cut {
 impl Network {
     /// Makes an empty network.
     pub(crate) fn start() -> Arc<Network> {
-        let network =
-            Network { guard: Guard::start(), hosts: AtomicU8::new(0), cuts: Mutex::new(Vec::new()) };
+        let network = Network {
+            guard: Guard::start(),
+            hosts: AtomicU8::new(0),
+            cuts: Mutex::new(Vec::new()),
+        };
         // Whoever asks for the world gets a refusal at once, not a time-out: a resolver heeds only
-        // "port unreachable", so packets must get as far as the filter, by a route to nobody. Frames
-        // between hosts must not meet the filter on their way over the bridge.
+        // "port unreachable", so packets must get as far as the filter, by a route to nobody.
+        // Frames between hosts must not meet the filter on their way over the bridge.
         let script = format!(
             "set -e
             ip link set lo up
@@ -69,7 +73,8 @@ impl Network {
         Arc::new(network)
     }
 
-    /// Runs a command line in the network's own namespace, for instance as one more client of the hosts.
+    /// Runs a command line in the network's own namespace, for instance as one more client of the
+    /// hosts.
     pub(crate) fn exec(&self, args: &[&str]) -> super::Outcome {
         run(self.command().args(args))
     }
@@ -89,7 +94,8 @@ impl Network {
         in_netns(&self.guard.name)
     }
 
-    /// Does something in a thread of the network's own namespace; what it opens is one more machine's.
+    /// Does something in a thread of the network's own namespace; what it opens is one more
+    /// machine's.
     pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let done = std::thread::scope(|scope| {
             let inside = || {
@@ -113,7 +119,8 @@ impl Network {
         self.change(|cuts| cuts.push(Cut::Between(one.as_ref().clone(), other.as_ref().clone())));
     }
 
-    /// Loses everything between one and an address: that of a store's member, or of the [`GATEWAY`].
+    /// Loses everything between one and an address: that of a store's member, or of the
+    /// [`GATEWAY`].
     #[track_caller]
     pub(crate) fn cut_from(&self, one: &impl AsRef<Port>, address: Ipv4Addr) {
         self.change(|cuts| cuts.push(Cut::From(one.as_ref().clone(), address)));
@@ -177,7 +184,10 @@ impl Cut {
         match self {
             Cut::Off(Port(port)) => vec![format!("iifname {port}"), format!("oifname {port}")],
             Cut::Between(Port(one), Port(other)) => {
-                vec![format!("iifname {one} oifname {other}"), format!("iifname {other} oifname {one}")]
+                vec![
+                    format!("iifname {one} oifname {other}"),
+                    format!("iifname {other} oifname {one}"),
+                ]
             }
             Cut::From(Port(port), address) => vec![
                 format!("iifname {port} ip daddr {address}"),

@@ -17,7 +17,8 @@ const PACE: Duration = Duration::from_millis(20);
 /// What takes longer is not answered.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks a URL from inside a network namespace, on a new connection each time, until it is finished or dropped.
+/// Asks a URL from inside a network namespace, on a new connection each time, until it is finished
+/// or dropped.
 #[derive(Debug)]
 pub(crate) struct Poller {
     answers: Arc<Mutex<Answers>>,
@@ -32,7 +33,8 @@ pub(crate) struct Answers {
     pub(crate) total: usize,
     /// How many of these were not answered with 200.
     pub(crate) failed: usize,
-    /// The longest time without a good answer, from its question to the question that got the next one.
+    /// The longest time without a good answer, from its question to the question that got the next
+    /// one.
     pub(crate) longest_gap: Duration,
     /// The bodies of the last good answers, oldest first, at most a thousand.
     pub(crate) bodies: Vec<String>,
@@ -46,8 +48,15 @@ impl Poller {
     #[track_caller]
     pub(crate) fn start(namespace: &str, url: &str) -> Poller {
         let target = Target::of(url);
-        let (answers, end) = (Arc::<Mutex<Answers>>::default(), Arc::<AtomicBool>::default());
-        let mut poller = Poller { answers: Arc::clone(&answers), end: Arc::clone(&end), thread: None };
+        let (answers, end) = (
+            Arc::<Mutex<Answers>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let mut poller = Poller {
+            answers: Arc::clone(&answers),
+            end: Arc::clone(&end),
+            thread: None,
+        };
         let namespace = namespace.to_owned();
         poller.thread = Some(thread::spawn(move || {
             enter_netns(&namespace);
@@ -64,7 +73,11 @@ impl Poller {
         });
         // What went wrong before it ever went well is no failure of what is there to be watched.
         let mut answers = lock(&poller.answers);
-        *answers = Answers { total: 1, last_good: answers.last_good, ..Answers::default() };
+        *answers = Answers {
+            total: 1,
+            last_good: answers.last_good,
+            ..Answers::default()
+        };
         drop(answers);
         poller
     }
@@ -78,7 +91,9 @@ impl Poller {
     #[track_caller]
     pub(crate) fn finish(mut self) -> Answers {
         let before = self.answers().total;
-        eventually(SOON, "the poller goes on", || self.answers().total > before + 1);
+        eventually(SOON, "the poller goes on", || {
+            self.answers().total > before + 1
+        });
         self.end();
         let mut answers = self.answers();
         answers.count_open_gap();
@@ -117,7 +132,8 @@ impl Answers {
             Err(error) => {
                 self.failed += 1;
                 let number = self.total;
-                self.first_failure.get_or_insert_with(|| format!("question {number}: {error}"));
+                self.first_failure
+                    .get_or_insert_with(|| format!("question {number}: {error}"));
             }
         }
     }
@@ -133,8 +149,17 @@ impl Answers {
 /// Checks that every question was answered.
 #[track_caller]
 pub(crate) fn assert_all_answered(answers: &Answers) {
-    let Answers { total, failed, longest_gap, first_failure, .. } = answers;
-    assert_eq!(*failed, 0, "{failed} of {total} were not answered, for {longest_gap:?}: {first_failure:?}");
+    let Answers {
+        total,
+        failed,
+        longest_gap,
+        first_failure,
+        ..
+    } = answers;
+    assert_eq!(
+        *failed, 0,
+        "{failed} of {total} were not answered, for {longest_gap:?}: {first_failure:?}"
+    );
 }
 
 fn lock(answers: &Mutex<Answers>) -> std::sync::MutexGuard<'_, Answers> {
@@ -151,13 +176,24 @@ struct Target {
 impl Target {
     #[track_caller]
     fn of(url: &str) -> Target {
-        let rest = url.strip_prefix("http://").unwrap_or_else(|| panic!("{url} is not plain HTTP"));
+        let rest = url
+            .strip_prefix("http://")
+            .unwrap_or_else(|| panic!("{url} is not plain HTTP"));
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-        let address =
-            with_port.parse().unwrap_or_else(|error| panic!("{host} is no address and port: {error}"));
+        let with_port = if host.contains(':') {
+            host.to_owned()
+        } else {
+            format!("{host}:80")
+        };
+        let address = with_port
+            .parse()
+            .unwrap_or_else(|error| panic!("{host} is no address and port: {error}"));
         let mut request = String::new();
-        write!(request, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        write!(
+            request,
+            "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
         Target { address, request }
     }
 
@@ -167,22 +203,35 @@ impl Target {
             let what = what.to_owned();
             move |error: std::io::Error| format!("{what}: {error}")
         };
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE).map_err(said("connect"))?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(said("set a time-out"))?;
-        stream.write_all(self.request.as_bytes()).map_err(said("ask"))?;
+        let mut stream =
+            TcpStream::connect_timeout(&self.address, PATIENCE).map_err(said("connect"))?;
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .map_err(said("set a time-out"))?;
+        stream
+            .write_all(self.request.as_bytes())
+            .map_err(said("ask"))?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).map_err(said("read the answer"))?;
+        stream
+            .read_to_end(&mut answer)
+            .map_err(said("read the answer"))?;
         let answer = String::from_utf8_lossy(&answer);
-        let (head, body) =
-            answer.split_once("\r\n\r\n").ok_or_else(|| format!("no whole answer: {answer:?}"))?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .ok_or_else(|| format!("no whole answer: {answer:?}"))?;
         let status = head.split_whitespace().nth(1).unwrap_or_default();
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.trim().parse::<usize>().ok())?
         });
         if length.is_some_and(|length| length > body.len()) {
             return Err(format!("half an answer: {answer:?}"));
         }
-        if status == "200" { Ok(body.to_owned()) } else { Err(format!("status {status}: {body}")) }
+        if status == "200" {
+            Ok(body.to_owned())
+        } else {
+            Err(format!("status {status}: {body}"))
+        }
     }
 }

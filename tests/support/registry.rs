@@ -8,7 +8,8 @@ use super::command::repository_root;
 use super::network::GATEWAY;
 use super::{Host, Network, run};
 
-/// Debian's docker-registry at `192.168.77.1:5000`. Every host has it as the mirror of its plain names.
+/// Debian's docker-registry at `192.168.77.1:5000`. Every host has it as the mirror of its plain
+/// names.
 #[derive(Debug)]
 pub(crate) struct Registry {
     network: Arc<Network>,
@@ -20,7 +21,9 @@ impl Registry {
     pub(crate) fn start(network: &Arc<Network>) -> Registry {
         // The registry's own namespace has no way to a package mirror.
         run(Command::new(script()).arg("install")).ok();
-        let registry = Registry { network: Arc::clone(network) };
+        let registry = Registry {
+            network: Arc::clone(network),
+        };
         registry.resume();
         registry
     }
@@ -30,14 +33,20 @@ impl Registry {
         format!("{GATEWAY}:5000")
     }
 
-    /// Puts an image of a host's engine into the registry under `name`, such as `library/httpd` (what the
-    /// mirror serves as `httpd`) or `team/app:2`; gives its digest.
+    /// Puts an image of a host's engine into the registry under `name`, such as `library/httpd`
+    /// (what the mirror serves as `httpd`) or `team/app:2`; gives its digest.
     #[track_caller]
     pub(crate) fn push(&self, host: &Host, image: &str, name: &str) -> String {
         let target = format!("{}/{name}", self.address());
         host.docker(&["tag", image, &target]);
         host.docker(&["push", "-q", &target]);
-        let digest = host.docker(&["image", "inspect", "-f", "{{index .RepoDigests 0}}", &target]);
+        let digest = host.docker(&[
+            "image",
+            "inspect",
+            "-f",
+            "{{index .RepoDigests 0}}",
+            &target,
+        ]);
         host.docker(&["rmi", &target]);
         digest.rsplit_once('@').unwrap().1.to_owned()
     }
@@ -51,7 +60,11 @@ impl Registry {
     /// Starts a stopped registry.
     #[track_caller]
     pub(crate) fn resume(&self) {
-        run(self.command().args(["start", "--listen", &self.address(), "--dir"]).arg(self.dir())).ok();
+        run(self
+            .command()
+            .args(["start", "--listen", &self.address(), "--dir"])
+            .arg(self.dir()))
+        .ok();
     }
 
     fn command(&self) -> Command {

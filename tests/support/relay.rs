@@ -27,8 +27,10 @@ impl Relay {
     /// Listens on a machine for what is to reach a port of it, and takes nothing over yet.
     pub(crate) fn start(machine: &Machine, port: u16) -> Relay {
         let delay = Arc::new(AtomicU64::new(0));
-        let (namespace, upstream) =
-            (machine.namespace().to_owned(), SocketAddr::from((machine.address, port)));
+        let (namespace, upstream) = (
+            machine.namespace().to_owned(),
+            SocketAddr::from((machine.address, port)),
+        );
         let (ready, listening) = mpsc::channel();
         let own = Arc::clone(&delay);
         thread::spawn(move || {
@@ -37,9 +39,15 @@ impl Relay {
             ready.send(()).unwrap();
             for client in listener.incoming().flatten() {
                 // A server that is gone refuses; the client sees its connection end.
-                let Ok(server) = TcpStream::connect(upstream) else { continue };
+                let Ok(server) = TcpStream::connect(upstream) else {
+                    continue;
+                };
                 for (from, to) in [(&client, &server), (&server, &client)] {
-                    hand_on(from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(&own));
+                    hand_on(
+                        from.try_clone().unwrap(),
+                        to.try_clone().unwrap(),
+                        Arc::clone(&own),
+                    );
                 }
             }
         });
@@ -47,12 +55,14 @@ impl Relay {
         Relay { delay, port }
     }
 
-    /// Makes each way take so much longer from now on; zero sends clients straight to the server again.
+    /// Makes each way take so much longer from now on; zero sends clients straight to the server
+    /// again.
     ///
     /// Connections that are not relayed are reset, so that every client is slow at once.
     #[track_caller]
     pub(crate) fn set(&self, machine: &Machine, delay: Duration) {
-        self.delay.store(u64::try_from(delay.as_millis()).unwrap(), Ordering::Relaxed);
+        self.delay
+            .store(u64::try_from(delay.as_millis()).unwrap(), Ordering::Relaxed);
         // Adding it first makes the table there to be deleted.
         let mut script = "add table ip relay\ndelete table ip relay\n".to_owned();
         if !delay.is_zero() {

@@ -16,7 +16,8 @@ pub(crate) const MAY_DELETE: &str = "\n\nWindlass-Allow-Deletions: yes";
 
 /// A repository, and a daemon on a host that follows it, with short times in its configuration.
 ///
-/// When it is dropped the daemon is stopped and `windlass uninstall` empties the host for the next one.
+/// When it is dropped the daemon is stopped and `windlass uninstall` empties the host for the next
+/// one.
 #[derive(Debug)]
 pub(crate) struct Site {
     /// The host.
@@ -29,14 +30,15 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A site on the host that the tests of a binary share, one after the other. `more` goes into the
-    /// configuration: sections with their keys, in TOML.
+    /// A site on the host that the tests of a binary share, one after the other. `more` goes into
+    /// the configuration: sections with their keys, in TOML.
     pub(crate) fn new(more: &str) -> Site {
         let turn = Turn::take();
         Site::make(Host::shared(), more, Some(turn))
     }
 
-    /// A site on a host of its own that stays until the tests end, for those who only look at what runs there.
+    /// A site on a host of its own that stays until the tests end, for those who only look at what
+    /// runs there.
     pub(crate) fn lasting(more: &str) -> Site {
         static HOST: OnceLock<Host> = OnceLock::new();
         Site::make(HOST.get_or_init(Host::start), more, None)
@@ -44,7 +46,13 @@ impl Site {
 
     fn make(host: &'static Host, more: &str, turn: Option<Turn>) -> Site {
         let config = host.dir().join("windlass.toml");
-        let site = Site { host, repo: GitRepo::new(), daemon: None, config, _turn: turn };
+        let site = Site {
+            host,
+            repo: GitRepo::new(),
+            daemon: None,
+            config,
+            _turn: turn,
+        };
         site.configure(more);
         site
     }
@@ -59,8 +67,13 @@ impl Site {
         ))
         .unwrap();
         for (section, lines) in toml::from_str::<toml::Table>(more).unwrap() {
-            let known = sections.entry(section).or_insert_with(|| toml::Table::new().into());
-            known.as_table_mut().unwrap().extend(lines.as_table().unwrap().clone());
+            let known = sections
+                .entry(section)
+                .or_insert_with(|| toml::Table::new().into());
+            known
+                .as_table_mut()
+                .unwrap()
+                .extend(lines.as_table().unwrap().clone());
         }
         fs::write(&self.config, toml::to_string(&sections).unwrap()).unwrap();
     }
@@ -85,17 +98,23 @@ impl Site {
     /// Stops the daemon; what it made runs on.
     #[track_caller]
     pub(crate) fn stop(&mut self) {
-        assert!(self.daemon.take().unwrap().stop().success(), "the daemon did not end well");
+        assert!(
+            self.daemon.take().unwrap().stop().success(),
+            "the daemon did not end well"
+        );
     }
 
-    /// Replaces all that is in the repository by these files, in a signed commit that may delete, and gives its id.
+    /// Replaces all that is in the repository by these files, in a signed commit that may delete,
+    /// and gives its id.
     #[track_caller]
     pub(crate) fn push(&self, files: &[(&str, &str)], subject: &str) -> String {
         self.repo.git(&["rm", "-rq", "--ignore-unmatch", "."]).ok();
-        self.repo.commit_signed(files, &format!("{subject}{MAY_DELETE}"))
+        self.repo
+            .commit_signed(files, &format!("{subject}{MAY_DELETE}"))
     }
 
-    /// Replaces all that is in the repository, and waits until the commit is healthy, as a person would.
+    /// Replaces all that is in the repository, and waits until the commit is healthy, as a person
+    /// would.
     #[track_caller]
     pub(crate) fn deploy(&mut self, files: &[(&str, &str)], subject: &str) -> String {
         let commit = self.push(files, subject);
@@ -103,7 +122,11 @@ impl Site {
             self.start();
         }
         let outcome = self.host.windlass(&["sync", "--wait", "--timeout", "90s"]);
-        assert!(outcome.success(), "{subject}: {outcome:#?}\n{}", self.host.windlass(&["status"]).stdout);
+        assert!(
+            outcome.success(),
+            "{subject}: {outcome:#?}\n{}",
+            self.host.windlass(&["status"]).stdout
+        );
         commit
     }
 
@@ -120,7 +143,8 @@ impl Site {
         let host = self.host;
         let daemon = self.daemon.as_mut().unwrap();
         daemon.wait_until(SOON, what, |_| {
-            last = serde_json::from_str(&host.windlass(&["status", "-o", "json"]).stdout).unwrap_or_default();
+            last = serde_json::from_str(&host.windlass(&["status", "-o", "json"]).stdout)
+                .unwrap_or_default();
             condition(&last)
         });
         last
@@ -129,14 +153,19 @@ impl Site {
     /// Objects as the API lists them: `pods`, `services`.
     #[track_caller]
     pub(crate) fn list(&self, kind: &str) -> Vec<Value> {
-        let list = self.host.windlass(&["get", kind, "-A", "-o", "json"]).json();
+        let list = self
+            .host
+            .windlass(&["get", kind, "-A", "-o", "json"])
+            .json();
         list["items"].as_array().unwrap().clone()
     }
 
     /// One object of the namespace `default`.
     #[track_caller]
     pub(crate) fn get(&self, kind: &str, name: &str) -> Value {
-        self.host.windlass(&["get", kind, name, "-o", "json"]).json()
+        self.host
+            .windlass(&["get", kind, name, "-o", "json"])
+            .json()
     }
 
     /// Runs a program in a container of a pod of the namespace `default`.
@@ -148,19 +177,37 @@ impl Site {
             format!("label=io.windlass.container={container}"),
         ];
         let mut ps = vec!["ps", "-q"];
-        filters.iter().for_each(|filter| ps.extend(["--filter", filter.as_str()]));
+        filters
+            .iter()
+            .for_each(|filter| ps.extend(["--filter", filter.as_str()]));
         let id = self.host.docker(&ps);
-        assert!(!id.is_empty() && !id.contains('\n'), "not one container {container} of {pod}: {id:?}");
-        self.host.try_docker(&[&["exec", id.as_str()], args].concat())
+        assert!(
+            !id.is_empty() && !id.contains('\n'),
+            "not one container {container} of {pod}: {id:?}"
+        );
+        self.host
+            .try_docker(&[&["exec", id.as_str()], args].concat())
     }
 
-    /// Fetches a URL from another machine on the host's network; nothing where no HTTP answer comes.
+    /// Fetches a URL from another machine on the host's network; nothing where no HTTP answer
+    /// comes.
     pub(crate) fn get_from_outside(&self, url: &str) -> Option<Answer> {
         let mut curl = self.host.network.command();
-        curl.args(["curl", "-sS", "--max-time", "10", "-w", "\n%{http_code}", url]);
+        curl.args([
+            "curl",
+            "-sS",
+            "--max-time",
+            "10",
+            "-w",
+            "\n%{http_code}",
+            url,
+        ]);
         let outcome = run(&mut curl);
         let (body, status) = outcome.stdout.rsplit_once('\n')?;
-        let answer = Answer { status: status.parse().ok()?, body: body.trim_end().to_owned() };
+        let answer = Answer {
+            status: status.parse().ok()?,
+            body: body.trim_end().to_owned(),
+        };
         outcome.success().then_some(answer)
     }
 
@@ -170,7 +217,8 @@ impl Site {
         let mut last = None;
         eventually_some(SOON, &format!("{url} answers {text:?}"), || {
             last = self.get_from_outside(url);
-            last.clone().filter(|answer| answer.status == 200 && answer.body.contains(text))
+            last.clone()
+                .filter(|answer| answer.status == 200 && answer.body.contains(text))
         })
     }
 
@@ -182,14 +230,19 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let Some(daemon) = self.daemon.take() else { return };
+        let Some(daemon) = self.daemon.take() else {
+            return;
+        };
         if std::thread::panicking() {
             eprintln!("--- status:\n{}", self.host.windlass(&["status"]).stdout);
         }
         drop(daemon);
         let outcome = self.host.windlass(&["uninstall", "--yes"]);
         if !std::thread::panicking() {
-            assert!(outcome.success(), "the host could not be emptied: {outcome:#?}");
+            assert!(
+                outcome.success(),
+                "the host could not be emptied: {outcome:#?}"
+            );
         }
     }
 }

@@ -23,7 +23,10 @@ pub(crate) fn eventually_some<T>(
         if let Some(found) = condition() {
             return found;
         }
-        assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
+        assert!(
+            start.elapsed() < deadline,
+            "not within {deadline:?}: {what}"
+        );
         thread::sleep(PAUSE);
     }
 }

@@ -1,4 +1,5 @@
-//! A wall clock of a program's own, which jumps while the program runs. The clock that never jumps is the machine's.
+//! A wall clock of a program's own, which jumps while the program runs. The clock that never jumps
+//! is the machine's.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,8 +8,8 @@ use std::process::Command;
 
 use super::run;
 
-/// By how much the clock is off lies in a file, which `libfaketime` reads whenever the program or one that it has
-/// started asks for the time.
+/// By how much the clock is off lies in a file, which `libfaketime` reads whenever the program or
+/// one that it has started asks for the time.
 #[derive(Debug)]
 pub(crate) struct WallClock {
     file: PathBuf,
@@ -18,7 +19,9 @@ impl WallClock {
     /// A clock that is right so far, kept in a directory that the program sees at the same path.
     #[track_caller]
     pub(crate) fn new(dir: &Path) -> WallClock {
-        let clock = WallClock { file: dir.join("wall-clock") };
+        let clock = WallClock {
+            file: dir.join("wall-clock"),
+        };
         clock.set(0);
         clock
     }
@@ -32,24 +35,33 @@ impl WallClock {
         fs::rename(&new, &self.file).unwrap();
     }
 
-    /// Puts a program of this name into a new directory, which is the machine's, going by this clock.
+    /// Puts a program of this name into a new directory, which is the machine's, going by this
+    /// clock.
     #[track_caller]
     pub(crate) fn wrap(&self, program: &str, dir: &Path) {
         let found = run(Command::new("which").arg(program)).ok();
-        let environment = self.environment().map(|(name, value)| format!("{name}={value}")).join(" ");
+        let environment = self
+            .environment()
+            .map(|(name, value)| format!("{name}={value}"))
+            .join(" ");
         fs::create_dir(dir).unwrap();
         let file = dir.join(program);
-        fs::write(&file, format!("#!/bin/sh\nexec env {environment} {found} \"$@\"\n")).unwrap();
+        fs::write(
+            &file,
+            format!("#!/bin/sh\nexec env {environment} {found} \"$@\"\n"),
+        )
+        .unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Removes what processes have left behind that were killed or became another program: the next one with such a
-    /// number would not start.
+    /// Removes what processes have left behind that were killed or became another program: the next
+    /// one with such a number would not start.
     pub(crate) fn sweep() {
         for entry in fs::read_dir("/dev/shm").unwrap().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let pid =
-                ["faketime_shm_", "sem.faketime_sem_"].iter().find_map(|start| name.strip_prefix(start));
+            let pid = ["faketime_shm_", "sem.faketime_sem_"]
+                .iter()
+                .find_map(|start| name.strip_prefix(start));
             if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
                 // Whoever is faster has done it.
                 drop(fs::remove_file(entry.path()));
@@ -60,10 +72,16 @@ impl WallClock {
     /// The environment in which programs go by it.
     #[track_caller]
     pub(crate) fn environment(&self) -> [(&'static str, String); 5] {
-        let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+        let library = format!(
+            "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1",
+            std::env::consts::ARCH
+        );
         WallClock::sweep();
         // The linker would only warn, and the clock would be right for ever.
-        assert!(Path::new(&library).exists(), "no {library}: install the package libfaketime");
+        assert!(
+            Path::new(&library).exists(),
+            "no {library}: install the package libfaketime"
+        );
         [
             ("LD_PRELOAD", library),
             ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),

@@ -1,4 +1,5 @@
-//! A cluster's hosts have all that their daemons need: the store, the repository, the images, each other.
+//! A cluster's hosts have all that their daemons need: the store, the repository, the images, each
+//! other.
 
 use std::fs;
 
@@ -20,17 +21,32 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
     // Git heeds this before its configuration, and it may be set for the machine.
     let ca = format!("GIT_SSL_CAINFO={}", server.ca_file().display());
     let url = server.url("repo.git");
-    let heads = |at: usize| cluster.hosts[at].host.exec(&["env", &ca, "git", "ls-remote", &url, "main"]);
+    let heads = |at: usize| {
+        cluster.hosts[at]
+            .host
+            .exec(&["env", &ca, "git", "ls-remote", &url, "main"])
+    };
 
     for (at, host) in cluster.hosts.iter().enumerate() {
         let number = at + 1;
         assert_eq!(host.name, format!("n{number}"));
-        assert_eq!(host.host.address.octets(), [192, 168, 77, 10 + u8::try_from(number).unwrap()]);
+        assert_eq!(
+            host.host.address.octets(),
+            [192, 168, 77, 10 + u8::try_from(number).unwrap()]
+        );
         assert!(heads(at).ok().starts_with(&commit));
         host.host.docker(&["pull", "-q", "busybox"]);
         host.host.inspect("windlass-test/app:1");
         for other in &cluster.hosts {
-            host.host.exec(&["busybox", "ping", "-c1", "-W2", &other.host.address.to_string()]).ok();
+            host.host
+                .exec(&[
+                    "busybox",
+                    "ping",
+                    "-c1",
+                    "-W2",
+                    &other.host.address.to_string(),
+                ])
+                .ok();
         }
 
         // By what its configuration says, the store knows it by its name.
@@ -42,7 +58,10 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
             "env",
             "ETCDCTL_API=3",
             "etcdctl",
-            &format!("--endpoints={}", config["store"]["endpoints"][0].as_str().unwrap()),
+            &format!(
+                "--endpoints={}",
+                config["store"]["endpoints"][0].as_str().unwrap()
+            ),
             &format!("--cacert={}", store("ca-file")),
             &format!("--cert={}", store("certificate-file")),
             &format!("--key={}", store("key-file")),
@@ -61,7 +80,10 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
         let git = ["env", &ca, "timeout", "2", "git", "ls-remote", &url, "main"];
         cluster.hosts[at].host.exec(&git).success()
     };
-    assert!(!timed(0) && timed(1), "the repository is not lost to the first host alone");
+    assert!(
+        !timed(0) && timed(1),
+        "the repository is not lost to the first host alone"
+    );
     cluster.network.heal(cluster.host("n1"));
     eventually(SOON, "the repository is back", || timed(0));
     server.set(Behaviour::Refuse);
@@ -70,7 +92,10 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
 
 #[test]
 fn a_host_s_containers_are_told_by_their_pods() {
-    let cluster = Cluster::builder(1).images(&["windlass-test/app:1"]).without_daemons().start();
+    let cluster = Cluster::builder(1)
+        .images(&["windlass-test/app:1"])
+        .without_daemons()
+        .start();
     let host = cluster.host("n1");
     let run = |pod: &str, container: &str| {
         let labels = [
@@ -79,7 +104,9 @@ fn a_host_s_containers_are_told_by_their_pods() {
             format!("io.windlass.container={container}"),
         ];
         let mut args = vec!["run", "-d"];
-        labels.iter().for_each(|label| args.extend(["--label", label]));
+        labels
+            .iter()
+            .for_each(|label| args.extend(["--label", label]));
         args.push("windlass-test/app:1");
         host.host.docker(&args)
     };
@@ -89,7 +116,13 @@ fn a_host_s_containers_are_told_by_their_pods() {
 
     assert_eq!(host.containers().len(), 2);
     let running = host.running("web");
-    assert_eq!(running.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), [one.as_str()]);
+    assert_eq!(
+        running
+            .iter()
+            .map(|found| found.id.as_str())
+            .collect::<Vec<_>>(),
+        [one.as_str()]
+    );
     host.host.docker(&["stop", "-t", "1", &one]);
     assert!(host.running("web").is_empty());
     assert_eq!(host.containers().len(), 2);

@@ -30,7 +30,9 @@ fn a_cut_takes_one_off_the_network_until_it_is_healed() {
     assert!(link.contains("LOWER_UP"), "the machine sees it: {link}");
 
     network.heal(&a);
-    eventually(SOON, "the machine is back", || hears(&a, b.address) && hears(&a, GATEWAY));
+    eventually(SOON, "the machine is back", || {
+        hears(&a, b.address) && hears(&a, GATEWAY)
+    });
 }
 
 #[test]
@@ -43,7 +45,9 @@ fn a_partition_is_between_two_and_healed_with_either() {
     assert!(hears(&a, c.address) && hears(&c, a.address) && hears(&b, GATEWAY));
 
     network.heal(&a);
-    eventually(SOON, "one of two partitions is healed", || hears(&b, a.address));
+    eventually(SOON, "one of two partitions is healed", || {
+        hears(&b, a.address)
+    });
     assert!(!hears(&c, b.address));
     network.heal_all();
     eventually(SOON, "both are healed", || hears(&c, b.address));
@@ -58,13 +62,19 @@ fn one_address_can_be_taken_from_one_machine() {
     assert!(!hears(&a, GATEWAY) && !hears(&a, b.address) && !hears(&b, a.address));
     assert!(hears(&a, c.address) && hears(&b, GATEWAY) && hears(&b, c.address));
     network.heal(&a);
-    eventually(SOON, "the addresses are back", || hears(&a, GATEWAY) && hears(&a, b.address));
+    eventually(SOON, "the addresses are back", || {
+        hears(&a, GATEWAY) && hears(&a, b.address)
+    });
 }
 
 #[test]
 fn a_host_has_its_name_and_a_poller_counts_what_it_does_not_answer() {
     let network = Network::start();
-    let options = HostOptions { name: Some("n7".to_owned()), number: Some(7), ..HostOptions::default() };
+    let options = HostOptions {
+        name: Some("n7".to_owned()),
+        number: Some(7),
+        ..HostOptions::default()
+    };
     let host = Host::start_on(&network, options);
     assert_eq!(host.exec(&["hostname"]).ok(), "n7");
     assert_eq!(host.address, Ipv4Addr::new(192, 168, 77, 17));
@@ -74,7 +84,13 @@ fn a_host_has_its_name_and_a_poller_counts_what_it_does_not_answer() {
     let poller = Poller::start(network.namespace(), &url);
     eventually(SOON, "it asks often", || poller.answers().total > 20);
     assert_eq!(poller.answers().failed, 0, "{:?}", poller.answers());
-    assert!(poller.answers().bodies.iter().all(|body| body.starts_with("app 1 ")));
+    assert!(
+        poller
+            .answers()
+            .bodies
+            .iter()
+            .all(|body| body.starts_with("app 1 "))
+    );
 
     network.cut(&host);
     eventually(SOON, "the cut is noticed", || poller.answers().failed > 0);
@@ -85,7 +101,13 @@ fn a_host_has_its_name_and_a_poller_counts_what_it_does_not_answer() {
         answers.total > failed + 5 && answers.longest_gap > Duration::from_secs(1)
     });
     let answers = poller.finish();
-    assert!(answers.failed < 10 && answers.longest_gap < SOON, "{answers:?}");
+    assert!(
+        answers.failed < 10 && answers.longest_gap < SOON,
+        "{answers:?}"
+    );
     // It may have been connected already, and wait for an answer that never came.
-    assert!(answers.failed > 0 && answers.first_failure.is_some(), "{answers:?}");
+    assert!(
+        answers.failed > 0 && answers.first_failure.is_some(),
+        "{answers:?}"
+    );
 }

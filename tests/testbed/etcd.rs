@@ -1,4 +1,5 @@
-//! The store: etcd answers, keeps the nodes apart, and can be lost in every way that the tests need.
+//! The store: etcd answers, keeps the nodes apart, and can be lost in every way that the tests
+//! need.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,14 +9,18 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use crate::SOON;
 use crate::support::{Etcd, EtcdOptions, Network, eventually};
 
-/// A client of etcd's own protocol, as a node. Its connections belong to the network that the thread is in.
+/// A client of etcd's own protocol, as a node. Its connections belong to the network that the
+/// thread is in.
 async fn connect(etcd: &Etcd, node: &str) -> Client {
     let files = etcd.client(node);
-    let [ca, certificate, key] = [files.ca, files.certificate, files.key].map(|file| fs::read(file).unwrap());
+    let [ca, certificate, key] =
+        [files.ca, files.certificate, files.key].map(|file| fs::read(file).unwrap());
     let tls = TlsOptions::new()
         .ca_certificate(Certificate::from_pem(ca))
         .identity(Identity::from_pem(certificate, key));
-    Client::connect(etcd.endpoints(), Some(ConnectOptions::new().with_tls(tls))).await.unwrap()
+    Client::connect(etcd.endpoints(), Some(ConnectOptions::new().with_tls(tls)))
+        .await
+        .unwrap()
 }
 
 #[test]
@@ -23,7 +28,10 @@ fn nodes_are_elected_by_the_name_in_their_certificates() {
     let network = Network::start();
     let etcd = Etcd::start(&network, 3);
     network.inside(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let ended = tokio::time::timeout(SOON, two_candidates(&etcd)).await;
             assert!(ended.is_ok(), "the election does not end");
@@ -48,7 +56,12 @@ async fn two_candidates(etcd: &Etcd) {
     let leader = one.leader(name.as_str()).await.unwrap();
     assert_eq!(leader.kv().unwrap().value_str().unwrap(), "n2");
     let elsewhere = one.campaign("/elsewhere/election", "n1", second).await;
-    assert!(elsewhere.unwrap_err().to_string().contains("permission denied"));
+    assert!(
+        elsewhere
+            .unwrap_err()
+            .to_string()
+            .contains("permission denied")
+    );
 }
 
 #[test]
@@ -56,28 +69,57 @@ fn a_node_writes_its_own_part_and_reads_all_of_the_prefix() {
     let etcd = Etcd::start(&Network::start(), 1);
     assert_eq!(etcd.endpoints(), ["https://192.168.77.5:2379"]);
 
-    for key in ["cluster", "cluster/id", "election/1", "decided/web", "subnets/n2", "nodes/n1/status"] {
-        etcd.etcdctl_as("n1", &["put", &format!("/windlass/test/{key}"), "said"]).ok();
-        assert_eq!(etcd.get(&format!("/windlass/test/{key}")).as_deref(), Some("said"));
+    for key in [
+        "cluster",
+        "cluster/id",
+        "election/1",
+        "decided/web",
+        "subnets/n2",
+        "nodes/n1/status",
+    ] {
+        etcd.etcdctl_as("n1", &["put", &format!("/windlass/test/{key}"), "said"])
+            .ok();
+        assert_eq!(
+            etcd.get(&format!("/windlass/test/{key}")).as_deref(),
+            Some("said")
+        );
     }
-    for key in ["nodes/n2/status", "nodes/n10/status", "nodes/n1", "clusters", "other"] {
+    for key in [
+        "nodes/n2/status",
+        "nodes/n10/status",
+        "nodes/n1",
+        "clusters",
+        "other",
+    ] {
         let refused = etcd.etcdctl_as("n1", &["put", &format!("/windlass/test/{key}"), "said"]);
-        assert!(refused.stderr.contains("permission denied"), "{key}: {refused:?}");
+        assert!(
+            refused.stderr.contains("permission denied"),
+            "{key}: {refused:?}"
+        );
     }
-    let read = etcd.etcdctl_as("n2", &["get", "--prefix", "--keys-only", "/windlass/test/"]).ok();
+    let read = etcd
+        .etcdctl_as("n2", &["get", "--prefix", "--keys-only", "/windlass/test/"])
+        .ok();
     assert_eq!(read.split_whitespace().count(), 6, "{read}");
     for range in ["/windlass/", "/windlass/other/"] {
         let refused = etcd.etcdctl_as("n2", &["get", "--prefix", range]);
-        assert!(refused.stderr.contains("permission denied"), "{range}: {refused:?}");
+        assert!(
+            refused.stderr.contains("permission denied"),
+            "{range}: {refused:?}"
+        );
     }
     let refused = etcd.etcdctl_as("n1", &["user", "list"]);
     assert!(refused.stderr.contains("permission denied"), "{refused:?}");
 
     etcd.add_node("n9");
-    etcd.etcdctl_as("n9", &["put", "/windlass/test/nodes/n9/status", "late"]).ok();
+    etcd.etcdctl_as("n9", &["put", "/windlass/test/nodes/n9/status", "late"])
+        .ok();
     assert_eq!(
         etcd.keys("/windlass/test/nodes/"),
-        ["/windlass/test/nodes/n1/status", "/windlass/test/nodes/n9/status"]
+        [
+            "/windlass/test/nodes/n1/status",
+            "/windlass/test/nodes/n9/status"
+        ]
     );
     etcd.delete("/windlass/test/nodes/n9/status");
     assert_eq!(etcd.get("/windlass/test/nodes/n9/status"), None);
@@ -91,14 +133,38 @@ fn nobody_without_a_certificate_is_answered() {
     let files = etcd.client("n1");
     let [ca, certificate, key] =
         [&files.ca, &files.certificate, &files.key].map(|file| file.to_str().unwrap());
-    let known = network.exec(&["curl", "-sS", "--cacert", ca, "--cert", certificate, "--key", key, &url]);
+    let known = network.exec(&[
+        "curl",
+        "-sS",
+        "--cacert",
+        ca,
+        "--cert",
+        certificate,
+        "--key",
+        key,
+        &url,
+    ]);
     assert!(known.stdout.contains("true"), "{known:?}");
     let stranger = network.exec(&["curl", "-sS", "--cacert", ca, &url]);
-    // With TLS 1.3 the refusal may come after the handshake: then curl is either told so, or finds the connection gone.
-    assert!([35, 55, 56].contains(&stranger.code) && stranger.stdout.is_empty(), "{stranger:?}");
+    // With TLS 1.3 the refusal may come after the handshake: then curl is either told so, or finds
+    // the connection gone.
+    assert!(
+        [35, 55, 56].contains(&stranger.code) && stranger.stdout.is_empty(),
+        "{stranger:?}"
+    );
     // A node's certificate makes no member: those speak at the other port.
     let peer = url.replace("2379/health", "2380/members");
-    let posing = network.exec(&["curl", "-sS", "--cacert", ca, "--cert", certificate, "--key", key, &peer]);
+    let posing = network.exec(&[
+        "curl",
+        "-sS",
+        "--cacert",
+        ca,
+        "--cert",
+        certificate,
+        "--key",
+        key,
+        &peer,
+    ]);
     assert!(!posing.success(), "{posing:?}");
 }
 
@@ -110,14 +176,20 @@ fn three_members_bear_the_loss_of_one_and_not_of_two() {
     etcd.put("/windlass/test/x", "1");
 
     etcd.stop_member(0);
-    eventually(SOON, "two members go on", || etcd.etcdctl(&["put", "/windlass/test/x", "2"]).success());
+    eventually(SOON, "two members go on", || {
+        etcd.etcdctl(&["put", "/windlass/test/x", "2"]).success()
+    });
     etcd.pause_member(1);
     let alone = etcd.etcdctl(&["--command-timeout=2s", "get", "/windlass/test/x"]);
     assert!(!alone.success(), "one of three answers: {alone:?}");
     etcd.resume_member(1);
-    eventually(SOON, "two members answer again", || etcd.etcdctl(&["get", "/windlass/test/x"]).success());
+    eventually(SOON, "two members answer again", || {
+        etcd.etcdctl(&["get", "/windlass/test/x"]).success()
+    });
     etcd.start_member(0);
-    eventually(SOON, "all members answer", || etcd.etcdctl(&["endpoint", "health"]).success());
+    eventually(SOON, "all members answer", || {
+        etcd.etcdctl(&["endpoint", "health"]).success()
+    });
 
     network.cut(etcd.machine(2));
     etcd.kill_member(1);
@@ -125,7 +197,9 @@ fn three_members_bear_the_loss_of_one_and_not_of_two() {
     assert!(!alone.success(), "one of three answers: {alone:?}");
     network.heal(etcd.machine(2));
     etcd.start_member(1);
-    eventually(SOON, "all members answer", || etcd.etcdctl(&["endpoint", "health"]).success());
+    eventually(SOON, "all members answer", || {
+        etcd.etcdctl(&["endpoint", "health"]).success()
+    });
     assert_eq!(etcd.get("/windlass/test/x").as_deref(), Some("2"));
 }
 
@@ -135,7 +209,10 @@ fn a_store_is_wiped_and_restored_with_its_users() {
     for members in [1, 3] {
         let etcd = Etcd::start(&network, members);
         let put = |node: &str, value| {
-            etcd.etcdctl_as(node, &["put", &format!("/windlass/test/nodes/{node}/x"), value])
+            etcd.etcdctl_as(
+                node,
+                &["put", &format!("/windlass/test/nodes/{node}/x"), value],
+            )
         };
         put("n1", "old").ok();
         let revision = etcd.revision();
@@ -152,7 +229,10 @@ fn a_store_is_wiped_and_restored_with_its_users() {
 
         etcd.restore(&file);
         assert_eq!(etcd.keys(""), ["/windlass/test/nodes/n1/x"]);
-        assert_eq!(etcd.get("/windlass/test/nodes/n1/x").as_deref(), Some("old"));
+        assert_eq!(
+            etcd.get("/windlass/test/nodes/n1/x").as_deref(),
+            Some("old")
+        );
         assert_eq!(etcd.revision(), revision);
         put("n2", "on a restored store").ok();
         std::fs::remove_file(file).unwrap();
@@ -172,7 +252,9 @@ fn a_slow_member_answers_later_and_a_paused_one_not_at_all() {
     // A handshake and a question: there and back twice, at least.
     assert!(took() >= Duration::from_millis(800), "it is not slow");
     etcd.slow(0, 0);
-    eventually(SOON, "it is as fast as before", || took() < Duration::from_millis(400));
+    eventually(SOON, "it is as fast as before", || {
+        took() < Duration::from_millis(400)
+    });
 
     etcd.pause_member(0);
     let paused = etcd.etcdctl(&["--command-timeout=1s", "get", "/windlass/test/x"]);
@@ -183,7 +265,10 @@ fn a_slow_member_answers_later_and_a_paused_one_not_at_all() {
 
 #[test]
 fn a_full_store_takes_no_more_and_a_compacted_one_forgets() {
-    let options = EtcdOptions { quota: 256 << 10, ..EtcdOptions::default() };
+    let options = EtcdOptions {
+        quota: 256 << 10,
+        ..EtcdOptions::default()
+    };
     let etcd = Etcd::start_with(&Network::start(), 1, options);
     etcd.put("/windlass/test/x", "1");
     let revision = etcd.revision();

@@ -60,15 +60,30 @@ fn rules_that_are_there_are_left_and_misplaced_ones_move() {
     assert_eq!(commands(&DOCKER.replace("COMMIT\n", ours)), "");
     let misplaced = ours.replace("DOCKER-USER", "FORWARD");
     let commands = commands(&DOCKER.replace("COMMIT\n", &misplaced));
-    assert_eq!(commands.lines().filter(|line| line.starts_with("-D FORWARD")).count(), 2);
-    assert_eq!(commands.lines().filter(|line| line.starts_with("-I DOCKER-USER")).count(), 2);
+    assert_eq!(
+        commands
+            .lines()
+            .filter(|line| line.starts_with("-D FORWARD"))
+            .count(),
+        2
+    );
+    assert_eq!(
+        commands
+            .lines()
+            .filter(|line| line.starts_with("-I DOCKER-USER"))
+            .count(),
+        2
+    );
 }
 
 #[test]
 fn our_own_rules_alone_do_not_make_a_chain_filter() {
     let alone = ":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n\
                  -A FORWARD -s 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n";
-    assert_eq!(commands(alone).lines().next().unwrap().split(' ').next(), Some("-D"));
+    assert_eq!(
+        commands(alone).lines().next().unwrap().split(' ').next(),
+        Some("-D")
+    );
 }
 
 #[test]
@@ -77,12 +92,19 @@ fn tunnels_are_accepted_from_peers_and_follow_them() {
                  -A INPUT -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m tcp --dport 53 -m comment --comment windlass -j ACCEPT\n\
                  -A INPUT -s 10.244.0.0/16 -d 10.96.0.10/32 -p udp -m udp --dport 53 -m comment --comment windlass -j ACCEPT\n\
                  -A INPUT -s 192.0.2.2/32 -p udp -m udp --dport 8487 -m comment --comment windlass -j ACCEPT\n";
-    assert_eq!(commands(saved), "", "while the peers are not known the rules stay");
+    assert_eq!(
+        commands(saved),
+        "",
+        "while the peers are not known the rules stay"
+    );
     assert_eq!(commands_for_peers(saved, &["192.0.2.2"]), "");
     assert_eq!(
         commands_for_peers(saved, &["192.0.2.3"]),
         "-D INPUT -s 192.0.2.2/32 -p udp -m udp --dport 8487 -m comment --comment windlass -j ACCEPT\n\
          -I INPUT 1 -s 192.0.2.3/32 -p udp -m udp --dport 8487 -m comment --comment windlass -j ACCEPT\n"
     );
-    assert_eq!(commands_for_peers(":INPUT ACCEPT [0:0]\n", &["192.0.2.3"]), "");
+    assert_eq!(
+        commands_for_peers(":INPUT ACCEPT [0:0]\n", &["192.0.2.3"]),
+        ""
+    );
 }

@@ -7,8 +7,8 @@ use reconciler::network::HostNetwork;
 
 use crate::{error::NetworkError, program, table::TABLE};
 
-/// A table of somebody else that filters forwarded or incoming packets. An accept elsewhere does not help against
-/// its drop, and we do not write into it.
+/// A table of somebody else that filters forwarded or incoming packets. An accept elsewhere does
+/// not help against its drop, and we do not write into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
     /// `inet firewalld`.
@@ -19,14 +19,22 @@ pub struct Obstacle {
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the firewall in table {} may drop pod traffic; allow it with: {}", self.table, self.remedy)
+        write!(
+            f,
+            "the firewall in table {} may drop pod traffic; allow it with: {}",
+            self.table, self.remedy
+        )
     }
 }
 
 /// Looks for them. With `tunnels`, packets of other hosts' tunnels must come in too.
 pub(super) async fn find(host: &HostNetwork, tunnels: bool) -> Result<Vec<Obstacle>, NetworkError> {
     let chains = program::run("nft", &["list", "chains"], "").await?;
-    Ok(read(&chains, &host.pod_range.trunc(), tunnels.then_some(host.vxlan.port)))
+    Ok(read(
+        &chains,
+        &host.pod_range.trunc(),
+        tunnels.then_some(host.vxlan.port),
+    ))
 }
 
 /// Reads `nft list chains`. `ip filter` is the one of iptables, which gets accept rules.
@@ -51,16 +59,22 @@ fn read(chains: &str, pods: &Ipv4Net, vxlan_port: Option<u16>) -> Vec<Obstacle> 
                     "{port}firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload"
                 )
             } else {
-                // Our table has dropped such packets of anybody but peers before these chains see them.
+                // Our table has dropped such packets of anybody but peers before these chains see
+                // them.
                 let port = vxlan_port
                     .filter(|_| line.contains("hook input"))
-                    .map(|port| format!("; nft insert rule {table} {chain} udp dport {port} accept"))
+                    .map(|port| {
+                        format!("; nft insert rule {table} {chain} udp dport {port} accept")
+                    })
                     .unwrap_or_default();
                 format!(
                     "nft insert rule {table} {chain} ip saddr {pods} accept; nft insert rule {table} {chain} ip daddr {pods} accept{port}"
                 )
             };
-            obstacles.push(Obstacle { table: table.to_owned(), remedy });
+            obstacles.push(Obstacle {
+                table: table.to_owned(),
+                remedy,
+            });
         }
     }
     obstacles.dedup_by(|a, b| a == b);
@@ -83,13 +97,24 @@ mod tests {
                       \tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\t}\n}\n\
                       table inet firewalld {\n\tchain filter_FORWARD {\n\t\ttype filter hook forward priority filter + 10; policy accept;\n\t}\n}\n\
                       table ip6 filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n";
-        let found = read(chains, &Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 1, 0, 0), 16), Some(8487));
-        let tables: Vec<&str> = found.iter().map(|obstacle| obstacle.table.as_str()).collect();
+        let found = read(
+            chains,
+            &Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 1, 0, 0), 16),
+            Some(8487),
+        );
+        let tables: Vec<&str> = found
+            .iter()
+            .map(|obstacle| obstacle.table.as_str())
+            .collect();
         assert_eq!(tables, ["inet filter", "inet firewalld"]);
         assert_eq!(
             found[0].remedy,
             "nft insert rule inet filter forward ip saddr 10.1.0.0/16 accept; nft insert rule inet filter forward ip daddr 10.1.0.0/16 accept"
         );
-        assert!(found[1].remedy.starts_with("firewall-cmd --permanent --add-port=8487/udp && "));
+        assert!(
+            found[1]
+                .remedy
+                .starts_with("firewall-cmd --permanent --add-port=8487/udp && ")
+        );
     }
 }

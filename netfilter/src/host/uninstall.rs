@@ -34,20 +34,26 @@ impl Removed {
     }
 }
 
-/// Removes the table, the accept rules, the pod links, our two devices and our routes, and puts `ip_forward`
-/// back to what the record says. Needs no daemon, and finds nothing when run again.
+/// Removes the table, the accept rules, the pod links, our two devices and our routes, and puts
+/// `ip_forward` back to what the record says. Needs no daemon, and finds nothing when run again.
 pub async fn uninstall(record: &Path) -> Removed {
     let mut removed = Removed::default();
     let table = Nft::default().remove().await;
-    removed.note(
-        table.map(|was_there| was_there.then(|| format!("nftables table ip {TABLE}")).into_iter().collect()),
-    );
+    removed.note(table.map(|was_there| {
+        was_there
+            .then(|| format!("nftables table ip {TABLE}"))
+            .into_iter()
+            .collect()
+    }));
     let rules = accept::remove().await;
     removed.note(rules.map(|rules| rules.iter().map(ToString::to_string).collect()));
     removed.note(blocking(remove_links).await);
     let record = RecordFile::at(record);
     removed.note(forwarding::restore(&record).map(|value| {
-        value.map(|value| format!("net.ipv4.ip_forward put back to {value}")).into_iter().collect()
+        value
+            .map(|value| format!("net.ipv4.ip_forward put back to {value}"))
+            .into_iter()
+            .collect()
     }));
     removed
 }
@@ -56,15 +62,22 @@ pub async fn uninstall(record: &Path) -> Removed {
 fn remove_links() -> Result<Vec<String>, NetworkError> {
     let socket = Socket::route().map_err(NetworkError::Netlink)?;
     let mut done = Vec::new();
-    let mut names: Vec<String> = link::pod_links(&socket)?.into_iter().map(|link| link.name).collect();
+    let mut names: Vec<String> = link::pod_links(&socket)?
+        .into_iter()
+        .map(|link| link.name)
+        .collect();
     for device in [OVERLAY_DEVICE, SERVICE_DEVICE] {
-        let device =
-            link::find(&socket, device).map_err(|source| NetworkError::List { what: "links", source })?;
+        let device = link::find(&socket, device).map_err(|source| NetworkError::List {
+            what: "links",
+            source,
+        })?;
         names.extend(device.map(|device| device.name));
     }
     for name in names {
-        link::remove(&socket, &name)
-            .map_err(|source| NetworkError::Disconnect { link: name.clone(), source })?;
+        link::remove(&socket, &name).map_err(|source| NetworkError::Disconnect {
+            link: name.clone(),
+            source,
+        })?;
         done.push(format!("link {name}"));
     }
     done.extend(route::remove_all(&socket)?);

@@ -3,44 +3,87 @@
 use reconciler::network::HostNetwork;
 
 use super::{
-    Chain, ENDPOINTS, HAIRPIN, HOST_PORTS, HOST_PORTS_AT, MARK, MARK_MASK, NODE_ENDPOINTS, NODE_PORTS,
-    REFUSED_NODE_PORTS, REFUSED_VIRTUAL_PORTS, Ruleset, VIRTUAL_PORTS,
+    Chain, ENDPOINTS, HAIRPIN, HOST_PORTS, HOST_PORTS_AT, MARK, MARK_MASK, NODE_ENDPOINTS,
+    NODE_PORTS, REFUSED_NODE_PORTS, REFUSED_VIRTUAL_PORTS, Ruleset, VIRTUAL_PORTS,
 };
 use crate::overlay::{self, OVERLAY_DEVICE};
 
 /// Maps, sets and chains of a host without services.
 pub(super) fn ruleset(host: &HostNetwork) -> Ruleset {
     let sets = [
-        (VIRTUAL_PORTS, "map", "ipv4_addr . inet_proto . inet_service : verdict"),
-        (ENDPOINTS, "map", "ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service"),
+        (
+            VIRTUAL_PORTS,
+            "map",
+            "ipv4_addr . inet_proto . inet_service : verdict",
+        ),
+        (
+            ENDPOINTS,
+            "map",
+            "ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service",
+        ),
         (NODE_PORTS, "map", "inet_proto . inet_service : verdict"),
-        (NODE_ENDPOINTS, "map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"),
-        (HOST_PORTS, "map", "inet_proto . inet_service : ipv4_addr . inet_service"),
-        (HOST_PORTS_AT, "map", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service"),
+        (
+            NODE_ENDPOINTS,
+            "map",
+            "inet_proto . inet_service . mark : ipv4_addr . inet_service",
+        ),
+        (
+            HOST_PORTS,
+            "map",
+            "inet_proto . inet_service : ipv4_addr . inet_service",
+        ),
+        (
+            HOST_PORTS_AT,
+            "map",
+            "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+        ),
         (HAIRPIN, "set", "ipv4_addr . ipv4_addr"),
-        (REFUSED_VIRTUAL_PORTS, "set", "ipv4_addr . inet_proto . inet_service"),
+        (
+            REFUSED_VIRTUAL_PORTS,
+            "set",
+            "ipv4_addr . inet_proto . inet_service",
+        ),
         (REFUSED_NODE_PORTS, "set", "inet_proto . inet_service"),
     ];
     let mut ruleset = Ruleset::default();
     for (name, kind, of) in sets {
-        ruleset.sets.insert(name.to_owned(), format!("{kind} {name} {{ type {of}; }}"));
+        ruleset
+            .sets
+            .insert(name.to_owned(), format!("{kind} {name} {{ type {of}; }}"));
         ruleset.elements.insert(name.to_owned(), Default::default());
     }
     for (name, hook, rules) in translation(host).into_iter().chain(refusal(host)) {
-        ruleset.chains.insert(name.to_owned(), Chain { hook, rules });
+        ruleset
+            .chains
+            .insert(name.to_owned(), Chain { hook, rules });
     }
     ruleset
 }
 
 type NamedChain = (&'static str, Option<&'static str>, Vec<String>);
 
-/// The chains that change addresses. The output hook's priority must be a number: nft knows no word for it there.
+/// The chains that change addresses. The output hook's priority must be a number: nft knows no word
+/// for it there.
 fn translation(host: &HostNetwork) -> Vec<NamedChain> {
-    let HostNetwork { pod_range, pod_subnet, service_range, node_address, .. } = host;
+    let HostNetwork {
+        pod_range,
+        pod_subnet,
+        service_range,
+        node_address,
+        ..
+    } = host;
     let marked = format!("meta mark & {MARK_MASK:#x} == {MARK:#x} ip saddr != {pod_subnet}");
     vec![
-        ("prerouting", Some("nat hook prerouting priority dstnat"), vec!["jump services".to_owned()]),
-        ("output", Some("nat hook output priority -100"), vec!["jump services".to_owned()]),
+        (
+            "prerouting",
+            Some("nat hook prerouting priority dstnat"),
+            vec!["jump services".to_owned()],
+        ),
+        (
+            "output",
+            Some("nat hook output priority -100"),
+            vec!["jump services".to_owned()],
+        ),
         (
             "services",
             None,
@@ -56,7 +99,9 @@ fn translation(host: &HostNetwork) -> Vec<NamedChain> {
             "local_ports",
             None,
             vec![
-                format!("dnat ip addr . port to ip daddr . meta l4proto . th dport map @{HOST_PORTS_AT}"),
+                format!(
+                    "dnat ip addr . port to ip daddr . meta l4proto . th dport map @{HOST_PORTS_AT}"
+                ),
                 format!("dnat ip addr . port to meta l4proto . th dport map @{HOST_PORTS}"),
                 format!("meta l4proto . th dport vmap @{NODE_PORTS}"),
             ],
@@ -65,7 +110,8 @@ fn translation(host: &HostNetwork) -> Vec<NamedChain> {
             "postrouting",
             Some("nat hook postrouting priority srcnat"),
             vec![
-                // A pod link has no address of its own, so `masquerade` would take any of the host's: say which.
+                // A pod link has no address of its own, so `masquerade` would take any of the
+                // host's: say which.
                 format!("ip saddr . ip daddr @{HAIRPIN} snat to {node_address} fully-random"),
                 // The other host answers through the tunnel only to what is behind it.
                 format!(
@@ -80,10 +126,13 @@ fn translation(host: &HostNetwork) -> Vec<NamedChain> {
     ]
 }
 
-/// The chains that say no at once to what nobody serves. They come before the host's own filter, which might drop
-/// silently. Replies are let pass: the DNS address sends from and so receives on any port.
+/// The chains that say no at once to what nobody serves. They come before the host's own filter,
+/// which might drop silently. Replies are let pass: the DNS address sends from and so receives on
+/// any port.
 fn refusal(host: &HostNetwork) -> Vec<NamedChain> {
-    let HostNetwork { service_range, dns, .. } = host;
+    let HostNetwork {
+        service_range, dns, ..
+    } = host;
     let unserved = vec![
         "ct state established,related return".to_owned(),
         format!("ip daddr . meta l4proto . th dport @{REFUSED_VIRTUAL_PORTS} goto refuse"),
@@ -97,10 +146,29 @@ fn refusal(host: &HostNetwork) -> Vec<NamedChain> {
     ));
     vec![
         ("unserved", None, unserved),
-        ("refuse", None, vec!["meta l4proto tcp reject with tcp reset".to_owned(), "reject".to_owned()]),
-        ("filter_input", Some("filter hook input priority -10"), input),
-        ("filter_forward", Some("filter hook forward priority -10"), unserved_jump()),
-        ("filter_output", Some("filter hook output priority -10"), unserved_jump()),
+        (
+            "refuse",
+            None,
+            vec![
+                "meta l4proto tcp reject with tcp reset".to_owned(),
+                "reject".to_owned(),
+            ],
+        ),
+        (
+            "filter_input",
+            Some("filter hook input priority -10"),
+            input,
+        ),
+        (
+            "filter_forward",
+            Some("filter hook forward priority -10"),
+            unserved_jump(),
+        ),
+        (
+            "filter_output",
+            Some("filter hook output priority -10"),
+            unserved_jump(),
+        ),
     ]
 }
 

@@ -21,13 +21,20 @@ pub(crate) fn host() -> HostNetwork {
 
 /// A service port with these endpoints.
 pub(crate) fn backends(endpoints: &[&str]) -> Backends {
-    Backends { endpoints: endpoints.iter().map(|to| to.parse().unwrap()).collect(), client_ip_affinity: None }
+    Backends {
+        endpoints: endpoints.iter().map(|to| to.parse().unwrap()).collect(),
+        client_ip_affinity: None,
+    }
 }
 
 /// `10.96.0.1:80` over TCP.
 pub(crate) fn virtual_port(text: &str) -> VirtualPort {
     let socket: SocketAddrV4 = text.parse().unwrap();
-    VirtualPort { address: *socket.ip(), protocol: Protocol::Tcp, port: socket.port() }
+    VirtualPort {
+        address: *socket.ip(),
+        protocol: Protocol::Tcp,
+        port: socket.port(),
+    }
 }
 
 #[test]
@@ -38,18 +45,33 @@ fn services_are_elements_and_chains_are_one_for_each_count() {
         ("10.96.0.2:80", &["10.244.1.3:80", "10.244.1.4:80"][..]),
         ("10.96.0.3:80", &[][..]),
     ] {
-        table.cluster_ips.insert(virtual_port(port), backends(endpoints));
+        table
+            .cluster_ips
+            .insert(virtual_port(port), backends(endpoints));
     }
-    let port = HostPort { protocol: Protocol::Udp, port: 30053 };
+    let port = HostPort {
+        protocol: Protocol::Udp,
+        port: 30053,
+    };
     table.node_ports.insert(port, backends(&["10.244.1.5:53"]));
     table.host_ports.insert(
-        (Some("192.0.2.1".parse().unwrap()), HostPort { protocol: Protocol::Tcp, port: 8080 }),
+        (
+            Some("192.0.2.1".parse().unwrap()),
+            HostPort {
+                protocol: Protocol::Tcp,
+                port: 8080,
+            },
+        ),
         "10.244.1.6:80".parse().unwrap(),
     );
 
     let ruleset = Ruleset::of(&host(), &BTreeSet::new(), &table);
 
-    let balance: Vec<&String> = ruleset.chains.keys().filter(|name| name.contains("balance")).collect();
+    let balance: Vec<&String> = ruleset
+        .chains
+        .keys()
+        .filter(|name| name.contains("balance"))
+        .collect();
     assert_eq!(balance, ["balance-2", "node-balance-1"]);
     insta::assert_debug_snapshot!(ruleset.elements, @r#"
     {
@@ -99,8 +121,13 @@ fn services_are_elements_and_chains_are_one_for_each_count() {
 fn a_port_with_affinity_has_a_chain_and_a_set_for_each_endpoint() {
     let mut table = ServiceTable::default();
     let affinity = Some(Duration::from_secs(10_800));
-    let backends = Backends { client_ip_affinity: affinity, ..backends(&["10.244.1.2:80", "10.244.1.3:80"]) };
-    table.cluster_ips.insert(virtual_port("10.96.0.1:80"), backends);
+    let backends = Backends {
+        client_ip_affinity: affinity,
+        ..backends(&["10.244.1.2:80", "10.244.1.3:80"])
+    };
+    table
+        .cluster_ips
+        .insert(virtual_port("10.96.0.1:80"), backends);
 
     let ruleset = Ruleset::of(&host(), &BTreeSet::new(), &table);
 
@@ -114,5 +141,8 @@ meta mark 0x57000000 update @sticky-10.96.0.1-tcp-80/10.244.1.2-80 { ip saddr ti
 meta mark 0x57000001 update @sticky-10.96.0.1-tcp-80/10.244.1.3-80 { ip saddr timeout 10800s }
 dnat ip addr . port to ip daddr . meta l4proto . th dport . meta mark map @endpoints"
     );
-    assert_eq!(ruleset.elements[VIRTUAL_PORTS]["10.96.0.1 . tcp . 80"], "goto sticky-10.96.0.1-tcp-80");
+    assert_eq!(
+        ruleset.elements[VIRTUAL_PORTS]["10.96.0.1 . tcp . 80"],
+        "goto sticky-10.96.0.1-tcp-80"
+    );
 }

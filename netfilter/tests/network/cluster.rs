@@ -1,5 +1,5 @@
-//! Three hosts and a client on one switch, each a network namespace. All hosts drop what they are not told to let
-//! pass, and believe no source that they would not answer the same way.
+//! Three hosts and a client on one switch, each a network namespace. All hosts drop what they are
+//! not told to let pass, and believe no source that they would not answer the same way.
 
 use std::{future::Future, net::Ipv4Addr, path::PathBuf};
 
@@ -33,17 +33,29 @@ impl Cluster {
         switch.run("ip link add bridge type bridge");
         switch.run("ip link set bridge up");
         let client = Namespace::new("client");
-        let cluster = Self { hosts: (1..=3).map(Host::new).collect(), client, switch };
+        let cluster = Self {
+            hosts: (1..=3).map(Host::new).collect(),
+            client,
+            switch,
+        };
         cluster.plug(&cluster.client, "client", OUTSIDE);
         for (number, host) in (1..).zip(&cluster.hosts) {
-            cluster.plug(&host.namespace, &format!("host{number}"), &host.address().to_string());
+            cluster.plug(
+                &host.namespace,
+                &format!("host{number}"),
+                &host.address().to_string(),
+            );
         }
         cluster
     }
 
     fn plug(&self, member: &Namespace, port: &str, address: &str) {
-        member.run(&format!("ip link add eth0 type veth peer name {port} netns {}", self.switch.name));
-        self.switch.run(&format!("ip link set {port} master bridge up"));
+        member.run(&format!(
+            "ip link add eth0 type veth peer name {port} netns {}",
+            self.switch.name
+        ));
+        self.switch
+            .run(&format!("ip link set {port} master bridge up"));
         member.run("ip link set lo up");
         member.run(&format!("ip address add {address}/24 dev eth0"));
         member.run("ip link set eth0 up");
@@ -58,7 +70,12 @@ impl Cluster {
     pub(crate) fn peers(&self, of: usize, path: impl Fn(usize, usize) -> PeerPath) -> Peers {
         (1..=self.hosts.len())
             .filter(|other| *other != of)
-            .map(|other| (name(other), self.host(other).as_peer(path(of.min(other), of.max(other)))))
+            .map(|other| {
+                (
+                    name(other),
+                    self.host(other).as_peer(path(of.min(other), of.max(other))),
+                )
+            })
             .collect()
     }
 
@@ -93,7 +110,11 @@ impl Host {
             node_address: Ipv4Addr::new(192, 0, 2, 10 + number),
             ..host_network()
         };
-        Self { namespace, network, record: tempfile::tempdir().unwrap() }
+        Self {
+            namespace,
+            network,
+            record: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub(crate) fn address(&self) -> Ipv4Addr {
@@ -106,7 +127,11 @@ impl Host {
     }
 
     pub(crate) fn as_peer(&self, path: PeerPath) -> Peer {
-        Peer { address: self.address(), pod_subnet: self.network.pod_subnet, path }
+        Peer {
+            address: self.address(),
+            pod_subnet: self.network.pod_subnet,
+            path,
+        }
     }
 
     pub(crate) fn record_file(&self) -> PathBuf {
@@ -121,7 +146,10 @@ impl Host {
     {
         let (record, network) = (self.record_file(), self.network.clone());
         self.namespace.inside(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let network = Network::open(network, &record).await.unwrap();
                 network.prepare().await.unwrap();
@@ -139,13 +167,19 @@ impl Host {
         });
     }
 
-    /// Makes a pod with the last part of its address and connects it. It serves its name, and for TCP on another
-    /// port a megabyte before that.
+    /// Makes a pod with the last part of its address and connects it. It serves its name, and for
+    /// TCP on another port a megabyte before that.
     pub(crate) fn pod(&self, last: u8, mtu: u32) -> Pod {
         let mut octets = self.network.pod_subnet.network().octets();
         octets[3] = last;
-        let link = PodLink { mtu, ..link(&Ipv4Addr::from(octets).to_string()) };
-        let pod = Pod { namespace: Namespace::new("pod"), link };
+        let link = PodLink {
+            mtu,
+            ..link(&Ipv4Addr::from(octets).to_string())
+        };
+        let pod = Pod {
+            namespace: Namespace::new("pod"),
+            link,
+        };
         self.connect(&pod);
         let name = pod.link.address.to_string();
         pod.namespace.serve_tcp(8080, &name);
@@ -157,7 +191,9 @@ impl Host {
     /// Connects a pod, or makes sure that it is.
     pub(crate) fn connect(&self, pod: &Pod) {
         let (link, netns) = (pod.link.clone(), pod.namespace.fd());
-        self.with_network(move |network| async move { network.connect(&link, netns).await.unwrap() });
+        self.with_network(
+            move |network| async move { network.connect(&link, netns).await.unwrap() },
+        );
     }
 }
 

@@ -13,20 +13,36 @@ use crate::world::{World, endpoint};
 /// A service with a number of endpoints, with or without affinity, and a node port.
 fn table(endpoints: u8, affinity: bool) -> ServiceTable {
     let backends = Backends {
-        endpoints: (0..endpoints).map(|last| endpoint(&format!("10.244.1.{}:8080", last + 2))).collect(),
+        endpoints: (0..endpoints)
+            .map(|last| endpoint(&format!("10.244.1.{}:8080", last + 2)))
+            .collect(),
         client_ip_affinity: affinity.then_some(Duration::from_secs(60)),
     };
     let mut table = ServiceTable::default();
-    let port = VirtualPort { address: [10, 96, 0, 1].into(), protocol: Protocol::Tcp, port: 80 };
+    let port = VirtualPort {
+        address: [10, 96, 0, 1].into(),
+        protocol: Protocol::Tcp,
+        port: 80,
+    };
     table.cluster_ips.insert(port, backends.clone());
-    table.node_ports.insert(HostPort { protocol: Protocol::Udp, port: 30080 }, backends);
+    table.node_ports.insert(
+        HostPort {
+            protocol: Protocol::Udp,
+            port: 30080,
+        },
+        backends,
+    );
     table
 }
 
 /// Runs a command in the namespace of the thread.
 fn sh(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -41,7 +57,10 @@ fn each_drift_is_repaired_once_and_named() {
             ("nft delete table ip windlass", Drift::Table),
             ("nft flush map ip windlass virtual_ports", Drift::Table),
             ("nft add rule ip windlass services drop", Drift::Table),
-            ("nft add element ip windlass host_ports '{ tcp . 22 : 10.244.1.2 . 22 }'", Drift::Table),
+            (
+                "nft add element ip windlass host_ports '{ tcp . 22 : 10.244.1.2 . 22 }'",
+                Drift::Table,
+            ),
             ("iptables -F FORWARD", Drift::AcceptRules),
             ("iptables -F INPUT", Drift::AcceptRules),
             ("ip link del windlass0", Drift::ServiceDevice),
@@ -76,7 +95,10 @@ fn every_way_from_one_table_to_another_ends_where_the_kernel_agrees() {
             for to in &tables {
                 network.sync(from).await.unwrap();
                 let synced = network.sync(to).await.unwrap();
-                assert!(!matches!(synced, Synced::Changed { replaced: true, .. }), "differences only");
+                assert!(
+                    !matches!(synced, Synced::Changed { replaced: true, .. }),
+                    "differences only"
+                );
                 // Somebody's change elsewhere makes the next resync look at the whole table.
                 sh("nft add table ip elsewhere; nft delete table ip elsewhere");
                 assert_eq!(network.resync().await.unwrap(), [], "{from:?} to {to:?}");
@@ -89,11 +111,26 @@ fn every_way_from_one_table_to_another_ends_where_the_kernel_agrees() {
 fn a_sync_after_the_table_was_deleted_replaces_it() {
     let world = World::new();
     world.with_network(|network| async move {
-        assert!(matches!(network.sync(&table(1, false)).await, Ok(Synced::Changed { replaced: true, .. })));
-        assert!(matches!(network.sync(&table(1, false)).await, Ok(Synced::Unchanged)));
+        assert!(matches!(
+            network.sync(&table(1, false)).await,
+            Ok(Synced::Changed { replaced: true, .. })
+        ));
+        assert!(matches!(
+            network.sync(&table(1, false)).await,
+            Ok(Synced::Unchanged)
+        ));
         sh("nft delete table ip windlass");
-        assert!(matches!(network.sync(&table(2, false)).await, Ok(Synced::Changed { replaced: true, .. })));
-        assert!(matches!(network.sync(&table(3, false)).await, Ok(Synced::Changed { replaced: false, .. })));
+        assert!(matches!(
+            network.sync(&table(2, false)).await,
+            Ok(Synced::Changed { replaced: true, .. })
+        ));
+        assert!(matches!(
+            network.sync(&table(3, false)).await,
+            Ok(Synced::Changed {
+                replaced: false,
+                ..
+            })
+        ));
         assert_eq!(network.resync().await.unwrap(), []);
     });
 }
@@ -105,13 +142,22 @@ fn nothing_to_do_changes_nothing() {
         network.sync(&table(2, true)).await.unwrap();
         network.resync().await.unwrap();
         let changed = network.changed();
-        let before = (sh("nft list ruleset"), sh("ip route show table all; ip address"));
+        let before = (
+            sh("nft list ruleset"),
+            sh("ip route show table all; ip address"),
+        );
         for _ in 0..5 {
             network.prepare().await.unwrap();
-            assert_eq!(network.sync(&table(2, true)).await.unwrap(), Synced::Unchanged);
+            assert_eq!(
+                network.sync(&table(2, true)).await.unwrap(),
+                Synced::Unchanged
+            );
             assert_eq!(network.resync().await.unwrap(), []);
         }
-        let after = (sh("nft list ruleset"), sh("ip route show table all; ip address"));
+        let after = (
+            sh("nft list ruleset"),
+            sh("ip route show table all; ip address"),
+        );
         assert_eq!(before, after);
         assert!(!changed.has_changed().unwrap());
     });
@@ -172,6 +218,9 @@ fn uninstall_leaves_nothing_and_puts_back_what_was() {
         "iptables INPUT",
         "ip_forward",
     ] {
-        assert!(done.iter().any(|done| done.contains(part)), "{part} in {done:?}");
+        assert!(
+            done.iter().any(|done| done.contains(part)),
+            "{part} in {done:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The host's network with real packets. Needs root, `ip`, `nft` and `iptables`; fails without them.
+//! The host's network with real packets. Needs root, `ip`, `nft` and `iptables`; fails without
+//! them.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -37,7 +37,11 @@ pub(crate) fn sender(socket: &UdpSocket) -> String {
 /// Runs a command in the namespace of the thread.
 fn sh(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -59,8 +63,13 @@ struct Traffic {
 impl Traffic {
     fn start(from: &Pod, to: &Pod) -> Self {
         let socket = from.namespace.udp(&format!("{}:53", to.link.address));
-        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        assert!(ask_udp(&socket).is_ok(), "the way is there before anything changes");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        assert!(
+            ask_udp(&socket).is_ok(),
+            "the way is there before anything changes"
+        );
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -91,7 +100,10 @@ fn a_peer_that_goes_takes_all_that_led_to_it_and_nothing_else() {
         cluster.join(path, &ServiceTable::default());
         let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
         let before = state(cluster.host(1));
-        assert!(before.contains("10.244.3.0/24") && before.contains("192.0.2.13"), "{before}");
+        assert!(
+            before.contains("10.244.3.0/24") && before.contains("192.0.2.13"),
+            "{before}"
+        );
         assert!(pods[0].namespace.ask("10.244.3.2:8080").is_ok());
 
         let traffic = Traffic::start(&pods[0], &pods[1]);
@@ -105,13 +117,21 @@ fn a_peer_that_goes_takes_all_that_led_to_it_and_nothing_else() {
         assert!(after.contains("10.244.2.0/24"), "{after}");
         assert!(pods[0].namespace.ask("10.244.3.2:8080").is_err());
 
-        cluster.host(1).set(cluster.peers(1, path), &ServiceTable::default());
+        cluster
+            .host(1)
+            .set(cluster.peers(1, path), &ServiceTable::default());
         assert_eq!(state(cluster.host(1)), before, "and it comes back");
         traffic.was_undisturbed();
         assert!(pods[0].namespace.ask("10.244.3.2:8080").is_ok());
 
         cluster.host(1).set(Peers::new(), &ServiceTable::default());
-        assert_eq!(cluster.host(1).namespace.inside(|| sh("ip route show proto 87 | grep via; true")), "");
+        assert_eq!(
+            cluster
+                .host(1)
+                .namespace
+                .inside(|| sh("ip route show proto 87 | grep via; true")),
+            ""
+        );
         let links = cluster.host(1).namespace.run("ip -brief link");
         assert!(!links.contains("windlass1"), "{links}");
     }
@@ -124,8 +144,14 @@ fn a_peer_may_change_its_address() {
         cluster.join(path, &ServiceTable::default());
         let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
         let traffic = Traffic::start(&pods[0], &pods[1]);
-        cluster.host(3).namespace.run("ip address del 192.0.2.13/24 dev eth0");
-        cluster.host(3).namespace.run("ip address add 192.0.2.33/24 dev eth0");
+        cluster
+            .host(3)
+            .namespace
+            .run("ip address del 192.0.2.13/24 dev eth0");
+        cluster
+            .host(3)
+            .namespace
+            .run("ip address add 192.0.2.33/24 dev eth0");
         cluster.hosts[2].network.node_address = "192.0.2.33".parse().unwrap();
         cluster.join(path, &ServiceTable::default());
         traffic.was_undisturbed();
@@ -133,7 +159,10 @@ fn a_peer_may_change_its_address() {
         cluster.host(3).connect(&pods[2]);
         for host in [1, 2] {
             let state = state(cluster.host(host));
-            assert!(!state.contains("192.0.2.13") && state.contains("192.0.2.33"), "{state}");
+            assert!(
+                !state.contains("192.0.2.13") && state.contains("192.0.2.33"),
+                "{state}"
+            );
             assert!(!state.contains("02:57:c0:00:02:0d"), "{state}");
         }
         assert!(pods[0].namespace.ask("10.244.3.2:8080").is_ok());
@@ -146,15 +175,22 @@ fn a_peer_may_change_its_address() {
 fn a_path_may_change_both_ways() {
     let cluster = Cluster::new();
     let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
-    for path in
-        [VXLAN, DIRECT, VXLAN, |a, b| if (a, b) == (1, 2) { PeerPath::Direct } else { PeerPath::Vxlan }]
-    {
+    for path in [VXLAN, DIRECT, VXLAN, |a, b| {
+        if (a, b) == (1, 2) {
+            PeerPath::Direct
+        } else {
+            PeerPath::Vxlan
+        }
+    }] {
         cluster.join(path, &ServiceTable::default());
         let seen = match path(1, 2) {
             PeerPath::Vxlan => cluster.host(1).overlay_address(),
             PeerPath::Direct => cluster.host(1).address(),
         };
-        assert_eq!(cluster.host(1).namespace.ask("10.244.2.2:8080").unwrap(), format!("10.244.2.2 {seen}"));
+        assert_eq!(
+            cluster.host(1).namespace.ask("10.244.2.2:8080").unwrap(),
+            format!("10.244.2.2 {seen}")
+        );
         for to in ["10.244.2.2:8080", "10.244.3.2:8080"] {
             assert!(pods[0].namespace.ask(to).is_ok(), "{to}");
         }
@@ -171,8 +207,13 @@ fn a_path_may_change_both_ways() {
 #[test]
 fn what_others_change_is_repaired_once_and_named() {
     let cluster = Cluster::new();
-    let path: fn(usize, usize) -> PeerPath =
-        |a, b| if (a, b) == (1, 3) { PeerPath::Direct } else { PeerPath::Vxlan };
+    let path: fn(usize, usize) -> PeerPath = |a, b| {
+        if (a, b) == (1, 3) {
+            PeerPath::Direct
+        } else {
+            PeerPath::Vxlan
+        }
+    };
     cluster.join(path, &ServiceTable::default());
     let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
     let peers = cluster.peers(1, path);
@@ -221,8 +262,13 @@ fn what_others_change_is_repaired_once_and_named() {
 #[test]
 fn what_others_remove_is_noticed_and_what_is_as_it_was_is_not() {
     let cluster = Cluster::new();
-    let path: fn(usize, usize) -> PeerPath =
-        |a, b| if (a, b) == (1, 3) { PeerPath::Direct } else { PeerPath::Vxlan };
+    let path: fn(usize, usize) -> PeerPath = |a, b| {
+        if (a, b) == (1, 3) {
+            PeerPath::Direct
+        } else {
+            PeerPath::Vxlan
+        }
+    };
     let peers = cluster.peers(1, path);
     cluster.host(1).with_network(move |network| async move {
         network.set_peers(&peers).await.unwrap();
@@ -233,7 +279,10 @@ fn what_others_remove_is_noticed_and_what_is_as_it_was_is_not() {
             assert_eq!(network.resync().await.unwrap(), []);
         }
         assert_eq!(sh(STATE), before);
-        assert!(!changed.has_changed().unwrap(), "nothing to do changes nothing");
+        assert!(
+            !changed.has_changed().unwrap(),
+            "nothing to do changes nothing"
+        );
         for damage in [
             "ip route del 10.244.2.0/24",
             "ip route del 10.244.3.0/24",
@@ -294,16 +343,38 @@ fn one_bad_peer_is_named_and_keeps_no_other_from_its_way() {
         with(peer("198.51.100.9", PeerPath::Direct)),
         with(peer("192.0.2.99", PeerPath::Vxlan)),
     );
-    cluster.host(1).namespace.run("ip route add 198.51.100.0/24 via 192.0.2.12");
+    cluster
+        .host(1)
+        .namespace
+        .run("ip route add 198.51.100.0/24 via 192.0.2.12");
     // Another's device with the same number on the same port.
-    cluster.host(1).namespace.run("ip link add other type vxlan id 87 dstport 8487 local 192.0.2.11");
+    cluster
+        .host(1)
+        .namespace
+        .run("ip link add other type vxlan id 87 dstport 8487 local 192.0.2.11");
     cluster.host(1).with_network(move |network| async move {
         let error = network.set_peers(&unreachable).await.unwrap_err();
-        assert!(matches!(&error, NetworkError::PeerRoute { peer, .. } if peer.as_str() == "bad"), "{error}");
+        assert!(
+            matches!(&error, NetworkError::PeerRoute { peer, .. } if peer.as_str() == "bad"),
+            "{error}"
+        );
         let error = network.set_peers(&routed).await.unwrap_err();
-        assert!(error.to_string().contains("behind the router 192.0.2.12"), "{error}");
+        assert!(
+            error.to_string().contains("behind the router 192.0.2.12"),
+            "{error}"
+        );
         let error = network.set_peers(&tunnel).await.unwrap_err();
-        assert!(matches!(error, NetworkError::Overlay { id: 87, port: 8487, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                NetworkError::Overlay {
+                    id: 87,
+                    port: 8487,
+                    ..
+                }
+            ),
+            "{error}"
+        );
         sh("ip route del 10.244.2.0/24");
         assert!(network.resync().await.is_err(), "it is still bad");
         sh("ip link del other");
@@ -336,12 +407,19 @@ fn tunnels_of_strangers_and_false_sources_in_those_of_peers_are_ignored() {
     // The host's own firewall lets everything in: it is our table that says no.
     cluster.host(1).namespace.run("iptables -P INPUT ACCEPT");
     cluster.host(1).namespace.run("iptables -F INPUT");
-    cluster.host(1).namespace.run("sysctl -qw net.ipv4.conf.all.rp_filter=2");
+    cluster
+        .host(1)
+        .namespace
+        .run("sysctl -qw net.ipv4.conf.all.rp_filter=2");
     cluster.join(VXLAN, &ServiceTable::default());
     let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
     tunnel_from_client(&cluster);
-    let received = pods[0].namespace.inside(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
-    received.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let received = pods[0]
+        .namespace
+        .inside(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
+    received
+        .set_read_timeout(Some(Duration::from_secs(3)))
+        .unwrap();
 
     // Even with the address of a peer's pod a stranger is not heard.
     send_from(&cluster.client, "10.244.9.2", "10.244.1.2:9000");
@@ -360,15 +438,27 @@ fn tunnels_of_strangers_and_false_sources_in_those_of_peers_are_ignored() {
     send_from(&cluster.client, "203.0.113.7", "10.244.1.2:9000");
     send_from(&cluster.client, "192.0.2.2", "10.244.1.2:9000");
     send_from(&cluster.client, "10.244.9.2", "10.244.1.2:9000");
-    assert_eq!(sender(&received), "10.244.9.2", "as a peer it is heard, with its own addresses only");
+    assert_eq!(
+        sender(&received),
+        "10.244.9.2",
+        "as a peer it is heard, with its own addresses only"
+    );
 
-    cluster.host(1).set(cluster.peers(1, VXLAN), &ServiceTable::default());
+    cluster
+        .host(1)
+        .set(cluster.peers(1, VXLAN), &ServiceTable::default());
     // Even with the address of a peer's pod a stranger is not heard.
     send_from(&cluster.client, "10.244.9.2", "10.244.1.2:9000");
     send_from(&cluster.client, "10.244.2.9", "10.244.1.2:9000");
     send_from(&pods[1].namespace, "10.244.2.2", "10.244.1.2:9000");
-    assert_eq!(sender(&received), "10.244.2.2", "and not when it is none any more");
-    received.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert_eq!(
+        sender(&received),
+        "10.244.2.2",
+        "and not when it is none any more"
+    );
+    received
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     assert!(received.recv(&mut [0; 16]).is_err(), "nothing came late");
 }
 

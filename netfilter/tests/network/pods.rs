@@ -14,14 +14,30 @@ fn connecting_again_changes_nothing_and_completes_what_is_half_made() {
     let world = World::new();
     let pod = world.pod("10.244.1.2");
     let name = pod.link.name.clone();
-    let index = world.host.run(&format!("cat /sys/class/net/{name}/ifindex"));
+    let index = world
+        .host
+        .run(&format!("cat /sys/class/net/{name}/ifindex"));
     let inside = pod.namespace.run("ip -4 address show eth0");
-    assert!(inside.contains("inet 10.244.1.2/32") && inside.contains("mtu 1400"), "{inside}");
-    assert!(!pod.namespace.run("ip address show eth0").contains("inet6"), "no IPv6 on the link");
+    assert!(
+        inside.contains("inet 10.244.1.2/32") && inside.contains("mtu 1400"),
+        "{inside}"
+    );
+    assert!(
+        !pod.namespace.run("ip address show eth0").contains("inet6"),
+        "no IPv6 on the link"
+    );
 
     let again = (pod.link.clone(), pod.namespace.fd());
-    world.with_network(move |network| async move { network.connect(&again.0, again.1).await.unwrap() });
-    assert_eq!(world.host.run(&format!("cat /sys/class/net/{name}/ifindex")), index, "the same link");
+    world.with_network(
+        move |network| async move { network.connect(&again.0, again.1).await.unwrap() },
+    );
+    assert_eq!(
+        world
+            .host
+            .run(&format!("cat /sys/class/net/{name}/ifindex")),
+        index,
+        "the same link"
+    );
 
     world.host.run("ip route del 10.244.1.2");
     pod.namespace.run("ip address flush dev eth0");
@@ -31,7 +47,10 @@ fn connecting_again_changes_nothing_and_completes_what_is_half_made() {
         network.connect(&half.0, half.1).await.unwrap();
         (before, network.links().await.unwrap())
     });
-    assert!(before.is_empty(), "a link without its route is not complete");
+    assert!(
+        before.is_empty(),
+        "a link without its route is not complete"
+    );
     assert!(after.contains(&name));
     pod.namespace.serve_tcp(8080, "a");
     assert!(world.host.ask("10.244.1.2:8080").is_ok());
@@ -44,9 +63,20 @@ fn a_link_of_the_same_name_that_leads_elsewhere_is_made_again() {
     let new = Namespace::new("pod");
     new.serve_tcp(8080, "new");
     let to_new = (old.link.clone(), new.fd());
-    world.with_network(move |network| async move { network.connect(&to_new.0, to_new.1).await.unwrap() });
-    assert!(world.host.ask("10.244.1.2:8080").unwrap().starts_with("new "));
-    assert!(!old.namespace.run("ip -brief link").contains("eth0"), "the old pod's side went");
+    world.with_network(move |network| async move {
+        network.connect(&to_new.0, to_new.1).await.unwrap()
+    });
+    assert!(
+        world
+            .host
+            .ask("10.244.1.2:8080")
+            .unwrap()
+            .starts_with("new ")
+    );
+    assert!(
+        !old.namespace.run("ip -brief link").contains("eth0"),
+        "the old pod's side went"
+    );
 }
 
 #[test]
@@ -56,9 +86,12 @@ fn a_pod_cannot_send_with_another_address() {
     let other = world.pod("10.244.1.3");
     other.namespace.serve_udp(53, "other");
     pod.namespace.run("ip address add 10.244.1.99/32 dev eth0");
-    pod.namespace.run("ip route add 10.244.1.3 via 169.254.1.1 src 10.244.1.99");
+    pod.namespace
+        .run("ip route add 10.244.1.3 via 169.254.1.1 src 10.244.1.99");
     let socket = pod.namespace.udp("10.244.1.3:53");
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     assert!(crate::world::ask_udp(&socket).is_err());
 }
 
@@ -70,7 +103,10 @@ fn a_link_that_goes_is_told_and_disconnecting_twice_is_fine() {
     world.with_network(move |network| async move {
         let mut changed = network.changed();
         network.disconnect(&name).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(5), changed.changed()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), changed.changed())
+            .await
+            .unwrap()
+            .unwrap();
         assert!(network.links().await.unwrap().is_empty());
         network.disconnect(&name).await.unwrap();
     });
@@ -80,18 +116,27 @@ fn a_link_that_goes_is_told_and_disconnecting_twice_is_fine() {
 fn a_name_that_no_device_can_have_is_an_error_with_its_cause() {
     let world = World::new();
     let pod = Namespace::new("pod");
-    let wanted = reconciler::network::PodLink { name: "wdl".repeat(9), ..link("10.244.1.2") };
+    let wanted = reconciler::network::PodLink {
+        name: "wdl".repeat(9),
+        ..link("10.244.1.2")
+    };
     let netns = pod.fd();
-    let error = world.with_network(move |network| async move { network.connect(&wanted, netns).await });
-    assert!(matches!(error, Err(NetworkError::Connect { .. })), "{error:?}");
+    let error =
+        world.with_network(move |network| async move { network.connect(&wanted, netns).await });
+    assert!(
+        matches!(error, Err(NetworkError::Connect { .. })),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn thirty_pods_are_connected_side_by_side() {
     let world = World::new();
     let pods: Vec<Namespace> = (0..30).map(|_| Namespace::new("pod")).collect();
-    let wanted: Vec<_> =
-        (2..).zip(&pods).map(|(last, pod)| (link(&format!("10.244.1.{last}")), pod.fd())).collect();
+    let wanted: Vec<_> = (2..)
+        .zip(&pods)
+        .map(|(last, pod)| (link(&format!("10.244.1.{last}")), pod.fd()))
+        .collect();
     let (took, links) = world.with_network(move |network| async move {
         let network = Arc::new(network);
         let start = Instant::now();

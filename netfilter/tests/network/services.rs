@@ -17,19 +17,34 @@ struct Services(ServiceTable);
 impl Services {
     fn cluster_ip(mut self, protocol: Protocol, at: &str, endpoints: &[&str]) -> Self {
         let at = endpoint(at);
-        let port = VirtualPort { address: *at.ip(), protocol, port: at.port() };
+        let port = VirtualPort {
+            address: *at.ip(),
+            protocol,
+            port: at.port(),
+        };
         self.0.cluster_ips.insert(port, backends(endpoints));
         self
     }
 
     fn node_port(mut self, protocol: Protocol, port: u16, endpoints: &[&str]) -> Self {
-        self.0.node_ports.insert(HostPort { protocol, port }, backends(endpoints));
+        self.0
+            .node_ports
+            .insert(HostPort { protocol, port }, backends(endpoints));
         self
     }
 
     fn host_port(mut self, address: Option<&str>, port: u16, to: &str) -> Self {
         let address = address.map(|address| address.parse().unwrap());
-        self.0.host_ports.insert((address, HostPort { protocol: Protocol::Tcp, port }), endpoint(to));
+        self.0.host_ports.insert(
+            (
+                address,
+                HostPort {
+                    protocol: Protocol::Tcp,
+                    port,
+                },
+            ),
+            endpoint(to),
+        );
         self
     }
 
@@ -46,7 +61,10 @@ impl Services {
 }
 
 fn backends(endpoints: &[&str]) -> Backends {
-    Backends { endpoints: endpoints.iter().map(|to| endpoint(to)).collect(), client_ip_affinity: None }
+    Backends {
+        endpoints: endpoints.iter().map(|to| endpoint(to)).collect(),
+        client_ip_affinity: None,
+    }
 }
 
 fn tcp_pod(world: &World, address: &str, name: &str) -> Pod {
@@ -60,18 +78,40 @@ fn pods_and_the_host_reach_pods_and_cluster_ips() {
     let world = World::new();
     let a = tcp_pod(&world, "10.244.1.2", "a");
     let b = tcp_pod(&world, "10.244.1.3", "b");
-    Services::default().cluster_ip(Protocol::Tcp, "10.96.0.1:80", &["10.244.1.2:8080"]).sync(&world);
+    Services::default()
+        .cluster_ip(Protocol::Tcp, "10.96.0.1:80", &["10.244.1.2:8080"])
+        .sync(&world);
 
-    assert_eq!(b.namespace.ask("10.244.1.2:8080").unwrap(), "a 10.244.1.3", "pod to pod");
-    assert_eq!(b.namespace.ask("10.96.0.1:80").unwrap(), "a 10.244.1.3", "a pod is seen as itself");
+    assert_eq!(
+        b.namespace.ask("10.244.1.2:8080").unwrap(),
+        "a 10.244.1.3",
+        "pod to pod"
+    );
+    assert_eq!(
+        b.namespace.ask("10.96.0.1:80").unwrap(),
+        "a 10.244.1.3",
+        "a pod is seen as itself"
+    );
     assert_eq!(
         a.namespace.ask("10.96.0.1:80").unwrap(),
         format!("a {NODE}"),
         "a pod through its own service"
     );
-    assert_eq!(world.host.ask("10.244.1.2:8080").unwrap(), format!("a {NODE}"), "host to pod");
-    assert_eq!(world.host.ask("10.96.0.1:80").unwrap(), format!("a {NODE}"), "host to service");
-    assert_eq!(world.client.ask("10.96.0.1:80").unwrap(), format!("a {NODE}"), "routed here from outside");
+    assert_eq!(
+        world.host.ask("10.244.1.2:8080").unwrap(),
+        format!("a {NODE}"),
+        "host to pod"
+    );
+    assert_eq!(
+        world.host.ask("10.96.0.1:80").unwrap(),
+        format!("a {NODE}"),
+        "host to service"
+    );
+    assert_eq!(
+        world.client.ask("10.96.0.1:80").unwrap(),
+        format!("a {NODE}"),
+        "routed here from outside"
+    );
 }
 
 #[test]
@@ -79,17 +119,40 @@ fn node_ports_answer_on_every_address_of_the_host() {
     let world = World::new();
     let a = tcp_pod(&world, "10.244.1.2", "a");
     let b = tcp_pod(&world, "10.244.1.3", "b");
-    Services::default().node_port(Protocol::Tcp, 30080, &["10.244.1.2:8080"]).sync(&world);
+    Services::default()
+        .node_port(Protocol::Tcp, 30080, &["10.244.1.2:8080"])
+        .sync(&world);
 
     for address in [NODE, SECOND_NODE_ADDRESS] {
         let port = format!("{address}:30080");
-        assert_eq!(world.client.ask(&port).unwrap(), format!("a {NODE}"), "client to {port}");
-        assert!(world.host.ask(&port).unwrap().starts_with("a "), "host to {port}");
-        assert_eq!(b.namespace.ask(&port).unwrap(), "a 10.244.1.3", "pod to {port}");
-        assert_eq!(a.namespace.ask(&port).unwrap(), format!("a {NODE}"), "own pod to {port}");
+        assert_eq!(
+            world.client.ask(&port).unwrap(),
+            format!("a {NODE}"),
+            "client to {port}"
+        );
+        assert!(
+            world.host.ask(&port).unwrap().starts_with("a "),
+            "host to {port}"
+        );
+        assert_eq!(
+            b.namespace.ask(&port).unwrap(),
+            "a 10.244.1.3",
+            "pod to {port}"
+        );
+        assert_eq!(
+            a.namespace.ask(&port).unwrap(),
+            format!("a {NODE}"),
+            "own pod to {port}"
+        );
     }
-    assert!(world.host.ask("127.0.0.1:30080").is_err(), "not on loopback");
-    assert!(b.namespace.ask("10.96.0.10:30080").is_err(), "the DNS address is not the host's");
+    assert!(
+        world.host.ask("127.0.0.1:30080").is_err(),
+        "not on loopback"
+    );
+    assert!(
+        b.namespace.ask("10.96.0.10:30080").is_err(),
+        "the DNS address is not the host's"
+    );
 }
 
 #[test]
@@ -101,12 +164,34 @@ fn host_ports_show_the_pod_its_client_and_keep_to_their_address() {
         .host_port(Some(SECOND_NODE_ADDRESS), 8082, "10.244.1.2:8080")
         .sync(&world);
 
-    assert_eq!(world.client.ask(&format!("{NODE}:8081")).unwrap(), format!("a {CLIENT}"));
-    assert_eq!(world.client.ask(&format!("{SECOND_NODE_ADDRESS}:8081")).unwrap(), format!("a {CLIENT}"));
-    assert_eq!(world.client.ask(&format!("{SECOND_NODE_ADDRESS}:8082")).unwrap(), format!("a {CLIENT}"));
+    assert_eq!(
+        world.client.ask(&format!("{NODE}:8081")).unwrap(),
+        format!("a {CLIENT}")
+    );
+    assert_eq!(
+        world
+            .client
+            .ask(&format!("{SECOND_NODE_ADDRESS}:8081"))
+            .unwrap(),
+        format!("a {CLIENT}")
+    );
+    assert_eq!(
+        world
+            .client
+            .ask(&format!("{SECOND_NODE_ADDRESS}:8082"))
+            .unwrap(),
+        format!("a {CLIENT}")
+    );
     assert!(world.client.ask(&format!("{NODE}:8082")).is_err());
-    assert_eq!(a.namespace.ask(&format!("{NODE}:8081")).unwrap(), format!("a {NODE}"), "own host port");
-    assert_eq!(world.host.ask(&format!("{NODE}:8081")).unwrap(), format!("a {NODE}"));
+    assert_eq!(
+        a.namespace.ask(&format!("{NODE}:8081")).unwrap(),
+        format!("a {NODE}"),
+        "own host port"
+    );
+    assert_eq!(
+        world.host.ask(&format!("{NODE}:8081")).unwrap(),
+        format!("a {NODE}")
+    );
 }
 
 #[test]
@@ -121,8 +206,13 @@ fn what_nobody_serves_is_refused_at_once() {
         .node_port(Protocol::Udp, 30053, &[])
         .sync(&world);
 
-    let refused = |answer: io::Result<String>| answer.unwrap_err().kind() == io::ErrorKind::ConnectionRefused;
-    for (who, namespace) in [("pod", &pod.namespace), ("host", &world.host), ("client", &world.client)] {
+    let refused =
+        |answer: io::Result<String>| answer.unwrap_err().kind() == io::ErrorKind::ConnectionRefused;
+    for (who, namespace) in [
+        ("pod", &pod.namespace),
+        ("host", &world.host),
+        ("client", &world.client),
+    ] {
         for to in [
             "10.96.0.1:80",    // no endpoint
             "10.96.0.2:81",    // a service's other port
@@ -141,7 +231,10 @@ fn what_nobody_serves_is_refused_at_once() {
             );
         }
     }
-    assert!(refused(pod.namespace.ask("10.96.0.10:80")), "another port of the DNS address");
+    assert!(
+        refused(pod.namespace.ask("10.96.0.10:80")),
+        "another port of the DNS address"
+    );
 }
 
 #[test]
@@ -153,13 +246,22 @@ fn connections_are_spread_over_all_endpoints() {
         tcp_pod(&world, "10.244.1.4", "c"),
     ];
     Services::default()
-        .cluster_ip(Protocol::Tcp, "10.96.0.1:80", &["10.244.1.2:8080", "10.244.1.3:8080", "10.244.1.4:8080"])
+        .cluster_ip(
+            Protocol::Tcp,
+            "10.96.0.1:80",
+            &["10.244.1.2:8080", "10.244.1.3:8080", "10.244.1.4:8080"],
+        )
         .sync(&world);
 
-    let answers: Vec<String> = (0..90).map(|_| world.client.ask("10.96.0.1:80").unwrap()).collect();
+    let answers: Vec<String> = (0..90)
+        .map(|_| world.client.ask("10.96.0.1:80").unwrap())
+        .collect();
 
     for name in ["a", "b", "c"] {
-        let share = answers.iter().filter(|answer| answer.starts_with(name)).count();
+        let share = answers
+            .iter()
+            .filter(|answer| answer.starts_with(name))
+            .count();
         assert!((10..60).contains(&share), "{name} got {share} of 90");
     }
 }
@@ -173,16 +275,24 @@ fn a_client_with_affinity_keeps_its_endpoint_while_it_is_there() {
         tcp_pod(&world, "10.244.1.4", "c"),
     ];
     let of = |endpoints: &[&str]| {
-        Services::default().cluster_ip(Protocol::Tcp, "10.96.0.1:80", endpoints).with_affinity().0
+        Services::default()
+            .cluster_ip(Protocol::Tcp, "10.96.0.1:80", endpoints)
+            .with_affinity()
+            .0
     };
     let two = of(&["10.244.1.2:8080", "10.244.1.4:8080"]);
     let three = of(&["10.244.1.2:8080", "10.244.1.3:8080", "10.244.1.4:8080"]);
     let client = std::sync::Arc::new(world.client);
-    let world = World { client: crate::world::Namespace::new("spare"), ..world };
+    let world = World {
+        client: crate::world::Namespace::new("spare"),
+        ..world
+    };
 
     world.with_network(move |network| async move {
         let ask = |times: usize| -> BTreeSet<String> {
-            (0..times).map(|_| client.ask("10.96.0.1:80").unwrap()).collect()
+            (0..times)
+                .map(|_| client.ask("10.96.0.1:80").unwrap())
+                .collect()
         };
         network.sync(&two).await.unwrap();
         let first = ask(20);
@@ -198,7 +308,11 @@ fn a_client_with_affinity_keeps_its_endpoint_while_it_is_there() {
         };
         network.sync(&of(rest)).await.unwrap();
         let second = ask(20);
-        assert_eq!(second.len(), 1, "another endpoint, and one only: {second:?}");
+        assert_eq!(
+            second.len(),
+            1,
+            "another endpoint, and one only: {second:?}"
+        );
         assert_ne!(second, first);
     });
 }
@@ -209,7 +323,10 @@ fn pods_leave_the_pod_range_as_the_host() {
     let pod = world.pod("10.244.1.2");
     world.client.serve_tcp(80, "outside");
     Services::default().sync(&world);
-    assert_eq!(pod.namespace.ask(&format!("{CLIENT}:80")).unwrap(), format!("outside {NODE}"));
+    assert_eq!(
+        pod.namespace.ask(&format!("{CLIENT}:80")).unwrap(),
+        format!("outside {NODE}")
+    );
 }
 
 #[test]
@@ -235,8 +352,14 @@ fn a_udp_flow_follows_its_service() {
         assert!(ask_udp(&cluster_ip).unwrap().starts_with("a "));
         assert!(ask_udp(&node_port).unwrap().starts_with("a "));
         network.sync(&second).await.unwrap();
-        assert!(ask_udp(&cluster_ip).unwrap().starts_with("b "), "the same socket, the new endpoint");
-        assert!(ask_udp(&node_port).unwrap().starts_with("b "), "the same socket, the new endpoint");
+        assert!(
+            ask_udp(&cluster_ip).unwrap().starts_with("b "),
+            "the same socket, the new endpoint"
+        );
+        assert!(
+            ask_udp(&node_port).unwrap().starts_with("b "),
+            "the same socket, the new endpoint"
+        );
     });
 }
 
@@ -246,7 +369,16 @@ fn pods_reach_the_dns_address_through_an_input_policy_of_drop() {
     let pod = world.pod("10.244.1.2");
     world.host.serve_udp_at("10.96.0.10:53", "dns");
     world.host.serve_tcp(53, "dns");
-    assert_eq!(ask_udp(&pod.namespace.udp("10.96.0.10:53")).unwrap(), "dns 10.244.1.2");
-    assert_eq!(pod.namespace.ask("10.96.0.10:53").unwrap(), "dns 10.244.1.2");
-    assert!(world.host.ask("10.96.0.10:53").unwrap().starts_with("dns "), "the host asks too");
+    assert_eq!(
+        ask_udp(&pod.namespace.udp("10.96.0.10:53")).unwrap(),
+        "dns 10.244.1.2"
+    );
+    assert_eq!(
+        pod.namespace.ask("10.96.0.10:53").unwrap(),
+        "dns 10.244.1.2"
+    );
+    assert!(
+        world.host.ask("10.96.0.10:53").unwrap().starts_with("dns "),
+        "the host asks too"
+    );
 }

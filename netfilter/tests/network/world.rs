@@ -1,4 +1,5 @@
-//! A host with two firewall policies set to DROP, a client beside it and pods behind it, each a network namespace.
+//! A host with two firewall policies set to DROP, a client beside it and pods behind it, each a
+//! network namespace.
 
 use std::{
     fs::File,
@@ -39,7 +40,9 @@ impl Namespace {
     }
 
     pub(crate) fn fd(&self) -> OwnedFd {
-        File::open(PathBuf::from("/run/netns").join(&self.name)).unwrap().into()
+        File::open(PathBuf::from("/run/netns").join(&self.name))
+            .unwrap()
+            .into()
     }
 
     /// Runs something on a thread inside.
@@ -47,7 +50,10 @@ impl Namespace {
         self.spawn(work).join().unwrap()
     }
 
-    fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
         let fd = self.fd();
         thread::spawn(move || {
             move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -65,7 +71,8 @@ impl Namespace {
     /// A TCP server that answers each connection with its name and the address it sees.
     pub(crate) fn serve_tcp(&self, port: u16, name: &str) {
         let name = name.to_owned();
-        let listener = self.inside(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        let listener =
+            self.inside(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let mut connection: TcpStream = connection;
@@ -118,7 +125,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .output();
     }
 }
 
@@ -133,7 +142,11 @@ pub(crate) fn ask_udp(socket: &UdpSocket) -> io::Result<String> {
 /// Runs a command; it must succeed.
 pub(crate) fn run(words: &[&str]) -> String {
     let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{words:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -149,7 +162,9 @@ impl World {
         let (host, client) = (Namespace::new("host"), Namespace::new("client"));
         let peer = &client.name;
         host.run("ip link set lo up");
-        host.run(&format!("ip link add eth0 type veth peer name eth0 netns {peer}"));
+        host.run(&format!(
+            "ip link add eth0 type veth peer name eth0 netns {peer}"
+        ));
         host.run(&format!("ip address add {NODE}/24 dev eth0"));
         host.run(&format!("ip address add {SECOND_NODE_ADDRESS}/32 dev eth0"));
         host.run("ip link set eth0 up");
@@ -165,7 +180,11 @@ impl World {
         ] {
             host.run(&format!("iptables {rule}"));
         }
-        Self { host, client, record: tempfile::tempdir().unwrap() }
+        Self {
+            host,
+            client,
+            record: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub(crate) fn record_file(&self) -> PathBuf {
@@ -180,7 +199,10 @@ impl World {
     {
         let record = self.record_file();
         self.host.inside(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let network = Network::open(host_network(), &record).await.unwrap();
                 network.prepare().await.unwrap();
@@ -191,9 +213,14 @@ impl World {
 
     /// Makes a pod with this address and connects it.
     pub(crate) fn pod(&self, address: &str) -> Pod {
-        let pod = Pod { namespace: Namespace::new("pod"), link: link(address) };
+        let pod = Pod {
+            namespace: Namespace::new("pod"),
+            link: link(address),
+        };
         let (link, netns) = (pod.link.clone(), pod.namespace.fd());
-        self.with_network(move |network| async move { network.connect(&link, netns).await.unwrap() });
+        self.with_network(
+            move |network| async move { network.connect(&link, netns).await.unwrap() },
+        );
         pod
     }
 }

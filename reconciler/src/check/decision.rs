@@ -19,8 +19,17 @@ use crate::{
 pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<String> {
     let mut after = input.state.clone();
     after.apply(change.changes.clone());
-    let statuses = input.reports.values().flat_map(|report| &report.pods).collect();
-    let mut check = Decision { input, after: &after, statuses, findings: Findings::default() };
+    let statuses = input
+        .reports
+        .values()
+        .flat_map(|report| &report.pods)
+        .collect();
+    let mut check = Decision {
+        input,
+        after: &after,
+        statuses,
+        findings: Findings::default(),
+    };
     check.records(change);
     check.names();
     check.forgotten();
@@ -48,28 +57,56 @@ impl<'a> Decision<'a> {
     /// What an owner was in the last healthy commit, which counts while only the canaries move.
     fn old_workload(&self, owner: &WorkloadKey) -> Option<&'a Workload> {
         let rollout = &self.input.state.rollout;
-        let id = rollout.healthy.as_ref().filter(|_| rollout.wave.is_some())?;
+        let id = rollout
+            .healthy
+            .as_ref()
+            .filter(|_| rollout.wave.is_some())?;
         self.input.commits.get(id)?.objects.workloads.get(owner)
     }
 
     fn is_drained(&self, node: &NodeName) -> bool {
-        let driving = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
-        driving.is_some_and(|commit| commit.objects.nodes.get(node).is_some_and(|object| object.drain))
+        let driving = self
+            .input
+            .state
+            .rollout
+            .driving
+            .as_ref()
+            .and_then(|id| self.input.commits.get(id));
+        driving.is_some_and(|commit| {
+            commit
+                .objects
+                .nodes
+                .get(node)
+                .is_some_and(|object| object.drain)
+        })
     }
 
     /// Of a record only the locator, an unplaced pod's place and a first stop record may change.
     fn records(&mut self, change: &ClusterChange) {
         let mut seen = BTreeSet::new();
         for change in &change.changes {
-            let Change::Pod(record) = change else { continue };
+            let Change::Pod(record) = change else {
+                continue;
+            };
             let uid = &record.uid;
-            self.findings.require(seen.insert(uid), || format!("pod {uid} is changed twice in one decision"));
+            self.findings.require(seen.insert(uid), || {
+                format!("pod {uid} is changed twice in one decision")
+            });
             let known = self.input.commits.get(&record.commit);
-            // A locator that was wrong before, since the commit reads as another one now, is not made by this decision.
-            let kept = self.input.state.pods.get(uid).is_some_and(|before| before.commit == record.commit);
-            let resolved =
-                kept || known.is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
-            self.findings.require(resolved, || format!("pod {uid}: its commit has not its template"));
+            // A locator that was wrong before, since the commit reads as another one now, is not
+            // made by this decision.
+            let kept = self
+                .input
+                .state
+                .pods
+                .get(uid)
+                .is_some_and(|before| before.commit == record.commit);
+            let resolved = kept
+                || known
+                    .is_none_or(|commit| commit.resolve(&record.owner, &record.template).is_some());
+            self.findings.require(resolved, || {
+                format!("pod {uid}: its commit has not its template")
+            });
             let Some(before) = self.input.state.pods.get(uid) else {
                 self.new_pod(record);
                 continue;
@@ -79,11 +116,16 @@ impl<'a> Decision<'a> {
                 && before.template == record.template
                 && before.created == record.created
                 && before.serial == record.serial;
-            self.findings.require(same, || format!("pod {uid} became another pod"));
+            self.findings
+                .require(same, || format!("pod {uid} became another pod"));
             let placed = before.place.node().is_none() || before.place == record.place;
-            self.findings.require(placed, || format!("pod {uid} was moved to another node"));
-            let stop = before.stop.is_none() || before.stop == record.stop || self.is_mended(before, record);
-            self.findings.require(stop, || format!("the stop record of pod {uid} was changed"));
+            self.findings
+                .require(placed, || format!("pod {uid} was moved to another node"));
+            let stop = before.stop.is_none()
+                || before.stop == record.stop
+                || self.is_mended(before, record);
+            self.findings
+                .require(stop, || format!("the stop record of pod {uid} was changed"));
             if before.stop.is_none() && record.stop.is_some() {
                 self.stop(before, record);
             }
@@ -92,67 +134,107 @@ impl<'a> Decision<'a> {
 
     /// Whether a pod was not made, but runs somewhere without a record.
     fn is_found(&self, uid: &PodUid) -> bool {
-        self.input.reports.values().flat_map(|report| &report.orphans).any(|orphan| orphan.uid == *uid)
+        self.input
+            .reports
+            .values()
+            .flat_map(|report| &report.orphans)
+            .any(|orphan| orphan.uid == *uid)
     }
 
     fn new_pod(&mut self, record: &PodRecord) {
         let uid = &record.uid;
         let adopted = self.is_found(uid);
-        let driving =
-            self.driving_workload(&record.owner).is_some() || self.old_workload(&record.owner).is_some();
-        self.findings
-            .require(adopted || driving, || format!("pod {uid} was made for an owner that is not driven"));
-        self.findings.require(record.stop.is_none(), || format!("pod {uid} was made with a stop record"));
+        let driving = self.driving_workload(&record.owner).is_some()
+            || self.old_workload(&record.owner).is_some();
+        self.findings.require(adopted || driving, || {
+            format!("pod {uid} was made for an owner that is not driven")
+        });
+        self.findings.require(record.stop.is_none(), || {
+            format!("pod {uid} was made with a stop record")
+        });
         let serial = record.serial > self.input.state.serial && record.serial <= self.after.serial;
-        self.findings.require(serial, || format!("pod {uid} has serial {}, not a new one", record.serial));
+        self.findings.require(serial, || {
+            format!("pod {uid} has serial {}, not a new one", record.serial)
+        });
     }
 
     fn stop(&mut self, before: &PodRecord, record: &PodRecord) {
         let Some(stop) = &record.stop else { return };
         let owner = self.driving_workload(&record.owner);
         let followed = owner.or_else(|| self.old_workload(&record.owner));
-        let ended = self.statuses.get(&record.uid).is_some_and(|status| status.phase.is_final());
+        let ended = self
+            .statuses
+            .get(&record.uid)
+            .is_some_and(|status| status.phase.is_final());
         let sound = match stop.reason {
             StopReason::OwnerRemoved => owner.is_none() && self.may_go(before),
             StopReason::Failed => {
                 let faulty = &self.input.state.rollout.faulty;
-                ended || before.place.node().is_some_and(|node| faulty.contains_key(node))
+                ended
+                    || before
+                        .place
+                        .node()
+                        .is_some_and(|node| faulty.contains_key(node))
             }
             StopReason::Replaced => followed.is_some_and(|owner| {
                 (owner.template.hash != before.template || self.input.state.rollout.wave.is_some())
                     && !matches!(owner.control, Control::Replicas { .. })
             }),
-            StopReason::Restarted => {
-                self.input.state.rollout.restarts.contains_key(&record.owner.to_string())
-            }
+            StopReason::Restarted => self
+                .input
+                .state
+                .rollout
+                .restarts
+                .contains_key(&record.owner.to_string()),
             StopReason::ScaledDown | StopReason::NodeExcluded => followed.is_some(),
             StopReason::Drained => {
-                let drained = before.place.node().is_some_and(|node| self.is_drained(node));
+                let drained = before
+                    .place
+                    .node()
+                    .is_some_and(|node| self.is_drained(node));
                 drained && followed.is_some_and(moves_when_lost)
             }
             StopReason::WentBack => false,
             StopReason::NodeLost => {
-                let node = before.place.node().and_then(|node| self.input.nodes.get(node));
-                node.is_some_and(|node| node.life == NodeLife::Lost) && followed.is_some_and(moves_when_lost)
+                let node = before
+                    .place
+                    .node()
+                    .and_then(|node| self.input.nodes.get(node));
+                node.is_some_and(|node| node.life == NodeLife::Lost)
+                    && followed.is_some_and(moves_when_lost)
             }
         };
-        self.findings.require(sound, || format!("pod {} is stopped without reason: {stop:?}", record.key));
+        self.findings.require(sound, || {
+            format!("pod {} is stopped without reason: {stop:?}", record.key)
+        });
     }
 
-    /// Whether a pod whose owner left the commit may go: a Deployment that its Services lead to now, and that was not there
-    /// before, has a pod that is available, or something cannot be begun for want of what others have.
+    /// Whether a pod whose owner left the commit may go: a Deployment that its Services lead to
+    /// now, and that was not there before, has a pod that is available, or something cannot be
+    /// begun for want of what others have.
     fn may_go(&self, record: &PodRecord) -> bool {
         let rollout = &self.input.state.rollout;
-        let lasts = |rollout: &Rollout| matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking);
+        let lasts =
+            |rollout: &Rollout| matches!(rollout.phase, Phase::Progressing { .. } | Phase::Soaking);
         if !lasts(rollout) || !lasts(&self.after.rollout) {
             return true;
         }
         let get = |id: &CommitId| self.input.commits.get(id);
-        let Some(driving) = rollout.driving.as_ref().and_then(get) else { return true };
+        let Some(driving) = rollout.driving.as_ref().and_then(get) else {
+            return true;
+        };
         let from = rollout.rollback.as_ref().map(|rollback| &rollback.from);
-        let mut earlier = rollout.left.iter().rev().chain(from).chain(&rollout.healthy).filter_map(get);
+        let mut earlier = rollout
+            .left
+            .iter()
+            .rev()
+            .chain(from)
+            .chain(&rollout.healthy)
+            .filter_map(get);
         let before = earlier.find(|commit| commit.objects.workloads.contains_key(&record.owner));
-        let Some(before) = before.filter(|before| before.id != driving.id) else { return true };
+        let Some(before) = before.filter(|before| before.id != driving.id) else {
+            return true;
+        };
         let labels = &before.objects.workloads[&record.owner].template.meta.labels;
         let services = driving.objects.services.iter().filter(|(key, service)| {
             let old = before.objects.services.get(*key);
@@ -161,11 +243,23 @@ impl<'a> Decision<'a> {
         });
         let services: Vec<_> = services.map(|(_, service)| service).collect();
         let is_up = |workload: &Workload| {
-            let mut pods = self.input.state.pods.values().filter(|pod| pod.owner == workload.key);
+            let mut pods = self
+                .input
+                .state
+                .pods
+                .values()
+                .filter(|pod| pod.owner == workload.key);
             pods.any(|pod| self.is_available(workload, pod))
         };
         let next = driving.objects.workloads.values().filter(|workload| {
-            let runs = matches!(workload.control, Control::Deployment { replicas: 1.., paused: false, .. });
+            let runs = matches!(
+                workload.control,
+                Control::Deployment {
+                    replicas: 1..,
+                    paused: false,
+                    ..
+                }
+            );
             let is_new = !before.objects.workloads.contains_key(&workload.key);
             let labels = &workload.template.meta.labels;
             runs && is_new && services.iter().any(|service| selects(service, labels))
@@ -182,7 +276,8 @@ impl<'a> Decision<'a> {
             match workload.control {
                 Control::Pod => {
                     own.any(|pod| pod.place.node().is_none())
-                        || pods().any(|pod| pod.key == workload.key.object && pod.owner != workload.key)
+                        || pods()
+                            .any(|pod| pod.key == workload.key.object && pod.owner != workload.key)
                 }
                 Control::DaemonSet { .. } => own.count() < self.input.nodes.len(),
                 Control::Deployment { .. } | Control::Replicas { .. } => {
@@ -192,10 +287,14 @@ impl<'a> Decision<'a> {
         })
     }
 
-    /// Whether a stop that was told for an owner's removal, with the owner there and the host refusing, gets another reason.
+    /// Whether a stop that was told for an owner's removal, with the owner there and the host
+    /// refusing, gets another reason.
     fn is_mended(&self, before: &PodRecord, record: &PodRecord) -> bool {
         let reason = |record: &PodRecord| record.stop.as_ref().map(|stop| stop.reason);
-        let report = before.place.node().and_then(|node| self.input.reports.get(node));
+        let report = before
+            .place
+            .node()
+            .and_then(|node| self.input.reports.get(node));
         let refused = report.and_then(|report| report.refused.get(&before.uid));
         reason(before) == Some(StopReason::OwnerRemoved)
             && reason(record) == Some(StopReason::ScaledDown)
@@ -203,16 +302,19 @@ impl<'a> Decision<'a> {
             && refused.is_some()
     }
 
-    /// No pod is made under a name that another one has. One that was found running has the name it has.
+    /// No pod is made under a name that another one has. One that was found running has the name it
+    /// has.
     fn names(&mut self) {
         let mut names: BTreeMap<_, Vec<&PodUid>> = BTreeMap::new();
         for record in self.after.pods.values() {
             names.entry(&record.key).or_default().push(&record.uid);
         }
         for (name, uids) in names {
-            let made = |uid: &&PodUid| !self.input.state.pods.contains_key(*uid) && !self.is_found(uid);
+            let made =
+                |uid: &&PodUid| !self.input.state.pods.contains_key(*uid) && !self.is_found(uid);
             let twice = uids.len() > 1 && uids.iter().any(made);
-            self.findings.require(!twice, || format!("pods {uids:?} are all {name}"));
+            self.findings
+                .require(!twice, || format!("pods {uids:?} are all {name}"));
         }
     }
 
@@ -221,23 +323,34 @@ impl<'a> Decision<'a> {
             if self.after.pods.contains_key(uid) {
                 continue;
             }
-            let gone = self.input.reports.values().any(|report| report.gone.contains(uid));
+            let gone = self
+                .input
+                .reports
+                .values()
+                .any(|report| report.gone.contains(uid));
             let removed = record.place.node().is_some_and(|node| {
                 self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
             });
             let sound = removed
                 || record.stop.is_some() && (gone || record.place.node().is_none())
                 || self.is_missing_from_stock(record);
-            self.findings.require(sound, || format!("pod {uid} was forgotten while it may run"));
+            self.findings.require(sound, || {
+                format!("pod {uid} was forgotten while it may run")
+            });
         }
     }
 
-    /// Whether a store was adopted, and the pod's own node has said since that nothing of it is there.
+    /// Whether a store was adopted, and the pod's own node has said since that nothing of it is
+    /// there.
     fn is_missing_from_stock(&self, record: &PodRecord) -> bool {
-        let report = record.place.node().and_then(|node| self.input.reports.get(node));
+        let report = record
+            .place
+            .node()
+            .and_then(|node| self.input.reports.get(node));
         let said = |adoption: Adoption| {
-            report
-                .is_some_and(|report| report.stock == Some(adoption.at) && report.gone.contains(&record.uid))
+            report.is_some_and(|report| {
+                report.stock == Some(adoption.at) && report.gone.contains(&record.uid)
+            })
         };
         let adopted = self.input.state.rollout.adopted;
         adopted.is_some_and(|adoption| record.serial <= adoption.serial && said(adoption))
@@ -250,18 +363,31 @@ impl<'a> Decision<'a> {
         adopted.is_some_and(|adoption| said != Some(adoption.at))
     }
 
-    /// While stock is taken nobody knows all that runs: nothing is made, and nothing is told to stop. Nothing is made on a
-    /// node that has not said what it holds, then or later.
+    /// While stock is taken nobody knows all that runs: nothing is made, and nothing is told to
+    /// stop. Nothing is made on a node that has not said what it holds, then or later.
     fn stock(&mut self) {
-        let taking = self.input.state.rollout.adopted.is_some_and(|adoption| !adoption.stock_taken);
+        let taking = self
+            .input
+            .state
+            .rollout
+            .adopted
+            .is_some_and(|adoption| !adoption.stock_taken);
         for (uid, record) in &self.after.pods {
             let before = self.input.state.pods.get(uid);
             let made = before.is_none() && !self.is_found(uid);
             let told = record.stop.is_some() && before.is_some_and(|before| before.stop.is_none());
             let decided = taking && (made || told);
-            self.findings.require(!decided, || format!("pod {uid} is decided while stock is taken"));
-            let blind = made && record.place.node().is_some_and(|node| self.is_unheard(node));
-            self.findings.require(!blind, || format!("pod {uid} is made where nobody knows what runs"));
+            self.findings.require(!decided, || {
+                format!("pod {uid} is decided while stock is taken")
+            });
+            let blind = made
+                && record
+                    .place
+                    .node()
+                    .is_some_and(|node| self.is_unheard(node));
+            self.findings.require(!blind, || {
+                format!("pod {uid} is made where nobody knows what runs")
+            });
         }
     }
 
@@ -272,15 +398,19 @@ impl<'a> Decision<'a> {
             if let Some(address) = given.cluster_ip {
                 let fits = self.input.settings.ranges.addresses.contains(&address)
                     && address != self.input.settings.ranges.dns;
-                self.findings.require(fits, || format!("service {key} has {address}, not of the range"));
-                self.findings
-                    .require(addresses.insert(address), || format!("two services have address {address}"));
+                self.findings.require(fits, || {
+                    format!("service {key} has {address}, not of the range")
+                });
+                self.findings.require(addresses.insert(address), || {
+                    format!("two services have address {address}")
+                });
             }
             for (port, number) in &given.node_ports {
                 let protocol = port.split('/').next().unwrap_or_default();
-                self.findings.require(ports.insert((protocol.to_owned(), *number)), || {
-                    format!("two services have node port {protocol} {number}")
-                });
+                self.findings
+                    .require(ports.insert((protocol.to_owned(), *number)), || {
+                        format!("two services have node port {protocol} {number}")
+                    });
             }
         }
     }
@@ -290,28 +420,50 @@ impl<'a> Decision<'a> {
         let followed = after.driving == before.driving
             || after.driving == after.target
             || after.driving == after.healthy
-                && before.driving.as_ref().is_some_and(|id| !is_good(before, id));
-        self.findings.require(followed, || format!("{:?} is driven and is not the target", after.driving));
+                && before
+                    .driving
+                    .as_ref()
+                    .is_some_and(|id| !is_good(before, id));
+        self.findings.require(followed, || {
+            format!("{:?} is driven and is not the target", after.driving)
+        });
         for (commit, reason) in &before.bad {
             let met_again = after.target.as_ref() == Some(commit)
                 || *self.input.head == Head::Accepted(commit.clone())
                 || after.history.iter().any(|entry| entry.commit == *commit);
-            let kept = after.bad.contains_key(commit) || after.healthy.as_ref() == Some(commit) || !met_again;
-            self.findings.require(kept, || format!("{commit} is not called bad any more ({reason})"));
+            let kept = after.bad.contains_key(commit)
+                || after.healthy.as_ref() == Some(commit)
+                || !met_again;
+            self.findings.require(kept, || {
+                format!("{commit} is not called bad any more ({reason})")
+            });
         }
-        let good = after.healthy.as_ref().is_none_or(|healthy| !after.bad.contains_key(healthy));
-        self.findings.require(good, || "the healthy commit is called bad".to_owned());
+        let good = after
+            .healthy
+            .as_ref()
+            .is_none_or(|healthy| !after.bad.contains_key(healthy));
+        self.findings
+            .require(good, || "the healthy commit is called bad".to_owned());
     }
 
     fn owners(&mut self) {
-        let Some(driving) =
-            self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id))
+        let Some(driving) = self
+            .input
+            .state
+            .rollout
+            .driving
+            .as_ref()
+            .and_then(|id| self.input.commits.get(id))
         else {
             return;
         };
         for workload in driving.objects.workloads.values() {
             let owned = |state: &'a ClusterState| {
-                state.pods.values().filter(|record| record.owner == workload.key).collect::<Vec<&PodRecord>>()
+                state
+                    .pods
+                    .values()
+                    .filter(|record| record.owner == workload.key)
+                    .collect::<Vec<&PodRecord>>()
             };
             let before = owned(self.input.state);
             let after = owned(self.after);
@@ -326,7 +478,11 @@ impl<'a> Decision<'a> {
                 .iter()
                 .copied()
                 .filter(|record| record.stop.is_some())
-                .filter(|record| before.iter().any(|old| old.uid == record.uid && old.stop.is_none()))
+                .filter(|record| {
+                    before
+                        .iter()
+                        .any(|old| old.uid == record.uid && old.stop.is_none())
+                })
                 .collect();
             if !made.is_empty() || !told.is_empty() {
                 self.owner(workload, &after, &made, &told);
@@ -337,19 +493,31 @@ impl<'a> Decision<'a> {
     /// Owners that no commit took away go only within the budget.
     fn deletions(&mut self, change: &ClusterChange) {
         let state = self.input.state;
-        let driving = state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
+        let driving = state
+            .rollout
+            .driving
+            .as_ref()
+            .and_then(|id| self.input.commits.get(id));
         if driving.is_none_or(|commit| commit.allow_deletions) {
             return;
         }
-        let from = state.rollout.rollback.as_ref().map(|rollback| &rollback.from);
+        let from = state
+            .rollout
+            .rollback
+            .as_ref()
+            .map(|rollback| &rollback.from);
         let healthy = state.rollout.healthy.as_ref();
         let taken_away = |owner: &WorkloadKey| {
             let before = state.rollout.left.iter().chain(from).chain(healthy);
             let mut before = before.filter_map(|id| self.input.commits.get(id));
             before.any(|commit| commit.objects.workloads.contains_key(owner))
         };
-        let live: BTreeSet<&WorkloadKey> =
-            state.pods.values().filter(|record| record.stop.is_none()).map(|record| &record.owner).collect();
+        let live: BTreeSet<&WorkloadKey> = state
+            .pods
+            .values()
+            .filter(|record| record.stop.is_none())
+            .map(|record| &record.owner)
+            .collect();
         let removed: BTreeSet<&WorkloadKey> = change
             .changes
             .iter()
@@ -367,44 +535,79 @@ impl<'a> Decision<'a> {
         let percent = self.input.settings.rollout.deletion_percent as usize;
         let allowed = (live.len() * percent / 100).max(1);
         self.findings.require(removed.len() <= allowed, || {
-            format!("{} owners are stopped that no commit took away: {removed:?}", removed.len())
+            format!(
+                "{} owners are stopped that no commit took away: {removed:?}",
+                removed.len()
+            )
         });
     }
 
     fn is_active(&self, record: &PodRecord) -> bool {
-        record.stop.is_none() && !self.statuses.get(&record.uid).is_some_and(|status| status.phase.is_final())
+        record.stop.is_none()
+            && !self
+                .statuses
+                .get(&record.uid)
+                .is_some_and(|status| status.phase.is_final())
     }
 
     fn is_available(&self, workload: &Workload, record: &PodRecord) -> bool {
-        let out = |node| self.input.nodes.get(node).is_some_and(|known| known.life.is_out());
+        let out = |node| {
+            self.input
+                .nodes
+                .get(node)
+                .is_some_and(|known| known.life.is_out())
+        };
         if record.place.node().is_some_and(out) {
             return false;
         }
-        let status = self.statuses.get(&record.uid).filter(|status| status.ready.is_some());
+        let status = self
+            .statuses
+            .get(&record.uid)
+            .filter(|status| status.ready.is_some());
         status.is_some_and(|status| status.ready_for >= workload.control.min_ready())
     }
 
-    /// How many pods there must be and may be: while only the canaries move, as many as before are wanted as well.
+    /// How many pods there must be and may be: while only the canaries move, as many as before are
+    /// wanted as well.
     fn wanted(&self, workload: &Workload, replicas: u32) -> (usize, usize) {
         let rollout = &self.input.state.rollout;
         let healthy = rollout.healthy.as_ref().filter(|_| rollout.wave.is_some());
-        let before = healthy.and_then(|id| self.input.commits.get(id)?.objects.workloads.get(&workload.key));
+        let before = healthy.and_then(|id| {
+            self.input
+                .commits
+                .get(id)?
+                .objects
+                .workloads
+                .get(&workload.key)
+        });
         let before = match before.map(|before| &before.control) {
-            Some(Control::Deployment { replicas, .. } | Control::Replicas { replicas, .. }) => *replicas,
+            Some(Control::Deployment { replicas, .. } | Control::Replicas { replicas, .. }) => {
+                *replicas
+            }
             _ => replicas,
         };
         (replicas.min(before) as usize, replicas.max(before) as usize)
     }
 
     /// maxSurge where pods are made, maxUnavailable where available ones are stopped.
-    fn owner(&mut self, workload: &Workload, after: &[&PodRecord], made: &[&PodRecord], told: &[&PodRecord]) {
+    fn owner(
+        &mut self,
+        workload: &Workload,
+        after: &[&PodRecord],
+        made: &[&PodRecord],
+        told: &[&PodRecord],
+    ) {
         let key = &workload.key;
         let active = after.iter().filter(|record| self.is_active(record)).count();
-        let up = |record: &&&PodRecord| self.is_active(record) && self.is_available(workload, record);
+        let up =
+            |record: &&&PodRecord| self.is_active(record) && self.is_available(workload, record);
         let available = after.iter().filter(up).count();
         let down_by_choice = |reasons: &[StopReason]| {
             told.iter().any(|record| {
-                let chosen = record.stop.as_ref().is_some_and(|stop| reasons.contains(&stop.reason));
+                let chosen = record
+                    .stop
+                    .as_ref()
+                    .is_some_and(|stop| reasons.contains(&stop.reason));
                 chosen && self.is_available(workload, record)
             })
         };
@@ -414,30 +617,49 @@ impl<'a> Decision<'a> {
         match &workload.control {
             Control::Pod => {
                 let one = made.is_empty() || after.len() == 1;
-                self.findings.require(one, || format!("{key}: made beside another one"));
+                self.findings
+                    .require(one, || format!("{key}: made beside another one"));
             }
             Control::Replicas { replicas, .. } => {
                 let (least, most) = self.wanted(workload, *replicas);
-                let draining =
-                    after.iter().any(|record| record.place.node().is_some_and(|node| self.is_drained(node)));
+                let draining = after.iter().any(|record| {
+                    record
+                        .place
+                        .node()
+                        .is_some_and(|node| self.is_drained(node))
+                });
                 let bound = made.is_empty() || active <= most + usize::from(draining);
-                self.findings.require(bound, || format!("{key}: {active} pods, {most} are wanted"));
+                self.findings
+                    .require(bound, || format!("{key}: {active} pods, {most} are wanted"));
                 let enough = !replaced || available + 1 >= least;
-                self.findings.require(enough, || format!("{key}: a restart leaves {available} of {least}"));
+                self.findings.require(enough, || {
+                    format!("{key}: a restart leaves {available} of {least}")
+                });
                 let enough = !scaled || active >= least;
-                self.findings.require(enough, || format!("{key}: scaled down to {active} of {least}"));
+                self.findings.require(enough, || {
+                    format!("{key}: scaled down to {active} of {least}")
+                });
             }
-            Control::Deployment { replicas, strategy, .. } => {
+            Control::Deployment {
+                replicas, strategy, ..
+            } => {
                 let wanted = self.wanted(workload, *replicas);
                 let enough = !scaled || active >= wanted.0;
-                self.findings.require(enough, || format!("{key}: scaled down to {active} of {}", wanted.0));
+                self.findings.require(enough, || {
+                    format!("{key}: scaled down to {active} of {}", wanted.0)
+                });
                 self.strategy(workload, *strategy, wanted, after, made, replaced);
             }
             Control::DaemonSet { update, .. } => match update {
                 DaemonSetUpdate::OnDelete => {
-                    self.findings.require(!changed, || format!("{key}: OnDelete stopped a pod by itself"));
+                    self.findings.require(!changed, || {
+                        format!("{key}: OnDelete stopped a pod by itself")
+                    });
                 }
-                DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge } => {
+                DaemonSetUpdate::RollingUpdate {
+                    max_unavailable,
+                    max_surge,
+                } => {
                     self.daemons(workload, *max_unavailable, *max_surge, after, replaced);
                 }
             },
@@ -455,34 +677,51 @@ impl<'a> Decision<'a> {
     ) {
         let key = &workload.key;
         let active = after.iter().filter(|record| self.is_active(record)).count();
-        let up = |record: &&&PodRecord| self.is_active(record) && self.is_available(workload, record);
+        let up =
+            |record: &&&PodRecord| self.is_active(record) && self.is_available(workload, record);
         let available = after.iter().filter(up).count();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         match strategy {
             DeploymentStrategy::Recreate => {
                 let asked = self.input.state.rollout.restarts.get(&key.to_string());
                 let lost = |record: &PodRecord| {
-                    let node = record.place.node().and_then(|node| self.input.nodes.get(node));
+                    let node = record
+                        .place
+                        .node()
+                        .and_then(|node| self.input.nodes.get(node));
                     node.is_some_and(|node| node.life == NodeLife::Lost)
                 };
                 // What moves when its node is lost does not wait for what may still run there.
                 let old = after
                     .iter()
-                    .filter(|record| record.stop.is_none() || !(moves_when_lost(workload) && lost(record)))
+                    .filter(|record| {
+                        record.stop.is_none() || !(moves_when_lost(workload) && lost(record))
+                    })
                     .any(|record| {
                         record.template != workload.template.hash
                             || record.stop.is_some()
                             || asked.is_some_and(|asked| record.serial <= *asked)
                     });
                 let alone = made.is_empty() || !old;
-                self.findings.require(alone, || format!("{key}: Recreate made a pod beside an old one"));
+                self.findings.require(alone, || {
+                    format!("{key}: Recreate made a pod beside an old one")
+                });
             }
-            DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
+            DeploymentStrategy::RollingUpdate {
+                max_surge,
+                max_unavailable,
+            } => {
                 let surge = max_surge.round_up(number(most)) as usize;
                 let unavailable = max_unavailable.round_down(number(least)) as usize;
-                let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
+                let unavailable = if surge == 0 {
+                    unavailable.max(1)
+                } else {
+                    unavailable
+                };
                 let bound = made.is_empty() || active <= most + surge;
-                self.findings.require(bound, || format!("{key}: {active} pods, {most} + {surge} allowed"));
+                self.findings.require(bound, || {
+                    format!("{key}: {active} pods, {most} + {surge} allowed")
+                });
                 let enough = !replaced || available + unavailable >= least;
                 self.findings.require(enough, || {
                     format!("{key}: {available} left of {least}, {unavailable} may be unavailable")
@@ -500,15 +739,30 @@ impl<'a> Decision<'a> {
         replaced: bool,
     ) {
         let key = &workload.key;
-        let driving = self.input.state.rollout.driving.as_ref().and_then(|id| self.input.commits.get(id));
-        let Some(objects) = driving.map(|commit| &commit.objects.nodes) else { return };
-        // Nodes that are given up or at fault themselves are left aside, and so are those that are out for now, unless
-        // their pod was down when they were last heard of.
+        let driving = self
+            .input
+            .state
+            .rollout
+            .driving
+            .as_ref()
+            .and_then(|id| self.input.commits.get(id));
+        let Some(objects) = driving.map(|commit| &commit.objects.nodes) else {
+            return;
+        };
+        // Nodes that are given up or at fault themselves are left aside, and so are those that are
+        // out for now, unless their pod was down when they were last heard of.
         let was_down = |name: &NodeName| {
-            let on = || after.iter().filter(|record| record.place.node() == Some(name));
+            let on = || {
+                after
+                    .iter()
+                    .filter(|record| record.place.node() == Some(name))
+            };
             let ready = |record: &&&PodRecord| {
                 self.is_active(record)
-                    && self.statuses.get(&record.uid).is_some_and(|status| status.ready.is_some())
+                    && self
+                        .statuses
+                        .get(&record.uid)
+                        .is_some_and(|status| status.ready.is_some())
             };
             on().next().is_some() && !on().any(|record| ready(&record))
         };
@@ -527,7 +781,9 @@ impl<'a> Decision<'a> {
                 let aside = life.is_some_and(|life| match life {
                     NodeLife::Lost => true,
                     NodeLife::Silent(_) | NodeLife::Away => !was_down(name),
-                    NodeLife::Ready | NodeLife::NotReady(_) => self.is_unheard(name) && !was_down(name),
+                    NodeLife::Ready | NodeLife::NotReady(_) => {
+                        self.is_unheard(name) && !was_down(name)
+                    }
                 });
                 !aside
                     && !self.input.state.rollout.faulty.contains_key(name)
@@ -536,7 +792,9 @@ impl<'a> Decision<'a> {
             .collect();
         let mut nodes: BTreeMap<&NodeName, (usize, usize)> = BTreeMap::new();
         for record in after.iter().filter(|record| self.is_active(record)) {
-            let Some(node) = record.place.node().filter(|node| counted.contains(*node)) else { continue };
+            let Some(node) = record.place.node().filter(|node| counted.contains(*node)) else {
+                continue;
+            };
             let counts = nodes.entry(node).or_default();
             counts.0 += 1;
             counts.1 += usize::from(self.is_available(workload, record));
@@ -545,12 +803,19 @@ impl<'a> Decision<'a> {
         let surge = max_surge.round_up(all) as usize;
         let most = if surge == 0 { 1 } else { 2 };
         for (node, (active, _)) in &nodes {
-            self.findings.require(*active <= most, || format!("{key}: {active} pods on node {node}"));
+            self.findings.require(*active <= most, || {
+                format!("{key}: {active} pods on node {node}")
+            });
         }
-        let up = nodes.values().filter(|(_, available)| *available > 0).count();
+        let up = nodes
+            .values()
+            .filter(|(_, available)| *available > 0)
+            .count();
         let unavailable = (max_unavailable.round_up(all) as usize).max(usize::from(surge == 0));
         let enough = !replaced || up + unavailable >= all as usize;
-        self.findings.require(enough, || format!("{key}: available on {up} of {all} nodes"));
+        self.findings.require(enough, || {
+            format!("{key}: available on {up} of {all} nodes")
+        });
     }
 }
 

@@ -14,8 +14,8 @@ use crate::{
     object::Workload,
     plan::Next,
     rollout::{
-        Failure, Judgement, Phase, Suspects, first_unfinished, judge, judged_workloads, pod_failure,
-        progress_deadline, suspects, with_regard_to, worst,
+        Failure, Judgement, Phase, Suspects, first_unfinished, judge, judged_workloads,
+        pod_failure, progress_deadline, suspects, with_regard_to, worst,
     },
     time::later,
 };
@@ -33,7 +33,12 @@ pub(super) struct Judged {
 
 impl From<Judgement> for Judged {
     fn from(judgement: Judgement) -> Self {
-        Self { judgement, faulty: BTreeMap::new(), next: Next::AwaitChange, progressed: None }
+        Self {
+            judgement,
+            faulty: BTreeMap::new(),
+            next: Next::AwaitChange,
+            progressed: None,
+        }
     }
 }
 
@@ -60,7 +65,10 @@ impl<'a> Decision<'a> {
             driving.objects.workloads.keys().collect()
         } else {
             let judged = judged_workloads(rollout, self.input.commits, driving);
-            if let Some(node) = judged.iter().find_map(|workload| self.silent_node(workload)) {
+            if let Some(node) = judged
+                .iter()
+                .find_map(|workload| self.silent_node(workload))
+            {
                 return Judgement::Waiting(format!("node {node} has not reported yet")).into();
             }
             judged.into_iter().map(|workload| &workload.key).collect()
@@ -69,7 +77,11 @@ impl<'a> Decision<'a> {
             return Judgement::Waiting("none of them is heard of".to_owned()).into();
         }
         // What was waited for may just have come: the clock starts now.
-        let clock = if rollout.waiting { Some(self.input.now) } else { rollout.clock };
+        let clock = if rollout.waiting {
+            Some(self.input.now)
+        } else {
+            rollout.clock
+        };
         let parts: Vec<_> = self
             .parts(driving)
             .into_iter()
@@ -87,7 +99,9 @@ impl<'a> Decision<'a> {
         let late = healthy
             || clock
                 .map(|clock| progressed.map_or(clock, |progressed| clock.max(progressed)))
-                .is_some_and(|clock| later(clock, self.input.settings.rollout.deadline) <= self.input.now);
+                .is_some_and(|clock| {
+                    later(clock, self.input.settings.rollout.deadline) <= self.input.now
+                });
         let mut found = Suspects::default();
         for part in &parts {
             let progress = self.input.state.workloads.get(&part.workload.key);
@@ -98,10 +112,19 @@ impl<'a> Decision<'a> {
         }
         if healthy {
             // That one is out is no sign that it has healed.
-            let out = rollout.faulty.iter().filter(|(node, _)| self.standing.absent.contains(*node));
+            let out = rollout
+                .faulty
+                .iter()
+                .filter(|(node, _)| self.standing.absent.contains(*node));
             let out = out.map(|(node, why)| (node.clone(), why.clone()));
-            let faulty = out.chain(reasons(found.nodes)).chain(found.unready).collect();
-            return Judged { faulty, ..Judgement::Settled.into() };
+            let faulty = out
+                .chain(reasons(found.nodes))
+                .chain(found.unready)
+                .collect();
+            return Judged {
+                faulty,
+                ..Judgement::Settled.into()
+            };
         }
         let owned = self.owned.values().flatten();
         let unfinished = first_unfinished(owned, &self.standing, self.input.now);
@@ -117,7 +140,10 @@ impl<'a> Decision<'a> {
                 })
                 .collect()
         });
-        Judged { progressed, ..judged }
+        Judged {
+            progressed,
+            ..judged
+        }
     }
 
     /// Whether few enough nodes are at fault, and how all stands without them.
@@ -129,7 +155,11 @@ impl<'a> Decision<'a> {
         if let Some(failure) = found.failure {
             return Judgement::Failed(failure).into();
         }
-        let most = self.input.settings.rollout.max_faulty(self.input.nodes.len());
+        let most = self
+            .input
+            .settings
+            .rollout
+            .max_faulty(self.input.nodes.len());
         let mut standing = self.standing.clone();
         standing.faulty.extend(found.nodes.keys().cloned());
         if standing.faulty.len() > most
@@ -141,13 +171,21 @@ impl<'a> Decision<'a> {
                 standing.faulty.len(),
                 self.input.nodes.len(),
             );
-            return Judgement::Failed(Failure { class: failure.class, reason }).into();
+            return Judgement::Failed(Failure {
+                class: failure.class,
+                reason,
+            })
+            .into();
         }
         let mut waiting = None;
         let mut faulty: BTreeMap<NodeName, String> = reasons(found.nodes).collect();
-        let unready: BTreeSet<&NodeName> = standing.faulty.iter().chain(found.unready.keys()).collect();
+        let unready: BTreeSet<&NodeName> =
+            standing.faulty.iter().chain(found.unready.keys()).collect();
         if unready.len() > most {
-            let new = found.unready.iter().find(|(node, _)| !standing.faulty.contains(*node));
+            let new = found
+                .unready
+                .iter()
+                .find(|(node, _)| !standing.faulty.contains(*node));
             waiting = new.map(|(_, why)| why.clone());
         } else {
             standing.faulty.extend(found.unready.keys().cloned());
@@ -159,39 +197,58 @@ impl<'a> Decision<'a> {
             (_, Some(waiting), _) => Judgement::Waiting(waiting),
             (Judgement::Settled | Judgement::Progressing(_), None, Some((message, until))) => {
                 let wait = until.duration_since(self.input.now);
-                next =
-                    Next::After(Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(1)));
+                next = Next::After(
+                    Duration::try_from(wait)
+                        .unwrap_or_default()
+                        .max(Duration::from_millis(1)),
+                );
                 Judgement::Progressing(message)
             }
             (judgement, None, _) => judgement,
         };
-        Judged { judgement, faulty, next, progressed: None }
+        Judged {
+            judgement,
+            faulty,
+            next,
+            progressed: None,
+        }
     }
 
-    /// The nodes, canaries apart, where a DaemonSet's pod fails: it may since long after its commit was called healthy.
+    /// The nodes, canaries apart, where a DaemonSet's pod fails: it may since long after its commit
+    /// was called healthy.
     pub(super) fn failing(&self) -> BTreeSet<NodeName> {
-        let daemons = self.owned.iter().filter(|(owner, _)| owner.kind == WorkloadKind::DaemonSet);
+        let daemons = self
+            .owned
+            .iter()
+            .filter(|(owner, _)| owner.kind == WorkloadKind::DaemonSet);
         let fails = |pod: &&OwnedPod<'_>| {
             pod.is_active() && !self.standing.is_absent(pod) && pod_failure(pod, None).is_some()
         };
         let failing = daemons.flat_map(|(_, pods)| pods).filter(fails);
         let nodes = failing.filter_map(|pod| pod.record.place.node());
         let canaries = self.canaries();
-        nodes.filter(|node| !canaries.contains(*node)).cloned().collect()
+        nodes
+            .filter(|node| !canaries.contains(*node))
+            .cloned()
+            .collect()
     }
 
-    /// A node that runs a pod of this owner and has not said a word, as after the daemon's own start. One that is out
-    /// says nothing, and is not waited for.
+    /// A node that runs a pod of this owner and has not said a word, as after the daemon's own
+    /// start. One that is out says nothing, and is not waited for.
     fn silent_node(&self, workload: &Workload) -> Option<&'a NodeName> {
         let pods = self.owned.get(&workload.key)?;
-        let mut nodes =
-            pods.iter().filter(|pod| !self.standing.is_absent(pod)).filter_map(|pod| pod.record.place.node());
+        let mut nodes = pods
+            .iter()
+            .filter(|pod| !self.standing.is_absent(pod))
+            .filter_map(|pod| pod.record.place.node());
         nodes.find(|node| !self.input.reports.contains_key(*node))
     }
 }
 
 fn reasons(nodes: BTreeMap<NodeName, Failure>) -> impl Iterator<Item = (NodeName, String)> {
-    nodes.into_iter().map(|(node, failure)| (node, failure.reason))
+    nodes
+        .into_iter()
+        .map(|(node, failure)| (node, failure.reason))
 }
 
 fn add(all: &mut Suspects, one: Suspects) {

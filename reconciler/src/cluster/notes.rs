@@ -11,7 +11,9 @@ use crate::{
 
 impl Decision<'_> {
     pub(super) fn take_notes(&mut self) {
-        let Some(driving) = self.driving() else { return };
+        let Some(driving) = self.driving() else {
+            return;
+        };
         let mut notes = Vec::new();
         for workload in driving.objects.workloads.values() {
             notes.extend(self.old_template(workload));
@@ -49,9 +51,16 @@ impl Decision<'_> {
         let pods = self.owned.get(&workload.key)?;
         let here = |node: &&Candidate| {
             self.standing.draining.contains(&node.name)
-                && pods.iter().any(|pod| pod.is_active() && pod.record.place.node() == Some(&node.name))
+                && pods
+                    .iter()
+                    .any(|pod| pod.is_active() && pod.record.place.node() == Some(&node.name))
         };
-        let nodes: Vec<&str> = self.nodes.iter().filter(here).map(|node| node.name.as_str()).collect();
+        let nodes: Vec<&str> = self
+            .nodes
+            .iter()
+            .filter(here)
+            .map(|node| node.name.as_str())
+            .collect();
         if nodes.is_empty() {
             return None;
         }
@@ -72,6 +81,8 @@ impl Decision<'_> {
             PodPlace::Unplaced(why) if pod.is_active() => Some(why.clone()),
             _ => None,
         })?;
-        Some(format!("{key} stays on {on}, which is drained: no node takes its replacement: {unplaced}"))
+        Some(format!(
+            "{key} stays on {on}, which is drained: no node takes its replacement: {unplaced}"
+        ))
     }
 }

@@ -1,4 +1,5 @@
-//! Which commit's word each workload follows: while only the canaries move, all others go on as they were.
+//! Which commit's word each workload follows: while only the canaries move, all others go on as
+//! they were.
 
 use std::collections::BTreeSet;
 
@@ -37,11 +38,19 @@ const ALL: usize = u32::MAX as usize;
 
 impl<'a> Part<'a> {
     pub(super) fn whole(commit: &'a Commit, workload: &'a Workload, moves: bool) -> Self {
-        Self { commit, workload, moves, pods: None, nodes: None, canary: None }
+        Self {
+            commit,
+            workload,
+            moves,
+            pods: None,
+            nodes: None,
+            canary: None,
+        }
     }
 }
 
-/// How many pods of a Deployment that goes to the canaries first may be down meanwhile; `None` for all else.
+/// How many pods of a Deployment that goes to the canaries first may be down meanwhile; `None` for
+/// all else.
 fn may_be_down(workload: &Workload, old: Option<&Workload>) -> Option<u32> {
     let rolls = old.is_none_or(|old| old.template.hash != workload.template.hash);
     workload.control.rolling_unavailable().filter(|_| rolls)
@@ -50,26 +59,46 @@ fn may_be_down(workload: &Workload, old: Option<&Workload>) -> Option<u32> {
 impl<'a> Decision<'a> {
     /// The canaries that are there.
     pub(super) fn canaries(&self) -> BTreeSet<NodeName> {
-        let wave = self.input.state.rollout.wave.iter().flat_map(|wave| &wave.nodes);
-        wave.filter(|node| !self.standing.absent.contains(*node) && self.input.nodes.contains_key(*node))
-            .cloned()
-            .collect()
+        let wave = self
+            .input
+            .state
+            .rollout
+            .wave
+            .iter()
+            .flat_map(|wave| &wave.nodes);
+        wave.filter(|node| {
+            !self.standing.absent.contains(*node) && self.input.nodes.contains_key(*node)
+        })
+        .cloned()
+        .collect()
     }
 
-    /// Finds the canaries that cannot take a Deployment's new pod beside what is on them or near them: one that waits for its
-    /// own old pod may do so where an old one may go. A Deployment without a canary follows with the others.
+    /// Finds the canaries that cannot take a Deployment's new pod beside what is on them or near
+    /// them: one that waits for its own old pod may do so where an old one may go. A Deployment
+    /// without a canary follows with the others.
     pub(super) fn find_barred_canaries(&mut self) {
         let canaries = self.canaries();
-        let Some(driving) = self.driving().filter(|_| !canaries.is_empty()) else { return };
+        let Some(driving) = self.driving().filter(|_| !canaries.is_empty()) else {
+            return;
+        };
         let (before, changed) = (self.before(), self.changed(driving));
         let removed = self.removed(driving);
         let mut placer = self.placer(driving, &removed);
-        for workload in driving.objects.workloads.values().filter(|one| changed.contains(&one.key)) {
+        for workload in driving
+            .objects
+            .workloads
+            .values()
+            .filter(|one| changed.contains(&one.key))
+        {
             let old = before.and_then(|before| before.objects.workloads.get(&workload.key));
-            let Some(unavailable) = may_be_down(workload, old) else { continue };
+            let Some(unavailable) = may_be_down(workload, old) else {
+                continue;
+            };
             let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
             for node in &canaries {
-                let here = pods.iter().filter(|pod| pod.is_active() && pod.record.place.node() == Some(node));
+                let here = pods
+                    .iter()
+                    .filter(|pod| pod.is_active() && pod.record.place.node() == Some(node));
                 let is_new = |pod: &&OwnedPod<'_>| pod.record.template == workload.template.hash;
                 let (new, old): (Vec<&OwnedPod<'_>>, _) = here.partition(is_new);
                 if !new.is_empty() || unavailable > 0 && !old.is_empty() {
@@ -89,7 +118,9 @@ impl<'a> Decision<'a> {
     /// What runs where a wave has not come to.
     fn before(&self) -> Option<&'a Commit> {
         let healthy = self.input.state.rollout.healthy.as_ref();
-        healthy.and_then(|id| self.input.commits.get(id)).map(AsRef::as_ref)
+        healthy
+            .and_then(|id| self.input.commits.get(id))
+            .map(AsRef::as_ref)
     }
 
     /// What a wave is about.
@@ -113,11 +144,15 @@ impl<'a> Decision<'a> {
                 parts.push(whole(workload));
                 continue;
             }
-            let old = before.and_then(|before| Some((before, before.objects.workloads.get(&workload.key)?)));
+            let old = before
+                .and_then(|before| Some((before, before.objects.workloads.get(&workload.key)?)));
             match &workload.control {
                 // What needs a thing that another one holds until the second step waits for that.
                 Control::DaemonSet { .. } if !self.nodes_held(&removed, workload).is_empty() => {}
-                Control::DaemonSet { update: DaemonSetUpdate::RollingUpdate { .. }, .. } => {
+                Control::DaemonSet {
+                    update: DaemonSetUpdate::RollingUpdate { .. },
+                    ..
+                } => {
                     parts.extend(self.split(driving, workload, old, &wave.nodes));
                 }
                 _ if may_be_down(workload, old.map(|(_, old)| old)).is_some() => {
@@ -125,8 +160,15 @@ impl<'a> Decision<'a> {
                     let mut nodes = self.canaries();
                     let barred = self.barred.get(&workload.key);
                     nodes.retain(|node| barred.is_none_or(|barred| !barred.contains(node)));
-                    let canary = Canary { nodes, before, down_elsewhere: 0 };
-                    parts.push(Part { canary: Some(canary), ..whole(workload) });
+                    let canary = Canary {
+                        nodes,
+                        before,
+                        down_elsewhere: 0,
+                    };
+                    parts.push(Part {
+                        canary: Some(canary),
+                        ..whole(workload)
+                    });
                 }
                 // What cannot go in two steps waits for the second.
                 _ => parts.extend(old.map(|(commit, old)| Part::whole(commit, old, false))),
@@ -148,35 +190,50 @@ impl<'a> Decision<'a> {
         old: Option<(&'a Commit, &'a Workload)>,
         canaries: &BTreeSet<NodeName>,
     ) -> Vec<Part<'a>> {
-        let (first, others): (Vec<Candidate>, Vec<Candidate>) =
-            self.nodes.iter().cloned().partition(|node| canaries.contains(&node.name));
-        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
-        let (on_first, elsewhere): (Vec<OwnedPod<'a>>, Vec<OwnedPod<'a>>) = pods
+        let (first, others): (Vec<Candidate>, Vec<Candidate>) = self
+            .nodes
             .iter()
-            .copied()
-            .partition(|pod| pod.record.place.node().is_some_and(|node| canaries.contains(node)));
+            .cloned()
+            .partition(|node| canaries.contains(&node.name));
+        let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        let (on_first, elsewhere): (Vec<OwnedPod<'a>>, Vec<OwnedPod<'a>>) =
+            pods.iter().copied().partition(|pod| {
+                pod.record
+                    .place
+                    .node()
+                    .is_some_and(|node| canaries.contains(node))
+            });
         let min_ready = workload.control.min_ready();
         let is_up = |node: &&Candidate| {
+            elsewhere.iter().any(|pod| {
+                pod.record.place.node() == Some(&node.name) && pod.is_available(min_ready)
+            })
+        };
+        // Where a commit came that was superseded before it was healthy, its pods count, though
+        // nobody wants more of them.
+        let has_any = |node: &&Candidate| {
             elsewhere
                 .iter()
-                .any(|pod| pod.record.place.node() == Some(&node.name) && pod.is_available(min_ready))
-        };
-        // Where a commit came that was superseded before it was healthy, its pods count, though nobody wants more of them.
-        let has_any = |node: &&Candidate| {
-            elsewhere.iter().any(|pod| pod.is_active() && pod.record.place.node() == Some(&node.name))
+                .any(|pod| pod.is_active() && pod.record.place.node() == Some(&node.name))
         };
         let wave = self.input.state.rollout.wave.as_ref();
         let broken: BTreeSet<NodeName> = wave.map(|wave| wave.broken.clone()).unwrap_or_default();
         let down_elsewhere = others
             .iter()
             .filter(|node| eligible_for_daemon(&workload.template.spec, node))
-            .filter(|node| !self.standing.faulty.contains(&node.name) && !broken.contains(&node.name))
+            .filter(|node| {
+                !self.standing.faulty.contains(&node.name) && !broken.contains(&node.name)
+            })
             .filter(|node| match self.standing.absent.contains(&node.name) {
                 true => self.standing.left_down(&node.name, &elsewhere),
                 false => (old.is_some() || has_any(node)) && !is_up(node),
             })
             .count();
-        let canary = Canary { nodes: canaries.clone(), before: None, down_elsewhere };
+        let canary = Canary {
+            nodes: canaries.clone(),
+            before: None,
+            down_elsewhere,
+        };
         let new = Part {
             pods: Some(on_first),
             nodes: Some(first),
@@ -187,7 +244,11 @@ impl<'a> Decision<'a> {
             pods: Some(elsewhere),
             nodes: Some(others),
             // Two parts that count apart would take down two nodes: only the canaries' may go down.
-            canary: Some(Canary { nodes: canaries.clone(), before: None, down_elsewhere: ALL }),
+            canary: Some(Canary {
+                nodes: canaries.clone(),
+                before: None,
+                down_elsewhere: ALL,
+            }),
             ..Part::whole(commit, old, false)
         });
         std::iter::once(new).chain(rest).collect()
@@ -195,17 +256,31 @@ impl<'a> Decision<'a> {
 
     /// The pods that a part is about.
     pub(super) fn part_pods<'v>(&'v self, part: &'v Part<'a>) -> &'v [OwnedPod<'a>] {
-        let all = || self.owned.get(&part.workload.key).map_or(&[][..], Vec::as_slice);
+        let all = || {
+            self.owned
+                .get(&part.workload.key)
+                .map_or(&[][..], Vec::as_slice)
+        };
         part.pods.as_ref().map_or_else(all, Vec::as_slice)
     }
 
-    pub(super) fn part_view<'v>(&'v self, part: &'v Part<'a>, standing: &'v NodeStanding) -> OwnerView<'v> {
+    pub(super) fn part_view<'v>(
+        &'v self,
+        part: &'v Part<'a>,
+        standing: &'v NodeStanding,
+    ) -> OwnerView<'v> {
         OwnerView {
             now: self.input.now,
             workload: part.workload,
             pods: self.part_pods(part),
             nodes: part.nodes.as_ref().map_or(&self.nodes[..], Vec::as_slice),
-            restarted: self.input.state.rollout.restarts.get(&part.workload.key.to_string()).copied(),
+            restarted: self
+                .input
+                .state
+                .rollout
+                .restarts
+                .get(&part.workload.key.to_string())
+                .copied(),
             standing,
             canary: part.canary.as_ref().map(|canary| CanaryView {
                 nodes: &canary.nodes,

@@ -18,7 +18,8 @@ use crate::{
 };
 
 impl<'a> Decision<'a> {
-    /// With all pods that there are, and none where what left the commit still holds what they need.
+    /// With all pods that there are, and none where what left the commit still holds what they
+    /// need.
     pub(super) fn placer(&self, driving: &'a Commit, removed: &[Removed<'a>]) -> Placer<'a> {
         self.placer_without(driving, removed, |_| false)
     }
@@ -32,23 +33,41 @@ impl<'a> Decision<'a> {
     ) -> Placer<'a> {
         let input = self.input;
         let max_pods = self.input.settings.max_pods;
-        let mut placer = Placer::new(Arc::clone(&self.nodes), max_pods, &driving.objects.namespaces);
+        let mut placer = Placer::new(
+            Arc::clone(&self.nodes),
+            max_pods,
+            &driving.objects.namespaces,
+        );
         // What has ended holds nothing any more.
         let there = self.owned.values().flatten().filter(|pod| !pod.is_final());
         for record in there.map(|pod| pod.record).filter(|record| !gone(record)) {
-            placer.add(record, || input.readable(&record.commit)?.resolve(&record.owner, &record.template));
+            placer.add(record, || {
+                input
+                    .readable(&record.commit)?
+                    .resolve(&record.owner, &record.template)
+            });
         }
         // What a node does not begin, or has just given up, is not given to it again at once.
         for record in self.input.state.pods.values() {
-            let Some(node) = record.place.node() else { continue };
+            let Some(node) = record.place.node() else {
+                continue;
+            };
             let report = self.input.reports.get(node);
             let refused = report.and_then(|report| report.refused.get(&record.uid));
-            let excluded = record.stop.as_ref().is_some_and(|stop| stop.reason == StopReason::NodeExcluded);
+            let excluded = record
+                .stop
+                .as_ref()
+                .is_some_and(|stop| stop.reason == StopReason::NodeExcluded);
             if excluded || refused.is_some_and(Refused::is_for_the_template) {
                 placer.turn_away(node, record);
             }
         }
-        for workload in driving.objects.workloads.values().filter(|_| !removed.is_empty()) {
+        for workload in driving
+            .objects
+            .workloads
+            .values()
+            .filter(|_| !removed.is_empty())
+        {
             for node in self.nodes_held(removed, workload) {
                 placer.keep_off(node, workload);
             }
@@ -83,7 +102,11 @@ impl<'a> Decision<'a> {
                                 true if removed.is_empty() => false,
                                 true => {
                                     self.nodes_held(removed, workload).contains(&node)
-                                        || self.waits_for_room(removed, &node, placer.unfit(&node, workload))
+                                        || self.waits_for_room(
+                                            removed,
+                                            &node,
+                                            placer.unfit(&node, workload),
+                                        )
                                 }
                                 // A canary's old pod may be in the way for a moment yet.
                                 false => placer.unfit(&node, workload).is_some(),
@@ -97,8 +120,8 @@ impl<'a> Decision<'a> {
                         None => choose(placer, workload),
                     };
                     let unplaced = place.node().is_none();
-                    let (commit, template) =
-                        like.unwrap_or_else(|| (driving.id.clone(), workload.template.hash.clone()));
+                    let (commit, template) = like
+                        .unwrap_or_else(|| (driving.id.clone(), workload.template.hash.clone()));
                     let key = self.name(workload, &name, names);
                     names.insert(key.clone());
                     let uid = pod_uid(&self.seed(), self.serial);
@@ -139,20 +162,26 @@ impl<'a> Decision<'a> {
                 }
             };
             let key = ObjectKey::new(workload.key.object.namespace.clone(), name);
-            if self.is_fresh(self.serial) && (*naming == PodNaming::Exact || !names.contains(&key)) {
+            if self.is_fresh(self.serial) && (*naming == PodNaming::Exact || !names.contains(&key))
+            {
                 return key;
             }
         }
     }
 
-    /// What names and uids are made from, beside the serial. A store that was restored from a backup, or a copy that was
-    /// adopted, gives serials once more that pods have which it does not know: the time tells the two apart.
+    /// What names and uids are made from, beside the serial. A store that was restored from a
+    /// backup, or a copy that was adopted, gives serials once more that pods have which it does not
+    /// know: the time tells the two apart.
     fn seed(&self) -> String {
-        format!("{}\n{}", self.input.state.cluster, self.input.now.as_nanosecond())
+        format!(
+            "{}\n{}",
+            self.input.state.cluster,
+            self.input.now.as_nanosecond()
+        )
     }
 
-    /// Whether no pod has the uid of this serial. The count begins anew where the state was lost, and then the pods
-    /// that were adopted have uids from before.
+    /// Whether no pod has the uid of this serial. The count begins anew where the state was lost,
+    /// and then the pods that were adopted have uids from before.
     pub(super) fn is_fresh(&self, serial: u64) -> bool {
         let uid = pod_uid(&self.seed(), serial);
         let has = |report: &NodeReport| {
@@ -161,52 +190,74 @@ impl<'a> Decision<'a> {
         !self.input.state.pods.contains_key(&uid) && !self.input.reports.values().any(has)
     }
 
-    /// Pods that a NoExecute taint, the loss of their node or its refusal stops, whatever their owner would have.
+    /// Pods that a NoExecute taint, the loss of their node or its refusal stops, whatever their
+    /// owner would have.
     pub(super) fn leaving(&self, part: &Part<'a>) -> BTreeMap<PodUid, StopReason> {
         let workload = part.workload;
         let reason = |pod: &OwnedPod<'_>| {
             let node = pod.record.place.node()?;
-            let candidate = self.nodes.binary_search_by(|known| known.name.cmp(node)).ok();
+            let candidate = self
+                .nodes
+                .binary_search_by(|known| known.name.cmp(node))
+                .ok();
             let evicted = candidate.is_some_and(|node| {
                 workload.key.kind != WorkloadKind::DaemonSet
                     && must_leave(&workload.template.spec, &self.nodes[node]).is_some()
             });
-            let lost = self.input.nodes.get(node).is_some_and(|node| node.life == NodeLife::Lost);
-            match (evicted || self.is_turned_away(pod.record), lost && moves_when_lost(workload)) {
+            let lost = self
+                .input
+                .nodes
+                .get(node)
+                .is_some_and(|node| node.life == NodeLife::Lost);
+            match (
+                evicted || self.is_turned_away(pod.record),
+                lost && moves_when_lost(workload),
+            ) {
                 (true, _) => Some(StopReason::NodeExcluded),
                 (false, true) => Some(StopReason::NodeLost),
                 (false, false) => None,
             }
         };
         let pods = self.part_pods(part).iter().filter(|pod| !pod.is_stopping());
-        pods.filter_map(|pod| Some((pod.record.uid.clone(), reason(pod)?))).collect()
+        pods.filter_map(|pod| Some((pod.record.uid.clone(), reason(pod)?)))
+            .collect()
     }
 
-    /// Whether a pod's node does not begin it, and has not for a while. A DaemonSet has no other node for it.
+    /// Whether a pod's node does not begin it, and has not for a while. A DaemonSet has no other
+    /// node for it.
     fn is_turned_away(&self, record: &PodRecord) -> bool {
-        let report = record.place.node().and_then(|node| self.input.reports.get(node));
+        let report = record
+            .place
+            .node()
+            .and_then(|node| self.input.reports.get(node));
         record.owner.kind != WorkloadKind::DaemonSet
             && report.is_some_and(|report| report.turned_away.contains(&record.uid))
     }
 
-    /// Stops that nobody can have told who leads by the commit: their hosts do not believe them, and run on what was
-    /// replaced meanwhile. Now one is too many of it.
+    /// Stops that nobody can have told who leads by the commit: their hosts do not believe them,
+    /// and run on what was replaced meanwhile. Now one is too many of it.
     pub(super) fn mend_stops(&mut self) {
-        let Some(driving) = self.driving() else { return };
+        let Some(driving) = self.driving() else {
+            return;
+        };
         for (node, report) in self.input.reports {
             let refused = report.refused.iter().filter(|(_, why)| why.is_of_a_stop());
             for record in refused.filter_map(|(uid, _)| self.input.state.pods.get(uid)) {
-                let told = record.stop.as_ref().is_some_and(|stop| stop.reason == StopReason::OwnerRemoved);
+                let told = record
+                    .stop
+                    .as_ref()
+                    .is_some_and(|stop| stop.reason == StopReason::OwnerRemoved);
                 let stays = driving.objects.workloads.contains_key(&record.owner);
                 if told && stays && record.place.node() == Some(node) {
-                    self.changes.push(stop(record, StopReason::ScaledDown, self.input.now));
+                    self.changes
+                        .push(stop(record, StopReason::ScaledDown, self.input.now));
                 }
             }
         }
     }
 
-    /// What happens to pods that stay: their locator follows the driving commit while the template is the same, and
-    /// those that no node took are tried again. What must leave is stopped.
+    /// What happens to pods that stay: their locator follows the driving commit while the template
+    /// is the same, and those that no node took are tried again. What must leave is stopped.
     pub(super) fn keep_in_place(
         &mut self,
         part: &Part<'a>,

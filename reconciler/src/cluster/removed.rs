@@ -1,5 +1,5 @@
-//! What left the commit: its pods run on until what takes their place is available, or the roll-out is over; only where
-//! both need the same thing the old one makes room first.
+//! What left the commit: its pods run on until what takes their place is available, or the roll-out
+//! is over; only where both need the same thing the old one makes room first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,8 +32,8 @@ pub(super) struct Removed<'a> {
 }
 
 impl Removed<'_> {
-    /// Whether a pod of the other one must not be on a node where one of this is. Placement asks about ports for all but
-    /// DaemonSets.
+    /// Whether a pod of the other one must not be on a node where one of this is. Placement asks
+    /// about ports for all but DaemonSets.
     fn excludes(&self, other: &Workload) -> bool {
         if !self.added.contains(&other.key) {
             return false;
@@ -46,8 +46,11 @@ impl Removed<'_> {
         };
         let paths = || {
             let written = old.written_host_paths();
-            let meets =
-                |path: &str| written.iter().any(|other| is_within(path, other) || is_within(other, path));
+            let meets = |path: &str| {
+                written
+                    .iter()
+                    .any(|other| is_within(path, other) || is_within(other, path))
+            };
             new.written_host_paths().iter().any(|path| meets(path))
         };
         daemon && ports() || paths()
@@ -60,7 +63,11 @@ impl Removed<'_> {
     ) -> impl Iterator<Item = (&'r NodeName, &'r OwnedPod<'r>)> {
         let placed = self.pods.iter().filter(|pod| !pod.is_final());
         placed.filter_map(|pod| {
-            let node = pod.record.place.node().filter(|node| !decision.standing.lost.contains(*node))?;
+            let node = pod
+                .record
+                .place
+                .node()
+                .filter(|node| !decision.standing.lost.contains(*node))?;
             Some((node, pod))
         })
     }
@@ -89,65 +96,96 @@ impl<'a> Decision<'a> {
                 continue;
             }
             let find = |commit: &&'a Commit| Some((*commit, commit.objects.workloads.get(*owner)?));
-            let Some((commit, was)) = before.iter().find_map(find) else { continue };
-            let added = added.entry(&commit.id).or_insert_with(|| Arc::new(added_to(commit, driving)));
+            let Some((commit, was)) = before.iter().find_map(find) else {
+                continue;
+            };
+            let added = added
+                .entry(&commit.id)
+                .or_insert_with(|| Arc::new(added_to(commit, driving)));
             let mut awaited = Vec::new();
             if self.is_under_way() {
                 awaited = successors(commit, was, driving, added);
             }
             let added = Arc::clone(added);
-            removed.push(Removed { owner, was, pods: pods.clone(), added, awaited });
+            removed.push(Removed {
+                owner,
+                was,
+                pods: pods.clone(),
+                added,
+                awaited,
+            });
         }
         let mut available: BTreeMap<&WorkloadKey, bool> = BTreeMap::new();
         for one in &mut removed {
-            one.awaited
-                .retain(|key| !*available.entry(*key).or_insert_with(|| self.is_settled(driving, key)));
+            one.awaited.retain(|key| {
+                !*available
+                    .entry(*key)
+                    .or_insert_with(|| self.is_settled(driving, key))
+            });
         }
         removed
     }
 
-    /// Whether the roll-out lasts, also after this decision: what waits is stopped with the decision that ends it, as long as
-    /// the commits that explain it are known.
+    /// Whether the roll-out lasts, also after this decision: what waits is stopped with the
+    /// decision that ends it, as long as the commits that explain it are known.
     fn is_under_way(&self) -> bool {
-        let ends = |change: &Change| matches!(change, Change::Rollout(after) if !after.is_under_way());
+        let ends =
+            |change: &Change| matches!(change, Change::Rollout(after) if !after.is_under_way());
         self.input.state.rollout.is_under_way() && !self.changes.iter().any(ends)
     }
 
     /// Whether a workload is as the driving commit wants it, and its pods have proven themselves.
     fn is_settled(&self, driving: &'a Commit, key: &WorkloadKey) -> bool {
-        let Some(workload) = driving.objects.workloads.get(key) else { return true };
+        let Some(workload) = driving.objects.workloads.get(key) else {
+            return true;
+        };
         let part = Part::whole(driving, workload, true);
         let progress = self.input.state.workloads.get(key);
         let view = self.part_view(&part, &self.standing);
         let proven = |pod: &OwnedPod<'_>| {
-            let shown = pod.status.is_none_or(|status| is_proven(&workload.template, status));
+            let shown = pod
+                .status
+                .is_none_or(|status| is_proven(&workload.template, status));
             shown || !pod.is_active() || self.standing.is_aside(pod) || self.standing.is_absent(pod)
         };
         judge(&view, progress, self.input.state.rollout.clock) == Judgement::Settled
             && view.pods.iter().all(proven)
     }
 
-    /// The nodes where nothing of a workload may be begun yet: what it takes the place of holds what both need. Data may lie
-    /// on any of the nodes that the old one ran on, so the new one begins nowhere before that is gone from all of them; of
-    /// a DaemonSet each node has its own.
-    pub(super) fn nodes_held(&self, removed: &[Removed<'a>], workload: &Workload) -> BTreeSet<&NodeName> {
+    /// The nodes where nothing of a workload may be begun yet: what it takes the place of holds
+    /// what both need. Data may lie on any of the nodes that the old one ran on, so the new one
+    /// begins nowhere before that is gone from all of them; of a DaemonSet each node has its own.
+    pub(super) fn nodes_held(
+        &self,
+        removed: &[Removed<'a>],
+        workload: &Workload,
+    ) -> BTreeSet<&NodeName> {
         let holding = removed.iter().filter(|one| one.excludes(workload));
-        let there: BTreeSet<&NodeName> =
-            holding.flat_map(|one| one.there(self)).map(|(node, _)| node).collect();
+        let there: BTreeSet<&NodeName> = holding
+            .flat_map(|one| one.there(self))
+            .map(|(node, _)| node)
+            .collect();
         if workload.key.kind == WorkloadKind::DaemonSet || there.is_empty() {
-            return self.nodes.iter().map(|node| &node.name).filter(|node| there.contains(node)).collect();
+            return self
+                .nodes
+                .iter()
+                .map(|node| &node.name)
+                .filter(|node| there.contains(node))
+                .collect();
         }
         self.nodes.iter().map(|node| &node.name).collect()
     }
 
     /// Whether a bare Pod's name is still that of another owner's pod.
     pub(super) fn has_namesake(&self, workload: &Workload) -> bool {
-        let namesake =
-            |pod: &OwnedPod<'_>| pod.record.key == workload.key.object && pod.record.owner != workload.key;
+        let namesake = |pod: &OwnedPod<'_>| {
+            pod.record.key == workload.key.object && pod.record.owner != workload.key
+        };
         workload.control == Control::Pod && self.owned.values().flatten().any(namesake)
     }
 
-    /// Whether a DaemonSet's pod has to wait for room on a node until a pod that left the commit is gone.
+    /// Whether a DaemonSet's pod has to wait for room on a node until a pod that left the commit is
+    /// gone.
     pub(super) fn waits_for_room(
         &self,
         removed: &[Removed<'a>],
@@ -158,36 +196,55 @@ impl<'a> Decision<'a> {
         unfit == Some(Unfit::Full) && removed.iter().any(leaves)
     }
 
-    /// The pods that make room next, where something cannot be begun for want of it: one at a time, and the next when all
-    /// that was begun of the new one is available; all at once where the new one begins nowhere before.
-    pub(super) fn make_room(&self, driving: &'a Commit, removed: &[Removed<'a>]) -> BTreeSet<PodUid> {
+    /// The pods that make room next, where something cannot be begun for want of it: one at a time,
+    /// and the next when all that was begun of the new one is available; all at once where the new
+    /// one begins nowhere before.
+    pub(super) fn make_room(
+        &self,
+        driving: &'a Commit,
+        removed: &[Removed<'a>],
+    ) -> BTreeSet<PodUid> {
         let waiting = || removed.iter().filter(|one| !one.awaited.is_empty());
         let stops = |pod: &OwnedPod<'_>| pod.is_stopping() && !self.standing.is_absent(pod);
         if waiting().next().is_none() || removed.iter().flat_map(|one| &one.pods).any(stops) {
             return BTreeSet::new();
         }
         let workloads = driving.objects.workloads.values();
-        let room = workloads.filter(|workload| self.is_calm(workload)).find_map(|workload| {
-            let nodes = self.wanted_nodes(driving, removed, workload)?;
-            let mut pods: Vec<(&Removed<'_>, &OwnedPod<'_>)> = waiting()
-                .flat_map(|one| one.pods.iter().map(move |pod| (one, pod)))
-                .filter(|(_, pod)| !pod.is_stopping() && !pod.is_final())
-                .filter(|(one, pod)| match nodes {
-                    Wanted::Name => pod.record.key == workload.key.object,
-                    Wanted::Nodes(ref nodes) => {
-                        let on = pod.record.place.node().is_some_and(|node| nodes.contains(node));
-                        on || Self::excludes_whole(one, workload)
-                    }
-                })
-                .collect();
-            pods.sort_by_key(|(one, pod)| {
-                (!one.excludes(workload), !one.awaited.contains(&&workload.key), pod.record.serial)
+        let room = workloads
+            .filter(|workload| self.is_calm(workload))
+            .find_map(|workload| {
+                let nodes = self.wanted_nodes(driving, removed, workload)?;
+                let mut pods: Vec<(&Removed<'_>, &OwnedPod<'_>)> = waiting()
+                    .flat_map(|one| one.pods.iter().map(move |pod| (one, pod)))
+                    .filter(|(_, pod)| !pod.is_stopping() && !pod.is_final())
+                    .filter(|(one, pod)| match nodes {
+                        Wanted::Name => pod.record.key == workload.key.object,
+                        Wanted::Nodes(ref nodes) => {
+                            let on = pod
+                                .record
+                                .place
+                                .node()
+                                .is_some_and(|node| nodes.contains(node));
+                            on || Self::excludes_whole(one, workload)
+                        }
+                    })
+                    .collect();
+                pods.sort_by_key(|(one, pod)| {
+                    (
+                        !one.excludes(workload),
+                        !one.awaited.contains(&&workload.key),
+                        pod.record.serial,
+                    )
+                });
+                let (first, pod) = pods.first()?;
+                let whole = Self::excludes_whole(first, workload);
+                let all = if whole {
+                    &first.pods[..]
+                } else {
+                    std::slice::from_ref(*pod)
+                };
+                Some(all.iter().map(|pod| pod.record.uid.clone()).collect())
             });
-            let (first, pod) = pods.first()?;
-            let whole = Self::excludes_whole(first, workload);
-            let all = if whole { &first.pods[..] } else { std::slice::from_ref(*pod) };
-            Some(all.iter().map(|pod| pod.record.uid.clone()).collect())
-        });
         room.unwrap_or_default()
     }
 
@@ -196,16 +253,22 @@ impl<'a> Decision<'a> {
         workload.key.kind != WorkloadKind::DaemonSet && removed.excludes(workload)
     }
 
-    /// Whether all that was begun of a workload is available, nodes apart that are out or at fault themselves.
+    /// Whether all that was begun of a workload is available, nodes apart that are out or at fault
+    /// themselves.
     fn is_calm(&self, workload: &Workload) -> bool {
         let min_ready = workload.control.min_ready();
         let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
-        pods.iter().filter(|pod| pod.record.place.node().is_some()).all(|pod| {
-            pod.is_available(min_ready) || self.standing.is_aside(pod) || self.standing.is_absent(pod)
-        })
+        pods.iter()
+            .filter(|pod| pod.record.place.node().is_some())
+            .all(|pod| {
+                pod.is_available(min_ready)
+                    || self.standing.is_aside(pod)
+                    || self.standing.is_absent(pod)
+            })
     }
 
-    /// Where a workload could begin a pod, if all that waits were gone; `None` where nothing holds it up.
+    /// Where a workload could begin a pod, if all that waits were gone; `None` where nothing holds
+    /// it up.
     fn wanted_nodes(
         &self,
         driving: &'a Commit,
@@ -213,19 +276,26 @@ impl<'a> Decision<'a> {
         workload: &'a Workload,
     ) -> Option<Wanted> {
         if workload.key.kind == WorkloadKind::DaemonSet {
-            return self.held_daemon_nodes(driving, removed, workload).map(Wanted::Nodes);
+            return self
+                .held_daemon_nodes(driving, removed, workload)
+                .map(Wanted::Nodes);
         }
         let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
         if pods.is_empty() && self.has_namesake(workload) {
             return Some(Wanted::Name);
         }
         // One that finds a place now needs nobody's.
-        let unplaced = pods.iter().any(|pod| pod.is_active() && pod.record.place.node().is_none());
+        let unplaced = pods
+            .iter()
+            .any(|pod| pod.is_active() && pod.record.place.node().is_none());
         if !unplaced || self.placer(driving, removed).place(workload).is_ok() {
             return None;
         }
-        let is_waiting =
-            |owner: &WorkloadKey| removed.iter().any(|one| one.owner == owner && !one.awaited.is_empty());
+        let is_waiting = |owner: &WorkloadKey| {
+            removed
+                .iter()
+                .any(|one| one.owner == owner && !one.awaited.is_empty())
+        };
         let mut trial = self.placer_without(driving, &[], |record| is_waiting(&record.owner));
         let chosen = trial.place(workload).ok()?;
         Some(Wanted::Nodes(BTreeSet::from([chosen.node])))
@@ -240,7 +310,10 @@ impl<'a> Decision<'a> {
     ) -> Option<BTreeSet<NodeName>> {
         let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
         let on = |node: &NodeName| pods.iter().any(|pod| pod.record.place.node() == Some(node));
-        let wants = self.nodes.iter().filter(|node| eligible_for_daemon(&workload.template.spec, node));
+        let wants = self
+            .nodes
+            .iter()
+            .filter(|node| eligible_for_daemon(&workload.template.spec, node));
         let nodes: BTreeSet<NodeName> = wants
             .map(|node| &node.name)
             .filter(|name| !self.standing.absent.contains(*name) && !on(name))
@@ -273,7 +346,10 @@ fn added_to<'a>(before: &Commit, driving: &'a Commit) -> BTreeSet<&'a WorkloadKe
         None => true,
         Some(before) => wants_none(before) && !wants_none(workload),
     };
-    workloads.filter(is_new).map(|workload| &workload.key).collect()
+    workloads
+        .filter(is_new)
+        .map(|workload| &workload.key)
+        .collect()
 }
 
 fn wants_none(workload: &Workload) -> bool {
@@ -283,8 +359,8 @@ fn wants_none(workload: &Workload) -> bool {
     }
 }
 
-/// What takes a workload's place: of what was added the workloads that its Services select now; all of it where it has
-/// none, or none that is still there.
+/// What takes a workload's place: of what was added the workloads that its Services select now; all
+/// of it where it has none, or none that is still there.
 fn successors<'a>(
     before: &Commit,
     was: &Workload,
@@ -305,9 +381,17 @@ fn successors<'a>(
         .map(|(_, service)| service)
         .collect();
     let is_selected = |key: &WorkloadKey| {
-        let workload = driving.objects.workloads.get(key).filter(|_| key.object.namespace == *namespace);
+        let workload = driving
+            .objects
+            .workloads
+            .get(key)
+            .filter(|_| key.object.namespace == *namespace);
         let labels = workload.map(|workload| &workload.template.meta.labels);
         labels.is_some_and(|labels| followed.iter().any(|service| selects(service, labels)))
     };
-    added.iter().copied().filter(|key| followed.is_empty() || is_selected(key)).collect()
+    added
+        .iter()
+        .copied()
+        .filter(|key| followed.is_empty() || is_selected(key))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! Which nodes get which images of a commit before it is driven, and who takes the place of a node that does not get them.
+//! Which nodes get which images of a commit before it is driven, and who takes the place of a node
+//! that does not get them.
 
 mod trial;
 
@@ -25,22 +26,30 @@ use crate::{
 /// So long a node may be behind others with its images before its pods are given to another.
 const BEHIND: Duration = Duration::from_secs(30);
 
-/// So many pairs of a node and a workload are written down at most; with more every node pulls everything.
+/// So many pairs of a node and a workload are written down at most; with more every node pulls
+/// everything.
 const MOST_PAIRS: usize = 20_000;
 
 impl<'a> Decision<'a> {
-    /// Shares out the images of what is being prepared, and gives to others what a node does not get or cannot have.
+    /// Shares out the images of what is being prepared, and gives to others what a node does not
+    /// get or cannot have.
     pub(super) fn share_images(&self, rollout: &mut Rollout, there: &BTreeSet<NodeName>) -> Next {
         self.forget_shares(rollout);
         let commits = self.input.commits;
-        let target = rollout.target.as_ref().and_then(|target| commits.get(target));
+        let target = rollout
+            .target
+            .as_ref()
+            .and_then(|target| commits.get(target));
         let preparing = matches!(rollout.phase, Phase::Preparing { .. });
         // One host alone has nobody to give anything to.
         let Some(target) = target.filter(|_| preparing && self.input.nodes.len() > 1) else {
             return Next::AwaitChange;
         };
         if !rollout.is_shared_out() {
-            let number = rollout.shares.as_ref().map_or(1, |shares| shares.number + 1);
+            let number = rollout
+                .shares
+                .as_ref()
+                .map_or(1, |shares| shares.number + 1);
             rollout.shares = Some(Shares {
                 commit: target.id.clone(),
                 began: rollout.began,
@@ -69,12 +78,19 @@ impl<'a> Decision<'a> {
     /// Once every node has all images of a healthy commit nobody asks any more who has which.
     fn forget_shares(&self, rollout: &mut Rollout) {
         let healthy = rollout.phase == Phase::Healthy && rollout.shares_of_target().is_some();
-        let Some(shares) = rollout.shares.as_mut().filter(|shares| healthy && !shares.nodes.is_empty())
+        let Some(shares) = rollout
+            .shares
+            .as_mut()
+            .filter(|shares| healthy && !shares.nodes.is_empty())
         else {
             return;
         };
         let has_all = |node: &NodeName| {
-            let report = self.input.reports.get(node).filter(|report| report.share.is_none());
+            let report = self
+                .input
+                .reports
+                .get(node)
+                .filter(|report| report.share.is_none());
             shares.is_ready(node, report)
         };
         if self.input.nodes.keys().all(has_all) {
@@ -87,34 +103,53 @@ impl<'a> Decision<'a> {
     fn find_late(&self, shares: &mut Shares) -> Next {
         let now = self.input.now;
         let report = |node: &NodeName| self.input.reports.get(node);
-        let ready: BTreeSet<NodeName> =
-            shares.nodes.keys().filter(|node| shares.is_ready(node, report(node))).cloned().collect();
-        shares.off.retain(|node, _| !shares.nodes.contains_key(node) || !ready.contains(node));
+        let ready: BTreeSet<NodeName> = shares
+            .nodes
+            .keys()
+            .filter(|node| shares.is_ready(node, report(node)))
+            .cloned()
+            .collect();
+        shares
+            .off
+            .retain(|node, _| !shares.nodes.contains_key(node) || !ready.contains(node));
         let waiting: Vec<(NodeName, bool)> = shares
             .nodes
             .iter()
             .filter(|(node, share)| !share.pods.is_empty() && !ready.contains(*node))
-            .map(|(node, _)| (node.clone(), shares.others_all(node, |other| ready.contains(other))))
+            .map(|(node, _)| {
+                (
+                    node.clone(),
+                    shares.others_all(node, |other| ready.contains(other)),
+                )
+            })
             .collect();
         for (node, share) in &mut shares.nodes {
-            share.behind = share.behind.filter(|_| !share.pods.is_empty() && !ready.contains(node));
+            share.behind = share
+                .behind
+                .filter(|_| !share.pods.is_empty() && !ready.contains(node));
         }
         let deadline = self.input.settings.rollout.deadline;
         let mut next = Next::AwaitChange;
         for (node, others) in waiting {
             let said = shares.said(&node, report(&node)).cloned();
-            let Some(share) = shares.nodes.get_mut(&node) else { continue };
+            let Some(share) = shares.nodes.get_mut(&node) else {
+                continue;
+            };
             share.behind = others.then(|| share.behind.unwrap_or(now));
             let failing = matches!(said, Some(Preparation::Failing(_)));
             let until = match share.behind {
                 Some(_) if matches!(said, Some(Preparation::Failed(_))) => now,
                 Some(behind) => later(behind, BEHIND),
-                // Nobody else shows that the images can be had at all: that is a matter of the dead line.
+                // Nobody else shows that the images can be had at all: that is a matter of the dead
+                // line.
                 None if failing || matches!(said, Some(Preparation::Failed(_))) => continue,
                 None => later(share.since, deadline),
             };
             if until <= now {
-                shares.off.entry(node.clone()).or_insert_with(|| why_late(&node, said.as_ref()));
+                shares
+                    .off
+                    .entry(node.clone())
+                    .or_insert_with(|| why_late(&node, said.as_ref()));
             } else {
                 next = next.sooner(Next::After(wait(until, now)));
             }
@@ -122,7 +157,8 @@ impl<'a> Decision<'a> {
         next
     }
 
-    /// Writes down what a trial found. What a node was to have already it keeps: it may have pulled it.
+    /// Writes down what a trial found. What a node was to have already it keeps: it may have pulled
+    /// it.
     fn enter_trial(
         &self,
         shares: &mut Shares,
@@ -132,7 +168,10 @@ impl<'a> Decision<'a> {
         // The number of a first trial is new by itself.
         let next = shares.number + u64::from(!shares.among.is_empty());
         shares.among.clone_from(there);
-        let pairs: usize = trial.values().map(|wanted| wanted.pods.len() + wanted.spare.len()).sum();
+        let pairs: usize = trial
+            .values()
+            .map(|wanted| wanted.pods.len() + wanted.spare.len())
+            .sum();
         if pairs > MOST_PAIRS {
             shares.everywhere = true;
             shares.nodes.clear();
@@ -145,15 +184,27 @@ impl<'a> Decision<'a> {
         for (node, wanted) in trial {
             let now = self.input.now;
             let (pods, spare) = (BTreeSet::new(), BTreeSet::new());
-            let none = Share { pods, spare, number: next, since: now, behind: None };
+            let none = Share {
+                pods,
+                spare,
+                number: next,
+                since: now,
+                behind: None,
+            };
             let share = shares.nodes.entry(node).or_insert(none);
-            let grows = wanted.pods.iter().chain(&wanted.spare).any(|workload| !share.has(workload));
+            let grows = wanted
+                .pods
+                .iter()
+                .chain(&wanted.spare)
+                .any(|workload| !share.has(workload));
             if grows {
                 (share.number, share.since, share.behind, grown) = (next, now, None, true);
             }
             share.pods = wanted.pods.into_iter().cloned().collect();
             share.spare.extend(wanted.spare.into_iter().cloned());
-            share.spare.retain(|workload| !share.pods.contains(workload));
+            share
+                .spare
+                .retain(|workload| !share.pods.contains(workload));
         }
         if grown {
             shares.number = next;
@@ -163,16 +214,26 @@ impl<'a> Decision<'a> {
     /// Prefers nodes that have the images of what is driven, where not all of them may have.
     pub(super) fn prefer_warm(&self, driving: &'a Commit, placer: &mut Placer<'a>) {
         let rollout = &self.input.state.rollout;
-        let Some(shares) = rollout.shares_of_target().filter(|shares| shares.commit == driving.id) else {
+        let Some(shares) = rollout
+            .shares_of_target()
+            .filter(|shares| shares.commit == driving.id)
+        else {
             return;
         };
-        let workloads: BTreeSet<&WorkloadKey> =
-            shares.nodes.values().flat_map(|share| share.pods.iter().chain(&share.spare)).collect();
+        let workloads: BTreeSet<&WorkloadKey> = shares
+            .nodes
+            .values()
+            .flat_map(|share| share.pods.iter().chain(&share.spare))
+            .collect();
         if workloads.is_empty() {
             return;
         }
         let all = self.input.nodes.keys().filter(|node| {
-            let report = self.input.reports.get(*node).filter(|report| report.share.is_none());
+            let report = self
+                .input
+                .reports
+                .get(*node)
+                .filter(|report| report.share.is_none());
             shares.is_ready(node, report)
         });
         let all: BTreeSet<&NodeName> = all.collect();
@@ -182,8 +243,13 @@ impl<'a> Decision<'a> {
             .filter(|(node, _)| shares.is_ready(node, self.input.reports.get(*node)))
             .collect();
         for key in workloads {
-            let Some(workload) = driving.objects.workloads.get(key) else { continue };
-            let shared = ready.iter().filter(|(_, share)| share.has(key)).map(|(node, _)| *node);
+            let Some(workload) = driving.objects.workloads.get(key) else {
+                continue;
+            };
+            let shared = ready
+                .iter()
+                .filter(|(_, share)| share.has(key))
+                .map(|(node, _)| *node);
             placer.prefer(workload, all.iter().copied().chain(shared));
         }
     }
@@ -193,19 +259,29 @@ impl<'a> Decision<'a> {
 pub(super) fn off<'a>(input: &ClusterInput<'a>) -> BTreeSet<&'a NodeName> {
     let rollout = &input.state.rollout;
     let is_driven = |shares: &&Shares| rollout.driving.as_ref() == Some(&shares.commit);
-    let Some(shares) = rollout.shares_of_target().filter(is_driven) else { return BTreeSet::new() };
-    shares.off.keys().filter(|node| !shares.is_ready(node, input.reports.get(*node))).collect()
+    let Some(shares) = rollout.shares_of_target().filter(is_driven) else {
+        return BTreeSet::new();
+    };
+    shares
+        .off
+        .keys()
+        .filter(|node| !shares.is_ready(node, input.reports.get(*node)))
+        .collect()
 }
 
 fn wait(until: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(until.duration_since(now)).unwrap_or_default().max(Duration::from_millis(1))
+    Duration::try_from(until.duration_since(now))
+        .unwrap_or_default()
+        .max(Duration::from_millis(1))
 }
 
 fn why_late(node: &NodeName, said: Option<&Preparation>) -> String {
     match said {
-        Some(Preparation::Failed(reason) | Preparation::Waiting(reason) | Preparation::Failing(reason)) => {
-            reason.clone()
-        }
+        Some(
+            Preparation::Failed(reason)
+            | Preparation::Waiting(reason)
+            | Preparation::Failing(reason),
+        ) => reason.clone(),
         Some(Preparation::Pulling { done, of }) => {
             format!("node {node} is still pulling: {done} of {of} images are there")
         }
@@ -219,6 +295,10 @@ fn why_late(node: &NodeName, said: Option<&Preparation>) -> String {
 pub(super) fn keep_off(nodes: &mut [Candidate], is_off: impl Fn(&NodeName) -> bool) {
     for node in nodes.iter_mut().filter(|node| is_off(&node.name)) {
         let (key, effect) = (FAULTY_TAINT.to_owned(), TaintEffect::PreferNoSchedule);
-        node.taints.push(Taint { key, value: String::new(), effect });
+        node.taints.push(Taint {
+            key,
+            value: String::new(),
+            effect,
+        });
     }
 }

@@ -1,5 +1,5 @@
-//! Taking stock of a store that was adopted: what the nodes have stays or comes in again, what is gone since is not begun
-//! anew.
+//! Taking stock of a store that was adopted: what the nodes have stays or comes in again, what is
+//! gone since is not begun anew.
 //!
 //! The copy that is the store's content now may be behind what the nodes run.
 
@@ -12,7 +12,8 @@ use crate::{
     state::{Change, KnownNode, NodeLife, NodeReport, PodRecord},
 };
 
-/// The nodes, if some of them live and have not said yet what they hold: nothing is begun on those, and nothing moves.
+/// The nodes, if some of them live and have not said yet what they hold: nothing is begun on those,
+/// and nothing moves.
 pub(super) fn unheard(input: &ClusterInput<'_>) -> Option<BTreeMap<NodeName, KnownNode>> {
     let adoption = input.state.rollout.adopted?;
     let owes = |(name, node): (&NodeName, &KnownNode)| {
@@ -20,8 +21,18 @@ pub(super) fn unheard(input: &ClusterInput<'_>) -> Option<BTreeMap<NodeName, Kno
     };
     let all = input.nodes.iter();
     let nodes = all.map(|(name, node)| {
-        let life = if owes((name, node)) { NodeLife::Away } else { node.life.clone() };
-        (name.clone(), KnownNode { life, ..node.clone() })
+        let life = if owes((name, node)) {
+            NodeLife::Away
+        } else {
+            node.life.clone()
+        };
+        (
+            name.clone(),
+            KnownNode {
+                life,
+                ..node.clone()
+            },
+        )
     });
     input.nodes.iter().any(owes).then(|| nodes.collect())
 }
@@ -32,11 +43,13 @@ fn has_said(adoption: &Adoption, report: Option<&NodeReport>) -> bool {
 }
 
 impl Decision<'_> {
-    /// Whether stock is being taken; then nothing else is decided. Nobody knows what a lost node runs, and it is not
-    /// waited for.
+    /// Whether stock is being taken; then nothing else is decided. Nobody knows what a lost node
+    /// runs, and it is not waited for.
     pub(super) fn takes_stock(&mut self) -> bool {
         let rollout = &self.input.state.rollout;
-        let Some(adoption) = rollout.adopted.filter(|adoption| !adoption.stock_taken) else { return false };
+        let Some(adoption) = rollout.adopted.filter(|adoption| !adoption.stock_taken) else {
+            return false;
+        };
         let owes = |(name, node): &(&NodeName, &KnownNode)| {
             node.life != NodeLife::Lost && !has_said(&adoption, self.input.reports.get(*name))
         };
@@ -57,7 +70,8 @@ impl Decision<'_> {
         true
     }
 
-    /// Whether a pod that its node calls gone is: it has stopped, or it is of an adopted copy and nothing of it is there.
+    /// Whether a pod that its node calls gone is: it has stopped, or it is of an adopted copy and
+    /// nothing of it is there.
     pub(super) fn is_gone(&self, record: &PodRecord, report: &NodeReport) -> bool {
         let adopted = self.input.state.rollout.adopted;
         record.stop.is_some() || adopted.is_some_and(|adoption| adoption.is_without(record, report))

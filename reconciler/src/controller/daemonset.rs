@@ -27,20 +27,38 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
     let (surge, unavailable) = match update {
         // A restart is asked for node by node.
         DaemonSetUpdate::OnDelete => (0, 1),
-        DaemonSetUpdate::RollingUpdate { max_surge, max_unavailable } => {
+        DaemonSetUpdate::RollingUpdate {
+            max_surge,
+            max_unavailable,
+        } => {
             let surge = max_surge.round_up(nodes);
             let unavailable = max_unavailable.round_up(nodes);
-            (surge, if surge == 0 { unavailable.max(1) } else { unavailable })
+            (
+                surge,
+                if surge == 0 {
+                    unavailable.max(1)
+                } else {
+                    unavailable
+                },
+            )
         }
     };
     let is_down = |node: &&&Candidate| !on(view, &node.name).any(|pod| view.is_available(&pod));
     let elsewhere = view.canary.map_or(0, |canary| canary.down_elsewhere);
-    let down = eligible.iter().filter(|node| !faulty(node)).filter(is_down).count() + elsewhere;
-    let left_down = |node: &&Candidate| !faulty(node) && view.standing.left_down(&node.name, view.pods);
+    let down = eligible
+        .iter()
+        .filter(|node| !faulty(node))
+        .filter(is_down)
+        .count()
+        + elsewhere;
+    let left_down =
+        |node: &&Candidate| !faulty(node) && view.standing.left_down(&node.name, view.pods);
     let down = down + view.nodes.iter().filter(left_down).count();
     let mut may_go_down = (unavailable as usize).saturating_sub(down);
-    let surging =
-        eligible.iter().filter(|node| on(view, &node.name).filter(OwnedPod::is_active).count() > 1).count();
+    let surging = eligible
+        .iter()
+        .filter(|node| on(view, &node.name).filter(OwnedPod::is_active).count() > 1)
+        .count();
     let mut may_surge = (surge as usize).saturating_sub(surging);
 
     for node in eligible {
@@ -50,9 +68,14 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             DaemonSetUpdate::OnDelete => !view.must_restart(pod),
             DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
         };
-        let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) = active.iter().copied().partition(stays);
+        let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
+            active.iter().copied().partition(stays);
         // Where more were found running than there may be, that comes first.
-        let alike = if surge == 0 { vec![&active] } else { vec![&new, &old] };
+        let alike = if surge == 0 {
+            vec![&active]
+        } else {
+            vec![&new, &old]
+        };
         if alike.iter().any(|pods| pods.len() > 1) {
             let surplus = alike.into_iter().flat_map(|pods| all_but_one(pods));
             actions.extend(stop(surplus, StopReason::ScaledDown));
@@ -66,11 +89,15 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             None => {}
             // What a faulty node runs of an earlier commit may be all that it can run.
             Some(_) if new.is_empty() && faulty(node) => {}
-            Some(_) if new.iter().any(|pod| view.is_available(pod)) => actions.extend(replace(view, &old)),
+            Some(_) if new.iter().any(|pod| view.is_available(pod)) => {
+                actions.extend(replace(view, &old))
+            }
             Some(_) if !new.is_empty() => {}
             // A pod of which nothing is known, or is heard any more, is not one that is down.
             Some(_)
-                if !old.iter().any(|pod| pod.status.is_none() || pod.unheard || view.is_available(pod)) =>
+                if !old
+                    .iter()
+                    .any(|pod| pod.status.is_none() || pod.unheard || view.is_available(pod)) =>
             {
                 actions.extend(replace(view, &old));
             }
@@ -89,14 +116,20 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
 }
 
 fn on<'v>(view: &'v OwnerView<'_>, node: &'v NodeName) -> impl Iterator<Item = OwnedPod<'v>> {
-    view.pods.iter().copied().filter(move |pod| pod.record.place.node() == Some(node))
+    view.pods
+        .iter()
+        .copied()
+        .filter(move |pod| pod.record.place.node() == Some(node))
 }
 
 fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
     // A node that is not known at all is not evidence of anything; only a known one can refuse.
     let spec = &view.workload.template.spec;
-    let refused =
-        |node: &NodeName| view.nodes.iter().any(|known| known.name == *node && !daemon_may_stay(spec, known));
+    let refused = |node: &NodeName| {
+        view.nodes
+            .iter()
+            .any(|known| known.name == *node && !daemon_may_stay(spec, known))
+    };
     view.pods
         .iter()
         .filter(|pod| pod.is_active() && !view.standing.is_absent(pod))
@@ -107,12 +140,22 @@ fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
 
 fn replace(view: &OwnerView<'_>, old: &[OwnedPod<'_>]) -> Vec<Action> {
     let reason = |pod: &OwnedPod<'_>| {
-        if view.must_restart(pod) { StopReason::Restarted } else { view.outdated_reason(pod) }
+        if view.must_restart(pod) {
+            StopReason::Restarted
+        } else {
+            view.outdated_reason(pod)
+        }
     };
-    old.iter().map(|pod| Action::Stop(pod.record.uid.clone(), reason(pod))).collect()
+    old.iter()
+        .map(|pod| Action::Stop(pod.record.uid.clone(), reason(pod)))
+        .collect()
 }
 
 fn create(view: &OwnerView<'_>, node: &Candidate) -> Action {
     let name = PodNaming::Generated(format!("{}-", view.workload.key.object.name));
-    Action::Create { name, node: Some(node.name.clone()), like: None }
+    Action::Create {
+        name,
+        node: Some(node.name.clone()),
+        like: None,
+    }
 }

@@ -19,10 +19,16 @@ pub(super) fn control(
     paused: bool,
 ) -> Vec<Action> {
     let mut actions = stop_failed(view.pods);
-    let active: Vec<OwnedPod<'_>> = view.pods.iter().filter(|pod| pod.is_active()).copied().collect();
+    let active: Vec<OwnedPod<'_>> = view
+        .pods
+        .iter()
+        .filter(|pod| pod.is_active())
+        .copied()
+        .collect();
     let (new, old): (Vec<_>, Vec<_>) = active.into_iter().partition(|pod| view.is_current(pod));
-    let (given_up, new): (Vec<_>, Vec<_>) =
-        new.into_iter().partition(|pod| !paused && is_given_up(view, pod));
+    let (given_up, new): (Vec<_>, Vec<_>) = new
+        .into_iter()
+        .partition(|pod| !paused && is_given_up(view, pod));
     actions.extend(stop(given_up, StopReason::Failed));
     actions.extend(match (paused, strategy.bounds(replicas)) {
         (true, _) => scale_only(view, replicas, &new, &old),
@@ -41,7 +47,16 @@ pub(super) fn control(
                 let bounds = (replicas as usize, surge as usize, unavailable as usize);
                 drain(view, bounds, &new, &generated_new(view))
             } else {
-                roll(view, Bounds { replicas, surge, unavailable }, &new, &old)
+                roll(
+                    view,
+                    Bounds {
+                        replicas,
+                        surge,
+                        unavailable,
+                    },
+                    &new,
+                    &old,
+                )
             }
         }
     });
@@ -50,10 +65,17 @@ pub(super) fn control(
 
 /// A pod on a node that is at fault itself: another node takes its place, unless its data is there.
 fn is_given_up(view: &OwnerView<'_>, pod: &OwnedPod<'_>) -> bool {
-    let faulty = pod.record.place.node().is_some_and(|node| view.standing.faulty.contains(node));
+    let faulty = pod
+        .record
+        .place
+        .node()
+        .is_some_and(|node| view.standing.faulty.contains(node));
     faulty
         && !view.is_available(pod)
-        && view.standing.clock.is_some_and(|found| pod.record.created < found)
+        && view
+            .standing
+            .clock
+            .is_some_and(|found| pod.record.created < found)
         && moves_when_lost(view.workload)
 }
 
@@ -64,7 +86,12 @@ struct Bounds {
     unavailable: u32,
 }
 
-fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[OwnedPod<'_>]) -> Vec<Action> {
+fn roll(
+    view: &OwnerView<'_>,
+    bounds: Bounds,
+    new: &[OwnedPod<'_>],
+    old: &[OwnedPod<'_>],
+) -> Vec<Action> {
     let wanted = bounds.replicas as usize;
     let updated = view.updated_wanted(bounds.replicas);
     let total = new.len() + old.len();
@@ -74,13 +101,18 @@ fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[Owned
 
     if new.len() > updated {
         let surplus = new.len() - updated;
-        actions.extend(stop(scale_down(new).into_iter().take(surplus), StopReason::ScaledDown));
+        actions.extend(stop(
+            scale_down(new).into_iter().take(surplus),
+            StopReason::ScaledDown,
+        ));
     } else if !new.iter().any(|pod| pod.record.place.node().is_none()) {
         let room = most.saturating_sub(total).min(updated - new.len());
         match view.canary {
             None => actions.extend(create(view, room)),
             Some(_) => {
-                let taken = |node: &&NodeName| !new.iter().any(|pod| pod.record.place.node() == Some(*node));
+                let taken = |node: &&NodeName| {
+                    !new.iter().any(|pod| pod.record.place.node() == Some(*node))
+                };
                 let name = generated_new(view);
                 let free = view.canaries().into_iter().filter(taken).take(room);
                 actions.extend(free.map(|node| Action::Create {
@@ -100,9 +132,14 @@ fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[Owned
     let mut order = scale_down(old);
     if view.canary.is_some() {
         let canaries = view.canaries();
-        let elsewhere =
-            |pod: &OwnedPod<'_>| pod.record.place.node().is_some_and(|node| !canaries.contains(&node));
-        // Other nodes give something up only where a canary still needs the room and has nothing to give itself.
+        let elsewhere = |pod: &OwnedPod<'_>| {
+            pod.record
+                .place
+                .node()
+                .is_some_and(|node| !canaries.contains(&node))
+        };
+        // Other nodes give something up only where a canary still needs the room and has nothing to
+        // give itself.
         if new.len() < updated {
             order.sort_by_key(elsewhere);
         } else {
@@ -118,7 +155,10 @@ fn roll(view: &OwnerView<'_>, bounds: Bounds, new: &[OwnedPod<'_>], old: &[Owned
     let spare = (new_available + old_available).saturating_sub(least_available);
     let up = old_up.into_iter().take(spare.min(may_go - down.len()));
     for pod in down.into_iter().chain(up) {
-        actions.push(Action::Stop(pod.record.uid.clone(), view.outdated_reason(&pod)));
+        actions.push(Action::Stop(
+            pod.record.uid.clone(),
+            view.outdated_reason(&pod),
+        ));
     }
     actions
 }
@@ -129,16 +169,25 @@ fn keep_old(view: &OwnerView<'_>, staying: usize, old: &[OwnedPod<'_>]) -> Optio
     let lacking = staying > old.len() && old.iter().all(|pod| pod.record.place.node().is_some());
     let like = Some((commit.clone(), before.template.hash.clone()));
     let name = generated(view, before.template.hash.short());
-    let scaled_up =
-        matches!(before.control, Control::Deployment { replicas, .. } if old.len() >= replicas as usize);
-    (lacking && !scaled_up).then_some(Action::Create { name, node: None, like })
+    let scaled_up = matches!(before.control, Control::Deployment { replicas, .. } if old.len() >= replicas as usize);
+    (lacking && !scaled_up).then_some(Action::Create {
+        name,
+        node: None,
+        like,
+    })
 }
 
-fn recreate(view: &OwnerView<'_>, replicas: u32, new: &[OwnedPod<'_>], old: &[OwnedPod<'_>]) -> Vec<Action> {
+fn recreate(
+    view: &OwnerView<'_>,
+    replicas: u32,
+    new: &[OwnedPod<'_>],
+    old: &[OwnedPod<'_>],
+) -> Vec<Action> {
     if !old.is_empty() {
         return stop_old(view, old);
     }
-    // All must be gone, not only told to go, whatever their template: a commit may have been gone back to meanwhile.
+    // All must be gone, not only told to go, whatever their template: a commit may have been gone
+    // back to meanwhile.
     if view.pods.iter().any(|pod| view.may_still_run(pod)) {
         return Vec::new();
     }
@@ -147,15 +196,18 @@ fn recreate(view: &OwnerView<'_>, replicas: u32, new: &[OwnedPod<'_>], old: &[Ow
         std::cmp::Ordering::Less if new.iter().all(|pod| pod.record.place.node().is_some()) => {
             create(view, wanted - new.len()).collect()
         }
-        std::cmp::Ordering::Greater => {
-            stop(scale_down(new).into_iter().take(new.len() - wanted), StopReason::ScaledDown)
-        }
+        std::cmp::Ordering::Greater => stop(
+            scale_down(new).into_iter().take(new.len() - wanted),
+            StopReason::ScaledDown,
+        ),
         _ => Vec::new(),
     }
 }
 
 fn stop_old(view: &OwnerView<'_>, old: &[OwnedPod<'_>]) -> Vec<Action> {
-    old.iter().map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod))).collect()
+    old.iter()
+        .map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod)))
+        .collect()
 }
 
 /// A paused Deployment follows `replicas` with the pods it has, and makes none of a new template.
@@ -168,18 +220,34 @@ fn scale_only(
     let all: Vec<OwnedPod<'_>> = new.iter().chain(old).copied().collect();
     let wanted = replicas as usize;
     if all.len() >= wanted {
-        return stop(scale_down(&all).into_iter().take(all.len() - wanted), StopReason::ScaledDown);
+        return stop(
+            scale_down(&all).into_iter().take(all.len() - wanted),
+            StopReason::ScaledDown,
+        );
     }
-    let Some(model) = all.iter().max_by_key(|pod| pod.record.serial) else { return Vec::new() };
-    let like =
-        (!view.is_current(model)).then(|| (model.record.commit.clone(), model.record.template.clone()));
+    let Some(model) = all.iter().max_by_key(|pod| pod.record.serial) else {
+        return Vec::new();
+    };
+    let like = (!view.is_current(model))
+        .then(|| (model.record.commit.clone(), model.record.template.clone()));
     let name = generated(view, model.record.template.short());
-    vec![Action::Create { name, node: None, like }; (wanted - all.len()).min(MOST_AT_ONCE)]
+    vec![
+        Action::Create {
+            name,
+            node: None,
+            like
+        };
+        (wanted - all.len()).min(MOST_AT_ONCE)
+    ]
 }
 
 fn create(view: &OwnerView<'_>, count: usize) -> impl Iterator<Item = Action> {
     std::iter::repeat_n(
-        Action::Create { name: generated_new(view), node: None, like: None },
+        Action::Create {
+            name: generated_new(view),
+            node: None,
+            like: None,
+        },
         count.min(MOST_AT_ONCE),
     )
 }

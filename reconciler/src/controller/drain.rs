@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{object::Workload, placement::unfit_by_itself, state::StopReason};
 
-/// Whether a node that is drained gives up pods of this owner. A bare Pod would be gone for a while and a DaemonSet
-/// has nothing to do elsewhere; what writes to the host's own disk would come up without its data.
+/// Whether a node that is drained gives up pods of this owner. A bare Pod would be gone for a while
+/// and a DaemonSet has nothing to do elsewhere; what writes to the host's own disk would come up
+/// without its data.
 pub fn leaves_when_drained(workload: &Workload) -> bool {
     crate::cluster::moves_when_lost(workload)
 }
@@ -19,13 +20,18 @@ pub(super) fn drained<'a>(view: &OwnerView<'_>, active: &[OwnedPod<'a>]) -> Vec<
     }
     let leaves = |pod: &&OwnedPod<'_>| {
         !view.standing.is_absent(pod)
-            && pod.record.place.node().is_some_and(|node| view.standing.draining.contains(node))
+            && pod
+                .record
+                .place
+                .node()
+                .is_some_and(|node| view.standing.draining.contains(node))
     };
     active.iter().filter(leaves).copied().collect()
 }
 
-/// Moves pods off the nodes that are drained: `surge` more than wanted may be there at a time. With none, one stops
-/// before its replacement starts, if so many may be `unavailable` and there is a node for it.
+/// Moves pods off the nodes that are drained: `surge` more than wanted may be there at a time. With
+/// none, one stops before its replacement starts, if so many may be `unavailable` and there is a
+/// node for it.
 pub(super) fn drain(
     view: &OwnerView<'_>,
     (wanted, surge, unavailable): (usize, usize, usize),
@@ -34,17 +40,27 @@ pub(super) fn drain(
 ) -> Vec<Action> {
     let leaving = drained(view, active);
     let gone: Vec<_> = leaving.iter().map(|pod| &pod.record.uid).collect();
-    let staying: Vec<OwnedPod<'_>> =
-        active.iter().filter(|pod| !gone.contains(&&pod.record.uid)).copied().collect();
-    let (up, down): (Vec<_>, Vec<_>) =
-        scale_down(&leaving).into_iter().partition(|pod| view.is_available(pod));
+    let staying: Vec<OwnedPod<'_>> = active
+        .iter()
+        .filter(|pod| !gone.contains(&&pod.record.uid))
+        .copied()
+        .collect();
+    let (up, down): (Vec<_>, Vec<_>) = scale_down(&leaving)
+        .into_iter()
+        .partition(|pod| view.is_available(pod));
     let available = active.iter().filter(|pod| view.is_available(pod)).count();
-    let placed = active.iter().filter(|pod| pod.record.place.node().is_some()).count();
+    let placed = active
+        .iter()
+        .filter(|pod| pod.record.place.node().is_some())
+        .count();
     let surplus = placed.saturating_sub(wanted);
     let mut actions = Vec::new();
     // Fewer are wanted than stay in any case.
     let too_many = staying.len().saturating_sub(wanted);
-    actions.extend(stop(scale_down(&staying).into_iter().take(too_many), StopReason::ScaledDown));
+    actions.extend(stop(
+        scale_down(&staying).into_iter().take(too_many),
+        StopReason::ScaledDown,
+    ));
 
     let spare = if surge == 0 && surplus == 0 && has_another_node(view) {
         (available + unavailable).saturating_sub(wanted).min(1)
@@ -52,20 +68,33 @@ pub(super) fn drain(
         available.saturating_sub(wanted)
     };
     let down_goes = down.len().min(surplus);
-    let up_goes = spare.min(if surge == 0 { surplus.max(1) } else { surplus - down_goes });
-    let going = down.into_iter().take(down_goes).chain(up.into_iter().take(up_goes));
+    let up_goes = spare.min(if surge == 0 {
+        surplus.max(1)
+    } else {
+        surplus - down_goes
+    });
+    let going = down
+        .into_iter()
+        .take(down_goes)
+        .chain(up.into_iter().take(up_goes));
     actions.extend(stop(going, StopReason::Drained));
 
     let unplaced = active.iter().any(|pod| pod.record.place.node().is_none());
     if !unplaced {
         let missing = wanted.saturating_sub(staying.len());
         let room = (wanted + surge).saturating_sub(active.len());
-        let create = Action::Create { name: name.clone(), node: None, like: None };
+        let create = Action::Create {
+            name: name.clone(),
+            node: None,
+            like: None,
+        };
         actions.extend(std::iter::repeat_n(create, missing.min(room)));
     }
     actions
 }
 
 fn has_another_node(view: &OwnerView<'_>) -> bool {
-    view.nodes.iter().any(|node| unfit_by_itself(&view.workload.template.spec, node).is_none())
+    view.nodes
+        .iter()
+        .any(|node| unfit_by_itself(&view.workload.template.spec, node).is_none())
 }

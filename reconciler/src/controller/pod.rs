@@ -1,4 +1,5 @@
-//! Bare pods: one, replaced when it changes, and not before the old one is gone, since both have one name.
+//! Bare pods: one, replaced when it changes, and not before the old one is gone, since both have
+//! one name.
 
 use super::{
     Action, OwnedPod, OwnerView, PodNaming,
@@ -8,10 +9,21 @@ use crate::state::StopReason;
 
 pub(super) fn control(view: &OwnerView<'_>) -> Vec<Action> {
     if view.pods.is_empty() {
-        return vec![Action::Create { name: PodNaming::Exact, node: None, like: None }];
+        return vec![Action::Create {
+            name: PodNaming::Exact,
+            node: None,
+            like: None,
+        }];
     }
-    let (current, outdated): (Vec<OwnedPod<'_>>, Vec<_>) =
-        view.pods.iter().filter(|pod| !pod.is_stopping()).partition(|pod| view.is_current(pod));
-    let outdated = outdated.iter().map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod)));
-    outdated.chain(stop(all_but_one(&current), StopReason::ScaledDown)).collect()
+    let (current, outdated): (Vec<OwnedPod<'_>>, Vec<_>) = view
+        .pods
+        .iter()
+        .filter(|pod| !pod.is_stopping())
+        .partition(|pod| view.is_current(pod));
+    let outdated = outdated
+        .iter()
+        .map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(pod)));
+    outdated
+        .chain(stop(all_but_one(&current), StopReason::ScaledDown))
+        .collect()
 }

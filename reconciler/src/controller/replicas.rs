@@ -10,9 +10,16 @@ use crate::state::StopReason;
 
 pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
     let mut actions = stop_failed(view.pods);
-    let active: Vec<OwnedPod<'_>> = view.pods.iter().filter(|pod| pod.is_active()).copied().collect();
-    let (restarting, staying): (Vec<_>, Vec<_>) =
-        active.iter().copied().partition(|pod| view.must_restart(pod));
+    let active: Vec<OwnedPod<'_>> = view
+        .pods
+        .iter()
+        .filter(|pod| pod.is_active())
+        .copied()
+        .collect();
+    let (restarting, staying): (Vec<_>, Vec<_>) = active
+        .iter()
+        .copied()
+        .partition(|pod| view.must_restart(pod));
     let wanted = replicas as usize;
     // One more at a time may be there for a drain, as none may be missing.
     if restarting.is_empty() && !drained(view, &active).is_empty() {
@@ -24,16 +31,24 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
         let mut first: Vec<OwnedPod<'_>> = restarting;
         first.sort_by_key(scale_down_order);
         first.extend(scale_down(&staying));
-        actions.extend(stop(first.into_iter().take(surplus), StopReason::ScaledDown));
+        actions.extend(stop(
+            first.into_iter().take(surplus),
+            StopReason::ScaledDown,
+        ));
         return actions;
     }
-    // A restart goes pod by pod: the next one stops when all others are available. Those that are down go at once:
-    // a restart is how somebody gets rid of them.
-    let (up, down): (Vec<_>, Vec<_>) =
-        restarting.into_iter().filter(|pod| pod.status.is_some()).partition(|pod| view.is_available(pod));
+    // A restart goes pod by pod: the next one stops when all others are available. Those that are
+    // down go at once: a restart is how somebody gets rid of them.
+    let (up, down): (Vec<_>, Vec<_>) = restarting
+        .into_iter()
+        .filter(|pod| pod.status.is_some())
+        .partition(|pod| view.is_available(pod));
     let all_available = active.len() == wanted && active.iter().all(|pod| view.is_available(pod));
     actions.extend(stop(down, StopReason::Restarted));
-    actions.extend(stop(up.into_iter().take(usize::from(all_available)), StopReason::Restarted));
+    actions.extend(stop(
+        up.into_iter().take(usize::from(all_available)),
+        StopReason::Restarted,
+    ));
     // One that no node takes is enough to say so; a million would say no more.
     let unplaced = active.iter().any(|pod| pod.record.place.node().is_none());
     if !unplaced {
@@ -44,16 +59,30 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
 
 /// Pods of a controller that ended for good are replaced.
 pub(super) fn stop_failed(pods: &[OwnedPod<'_>]) -> Vec<Action> {
-    stop(pods.iter().filter(|pod| pod.is_final() && !pod.is_stopping()).copied(), StopReason::Failed)
+    stop(
+        pods.iter()
+            .filter(|pod| pod.is_final() && !pod.is_stopping())
+            .copied(),
+        StopReason::Failed,
+    )
 }
 
-pub(super) fn stop<'a>(pods: impl IntoIterator<Item = OwnedPod<'a>>, reason: StopReason) -> Vec<Action> {
-    pods.into_iter().map(|pod| Action::Stop(pod.record.uid.clone(), reason)).collect()
+pub(super) fn stop<'a>(
+    pods: impl IntoIterator<Item = OwnedPod<'a>>,
+    reason: StopReason,
+) -> Vec<Action> {
+    pods.into_iter()
+        .map(|pod| Action::Stop(pod.record.uid.clone(), reason))
+        .collect()
 }
 
 fn create(view: &OwnerView<'_>, count: usize) -> impl Iterator<Item = Action> {
     std::iter::repeat_n(
-        Action::Create { name: naming(view), node: None, like: None },
+        Action::Create {
+            name: naming(view),
+            node: None,
+            like: None,
+        },
         count.min(MOST_AT_ONCE),
     )
 }
@@ -69,8 +98,8 @@ pub(super) fn scale_down<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     order
 }
 
-/// All but the best of pods of which there may be one: others may have been found running that the state did not know.
-/// Nothing is concluded before each of them was heard of.
+/// All but the best of pods of which there may be one: others may have been found running that the
+/// state did not know. Nothing is concluded before each of them was heard of.
 pub(super) fn all_but_one<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     if pods.iter().any(|pod| pod.status.is_none() && !pod.unheard) {
         return Vec::new();
@@ -80,10 +109,17 @@ pub(super) fn all_but_one<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     order
 }
 
-/// Not placed, not ready, cheap to delete, on a crowded node, newest: the first in this order goes first.
+/// Not placed, not ready, cheap to delete, on a crowded node, newest: the first in this order goes
+/// first.
 fn scale_down_order(pod: &OwnedPod<'_>) -> (bool, bool, i32, Reverse<usize>, Reverse<u64>) {
     let placed = pod.record.place.node().is_some();
-    (placed, pod.is_ready(), pod.cost, Reverse(pod.crowd), Reverse(pod.record.serial))
+    (
+        placed,
+        pod.is_ready(),
+        pod.cost,
+        Reverse(pod.crowd),
+        Reverse(pod.record.serial),
+    )
 }
 
 #[cfg(test)]
@@ -102,10 +138,14 @@ mod tests {
         PodRecord {
             uid: PodUid::new(serial.to_string()),
             key: object.clone(),
-            owner: WorkloadKey { kind: WorkloadKind::ReplicaSet, object },
-            place: node.map_or(PodPlace::Unplaced(crate::placement::Refusal::default()), |node| {
-                PodPlace::Node(NodeName::new(node))
-            }),
+            owner: WorkloadKey {
+                kind: WorkloadKind::ReplicaSet,
+                object,
+            },
+            place: node.map_or(
+                PodPlace::Unplaced(crate::placement::Refusal::default()),
+                |node| PodPlace::Node(NodeName::new(node)),
+            ),
             commit: CommitId::new("c1"),
             template: TemplateHash::new("1-0"),
             created: Timestamp::UNIX_EPOCH,
@@ -116,11 +156,22 @@ mod tests {
 
     #[test]
     fn pods_are_given_up_in_the_order_of_kubernetes() {
-        let ready = PodStatus { ready: Some(Timestamp::UNIX_EPOCH), ..PodStatus::pending() };
-        let records: Vec<PodRecord> =
-            (1..=6).map(|serial| record(serial, (serial != 3).then_some("one"))).collect();
+        let ready = PodStatus {
+            ready: Some(Timestamp::UNIX_EPOCH),
+            ..PodStatus::pending()
+        };
+        let records: Vec<PodRecord> = (1..=6)
+            .map(|serial| record(serial, (serial != 3).then_some("one")))
+            .collect();
         // Number, ready, cost, crowd.
-        let facts = [(true, 0, 1), (true, 0, 2), (false, 9, 0), (false, 9, 1), (true, -5, 1), (true, 0, 1)];
+        let facts = [
+            (true, 0, 1),
+            (true, 0, 2),
+            (false, 9, 0),
+            (false, 9, 1),
+            (true, -5, 1),
+            (true, 0, 1),
+        ];
         let pods: Vec<OwnedPod<'_>> = records
             .iter()
             .zip(facts)
@@ -133,7 +184,14 @@ mod tests {
                 clock: None,
             })
             .collect();
-        let order: Vec<u64> = scale_down(&pods).iter().map(|pod| pod.record.serial).collect();
-        assert_eq!(order, [3, 4, 5, 2, 6, 1], "not placed, not ready, cheap, crowded, newest, the last");
+        let order: Vec<u64> = scale_down(&pods)
+            .iter()
+            .map(|pod| pod.record.serial)
+            .collect();
+        assert_eq!(
+            order,
+            [3, 4, 5, 2, 6, 1],
+            "not placed, not ready, cheap, crowded, newest, the last"
+        );
     }
 }

@@ -13,20 +13,32 @@ pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
 
 fn host_paths(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
     for (name, volume) in &workload.template.spec.volumes {
-        let VolumeSource::HostPath { path, .. } = volume else { continue };
-        let forbidden =
-            settings.forbidden_host_paths.iter().find(|own| lies_in(path, own) || lies_in(own, path));
+        let VolumeSource::HostPath { path, .. } = volume else {
+            continue;
+        };
+        let forbidden = settings
+            .forbidden_host_paths
+            .iter()
+            .find(|own| lies_in(path, own) || lies_in(own, path));
         let allowed = settings.allowed_host_paths.as_ref();
         let problem = if let Some(own) = forbidden {
-            format!("{path:?} would give the pod {own}, which is the daemon's own: choose another path")
+            format!(
+                "{path:?} would give the pod {own}, which is the daemon's own: choose another path"
+            )
         } else if let Some(allowed) =
             allowed.filter(|allowed| !allowed.iter().any(|root| lies_in(path, root)))
         {
-            format!("the host does not allow {path:?}: choose a path in one of {}", allowed.join(", "))
+            format!(
+                "the host does not allow {path:?}: choose a path in one of {}",
+                allowed.join(", ")
+            )
         } else {
             continue;
         };
-        let field = format!("{}.hostPath.path", findings.volume_field(&workload.key, name));
+        let field = format!(
+            "{}.hostPath.path",
+            findings.volume_field(&workload.key, name)
+        );
         findings.error(&Of::workload(&workload.key), field, problem);
     }
 }
@@ -34,15 +46,27 @@ fn host_paths(findings: &mut Findings<'_>, workload: &Workload, settings: &Check
 /// Whether a path is a directory or lies in it, by whole parts.
 fn lies_in(path: &str, directory: &str) -> bool {
     let mut parts = path.split('/').filter(|part| !part.is_empty());
-    directory.split('/').filter(|part| !part.is_empty()).all(|part| parts.next() == Some(part))
+    directory
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .all(|part| parts.next() == Some(part))
 }
 
 fn namespaces(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
     if settings.allow_host_namespaces {
         return;
     }
-    let PodSpec { host_network, host_pid, host_ipc, .. } = workload.template.spec;
-    for (field, given) in [("hostNetwork", host_network), ("hostPID", host_pid), ("hostIPC", host_ipc)] {
+    let PodSpec {
+        host_network,
+        host_pid,
+        host_ipc,
+        ..
+    } = workload.template.spec;
+    for (field, given) in [
+        ("hostNetwork", host_network),
+        ("hostPID", host_pid),
+        ("hostIPC", host_ipc),
+    ] {
         if given {
             let field = format!("{}.{field}", pod_field(workload.key.kind));
             let message = "the host does not allow its namespaces to pods: run the pod without, or set host-namespaces under [allow] on the hosts";
@@ -62,7 +86,9 @@ fn rights(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSett
                 message.to_owned(),
             );
         }
-        let Some(allowed) = &settings.allowed_capabilities else { continue };
+        let Some(allowed) = &settings.allowed_capabilities else {
+            continue;
+        };
         for (index, name) in security.add_capabilities.iter().enumerate() {
             if !allowed.contains(name.strip_prefix("CAP_").unwrap_or(name)) {
                 let names: Vec<&str> = allowed.iter().map(String::as_str).collect();

@@ -21,7 +21,12 @@ pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
 
 fn host_ports<'a>(findings: &mut Findings<'a>) -> HostPorts<'a> {
     let mut taken = HostPorts::new();
-    for workload in findings.objects.workloads.values().filter(|workload| replicas(workload) > 0) {
+    for workload in findings
+        .objects
+        .workloads
+        .values()
+        .filter(|workload| replicas(workload) > 0)
+    {
         let mut first = None;
         for (field, container) in containers(workload) {
             for (index, port) in container.ports.iter().enumerate() {
@@ -32,7 +37,11 @@ fn host_ports<'a>(findings: &mut Findings<'a>) -> HostPorts<'a> {
                 };
                 let port_field = format!("{field}.ports[{index}].{last}");
                 let at = (number, port.protocol);
-                let new = HostPort { workload, field: port_field.clone(), address: port.host_ip };
+                let new = HostPort {
+                    workload,
+                    field: port_field.clone(),
+                    address: port.host_ip,
+                };
                 let before = taken.entry(at).or_default();
                 if let Some(other) = before.iter().find(|other| clash(other, &new)) {
                     let message = format!(
@@ -58,12 +67,21 @@ fn host_ports<'a>(findings: &mut Findings<'a>) -> HostPorts<'a> {
 fn clash(a: &HostPort<'_>, b: &HostPort<'_>) -> bool {
     let same_address = a.address.is_none() || b.address.is_none() || a.address == b.address;
     let (
-        PodSpec { node_name: a_name, node_selector: a_labels, .. },
-        PodSpec { node_name: b_name, node_selector: b_labels, .. },
+        PodSpec {
+            node_name: a_name,
+            node_selector: a_labels,
+            ..
+        },
+        PodSpec {
+            node_name: b_name,
+            node_selector: b_labels,
+            ..
+        },
     ) = (&a.workload.template.spec, &b.workload.template.spec);
     let apart_by_name = a_name.is_some() && b_name.is_some() && a_name != b_name;
-    let apart_by_label =
-        a_labels.iter().any(|(key, value)| b_labels.get(key).is_some_and(|other| other != value));
+    let apart_by_label = a_labels
+        .iter()
+        .any(|(key, value)| b_labels.get(key).is_some_and(|other| other != value));
     same_address && !apart_by_name && !apart_by_label
 }
 
@@ -74,31 +92,47 @@ fn replicas(workload: &Workload) -> u32 {
     }
 }
 
-/// Several pods with one hostPort need as many hosts, and a roll-out needs one more than that or must stop a pod first.
+/// Several pods with one hostPort need as many hosts, and a roll-out needs one more than that or
+/// must stop a pod first.
 fn room(findings: &mut Findings<'_>, workload: &Workload, field: String) {
     let of = Of::workload(&workload.key);
     let replicas = replicas(workload);
     if replicas > 1 {
-        let message =
-            format!("the {replicas} replicas cannot run on one host with it: use a Service, or one replica");
+        let message = format!(
+            "the {replicas} replicas cannot run on one host with it: use a Service, or one replica"
+        );
         findings.warning(&of, field, message);
         return;
     }
     let way_out = match workload.control {
         Control::Deployment {
-            strategy: DeploymentStrategy::RollingUpdate { max_unavailable, .. }, ..
-        } if replicas == 1 && max_unavailable.round_down(1) == 0 => "set spec.strategy.type to Recreate",
-        Control::DaemonSet { update: DaemonSetUpdate::RollingUpdate { max_unavailable, .. }, .. }
-            if max_unavailable.round_up(1) == 0 =>
-        {
+            strategy:
+                DeploymentStrategy::RollingUpdate {
+                    max_unavailable, ..
+                },
+            ..
+        } if replicas == 1 && max_unavailable.round_down(1) == 0 => {
+            "set spec.strategy.type to Recreate"
+        }
+        Control::DaemonSet {
+            update:
+                DaemonSetUpdate::RollingUpdate {
+                    max_unavailable, ..
+                },
+            ..
+        } if max_unavailable.round_up(1) == 0 => {
             "set spec.updateStrategy.rollingUpdate.maxUnavailable to 1 and maxSurge to 0"
         }
-        Control::Pod | Control::Replicas { .. } | Control::Deployment { .. } | Control::DaemonSet { .. } => {
+        Control::Pod
+        | Control::Replicas { .. }
+        | Control::Deployment { .. }
+        | Control::DaemonSet { .. } => {
             return;
         }
     };
-    let message =
-        format!("a new pod cannot start beside the old one with it, so a roll-out cannot go on: {way_out}");
+    let message = format!(
+        "a new pod cannot start beside the old one with it, so a roll-out cannot go on: {way_out}"
+    );
     findings.warning(&of, field, message);
 }
 
@@ -106,7 +140,9 @@ fn node_ports(findings: &mut Findings<'_>, settings: &CheckSettings, host_ports:
     let mut taken = BTreeMap::new();
     for (key, service) in &findings.objects.services {
         for (index, port) in service.ports.iter().enumerate() {
-            let Some(number) = port.node_port else { continue };
+            let Some(number) = port.node_port else {
+                continue;
+            };
             let field = format!("spec.ports[{index}].nodePort");
             let of = Of::service(key);
             if !settings.node_ports.contains(&number) {

@@ -19,7 +19,10 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     for workload in objects.workloads.values() {
         for (label, value) in &workload.template.meta.labels {
             let namespace = workload.key.object.namespace.as_str();
-            by_label.entry((namespace, label, value)).or_default().push(workload);
+            by_label
+                .entry((namespace, label, value))
+                .or_default()
+                .push(workload);
         }
     }
     for (key, service) in &objects.services {
@@ -27,13 +30,19 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     }
 }
 
-/// Workloads by namespace, label and value of their pods: comparing each with each Service would take too long.
+/// Workloads by namespace, label and value of their pods: comparing each with each Service would
+/// take too long.
 type ByLabel<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>;
 
 fn variables(findings: &mut Findings<'_>, workload: &Workload) {
     let namespace = &workload.key.object.namespace;
     for (field, container) in containers(workload) {
-        for (index, from) in container.env_from.iter().enumerate().filter(|(_, from)| !from.optional) {
+        for (index, from) in container
+            .env_from
+            .iter()
+            .enumerate()
+            .filter(|(_, from)| !from.optional)
+        {
             if let Err(missing) = find(findings, namespace, &from.source) {
                 let reference = match from.source {
                     ConfigSource::ConfigMap(_) => "configMapRef",
@@ -47,7 +56,14 @@ fn variables(findings: &mut Findings<'_>, workload: &Workload) {
             }
         }
         for (index, variable) in container.env.iter().enumerate() {
-            let EnvValue::Key { source, key, optional: false } = &variable.value else { continue };
+            let EnvValue::Key {
+                source,
+                key,
+                optional: false,
+            } = &variable.value
+            else {
+                continue;
+            };
             let reference = match source {
                 ConfigSource::ConfigMap(_) => "configMapKeyRef",
                 ConfigSource::Secret(_) => "secretKeyRef",
@@ -70,7 +86,15 @@ fn variables(findings: &mut Findings<'_>, workload: &Workload) {
 fn volumes(findings: &mut Findings<'_>, workload: &Workload) {
     let namespace = &workload.key.object.namespace;
     for (name, volume) in &workload.template.spec.volumes {
-        let VolumeSource::Config { source, items, optional: false, .. } = volume else { continue };
+        let VolumeSource::Config {
+            source,
+            items,
+            optional: false,
+            ..
+        } = volume
+        else {
+            continue;
+        };
         let reference = match source {
             ConfigSource::ConfigMap(_) => "configMap",
             ConfigSource::Secret(_) => "secret",
@@ -86,32 +110,49 @@ fn volumes(findings: &mut Findings<'_>, workload: &Workload) {
                 }
             }
             Err(missing) => {
-                let last = if reference == "secret" { "secretName" } else { "name" };
-                findings.error(&Of::workload(&workload.key), format!("{field}.{last}"), missing);
+                let last = if reference == "secret" {
+                    "secretName"
+                } else {
+                    "name"
+                };
+                findings.error(
+                    &Of::workload(&workload.key),
+                    format!("{field}.{last}"),
+                    missing,
+                );
             }
         }
     }
 }
 
 /// The keys of a ConfigMap or Secret, or what to say if there is none.
-fn find<'a>(findings: &Findings<'a>, namespace: &str, source: &ConfigSource) -> Result<Vec<&'a str>, String> {
+fn find<'a>(
+    findings: &Findings<'a>,
+    namespace: &str,
+    source: &ConfigSource,
+) -> Result<Vec<&'a str>, String> {
     let objects = findings.objects;
     let (kind, name) = kind_and_name(source);
     let key = ObjectKey::new(namespace, name);
     let keys: Option<Vec<&str>> = match source {
-        ConfigSource::ConfigMap(_) => {
-            objects.config_maps.get(&key).map(|map| map.data.keys().map(String::as_str).collect())
-        }
-        ConfigSource::Secret(_) => {
-            objects.secrets.get(&key).map(|secret| secret.data.keys().map(String::as_str).collect())
-        }
+        ConfigSource::ConfigMap(_) => objects
+            .config_maps
+            .get(&key)
+            .map(|map| map.data.keys().map(String::as_str).collect()),
+        ConfigSource::Secret(_) => objects
+            .secrets
+            .get(&key)
+            .map(|secret| secret.data.keys().map(String::as_str).collect()),
     };
     keys.ok_or_else(|| {
         let names: Vec<&ObjectKey> = match source {
             ConfigSource::ConfigMap(_) => objects.config_maps.keys().collect(),
             ConfigSource::Secret(_) => objects.secrets.keys().collect(),
         };
-        let here = names.into_iter().filter(|key| key.namespace == namespace).map(|key| key.name.as_str());
+        let here = names
+            .into_iter()
+            .filter(|key| key.namespace == namespace)
+            .map(|key| key.name.as_str());
         let hint = did_you_mean(name, here);
         format!("there is no {kind} {key} in this commit{hint}: add it, or say optional: true")
     })
@@ -121,7 +162,9 @@ fn missing_key(namespace: &str, source: &ConfigSource, key: &str, keys: &[&str])
     let (kind, name) = kind_and_name(source);
     (!keys.contains(&key)).then(|| {
         let hint = did_you_mean(key, keys.iter().copied());
-        format!("the {kind} {namespace}/{name} has no key {key:?}{hint}: add it, or say optional: true")
+        format!(
+            "the {kind} {namespace}/{name} has no key {key:?}{hint}: add it, or say optional: true"
+        )
     })
 }
 
@@ -133,18 +176,30 @@ fn kind_and_name(source: &ConfigSource) -> (&'static str, &str) {
 }
 
 /// A Service that leads nowhere is no error: its pods may come with a later commit.
-fn endpoints(findings: &mut Findings<'_>, key: &ObjectKey, service: &Service, workloads: &ByLabel<'_>) {
+fn endpoints(
+    findings: &mut Findings<'_>,
+    key: &ObjectKey,
+    service: &Service,
+    workloads: &ByLabel<'_>,
+) {
     if matches!(service.kind, ServiceKind::ExternalName { .. }) {
         return;
     }
     let Some((label, value)) = service.selector.first_key_value() else {
         let message = "required to lead anywhere: write labels of the pods it is for";
-        findings.warning(&Of::service(key), "spec.selector".to_owned(), message.to_owned());
+        findings.warning(
+            &Of::service(key),
+            "spec.selector".to_owned(),
+            message.to_owned(),
+        );
         return;
     };
     let selects = |workload: &&&Workload| {
         let labels = &workload.template.meta.labels;
-        service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        service
+            .selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
     };
     let with_first = workloads.get(&(key.namespace.as_str(), label.as_str(), value.as_str()));
     let selected: Vec<&&Workload> = with_first.into_iter().flatten().filter(selects).collect();
@@ -157,9 +212,14 @@ fn endpoints(findings: &mut Findings<'_>, key: &ObjectKey, service: &Service, wo
         return;
     }
     for (index, port) in service.ports.iter().enumerate() {
-        let TargetPort::Name(name) = &port.target else { continue };
+        let TargetPort::Name(name) = &port.target else {
+            continue;
+        };
         let ports = || {
-            selected.iter().flat_map(|workload| &workload.template.spec.containers).flat_map(|one| &one.ports)
+            selected
+                .iter()
+                .flat_map(|workload| &workload.template.spec.containers)
+                .flat_map(|one| &one.ports)
         };
         let named = |one: &crate::object::ContainerPort| {
             one.name.as_ref() == Some(name) && one.protocol == port.protocol
@@ -170,7 +230,11 @@ fn endpoints(findings: &mut Findings<'_>, key: &ObjectKey, service: &Service, wo
                 "no pod it selects has a {} port named {name:?}{hint}: name one so, or write its number",
                 port.protocol.as_str()
             );
-            findings.warning(&Of::service(key), format!("spec.ports[{index}].targetPort"), message);
+            findings.warning(
+                &Of::service(key),
+                format!("spec.ports[{index}].targetPort"),
+                message,
+            );
         }
     }
 }

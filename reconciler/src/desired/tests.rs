@@ -1,9 +1,15 @@
 use super::*;
 
 fn said(text: &str, settings: &CheckSettings) -> String {
-    let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
+    let file = SourceFile {
+        path: "a.yaml",
+        content: text.as_bytes(),
+    };
     let (_, problems) = read(&[file], &Limits::default(), settings, ReadAs::NewHead);
-    problems.iter().map(|problem| format!("{problem}\n")).collect()
+    problems
+        .iter()
+        .map(|problem| format!("{problem}\n"))
+        .collect()
 }
 
 #[test]
@@ -195,8 +201,10 @@ spec: {containers: [{name: a, image: "a:1"}]}
 ---
 {apiVersion: v1, kind: Service, metadata: {name: e}, spec: {clusterIP: 10.96.0.0, selector: {app: a}, ports: [{port: 80}]}}
 "#;
-    let settings =
-        CheckSettings { reserved_addresses: vec![Ipv4Addr::new(10, 96, 0, 10)], ..CheckSettings::default() };
+    let settings = CheckSettings {
+        reserved_addresses: vec![Ipv4Addr::new(10, 96, 0, 10)],
+        ..CheckSettings::default()
+    };
     insta::assert_snapshot!(said(text, &settings), @r"
     a.yaml:8:61: spec.clusterIP: 10.96.0.5 is taken by the Service default/a (a.yaml:6): choose another, or leave it out
     a.yaml:10:61: spec.clusterIP: 192.0.2.1 is outside the service range 10.96.0.0/12: choose one in it, or leave it out
@@ -302,7 +310,10 @@ spec: {containers: [{name: a, image: "a:1", envFrom: [{configMapRef: {name: app}
 #[test]
 fn problems_know_their_document_before_they_are_located() {
     let text = "\nkind: Service\napiVersion: v1\nmetadata: {name: a}\nspec: {clusterIP: 192.0.2.1, selector: {a: b}, ports: [{port: 80}]}\n";
-    let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
+    let file = SourceFile {
+        path: "a.yaml",
+        content: text.as_bytes(),
+    };
     let (objects, problems) = manifest::parse(&[file], &Limits::default(), ReadAs::NewHead);
     assert_eq!(problems, Vec::new());
     let mut problems = check(&objects, &CheckSettings::default());

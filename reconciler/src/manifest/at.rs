@@ -7,7 +7,8 @@ use std::{
 
 use super::{Problem, ReadAs, Severity, one_line, placeholder::Placeholders, similar};
 
-/// More errors than this, or warnings, a document is not told at once; who has so many mends the first and asks again.
+/// More errors than this, or warnings, a document is not told at once; who has so many mends the
+/// first and asks again.
 const PROBLEMS_PER_DOCUMENT: usize = 200;
 
 /// Collects the problems of one document.
@@ -23,7 +24,13 @@ pub(super) struct Report<'a> {
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &'a str, line: u32, read_as: ReadAs) -> Self {
-        Self { file, line, read_as, placeholders: Placeholders::default(), problems: RefCell::default() }
+        Self {
+            file,
+            line,
+            read_as,
+            placeholders: Placeholders::default(),
+            problems: RefCell::default(),
+        }
     }
 
     /// Remembers where the document has `${...}`: it is named where a value with one is not valid.
@@ -33,7 +40,11 @@ impl<'a> Report<'a> {
 
     /// The document itself.
     pub(super) fn root(&self) -> At<'_> {
-        At { report: self, parent: None, step: Step::Root }
+        At {
+            report: self,
+            parent: None,
+            step: Step::Root,
+        }
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {
@@ -59,12 +70,20 @@ enum Step<'a> {
 impl At<'_> {
     /// A field of this mapping.
     pub(super) fn field<'b>(&'b self, name: &'b str) -> At<'b> {
-        At { report: self.report, parent: Some(self), step: Step::Key(name) }
+        At {
+            report: self.report,
+            parent: Some(self),
+            step: Step::Key(name),
+        }
     }
 
     /// An element of this list.
     pub(super) fn index(&self, index: usize) -> At<'_> {
-        At { report: self.report, parent: Some(self), step: Step::Index(index) }
+        At {
+            report: self.report,
+            parent: Some(self),
+            step: Step::Index(index),
+        }
     }
 
     /// The commit is refused for this.
@@ -77,8 +96,8 @@ impl At<'_> {
         self.push(Severity::Warning, &message);
     }
 
-    /// The commit is refused for this by a rule that older versions did not have: one that was accepted before it is
-    /// warned about.
+    /// The commit is refused for this by a rule that older versions did not have: one that was
+    /// accepted before it is warned about.
     pub(super) fn error_in_new_heads(&self, message: impl Display) {
         match self.report.read_as {
             ReadAs::NewHead => self.error(message),
@@ -88,11 +107,14 @@ impl At<'_> {
         }
     }
 
-    /// Refuses a field that Windlass does not honour yet and that cannot be left out without surprise. `instead` is what
-    /// to write in its place: leaving the field out would do just what ignoring it does.
+    /// Refuses a field that Windlass does not honour yet and that cannot be left out without
+    /// surprise. `instead` is what to write in its place: leaving the field out would do just what
+    /// ignoring it does.
     pub(super) fn refuse(&self, given: bool, ignoring_would: &str, instead: &str) {
         if given {
-            self.error(format_args!("not supported yet: ignoring it would {ignoring_would}; {instead}"));
+            self.error(format_args!(
+                "not supported yet: ignoring it would {ignoring_would}; {instead}"
+            ));
         }
     }
 
@@ -104,7 +126,11 @@ impl At<'_> {
     }
 
     /// The text if the syntax takes it; says why if it does not, and hands it on all the same.
-    pub(super) fn checked(&self, text: String, syntax: fn(&str) -> Result<(), &'static str>) -> String {
+    pub(super) fn checked(
+        &self,
+        text: String,
+        syntax: fn(&str) -> Result<(), &'static str>,
+    ) -> String {
         if text.is_empty() {
             self.error("required: give it a value");
         } else if let Err(rule) = syntax(&text) {
@@ -119,27 +145,37 @@ impl At<'_> {
         text: Option<String>,
         syntax: fn(&str) -> Result<(), &'static str>,
     ) -> Option<String> {
-        text.filter(|text| !text.is_empty()).map(|text| self.checked(text, syntax))
+        text.filter(|text| !text.is_empty())
+            .map(|text| self.checked(text, syntax))
     }
 
     /// One of a closed set of words; absent and empty are the default.
     pub(super) fn word<T: Copy>(&self, text: Option<&str>, words: &[(&str, T)], default: T) -> T {
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return default };
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
+            return default;
+        };
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return *value;
         }
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let hint = similar::did_you_mean(text, all.iter().copied());
-        self.error(format_args!("{text:?} is not known here: write one of {}{hint}", all.join(", ")));
+        self.error(format_args!(
+            "{text:?} is not known here: write one of {}{hint}",
+            all.join(", ")
+        ));
         default
     }
 
     /// A whole number within bounds; the nearest bound after a problem.
     pub(super) fn within(&self, number: i64, least: i64, most: i64) -> i64 {
         if number < least && most >= i64::from(i32::MAX) {
-            self.error(format_args!("{number} is out of range: it must be {least} or more"));
+            self.error(format_args!(
+                "{number} is out of range: it must be {least} or more"
+            ));
         } else if number < least || number > most {
-            self.error(format_args!("{number} is out of range: it must be from {least} to {most}"));
+            self.error(format_args!(
+                "{number} is out of range: it must be from {least} to {most}"
+            ));
         }
         number.clamp(least, most)
     }
@@ -162,15 +198,22 @@ impl At<'_> {
         let mut problems = self.report.problems.borrow_mut();
         let field = one_line(&self.to_string());
         let message = match self.report.placeholders.at(&field) {
-            Some(names) if severity == Severity::Error => format!("{names}; as it is written: {message}"),
+            Some(names) if severity == Severity::Error => {
+                format!("{names}; as it is written: {message}")
+            }
             _ => message.to_string(),
         };
         // What else is wrong with a field mostly follows from the first.
-        let follows =
-            problems.iter().any(|before| before.field == field && before.severity == Severity::Error);
-        // Counted apart: an error behind many warnings must not be lost. Older versions lost it, and so accepted the commit.
+        let follows = problems
+            .iter()
+            .any(|before| before.field == field && before.severity == Severity::Error);
+        // Counted apart: an error behind many warnings must not be lost. Older versions lost it,
+        // and so accepted the commit.
         let before = match self.report.read_as {
-            ReadAs::NewHead => problems.iter().filter(|before| before.severity == severity).count(),
+            ReadAs::NewHead => problems
+                .iter()
+                .filter(|before| before.severity == severity)
+                .count(),
             ReadAs::Accepted => problems.len(),
         };
         if before < PROBLEMS_PER_DOCUMENT && !follows {
@@ -186,7 +229,8 @@ impl At<'_> {
     }
 }
 
-/// As `spec.containers[0].image`, with keys that are no words in brackets: `metadata.labels[app.example.com/name]`.
+/// As `spec.containers[0].image`, with keys that are no words in brackets:
+/// `metadata.labels[app.example.com/name]`.
 impl Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(parent) = self.parent {
@@ -197,8 +241,14 @@ impl Display for At<'_> {
             Step::Index(index) => write!(f, "[{index}]"),
             Step::Key(key) => {
                 let word = !key.is_empty()
-                    && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-                match (word, self.parent.is_some_and(|parent| !matches!(parent.step, Step::Root))) {
+                    && key
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+                match (
+                    word,
+                    self.parent
+                        .is_some_and(|parent| !matches!(parent.step, Step::Root)),
+                ) {
                     (true, true) => write!(f, ".{key}"),
                     (true, false) => f.write_str(key),
                     (false, _) => write!(f, "[{key}]"),

@@ -39,7 +39,10 @@ pub(super) struct Holds {
 
 impl Holds {
     pub(super) fn of(text: &str) -> Self {
-        Self { placeholders: text.contains("${"), cipher_texts: text.contains("ENC[") }
+        Self {
+            placeholders: text.contains("${"),
+            cipher_texts: text.contains("ENC["),
+        }
     }
 }
 
@@ -55,11 +58,22 @@ pub(super) enum Outcome {
 
 impl Reading {
     pub(super) fn new(read_as: ReadAs) -> Self {
-        Self { read_as, objects: Objects::default(), problems: Vec::new(), seen: BTreeMap::new() }
+        Self {
+            read_as,
+            objects: Objects::default(),
+            problems: Vec::new(),
+            seen: BTreeMap::new(),
+        }
     }
 
     /// Reads one document that begins on a line of a file.
-    pub(super) fn document(&mut self, value: Value, file: &str, line: u32, holds: Holds) -> Outcome {
+    pub(super) fn document(
+        &mut self,
+        value: Value,
+        file: &str,
+        line: u32,
+        holds: Holds,
+    ) -> Outcome {
         let mut report = Report::new(file, line, self.read_as);
         if holds.placeholders {
             report.look_for_placeholders(&value);
@@ -77,10 +91,15 @@ impl Reading {
         }
         // SOPS may have encrypted the kind too, so its mark is looked at first.
         if encrypted::is_marked(&value) && !kind::has_no_effect(&value) {
-            at.error(format_args!("this document is encrypted by SOPS, and {}", encrypted::INSTEAD));
+            at.error(format_args!(
+                "this document is encrypted by SOPS, and {}",
+                encrypted::INSTEAD
+            ));
             return Outcome::Done;
         }
-        let Some((kind, api_version)) = kind::of(&value, &at) else { return Outcome::Done };
+        let Some((kind, api_version)) = kind::of(&value, &at) else {
+            return Outcome::Done;
+        };
         let api_version = api_version.to_owned();
         match kind.fate {
             Fate::List => return list(value, &at),
@@ -95,27 +114,46 @@ impl Reading {
         if holds.cipher_texts {
             refuse_cipher_texts(kind, &value, &at);
         }
-        upgrade(&mut value, kind.name, &api_version, &kind.api_version(), &at);
-        let status = value.as_object_mut().and_then(|document| document.remove("status"));
+        upgrade(
+            &mut value,
+            kind.name,
+            &api_version,
+            &kind.api_version(),
+            &at,
+        );
+        let status = value
+            .as_object_mut()
+            .and_then(|document| document.remove("status"));
         at.field("status").ignore(
-            status.is_some_and(|status| !status.is_null() && status != Value::Object(serde_json::Map::new())),
+            status.is_some_and(|status| {
+                !status.is_null() && status != Value::Object(serde_json::Map::new())
+            }),
             "Git says what is wanted, not what is",
         );
         self.object(kind, value, report, &at);
         Outcome::Done
     }
 
-    /// Converts a document of a kind that works and keeps the object, also when there are problems with it: what
-    /// refers to it is then judged by what it is, and not told that it is missing.
+    /// Converts a document of a kind that works and keeps the object, also when there are problems
+    /// with it: what refers to it is then judged by what it is, and not told that it is missing.
     fn object(&mut self, kind: &'static Kind, mut value: Value, report: &Report<'_>, at: &At<'_>) {
-        let place = Place { file: report.file.to_owned(), line: report.line };
+        let place = Place {
+            file: report.file.to_owned(),
+            line: report.line,
+        };
         match kind.name {
             "Secret" => mend_base64(&mut value, "data", "stringData", at),
             "ConfigMap" => mend_base64(&mut value, "binaryData", "data", at),
             _ => {}
         }
-        let Some(object) = read_object(kind.name, &value, place.clone(), at) else { return };
-        let id = ObjectId { api_version: kind.api_version(), kind: kind.name.to_owned(), key: object.key() };
+        let Some(object) = read_object(kind.name, &value, place.clone(), at) else {
+            return;
+        };
+        let id = ObjectId {
+            api_version: kind.api_version(),
+            kind: kind.name.to_owned(),
+            key: object.key(),
+        };
         if id.key.name.is_empty() || !self.place(&id, report, at) {
             return;
         }
@@ -129,7 +167,9 @@ impl Reading {
         self.objects.originals.insert(id, value);
         match object {
             Object::Workload(workload) => {
-                self.objects.workloads.insert(workload.key.clone(), *workload);
+                self.objects
+                    .workloads
+                    .insert(workload.key.clone(), *workload);
             }
             Object::Service(key, service) => {
                 self.objects.services.insert(key, service);
@@ -152,21 +192,40 @@ impl Reading {
     /// Remembers where an object is written; false, and a problem, if it is written elsewhere too.
     fn place(&mut self, id: &ObjectId, report: &Report<'_>, at: &At<'_>) -> bool {
         if let Some(first) = self.seen.get(id) {
-            let name = if id.key.namespace.is_empty() { id.key.name.clone() } else { id.key.to_string() };
+            let name = if id.key.namespace.is_empty() {
+                id.key.name.clone()
+            } else {
+                id.key.to_string()
+            };
             at.field("metadata").field("name").error(format_args!(
                 "{} {name} is written at {}:{} already: keep one of them",
                 id.kind, first.file, first.line
             ));
             return false;
         }
-        self.seen.insert(id.clone(), Place { file: report.file.to_owned(), line: report.line });
+        self.seen.insert(
+            id.clone(),
+            Place {
+                file: report.file.to_owned(),
+                line: report.line,
+            },
+        );
         true
     }
 
     /// The identity of a document that is not read further.
     fn identify(&self, kind: &Kind, value: &Value) -> Option<ObjectId> {
-        let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let namespace = if kind.namespaced { text("/metadata/namespace").unwrap_or("default") } else { "" };
+        let text = |pointer| {
+            value
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+        };
+        let namespace = if kind.namespaced {
+            text("/metadata/namespace").unwrap_or("default")
+        } else {
+            ""
+        };
         Some(ObjectId {
             api_version: kind.api_version(),
             kind: kind.name.to_owned(),
@@ -202,7 +261,10 @@ impl Object {
 /// Reads a document of a kind that works; `None` after a problem.
 fn read_object(kind: &str, value: &Value, place: Place, at: &At<'_>) -> Option<Object> {
     if let Some(kind) = WorkloadKind::parse(kind) {
-        let written = Written { hash: template_hash(value), place };
+        let written = Written {
+            hash: template_hash(value),
+            place,
+        };
         let workload = match kind {
             WorkloadKind::Pod => convert::pod(typed(value, at)?, written, at),
             WorkloadKind::ReplicaSet => convert::replica_set(typed(value, at)?, written, at),
@@ -244,11 +306,14 @@ fn typed<T: DeserializeOwned>(value: &Value, at: &At<'_>) -> Option<T> {
 }
 
 fn list(mut value: Value, at: &At<'_>) -> Outcome {
-    let Some(list) = value.as_object_mut() else { return Outcome::Done };
+    let Some(list) = value.as_object_mut() else {
+        return Outcome::Done;
+    };
     let items = list.remove("items").unwrap_or_default();
     for key in list.keys() {
         if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
-            at.field(key).error("unknown field: a list has only items; remove it");
+            at.field(key)
+                .error("unknown field: a list has only items; remove it");
         }
     }
     match items {
@@ -261,23 +326,34 @@ fn list(mut value: Value, at: &At<'_>) -> Outcome {
     }
 }
 
-/// Refuses what SOPS encrypted, but for values that must be base64: [`mend_base64`] says it of those.
+/// Refuses what SOPS encrypted, but for values that must be base64: [`mend_base64`] says it of
+/// those.
 fn refuse_cipher_texts(kind: &Kind, value: &Value, at: &At<'_>) {
     let encoded = match kind.name {
         "Secret" => "data",
         "ConfigMap" => "binaryData",
         _ => "",
     };
-    for (key, value) in value.as_object().into_iter().flatten().filter(|(key, _)| *key != encoded) {
+    for (key, value) in value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| *key != encoded)
+    {
         encrypted::refuse_cipher_texts(value, &at.field(key));
     }
 }
 
-/// Takes line breaks out of base64, as kubectl does, and empties what is none, so that reading can go on. The decoder's
-/// own message is not shown: it tells a byte of the secret.
+/// Takes line breaks out of base64, as kubectl does, and empties what is none, so that reading can
+/// go on. The decoder's own message is not shown: it tells a byte of the secret.
 fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
     let at = at.field(field);
-    for (key, value) in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten() {
+    for (key, value) in value
+        .get_mut(field)
+        .and_then(Value::as_object_mut)
+        .into_iter()
+        .flatten()
+    {
         let Value::String(text) = value else { continue };
         text.retain(|c| !matches!(c, '\r' | '\n'));
         let is_cipher_text = encrypted::is_cipher_text(text);
@@ -293,7 +369,10 @@ fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
             continue;
         }
         if is_cipher_text {
-            at.field(key).error(format_args!("this value is encrypted by SOPS, and {}", encrypted::INSTEAD));
+            at.field(key).error(format_args!(
+                "this value is encrypted by SOPS, and {}",
+                encrypted::INSTEAD
+            ));
         } else if is_template {
             at.field(key).error("must be base64");
         } else {
@@ -308,13 +387,19 @@ fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
 /// What the API shows of a Secret: its keys.
 fn hide_values(value: &mut Value) {
     for field in ["data", "stringData"] {
-        for value in
-            value.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
+        for value in value
+            .get_mut(field)
+            .and_then(Value::as_object_mut)
+            .into_iter()
+            .flat_map(|data| data.values_mut())
         {
             *value = Value::from("");
         }
     }
-    if let Some(annotations) = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+    if let Some(annotations) = value
+        .pointer_mut("/metadata/annotations")
+        .and_then(Value::as_object_mut)
+    {
         annotations.remove(LAST_APPLIED);
     }
 }

@@ -7,18 +7,21 @@ use super::at::At;
 /// What SOPS writes in place of a value.
 const OPENS: &str = "ENC[AES256_GCM,";
 
-/// What to do with a file that SOPS encrypted. It never says to remove the mark or to move the value: either would start
-/// containers with the cipher text in place of their secret.
+/// What to do with a file that SOPS encrypted. It never says to remove the mark or to move the
+/// value: either would start containers with the cipher text in place of their secret.
 pub(super) const INSTEAD: &str = "decrypting on the host is not supported yet; commit it decrypted where only those who \
                                   may know its values can read the repository, or keep this document out of the \
                                   configured paths, and what uses it too";
 
 /// Whether a text stands for a value that SOPS encrypted.
 pub(super) fn is_cipher_text(text: &str) -> bool {
-    text.trim().strip_prefix(OPENS).is_some_and(|rest| rest.ends_with(']'))
+    text.trim()
+        .strip_prefix(OPENS)
+        .is_some_and(|rest| rest.ends_with(']'))
 }
 
-/// Whether a document says that SOPS encrypted it: SOPS adds a mapping `sops` with what it needs to decrypt.
+/// Whether a document says that SOPS encrypted it: SOPS adds a mapping `sops` with what it needs to
+/// decrypt.
 pub(super) fn is_marked(document: &Value) -> bool {
     document.get("sops").is_some_and(Value::is_object)
 }
@@ -29,7 +32,9 @@ pub(super) fn is_marked(document: &Value) -> bool {
 pub(super) fn refuse_cipher_texts(value: &Value, at: &At<'_>) {
     match value {
         Value::String(text) if is_cipher_text(text) => {
-            at.error_in_new_heads(format_args!("this value is encrypted by SOPS, and {INSTEAD}"));
+            at.error_in_new_heads(format_args!(
+                "this value is encrypted by SOPS, and {INSTEAD}"
+            ));
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
@@ -51,9 +56,16 @@ mod tests {
 
     #[test]
     fn cipher_texts_are_told_from_what_is_none() {
-        assert!(is_cipher_text("ENC[AES256_GCM,data:AAAA,iv:AAAA,tag:AAAA,type:str]"));
+        assert!(is_cipher_text(
+            "ENC[AES256_GCM,data:AAAA,iv:AAAA,tag:AAAA,type:str]"
+        ));
         assert!(is_cipher_text("ENC[AES256_GCM,data:AA\n,type:str]\n"));
-        for plain in ["", "ENC[]", "see ENC[AES256_GCM,data:AAAA]", "ENC[AES256_GCM,data:AAAA"] {
+        for plain in [
+            "",
+            "ENC[]",
+            "see ENC[AES256_GCM,data:AAAA]",
+            "ENC[AES256_GCM,data:AAAA",
+        ] {
             assert!(!is_cipher_text(plain), "{plain}");
         }
     }

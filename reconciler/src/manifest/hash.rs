@@ -10,16 +10,22 @@ use crate::name::TemplateHash;
 /// The number of this algorithm: SHA-256 over canonical JSON, the first eight bytes of it.
 const ALGORITHM: u32 = 1;
 
-/// Hash of the template of a controller (`spec.template`), or of a bare pod's labels, annotations and `spec`.
+/// Hash of the template of a controller (`spec.template`), or of a bare pod's labels, annotations
+/// and `spec`.
 pub(super) fn template_hash(document: &Value) -> TemplateHash {
     match document.pointer("/spec/template") {
         Some(template) => hash(template),
         None => {
             let mut pod = Map::new();
-            for (name, pointer) in
-                [("annotations", "/metadata/annotations"), ("labels", "/metadata/labels"), ("spec", "/spec")]
-            {
-                pod.insert(name.to_owned(), document.pointer(pointer).cloned().unwrap_or_default());
+            for (name, pointer) in [
+                ("annotations", "/metadata/annotations"),
+                ("labels", "/metadata/labels"),
+                ("spec", "/spec"),
+            ] {
+                pod.insert(
+                    name.to_owned(),
+                    document.pointer(pointer).cloned().unwrap_or_default(),
+                );
             }
             hash(&Value::Object(pod))
         }
@@ -38,7 +44,8 @@ fn hash(value: &Value) -> TemplateHash {
     TemplateHash::new(hash)
 }
 
-/// JSON without spaces, keys sorted by their bytes, whatever order serde_json's maps keep in this build.
+/// JSON without spaces, keys sorted by their bytes, whatever order serde_json's maps keep in this
+/// build.
 fn canonical(value: &Value, out: &mut String) {
     match value {
         Value::Array(items) => {
@@ -74,10 +81,14 @@ mod tests {
 
     #[test]
     fn the_hash_is_fixed_for_ever() {
-        let document = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "b"}]}}}});
+        let document =
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "b"}]}}}});
         let mut text = String::new();
         canonical(&document["spec"]["template"], &mut text);
-        assert_eq!(text, r#"{"spec":{"containers":[{"image":"b","name":"a"}]}}"#);
+        assert_eq!(
+            text,
+            r#"{"spec":{"containers":[{"image":"b","name":"a"}]}}"#
+        );
         assert_eq!(template_hash(&document).as_str(), "1-19a178640df61c0f");
     }
 

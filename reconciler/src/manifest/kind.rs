@@ -44,10 +44,12 @@ impl Kind {
         }
     }
 
-    /// Whether an `apiVersion` is one of this kind's. Versions of kinds that are not read do not matter, only groups.
+    /// Whether an `apiVersion` is one of this kind's. Versions of kinds that are not read do not
+    /// matter, only groups.
     fn is_in(&self, api_version: &str) -> bool {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        let version_fits = version == self.version || matches!(self.fate, Fate::NoEffect | Fate::Later(_));
+        let version_fits =
+            version == self.version || matches!(self.fate, Fate::NoEffect | Fate::Later(_));
         (group == self.group && version_fits) || self.older.contains(&api_version)
     }
 }
@@ -60,7 +62,14 @@ const fn works(
     older: &'static [&'static str],
     namespaced: bool,
 ) -> Kind {
-    Kind { name, group, version: "v1", older, namespaced, fate: Fate::Works }
+    Kind {
+        name,
+        group,
+        version: "v1",
+        older,
+        namespaced,
+        fate: Fate::Works,
+    }
 }
 
 const fn later(
@@ -69,16 +78,29 @@ const fn later(
     older: &'static [&'static str],
     instead: &'static str,
 ) -> Kind {
-    Kind { name, group, version: "v1", older, namespaced: true, fate: Fate::Later(instead) }
+    Kind {
+        name,
+        group,
+        version: "v1",
+        older,
+        namespaced: true,
+        fate: Fate::Later(instead),
+    }
 }
 
 const ENDPOINTS: &str =
     "use a Service of type ExternalName for what runs elsewhere, and a selector for what runs here";
-const VOLUMES: &str =
-    "use a hostPath volume, and a nodeSelector that keeps the pod where its data is, in place of the claim";
+const VOLUMES: &str = "use a hostPath volume, and a nodeSelector that keeps the pod where its data is, in place of the claim";
 
 const fn no_effect(name: &'static str, group: &'static str, namespaced: bool) -> Kind {
-    Kind { name, group, version: "v1", older: &[], namespaced, fate: Fate::NoEffect }
+    Kind {
+        name,
+        group,
+        version: "v1",
+        older: &[],
+        namespaced,
+        fate: Fate::NoEffect,
+    }
 }
 
 static KINDS: &[Kind] = &[
@@ -92,7 +114,14 @@ static KINDS: &[Kind] = &[
     works("Secret", "", &[], true),
     works("Namespace", "", &[], false),
     works("Node", "", &[], false),
-    Kind { name: "List", group: "", version: "v1", older: &[], namespaced: false, fate: Fate::List },
+    Kind {
+        name: "List",
+        group: "",
+        version: "v1",
+        older: &[],
+        namespaced: false,
+        fate: Fate::List,
+    },
     later("Endpoints", "", &[], ENDPOINTS),
     later("EndpointSlice", "discovery.k8s.io", &[], ENDPOINTS),
     later(
@@ -114,7 +143,10 @@ static KINDS: &[Kind] = &[
         "use a Deployment whose container runs a cron daemon, or a timer of the host",
     ),
     later("PersistentVolumeClaim", "", &[], VOLUMES),
-    Kind { namespaced: false, ..later("PersistentVolume", "", &[], VOLUMES) },
+    Kind {
+        namespaced: false,
+        ..later("PersistentVolume", "", &[], VOLUMES)
+    },
     later(
         "NetworkPolicy",
         "networking.k8s.io",
@@ -139,7 +171,12 @@ static KINDS: &[Kind] = &[
         &["extensions/v1beta1"],
         "use a reverse proxy as a Deployment with a NodePort or hostPort, its rules in a ConfigMap",
     ),
-    later("Kustomization", "kustomize.config.k8s.io", &[], "commit what `kubectl kustomize` prints of it"),
+    later(
+        "Kustomization",
+        "kustomize.config.k8s.io",
+        &[],
+        "commit what `kubectl kustomize` prints of it",
+    ),
     no_effect("ServiceAccount", "", true),
     no_effect("LimitRange", "", true),
     no_effect("ResourceQuota", "", true),
@@ -159,10 +196,26 @@ static KINDS: &[Kind] = &[
     no_effect("PodSecurityPolicy", "policy", false),
     no_effect("CustomResourceDefinition", "apiextensions.k8s.io", false),
     no_effect("APIService", "apiregistration.k8s.io", false),
-    no_effect("ValidatingWebhookConfiguration", "admissionregistration.k8s.io", false),
-    no_effect("MutatingWebhookConfiguration", "admissionregistration.k8s.io", false),
-    no_effect("ValidatingAdmissionPolicy", "admissionregistration.k8s.io", false),
-    no_effect("ValidatingAdmissionPolicyBinding", "admissionregistration.k8s.io", false),
+    no_effect(
+        "ValidatingWebhookConfiguration",
+        "admissionregistration.k8s.io",
+        false,
+    ),
+    no_effect(
+        "MutatingWebhookConfiguration",
+        "admissionregistration.k8s.io",
+        false,
+    ),
+    no_effect(
+        "ValidatingAdmissionPolicy",
+        "admissionregistration.k8s.io",
+        false,
+    ),
+    no_effect(
+        "ValidatingAdmissionPolicyBinding",
+        "admissionregistration.k8s.io",
+        false,
+    ),
 ];
 
 /// The row of a document's `apiVersion` and `kind`, and its `apiVersion`; `None` after a problem.
@@ -170,16 +223,22 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Kind,
     let api_version = text(document, "apiVersion", at);
     let name = text(document, "kind", at);
     let (api_version, name) = (api_version?, name?);
-    let in_group = KINDS.iter().find(|kind| kind.name == name && kind.is_in(api_version));
+    let in_group = KINDS
+        .iter()
+        .find(|kind| kind.name == name && kind.is_in(api_version));
     if let Some(kind) = in_group.or_else(|| list_of(name)) {
         if let Fate::Later(instead) = kind.fate {
-            at.field("kind").error(format_args!("{name} is not supported yet: {instead}; {OUT_OF_PATHS}"));
+            at.field("kind").error(format_args!(
+                "{name} is not supported yet: {instead}; {OUT_OF_PATHS}"
+            ));
             return None;
         }
         return Some((kind, api_version));
     }
     if let Some(group) = custom_group(api_version) {
-        let acts = DEPLOYS.iter().find(|(deployer, kind, _)| *deployer == group && *kind == name);
+        let acts = DEPLOYS
+            .iter()
+            .find(|(deployer, kind, _)| *deployer == group && *kind == name);
         match acts {
             Some((.., instead)) => at.field("kind").error(format_args!(
                 "{name} of {group} deploys by itself elsewhere, and nothing here acts on it: {instead}; {OUT_OF_PATHS}"
@@ -200,7 +259,10 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Kind,
             kind.api_version()
         ));
     } else {
-        let known = KINDS.iter().filter(|kind| kind.fate == Fate::Works).map(|kind| kind.name);
+        let known = KINDS
+            .iter()
+            .filter(|kind| kind.fate == Fate::Works)
+            .map(|kind| kind.name);
         let hint = similar::did_you_mean(name, known);
         at.field("kind").error(format_args!(
             "the kind {name:?} of {api_version:?} is not known here{hint}: correct it, or move this document out of \
@@ -212,27 +274,59 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Kind,
 
 const OUT_OF_PATHS: &str = "move this document out of the configured paths";
 
-/// Custom resources that a controller elsewhere makes workloads of, by group and kind, and what to commit in their
-/// place.
+/// Custom resources that a controller elsewhere makes workloads of, by group and kind, and what to
+/// commit in their place.
 const DEPLOYS: &[(&str, &str, &str)] = &[
-    ("serving.knative.dev", "Service", "write a Deployment and a Service of apiVersion v1"),
-    ("helm.toolkit.fluxcd.io", "HelmRelease", "commit what `helm template` prints of its chart"),
-    ("helm.cattle.io", "HelmChart", "commit what `helm template` prints of its chart"),
+    (
+        "serving.knative.dev",
+        "Service",
+        "write a Deployment and a Service of apiVersion v1",
+    ),
+    (
+        "helm.toolkit.fluxcd.io",
+        "HelmRelease",
+        "commit what `helm template` prints of its chart",
+    ),
+    (
+        "helm.cattle.io",
+        "HelmChart",
+        "commit what `helm template` prints of its chart",
+    ),
     (
         "kustomize.toolkit.fluxcd.io",
         "Kustomization",
         "configure its path, or commit what `flux build` prints of it",
     ),
-    ("argoproj.io", "Application", "configure its path, or commit what `argocd app manifests` prints of it"),
-    ("argoproj.io", "ApplicationSet", "commit the manifests of its applications"),
+    (
+        "argoproj.io",
+        "Application",
+        "configure its path, or commit what `argocd app manifests` prints of it",
+    ),
+    (
+        "argoproj.io",
+        "ApplicationSet",
+        "commit the manifests of its applications",
+    ),
     ("argoproj.io", "Rollout", "write a Deployment"),
-    ("argoproj.io", "Workflow", "write a bare Pod with restartPolicy OnFailure"),
-    ("argoproj.io", "CronWorkflow", "write a Deployment whose container runs a cron daemon"),
-    ("apps.openshift.io", "DeploymentConfig", "write a Deployment"),
+    (
+        "argoproj.io",
+        "Workflow",
+        "write a bare Pod with restartPolicy OnFailure",
+    ),
+    (
+        "argoproj.io",
+        "CronWorkflow",
+        "write a Deployment whose container runs a cron daemon",
+    ),
+    (
+        "apps.openshift.io",
+        "DeploymentConfig",
+        "write a Deployment",
+    ),
 ];
 
-/// The group of an `apiVersion` that no API server serves by itself. Kubernetes' own groups have no dot or end in
-/// `.k8s.io`, but for a few that end so and come with a controller of their own.
+/// The group of an `apiVersion` that no API server serves by itself. Kubernetes' own groups have no
+/// dot or end in `.k8s.io`, but for a few that end so and come with a controller of their own.
 fn custom_group(api_version: &str) -> Option<&str> {
     let (group, _) = api_version.split_once('/')?;
     let own = !group.contains('.') || BUILT_IN.contains(&group);
@@ -265,8 +359,12 @@ const BUILT_IN: &[&str] = &[
 /// Whether a document is of a kind without effect, whatever else it holds.
 pub(super) fn has_no_effect(document: &Value) -> bool {
     let text = |key| document.get(key).and_then(Value::as_str);
-    let (Some(api_version), Some(name)) = (text("apiVersion"), text("kind")) else { return false };
-    KINDS.iter().any(|kind| kind.fate == Fate::NoEffect && kind.name == name && kind.is_in(api_version))
+    let (Some(api_version), Some(name)) = (text("apiVersion"), text("kind")) else {
+        return false;
+    };
+    KINDS
+        .iter()
+        .any(|kind| kind.fate == Fate::NoEffect && kind.name == name && kind.is_in(api_version))
 }
 
 /// `PodList` and its like are lists too.
@@ -303,11 +401,17 @@ mod tests {
     fn every_kind_of_later_says_what_to_use_until_then() {
         for kind in KINDS {
             if let Fate::Later(instead) = kind.fate {
-                assert!(instead.split(' ').count() > 4 && !instead.contains("remove"), "{kind:?}");
+                assert!(
+                    instead.split(' ').count() > 4 && !instead.contains("remove"),
+                    "{kind:?}"
+                );
             }
         }
         for (group, kind, instead) in DEPLOYS {
-            assert!(custom_group(&format!("{group}/v1")).is_some() && !instead.is_empty(), "{kind}");
+            assert!(
+                custom_group(&format!("{group}/v1")).is_some() && !instead.is_empty(),
+                "{kind}"
+            );
         }
     }
 
@@ -316,6 +420,9 @@ mod tests {
         for kind in KINDS {
             assert_eq!(custom_group(&kind.api_version()), None, "{kind:?}");
         }
-        assert_eq!(custom_group("gateway.networking.k8s.io/v1"), Some("gateway.networking.k8s.io"));
+        assert_eq!(
+            custom_group("gateway.networking.k8s.io/v1"),
+            Some("gateway.networking.k8s.io")
+        );
     }
 }

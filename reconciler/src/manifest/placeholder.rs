@@ -35,7 +35,8 @@ impl Placeholders {
         if let Some(name) = first_in(text).or_else(|| first_in(key))
             && self.names.len() < FIELDS
         {
-            self.names.insert(one_line(&at.to_string()), name.to_owned());
+            self.names
+                .insert(one_line(&at.to_string()), name.to_owned());
         }
         match value {
             Value::Array(items) => {
@@ -65,11 +66,14 @@ fn not_substituted(name: &str) -> String {
     )
 }
 
-/// The name in the first `${NAME}`, `${NAME:-default}` or the like. The default is not shown: it may be a secret.
+/// The name in the first `${NAME}`, `${NAME:-default}` or the like. The default is not shown: it
+/// may be a secret.
 fn first_in(text: &str) -> Option<&str> {
     text.match_indices("${").find_map(|(start, opening)| {
         let rest = &text[start + opening.len()..];
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
         let name = &rest[..end];
         let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
         // Bash knows more after the name, as in `${NAME%.*}`; all of it ends with a brace.

@@ -43,19 +43,28 @@ impl Marks {
 
     /// Line of the first key of a document.
     pub(super) fn document_line(&self, index: usize) -> Option<u32> {
-        self.documents.get(index).map(|root| self.first_key(*root).line)
+        self.documents
+            .get(index)
+            .map(|root| self.first_key(*root).line)
     }
 
     /// Lines of the first keys of the `items` of a document.
     pub(super) fn item_lines(&self, index: usize) -> Vec<u32> {
-        let items = self.documents.get(index).and_then(|root| self.child(*root, "items"));
+        let items = self
+            .documents
+            .get(index)
+            .and_then(|root| self.child(*root, "items"));
         match items.map(|(_, items)| &self.nodes[items].content) {
-            Some(Content::Sequence(items)) => items.iter().map(|item| self.first_key(*item).line).collect(),
+            Some(Content::Sequence(items)) => items
+                .iter()
+                .map(|item| self.first_key(*item).line)
+                .collect(),
             _ => Vec::new(),
         }
     }
 
-    /// Where a field of the document or list item that begins on a line stands, or what there is of the way to it.
+    /// Where a field of the document or list item that begins on a line stands, or what there is of
+    /// the way to it.
     pub(super) fn locate(&self, line: u32, field: &str) -> Option<Position> {
         let mut roots = self.documents.iter().copied().chain(self.items());
         let root = roots.find(|root| self.first_key(*root).line == line)?;
@@ -65,7 +74,10 @@ impl Marks {
     /// All `items` of documents that are lists.
     fn items(&self) -> impl Iterator<Item = usize> {
         self.documents.iter().flat_map(|root| {
-            match self.child(*root, "items").map(|(_, items)| &self.nodes[items].content) {
+            match self
+                .child(*root, "items")
+                .map(|(_, items)| &self.nodes[items].content)
+            {
                 Some(Content::Sequence(items)) => items.as_slice(),
                 _ => &[],
             }
@@ -79,7 +91,9 @@ impl Marks {
         let mut rest = field;
         while !rest.is_empty() {
             let (step, after) = first_step(rest);
-            let Some((at, child)) = self.child(node, step) else { break };
+            let Some((at, child)) = self.child(node, step) else {
+                break;
+            };
             (position, node, rest) = (at, child, after);
         }
         position
@@ -98,13 +112,16 @@ impl Marks {
                     return Some((*position, *value));
                 }
                 let merged = entries.iter().filter(|(key, ..)| key == "<<");
-                merged.map(|(.., value)| *value).find_map(|value| match &self.nodes[value].content {
-                    // An alias can only point backwards, so this ends.
-                    Content::Mapping(_) if value < node => self.child(value, step),
-                    Content::Sequence(bases) => {
-                        bases.iter().filter(|base| **base < node).find_map(|base| self.child(*base, step))
+                merged.map(|(.., value)| *value).find_map(|value| {
+                    match &self.nodes[value].content {
+                        // An alias can only point backwards, so this ends.
+                        Content::Mapping(_) if value < node => self.child(value, step),
+                        Content::Sequence(bases) => bases
+                            .iter()
+                            .filter(|base| **base < node)
+                            .find_map(|base| self.child(*base, step)),
+                        _ => None,
                     }
-                    _ => None,
                 })
             }
         }
@@ -112,7 +129,9 @@ impl Marks {
 
     fn first_key(&self, node: usize) -> Position {
         match &self.nodes[node].content {
-            Content::Mapping(entries) => entries.first().map_or(self.nodes[node].position, |(_, at, _)| *at),
+            Content::Mapping(entries) => entries
+                .first()
+                .map_or(self.nodes[node].position, |(_, at, _)| *at),
             _ => self.nodes[node].position,
         }
     }
@@ -151,18 +170,38 @@ impl Builder {
     fn event(&mut self, event: Event<'_>, span: Span) {
         let position = Position {
             line: u32::try_from(span.start.line()).unwrap_or(u32::MAX),
-            column: u32::try_from(span.start.col()).unwrap_or(u32::MAX).saturating_add(1),
+            column: u32::try_from(span.start.col())
+                .unwrap_or(u32::MAX)
+                .saturating_add(1),
         };
         match event {
             Event::Scalar(text, _, anchor, _) => {
-                self.add(Node { position, content: Content::Scalar(text.into_owned()) }, anchor);
+                self.add(
+                    Node {
+                        position,
+                        content: Content::Scalar(text.into_owned()),
+                    },
+                    anchor,
+                );
             }
             Event::SequenceStart(anchor, _) => {
-                let node = self.add(Node { position, content: Content::Sequence(Vec::new()) }, anchor);
+                let node = self.add(
+                    Node {
+                        position,
+                        content: Content::Sequence(Vec::new()),
+                    },
+                    anchor,
+                );
                 self.open.push(Open { node, key: None });
             }
             Event::MappingStart(anchor, _) => {
-                let node = self.add(Node { position, content: Content::Mapping(Vec::new()) }, anchor);
+                let node = self.add(
+                    Node {
+                        position,
+                        content: Content::Mapping(Vec::new()),
+                    },
+                    anchor,
+                );
                 self.open.push(Open { node, key: None });
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -171,7 +210,13 @@ impl Builder {
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => self.place(*node, position),
                 None => {
-                    self.add(Node { position, content: Content::Scalar(String::new()) }, 0);
+                    self.add(
+                        Node {
+                            position,
+                            content: Content::Scalar(String::new()),
+                        },
+                        0,
+                    );
                 }
             },
             Event::Nothing
@@ -235,8 +280,7 @@ mod tests {
 
     #[test]
     fn keys_with_dots_aliases_and_merge_keys_are_located() {
-        let text =
-            "metadata: &m\n  labels:\n    app.example.com/name: x\ncopy: *m\nmerged:\n  <<: *m\n  y: 1\n";
+        let text = "metadata: &m\n  labels:\n    app.example.com/name: x\ncopy: *m\nmerged:\n  <<: *m\n  y: 1\n";
         assert_eq!(at(text, 1, "metadata.labels[app.example.com/name]"), (3, 5));
         assert_eq!(at(text, 1, "copy.labels[app.example.com/name]"), (3, 5));
         assert_eq!(at(text, 1, "merged.labels"), (2, 3));
@@ -245,8 +289,7 @@ mod tests {
 
     #[test]
     fn items_of_a_list_are_located_by_their_own_line() {
-        let text =
-            "kind: List\nitems:\n- kind: Pod\n  metadata: {name: a}\n- kind: Pod\n  metadata: {name: b}\n";
+        let text = "kind: List\nitems:\n- kind: Pod\n  metadata: {name: a}\n- kind: Pod\n  metadata: {name: b}\n";
         assert_eq!(Marks::read(text).item_lines(0), vec![3, 5]);
         assert_eq!(at(text, 5, "metadata.name"), (6, 14));
     }

@@ -39,8 +39,8 @@ pub enum Severity {
 pub enum ReadAs {
     /// It is judged for the first time: every rule holds.
     NewHead,
-    /// It was accepted before, perhaps by a version that did not have all of the rules: what only a newer rule refuses
-    /// is a warning.
+    /// It was accepted before, perhaps by a version that did not have all of the rules: what only a
+    /// newer rule refuses is a warning.
     Accepted,
 }
 

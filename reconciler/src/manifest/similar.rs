@@ -5,15 +5,17 @@ pub(crate) fn did_you_mean<'a>(wrong: &str, right: impl Iterator<Item = &'a str>
     nearest(wrong, right).map_or_else(String::new, |word| format!(" (did you mean {word:?}?)"))
 }
 
-/// The word with the fewest edits to it, if those are few for its length, or else one that begins alike; the first by
-/// name among equals.
+/// The word with the fewest edits to it, if those are few for its length, or else one that begins
+/// alike; the first by name among equals.
 pub(crate) fn nearest<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody mistypes so long a word, and the distance costs the product of the lengths.
     if wrong.len() > 64 {
         return None;
     }
     let folded = wrong.to_ascii_lowercase();
-    let words = right.filter(|word| word.len() <= 64).map(|word| (word.to_ascii_lowercase(), word));
+    let words = right
+        .filter(|word| word.len() <= 64)
+        .map(|word| (word.to_ascii_lowercase(), word));
     words
         .filter_map(|(lower, word)| {
             let edits = distance(&folded, &lower);
@@ -56,6 +58,9 @@ mod tests {
         assert_eq!(nearest("Selector", fields.into_iter()), Some("selector"));
         assert_eq!(nearest("select", fields.into_iter()), Some("selector"));
         assert_eq!(nearest("volumes", fields.into_iter()), None);
-        assert_eq!(did_you_mean("pausd", fields.into_iter()), " (did you mean \"paused\"?)");
+        assert_eq!(
+            did_you_mean("pausd", fields.into_iter()),
+            " (did you mean \"paused\"?)"
+        );
     }
 }

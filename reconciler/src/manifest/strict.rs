@@ -1,7 +1,8 @@
-//! Values to Kubernetes' structs, strictly: unknown fields and wrong types are problems, all of them at once.
+//! Values to Kubernetes' structs, strictly: unknown fields and wrong types are problems, all of
+//! them at once.
 //!
-//! A wrong type is reported and read as its zero, so that reading goes on; only what a struct's own code refuses
-//! (a timestamp) ends the document.
+//! A wrong type is reported and read as its zero, so that reading goes on; only what a struct's own
+//! code refuses (a timestamp) ends the document.
 
 use std::fmt;
 
@@ -13,9 +14,14 @@ use serde_json::{Map, Value};
 
 use super::{at::At, similar};
 
-/// Reads a value, reporting what is wrong with it; `None` if something was so wrong that reading could not go on.
+/// Reads a value, reporting what is wrong with it; `None` if something was so wrong that reading
+/// could not go on.
 pub(super) fn read<'de, T: Deserialize<'de>>(value: &'de Value, at: &At<'_>) -> Option<T> {
-    match T::deserialize(Strict { value, at, number_is_text: false }) {
+    match T::deserialize(Strict {
+        value,
+        at,
+        number_is_text: false,
+    }) {
         Ok(read) => Some(read),
         Err(Stop(None)) => None,
         Err(Stop(Some(message))) => {
@@ -73,13 +79,16 @@ impl<'de> Strict<'de, '_> {
         };
         let hint = match (expected, self.value) {
             ("a text", Value::Bool(_) | Value::Number(_)) => ": write it in quotes",
-            ("a whole number", Value::String(text)) if text.parse::<i64>().is_ok() => ": remove the quotes",
+            ("a whole number", Value::String(text)) if text.parse::<i64>().is_ok() => {
+                ": remove the quotes"
+            }
             ("true or false", Value::String(text)) if text == "true" || text == "false" => {
                 ": remove the quotes"
             }
             _ => "",
         };
-        self.at.error(format_args!("must be {expected}, not {found}{hint}"));
+        self.at
+            .error(format_args!("must be {expected}, not {found}{hint}"));
     }
 
     fn integer(&self, least: i64, most: i64) -> i64 {
@@ -130,7 +139,9 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     /// Numbers or texts (`IntOrString`), and free-form values.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         match self.value {
-            Value::Number(number) if self.number_is_text => visitor.visit_string(number.to_string()),
+            Value::Number(number) if self.number_is_text => {
+                visitor.visit_string(number.to_string())
+            }
             Value::Number(number) if number.is_i64() || number.is_u64() => {
                 visitor.visit_i64(self.integer(i32::MIN.into(), i32::MAX.into()))
             }
@@ -167,7 +178,9 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         match self.value {
             Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Number(number) if self.number_is_text => visitor.visit_string(number.to_string()),
+            Value::Number(number) if self.number_is_text => {
+                visitor.visit_string(number.to_string())
+            }
             Value::Null => visitor.visit_str(""),
             _ => {
                 self.wrong("a text");
@@ -192,7 +205,10 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Stop> {
-        visitor.visit_newtype_struct(Self { number_is_text: name == "Quantity", ..self })
+        visitor.visit_newtype_struct(Self {
+            number_is_text: name == "Quantity",
+            ..self
+        })
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
@@ -204,12 +220,19 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
                 &[]
             }
         };
-        visitor.visit_seq(Items { items: items.iter().enumerate(), at: self.at })
+        visitor.visit_seq(Items {
+            items: items.iter().enumerate(),
+            at: self.at,
+        })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         let entries = self.entries();
-        visitor.visit_map(Entries { entries: entries.map(Map::iter), value: None, at: self.at })
+        visitor.visit_map(Entries {
+            entries: entries.map(Map::iter),
+            value: None,
+            at: self.at,
+        })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -224,7 +247,11 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
                 unknown_field(&self.at.field(key), key, fields);
             }
         }
-        visitor.visit_map(Entries { entries: entries.map(Map::iter), value: None, at: self.at })
+        visitor.visit_map(Entries {
+            entries: entries.map(Map::iter),
+            value: None,
+            at: self.at,
+        })
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
@@ -239,7 +266,10 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
 fn unknown_field(at: &At<'_>, key: &str, fields: &[&'static str]) {
     let hint = similar::did_you_mean(key, fields.iter().copied());
     if hint.is_empty() && fields.len() <= 8 && !fields.is_empty() {
-        at.error(format_args!("unknown field: remove it; known here are {}", fields.join(", ")));
+        at.error(format_args!(
+            "unknown field: remove it; known here are {}",
+            fields.join(", ")
+        ));
     } else {
         at.error(format_args!("unknown field{hint}: correct or remove it"));
     }
@@ -253,10 +283,19 @@ struct Items<'de, 'a> {
 impl<'de> SeqAccess<'de> for Items<'de, '_> {
     type Error = Stop;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Stop> {
-        let Some((index, value)) = self.items.next() else { return Ok(None) };
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Stop> {
+        let Some((index, value)) = self.items.next() else {
+            return Ok(None);
+        };
         let at = self.at.index(index);
-        let read = seed.deserialize(Strict { value, at: &at, number_is_text: false });
+        let read = seed.deserialize(Strict {
+            value,
+            at: &at,
+            number_is_text: false,
+        });
         read.map(Some).map_err(|stop| reported(&at, stop))
     }
 
@@ -274,16 +313,28 @@ struct Entries<'de, 'a> {
 impl<'de> MapAccess<'de> for Entries<'de, '_> {
     type Error = Stop;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
-        let Some((key, value)) = self.entries.as_mut().and_then(Iterator::next) else { return Ok(None) };
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Stop> {
+        let Some((key, value)) = self.entries.as_mut().and_then(Iterator::next) else {
+            return Ok(None);
+        };
         self.value = Some((key, value));
-        seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some)
+        seed.deserialize(BorrowedStrDeserializer::new(key))
+            .map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Stop> {
-        let Some((key, value)) = self.value.take() else { return Err(Stop(None)) };
+        let Some((key, value)) = self.value.take() else {
+            return Err(Stop(None));
+        };
         let at = self.at.field(key);
-        let read = seed.deserialize(Strict { value, at: &at, number_is_text: false });
+        let read = seed.deserialize(Strict {
+            value,
+            at: &at,
+            number_is_text: false,
+        });
         read.map_err(|stop| reported(&at, stop))
     }
 }

@@ -80,21 +80,32 @@ pub(super) fn port_name(text: &str) -> Rule {
 
 /// Names of environment variables.
 pub(super) fn env_name(text: &str) -> Rule {
-    rule(text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'='), "printable ASCII without '='")
+    rule(
+        text.bytes()
+            .all(|byte| matches!(byte, b' '..=b'~') && byte != b'='),
+        "printable ASCII without '='",
+    )
 }
 
 /// Names of HTTP headers.
 pub(super) fn header_name(text: &str) -> Rule {
-    rule(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "letters, digits and '-'")
+    rule(
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
+        "letters, digits and '-'",
+    )
 }
 
 /// Paths on the host or in a container.
 pub(super) fn absolute_path(text: &str) -> Rule {
-    rule(text.starts_with('/') && !text.contains('\0'), "an absolute path")
+    rule(
+        text.starts_with('/') && !text.contains('\0'),
+        "an absolute path",
+    )
 }
 
-/// Where a container's program starts. The API server of Kubernetes takes a relative one, and no runtime starts it: the
-/// OCI runtime specification wants `cwd` to be absolute.
+/// Where a container's program starts. The API server of Kubernetes takes a relative one, and no
+/// runtime starts it: the OCI runtime specification wants `cwd` to be absolute.
 pub(super) fn working_directory(text: &str) -> Rule {
     rule(
         text.starts_with('/') && !text.contains('\0'),
@@ -112,12 +123,18 @@ pub(super) fn relative_path(text: &str) -> Rule {
 
 /// Search domains, which may hold '_' too.
 pub(super) fn search_domain(text: &str) -> Rule {
-    rule(is_subdomain(&text.replace('_', "a")), "a domain of lower-case letters, digits, '-', '_' and '.'")
+    rule(
+        is_subdomain(&text.replace('_', "a")),
+        "a domain of lower-case letters, digits, '-', '_' and '.'",
+    )
 }
 
 /// One word of a configuration line.
 pub(super) fn word(text: &str) -> Rule {
-    rule(text.bytes().all(|byte| byte.is_ascii_graphic()), "one word of printable ASCII")
+    rule(
+        text.bytes().all(|byte| byte.is_ascii_graphic()),
+        "one word of printable ASCII",
+    )
 }
 
 /// References to images, as far as a registry is not needed to tell.
@@ -128,7 +145,9 @@ pub(super) fn image(text: &str) -> Rule {
         _ => name,
     };
     // The registry's host may be written in upper case, what follows may not.
-    let path = repository.split_once('/').map_or(repository, |(_, path)| path);
+    let path = repository
+        .split_once('/')
+        .map_or(repository, |(_, path)| path);
     rule(
         text.bytes().all(|byte| byte.is_ascii_graphic())
             && !repository.is_empty()
@@ -182,7 +201,11 @@ mod tests {
     fn paths_and_images_are_told_from_what_is_none() {
         assert!(relative_path("a/../b").is_err());
         assert_eq!(relative_path("a/..b"), Ok(()));
-        for good in ["httpd", "Registry.example:5000/a/b:V1.0-SNAPSHOT", "a@sha256:00"] {
+        for good in [
+            "httpd",
+            "Registry.example:5000/a/b:V1.0-SNAPSHOT",
+            "a@sha256:00",
+        ] {
             assert_eq!(image(good), Ok(()), "{good}");
         }
         for bad in ["HTTPD", "a b", ":tag", "registry/Name"] {

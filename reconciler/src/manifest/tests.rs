@@ -12,12 +12,20 @@ fn said(text: &str) -> String {
 
 fn lines(files: &[(&str, &str)]) -> String {
     let (_, problems) = read(files);
-    problems.iter().map(|problem| format!("{problem}\n")).collect()
+    problems
+        .iter()
+        .map(|problem| format!("{problem}\n"))
+        .collect()
 }
 
 fn read(files: &[(&str, &str)]) -> (Objects, Vec<Problem>) {
-    let files: Vec<SourceFile<'_>> =
-        files.iter().map(|(path, text)| SourceFile { path, content: text.as_bytes() }).collect();
+    let files: Vec<SourceFile<'_>> = files
+        .iter()
+        .map(|(path, text)| SourceFile {
+            path,
+            content: text.as_bytes(),
+        })
+        .collect();
     parse(&files, &Limits::default(), ReadAs::NewHead)
 }
 
@@ -394,10 +402,19 @@ spec:
 
 #[test]
 fn affinity_and_spread_are_read() {
-    let file = SourceFile { path: "a.yaml", content: PLACEMENT.as_bytes() };
+    let file = SourceFile {
+        path: "a.yaml",
+        content: PLACEMENT.as_bytes(),
+    };
     let (objects, problems) = parse(&[file], &Limits::default(), ReadAs::NewHead);
     assert_eq!(problems, []);
-    let spec = &objects.workloads.first_key_value().expect("the pod").1.template.spec;
+    let spec = &objects
+        .workloads
+        .first_key_value()
+        .expect("the pod")
+        .1
+        .template
+        .spec;
     let Affinity { node, pods, anti } = &spec.affinity;
     let spread: String = spec.spread.iter().map(|one| format!("{one:?}\n")).collect();
     insta::assert_snapshot!(format!("{node:?}\n{pods:?}\n{anti:?}\n{spread}"), @r#"
@@ -822,19 +839,34 @@ fn one_object_in_two_files_is_refused_with_both_places() {
     let two = "\n\napiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: a, namespace: default}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}}\n";
     insta::assert_snapshot!(lines(&[("b/two.yaml", two), ("a/one.yaml", one)]), @"b/two.yaml:5:12: metadata.name: DaemonSet default/a is written at a/one.yaml:1 already: keep one of them");
     let other_namespace = two.replace("namespace: default", "namespace: other");
-    assert_eq!(lines(&[("b/two.yaml", &other_namespace), ("a/one.yaml", one)]), "");
+    assert_eq!(
+        lines(&[("b/two.yaml", &other_namespace), ("a/one.yaml", one)]),
+        ""
+    );
 }
 
 #[test]
 fn files_that_are_too_large_or_no_text_are_refused() {
     let large = vec![b'#'; 100 << 20];
     let files = [
-        SourceFile { path: "large.yaml", content: &large },
-        SourceFile { path: "latin.yaml", content: b"a: \xe4" },
-        SourceFile { path: "empty.yaml", content: b"" },
+        SourceFile {
+            path: "large.yaml",
+            content: &large,
+        },
+        SourceFile {
+            path: "latin.yaml",
+            content: b"a: \xe4",
+        },
+        SourceFile {
+            path: "empty.yaml",
+            content: b"",
+        },
     ];
     let (_, problems) = parse(&files, &Limits::default(), ReadAs::NewHead);
-    let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+    let text: String = problems
+        .iter()
+        .map(|problem| format!("{problem}\n"))
+        .collect();
     insta::assert_snapshot!(text, @"
     large.yaml: the file has 104857600 bytes and may have 4194304: split it, or move what is no manifest elsewhere
     latin.yaml: not UTF-8 at byte 3: save the file as UTF-8
@@ -844,11 +876,30 @@ fn files_that_are_too_large_or_no_text_are_refused() {
 #[test]
 fn more_documents_or_problems_than_the_limits_are_not_read_or_told() {
     let documents = "---\napiVersion: v1\nkind: Pd\n".repeat(12);
-    let limits = Limits { documents: 10, problems: 3, ..Limits::default() };
-    let file = SourceFile { path: "a.yaml", content: documents.as_bytes() };
-    let (_, problems) =
-        parse(&[file, SourceFile { path: "b.yaml", content: b"kind: Pod" }], &limits, ReadAs::NewHead);
-    let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+    let limits = Limits {
+        documents: 10,
+        problems: 3,
+        ..Limits::default()
+    };
+    let file = SourceFile {
+        path: "a.yaml",
+        content: documents.as_bytes(),
+    };
+    let (_, problems) = parse(
+        &[
+            file,
+            SourceFile {
+                path: "b.yaml",
+                content: b"kind: Pod",
+            },
+        ],
+        &limits,
+        ReadAs::NewHead,
+    );
+    let text: String = problems
+        .iter()
+        .map(|problem| format!("{problem}\n"))
+        .collect();
     insta::assert_snapshot!(text, @r#"
     a.yaml:3:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
     a.yaml:6:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
@@ -880,10 +931,19 @@ fn a_pod_has_the_defaults_of_kubernetes() {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a, livenessProbe: {tcpSocket: {port: 80}}}]}\n",
     );
     assert_eq!(pod.key.to_string(), "Pod/default/a");
-    let PodSpec { termination_grace, dns_policy, enable_service_links, restart_policy, containers, .. } =
-        pod.template.spec;
+    let PodSpec {
+        termination_grace,
+        dns_policy,
+        enable_service_links,
+        restart_policy,
+        containers,
+        ..
+    } = pod.template.spec;
     assert_eq!(termination_grace, Duration::from_secs(30));
-    assert_eq!((dns_policy, restart_policy), (DnsPolicy::ClusterFirst, RestartPolicy::Always));
+    assert_eq!(
+        (dns_policy, restart_policy),
+        (DnsPolicy::ClusterFirst, RestartPolicy::Always)
+    );
     assert!(enable_service_links);
     let expected = Container {
         name: "a".to_owned(),
@@ -891,7 +951,10 @@ fn a_pod_has_the_defaults_of_kubernetes() {
         pull: PullPolicy::Always,
         termination_message_path: "/dev/termination-log".to_owned(),
         liveness: Some(Probe {
-            handler: Handler::TcpSocket { host: None, port: 80 },
+            handler: Handler::TcpSocket {
+                host: None,
+                port: 80,
+            },
             initial_delay: Duration::ZERO,
             period: Duration::from_secs(10),
             timeout: Duration::from_secs(1),
@@ -915,16 +978,35 @@ fn controllers_have_the_defaults_of_their_group() {
         ("extensions/v1beta1", "", one, None),
     ] {
         let deployment = controller(api_version, "Deployment", selector);
-        let Control::Deployment { replicas, strategy, progress_deadline, selector, .. } = deployment.control
+        let Control::Deployment {
+            replicas,
+            strategy,
+            progress_deadline,
+            selector,
+            ..
+        } = deployment.control
         else {
             panic!("a Deployment");
         };
         assert_eq!(replicas, 1);
-        assert_eq!(strategy, DeploymentStrategy::RollingUpdate { max_surge: bound, max_unavailable: bound });
-        assert_eq!(progress_deadline, deadline.map(Duration::from_secs), "{api_version}");
+        assert_eq!(
+            strategy,
+            DeploymentStrategy::RollingUpdate {
+                max_surge: bound,
+                max_unavailable: bound
+            }
+        );
+        assert_eq!(
+            progress_deadline,
+            deadline.map(Duration::from_secs),
+            "{api_version}"
+        );
         assert_eq!(selector.labels, [("app".to_owned(), "a".to_owned())].into());
     }
-    let rolling = DaemonSetUpdate::RollingUpdate { max_unavailable: one, max_surge: IntOrPercent::Int(0) };
+    let rolling = DaemonSetUpdate::RollingUpdate {
+        max_unavailable: one,
+        max_surge: IntOrPercent::Int(0),
+    };
     for (api_version, selector, expected) in [
         ("apps/v1", SELECTOR, rolling),
         ("apps/v1beta2", SELECTOR, rolling),
@@ -942,7 +1024,10 @@ fn controllers_have_the_defaults_of_their_group() {
 fn a_template_hashes_alike_in_all_groups_and_whatever_its_owner_says() {
     let hash = |api_version, kind, spec: &str| controller(api_version, kind, spec).template.hash;
     let expected = hash("apps/v1", "Deployment", SELECTOR);
-    assert_eq!(hash("extensions/v1beta1", "Deployment", "  replicas: 5\n"), expected);
+    assert_eq!(
+        hash("extensions/v1beta1", "Deployment", "  replicas: 5\n"),
+        expected
+    );
     assert_eq!(hash("apps/v1", "DaemonSet", SELECTOR), expected);
 }
 
@@ -990,26 +1075,71 @@ spec:
     assert_eq!(
         spec.tolerations,
         [
-            toleration(Some("a"), Some(""), Some(TaintEffect::NoExecute), Some(Duration::ZERO)),
+            toleration(
+                Some("a"),
+                Some(""),
+                Some(TaintEffect::NoExecute),
+                Some(Duration::ZERO)
+            ),
             toleration(None, None, None, None)
         ]
     );
     let path = "/var/run/docker.sock".to_owned();
-    assert_eq!(spec.volumes["h"], VolumeSource::HostPath { path: path.clone(), kind: HostPathKind::Any });
-    let item = ConfigItem { key: "k".to_owned(), path: "a/b".to_owned(), mode: Some(0o400) };
+    assert_eq!(
+        spec.volumes["h"],
+        VolumeSource::HostPath {
+            path: path.clone(),
+            kind: HostPathKind::Any
+        }
+    );
+    let item = ConfigItem {
+        key: "k".to_owned(),
+        path: "a/b".to_owned(),
+        mode: Some(0o400),
+    };
     let source = ConfigSource::ConfigMap("c".to_owned());
     assert_eq!(
         spec.volumes["c"],
-        VolumeSource::Config { source, items: vec![item], mode: 0o600, optional: false }
+        VolumeSource::Config {
+            source,
+            items: vec![item],
+            mode: 0o600,
+            optional: false
+        }
     );
-    assert_eq!(spec.volumes["m"], VolumeSource::EmptyDir { memory: true, size_limit: Some(1_572_864) });
-    assert_eq!(spec.volumes["none"], VolumeSource::EmptyDir { memory: false, size_limit: None });
+    assert_eq!(
+        spec.volumes["m"],
+        VolumeSource::EmptyDir {
+            memory: true,
+            size_limit: Some(1_572_864)
+        }
+    );
+    assert_eq!(
+        spec.volumes["none"],
+        VolumeSource::EmptyDir {
+            memory: false,
+            size_limit: None
+        }
+    );
     let container = &spec.containers[0];
     assert_eq!(container.pull, PullPolicy::IfNotPresent);
-    assert_eq!((container.security.run_as_user, container.security.run_as_group), (Some(0), Some(1000)));
-    let values: Vec<&EnvValue> = container.env.iter().map(|variable| &variable.value).collect();
-    let key =
-        EnvValue::Key { source: ConfigSource::Secret("s".to_owned()), key: "k".to_owned(), optional: true };
+    assert_eq!(
+        (
+            container.security.run_as_user,
+            container.security.run_as_group
+        ),
+        (Some(0), Some(1000))
+    );
+    let values: Vec<&EnvValue> = container
+        .env
+        .iter()
+        .map(|variable| &variable.value)
+        .collect();
+    let key = EnvValue::Key {
+        source: ConfigSource::Secret("s".to_owned()),
+        key: "k".to_owned(),
+        optional: true,
+    };
     assert_eq!(
         values,
         [
@@ -1026,7 +1156,10 @@ spec:
         memory_limit_bytes: Some(64 << 20),
     };
     assert_eq!(container.resources, resources);
-    assert_eq!((container.ports[0].host_port, container.ports[0].host_ip), (Some(8080), None));
+    assert_eq!(
+        (container.ports[0].host_port, container.ports[0].host_ip),
+        (Some(8080), None)
+    );
     let handler = Handler::HttpGet {
         host: None,
         port: 80,
@@ -1034,8 +1167,17 @@ spec:
         https: false,
         headers: vec![("Host".to_owned(), "a".to_owned())],
     };
-    assert_eq!(container.readiness.as_ref().map(|probe| &probe.handler), Some(&handler));
-    assert_eq!((container.mounts[0].path.as_str(), container.mounts[0].read_only), (path.as_str(), true));
+    assert_eq!(
+        container.readiness.as_ref().map(|probe| &probe.handler),
+        Some(&handler)
+    );
+    assert_eq!(
+        (
+            container.mounts[0].path.as_str(),
+            container.mounts[0].read_only
+        ),
+        (path.as_str(), true)
+    );
 }
 
 #[test]
@@ -1060,11 +1202,20 @@ fn originals_are_of_the_current_group_and_in_their_namespace() {
     let deployment = "apiVersion: extensions/v1beta1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}}\nstatus: {replicas: 1}\n";
     let (objects, _) = read(&[("a.yaml", deployment)]);
     let (id, original) = objects.originals.first_key_value().unwrap();
-    assert_eq!((id.api_version.as_str(), original["apiVersion"].as_str()), ("apps/v1", Some("apps/v1")));
+    assert_eq!(
+        (id.api_version.as_str(), original["apiVersion"].as_str()),
+        ("apps/v1", Some("apps/v1"))
+    );
     assert_eq!(original["metadata"]["namespace"], "default");
     assert_eq!(original["spec"]["selector"]["matchLabels"]["a"], "b");
     assert!(original.get("status").is_none());
-    assert_eq!(objects.places[id], Place { file: "a.yaml".to_owned(), line: 1 });
+    assert_eq!(
+        objects.places[id],
+        Place {
+            file: "a.yaml".to_owned(),
+            line: 1
+        }
+    );
 }
 
 #[test]

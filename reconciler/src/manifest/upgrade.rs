@@ -14,10 +14,15 @@ pub(super) fn upgrade(document: &mut Value, kind: &str, from: &str, to: &str, at
     }
     document["apiVersion"] = Value::from(to);
     let at = at.field("spec");
-    let Some(spec) = document.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let Some(spec) = document.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
     for (field, why) in [
         ("rollbackTo", "Git is what rolls back; revert the commit"),
-        ("templateGeneration", "pods are told apart by their template itself"),
+        (
+            "templateGeneration",
+            "pods are told apart by their template itself",
+        ),
     ] {
         at.field(field).ignore(spec.remove(field).is_some(), why);
     }
@@ -42,10 +47,16 @@ pub(super) fn upgrade(document: &mut Value, kind: &str, from: &str, to: &str, at
 
 /// A selector that is not there becomes the template's labels.
 fn select_template_labels(spec: &mut Map<String, Value>) {
-    if spec.get("selector").is_some_and(|selector| !selector.is_null()) {
+    if spec
+        .get("selector")
+        .is_some_and(|selector| !selector.is_null())
+    {
         return;
     }
-    if let Some(labels) = spec.get("template").and_then(|template| template.pointer("/metadata/labels")) {
+    if let Some(labels) = spec
+        .get("template")
+        .and_then(|template| template.pointer("/metadata/labels"))
+    {
         let selector = json!({ "matchLabels": labels });
         spec.insert("selector".to_owned(), selector);
     }
@@ -53,8 +64,12 @@ fn select_template_labels(spec: &mut Map<String, Value>) {
 
 /// One more and one fewer than wanted, where `apps/v1` has a quarter.
 fn roll_one_by_one(spec: &mut Map<String, Value>) {
-    let Some(strategy) = object(spec, "strategy") else { return };
-    let rolling = strategy.get("type").is_none_or(|kind| kind.is_null() || kind == "RollingUpdate");
+    let Some(strategy) = object(spec, "strategy") else {
+        return;
+    };
+    let rolling = strategy
+        .get("type")
+        .is_none_or(|kind| kind.is_null() || kind == "RollingUpdate");
     // Looked up only then: it makes the mapping, which Recreate may not have.
     if rolling && let Some(update) = object(strategy, "rollingUpdate") {
         default(update, "maxSurge", 1.into());

@@ -1,7 +1,8 @@
 //! Bytes to values: YAML as kubectl reads it, within a budget.
 //!
-//! serde_yaml alone expands aliases without bound, takes duplicate keys and unknown tags, leaves merge keys alone and
-//! reads YAML 1.2 where kubectl reads 1.1 (`0644`, `yes`). The seed here refuses the first three and does the others.
+//! serde_yaml alone expands aliases without bound, takes duplicate keys and unknown tags, leaves
+//! merge keys alone and reads YAML 1.2 where kubectl reads 1.1 (`0644`, `yes`). The seed here
+//! refuses the first three and does the others.
 
 mod node;
 
@@ -31,14 +32,15 @@ pub(super) struct Unreadable {
     pub(super) message: String,
 }
 
-/// Brackets that are open at once before serde_yaml is not asked at all: its scanner looks through all of them at each
-/// token.
+/// Brackets that are open at once before serde_yaml is not asked at all: its scanner looks through
+/// all of them at each token.
 const OPEN_BRACKETS: usize = 1_000;
 
 const BOM: char = '\u{feff}';
 
-/// The text without the byte order marks that stand before its documents: editors on Windows write them, and tools that
-/// join files leave them in the middle. YAML 1.2 (5.2) allows one before every document.
+/// The text without the byte order marks that stand before its documents: editors on Windows write
+/// them, and tools that join files leave them in the middle. YAML 1.2 (5.2) allows one before every
+/// document.
 pub(super) fn without_boms<'a>(path: &str, text: &'a str) -> Cow<'a, str> {
     let text = text.strip_prefix(BOM).unwrap_or(text);
     if !text.contains(BOM) {
@@ -52,7 +54,11 @@ pub(super) fn without_boms<'a>(path: &str, text: &'a str) -> Cow<'a, str> {
         let content = bare.unwrap_or(line);
         let separates = content.starts_with("---") || content.starts_with("...");
         // A line break within a text of JSON is not JSON, so a line never begins within one.
-        let taken = if json || separates || document_begins { content } else { line };
+        let taken = if json || separates || document_begins {
+            content
+        } else {
+            line
+        };
         mended.push_str(taken);
         let is_filler = content.trim().is_empty() || content.starts_with('#');
         document_begins = separates || (document_begins && is_filler);
@@ -60,14 +66,18 @@ pub(super) fn without_boms<'a>(path: &str, text: &'a str) -> Cow<'a, str> {
     Cow::Owned(mended)
 }
 
-/// Reads all documents of a file [without byte order marks](without_boms); what follows one that cannot be read may be
-/// missing.
+/// Reads all documents of a file [without byte order marks](without_boms); what follows one that
+/// cannot be read may be missing.
 pub(super) fn read(path: &str, text: &str, limits: &Limits) -> (Vec<Document>, Vec<Unreadable>) {
     if let Some(unreadable) = too_many_open_brackets(text) {
         return (Vec::new(), vec![unreadable]);
     }
     let source = Source::new(text, limits);
-    if path.ends_with(".json") { read_json(&source) } else { read_yaml(&source) }
+    if path.ends_with(".json") {
+        read_json(&source)
+    } else {
+        read_yaml(&source)
+    }
 }
 
 fn read_yaml(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
@@ -113,7 +123,14 @@ fn read_json(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
                     Some((_, message)) => message.to_owned(),
                     None => format!("not valid JSON: {message}"),
                 };
-                return (documents, vec![Unreadable { line, column, message }]);
+                return (
+                    documents,
+                    vec![Unreadable {
+                        line,
+                        column,
+                        message,
+                    }],
+                );
             }
         }
     }
@@ -122,7 +139,9 @@ fn read_json(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
 
 /// The problem, and whether it is one that we found.
 fn yaml_error(error: &serde_yaml::Error) -> (bool, Unreadable) {
-    let (line, column) = error.location().map_or((1, 1), |place| (place.line(), place.column()));
+    let (line, column) = error
+        .location()
+        .map_or((1, 1), |place| (place.line(), place.column()));
     let message = without_position(&error.to_string(), line, column);
     let (ours, message) = match message.split_once(OURS) {
         Some((_, message)) => (true, message.to_owned()),
@@ -134,7 +153,14 @@ fn yaml_error(error: &serde_yaml::Error) -> (bool, Unreadable) {
         ""
     };
     let message = format!("{message}{hint}");
-    (ours, Unreadable { line: number(line), column: number(column), message })
+    (
+        ours,
+        Unreadable {
+            line: number(line),
+            column: number(column),
+            message,
+        },
+    )
 }
 
 fn without_position(message: &str, line: usize, column: usize) -> String {
@@ -145,7 +171,8 @@ fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Counts brackets wherever they stand, in texts too, which only errs where one text opens a thousand and closes none.
+/// Counts brackets wherever they stand, in texts too, which only errs where one text opens a
+/// thousand and closes none.
 fn too_many_open_brackets(text: &str) -> Option<Unreadable> {
     let (mut open, mut line) = (0_usize, 1);
     for byte in text.bytes() {
@@ -157,7 +184,11 @@ fn too_many_open_brackets(text: &str) -> Option<Unreadable> {
         }
         if open > OPEN_BRACKETS {
             let message = format!("more than {OPEN_BRACKETS} brackets are open here: close them");
-            return Some(Unreadable { line, column: 1, message });
+            return Some(Unreadable {
+                line,
+                column: 1,
+                message,
+            });
         }
     }
     None
@@ -176,7 +207,10 @@ fn unknown_core_tag(text: &str) -> Option<Unreadable> {
         else {
             continue;
         };
-        let known = matches!(tag.suffix.as_str(), "str" | "int" | "bool" | "float" | "null" | "seq" | "map");
+        let known = matches!(
+            tag.suffix.as_str(),
+            "str" | "int" | "bool" | "float" | "null" | "seq" | "map"
+        );
         if tag.is_yaml_core_schema() && !known {
             let message = format!(
                 "the tag !!{} is not known: write the value as a text, a list or a mapping; base64 belongs under \

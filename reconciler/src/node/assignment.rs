@@ -1,5 +1,6 @@
-//! What this host does not believe of what was decided for it: it derives from its own verified clone what may run
-//! here, and starts or stops nothing beyond that. What runs is never stopped for it.
+//! What this host does not believe of what was decided for it: it derives from its own verified
+//! clone what may run here, and starts or stops nothing beyond that. What runs is never stopped for
+//! it.
 
 mod placement;
 
@@ -27,8 +28,8 @@ use crate::{
 pub enum Refused {
     /// The commit is here, and does not have the owner with that template.
     Unresolved,
-    /// No commit allows it here: for labels, taints or `nodeName`, for what this host has, or for what pods say of each
-    /// other.
+    /// No commit allows it here: for labels, taints or `nodeName`, for what this host has, or for
+    /// what pods say of each other.
     Unfit(String),
     /// Another pod of this host has the port.
     HostPort {
@@ -56,7 +57,8 @@ pub enum Refused {
     },
     /// It must stop because its owner is gone, and its owner is not gone.
     OwnerStays,
-    /// More owners of this host must go at once than the budget allows, and no commit took them away.
+    /// More owners of this host must go at once than the budget allows, and no commit took them
+    /// away.
     Budget {
         /// So many must go.
         owners: usize,
@@ -71,8 +73,12 @@ impl Refused {
     /// Whether another node may take the pod.
     pub fn is_for_this_node(&self) -> bool {
         match self {
-            Self::Unfit(_) | Self::HostPort { .. } | Self::Elsewhere { .. } | Self::Full { .. } => true,
-            Self::Unresolved | Self::Surplus { .. } | Self::OwnerStays | Self::Budget { .. } => false,
+            Self::Unfit(_) | Self::HostPort { .. } | Self::Elsewhere { .. } | Self::Full { .. } => {
+                true
+            }
+            Self::Unresolved | Self::Surplus { .. } | Self::OwnerStays | Self::Budget { .. } => {
+                false
+            }
         }
     }
 
@@ -94,21 +100,35 @@ impl fmt::Display for Refused {
                 f.write_str("not started: its commit does not have its owner with this template")
             }
             Self::Unfit(why) => {
-                write!(f, "not started: no commit in use lets it run on this node ({why})")
+                write!(
+                    f,
+                    "not started: no commit in use lets it run on this node ({why})"
+                )
             }
             Self::HostPort { port, pod } => {
-                write!(f, "not started: pod {pod} of this node has host port {port}")
+                write!(
+                    f,
+                    "not started: pod {pod} of this node has host port {port}"
+                )
             }
-            Self::Elsewhere { node } => write!(f, "not started: node {node} says that it runs there"),
-            Self::Full { most } => write!(f, "not started: this node takes {most} pods and has them"),
+            Self::Elsewhere { node } => {
+                write!(f, "not started: node {node} says that it runs there")
+            }
+            Self::Full { most } => {
+                write!(f, "not started: this node takes {most} pods and has them")
+            }
             Self::Surplus { pods, most } => write!(
                 f,
                 "not started: its owner was given {pods} pods here, and no commit in use asks for more than {most}"
             ),
-            Self::OwnerStays => {
-                f.write_str("not stopped: it is said that its owner left the commit, and its owner is in it")
-            }
-            Self::Budget { owners, of, allowed } => write!(
+            Self::OwnerStays => f.write_str(
+                "not stopped: it is said that its owner left the commit, and its owner is in it",
+            ),
+            Self::Budget {
+                owners,
+                of,
+                allowed,
+            } => write!(
                 f,
                 "not stopped: {owners} of the {of} workloads of this node are said to have left the commit, no commit \
                  took them away, and the budget is {allowed}"
@@ -124,11 +144,20 @@ pub(super) fn refusals<'a>(
     has_containers: impl Fn(&PodUid) -> bool,
 ) -> BTreeMap<PodUid, Refused> {
     let begun = |uid: &PodUid| {
-        has_containers(uid) || input.memory.pods.get(uid).is_some_and(|memory| memory.started.is_some())
+        has_containers(uid)
+            || input
+                .memory
+                .pods
+                .get(uid)
+                .is_some_and(|memory| memory.started.is_some())
     };
-    let mut fresh: Vec<&PodRecord> =
-        mine.iter().copied().filter(|record| record.stop.is_none() && !begun(&record.uid)).collect();
-    // Whoever writes the store chooses serials: among themselves they order what is new here, and nothing else.
+    let mut fresh: Vec<&PodRecord> = mine
+        .iter()
+        .copied()
+        .filter(|record| record.stop.is_none() && !begun(&record.uid))
+        .collect();
+    // Whoever writes the store chooses serials: among themselves they order what is new here, and
+    // nothing else.
     fresh.sort_by_key(|record| (record.serial, &record.uid));
     let mut refused = BTreeMap::new();
     if !fresh.is_empty() {
@@ -146,17 +175,26 @@ fn starts<'a>(
     begun: impl Fn(&PodUid) -> bool,
 ) {
     let owners: BTreeSet<&WorkloadKey> = fresh.iter().map(|record| &record.owner).collect();
-    let surplus: BTreeMap<&PodUid, Refused> =
-        owners.into_iter().flat_map(|owner| surplus(input, owner, &begun)).collect();
+    let surplus: BTreeMap<&PodUid, Refused> = owners
+        .into_iter()
+        .flat_map(|owner| surplus(input, owner, &begun))
+        .collect();
     let placement = Placement::new(input, fresh);
-    let stays = mine.iter().copied().filter(|record| record.stop.is_none() && begun(&record.uid));
+    let stays = mine
+        .iter()
+        .copied()
+        .filter(|record| record.stop.is_none() && begun(&record.uid));
     let mut rules = placement.rules(stays);
     for record in fresh {
         let why = match locate(input.commits, record) {
-            None if input.barred.contains(&record.commit) => {
-                Some(Refused::Unfit(format!("commit {} may not run on this node", record.commit.short())))
-            }
-            None => input.commits.contains_key(&record.commit).then_some(Refused::Unresolved),
+            None if input.barred.contains(&record.commit) => Some(Refused::Unfit(format!(
+                "commit {} may not run on this node",
+                record.commit.short()
+            ))),
+            None => input
+                .commits
+                .contains_key(&record.commit)
+                .then_some(Refused::Unresolved),
             Some((_, workload)) => elsewhere(input, record)
                 .or_else(|| surplus.get(&record.uid).cloned())
                 .or_else(|| rules.refuse(record, workload)),
@@ -172,25 +210,35 @@ fn starts<'a>(
 fn elsewhere(input: &NodeInput<'_>, record: &PodRecord) -> Option<Refused> {
     let others = input.reports.iter().filter(|(node, _)| *node != input.node);
     let has = |report: &NodeReport| report.pods.contains_key(&record.uid);
-    let node = others.into_iter().find(|(_, report)| has(report)).map(|(node, _)| node.clone())?;
+    let node = others
+        .into_iter()
+        .find(|(_, report)| has(report))
+        .map(|(node, _)| node.clone())?;
     Some(Refused::Elsewhere { node })
 }
 
-/// The pods of an owner that are not begun here, as many as are beyond what any commit in use asks for. Those whose nodes
-/// are out may have been replaced. What runs here takes its place whether it has a record or not.
+/// The pods of an owner that are not begun here, as many as are beyond what any commit in use asks
+/// for. Those whose nodes are out may have been replaced. What runs here takes its place whether it
+/// has a record or not.
 fn surplus<'a>(
     input: &NodeInput<'a>,
     owner: &WorkloadKey,
     begun: impl Fn(&PodUid) -> bool,
 ) -> Vec<(&'a PodUid, Refused)> {
-    let known = input.commits.values().filter_map(|commit| commit.objects.workloads.get(owner));
-    let Some(most) = known.map(most_pods).max() else { return Vec::new() };
+    let known = input
+        .commits
+        .values()
+        .filter_map(|commit| commit.objects.workloads.get(owner));
+    let Some(most) = known.map(most_pods).max() else {
+        return Vec::new();
+    };
     let counts = |record: &&PodRecord| {
         record.owner == *owner
             && record.stop.is_none()
             && record.place.node().is_some_and(|node| {
                 node == input.node
-                    || owner.kind != WorkloadKind::DaemonSet && !input.state.outages.contains_key(node)
+                    || owner.kind != WorkloadKind::DaemonSet
+                        && !input.state.outages.contains_key(node)
             })
     };
     let active: Vec<&PodRecord> = input.state.pods.values().filter(counts).collect();
@@ -205,11 +253,14 @@ fn surplus<'a>(
     let besides: BTreeSet<&PodUid> = owned.map(|identity| &identity.uid).collect();
     let pods = active.len() + besides.len();
     let beyond = pods.saturating_sub(most);
-    let fresh = |record: &&PodRecord| record.place.node() == Some(input.node) && !begun(&record.uid);
+    let fresh =
+        |record: &&PodRecord| record.place.node() == Some(input.node) && !begun(&record.uid);
     let mut fresh: Vec<&PodRecord> = active.into_iter().filter(fresh).collect();
     fresh.sort_by_key(|record| std::cmp::Reverse((record.serial, &record.uid)));
     let newest = fresh.into_iter().take(beyond);
-    newest.map(|record| (&record.uid, Refused::Surplus { pods, most })).collect()
+    newest
+        .map(|record| (&record.uid, Refused::Surplus { pods, most }))
+        .collect()
 }
 
 /// How many pods there may be at a time; of a DaemonSet on one node.
@@ -218,16 +269,22 @@ fn most_pods(workload: &Workload) -> usize {
         Control::Pod => 1,
         // One more while a node is drained.
         Control::Replicas { replicas, .. } => *replicas as usize + 1,
-        Control::Deployment { replicas, strategy, .. } => {
+        Control::Deployment {
+            replicas, strategy, ..
+        } => {
             let surge = match strategy {
                 DeploymentStrategy::Recreate => 0,
-                DeploymentStrategy::RollingUpdate { max_surge, .. } => max_surge.round_up(*replicas),
+                DeploymentStrategy::RollingUpdate { max_surge, .. } => {
+                    max_surge.round_up(*replicas)
+                }
             };
             *replicas as usize + surge as usize
         }
         Control::DaemonSet { update, .. } => match update {
             DaemonSetUpdate::OnDelete => 1,
-            DaemonSetUpdate::RollingUpdate { max_surge, .. } => 1 + usize::from(max_surge.round_up(1) > 0),
+            DaemonSetUpdate::RollingUpdate { max_surge, .. } => {
+                1 + usize::from(max_surge.round_up(1) > 0)
+            }
         },
     }
 }
@@ -244,10 +301,16 @@ fn stops<'a>(
         .iter()
         .copied()
         .filter(|record| {
-            let stop = record.stop.as_ref().filter(|stop| stop.reason == StopReason::OwnerRemoved);
+            let stop = record
+                .stop
+                .as_ref()
+                .filter(|stop| stop.reason == StopReason::OwnerRemoved);
             stop.is_some_and(|stop| is_of_now(rollout, stop.at))
                 && has_containers(&record.uid)
-                && !input.observed.stopping.contains(&LaneKey::Pod(record.uid.clone()))
+                && !input
+                    .observed
+                    .stopping
+                    .contains(&LaneKey::Pod(record.uid.clone()))
         })
         .collect();
     if told.is_empty() {
@@ -256,7 +319,11 @@ fn stops<'a>(
     let get = |id| input.readable(id).map(AsRef::as_ref);
     let pointers = [&rollout.target, &rollout.driving, &rollout.healthy];
     let stays = |owner: &WorkloadKey| {
-        pointers.iter().all(|id| id.as_ref().and_then(get).is_some_and(|commit| has(commit, owner)))
+        pointers.iter().all(|id| {
+            id.as_ref()
+                .and_then(get)
+                .is_some_and(|commit| has(commit, owner))
+        })
     };
     let driving = rollout.driving.as_ref().and_then(get);
     let before: Vec<&Commit> = rollout.before().into_iter().filter_map(get).collect();
@@ -266,14 +333,36 @@ fn stops<'a>(
     };
     let (kept, told): (Vec<&PodRecord>, Vec<&PodRecord>) =
         told.into_iter().partition(|record| stays(&record.owner));
-    refused.extend(kept.into_iter().map(|record| (record.uid.clone(), Refused::OwnerStays)));
-    let unexplained: Vec<&PodRecord> = told.into_iter().filter(|record| !explained(&record.owner)).collect();
-    let owners = unexplained.iter().map(|record| &record.owner).collect::<BTreeSet<_>>().len();
-    let of = mine.iter().map(|record| &record.owner).collect::<BTreeSet<_>>().len();
+    refused.extend(
+        kept.into_iter()
+            .map(|record| (record.uid.clone(), Refused::OwnerStays)),
+    );
+    let unexplained: Vec<&PodRecord> = told
+        .into_iter()
+        .filter(|record| !explained(&record.owner))
+        .collect();
+    let owners = unexplained
+        .iter()
+        .map(|record| &record.owner)
+        .collect::<BTreeSet<_>>()
+        .len();
+    let of = mine
+        .iter()
+        .map(|record| &record.owner)
+        .collect::<BTreeSet<_>>()
+        .len();
     let allowed = input.settings.rollout.deletion_budget(of);
     if owners > allowed {
-        let why = Refused::Budget { owners, of, allowed };
-        refused.extend(unexplained.into_iter().map(|record| (record.uid.clone(), why.clone())));
+        let why = Refused::Budget {
+            owners,
+            of,
+            allowed,
+        };
+        refused.extend(
+            unexplained
+                .into_iter()
+                .map(|record| (record.uid.clone(), why.clone())),
+        );
     }
 }
 
@@ -281,8 +370,8 @@ fn has(commit: &Commit, owner: &WorkloadKey) -> bool {
     commit.objects.workloads.contains_key(owner)
 }
 
-/// Whether a stop was told while all was as it is now: one of before, that reaches a node late, had reasons that may be
-/// gone by now.
+/// Whether a stop was told while all was as it is now: one of before, that reaches a node late, had
+/// reasons that may be gone by now.
 fn is_of_now(rollout: &Rollout, at: Timestamp) -> bool {
     let settled = rollout.since.filter(|_| rollout.phase == Phase::Healthy);
     rollout.clock.is_some_and(|clock| at >= clock) && settled.is_none_or(|since| at >= since)

@@ -1,4 +1,5 @@
-//! Which images of the target this host pulls: its share while the commit is prepared, all that it may need once it is healthy.
+//! Which images of the target this host pulls: its share while the commit is prepared, all that it
+//! may need once it is healthy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,13 @@ impl<'a> Look<'a> {
     /// The images of the target.
     pub(super) fn images(&mut self) {
         let rollout = &self.input.state.rollout;
-        let Some(target) = rollout.target.as_ref().and_then(|id| self.input.commits.get(id)) else { return };
+        let Some(target) = rollout
+            .target
+            .as_ref()
+            .and_then(|id| self.input.commits.get(id))
+        else {
+            return;
+        };
         let follows = rollout.driving.as_ref() == Some(&target.id);
         let shares = rollout.shares_of_target();
         let prepares = !follows
@@ -45,11 +52,19 @@ impl<'a> Look<'a> {
         } else if prepares {
             self.preparation(target, here, &own)
         } else {
-            Preparation::Pulling { done: all_here, of: all_here + all.len() }
+            Preparation::Pulling {
+                done: all_here,
+                of: all_here + all.len(),
+            }
         };
         self.report.prepared.insert(target.id.clone(), preparation);
         for (image, pull) in own {
-            self.pull(ImageNeed { commit: target.id.clone(), image: image.to_owned(), pull, digest: None });
+            self.pull(ImageNeed {
+                commit: target.id.clone(),
+                image: image.to_owned(),
+                pull,
+                digest: None,
+            });
         }
         if healthy {
             self.pull_behind(target, all);
@@ -70,7 +85,8 @@ impl<'a> Look<'a> {
             return (all.clone(), all);
         }
         let share = shares.and_then(|shares| shares.nodes.get(self.input.node));
-        let has = |workload: &&Workload| share.is_some_and(|share: &Share| share.has(&workload.key));
+        let has =
+            |workload: &&Workload| share.is_some_and(|share: &Share| share.has(&workload.key));
         let candidate = self.candidate(target);
         let may_run = |spec: &PodSpec| {
             eligible_for_daemon(spec, &candidate) || unfit_by_itself(spec, &candidate).is_none()
@@ -79,18 +95,27 @@ impl<'a> Look<'a> {
         let mut own = images_of(workloads().filter(has));
         // A pod of this host may need it any moment, and what it had is of another commit.
         own.extend(
-            all.iter().filter(|(image, _)| twice.contains(*image)).map(|(image, pull)| (*image, *pull)),
+            all.iter()
+                .filter(|(image, _)| twice.contains(*image))
+                .map(|(image, pull)| (*image, *pull)),
         );
         (own, all)
     }
 
     /// This host as labels, taints and `nodeName` see it for good: a cordon ends.
     fn candidate(&self, target: &Commit) -> Candidate {
-        let known = KnownNode { facts: self.input.facts.clone(), life: NodeLife::Ready };
-        Candidate { cordoned: false, ..Candidate::new(&known, &target.objects.nodes) }
+        let known = KnownNode {
+            facts: self.input.facts.clone(),
+            life: NodeLife::Ready,
+        };
+        Candidate {
+            cordoned: false,
+            ..Candidate::new(&known, &target.objects.nodes)
+        }
     }
 
-    /// Takes over the pins of workloads that did not change; says which images a changed workload has, too.
+    /// Takes over the pins of workloads that did not change; says which images a changed workload
+    /// has, too.
     fn inherit(&mut self, target: &'a Commit) -> BTreeSet<&'a str> {
         let mut fresh: BTreeSet<&str> = BTreeSet::new();
         let mut kept: BTreeMap<&str, &ImagePin> = BTreeMap::new();
@@ -108,53 +133,88 @@ impl<'a> Look<'a> {
             if fresh.contains(image) {
                 twice.insert(image);
             } else if !self.is_pinned(target, image) {
-                let pin = ImagePin { warning: None, ..pin.clone() };
-                self.inherited.push((target.id.clone(), image.to_owned(), pin));
+                let pin = ImagePin {
+                    warning: None,
+                    ..pin.clone()
+                };
+                self.inherited
+                    .push((target.id.clone(), image.to_owned(), pin));
             }
         }
         twice
     }
 
-    /// The pins of the healthy commit, if the workload is the same there: a push that does not touch it does not
-    /// move its tag.
-    fn unchanged_pins(&self, target: &Commit, workload: &Workload) -> Option<&'a BTreeMap<String, ImagePin>> {
+    /// The pins of the healthy commit, if the workload is the same there: a push that does not
+    /// touch it does not move its tag.
+    fn unchanged_pins(
+        &self,
+        target: &Commit,
+        workload: &Workload,
+    ) -> Option<&'a BTreeMap<String, ImagePin>> {
         let rollout = &self.input.state.rollout;
-        [&rollout.driving, &rollout.healthy].into_iter().flatten().filter(|id| **id != target.id).find_map(
-            |id| {
+        [&rollout.driving, &rollout.healthy]
+            .into_iter()
+            .flatten()
+            .filter(|id| **id != target.id)
+            .find_map(|id| {
                 let commit = self.input.readable(id)?;
                 commit.resolve(&workload.key, &workload.template.hash)?;
                 self.input.pins.get(id)
-            },
-        )
+            })
     }
 
     fn is_pinned(&self, target: &Commit, image: &str) -> bool {
-        self.input.pins.get(&target.id).is_some_and(|pins| pins.contains_key(image))
-            || self.inherited.iter().any(|(commit, inherited, _)| *commit == target.id && inherited == image)
+        self.input
+            .pins
+            .get(&target.id)
+            .is_some_and(|pins| pins.contains_key(image))
+            || self
+                .inherited
+                .iter()
+                .any(|(commit, inherited, _)| *commit == target.id && inherited == image)
     }
 
     /// How many of these are pinned, and those that are not.
-    fn missing<'c>(&self, target: &Commit, images: Images<'c>) -> (usize, Vec<(&'c str, PullPolicy)>) {
-        let (here, missing): (Vec<_>, Vec<_>) =
-            images.into_iter().partition(|(image, _)| self.is_pinned(target, image));
+    fn missing<'c>(
+        &self,
+        target: &Commit,
+        images: Images<'c>,
+    ) -> (usize, Vec<(&'c str, PullPolicy)>) {
+        let (here, missing): (Vec<_>, Vec<_>) = images
+            .into_iter()
+            .partition(|(image, _)| self.is_pinned(target, image));
         (here.len(), missing)
     }
 
-    fn preparation(&self, target: &Commit, here: usize, missing: &[(&str, PullPolicy)]) -> Preparation {
+    fn preparation(
+        &self,
+        target: &Commit,
+        here: usize,
+        missing: &[(&str, PullPolicy)],
+    ) -> Preparation {
         let failure = |(image, _): &(&str, PullPolicy)| {
             self.image_failure(&LaneKey::Image(target.id.clone(), (*image).to_owned()))
         };
         let failures: Vec<&LaneFailure> = missing.iter().filter_map(failure).collect();
         if missing.is_empty() {
             Preparation::Ready
-        } else if let Some(failure) = failures.iter().find(|failure| failure.fault.kind.is_commits_fault()) {
+        } else if let Some(failure) = failures
+            .iter()
+            .find(|failure| failure.fault.kind.is_commits_fault())
+        {
             Preparation::Failed(failure.fault.message.clone())
-        } else if let Some(failure) = failures.iter().find(|failure| !failure.fault.kind.is_outside()) {
+        } else if let Some(failure) = failures
+            .iter()
+            .find(|failure| !failure.fault.kind.is_outside())
+        {
             Preparation::Failing(failure.fault.message.clone())
         } else if let Some(failure) = failures.first() {
             Preparation::Waiting(failure.fault.message.clone())
         } else {
-            Preparation::Pulling { done: here, of: here + missing.len() }
+            Preparation::Pulling {
+                done: here,
+                of: here + missing.len(),
+            }
         }
     }
 
@@ -168,7 +228,12 @@ impl<'a> Look<'a> {
             if !self.image_lanes.is_empty() {
                 return;
             }
-            self.pull(ImageNeed { commit: target.id.clone(), image: image.to_owned(), pull, digest: None });
+            self.pull(ImageNeed {
+                commit: target.id.clone(),
+                image: image.to_owned(),
+                pull,
+                digest: None,
+            });
         }
     }
 }

@@ -19,7 +19,8 @@ pub struct Affinity {
 /// `nodeAffinity`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeAffinity {
-    /// `requiredDuringSchedulingIgnoredDuringExecution`: one of the terms must hold; `None` asks for nothing.
+    /// `requiredDuringSchedulingIgnoredDuringExecution`: one of the terms must hold; `None` asks
+    /// for nothing.
     pub required: Option<Vec<NodeTerm>>,
     /// `preferredDuringSchedulingIgnoredDuringExecution`.
     pub preferred: Vec<(u32, NodeTerm)>,
@@ -72,7 +73,9 @@ pub enum NameRequirement {
 impl NodeAffinity {
     /// Whether a node may take the pod.
     pub fn allows(&self, name: &NodeName, labels: &BTreeMap<String, String>) -> bool {
-        self.required.as_ref().is_none_or(|terms| terms.iter().any(|term| term.holds(name, labels)))
+        self.required
+            .as_ref()
+            .is_none_or(|terms| terms.iter().any(|term| term.holds(name, labels)))
     }
 }
 
@@ -81,7 +84,10 @@ impl NodeTerm {
     pub fn holds(&self, name: &NodeName, labels: &BTreeMap<String, String>) -> bool {
         let empty = self.labels.is_empty() && self.names.is_empty();
         !empty
-            && self.labels.iter().all(|requirement| requirement.holds(labels))
+            && self
+                .labels
+                .iter()
+                .all(|requirement| requirement.holds(labels))
             && self.names.iter().all(|requirement| match requirement {
                 NameRequirement::Is(one) => one == name,
                 NameRequirement::IsNot(one) => one != name,
@@ -149,7 +155,10 @@ impl PodSelector {
         for key in &self.other {
             if let Some(value) = own.get(key) {
                 let operator = Operator::NotIn(vec![value.clone()]);
-                selector.expressions.push(Requirement { key: key.clone(), operator });
+                selector.expressions.push(Requirement {
+                    key: key.clone(),
+                    operator,
+                });
             }
         }
         Some(selector)

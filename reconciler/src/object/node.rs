@@ -41,8 +41,13 @@ impl FromStr for Taint {
     type Err = TaintError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = |what: String| TaintError { text: text.to_owned(), what };
-        let (name, effect) = text.rsplit_once(':').ok_or_else(|| wrong("it has no effect".to_owned()))?;
+        let wrong = |what: String| TaintError {
+            text: text.to_owned(),
+            what,
+        };
+        let (name, effect) = text
+            .rsplit_once(':')
+            .ok_or_else(|| wrong("it has no effect".to_owned()))?;
         let effect = match effect {
             "NoSchedule" => TaintEffect::NoSchedule,
             "PreferNoSchedule" => TaintEffect::PreferNoSchedule,
@@ -56,7 +61,11 @@ impl FromStr for Taint {
         let (key, value) = name.split_once('=').unwrap_or((name, ""));
         syntax::qualified_name(key).map_err(|rule| wrong(format!("the key must be {rule}")))?;
         syntax::label_value(value).map_err(|rule| wrong(format!("the value must be {rule}")))?;
-        Ok(Self { key: key.to_owned(), value: value.to_owned(), effect })
+        Ok(Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            effect,
+        })
     }
 }
 
@@ -97,6 +106,9 @@ impl Toleration {
     pub fn tolerates(&self, taint: &Taint) -> bool {
         self.effect.is_none_or(|effect| effect == taint.effect)
             && self.key.as_ref().is_none_or(|key| *key == taint.key)
-            && self.equal.as_ref().is_none_or(|value| *value == taint.value)
+            && self
+                .equal
+                .as_ref()
+                .is_none_or(|value| *value == taint.value)
     }
 }

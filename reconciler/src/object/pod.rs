@@ -53,7 +53,8 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
-    /// Whether a container may write to the host's own disk, where data would stay behind. A socket holds none.
+    /// Whether a container may write to the host's own disk, where data would stay behind. A socket
+    /// holds none.
     pub fn writes_to_host(&self) -> bool {
         !self.written_host_paths().is_empty()
     }
@@ -61,10 +62,15 @@ impl PodSpec {
     /// The paths of the host that a container may write to, sockets apart.
     pub fn written_host_paths(&self) -> Vec<String> {
         let containers = self.init_containers.iter().chain(&self.containers);
-        let mounts = containers.flat_map(|container| &container.mounts).filter(|mount| !mount.read_only);
+        let mounts = containers
+            .flat_map(|container| &container.mounts)
+            .filter(|mount| !mount.read_only);
         let written = mounts.filter_map(|mount| match self.volumes.get(&mount.volume) {
             Some(VolumeSource::HostPath { path, kind }) if *kind != HostPathKind::Socket => {
-                let below = mount.sub_path.as_ref().map_or_else(String::new, |below| format!("/{below}"));
+                let below = mount
+                    .sub_path
+                    .as_ref()
+                    .map_or_else(String::new, |below| format!("/{below}"));
                 Some(format!("{}{below}", path.trim_end_matches('/')))
             }
             _ => None,
@@ -274,7 +280,9 @@ pub struct ContainerPort {
 }
 
 /// A transport protocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub enum Protocol {
     /// TCP.
     #[default]

@@ -27,7 +27,8 @@ pub struct PodTemplate {
     pub meta: Meta,
     /// `spec` of the pods.
     pub spec: PodSpec,
-    /// Hash over the template as written (canonical JSON, before defaults); see [`crate::name::TemplateHash`].
+    /// Hash over the template as written (canonical JSON, before defaults); see
+    /// [`crate::name::TemplateHash`].
     pub hash: TemplateHash,
 }
 
@@ -85,9 +86,14 @@ impl Control {
     /// How many pods of a Deployment may be down while it is rolled; `None` for what is not rolled.
     pub fn rolling_unavailable(&self) -> Option<u32> {
         match self {
-            Self::Deployment { replicas, strategy, paused: false, .. } => {
-                strategy.bounds(*replicas).map(|(_, unavailable)| unavailable)
-            }
+            Self::Deployment {
+                replicas,
+                strategy,
+                paused: false,
+                ..
+            } => strategy
+                .bounds(*replicas)
+                .map(|(_, unavailable)| unavailable),
             _ => None,
         }
     }
@@ -108,14 +114,28 @@ pub enum DeploymentStrategy {
 }
 
 impl DeploymentStrategy {
-    /// How many pods more than `replicas` there may be, and how many fewer may be available; `None` for `Recreate`.
+    /// How many pods more than `replicas` there may be, and how many fewer may be available; `None`
+    /// for `Recreate`.
     ///
     /// Both may come to nothing by rounding; then one may be down, as in Kubernetes.
     pub(crate) fn bounds(&self, replicas: u32) -> Option<(u32, u32)> {
-        let Self::RollingUpdate { max_surge, max_unavailable } = self else { return None };
+        let Self::RollingUpdate {
+            max_surge,
+            max_unavailable,
+        } = self
+        else {
+            return None;
+        };
         let surge = max_surge.round_up(replicas);
         let unavailable = max_unavailable.round_down(replicas);
-        Some((surge, if surge == 0 { unavailable.max(1) } else { unavailable }))
+        Some((
+            surge,
+            if surge == 0 {
+                unavailable.max(1)
+            } else {
+                unavailable
+            },
+        ))
     }
 }
 
@@ -157,7 +177,9 @@ impl IntOrPercent {
     pub fn round_down(self, of: u32) -> u32 {
         match self {
             Self::Int(n) => n,
-            Self::Percent(p) => u32::try_from(u64::from(of) * u64::from(p) / 100).unwrap_or(u32::MAX),
+            Self::Percent(p) => {
+                u32::try_from(u64::from(of) * u64::from(p) / 100).unwrap_or(u32::MAX)
+            }
         }
     }
 }
@@ -196,7 +218,9 @@ pub enum Operator {
 impl Selector {
     /// Whether the labels satisfy all requirements.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        self.labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
             && self.expressions.iter().all(|requirement| {
                 let value = labels.get(&requirement.key);
                 match &requirement.operator {

@@ -33,17 +33,28 @@ pub fn candidates(
     nodes: &BTreeMap<NodeName, KnownNode>,
     objects: &BTreeMap<NodeName, NodeObject>,
 ) -> Vec<Candidate> {
-    nodes.values().map(|node| Candidate::new(node, objects)).collect()
+    nodes
+        .values()
+        .map(|node| Candidate::new(node, objects))
+        .collect()
 }
 
 impl Candidate {
     /// Joins what one node says of itself and what Git says of it.
-    pub fn new(KnownNode { facts, life }: &KnownNode, objects: &BTreeMap<NodeName, NodeObject>) -> Self {
+    pub fn new(
+        KnownNode { facts, life }: &KnownNode,
+        objects: &BTreeMap<NodeName, NodeObject>,
+    ) -> Self {
         let object = objects.get(&facts.name).cloned().unwrap_or_default();
         let mut labels = facts.labels.clone();
         labels.extend(object.labels);
         let mut taints = facts.taints.clone();
-        taints.extend(object.taints.into_iter().filter(|taint| !facts.taints.contains(taint)));
+        taints.extend(
+            object
+                .taints
+                .into_iter()
+                .filter(|taint| !facts.taints.contains(taint)),
+        );
         Self {
             name: facts.name.clone(),
             labels,
@@ -68,28 +79,38 @@ pub fn allocatable(system: &NodeSystem) -> Option<Resources> {
 
 /// Whether a node may run a DaemonSet's pod: as any pod, but cordons and readiness do not matter.
 pub fn eligible_for_daemon(spec: &PodSpec, node: &Candidate) -> bool {
-    let kept_off =
-        |taint: &Taint| taint.effect != TaintEffect::PreferNoSchedule && !daemon_tolerates(spec, taint);
+    let kept_off = |taint: &Taint| {
+        taint.effect != TaintEffect::PreferNoSchedule && !daemon_tolerates(spec, taint)
+    };
     named_and_selected(spec, node).is_none() && !node.taints.iter().any(kept_off)
 }
 
-/// Whether a pod must stop on the node that it runs on, and why. Not for pods of DaemonSets, see [`daemon_may_stay`].
+/// Whether a pod must stop on the node that it runs on, and why. Not for pods of DaemonSets, see
+/// [`daemon_may_stay`].
 pub fn must_leave(spec: &PodSpec, node: &Candidate) -> Option<Leave> {
-    let taint =
-        node.taints.iter().find(|taint| taint.effect == TaintEffect::NoExecute && !tolerates(spec, taint))?;
+    let taint = node
+        .taints
+        .iter()
+        .find(|taint| taint.effect == TaintEffect::NoExecute && !tolerates(spec, taint))?;
     Some(Leave::NoExecute(taint.key.clone()))
 }
 
-/// Whether a DaemonSet's pod may stay on a node: a taint that only keeps new pods off does not stop it.
+/// Whether a DaemonSet's pod may stay on a node: a taint that only keeps new pods off does not stop
+/// it.
 pub fn daemon_may_stay(spec: &PodSpec, node: &Candidate) -> bool {
-    let stopped = |taint: &Taint| taint.effect == TaintEffect::NoExecute && !daemon_tolerates(spec, taint);
+    let stopped =
+        |taint: &Taint| taint.effect == TaintEffect::NoExecute && !daemon_tolerates(spec, taint);
     named_and_selected(spec, node).is_none() && !node.taints.iter().any(stopped)
 }
 
-/// What every DaemonSet's pod tolerates by itself, as in Kubernetes: it is there to look after just such nodes.
+/// What every DaemonSet's pod tolerates by itself, as in Kubernetes: it is there to look after just
+/// such nodes.
 fn daemon_tolerates(spec: &PodSpec, taint: &Taint) -> bool {
     let by_itself = match (taint.key.as_str(), taint.effect) {
-        ("node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable", TaintEffect::NoExecute) => true,
+        (
+            "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable",
+            TaintEffect::NoExecute,
+        ) => true,
         (
             "node.kubernetes.io/disk-pressure"
             | "node.kubernetes.io/memory-pressure"
@@ -105,8 +126,8 @@ fn daemon_tolerates(spec: &PodSpec, taint: &Taint) -> bool {
 
 /// Why the node itself does not take the pod, whatever else runs there.
 ///
-/// A pod that names its node is not scheduled at all in Kubernetes: neither cordon nor NoSchedule keeps it off, but the
-/// node itself still looks at selector, affinity and NoExecute.
+/// A pod that names its node is not scheduled at all in Kubernetes: neither cordon nor NoSchedule
+/// keeps it off, but the node itself still looks at selector, affinity and NoExecute.
 pub fn unfit_by_itself(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
     if let Some(unfit) = named_and_selected(spec, node) {
         return Some(unfit);
@@ -123,26 +144,40 @@ pub fn unfit_by_itself(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
         TaintEffect::NoSchedule => !named,
         TaintEffect::PreferNoSchedule => false,
     };
-    let taint = node.taints.iter().filter(keeps_off).find(|taint| !tolerates(spec, taint))?;
+    let taint = node
+        .taints
+        .iter()
+        .filter(keeps_off)
+        .find(|taint| !tolerates(spec, taint))?;
     Some(Unfit::Taint(taint.key.clone()))
 }
 
 fn named_and_selected(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
-    if spec.node_name.as_ref().is_some_and(|name| *name != node.name) {
+    if spec
+        .node_name
+        .as_ref()
+        .is_some_and(|name| *name != node.name)
+    {
         return Some(Unfit::OtherNodeName);
     }
     selected(spec, node)
 }
 
 fn selected(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
-    if !spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value)) {
+    if !spec
+        .node_selector
+        .iter()
+        .all(|(key, value)| node.labels.get(key) == Some(value))
+    {
         return Some(Unfit::Selector);
     }
     (!spec.affinity.node.allows(&node.name, &node.labels)).then_some(Unfit::NodeAffinity)
 }
 
 fn tolerates(spec: &PodSpec, taint: &Taint) -> bool {
-    spec.tolerations.iter().any(|toleration| toleration.tolerates(taint))
+    spec.tolerations
+        .iter()
+        .any(|toleration| toleration.tolerates(taint))
 }
 
 /// Whether `nodeSelector` and `nodeAffinity` take the node: what `nodeAffinityPolicy: Honor` asks.
@@ -153,19 +188,26 @@ pub(super) fn wanted_by_labels(spec: &PodSpec, node: &Candidate) -> bool {
 /// Whether all taints that keep pods off are tolerated: what `nodeTaintsPolicy: Honor` asks.
 pub(super) fn taints_tolerated(spec: &PodSpec, node: &Candidate) -> bool {
     let hard = |taint: &&Taint| taint.effect != TaintEffect::PreferNoSchedule;
-    node.taints.iter().filter(hard).all(|taint| tolerates(spec, taint))
+    node.taints
+        .iter()
+        .filter(hard)
+        .all(|taint| tolerates(spec, taint))
 }
 
 /// How many PreferNoSchedule taints are not tolerated.
 pub(super) fn avoided(spec: &PodSpec, node: &Candidate) -> u32 {
-    let soft = |taint: &&Taint| taint.effect == TaintEffect::PreferNoSchedule && !tolerates(spec, taint);
+    let soft =
+        |taint: &&Taint| taint.effect == TaintEffect::PreferNoSchedule && !tolerates(spec, taint);
     count(node.taints.iter().filter(soft).count())
 }
 
 /// The weight of the preferred terms of node affinity that do not hold.
 pub(super) fn unmet_by_labels(spec: &PodSpec, node: &Candidate) -> u32 {
     let terms = spec.affinity.node.preferred.iter();
-    terms.filter(|(_, term)| !term.holds(&node.name, &node.labels)).map(|(weight, _)| weight).sum()
+    terms
+        .filter(|(_, term)| !term.holds(&node.name, &node.labels))
+        .map(|(weight, _)| weight)
+        .sum()
 }
 
 /// A count as it is stored.
@@ -178,7 +220,11 @@ mod tests {
     use super::*;
 
     fn node(key: &str, effect: TaintEffect) -> Candidate {
-        let taint = Taint { key: format!("node.kubernetes.io/{key}"), value: String::new(), effect };
+        let taint = Taint {
+            key: format!("node.kubernetes.io/{key}"),
+            value: String::new(),
+            effect,
+        };
         Candidate {
             name: NodeName::new("one"),
             labels: BTreeMap::new(),
@@ -193,18 +239,44 @@ mod tests {
     #[test]
     fn daemons_tolerate_the_trouble_of_a_node_by_themselves() {
         let spec = PodSpec::default();
-        for key in ["disk-pressure", "memory-pressure", "pid-pressure", "unschedulable"] {
-            assert!(eligible_for_daemon(&spec, &node(key, TaintEffect::NoSchedule)), "{key}");
-            assert!(!eligible_for_daemon(&spec, &node(key, TaintEffect::NoExecute)), "{key}");
+        for key in [
+            "disk-pressure",
+            "memory-pressure",
+            "pid-pressure",
+            "unschedulable",
+        ] {
+            assert!(
+                eligible_for_daemon(&spec, &node(key, TaintEffect::NoSchedule)),
+                "{key}"
+            );
+            assert!(
+                !eligible_for_daemon(&spec, &node(key, TaintEffect::NoExecute)),
+                "{key}"
+            );
         }
         for key in ["not-ready", "unreachable"] {
-            assert!(daemon_may_stay(&spec, &node(key, TaintEffect::NoExecute)), "{key}");
+            assert!(
+                daemon_may_stay(&spec, &node(key, TaintEffect::NoExecute)),
+                "{key}"
+            );
             let leave = must_leave(&spec, &node(key, TaintEffect::NoExecute));
-            assert_eq!(leave, Some(Leave::NoExecute(format!("node.kubernetes.io/{key}"))));
+            assert_eq!(
+                leave,
+                Some(Leave::NoExecute(format!("node.kubernetes.io/{key}")))
+            );
         }
-        assert!(!eligible_for_daemon(&spec, &node("other", TaintEffect::NoSchedule)));
+        assert!(!eligible_for_daemon(
+            &spec,
+            &node("other", TaintEffect::NoSchedule)
+        ));
         let unavailable = node("network-unavailable", TaintEffect::NoSchedule);
         assert!(!eligible_for_daemon(&spec, &unavailable));
-        assert!(eligible_for_daemon(&PodSpec { host_network: true, ..spec }, &unavailable));
+        assert!(eligible_for_daemon(
+            &PodSpec {
+                host_network: true,
+                ..spec
+            },
+            &unavailable
+        ));
     }
 }

@@ -1,7 +1,8 @@
 //! Nodes that pods of a kind may go to, kept in order: what makes a choice cheap.
 //!
-//! Thousands of owners ask for the same thing. What a node says to a pod by itself is found out once for all pods with
-//! the same rules, and nodes are kept in a heap, least first, for all pods that also ask for the same resources.
+//! Thousands of owners ask for the same thing. What a node says to a pod by itself is found out
+//! once for all pods with the same rules, and nodes are kept in a heap, least first, for all pods
+//! that also ask for the same resources.
 
 use std::{
     cmp::Reverse,
@@ -10,7 +11,9 @@ use std::{
 
 use super::{
     Candidate, Refusal, Unfit,
-    candidate::{avoided, count, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels},
+    candidate::{
+        avoided, count, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels,
+    },
     load::{Ask, Load},
 };
 use crate::{
@@ -20,9 +23,10 @@ use crate::{
 
 /// How good a node is for a pod: the least is the best. The fields are compared in this order.
 ///
-/// What an administrator wants avoided comes first, then the rules that the author of the pod prefers, then the wished
-/// spread, then the spread of one owner's pods that every pod gets; load and name only break ties. So a rule that somebody
-/// wrote down always outranks the default. Of nodes that are equal up to there, one that has the images is taken.
+/// What an administrator wants avoided comes first, then the rules that the author of the pod
+/// prefers, then the wished spread, then the spread of one owner's pods that every pod gets; load
+/// and name only break ties. So a rule that somebody wrote down always outranks the default. Of
+/// nodes that are equal up to there, one that has the images is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// PreferNoSchedule taints that are not tolerated.
@@ -39,12 +43,13 @@ pub(super) struct Rank {
     pub(super) share: u32,
     /// How many pods it has.
     pub(super) pods: u32,
-    /// Its place in the order of names. Every pod makes its node fuller, so that the first ones do not get all.
+    /// Its place in the order of names. Every pod makes its node fuller, so that the first ones do
+    /// not get all.
     pub(super) node: u32,
 }
 
-/// Pods of one owner on a node. Those of the same template come first: the others are on their way out, mostly, and what
-/// counts is how those are spread that stay.
+/// Pods of one owner on a node. Those of the same template come first: the others are on their way
+/// out, mostly, and what counts is how those are spread that stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Owned {
     pub(super) alike: u32,
@@ -54,7 +59,10 @@ pub(super) struct Owned {
 impl Owned {
     /// With one more of the same template, or another one.
     pub(super) fn and_one(self, alike: bool) -> Self {
-        Self { alike: self.alike + u32::from(alike), all: self.all + 1 }
+        Self {
+            alike: self.alike + u32::from(alike),
+            all: self.all + 1,
+        }
     }
 }
 
@@ -108,9 +116,11 @@ pub(super) struct Class {
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) class: u32,
-    /// Ranks as they were when they were put in, with nothing owned. Nodes only get fuller, so that they are lower bounds.
+    /// Ranks as they were when they were put in, with nothing owned. Nodes only get fuller, so that
+    /// they are lower bounds.
     pub(super) heap: Heap,
-    /// The last refusal, and how many pods were counted then: as long as none is added, it stays true.
+    /// The last refusal, and how many pods were counted then: as long as none is added, it stays
+    /// true.
     pub(super) refusal: Option<(u64, Refusal)>,
 }
 
@@ -126,7 +136,8 @@ pub(super) struct Classes<'a> {
     held: usize,
 }
 
-/// How many entries classes and queues may hold together; with more they are dropped and made again when asked for.
+/// How many entries classes and queues may hold together; with more they are dropped and made again
+/// when asked for.
 const MOST_ENTRIES: usize = 4_000_000;
 
 impl<'a> Classes<'a> {
@@ -151,10 +162,18 @@ impl<'a> Classes<'a> {
             Some(queue) => *queue,
             None => {
                 let eligible = &self.all[class as usize].eligible;
-                let fit = eligible.iter().filter(|one| load.unfit(one.node, ask).is_none());
-                let heap: Heap = fit.map(|one| Reverse(one.rank(Owned::default(), load, ask))).collect();
+                let fit = eligible
+                    .iter()
+                    .filter(|one| load.unfit(one.node, ask).is_none());
+                let heap: Heap = fit
+                    .map(|one| Reverse(one.rank(Owned::default(), load, ask)))
+                    .collect();
                 self.held += heap.len();
-                self.queues.push(Queue { class, heap, refusal: None });
+                self.queues.push(Queue {
+                    class,
+                    heap,
+                    refusal: None,
+                });
                 let number = count(self.queues.len() - 1);
                 self.queue_numbers.insert(key, number);
                 number
@@ -174,7 +193,11 @@ impl<'a> Classes<'a> {
         if let Some(number) = self.numbers.get(&rules) {
             return *number;
         }
-        let mut class = Class { eligible: Vec::new(), refused: BTreeMap::new(), policies: None };
+        let mut class = Class {
+            eligible: Vec::new(),
+            refused: BTreeMap::new(),
+            policies: None,
+        };
         for (node, number) in nodes.iter().zip(0..) {
             match unfit_by_itself(spec, node) {
                 Some(unfit) => *class.refused.entry(unfit).or_default() += 1,
@@ -192,21 +215,33 @@ impl<'a> Classes<'a> {
         number
     }
 
-    pub(super) fn policies(&mut self, class: u32, spec: &PodSpec, nodes: &[Candidate]) -> &[(bool, bool)] {
+    pub(super) fn policies(
+        &mut self,
+        class: u32,
+        spec: &PodSpec,
+        nodes: &[Candidate],
+    ) -> &[(bool, bool)] {
         let class = &mut self.all[class as usize];
         class.policies.get_or_insert_with(|| {
-            nodes.iter().map(|node| (wanted_by_labels(spec, node), taints_tolerated(spec, node))).collect()
+            nodes
+                .iter()
+                .map(|node| (wanted_by_labels(spec, node), taints_tolerated(spec, node)))
+                .collect()
         })
     }
 }
 
 impl Class {
-    /// Counts the reasons of all nodes; `unfit` says why one that is eligible does not take the pod.
+    /// Counts the reasons of all nodes; `unfit` says why one that is eligible does not take the
+    /// pod.
     pub(super) fn refusal(&self, nodes: usize, unfit: impl Fn(u32) -> Option<Unfit>) -> Refusal {
         let mut reasons = self.refused.clone();
         for unfit in self.eligible.iter().filter_map(|one| unfit(one.node)) {
             *reasons.entry(unfit).or_default() += 1;
         }
-        Refusal::Counted { nodes, reasons: reasons.into_iter().collect() }
+        Refusal::Counted {
+            nodes,
+            reasons: reasons.into_iter().collect(),
+        }
     }
 }

@@ -12,8 +12,8 @@ pub(super) struct Ask {
     pub(super) ports: Vec<(Protocol, u16)>,
 }
 
-/// What is used of every node. It only grows: what a placer has counted does not go away again, and so a node that cannot
-/// meet an ask now never will.
+/// What is used of every node. It only grows: what a placer has counted does not go away again, and
+/// so a node that cannot meet an ask now never will.
 #[derive(Debug)]
 pub(super) struct Load {
     nodes: Vec<Used>,
@@ -37,19 +37,27 @@ impl Load {
             max_pods: count(node.max_pods.unwrap_or(max_pods)),
         };
         let nodes = nodes.iter().map(unused).collect();
-        Self { nodes, ports: BTreeSet::new() }
+        Self {
+            nodes,
+            ports: BTreeSet::new(),
+        }
     }
 
     pub(super) fn add(&mut self, node: u32, ask: &Ask) {
         let used = &mut self.nodes[node as usize];
         used.pods += 1;
         used.requests = used.requests.plus(ask.requests);
-        self.ports.extend(ask.ports.iter().map(|(protocol, port)| (node, *protocol, *port)));
+        self.ports.extend(
+            ask.ports
+                .iter()
+                .map(|(protocol, port)| (node, *protocol, *port)),
+        );
     }
 
     /// Why a node cannot meet an ask.
     pub(super) fn unfit(&self, node: u32, ask: &Ask) -> Option<Unfit> {
-        let taken = |(protocol, port): &&(Protocol, u16)| self.ports.contains(&(node, *protocol, *port));
+        let taken =
+            |(protocol, port): &&(Protocol, u16)| self.ports.contains(&(node, *protocol, *port));
         if let Some((_, port)) = ask.ports.iter().find(taken) {
             return Some(Unfit::HostPort(*port));
         }
@@ -63,6 +71,9 @@ impl Load {
     /// How full the node would be with the pod, and how many pods it has.
     pub(super) fn fullness(&self, node: u32, ask: &Ask) -> (u32, u32) {
         let used = &self.nodes[node as usize];
-        (used.requests.plus(ask.requests).share(used.allocatable), used.pods)
+        (
+            used.requests.plus(ask.requests).share(used.allocatable),
+            used.pods,
+        )
     }
 }

@@ -3,7 +3,8 @@
 use super::Candidate;
 use crate::name::NodeName;
 
-/// An open-addressed table over the candidates. Its hash is fixed, so that it is the same on every host and in every run.
+/// An open-addressed table over the candidates. Its hash is fixed, so that it is the same on every
+/// host and in every run.
 #[derive(Debug)]
 pub(super) struct Names {
     slots: Vec<u32>,

@@ -23,7 +23,8 @@ use crate::{
 
 /// What is placed where so far; placing a pod counts it at once, so that the next one sees it.
 ///
-/// The answer is that of looking at every node for every pod (see `Rank` for what is compared), found without doing so.
+/// The answer is that of looking at every node for every pod (see `Rank` for what is compared),
+/// found without doing so.
 #[derive(Debug)]
 pub struct Placer<'a> {
     nodes: Arc<[Candidate]>,
@@ -62,9 +63,17 @@ enum Kind {
 }
 
 impl<'a> Placer<'a> {
-    /// Nothing is placed yet. `nodes` must be sorted by name; `namespaces` are the ones that were declared.
-    pub fn new(nodes: Arc<[Candidate]>, max_pods: usize, namespaces: &'a BTreeMap<String, Meta>) -> Self {
-        debug_assert!(nodes.is_sorted_by(|a, b| a.name < b.name), "nodes are sorted by name");
+    /// Nothing is placed yet. `nodes` must be sorted by name; `namespaces` are the ones that were
+    /// declared.
+    pub fn new(
+        nodes: Arc<[Candidate]>,
+        max_pods: usize,
+        namespaces: &'a BTreeMap<String, Meta>,
+    ) -> Self {
+        debug_assert!(
+            nodes.is_sorted_by(|a, b| a.name < b.name),
+            "nodes are sorted by name"
+        );
         Self {
             names: Names::new(&nodes),
             load: Load::new(&nodes, max_pods),
@@ -87,12 +96,17 @@ impl<'a> Placer<'a> {
         &self.nodes
     }
 
-    /// Counts a pod that is there and has not ended; `workload` resolves its template, and is asked once for each. Fastest
-    /// owner by owner.
+    /// Counts a pod that is there and has not ended; `workload` resolves its template, and is asked
+    /// once for each. Fastest owner by owner.
     pub fn add(&mut self, record: &'a PodRecord, workload: impl FnOnce() -> Option<&'a Workload>) {
-        let Some(node) = record.place.node() else { return };
-        let Some(node) = self.names.find(&self.nodes, node) else { return };
-        let same = |last: &&PodRecord| last.owner == record.owner && last.template == record.template;
+        let Some(node) = record.place.node() else {
+            return;
+        };
+        let Some(node) = self.names.find(&self.nodes, node) else {
+            return;
+        };
+        let same =
+            |last: &&PodRecord| last.owner == record.owner && last.template == record.template;
         let shape = match self.last_record.filter(|(last, _)| same(last)) {
             Some((_, shape)) => shape,
             None => self.shape(&record.owner, &record.template, workload),
@@ -112,7 +126,10 @@ impl<'a> Placer<'a> {
     pub fn turn_away(&mut self, node: &NodeName, record: &'a PodRecord) {
         if let Some(node) = self.names.find(&self.nodes, node) {
             self.end_session();
-            self.turned_away.entry((&record.owner, &record.template)).or_default().insert(node);
+            self.turned_away
+                .entry((&record.owner, &record.template))
+                .or_default()
+                .insert(node);
         }
     }
 
@@ -125,16 +142,27 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Says which nodes have the images of a workload: of nodes that are equal otherwise, one of them is taken.
-    pub fn prefer<'n>(&mut self, workload: &'a Workload, nodes: impl IntoIterator<Item = &'n NodeName>) {
-        let warm = nodes.into_iter().filter_map(|node| self.names.find(&self.nodes, node)).collect();
+    /// Says which nodes have the images of a workload: of nodes that are equal otherwise, one of
+    /// them is taken.
+    pub fn prefer<'n>(
+        &mut self,
+        workload: &'a Workload,
+        nodes: impl IntoIterator<Item = &'n NodeName>,
+    ) {
+        let warm = nodes
+            .into_iter()
+            .filter_map(|node| self.names.find(&self.nodes, node))
+            .collect();
         self.end_session();
-        self.warm.insert((&workload.key, &workload.template.hash), warm);
+        self.warm
+            .insert((&workload.key, &workload.template.hash), warm);
     }
 
     /// Counts a pod that must run on a given node.
     pub fn pin(&mut self, node: &NodeName, workload: &'a Workload) {
-        let Some(node) = self.names.find(&self.nodes, node) else { return };
+        let Some(node) = self.names.find(&self.nodes, node) else {
+            return;
+        };
         let shape = self.shape_of(workload);
         self.end_session();
         self.count(node, shape);
@@ -146,7 +174,8 @@ impl<'a> Placer<'a> {
         let chosen = self.take(&mut session);
         let answer = match chosen {
             Some(rank) => {
-                let class = &self.classes.all[self.classes.queues[session.queue as usize].class as usize];
+                let class =
+                    &self.classes.all[self.classes.queues[session.queue as usize].class as usize];
                 Ok(Chosen {
                     node: self.nodes[rank.node as usize].name.clone(),
                     why: Choice {
@@ -166,7 +195,8 @@ impl<'a> Placer<'a> {
         answer
     }
 
-    /// Why a node that takes such pods by itself does not take one more, for what is on it or near it.
+    /// Why a node that takes such pods by itself does not take one more, for what is on it or near
+    /// it.
     pub fn unfit(&mut self, node: &NodeName, workload: &'a Workload) -> Option<Unfit> {
         let node = self.names.find(&self.nodes, node)?;
         let session = self.session_of(workload);
@@ -208,7 +238,8 @@ impl<'a> Placer<'a> {
         template: &'a TemplateHash,
         workload: impl FnOnce() -> Option<&'a Workload>,
     ) -> u32 {
-        self.shapes.number(owner, template, workload, &mut self.topologies, &self.nodes)
+        self.shapes
+            .number(owner, template, workload, &mut self.topologies, &self.nodes)
     }
 
     fn count(&mut self, node: u32, shape: u32) {
@@ -226,18 +257,42 @@ impl<'a> Placer<'a> {
                 *owned = owned.and_one(*sibling == shape);
             }
         }
-        let queue = self.classes.queue(shape, spec, &of_shape.ask, &self.nodes, &self.load);
-        let wishes = of_shape.relations.wishes.iter().map(|wish| wish.weight).sum::<u32>();
-        let preferred = wishes + spec.affinity.node.preferred.iter().map(|(weight, _)| weight).sum::<u32>();
+        let queue = self
+            .classes
+            .queue(shape, spec, &of_shape.ask, &self.nodes, &self.load);
+        let wishes = of_shape
+            .relations
+            .wishes
+            .iter()
+            .map(|wish| wish.weight)
+            .sum::<u32>();
+        let preferred = wishes
+            + spec
+                .affinity
+                .node
+                .preferred
+                .iter()
+                .map(|(weight, _)| weight)
+                .sum::<u32>();
         let plain = of_shape.relations.is_empty() && of_shape.repelled_by.is_empty();
-        let template = of_shape.workload.map(|workload| (&workload.key, &workload.template.hash));
-        let off = template.and_then(|key| self.turned_away.get(&key)).cloned().unwrap_or_default();
+        let template = of_shape
+            .workload
+            .map(|workload| (&workload.key, &workload.template.hash));
+        let off = template
+            .and_then(|key| self.turned_away.get(&key))
+            .cloned()
+            .unwrap_or_default();
         let warm = template.and_then(|key| self.warm.get(&key)).cloned();
         let kind = match plain && off.is_empty() && warm.is_none() {
             true => Kind::Plain(Plain::default()),
             false => self.related(shape, spec, queue, (off, warm)),
         };
-        Session { shape, queue, preferred, kind }
+        Session {
+            shape,
+            queue,
+            preferred,
+            kind,
+        }
     }
 
     fn related(
@@ -248,13 +303,26 @@ impl<'a> Placer<'a> {
         own: (BTreeSet<u32>, Option<BTreeSet<u32>>),
     ) -> Kind {
         let class = self.classes.queues[queue as usize].class;
-        let policies =
-            if spec.spread.is_empty() { &[] } else { self.classes.policies(class, spec, &self.nodes) };
-        let sources = Sources { shapes: &self.shapes, topologies: &self.topologies, policies };
+        let policies = if spec.spread.is_empty() {
+            &[]
+        } else {
+            self.classes.policies(class, spec, &self.nodes)
+        };
+        let sources = Sources {
+            shapes: &self.shapes,
+            topologies: &self.topologies,
+            policies,
+        };
         let relations = Relations::new(&sources, shape, &spec.spread);
         let coarse = Related::coarse(&relations);
         let grouping = self.topologies.grouping(self.nodes.len(), &coarse);
-        Kind::Related(Box::new(Related::new(relations, own, coarse, grouping, self.sight(shape, queue))))
+        Kind::Related(Box::new(Related::new(
+            relations,
+            own,
+            coarse,
+            grouping,
+            self.sight(shape, queue),
+        )))
     }
 
     fn sight(&self, shape: u32, queue: u32) -> Sight<'_> {
@@ -302,17 +370,25 @@ impl<'a> Placer<'a> {
                     return refusal.clone();
                 }
                 let refusal = class.refusal(self.nodes.len(), |node| self.load.unfit(node, ask));
-                self.classes.queues[session.queue as usize].refusal = Some((self.counted, refusal.clone()));
+                self.classes.queues[session.queue as usize].refusal =
+                    Some((self.counted, refusal.clone()));
                 refusal
             }
             Kind::Related(related) => class.refusal(self.nodes.len(), |node| {
-                self.load.unfit(node, ask).or_else(|| related.unfit(node, &self.topologies))
+                self.load
+                    .unfit(node, ask)
+                    .or_else(|| related.unfit(node, &self.topologies))
             }),
         }
     }
 
     fn end_session(&mut self) {
-        let Some(Session { shape, queue, kind, .. }) = self.session.take() else { return };
+        let Some(Session {
+            shape, queue, kind, ..
+        }) = self.session.take()
+        else {
+            return;
+        };
         if let Kind::Plain(plain) = kind {
             plain.end(&mut self.classes.queues[queue as usize]);
         }

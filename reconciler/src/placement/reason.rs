@@ -57,7 +57,9 @@ impl fmt::Display for Unfit {
             Self::Full => f.write_str("full"),
             Self::Cpu => f.write_str("have too little cpu left"),
             Self::Memory => f.write_str("have too little memory left"),
-            Self::PodAffinity => f.write_str("have no pod near that spec.affinity.podAffinity asks for"),
+            Self::PodAffinity => {
+                f.write_str("have no pod near that spec.affinity.podAffinity asks for")
+            }
             Self::PodAntiAffinity => {
                 f.write_str("have a pod near that spec.affinity.podAntiAffinity forbids")
             }
@@ -87,7 +89,10 @@ pub enum Refusal {
 
 impl Default for Refusal {
     fn default() -> Self {
-        Self::Counted { nodes: 0, reasons: Vec::new() }
+        Self::Counted {
+            nodes: 0,
+            reasons: Vec::new(),
+        }
     }
 }
 
@@ -119,7 +124,8 @@ pub struct Chosen {
     pub why: Choice,
 }
 
-/// Why a node was chosen: it is the least of these, compared in this order, and then by load and name.
+/// Why a node was chosen: it is the least of these, compared in this order, and then by load and
+/// name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// How many nodes there are.
@@ -140,12 +146,21 @@ pub struct Choice {
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "one of {} of {} nodes that may take it", self.allowed, self.nodes)?;
+        write!(
+            f,
+            "one of {} of {} nodes that may take it",
+            self.allowed, self.nodes
+        )?;
         if self.avoided > 0 {
             write!(f, "; has {} taints to be avoided", self.avoided)?;
         }
         if self.preferred > 0 {
-            write!(f, "; preferred {} of {}", self.preferred.saturating_sub(self.unmet), self.preferred)?;
+            write!(
+                f,
+                "; preferred {} of {}",
+                self.preferred.saturating_sub(self.unmet),
+                self.preferred
+            )?;
         }
         if self.excess > 0 {
             write!(f, "; {} above the wished spread", self.excess)?;

@@ -1,8 +1,10 @@
-//! The hard rules of pods about each other once more: whether they can have let a pod come to its node.
+//! The hard rules of pods about each other once more: whether they can have let a pod come to its
+//! node.
 //!
-//! That node asks, of a decision that somebody else has made some time ago, and others came and went since. So what may have
-//! been different then speaks for the pod: a spread is measured against domains in which everything counts that is still
-//! there, and a pod that it wants to be near may be stopping by now.
+//! That node asks, of a decision that somebody else has made some time ago, and others came and
+//! went since. So what may have been different then speaks for the pod: a spread is measured
+//! against domains in which everything counts that is still there, and a pod that it wants to be
+//! near may be stopping by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +39,8 @@ pub struct Surroundings<'a> {
     pods: Vec<Neighbour<'a>>,
     /// Of some pods nobody here knows what they are: they may be near, or in a domain.
     blind: bool,
-    /// What pods there are, each template once, with the labels of its pods; and which of them each pod is.
+    /// What pods there are, each template once, with the labels of its pods; and which of them each
+    /// pod is.
     kinds: Vec<(&'a Workload, BTreeMap<String, String>)>,
     kind_of: Vec<usize>,
 }
@@ -46,7 +49,9 @@ pub struct Surroundings<'a> {
 pub fn relates(workload: &Workload) -> bool {
     let spec = &workload.template.spec;
     let affinity = &spec.affinity;
-    !affinity.pods.required.is_empty() || repels(workload) || spec.spread.iter().any(|one| one.required)
+    !affinity.pods.required.is_empty()
+        || repels(workload)
+        || spec.spread.iter().any(|one| one.required)
 }
 
 /// Whether a workload keeps others off.
@@ -55,7 +60,8 @@ pub fn repels(workload: &Workload) -> bool {
 }
 
 impl<'a> Surroundings<'a> {
-    /// All nodes, the namespaces that were declared, and all pods; whether there are others that nobody here knows.
+    /// All nodes, the namespaces that were declared, and all pods; whether there are others that
+    /// nobody here knows.
     pub fn new(
         nodes: &'a [Candidate],
         namespaces: &'a BTreeMap<String, Meta>,
@@ -75,11 +81,18 @@ impl<'a> Surroundings<'a> {
             })
             .collect();
         let nodes = nodes.iter().map(|node| (&node.name, node)).collect();
-        Self { nodes, namespaces, pods, blind, kinds, kind_of }
+        Self {
+            nodes,
+            namespaces,
+            pods,
+            blind,
+            kinds,
+            kind_of,
+        }
     }
 
-    /// Why a pod cannot have been placed on a node, if it cannot. `before` says of the others whether they were there
-    /// already, and speak against it.
+    /// Why a pod cannot have been placed on a node, if it cannot. `before` says of the others
+    /// whether they were there already, and speak against it.
     pub fn forbid(
         &self,
         workload: &Workload,
@@ -88,7 +101,14 @@ impl<'a> Surroundings<'a> {
         before: &dyn Fn(&Neighbour<'_>) -> bool,
     ) -> Option<Unfit> {
         let at = self.nodes.get(node)?;
-        let asked = Asked { workload, uid, labels: pod_labels(workload), at, before, around: self };
+        let asked = Asked {
+            workload,
+            uid,
+            labels: pod_labels(workload),
+            at,
+            before,
+            around: self,
+        };
         let anti = || asked.anti_affinity();
         match self.blind {
             true => anti(),
@@ -98,7 +118,10 @@ impl<'a> Surroundings<'a> {
 
     /// Which of the kinds something is said of.
     fn which(&self, said: impl Fn(&Workload, &BTreeMap<String, String>) -> bool) -> Vec<bool> {
-        self.kinds.iter().map(|(kind, labels)| said(kind, labels)).collect()
+        self.kinds
+            .iter()
+            .map(|(kind, labels)| said(kind, labels))
+            .collect()
     }
 }
 
@@ -116,19 +139,29 @@ impl Asked<'_, '_> {
     /// The other pods whose kind is among these.
     fn others(&self, which: &[bool]) -> impl Iterator<Item = &Neighbour<'_>> {
         let all = self.around.pods.iter().zip(&self.around.kind_of);
-        all.filter(|(pod, kind)| which[**kind] && pod.uid != self.uid).map(|(pod, _)| pod)
+        all.filter(|(pod, kind)| which[**kind] && pod.uid != self.uid)
+            .map(|(pod, _)| pod)
     }
 
     fn selection(&self, term: &PodTerm) -> Selection {
         Selection::of_term(term, self.workload, &self.labels)
     }
 
-    fn is_meant(&self, selection: &Selection, pod: &Workload, labels: &BTreeMap<String, String>) -> bool {
+    fn is_meant(
+        &self,
+        selection: &Selection,
+        pod: &Workload,
+        labels: &BTreeMap<String, String>,
+    ) -> bool {
         selection.selects(&pod.key.object.namespace, labels, self.around.namespaces)
     }
 
     fn is_near(&self, pod: &Neighbour<'_>, key: &str) -> bool {
-        let value = self.around.nodes.get(pod.node).and_then(|node| node.labels.get(key));
+        let value = self
+            .around
+            .nodes
+            .get(pod.node)
+            .and_then(|node| node.labels.get(key));
         value.is_some() && value == self.at.labels.get(key)
     }
 
@@ -137,12 +170,17 @@ impl Asked<'_, '_> {
         let said: Vec<Selection> = terms.iter().map(|term| self.selection(term)).collect();
         // As in Kubernetes a pod counts only if all terms select it.
         let wanted = |pod: &Workload, labels: &BTreeMap<String, String>| {
-            said.iter().all(|selection| self.is_meant(selection, pod, labels))
+            said.iter()
+                .all(|selection| self.is_meant(selection, pod, labels))
         };
         let which = self.around.which(wanted);
         let has_domain = |pod: &Neighbour<'_>| {
             let node = self.around.nodes.get(pod.node);
-            node.is_some_and(|node| terms.iter().any(|term| node.labels.contains_key(&term.topology_key)))
+            node.is_some_and(|node| {
+                terms
+                    .iter()
+                    .any(|term| node.labels.contains_key(&term.topology_key))
+            })
         };
         let first = !self.others(&which).any(has_domain) && wanted(self.workload, &self.labels);
         let unmet = |term: &PodTerm| {
@@ -155,21 +193,30 @@ impl Asked<'_, '_> {
 
     fn anti_affinity(&self) -> Option<Unfit> {
         let near = |which: &[bool], key: &str| {
-            self.others(which).any(|pod| (self.before)(pod) && self.is_near(pod, key))
+            self.others(which)
+                .any(|pod| (self.before)(pod) && self.is_near(pod, key))
         };
         for term in &self.workload.template.spec.affinity.anti.required {
             let selection = self.selection(term);
-            let which = self.around.which(|pod, labels| self.is_meant(&selection, pod, labels));
+            let which = self
+                .around
+                .which(|pod, labels| self.is_meant(&selection, pod, labels));
             if near(&which, &term.topology_key) {
                 return Some(Unfit::PodAntiAffinity);
             }
         }
         for (number, (kind, labels)) in self.around.kinds.iter().enumerate() {
             for term in &kind.template.spec.affinity.anti.required {
-                if !self.is_meant(&Selection::of_term(term, kind, labels), self.workload, &self.labels) {
+                if !self.is_meant(
+                    &Selection::of_term(term, kind, labels),
+                    self.workload,
+                    &self.labels,
+                ) {
                     continue;
                 }
-                let which: Vec<bool> = (0..self.around.kinds.len()).map(|one| one == number).collect();
+                let which: Vec<bool> = (0..self.around.kinds.len())
+                    .map(|one| one == number)
+                    .collect();
                 if near(&which, &term.topology_key) {
                     return Some(Unfit::ExistingPodAntiAffinity);
                 }
@@ -179,12 +226,23 @@ impl Asked<'_, '_> {
     }
 
     fn spread(&self) -> Option<Unfit> {
-        let required = || self.workload.template.spec.spread.iter().filter(|one| one.required);
+        let required = || {
+            self.workload
+                .template
+                .spec
+                .spread
+                .iter()
+                .filter(|one| one.required)
+        };
         let keys: BTreeSet<&str> = required().map(|one| one.topology_key.as_str()).collect();
-        required().find_map(|constraint| match self.at.labels.get(&constraint.topology_key) {
-            None => Some(Unfit::SpreadLabel),
-            Some(here) => self.is_above(constraint, here, &keys).then_some(Unfit::Spread),
-        })
+        required().find_map(
+            |constraint| match self.at.labels.get(&constraint.topology_key) {
+                None => Some(Unfit::SpreadLabel),
+                Some(here) => self
+                    .is_above(constraint, here, &keys)
+                    .then_some(Unfit::Spread),
+            },
+        )
     }
 
     /// Whether one more in a domain is more than the constraint allows.
@@ -197,14 +255,22 @@ impl Asked<'_, '_> {
         };
         let nodes = self.around.nodes.iter().filter(|(_, node)| counts(node));
         let domain_of: BTreeMap<&NodeName, &str> = nodes
-            .filter_map(|(name, node)| Some((*name, node.labels.get(&constraint.topology_key)?.as_str())))
+            .filter_map(|(name, node)| {
+                Some((*name, node.labels.get(&constraint.topology_key)?.as_str()))
+            })
             .collect();
-        let mut domains: BTreeMap<&str, u32> = domain_of.values().map(|domain| (*domain, 0)).collect();
-        let selection = Selection::own_namespace(constraint.pods.resolve(&self.labels), self.workload);
-        let which = self.around.which(|pod, labels| self.is_meant(&selection, pod, labels));
+        let mut domains: BTreeMap<&str, u32> =
+            domain_of.values().map(|domain| (*domain, 0)).collect();
+        let selection =
+            Selection::own_namespace(constraint.pods.resolve(&self.labels), self.workload);
+        let which = self
+            .around
+            .which(|pod, labels| self.is_meant(&selection, pod, labels));
         let mut own = u32::from(self.is_meant(&selection, self.workload, &self.labels));
         for pod in self.others(&which) {
-            let Some(domain) = domain_of.get(pod.node) else { continue };
+            let Some(domain) = domain_of.get(pod.node) else {
+                continue;
+            };
             own += u32::from(*domain == here && !pod.stopping && (self.before)(pod));
             *domains.entry(domain).or_default() += 1;
         }

@@ -80,7 +80,13 @@ impl Sources<'_, '_> {
         let (number, topology) = self.topology(term);
         let about_itself = self.shapes.selects(term, shape);
         let counts = vec![0; topology.domains];
-        Relation { topology: number, fine: topology.fine, kind, counts, about_itself }
+        Relation {
+            topology: number,
+            fine: topology.fine,
+            kind,
+            counts,
+            about_itself,
+        }
     }
 
     /// Counts the pods of shapes, those that stop too: they are still there.
@@ -102,7 +108,11 @@ impl Sources<'_, '_> {
 }
 
 impl Relations {
-    pub(super) fn new(sources: &Sources<'_, '_>, shape: u32, constraints: &[SpreadConstraint]) -> Self {
+    pub(super) fn new(
+        sources: &Sources<'_, '_>,
+        shape: u32,
+        constraints: &[SpreadConstraint],
+    ) -> Self {
         let of_shape = &sources.shapes.all[shape as usize];
         let said = &of_shape.relations;
         let mut all = Vec::new();
@@ -113,40 +123,62 @@ impl Relations {
             let matching = sources.matching(*term);
             wanted = Some(match wanted {
                 None => matching,
-                Some(before) => {
-                    before.into_iter().filter(|one| matching.binary_search(one).is_ok()).collect()
-                }
+                Some(before) => before
+                    .into_iter()
+                    .filter(|one| matching.binary_search(one).is_ok())
+                    .collect(),
             });
         }
         let wanted = wanted.unwrap_or_default();
         for term in &said.affinity {
             let mut relation = sources.relation(*term, Kind::Affinity, shape);
             relation.about_itself = wanted.binary_search(&shape).is_ok();
-            sources.count(&mut relation.counts, relation.topology, wanted.iter().copied());
+            sources.count(
+                &mut relation.counts,
+                relation.topology,
+                wanted.iter().copied(),
+            );
             all.push(relation);
         }
-        let none_there = all.iter().all(|relation| relation.counts.iter().all(|count| *count == 0));
+        let none_there = all
+            .iter()
+            .all(|relation| relation.counts.iter().all(|count| *count == 0));
         let first = none_there && wanted.binary_search(&shape).is_ok();
 
         for term in &said.anti {
             let mut relation = sources.relation(*term, Kind::Anti, shape);
-            sources.count(&mut relation.counts, relation.topology, sources.matching(*term));
+            sources.count(
+                &mut relation.counts,
+                relation.topology,
+                sources.matching(*term),
+            );
             all.push(relation);
         }
-        let mut repelling: Vec<(u32, u32)> =
-            of_shape.repelled_by.iter().map(|term| (sources.topology(*term).0, *term)).collect();
+        let mut repelling: Vec<(u32, u32)> = of_shape
+            .repelled_by
+            .iter()
+            .map(|term| (sources.topology(*term).0, *term))
+            .collect();
         repelling.sort_unstable();
         for terms in repelling.chunk_by(|a, b| a.0 == b.0) {
-            let Some((topology, term)) = terms.first() else { continue };
+            let Some((topology, term)) = terms.first() else {
+                continue;
+            };
             let mut relation = sources.relation(*term, Kind::ExistingAnti, shape);
-            relation.about_itself = terms.iter().any(|(_, term)| carrier(sources, *term) == shape);
+            relation.about_itself = terms
+                .iter()
+                .any(|(_, term)| carrier(sources, *term) == shape);
             let carriers = terms.iter().map(|(_, term)| carrier(sources, *term));
             sources.count(&mut relation.counts, *topology, carriers);
             all.push(relation);
         }
         for wish in &said.wishes {
             let mut relation = sources.relation(wish.term, Kind::Wish(*wish), shape);
-            sources.count(&mut relation.counts, relation.topology, sources.matching(wish.term));
+            sources.count(
+                &mut relation.counts,
+                relation.topology,
+                sources.matching(wish.term),
+            );
             all.push(relation);
         }
         for required in [true, false] {
@@ -154,7 +186,11 @@ impl Relations {
                 .filter(|(_, one)| one.required == required)
                 .map(|(term, _)| sources.topology(*term).0)
                 .collect();
-            for (term, one) in said.spread.iter().zip(constraints).filter(|(_, one)| one.required == required)
+            for (term, one) in said
+                .spread
+                .iter()
+                .zip(constraints)
+                .filter(|(_, one)| one.required == required)
             {
                 all.push(spread(sources, *term, one, &topologies, shape));
             }
@@ -184,7 +220,9 @@ impl Relations {
                 Kind::Spread(spread) => spread.nodes[node as usize],
                 Kind::Affinity | Kind::Anti | Kind::ExistingAnti | Kind::Wish(_) => true,
             };
-            let Some(count) = relation.counts.get_mut(domain).filter(|_| counted) else { continue };
+            let Some(count) = relation.counts.get_mut(domain).filter(|_| counted) else {
+                continue;
+            };
             *count += 1;
             match &mut relation.kind {
                 Kind::Affinity => anew |= std::mem::take(&mut self.first),
@@ -218,7 +256,9 @@ impl Relation {
             }
             Kind::Spread(spread) => {
                 let after = count + u32::from(self.about_itself);
-                let above = after.saturating_sub(spread.least).saturating_sub(spread.max_skew);
+                let above = after
+                    .saturating_sub(spread.least)
+                    .saturating_sub(spread.max_skew);
                 match (spread.required, nowhere) {
                     (true, true) => return Err(Unfit::SpreadLabel),
                     (true, false) if above > 0 => return Err(Unfit::Spread),
@@ -236,8 +276,8 @@ fn carrier(sources: &Sources<'_, '_>, term: u32) -> u32 {
     sources.shapes.terms[term as usize].carrier
 }
 
-/// Nodes count that the policies take and that have the labels of all constraints of the same severity; pods that stop do
-/// not.
+/// Nodes count that the policies take and that have the labels of all constraints of the same
+/// severity; pods that stop do not.
 fn spread(
     sources: &Sources<'_, '_>,
     term: u32,
@@ -245,8 +285,11 @@ fn spread(
     topologies: &[u32],
     shape: u32,
 ) -> Relation {
-    let labelled =
-        |node: u32| topologies.iter().all(|one| sources.topologies.get(*one).domain(node) != NOWHERE);
+    let labelled = |node: u32| {
+        topologies
+            .iter()
+            .all(|one| sources.topologies.get(*one).domain(node) != NOWHERE)
+    };
     let nodes: Vec<bool> = (0..)
         .zip(sources.policies)
         .map(|(node, (wanted, tolerated))| {
@@ -262,7 +305,11 @@ fn spread(
     }
     let mut counts = vec![0; topology.domains];
     for shape in sources.matching(term) {
-        for node in sources.shapes.all[shape as usize].placed.iter().filter(|node| nodes[**node as usize]) {
+        for node in sources.shapes.all[shape as usize]
+            .placed
+            .iter()
+            .filter(|node| nodes[**node as usize])
+        {
             counts[topology.domain(*node) as usize] += 1;
         }
     }
@@ -278,7 +325,13 @@ fn spread(
     };
     spread.find_least(&counts);
     let about_itself = sources.shapes.selects(term, shape);
-    Relation { topology: number, fine: topology.fine, kind: Kind::Spread(spread), counts, about_itself }
+    Relation {
+        topology: number,
+        fine: topology.fine,
+        kind: Kind::Spread(spread),
+        counts,
+        about_itself,
+    }
 }
 
 impl Spread {
@@ -286,8 +339,13 @@ impl Spread {
         if !self.enough_domains {
             return;
         }
-        let of_domains =
-            || counts.iter().zip(&self.domains).filter(|(_, counts)| **counts).map(|(count, _)| *count);
+        let of_domains = || {
+            counts
+                .iter()
+                .zip(&self.domains)
+                .filter(|(_, counts)| **counts)
+                .map(|(count, _)| *count)
+        };
         let least = of_domains().min().unwrap_or(0);
         let at_least = of_domains().filter(|count| *count == least).count();
         (self.least, self.at_least) = (least, at_least);

@@ -39,26 +39,33 @@ impl Resources {
         }
     }
 
-    /// How full a node with so much would be with this in it, in whole per cent, the mean of both; more than 100 is too
-    /// much. A node without a bound is never full.
+    /// How full a node with so much would be with this in it, in whole per cent, the mean of both;
+    /// more than 100 is too much. A node without a bound is never full.
     pub(super) fn share(self, of: Option<Self>) -> u32 {
         let Some(of) = of else { return 0 };
         let part = |used: u64, of: u64| used.saturating_mul(50) / of.max(1);
-        let share =
-            part(self.cpu_millis, of.cpu_millis).saturating_add(part(self.memory_bytes, of.memory_bytes));
+        let share = part(self.cpu_millis, of.cpu_millis)
+            .saturating_add(part(self.memory_bytes, of.memory_bytes));
         u32::try_from(share).unwrap_or(u32::MAX)
     }
 }
 
-/// What a pod's containers ask for: all of them together, or the one init container that asks for more, since those run
-/// one after another and before the others.
+/// What a pod's containers ask for: all of them together, or the one init container that asks for
+/// more, since those run one after another and before the others.
 pub fn requests(spec: &PodSpec) -> Resources {
     let asked = |container: &Container| Resources {
         cpu_millis: container.resources.cpu_request_milli.unwrap_or(0),
         memory_bytes: container.resources.memory_request_bytes.unwrap_or(0),
     };
-    let together = spec.containers.iter().map(asked).fold(Resources::default(), Resources::plus);
-    spec.init_containers.iter().map(asked).fold(together, Resources::at_least)
+    let together = spec
+        .containers
+        .iter()
+        .map(asked)
+        .fold(Resources::default(), Resources::plus);
+    spec.init_containers
+        .iter()
+        .map(asked)
+        .fold(together, Resources::at_least)
 }
 
 /// The ports of the host that a pod holds; with `hostNetwork` every declared port is one.
@@ -68,7 +75,11 @@ pub fn host_ports(spec: &PodSpec) -> Vec<(Protocol, u16)> {
         .chain(&spec.init_containers)
         .flat_map(|container| &container.ports)
         .filter_map(|port| {
-            let number = if spec.host_network { Some(port.port) } else { port.host_port };
+            let number = if spec.host_network {
+                Some(port.port)
+            } else {
+                port.host_port
+            };
             number.map(|number| (port.protocol, number))
         })
         .collect()

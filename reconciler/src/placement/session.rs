@@ -1,7 +1,7 @@
 //! Placing pods of one shape, one after another.
 //!
-//! As long as only pods of one shape are placed, few nodes change with each of them, and what is known of the others
-//! stays true. Another shape's pod ends the session.
+//! As long as only pods of one shape are placed, few nodes change with each of them, and what is
+//! known of the others stays true. Another shape's pod ends the session.
 
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
@@ -15,8 +15,9 @@ use super::{
 
 /// Of a shape without relations to other pods.
 ///
-/// The queue holds nodes without pods of the owner; those with some are moved, once they come up, to a heap of the
-/// session's own, and back at its end. What lies deeper in the queue and has some is worse than the queue's top.
+/// The queue holds nodes without pods of the owner; those with some are moved, once they come up,
+/// to a heap of the session's own, and back at its end. What lies deeper in the queue and has some
+/// is worse than the queue's top.
 #[derive(Debug, Default)]
 pub(super) struct Plain {
     moved: Heap,
@@ -32,14 +33,20 @@ impl Plain {
         ask: &Ask,
     ) -> Option<Rank> {
         let fresh = loop {
-            let Some(mut top) = queue.heap.peek_mut() else { break None };
+            let Some(mut top) = queue.heap.peek_mut() else {
+                break None;
+            };
             let Reverse(rank) = *top;
             if load.unfit(rank.node, ask).is_some() {
                 std::collections::binary_heap::PeekMut::pop(top);
                 continue;
             }
             let (share, pods) = load.fullness(rank.node, ask);
-            let now = Rank { share, pods, ..rank };
+            let now = Rank {
+                share,
+                pods,
+                ..rank
+            };
             let owned = owned[rank.node as usize];
             if owned.all > 0 {
                 std::collections::binary_heap::PeekMut::pop(top);
@@ -64,21 +71,32 @@ impl Plain {
     pub(super) fn put(&mut self, rank: Rank, load: &Load, ask: &Ask) {
         if load.unfit(rank.node, ask).is_none() {
             let (share, pods) = load.fullness(rank.node, ask);
-            self.moved.push(Reverse(Rank { owned: rank.owned.and_one(true), share, pods, ..rank }));
+            self.moved.push(Reverse(Rank {
+                owned: rank.owned.and_one(true),
+                share,
+                pods,
+                ..rank
+            }));
         }
     }
 
     pub(super) fn end(self, queue: &mut Queue) {
-        queue.heap.extend(
-            self.moved.into_iter().map(|Reverse(rank)| Reverse(Rank { owned: Owned::default(), ..rank })),
-        );
+        queue
+            .heap
+            .extend(self.moved.into_iter().map(|Reverse(rank)| {
+                Reverse(Rank {
+                    owned: Owned::default(),
+                    ..rank
+                })
+            }));
     }
 }
 
 /// Of a shape with relations to other pods.
 ///
-/// Nodes that are alike in all topologies with domains of several nodes are one group: what such a topology says is found
-/// out a group, not a node, at a time. What topologies of single nodes say is part of a node's rank in its group.
+/// Nodes that are alike in all topologies with domains of several nodes are one group: what such a
+/// topology says is found out a group, not a node, at a time. What topologies of single nodes say
+/// is part of a node's rank in its group.
 #[derive(Debug)]
 pub(super) struct Related {
     relations: Relations,
@@ -120,7 +138,14 @@ impl Related {
         grouping: Arc<Grouping>,
         sight: Sight<'_>,
     ) -> Self {
-        let mut session = Self { relations, off, warm, coarse, grouping, heaps: Vec::new() };
+        let mut session = Self {
+            relations,
+            off,
+            warm,
+            coarse,
+            grouping,
+            heaps: Vec::new(),
+        };
         session.fill(sight);
         session
     }
@@ -141,25 +166,48 @@ impl Related {
     /// The rank with what topologies of single nodes say; `None` if they refuse.
     fn on_node(&self, rank: Rank, topologies: &Topologies) -> Option<Rank> {
         let domain = |topology| topologies.get(topology).domain(rank.node);
-        let merit = self.relations.judge(|one| one.fine, |one| domain(one.topology)).ok()?;
-        let cold = self.warm.as_ref().is_some_and(|warm| !warm.contains(&rank.node));
-        Some(Rank { unmet: rank.unmet + merit.unmet, excess: merit.excess, cold, ..rank })
+        let merit = self
+            .relations
+            .judge(|one| one.fine, |one| domain(one.topology))
+            .ok()?;
+        let cold = self
+            .warm
+            .as_ref()
+            .is_some_and(|warm| !warm.contains(&rank.node));
+        Some(Rank {
+            unmet: rank.unmet + merit.unmet,
+            excess: merit.excess,
+            cold,
+            ..rank
+        })
     }
 
     /// The best node, with what its group adds; it is taken out.
     pub(super) fn take(&mut self) -> Option<Rank> {
         let mut best: Option<(Rank, usize)> = None;
         for (group, heap) in self.heaps.iter().enumerate() {
-            let Some(Reverse(top)) = heap.peek() else { continue };
+            let Some(Reverse(top)) = heap.peek() else {
+                continue;
+            };
             let domains = &self.grouping.domains[group];
             let domain = |topology: u32| {
-                self.coarse.binary_search(&topology).ok().map_or(super::topology::NOWHERE, |at| domains[at])
+                self.coarse
+                    .binary_search(&topology)
+                    .ok()
+                    .map_or(super::topology::NOWHERE, |at| domains[at])
             };
-            let Ok(merit) = self.relations.judge(|one| !one.fine, |one| domain(one.topology)) else {
+            let Ok(merit) = self
+                .relations
+                .judge(|one| !one.fine, |one| domain(one.topology))
+            else {
                 continue;
             };
             let excess = top.excess.saturating_add(merit.excess);
-            let whole = Rank { unmet: top.unmet + merit.unmet, excess, ..*top };
+            let whole = Rank {
+                unmet: top.unmet + merit.unmet,
+                excess,
+                ..*top
+            };
             if best.is_none_or(|(best, _)| whole < best) {
                 best = Some((whole, group));
             }
@@ -175,9 +223,16 @@ impl Related {
             self.fill(sight);
             return;
         }
-        let Ok(at) = sight.class.eligible.binary_search_by_key(&node, |one| one.node) else { return };
+        let Ok(at) = sight
+            .class
+            .eligible
+            .binary_search_by_key(&node, |one| one.node)
+        else {
+            return;
+        };
         if sight.load.unfit(node, sight.ask).is_none() {
-            let rank = sight.class.eligible[at].rank(sight.owned[node as usize], sight.load, sight.ask);
+            let rank =
+                sight.class.eligible[at].rank(sight.owned[node as usize], sight.load, sight.ask);
             if let Some(rank) = self.on_node(rank, sight.topologies) {
                 self.heaps[self.grouping.of[node as usize] as usize].push(Reverse(rank));
             }
@@ -189,6 +244,8 @@ impl Related {
         if self.off.contains(&node) {
             return Some(Unfit::Refuses);
         }
-        self.relations.judge(|_| true, |one| topologies.get(one.topology).domain(node)).err()
+        self.relations
+            .judge(|_| true, |one| topologies.get(one.topology).domain(node))
+            .err()
     }
 }

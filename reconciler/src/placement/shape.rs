@@ -1,4 +1,5 @@
-//! Shapes: what pods of one template have in common, and which shapes the terms of which others speak of.
+//! Shapes: what pods of one template have in common, and which shapes the terms of which others
+//! speak of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +56,12 @@ pub(super) struct Wish {
 
 impl Relations {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { affinity, anti, wishes, spread } = self;
+        let Self {
+            affinity,
+            anti,
+            wishes,
+            spread,
+        } = self;
         affinity.is_empty() && anti.is_empty() && wishes.is_empty() && spread.is_empty()
     }
 }
@@ -84,19 +90,31 @@ pub(super) struct Selection {
 
 impl Selection {
     /// The pods of a term of this workload's affinity.
-    pub(super) fn of_term(term: &PodTerm, workload: &Workload, own: &BTreeMap<String, String>) -> Self {
+    pub(super) fn of_term(
+        term: &PodTerm,
+        workload: &Workload,
+        own: &BTreeMap<String, String>,
+    ) -> Self {
         let mut namespaces = term.namespaces.clone();
         if namespaces.is_empty() && term.namespace_selector.is_none() {
             namespaces.insert(workload.key.object.namespace.clone());
         }
         let namespace_selector = term.namespace_selector.clone();
-        Self { namespaces, namespace_selector, labels: term.pods.resolve(own) }
+        Self {
+            namespaces,
+            namespace_selector,
+            labels: term.pods.resolve(own),
+        }
     }
 
     /// Pods of the workload's own namespace.
     pub(super) fn own_namespace(labels: Option<Selector>, workload: &Workload) -> Self {
         let namespaces = BTreeSet::from([workload.key.object.namespace.clone()]);
-        Self { namespaces, namespace_selector: None, labels }
+        Self {
+            namespaces,
+            namespace_selector: None,
+            labels,
+        }
     }
 
     /// Whether a pod of this namespace with these labels is meant.
@@ -106,11 +124,15 @@ impl Selection {
         labels: &BTreeMap<String, String>,
         declared: &BTreeMap<String, Meta>,
     ) -> bool {
-        self.labels.as_ref().is_some_and(|selector| selector.matches(labels))
+        self.labels
+            .as_ref()
+            .is_some_and(|selector| selector.matches(labels))
             && (self.namespaces.contains(namespace)
                 || self.namespace_selector.as_ref().is_some_and(|selector| {
-                    let mut labels =
-                        declared.get(namespace).map(|meta| meta.labels.clone()).unwrap_or_default();
+                    let mut labels = declared
+                        .get(namespace)
+                        .map(|meta| meta.labels.clone())
+                        .unwrap_or_default();
                     labels.insert(NAMESPACE_NAME.to_owned(), namespace.to_owned());
                     selector.matches(&labels)
                 }))
@@ -122,12 +144,18 @@ impl Selection {
         if let Some((key, value)) = selector.labels.iter().next() {
             return Some(vec![(key, value)]);
         }
-        selector.expressions.iter().find_map(|requirement| match &requirement.operator {
-            Operator::In(values) => {
-                Some(values.iter().map(|value| (requirement.key.as_str(), value.as_str())).collect())
-            }
-            Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
-        })
+        selector
+            .expressions
+            .iter()
+            .find_map(|requirement| match &requirement.operator {
+                Operator::In(values) => Some(
+                    values
+                        .iter()
+                        .map(|value| (requirement.key.as_str(), value.as_str()))
+                        .collect(),
+                ),
+                Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
+            })
     }
 }
 
@@ -135,7 +163,10 @@ impl Selection {
 pub(super) fn pod_labels(workload: &Workload) -> BTreeMap<String, String> {
     let mut labels = workload.template.meta.labels.clone();
     if workload.key.kind == WorkloadKind::Deployment {
-        labels.insert(TEMPLATE_HASH.to_owned(), workload.template.hash.short().to_owned());
+        labels.insert(
+            TEMPLATE_HASH.to_owned(),
+            workload.template.hash.short().to_owned(),
+        );
     }
     labels
 }
@@ -217,7 +248,10 @@ impl<'a> Shapes<'a> {
             owner,
             workload,
             ask: spec
-                .map(|spec| Ask { requests: requests(spec), ports: host_ports(spec) })
+                .map(|spec| Ask {
+                    requests: requests(spec),
+                    ports: host_ports(spec),
+                })
                 .unwrap_or_default(),
             relations: Relations::default(),
             repelled_by: Vec::new(),
@@ -253,7 +287,11 @@ impl<'a> Shapes<'a> {
             let mut terms = self.other_terms.clone();
             for (key, value) in &own {
                 terms.extend(
-                    self.terms_by_label.get(key).and_then(|values| values.get(value)).into_iter().flatten(),
+                    self.terms_by_label
+                        .get(key)
+                        .and_then(|values| values.get(value))
+                        .into_iter()
+                        .flatten(),
                 );
                 let shapes = self.shapes_by_label.entry(key.clone()).or_default();
                 shapes.entry(value.clone()).or_default().push(number);
@@ -281,24 +319,57 @@ impl<'a> Shapes<'a> {
     }
 
     /// Adds the terms that a shape says itself.
-    fn relate(&mut self, number: u32, workload: &Workload, topologies: &mut Topologies, nodes: &[Candidate]) {
+    fn relate(
+        &mut self,
+        number: u32,
+        workload: &Workload,
+        topologies: &mut Topologies,
+        nodes: &[Candidate],
+    ) {
         let own = pod_labels(workload);
         let spec = &workload.template.spec;
         let mut add = |key: &str, selection: Selection, repels: bool| {
             let topology = topologies.number(nodes, key);
-            self.add_term(Term { carrier: number, topology, repels, selection, matching: Vec::new() })
+            self.add_term(Term {
+                carrier: number,
+                topology,
+                repels,
+                selection,
+                matching: Vec::new(),
+            })
         };
         let mut said = |term: &PodTerm, repels: bool| {
-            add(&term.topology_key, Selection::of_term(term, workload, &own), repels)
+            add(
+                &term.topology_key,
+                Selection::of_term(term, workload, &own),
+                repels,
+            )
         };
-        let affinity = spec.affinity.pods.required.iter().map(|term| said(term, false)).collect();
-        let anti = spec.affinity.anti.required.iter().map(|term| said(term, true)).collect();
+        let affinity = spec
+            .affinity
+            .pods
+            .required
+            .iter()
+            .map(|term| said(term, false))
+            .collect();
+        let anti = spec
+            .affinity
+            .anti
+            .required
+            .iter()
+            .map(|term| said(term, true))
+            .collect();
         let mut wishes = Vec::new();
-        for (preferred, anti) in
-            [(&spec.affinity.pods.preferred, false), (&spec.affinity.anti.preferred, true)]
-        {
+        for (preferred, anti) in [
+            (&spec.affinity.pods.preferred, false),
+            (&spec.affinity.anti.preferred, true),
+        ] {
             for (weight, term) in preferred {
-                wishes.push(Wish { weight: *weight, anti, term: said(term, false) });
+                wishes.push(Wish {
+                    weight: *weight,
+                    anti,
+                    term: said(term, false),
+                });
             }
         }
         let spread = spec
@@ -309,7 +380,12 @@ impl<'a> Shapes<'a> {
                 add(&one.topology_key, selection, false)
             })
             .collect();
-        self.all[number as usize].relations = Relations { affinity, anti, wishes, spread };
+        self.all[number as usize].relations = Relations {
+            affinity,
+            anti,
+            wishes,
+            spread,
+        };
     }
 
     fn add_term(&mut self, term: Term) -> u32 {
@@ -320,7 +396,10 @@ impl<'a> Shapes<'a> {
             Some(needed) => {
                 let mut shapes = Vec::new();
                 for (key, value) in needed {
-                    let found = self.shapes_by_label.get(key).and_then(|values| values.get(value));
+                    let found = self
+                        .shapes_by_label
+                        .get(key)
+                        .and_then(|values| values.get(value));
                     shapes.extend(found.into_iter().flatten().copied());
                     let terms = self.terms_by_label.entry(key.to_owned()).or_default();
                     terms.entry(value.to_owned()).or_default().push(number);
@@ -335,7 +414,8 @@ impl<'a> Shapes<'a> {
         shapes.retain(|shape| {
             self.all[*shape as usize].workload.is_some_and(|workload| {
                 let labels = &all[*shape as usize];
-                term.selection.selects(&workload.key.object.namespace, labels, self.declared)
+                term.selection
+                    .selects(&workload.key.object.namespace, labels, self.declared)
             })
         });
         shapes.sort_unstable();
@@ -349,6 +429,9 @@ impl<'a> Shapes<'a> {
 
     /// Whether a term selects the pods of a shape.
     pub(super) fn selects(&self, term: u32, shape: u32) -> bool {
-        self.terms[term as usize].matching.binary_search(&shape).is_ok()
+        self.terms[term as usize]
+            .matching
+            .binary_search(&shape)
+            .is_ok()
     }
 }

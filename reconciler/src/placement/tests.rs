@@ -1,4 +1,5 @@
-//! What Kubernetes documents of placement, and that the quick answer is that of looking at every node.
+//! What Kubernetes documents of placement, and that the quick answer is that of looking at every
+//! node.
 
 mod build;
 mod property;

@@ -25,14 +25,20 @@ impl Topology {
         let of: Vec<u32> = nodes
             .iter()
             .map(|node| {
-                let Some(value) = node.labels.get(key) else { return NOWHERE };
+                let Some(value) = node.labels.get(key) else {
+                    return NOWHERE;
+                };
                 labelled += 1;
                 let next = count(numbers.len());
                 *numbers.entry(value).or_insert(next)
             })
             .collect();
         let domains = numbers.len();
-        Self { of: if domains == 0 { Vec::new() } else { of }, domains, fine: domains == labelled }
+        Self {
+            of: if domains == 0 { Vec::new() } else { of },
+            domains,
+            fine: domains == labelled,
+        }
     }
 
     pub(super) fn domain(&self, node: u32) -> u32 {
@@ -80,7 +86,10 @@ impl Topologies {
         let mut domains = Vec::new();
         let of = (0..count(nodes))
             .map(|node| {
-                let tuple: Vec<u32> = topologies.iter().map(|one| self.get(*one).domain(node)).collect();
+                let tuple: Vec<u32> = topologies
+                    .iter()
+                    .map(|one| self.get(*one).domain(node))
+                    .collect();
                 *numbers.entry(tuple).or_insert_with_key(|tuple| {
                     domains.push(tuple.clone());
                     count(domains.len() - 1)
@@ -88,7 +97,8 @@ impl Topologies {
             })
             .collect();
         let grouping = Arc::new(Grouping { of, domains });
-        self.groupings.insert(topologies.to_vec(), Arc::clone(&grouping));
+        self.groupings
+            .insert(topologies.to_vec(), Arc::clone(&grouping));
         grouping
     }
 }

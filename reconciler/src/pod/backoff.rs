@@ -1,4 +1,5 @@
-//! Restart back-off: at once, then 10 s, doubling, at most 300 s; forgotten after 10 minutes of running.
+//! Restart back-off: at once, then 10 s, doubling, at most 300 s; forgotten after 10 minutes of
+//! running.
 
 use std::time::Duration;
 
@@ -26,8 +27,15 @@ impl Backoff {
             return self;
         }
         let ran = Duration::try_from(finished.duration_since(started)).unwrap_or_default();
-        let level = if ran >= FORGIVEN_AFTER { 1 } else { self.level.saturating_add(1) };
-        Self { level, counted: attempt + 1 }
+        let level = if ran >= FORGIVEN_AFTER {
+            1
+        } else {
+            self.level.saturating_add(1)
+        };
+        Self {
+            level,
+            counted: attempt + 1,
+        }
     }
 
     /// How long after its end the container is started again.
@@ -60,7 +68,10 @@ mod tests {
 
     #[test]
     fn counts_an_end_once_and_forgives_a_long_run() {
-        let backoff = Backoff::default().count(0, at(0), at(1)).count(0, at(0), at(1)).count(1, at(0), at(1));
+        let backoff = Backoff::default()
+            .count(0, at(0), at(1))
+            .count(0, at(0), at(1))
+            .count(1, at(0), at(1));
         assert_eq!(backoff.level, 2);
         assert_eq!(backoff.count(2, at(0), at(600)).delay(), Duration::ZERO);
     }

@@ -1,4 +1,5 @@
-//! A container's environment: envFrom, env, the field references, the service variables, and `$(VAR)`.
+//! A container's environment: envFrom, env, the field references, the service variables, and
+//! `$(VAR)`.
 
 use std::{cell::OnceCell, collections::BTreeMap, net::Ipv4Addr};
 
@@ -54,7 +55,11 @@ pub fn environment(
                 variables.set(variable.name.clone(), expanded);
             }
             EnvValue::Field(field) => variables.set(variable.name.clone(), field_value(field, pod)),
-            EnvValue::Key { source, key, optional } => {
+            EnvValue::Key {
+                source,
+                key,
+                optional,
+            } => {
                 let data = config_data(objects, &pod.key.namespace, source);
                 match data.as_ref().and_then(|data| data.get(key)) {
                     Some(value) => variables.set(variable.name.clone(), text(value)),
@@ -88,7 +93,10 @@ impl Variables {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.in_order.iter().find(|(known, _)| known == name).map(|(_, value)| value.expose().as_str())
+        self.in_order
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.expose().as_str())
     }
 }
 
@@ -104,7 +112,9 @@ fn expand(text: &str, variables: &Variables) -> String {
             rest = tail;
             continue;
         }
-        let reference = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+        let reference = after
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'));
         match reference {
             Some((name, tail)) => {
                 match variables.get(name) {
@@ -138,12 +148,22 @@ pub(super) fn config_data(
     source: &ConfigSource,
 ) -> Option<BTreeMap<String, Vec<u8>>> {
     match source {
-        ConfigSource::ConfigMap(name) => {
-            objects.config_maps.get(&ObjectKey::new(namespace, name)).map(|map| map.data.clone())
+        ConfigSource::ConfigMap(name) => objects
+            .config_maps
+            .get(&ObjectKey::new(namespace, name))
+            .map(|map| map.data.clone()),
+        ConfigSource::Secret(name) => {
+            objects
+                .secrets
+                .get(&ObjectKey::new(namespace, name))
+                .map(|secret| {
+                    secret
+                        .data
+                        .iter()
+                        .map(|(key, value)| (key.clone(), value.expose().clone()))
+                        .collect()
+                })
         }
-        ConfigSource::Secret(name) => objects.secrets.get(&ObjectKey::new(namespace, name)).map(|secret| {
-            secret.data.iter().map(|(key, value)| (key.clone(), value.expose().clone())).collect()
-        }),
     }
 }
 
@@ -168,7 +188,8 @@ fn field_value(field: &FieldRef, pod: &PodFacts<'_>) -> String {
     }
 }
 
-/// The service variables of one namespace, made when the first container needs them: most looks start none.
+/// The service variables of one namespace, made when the first container needs them: most looks
+/// start none.
 #[derive(Debug)]
 pub struct ServiceVariables<'a> {
     namespace: &'a str,
@@ -184,12 +205,18 @@ impl<'a> ServiceVariables<'a> {
         services: &'a BTreeMap<ObjectKey, Service>,
         given: &'a BTreeMap<ObjectKey, ServiceAllocation>,
     ) -> Self {
-        Self { namespace, services, given, made: OnceCell::new() }
+        Self {
+            namespace,
+            services,
+            given,
+            made: OnceCell::new(),
+        }
     }
 
     /// The variables.
     pub fn get(&self) -> &BTreeMap<String, String> {
-        self.made.get_or_init(|| service_variables(self.namespace, self.services, self.given))
+        self.made
+            .get_or_init(|| service_variables(self.namespace, self.services, self.given))
     }
 }
 
@@ -200,20 +227,36 @@ pub fn service_variables(
     allocations: &BTreeMap<ObjectKey, ServiceAllocation>,
 ) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
-    for (key, service) in services.iter().filter(|(key, _)| key.namespace == namespace) {
-        let Some(address) = allocations.get(key).and_then(|given| given.cluster_ip) else { continue };
-        let Some(first) = service.ports.first() else { continue };
+    for (key, service) in services
+        .iter()
+        .filter(|(key, _)| key.namespace == namespace)
+    {
+        let Some(address) = allocations.get(key).and_then(|given| given.cluster_ip) else {
+            continue;
+        };
+        let Some(first) = service.ports.first() else {
+            continue;
+        };
         let prefix = key.name.to_uppercase().replace(['-', '.'], "_");
         variables.insert(format!("{prefix}_SERVICE_HOST"), address.to_string());
         variables.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
         let proto = first.protocol.as_str().to_lowercase();
-        variables.insert(format!("{prefix}_PORT"), format!("{proto}://{address}:{}", first.port));
+        variables.insert(
+            format!("{prefix}_PORT"),
+            format!("{proto}://{address}:{}", first.port),
+        );
         for port in &service.ports {
             if !port.name.is_empty() {
                 let name = port.name.to_uppercase().replace('-', "_");
-                variables.insert(format!("{prefix}_SERVICE_PORT_{name}"), port.port.to_string());
+                variables.insert(
+                    format!("{prefix}_SERVICE_PORT_{name}"),
+                    port.port.to_string(),
+                );
             }
-            let (upper, lower) = (port.protocol.as_str(), port.protocol.as_str().to_lowercase());
+            let (upper, lower) = (
+                port.protocol.as_str(),
+                port.protocol.as_str().to_lowercase(),
+            );
             let stem = format!("{prefix}_PORT_{}_{upper}", port.port);
             variables.insert(stem.clone(), format!("{lower}://{address}:{}", port.port));
             variables.insert(format!("{stem}_PROTO"), lower);

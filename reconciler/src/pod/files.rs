@@ -1,4 +1,5 @@
-//! The files of a pod: resolv.conf, hosts, hostname, and its volumes; and what of them each container mounts.
+//! The files of a pod: resolv.conf, hosts, hostname, and its volumes; and what of them each
+//! container mounts.
 
 use std::{fmt::Write, net::Ipv4Addr};
 
@@ -6,8 +7,8 @@ use super::environment::{PodFacts, config_data};
 use crate::{
     digest::sha256_hex,
     object::{
-        ConfigItem, ConfigSource, Container, DnsPolicy, MountPropagation, Objects, PodSpec, Sensitive,
-        VolumeSource,
+        ConfigItem, ConfigSource, Container, DnsPolicy, MountPropagation, Objects, PodSpec,
+        Sensitive, VolumeSource,
     },
     plan::{Mount, MountSource, PodFiles, VolumeFile, VolumeFiles},
 };
@@ -62,8 +63,9 @@ pub fn config_volumes(
         .collect()
 }
 
-/// A digest of what may change under a running pod: the files of its ConfigMaps and Secrets. The same digest means
-/// the same files; it does not give a Secret away, since it is kept only where the Secret is.
+/// A digest of what may change under a running pod: the files of its ConfigMaps and Secrets. The
+/// same digest means the same files; it does not give a Secret away, since it is kept only where
+/// the Secret is.
 pub fn config_digest(files: &PodFiles) -> String {
     volumes_digest(&files.volumes)
 }
@@ -74,9 +76,12 @@ pub fn volumes_digest(volumes: &[VolumeFiles]) -> String {
     for volume in volumes {
         if let VolumeFiles::Files { name, files, .. } = volume {
             for file in files {
-                for part in
-                    [name.as_bytes(), file.path.as_bytes(), &file.mode.to_be_bytes(), file.content.expose()]
-                {
+                for part in [
+                    name.as_bytes(),
+                    file.path.as_bytes(),
+                    &file.mode.to_be_bytes(),
+                    file.content.expose(),
+                ] {
                     bytes.extend_from_slice(&part.len().to_be_bytes());
                     bytes.extend_from_slice(part);
                 }
@@ -88,7 +93,9 @@ pub fn volumes_digest(volumes: &[VolumeFiles]) -> String {
 
 /// Whether a pod has files that may change while it runs.
 pub fn has_config_volumes(spec: &PodSpec) -> bool {
-    spec.volumes.values().any(|volume| matches!(volume, VolumeSource::Config { .. }))
+    spec.volumes
+        .values()
+        .any(|volume| matches!(volume, VolumeSource::Config { .. }))
 }
 
 /// The name a pod gives itself.
@@ -97,7 +104,10 @@ pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
         return pod.node.to_string();
     }
     let name = spec.hostname.as_deref().unwrap_or(&pod.key.name);
-    name.get(..63).unwrap_or(name).trim_end_matches(['-', '.']).to_owned()
+    name.get(..63)
+        .unwrap_or(name)
+        .trim_end_matches(['-', '.'])
+        .to_owned()
 }
 
 fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &DnsFacts) -> String {
@@ -108,11 +118,23 @@ fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &DnsFacts) -> String {
         (DnsPolicy::None, _) => (Vec::new(), Vec::new(), Vec::new()),
         (_, Some(cluster)) if !by_host => {
             let zone = &dns.zone;
-            let mut searches = vec![format!("{namespace}.svc.{zone}"), format!("svc.{zone}"), zone.clone()];
+            let mut searches = vec![
+                format!("{namespace}.svc.{zone}"),
+                format!("svc.{zone}"),
+                zone.clone(),
+            ];
             searches.extend(dns.host_searches.iter().cloned());
-            (vec![cluster.to_string()], searches, vec!["ndots:5".to_owned()])
+            (
+                vec![cluster.to_string()],
+                searches,
+                vec!["ndots:5".to_owned()],
+            )
         }
-        _ => (dns.host_servers.clone(), dns.host_searches.clone(), dns.host_options.clone()),
+        _ => (
+            dns.host_servers.clone(),
+            dns.host_searches.clone(),
+            dns.host_options.clone(),
+        ),
     };
     servers.extend(spec.dns_config.nameservers.iter().map(ToString::to_string));
     searches.extend(spec.dns_config.searches.iter().cloned());
@@ -157,11 +179,21 @@ fn volume_files(
     objects: &Objects,
 ) -> Result<VolumeFiles, String> {
     Ok(match source {
-        VolumeSource::HostPath { path, kind } => VolumeFiles::HostPath { path: path.clone(), kind: *kind },
-        VolumeSource::EmptyDir { memory, size_limit } => {
-            VolumeFiles::EmptyDir { name: name.to_owned(), memory: *memory, size_limit: *size_limit }
-        }
-        VolumeSource::Config { source, items, mode, optional } => VolumeFiles::Files {
+        VolumeSource::HostPath { path, kind } => VolumeFiles::HostPath {
+            path: path.clone(),
+            kind: *kind,
+        },
+        VolumeSource::EmptyDir { memory, size_limit } => VolumeFiles::EmptyDir {
+            name: name.to_owned(),
+            memory: *memory,
+            size_limit: *size_limit,
+        },
+        VolumeSource::Config {
+            source,
+            items,
+            mode,
+            optional,
+        } => VolumeFiles::Files {
             name: name.to_owned(),
             memory: matches!(source, ConfigSource::Secret(_)),
             files: config_files(name, source, items, *mode, *optional, namespace, objects)?,
@@ -182,11 +214,17 @@ fn config_files(
         return if optional {
             Ok(Vec::new())
         } else {
-            Err(format!("volume {volume:?}: its ConfigMap or Secret is not in the commit"))
+            Err(format!(
+                "volume {volume:?}: its ConfigMap or Secret is not in the commit"
+            ))
         };
     };
     if items.is_empty() {
-        let file = |(path, content)| VolumeFile { path, content: Sensitive::new(content), mode };
+        let file = |(path, content)| VolumeFile {
+            path,
+            content: Sensitive::new(content),
+            mode,
+        };
         return Ok(data.into_iter().map(file).collect());
     }
     let mut files = Vec::new();
@@ -211,14 +249,21 @@ pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
         .iter()
         .filter_map(|mount| {
             let source = match spec.volumes.get(&mount.volume)? {
-                VolumeSource::HostPath { path, .. } => {
-                    MountSource::HostPath { path: path.clone(), sub_path: mount.sub_path.clone() }
-                }
+                VolumeSource::HostPath { path, .. } => MountSource::HostPath {
+                    path: path.clone(),
+                    sub_path: mount.sub_path.clone(),
+                },
                 VolumeSource::EmptyDir { .. } | VolumeSource::Config { .. } => {
-                    MountSource::Volume { volume: mount.volume.clone(), sub_path: mount.sub_path.clone() }
+                    MountSource::Volume {
+                        volume: mount.volume.clone(),
+                        sub_path: mount.sub_path.clone(),
+                    }
                 }
             };
-            let config = matches!(spec.volumes.get(&mount.volume), Some(VolumeSource::Config { .. }));
+            let config = matches!(
+                spec.volumes.get(&mount.volume),
+                Some(VolumeSource::Config { .. })
+            );
             Some(Mount {
                 source,
                 target: mount.path.clone(),
@@ -227,9 +272,11 @@ pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
             })
         })
         .collect();
-    for (file, target) in
-        [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts"), ("hostname", "/etc/hostname")]
-    {
+    for (file, target) in [
+        ("resolv.conf", "/etc/resolv.conf"),
+        ("hosts", "/etc/hosts"),
+        ("hostname", "/etc/hostname"),
+    ] {
         let own = mounts.iter().any(|mount| mount.target == target);
         if !own {
             mounts.push(Mount {

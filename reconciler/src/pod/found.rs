@@ -30,11 +30,21 @@ impl<'a> Found<'a> {
                 previous.insert(container.name.as_str(), older);
             }
         }
-        Self { all, sandbox, latest, previous }
+        Self {
+            all,
+            sandbox,
+            latest,
+            previous,
+        }
     }
 
-    pub(super) fn alive(&self) -> impl Iterator<Item = (&'a ContainerId, &'a ObservedContainer)> + '_ {
-        self.all.iter().copied().filter(|(_, one)| one.state.is_alive() && one.role != Role::Sandbox)
+    pub(super) fn alive(
+        &self,
+    ) -> impl Iterator<Item = (&'a ContainerId, &'a ObservedContainer)> + '_ {
+        self.all
+            .iter()
+            .copied()
+            .filter(|(_, one)| one.state.is_alive() && one.role != Role::Sandbox)
     }
 
     /// All ids, the sandbox last, so that no container outlives its network.
@@ -56,7 +66,11 @@ pub(super) fn stop_specs(
         .map(|(id, one)| StopSpec {
             container: id.clone(),
             pre_stop: spec
-                .and_then(|spec| spec.containers.iter().find(|container| container.name == one.name))
+                .and_then(|spec| {
+                    spec.containers
+                        .iter()
+                        .find(|container| container.name == one.name)
+                })
                 .and_then(|container| container.pre_stop.clone())
                 .filter(|_| !grace.is_zero()),
             address,

@@ -56,7 +56,8 @@ pub struct PodInput<'a> {
     pub record: &'a PodRecord,
     /// The commit of the record, if this host has it.
     pub commit: Option<&'a Commit>,
-    /// The owner, resolved in this host's own verified clone; `None` if it has not the template of the record.
+    /// The owner, resolved in this host's own verified clone; `None` if it has not the template of
+    /// the record.
     pub workload: Option<&'a Workload>,
     /// Service variables of the pod's namespace.
     pub services: &'a ServiceVariables<'a>,
@@ -109,13 +110,24 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
     let mut memory = input.memory.clone();
     memory.stopping = false;
     // Not begun: once its commit is here it is checked as one that is new.
-    let Some(workload) = input.workload else { return unresolved(input, &found, memory) };
+    let Some(workload) = input.workload else {
+        return unresolved(input, &found, memory);
+    };
     memory.started.get_or_insert(input.now);
     if let Some(commit) = input.commit {
         let template = input.record.template.clone();
-        memory.origin = Some(Origin { commit: commit.id.clone(), template });
+        memory.origin = Some(Origin {
+            commit: commit.id.clone(),
+            template,
+        });
     }
-    let mut pod = Pod { input, workload, found: &found, memory, next: Next::AwaitChange };
+    let mut pod = Pod {
+        input,
+        workload,
+        found: &found,
+        memory,
+        next: Next::AwaitChange,
+    };
     pod.take_note();
     let decision = pod.decide();
     pod.output(decision)
@@ -193,11 +205,15 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// A sandbox that has gone does not make what has run run again: with restartPolicy Never the pod ends, with
-    /// OnFailure it ends if all has ended well.
+    /// A sandbox that has gone does not make what has run run again: with restartPolicy Never the
+    /// pod ends, with OnFailure it ends if all has ended well.
     fn over_with_sandbox(&self) -> Option<Decision> {
         let created = |(_, one): &(_, &ObservedContainer)| one.state == ContainerState::Created;
-        let ran = self.memory.containers.values().any(|memory| memory.next_attempt > 0)
+        let ran = self
+            .memory
+            .containers
+            .values()
+            .any(|memory| memory.next_attempt > 0)
             && (self.found.latest.is_empty() || !self.found.latest.values().all(created));
         let policy = self.spec().restart_policy;
         if policy == RestartPolicy::Always || !ran {
@@ -205,7 +221,9 @@ impl<'a> Pod<'a> {
         }
         let codes = self.completed();
         match self.end(&codes) {
-            Some(end) if policy == RestartPolicy::Never || codes.iter().all(|code| *code == 0) => Some(end),
+            Some(end) if policy == RestartPolicy::Never || codes.iter().all(|code| *code == 0) => {
+                Some(end)
+            }
             _ if policy == RestartPolicy::Never => Some(Decision::End(
                 PodPhase::Failed,
                 "its sandbox ended before its containers did".to_owned(),
@@ -217,7 +235,11 @@ impl<'a> Pod<'a> {
     /// The exit codes of the main containers that are not started again.
     fn completed(&self) -> Vec<i64> {
         let memory = |container: &Container| self.memory.containers.get(&container.name);
-        self.spec().containers.iter().filter_map(|container| memory(container)?.completed).collect()
+        self.spec()
+            .containers
+            .iter()
+            .filter_map(|container| memory(container)?.completed)
+            .collect()
     }
 
     /// The end of the pod, if these are the exit codes of all its main containers.
@@ -229,35 +251,51 @@ impl<'a> Pod<'a> {
             Decision::End(PodPhase::Succeeded, String::new())
         } else {
             let words = self.last_words();
-            Decision::End(PodPhase::Failed, format!("its containers ended with exit codes {codes:?}{words}"))
+            Decision::End(
+                PodPhase::Failed,
+                format!("its containers ended with exit codes {codes:?}{words}"),
+            )
         })
     }
 
     /// What the containers that ended badly left as termination messages.
     fn last_words(&self) -> String {
         let words = |container: &ObservedContainer| match &container.state {
-            ContainerState::Exited { code, message, .. } if *code != 0 && !message.trim().is_empty() => {
+            ContainerState::Exited { code, message, .. }
+                if *code != 0 && !message.trim().is_empty() =>
+            {
                 Some(format!("; {}: {}", container.name, message.trim()))
             }
             _ => None,
         };
-        self.found.latest.values().filter_map(|(_, container)| words(container)).collect()
+        self.found
+            .latest
+            .values()
+            .filter_map(|(_, container)| words(container))
+            .collect()
     }
 
     /// Whether the last lane of this pod failed.
     fn has_failed(&self) -> bool {
-        self.input.observed.failures.contains_key(&LaneKey::Pod(self.input.record.uid.clone()))
+        self.input
+            .observed
+            .failures
+            .contains_key(&LaneKey::Pod(self.input.record.uid.clone()))
     }
 
     fn look_again_at(&mut self, time: Timestamp) {
         let wait = Duration::try_from(time.duration_since(self.input.now)).unwrap_or_default();
-        self.next = self.next.sooner(Next::After(wait.max(Duration::from_millis(1))));
+        self.next = self
+            .next
+            .sooner(Next::After(wait.max(Duration::from_millis(1))));
     }
 
-    /// For how long the pod has been ready, as far as anybody asks; looks again when more can be said. What it has
-    /// reached it keeps while it is ready, whatever becomes of the clock.
+    /// For how long the pod has been ready, as far as anybody asks; looks again when more can be
+    /// said. What it has reached it keeps while it is ready, whatever becomes of the clock.
     fn ready_for(&mut self) -> Duration {
-        let Some(ready) = self.memory.ready else { return Duration::ZERO };
+        let Some(ready) = self.memory.ready else {
+            return Duration::ZERO;
+        };
         let mut longest = self.memory.ready_for;
         for asked in [STEADY, self.workload.control.min_ready()] {
             let reached = later(ready, asked);
@@ -271,7 +309,8 @@ impl<'a> Pod<'a> {
     }
 
     fn is_past_deadline(&mut self) -> bool {
-        let (Some(deadline), Some(started)) = (self.spec().active_deadline, self.memory.started) else {
+        let (Some(deadline), Some(started)) = (self.spec().active_deadline, self.memory.started)
+        else {
             return false;
         };
         let end = later(started, deadline);
@@ -286,7 +325,13 @@ impl<'a> Pod<'a> {
         let pod = self.input.record.key.clone();
         let uid = &self.input.record.uid;
         if !self.spec().host_network && !self.input.observed.links.contains(&link_name(uid)) {
-            return Decision::Do(Why::Repair { pod, drift: Drift::LinkGone }, vec![self.connect()]);
+            return Decision::Do(
+                Why::Repair {
+                    pod,
+                    drift: Drift::LinkGone,
+                },
+                vec![self.connect()],
+            );
         }
         if !self.input.observed.files.contains_key(uid) {
             return match self.files() {
@@ -294,10 +339,16 @@ impl<'a> Pod<'a> {
                 Err(message) => Decision::Blocked(Fault::new(FaultKind::Rejected, message)),
             };
         }
-        if let Some((id, _)) =
-            self.found.all.iter().find(|(_, one)| matches!(one.state, ContainerState::Paused { .. }))
+        if let Some((id, _)) = self
+            .found
+            .all
+            .iter()
+            .find(|(_, one)| matches!(one.state, ContainerState::Paused { .. }))
         {
-            let why = Why::Repair { pod, drift: Drift::ContainerPaused };
+            let why = Why::Repair {
+                pod,
+                drift: Drift::ContainerPaused,
+            };
             return Decision::Do(why, vec![Step::Unpause((*id).clone())]);
         }
         if let Some(decision) = self.run_hook() {
@@ -318,8 +369,12 @@ impl<'a> Pod<'a> {
     /// A postStart hook that is not done yet.
     fn run_hook(&self) -> Option<Decision> {
         for container in &self.spec().containers {
-            let Some(handler) = &container.post_start else { continue };
-            let Some((id, found)) = self.found.latest.get(container.name.as_str()) else { continue };
+            let Some(handler) = &container.post_start else {
+                continue;
+            };
+            let Some((id, found)) = self.found.latest.get(container.name.as_str()) else {
+                continue;
+            };
             let running = matches!(found.state, ContainerState::Running { .. });
             if running && !self.input.observed.hooked.contains(*id) {
                 let step = Step::PostStart {
@@ -327,7 +382,12 @@ impl<'a> Pod<'a> {
                     handler: handler.clone(),
                     address: self.address(),
                 };
-                return Some(Decision::Do(Why::Continue { pod: self.input.record.key.clone() }, vec![step]));
+                return Some(Decision::Do(
+                    Why::Continue {
+                        pod: self.input.record.key.clone(),
+                    },
+                    vec![step],
+                ));
             }
         }
         None
@@ -336,19 +396,26 @@ impl<'a> Pod<'a> {
     /// A container whose liveness or startup probe has failed.
     fn stop_unhealthy(&self) -> Option<Decision> {
         for container in &self.spec().containers {
-            let Some((id, found)) = self.found.latest.get(container.name.as_str()) else { continue };
+            let Some((id, found)) = self.found.latest.get(container.name.as_str()) else {
+                continue;
+            };
             if !matches!(found.state, ContainerState::Running { .. }) {
                 continue;
             }
-            for (kind, probe) in
-                [(ProbeKind::Startup, &container.startup), (ProbeKind::Liveness, &container.liveness)]
-            {
+            for (kind, probe) in [
+                (ProbeKind::Startup, &container.startup),
+                (ProbeKind::Liveness, &container.liveness),
+            ] {
                 let Some(probe) = probe else { continue };
-                let Some(fact) = self.input.observed.probes.get(&((*id).clone(), kind)) else { continue };
+                let Some(fact) = self.input.observed.probes.get(&((*id).clone(), kind)) else {
+                    continue;
+                };
                 if fact.ok {
                     continue;
                 }
-                let grace = probe.termination_grace.unwrap_or(self.spec().termination_grace);
+                let grace = probe
+                    .termination_grace
+                    .unwrap_or(self.spec().termination_grace);
                 let specs = self.stop_specs(grace, |one| one == container.name);
                 let why = Why::Unhealthy {
                     pod: self.input.record.key.clone(),
@@ -364,7 +431,10 @@ impl<'a> Pod<'a> {
     /// The next init container, if they are not all done.
     fn initialize(&mut self) -> Option<Decision> {
         let main_exists = self.found.all.iter().any(|(_, one)| one.role == Role::Main);
-        if self.memory.initialized || main_exists || self.workload.template.spec.init_containers.is_empty() {
+        if self.memory.initialized
+            || main_exists
+            || self.workload.template.spec.init_containers.is_empty()
+        {
             self.memory.initialized = true;
             return None;
         }
@@ -373,7 +443,10 @@ impl<'a> Pod<'a> {
             match memory.and_then(|memory| memory.completed) {
                 Some(0) => continue,
                 Some(code) => {
-                    let message = format!("init container {} ended with exit code {code}", container.name);
+                    let message = format!(
+                        "init container {} ended with exit code {code}",
+                        container.name
+                    );
                     return Some(Decision::End(PodPhase::Failed, message));
                 }
                 None => {}
@@ -393,7 +466,12 @@ impl<'a> Pod<'a> {
         let mut due = Vec::new();
         let mut reason = None;
         for container in containers {
-            if self.memory.containers.get(&container.name).is_some_and(|memory| memory.completed.is_some()) {
+            if self
+                .memory
+                .containers
+                .get(&container.name)
+                .is_some_and(|memory| memory.completed.is_some())
+            {
                 continue;
             }
             if let Start::Now(why) = self.needs_start(container) {
@@ -401,7 +479,8 @@ impl<'a> Pod<'a> {
                 reason.get_or_insert(why);
             }
         }
-        self.end(&self.completed()).or_else(|| reason.map(|why| self.start(why, &due)))
+        self.end(&self.completed())
+            .or_else(|| reason.map(|why| self.start(why, &due)))
     }
 
     fn needs_start(&mut self, container: &Container) -> Start {
@@ -412,12 +491,17 @@ impl<'a> Pod<'a> {
             .found
             .latest
             .get(container.name.as_str())
-            .filter(|(_, found)| known.is_none_or(|memory| memory.next_attempt <= found.attempt + 1));
+            .filter(|(_, found)| {
+                known.is_none_or(|memory| memory.next_attempt <= found.attempt + 1)
+            });
         match newest {
             None => {
                 let existed = known.is_some_and(|memory| memory.id.is_some());
                 Start::Now(if existed {
-                    Why::Repair { pod, drift: Drift::ContainerRemoved }
+                    Why::Repair {
+                        pod,
+                        drift: Drift::ContainerRemoved,
+                    }
                 } else {
                     Why::Continue { pod }
                 })
@@ -425,7 +509,10 @@ impl<'a> Pod<'a> {
             Some((_, found)) => match &found.state {
                 ContainerState::Created => Start::Now(Why::Continue { pod }),
                 ContainerState::Running { .. } | ContainerState::Paused { .. } => Start::Not,
-                ContainerState::Dead => Start::Now(Why::Restart { pod, container: container.name.clone() }),
+                ContainerState::Dead => Start::Now(Why::Restart {
+                    pod,
+                    container: container.name.clone(),
+                }),
                 ContainerState::Exited { finished, .. } => {
                     let backoff = known.map(|memory| memory.backoff);
                     let delay = backoff.unwrap_or_default().delay();
@@ -433,26 +520,33 @@ impl<'a> Pod<'a> {
                         self.look_again_at(due);
                         return Start::Later;
                     }
-                    Start::Now(Why::Restart { pod, container: container.name.clone() })
+                    Start::Now(Why::Restart {
+                        pod,
+                        container: container.name.clone(),
+                    })
                 }
             },
         }
     }
 
-    /// A ConfigMap or Secret that the pod mounts has changed: its files are swapped, the pod keeps running.
+    /// A ConfigMap or Secret that the pod mounts has changed: its files are swapped, the pod keeps
+    /// running.
     fn refresh(&self) -> Option<Decision> {
         if !has_config_volumes(self.spec()) {
             return None;
         }
         let written = self.input.observed.files.get(&self.input.record.uid)?;
         let objects = &self.input.commit?.objects;
-        let volumes = config_volumes(self.spec(), &self.input.record.key.namespace, objects).ok()?;
+        let volumes =
+            config_volumes(self.spec(), &self.input.record.key.namespace, objects).ok()?;
         if *written == volumes_digest(&volumes) {
             return None;
         }
         let files = self.files().ok()?;
         Some(Decision::Do(
-            Why::Refresh { pod: self.input.record.key.clone() },
+            Why::Refresh {
+                pod: self.input.record.key.clone(),
+            },
             vec![Step::PrepareFiles(files)],
         ))
     }
@@ -475,7 +569,12 @@ impl<'a> Pod<'a> {
             steps.push(Step::Stop(specs));
         }
         steps.push(Step::Remove(alive));
-        Decision::Do(Why::Clean { pod: self.input.record.key.clone() }, steps)
+        Decision::Do(
+            Why::Clean {
+                pod: self.input.record.key.clone(),
+            },
+            steps,
+        )
     }
 
     fn stop_specs(&self, grace: Duration, wanted: impl Fn(&str) -> bool) -> Vec<StopSpec> {
@@ -487,7 +586,12 @@ impl<'a> Pod<'a> {
         let mut lane = None;
         let mut fault = None;
         let key = LaneKey::Pod(self.input.record.uid.clone());
-        let failed = self.input.observed.failures.get(&key).map(|failure| failure.fault.clone());
+        let failed = self
+            .input
+            .observed
+            .failures
+            .get(&key)
+            .map(|failure| failure.fault.clone());
         match decision {
             // What failed is still in the way while it is tried again.
             Decision::Nothing if self.input.observed.lanes.contains(&key) => fault = failed,
@@ -500,7 +604,11 @@ impl<'a> Pod<'a> {
             Decision::Fetch(needs) => {
                 fault = needs.iter().find_map(|need| {
                     let key = LaneKey::Image(need.commit.clone(), need.image.clone());
-                    self.input.observed.failures.get(&key).map(|failure| failure.fault.clone())
+                    self.input
+                        .observed
+                        .failures
+                        .get(&key)
+                        .map(|failure| failure.fault.clone())
                 });
                 images = needs;
             }
@@ -529,7 +637,14 @@ impl<'a> Pod<'a> {
         self.memory.ready = status.ready;
         self.memory.ready_for = self.ready_for();
         status.ready_for = self.memory.ready_for;
-        PodOutput { lane, images, status, probes, memory: Some(self.memory), next: self.next }
+        PodOutput {
+            lane,
+            images,
+            status,
+            probes,
+            memory: Some(self.memory),
+            next: self.next,
+        }
     }
 }
 
@@ -540,7 +655,8 @@ enum Start {
     Not,
 }
 
-/// A record that this host cannot resolve in its own verified clone: what runs of it is left alone, nothing is started.
+/// A record that this host cannot resolve in its own verified clone: what runs of it is left alone,
+/// nothing is started.
 fn unresolved(input: &PodInput<'_>, found: &Found<'_>, memory: PodMemory) -> PodOutput {
     let mut status = phase::terminating(input, found);
     let message = format!(

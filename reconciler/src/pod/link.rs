@@ -10,7 +10,12 @@ pub fn link_of(uid: &PodUid, address: Ipv4Addr, mtu: u32) -> PodLink {
     let byte = |at: usize| u8::from_str_radix(&hash[at..at + 2], 16).unwrap_or(0);
     // Locally administered, not multicast.
     let host_mac = [0x02, byte(20), byte(22), byte(24), byte(26), byte(28)];
-    PodLink { name: link_name(uid), address, host_mac, mtu }
+    PodLink {
+        name: link_name(uid),
+        address,
+        host_mac,
+        mtu,
+    }
 }
 
 /// The name of a pod's link: at most 15 characters.

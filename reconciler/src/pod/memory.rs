@@ -40,7 +40,8 @@ pub struct PodMemory {
     pub refused: Option<Timestamp>,
     /// Since when it is ready.
     pub ready: Option<Timestamp>,
-    /// For how long at least it has been ready then, see [`PodStatus::ready_for`](crate::status::PodStatus::ready_for).
+    /// For how long at least it has been ready then, see
+    /// [`PodStatus::ready_for`](crate::status::PodStatus::ready_for).
     #[serde(default)]
     pub ready_for: Duration,
     /// The number of the next sandbox.

@@ -26,29 +26,53 @@ pub(super) struct Standing<'a> {
 /// The status of a pod that must run.
 pub(super) fn status(standing: &Standing<'_>, memory: &PodMemory) -> PodStatus {
     let list = |containers: &[Container], main: bool| -> Vec<ContainerStatus> {
-        containers.iter().map(|container| container_status(standing, memory, container, main)).collect()
+        containers
+            .iter()
+            .map(|container| container_status(standing, memory, container, main))
+            .collect()
     };
     let init_containers = list(&standing.spec.init_containers, false);
     let containers = list(&standing.spec.containers, true);
     let all_ready = containers.iter().all(|container| container.ready) && memory.ended.is_none();
     // A clock that was set back since is believed.
-    let ready = all_ready.then(|| memory.ready.map_or(standing.now, |since| since.min(standing.now)));
+    let ready = all_ready.then(|| {
+        memory
+            .ready
+            .map_or(standing.now, |since| since.min(standing.now))
+    });
     let (phase, ended) = match &memory.ended {
-        Some((phase, message)) => (*phase, Some(message.clone()).filter(|message| !message.is_empty())),
+        Some((phase, message)) => (
+            *phase,
+            Some(message.clone()).filter(|message| !message.is_empty()),
+        ),
         None => (running_phase(&containers), None),
     };
-    let trouble = init_containers.iter().chain(&containers).find_map(|container| match &container.state {
-        ContainerPhase::Waiting { reason, message } if !message.is_empty() => {
-            Some((reason.clone(), format!("container {}: {message}", container.name)))
-        }
-        _ => None,
-    });
+    let trouble = init_containers
+        .iter()
+        .chain(&containers)
+        .find_map(|container| match &container.state {
+            ContainerPhase::Waiting { reason, message } if !message.is_empty() => Some((
+                reason.clone(),
+                format!("container {}: {message}", container.name),
+            )),
+            _ => None,
+        });
     let not_ready = standing.spec.containers.iter().find_map(|container| {
         let (id, _) = standing.found.latest.get(container.name.as_str())?;
-        let fact = standing.observed.probes.get(&((*id).clone(), ProbeKind::Readiness))?;
-        (!fact.ok).then(|| format!("container {} is not ready: {}", container.name, fact.message))
+        let fact = standing
+            .observed
+            .probes
+            .get(&((*id).clone(), ProbeKind::Readiness))?;
+        (!fact.ok).then(|| {
+            format!(
+                "container {} is not ready: {}",
+                container.name, fact.message
+            )
+        })
     });
-    let reason = standing.fault.map(|fault| fault.kind.waiting_reason().to_owned());
+    let reason = standing
+        .fault
+        .map(|fault| fault.kind.waiting_reason().to_owned());
     PodStatus {
         phase,
         reason: reason.or_else(|| trouble.as_ref().map(|(reason, _)| reason.clone())),
@@ -78,7 +102,11 @@ fn running_phase(containers: &[ContainerStatus]) -> PodPhase {
             || container.last.is_some()
             || !matches!(container.state, ContainerPhase::Waiting { .. })
     });
-    if begun && !containers.is_empty() { PodPhase::Running } else { PodPhase::Pending }
+    if begun && !containers.is_empty() {
+        PodPhase::Running
+    } else {
+        PodPhase::Pending
+    }
 }
 
 fn container_status(
@@ -90,14 +118,20 @@ fn container_status(
     let found = standing.found.latest.get(container.name.as_str());
     let remembered = memory.containers.get(&container.name);
     let running = found.is_some_and(|(_, one)| matches!(one.state, ContainerState::Running { .. }));
-    let hooked =
-        container.post_start.is_none() || found.is_some_and(|(id, _)| standing.observed.hooked.contains(*id));
-    let past_startup = container.startup.is_none() || remembered.is_some_and(|memory| memory.past_startup);
+    let hooked = container.post_start.is_none()
+        || found.is_some_and(|(id, _)| standing.observed.hooked.contains(*id));
+    let past_startup =
+        container.startup.is_none() || remembered.is_some_and(|memory| memory.past_startup);
     let started = running && hooked && past_startup;
-    let probed = container.readiness.is_none() || remembered.is_some_and(|memory| memory.ready == Some(true));
+    let probed = container.readiness.is_none()
+        || remembered.is_some_and(|memory| memory.ready == Some(true));
     let completed = remembered.is_some_and(|memory| memory.completed == Some(0));
     let state = state(standing, memory, container);
-    let previous = standing.found.previous.get(container.name.as_str()).and_then(|(_, one)| termination(one));
+    let previous = standing
+        .found
+        .previous
+        .get(container.name.as_str())
+        .and_then(|(_, one)| termination(one));
     // While the next start is held back, the last end is that of the container that is still there.
     let last = match &state {
         ContainerPhase::Waiting { .. } => found.and_then(|(_, one)| termination(one)).or(previous),
@@ -144,11 +178,14 @@ fn state(standing: &Standing<'_>, memory: &PodMemory, container: &Container) -> 
         ContainerState::Exited { .. } => {
             let remembered = memory.containers.get(&container.name);
             let ended = termination(found);
-            let completed =
-                remembered.is_some_and(|memory| memory.completed.is_some()) || memory.ended.is_some();
+            let completed = remembered.is_some_and(|memory| memory.completed.is_some())
+                || memory.ended.is_some();
             match ended {
                 Some(ended) if completed => ContainerPhase::Terminated(ended),
-                Some(ended) => crash_loop(&ended, remembered.map(|memory| memory.backoff.delay().as_secs())),
+                Some(ended) => crash_loop(
+                    &ended,
+                    remembered.map(|memory| memory.backoff.delay().as_secs()),
+                ),
                 None => waiting("ContainerCreating", ""),
             }
         }
@@ -157,17 +194,30 @@ fn state(standing: &Standing<'_>, memory: &PodMemory, container: &Container) -> 
 
 /// A container that has ended and waits for its next start.
 fn crash_loop(ended: &Termination, delay_seconds: Option<u64>) -> ContainerPhase {
-    let words =
-        if ended.message.is_empty() { String::new() } else { format!(": {}", ended.message.trim_end()) };
+    let words = if ended.message.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", ended.message.trim_end())
+    };
     let delay = delay_seconds.unwrap_or(0);
     ContainerPhase::Waiting {
         reason: "CrashLoopBackOff".to_owned(),
-        message: format!("ended with exit code {}{words}; back-off {delay} s", ended.code),
+        message: format!(
+            "ended with exit code {}{words}; back-off {delay} s",
+            ended.code
+        ),
     }
 }
 
 fn termination(container: &ObservedContainer) -> Option<Termination> {
-    let ContainerState::Exited { started, finished, code, oom, message } = &container.state else {
+    let ContainerState::Exited {
+        started,
+        finished,
+        code,
+        oom,
+        message,
+    } = &container.state
+    else {
         return None;
     };
     let reason = match (oom, code) {
@@ -188,8 +238,12 @@ fn termination(container: &ObservedContainer) -> Option<Termination> {
 pub(super) fn probes(standing: &Standing<'_>, memory: &PodMemory) -> Vec<ProbeTask> {
     let mut tasks = Vec::new();
     for container in &standing.spec.containers {
-        let Some((id, found)) = standing.found.latest.get(container.name.as_str()) else { continue };
-        let ContainerState::Running { started } = found.state else { continue };
+        let Some((id, found)) = standing.found.latest.get(container.name.as_str()) else {
+            continue;
+        };
+        let ContainerState::Running { started } = found.state else {
+            continue;
+        };
         let remembered = memory.containers.get(&container.name);
         let hooked = container.post_start.is_none() || standing.observed.hooked.contains(*id);
         if !hooked {
@@ -211,7 +265,11 @@ pub(super) fn probes(standing: &Standing<'_>, memory: &PodMemory) -> Vec<ProbeTa
             add(ProbeKind::Startup, &container.startup, None);
             continue;
         }
-        add(ProbeKind::Readiness, &container.readiness, remembered.and_then(|memory| memory.ready));
+        add(
+            ProbeKind::Readiness,
+            &container.readiness,
+            remembered.and_then(|memory| memory.ready),
+        );
         add(ProbeKind::Liveness, &container.liveness, None);
     }
     tasks
@@ -220,8 +278,13 @@ pub(super) fn probes(standing: &Standing<'_>, memory: &PodMemory) -> Vec<ProbeTa
 /// The status of a pod that stops, or that cannot be resolved: only what is found.
 pub(super) fn terminating(input: &PodInput<'_>, found: &Found<'_>) -> PodStatus {
     let mut status = PodStatus::pending();
-    let host_network = input.workload.is_some_and(|workload| workload.template.spec.host_network);
-    status.address = input.memory.address.or(host_network.then_some(input.host.address));
+    let host_network = input
+        .workload
+        .is_some_and(|workload| workload.template.spec.host_network);
+    status.address = input
+        .memory
+        .address
+        .or(host_network.then_some(input.host.address));
     status.started = input.memory.started;
     status.terminating = input.record.stop.is_some();
     let key = LaneKey::Pod(input.record.uid.clone());
@@ -236,12 +299,16 @@ pub(super) fn terminating(input: &PodInput<'_>, found: &Found<'_>) -> PodStatus 
                 ContainerPhase::Running { started: *started }
             }
             ContainerState::Exited { .. } => termination(one).map_or_else(
-                || ContainerPhase::Waiting { reason: "Unknown".into(), message: String::new() },
+                || ContainerPhase::Waiting {
+                    reason: "Unknown".into(),
+                    message: String::new(),
+                },
                 ContainerPhase::Terminated,
             ),
-            ContainerState::Created | ContainerState::Dead => {
-                ContainerPhase::Waiting { reason: "ContainerCreating".into(), message: String::new() }
-            }
+            ContainerState::Created | ContainerState::Dead => ContainerPhase::Waiting {
+                reason: "ContainerCreating".into(),
+                message: String::new(),
+            },
         };
         status.containers.push(ContainerStatus {
             name: (*name).to_owned(),
@@ -265,5 +332,7 @@ fn all_run(input: &PodInput<'_>, found: &Found<'_>) -> bool {
         let latest = found.latest.get(container.name.as_str());
         latest.is_some_and(|(_, one)| matches!(one.state, ContainerState::Running { .. }))
     };
-    input.workload.is_some_and(|workload| workload.template.spec.containers.iter().all(runs))
+    input
+        .workload
+        .is_some_and(|workload| workload.template.spec.containers.iter().all(runs))
 }

@@ -5,17 +5,26 @@ use jiff::Timestamp;
 use super::{CommitState, Failure, Phase, Rollback, Rollout};
 use crate::name::CommitId;
 
-/// Clears the mark of one commit that failed, or of all of them, and says of how many. A degraded target is prepared
-/// again: it is the target already, so no head takes it up.
+/// Clears the mark of one commit that failed, or of all of them, and says of how many. A degraded
+/// target is prepared again: it is the target already, so no head takes it up.
 pub fn retry(rollout: &mut Rollout, commit: Option<&CommitId>, now: Timestamp) -> usize {
     let before = rollout.bad.len();
-    rollout.bad.retain(|bad, _| commit.is_some_and(|commit| commit != bad));
+    rollout
+        .bad
+        .retain(|bad, _| commit.is_some_and(|commit| commit != bad));
     let cleared = before - rollout.bad.len();
     let asked = commit.is_none() || rollout.target.as_ref() == commit;
-    if let (Phase::Degraded { .. }, true, Some(target)) = (&rollout.phase, asked, rollout.target.clone()) {
+    if let (Phase::Degraded { .. }, true, Some(target)) =
+        (&rollout.phase, asked, rollout.target.clone())
+    {
         rollout.began = Some(now);
         rollout.reopen(&target, now);
-        rollout.enter(Phase::Preparing { message: "looking at its images".to_owned() }, now);
+        rollout.enter(
+            Phase::Preparing {
+                message: "looking at its images".to_owned(),
+            },
+            now,
+        );
     }
     cleared
 }
@@ -44,22 +53,26 @@ impl Rollout {
         before
     }
 
-    /// Whether what is driven is still taking the place of what ran before: it is neither healthy, nor has it failed with
-    /// nothing to go back to. While a newer commit is prepared, that one's predecessor goes on as it was.
+    /// Whether what is driven is still taking the place of what ran before: it is neither healthy,
+    /// nor has it failed with nothing to go back to. While a newer commit is prepared, that one's
+    /// predecessor goes on as it was.
     pub fn is_under_way(&self) -> bool {
         match self.phase {
             Phase::Empty | Phase::Healthy | Phase::Degraded { .. } => false,
             Phase::Progressing { .. } | Phase::Soaking => true,
             Phase::Preparing { .. } => {
-                let last =
-                    self.history.iter().rev().find(|entry| Some(&entry.commit) == self.driving.as_ref());
+                let last = self
+                    .history
+                    .iter()
+                    .rev()
+                    .find(|entry| Some(&entry.commit) == self.driving.as_ref());
                 last.is_none_or(|entry| entry.state != CommitState::Degraded)
             }
         }
     }
 
-    /// Whether what is driven is neither healthy nor the target any more: it is judged all the same until the target
-    /// takes its place, which may take as long as the registry is away.
+    /// Whether what is driven is neither healthy nor the target any more: it is judged all the same
+    /// until the target takes its place, which may take as long as the registry is away.
     pub fn judges_superseded(&self) -> bool {
         matches!(self.phase, Phase::Preparing { .. })
             && self.healthy.is_some()
@@ -68,9 +81,12 @@ impl Rollout {
             && self.driving != self.healthy
     }
 
-    /// What is driven has failed while the target is being prepared: the healthy commit runs until that is done.
+    /// What is driven has failed while the target is being prepared: the healthy commit runs until
+    /// that is done.
     pub(super) fn give_up_superseded(&mut self, failure: &Failure, now: Timestamp) {
-        let (Some(driving), Some(healthy)) = (self.driving.clone(), self.healthy.clone()) else { return };
+        let (Some(driving), Some(healthy)) = (self.driving.clone(), self.healthy.clone()) else {
+            return;
+        };
         if self.end(&driving, CommitState::RolledBack, failure, now) {
             self.bad.insert(driving, failure.reason.clone());
         }
@@ -79,19 +95,35 @@ impl Rollout {
         self.start_clock(now);
         // Its images are pinned: there is nothing to prepare.
         if is_target {
-            self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
+            self.enter(
+                Phase::Progressing {
+                    message: "rolling back".to_owned(),
+                },
+                now,
+            );
         }
     }
 
-    /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to prepare.
+    /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to
+    /// prepare.
     pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
-        self.close_target(CommitState::RolledBack, &rollback.reason, Some(rollback.class), now);
+        self.close_target(
+            CommitState::RolledBack,
+            &rollback.reason,
+            Some(rollback.class),
+            now,
+        );
         self.target = Some(commit.clone());
         self.drive(commit);
         self.rollback = Some(rollback);
         self.began = Some(now);
         self.start_clock(now);
-        self.enter(Phase::Progressing { message: "rolling back".to_owned() }, now);
+        self.enter(
+            Phase::Progressing {
+                message: "rolling back".to_owned(),
+            },
+            now,
+        );
     }
 
     /// Lets the controllers follow a commit, and remembers what they followed before.
@@ -110,12 +142,16 @@ impl Rollout {
         }
     }
 
-    /// No time is still to come: a clock that was set back since, or another leader's that was ahead, must not stretch
-    /// a deadline.
+    /// No time is still to come: a clock that was set back since, or another leader's that was
+    /// ahead, must not stretch a deadline.
     pub(super) fn believe_clock(&mut self, now: Timestamp) {
         let mut times = vec![&mut self.since, &mut self.clock, &mut self.failing];
         times.extend(self.wave.as_mut().map(|wave| &mut wave.settled));
-        for share in self.shares.iter_mut().flat_map(|shares| shares.nodes.values_mut()) {
+        for share in self
+            .shares
+            .iter_mut()
+            .flat_map(|shares| shares.nodes.values_mut())
+        {
             share.since = share.since.min(now);
             times.push(&mut share.behind);
         }
@@ -124,12 +160,14 @@ impl Rollout {
         }
     }
 
-    /// The roll-out after a time in which nobody decided, or another leader did by another clock: no deadline counts what
-    /// was before. `None` where nothing has one.
+    /// The roll-out after a time in which nobody decided, or another leader did by another clock:
+    /// no deadline counts what was before. `None` where nothing has one.
     #[must_use]
     pub fn after_gap(&self, now: Timestamp) -> Option<Self> {
-        let has_deadlines =
-            matches!(self.phase, Phase::Preparing { .. } | Phase::Progressing { .. } | Phase::Soaking);
+        let has_deadlines = matches!(
+            self.phase,
+            Phase::Preparing { .. } | Phase::Progressing { .. } | Phase::Soaking
+        );
         let mut after = self.clone();
         after.since = Some(now);
         after.clock = after.clock.map(|_| now);
@@ -137,7 +175,11 @@ impl Rollout {
         if let Some(wave) = &mut after.wave {
             wave.settled = wave.settled.map(|_| now);
         }
-        for share in after.shares.iter_mut().flat_map(|shares| shares.nodes.values_mut()) {
+        for share in after
+            .shares
+            .iter_mut()
+            .flat_map(|shares| shares.nodes.values_mut())
+        {
             share.since = now;
             share.behind = share.behind.map(|_| now);
         }

@@ -31,13 +31,16 @@ pub struct Suspects {
     pub undecided: Option<(String, Timestamp)>,
 }
 
-/// Looks for what is wrong with the updated pods of an owner. `late`: the dead line is over, and what is not available
-/// by now has failed.
+/// Looks for what is wrong with the updated pods of an owner. `late`: the dead line is over, and
+/// what is not available by now has failed.
 pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> Suspects {
     let key = &view.workload.key;
     let mut found = Suspects::default();
-    let current: Vec<&OwnedPod<'_>> =
-        view.pods.iter().filter(|pod| !pod.is_stopping() && view.is_current(pod)).collect();
+    let current: Vec<&OwnedPod<'_>> = view
+        .pods
+        .iter()
+        .filter(|pod| !pod.is_stopping() && view.is_current(pod))
+        .collect();
     for pod in &current {
         // What an absent node said last counts for nothing.
         if view.standing.is_absent(pod) {
@@ -67,7 +70,9 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
             }
             continue;
         }
-        let Some(mut failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else { continue };
+        let Some(mut failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else {
+            continue;
+        };
         failure.reason = format!("{key}: {}", failure.reason);
         let witness = Witness::look(view, &current, pod, clock);
         match (witness, node) {
@@ -87,8 +92,15 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
 }
 
 fn overdue(pod: &OwnedPod<'_>) -> Failure {
-    let reason = format!("pod {} is not available in time{}", pod.record.key.name, last_words(&[pod]));
-    Failure { class: super::FailureClass::Deadline, reason }
+    let reason = format!(
+        "pod {} is not available in time{}",
+        pod.record.key.name,
+        last_words(&[pod])
+    );
+    Failure {
+        class: super::FailureClass::Deadline,
+        reason,
+    }
 }
 
 /// Whether another node shows that a template is good.
@@ -111,7 +123,8 @@ impl Witness {
             let elsewhere = pod.record.place.node().is_some()
                 && pod.record.place.node() != failing.record.place.node()
                 && pod.record.template == failing.record.template;
-            if !elsewhere || pod.unheard || view.standing.is_absent(pod) || has_crashed(pod, clock) {
+            if !elsewhere || pod.unheard || view.standing.is_absent(pod) || has_crashed(pod, clock)
+            {
                 continue;
             }
             if view.is_available(pod) && pod.is_available(STEADY) {
@@ -132,7 +145,9 @@ impl Witness {
 
 /// Whether a pod is no better than the one that failed.
 fn has_crashed(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> bool {
-    let Some(status) = pod.status else { return false };
+    let Some(status) = pod.status else {
+        return false;
+    };
     let crashed = |end: Timestamp| pod.is_since(clock, end);
     pod_failure(pod, clock).is_some()
         || status

@@ -12,26 +12,40 @@ const HEALTHY: usize = 20;
 
 impl Rollout {
     pub(super) fn record(&mut self, entry: HistoryEntry) {
-        self.history.retain(|old| old.commit != entry.commit || old.ended.is_some());
+        self.history
+            .retain(|old| old.commit != entry.commit || old.ended.is_some());
         self.history.push(entry);
         while self.history.len() > HISTORY {
-            let Some(index) = self.least_needed() else { break };
+            let Some(index) = self.least_needed() else {
+                break;
+            };
             self.history.remove(index);
         }
     }
 
-    /// The entry that goes first: the oldest of a commit that never ran to its end, then of one that failed, then of a
-    /// healthy one, of which enough stay to go back to. What is under way, and the newest, stay.
+    /// The entry that goes first: the oldest of a commit that never ran to its end, then of one
+    /// that failed, then of a healthy one, of which enough stay to go back to. What is under way,
+    /// and the newest, stay.
     fn least_needed(&self) -> Option<usize> {
         let rest = &self.history[..self.history.len().saturating_sub(1)];
-        let oldest = |wanted: &[CommitState]| rest.iter().position(|entry| wanted.contains(&entry.state));
-        let healthy = self.history.iter().filter(|entry| entry.state == CommitState::Healthy).count();
-        oldest(&[CommitState::Refused, CommitState::Held, CommitState::Superseded])
-            .or_else(|| oldest(&[CommitState::RolledBack, CommitState::Degraded]))
-            .or_else(|| oldest(&[CommitState::Healthy]).filter(|_| healthy > HEALTHY))
+        let oldest =
+            |wanted: &[CommitState]| rest.iter().position(|entry| wanted.contains(&entry.state));
+        let healthy = self
+            .history
+            .iter()
+            .filter(|entry| entry.state == CommitState::Healthy)
+            .count();
+        oldest(&[
+            CommitState::Refused,
+            CommitState::Held,
+            CommitState::Superseded,
+        ])
+        .or_else(|| oldest(&[CommitState::RolledBack, CommitState::Degraded]))
+        .or_else(|| oldest(&[CommitState::Healthy]).filter(|_| healthy > HEALTHY))
     }
 
-    /// Says what became of a commit in the end; false for one that was healthy once, of which that is not said.
+    /// Says what became of a commit in the end; false for one that was healthy once, of which that
+    /// is not said.
     pub(super) fn end(
         &mut self,
         commit: &CommitId,
@@ -39,10 +53,19 @@ impl Rollout {
         failure: &Failure,
         now: Timestamp,
     ) -> bool {
-        if self.history.iter().any(|entry| entry.commit == *commit && entry.state == CommitState::Healthy) {
+        if self
+            .history
+            .iter()
+            .any(|entry| entry.commit == *commit && entry.state == CommitState::Healthy)
+        {
             return false;
         }
-        if let Some(entry) = self.history.iter_mut().rev().find(|entry| entry.commit == *commit) {
+        if let Some(entry) = self
+            .history
+            .iter_mut()
+            .rev()
+            .find(|entry| entry.commit == *commit)
+        {
             entry.state = state;
             entry.reason = failure.reason.clone();
             entry.class = Some(failure.class);
@@ -53,7 +76,11 @@ impl Rollout {
 
     /// A commit that was given up as degraded is tried again.
     pub(super) fn reopen(&mut self, commit: &CommitId, now: Timestamp) {
-        let last = self.history.iter_mut().rev().find(|entry| entry.commit == *commit);
+        let last = self
+            .history
+            .iter_mut()
+            .rev()
+            .find(|entry| entry.commit == *commit);
         if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
             entry.state = CommitState::Progressing;
             entry.reason.clear();
@@ -67,7 +94,9 @@ impl Rollout {
     pub(super) fn note_waiting(&mut self, reason: String) {
         let Some(target) = &self.target else { return };
         let open = |entry: &&mut HistoryEntry| {
-            entry.commit == *target && entry.ended.is_none() && entry.state == CommitState::Progressing
+            entry.commit == *target
+                && entry.ended.is_none()
+                && entry.state == CommitState::Progressing
         };
         if let Some(entry) = self.history.iter_mut().rev().find(open) {
             entry.reason = reason;
@@ -112,7 +141,11 @@ mod tests {
     }
 
     fn count(rollout: &Rollout, state: CommitState) -> usize {
-        rollout.history.iter().filter(|entry| entry.state == state).count()
+        rollout
+            .history
+            .iter()
+            .filter(|entry| entry.state == state)
+            .count()
     }
 
     #[test]
@@ -128,7 +161,10 @@ mod tests {
         assert_eq!(rollout.history.len(), HISTORY);
         assert_eq!(count(&rollout, CommitState::Healthy), 5);
         assert_eq!(count(&rollout, CommitState::Progressing), 1);
-        assert_eq!(rollout.history.last().map(|entry| entry.commit.as_str()), Some("c199"));
+        assert_eq!(
+            rollout.history.last().map(|entry| entry.commit.as_str()),
+            Some("c199")
+        );
     }
 
     #[test]
@@ -142,6 +178,9 @@ mod tests {
         }
         assert_eq!(rollout.history.len(), HISTORY);
         assert_eq!(count(&rollout, CommitState::Healthy), HISTORY - 1);
-        assert_eq!(rollout.history.first().map(|entry| entry.commit.as_str()), Some("c051"));
+        assert_eq!(
+            rollout.history.first().map(|entry| entry.commit.as_str()),
+            Some("c051")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Whether a workload has settled on the target, still moves, waits for something outside, or has failed.
+//! Whether a workload has settled on the target, still moves, waits for something outside, or has
+//! failed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,9 @@ use crate::{
     controller::{OwnedPod, OwnerView},
     fault::FaultKind,
     name::{CommitId, NodeName, WorkloadKey},
-    object::{ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload},
+    object::{
+        ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload,
+    },
     placement::eligible_for_daemon,
     rollout::{Failure, FailureClass, Rollout, stopping::unfinished_stop},
     state::{PodPlace, WorkloadProgress},
@@ -26,7 +29,8 @@ const CRASH_LOOP_RESTARTS: u32 = 3;
 /// How one workload stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// As the commit wants it. Where a kind leaves old pods alone by design, they count as they are.
+    /// As the commit wants it. Where a kind leaves old pods alone by design, they count as they
+    /// are.
     Settled,
     /// On its way: "web: 1 of 3 updated pods are available".
     Progressing(String),
@@ -36,9 +40,9 @@ pub enum Judgement {
     Failed(Failure),
 }
 
-/// The workloads that are judged while `target` is driven: those that differ from what it is compared with, and from
-/// what was driven on the way, since pods of that are still being replaced. What cannot be read differs in everything,
-/// and where nothing was healthy yet, everything is new.
+/// The workloads that are judged while `target` is driven: those that differ from what it is
+/// compared with, and from what was driven on the way, since pods of that are still being replaced.
+/// What cannot be read differs in everything, and where nothing was healthy yet, everything is new.
 pub fn judged_workloads<'a>(
     rollout: &Rollout,
     commits: &BTreeMap<CommitId, Arc<Commit>>,
@@ -54,30 +58,38 @@ pub fn judged_workloads<'a>(
     workloads
         .filter(|workload| {
             rollout.base().is_none()
-                || before.iter().any(|before| before.is_none_or(|before| differs(target, before, workload)))
+                || before
+                    .iter()
+                    .any(|before| before.is_none_or(|before| differs(target, before, workload)))
         })
         .collect()
 }
 
 fn differs(target: &Commit, base: &Commit, workload: &Workload) -> bool {
-    let Some(before) = base.objects.workloads.get(&workload.key) else { return true };
+    let Some(before) = base.objects.workloads.get(&workload.key) else {
+        return true;
+    };
     before.template.hash != workload.template.hash
         || before.control != workload.control
-        || config_sources(&workload.template.spec).iter().any(|source| {
-            let namespace = &workload.key.object.namespace;
-            !same_config(&target.objects, &base.objects, namespace, source)
-        })
+        || config_sources(&workload.template.spec)
+            .iter()
+            .any(|source| {
+                let namespace = &workload.key.object.namespace;
+                !same_config(&target.objects, &base.objects, namespace, source)
+            })
 }
 
 fn same_config(a: &Objects, b: &Objects, namespace: &str, source: &ConfigSource) -> bool {
     match source {
         ConfigSource::ConfigMap(name) => {
             let key = crate::name::ObjectKey::new(namespace, name);
-            a.config_maps.get(&key).map(|map| &map.data) == b.config_maps.get(&key).map(|map| &map.data)
+            a.config_maps.get(&key).map(|map| &map.data)
+                == b.config_maps.get(&key).map(|map| &map.data)
         }
         ConfigSource::Secret(name) => {
             let key = crate::name::ObjectKey::new(namespace, name);
-            a.secrets.get(&key).map(|secret| &secret.data) == b.secrets.get(&key).map(|secret| &secret.data)
+            a.secrets.get(&key).map(|secret| &secret.data)
+                == b.secrets.get(&key).map(|secret| &secret.data)
         }
     }
 }
@@ -88,17 +100,29 @@ pub fn config_sources(spec: &PodSpec) -> Vec<&ConfigSource> {
         VolumeSource::Config { source, .. } => Some(source),
         VolumeSource::HostPath { .. } | VolumeSource::EmptyDir { .. } => None,
     });
-    let environment = spec.init_containers.iter().chain(&spec.containers).flat_map(|container| {
-        let keys = container.env.iter().filter_map(|variable| match &variable.value {
-            EnvValue::Key { source, .. } => Some(source),
-            EnvValue::Text(_) | EnvValue::Field(_) => None,
+    let environment = spec
+        .init_containers
+        .iter()
+        .chain(&spec.containers)
+        .flat_map(|container| {
+            let keys = container
+                .env
+                .iter()
+                .filter_map(|variable| match &variable.value {
+                    EnvValue::Key { source, .. } => Some(source),
+                    EnvValue::Text(_) | EnvValue::Field(_) => None,
+                });
+            container
+                .env_from
+                .iter()
+                .map(|from| &from.source)
+                .chain(keys)
         });
-        container.env_from.iter().map(|from| &from.source).chain(keys)
-    });
     volumes.chain(environment).collect()
 }
 
-/// When a Deployment that makes no progress is late, if it has such a deadline; `clock` is [`Rollout::clock`].
+/// When a Deployment that makes no progress is late, if it has such a deadline; `clock` is
+/// [`Rollout::clock`].
 ///
 /// [`Rollout::clock`]: super::Rollout::clock
 pub fn progress_deadline(
@@ -107,29 +131,53 @@ pub fn progress_deadline(
     clock: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let Control::Deployment { progress_deadline: Some(deadline), .. } = workload.control else { return None };
+    let Control::Deployment {
+        progress_deadline: Some(deadline),
+        ..
+    } = workload.control
+    else {
+        return None;
+    };
     let progress = progress.filter(|progress| progress.template == workload.template.hash)?;
     // Another leader's clock may have been ahead of this one's.
     let since = progress.since.min(now);
-    Some(later(clock.map_or(since, |clock| clock.max(since)), deadline))
+    Some(later(
+        clock.map_or(since, |clock| clock.max(since)),
+        deadline,
+    ))
 }
 
-/// How a workload stands that nothing is known to be wrong with, see [`suspects`](super::suspects); `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
+/// How a workload stands that nothing is known to be wrong with, see [`suspects`](super::suspects);
+/// `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
 pub fn judge(
     view: &OwnerView<'_>,
     progress: Option<&WorkloadProgress>,
     clock: Option<Timestamp>,
 ) -> Judgement {
     let key = &view.workload.key;
-    let current: Vec<&OwnedPod<'_>> =
-        view.pods.iter().filter(|pod| !pod.is_stopping() && view.is_current(pod)).collect();
-    // What becomes of pods on nodes that are out, or at fault themselves, says nothing about the commit.
+    let current: Vec<&OwnedPod<'_>> = view
+        .pods
+        .iter()
+        .filter(|pod| !pod.is_stopping() && view.is_current(pod))
+        .collect();
+    // What becomes of pods on nodes that are out, or at fault themselves, says nothing about the
+    // commit.
     let standing = view.standing;
-    let stopping = view.pods.iter().any(|pod| pod.is_stopping() && !standing.is_absent(pod));
+    let stopping = view
+        .pods
+        .iter()
+        .any(|pod| pod.is_stopping() && !standing.is_absent(pod));
     let available = current.iter().filter(|pod| view.is_available(pod)).count();
-    let aside = current.iter().filter(|pod| !view.is_available(pod) && standing.is_aside(pod)).count();
+    let aside = current
+        .iter()
+        .filter(|pod| !view.is_available(pod) && standing.is_aside(pod))
+        .count();
     let outdated = |pod: &&OwnedPod<'_>| pod.is_active() && !view.is_current(pod);
-    let any_available = view.pods.iter().filter(|pod| view.is_available(pod)).count();
+    let any_available = view
+        .pods
+        .iter()
+        .filter(|pod| view.is_available(pod))
+        .count();
     let any_aside =
         |pod: &&OwnedPod<'_>| pod.is_active() && !view.is_available(pod) && standing.is_aside(pod);
 
@@ -138,12 +186,25 @@ pub fn judge(
         Control::Deployment { replicas, .. } => {
             let wanted = view.updated_wanted(*replicas);
             let lost = |pod: &&OwnedPod<'_>| {
-                pod.record.place.node().is_some_and(|node| standing.lost.contains(node))
+                pod.record
+                    .place
+                    .node()
+                    .is_some_and(|node| standing.lost.contains(node))
             };
-            let old = view.pods.iter().filter(outdated).filter(|pod| !lost(pod)).count();
-            let exact =
-                available + aside == wanted && current.len() == wanted && (aside == 0 || available > 0);
-            (exact && (old == 0 || view.canary.is_some()) && !stopping, wanted, available)
+            let old = view
+                .pods
+                .iter()
+                .filter(outdated)
+                .filter(|pod| !lost(pod))
+                .count();
+            let exact = available + aside == wanted
+                && current.len() == wanted
+                && (aside == 0 || available > 0);
+            (
+                exact && (old == 0 || view.canary.is_some()) && !stopping,
+                wanted,
+                available,
+            )
         }
         Control::DaemonSet { update, .. } => {
             let counted: BTreeSet<&NodeName> = view
@@ -154,29 +215,54 @@ pub fn judge(
                 .filter(|node| !standing.absent.contains(*node) && !standing.faulty.contains(*node))
                 .collect();
             let (wanted, on) = (counted.len(), |pod: &&OwnedPod<'_>| {
-                pod.record.place.node().is_some_and(|node| counted.contains(node))
+                pod.record
+                    .place
+                    .node()
+                    .is_some_and(|node| counted.contains(node))
             });
             let left = |pod: &&OwnedPod<'_>| !standing.is_absent(pod) && !standing.is_aside(pod);
             match update {
                 DaemonSetUpdate::OnDelete => {
-                    let up = view.pods.iter().filter(on).filter(|pod| view.is_available(pod)).count();
+                    let up = view
+                        .pods
+                        .iter()
+                        .filter(on)
+                        .filter(|pod| view.is_available(pod))
+                        .count();
                     (up >= wanted, wanted, up)
                 }
                 DaemonSetUpdate::RollingUpdate { .. } => {
-                    let up = current.iter().copied().filter(on).filter(|pod| view.is_available(pod)).count();
-                    // What stays on a node that takes no new ones is not replaced, and not waited for.
+                    let up = current
+                        .iter()
+                        .copied()
+                        .filter(on)
+                        .filter(|pod| view.is_available(pod))
+                        .count();
+                    // What stays on a node that takes no new ones is not replaced, and not waited
+                    // for.
                     let old = view.pods.iter().filter(outdated).filter(on).count();
                     let stopping = view.pods.iter().filter(left).any(OwnedPod::is_stopping);
                     // What was down when its node was last heard of has shown nothing good.
-                    let left_down = view.nodes.iter().any(|node| standing.left_down(&node.name, view.pods));
-                    (up >= wanted && old == 0 && !stopping && !left_down, wanted, up)
+                    let left_down = view
+                        .nodes
+                        .iter()
+                        .any(|node| standing.left_down(&node.name, view.pods));
+                    (
+                        up >= wanted && old == 0 && !stopping && !left_down,
+                        wanted,
+                        up,
+                    )
                 }
             }
         }
         Control::Replicas { replicas, .. } => {
             let wanted = *replicas as usize;
             let aside = view.pods.iter().filter(any_aside).count();
-            (any_available + aside == wanted && !stopping, wanted, any_available)
+            (
+                any_available + aside == wanted && !stopping,
+                wanted,
+                any_available,
+            )
         }
         Control::Pod => {
             let ended = current.iter().any(|pod| pod.is_final());
@@ -187,7 +273,10 @@ pub fn judge(
         return Judgement::Settled;
     }
     if let Control::DaemonSet { .. } = &view.workload.control
-        && let Some(node) = view.nodes.iter().find(|node| standing.left_down(&node.name, view.pods))
+        && let Some(node) = view
+            .nodes
+            .iter()
+            .find(|node| standing.left_down(&node.name, view.pods))
     {
         let name = &node.name;
         return Judgement::Waiting(format!(
@@ -207,7 +296,11 @@ pub fn judge(
     }
     let all_nodes_ready = view.nodes.iter().all(|node| node.ready);
     // A template that is available nowhere has shown nothing.
-    let counted = || current.iter().filter(|pod| number == 0 || !standing.is_aside(pod));
+    let counted = || {
+        current
+            .iter()
+            .filter(|pod| number == 0 || !standing.is_aside(pod))
+    };
     if let Some(reason) = counted().find_map(|pod| pod_obstacle(pod, all_nodes_ready)) {
         return Judgement::Waiting(format!("{key}: {reason}"));
     }
@@ -222,26 +315,39 @@ pub fn judge(
             last_words(&current),
             available = number
         );
-        return Judgement::Failed(Failure { class: FailureClass::Deadline, reason });
+        return Judgement::Failed(Failure {
+            class: FailureClass::Deadline,
+            reason,
+        });
     }
-    Judgement::Progressing(format!("{key}: {number} of {wanted} pods available{}", last_words(&current)))
+    Judgement::Progressing(format!(
+        "{key}: {number} of {wanted} pods available{}",
+        last_words(&current)
+    ))
 }
 
-/// What is wrong with a pod for good. Crashes from before the commit was followed are not held against it.
+/// What is wrong with a pod for good. Crashes from before the commit was followed are not held
+/// against it.
 pub(crate) fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Option<Failure> {
     let name = &pod.record.key.name;
     let status = pod.status?;
     let message = || status.message.clone().unwrap_or_default();
     if status.phase == PodPhase::Failed {
         let reason = format!("pod {name} failed: {}", message());
-        return Some(Failure { class: FailureClass::Other, reason });
+        return Some(Failure {
+            class: FailureClass::Other,
+            reason,
+        });
     }
     if let Some(fault) = status.fault.filter(|fault| fault.is_commits_fault()) {
         let class = match fault {
             FaultKind::ImageMissing => FailureClass::Image,
             _ => FailureClass::Rejected,
         };
-        return Some(Failure { class, reason: format!("pod {name}: {}", message()) });
+        return Some(Failure {
+            class,
+            reason: format!("pod {name}: {}", message()),
+        });
     }
     let looping = status
         .init_containers
@@ -251,17 +357,25 @@ pub(crate) fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Optio
         .find(|container| last_end(container).is_some_and(|end| pod.is_since(clock, end)))?;
     let last = match (&looping.state, &looping.last) {
         (ContainerPhase::Terminated(end), _) | (_, Some(end)) => {
-            let message =
-                if end.message.is_empty() { String::new() } else { format!(": {}", end.message.trim_end()) };
+            let message = if end.message.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", end.message.trim_end())
+            };
             format!(", the last time with exit code {}{message}", end.code)
         }
         _ => String::new(),
     };
     let restarts = looping.restarts;
     let name = &pod.record.key.name;
-    let reason =
-        format!("crash loop: container {} of pod {name} was restarted {restarts} times{last}", looping.name);
-    Some(Failure { class: FailureClass::CrashLoop, reason })
+    let reason = format!(
+        "crash loop: container {} of pod {name} was restarted {restarts} times{last}",
+        looping.name
+    );
+    Some(Failure {
+        class: FailureClass::CrashLoop,
+        reason,
+    })
 }
 
 /// When a container last ended.
@@ -273,24 +387,33 @@ pub(super) fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
     ended.map(|end| end.finished)
 }
 
-/// What outside of the commit stands in a pod's way. That no node takes it, though all are ready, is between the
-/// commit and itself: it has until the dead line.
+/// What outside of the commit stands in a pod's way. That no node takes it, though all are ready,
+/// is between the commit and itself: it has until the dead line.
 fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
     if pod.record.place.node().is_none() {
         return not_placed(pod).filter(|_| !all_nodes_ready);
     }
     if let (true, Some(node)) = (pod.unheard, pod.record.place.node()) {
-        return Some(format!("pod {}: nobody hears from its node {node}", pod.record.key.name));
+        return Some(format!(
+            "pod {}: nobody hears from its node {node}",
+            pod.record.key.name
+        ));
     }
     let status = pod.status?;
     let outside = status.fault.is_some_and(FaultKind::is_outside);
     (outside || status.is_pulling()).then_some(())?;
-    Some(format!("pod {}: {}", pod.record.key.name, status.message.clone().unwrap_or_default()))
+    Some(format!(
+        "pod {}: {}",
+        pod.record.key.name,
+        status.message.clone().unwrap_or_default()
+    ))
 }
 
 fn not_placed(pod: &OwnedPod<'_>) -> Option<String> {
     match &pod.record.place {
-        PodPlace::Unplaced(why) => Some(format!("pod {} is not placed: {why}", pod.record.key.name)),
+        PodPlace::Unplaced(why) => {
+            Some(format!("pod {} is not placed: {why}", pod.record.key.name))
+        }
         PodPlace::Node(_) => None,
     }
 }
@@ -302,15 +425,23 @@ pub(super) fn last_words(pods: &[&OwnedPod<'_>]) -> String {
         .find_map(|pod| {
             let message = pod.status.and_then(|status| status.message.as_ref());
             let words = message.map(|message| format!("pod {}: {message}", pod.record.key.name));
-            words.or_else(|| not_placed(pod)).map(|words| format!("; {words}"))
+            words
+                .or_else(|| not_placed(pod))
+                .map(|words| format!("; {words}"))
         })
         .unwrap_or_default()
 }
 
 /// What is remembered of a workload's progress, if that has changed.
-pub fn progress(view: &OwnerView<'_>, before: Option<&WorkloadProgress>) -> Option<WorkloadProgress> {
-    let current: Vec<&OwnedPod<'_>> =
-        view.pods.iter().filter(|pod| pod.is_active() && view.is_current(pod)).collect();
+pub fn progress(
+    view: &OwnerView<'_>,
+    before: Option<&WorkloadProgress>,
+) -> Option<WorkloadProgress> {
+    let current: Vec<&OwnedPod<'_>> = view
+        .pods
+        .iter()
+        .filter(|pod| pod.is_active() && view.is_current(pod))
+        .collect();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let updated = count(current.len());
     let available = count(current.iter().filter(|pod| view.is_available(pod)).count());
@@ -320,10 +451,19 @@ pub fn progress(view: &OwnerView<'_>, before: Option<&WorkloadProgress>) -> Opti
         Some(before) if updated <= before.updated && available <= before.available => {
             (before.updated, before.available, before.since)
         }
-        Some(before) => (updated.max(before.updated), available.max(before.available), view.now),
+        Some(before) => (
+            updated.max(before.updated),
+            available.max(before.available),
+            view.now,
+        ),
         None => (updated, available, view.now),
     };
-    let now = WorkloadProgress { updated, available, since, template };
+    let now = WorkloadProgress {
+        updated,
+        available,
+        since,
+        template,
+    };
     (before != Some(&now)).then_some(now)
 }
 

@@ -14,7 +14,8 @@ use crate::{
     time::later,
 };
 
-/// So long a node may wait for something outside of the commit, or for the commit, before the others go on without it.
+/// So long a node may wait for something outside of the commit, or for the commit, before the
+/// others go on without it.
 const PREPARE_GRACE: Duration = Duration::from_secs(30);
 
 /// How the nodes stand with the images of the target.
@@ -58,8 +59,10 @@ impl<'a> Prepared<'a> {
             let late = share.flatten().and_then(|share| share.behind);
             let late = late.is_some_and(|behind| later(behind, PREPARE_GRACE) <= input.now);
             let is_off = shares.is_some_and(|shares| shares.off.contains_key(*node));
-            // Nobody waits for what a node pulls to spare; that it has the commit is waited for all the same.
-            let counts = share.is_none_or(|share| share.is_some_and(|share| !share.pods.is_empty()));
+            // Nobody waits for what a node pulls to spare; that it has the commit is waited for all
+            // the same.
+            let counts =
+                share.is_none_or(|share| share.is_some_and(|share| !share.pods.is_empty()));
             match said {
                 Some(Preparation::Ready) => prepared.ready += 1,
                 Some(Preparation::Failed(reason)) if counts || is_off => {
@@ -73,11 +76,14 @@ impl<'a> Prepared<'a> {
                     prepared.failing.insert(*node, reason);
                 }
                 Some(Preparation::Pulling { done, of }) if counts && late => {
-                    let why = format!("node {node} is still pulling: {done} of {of} images are there");
+                    let why =
+                        format!("node {node} is still pulling: {done} of {of} images are there");
                     prepared.waiting.insert(*node, why);
                 }
                 Some(Preparation::Pulling { done, of }) if counts => {
-                    prepared.pulling.get_or_insert_with(|| format!("{done} of {of} images are here"));
+                    prepared
+                        .pulling
+                        .get_or_insert_with(|| format!("{done} of {of} images are here"));
                 }
                 Some(_) => {}
                 None => {
@@ -95,7 +101,11 @@ impl<'a> Prepared<'a> {
     }
 
     /// Since when images cannot be had for reasons that nobody knows.
-    pub(super) fn failing_since(&self, before: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn failing_since(
+        &self,
+        before: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         (!self.failing.is_empty()).then(|| before.unwrap_or(now))
     }
 
@@ -114,27 +124,42 @@ impl<'a> Prepared<'a> {
         if let Some(reason) = self.failed.values().next()
             && (self.failed.len() > input.max_faulty || nobody_else)
         {
-            return Verdict::Failed(Failure { class: FailureClass::Image, reason: (*reason).to_owned() });
+            return Verdict::Failed(Failure {
+                class: FailureClass::Image,
+                reason: (*reason).to_owned(),
+            });
         }
-        let deadline = rollout.failing.map(|since| later(since, input.settings.deadline));
+        let deadline = rollout
+            .failing
+            .map(|since| later(since, input.settings.deadline));
         if let Some(reason) = self.failing.values().next()
             && deadline.is_some_and(|deadline| deadline <= input.now)
         {
             let seconds = input.settings.deadline.as_secs();
             let reason = format!("its images cannot be had within {seconds} s: {reason}");
-            return Verdict::Failed(Failure { class: FailureClass::Deadline, reason });
+            return Verdict::Failed(Failure {
+                class: FailureClass::Deadline,
+                reason,
+            });
         }
         let grace = later(rollout.since.unwrap_or(input.now), PREPARE_GRACE);
         let without = self.failed.len() + self.waiting.len() + self.unread.len();
-        let lacking = self.failed.keys().chain(self.waiting.keys()).chain(&self.unread);
+        let lacking = self
+            .failed
+            .keys()
+            .chain(self.waiting.keys())
+            .chain(&self.unread);
         let few = without <= input.max_faulty
             && self.ready > 0
             && lacking.copied().all(|node| shown(node, &self.has_images));
         if grace <= input.now {
-            let why = |node| format!("node {node} has not got the commit: see `windlass status` there");
-            self.waiting.extend(self.unread.iter().map(|node| (*node, why(*node))));
+            let why =
+                |node| format!("node {node} has not got the commit: see `windlass status` there");
+            self.waiting
+                .extend(self.unread.iter().map(|node| (*node, why(*node))));
         } else if !self.unread.is_empty() {
-            self.pulling.get_or_insert_with(|| "looking at its images".to_owned());
+            self.pulling
+                .get_or_insert_with(|| "looking at its images".to_owned());
         }
         let message = match (self.waiting.values().next(), self.pulling) {
             (Some(_), None) if few && grace <= input.now => None,
@@ -149,9 +174,16 @@ impl<'a> Prepared<'a> {
                 Verdict::Waiting { message, until }
             }
             None => {
-                let failed = self.failed.into_iter().map(|(node, reason)| (node, reason.to_owned()));
+                let failed = self
+                    .failed
+                    .into_iter()
+                    .map(|(node, reason)| (node, reason.to_owned()));
                 let faulty = failed.chain(self.waiting);
-                Verdict::Ready(faulty.map(|(node, reason)| (node.clone(), reason)).collect())
+                Verdict::Ready(
+                    faulty
+                        .map(|(node, reason)| (node.clone(), reason))
+                        .collect(),
+                )
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Which nodes must have which images of the target before it is driven: those where its pods would go, and a few more.
+//! Which nodes must have which images of the target before it is driven: those where its pods would
+//! go, and a few more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +12,8 @@ use crate::{
     state::{NodeReport, Preparation},
 };
 
-/// What each node pulls while a commit is prepared. It names nodes and workloads, never images: what a node pulls it
-/// reads from its own verified commit.
+/// What each node pulls while a commit is prepared. It names nodes and workloads, never images:
+/// what a node pulls it reads from its own verified commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares {
     /// The commit that is prepared.
@@ -30,7 +31,8 @@ pub struct Shares {
     pub among: BTreeSet<NodeName>,
     /// The share of each node that has one.
     pub nodes: BTreeMap<NodeName, Share>,
-    /// Nodes that did not get their images while others did, and why: pods go there only where no other node takes them.
+    /// Nodes that did not get their images while others did, and why: pods go there only where no
+    /// other node takes them.
     #[serde(default)]
     pub off: BTreeMap<NodeName, String>,
 }
@@ -38,7 +40,8 @@ pub struct Shares {
 /// What one node pulls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// The workloads of which pods would go there. The commit is not driven before their images are there.
+    /// The workloads of which pods would go there. The commit is not driven before their images are
+    /// there.
     pub pods: BTreeSet<WorkloadKey>,
     /// Those of which pods go there if another node fails. Nobody waits for their images.
     pub spare: BTreeSet<WorkloadKey>,
@@ -58,11 +61,22 @@ impl Share {
 }
 
 impl Shares {
-    /// What a node says of its share of these; `None` where it speaks of an earlier one, or of nothing.
-    pub fn said<'r>(&self, node: &NodeName, report: Option<&'r NodeReport>) -> Option<&'r Preparation> {
-        let oldest = self.nodes.get(node).map_or(self.first, |share| share.number);
-        let report = report
-            .filter(|report| report.share.is_none_or(|number| (oldest..=self.number).contains(&number)))?;
+    /// What a node says of its share of these; `None` where it speaks of an earlier one, or of
+    /// nothing.
+    pub fn said<'r>(
+        &self,
+        node: &NodeName,
+        report: Option<&'r NodeReport>,
+    ) -> Option<&'r Preparation> {
+        let oldest = self
+            .nodes
+            .get(node)
+            .map_or(self.first, |share| share.number);
+        let report = report.filter(|report| {
+            report
+                .share
+                .is_none_or(|number| (oldest..=self.number).contains(&number))
+        })?;
         report.prepared.get(&self.commit)
     }
 
@@ -71,11 +85,16 @@ impl Shares {
         self.said(node, report) == Some(&Preparation::Ready)
     }
 
-    /// Whether for every workload that a node must have there is another node with that share which `is` so.
+    /// Whether for every workload that a node must have there is another node with that share which
+    /// `is` so.
     pub fn others_all(&self, node: &NodeName, is: impl Fn(&NodeName) -> bool) -> bool {
-        let Some(share) = self.nodes.get(node) else { return true };
+        let Some(share) = self.nodes.get(node) else {
+            return true;
+        };
         let other = |workload: &WorkloadKey| {
-            self.nodes.iter().any(|(other, share)| other != node && share.has(workload) && is(other))
+            self.nodes
+                .iter()
+                .any(|(other, share)| other != node && share.has(workload) && is(other))
         };
         share.pods.iter().all(other)
     }
@@ -85,14 +104,17 @@ impl Rollout {
     /// The shares of the target; `None` where every node pulls all of it.
     pub fn shares_of_target(&self) -> Option<&Shares> {
         self.shares.as_ref().filter(|shares| {
-            Some(&shares.commit) == self.target.as_ref() && shares.began == self.began && !shares.everywhere
+            Some(&shares.commit) == self.target.as_ref()
+                && shares.began == self.began
+                && !shares.everywhere
         })
     }
 
     /// Whether it was decided already who pulls what of the target.
     pub(crate) fn is_shared_out(&self) -> bool {
         let shares = self.shares.as_ref();
-        shares
-            .is_some_and(|shares| Some(&shares.commit) == self.target.as_ref() && shares.began == self.began)
+        shares.is_some_and(|shares| {
+            Some(&shares.commit) == self.target.as_ref() && shares.began == self.began
+        })
     }
 }

@@ -44,24 +44,29 @@ pub enum Head {
 pub struct RolloutSettings {
     /// How long everything must stay settled.
     pub soak: Duration,
-    /// How long the driving commit may come no nearer to being settled, not counting what was waited for outside of it.
+    /// How long the driving commit may come no nearer to being settled, not counting what was
+    /// waited for outside of it.
     pub deadline: Duration,
     /// The share of workloads, in per cent, that one commit may delete. One may always go.
     pub deletion_percent: u32,
-    /// How many nodes may be at fault themselves without failing a commit; `None` is one, or 5 % of them if that is more.
+    /// How many nodes may be at fault themselves without failing a commit; `None` is one, or 5 % of
+    /// them if that is more.
     pub max_faulty_nodes: Option<usize>,
     /// The nodes that a commit comes to first; those that are out are skipped.
     pub canary_nodes: BTreeSet<NodeName>,
     /// How long all must be well there before the others follow.
     pub canary_soak: Duration,
-    /// On how many nodes beyond those where its pods would go an image is pulled before its commit is driven.
+    /// On how many nodes beyond those where its pods would go an image is pulled before its commit
+    /// is driven.
     pub spare_images: usize,
 }
 
 impl RolloutSettings {
     /// How many of so many nodes may be at fault themselves; never all of them.
     pub(crate) fn max_faulty(&self, nodes: usize) -> usize {
-        self.max_faulty_nodes.unwrap_or_else(|| (nodes / 20).max(1)).min(nodes.saturating_sub(1))
+        self.max_faulty_nodes
+            .unwrap_or_else(|| (nodes / 20).max(1))
+            .min(nodes.saturating_sub(1))
     }
 
     /// How many of so many workloads may go without a word.
@@ -130,29 +135,34 @@ pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
     (rollout, next)
 }
 
-/// Takes down which nodes are at fault. As long as the commit is judged none of them is taken off the list again, so
-/// that the dead line, which begins anew for the others, does so a few times at most.
+/// Takes down which nodes are at fault. As long as the commit is judged none of them is taken off
+/// the list again, so that the dead line, which begins anew for the others, does so a few times at
+/// most.
 fn note_faulty(input: &StepInput<'_>, rollout: &mut Rollout) {
     if input.rollout.driving != rollout.driving {
         return;
     }
     if rollout.phase == Phase::Healthy {
         let target = rollout.target.clone();
-        rollout
-            .faulty
-            .retain(|node, _| input.faulty.contains_key(node) || input.lacks_images(target.as_ref(), node));
+        rollout.faulty.retain(|node, _| {
+            input.faulty.contains_key(node) || input.lacks_images(target.as_ref(), node)
+        });
         return;
     }
     let known = rollout.faulty.len();
     for (node, reason) in &input.faulty {
-        rollout.faulty.entry(node.clone()).or_insert_with(|| reason.clone());
+        rollout
+            .faulty
+            .entry(node.clone())
+            .or_insert_with(|| reason.clone());
     }
     if rollout.faulty.len() > known {
         rollout.start_clock(input.now);
     }
 }
 
-/// A commit that is neither the head nor the target nor in the history is not met again: its mark would stay for ever.
+/// A commit that is neither the head nor the target nor in the history is not met again: its mark
+/// would stay for ever.
 fn forget_old_marks(input: &StepInput<'_>, rollout: &mut Rollout) {
     let head = match input.head {
         Head::Unknown => return,
@@ -169,9 +179,15 @@ fn forget_old_marks(input: &StepInput<'_>, rollout: &mut Rollout) {
 fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
     match input.head {
         Head::Unknown => {}
-        Head::Refused { commit, subject, reason } => {
+        Head::Refused {
+            commit,
+            subject,
+            reason,
+        } => {
             let known = rollout.history.iter().any(|entry| {
-                entry.commit == *commit && entry.state == CommitState::Refused && entry.reason == *reason
+                entry.commit == *commit
+                    && entry.state == CommitState::Refused
+                    && entry.reason == *reason
             });
             if !known {
                 rollout.record(HistoryEntry {
@@ -187,9 +203,15 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
             }
         }
         Head::Accepted(id) => {
-            // A head that is in the history (held, or bad) was there when somebody went back: it has not moved on.
+            // A head that is in the history (held, or bad) was there when somebody went back: it
+            // has not moved on.
             let seen = rollout.history.iter().any(|entry| entry.commit == *id);
-            if !seen && rollout.pinned_against.as_ref().is_some_and(|left| left != id) {
+            if !seen
+                && rollout
+                    .pinned_against
+                    .as_ref()
+                    .is_some_and(|left| left != id)
+            {
                 rollout.pinned_against = None;
             }
             let wanted = !rollout.suspended
@@ -203,8 +225,8 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
     }
 }
 
-/// Makes the head the target, unless it deletes too much. Where what runs cannot be read, nobody can say what it would
-/// delete: it waits.
+/// Makes the head the target, unless it deletes too much. Where what runs cannot be read, nobody
+/// can say what it would delete: it waits.
 fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
     let readable = |id| input.commits.get(id).or_else(|| input.kept.get(id));
     let before = rollout.driving.as_ref().map(readable);
@@ -213,19 +235,36 @@ fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
     }
     let before = before.flatten();
     if let Some(reason) = before.and_then(|before| over_budget(input.settings, before, head)) {
-        let known =
-            rollout.history.iter().any(|entry| entry.commit == head.id && entry.state == CommitState::Held);
+        let known = rollout
+            .history
+            .iter()
+            .any(|entry| entry.commit == head.id && entry.state == CommitState::Held);
         if !known {
             rollout.record(entry(head, CommitState::Held, reason, input.now));
         }
         return;
     }
-    rollout.close_target(CommitState::Superseded, "a newer commit took its place", None, input.now);
+    rollout.close_target(
+        CommitState::Superseded,
+        "a newer commit took its place",
+        None,
+        input.now,
+    );
     rollout.target = Some(head.id.clone());
     rollout.rollback = None;
     rollout.began = Some(input.now);
-    rollout.enter(Phase::Preparing { message: "looking at its images".to_owned() }, input.now);
-    rollout.record(entry(head, CommitState::Progressing, String::new(), input.now));
+    rollout.enter(
+        Phase::Preparing {
+            message: "looking at its images".to_owned(),
+        },
+        input.now,
+    );
+    rollout.record(entry(
+        head,
+        CommitState::Progressing,
+        String::new(),
+        input.now,
+    ));
 }
 
 fn entry(commit: &Commit, state: CommitState, reason: String, now: Timestamp) -> HistoryEntry {
@@ -278,7 +317,9 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             Ok(later) => next = later,
         }
     }
-    let Some(target) = rollout.target.clone() else { return Next::AwaitChange };
+    let Some(target) = rollout.target.clone() else {
+        return Next::AwaitChange;
+    };
     let prepared = Prepared::look(input, rollout, &target);
     rollout.failing = prepared.failing_since(rollout.failing, input.now);
     match prepared.verdict(input, rollout) {
@@ -293,7 +334,12 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         Verdict::Nobody => next,
         Verdict::Ready(faulty) => {
             let canaries = canaries(input, rollout, &faulty);
-            let broken = rollout.faulty.keys().chain(&input.failing).cloned().collect();
+            let broken = rollout
+                .faulty
+                .keys()
+                .chain(&input.failing)
+                .cloned()
+                .collect();
             let before = std::mem::take(&mut rollout.faulty);
             rollout.drive(target);
             rollout.faulty = faulty;
@@ -301,15 +347,26 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             if input.nothing_to_judge(rollout) {
                 rollout.faulty.extend(before);
             }
-            rollout.wave = canaries.map(|nodes| Wave { nodes, since: input.now, broken, settled: None });
+            rollout.wave = canaries.map(|nodes| Wave {
+                nodes,
+                since: input.now,
+                broken,
+                settled: None,
+            });
             rollout.start_clock(input.now);
-            rollout.enter(Phase::Progressing { message: "starting".to_owned() }, input.now);
+            rollout.enter(
+                Phase::Progressing {
+                    message: "starting".to_owned(),
+                },
+                input.now,
+            );
             next
         }
     }
 }
 
-/// The canaries that a commit comes to first: where something ran before, something changes, and one of them is there.
+/// The canaries that a commit comes to first: where something ran before, something changes, and
+/// one of them is there.
 fn canaries(
     input: &StepInput<'_>,
     rollout: &Rollout,
@@ -319,8 +376,17 @@ fn canaries(
         return None;
     }
     let there = |node: &&NodeName| input.nodes.contains_key(*node) && !faulty.contains_key(*node);
-    let nodes: BTreeSet<NodeName> = input.settings.canary_nodes.iter().filter(there).cloned().collect();
-    let target = rollout.target.as_ref().and_then(|target| input.commits.get(target))?;
+    let nodes: BTreeSet<NodeName> = input
+        .settings
+        .canary_nodes
+        .iter()
+        .filter(there)
+        .cloned()
+        .collect();
+    let target = rollout
+        .target
+        .as_ref()
+        .and_then(|target| input.commits.get(target))?;
     let changes = !judged_workloads(rollout, input.commits, target).is_empty();
     (changes && !nodes.is_empty()).then_some(nodes)
 }
@@ -342,8 +408,14 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
     match &input.judgement {
         Judgement::Failed(failure) => Err(failure.clone()),
         Judgement::Progressing(message) if deadline <= input.now => {
-            let reason = format!("no progress within {} s: {message}", input.settings.deadline.as_secs());
-            Err(Failure { class: FailureClass::Deadline, reason })
+            let reason = format!(
+                "no progress within {} s: {message}",
+                input.settings.deadline.as_secs()
+            );
+            Err(Failure {
+                class: FailureClass::Deadline,
+                reason,
+            })
         }
         Judgement::Progressing(_) => Ok(after(deadline, input.now)),
         Judgement::Settled | Judgement::Waiting(_) => Ok(Next::AwaitChange),
@@ -351,8 +423,8 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
 }
 
 fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
-    // The judgement is about what was driven when it was made; a commit that has just become the driving one is
-    // judged next time.
+    // The judgement is about what was driven when it was made; a commit that has just become the
+    // driving one is judged next time.
     if input.rollout.driving != rollout.driving {
         return Next::AwaitChange;
     }
@@ -373,14 +445,17 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             return Next::After(input.settings.soak);
         }
         Judgement::Waiting(message) | Judgement::Progressing(message) => {
-            rollout.update(Phase::Progressing { message: message.clone() });
+            rollout.update(Phase::Progressing {
+                message: message.clone(),
+            });
         }
         Judgement::Failed(_) => {}
     }
     next
 }
 
-/// While only the canaries move; `None` when there is no wave, or it does not hold the others back any more.
+/// While only the canaries move; `None` when there is no wave, or it does not hold the others back
+/// any more.
 fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
     let mut wave = rollout.wave.clone()?;
     // What fails where it has not come yet is not its fault.
@@ -389,21 +464,32 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
     let on = format!("canaries {}", named.join(", "));
     let (message, next) = match &input.judgement {
         Judgement::Settled => {
-            let opens = later(*wave.settled.get_or_insert(input.now), input.settings.canary_soak);
+            let opens = later(
+                *wave.settled.get_or_insert(input.now),
+                input.settings.canary_soak,
+            );
             if opens <= input.now {
                 rollout.wave = None;
                 rollout.start_clock(input.now);
-                rollout
-                    .update(Phase::Progressing { message: format!("{on}: all is well; the others follow") });
+                rollout.update(Phase::Progressing {
+                    message: format!("{on}: all is well; the others follow"),
+                });
                 return Some(Next::AwaitChange);
             }
-            (format!("{on}: all is well, the others follow if it stays so"), after(opens, input.now))
+            (
+                format!("{on}: all is well, the others follow if it stays so"),
+                after(opens, input.now),
+            )
         }
         Judgement::Waiting(message) | Judgement::Progressing(message) => {
             wave.settled = None;
             let deadline = input.deadline(rollout);
             // While something is waited for no dead line falls due.
-            let next = if rollout.waiting { Next::AwaitChange } else { after(deadline, input.now) };
+            let next = if rollout.waiting {
+                Next::AwaitChange
+            } else {
+                after(deadline, input.now)
+            };
             (format!("{on}: {message}"), next)
         }
         Judgement::Failed(_) => return None,
@@ -424,13 +510,19 @@ fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             become_healthy(input, rollout);
         }
         Judgement::Waiting(message) | Judgement::Progressing(message) => {
-            rollout.enter(Phase::Progressing { message: message.clone() }, input.now);
+            rollout.enter(
+                Phase::Progressing {
+                    message: message.clone(),
+                },
+                input.now,
+            );
         }
     }
     Next::AwaitChange
 }
 
-/// A degraded commit that has settled all the same is healthy; being late is no reason to call it bad for ever.
+/// A degraded commit that has settled all the same is healthy; being late is no reason to call it
+/// bad for ever.
 fn recover(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     if input.judgement == Judgement::Settled {
         rollout.enter(Phase::Soaking, input.now);
@@ -440,18 +532,35 @@ fn recover(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
 }
 
 fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
-    let Some(target) = rollout.target.clone() else { return };
+    let Some(target) = rollout.target.clone() else {
+        return;
+    };
     rollout.bad.remove(&target);
     rollout.healthy = Some(target);
     rollout.left.clear();
-    if let Some(commit) = rollout.healthy.as_ref().and_then(|id| input.commits.get(id)) {
-        let known: BTreeSet<String> = commit.objects.workloads.keys().map(ToString::to_string).collect();
-        rollout.restarts.retain(|workload, _| known.contains(workload));
+    if let Some(commit) = rollout
+        .healthy
+        .as_ref()
+        .and_then(|id| input.commits.get(id))
+    {
+        let known: BTreeSet<String> = commit
+            .objects
+            .workloads
+            .keys()
+            .map(ToString::to_string)
+            .collect();
+        rollout
+            .restarts
+            .retain(|workload, _| known.contains(workload));
     }
     rollout.enter(Phase::Healthy, input.now);
     rollout.close_target(CommitState::Healthy, "", None, input.now);
     // One that was given up as degraded and came up all the same.
-    let last = rollout.history.iter_mut().rev().find(|entry| Some(&entry.commit) == rollout.target.as_ref());
+    let last = rollout
+        .history
+        .iter_mut()
+        .rev()
+        .find(|entry| Some(&entry.commit) == rollout.target.as_ref());
     if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
         entry.state = CommitState::Healthy;
         entry.reason.clear();
@@ -463,21 +572,32 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
 /// The target has failed: back to the last healthy commit, if there is another one.
 fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
     let Failure { class, reason } = failure;
-    let Some(target) = rollout.target.clone() else { return };
-    // A rollback that fails is not rolled back further, and the commit that was healthy once is not called bad. Of one
-    // that is not eligible any more nothing could be started.
+    let Some(target) = rollout.target.clone() else {
+        return;
+    };
+    // A rollback that fails is not rolled back further, and the commit that was healthy once is not
+    // called bad. Of one that is not eligible any more nothing could be started.
     let back = match &rollout.rollback {
         Some(_) => None,
-        None => {
-            rollout.healthy.clone().filter(|healthy| *healthy != target && !input.kept.contains_key(healthy))
-        }
+        None => rollout
+            .healthy
+            .clone()
+            .filter(|healthy| *healthy != target && !input.kept.contains_key(healthy)),
     };
     if rollout.rollback.is_none() {
         rollout.bad.insert(target.clone(), reason.clone());
     }
     match back {
         Some(healthy) => {
-            rollout.go_back_to(healthy, Rollback { from: target, reason, class }, input.now);
+            rollout.go_back_to(
+                healthy,
+                Rollback {
+                    from: target,
+                    reason,
+                    class,
+                },
+                input.now,
+            );
         }
         None => {
             rollout.close_target(CommitState::Degraded, &reason, Some(class), input.now);
@@ -494,22 +614,30 @@ fn after(time: Timestamp, now: Timestamp) -> Next {
 }
 
 impl StepInput<'_> {
-    /// Until when the changed workloads must come nearer to being settled: many hosts one after another take their time.
+    /// Until when the changed workloads must come nearer to being settled: many hosts one after
+    /// another take their time.
     fn deadline(&self, rollout: &Rollout) -> Timestamp {
-        let from = rollout.clock.unwrap_or(self.now).max(self.progressed.unwrap_or(Timestamp::MIN));
+        let from = rollout
+            .clock
+            .unwrap_or(self.now)
+            .max(self.progressed.unwrap_or(Timestamp::MIN));
         later(from, self.settings.deadline)
     }
 
     /// Whether a node that is there still has to get the target, or its images.
     fn lacks_images(&self, target: Option<&CommitId>, node: &NodeName) -> bool {
-        let Some(report) = self.nodes.get(node) else { return false };
+        let Some(report) = self.nodes.get(node) else {
+            return false;
+        };
         let prepared = target.and_then(|target| report.as_ref()?.prepared.get(target));
         prepared != Some(&Preparation::Ready)
     }
 
     fn nothing_to_judge(&self, rollout: &Rollout) -> bool {
         let get = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.commits.get(id));
-        let (Some(target), Some(_)) = (get(&rollout.target), get(&rollout.base())) else { return false };
+        let (Some(target), Some(_)) = (get(&rollout.target), get(&rollout.base())) else {
+            return false;
+        };
         judged_workloads(rollout, self.commits, target).is_empty()
     }
 }

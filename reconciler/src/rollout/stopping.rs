@@ -1,4 +1,5 @@
-//! An old pod that does not go: the engine or the kernel has not finished with it, which is not the commit's fault.
+//! An old pod that does not go: the engine or the kernel has not finished with it, which is not the
+//! commit's fault.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use crate::{
     state::PodPlace,
 };
 
-/// So long a pod may stop before it is waited for without its host having said what is in the way: what it does with the
-/// default grace period and no more is its own.
+/// So long a pod may stop before it is waited for without its host having said what is in the way:
+/// what it does with the default grace period and no more is its own.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What keeps an owner from settling if that is nothing but a pod that was told to stop: whatever there is of the new
-/// ones is available, and what is not there yet may be waiting for its end.
+/// What keeps an owner from settling if that is nothing but a pod that was told to stop: whatever
+/// there is of the new ones is available, and what is not there yet may be waiting for its end.
 pub(super) fn unfinished_stop(view: &OwnerView<'_>, current: &[&OwnedPod<'_>]) -> Option<String> {
     let is_up = |pod: &&OwnedPod<'_>| view.is_available(pod) || pod.record.place.node().is_none();
     if !current.iter().all(is_up) {
@@ -31,29 +32,43 @@ pub fn first_unfinished<'p>(
     standing: &NodeStanding,
     now: Timestamp,
 ) -> Option<String> {
-    pods.find_map(|pod| words(pod, now).filter(|_| !standing.is_absent(pod) && !standing.is_aside(pod)))
+    pods.find_map(|pod| {
+        words(pod, now).filter(|_| !standing.is_absent(pod) && !standing.is_aside(pod))
+    })
 }
 
-/// A judgement, with regard to a pod of any owner that does not go: new ones that no node takes may only be waiting for
-/// what that one still holds.
-pub fn with_regard_to(unfinished: Option<&str>, judgement: Judgement, view: &OwnerView<'_>) -> Judgement {
+/// A judgement, with regard to a pod of any owner that does not go: new ones that no node takes may
+/// only be waiting for what that one still holds.
+pub fn with_regard_to(
+    unfinished: Option<&str>,
+    judgement: Judgement,
+    view: &OwnerView<'_>,
+) -> Judgement {
     let is_unsettled = match &judgement {
         Judgement::Progressing(_) => true,
         Judgement::Failed(failure) => failure.class == FailureClass::Deadline,
         Judgement::Settled | Judgement::Waiting(_) => false,
     };
-    let Some(reason) = unfinished.filter(|_| is_unsettled) else { return judgement };
-    let is_missing = |pod: &&OwnedPod<'_>| pod.is_active() && view.is_current(pod) && !view.is_available(pod);
+    let Some(reason) = unfinished.filter(|_| is_unsettled) else {
+        return judgement;
+    };
+    let is_missing =
+        |pod: &&OwnedPod<'_>| pod.is_active() && view.is_current(pod) && !view.is_available(pod);
     let mut missing = view.pods.iter().filter(is_missing).peekable();
     if missing.peek().is_none() || !missing.all(|pod| lacks_what_is_held(&pod.record.place)) {
         return judgement;
     }
-    Judgement::Waiting(format!("{}: no node takes a pod of it while {reason}", view.workload.key))
+    Judgement::Waiting(format!(
+        "{}: no node takes a pod of it while {reason}",
+        view.workload.key
+    ))
 }
 
 /// Whether no node takes a pod, and one that still runs may be the reason.
 fn lacks_what_is_held(place: &PodPlace) -> bool {
-    let PodPlace::Unplaced(Refusal::Counted { reasons, .. }) = place else { return false };
+    let PodPlace::Unplaced(Refusal::Counted { reasons, .. }) = place else {
+        return false;
+    };
     reasons.iter().any(|(unfit, _)| {
         matches!(
             unfit,
@@ -68,7 +83,8 @@ fn lacks_what_is_held(place: &PodPlace) -> bool {
     })
 }
 
-/// For how long a pod has been stopping, and the class of what is in the way. The engine's own words stay on its host.
+/// For how long a pod has been stopping, and the class of what is in the way. The engine's own
+/// words stay on its host.
 fn words(pod: &OwnedPod<'_>, now: Timestamp) -> Option<String> {
     let stop = pod.record.stop.as_ref()?;
     let node = pod.record.place.node()?;

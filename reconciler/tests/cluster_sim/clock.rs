@@ -7,7 +7,9 @@ pub(crate) type Time = u64;
 
 /// The world's time as engines and probers of the simulation take it.
 pub(crate) fn stamp(at: Time) -> Timestamp {
-    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000) + SignedDuration::from_millis(at as i64)
+    Timestamp::UNIX_EPOCH
+        + SignedDuration::from_secs(1_000_000)
+        + SignedDuration::from_millis(at as i64)
 }
 
 /// A wall clock: by how much it is off, and since when.
@@ -18,12 +20,18 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new(off_by: SignedDuration) -> Self {
-        Self { jumps: vec![(Timestamp::UNIX_EPOCH, off_by)] }
+        Self {
+            jumps: vec![(Timestamp::UNIX_EPOCH, off_by)],
+        }
     }
 
     /// What this clock showed then.
     pub(crate) fn wall(&self, at: Timestamp) -> Timestamp {
-        let off = self.jumps.iter().rfind(|(since, _)| *since <= at).map(|(_, off)| *off);
+        let off = self
+            .jumps
+            .iter()
+            .rfind(|(since, _)| *since <= at)
+            .map(|(_, off)| *off);
         at + off.unwrap_or_default()
     }
 

@@ -1,5 +1,5 @@
-//! Where a daemon can be cut in half: between what it does and what it knows of it. Each such point of a tale is counted,
-//! and a daemon that is told to is killed at one of them.
+//! Where a daemon can be cut in half: between what it does and what it knows of it. Each such point
+//! of a tale is counted, and a daemon that is told to is killed at one of them.
 
 use crate::{
     clock::Time,
@@ -27,7 +27,9 @@ impl World {
             return false;
         }
         self.cuts.passed += 1;
-        let Some((_, down)) = self.cuts.at.filter(|(at, _)| *at == self.cuts.passed) else { return false };
+        let Some((_, down)) = self.cuts.at.filter(|(at, _)| *at == self.cuts.passed) else {
+            return false;
+        };
         let what = format!("{} {}", self.hosts[host].name, what());
         self.note(|| format!("--- cut: {what}"));
         self.cuts.done = Some(what);

@@ -19,7 +19,9 @@ use crate::{
 
 /// A time as milliseconds, rounded up: never too early.
 pub(crate) fn milliseconds(wait: Duration) -> Time {
-    Time::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(Time::MAX).max(1)
+    Time::try_from(wait.as_micros().div_ceil(1000))
+        .unwrap_or(Time::MAX)
+        .max(1)
 }
 
 impl World {
@@ -28,7 +30,9 @@ impl World {
         let now = self.now;
         self.looks += 1;
         let host = &mut self.hosts[index];
-        let Some(daemon) = &mut host.daemon else { return };
+        let Some(daemon) = &mut host.daemon else {
+            return;
+        };
         if daemon.look_at.is_none_or(|at| at > now) {
             return;
         }
@@ -41,7 +45,8 @@ impl World {
         let host = &mut self.hosts[index];
         host.engine.tick(stamp(now));
         if host.engine.engine_down {
-            // An engine that does not answer is not a host without containers: there is nothing to plan from.
+            // An engine that does not answer is not a host without containers: there is nothing to
+            // plan from.
             self.look_after(index, 5_000);
             return;
         }
@@ -53,7 +58,10 @@ impl World {
         };
         let credulous = self.store.sabotage == Sabotage::Credulous;
         let everything: BTreeMap<_, _> = if credulous {
-            self.pushed.iter().map(|commit| (commit.id.clone(), Arc::clone(commit))).collect()
+            self.pushed
+                .iter()
+                .map(|commit| (commit.id.clone(), Arc::clone(commit)))
+                .collect()
         } else {
             BTreeMap::new()
         };
@@ -66,7 +74,11 @@ impl World {
             dns: &dns,
             drain: Duration::from_secs(2),
             state: &host.view.believed().state,
-            commits: if credulous { &everything } else { &host.verified },
+            commits: if credulous {
+                &everything
+            } else {
+                &host.verified
+            },
             kept: &BTreeMap::new(),
             barred: &std::collections::BTreeSet::new(),
             observed: &observed,
@@ -81,12 +93,18 @@ impl World {
         }
         let kept = plan.lanes.is_empty();
         let tasks = host.probe_tasks(plan.probes);
-        if !kept && self.is_cut(index, || "has planned, remembered and begun nothing".to_owned()) {
+        if !kept
+            && self.is_cut(index, || {
+                "has planned, remembered and begun nothing".to_owned()
+            })
+        {
             return;
         }
         let host = &mut self.hosts[index];
         let (name, generation) = (host.name.clone(), host.generation);
-        let Some(daemon) = &mut host.daemon else { return };
+        let Some(daemon) = &mut host.daemon else {
+            return;
+        };
         daemon.prober.replace(tasks, stamp(now));
         for key in &plan.cancel {
             daemon.lanes.remove(key);
@@ -94,9 +112,14 @@ impl World {
         let cancelled = !plan.cancel.is_empty();
         let mut started = Vec::new();
         for lane in plan.lanes {
-            started.push((lane.key.clone(), milliseconds(host.engine.duration(&lane.steps[0]))));
+            started.push((
+                lane.key.clone(),
+                milliseconds(host.engine.duration(&lane.steps[0])),
+            ));
             self.transcript.note(now, format!("{name}: {:?}", lane.why));
-            daemon.lanes.insert(lane.key.clone(), Running { lane, at: 0 });
+            daemon
+                .lanes
+                .insert(lane.key.clone(), Running { lane, at: 0 });
         }
         if let Some(services) = plan.services {
             daemon.services = Some(services);
@@ -131,7 +154,10 @@ impl World {
     pub(crate) fn step(&mut self, index: usize, key: &LaneKey) {
         let now = stamp(self.now);
         self.hosts[index].engine.tick(now);
-        let Some(running) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.lanes.remove(key))
+        let Some(running) = self.hosts[index]
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.lanes.remove(key))
         else {
             return;
         };
@@ -141,19 +167,24 @@ impl World {
             return;
         }
         self.before_effect(index, &lane, &step);
-        if Engine::has_middle(&step) && self.is_cut(index, || format!("is in the middle of {}", words(&step)))
+        if Engine::has_middle(&step)
+            && self.is_cut(index, || format!("is in the middle of {}", words(&step)))
         {
             return self.hosts[index].engine.begin(&step, now);
         }
         let host = &mut self.hosts[index];
         let done = host.engine.apply(&step, &host.registry, now);
         self.after_effect(index, &step);
-        if self.is_cut(index, || format!("has done and not recorded {}", words(&step))) {
+        if self.is_cut(index, || {
+            format!("has done and not recorded {}", words(&step))
+        }) {
             return;
         }
         let host = &mut self.hosts[index];
         let (wall, generation, name) = (host.wall(self.now), host.generation, host.name.clone());
-        let Some(daemon) = &mut host.daemon else { return };
+        let Some(daemon) = &mut host.daemon else {
+            return;
+        };
         match done {
             Ok(record) => {
                 match record {
@@ -175,16 +206,24 @@ impl World {
                 daemon.failures.remove(key);
             }
             Err(fault) => {
-                self.transcript.note(self.now, format!("{name}: failed {key:?}: {fault}"));
+                self.transcript
+                    .note(self.now, format!("{name}: failed {key:?}: {fault}"));
                 let count = daemon.failures.get(key).map_or(0, |failure| failure.count) + 1;
                 let container = match &step {
                     Step::StartContainer(spec) => Some(spec.name.clone()),
                     _ => None,
                 };
                 let removes = lane.why.is_removal();
-                daemon
-                    .failures
-                    .insert(key.clone(), LaneFailure { fault, container, at: wall, count, removes });
+                daemon.failures.insert(
+                    key.clone(),
+                    LaneFailure {
+                        fault,
+                        container,
+                        at: wall,
+                        count,
+                        removes,
+                    },
+                );
             }
         }
         self.look_after(index, 1);
@@ -204,9 +243,13 @@ impl World {
         let host = &mut self.hosts[index];
         let (name, generation) = (host.name.clone(), host.generation);
         if connected {
-            // Nobody leads by a store that he does not believe, or that somebody who lives does not.
-            let may_lead = host.view.believes() && !host.view.contents.is_doubted() && !host.removed;
-            let Some(daemon) = &mut host.daemon else { return };
+            // Nobody leads by a store that he does not believe, or that somebody who lives does
+            // not.
+            let may_lead =
+                host.view.believes() && !host.view.contents.is_doubted() && !host.removed;
+            let Some(daemon) = &mut host.daemon else {
+                return;
+            };
             let (mut campaigns, mut elected) = (false, false);
             match &mut daemon.leading {
                 Some(leading) if self.store.keep_leader(index, leading.epoch, now) => {
@@ -214,7 +257,8 @@ impl World {
                 }
                 Some(_) => {
                     daemon.leading = None;
-                    self.transcript.note(now, format!("{name} finds that it does not lead any more"));
+                    self.transcript
+                        .note(now, format!("{name} finds that it does not lead any more"));
                 }
                 None => campaigns = may_lead,
             }
@@ -231,7 +275,8 @@ impl World {
                     excused: false,
                     decided_on: None,
                 });
-                self.transcript.note(now, format!("{name} leads, epoch {epoch}"));
+                self.transcript
+                    .note(now, format!("{name} leads, epoch {epoch}"));
                 self.lead_after(index, 5);
                 elected = true;
             }
@@ -273,7 +318,8 @@ impl World {
         let host = &self.hosts[index];
         let view = &host.view;
         let joined = view.marker.is_some();
-        if joined && view.may_publish() && view.contents.facts.get(&host.name) != Some(&host.facts) {
+        if joined && view.may_publish() && view.contents.facts.get(&host.name) != Some(&host.facts)
+        {
             self.store.facts(&host.facts);
         }
         let doubts = joined && !view.believes();
@@ -282,18 +328,23 @@ impl World {
             (false, true) => Some("it does not believe the store".to_owned()),
             (false, false) => None,
         };
-        self.store.keep_node(&host.name, Presence { unready, doubts }, self.now);
+        self.store
+            .keep_node(&host.name, Presence { unready, doubts }, self.now);
     }
 
-    /// A host that never was in the cluster takes up the store once it was there for a while and nobody who knows better
-    /// objects.
+    /// A host that never was in the cluster takes up the store once it was there for a while and
+    /// nobody who knows better objects.
     fn become_member(&mut self, index: usize) {
         let now = self.now;
         let host = &mut self.hosts[index];
-        let Some(daemon) = &mut host.daemon else { return };
+        let Some(daemon) = &mut host.daemon else {
+            return;
+        };
         let calm = now - *daemon.calm_since.get_or_insert(now) >= NODE_LEASE;
         let view = &mut host.view;
-        let good = view.reads(&self.store) && view.contents.identity.is_some() && !view.contents.is_doubted();
+        let good = view.reads(&self.store)
+            && view.contents.identity.is_some()
+            && !view.contents.is_doubted();
         if view.marker.is_none() && calm && good {
             view.join(&self.store);
             let name = host.name.clone();
@@ -306,7 +357,10 @@ impl World {
 /// A step in a few words.
 fn words(step: &Step) -> String {
     let text = format!("{step:?}");
-    let word = text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+    let word = text
+        .split(|letter: char| !letter.is_alphanumeric())
+        .next()
+        .unwrap_or_default();
     match step {
         Step::StartSandbox(spec) => format!("{word} of {}", spec.identity.pod),
         Step::StartContainer(spec) => format!("{word} of {}", spec.identity.pod),

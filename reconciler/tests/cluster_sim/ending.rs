@@ -75,12 +75,15 @@ impl World {
         }
     }
 
-    /// Until nothing happens any more; then all must be as the repository says, and this commit healthy.
+    /// Until nothing happens any more; then all must be as the repository says, and this commit
+    /// healthy.
     pub(crate) fn settle_on(&mut self, last: &CommitId) {
         let end = self.now + PATIENCE;
         let dry = self.run_dry(end);
         let next = self.next_at();
-        self.require(dry, || format!("it never comes to rest: the next thing happens at {next:?}"));
+        self.require(dry, || {
+            format!("it never comes to rest: the next thing happens at {next:?}")
+        });
         if self.wrong.is_none() {
             self.judge_end(last);
         }
@@ -88,28 +91,47 @@ impl World {
 
     fn judge_end(&mut self, last: &CommitId) {
         let state = self.store.contents.state.clone();
-        let settled = state.rollout.phase == Phase::Healthy && state.rollout.target.as_ref() == Some(last);
+        let settled =
+            state.rollout.phase == Phase::Healthy && state.rollout.target.as_ref() == Some(last);
         let rollout = state.rollout.clone();
-        self.require(settled, || format!("the last commit is not healthy: {rollout:#?}"));
-        let stopping = state.pods.values().find(|record| record.stop.is_some()).cloned();
-        self.require(stopping.is_none(), || format!("a stop record is left: {stopping:?}"));
+        self.require(settled, || {
+            format!("the last commit is not healthy: {rollout:#?}")
+        });
+        let stopping = state
+            .pods
+            .values()
+            .find(|record| record.stop.is_some())
+            .cloned();
+        self.require(stopping.is_none(), || {
+            format!("a stop record is left: {stopping:?}")
+        });
         let outages = state.outages.clone();
-        self.require(outages.is_empty(), || format!("outages are left: {outages:?}"));
+        self.require(outages.is_empty(), || {
+            format!("outages are left: {outages:?}")
+        });
         for (name, wanted) in self.repository.workloads.clone() {
             self.judge_workload(&name, &wanted, state.pods.values());
         }
         let unknown = state
             .pods
             .values()
-            .find(|record| !self.repository.workloads.contains_key(&record.owner.object.name))
+            .find(|record| {
+                !self
+                    .repository
+                    .workloads
+                    .contains_key(&record.owner.object.name)
+            })
             .cloned();
-        self.require(unknown.is_none(), || format!("a pod of no workload is left: {unknown:?}"));
+        self.require(unknown.is_none(), || {
+            format!("a pod of no workload is left: {unknown:?}")
+        });
         self.judge_hosts(&state.pods);
         self.judge_traffic(&state);
         self.judge_fates(&state, last);
     }
 
-    /// Every host sends the traffic of each Service to exactly the pods that run for it, on whichever host.
+    /// Every host sends the traffic of each Service to exactly the pods that run for it, on
+    /// whichever host.
     fn judge_traffic(&mut self, state: &ClusterState) {
         for host in 0..self.hosts.len() {
             self.look_after(host, 0);
@@ -123,8 +145,13 @@ impl World {
                 .values()
                 .filter(|record| record.owner.object.name == name)
                 .flat_map(|record| {
-                    let links = self.hosts.iter().flat_map(|host| host.engine.links.values());
-                    links.filter(|(pod, _)| *pod == record.uid).map(|(_, address)| *address)
+                    let links = self
+                        .hosts
+                        .iter()
+                        .flat_map(|host| host.engine.links.values());
+                    links
+                        .filter(|(pod, _)| *pod == record.uid)
+                        .map(|(_, address)| *address)
                 })
                 .collect();
             let given = state.services.get(&ObjectKey::new("default", service));
@@ -133,11 +160,15 @@ impl World {
                 return;
             };
             for host in 0..self.hosts.len() {
-                let Some(daemon) = &self.hosts[host].daemon else { continue };
+                let Some(daemon) = &self.hosts[host].daemon else {
+                    continue;
+                };
                 let table = daemon.services.iter().flat_map(|table| &table.cluster_ips);
                 let backends: BTreeSet<Ipv4Addr> = table
                     .filter(|(at, _)| at.address == address)
-                    .flat_map(|(_, backends)| backends.endpoints.iter().map(|endpoint| *endpoint.ip()))
+                    .flat_map(|(_, backends)| {
+                        backends.endpoints.iter().map(|endpoint| *endpoint.ip())
+                    })
                     .collect();
                 let node = self.hosts[host].name.clone();
                 self.require(backends == wanted, || {
@@ -154,8 +185,12 @@ impl World {
             entries.any(|entry| entry.commit == *id && entry.state == CommitState::Healthy)
         };
         let loved = self.bad.iter().find(|id| healthy(id)).cloned();
-        self.require(loved.is_none(), || format!("{loved:?} cannot run and the history calls it healthy"));
-        self.require(healthy(last), || "the history does not know the last commit as healthy".to_owned());
+        self.require(loved.is_none(), || {
+            format!("{loved:?} cannot run and the history calls it healthy")
+        });
+        self.require(healthy(last), || {
+            "the history does not know the last commit as healthy".to_owned()
+        });
     }
 
     fn judge_workload<'a>(
@@ -164,27 +199,41 @@ impl World {
         wanted: &Wanted,
         records: impl Iterator<Item = &'a PodRecord>,
     ) {
-        let members: Vec<NodeName> =
-            self.hosts.iter().filter(|host| !host.removed).map(|host| host.name.clone()).collect();
-        let pods: Vec<&PodRecord> = records.filter(|record| record.owner.object.name == name).collect();
+        let members: Vec<NodeName> = self
+            .hosts
+            .iter()
+            .filter(|host| !host.removed)
+            .map(|host| host.name.clone())
+            .collect();
+        let pods: Vec<&PodRecord> = records
+            .filter(|record| record.owner.object.name == name)
+            .collect();
         let count = match wanted.kind {
             WorkloadKind::Pod => 1,
             WorkloadKind::DaemonSet => members.len(),
             _ => wanted.replicas as usize,
         };
         self.require(pods.len() == count, || {
-            format!("{name} has {} pods and wants {count}: {pods:#?}", pods.len())
+            format!(
+                "{name} has {} pods and wants {count}: {pods:#?}",
+                pods.len()
+            )
         });
         let mut nodes: BTreeMap<&NodeName, usize> = BTreeMap::new();
         for record in &pods {
             let place = record.place.node();
             let host = place.and_then(|node| self.hosts.iter().find(|host| host.name == *node));
             let Some(host) = host.filter(|host| !host.removed) else {
-                self.require(false, || format!("{name}: {} is nowhere: {:?}", record.uid, record.place));
+                self.require(false, || {
+                    format!("{name}: {} is nowhere: {:?}", record.uid, record.place)
+                });
                 return;
             };
             *nodes.entry(record.place.node().unwrap()).or_default() += 1;
-            let image = host.registry.find(&wanted.image).map(|image| image.id.clone());
+            let image = host
+                .registry
+                .find(&wanted.image)
+                .map(|image| image.id.clone());
             let runs = host.engine.containers.iter().any(|(id, one)| {
                 one.identity.uid == record.uid
                     && one.role == Role::Main
@@ -193,24 +242,37 @@ impl World {
                     && host.is_probed_ready(id, self.now)
             });
             let (uid, node) = (record.uid.clone(), host.name.clone());
-            self.require(runs, || format!("{name}: {uid} does not run {} on {node}", wanted.image));
+            self.require(runs, || {
+                format!("{name}: {uid} does not run {} on {node}", wanted.image)
+            });
         }
-        // What was there before may have been in the way, and then one node has one more than its share.
+        // What was there before may have been in the way, and then one node has one more than its
+        // share.
         let share = count.div_ceil(members.len().max(1)) + 1;
         let crowded = self.changed_last.as_deref() == Some(name)
-            && matches!(wanted.kind, WorkloadKind::Deployment | WorkloadKind::ReplicaSet)
+            && matches!(
+                wanted.kind,
+                WorkloadKind::Deployment | WorkloadKind::ReplicaSet
+            )
             && nodes.values().any(|count| *count > share);
-        self.require(!crowded, || format!("{name} is not spread over {members:?}: {nodes:?}"));
-        let twice = wanted.kind == WorkloadKind::DaemonSet && nodes.values().any(|count| *count != 1);
-        self.require(!twice, || format!("{name} is not once on each node: {nodes:?}"));
+        self.require(!crowded, || {
+            format!("{name} is not spread over {members:?}: {nodes:?}")
+        });
+        let twice =
+            wanted.kind == WorkloadKind::DaemonSet && nodes.values().any(|count| *count != 1);
+        self.require(!twice, || {
+            format!("{name} is not once on each node: {nodes:?}")
+        });
     }
 
     /// Every container is of a pod that belongs there, and nothing else is left.
     fn judge_hosts(&mut self, pods: &BTreeMap<PodUid, PodRecord>) {
         let mut left = Vec::new();
         for host in self.hosts.iter().filter(|host| !host.removed) {
-            let belongs =
-                |uid: &PodUid| pods.get(uid).is_some_and(|record| record.place.node() == Some(&host.name));
+            let belongs = |uid: &PodUid| {
+                pods.get(uid)
+                    .is_some_and(|record| record.place.node() == Some(&host.name))
+            };
             for one in host.engine.containers.values() {
                 if !belongs(&one.identity.uid) {
                     left.push(format!("{}: {one:?}", host.name));

@@ -16,7 +16,11 @@ pub(crate) enum Fault {
     /// A commit is pushed; what it says is decided then.
     Push { good: bool },
     /// A daemon is killed; `halfway` its steps have happened and nobody knows.
-    Kill { host: Whom, halfway: bool, down: Time },
+    Kill {
+        host: Whom,
+        halfway: bool,
+        down: Time,
+    },
     /// A daemon ends in order and says when it is back.
     Restart { host: Whom, down: Time },
     /// A daemon starts.
@@ -28,7 +32,12 @@ pub(crate) enum Fault {
     /// A clock is set.
     Jump { host: Whom, seconds: i64 },
     /// A host does not reach the store, the other hosts, or neither.
-    Cut { host: Whom, store: bool, peers: bool, long: Time },
+    Cut {
+        host: Whom,
+        store: bool,
+        peers: bool,
+        long: Time,
+    },
     /// And reaches them again.
     Join(usize),
     /// The store has no quorum.
@@ -101,7 +110,11 @@ impl World {
         self.note(|| format!("--- {fault:?}"));
         match fault {
             Fault::Push { good } => self.push_something(good),
-            Fault::Kill { host, halfway, down } => {
+            Fault::Kill {
+                host,
+                halfway,
+                down,
+            } => {
                 let host = self.whom(host);
                 self.kill(host, halfway);
                 self.after(down, Event::Fault(Fault::Start(host)));
@@ -123,13 +136,24 @@ impl World {
             Fault::Resume(host) => self.resume(host),
             Fault::Jump { host, seconds } => {
                 let (host, now) = (self.whom(host), stamp(self.now));
-                self.hosts[host].clock.jump(now, SignedDuration::from_secs(seconds));
+                self.hosts[host]
+                    .clock
+                    .jump(now, SignedDuration::from_secs(seconds));
                 // It notices by its other clock.
-                if let Some(leading) = self.hosts[host].daemon.as_mut().and_then(|one| one.leading.as_mut()) {
+                if let Some(leading) = self.hosts[host]
+                    .daemon
+                    .as_mut()
+                    .and_then(|one| one.leading.as_mut())
+                {
                     leading.excused = false;
                 }
             }
-            Fault::Cut { host, store, peers, long } => {
+            Fault::Cut {
+                host,
+                store,
+                peers,
+                long,
+            } => {
                 let host = self.whom(host);
                 let one = &mut self.hosts[host];
                 one.reaches_store &= !store;

@@ -169,7 +169,9 @@ impl Host {
 
     /// What is observed now: the engine's times are those that the wall clock showed then.
     pub(crate) fn observed(&self, now: Time) -> Observed {
-        let Some(daemon) = &self.daemon else { return Observed::default() };
+        let Some(daemon) = &self.daemon else {
+            return Observed::default();
+        };
         let wall = |at: Timestamp| self.clock.wall(at);
         let containers = self.engine.containers.iter().map(|(id, one)| {
             let mut one = one.clone();
@@ -177,7 +179,9 @@ impl Host {
                 ContainerState::Running { started } | ContainerState::Paused { started } => {
                     *started = wall(*started);
                 }
-                ContainerState::Exited { started, finished, .. } => {
+                ContainerState::Exited {
+                    started, finished, ..
+                } => {
                     *started = wall(*started);
                     *finished = wall(*finished);
                 }
@@ -192,7 +196,17 @@ impl Host {
             links: self.engine.links.keys().cloned().collect(),
             files: self.engine.files.clone(),
             hooked: self.hooked.clone(),
-            probes: facts.map(|(key, fact)| (key, ProbeFact { since: wall(fact.since), ..fact })).collect(),
+            probes: facts
+                .map(|(key, fact)| {
+                    (
+                        key,
+                        ProbeFact {
+                            since: wall(fact.since),
+                            ..fact
+                        },
+                    )
+                })
+                .collect(),
             lanes: daemon.lanes.keys().cloned().collect(),
             stopping: daemon
                 .lanes
@@ -207,7 +221,9 @@ impl Host {
     /// Probes as the prober of the simulation takes them: in the world's time.
     pub(crate) fn probe_tasks(&self, tasks: Vec<ProbeTask>) -> Vec<ProbeTask> {
         let started = |task: &ProbeTask| match self.engine.containers.get(&task.container)?.state {
-            ContainerState::Running { started } | ContainerState::Paused { started } => Some(started),
+            ContainerState::Running { started } | ContainerState::Paused { started } => {
+                Some(started)
+            }
             _ => None,
         };
         tasks
@@ -221,8 +237,12 @@ impl Host {
 
     /// Whether a container's readiness probe would succeed.
     pub(crate) fn is_probed_ready(&self, container: &ContainerId, now: Time) -> bool {
-        let Some(daemon) = &self.daemon else { return false };
+        let Some(daemon) = &self.daemon else {
+            return false;
+        };
         let facts = daemon.prober.facts(&self.engine, stamp(now));
-        facts.get(&(container.clone(), ProbeKind::Readiness)).is_some_and(|fact| fact.ok)
+        facts
+            .get(&(container.clone(), ProbeKind::Readiness))
+            .is_some_and(|fact| fact.ok)
     }
 }

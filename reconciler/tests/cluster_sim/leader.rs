@@ -1,4 +1,5 @@
-//! What the leading daemon does: it judges lives, decides, and writes what it decided, one transaction after another.
+//! What the leading daemon does: it judges lives, decides, and writes what it decided, one
+//! transaction after another.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -28,12 +29,16 @@ impl World {
     pub(crate) fn lead(&mut self, index: usize) {
         let now = self.now;
         let connected = self.is_connected(index);
-        let Some(daemon) = &mut self.hosts[index].daemon else { return };
+        let Some(daemon) = &mut self.hosts[index].daemon else {
+            return;
+        };
         if daemon.lead_at.is_none_or(|at| at > now) {
             return;
         }
         daemon.lead_at = None;
-        let Some(leading) = &mut daemon.leading else { return };
+        let Some(leading) = &mut daemon.leading else {
+            return;
+        };
         // What was decided is on its way: whether this is still the leader is for the store to say.
         if let Some(changes) = leading.pending.pop_front() {
             self.write(index, &changes);
@@ -67,31 +72,50 @@ impl World {
         self.decide(index);
     }
 
-    /// As the daemon does: for a new leader the deadlines begin anew, since its own clock may show another time.
+    /// As the daemon does: for a new leader the deadlines begin anew, since its own clock may show
+    /// another time.
     fn excuse_gap(&mut self, index: usize) {
         let now = self.now;
         let host = &mut self.hosts[index];
         let after = host.view.contents.state.rollout.after_gap(host.wall(now));
-        if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut())
+        if let Some(leading) = host
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.leading.as_mut())
             && !std::mem::replace(&mut leading.excused, true)
             && let Some(after) = after
         {
-            leading.pending.push_back(vec![Change::Rollout(Box::new(after))]);
+            leading
+                .pending
+                .push_back(vec![Change::Rollout(Box::new(after))]);
         }
     }
 
     fn write(&mut self, index: usize, changes: &[Change]) {
         let connected = self.is_connected(index);
-        let (lost, unanswered) =
-            if self.calm { (false, false) } else { (self.random.percent(2), self.random.percent(3)) };
+        let (lost, unanswered) = if self.calm {
+            (false, false)
+        } else {
+            (self.random.percent(2), self.random.percent(3))
+        };
         let wait = self.random.within(2, 12);
-        let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut())
+        let Some(leading) = self.hosts[index]
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.leading.as_mut())
         else {
             return;
         };
         let epoch = leading.epoch;
-        let incarnation = self.hosts[index].view.marker.as_ref().map_or(0, |marker| marker.incarnation);
-        let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut())
+        let incarnation = self.hosts[index]
+            .view
+            .marker
+            .as_ref()
+            .map_or(0, |marker| marker.incarnation);
+        let Some(leading) = self.hosts[index]
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.leading.as_mut())
         else {
             return;
         };
@@ -104,7 +128,9 @@ impl World {
             return;
         }
         let driven = leading.decided_on.clone();
-        if self.is_cut(index, || format!("is about to write {}", all_words(changes))) {
+        if self.is_cut(index, || {
+            format!("is about to write {}", all_words(changes))
+        }) {
             return;
         }
         let before = self.store.contents.state.clone();
@@ -117,10 +143,15 @@ impl World {
                 self.note(|| format!("{name} is fenced off and steps down"));
             }
             Written::Done(revision) => {
-                let cut =
-                    self.is_cut(index, || format!("has written and not heard of {}", all_words(changes)));
+                let cut = self.is_cut(index, || {
+                    format!("has written and not heard of {}", all_words(changes))
+                });
                 let host = &mut self.hosts[index];
-                if let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
+                if let Some(leading) = host
+                    .daemon
+                    .as_mut()
+                    .and_then(|daemon| daemon.leading.as_mut())
+                {
                     if unanswered {
                         leading.pending.clear();
                         leading.excused = false;
@@ -145,14 +176,19 @@ impl World {
 
     fn decide(&mut self, index: usize) {
         let now = self.now;
-        let leading = self.hosts[index].daemon.as_ref().and_then(|daemon| daemon.leading.as_ref());
+        let leading = self.hosts[index]
+            .daemon
+            .as_ref()
+            .and_then(|daemon| daemon.leading.as_ref());
         if leading.is_some_and(|leading| !leading.pending.is_empty()) {
             self.lead_after(index, 1);
             return;
         }
         self.decisions += 1;
         let decisions = self.decisions;
-        self.require(decisions < MOST_DECISIONS, || "the leader decides for ever".to_owned());
+        self.require(decisions < MOST_DECISIONS, || {
+            "the leader decides for ever".to_owned()
+        });
         let (nodes, mut next) = self.nodes(index);
         let host = &self.hosts[index];
         let contents = &host.view.contents;
@@ -192,14 +228,18 @@ impl World {
             .iter()
             .filter(|node| !contents.state.removed.contains_key(*node))
             .filter_map(|node| {
-                // Whoever leads may have joined since: it is asked on a host that knows which installation is meant.
+                // Whoever leads may have joined since: it is asked on a host that knows which
+                // installation is meant.
                 let hosts = self.hosts.iter().map(|host| &host.view.believed().facts);
-                let facts =
-                    std::iter::once(&contents.facts).chain(hosts).find_map(|facts| facts.get(node))?;
+                let facts = std::iter::once(&contents.facts)
+                    .chain(hosts)
+                    .find_map(|facts| facts.get(node))?;
                 Some(Change::Remove((*node).clone(), facts.installation.clone()))
             })
             .collect();
-        self.require(findings.is_empty(), || format!("the core's own referee: {findings:#?}"));
+        self.require(findings.is_empty(), || {
+            format!("the core's own referee: {findings:#?}")
+        });
         if changes.is_empty() && removals.is_empty() {
             if let Next::After(wait) = next {
                 self.lead_after(index, milliseconds(wait));
@@ -207,8 +247,12 @@ impl World {
             return;
         }
         changes.splice(0..0, removals);
-        // The count goes first: a leader that dies in between has wasted names, and gives none twice.
-        if let Some(at) = changes.iter().position(|change| matches!(change, Change::Serial(_))) {
+        // The count goes first: a leader that dies in between has wasted names, and gives none
+        // twice.
+        if let Some(at) = changes
+            .iter()
+            .position(|change| matches!(change, Change::Serial(_)))
+        {
             let serial = changes.remove(at);
             changes.insert(0, serial);
         }
@@ -218,7 +262,11 @@ impl World {
             None => 1 + self.random.index(6),
         };
         let wait = self.random.within(2, 12);
-        if let Some(leading) = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) {
+        if let Some(leading) = self.hosts[index]
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.leading.as_mut())
+        {
             leading.pending = changes.chunks(at_once).map(<[Change]>::to_vec).collect();
             leading.decided_on = driven;
         }
@@ -230,23 +278,35 @@ impl World {
         let now = self.now;
         let contents = &self.hosts[index].view.contents;
         let answers = |node: &NodeName| {
-            let Some(at) = self.hosts.iter().position(|host| host.name == *node) else { return false };
+            let Some(at) = self.hosts.iter().position(|host| host.name == *node) else {
+                return false;
+            };
             let (one, other) = (&self.hosts[index], &self.hosts[at]);
-            at == index || one.reaches_peers && other.reaches_peers && other.powered && other.is_awake()
+            at == index
+                || one.reaches_peers && other.reaches_peers && other.powered && other.is_awake()
         };
         let known: Vec<NodeName> = contents
             .facts
             .keys()
             .filter(|node| {
                 let installation = contents.facts.get(*node).map(|facts| &facts.installation);
-                contents.state.removed.get(*node).is_none_or(|removed| Some(removed) != installation)
+                contents
+                    .state
+                    .removed
+                    .get(*node)
+                    .is_none_or(|removed| Some(removed) != installation)
             })
             .map(|node| (*node).clone())
             .collect();
-        let answers: BTreeMap<&NodeName, bool> = known.iter().map(|node| (node, answers(node))).collect();
+        let answers: BTreeMap<&NodeName, bool> =
+            known.iter().map(|node| (node, answers(node))).collect();
         let host = &mut self.hosts[index];
         let contents = &host.view.contents;
-        let Some(leading) = host.daemon.as_mut().and_then(|daemon| daemon.leading.as_mut()) else {
+        let Some(leading) = host
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.leading.as_mut())
+        else {
             return (BTreeMap::new(), Next::AwaitChange);
         };
         let mut signs = BTreeMap::new();
@@ -259,15 +319,21 @@ impl World {
                 }
                 None => Some(now - *leading.silent.entry(node.clone()).or_insert(now)),
             };
-            let lost = contents.state.outages.get(node).is_some_and(|outage| outage.lost);
+            let lost = contents
+                .state
+                .outages
+                .get(node)
+                .is_some_and(|outage| outage.lost);
             let lost_for = if lost {
                 Some(now - *leading.lost.entry(node.clone()).or_insert(now))
             } else {
                 leading.lost.remove(node);
                 None
             };
-            let back_within =
-                contents.away.get(node).map(|within| within.saturating_sub(silent_for.unwrap_or(0)));
+            let back_within = contents
+                .away
+                .get(node)
+                .map(|within| within.saturating_sub(silent_for.unwrap_or(0)));
             let duration = |time: Time| Duration::from_millis(time);
             signs.insert(
                 node.clone(),
@@ -287,7 +353,10 @@ impl World {
             signs: &signs,
         });
         let mut next = judged.next;
-        if signs.values().any(|signs| signs.silent_for.is_some() && signs.lost_for.is_none()) {
+        if signs
+            .values()
+            .any(|signs| signs.silent_for.is_some() && signs.lost_for.is_none())
+        {
             next = next.sooner(Next::After(Duration::from_secs(1)));
         }
         let hasty = self.store.sabotage == Sabotage::Hasty;
@@ -296,7 +365,11 @@ impl World {
             .into_iter()
             .filter_map(|(name, life)| {
                 let facts = contents.facts.get(&name)?.clone();
-                let life = if hasty && life.is_out() { NodeLife::Lost } else { life };
+                let life = if hasty && life.is_out() {
+                    NodeLife::Lost
+                } else {
+                    life
+                };
                 Some((name, KnownNode { facts, life }))
             })
             .collect();
@@ -317,7 +390,10 @@ fn misread(commit: &Arc<Commit>, sabotage: Sabotage) -> Arc<Commit> {
                 if *strategy == DeploymentStrategy::Recreate =>
             {
                 let (max_surge, max_unavailable) = (IntOrPercent::Int(0), IntOrPercent::Int(1));
-                *strategy = DeploymentStrategy::RollingUpdate { max_surge, max_unavailable };
+                *strategy = DeploymentStrategy::RollingUpdate {
+                    max_surge,
+                    max_unavailable,
+                };
             }
             _ => {}
         }
@@ -342,9 +418,15 @@ fn words(change: &Change) -> String {
     match change {
         Change::Pod(record) => {
             let place = record.place.node().map_or("nowhere", |node| node.as_str());
-            let stop =
-                record.stop.as_ref().map(|stop| format!(", stop: {:?}", stop.reason)).unwrap_or_default();
-            format!("pod {} {} on {place} of {}{stop}", record.key.name, record.uid, record.commit)
+            let stop = record
+                .stop
+                .as_ref()
+                .map(|stop| format!(", stop: {:?}", stop.reason))
+                .unwrap_or_default();
+            format!(
+                "pod {} {} on {place} of {}{stop}",
+                record.key.name, record.uid, record.commit
+            )
         }
         Change::Forget(uid) => format!("forget {uid}"),
         Change::Rollout(rollout) => format!(

@@ -1,5 +1,5 @@
-//! The store is lost: somebody wipes it, or puts an older backup in its place. Hosts freeze, and a person says which
-//! host's copy is to be believed from then on.
+//! The store is lost: somebody wipes it, or puts an older backup in its place. Hosts freeze, and a
+//! person says which host's copy is to be believed from then on.
 
 use std::cmp::Reverse;
 
@@ -26,11 +26,17 @@ impl World {
         if self.store.up && self.store.backups() > 0 {
             self.store.up = false;
             self.restoring = true;
-            self.after(down, Event::Fault(Fault::Restored { long: down >= 2_000 }));
+            self.after(
+                down,
+                Event::Fault(Fault::Restored {
+                    long: down >= 2_000,
+                }),
+            );
         }
     }
 
-    /// `long`: for so long that whoever led has noticed, and reads everything before he decides anything.
+    /// `long`: for so long that whoever led has noticed, and reads everything before he decides
+    /// anything.
     pub(crate) fn restored(&mut self, long: bool) {
         if !std::mem::take(&mut self.restoring) {
             return;
@@ -40,12 +46,17 @@ impl World {
         let same_etcd = self.random.percent(70);
         self.store.restore(backup, same_etcd, self.now);
         self.went_back(&lost);
-        let daemons = self.hosts.iter_mut().filter_map(|host| host.daemon.as_mut());
+        let daemons = self
+            .hosts
+            .iter_mut()
+            .filter_map(|host| host.daemon.as_mut());
         for leading in daemons.filter_map(|daemon| daemon.leading.as_mut()) {
             leading.must_relist |= long;
         }
         let revision = self.store.revision;
-        self.note(|| format!("the store is as it was at revision {revision}, same etcd: {same_etcd}"));
+        self.note(|| {
+            format!("the store is as it was at revision {revision}, same etcd: {same_etcd}")
+        });
         self.leases_changed();
         self.store_answers();
     }
@@ -93,7 +104,10 @@ impl World {
 
     /// A host stands for leader no more.
     pub(crate) fn resign(&mut self, index: usize) {
-        let leading = self.hosts[index].daemon.as_mut().and_then(|daemon| daemon.leading.take());
+        let leading = self.hosts[index]
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.leading.take());
         if let Some(leading) = leading
             && self.is_connected(index)
         {
@@ -104,11 +118,17 @@ impl World {
 
     /// Whether some host that runs does not believe the store.
     pub(crate) fn is_frozen(&self) -> bool {
-        let joined = self.hosts.iter().filter(|host| host.view.marker.is_some() && !host.removed);
-        joined.filter(|host| host.daemon.is_some()).any(|host| !host.view.believes())
+        let joined = self
+            .hosts
+            .iter()
+            .filter(|host| host.view.marker.is_some() && !host.removed);
+        joined
+            .filter(|host| host.daemon.is_some())
+            .any(|host| !host.view.believes())
     }
 
-    /// A person looks for the host that knows most, and adopts the store there; now and then on another one.
+    /// A person looks for the host that knows most, and adopts the store there; now and then on
+    /// another one.
     pub(crate) fn adopt(&mut self) {
         self.adopting = false;
         if !self.is_frozen() {
@@ -118,7 +138,10 @@ impl World {
             .filter(|index| {
                 let host = &self.hosts[*index];
                 let frozen = host.view.marker.is_some() && !host.view.believes();
-                frozen && host.is_awake() && self.is_connected(*index) && host.view.reads(&self.store)
+                frozen
+                    && host.is_awake()
+                    && self.is_connected(*index)
+                    && host.view.reads(&self.store)
             })
             .collect();
         hosts.sort_by_key(|index| {
@@ -139,8 +162,8 @@ impl World {
         self.after(5_000, Event::Fault(Fault::Adopt));
     }
 
-    /// Makes one host's copy the store's content. Whoever sees the incarnation, which is written last, finds the rest; and
-    /// with it the term of whoever led by the store as it was is over.
+    /// Makes one host's copy the store's content. Whoever sees the incarnation, which is written
+    /// last, finds the rest; and with it the term of whoever led by the store as it was is over.
     pub(crate) fn adopt_on(&mut self, index: usize) {
         let host = &self.hosts[index];
         let (view, name) = (&host.view, host.name.clone());
@@ -150,10 +173,21 @@ impl World {
             _ => copy.adopted(host.wall(self.now)),
         };
         let known = view.contents.identity.unwrap_or_default();
-        let incarnation = view.marker.as_ref().map_or(0, |marker| marker.incarnation).max(known) + 1;
+        let incarnation = view
+            .marker
+            .as_ref()
+            .map_or(0, |marker| marker.incarnation)
+            .max(known)
+            + 1;
         let mut puts = records(&view.contents.state, &copy);
-        puts.extend([Put::Epoch((incarnation, 0)), Put::Leader(None), Put::Identity(incarnation)]);
-        self.note(|| format!("{name} makes its copy the store's content, incarnation {incarnation}"));
+        puts.extend([
+            Put::Epoch((incarnation, 0)),
+            Put::Leader(None),
+            Put::Identity(incarnation),
+        ]);
+        self.note(|| {
+            format!("{name} makes its copy the store's content, incarnation {incarnation}")
+        });
         let at_once = match self.part {
             Some(part) => part,
             None if self.random.percent(70) => puts.len(),
@@ -177,15 +211,23 @@ impl World {
 }
 
 impl World {
-    /// The store is lost while one host has not heard of it for a while, and something was decided meanwhile. `at`: about
-    /// when.
+    /// The store is lost while one host has not heard of it for a while, and something was decided
+    /// meanwhile. `at`: about when.
     pub(crate) fn lose_store(&mut self, at: Time, hosts: usize) {
         let host = Whom::Number(self.random.index(hosts));
         let lag = self.random.within(8_000, 50_000);
         let peers = self.random.percent(30);
         let back = self.random.within(0, 6_000);
         let cut = at.saturating_sub(lag);
-        self.at(cut, Event::Fault(Fault::Cut { host, store: true, peers, long: lag + back }));
+        self.at(
+            cut,
+            Event::Fault(Fault::Cut {
+                host,
+                store: true,
+                peers,
+                long: lag + back,
+            }),
+        );
         for _ in 0..self.random.within(1, 4) {
             let then = self.random.within(cut, at);
             let good = self.random.percent(80);
@@ -194,7 +236,11 @@ impl World {
         let backup = self.random.within(cut.saturating_sub(10_000), at);
         self.at(backup, Event::Fault(Fault::Backup));
         let down = self.random.within(100, 4_000);
-        let lost = if self.random.percent(40) { Fault::Wipe } else { Fault::Restore(down) };
+        let lost = if self.random.percent(40) {
+            Fault::Wipe
+        } else {
+            Fault::Restore(down)
+        };
         self.at(at, Event::Fault(lost));
     }
 }
@@ -202,22 +248,65 @@ impl World {
 /// The records of a copy, and the end of those that are there and not in it.
 fn records(there: &ClusterState, copy: &ClusterState) -> Vec<Put> {
     let mut changes = Vec::new();
-    changes
-        .extend(there.pods.keys().filter(|uid| !copy.pods.contains_key(*uid)).cloned().map(Change::Forget));
-    let stale = there.workloads.keys().filter(|key| !copy.workloads.contains_key(*key));
+    changes.extend(
+        there
+            .pods
+            .keys()
+            .filter(|uid| !copy.pods.contains_key(*uid))
+            .cloned()
+            .map(Change::Forget),
+    );
+    let stale = there
+        .workloads
+        .keys()
+        .filter(|key| !copy.workloads.contains_key(*key));
     changes.extend(stale.cloned().map(Change::DropProgress));
-    let stale = there.services.keys().filter(|key| !copy.services.contains_key(*key));
+    let stale = there
+        .services
+        .keys()
+        .filter(|key| !copy.services.contains_key(*key));
     changes.extend(stale.cloned().map(Change::DropService));
-    let stale = there.outages.keys().filter(|node| !copy.outages.contains_key(*node));
+    let stale = there
+        .outages
+        .keys()
+        .filter(|node| !copy.outages.contains_key(*node));
     changes.extend(stale.cloned().map(Change::Back));
-    let stale = there.removed.keys().filter(|node| !copy.removed.contains_key(*node));
+    let stale = there
+        .removed
+        .keys()
+        .filter(|node| !copy.removed.contains_key(*node));
     changes.extend(stale.cloned().map(Change::Readmit));
     changes.push(Change::Serial(copy.serial));
     changes.push(Change::Rollout(Box::new(copy.rollout.clone())));
-    changes.extend(copy.pods.values().cloned().map(|record| Change::Pod(Box::new(record))));
-    changes.extend(copy.workloads.clone().into_iter().map(|(key, progress)| Change::Progress(key, progress)));
-    changes.extend(copy.services.clone().into_iter().map(|(key, given)| Change::Service(key, given)));
-    changes.extend(copy.removed.clone().into_iter().map(|(node, gone)| Change::Remove(node, gone)));
-    changes.extend(copy.outages.clone().into_iter().map(|(node, outage)| Change::Out(node, outage)));
+    changes.extend(
+        copy.pods
+            .values()
+            .cloned()
+            .map(|record| Change::Pod(Box::new(record))),
+    );
+    changes.extend(
+        copy.workloads
+            .clone()
+            .into_iter()
+            .map(|(key, progress)| Change::Progress(key, progress)),
+    );
+    changes.extend(
+        copy.services
+            .clone()
+            .into_iter()
+            .map(|(key, given)| Change::Service(key, given)),
+    );
+    changes.extend(
+        copy.removed
+            .clone()
+            .into_iter()
+            .map(|(node, gone)| Change::Remove(node, gone)),
+    );
+    changes.extend(
+        copy.outages
+            .clone()
+            .into_iter()
+            .map(|(node, outage)| Change::Out(node, outage)),
+    );
     changes.into_iter().map(Put::Decided).collect()
 }

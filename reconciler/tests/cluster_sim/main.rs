@@ -1,9 +1,11 @@
-//! The core as a cluster: leaders, hosts and a store that are played, with real decisions and plans, in virtual time.
-//! Hosts die and come back, links are cut, messages are late, lost and repeated, daemons are killed between any two
-//! steps; an independent referee looks at every transaction and every effect, and at how it all ends.
+//! The core as a cluster: leaders, hosts and a store that are played, with real decisions and
+//! plans, in virtual time. Hosts die and come back, links are cut, messages are late, lost and
+//! repeated, daemons are killed between any two steps; an independent referee looks at every
+//! transaction and every effect, and at how it all ends.
 //!
-//! One seed is one story. `WINDLASS_SIM_SEEDS=20000` tells more of them, `WINDLASS_SIM_SEED=123` with the test
-//! `one_seed` tells one aloud. Besides there are a few fixed tales in which a daemon crashes at every point in turn.
+//! One seed is one story. `WINDLASS_SIM_SEEDS=20000` tells more of them, `WINDLASS_SIM_SEED=123`
+//! with the test `one_seed` tells one aloud. Besides there are a few fixed tales in which a daemon
+//! crashes at every point in turn.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../simulated/build.rs"]
@@ -47,7 +49,10 @@ use store::Sabotage;
 /// How many stories are told where nobody says how many.
 const SEEDS: u64 = 2_000;
 
-#[expect(clippy::disallowed_methods, reason = "which stories are told is for whoever runs them to say")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "which stories are told is for whoever runs them to say"
+)]
 fn text_setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -78,8 +83,13 @@ fn report(outcome: &Outcome) -> String {
     )
 }
 
-/// Does so many things side by side, until enough have come to something; what they came to, in order.
-fn on_two_threads<T: Send>(count: u64, enough: usize, one: impl Fn(u64) -> Option<T> + Sync) -> Vec<T> {
+/// Does so many things side by side, until enough have come to something; what they came to, in
+/// order.
+fn on_two_threads<T: Send>(
+    count: u64,
+    enough: usize,
+    one: impl Fn(u64) -> Option<T> + Sync,
+) -> Vec<T> {
     let (next, results) = (AtomicU64::new(0), AtomicUsize::new(0));
     let worker = || {
         let mut found = Vec::new();
@@ -97,7 +107,10 @@ fn on_two_threads<T: Send>(count: u64, enough: usize, one: impl Fn(u64) -> Optio
     };
     let mut found: Vec<(u64, T)> = std::thread::scope(|scope| {
         let workers = [scope.spawn(worker), scope.spawn(worker)];
-        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
     });
     found.sort_by_key(|(index, _)| *index);
     found.into_iter().map(|(_, result)| result).collect()
@@ -115,15 +128,29 @@ fn every_story_ends_well() {
     let first = setting("WINDLASS_SIM_FIRST").unwrap_or(1);
     let count = setting("WINDLASS_SIM_SEEDS").unwrap_or(SEEDS);
     let bad = many(first, count, Sabotage::None, 100);
-    if let Some(shortest) = bad.iter().min_by_key(|outcome| (outcome.decisions, outcome.seed)) {
+    if let Some(shortest) = bad
+        .iter()
+        .min_by_key(|outcome| (outcome.decisions, outcome.seed))
+    {
         let all: Vec<String> = bad
             .iter()
             .map(|outcome| {
-                let wrong = outcome.wrong.as_deref().unwrap_or_default().lines().next().unwrap_or_default();
+                let wrong = outcome
+                    .wrong
+                    .as_deref()
+                    .unwrap_or_default()
+                    .lines()
+                    .next()
+                    .unwrap_or_default();
                 format!("{}: {wrong}", outcome.seed)
             })
             .collect();
-        panic!("{}\n{} of {count} end badly:\n{}", report(shortest), bad.len(), all.join("\n"));
+        panic!(
+            "{}\n{} of {count} end badly:\n{}",
+            report(shortest),
+            bad.len(),
+            all.join("\n")
+        );
     }
 }
 
@@ -139,8 +166,15 @@ fn one_seed() {
 #[test]
 fn the_same_seed_tells_the_same_story() {
     for seed in 1..20 {
-        let (one, other) = (outcome(seed, Sabotage::None, false), outcome(seed, Sabotage::None, false));
+        let (one, other) = (
+            outcome(seed, Sabotage::None, false),
+            outcome(seed, Sabotage::None, false),
+        );
         assert_eq!(one.hash, other.hash, "seed {seed}");
-        assert_ne!(one.hash, outcome(seed + 1, Sabotage::None, false).hash, "seed {seed} and the next");
+        assert_ne!(
+            one.hash,
+            outcome(seed + 1, Sabotage::None, false).hash,
+            "seed {seed} and the next"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The referee: what must hold of every transaction and every effect, worked out from the world itself and not from
-//! what any of its parts believes.
+//! The referee: what must hold of every transaction and every effect, worked out from the world
+//! itself and not from what any of its parts believes.
 
 mod alone;
 mod bounds;
@@ -27,7 +27,8 @@ use crate::{
     world::World,
 };
 
-/// For so long a leader may not know yet what the store knows: a watch that is late, and a decision under way.
+/// For so long a leader may not know yet what the store knows: a watch that is late, and a decision
+/// under way.
 const BLIND: Time = 6_000;
 /// Losses within this time count together.
 const BRAKE: Time = 60_000;
@@ -67,7 +68,10 @@ impl Referee {
             .filter(|(_, status)| status.ready.is_some())
             .map(|(uid, _)| uid.clone())
             .collect();
-        let before = self.ready.insert(node.clone(), ready.clone()).unwrap_or_default();
+        let before = self
+            .ready
+            .insert(node.clone(), ready.clone())
+            .unwrap_or_default();
         for uid in before.difference(&ready) {
             self.ready_since.remove(uid);
             self.ready_until.insert(uid.clone(), now);
@@ -99,22 +103,29 @@ impl Referee {
     /// Whether a leader with the oldest view it may have could take a pod for ready.
     fn could_be_ready(&self, now: Time, uid: &PodUid) -> bool {
         self.ready_since.contains_key(uid)
-            || self.ready_until.get(uid).is_some_and(|until| now - until <= BLIND)
+            || self
+                .ready_until
+                .get(uid)
+                .is_some_and(|until| now - until <= BLIND)
     }
 
     /// Whether a leader with the oldest view it may have must take a pod for ready.
     fn must_be_ready(&self, now: Time, uid: &PodUid) -> bool {
-        self.ready_since.get(uid).is_some_and(|since| now - since > BLIND)
+        self.ready_since
+            .get(uid)
+            .is_some_and(|since| now - since > BLIND)
     }
 
     /// Whether a leader may take a node for silent.
     fn may_be_silent(&self, now: Time, node: &NodeName) -> bool {
-        self.absent.contains_key(node) || self.back.get(node).is_some_and(|back| now - back <= BLIND)
+        self.absent.contains_key(node)
+            || self.back.get(node).is_some_and(|back| now - back <= BLIND)
     }
 }
 
 impl World {
-    /// A leader's transaction is in the store. `driven` is the commit it decided by, `before` what was there.
+    /// A leader's transaction is in the store. `driven` is the commit it decided by, `before` what
+    /// was there.
     pub(crate) fn judge_transaction(
         &mut self,
         epoch: Revision,
@@ -123,9 +134,13 @@ impl World {
     ) {
         let after = self.store.contents.state.clone();
         let newest = self.referee.newest_epoch;
-        self.require(epoch >= newest, || format!("a leader of epoch {epoch} wrote after one of {newest}"));
+        self.require(epoch >= newest, || {
+            format!("a leader of epoch {epoch} wrote after one of {newest}")
+        });
         self.referee.newest_epoch = newest.max(epoch);
-        let commit = driven.and_then(|id| self.pushed.iter().find(|commit| commit.id == *id)).cloned();
+        let commit = driven
+            .and_then(|id| self.pushed.iter().find(|commit| commit.id == *id))
+            .cloned();
         self.judge_records(before, &after, commit.as_deref());
         self.judge_renames(before, &after, commit.as_deref());
         self.judge_losses(before, &after);

@@ -1,4 +1,5 @@
-//! What is broken on purpose must be noticed, and by a rule that it breaks: a referee that is blind proves nothing.
+//! What is broken on purpose must be noticed, and by a rule that it breaks: a referee that is blind
+//! proves nothing.
 
 use crate::{on_two_threads, outcome, store::Sabotage};
 
@@ -12,7 +13,10 @@ fn is_noticed(sabotage: Sabotage, words: &str) {
         let wrong = outcome(1 + index, sabotage, false).wrong?;
         wrong.contains(words).then_some(())
     });
-    assert!(!noticed.is_empty(), "{STORIES} stories with {sabotage:?}: the referee never says `{words}`");
+    assert!(
+        !noticed.is_empty(),
+        "{STORIES} stories with {sabotage:?}: the referee never says `{words}`"
+    );
 }
 
 #[test]
@@ -47,12 +51,18 @@ fn what_is_made_anew_without_its_disk_is_noticed() {
 
 #[test]
 fn what_recreates_and_does_not_wait_is_noticed() {
-    is_noticed(Sabotage::Overlaps, "recreates, and one is made beside another");
+    is_noticed(
+        Sabotage::Overlaps,
+        "recreates, and one is made beside another",
+    );
 }
 
 #[test]
 fn a_host_that_believes_a_store_of_before_is_noticed() {
-    is_noticed(Sabotage::Believes, "believes a store that is older than what it knows");
+    is_noticed(
+        Sabotage::Believes,
+        "believes a store that is older than what it knows",
+    );
 }
 
 #[test]

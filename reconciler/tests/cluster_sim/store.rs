@@ -1,5 +1,5 @@
-//! A simulated etcd: one linear history of transactions, leases, an election key; a person may wipe it, or put an older
-//! backup in its place.
+//! A simulated etcd: one linear history of transactions, leases, an election key; a person may wipe
+//! it, or put an older backup in its place.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -89,7 +89,8 @@ pub(crate) struct Presence {
 /// Everything under the prefix.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contents {
-    /// How often a person has said that this store is to be believed; `None` where there is no cluster.
+    /// How often a person has said that this store is to be believed; `None` where there is no
+    /// cluster.
     pub(crate) identity: Option<u64>,
     /// Who led when something was last decided.
     pub(crate) epoch: Epoch,
@@ -130,8 +131,14 @@ impl Contents {
             Put::Identity(incarnation) => self.identity = Some(*incarnation),
             Put::Wiped => {
                 // The cluster's id is on every host's disk.
-                let state = ClusterState { cluster: self.state.cluster.clone(), ..ClusterState::default() };
-                *self = Self { state, ..Self::default() };
+                let state = ClusterState {
+                    cluster: self.state.cluster.clone(),
+                    ..ClusterState::default()
+                };
+                *self = Self {
+                    state,
+                    ..Self::default()
+                };
             }
         }
     }
@@ -187,17 +194,26 @@ pub(crate) struct Store {
     /// When each node's lease ends.
     leases: BTreeMap<NodeName, Time>,
     leader_lease: Time,
-    /// The number of the newest report of each node: an older one that comes late counts for nothing.
+    /// The number of the newest report of each node: an older one that comes late counts for
+    /// nothing.
     reported: BTreeMap<NodeName, u64>,
 }
 
 impl Store {
     pub(crate) fn new(sabotage: Sabotage) -> Self {
-        let state = ClusterState { cluster: "sim".to_owned(), ..ClusterState::default() };
+        let state = ClusterState {
+            cluster: "sim".to_owned(),
+            ..ClusterState::default()
+        };
         Self {
             up: true,
             revision: 1,
-            contents: Contents { identity: Some(1), decided: 1, state, ..Contents::default() },
+            contents: Contents {
+                identity: Some(1),
+                decided: 1,
+                state,
+                ..Contents::default()
+            },
             sabotage,
             etcd: 1,
             life: 1,
@@ -221,7 +237,8 @@ impl Store {
         self.revision
     }
 
-    /// A transaction of a leader: all of its changes, if its election key is still the one of its epoch.
+    /// A transaction of a leader: all of its changes, if its election key is still the one of its
+    /// epoch.
     pub(crate) fn commit(&mut self, leader: usize, epoch: Epoch, changes: &[Change]) -> Written {
         let leads = self.contents.leader == Some((leader, epoch.1));
         if !leads && self.sabotage != Sabotage::Unfenced {
@@ -244,8 +261,12 @@ impl Store {
             return Vec::new();
         }
         let mut ended = Vec::new();
-        let gone: Vec<NodeName> =
-            self.leases.iter().filter(|(_, ends)| **ends <= now).map(|(node, _)| node.clone()).collect();
+        let gone: Vec<NodeName> = self
+            .leases
+            .iter()
+            .filter(|(_, ends)| **ends <= now)
+            .map(|(node, _)| node.clone())
+            .collect();
         for node in gone {
             self.leases.remove(&node);
             ended.push(format!("the lease of {node} ends"));
@@ -261,7 +282,12 @@ impl Store {
     /// When the next lease runs out.
     pub(crate) fn next_expiry(&self) -> Option<Time> {
         let leader = self.contents.leader.map(|_| self.leader_lease);
-        self.leases.values().copied().chain(leader).min().filter(|_| self.up)
+        self.leases
+            .values()
+            .copied()
+            .chain(leader)
+            .min()
+            .filter(|_| self.up)
     }
 
     /// A node keeps its lease, or has a new one; true if something was written.
@@ -291,7 +317,11 @@ impl Store {
     pub(crate) fn leave(&mut self, node: &NodeName, within: Option<Time>) {
         self.leases.remove(node);
         let away = within.map(|within| Put::Away(node.clone(), Some(within)));
-        self.write(away.into_iter().chain([Put::Absent(node.clone())]).collect());
+        self.write(
+            away.into_iter()
+                .chain([Put::Absent(node.clone())])
+                .collect(),
+        );
     }
 
     /// The leader's lease, if the key is still its own.
@@ -320,7 +350,12 @@ impl Store {
         }
     }
 
-    pub(crate) fn report(&mut self, node: &NodeName, number: u64, report: &Arc<NodeReport>) -> bool {
+    pub(crate) fn report(
+        &mut self,
+        node: &NodeName,
+        number: u64,
+        report: &Arc<NodeReport>,
+    ) -> bool {
         let newest = self.reported.entry(node.clone()).or_default();
         if number < *newest {
             return false;
@@ -351,7 +386,8 @@ impl Store {
         if self.backups.len() == BACKUPS {
             self.backups.pop_front();
         }
-        self.backups.push_back((self.revision, self.contents.clone()));
+        self.backups
+            .push_back((self.revision, self.contents.clone()));
     }
 
     /// How many backups there are.
@@ -359,16 +395,23 @@ impl Store {
         self.backups.len()
     }
 
-    /// A backup takes the store's place: revisions go on from there, leases that were in it have their whole time, and all
-    /// history is gone.
+    /// A backup takes the store's place: revisions go on from there, leases that were in it have
+    /// their whole time, and all history is gone.
     pub(crate) fn restore(&mut self, backup: usize, same_etcd: bool, now: Time) {
-        let Some((revision, contents)) = self.backups.get(backup).cloned() else { return };
+        let Some((revision, contents)) = self.backups.get(backup).cloned() else {
+            return;
+        };
         self.backups.truncate(backup + 1);
         (self.revision, self.contents) = (revision, contents);
         self.log.clear();
         self.life += 1;
         self.etcd += u64::from(!same_etcd);
-        self.leases = self.contents.present.keys().map(|node| (node.clone(), now)).collect();
+        self.leases = self
+            .contents
+            .present
+            .keys()
+            .map(|node| (node.clone(), now))
+            .collect();
         self.come_back(now);
     }
 }

@@ -64,7 +64,8 @@ pub(crate) struct Repository {
 
 fn workload(name: &str, wanted: &Wanted) -> Workload {
     let mut spec = pod(&wanted.image).with_readiness();
-    // Short enough for a stubborn pod on each of eight nodes, one after another, within the dead line.
+    // Short enough for a stubborn pod on each of eight nodes, one after another, within the dead
+    // line.
     spec.termination_grace = Duration::from_secs(5);
     if wanted.disk {
         spec = spec.with_disk();
@@ -78,12 +79,19 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
         WorkloadKind::Deployment => {
             let count = |number: u32| IntOrPercent::Int(number);
             let mut made = match wanted.update {
-                Update::Rolling(surge, unavailable) => {
-                    rolling(name, wanted.replicas, spec, count(surge), count(unavailable))
-                }
+                Update::Rolling(surge, unavailable) => rolling(
+                    name,
+                    wanted.replicas,
+                    spec,
+                    count(surge),
+                    count(unavailable),
+                ),
                 Update::Recreate => recreate(name, wanted.replicas, spec),
             };
-            if let Control::Deployment { progress_deadline, .. } = &mut made.control {
+            if let Control::Deployment {
+                progress_deadline, ..
+            } = &mut made.control
+            {
                 *progress_deadline = Some(Duration::from_secs(100));
             }
             made
@@ -101,7 +109,11 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
 pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
     let mut builder = commit(&format!("commit{number:03}")).allow_deletions();
     for (name, wanted) in &repository.workloads {
-        builder = builder.with(workload(name, wanted)).service(wanted.service(name), name, node_port(None));
+        builder = builder.with(workload(name, wanted)).service(
+            wanted.service(name),
+            name,
+            node_port(None),
+        );
     }
     let built = builder.build();
     let mut built = Arc::into_inner(built).unwrap();
@@ -110,13 +122,24 @@ pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
         .workloads
         .iter()
         .map(|(name, wanted)| {
-            let Wanted { kind, replicas, image, update, disk, .. } = wanted;
+            let Wanted {
+                kind,
+                replicas,
+                image,
+                update,
+                disk,
+                ..
+            } = wanted;
             let disk = if *disk { " disk" } else { "" };
             let service = wanted.service(name);
             format!("{name}={kind:?}x{replicas} {image} {update:?}{disk} behind {service}")
         })
         .collect();
-    built.subject = format!("{} {:?}", words.join(", "), repository.nodes.keys().collect::<Vec<_>>());
+    built.subject = format!(
+        "{} {:?}",
+        words.join(", "),
+        repository.nodes.keys().collect::<Vec<_>>()
+    );
     Arc::new(built)
 }
 
@@ -130,16 +153,25 @@ impl World {
             _ => SignedDuration::from_millis(self.random.within(0, 400) as i64),
         };
         let mut host = Host::new(index, off_by);
-        let push = |host: &mut Host, image: &str, behaviour| drop(host.registry.push(image, behaviour));
+        let push =
+            |host: &mut Host, image: &str, behaviour| drop(host.registry.push(image, behaviour));
         for image in ["good:1", "good:2", "good:3"] {
             push(&mut host, image, Behaviour::Fine);
         }
-        push(&mut host, "slow:1", Behaviour::SlowReady(Duration::from_secs(8)));
+        push(
+            &mut host,
+            "slow:1",
+            Behaviour::SlowReady(Duration::from_secs(8)),
+        );
         push(&mut host, "stubborn:1", Behaviour::IgnoresTerm);
         push(&mut host, "crash:1", Behaviour::ExitsAtOnce(1));
         push(&mut host, "deaf:1", Behaviour::NeverReady);
         push(&mut host, "broken:1", Behaviour::Rejected);
-        let local = if index == 1 { Behaviour::ExitsAtOnce(1) } else { Behaviour::Fine };
+        let local = if index == 1 {
+            Behaviour::ExitsAtOnce(1)
+        } else {
+            Behaviour::Fine
+        };
         push(&mut host, "local:1", local);
         self.hosts.push(host);
         index
@@ -175,7 +207,11 @@ impl World {
         for _ in 0..events {
             let fault = self.fault(hosts);
             if let Fault::Restore(_) = fault {
-                let age = if self.random.percent(40) { 3_000 } else { 60_000 };
+                let age = if self.random.percent(40) {
+                    3_000
+                } else {
+                    60_000
+                };
                 let age = self.random.within(10, age).min(at * 9 / 10);
                 self.at(at - age, Event::Fault(Fault::Backup));
             }
@@ -208,43 +244,85 @@ impl World {
             WorkloadKind::Pod,
         ];
         let kind = *self.random.pick(&kinds);
-        let image = if kind == WorkloadKind::ReplicaSet { "good:1" } else { *self.random.pick(&GOOD) };
+        let image = if kind == WorkloadKind::ReplicaSet {
+            "good:1"
+        } else {
+            *self.random.pick(&GOOD)
+        };
         let rolling = [(1, 0), (0, 1), (1, 1), (2, 0)];
         let (surge, unavailable) = *self.random.pick(&rolling);
         let recreates = kind == WorkloadKind::Deployment && self.random.percent(35);
-        let update = if recreates { Update::Recreate } else { Update::Rolling(surge, unavailable) };
-        let min_ready = if self.random.percent(25) { self.random.within(1, 6) } else { 0 };
+        let update = if recreates {
+            Update::Recreate
+        } else {
+            Update::Rolling(surge, unavailable)
+        };
+        let min_ready = if self.random.percent(25) {
+            self.random.within(1, 6)
+        } else {
+            0
+        };
         let disk = self.random.percent(30);
         let replicas = self.random.within(1, 5) as u32;
-        Wanted { kind, replicas, image: image.to_owned(), update, disk, min_ready, service: None }
+        Wanted {
+            kind,
+            replicas,
+            image: image.to_owned(),
+            update,
+            disk,
+            min_ready,
+            service: None,
+        }
     }
 
     fn fault(&mut self, hosts: usize) -> Fault {
-        let host =
-            if self.random.percent(40) { Whom::Leader } else { Whom::Number(self.random.index(hosts)) };
+        let host = if self.random.percent(40) {
+            Whom::Leader
+        } else {
+            Whom::Number(self.random.index(hosts))
+        };
         let short = self.random.within(100, 4_000);
         let long = self.random.within(2_000, 60_000);
         let some = if self.random.percent(50) { short } else { long };
         // What only a leader that is late shows needs many that are.
         if self.store.sabotage == Sabotage::Unfenced && self.random.percent(50) {
-            return Fault::Pause { host: Whom::Leader, long: self.random.within(3_000, 8_000) };
+            return Fault::Pause {
+                host: Whom::Leader,
+                long: self.random.within(3_000, 8_000),
+            };
         }
         match self.random.within(0, 45) {
             0..10 => Fault::Push { good: true },
             10..15 => Fault::Push { good: false },
-            15..19 => Fault::Kill { host, halfway: self.random.percent(50), down: some },
+            15..19 => Fault::Kill {
+                host,
+                halfway: self.random.percent(50),
+                down: some,
+            },
             19 => Fault::Restart { host, down: some },
             20..23 => Fault::Pause { host, long: some },
-            23 => Fault::Jump { host, seconds: *self.random.pick(&[3_600, -3_600, 45, -45]) },
+            23 => Fault::Jump {
+                host,
+                seconds: *self.random.pick(&[3_600, -3_600, 45, -45]),
+            },
             24..28 => {
                 let store = self.random.percent(80);
                 let peers = !store || self.random.percent(60);
-                Fault::Cut { host, store, peers, long: some }
+                Fault::Cut {
+                    host,
+                    store,
+                    peers,
+                    long: some,
+                }
             }
             28..30 => Fault::StoreDown(some),
             30 => Fault::Compact,
             31..33 => Fault::EngineDown { host, long: some },
-            33..36 => Fault::PowerOff { host, lost: self.random.percent(30), long: some },
+            33..36 => Fault::PowerOff {
+                host,
+                lost: self.random.percent(30),
+                long: some,
+            },
             36 => Fault::KillContainer { host },
             37 => Fault::Registry { host, long },
             38..40 => Fault::Forge { host, long },
@@ -252,7 +330,10 @@ impl World {
             41 => Fault::Wipe,
             42..44 => Fault::Restore(some),
             _ => {
-                let again = self.random.percent(60).then(|| self.random.within(5_000, 40_000));
+                let again = self
+                    .random
+                    .percent(60)
+                    .then(|| self.random.within(5_000, 40_000));
                 Fault::GiveUp { host, again }
             }
         }
@@ -263,14 +344,19 @@ impl World {
         self.push(commit);
     }
 
-    /// A push: a little is different from the last good one, or one workload has an image that does not run.
+    /// A push: a little is different from the last good one, or one workload has an image that does
+    /// not run.
     pub(crate) fn push_something(&mut self, good: bool) {
         let names: Vec<String> = self.repository.workloads.keys().cloned().collect();
         let name = self.random.pick(&names).clone();
         if !good {
             let mut bad = self.repository.clone();
             let image = *self.random.pick(&BAD);
-            let name = if self.random.percent(30) { self.rename(&mut bad, &name) } else { name };
+            let name = if self.random.percent(30) {
+                self.rename(&mut bad, &name)
+            } else {
+                name
+            };
             if let Some(wanted) = bad.workloads.get_mut(&name)
                 && wanted.kind != WorkloadKind::ReplicaSet
             {
@@ -333,7 +419,12 @@ impl World {
 
     /// Two Services lead to each other's pods.
     fn exchange_services(&mut self, one: &str, other: &str) {
-        let service = |name: &str| self.repository.workloads.get(name).map(|it| it.service(name).to_owned());
+        let service = |name: &str| {
+            self.repository
+                .workloads
+                .get(name)
+                .map(|it| it.service(name).to_owned())
+        };
         let (first, second) = (service(one), service(other));
         self.change(one, |wanted| wanted.service = second);
         self.change(other, |wanted| wanted.service = first);
@@ -359,7 +450,11 @@ impl World {
             which => object.taints.push(Taint {
                 key: "example.com/off".to_owned(),
                 value: String::new(),
-                effect: if which == 1 { TaintEffect::NoSchedule } else { TaintEffect::NoExecute },
+                effect: if which == 1 {
+                    TaintEffect::NoSchedule
+                } else {
+                    TaintEffect::NoExecute
+                },
             }),
         }
         self.repository.nodes = BTreeMap::from([(name, object)]);
@@ -378,8 +473,14 @@ impl World {
         });
         self.push_repository();
         // Pods that are as the commit wants them stay where they are, however crowded it is there.
-        let workloads = self.pushed.last().into_iter().flat_map(|commit| commit.objects.workloads.values());
-        let hashes: Vec<_> = workloads.map(|workload| (&workload.key, &workload.template.hash)).collect();
+        let workloads = self
+            .pushed
+            .last()
+            .into_iter()
+            .flat_map(|commit| commit.objects.workloads.values());
+        let hashes: Vec<_> = workloads
+            .map(|workload| (&workload.key, &workload.template.hash))
+            .collect();
         let mut pods = self.store.contents.state.pods.values();
         let stays = pods.any(|record| {
             record.owner.object.name == name && hashes.contains(&(&record.owner, &record.template))

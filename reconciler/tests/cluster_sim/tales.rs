@@ -1,5 +1,6 @@
-//! Short tales without chance in what goes wrong: what becomes of a commit where one clock is off by an hour, where one
-//! host cannot run it, and where its images cannot be had for reasons that nobody knows.
+//! Short tales without chance in what goes wrong: what becomes of a commit where one clock is off
+//! by an hour, where one host cannot run it, and where its images cannot be had for reasons that
+//! nobody knows.
 
 use jiff::SignedDuration;
 use reconciler::{
@@ -27,14 +28,31 @@ fn cluster(offsets: [i64; 3]) -> World {
 
 fn wanted(kind: WorkloadKind, image: &str) -> Wanted {
     let update = Update::Rolling(1, 0);
-    Wanted { kind, replicas: 3, image: image.to_owned(), update, disk: false, min_ready: 5, service: None }
+    Wanted {
+        kind,
+        replicas: 3,
+        image: image.to_owned(),
+        update,
+        disk: false,
+        min_ready: 5,
+        service: None,
+    }
 }
 
 fn wants(world: &mut World, workloads: &[(&str, Wanted)]) -> CommitId {
-    let workloads = workloads.iter().map(|(name, wanted)| ((*name).to_owned(), wanted.clone())).collect();
+    let workloads = workloads
+        .iter()
+        .map(|(name, wanted)| ((*name).to_owned(), wanted.clone()))
+        .collect();
     // A host that comes to the repository a minute late is no matter of these tales.
     let calm = std::mem::replace(&mut world.calm, true);
-    let commit = push(world, &Repository { workloads, ..Repository::default() });
+    let commit = push(
+        world,
+        &Repository {
+            workloads,
+            ..Repository::default()
+        },
+    );
     world.calm = calm;
     commit
 }
@@ -69,24 +87,47 @@ fn expect_healthy(world: &World, commit: &CommitId) {
 #[track_caller]
 fn expect_rolled_back(world: &World, from: &CommitId, to: &CommitId, class: FailureClass) {
     expect_healthy(world, to);
-    let rollback = world.store.contents.state.rollout.rollback.as_ref().unwrap();
-    assert_eq!((&rollback.from, rollback.class), (from, class), "{}", rollback.reason);
+    let rollback = world
+        .store
+        .contents
+        .state
+        .rollout
+        .rollback
+        .as_ref()
+        .unwrap();
+    assert_eq!(
+        (&rollback.from, rollback.class),
+        (from, class),
+        "{}",
+        rollback.reason
+    );
 }
 
-/// One clock of three an hour ahead or behind, on each host in turn: the leader's own, and another's.
+/// One clock of three an hour ahead or behind, on each host in turn: the leader's own, and
+/// another's.
 fn skews() -> impl Iterator<Item = [i64; 3]> {
-    [3_600, -3_600].into_iter().flat_map(|off| [[off, 0, 0], [0, off, 0], [0, 0, off]])
+    [3_600, -3_600]
+        .into_iter()
+        .flat_map(|off| [[off, 0, 0], [0, off, 0], [0, 0, off]])
 }
 
 #[test]
 fn a_good_commit_is_healthy_whichever_clock_is_off() {
     for offsets in skews() {
         let mut world = cluster(offsets);
-        wants(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:1"))]);
+        wants(
+            &mut world,
+            &[("web", wanted(WorkloadKind::Deployment, "good:1"))],
+        );
         run(&mut world, 120);
         let agent = wanted(WorkloadKind::DaemonSet, "good:2");
-        let second =
-            wants(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:2")), ("agent", agent)]);
+        let second = wants(
+            &mut world,
+            &[
+                ("web", wanted(WorkloadKind::Deployment, "good:2")),
+                ("agent", agent),
+            ],
+        );
         run(&mut world, 150);
         expect_healthy(&world, &second);
     }
@@ -114,15 +155,24 @@ fn a_bad_commit_is_rolled_back_whichever_clock_is_off() {
 fn a_commit_that_one_host_cannot_run_is_healthy_and_the_host_is_named() {
     for offsets in skews().chain([[0; 3]]) {
         let mut world = cluster(offsets);
-        wants(&mut world, &[("agent", wanted(WorkloadKind::DaemonSet, "good:1"))]);
+        wants(
+            &mut world,
+            &[("agent", wanted(WorkloadKind::DaemonSet, "good:1"))],
+        );
         run(&mut world, 120);
-        let doubtful = wants(&mut world, &[("agent", wanted(WorkloadKind::DaemonSet, "local:1"))]);
+        let doubtful = wants(
+            &mut world,
+            &[("agent", wanted(WorkloadKind::DaemonSet, "local:1"))],
+        );
         run(&mut world, 240);
         expect_healthy(&world, &doubtful);
         let faulty = &world.store.contents.state.rollout.faulty;
         let named: Vec<&NodeName> = faulty.keys().collect();
         assert_eq!(named, [&NodeName::new("n1")], "{offsets:?}");
-        assert!(faulty.values().all(|why| why.contains("crash loop")), "{faulty:?}");
+        assert!(
+            faulty.values().all(|why| why.contains("crash loop")),
+            "{faulty:?}"
+        );
     }
 }
 
@@ -130,10 +180,19 @@ fn a_commit_that_one_host_cannot_run_is_healthy_and_the_host_is_named() {
 fn images_that_cannot_be_had_for_reasons_nobody_knows_have_until_the_dead_line() {
     for offsets in skews() {
         let mut world = cluster(offsets);
-        let good = wants(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:1"))]);
+        let good = wants(
+            &mut world,
+            &[("web", wanted(WorkloadKind::Deployment, "good:1"))],
+        );
         run(&mut world, 120);
-        world.hosts.iter_mut().for_each(|host| host.registry.strange = true);
-        let stuck = wants(&mut world, &[("web", wanted(WorkloadKind::Deployment, "good:2"))]);
+        world
+            .hosts
+            .iter_mut()
+            .for_each(|host| host.registry.strange = true);
+        let stuck = wants(
+            &mut world,
+            &[("web", wanted(WorkloadKind::Deployment, "good:2"))],
+        );
         run(&mut world, 100);
         expect_is_preparing(&world, &stuck);
         // It is not the commit of the stories' referee: the referee takes it for a good one.
@@ -147,5 +206,8 @@ fn images_that_cannot_be_had_for_reasons_nobody_knows_have_until_the_dead_line()
 fn expect_is_preparing(world: &World, commit: &CommitId) {
     let rollout = &world.store.contents.state.rollout;
     let preparing = matches!(rollout.phase, Phase::Preparing { .. });
-    assert!(preparing && rollout.target.as_ref() == Some(commit), "{rollout:#?}");
+    assert!(
+        preparing && rollout.target.as_ref() == Some(commit),
+        "{rollout:#?}"
+    );
 }

@@ -18,7 +18,11 @@ pub(crate) struct Transcript {
 
 impl Default for Transcript {
     fn default() -> Self {
-        Self { lines: VecDeque::new(), hash: 0xcbf2_9ce4_8422_2325, aloud: false }
+        Self {
+            lines: VecDeque::new(),
+            hash: 0xcbf2_9ce4_8422_2325,
+            aloud: false,
+        }
     }
 }
 
@@ -44,6 +48,11 @@ impl Transcript {
 
     pub(crate) fn tail(&self, count: usize) -> String {
         let skip = self.lines.len().saturating_sub(count);
-        self.lines.iter().skip(skip).cloned().collect::<Vec<_>>().join("\n")
+        self.lines
+            .iter()
+            .skip(skip)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }

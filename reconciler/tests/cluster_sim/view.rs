@@ -24,7 +24,14 @@ pub(crate) struct Marker {
 
 impl Default for Marker {
     fn default() -> Self {
-        Self { incarnation: 1, etcd: 1, revision: 0, epoch: (0, 0), decided: 0, doubt: false }
+        Self {
+            incarnation: 1,
+            etcd: 1,
+            revision: 0,
+            epoch: (0, 0),
+            decided: 0,
+            doubt: false,
+        }
     }
 }
 
@@ -41,14 +48,18 @@ enum Verdict {
 
 impl Marker {
     fn verdict(&self, contents: &Contents, revision: Revision, etcd: u64) -> Verdict {
-        let Some(incarnation) = contents.identity else { return Verdict::Doubted { lasts: false } };
+        let Some(incarnation) = contents.identity else {
+            return Verdict::Doubted { lasts: false };
+        };
         if incarnation > self.incarnation {
             return Verdict::Adopted;
         }
         let other = incarnation < self.incarnation || self.doubt || etcd != self.etcd;
         let earlier = revision < self.revision || contents.decided < self.decided;
         match other || earlier || contents.epoch < self.epoch {
-            true => Verdict::Doubted { lasts: earlier && !other },
+            true => Verdict::Doubted {
+                lasts: earlier && !other,
+            },
             false => Verdict::Believed,
         }
     }
@@ -68,7 +79,8 @@ pub(crate) struct View {
     saved: Revision,
     /// Which life of the store it is connected to.
     life: u64,
-    /// Keys that this host has written itself, with the revision: what a watch brings later is older.
+    /// Keys that this host has written itself, with the revision: what a watch brings later is
+    /// older.
     own: BTreeMap<String, Revision>,
 }
 
@@ -104,7 +116,10 @@ pub(crate) struct News {
 impl View {
     /// Of a host that never was in the cluster.
     pub(crate) fn new() -> Self {
-        Self { marker: None, ..Self::default() }
+        Self {
+            marker: None,
+            ..Self::default()
+        }
     }
 
     /// Whether the host goes by what the store says.
@@ -153,18 +168,27 @@ impl View {
         self.revision = store.revision;
         self.life = store.life;
         self.own.clear();
-        let mut news = News { decided: true, said: true, listed: true, ..News::default() };
+        let mut news = News {
+            decided: true,
+            said: true,
+            listed: true,
+            ..News::default()
+        };
         self.judge(store, Some(before), &mut news);
         news
     }
 
-    /// All that has happened since, up to a revision; a list of everything where that is not kept any more.
+    /// All that has happened since, up to a revision; a list of everything where that is not kept
+    /// any more.
     pub(crate) fn follow(&mut self, store: &Store, up_to: Revision) -> News {
         let mut news = News::default();
         if self.life == store.life && self.revision >= store.revision {
             return news;
         }
-        let kept = store.log.first_key_value().is_some_and(|(first, _)| *first <= self.revision + 1);
+        let kept = store
+            .log
+            .first_key_value()
+            .is_some_and(|(first, _)| *first <= self.revision + 1);
         if !kept || self.life != store.life {
             return self.relist(store);
         }
@@ -199,7 +223,9 @@ impl View {
 
     /// Whether what was read is the store that this host knows.
     fn judge(&mut self, store: &Store, before: Option<Contents>, news: &mut News) {
-        let Some(marker) = &mut self.marker else { return };
+        let Some(marker) = &mut self.marker else {
+            return;
+        };
         let verdict = match store.sabotage {
             Sabotage::Believes => Verdict::Believed,
             _ => marker.verdict(&self.contents, self.revision, store.etcd),
@@ -207,7 +233,8 @@ impl View {
         let Verdict::Doubted { lasts } = verdict else {
             let old = self.kept.take().map(|kept| *kept);
             (news.believes, news.doubts) = (news.believes || old.is_some(), false);
-            // A store that was filled anew says nothing of those who are away: what they said last holds.
+            // A store that was filled anew says nothing of those who are away: what they said last
+            // holds.
             if let Some(before) = old.or(before) {
                 for (node, facts) in before.facts {
                     self.contents.facts.entry(node).or_insert(facts);
@@ -223,11 +250,20 @@ impl View {
                 etcd: store.etcd,
                 revision: self.revision,
                 epoch: marker.epoch.max(self.contents.epoch),
-                decided: if adopted { decided } else { marker.decided.max(decided) },
+                decided: if adopted {
+                    decided
+                } else {
+                    marker.decided.max(decided)
+                },
                 doubt: false,
             };
             let unsaved = self.revision.saturating_sub(self.saved);
-            if (Marker { revision: marker.revision, ..after.clone() }) != *marker || unsaved >= UNSAVED {
+            if (Marker {
+                revision: marker.revision,
+                ..after.clone()
+            }) != *marker
+                || unsaved >= UNSAVED
+            {
                 self.saved = self.revision;
             }
             *marker = after;

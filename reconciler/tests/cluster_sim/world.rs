@@ -114,7 +114,11 @@ impl World {
             random: Random::new(seed),
             store: Store::new(sabotage),
             hosts: Vec::new(),
-            settings: ClusterSettings { rollout, ranges, max_pods: 50 },
+            settings: ClusterSettings {
+                rollout,
+                ranges,
+                max_pods: 50,
+            },
             pushed: Vec::new(),
             repository: Repository::default(),
             bad: BTreeSet::new(),
@@ -172,7 +176,8 @@ impl World {
         self.now = self.now.max(end);
     }
 
-    /// Everything that happens by itself, until nothing does, or this time has come; true if nothing does.
+    /// Everything that happens by itself, until nothing does, or this time has come; true if
+    /// nothing does.
     pub(crate) fn run_dry(&mut self, end: Time) -> bool {
         self.run_until(end);
         self.queue.is_empty()
@@ -223,7 +228,8 @@ impl World {
         self.store.up && one.powered && one.reaches_store
     }
 
-    /// The store has something new: watches bring it after a while, and a lease may end sooner than was thought.
+    /// The store has something new: watches bring it after a while, and a lease may end sooner than
+    /// was thought.
     pub(crate) fn written(&mut self) {
         for host in 0..self.hosts.len() {
             let wait = self.watch_delay();
@@ -319,12 +325,16 @@ impl World {
         let partly = !self.calm && self.random.percent(10);
         let connected = self.is_connected(host);
         let up_to = if partly && self.store.revision > self.hosts[host].view.revision {
-            self.random.within(self.hosts[host].view.revision, self.store.revision) + 1
+            self.random
+                .within(self.hosts[host].view.revision, self.store.revision)
+                + 1
         } else {
             self.store.revision
         };
         let one = &mut self.hosts[host];
-        let Some(daemon) = &mut one.daemon else { return };
+        let Some(daemon) = &mut one.daemon else {
+            return;
+        };
         daemon.watch_at = None;
         if !connected {
             return;
@@ -332,7 +342,10 @@ impl World {
         let mut news = one.view.follow(&self.store, up_to);
         if again {
             let listed = one.view.relist(&self.store);
-            news = News { doubts: news.doubts || listed.doubts, ..listed };
+            news = News {
+                doubts: news.doubts || listed.doubts,
+                ..listed
+            };
         }
         let behind = one.view.revision < self.store.revision;
         if behind {
@@ -349,17 +362,23 @@ impl World {
     }
 
     fn fetch(&mut self, host: usize, id: &CommitId) {
-        let Some(index) = self.pushed.iter().position(|commit| commit.id == *id) else { return };
+        let Some(index) = self.pushed.iter().position(|commit| commit.id == *id) else {
+            return;
+        };
         let one = &mut self.hosts[host];
         if !one.powered || one.removed || !one.reaches_forge {
             return;
         }
         // A fetch brings everything up to the commit.
         for commit in &self.pushed[..=index] {
-            one.verified.entry(commit.id.clone()).or_insert_with(|| Arc::clone(commit));
+            one.verified
+                .entry(commit.id.clone())
+                .or_insert_with(|| Arc::clone(commit));
         }
         let newer = match &one.head {
-            Head::Accepted(head) => self.pushed.iter().position(|commit| commit.id == *head) < Some(index),
+            Head::Accepted(head) => {
+                self.pushed.iter().position(|commit| commit.id == *head) < Some(index)
+            }
             _ => true,
         };
         if newer {
@@ -375,14 +394,23 @@ impl World {
 
     fn send(&mut self, host: usize) {
         let connected = self.is_connected(host);
-        let (lost, twice) =
-            if self.calm { (false, false) } else { (self.random.percent(5), self.random.percent(5)) };
+        let (lost, twice) = if self.calm {
+            (false, false)
+        } else {
+            (self.random.percent(5), self.random.percent(5))
+        };
         let wait = self.random.within(1, 15);
         let late = self.random.within(100, 3_000);
         let one = &mut self.hosts[host];
         let generation = one.generation;
-        let Some(daemon) = &mut one.daemon else { return };
-        let Some(report) = daemon.report.clone().filter(|report| daemon.told.as_ref() != Some(report)) else {
+        let Some(daemon) = &mut one.daemon else {
+            return;
+        };
+        let Some(report) = daemon
+            .report
+            .clone()
+            .filter(|report| daemon.told.as_ref() != Some(report))
+        else {
             return;
         };
         let belongs = one.view.may_publish();
@@ -400,16 +428,22 @@ impl World {
         one.reports += 1;
         let (name, number) = (one.name.clone(), one.reports);
         if twice {
-            self.after(late, Event::Arrive(name.clone(), number, Arc::clone(&report)));
+            self.after(
+                late,
+                Event::Arrive(name.clone(), number, Arc::clone(&report)),
+            );
         }
         self.after(wait, Event::Arrive(name, number, report));
         self.is_cut(host, || "has sent its report".to_owned());
     }
 
     fn arrive(&mut self, node: &NodeName, number: u64, report: &Arc<NodeReport>) {
-        let Some(host) = self.hosts.iter().position(|host| host.name == *node) else { return };
+        let Some(host) = self.hosts.iter().position(|host| host.name == *node) else {
+            return;
+        };
         if !self.is_connected(host) {
-            // It was lost on the way: the daemon does not know, and its next session tells everything again.
+            // It was lost on the way: the daemon does not know, and its next session tells
+            // everything again.
             if let Some(daemon) = &mut self.hosts[host].daemon {
                 daemon.told = None;
                 let generation = self.hosts[host].generation;
@@ -461,12 +495,14 @@ impl World {
         }
     }
 
-    /// The daemon is gone from one moment to the next; with `halfway`, the effects of the steps under way have happened
-    /// and nobody has recorded them.
+    /// The daemon is gone from one moment to the next; with `halfway`, the effects of the steps
+    /// under way have happened and nobody has recorded them.
     pub(crate) fn kill(&mut self, host: usize, halfway: bool) {
         let now = stamp(self.now);
         let one = &mut self.hosts[host];
-        let Some(daemon) = one.daemon.take() else { return };
+        let Some(daemon) = one.daemon.take() else {
+            return;
+        };
         one.paused = None;
         one.view.lose_connection();
         if self.store.sabotage == Sabotage::Forgets {

@@ -1,4 +1,5 @@
-//! A store that was lost: what an older copy does not know runs on, and nothing is there twice because of it.
+//! A store that was lost: what an older copy does not know runs on, and nothing is there twice
+//! because of it.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,18 +15,27 @@ use crate::{
 };
 
 fn uids(world: &World, owner: &str) -> Vec<PodUid> {
-    world.pods(owner).iter().map(|record| record.uid.clone()).collect()
+    world
+        .pods(owner)
+        .iter()
+        .map(|record| record.uid.clone())
+        .collect()
 }
 
 #[test]
 fn what_is_made_from_an_older_state_is_none_of_what_was_made_since() {
     let mut world = World::new(&["a", "b"]);
     let before = world.state.clone();
-    world.push(commit("c1").with(deployment("web", 3, pod("web:1"))).build());
+    world.push(
+        commit("c1")
+            .with(deployment("web", 3, pod("web:1")))
+            .build(),
+    );
     world.run(30);
     let names = |world: &World| -> BTreeSet<String> {
         let pods = world.pods("web").into_iter();
-        pods.flat_map(|pod| [pod.uid.to_string(), pod.key.name.clone()]).collect()
+        pods.flat_map(|pod| [pod.uid.to_string(), pod.key.name.clone()])
+            .collect()
     };
     let first = names(&world);
     world.state = before;
@@ -38,15 +48,24 @@ fn what_is_made_from_an_older_state_is_none_of_what_was_made_since() {
 
 #[test]
 fn nothing_is_made_beside_what_is_found_running() {
-    let workloads = [deployment("web", 2, pod("web:1")), replica_set("set", 2, pod("set:1"))];
-    let commit = workloads.into_iter().fold(commit("c1"), |commit, workload| commit.with(workload));
+    let workloads = [
+        deployment("web", 2, pod("web:1")),
+        replica_set("set", 2, pod("set:1")),
+    ];
+    let commit = workloads
+        .into_iter()
+        .fold(commit("c1"), |commit, workload| commit.with(workload));
     let mut world = World::new(&["a", "b"]);
     world.push(commit.build());
     world.run(30);
     let before = [uids(&world, "set"), uids(&world, "web")].concat();
     world.forget_that_it_runs(&before);
     world.run(30);
-    assert_eq!([uids(&world, "set"), uids(&world, "web")].concat(), before, "all of them, and no others");
+    assert_eq!(
+        [uids(&world, "set"), uids(&world, "web")].concat(),
+        before,
+        "all of them, and no others"
+    );
     assert!(world.stops.is_empty(), "{:?}", world.stops);
 }
 
@@ -103,7 +122,11 @@ fn of_two_daemons_on_a_node_that_is_not_updated_yet_one_stays() {
     world.push(slow("c2", "agent:2"));
     world.run(5);
     let mut found = World::identity(world.on("agent", "b").unwrap());
-    assert_ne!(found.template, world.on("agent", "a").unwrap().template, "it comes after the other node");
+    assert_ne!(
+        found.template,
+        world.on("agent", "a").unwrap().template,
+        "it comes after the other node"
+    );
     found.uid = PodUid::new("found");
     world.running.entry(name("b")).or_default().push(found);
     world.run(2);
@@ -128,7 +151,10 @@ fn adopted(copy: impl FnOnce(&mut World)) -> World {
 #[test]
 fn what_an_adopted_copy_does_not_know_stays_and_what_is_gone_since_is_not_begun() {
     let all = |world: &World| -> BTreeSet<PodUid> {
-        ["agent", "one", "web"].iter().flat_map(|owner| uids(world, owner)).collect()
+        ["agent", "one", "web"]
+            .iter()
+            .flat_map(|owner| uids(world, owner))
+            .collect()
     };
     let mut since = BTreeSet::new();
     let mut world = adopted(|world| {
@@ -155,7 +181,10 @@ fn what_an_adopted_copy_does_not_know_stays_and_what_is_gone_since_is_not_begun(
 
 #[test]
 fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs() {
-    for (life, waits) in [(NodeLife::Silent("it answers".into()), true), (NodeLife::Lost, false)] {
+    for (life, waits) in [
+        (NodeLife::Silent("it answers".into()), true),
+        (NodeLife::Lost, false),
+    ] {
         let mut world = adopted(|world| {
             let bare = uids(world, "one");
             world.forget_that_it_runs(&bare);
@@ -165,11 +194,18 @@ fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs()
         world.run(30);
         assert_eq!(world.state.rollout.adopted.unwrap().stock_taken, !waits);
         assert_eq!(uids(&world, "one").is_empty(), waits);
-        let said = world.notes.iter().any(|note| note.contains(&format!("before node {node} has said")));
+        let said = world
+            .notes
+            .iter()
+            .any(|note| note.contains(&format!("before node {node} has said")));
         assert_eq!(said, waits, "{:?}", world.notes);
         world.live(node.as_str(), NodeLife::Ready);
         world.run(30);
-        assert_eq!(uids(&world, "one").len(), 1, "one of two stops where one was made meanwhile");
+        assert_eq!(
+            uids(&world, "one").len(),
+            1,
+            "one of two stops where one was made meanwhile"
+        );
         world.expect_healthy("c1");
     }
 }
@@ -191,7 +227,10 @@ fn a_node_that_comes_back_says_what_it_runs_before_anything_is_begun_there() {
     assert_eq!(world.places("agent"), ["a"]);
     world.mute.clear();
     world.run(5);
-    assert_eq!(world.on("agent", "b").map(|record| &record.uid), Some(&agent));
+    assert_eq!(
+        world.on("agent", "b").map(|record| &record.uid),
+        Some(&agent)
+    );
     assert!(!world.stops.contains_key(&agent), "{:?}", world.stops);
 }
 
@@ -201,6 +240,10 @@ fn nothing_stops_of_two_before_both_were_heard_of() {
     let known = world.on("agent", "a").unwrap().uid.clone();
     world.absent.insert(known.clone());
     world.run(30);
-    assert_eq!(world.on("agent", "a").map(|record| record.uid.as_str()), Some("found"), "it runs");
+    assert_eq!(
+        world.on("agent", "a").map(|record| record.uid.as_str()),
+        Some("found"),
+        "it runs"
+    );
     assert!(world.stops.contains_key(&known));
 }

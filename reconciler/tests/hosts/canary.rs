@@ -33,8 +33,12 @@ fn settled() -> World {
 
 fn updated<'a>(world: &'a World, owner: &str) -> Vec<&'a str> {
     let c2 = CommitId::new("c2");
-    let hash =
-        &world.commits[&c2].objects.workloads.values().find(|one| one.key.object.name == owner).unwrap();
+    let hash = &world.commits[&c2]
+        .objects
+        .workloads
+        .values()
+        .find(|one| one.key.object.name == owner)
+        .unwrap();
     let mut nodes: Vec<&str> = world
         .pods(owner)
         .into_iter()
@@ -52,15 +56,27 @@ fn only_canaries_move_until_they_have_soaked() {
     world.run(25);
     assert_eq!(updated(&world, "agent"), ["b"]);
     assert_eq!(updated(&world, "web"), ["b"]);
-    assert_eq!(world.pods("web").len(), 4, "as many as are wanted run all the while");
-    assert_eq!(world.pods("set").len(), 1, "what cannot go in two steps waits");
+    assert_eq!(
+        world.pods("web").len(),
+        4,
+        "as many as are wanted run all the while"
+    );
+    assert_eq!(
+        world.pods("set").len(),
+        1,
+        "what cannot go in two steps waits"
+    );
     assert_eq!(world.state.rollout.phase.as_str(), "Progressing");
     world.run(60);
     world.expect_healthy("c2");
     assert_eq!(updated(&world, "agent"), ["a", "b", "c"]);
     assert_eq!(updated(&world, "web").len(), 4);
     assert_eq!(world.pods("set").len(), 2);
-    assert!(world.bounds["web"].0 >= 3 && world.bounds["web"].1 <= 5, "{:?}", world.bounds);
+    assert!(
+        world.bounds["web"].0 >= 3 && world.bounds["web"].1 <= 5,
+        "{:?}",
+        world.bounds
+    );
 }
 
 #[test]
@@ -68,7 +84,10 @@ fn what_fails_on_the_canary_has_touched_nothing_else() {
     let mut world = settled();
     let on_others = |world: &World| -> BTreeSet<PodUid> {
         let agents = world.pods("agent").into_iter();
-        agents.filter(|pod| pod.place.node() != Some(&name("b"))).map(|pod| pod.uid.clone()).collect()
+        agents
+            .filter(|pod| pod.place.node() != Some(&name("b")))
+            .map(|pod| pod.uid.clone())
+            .collect()
     };
     let before = on_others(&world);
     world.break_on("b", "c2");
@@ -85,7 +104,9 @@ fn what_fails_on_the_canary_has_touched_nothing_else() {
 fn only_the_canary_gives_up_pods_for_it_also_where_others_have_more() {
     for replicas in [3, 1] {
         let web = |id: &str, version: u32| {
-            commit(id).with(deployment("web", replicas, pod(&format!("web:{version}")))).build()
+            commit(id)
+                .with(deployment("web", replicas, pod(&format!("web:{version}"))))
+                .build()
         };
         let mut world = World::new(&["a", "b"]);
         world.settings.rollout.canary_nodes = BTreeSet::from([name("b")]);
@@ -94,16 +115,29 @@ fn only_the_canary_gives_up_pods_for_it_also_where_others_have_more() {
         world.expect_healthy("c1");
         let on_a = |world: &World| -> BTreeSet<PodUid> {
             let pods = world.pods("web").into_iter();
-            pods.filter(|pod| pod.place.node() == Some(&name("a"))).map(|pod| pod.uid.clone()).collect()
+            pods.filter(|pod| pod.place.node() == Some(&name("a")))
+                .map(|pod| pod.uid.clone())
+                .collect()
         };
         let before = on_a(&world);
-        assert_eq!(before.len(), if replicas == 3 { 2 } else { 1 }, "{:?}", world.places("web"));
+        assert_eq!(
+            before.len(),
+            if replicas == 3 { 2 } else { 1 },
+            "{:?}",
+            world.places("web")
+        );
         world.push(web("c2", 2));
         world.run(25);
         assert_eq!(updated(&world, "web"), ["b"]);
         assert_eq!(on_a(&world), before, "{replicas} replicas");
-        // What the canary had has made room; where it had nothing, the new one is there beside the others.
-        assert_eq!(world.pods("web").len(), before.len() + 1, "{:?}", world.places("web"));
+        // What the canary had has made room; where it had nothing, the new one is there beside the
+        // others.
+        assert_eq!(
+            world.pods("web").len(),
+            before.len() + 1,
+            "{:?}",
+            world.places("web")
+        );
         world.run(60);
         world.expect_healthy("c2");
         assert_eq!(updated(&world, "web").len(), replicas as usize);
@@ -175,10 +209,18 @@ fn healing_goes_on_with_the_old_commit_during_a_wave() {
 #[test]
 fn pods_that_an_earlier_commit_brought_stay_while_the_canaries_move() {
     let mut world = World::new(&["a", "b", "c"]);
-    world.push(commit("c1").with(deployment("web", 3, pod("web:1"))).build());
+    world.push(
+        commit("c1")
+            .with(deployment("web", 3, pod("web:1")))
+            .build(),
+    );
     world.run(30);
     world.expect_healthy("c1");
-    world.push(commit("c2").with(deployment("web", 3, pod("web:2"))).build());
+    world.push(
+        commit("c2")
+            .with(deployment("web", 3, pod("web:2")))
+            .build(),
+    );
     // All of it has moved, and it is not healthy yet.
     for _ in 0..60 {
         world.second();
@@ -189,7 +231,9 @@ fn pods_that_an_earlier_commit_brought_stay_while_the_canaries_move() {
     assert_eq!(world.state.rollout.phase.as_str(), "Soaking");
     world.settings.rollout.canary_nodes.insert(name("a"));
     world.bounds.clear();
-    let next = commit("c3").with(deployment("web", 3, pod("web:2"))).with(deployment("api", 1, pod("api:1")));
+    let next = commit("c3")
+        .with(deployment("web", 3, pod("web:2")))
+        .with(deployment("api", 1, pod("api:1")));
     world.push(next.build());
     world.run(120);
     world.expect_healthy("c3");

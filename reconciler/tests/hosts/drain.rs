@@ -10,16 +10,24 @@ use reconciler::{
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, daemon_set, deployment, pod, recreate, replica_set, rolling},
+    build::{
+        PodSpecExt, bare, commit, daemon_set, deployment, pod, recreate, replica_set, rolling,
+    },
     world::{World, name},
 };
 
 /// A commit with these workloads that drains `node`.
 fn draining(id: &str, node: Option<&str>, workloads: Vec<Workload>) -> Arc<Commit> {
-    let builder = workloads.into_iter().fold(commit(id), |builder, workload| builder.with(workload));
+    let builder = workloads
+        .into_iter()
+        .fold(commit(id), |builder, workload| builder.with(workload));
     let mut made = Arc::into_inner(builder.build()).unwrap();
     if let Some(node) = node {
-        let object = NodeObject { drain: true, unschedulable: true, ..NodeObject::default() };
+        let object = NodeObject {
+            drain: true,
+            unschedulable: true,
+            ..NodeObject::default()
+        };
         made.objects.nodes.insert(NodeName::new(node), object);
     }
     Arc::new(made)
@@ -36,22 +44,43 @@ fn settled(workloads: Vec<Workload>) -> World {
 
 #[test]
 fn pods_leave_a_drained_node_without_one_missing() {
-    let workloads = || vec![deployment("web", 3, pod("web:1")), replica_set("set", 3, pod("set:1"))];
+    let workloads = || {
+        vec![
+            deployment("web", 3, pod("web:1")),
+            replica_set("set", 3, pod("set:1")),
+        ]
+    };
     let mut world = settled(workloads());
     world.push(draining("c2", Some("b"), workloads()));
     world.run(60);
     world.expect_healthy("c2");
     for owner in ["web", "set"] {
-        assert!(!world.places(owner).contains(&"b"), "{owner}: {:?}", world.places(owner));
+        assert!(
+            !world.places(owner).contains(&"b"),
+            "{owner}: {:?}",
+            world.places(owner)
+        );
         assert_eq!(world.bounds[owner], (3, 4), "{owner}");
     }
-    assert_eq!(world.stops.values().filter(|reason| **reason == StopReason::Drained).count(), 2);
+    assert_eq!(
+        world
+            .stops
+            .values()
+            .filter(|reason| **reason == StopReason::Drained)
+            .count(),
+        2
+    );
     assert!(world.notes.is_empty(), "{:?}", world.notes);
 }
 
 #[test]
 fn daemons_and_bare_pods_stay_and_a_note_says_so() {
-    let workloads = || vec![daemon_set("agent", pod("agent:1")), bare("one", pod("one:1"))];
+    let workloads = || {
+        vec![
+            daemon_set("agent", pod("agent:1")),
+            bare("one", pod("one:1")),
+        ]
+    };
     let mut world = settled(workloads());
     let node = world.places("one")[0].to_owned();
     world.push(draining("c2", Some(&node), workloads()));
@@ -59,7 +88,11 @@ fn daemons_and_bare_pods_stay_and_a_note_says_so() {
     world.expect_healthy("c2");
     assert_eq!(world.places("agent"), ["a", "b", "c"]);
     assert_eq!(world.places("one"), [node.as_str()]);
-    assert!(world.notes[0].contains("nothing makes a bare Pod anew"), "{:?}", world.notes);
+    assert!(
+        world.notes[0].contains("nothing makes a bare Pod anew"),
+        "{:?}",
+        world.notes
+    );
 }
 
 #[test]
@@ -70,25 +103,38 @@ fn what_writes_to_the_hosts_disk_stays() {
     world.push(draining("c2", Some(&node), workload()));
     world.run(30);
     assert_eq!(world.places("db"), [node.as_str()]);
-    assert!(world.notes[0].contains("without its data"), "{:?}", world.notes);
+    assert!(
+        world.notes[0].contains("without its data"),
+        "{:?}",
+        world.notes
+    );
 }
 
 #[test]
 fn what_no_other_node_takes_stays_and_a_note_says_why() {
     let workload = |make: fn(&str, u32, reconciler::object::PodSpec) -> Workload| {
         let mut spec = pod("web:1");
-        spec.node_selector.insert("kubernetes.io/hostname".into(), "b".into());
+        spec.node_selector
+            .insert("kubernetes.io/hostname".into(), "b".into());
         vec![make("web", 1, spec)]
     };
     let mut world = settled(workload(deployment));
     world.push(draining("c2", Some("b"), workload(deployment)));
     world.run(30);
     assert!(world.on("web", "b").is_some(), "{:?}", world.places("web"));
-    assert!(world.notes[0].contains("no node takes its replacement"), "{:?}", world.notes);
+    assert!(
+        world.notes[0].contains("no node takes its replacement"),
+        "{:?}",
+        world.notes
+    );
     let mut world = settled(workload(recreate));
     world.push(draining("c2", Some("b"), workload(recreate)));
     world.run(30);
-    assert_eq!(world.places("web"), ["b"], "nothing is stopped that nobody takes over");
+    assert_eq!(
+        world.places("web"),
+        ["b"],
+        "nothing is stopped that nobody takes over"
+    );
 }
 
 #[test]
@@ -108,24 +154,49 @@ fn recreate_moves_one_pod_at_a_time() {
 fn replica_sets_that_run_an_old_template_are_named() {
     let mut world = settled(vec![replica_set("set", 2, pod("set:1"))]);
     assert!(world.notes.is_empty());
-    world.push(draining("c2", None, vec![replica_set("set", 2, pod("set:2"))]));
+    world.push(draining(
+        "c2",
+        None,
+        vec![replica_set("set", 2, pod("set:2"))],
+    ));
     world.run(30);
     world.expect_healthy("c2");
-    assert!(world.notes[0].contains("2 pods run the old template"), "{:?}", world.notes);
+    assert!(
+        world.notes[0].contains("2 pods run the old template"),
+        "{:?}",
+        world.notes
+    );
 }
 
 #[test]
 fn what_a_taint_evicts_counts_before_anything_is_replaced() {
-    let web = |image: &str| rolling("web", 2, pod(image), IntOrPercent::Int(0), IntOrPercent::Int(1));
+    let web = |image: &str| {
+        rolling(
+            "web",
+            2,
+            pod(image),
+            IntOrPercent::Int(0),
+            IntOrPercent::Int(1),
+        )
+    };
     let mut world = World::new(&["a", "b"]);
     world.push(commit("c1").with(web("web:1")).build());
     world.run(30);
     world.expect_healthy("c1");
     world.bounds.clear();
     let mut next = Arc::into_inner(commit("c2").with(web("web:2")).build()).unwrap();
-    let taint =
-        Taint { key: "example.com/off".to_owned(), value: String::new(), effect: TaintEffect::NoExecute };
-    next.objects.nodes.insert(name("a"), NodeObject { taints: vec![taint], ..NodeObject::default() });
+    let taint = Taint {
+        key: "example.com/off".to_owned(),
+        value: String::new(),
+        effect: TaintEffect::NoExecute,
+    };
+    next.objects.nodes.insert(
+        name("a"),
+        NodeObject {
+            taints: vec![taint],
+            ..NodeObject::default()
+        },
+    );
     world.push(Arc::new(next));
     world.run(60);
     world.expect_healthy("c2");

@@ -41,9 +41,20 @@ fn a_node_that_fails_alone_does_not_fail_the_commit() {
     world.run(90);
     world.expect_healthy("c2");
     assert!(world.faulty.contains(&name("b")));
-    assert_eq!(world.places("web"), ["a", "a", "c"], "its pod runs elsewhere");
-    assert!(world.bounds["web"].1 <= 4, "surge is kept: {:?}", world.bounds);
-    assert!(world.state.rollout.faulty.is_empty(), "nothing of it is left there");
+    assert_eq!(
+        world.places("web"),
+        ["a", "a", "c"],
+        "its pod runs elsewhere"
+    );
+    assert!(
+        world.bounds["web"].1 <= 4,
+        "surge is kept: {:?}",
+        world.bounds
+    );
+    assert!(
+        world.state.rollout.faulty.is_empty(),
+        "nothing of it is left there"
+    );
 }
 
 #[test]
@@ -55,8 +66,16 @@ fn what_recreates_leaves_a_faulty_node_before_another_takes_its_place() {
     world.run(90);
     world.expect_healthy("c2");
     assert!(world.faulty.contains(&name("b")));
-    assert_eq!(world.places("web"), ["a", "a", "c"], "its pod runs elsewhere");
-    assert_eq!(world.bounds["web"].1, 3, "and never beside the one that failed: {:?}", world.bounds);
+    assert_eq!(
+        world.places("web"),
+        ["a", "a", "c"],
+        "its pod runs elsewhere"
+    );
+    assert_eq!(
+        world.bounds["web"].1, 3,
+        "and never beside the one that failed: {:?}",
+        world.bounds
+    );
 }
 
 #[test]
@@ -67,7 +86,12 @@ fn a_daemon_stays_on_its_faulty_node_and_the_others_go_on() {
     world.run(90);
     world.expect_healthy("c2");
     assert_eq!(world.places("agent"), ["a", "b", "c"]);
-    assert!(world.pods("agent").iter().all(|record| record.commit == CommitId::new("c2")));
+    assert!(
+        world
+            .pods("agent")
+            .iter()
+            .all(|record| record.commit == CommitId::new("c2"))
+    );
     let why = &world.state.rollout.faulty[&name("b")];
     assert!(why.contains("crash loop"), "{why}");
     // Neither its absence nor its return makes it well.
@@ -91,7 +115,11 @@ fn two_of_three_nodes_are_the_commits_fault() {
     world.expect_healthy("c1");
     let rollback = world.state.rollout.rollback.as_ref().unwrap();
     assert_eq!(rollback.class, FailureClass::CrashLoop);
-    assert!(rollback.reason.contains("2 of 3 nodes fail"), "{}", rollback.reason);
+    assert!(
+        rollback.reason.contains("2 of 3 nodes fail"),
+        "{}",
+        rollback.reason
+    );
 }
 
 #[test]
@@ -110,7 +138,10 @@ fn a_bare_pod_has_no_other_node_to_prove_itself() {
     world.break_on("a", "c2");
     world.break_on("b", "c2");
     world.break_on("c", "c2");
-    let next = commit("c2").with(deployment("web", 3, pod("web:1"))).with(bare("job", pod("job:1"))).build();
+    let next = commit("c2")
+        .with(deployment("web", 3, pod("web:1")))
+        .with(bare("job", pod("job:1")))
+        .build();
     world.push(next);
     world.run(60);
     world.expect_healthy("c1");
@@ -118,20 +149,29 @@ fn a_bare_pod_has_no_other_node_to_prove_itself() {
 
 #[test]
 fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
-    for preparation in
-        [Preparation::Failed("no such platform".into()), Preparation::Waiting("no disk".into())]
-    {
+    for preparation in [
+        Preparation::Failed("no such platform".into()),
+        Preparation::Waiting("no disk".into()),
+    ] {
         let mut world = settled(daemons("c1", "agent:1"));
         world.prepared.insert(name("c"), preparation.clone());
         world.push(daemons("c2", "agent:2"));
         world.run(20);
         let waits = matches!(preparation, Preparation::Waiting(_));
-        assert_eq!(world.state.rollout.phase.as_str() == "Preparing", waits, "{preparation:?}");
+        assert_eq!(
+            world.state.rollout.phase.as_str() == "Preparing",
+            waits,
+            "{preparation:?}"
+        );
         world.run(70);
         world.expect_healthy("c2");
         assert!(world.state.rollout.faulty.contains_key(&name("c")));
         let old = world.on("agent", "c").unwrap();
-        assert_eq!(old.commit, CommitId::new("c1"), "nothing is stopped before its image is there");
+        assert_eq!(
+            old.commit,
+            CommitId::new("c1"),
+            "nothing is stopped before its image is there"
+        );
         world.prepared.clear();
         world.run(30);
         assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
@@ -145,7 +185,11 @@ fn a_node_that_cannot_get_the_commit_does_not_hold_up_the_others() {
     world.unread.insert(name("c"));
     world.push(daemons("c2", "agent:2"));
     world.run(20);
-    assert_eq!(world.state.rollout.phase.as_str(), "Preparing", "it may still come");
+    assert_eq!(
+        world.state.rollout.phase.as_str(),
+        "Preparing",
+        "it may still come"
+    );
     world.run(70);
     world.expect_healthy("c2");
     assert!(world.state.rollout.faulty[&name("c")].contains("has not got the commit"));
@@ -197,13 +241,18 @@ fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
             "{:?}",
             rollout.phase
         );
-        assert!(world.pods("one").is_empty(), "nothing beside what may still run there");
+        assert!(
+            world.pods("one").is_empty(),
+            "nothing beside what may still run there"
+        );
         // Neither by going back: the old pod may still be there, though the commit wants it again.
         world.push(commit("c3").with(workload("one:1")).build());
         world.run(30);
         assert!(world.pods("one").is_empty());
         let nodes: Vec<NodeName> = world.nodes.keys().cloned().collect();
-        nodes.iter().for_each(|node| world.live(node.as_str(), NodeLife::Ready));
+        nodes
+            .iter()
+            .for_each(|node| world.live(node.as_str(), NodeLife::Ready));
         world.run(60);
         world.expect_healthy("c3");
         assert_eq!(world.pods("one").len(), 1);
@@ -214,12 +263,17 @@ fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
 fn images_that_two_of_three_nodes_cannot_get_fail_the_commit() {
     let mut world = settled(daemons("c1", "agent:1"));
     for node in ["b", "c"] {
-        world.prepared.insert(name(node), Preparation::Failed("no such image".into()));
+        world
+            .prepared
+            .insert(name(node), Preparation::Failed("no such image".into()));
     }
     world.push(daemons("c2", "agent:2"));
     world.run(30);
     world.expect_healthy("c1");
-    assert_eq!(world.state.rollout.rollback.as_ref().map(|one| one.class), Some(FailureClass::Image));
+    assert_eq!(
+        world.state.rollout.rollback.as_ref().map(|one| one.class),
+        Some(FailureClass::Image)
+    );
 }
 
 #[test]
@@ -229,13 +283,28 @@ fn a_lost_node_is_not_waited_for_and_its_daemon_is_left_alone() {
     world.push(daemons("c2", "agent:2"));
     world.run(60);
     world.expect_healthy("c2");
-    assert_eq!(world.on("agent", "c").map(|record| &record.commit), Some(&CommitId::new("c1")));
-    assert_eq!(world.on("agent", "b").map(|record| &record.commit), Some(&CommitId::new("c2")));
+    assert_eq!(
+        world.on("agent", "c").map(|record| &record.commit),
+        Some(&CommitId::new("c1"))
+    );
+    assert_eq!(
+        world.on("agent", "b").map(|record| &record.commit),
+        Some(&CommitId::new("c2"))
+    );
     world.live("c", NodeLife::Ready);
     world.join("d");
     world.run(30);
-    assert_eq!(world.places("agent"), ["a", "b", "c", "d"], "who joins gets its pod");
-    assert!(world.pods("agent").iter().all(|record| record.commit == CommitId::new("c2")));
+    assert_eq!(
+        world.places("agent"),
+        ["a", "b", "c", "d"],
+        "who joins gets its pod"
+    );
+    assert!(
+        world
+            .pods("agent")
+            .iter()
+            .all(|record| record.commit == CommitId::new("c2"))
+    );
 }
 
 #[test]
@@ -295,7 +364,13 @@ fn many_nodes_one_after_another_take_their_time() {
 #[test]
 fn surge_and_unavailability_hold_over_several_nodes() {
     let web = |id: &str, image: &str| {
-        let workload = rolling("web", 4, pod(image), IntOrPercent::Int(1), IntOrPercent::Int(0));
+        let workload = rolling(
+            "web",
+            4,
+            pod(image),
+            IntOrPercent::Int(1),
+            IntOrPercent::Int(0),
+        );
         commit(id).with(workload).build()
     };
     let mut world = settled(web("c1", "web:1"));

@@ -1,4 +1,5 @@
-//! Which hosts pull which images, and when: before a commit is driven those that need them, after it all others.
+//! Which hosts pull which images, and when: before a commit is driven those that need them, after
+//! it all others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,8 +48,13 @@ impl Images {
         record: &PodRecord,
         commits: &BTreeMap<CommitId, Arc<Commit>>,
     ) -> bool {
-        let Some((_, workload)) = locate(commits, record) else { return false };
-        let pins = self.pins.get(node).and_then(|pins| pins.get(&record.commit));
+        let Some((_, workload)) = locate(commits, record) else {
+            return false;
+        };
+        let pins = self
+            .pins
+            .get(node)
+            .and_then(|pins| pins.get(&record.commit));
         let mut containers = workload.template.spec.containers.iter();
         containers.all(|container| pins.is_some_and(|pins| pins.contains_key(&container.image)))
     }
@@ -69,14 +75,24 @@ impl Images {
             mtu: 1500,
             vxlan: VxlanSettings::default(),
         };
-        let others = world.nodes.values().map(|known| &known.facts).filter(|facts| facts.name != own.name);
-        let peers: BTreeMap<NodeName, NodeFacts> =
-            others.map(|facts| (facts.name.clone(), facts.clone())).collect();
+        let others = world
+            .nodes
+            .values()
+            .map(|known| &known.facts)
+            .filter(|facts| facts.name != own.name);
+        let peers: BTreeMap<NodeName, NodeFacts> = others
+            .map(|facts| (facts.name.clone(), facts.clone()))
+            .collect();
         let under_way = self.under_way.entry(host.clone()).or_default();
         if !self.stuck.contains(host) {
             under_way.clear();
         }
-        let known = self.pins.get(host).into_iter().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+        let known = self
+            .pins
+            .get(host)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .flat_map(BTreeMap::values);
         let mut observed = Observed {
             lanes: under_way.clone(),
             images: known.map(|pin| pin.id.clone()).collect(),
@@ -87,7 +103,13 @@ impl Images {
             for container in images.flat_map(|workload| &workload.template.spec.containers) {
                 let key = LaneKey::Image(target.clone(), container.image.clone());
                 let fault = Fault::new(*kind, "the pull failed");
-                let failure = LaneFailure { fault, container: None, at: world.now, count: 1, removes: false };
+                let failure = LaneFailure {
+                    fault,
+                    container: None,
+                    at: world.now,
+                    count: 1,
+                    removes: false,
+                };
                 observed.failures.insert(key, failure);
             }
         }
@@ -98,7 +120,10 @@ impl Images {
             facts: own,
             settings: &world.settings,
             network: &network,
-            dns: &DnsFacts { zone: "cluster.local".to_owned(), ..DnsFacts::default() },
+            dns: &DnsFacts {
+                zone: "cluster.local".to_owned(),
+                ..DnsFacts::default()
+            },
             drain: Duration::from_secs(2),
             state: &world.state,
             commits: &world.commits,
@@ -113,15 +138,29 @@ impl Images {
         for (commit, image, pin) in plan.inherited {
             pins.entry(commit).or_default().insert(image, pin);
         }
-        for lane in plan.lanes.into_iter().filter(|lane| matches!(lane.key, LaneKey::Image(..))) {
-            let Some(Step::PullImage { commit, image, .. }) = lane.steps.into_iter().next() else { continue };
+        for lane in plan
+            .lanes
+            .into_iter()
+            .filter(|lane| matches!(lane.key, LaneKey::Image(..)))
+        {
+            let Some(Step::PullImage { commit, image, .. }) = lane.steps.into_iter().next() else {
+                continue;
+            };
             if self.stuck.contains(host) {
                 under_way.insert(lane.key);
                 continue;
             }
-            let pin = ImagePin { id: ImageId::new(self.generation.to_string()), digest: None, warning: None };
+            let pin = ImagePin {
+                id: ImageId::new(self.generation.to_string()),
+                digest: None,
+                warning: None,
+            };
             pins.entry(commit).or_default().insert(image.clone(), pin);
-            self.pulled.push((host.clone(), image, world.state.rollout.phase.as_str().to_owned()));
+            self.pulled.push((
+                host.clone(),
+                image,
+                world.state.rollout.phase.as_str().to_owned(),
+            ));
         }
         (plan.report.prepared, plan.report.share)
     }
@@ -130,7 +169,9 @@ impl Images {
 const TEN: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
 fn web(id: &str, replicas: u32, image: &str) -> Arc<Commit> {
-    commit(id).with(deployment("web", replicas, pod(image))).build()
+    commit(id)
+        .with(deployment("web", replicas, pod(image)))
+        .build()
 }
 
 impl World {
@@ -151,7 +192,9 @@ impl World {
     /// The hosts that pulled an image in phases of this kind, sorted.
     fn pulled(&self, image: &str, healthy: bool) -> Vec<&str> {
         let pulled = &self.images.as_ref().unwrap().pulled;
-        let these = pulled.iter().filter(|(_, one, phase)| one == image && (phase == "Healthy") == healthy);
+        let these = pulled
+            .iter()
+            .filter(|(_, one, phase)| one == image && (phase == "Healthy") == healthy);
         let mut hosts: Vec<&str> = these.map(|(node, ..)| node.as_str()).collect();
         hosts.sort_unstable();
         hosts
@@ -193,7 +236,11 @@ fn an_image_is_pulled_where_its_pods_go_and_on_two_more_and_later_everywhere() {
     for place in world.places("web") {
         assert!(before.contains(&place), "{place} is none of {before:?}");
     }
-    assert_eq!(world.pulled("web:2", true).len(), 6, "all others after it was healthy");
+    assert_eq!(
+        world.pulled("web:2", true).len(),
+        6,
+        "all others after it was healthy"
+    );
 }
 
 #[test]
@@ -215,15 +262,27 @@ fn a_chosen_host_that_never_ends_its_pull_holds_nothing_up() {
     assert_eq!(chosen.len(), 2);
     world.stick([chosen[0].clone()]);
     world.run(25);
-    assert_eq!(world.state.rollout.phase.as_str(), "Preparing", "it may still come");
+    assert_eq!(
+        world.state.rollout.phase.as_str(),
+        "Preparing",
+        "it may still come"
+    );
     world.run(60);
     world.expect_healthy("c2");
     assert!(!world.places("web").contains(&chosen[0].as_str()));
-    assert_eq!(world.pulled("web:2", false).len(), 3, "the spare ones are enough");
+    assert_eq!(
+        world.pulled("web:2", false).len(),
+        3,
+        "the spare ones are enough"
+    );
     assert_eq!(world.pulled("web:2", true).len(), 6);
     world.stick([]);
     world.run(10);
-    assert_eq!(world.pulled("web:2", true).len(), 7, "it follows when it can");
+    assert_eq!(
+        world.pulled("web:2", true).len(),
+        7,
+        "it follows when it can"
+    );
     assert!(world.state.rollout.faulty.is_empty());
 }
 
@@ -233,19 +292,29 @@ fn alone_with_an_image_a_slow_host_is_given_up_at_the_dead_line() {
     world.settings.rollout.spare_images = 0;
 
     world.push(
-        commit("c2").with(deployment("web", 2, pod("web:1"))).with(recreate("one", 1, pod("one:1"))).build(),
+        commit("c2")
+            .with(deployment("web", 2, pod("web:1")))
+            .with(recreate("one", 1, pod("one:1")))
+            .build(),
     );
     world.run(60);
 
     world.expect_healthy("c2");
     world.push(
-        commit("c3").with(deployment("web", 2, pod("web:1"))).with(recreate("one", 1, pod("one:2"))).build(),
+        commit("c3")
+            .with(deployment("web", 2, pod("web:1")))
+            .with(recreate("one", 1, pod("one:2")))
+            .build(),
     );
     let chosen = world.chosen();
     assert_eq!(chosen.len(), 1);
     world.stick(chosen.clone());
     world.run(590);
-    assert_eq!(world.state.rollout.phase.as_str(), "Preparing", "nobody shows that it can be had");
+    assert_eq!(
+        world.state.rollout.phase.as_str(),
+        "Preparing",
+        "nobody shows that it can be had"
+    );
     world.run(60);
     world.expect_healthy("c3");
     assert!(!world.places("one").contains(&chosen[0].as_str()));
@@ -263,7 +332,11 @@ fn a_chosen_host_that_is_lost_is_replaced() {
     world.expect_healthy("c2");
     let places: Vec<String> = world.places("web").into_iter().map(str::to_owned).collect();
     assert!(!places.contains(&chosen[0].to_string()));
-    assert_eq!(world.pulled("web:2", false), places, "another one in its place, and nobody else");
+    assert_eq!(
+        world.pulled("web:2", false),
+        places,
+        "another one in its place, and nobody else"
+    );
 }
 
 #[test]
@@ -280,7 +353,11 @@ fn daemons_are_prepared_wherever_they_run() {
     world.run(90);
     world.expect_healthy("c2");
     assert!(world.state.rollout.faulty[&name("c")].contains("still pulling"));
-    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c1"), "nothing is stopped before");
+    assert_eq!(
+        world.on("agent", "c").unwrap().commit,
+        CommitId::new("c1"),
+        "nothing is stopped before"
+    );
     world.stick([]);
     world.run(30);
     assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
@@ -294,11 +371,17 @@ fn who_may_never_run_a_pod_never_pulls_its_image() {
         facts.labels.insert("disk".to_owned(), "fast".to_owned());
     }
     let mut spec = pod("web:1");
-    spec.node_selector.insert("disk".to_owned(), "fast".to_owned());
+    spec.node_selector
+        .insert("disk".to_owned(), "fast".to_owned());
     let mut named = pod("one:1");
     named.node_name = Some(name("c"));
     world.settings.rollout.spare_images = 1;
-    world.push(commit("c1").with(deployment("web", 1, spec)).with(bare("one", named)).build());
+    world.push(
+        commit("c1")
+            .with(deployment("web", 1, spec))
+            .with(bare("one", named))
+            .build(),
+    );
     world.run(60);
     world.expect_healthy("c1");
     assert_eq!(world.pulled("web:1", false).len(), 2);
@@ -311,24 +394,43 @@ fn who_may_never_run_a_pod_never_pulls_its_image() {
 fn an_image_that_does_not_exist_fails_the_commit_where_nobody_has_it() {
     let mut world = two_on_ten();
     let all: Vec<NodeName> = world.nodes.keys().cloned().collect();
-    world.images().failing = all.into_iter().map(|node| (node, FaultKind::ImageMissing)).collect();
+    world.images().failing = all
+        .into_iter()
+        .map(|node| (node, FaultKind::ImageMissing))
+        .collect();
     world.push(web("c2", 2, "web:2"));
     world.run(20);
     world.expect_healthy("c1");
-    assert_eq!(world.state.rollout.rollback.as_ref().map(|one| one.class), Some(FailureClass::Image));
+    assert_eq!(
+        world.state.rollout.rollback.as_ref().map(|one| one.class),
+        Some(FailureClass::Image)
+    );
 }
 
 #[test]
 fn a_registry_that_nobody_reaches_is_waited_for_and_one_host_without_it_is_not() {
     let mut world = two_on_ten();
     let all: Vec<NodeName> = world.nodes.keys().cloned().collect();
-    world.images().failing = all.into_iter().map(|node| (node, FaultKind::RegistryUnreachable)).collect();
+    world.images().failing = all
+        .into_iter()
+        .map(|node| (node, FaultKind::RegistryUnreachable))
+        .collect();
     world.push(web("c2", 2, "web:2"));
     world.run(100);
-    assert!(matches!(world.state.rollout.phase, Phase::Preparing { .. }), "{:?}", world.state.rollout.phase);
+    assert!(
+        matches!(world.state.rollout.phase, Phase::Preparing { .. }),
+        "{:?}",
+        world.state.rollout.phase
+    );
     let shares = world.state.rollout.shares_of_target().unwrap().clone();
     assert_eq!(shares.nodes.len(), 4, "nobody else is asked: {shares:?}");
-    let first = shares.nodes.iter().find(|(_, share)| !share.pods.is_empty()).unwrap().0.clone();
+    let first = shares
+        .nodes
+        .iter()
+        .find(|(_, share)| !share.pods.is_empty())
+        .unwrap()
+        .0
+        .clone();
     world.images().failing.retain(|node, _| *node == first);
     world.run(90);
     world.expect_healthy("c2");
@@ -370,7 +472,11 @@ fn a_host_is_lost_and_its_pods_go_where_their_image_is() {
         }
     }
     assert_eq!(world.state.rollout.phase, Phase::Soaking);
-    let before: Vec<String> = world.pulled("web:2", false).into_iter().map(str::to_owned).collect();
+    let before: Vec<String> = world
+        .pulled("web:2", false)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     let all: Vec<NodeName> = world.nodes.keys().cloned().collect();
     world.stick(all);
     world.run(15);
@@ -379,6 +485,9 @@ fn a_host_is_lost_and_its_pods_go_where_their_image_is() {
     world.live(&node, NodeLife::Lost);
     world.run(5);
     for place in world.places("web") {
-        assert!(place != node && before.iter().any(|one| one == place), "{place} is none of {before:?}");
+        assert!(
+            place != node && before.iter().any(|one| one == place),
+            "{place} is none of {before:?}"
+        );
     }
 }

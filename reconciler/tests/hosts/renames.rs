@@ -1,4 +1,5 @@
-//! What leaves a commit runs on until what the commit adds in its place is available, except where both need one thing.
+//! What leaves a commit runs on until what the commit adds in its place is available, except where
+//! both need one thing.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,8 +16,13 @@ use crate::{
 
 /// A commit of these, with a Service `web` that selects one of them.
 fn with(id: &str, workloads: impl IntoIterator<Item = Workload>, selected: &str) -> Arc<Commit> {
-    let commit = workloads.into_iter().fold(commit(id), |commit, workload| commit.with(workload));
-    commit.allow_deletions().service("web", selected, node_port(None)).build()
+    let commit = workloads
+        .into_iter()
+        .fold(commit(id), |commit, workload| commit.with(workload));
+    commit
+        .allow_deletions()
+        .service("web", selected, node_port(None))
+        .build()
 }
 
 fn web(replicas: u32) -> Workload {
@@ -39,7 +45,11 @@ fn settled_in(mut world: World, workloads: impl IntoIterator<Item = Workload>) -
 }
 
 fn uids(world: &World, owner: &str) -> BTreeSet<PodUid> {
-    world.pods(owner).into_iter().map(|record| record.uid.clone()).collect()
+    world
+        .pods(owner)
+        .into_iter()
+        .map(|record| record.uid.clone())
+        .collect()
 }
 
 #[test]
@@ -50,11 +60,22 @@ fn what_left_the_commit_runs_until_what_was_added_is_available() {
     world.push(with("c2", [deployment("site", 2, pod("web:2"))], "site"));
     world.run(60);
     assert_eq!((uids(&world, "web"), world.pods("site").len()), (before, 2));
-    let note = world.notes.iter().find(|note| note.contains("left the commit"));
-    assert!(note.is_some_and(|note| note.contains("site is available")), "{:?}", world.notes);
+    let note = world
+        .notes
+        .iter()
+        .find(|note| note.contains("left the commit"));
+    assert!(
+        note.is_some_and(|note| note.contains("site is available")),
+        "{:?}",
+        world.notes
+    );
     world.unready.clear();
     world.run(5);
-    assert_eq!(world.pods("web").len(), 3, "without a probe it takes time to show that it works");
+    assert_eq!(
+        world.pods("web").len(),
+        3,
+        "without a probe it takes time to show that it works"
+    );
     world.run(6);
     assert!(world.pods("web").is_empty(), "{:?}", world.pods("web"));
     world.run(30);
@@ -66,11 +87,21 @@ fn what_left_the_commit_runs_until_what_was_added_is_available() {
 fn a_service_says_which_of_the_added_ones_are_waited_for() {
     let mut world = settled(&["a", "b"], [web(1), deployment("lonely", 1, pod("web:1"))]);
     world.unready.insert("batch".to_owned());
-    let added = [deployment("site", 1, pod("web:2")), deployment("batch", 1, pod("web:2"))];
+    let added = [
+        deployment("site", 1, pod("web:2")),
+        deployment("batch", 1, pod("web:2")),
+    ];
     world.push(with("c2", added, "site"));
     world.run(30);
-    assert!(world.pods("web").is_empty(), "its Service leads to what is available");
-    assert_eq!(world.pods("lonely").len(), 1, "no Service selects it: it waits for all that was added");
+    assert!(
+        world.pods("web").is_empty(),
+        "its Service leads to what is available"
+    );
+    assert_eq!(
+        world.pods("lonely").len(),
+        1,
+        "no Service selects it: it waits for all that was added"
+    );
     world.unready.clear();
     world.run(30);
     world.expect_healthy("c2");
@@ -83,7 +114,10 @@ fn what_nothing_is_added_for_stops_at_once() {
     world.unready.insert("other".to_owned());
     world.push(with("c2", [deployment("other", 1, pod("web:2"))], "web"));
     world.run(2);
-    assert!(world.pods("web").is_empty(), "what was only changed takes no place");
+    assert!(
+        world.pods("web").is_empty(),
+        "what was only changed takes no place"
+    );
 }
 
 #[test]
@@ -96,8 +130,15 @@ fn a_rename_that_crashes_has_touched_nothing() {
     world.run(90);
     world.expect_healthy("c1");
     assert!(world.state.rollout.bad.contains_key(&CommitId::new("c2")));
-    assert_eq!((uids(&world, "web"), world.pods("site").len()), (before.clone(), 0));
-    assert!(!world.stops.keys().any(|uid| before.contains(uid)), "{:?}", world.stops);
+    assert_eq!(
+        (uids(&world, "web"), world.pods("site").len()),
+        (before.clone(), 0)
+    );
+    assert!(
+        !world.stops.keys().any(|uid| before.contains(uid)),
+        "{:?}",
+        world.stops
+    );
 }
 
 #[test]
@@ -109,7 +150,11 @@ fn a_rename_in_the_middle_of_another_leaves_nothing_of_either() {
     world.unready.insert("shop".to_owned());
     world.push(with("c3", [deployment("shop", 2, pod("web:3"))], "shop"));
     world.run(20);
-    assert_eq!((world.pods("web").len(), world.pods("site").len()), (2, 2), "both wait for the last");
+    assert_eq!(
+        (world.pods("web").len(), world.pods("site").len()),
+        (2, 2),
+        "both wait for the last"
+    );
     world.unready.remove("shop");
     world.run(30);
     world.expect_healthy("c3");
@@ -137,16 +182,31 @@ fn many_renames_in_a_row_are_still_explained_and_leave_nothing() {
         let name = format!("site{number}");
         world.unready.insert(name.clone());
         let next = deployment(&name, 1, pod("web:2"));
-        let commit = commit(&format!("c{number:02}")).with(next).service("web", &name, node_port(None));
-        let commit = if number == 2 { commit.allow_deletions() } else { commit };
+        let commit =
+            commit(&format!("c{number:02}"))
+                .with(next)
+                .service("web", &name, node_port(None));
+        let commit = if number == 2 {
+            commit.allow_deletions()
+        } else {
+            commit
+        };
         world.push(commit.build());
         world.run(3);
     }
     world.unready.clear();
     world.run(30);
     world.expect_healthy("c13");
-    let left: Vec<_> = world.state.pods.values().map(|record| record.owner.to_string()).collect();
-    assert!(left.iter().all(|owner| owner.contains("site13")), "{left:?}");
+    let left: Vec<_> = world
+        .state
+        .pods
+        .values()
+        .map(|record| record.owner.to_string())
+        .collect();
+    assert!(
+        left.iter().all(|owner| owner.contains("site13")),
+        "{left:?}"
+    );
 }
 
 #[test]
@@ -158,13 +218,18 @@ fn a_roll_out_that_ends_badly_with_nothing_to_go_back_to_ends_the_wait() {
     world.unready.insert("site".to_owned());
     world.push(with("c2", [deployment("site", 1, pod("web:2"))], "site"));
     world.run(500);
-    assert_eq!(world.pods("web").len(), 1, "it waits as long as the roll-out lasts");
+    assert_eq!(
+        world.pods("web").len(),
+        1,
+        "it waits as long as the roll-out lasts"
+    );
     world.run(200);
     assert_eq!(world.state.rollout.phase.as_str(), "Degraded");
     assert!(world.pods("web").is_empty());
 }
 
-/// Renames `web` to `site` where each node has room for one of them, and says when both were on one node.
+/// Renames `web` to `site` where each node has room for one of them, and says when both were on one
+/// node.
 fn squeezed(nodes: &[&str], old: Workload, new: Workload, world: World) -> World {
     let mut world = settled_in(world, [old]);
     let count = world.pods("web").len();
@@ -175,7 +240,11 @@ fn squeezed(nodes: &[&str], old: Workload, new: Workload, world: World) -> World
     assert!(world.pods("web").is_empty());
     assert_eq!(world.pods("site").len(), count);
     assert!(!world.shared, "both were on one node at a time");
-    assert!(world.fewest + 1 >= nodes.len(), "only {} were up, of {count}", world.fewest);
+    assert!(
+        world.fewest + 1 >= nodes.len(),
+        "only {} were up, of {count}",
+        world.fewest
+    );
     world
 }
 
@@ -183,19 +252,31 @@ fn squeezed(nodes: &[&str], old: Workload, new: Workload, world: World) -> World
 fn where_both_need_a_host_port_the_old_pods_make_room_one_at_a_time() {
     let nodes = ["a", "b", "c"];
     let spec = |image: &str| pod(image).with_host_port(8080);
-    let (old, new) = (deployment("web", 3, spec("web:1")), deployment("site", 3, spec("web:2")));
+    let (old, new) = (
+        deployment("web", 3, spec("web:1")),
+        deployment("site", 3, spec("web:2")),
+    );
     squeezed(&nodes, old, new, World::new(&nodes));
-    let (old, new) = (daemon_set("web", spec("web:1")), daemon_set("site", spec("web:2")));
+    let (old, new) = (
+        daemon_set("web", spec("web:1")),
+        daemon_set("site", spec("web:2")),
+    );
     squeezed(&nodes, old, new, World::new(&nodes));
 }
 
 #[test]
 fn where_both_write_to_one_path_of_a_host_they_are_never_there_together() {
     let disk = |image: &str| pod(image).with_disk();
-    let (old, new) = (deployment("web", 1, disk("web:1")), deployment("site", 1, disk("web:2")));
+    let (old, new) = (
+        deployment("web", 1, disk("web:1")),
+        deployment("site", 1, disk("web:2")),
+    );
     squeezed(&["a"], old, new, World::new(&["a"]));
     let nodes = ["a", "b", "c"];
-    let (old, new) = (daemon_set("web", disk("web:1")), daemon_set("site", disk("web:2")));
+    let (old, new) = (
+        daemon_set("web", disk("web:1")),
+        daemon_set("site", disk("web:2")),
+    );
     squeezed(&nodes, old, new, World::new(&nodes));
 }
 
@@ -207,7 +288,10 @@ fn what_writes_to_a_host_begins_nowhere_before_the_old_one_is_gone() {
     world.push(with("c2", [deployment("site", 3, disk("web:2"))], "site"));
     world.run(30);
     world.expect_healthy("c2");
-    assert_eq!((world.places("site"), world.pods("web").len()), (nodes.to_vec(), 0));
+    assert_eq!(
+        (world.places("site"), world.pods("web").len()),
+        (nodes.to_vec(), 0)
+    );
     assert!(!world.shared, "both were on one node at a time");
 }
 
@@ -220,7 +304,12 @@ fn on_full_nodes_the_old_pods_make_room_one_at_a_time() {
         world
     };
     squeezed(&nodes, web(3), deployment("site", 3, pod("web:2")), full());
-    squeezed(&nodes, daemon_set("web", pod("web:1")), daemon_set("site", pod("web:2")), full());
+    squeezed(
+        &nodes,
+        daemon_set("web", pod("web:1")),
+        daemon_set("site", pod("web:2")),
+        full(),
+    );
     let requests = |image: &str| -> PodSpec {
         let mut spec = pod(image);
         spec.containers[0].resources.cpu_request_milli = Some(1500);
@@ -230,7 +319,10 @@ fn on_full_nodes_the_old_pods_make_room_one_at_a_time() {
     for node in small.nodes.values_mut() {
         (node.facts.system.cpus, node.facts.system.memory_kib) = (2, 1 << 20);
     }
-    let (old, new) = (deployment("web", 3, requests("web:1")), deployment("site", 3, requests("web:2")));
+    let (old, new) = (
+        deployment("web", 3, requests("web:1")),
+        deployment("site", 3, requests("web:2")),
+    );
     squeezed(&nodes, old, new, small);
 }
 
@@ -270,7 +362,12 @@ fn a_bare_pod_under_the_name_of_another_owners_pod_comes_after_it() {
     world.push(with("c2", [heir], "site"));
     world.run(30);
     world.expect_healthy("c2");
-    let kinds: Vec<WorkloadKind> = world.state.pods.values().map(|record| record.owner.kind).collect();
+    let kinds: Vec<WorkloadKind> = world
+        .state
+        .pods
+        .values()
+        .map(|record| record.owner.kind)
+        .collect();
     assert_eq!(kinds, [WorkloadKind::Pod]);
 }
 
@@ -281,7 +378,13 @@ fn another_kind_under_the_same_name_is_another_workload() {
     world.push(with("c2", [daemon_set("web", pod("web:1"))], "web"));
     world.run(30);
     world.expect_healthy("c2");
-    assert!(world.state.pods.values().all(|record| record.owner.kind == WorkloadKind::DaemonSet));
+    assert!(
+        world
+            .state
+            .pods
+            .values()
+            .all(|record| record.owner.kind == WorkloadKind::DaemonSet)
+    );
     assert!(world.fewest >= 2, "{}", world.fewest);
 }
 
@@ -296,7 +399,10 @@ fn canaries_take_the_new_name_first_and_the_old_one_stays_until_all_have_it() {
     assert_eq!(world.places("web"), ["a", "b", "c"]);
     world.run(60);
     world.expect_healthy("c2");
-    assert_eq!((world.places("site"), world.pods("web").len()), (vec!["a", "b", "c"], 0));
+    assert_eq!(
+        (world.places("site"), world.pods("web").len()),
+        (vec!["a", "b", "c"], 0)
+    );
     assert!(world.fewest >= 3, "{}", world.fewest);
 }
 
@@ -306,7 +412,16 @@ fn canaries_do_not_wait_for_what_another_workload_holds_until_the_second_step() 
     let mut world = World::new(&nodes);
     world.settings.rollout.canary_nodes = BTreeSet::from([name("b")]);
     let spec = |image: &str| pod(image).with_host_port(8080);
-    let world = squeezed(&nodes, daemon_set("web", spec("web:1")), daemon_set("site", spec("web:2")), world);
-    let on: BTreeSet<&NodeName> = world.pods("site").iter().filter_map(|pod| pod.place.node()).collect();
+    let world = squeezed(
+        &nodes,
+        daemon_set("web", spec("web:1")),
+        daemon_set("site", spec("web:2")),
+        world,
+    );
+    let on: BTreeSet<&NodeName> = world
+        .pods("site")
+        .iter()
+        .filter_map(|pod| pod.place.node())
+        .collect();
     assert_eq!(on.len(), 3);
 }

@@ -1,4 +1,5 @@
-//! What pods say of each other and ask of a host, held by the host itself; and what a leader makes of a host that refuses.
+//! What pods say of each other and ask of a host, held by the host itself; and what a leader makes
+//! of a host that refuses.
 
 use std::time::Duration;
 
@@ -21,11 +22,21 @@ const HOST: &str = "kubernetes.io/hostname";
 
 fn pods_of(app: &str) -> PodSelector {
     let labels = [("app".to_owned(), app.to_owned())].into();
-    PodSelector { labels: Some(Selector { labels, expressions: Vec::new() }), ..PodSelector::default() }
+    PodSelector {
+        labels: Some(Selector {
+            labels,
+            expressions: Vec::new(),
+        }),
+        ..PodSelector::default()
+    }
 }
 
 fn term(app: &str) -> PodTerm {
-    PodTerm { pods: pods_of(app), topology_key: HOST.to_owned(), ..PodTerm::default() }
+    PodTerm {
+        pods: pods_of(app),
+        topology_key: HOST.to_owned(),
+        ..PodTerm::default()
+    }
 }
 
 fn apart(mut spec: PodSpec, app: &str) -> PodSpec {
@@ -65,7 +76,11 @@ fn only_on(mut spec: PodSpec, node: &str) -> PodSpec {
 fn expect_refused(world: &World, host: &str, uid: &PodUid, why: &str) {
     let plan = ask(world, host, Vec::new(), &[]);
     let refused = &plan.report.refused;
-    assert_eq!(refused.get(uid), Some(&Refused::Unfit(why.to_owned())), "{refused:?}");
+    assert_eq!(
+        refused.get(uid),
+        Some(&Refused::Unfit(why.to_owned())),
+        "{refused:?}"
+    );
     assert_eq!(refused.len(), 1, "{refused:?}");
 }
 
@@ -73,65 +88,119 @@ fn expect_refused(world: &World, host: &str, uid: &PodUid, why: &str) {
 fn nothing_is_refused_of_what_a_leader_places_by_these_rules() {
     let world = settled(
         commit("c1")
-            .with(replica_set("web", 2, asking(apart(pod("web:1"), "web"), 900)))
-            .with(replica_set("set", 3, spread(near(pod("set:1"), "web"), "set")))
+            .with(replica_set(
+                "web",
+                2,
+                asking(apart(pod("web:1"), "web"), 900),
+            ))
+            .with(replica_set(
+                "set",
+                3,
+                spread(near(pod("set:1"), "web"), "set"),
+            ))
             .with(bare("one", apart(pod("one:1"), "nobody")))
             .build(),
     );
     for host in ["a", "b"] {
         let plan = ask(&world, host, Vec::new(), &[]);
-        assert!(plan.report.refused.is_empty(), "{host}: {:?}", plan.report.refused);
+        assert!(
+            plan.report.refused.is_empty(),
+            "{host}: {:?}",
+            plan.report.refused
+        );
     }
 }
 
 #[test]
 fn pods_that_must_be_apart_are_not_begun_together() {
-    let mut world = settled(commit("c1").with(replica_set("web", 2, apart(pod("web:1"), "web"))).build());
+    let mut world = settled(
+        commit("c1")
+            .with(replica_set("web", 2, apart(pod("web:1"), "web")))
+            .build(),
+    );
     let uid = one(&world, "web", "a");
     let forged = forge(&mut world, &uid, "a");
-    expect_refused(&world, "a", &forged, "have a pod near that spec.affinity.podAntiAffinity forbids");
+    expect_refused(
+        &world,
+        "a",
+        &forged,
+        "have a pod near that spec.affinity.podAntiAffinity forbids",
+    );
 
     // Whom another one keeps off.
     let both = || {
         let lonely = only_on(apart(pod("lonely:1"), "web"), "a");
-        commit("c1").with(bare("lonely", lonely)).with(replica_set("web", 2, pod("web:1"))).build()
+        commit("c1")
+            .with(bare("lonely", lonely))
+            .with(replica_set("web", 2, pod("web:1")))
+            .build()
     };
     let mut world = settled(both());
-    let webs: Vec<PodUid> = world.pods("web").iter().map(|record| record.uid.clone()).collect();
+    let webs: Vec<PodUid> = world
+        .pods("web")
+        .iter()
+        .map(|record| record.uid.clone())
+        .collect();
     misplace(&mut world, &webs[1], "a");
-    expect_refused(&world, "a", &webs[1], "have a pod near whose podAntiAffinity forbids this one");
+    expect_refused(
+        &world,
+        "a",
+        &webs[1],
+        "have a pod near whose podAntiAffinity forbids this one",
+    );
 }
 
 #[test]
 fn a_spread_that_must_hold_is_held() {
-    let mut world = settled(commit("c1").with(replica_set("web", 4, spread(pod("web:1"), "web"))).build());
+    let mut world = settled(
+        commit("c1")
+            .with(replica_set("web", 4, spread(pod("web:1"), "web")))
+            .build(),
+    );
     let newest = world.pods("web")[3].uid.clone();
     let host = world.state.pods[&newest].place.node().unwrap().clone();
     let other = if host == name("a") { "b" } else { "a" };
     misplace(&mut world, &newest, other);
-    expect_refused(&world, other, &newest, "would break spec.topologySpreadConstraints");
+    expect_refused(
+        &world,
+        other,
+        &newest,
+        "would break spec.topologySpreadConstraints",
+    );
     // One that is on its way out was there when the new one was placed.
     let gone = forge(&mut world, &newest, host.as_str());
     tell_to_stop(&mut world, &gone);
-    assert!(ask(&world, other, Vec::new(), &[]).report.refused.is_empty());
+    assert!(
+        ask(&world, other, Vec::new(), &[])
+            .report
+            .refused
+            .is_empty()
+    );
 }
 
 #[test]
 fn a_pod_that_must_be_near_another_is_not_begun_elsewhere() {
-    let commit = commit("c1").with(bare("web", only_on(pod("web:1"), "a"))).with(replica_set(
-        "set",
-        1,
-        near(pod("set:1"), "web"),
-    ));
+    let commit = commit("c1")
+        .with(bare("web", only_on(pod("web:1"), "a")))
+        .with(replica_set("set", 1, near(pod("set:1"), "web")));
     let mut world = settled(commit.build());
     let uid = one(&world, "set", "a");
     misplace(&mut world, &uid, "b");
-    expect_refused(&world, "b", &uid, "have no pod near that spec.affinity.podAffinity asks for");
+    expect_refused(
+        &world,
+        "b",
+        &uid,
+        "have no pod near that spec.affinity.podAffinity asks for",
+    );
 }
 
 #[test]
 fn a_host_begins_no_more_than_it_has_room_for() {
-    let mut world = settled(commit("c1").with(replica_set("web", 2, asking(pod("web:1"), 1500))).build());
+    let mut world = settled(
+        commit("c1")
+            .with(replica_set("web", 2, asking(pod("web:1"), 1500)))
+            .build(),
+    );
     let uid = one(&world, "web", "a");
     let forged = forge(&mut world, &uid, "a");
     expect_refused(&world, "a", &forged, "have too little cpu left");
@@ -144,40 +213,75 @@ fn a_host_begins_no_more_than_it_has_room_for() {
 fn what_runs_counts_whatever_its_record_and_that_of_a_new_one_say() {
     let all = || {
         commit("c1")
-            .with(replica_set("web", 2, asking(apart(pod("web:1"), "web"), 1500)))
+            .with(replica_set(
+                "web",
+                2,
+                asking(apart(pod("web:1"), "web"), 1500),
+            ))
             .with(replica_set("port", 2, pod("port:1").with_host_port(8080)))
             .build()
     };
     for serial in [0, 1, u64::MAX] {
         let mut world = settled(all());
         let (web, port) = (one(&world, "web", "a"), one(&world, "port", "a"));
-        let (forged_web, forged_port) = (forge(&mut world, &web, "a"), forge(&mut world, &port, "a"));
+        let (forged_web, forged_port) =
+            (forge(&mut world, &web, "a"), forge(&mut world, &port, "a"));
         for uid in [&forged_web, &forged_port] {
             world.state.pods.get_mut(uid).unwrap().serial = serial;
         }
         // What runs says by its own labels what it is.
-        let running = [World::identity(&world.state.pods[&web]), World::identity(&world.state.pods[&port])];
+        let running = [
+            World::identity(&world.state.pods[&web]),
+            World::identity(&world.state.pods[&port]),
+        ];
         for uid in [&web, &port] {
             world.state.pods.get_mut(uid).unwrap().template = TemplateHash::new("1-forged");
         }
-        let plan = ask_with(&world, "a", Vec::new(), running.to_vec(), Observed::default(), &world.memory);
+        let plan = ask_with(
+            &world,
+            "a",
+            Vec::new(),
+            running.to_vec(),
+            Observed::default(),
+            &world.memory,
+        );
         let refused = &plan.report.refused;
-        assert!(matches!(refused.get(&forged_web), Some(Refused::Unfit(_))), "{serial}: {refused:?}");
-        assert!(matches!(refused.get(&forged_port), Some(Refused::HostPort { .. })), "{serial}: {refused:?}");
+        assert!(
+            matches!(refused.get(&forged_web), Some(Refused::Unfit(_))),
+            "{serial}: {refused:?}"
+        );
+        assert!(
+            matches!(refused.get(&forged_port), Some(Refused::HostPort { .. })),
+            "{serial}: {refused:?}"
+        );
         // As many as there may be, however old they claim to be.
-        let more: Vec<PodUid> = (0..3).map(|_| forge(&mut world, &forged_port, "b")).collect();
-        let running: Vec<PodUid> = world.on("port", "b").into_iter().map(|one| one.uid.clone()).collect();
+        let more: Vec<PodUid> = (0..3)
+            .map(|_| forge(&mut world, &forged_port, "b"))
+            .collect();
+        let running: Vec<PodUid> = world
+            .on("port", "b")
+            .into_iter()
+            .map(|one| one.uid.clone())
+            .collect();
         for uid in &more {
             world.state.pods.get_mut(uid).unwrap().serial = serial;
         }
         let plan = ask(&world, "b", Vec::new(), &running);
-        assert!(more.iter().all(|uid| plan.report.refused.contains_key(uid)), "{:?}", plan.report.refused);
+        assert!(
+            more.iter().all(|uid| plan.report.refused.contains_key(uid)),
+            "{:?}",
+            plan.report.refused
+        );
     }
 }
 
 #[test]
 fn a_pod_that_its_host_refuses_is_made_anew_elsewhere() {
-    let mut world = settled(commit("c1").with(replica_set("web", 2, pod("web:1"))).build());
+    let mut world = settled(
+        commit("c1")
+            .with(replica_set("web", 2, pod("web:1")))
+            .build(),
+    );
     let uid = one(&world, "web", "a");
     world.refused.insert(uid.clone(), Refused::Full { most: 1 });
     world.run(3);
@@ -188,7 +292,11 @@ fn a_pod_that_its_host_refuses_is_made_anew_elsewhere() {
 
 #[test]
 fn a_host_turns_a_pod_away_when_it_has_refused_it_for_a_while() {
-    let mut world = settled(commit("c1").with(replica_set("web", 1, only_on(pod("web:1"), "a"))).build());
+    let mut world = settled(
+        commit("c1")
+            .with(replica_set("web", 1, only_on(pod("web:1"), "a")))
+            .build(),
+    );
     let uid = one(&world, "web", "a");
     misplace(&mut world, &uid, "b");
     let plan = ask(&world, "b", Vec::new(), &[]);
@@ -200,7 +308,12 @@ fn a_host_turns_a_pod_away_when_it_has_refused_it_for_a_while() {
     assert!(plan.report.turned_away.is_empty());
     world.memory = plan.memory;
     world.now += Duration::from_secs(1);
-    assert!(ask(&world, "b", Vec::new(), &[]).report.turned_away.contains(&uid));
+    assert!(
+        ask(&world, "b", Vec::new(), &[])
+            .report
+            .turned_away
+            .contains(&uid)
+    );
     // One that may run here after all begins anew.
     misplace(&mut world, &uid, "a");
     let plan = ask(&world, "a", Vec::new(), &[]);
@@ -210,8 +323,18 @@ fn a_host_turns_a_pod_away_when_it_has_refused_it_for_a_while() {
 #[test]
 fn nodes_have_as_many_pods_as_each_of_them_takes() {
     let mut world = World::new(&["a", "b"]);
-    world.nodes.get_mut(&name("a")).unwrap().facts.system.max_pods = 1;
-    world.push(commit("c1").with(replica_set("web", 4, pod("web:1"))).build());
+    world
+        .nodes
+        .get_mut(&name("a"))
+        .unwrap()
+        .facts
+        .system
+        .max_pods = 1;
+    world.push(
+        commit("c1")
+            .with(replica_set("web", 4, pod("web:1")))
+            .build(),
+    );
     world.run(30);
     world.expect_healthy("c1");
     assert_eq!(world.places("web"), ["a", "b", "b", "b"]);
@@ -219,47 +342,97 @@ fn nodes_have_as_many_pods_as_each_of_them_takes() {
 
 #[test]
 fn a_stop_that_a_host_does_not_believe_ends_with_one_pod_in_its_place() {
-    let mut world = settled(commit("c1").with(replica_set("web", 2, pod("web:1"))).build());
+    let mut world = settled(
+        commit("c1")
+            .with(replica_set("web", 2, pod("web:1")))
+            .build(),
+    );
     let uid = one(&world, "web", "a");
     tell_to_stop(&mut world, &uid);
     world.refused.insert(uid.clone(), Refused::OwnerStays);
     world.run(5);
-    assert!(!world.state.pods.contains_key(&uid), "{:?}", world.state.pods);
+    assert!(
+        !world.state.pods.contains_key(&uid),
+        "{:?}",
+        world.state.pods
+    );
     assert_eq!(world.stops[&uid], StopReason::ScaledDown);
     assert_eq!(world.pods("web").len(), 2);
 }
 
 #[test]
 fn a_canary_keeps_to_the_rules_too() {
-    // Where a pod may be down, the canary's old one goes first. Where none may, the canary is passed over.
+    // Where a pod may be down, the canary's old one goes first. Where none may, the canary is
+    // passed over.
     for (surge, unavailable, replicas) in [(1, 0, 2), (0, 1, 2), (0, 1, 3), (1, 1, 3)] {
         let web = |image: &str| {
             let bounds = (IntOrPercent::Int(surge), IntOrPercent::Int(unavailable));
-            rolling("web", replicas, apart(pod(image), "web"), bounds.0, bounds.1)
+            rolling(
+                "web",
+                replicas,
+                apart(pod(image), "web"),
+                bounds.0,
+                bounds.1,
+            )
         };
         let mut world = World::new(&["a", "b", "c"]);
         world.settings.rollout.canary_nodes.insert(name("a"));
         // What does not change is not spoken of, though the canary has no room for it.
         let unchanged = |name, spec: PodSpec| {
-            rolling(name, 1, spec.with_host_port(8080), IntOrPercent::Int(1), IntOrPercent::Int(0))
+            rolling(
+                name,
+                1,
+                spec.with_host_port(8080),
+                IntOrPercent::Int(1),
+                IntOrPercent::Int(0),
+            )
         };
         let first = || unchanged("first", only_on(pod("first:1"), "a"));
         let second = || unchanged("second", pod("second:1"));
-        world.push(commit("c1").with(first()).with(second()).with(web("web:1")).build());
+        world.push(
+            commit("c1")
+                .with(first())
+                .with(second())
+                .with(web("web:1"))
+                .build(),
+        );
         world.run(60);
         world.expect_healthy("c1");
         assert!(world.places("web").contains(&"a"));
-        world.push(commit("c2").with(first()).with(second()).with(web("web:2")).build());
+        world.push(
+            commit("c2")
+                .with(first())
+                .with(second())
+                .with(web("web:2"))
+                .build(),
+        );
         let mut said = false;
         for _ in 0..60 {
             world.run(1);
             let taken = world.places("web");
             let case = format!("surge {surge}, unavailable {unavailable}, {replicas} pods");
-            assert!(taken.windows(2).all(|pair| pair[0] != pair[1]), "{case}: two on one node: {taken:?}");
-            said |= world.notes.iter().any(|note| note.contains("web: the canary a cannot take a new pod"));
-            assert!(world.notes.iter().all(|note| !note.contains("second: the canary")), "{:?}", world.notes);
+            assert!(
+                taken.windows(2).all(|pair| pair[0] != pair[1]),
+                "{case}: two on one node: {taken:?}"
+            );
+            said |= world
+                .notes
+                .iter()
+                .any(|note| note.contains("web: the canary a cannot take a new pod"));
+            assert!(
+                world
+                    .notes
+                    .iter()
+                    .all(|note| !note.contains("second: the canary")),
+                "{:?}",
+                world.notes
+            );
         }
-        assert_eq!(said, unavailable == 0, "surge {surge}, unavailable {unavailable}, {replicas} pods");
+        assert_eq!(
+            said,
+            unavailable == 0,
+            "surge {surge}, unavailable {unavailable}, {replicas} pods"
+        );
         world.expect_healthy("c2");
     }
 }
@@ -268,16 +441,30 @@ fn a_canary_keeps_to_the_rules_too() {
 fn a_roll_out_leaves_the_new_pods_spread() {
     for (surge, unavailable) in [(1, 0), (0, 1), (3, 0), (1, 1)] {
         let web = |image: &str| {
-            rolling("web", 3, pod(image), IntOrPercent::Int(surge), IntOrPercent::Int(unavailable))
+            rolling(
+                "web",
+                3,
+                pod(image),
+                IntOrPercent::Int(surge),
+                IntOrPercent::Int(unavailable),
+            )
         };
         let mut world = World::new(&["a", "b", "c"]);
         world.push(commit("c1").with(web("web:1")).build());
         world.run(30);
         for round in 2..6 {
-            world.push(commit(&format!("c{round}")).with(web(&format!("web:{round}"))).build());
+            world.push(
+                commit(&format!("c{round}"))
+                    .with(web(&format!("web:{round}")))
+                    .build(),
+            );
             world.run(60);
             world.expect_healthy(&format!("c{round}"));
-            assert_eq!(world.places("web"), ["a", "b", "c"], "surge {surge}, unavailable {unavailable}");
+            assert_eq!(
+                world.places("web"),
+                ["a", "b", "c"],
+                "surge {surge}, unavailable {unavailable}"
+            );
         }
     }
 }

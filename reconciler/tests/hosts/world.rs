@@ -19,8 +19,8 @@ use reconciler::{
     pod::memory::NodeMemory,
     rollout::{Head, RolloutSettings},
     state::{
-        ClusterState, Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord, Preparation,
-        StopReason,
+        ClusterState, Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord,
+        Preparation, StopReason,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
@@ -106,7 +106,10 @@ impl World {
         let mut world = Self {
             now: Timestamp::UNIX_EPOCH + Duration::from_secs(1_000_000),
             settings: settings(),
-            state: ClusterState { cluster: "test".to_owned(), ..ClusterState::default() },
+            state: ClusterState {
+                cluster: "test".to_owned(),
+                ..ClusterState::default()
+            },
             head: Head::Unknown,
             commits: BTreeMap::new(),
             barred: BTreeSet::new(),
@@ -136,7 +139,10 @@ impl World {
 
     pub(crate) fn join(&mut self, node: &str) {
         let number = u8::try_from(self.nodes.len() + 1).unwrap();
-        let known = KnownNode { facts: facts(number, node), life: NodeLife::Ready };
+        let known = KnownNode {
+            facts: facts(number, node),
+            life: NodeLife::Ready,
+        };
         self.nodes.insert(name(node), known);
     }
 
@@ -170,7 +176,11 @@ impl World {
     pub(crate) fn second(&mut self) {
         self.now += Duration::from_secs(1);
         for round in 0.. {
-            assert!(round < 50, "the decisions do not come to rest: {:#?}", self.state.rollout);
+            assert!(
+                round < 50,
+                "the decisions do not come to rest: {:#?}",
+                self.state.rollout
+            );
             self.report();
             self.pull();
             let input = ClusterInput {
@@ -191,7 +201,8 @@ impl World {
                 return;
             }
             self.state.apply(change.changes);
-            self.faulty.extend(self.state.rollout.faulty.keys().cloned());
+            self.faulty
+                .extend(self.state.rollout.faulty.keys().cloned());
             for record in self.state.pods.values() {
                 if let Some(stop) = &record.stop {
                     self.stops.insert(record.uid.clone(), stop.reason);
@@ -203,12 +214,19 @@ impl World {
 
     fn measure(&mut self) {
         let mut now: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for record in self.state.pods.values().filter(|record| record.stop.is_none()) {
+        for record in self
+            .state
+            .pods
+            .values()
+            .filter(|record| record.stop.is_none())
+        {
             let counts = now.entry(record.owner.object.name.clone()).or_default();
             counts.0 += usize::from(self.is_ready(&record.uid));
             counts.1 += 1;
         }
-        self.fewest = self.fewest.min(now.values().map(|(available, _)| available).sum());
+        self.fewest = self
+            .fewest
+            .min(now.values().map(|(available, _)| available).sum());
         let there = |record: &PodRecord| Some((record.place.node()?.clone(), record.owner.clone()));
         let there: BTreeSet<_> = self.state.pods.values().filter_map(there).collect();
         let nodes: BTreeSet<_> = there.iter().map(|(node, _)| node).collect();
@@ -221,7 +239,12 @@ impl World {
 
     fn is_ready(&self, uid: &PodUid) -> bool {
         let mut reports = self.reports.values();
-        reports.any(|report| report.pods.get(uid).is_some_and(|status| status.ready.is_some()))
+        reports.any(|report| {
+            report
+                .pods
+                .get(uid)
+                .is_some_and(|status| status.ready.is_some())
+        })
     }
 
     fn report(&mut self) {
@@ -235,14 +258,28 @@ impl World {
             report.refused.clear();
             report.turned_away.clear();
             report.stock = rollout.adopted.map(|adoption| adoption.at);
-            let stops = |uid: &PodUid| self.state.pods.get(uid).is_some_and(|record| record.stop.is_some());
+            let stops = |uid: &PodUid| {
+                self.state
+                    .pods
+                    .get(uid)
+                    .is_some_and(|record| record.stop.is_some())
+            };
             let here = self.running.entry(node.clone()).or_default();
             here.retain(|one| !stops(&one.uid));
-            let found = here.iter().filter(|one| !self.state.pods.contains_key(&one.uid));
+            let found = here
+                .iter()
+                .filter(|one| !self.state.pods.contains_key(&one.uid));
             report.orphans = found.cloned().collect();
             report.clock = Heard::hear(rollout.clock, report.clock, self.now);
-            report.pods.retain(|uid, _| self.state.pods.contains_key(uid));
-            for record in self.state.pods.values().filter(|record| record.place.node() == Some(node)) {
+            report
+                .pods
+                .retain(|uid, _| self.state.pods.contains_key(uid));
+            for record in self
+                .state
+                .pods
+                .values()
+                .filter(|record| record.place.node() == Some(node))
+            {
                 let absent = rollout.adopted.is_some_and(|adoption| {
                     record.serial <= adoption.serial && self.absent.contains(&record.uid)
                 });
@@ -251,7 +288,9 @@ impl World {
                     .refused
                     .get(&record.uid)
                     .filter(|why| reason == why.is_of_a_stop().then_some(StopReason::OwnerRemoved));
-                report.refused.extend(refused.map(|why| (record.uid.clone(), why.clone())));
+                report
+                    .refused
+                    .extend(refused.map(|why| (record.uid.clone(), why.clone())));
                 if refused.is_some_and(|why| !why.is_of_a_stop()) {
                     report.pods.insert(record.uid.clone(), PodStatus::pending());
                     report.turned_away.insert(record.uid.clone());
@@ -266,7 +305,11 @@ impl World {
                 let broken = made_by.is_some_and(|commit| {
                     self.broken.iter().any(|(on, id)| {
                         let template = self.commits.get(id).and_then(|commit| {
-                            commit.objects.workloads.get(&record.owner).map(|owner| &owner.template.hash)
+                            commit
+                                .objects
+                                .workloads
+                                .get(&record.owner)
+                                .map(|owner| &owner.template.hash)
                         });
                         on == node && template == Some(&record.template) && commit.id >= *id
                     })
@@ -285,18 +328,31 @@ impl World {
                     false if broken => crashing(self.now),
                     false => running(self.now),
                 };
-                let entry = report.pods.entry(record.uid.clone()).or_insert_with(|| status.clone());
+                let entry = report
+                    .pods
+                    .entry(record.uid.clone())
+                    .or_insert_with(|| status.clone());
                 if entry.ready.is_some() == status.ready.is_none() {
                     *entry = status;
                 }
-                let since = entry.ready.map(|ready| Duration::try_from(self.now.duration_since(ready)));
+                let since = entry
+                    .ready
+                    .map(|ready| Duration::try_from(self.now.duration_since(ready)));
                 entry.ready_for = since.transpose().unwrap().unwrap_or_default();
             }
             if self.images.is_some() {
                 continue;
             }
-            if let Some(target) = rollout.target.as_ref().filter(|_| !self.unread.contains(node)) {
-                let prepared = self.prepared.get(node).cloned().unwrap_or(Preparation::Ready);
+            if let Some(target) = rollout
+                .target
+                .as_ref()
+                .filter(|_| !self.unread.contains(node))
+            {
+                let prepared = self
+                    .prepared
+                    .get(node)
+                    .cloned()
+                    .unwrap_or(Preparation::Ready);
                 report.prepared.insert(target.clone(), prepared);
             }
         }
@@ -304,7 +360,9 @@ impl World {
 
     /// Hosts pull what their plans say, and say how far they are.
     fn pull(&mut self) {
-        let Some(mut images) = self.images.take() else { return };
+        let Some(mut images) = self.images.take() else {
+            return;
+        };
         let alive = self.nodes.iter().filter(|(_, known)| known.life.is_ready());
         for node in alive.map(|(node, _)| node.clone()).collect::<Vec<_>>() {
             let (prepared, share) = images.pull(self, &node);
@@ -328,9 +386,16 @@ impl World {
     /// The state is of an earlier time: it does not know these pods any more, and they run on.
     pub(crate) fn forget_that_it_runs(&mut self, uids: &[PodUid]) {
         for uid in uids {
-            let Some(record) = self.state.pods.remove(uid) else { continue };
-            let Some(node) = record.place.node() else { continue };
-            self.running.entry(node.clone()).or_default().push(Self::identity(&record));
+            let Some(record) = self.state.pods.remove(uid) else {
+                continue;
+            };
+            let Some(node) = record.place.node() else {
+                continue;
+            };
+            self.running
+                .entry(node.clone())
+                .or_default()
+                .push(Self::identity(&record));
         }
     }
 
@@ -355,7 +420,9 @@ impl World {
 
     /// The pod of an owner on a node.
     pub(crate) fn on(&self, owner: &str, node: &str) -> Option<&PodRecord> {
-        self.pods(owner).into_iter().find(|record| record.place.node() == Some(&name(node)))
+        self.pods(owner)
+            .into_iter()
+            .find(|record| record.place.node() == Some(&name(node)))
     }
 
     #[track_caller]
@@ -367,7 +434,11 @@ impl World {
 }
 
 pub(crate) fn running(now: Timestamp) -> PodStatus {
-    PodStatus { phase: PodPhase::Running, ready: Some(now), ..PodStatus::pending() }
+    PodStatus {
+        phase: PodPhase::Running,
+        ready: Some(now),
+        ..PodStatus::pending()
+    }
 }
 
 fn crashing(now: Timestamp) -> PodStatus {
@@ -389,5 +460,9 @@ fn crashing(now: Timestamp) -> PodStatus {
         state: ContainerPhase::Terminated(ended),
         last: None,
     };
-    PodStatus { phase: PodPhase::Running, containers: vec![container], ..PodStatus::pending() }
+    PodStatus {
+        phase: PodPhase::Running,
+        containers: vec![container],
+        ..PodStatus::pending()
+    }
 }

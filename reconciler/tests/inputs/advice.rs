@@ -1,4 +1,5 @@
-//! Whatever is refused although Kubernetes takes it says what to write in its place, and never just to leave it out.
+//! Whatever is refused although Kubernetes takes it says what to write in its place, and never just
+//! to leave it out.
 
 use reconciler::{
     desired::{self, CheckSettings},
@@ -100,7 +101,10 @@ const KINDS: &[&str] = &[
 ];
 
 fn errors(text: &str) -> Vec<Problem> {
-    let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
+    let file = SourceFile {
+        path: "a.yaml",
+        content: text.as_bytes(),
+    };
     let settings = CheckSettings::default();
     let (_, mut problems) = desired::read(&[file], &Limits::default(), &settings, ReadAs::NewHead);
     problems.retain(|problem| problem.severity == Severity::Error);
@@ -122,7 +126,9 @@ fn pod(field: &str, container: &str) -> String {
 #[test]
 fn every_refusal_says_what_to_do_and_not_what_it_warns_of() {
     let of_pod = OF_POD.iter().map(|field| pod(&format!("  {field}\n"), ""));
-    let of_container = OF_CONTAINER.iter().map(|field| pod("", &format!("    {field}\n")));
+    let of_container = OF_CONTAINER
+        .iter()
+        .map(|field| pod("", &format!("    {field}\n")));
     let of_service = OF_SERVICE.iter().map(|field| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{ports: [{{port: 80}}], {field}}}\n"
@@ -141,7 +147,10 @@ fn every_refusal_says_what_to_do_and_not_what_it_warns_of() {
         let advice = advice.split_once("; ").map_or(advice, |(_, advice)| advice);
         // Nothing on Linux reads it.
         let harmless = field.ends_with("windowsOptions");
-        assert!(harmless || advice.split(' ').count() > 1, "no advice: {message}");
+        assert!(
+            harmless || advice.split(' ').count() > 1,
+            "no advice: {message}"
+        );
         assert!(
             harmless || !advice.contains("remove"),
             "leaving it out is what the message warns of: {message}"

@@ -14,10 +14,27 @@ macro_rules! file {
 }
 
 fn read(text: &str, read_as: ReadAs) -> (Objects, String, bool) {
-    let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
-    let (objects, problems) = desired::read(&[file], &Limits::default(), &CheckSettings::default(), read_as);
-    let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
-    (objects, problems.iter().map(|problem| format!("{problem}\n")).collect(), refused)
+    let file = SourceFile {
+        path: "a.yaml",
+        content: text.as_bytes(),
+    };
+    let (objects, problems) = desired::read(
+        &[file],
+        &Limits::default(),
+        &CheckSettings::default(),
+        read_as,
+    );
+    let refused = problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error);
+    (
+        objects,
+        problems
+            .iter()
+            .map(|problem| format!("{problem}\n"))
+            .collect(),
+        refused,
+    )
 }
 
 fn said(files: &[(&str, &str)]) -> String {
@@ -194,9 +211,19 @@ fn names_numbers_and_paths_are_taken_as_kubernetes_takes_them() {
         &with_image("volumeMounts: [{name: v, mountPath: a/b}]\n    terminationMessagePath: log"),
         ReadAs::NewHead,
     );
-    let container = &objects.workloads.values().next().expect("the pod").template.spec.containers[0];
+    let container = &objects
+        .workloads
+        .values()
+        .next()
+        .expect("the pod")
+        .template
+        .spec
+        .containers[0];
     assert_eq!(
-        (container.mounts[0].path.as_str(), container.termination_message_path.as_str()),
+        (
+            container.mounts[0].path.as_str(),
+            container.termination_message_path.as_str()
+        ),
         ("/a/b", "/log")
     );
 }
@@ -214,7 +241,10 @@ fn what_contradicts_itself_is_refused_as_in_kubernetes() {
         with_image("volumeMounts: [{name: v, mountPath: 'a:b'}]"),
         with_image("volumeMounts: [{name: v, mountPath: ./}]"),
     ];
-    let all: String = texts.iter().map(|text| read(text, ReadAs::NewHead).1).collect();
+    let all: String = texts
+        .iter()
+        .map(|text| read(text, ReadAs::NewHead).1)
+        .collect();
     insta::assert_snapshot!(all, @r#"
     a.yaml:9:23: spec.containers[0].securityContext.allowPrivilegeEscalation: false contradicts privileged and CAP_SYS_ADMIN, which escalate by themselves: take these away, or write true
     a.yaml:9:23: spec.containers[0].securityContext.allowPrivilegeEscalation: false contradicts privileged and CAP_SYS_ADMIN, which escalate by themselves: take these away, or write true
@@ -229,12 +259,18 @@ fn what_contradicts_itself_is_refused_as_in_kubernetes() {
 /// One document for each rule that older versions did not have.
 fn newly_refused() -> Vec<String> {
     let secret = |kind: &str, data: &str| {
-        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\ntype: kubernetes.io/{kind}\n{data}\n")
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\ntype: kubernetes.io/{kind}\n{data}\n"
+        )
     };
-    let service =
-        |spec: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{spec}}}\n");
-    let external =
-        |field: &str| service(&format!("type: ExternalName, externalName: a.example.com, {field}"));
+    let service = |spec: &str| {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{spec}}}\n")
+    };
+    let external = |field: &str| {
+        service(&format!(
+            "type: ExternalName, externalName: a.example.com, {field}"
+        ))
+    };
     let ports = |field: &str| service(&format!("ports: [{{port: 80}}], {field}"));
     let mut texts = vec![
         secret("basic-auth", "stringData: {foo: x}"),
@@ -258,9 +294,14 @@ fn newly_refused() -> Vec<String> {
         // The same in base64.
         secret("x", "data: {a: RU5DW0FFUzI1Nl9HQ00sZGF0YTpBQSx0eXBlOnN0cl0=}"),
     ];
-    for image in
-        ["https://registry.example.com/a:1", "'nginx:'", "nginx:${TAG}", "nginx@sha256:00", "a//b", "a/-b:1"]
-    {
+    for image in [
+        "https://registry.example.com/a:1",
+        "'nginx:'",
+        "nginx:${TAG}",
+        "nginx@sha256:00",
+        "a//b",
+        "a/-b:1",
+    ] {
         texts.push(pod(&format!("image: {image}")));
     }
     texts
@@ -279,7 +320,10 @@ fn a_new_rule_refuses_new_heads_and_warns_of_accepted_ones_with_the_same_objects
         assert_eq!(format!("{as_new:?}"), format!("{as_accepted:?}"), "{text}");
         // A secret's value shows in no `Debug`.
         let values = |objects: &Objects| -> Vec<Vec<u8>> {
-            let data = objects.secrets.values().flat_map(|secret| secret.data.values());
+            let data = objects
+                .secrets
+                .values()
+                .flat_map(|secret| secret.data.values());
             data.map(|value| value.expose().clone()).collect()
         };
         assert_eq!(values(&as_new), values(&as_accepted), "{text}");
@@ -329,7 +373,9 @@ fn what_was_always_refused_is_refused_of_accepted_commits_too() {
     }
     // An error behind more warnings than are told is not lost.
     let variables: String = (0..300).map(|_| "{name: A, value: x}, ").collect();
-    let text = with_image(&format!("env: [{variables}]\n    resources: {{limits: {{memory: 5Mi}}}}"));
+    let text = with_image(&format!(
+        "env: [{variables}]\n    resources: {{limits: {{memory: 5Mi}}}}"
+    ));
     assert!(read(&text, ReadAs::NewHead).2);
     // Older versions lost it.
     assert!(!read(&text, ReadAs::Accepted).2);
@@ -411,18 +457,28 @@ sops: {version: 3.8.1}
 #[test]
 fn a_byte_order_mark_may_stand_before_every_document() {
     let one = |name: &str| {
-        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: \"\u{feff}v\"}}\n")
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: \"\u{feff}v\"}}\n"
+        )
     };
     let bom = '\u{feff}';
     for text in [
         format!("{bom}{}---\n{bom}{}", one("a"), one("b")),
         format!("{}{bom}---\n{}", one("a"), one("b")),
-        format!("{bom}---\n{}\n{bom}--- # next\n\n# about b\n{bom}{}", one("a"), one("b")),
+        format!(
+            "{bom}---\n{}\n{bom}--- # next\n\n# about b\n{bom}{}",
+            one("a"),
+            one("b")
+        ),
         format!("{}...\r\n{bom}---\n{bom}# about b\n{}", one("a"), one("b")),
     ] {
         let (objects, problems, _) = read(&text, ReadAs::NewHead);
         assert_eq!(problems, "", "{text:?}");
-        let values: Vec<&[u8]> = objects.config_maps.values().map(|map| map.data["k"].as_slice()).collect();
+        let values: Vec<&[u8]> = objects
+            .config_maps
+            .values()
+            .map(|map| map.data["k"].as_slice())
+            .collect();
         assert_eq!(values, ["\u{feff}v".as_bytes(); 2], "{text:?}");
     }
     let json = |name: &str| {
@@ -431,10 +487,17 @@ fn a_byte_order_mark_may_stand_before_every_document() {
         )
     };
     let text = format!("{bom}{}{bom}{}", json("a"), json("b"));
-    let file = SourceFile { path: "a.json", content: text.as_bytes() };
+    let file = SourceFile {
+        path: "a.json",
+        content: text.as_bytes(),
+    };
     let settings = CheckSettings::default();
-    let (objects, problems) = desired::read(&[file], &Limits::default(), &settings, ReadAs::NewHead);
-    assert!(problems.is_empty() && objects.config_maps.len() == 2, "{problems:?}");
+    let (objects, problems) =
+        desired::read(&[file], &Limits::default(), &settings, ReadAs::NewHead);
+    assert!(
+        problems.is_empty() && objects.config_maps.len() == 2,
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -453,14 +516,28 @@ fn a_file_may_have_four_mebibytes_and_its_problems_have_places() {
         }
     }
     let (objects, problems, _) = read(&text, ReadAs::NewHead);
-    assert_eq!((problems.as_str(), objects.config_maps.len()), ("", documents));
+    assert_eq!(
+        (problems.as_str(), objects.config_maps.len()),
+        ("", documents)
+    );
 
     let line = text.lines().count() + 4;
     text.push_str("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: A}\n");
-    assert!(read(&text, ReadAs::NewHead).1.starts_with(&format!("a.yaml:{line}:12: metadata.name: ")));
+    assert!(
+        read(&text, ReadAs::NewHead)
+            .1
+            .starts_with(&format!("a.yaml:{line}:12: metadata.name: "))
+    );
 
     text.push_str(&"#".repeat(4 << 20));
-    assert!(read(&text, ReadAs::NewHead).1.contains("may have 4194304: split it"));
+    assert!(
+        read(&text, ReadAs::NewHead)
+            .1
+            .contains("may have 4194304: split it")
+    );
     let text = format!("a: &a [{}]\nb: [{}]\n", "1,".repeat(999), "*a,".repeat(999));
-    assert!(read(&text, ReadAs::NewHead).1.contains("too many values"), "a small file may not expand");
+    assert!(
+        read(&text, ReadAs::NewHead).1.contains("too many values"),
+        "a small file may not expand"
+    );
 }

@@ -1,4 +1,5 @@
-//! The control loop as the daemon runs it, in virtual time, with the referee looking on; and what it may lose.
+//! The control loop as the daemon runs it, in virtual time, with the referee looking on; and what
+//! it may lose.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -95,7 +96,10 @@ impl Default for Sim {
             taints: Vec::new(),
             head: Head::Unknown,
             commits: BTreeMap::new(),
-            state: ClusterState { cluster: "test".to_owned(), ..ClusterState::default() },
+            state: ClusterState {
+                cluster: "test".to_owned(),
+                ..ClusterState::default()
+            },
             memory: NodeMemory::default(),
             pins: Pins::new(),
             hooked: BTreeSet::new(),
@@ -127,7 +131,13 @@ fn nodes(taints: &[Taint]) -> BTreeMap<NodeName, KnownNode> {
         taints: taints.to_vec(),
         system: NodeSystem::default(),
     };
-    BTreeMap::from([(here(), KnownNode { facts, life: NodeLife::Ready })])
+    BTreeMap::from([(
+        here(),
+        KnownNode {
+            facts,
+            life: NodeLife::Ready,
+        },
+    )])
 }
 
 fn network() -> HostNetwork {
@@ -177,7 +187,10 @@ impl Sim {
         let lanes = self.lanes.values().map(|running| running.due).min();
         let probes = self.prober.next(&self.host, self.now);
         let due = self.due.map(|due| due.max(self.now));
-        [lanes, probes, due, self.host.next_end()].into_iter().flatten().min()
+        [lanes, probes, due, self.host.next_end()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn advance_lanes(&mut self) {
@@ -188,7 +201,9 @@ impl Sim {
             .map(|(key, _)| key.clone())
             .collect();
         for key in due {
-            let Some(mut running) = self.lanes.remove(&key) else { continue };
+            let Some(mut running) = self.lanes.remove(&key) else {
+                continue;
+            };
             let step = running.lane.steps[running.at].clone();
             match self.host.apply(&step, &self.registry, self.now) {
                 Ok(record) => {
@@ -212,7 +227,16 @@ impl Sim {
                         _ => None,
                     };
                     let removes = running.lane.why.is_removal();
-                    self.failures.insert(key, LaneFailure { fault, container, at: self.now, count, removes });
+                    self.failures.insert(
+                        key,
+                        LaneFailure {
+                            fault,
+                            container,
+                            at: self.now,
+                            count,
+                            removes,
+                        },
+                    );
                 }
             }
         }
@@ -239,7 +263,8 @@ impl Sim {
             }
             self.decide();
             if self.host.engine_down {
-                // An engine that does not answer is not a host without containers: there is nothing to plan from.
+                // An engine that does not answer is not a host without containers: there is nothing
+                // to plan from.
                 self.wake(Next::After(Duration::from_secs(5)));
                 return;
             }
@@ -280,13 +305,20 @@ impl Sim {
     /// What the leader would decide now.
     pub(crate) fn ask_cluster(&self) -> ClusterChange {
         let nodes = nodes(&self.taints);
-        let reports = self.report.iter().map(|report| (here(), report.clone())).collect();
+        let reports = self
+            .report
+            .iter()
+            .map(|report| (here(), report.clone()))
+            .collect();
         let mut wanted = commits_in_use(&self.state);
         if let Head::Accepted(id) = &self.head {
             wanted.insert(id.clone());
         }
-        let commits =
-            self.commits.iter().filter(|(id, _)| wanted.contains(*id)).map(|(id, c)| (id.clone(), c.clone()));
+        let commits = self
+            .commits
+            .iter()
+            .filter(|(id, _)| wanted.contains(*id))
+            .map(|(id, c)| (id.clone(), c.clone()));
         let commits = commits.collect();
         let input = ClusterInput {
             now: self.now,
@@ -330,8 +362,11 @@ impl Sim {
     pub(crate) fn ask_node(&self) -> NodePlan {
         let observed = self.observed();
         let network = network();
-        let dns =
-            DnsFacts { cluster: Some(network.dns), zone: "cluster.local".to_owned(), ..DnsFacts::default() };
+        let dns = DnsFacts {
+            cluster: Some(network.dns),
+            zone: "cluster.local".to_owned(),
+            ..DnsFacts::default()
+        };
         let input = NodeInput {
             now: self.now,
             node: &here(),
@@ -374,13 +409,14 @@ impl Sim {
         for lane in plan.lanes.iter().cloned() {
             self.note(format!("{:?}: {}", lane.why, phrase(&lane)));
             let due = self.now + self.host.duration(&lane.steps[0]);
-            self.lanes.insert(lane.key.clone(), Running { lane, at: 0, due });
+            self.lanes
+                .insert(lane.key.clone(), Running { lane, at: 0, due });
         }
         self.last = Some(plan);
     }
 
-    /// The daemon is killed and starts again. With `halfway`, the effects of the steps under way have happened, and
-    /// nobody has recorded them.
+    /// The daemon is killed and starts again. With `halfway`, the effects of the steps under way
+    /// have happened, and nobody has recorded them.
     pub(crate) fn crash(&mut self, halfway: bool) {
         self.note(format!("the daemon is killed, halfway: {halfway}"));
         let lanes = std::mem::take(&mut self.lanes);
@@ -395,7 +431,13 @@ impl Sim {
                             && one.state.is_alive()
                     });
                     if sandbox && self.host.images.contains_key(&spec.image) {
-                        self.host.create(&spec.identity, spec.role, &spec.name, spec.attempt, &spec.image);
+                        self.host.create(
+                            &spec.identity,
+                            spec.role,
+                            &spec.name,
+                            spec.attempt,
+                            &spec.image,
+                        );
                     }
                 }
                 _ if halfway => {
@@ -421,7 +463,9 @@ impl Sim {
 
     /// What is under way for a pod.
     pub(crate) fn lane(&self, pod: &PodUid) -> Option<&Lane> {
-        self.lanes.get(&LaneKey::Pod(pod.clone())).map(|running| &running.lane)
+        self.lanes
+            .get(&LaneKey::Pod(pod.clone()))
+            .map(|running| &running.lane)
     }
 
     /// Whether anything is under way.
@@ -436,13 +480,25 @@ impl Sim {
 
     /// The test has failed: says what happened before.
     pub(crate) fn fail(&self, what: &str) -> ! {
-        let tail = self.transcript.iter().rev().take(60).rev().cloned().collect::<Vec<_>>().join("\n");
+        let tail = self
+            .transcript
+            .iter()
+            .rev()
+            .take(60)
+            .rev()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n");
         panic!("{tail}\n{what}\nrollout: {:#?}", self.state.rollout);
     }
 
     fn mark(&mut self) {
-        let owners: BTreeSet<String> =
-            self.state.pods.values().map(|record| record.owner.object.name.clone()).collect();
+        let owners: BTreeSet<String> = self
+            .state
+            .pods
+            .values()
+            .map(|record| record.owner.object.name.clone())
+            .collect();
         for owner in owners {
             let ready = self.ready(&owner);
             let active = self.pods(&owner).len();
@@ -459,12 +515,20 @@ fn phrase(lane: &Lane) -> String {
         .steps
         .iter()
         .map(|step| match step {
-            Step::PullImage { reference, mode, .. } => format!("pull {reference} {mode:?}"),
-            Step::StartContainer(spec) => format!("start {}#{} {}", spec.name, spec.attempt, spec.image_name),
+            Step::PullImage {
+                reference, mode, ..
+            } => format!("pull {reference} {mode:?}"),
+            Step::StartContainer(spec) => {
+                format!("start {}#{} {}", spec.name, spec.attempt, spec.image_name)
+            }
             Step::StartSandbox(spec) => format!("sandbox#{}", spec.attempt),
             Step::Stop(specs) => format!("stop {}", specs.len()),
             Step::Remove(ids) => format!("remove {ids:?}"),
-            other => format!("{other:?}").split([' ', '(']).next().unwrap_or_default().to_owned(),
+            other => format!("{other:?}")
+                .split([' ', '('])
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
         })
         .collect();
     steps.join(", ")

@@ -37,7 +37,10 @@ impl Sim {
     }
 
     pub(crate) fn uids(&self, owner: &str) -> Vec<PodUid> {
-        self.pods(owner).into_iter().map(|record| record.uid.clone()).collect()
+        self.pods(owner)
+            .into_iter()
+            .map(|record| record.uid.clone())
+            .collect()
     }
 
     pub(crate) fn status(&self, uid: &PodUid) -> &PodStatus {
@@ -50,15 +53,26 @@ impl Sim {
     /// How many pods of an owner are ready and not told to stop.
     pub(crate) fn ready(&self, owner: &str) -> usize {
         let Some(report) = &self.report else { return 0 };
-        let ready =
-            |record: &&&PodRecord| report.pods.get(&record.uid).is_some_and(|status| status.ready.is_some());
+        let ready = |record: &&&PodRecord| {
+            report
+                .pods
+                .get(&record.uid)
+                .is_some_and(|status| status.ready.is_some())
+        };
         self.pods(owner).iter().filter(ready).count()
     }
 
     /// The newest container of a pod with this name; the sandbox has none.
-    pub(crate) fn container(&self, uid: &PodUid, name: &str) -> Option<(&ContainerId, &ObservedContainer)> {
-        let mine =
-            self.host.containers.iter().filter(|(_, one)| one.identity.uid == *uid && one.name == name);
+    pub(crate) fn container(
+        &self,
+        uid: &PodUid,
+        name: &str,
+    ) -> Option<(&ContainerId, &ObservedContainer)> {
+        let mine = self
+            .host
+            .containers
+            .iter()
+            .filter(|(_, one)| one.identity.uid == *uid && one.name == name);
         mine.max_by_key(|(_, one)| one.attempt)
     }
 
@@ -79,16 +93,26 @@ impl Sim {
     }
 
     pub(crate) fn sandbox(&self, uid: &PodUid) -> Option<ContainerId> {
-        self.container(uid, "").filter(|(_, one)| one.role == Role::Sandbox).map(|(id, _)| id.clone())
+        self.container(uid, "")
+            .filter(|(_, one)| one.role == Role::Sandbox)
+            .map(|(id, _)| id.clone())
     }
 
     pub(crate) fn address(&self, uid: &PodUid) -> Option<Ipv4Addr> {
-        self.host.links.values().find(|(pod, _)| pod == uid).map(|(_, address)| *address)
+        self.host
+            .links
+            .values()
+            .find(|(pod, _)| pod == uid)
+            .map(|(_, address)| *address)
     }
 
     /// All containers that live, with the sandboxes, sorted.
     pub(crate) fn alive(&self) -> Vec<ContainerId> {
-        let alive = self.host.containers.iter().filter(|(_, one)| one.state.is_alive());
+        let alive = self
+            .host
+            .containers
+            .iter()
+            .filter(|(_, one)| one.state.is_alive());
         alive.map(|(id, _)| id.clone()).collect()
     }
 
@@ -97,7 +121,11 @@ impl Sim {
     }
 
     pub(crate) fn target(&self) -> &str {
-        self.state.rollout.target.as_ref().map_or("", |id| id.as_str())
+        self.state
+            .rollout
+            .target
+            .as_ref()
+            .map_or("", |id| id.as_str())
     }
 
     pub(crate) fn is_bad(&self, commit: &str) -> bool {
@@ -106,7 +134,13 @@ impl Sim {
 
     /// The last word of the history on a commit.
     pub(crate) fn fate(&self, commit: &str) -> Option<(CommitState, &str)> {
-        let entry = self.state.rollout.history.iter().rev().find(|entry| entry.commit.as_str() == commit)?;
+        let entry = self
+            .state
+            .rollout
+            .history
+            .iter()
+            .rev()
+            .find(|entry| entry.commit.as_str() == commit)?;
         Some((entry.state, entry.reason.as_str()))
     }
 
@@ -152,7 +186,10 @@ impl Sim {
     }
 
     pub(crate) fn node_port(&self, service: &str) -> Option<u16> {
-        let given = self.state.services.get(&ObjectKey::new("default", service))?;
+        let given = self
+            .state
+            .services
+            .get(&ObjectKey::new("default", service))?;
         given.node_ports.get("TCP/80").copied()
     }
 

@@ -1,5 +1,5 @@
-//! The core against a simulated host: real decisions and plans, an engine, a registry and containers that are played,
-//! virtual time, and an independent referee who looks at every step.
+//! The core against a simulated host: real decisions and plans, an engine, a registry and
+//! containers that are played, virtual time, and an independent referee who looks at every step.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../simulated/build.rs"]

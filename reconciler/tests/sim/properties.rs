@@ -1,5 +1,5 @@
-//! Properties: whatever is pushed and whatever happens, the referee is content at every step, and after quiet time
-//! everything has converged.
+//! Properties: whatever is pushed and whatever happens, the referee is content at every step, and
+//! after quiet time everything has converged.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use reconciler::{
 
 use crate::{
     build::{
-        PodSpecExt, bare, commit, daemon_set, deployment, node_port, on_delete, paused, pod, recreate,
-        replica_set, replication_controller, rolling,
+        PodSpecExt, bare, commit, daemon_set, deployment, node_port, on_delete, paused, pod,
+        recreate, replica_set, replication_controller, rolling,
     },
     daemon::Sim,
     registry::Behaviour,
@@ -109,7 +109,8 @@ fn spec(wanted: &Wanted) -> PodSpec {
         3 => spec.with_config("conf"),
         4 => spec.with_liveness(),
         5 => {
-            spec.containers.push(crate::build::container("side", "good:1"));
+            spec.containers
+                .push(crate::build::container("side", "good:1"));
             spec
         }
         6 => {
@@ -131,7 +132,13 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
         5 => paused(deployment(name, wanted.replicas, spec)),
         6 => daemon_set(name, spec),
         7 => on_delete(daemon_set(name, spec)),
-        _ => rolling(name, wanted.replicas, spec, IntOrPercent::Int(0), IntOrPercent::Int(2)),
+        _ => rolling(
+            name,
+            wanted.replicas,
+            spec,
+            IntOrPercent::Int(0),
+            IntOrPercent::Int(2),
+        ),
     }
 }
 
@@ -147,13 +154,25 @@ fn made(number: usize, all: &BTreeMap<u8, Wanted>, allow: bool) -> Arc<Commit> {
     in_order(number, all.iter(), allow)
 }
 
-fn in_order<'a>(number: usize, all: impl Iterator<Item = (&'a u8, &'a Wanted)>, allow: bool) -> Arc<Commit> {
-    let mut commit = commit(&format!("commit{number:03}")).config_map("conf", &format!("{}", number % 3));
+fn in_order<'a>(
+    number: usize,
+    all: impl Iterator<Item = (&'a u8, &'a Wanted)>,
+    allow: bool,
+) -> Arc<Commit> {
+    let mut commit =
+        commit(&format!("commit{number:03}")).config_map("conf", &format!("{}", number % 3));
     for (name, wanted) in all {
         let name = format!("w{name}");
-        commit = commit.with(workload(&name, wanted)).service(&name, &name, node_port(None));
+        commit = commit
+            .with(workload(&name, wanted))
+            .service(&name, &name, node_port(None));
     }
-    if allow { commit.allow_deletions() } else { commit }.build()
+    if allow {
+        commit.allow_deletions()
+    } else {
+        commit
+    }
+    .build()
 }
 
 fn sim() -> Sim {
@@ -161,7 +180,8 @@ fn sim() -> Sim {
     for (name, behaviour) in IMAGES.iter().filter(|(name, _)| *name != "missing:1") {
         sim.registry.push(name, *behaviour);
     }
-    sim.registry.push("setup:1", Behaviour::Ends(Duration::from_secs(1), 0));
+    sim.registry
+        .push("setup:1", Behaviour::Ends(Duration::from_secs(1), 0));
     sim
 }
 
@@ -207,12 +227,18 @@ fn happen(sim: &mut Sim, number: usize, event: &Event) {
                 .map(|record| record.owner.to_string())
                 .collect();
             let serial = sim.state.serial;
-            sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, serial)));
+            sim.state
+                .rollout
+                .restarts
+                .extend(owners.into_iter().map(|owner| (owner, serial)));
         }
         Event::LoseState => {
             let serial = sim.state.serial;
             let cluster = format!("{}+{serial}", sim.state.cluster);
-            sim.state = ClusterState { cluster, ..ClusterState::default() };
+            sim.state = ClusterState {
+                cluster,
+                ..ClusterState::default()
+            };
             sim.crash(true);
         }
     }
@@ -229,8 +255,8 @@ fn calm(sim: &mut Sim) {
     sim.run_seconds(4000);
 }
 
-/// What must hold when nothing happens any more. A commit that crashes for ever is never calm, so this is asked only
-/// where a good one runs.
+/// What must hold when nothing happens any more. A commit that crashes for ever is never calm, so
+/// this is asked only where a good one runs.
 fn converged(sim: &mut Sim) {
     let phase = sim.state.rollout.phase.clone();
     match &phase {
@@ -240,7 +266,9 @@ fn converged(sim: &mut Sim) {
             sim.fail("the roll-out has not come to an end");
         }
     }
-    let Some(driving) = sim.state.rollout.driving.clone() else { return };
+    let Some(driving) = sim.state.rollout.driving.clone() else {
+        return;
+    };
     let commit = sim.commits[&driving].clone();
     for (key, workload) in &commit.objects.workloads {
         let wanted = match &workload.control {
@@ -250,14 +278,27 @@ fn converged(sim: &mut Sim) {
             Control::Deployment { replicas, .. } => *replicas as usize,
         };
         let name = &key.object.name;
-        let pods: Vec<_> = sim.pods(name).into_iter().filter(|record| record.owner == *key).collect();
+        let pods: Vec<_> = sim
+            .pods(name)
+            .into_iter()
+            .filter(|record| record.owner == *key)
+            .collect();
         if pods.len() != wanted {
             sim.fail(&format!("{key} has {} pods and wants {wanted}", pods.len()));
         }
-        let ended = pods.iter().filter(|record| sim.status(&record.uid).phase.is_final()).count();
-        let bad_old = matches!(workload.control, Control::Replicas { .. } | Control::DaemonSet { .. });
+        let ended = pods
+            .iter()
+            .filter(|record| sim.status(&record.uid).phase.is_final())
+            .count();
+        let bad_old = matches!(
+            workload.control,
+            Control::Replicas { .. } | Control::DaemonSet { .. }
+        );
         if sim.ready(name) + ended != wanted && !bad_old {
-            sim.fail(&format!("{key} has {} ready pods and wants {wanted}", sim.ready(name)));
+            sim.fail(&format!(
+                "{key} has {} ready pods and wants {wanted}",
+                sim.ready(name)
+            ));
         }
     }
 }
@@ -363,7 +404,13 @@ proptest! {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "how many cases are run is for whoever runs them to say")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how many cases are run is for whoever runs them to say"
+)]
 fn cases(default: u32) -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }

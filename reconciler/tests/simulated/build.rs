@@ -8,10 +8,10 @@ use reconciler::{
     digest::sha256_hex,
     name::{CommitId, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
-        ConfigMap, ConfigSource, Container, ContainerPort, Control, DaemonSetUpdate, DeploymentStrategy,
-        Handler, HostPathKind, IntOrPercent, Meta, MountPropagation, Objects, Place, PodSpec, PodTemplate,
-        Probe, Protocol, PullPolicy, RestartPolicy, Selector, Service, ServiceKind, ServicePort, TargetPort,
-        VolumeMount, VolumeSource, Workload,
+        ConfigMap, ConfigSource, Container, ContainerPort, Control, DaemonSetUpdate,
+        DeploymentStrategy, Handler, HostPathKind, IntOrPercent, Meta, MountPropagation, Objects,
+        Place, PodSpec, PodTemplate, Probe, Protocol, PullPolicy, RestartPolicy, Selector, Service,
+        ServiceKind, ServicePort, TargetPort, VolumeMount, VolumeSource, Workload,
     },
 };
 
@@ -31,7 +31,11 @@ pub(crate) fn container(name: &str, image: &str) -> Container {
     Container {
         name: name.to_owned(),
         image: image.to_owned(),
-        pull: if moving { PullPolicy::Always } else { PullPolicy::IfNotPresent },
+        pull: if moving {
+            PullPolicy::Always
+        } else {
+            PullPolicy::IfNotPresent
+        },
         ..Container::default()
     }
 }
@@ -39,7 +43,10 @@ pub(crate) fn container(name: &str, image: &str) -> Container {
 /// A probe with Kubernetes' defaults.
 pub(crate) fn probe() -> Probe {
     Probe {
-        handler: Handler::TcpSocket { host: None, port: 80 },
+        handler: Handler::TcpSocket {
+            host: None,
+            port: 80,
+        },
         initial_delay: Duration::ZERO,
         period: Duration::from_secs(10),
         timeout: Duration::from_secs(1),
@@ -84,7 +91,12 @@ impl PodSpecExt for PodSpec {
 
     fn with_config(mut self, map: &str) -> Self {
         let source = ConfigSource::ConfigMap(map.to_owned());
-        let volume = VolumeSource::Config { source, items: Vec::new(), mode: 0o644, optional: false };
+        let volume = VolumeSource::Config {
+            source,
+            items: Vec::new(),
+            mode: 0o644,
+            optional: false,
+        };
         self.volumes.insert("config".to_owned(), volume);
         self
     }
@@ -101,13 +113,18 @@ impl PodSpecExt for PodSpec {
     }
 
     fn with_post_start(mut self) -> Self {
-        self.containers[0].post_start = Some(Handler::Exec { command: vec!["true".to_owned()] });
+        self.containers[0].post_start = Some(Handler::Exec {
+            command: vec!["true".to_owned()],
+        });
         self
     }
 
     /// It writes to its host's disk.
     fn with_disk(mut self) -> Self {
-        let volume = VolumeSource::HostPath { path: "/srv/db".into(), kind: HostPathKind::Any };
+        let volume = VolumeSource::HostPath {
+            path: "/srv/db".into(),
+            kind: HostPathKind::Any,
+        };
         self.volumes.insert("data".to_owned(), volume);
         self.containers[0].mounts.push(VolumeMount {
             volume: "data".into(),
@@ -121,14 +138,27 @@ impl PodSpecExt for PodSpec {
 }
 
 fn workload(kind: WorkloadKind, name: &str, spec: PodSpec, control: Control) -> Workload {
-    let meta = Meta { labels: labels(name), annotations: BTreeMap::new() };
+    let meta = Meta {
+        labels: labels(name),
+        annotations: BTreeMap::new(),
+    };
     let written = sha256_hex(format!("{meta:?}{spec:?}").as_bytes());
     Workload {
-        key: WorkloadKey { kind, object: ObjectKey::new("default", name) },
+        key: WorkloadKey {
+            kind,
+            object: ObjectKey::new("default", name),
+        },
         meta: Meta::default(),
-        template: PodTemplate { meta, spec, hash: TemplateHash::new(format!("1-{}", &written[..16])) },
+        template: PodTemplate {
+            meta,
+            spec,
+            hash: TemplateHash::new(format!("1-{}", &written[..16])),
+        },
         control,
-        place: Place { file: "all.yaml".to_owned(), line: 1 },
+        place: Place {
+            file: "all.yaml".to_owned(),
+            line: 1,
+        },
     }
 }
 
@@ -137,7 +167,10 @@ fn labels(name: &str) -> BTreeMap<String, String> {
 }
 
 fn selector(name: &str) -> Selector {
-    Selector { labels: labels(name), expressions: Vec::new() }
+    Selector {
+        labels: labels(name),
+        expressions: Vec::new(),
+    }
 }
 
 pub(crate) fn bare(name: &str, spec: PodSpec) -> Workload {
@@ -145,18 +178,32 @@ pub(crate) fn bare(name: &str, spec: PodSpec) -> Workload {
 }
 
 pub(crate) fn replica_set(name: &str, replicas: u32, spec: PodSpec) -> Workload {
-    let control = Control::Replicas { replicas, min_ready: Duration::ZERO, selector: selector(name) };
+    let control = Control::Replicas {
+        replicas,
+        min_ready: Duration::ZERO,
+        selector: selector(name),
+    };
     workload(WorkloadKind::ReplicaSet, name, spec, control)
 }
 
 pub(crate) fn replication_controller(name: &str, replicas: u32, spec: PodSpec) -> Workload {
-    let control = Control::Replicas { replicas, min_ready: Duration::ZERO, selector: selector(name) };
+    let control = Control::Replicas {
+        replicas,
+        min_ready: Duration::ZERO,
+        selector: selector(name),
+    };
     workload(WorkloadKind::ReplicationController, name, spec, control)
 }
 
 /// 25 % surge and unavailable, dead line 600 s.
 pub(crate) fn deployment(name: &str, replicas: u32, spec: PodSpec) -> Workload {
-    rolling(name, replicas, spec, IntOrPercent::Percent(25), IntOrPercent::Percent(25))
+    rolling(
+        name,
+        replicas,
+        spec,
+        IntOrPercent::Percent(25),
+        IntOrPercent::Percent(25),
+    )
 }
 
 pub(crate) fn rolling(
@@ -166,7 +213,10 @@ pub(crate) fn rolling(
     max_surge: IntOrPercent,
     max_unavailable: IntOrPercent,
 ) -> Workload {
-    let strategy = DeploymentStrategy::RollingUpdate { max_surge, max_unavailable };
+    let strategy = DeploymentStrategy::RollingUpdate {
+        max_surge,
+        max_unavailable,
+    };
     let control = Control::Deployment {
         replicas,
         min_ready: Duration::ZERO,
@@ -198,7 +248,11 @@ pub(crate) fn daemon_set(name: &str, spec: PodSpec) -> Workload {
         max_unavailable: IntOrPercent::Int(1),
         max_surge: IntOrPercent::Int(0),
     };
-    let control = Control::DaemonSet { min_ready: Duration::ZERO, selector: selector(name), update };
+    let control = Control::DaemonSet {
+        min_ready: Duration::ZERO,
+        selector: selector(name),
+        update,
+    };
     workload(WorkloadKind::DaemonSet, name, spec, control)
 }
 
@@ -234,27 +288,39 @@ pub(crate) struct CommitBuilder {
 }
 
 pub(crate) fn commit(id: &str) -> CommitBuilder {
-    CommitBuilder { id: CommitId::new(id), objects: Objects::default(), allow_deletions: false }
+    CommitBuilder {
+        id: CommitId::new(id),
+        objects: Objects::default(),
+        allow_deletions: false,
+    }
 }
 
 impl CommitBuilder {
     pub(crate) fn with(mut self, workload: Workload) -> Self {
-        self.objects.workloads.insert(workload.key.clone(), workload);
+        self.objects
+            .workloads
+            .insert(workload.key.clone(), workload);
         self
     }
 
     /// A Service `name` that selects `app`.
     pub(crate) fn service(mut self, name: &str, app: &str, mut service: Service) -> Self {
         service.selector = labels(app);
-        self.objects.services.insert(ObjectKey::new("default", name), service);
+        self.objects
+            .services
+            .insert(ObjectKey::new("default", name), service);
         self
     }
 
     pub(crate) fn config_map(mut self, name: &str, content: &str) -> Self {
         let data = BTreeMap::from([("file".to_owned(), content.as_bytes().to_vec())]);
-        self.objects
-            .config_maps
-            .insert(ObjectKey::new("default", name), ConfigMap { meta: Meta::default(), data });
+        self.objects.config_maps.insert(
+            ObjectKey::new("default", name),
+            ConfigMap {
+                meta: Meta::default(),
+                data,
+            },
+        );
         self
     }
 

@@ -51,7 +51,11 @@ impl Engine {
                 let stubborn = specs
                     .iter()
                     .filter(|spec| self.behaviour(&spec.container) == Some(Behaviour::IgnoresTerm));
-                stubborn.map(|spec| spec.grace).max().unwrap_or_default().max(Duration::from_millis(200))
+                stubborn
+                    .map(|spec| spec.grace)
+                    .max()
+                    .unwrap_or_default()
+                    .max(Duration::from_millis(200))
             }
             _ => Duration::from_millis(10),
         }
@@ -69,9 +73,15 @@ impl Engine {
         registry: &Registry,
         now: Timestamp,
     ) -> Result<Record, Fault> {
-        let network_only = matches!(step, Step::PrepareFiles(_) | Step::RemoveFiles(_) | Step::Drain(_));
+        let network_only = matches!(
+            step,
+            Step::PrepareFiles(_) | Step::RemoveFiles(_) | Step::Drain(_)
+        );
         if self.engine_down && !network_only {
-            return Err(Fault::new(FaultKind::EngineUnreachable, "the engine does not answer"));
+            return Err(Fault::new(
+                FaultKind::EngineUnreachable,
+                "the engine does not answer",
+            ));
         }
         if self.disk_full && matches!(step, Step::PrepareFiles(_) | Step::StartContainer(_)) {
             return Err(Fault::new(FaultKind::DiskFull, "no space left on the disk"));
@@ -95,20 +105,45 @@ impl Engine {
     pub(crate) fn begin(&mut self, step: &Step, now: Timestamp) {
         match step {
             Step::StartSandbox(spec) => {
-                self.create(&spec.identity, Role::Sandbox, "", spec.attempt, &ImageId::new("pause"));
+                self.create(
+                    &spec.identity,
+                    Role::Sandbox,
+                    "",
+                    spec.attempt,
+                    &ImageId::new("pause"),
+                );
             }
             Step::StartContainer(spec) if self.sandbox(&spec.identity.uid).is_some() => {
-                self.create(&spec.identity, spec.role, &spec.name, spec.attempt, &spec.image);
+                self.create(
+                    &spec.identity,
+                    spec.role,
+                    &spec.name,
+                    spec.attempt,
+                    &spec.image,
+                );
             }
-            Step::Stop(specs) => specs.iter().take(1).for_each(|spec| self.end(&spec.container, 143, now)),
+            Step::Stop(specs) => specs
+                .iter()
+                .take(1)
+                .for_each(|spec| self.end(&spec.container, 143, now)),
             Step::Remove(ids) => ids.iter().take(1).for_each(|id| self.remove(id)),
             _ => {}
         }
     }
 
-    fn effect(&mut self, step: &Step, registry: &Registry, now: Timestamp) -> Result<Record, Fault> {
+    fn effect(
+        &mut self,
+        step: &Step,
+        registry: &Registry,
+        now: Timestamp,
+    ) -> Result<Record, Fault> {
         match step {
-            Step::PullImage { commit, image, reference, mode } => {
+            Step::PullImage {
+                commit,
+                image,
+                reference,
+                mode,
+            } => {
                 let pin = self.pull(reference, *mode, registry)?;
                 return Ok(Record::Pin(commit.clone(), image.clone(), pin));
             }
@@ -116,23 +151,37 @@ impl Engine {
                 self.files.insert(files.pod.clone(), config_digest(files));
             }
             Step::StartSandbox(spec) => {
-                self.start(&spec.identity, Role::Sandbox, "", spec.attempt, &ImageId::new("pause"), now);
+                self.start(
+                    &spec.identity,
+                    Role::Sandbox,
+                    "",
+                    spec.attempt,
+                    &ImageId::new("pause"),
+                    now,
+                );
             }
             Step::Connect { pod, link } => {
                 if self.sandbox(pod).is_none() {
                     return Err(Fault::new(FaultKind::Gone, "the sandbox does not run"));
                 }
-                self.links.insert(link.name.clone(), (pod.clone(), link.address));
+                self.links
+                    .insert(link.name.clone(), (pod.clone(), link.address));
             }
             Step::StartContainer(spec) => self.start_container(spec, now)?,
             Step::PostStart { container, .. } => {
-                let running = self.containers.get(container).is_some_and(|one| one.state.is_alive());
+                let running = self
+                    .containers
+                    .get(container)
+                    .is_some_and(|one| one.state.is_alive());
                 if !running {
                     return Err(Fault::new(FaultKind::Gone, "the container does not run"));
                 }
                 if self.behaviour(container) == Some(Behaviour::HookFails) {
                     self.end(container, 137, now);
-                    return Err(Fault::new(FaultKind::HookFailed, "the postStart hook failed"));
+                    return Err(Fault::new(
+                        FaultKind::HookFailed,
+                        "the postStart hook failed",
+                    ));
                 }
                 return Ok(Record::Hooked(container.clone()));
             }
@@ -155,7 +204,10 @@ impl Engine {
                     self.containers.remove(id);
                 }
                 if ids.iter().any(|id| self.stuck.contains(id)) {
-                    return Err(Fault::new(FaultKind::Other, "unable to remove filesystem: not permitted"));
+                    return Err(Fault::new(
+                        FaultKind::Other,
+                        "unable to remove filesystem: not permitted",
+                    ));
                 }
             }
             Step::Disconnect(name) => {
@@ -168,46 +220,78 @@ impl Engine {
         Ok(Record::Nothing)
     }
 
-    fn pull(&mut self, reference: &str, mode: PullMode, registry: &Registry) -> Result<ImagePin, Fault> {
-        let local = self.tags.get(reference).filter(|id| self.images.contains_key(*id)).cloned();
+    fn pull(
+        &mut self,
+        reference: &str,
+        mode: PullMode,
+        registry: &Registry,
+    ) -> Result<ImagePin, Fault> {
+        let local = self
+            .tags
+            .get(reference)
+            .filter(|id| self.images.contains_key(*id))
+            .cloned();
         let pin = |id: ImageId, warning: Option<&str>| {
             let digest = registry.find(reference).map(|image| image.digest.clone());
-            ImagePin { id, digest, warning: warning.map(ToOwned::to_owned) }
+            ImagePin {
+                id,
+                digest,
+                warning: warning.map(ToOwned::to_owned),
+            }
         };
         match (mode, local) {
             (PullMode::Never | PullMode::IfNotPresent, Some(id)) => return Ok(pin(id, None)),
             (PullMode::Never, None) => {
-                return Err(Fault::new(FaultKind::ImageMissing, format!("{reference} is not here")));
+                return Err(Fault::new(
+                    FaultKind::ImageMissing,
+                    format!("{reference} is not here"),
+                ));
             }
             (PullMode::Always, Some(id)) if !registry.reachable => {
-                return Ok(pin(id, Some("the registry did not answer, the local image is used")));
+                return Ok(pin(
+                    id,
+                    Some("the registry did not answer, the local image is used"),
+                ));
             }
             _ => {}
         }
         if !registry.reachable {
-            return Err(Fault::new(FaultKind::RegistryUnreachable, "the registry does not answer"));
+            return Err(Fault::new(
+                FaultKind::RegistryUnreachable,
+                "the registry does not answer",
+            ));
         }
         if registry.strange {
-            return Err(Fault::new(FaultKind::Other, format!("{reference}: the layers do not unpack")));
+            return Err(Fault::new(
+                FaultKind::Other,
+                format!("{reference}: the layers do not unpack"),
+            ));
         }
         let Some(image) = registry.find(reference) else {
-            return Err(Fault::new(FaultKind::ImageMissing, format!("there is no image {reference}")));
+            return Err(Fault::new(
+                FaultKind::ImageMissing,
+                format!("there is no image {reference}"),
+            ));
         };
         self.images.insert(image.id.clone(), image.behaviour);
         self.tags.insert(reference.to_owned(), image.id.clone());
         self.tags.insert(image.digest.clone(), image.id.clone());
-        Ok(ImagePin { id: image.id.clone(), digest: Some(image.digest.clone()), warning: None })
+        Ok(ImagePin {
+            id: image.id.clone(),
+            digest: Some(image.digest.clone()),
+            warning: None,
+        })
     }
 
     fn sandbox(&self, pod: &PodUid) -> Option<&ContainerId> {
-        let found = self
-            .containers
-            .iter()
-            .find(|(_, one)| one.identity.uid == *pod && one.role == Role::Sandbox && one.state.is_alive());
+        let found = self.containers.iter().find(|(_, one)| {
+            one.identity.uid == *pod && one.role == Role::Sandbox && one.state.is_alive()
+        });
         found.map(|(id, _)| id)
     }
 
-    /// Creates and starts a container, or starts the one of that name which was created before a crash.
+    /// Creates and starts a container, or starts the one of that name which was created before a
+    /// crash.
     fn start(
         &mut self,
         identity: &PodIdentity,
@@ -218,7 +302,9 @@ impl Engine {
         now: Timestamp,
     ) {
         let id = self.create(identity, role, name, attempt, image);
-        let Some(one) = self.containers.get_mut(&id) else { return };
+        let Some(one) = self.containers.get_mut(&id) else {
+            return;
+        };
         if one.state == ContainerState::Created {
             one.state = ContainerState::Running { started: now };
         }
@@ -234,11 +320,17 @@ impl Engine {
         image: &ImageId,
     ) -> ContainerId {
         let known = self.containers.iter().find(|(_, one)| {
-            one.identity.uid == identity.uid && one.role == role && one.name == name && one.attempt == attempt
+            one.identity.uid == identity.uid
+                && one.role == role
+                && one.name == name
+                && one.attempt == attempt
         });
         if let Some((id, one)) = known {
             let usable = one.state == ContainerState::Created || one.state.is_alive();
-            assert!(usable, "the engine has a container of this name that has ended: {one:?}");
+            assert!(
+                usable,
+                "the engine has a container of this name that has ended: {one:?}"
+            );
             return id.clone();
         }
         self.made += 1;
@@ -265,20 +357,42 @@ impl Engine {
             return Err(Fault::new(FaultKind::Gone, "the image is gone"));
         };
         if *behaviour == Behaviour::Rejected {
-            self.create(&spec.identity, spec.role, &spec.name, spec.attempt, &spec.image);
-            return Err(Fault::new(FaultKind::Rejected, "exec: \"nosuch\": executable file not found"));
+            self.create(
+                &spec.identity,
+                spec.role,
+                &spec.name,
+                spec.attempt,
+                &spec.image,
+            );
+            return Err(Fault::new(
+                FaultKind::Rejected,
+                "exec: \"nosuch\": executable file not found",
+            ));
         }
-        self.start(&spec.identity, spec.role, &spec.name, spec.attempt, &spec.image, now);
+        self.start(
+            &spec.identity,
+            spec.role,
+            &spec.name,
+            spec.attempt,
+            &spec.image,
+            now,
+        );
         Ok(())
     }
 
     /// A container ends.
     pub(crate) fn end(&mut self, id: &ContainerId, code: i64, now: Timestamp) {
         if let Some(one) = self.containers.get_mut(id)
-            && let ContainerState::Running { started } | ContainerState::Paused { started } = one.state
+            && let ContainerState::Running { started } | ContainerState::Paused { started } =
+                one.state
         {
-            one.state =
-                ContainerState::Exited { started, finished: now, code, oom: false, message: String::new() };
+            one.state = ContainerState::Exited {
+                started,
+                finished: now,
+                code,
+                oom: false,
+                message: String::new(),
+            };
         }
         self.drop_dead_links();
     }
@@ -324,11 +438,16 @@ impl Engine {
 
     /// When the next container ends by itself.
     pub(crate) fn next_end(&self) -> Option<Timestamp> {
-        self.containers.keys().filter_map(|id| Some(self.natural_end(id)?.0)).min()
+        self.containers
+            .keys()
+            .filter_map(|id| Some(self.natural_end(id)?.0))
+            .min()
     }
 
     fn natural_end(&self, id: &ContainerId) -> Option<(Timestamp, i64)> {
-        let ContainerState::Running { started } = self.containers.get(id)?.state else { return None };
+        let ContainerState::Running { started } = self.containers.get(id)?.state else {
+            return None;
+        };
         match self.behaviour(id)? {
             Behaviour::ExitsAtOnce(code) => Some((started + Duration::from_millis(100), code)),
             Behaviour::Ends(after, code) => Some((started + after, code)),
@@ -341,7 +460,10 @@ impl Engine {
         let ends: Vec<(ContainerId, Timestamp, i64)> = self
             .containers
             .keys()
-            .filter_map(|id| self.natural_end(id).map(|(at, code)| (id.clone(), at, code)))
+            .filter_map(|id| {
+                self.natural_end(id)
+                    .map(|(at, code)| (id.clone(), at, code))
+            })
             .filter(|(_, at, _)| *at <= now)
             .collect();
         for (id, at, code) in ends {

@@ -34,9 +34,15 @@ impl Prober {
     pub(crate) fn facts(&self, host: &Engine, now: Timestamp) -> BTreeMap<Key, ProbeFact> {
         let mut facts = BTreeMap::new();
         for (key, (task, since)) in &self.tasks {
-            let known = transitions(host, task, *since).into_iter().rfind(|(at, _)| *at <= now);
+            let known = transitions(host, task, *since)
+                .into_iter()
+                .rfind(|(at, _)| *at <= now);
             if let Some((since, ok)) = known {
-                let message = if ok { String::new() } else { "connection refused".to_owned() };
+                let message = if ok {
+                    String::new()
+                } else {
+                    "connection refused".to_owned()
+                };
                 facts.insert(key.clone(), ProbeFact { ok, since, message });
             }
         }
@@ -55,17 +61,25 @@ impl Prober {
 }
 
 fn transitions(host: &Engine, task: &ProbeTask, since: Timestamp) -> Vec<(Timestamp, bool)> {
-    let Some(behaviour) = host.behaviour(&task.container) else { return Vec::new() };
+    let Some(behaviour) = host.behaviour(&task.container) else {
+        return Vec::new();
+    };
     let first = (task.started + task.probe.initial_delay).max(since);
     let good = first + Duration::from_millis(50);
     let patience = task.probe.period * task.probe.failure_threshold;
     match (task.kind, behaviour) {
-        (ProbeKind::Readiness, Behaviour::NeverReady) | (ProbeKind::Startup, Behaviour::NeverStarts) => {
+        (ProbeKind::Readiness, Behaviour::NeverReady)
+        | (ProbeKind::Startup, Behaviour::NeverStarts) => {
             vec![(first + patience, false)]
         }
-        (ProbeKind::Readiness, Behaviour::SlowReady(after)) => vec![(good.max(task.started + after), true)],
+        (ProbeKind::Readiness, Behaviour::SlowReady(after)) => {
+            vec![(good.max(task.started + after), true)]
+        }
         (ProbeKind::Liveness, Behaviour::FailsLivenessAfter(after)) => {
-            vec![(good, true), (good.max(task.started + after) + patience, false)]
+            vec![
+                (good, true),
+                (good.max(task.started + after) + patience, false),
+            ]
         }
         (_, Behaviour::ExitsAtOnce(_)) => Vec::new(),
         _ => vec![(good, true)],

@@ -50,7 +50,13 @@ pub(crate) struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { reachable: true, strange: false, tags: BTreeMap::new(), digests: BTreeMap::new(), pushes: 0 }
+        Self {
+            reachable: true,
+            strange: false,
+            tags: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            pushes: 0,
+        }
     }
 }
 
@@ -72,6 +78,8 @@ impl Registry {
 
     /// The image of a tag or digest.
     pub(crate) fn find(&self, reference: &str) -> Option<&Image> {
-        self.tags.get(reference).or_else(|| self.digests.get(reference))
+        self.tags
+            .get(reference)
+            .or_else(|| self.digests.get(reference))
     }
 }

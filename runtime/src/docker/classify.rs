@@ -1,5 +1,5 @@
-//! What the engine's and the registries' error texts mean. The engine gives a status code that says little (a
-//! registry's refusal may come as 404, 500 or inside a stream), so the text decides.
+//! What the engine's and the registries' error texts mean. The engine gives a status code that says
+//! little (a registry's refusal may come as 404, 500 or inside a stream), so the text decides.
 
 use reconciler::fault::FaultKind;
 
@@ -81,16 +81,28 @@ const REJECTED: &[&str] = &[
     "duplicate mount point",
 ];
 
-/// The engine cannot reach or run its own parts, whatever file of theirs its words then call missing.
-const ENGINES_OWN: &[&str] = &["dial unix", "unable to retrieve oci runtime error", "failed to start shim"];
+/// The engine cannot reach or run its own parts, whatever file of theirs its words then call
+/// missing.
+const ENGINES_OWN: &[&str] = &[
+    "dial unix",
+    "unable to retrieve oci runtime error",
+    "failed to start shim",
+];
 
-/// The same, unless the words are about what the container asked for: it may mount a socket or containerd's directory.
+/// The same, unless the words are about what the container asked for: it may mount a socket or
+/// containerd's directory.
 const PERHAPS_ENGINES_OWN: &[&str] = &["containerd", ".sock"];
 const ABOUT_THE_CONTAINER: &[&str] = &["oci runtime", "invalid mount config"];
 
 /// What the engine says of a command that it could not even hand to the container's runtime.
-const COMMAND_NOT_HANDED_ON: &[&str] =
-    &["containerd", ".sock", "ttrpc", "transport:", "context deadline exceeded", "context canceled"];
+const COMMAND_NOT_HANDED_ON: &[&str] = &[
+    "containerd",
+    ".sock",
+    "ttrpc",
+    "transport:",
+    "context deadline exceeded",
+    "context canceled",
+];
 
 /// Whether a command was not started because of the engine itself, by its words.
 pub(crate) fn is_engines_trouble(message: &str) -> bool {
@@ -115,7 +127,10 @@ pub(super) fn container(status: u16, message: &str) -> FaultKind {
     let sandbox_gone = text.contains("non running container") || text.contains("cannot join");
     match status {
         404 | 409 => FaultKind::Gone,
-        _ if sandbox_gone || text.contains("no such container") || text.contains("is not running") => {
+        _ if sandbox_gone
+            || text.contains("no such container")
+            || text.contains("is not running") =>
+        {
             FaultKind::Gone
         }
         400 => FaultKind::Rejected,
@@ -151,14 +166,22 @@ mod tests {
     fn registries_texts_are_told_apart() {
         use FaultKind::{DiskFull, ImageMissing, Other, RegistryDenied, RegistryUnreachable};
         let texts = [
-            (404, "manifest for httpd:9 not found: manifest unknown: manifest unknown", ImageMissing),
+            (
+                404,
+                "manifest for httpd:9 not found: manifest unknown: manifest unknown",
+                ImageMissing,
+            ),
             (
                 404,
                 "pull access denied for nosuch, repository does not exist or may require 'docker login': denied: \
                  requested access to the resource is denied",
                 ImageMissing,
             ),
-            (0, "no matching manifest for linux/amd64 in the manifest list entries", ImageMissing),
+            (
+                0,
+                "no matching manifest for linux/amd64 in the manifest list entries",
+                ImageMissing,
+            ),
             (400, "invalid reference format", ImageMissing),
             (
                 500,
@@ -176,7 +199,11 @@ mod tests {
                  (Client.Timeout exceeded while awaiting headers)",
                 RegistryUnreachable,
             ),
-            (500, "toomanyrequests: You have reached your pull rate limit", RegistryUnreachable),
+            (
+                500,
+                "toomanyrequests: You have reached your pull rate limit",
+                RegistryUnreachable,
+            ),
             (
                 500,
                 "Get \"https://r.example.com/v2/\": x509: certificate signed by unknown authority",
@@ -188,8 +215,16 @@ mod tests {
                 "Head \"https://r.example.com/v2/x/manifests/1\": no basic auth credentials",
                 RegistryDenied,
             ),
-            (500, "error parsing HTTP 403 response body: denied by policy", RegistryDenied),
-            (0, "write /var/lib/docker/tmp/x: no space left on device", DiskFull),
+            (
+                500,
+                "error parsing HTTP 403 response body: denied by policy",
+                RegistryDenied,
+            ),
+            (
+                0,
+                "write /var/lib/docker/tmp/x: no space left on device",
+                DiskFull,
+            ),
             (500, "something else", Other),
         ];
         for (status, text, kind) in texts {
@@ -212,11 +247,27 @@ mod tests {
                 "invalid mount config for type \"bind\": bind source path does not exist: /nosuch",
                 HostPath,
             ),
-            (409, "cannot join network of a non running container: 0123", Gone),
+            (
+                409,
+                "cannot join network of a non running container: 0123",
+                Gone,
+            ),
             (404, "No such container: 0123", Gone),
-            (500, "unable to find user nosuch: no matching entries in passwd file", Rejected),
-            (500, "mkdir /var/lib/docker/x: no space left on device", DiskFull),
-            (500, "containerd: connection error: desc = transport is closing", Other),
+            (
+                500,
+                "unable to find user nosuch: no matching entries in passwd file",
+                Rejected,
+            ),
+            (
+                500,
+                "mkdir /var/lib/docker/x: no space left on device",
+                DiskFull,
+            ),
+            (
+                500,
+                "containerd: connection error: desc = transport is closing",
+                Other,
+            ),
             (
                 400,
                 "connection error: desc = \"transport: Error while dialing dial unix \

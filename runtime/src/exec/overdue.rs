@@ -1,4 +1,5 @@
-//! Commands whose end was not seen in time: each is watched until it is known to have ended, and killed when it can be.
+//! Commands whose end was not seen in time: each is watched until it is known to have ended, and
+//! killed when it can be.
 
 use std::{
     collections::BTreeMap,
@@ -23,14 +24,15 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// An engine that has answered for so long that a command is about to start has lost it.
 const START_LIMIT: Duration = Duration::from_secs(3600);
-/// One that says for so long that nobody wants the command started has not taken the order to start it.
+/// One that says for so long that nobody wants the command started has not taken the order to start
+/// it.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A command in a container, as two probes or hooks may share it.
 pub(super) type Key = (ContainerId, Vec<String>);
 
-/// The commands that are overdue, with whether their end is known. Only in memory: a daemon that is restarted knows
-/// nothing of them any more, and what the engine starts then runs to its own end.
+/// The commands that are overdue, with whether their end is known. Only in memory: a daemon that is
+/// restarted knows nothing of them any more, and what the engine starts then runs to its own end.
 #[derive(Default)]
 pub(crate) struct Overdue {
     commands: Mutex<BTreeMap<Key, Vec<Entry>>>,
@@ -66,28 +68,35 @@ impl Stage {
         match (found.running, found.exit_code, pid) {
             (Some(true), _, Some(pid)) => Self::Running(pid),
             (Some(true), _, None) => Self::Starting,
-            (_, Some(code), pid) => Self::Ended { code, ran: pid.is_some() },
+            (_, Some(code), pid) => Self::Ended {
+                code,
+                ran: pid.is_some(),
+            },
             (_, None, _) => Self::Created,
         }
     }
 }
 
 impl Overdue {
-    /// Waits for the ends of the same command from before, at most for so long, and never long. How one of them stands,
-    /// if it did not end.
+    /// Waits for the ends of the same command from before, at most for so long, and never long. How
+    /// one of them stands, if it did not end.
     pub(super) async fn settled(&self, key: &Key, limit: Duration) -> Option<ExecOutcome> {
         let deadline = Instant::now() + limit.min(LONGEST_WAIT);
         let entries = self.commands().get(key).cloned().unwrap_or_default();
         for mut entry in entries {
             // A task that is gone without a word went with the whole daemon.
-            if timeout_at(deadline, entry.ended.wait_for(|ended| *ended)).await.is_err() {
+            if timeout_at(deadline, entry.ended.wait_for(|ended| *ended))
+                .await
+                .is_err()
+            {
                 return Some(entry.outcome);
             }
         }
         None
     }
 
-    /// Watches a command that did not end in time until it is known to have ended; kills it when it has a process.
+    /// Watches a command that did not end in time until it is known to have ended; kills it when it
+    /// has a process.
     pub(super) fn follow(
         self: &Arc<Self>,
         engine: &Arc<Engine>,
@@ -96,7 +105,10 @@ impl Overdue {
         outcome: ExecOutcome,
     ) {
         let (sender, ended) = watch::channel(false);
-        self.commands().entry(key.clone()).or_default().push(Entry { outcome, ended });
+        self.commands()
+            .entry(key.clone())
+            .or_default()
+            .push(Entry { outcome, ended });
         let (overdue, engine) = (Arc::clone(self), Arc::clone(engine));
         tokio::spawn(async move {
             see_out(&engine, &key.0, &exec).await;
@@ -113,7 +125,9 @@ impl Overdue {
 
     fn forget_ended(&self, key: &Key) {
         let mut commands = self.commands();
-        let Some(entries) = commands.get_mut(key) else { return };
+        let Some(entries) = commands.get_mut(key) else {
+            return;
+        };
         entries.retain(|entry| !*entry.ended.borrow());
         if entries.is_empty() {
             commands.remove(key);
@@ -125,14 +139,19 @@ impl Overdue {
     }
 }
 
-/// Returns when the command has ended, or its container is gone, or the engine has lost it. One that has a process by
-/// then is killed. An engine that does not answer is asked again and again: there is nothing else it could be asked.
+/// Returns when the command has ended, or its container is gone, or the engine has lost it. One
+/// that has a process by then is killed. An engine that does not answer is asked again and again:
+/// there is nothing else it could be asked.
 async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
     let mut pause = FIRST_LOOK;
     let mut waiting: Option<(Stage, Instant)> = None;
     loop {
-        match engine.call(|docker| async move { docker.inspect_exec(exec).await }).await {
-            // An engine that was restarted knows no commands from before, one whose container is gone neither.
+        match engine
+            .call(|docker| async move { docker.inspect_exec(exec).await })
+            .await
+        {
+            // An engine that was restarted knows no commands from before, one whose container is
+            // gone neither.
             Err(error) if error.is_not_found() => return,
             Err(error) => tracing::debug!(exec, %error, "an overdue command cannot be looked at"),
             Ok(found) => match Stage::of(&found) {
@@ -142,7 +161,9 @@ async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
                     Ok(Killed::Processes(count)) => {
                         tracing::debug!(exec, pid, count, "killed an overdue command");
                     }
-                    Err(error) => tracing::debug!(exec, pid, %error, "an overdue command cannot be killed"),
+                    Err(error) => {
+                        tracing::debug!(exec, pid, %error, "an overdue command cannot be killed")
+                    }
                 },
                 stage @ (Stage::Created | Stage::Starting) => {
                     let since = match waiting {
@@ -150,7 +171,11 @@ async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
                         _ => Instant::now(),
                     };
                     waiting = Some((stage, since));
-                    let limit = if stage == Stage::Starting { START_LIMIT } else { ORDER_LIMIT };
+                    let limit = if stage == Stage::Starting {
+                        START_LIMIT
+                    } else {
+                        ORDER_LIMIT
+                    };
                     if since.elapsed() >= limit {
                         tracing::warn!(
                             %container,
@@ -177,9 +202,15 @@ pub(super) enum Killed {
 }
 
 /// Kills a command's process and what descends from it, and nothing else of the container.
-pub(super) async fn kill(engine: &Engine, container: &ContainerId, pid: i64) -> Result<Killed, CallError> {
+pub(super) async fn kill(
+    engine: &Engine,
+    container: &ContainerId,
+    pid: i64,
+) -> Result<Killed, CallError> {
     let name = container.as_str();
-    let found = engine.call(|docker| async move { docker.inspect_container(name, None).await }).await?;
+    let found = engine
+        .call(|docker| async move { docker.inspect_container(name, None).await })
+        .await?;
     let init = found.state.and_then(|state| state.pid).unwrap_or_default();
     let container = container.clone();
     let work = move || match tree::running_for(pid) {
@@ -187,7 +218,9 @@ pub(super) async fn kill(engine: &Engine, container: &ContainerId, pid: i64) -> 
         Some(_) => Killed::Processes(tree::kill_tree(pid, init, &container)),
     };
     // Work that panicked has killed nothing.
-    Ok(tokio::task::spawn_blocking(work).await.unwrap_or(Killed::Processes(0)))
+    Ok(tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Killed::Processes(0)))
 }
 
 #[cfg(test)]
@@ -197,14 +230,28 @@ mod tests {
     #[test]
     fn a_command_has_run_only_if_it_has_a_process() {
         let stage = |running, pid, exit_code| {
-            Stage::of(&ExecInspectResponse { running, pid, exit_code, ..ExecInspectResponse::default() })
+            Stage::of(&ExecInspectResponse {
+                running,
+                pid,
+                exit_code,
+                ..ExecInspectResponse::default()
+            })
         };
         assert_eq!(stage(Some(false), Some(0), None), Stage::Created);
         assert_eq!(stage(Some(true), Some(0), None), Stage::Starting);
         assert_eq!(stage(Some(true), None, None), Stage::Starting);
         assert_eq!(stage(Some(true), Some(-1), None), Stage::Starting);
         assert_eq!(stage(Some(true), Some(42), None), Stage::Running(42));
-        assert_eq!(stage(Some(false), Some(42), Some(1)), Stage::Ended { code: 1, ran: true });
-        assert_eq!(stage(Some(false), Some(0), Some(126)), Stage::Ended { code: 126, ran: false });
+        assert_eq!(
+            stage(Some(false), Some(42), Some(1)),
+            Stage::Ended { code: 1, ran: true }
+        );
+        assert_eq!(
+            stage(Some(false), Some(0), Some(126)),
+            Stage::Ended {
+                code: 126,
+                ran: false
+            }
+        );
     }
 }

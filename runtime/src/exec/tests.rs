@@ -45,10 +45,18 @@ impl FakeEngine {
         let data = tempfile::tempdir().unwrap();
         let mut config = RuntimeConfig::new("test", data.path());
         config.socket = data.path().join("engine.sock");
-        let script = Arc::new(Mutex::new(Script { running: true, ..Script::default() }));
+        let script = Arc::new(Mutex::new(Script {
+            running: true,
+            ..Script::default()
+        }));
         serve(&config.socket, Arc::clone(&script));
         let runtime = Runtime::open(config).await.unwrap();
-        Self { script, runtime, container: ContainerId::new("c0ffee"), _data: data }
+        Self {
+            script,
+            runtime,
+            container: ContainerId::new("c0ffee"),
+            _data: data,
+        }
     }
 
     fn say(&self, change: impl FnOnce(&mut Script)) {
@@ -56,10 +64,14 @@ impl FakeEngine {
     }
 
     async fn exec(&self) -> ExecOutcome {
-        self.runtime.exec(&self.container, &["true".to_owned()], LIMIT).await.unwrap()
+        self.runtime
+            .exec(&self.container, &["true".to_owned()], LIMIT)
+            .await
+            .unwrap()
     }
 
-    /// Waits until the engine was asked twice more how the command is: what was said before is then known.
+    /// Waits until the engine was asked twice more how the command is: what was said before is then
+    /// known.
     async fn is_looked_at(&self) {
         let looks = || self.script.lock().unwrap().looks;
         let before = looks();
@@ -96,7 +108,10 @@ async fn answer(mut client: UnixStream, script: Arc<Mutex<Script>>) -> Option<()
     let (status, body) = {
         let mut script = script.lock().unwrap();
         if path.ends_with("/version") {
-            (200, r#"{"ApiVersion":"1.41","Version":"20.10.24"}"#.to_owned())
+            (
+                200,
+                r#"{"ApiVersion":"1.41","Version":"20.10.24"}"#.to_owned(),
+            )
         } else if path.ends_with("/c0ffee/exec") {
             script.made += 1;
             (201, r#"{"Id":"e1"}"#.to_owned())
@@ -104,11 +119,19 @@ async fn answer(mut client: UnixStream, script: Arc<Mutex<Script>>) -> Option<()
             (101, String::new())
         } else if path.ends_with("/exec/e1/json") {
             script.looks += 1;
-            let code = script.code.map_or("null".to_owned(), |code| code.to_string());
+            let code = script
+                .code
+                .map_or("null".to_owned(), |code| code.to_string());
             let (running, pid) = (script.running, script.pid);
-            (200, format!(r#"{{"ID":"e1","Running":{running},"Pid":{pid},"ExitCode":{code}}}"#))
+            (
+                200,
+                format!(r#"{{"ID":"e1","Running":{running},"Pid":{pid},"ExitCode":{code}}}"#),
+            )
         } else if path.contains("/c0ffee/json") {
-            (200, r#"{"Id":"c0ffee","State":{"Running":true,"Pid":4194304}}"#.to_owned())
+            (
+                200,
+                r#"{"Id":"c0ffee","State":{"Running":true,"Pid":4194304}}"#.to_owned(),
+            )
         } else {
             (404, r#"{"message":"not here"}"#.to_owned())
         }
@@ -127,7 +150,10 @@ async fn answer(mut client: UnixStream, script: Arc<Mutex<Script>>) -> Option<()
         "HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
          connection: close\r\n\r\n"
     );
-    client.write_all(format!("{head}{body}").as_bytes()).await.ok()
+    client
+        .write_all(format!("{head}{body}").as_bytes())
+        .await
+        .ok()
 }
 
 /// A request's head; its body is read too, or the other side would see a broken connection.
@@ -139,11 +165,17 @@ async fn read_request(client: &mut UnixStream) -> Option<String> {
         let text = String::from_utf8_lossy(&read).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length = head.lines().find_map(|line| {
-                line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
+                line.to_ascii_lowercase()
+                    .strip_prefix("content-length:")?
+                    .trim()
+                    .parse::<usize>()
+                    .ok()
             });
             let is_whole = match length {
                 Some(length) => body.len() >= length,
-                None => !head.to_ascii_lowercase().contains("chunked") || body.ends_with("0\r\n\r\n"),
+                None => {
+                    !head.to_ascii_lowercase().contains("chunked") || body.ends_with("0\r\n\r\n")
+                }
             };
             if is_whole {
                 return Some(head.to_owned());
@@ -157,22 +189,48 @@ async fn read_request(client: &mut UnixStream) -> Option<String> {
 
 /// A process of nobody's container.
 fn stranger() -> Child {
-    Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()
+    Command::new("sleep")
+        .arg("1000")
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_without_a_process_is_not_started_again_before_it_has_ended() {
     let engine = FakeEngine::start().await;
-    assert_eq!(engine.exec().await, ExecOutcome::Unanswered, "nothing is known of it, nothing is killed");
-    assert_eq!(engine.exec().await, ExecOutcome::Unanswered, "the same one is still waited for");
+    assert_eq!(
+        engine.exec().await,
+        ExecOutcome::Unanswered,
+        "nothing is known of it, nothing is killed"
+    );
+    assert_eq!(
+        engine.exec().await,
+        ExecOutcome::Unanswered,
+        "the same one is still waited for"
+    );
     assert_eq!(engine.script.lock().unwrap().made, 1);
 
-    let other = engine.runtime.exec(&engine.container, &["false".to_owned()], LIMIT).await.unwrap();
-    assert_eq!((other, engine.script.lock().unwrap().made), (ExecOutcome::Unanswered, 2), "another command");
+    let other = engine
+        .runtime
+        .exec(&engine.container, &["false".to_owned()], LIMIT)
+        .await
+        .unwrap();
+    assert_eq!(
+        (other, engine.script.lock().unwrap().made),
+        (ExecOutcome::Unanswered, 2),
+        "another command"
+    );
 
     engine.say(|script| (script.running, script.pid, script.code) = (false, 42, Some(0)));
     engine.is_free().await;
-    assert_eq!(engine.exec().await, ExecOutcome::Exited { code: 0, output: Vec::new() });
+    assert_eq!(
+        engine.exec().await,
+        ExecOutcome::Exited {
+            code: 0,
+            output: Vec::new()
+        }
+    );
     assert_eq!(engine.script.lock().unwrap().made, 3);
 }
 
@@ -184,7 +242,10 @@ async fn a_process_that_is_not_the_containers_is_left_alone() {
     let mut process = stranger();
     engine.say(|script| script.pid = i64::from(process.id()));
     engine.is_looked_at().await;
-    assert!(process.try_wait().unwrap().is_none(), "the engine named a process outside of the container");
+    assert!(
+        process.try_wait().unwrap().is_none(),
+        "the engine named a process outside of the container"
+    );
     assert_eq!(engine.exec().await, ExecOutcome::Unanswered);
     assert_eq!(engine.script.lock().unwrap().made, 1);
 
@@ -198,7 +259,8 @@ async fn a_command_that_was_started_late_has_its_whole_time() {
     let engine = FakeEngine::start().await;
     let (limit, late) = (Duration::from_secs(1), Duration::from_millis(500));
     let (runtime, container) = (engine.runtime.clone(), engine.container.clone());
-    let run = tokio::spawn(async move { runtime.exec(&container, &["true".to_owned()], limit).await });
+    let run =
+        tokio::spawn(async move { runtime.exec(&container, &["true".to_owned()], limit).await });
     sleep(late).await;
     let (mut process, began) = (stranger(), Instant::now());
     engine.say(|script| script.pid = i64::from(process.id()));
@@ -206,7 +268,10 @@ async fn a_command_that_was_started_late_has_its_whole_time() {
     assert_eq!(run.await.unwrap().unwrap(), ExecOutcome::TimedOut);
     let ran = began.elapsed();
     // The kernel's own count of a process's start has steps of 10 ms.
-    assert!(ran + Duration::from_millis(20) >= limit, "it ran for {ran:?}");
+    assert!(
+        ran + Duration::from_millis(20) >= limit,
+        "it ran for {ran:?}"
+    );
 
     process.kill().unwrap();
     process.wait().unwrap();
@@ -215,12 +280,14 @@ async fn a_command_that_was_started_late_has_its_whole_time() {
 
 #[test]
 fn a_command_that_the_engine_could_not_start_is_not_one_that_the_container_lacks() {
-    let lacks =
-        "OCI runtime exec failed: exec failed: container_linux.go:380: exec: \"/containerd\": no such file";
+    let lacks = "OCI runtime exec failed: exec failed: container_linux.go:380: exec: \"/containerd\": no such file";
     let engines = "connection error: desc = \"transport: Error while dialing dial unix \
                    /run/containerd/containerd.sock: connect: connection refused\": unavailable";
     let is_answer = |ended, words: &str| {
-        matches!(exited(ended, words.as_bytes().to_vec()), Ok(ExecOutcome::Exited { .. }))
+        matches!(
+            exited(ended, words.as_bytes().to_vec()),
+            Ok(ExecOutcome::Exited { .. })
+        )
     };
     for code in [126, 127] {
         assert!(is_answer((code, false), lacks));

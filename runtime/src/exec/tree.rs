@@ -1,4 +1,5 @@
-//! Which processes belong to a command that was started in a container, for how long it has run, and their end.
+//! Which processes belong to a command that was started in a container, for how long it has run,
+//! and their end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,12 +10,14 @@ use std::{
 use reconciler::name::ContainerId;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// How many ticks a second has in `/proc/<pid>/stat`: `USER_HZ`, which is 100 on every architecture that Docker runs on.
+/// How many ticks a second has in `/proc/<pid>/stat`: `USER_HZ`, which is 100 on every architecture
+/// that Docker runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Kills a command's process and all that descends from it. Says how many processes were killed.
 ///
-/// `init` is the process that the engine names as the container's own; see [`tree`] for what is never killed.
+/// `init` is the process that the engine names as the container's own; see [`tree`] for what is
+/// never killed.
 pub(super) fn kill_tree(pid: i64, init: i64, container: &ContainerId) -> usize {
     tree(pid, init, &parents(), |pid| belongs_to(pid, container))
         .into_iter()
@@ -22,18 +25,20 @@ pub(super) fn kill_tree(pid: i64, init: i64, container: &ContainerId) -> usize {
         .count()
 }
 
-/// For how long a process has been running; nothing where there is none, or where it has ended and was not reaped yet.
+/// For how long a process has been running; nothing where there is none, or where it has ended and
+/// was not reaped yet.
 pub(super) fn running_for(pid: i64) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     run_time(&stat, &uptime)
 }
 
-/// The processes to kill for a command whose process is `root`: those of the container that descend from it.
+/// The processes to kill for a command whose process is `root`: those of the container that descend
+/// from it.
 ///
-/// None at all where `root` cannot be a command's process: before the engine has started a command it reports the
-/// process 0, from which every process descends; the container's init, and what the init descends from, would end the
-/// container; and what is outside of the container is not ours.
+/// None at all where `root` cannot be a command's process: before the engine has started a command
+/// it reports the process 0, from which every process descends; the container's init, and what the
+/// init descends from, would end the container; and what is outside of the container is not ours.
 fn tree(
     root: i64,
     init: i64,
@@ -47,8 +52,11 @@ fn tree(
     let mut tree = BTreeSet::from([root]);
     loop {
         let before = tree.len();
-        let children: Vec<_> =
-            parents.iter().filter(|(_, parent)| tree.contains(parent)).map(|(child, _)| *child).collect();
+        let children: Vec<_> = parents
+            .iter()
+            .filter(|(_, parent)| tree.contains(parent))
+            .map(|(child, _)| *child)
+            .collect();
         tree.extend(children);
         if tree.len() == before {
             break;
@@ -62,19 +70,26 @@ fn tree(
 
 /// The descriptor pins the process, so that the one that is checked is the one that is killed.
 fn kill_in(pid: i64, container: &ContainerId) -> bool {
-    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
-    let Ok(process) = pidfd_open(raw, PidfdFlags::empty()) else { return false };
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return false;
+    };
+    let Ok(process) = pidfd_open(raw, PidfdFlags::empty()) else {
+        return false;
+    };
     belongs_to(pid, container) && pidfd_send_signal(process, Signal::KILL).is_ok()
 }
 
 /// Whether a process is in the container's control group.
 fn belongs_to(pid: i64, container: &ContainerId) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(container.as_str()))
+    fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .is_ok_and(|groups| groups.contains(container.as_str()))
 }
 
 /// Every process of the host with its parent.
 fn parents() -> BTreeMap<i64, i64> {
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return BTreeMap::new();
+    };
     entries
         .filter_map(|entry| {
             let pid: i64 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -98,8 +113,8 @@ fn run_time(stat: &str, uptime: &str) -> Option<Duration> {
     Some(now.saturating_sub(started))
 }
 
-/// The fields of a `stat` from the third on. The second is the program's name in brackets, which may itself hold
-/// brackets and spaces.
+/// The fields of a `stat` from the third on. The second is the program's name in brackets, which
+/// may itself hold brackets and spaces.
 fn fields_of(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
@@ -110,8 +125,8 @@ mod tests {
 
     const INIT: i64 = 100;
 
-    /// The host's init, a shim with a container's init and its child, a command with a child and a grandchild, and a
-    /// process of another container.
+    /// The host's init, a shim with a container's init and its child, a command with a child and a
+    /// grandchild, and a process of another container.
     fn parents() -> BTreeMap<i64, i64> {
         BTreeMap::from([
             (1, 0),
@@ -131,7 +146,10 @@ mod tests {
 
     #[test]
     fn a_command_is_killed_with_all_that_descends_from_it() {
-        assert_eq!(tree(200, INIT, &parents(), is_containers), BTreeSet::from([200, 201, 202]));
+        assert_eq!(
+            tree(200, INIT, &parents(), is_containers),
+            BTreeSet::from([200, 201, 202])
+        );
         let moved_out = |pid| is_containers(pid) && pid != 201;
         assert_eq!(
             tree(200, INIT, &parents(), moved_out),
@@ -154,18 +172,36 @@ mod tests {
         ] {
             assert_eq!(tree(root, INIT, &parents(), everything), nobody, "{why}");
         }
-        assert_eq!(tree(300, INIT, &parents(), is_containers), nobody, "another container's");
+        assert_eq!(
+            tree(300, INIT, &parents(), is_containers),
+            nobody,
+            "another container's"
+        );
         for init in [0, -1, 1] {
-            assert_eq!(tree(200, init, &parents(), everything), nobody, "the container does not run");
+            assert_eq!(
+                tree(200, init, &parents(), everything),
+                nobody,
+                "the container does not run"
+            );
         }
     }
 
     #[test]
     fn the_time_that_a_process_runs_is_counted_from_its_own_start() {
-        let stat =
-            |state| format!("7 (a) (b)) {state} 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 4096 1 18");
-        assert_eq!(run_time(&stat("S"), "124.95 90.00\n"), Some(Duration::from_millis(1500)));
-        assert_eq!(run_time(&stat("S"), "100.00 90.00\n"), Some(Duration::ZERO), "a clock of a container");
+        let stat = |state| {
+            format!(
+                "7 (a) (b)) {state} 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 4096 1 18"
+            )
+        };
+        assert_eq!(
+            run_time(&stat("S"), "124.95 90.00\n"),
+            Some(Duration::from_millis(1500))
+        );
+        assert_eq!(
+            run_time(&stat("S"), "100.00 90.00\n"),
+            Some(Duration::ZERO),
+            "a clock of a container"
+        );
         assert_eq!(run_time(&stat("Z"), "124.95 90.00\n"), None, "it has ended");
         assert_eq!(run_time("", "124.95 90.00\n"), None);
     }

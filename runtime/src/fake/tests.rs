@@ -46,7 +46,11 @@ async fn the_fake_keeps_the_real_ones_rules() {
     let host = FakeRuntime::new(Timestamp::UNIX_EPOCH);
     let image = ImageId::new("sha256:1");
     let kind = |result: Result<(), Fault>| result.unwrap_err().kind;
-    assert_eq!(kind(host.start_container(&container(0, &image)).await), FaultKind::Gone, "no sandbox yet");
+    assert_eq!(
+        kind(host.start_container(&container(0, &image)).await),
+        FaultKind::Gone,
+        "no sandbox yet"
+    );
     let sandbox = SandboxSpec {
         identity: identity(),
         attempt: 0,
@@ -56,20 +60,46 @@ async fn the_fake_keeps_the_real_ones_rules() {
     };
     host.start_sandbox(&sandbox).await.unwrap();
     host.start_sandbox(&sandbox).await.unwrap();
-    assert_eq!(kind(host.start_container(&container(0, &image)).await), FaultKind::Gone, "no image yet");
-    assert_eq!(host.pull("httpd:2", PullMode::Always).await.unwrap_err().kind, FaultKind::ImageMissing);
+    assert_eq!(
+        kind(host.start_container(&container(0, &image)).await),
+        FaultKind::Gone,
+        "no image yet"
+    );
+    assert_eq!(
+        host.pull("httpd:2", PullMode::Always)
+            .await
+            .unwrap_err()
+            .kind,
+        FaultKind::ImageMissing
+    );
     host.publish("httpd:2", image.clone());
     let pin = host.pull("httpd:2", PullMode::IfNotPresent).await.unwrap();
-    assert_eq!(host.pull(&pin.digest.clone().unwrap(), PullMode::Never).await.unwrap(), pin);
+    assert_eq!(
+        host.pull(&pin.digest.clone().unwrap(), PullMode::Never)
+            .await
+            .unwrap(),
+        pin
+    );
     host.start_container(&container(0, &image)).await.unwrap();
     host.start_container(&container(0, &image)).await.unwrap();
     let found = host.observe().await.unwrap().containers;
     assert_eq!(found.len(), 2);
-    let id = found.into_iter().find(|(_, it)| it.name == "app").unwrap().0;
+    let id = found
+        .into_iter()
+        .find(|(_, it)| it.name == "app")
+        .unwrap()
+        .0;
     host.exit(&id, 1);
-    assert_eq!(kind(host.start_container(&container(0, &image)).await), FaultKind::Gone, "it has run");
+    assert_eq!(
+        kind(host.start_container(&container(0, &image)).await),
+        FaultKind::Gone,
+        "it has run"
+    );
     host.fail_next("start_container", Fault::new(FaultKind::DiskFull, "full"));
-    assert_eq!(kind(host.start_container(&container(1, &image)).await), FaultKind::DiskFull);
+    assert_eq!(
+        kind(host.start_container(&container(1, &image)).await),
+        FaultKind::DiskFull
+    );
     host.start_container(&container(1, &image)).await.unwrap();
     assert_eq!(host.observe().await.unwrap().containers.len(), 3);
 }

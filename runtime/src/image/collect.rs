@@ -20,8 +20,9 @@ pub struct Collected {
 }
 
 impl Runtime {
-    /// While the engine's disk is fuller than `above_percent`, removes images that we pulled, that are not in `keep` and
-    /// that no container uses, whoever's. Tags that others gave an image keep it.
+    /// While the engine's disk is fuller than `above_percent`, removes images that we pulled, that
+    /// are not in `keep` and that no container uses, whoever's. Tags that others gave an image keep
+    /// it.
     pub async fn collect_garbage(
         &self,
         keep: &BTreeSet<ImageId>,
@@ -32,12 +33,19 @@ impl Runtime {
         let is_full = || disk_used_percent(&root).is_some_and(|percent| percent > above_percent);
         let mut collected = Collected::default();
         if is_full() {
-            let used = self.used_images().await.map_err(|error| error.into_fault(what))?;
+            let used = self
+                .used_images()
+                .await
+                .map_err(|error| error.into_fault(what))?;
             for (image, names) in self.recorded_images() {
                 if keep.contains(&image) || used.contains(&image) || !is_full() {
                     continue;
                 }
-                if self.remove_image(&image, &names).await.map_err(|error| error.into_fault(what))? {
+                if self
+                    .remove_image(&image, &names)
+                    .await
+                    .map_err(|error| error.into_fault(what))?
+                {
                     collected.removed.push(image);
                 }
             }
@@ -48,30 +56,53 @@ impl Runtime {
     }
 
     fn recorded_images(&self) -> BTreeMap<ImageId, BTreeSet<String>> {
-        let record = self.inner.images.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self
+            .inner
+            .images
+            .record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         record.images().clone()
     }
 
     async fn used_images(&self) -> Result<BTreeSet<ImageId>, CallError> {
         let options = ListContainersOptionsBuilder::new().all(true).build();
-        let containers =
-            self.engine().call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
-        Ok(containers.into_iter().filter_map(|container| container.image_id).map(ImageId::new).collect())
+        let containers = self
+            .engine()
+            .call(|docker| async move { docker.list_containers(Some(options)).await })
+            .await?;
+        Ok(containers
+            .into_iter()
+            .filter_map(|container| container.image_id)
+            .map(ImageId::new)
+            .collect())
     }
 
     /// Takes away our names, and the image when no other name is left. Says whether it is gone.
-    async fn remove_image(&self, image: &ImageId, names: &BTreeSet<String>) -> Result<bool, CallError> {
+    async fn remove_image(
+        &self,
+        image: &ImageId,
+        names: &BTreeSet<String>,
+    ) -> Result<bool, CallError> {
         let id = image.as_str();
         for name in names {
             // The name may belong to a newer image by now.
-            match self.engine().call(|docker| async move { docker.inspect_image(name).await }).await {
+            match self
+                .engine()
+                .call(|docker| async move { docker.inspect_image(name).await })
+                .await
+            {
                 Ok(found) if found.id.as_deref() == Some(id) => self.remove_reference(name).await?,
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
-        let is_gone = match self.engine().call(|docker| async move { docker.inspect_image(id).await }).await {
+        let is_gone = match self
+            .engine()
+            .call(|docker| async move { docker.inspect_image(id).await })
+            .await
+        {
             Ok(found) if found.repo_tags.as_ref().is_none_or(Vec::is_empty) => {
                 self.remove_reference(id).await?;
                 true
@@ -82,7 +113,13 @@ impl Runtime {
         };
         let (runtime, image) = (self.clone(), image.clone());
         let forgotten = tokio::task::spawn_blocking(move || {
-            runtime.inner.images.record.lock().unwrap_or_else(PoisonError::into_inner).forget(&image)
+            runtime
+                .inner
+                .images
+                .record
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .forget(&image)
         })
         .await;
         if let Ok(Err(error)) = forgotten {
@@ -99,7 +136,10 @@ impl Runtime {
         };
         match self.engine().call_within(limit, remove).await {
             // In use after all, or gone.
-            Ok(_) | Err(CallError::Refused { status: 404 | 409, .. }) => Ok(()),
+            Ok(_)
+            | Err(CallError::Refused {
+                status: 404 | 409, ..
+            }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -1,4 +1,5 @@
-//! Registry credentials: from a file with a password, or from a Docker `config.json`: its `auths`, not its helpers.
+//! Registry credentials: from a file with a password, or from a Docker `config.json`: its `auths`,
+//! not its helpers.
 
 use std::collections::BTreeMap;
 
@@ -35,10 +36,18 @@ pub(super) fn from_docker_config(content: &[u8], host: &str) -> Option<DockerCre
             return None;
         }
     };
-    let (_, auth) = config.auths.into_iter().find(|(name, _)| is_host(name, host))?;
-    let decoded =
-        auth.auth.as_deref().and_then(decode_base64).and_then(|bytes| String::from_utf8(bytes).ok());
-    let pair = decoded.as_deref().and_then(|pair| pair.trim_end_matches('\0').split_once(':'));
+    let (_, auth) = config
+        .auths
+        .into_iter()
+        .find(|(name, _)| is_host(name, host))?;
+    let decoded = auth
+        .auth
+        .as_deref()
+        .and_then(decode_base64)
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    let pair = decoded
+        .as_deref()
+        .and_then(|pair| pair.trim_end_matches('\0').split_once(':'));
     let (user, password) = match pair {
         Some((user, password)) => (Some(user.to_owned()), Some(password.to_owned())),
         None => (auth.username, auth.password),
@@ -53,7 +62,11 @@ pub(super) fn from_docker_config(content: &[u8], host: &str) -> Option<DockerCre
 }
 
 /// The credentials for a host whose password is all that a file holds, but for the line's end.
-pub(super) fn from_password_file(content: Vec<u8>, user: &str, host: &str) -> Option<DockerCredentials> {
+pub(super) fn from_password_file(
+    content: Vec<u8>,
+    user: &str,
+    host: &str,
+) -> Option<DockerCredentials> {
     let Ok(password) = String::from_utf8(content) else {
         tracing::warn!(host, "the password for the registry is not UTF-8");
         return None;
@@ -68,10 +81,17 @@ pub(super) fn from_password_file(content: Vec<u8>, user: &str, host: &str) -> Op
 
 /// Whether a name in a configuration means this host: `https://index.docker.io/v1/` is `docker.io`.
 pub(super) fn is_host(name: &str, host: &str) -> bool {
-    let name = name.trim_start_matches("https://").trim_start_matches("http://");
+    let name = name
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
     let name = name.split('/').next().unwrap_or(name);
-    let plain =
-        |name| if matches!(name, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { name };
+    let plain = |name| {
+        if matches!(name, "index.docker.io" | "registry-1.docker.io") {
+            "docker.io"
+        } else {
+            name
+        }
+    };
     plain(name) == plain(host)
 }
 
@@ -106,12 +126,19 @@ mod tests {
 
     #[test]
     fn a_docker_configuration_gives_credentials_by_host() {
-        let content = br#"{"auths": {"https://index.docker.io/v1/": {"auth": "ZGVwbG95ZXI6czNjcmV0"},
+        let content =
+            br#"{"auths": {"https://index.docker.io/v1/": {"auth": "ZGVwbG95ZXI6czNjcmV0"},
             "r.example.com:5000": {"auth": "Zm9vOmJhcjpiYXo="}}, "credsStore": "desktop"}"#;
         let hub = from_docker_config(content, "docker.io").unwrap();
-        assert_eq!((hub.username.as_deref(), hub.password.as_deref()), (Some("deployer"), Some("s3cret")));
+        assert_eq!(
+            (hub.username.as_deref(), hub.password.as_deref()),
+            (Some("deployer"), Some("s3cret"))
+        );
         let own = from_docker_config(content, "r.example.com:5000").unwrap();
-        assert_eq!((own.username.as_deref(), own.password.as_deref()), (Some("foo"), Some("bar:baz")));
+        assert_eq!(
+            (own.username.as_deref(), own.password.as_deref()),
+            (Some("foo"), Some("bar:baz"))
+        );
         assert_eq!(from_docker_config(content, "r.example.com"), None);
         assert_eq!(from_docker_config(b"{", "docker.io"), None);
     }

@@ -61,18 +61,31 @@ impl Record {
     pub(crate) fn open(path: &Path) -> Result<Self, RecordError> {
         let content = match fs::read(path) {
             Ok(bytes) => parse(path, &bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Content { schema: SCHEMA_VERSION, images: BTreeMap::new() }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Content {
+                schema: SCHEMA_VERSION,
+                images: BTreeMap::new(),
+            },
+            Err(source) => {
+                return Err(RecordError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
             }
-            Err(source) => return Err(RecordError::Read { path: path.to_owned(), source }),
         };
-        Ok(Self { path: path.to_owned(), content })
+        Ok(Self {
+            path: path.to_owned(),
+            content,
+        })
     }
 
     /// Notes that an image was pulled under this name.
     pub(crate) fn add(&mut self, image: &ImageId, name: &str) -> io::Result<()> {
         let mut content = self.content.clone();
-        content.images.entry(image.clone()).or_default().insert(name.to_owned());
+        content
+            .images
+            .entry(image.clone())
+            .or_default()
+            .insert(name.to_owned());
         self.write(content)
     }
 
@@ -110,10 +123,16 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Content, RecordError> {
     struct Stamp {
         schema: u32,
     }
-    let wrong = |source| RecordError::Parse { path: path.to_owned(), source };
+    let wrong = |source| RecordError::Parse {
+        path: path.to_owned(),
+        source,
+    };
     let Stamp { schema } = serde_json::from_slice(bytes).map_err(wrong)?;
     if schema > SCHEMA_VERSION {
-        return Err(RecordError::Newer { path: path.to_owned(), schema });
+        return Err(RecordError::Newer {
+            path: path.to_owned(),
+            schema,
+        });
     }
     serde_json::from_slice(bytes).map_err(wrong)
 }
@@ -135,7 +154,10 @@ mod tests {
         record.add(&two, "mysql:8").unwrap();
         record.forget(&two).unwrap();
         let names = BTreeSet::from(["httpd:2".to_owned(), "httpd:latest".to_owned()]);
-        assert_eq!(Record::open(&path).unwrap().images(), &BTreeMap::from([(one, names)]));
+        assert_eq!(
+            Record::open(&path).unwrap().images(),
+            &BTreeMap::from([(one, names)])
+        );
     }
 
     #[test]
@@ -143,6 +165,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("images.json");
         fs::write(&path, r#"{"schema": 2, "pictures": {}}"#).unwrap();
-        assert!(matches!(Record::open(&path), Err(RecordError::Newer { schema: 2, .. })));
+        assert!(matches!(
+            Record::open(&path),
+            Err(RecordError::Newer { schema: 2, .. })
+        ));
     }
 }

@@ -12,20 +12,31 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    /// `None` if it cannot be a name: it becomes part of an address of the engine's API. The rest is for the engine to
-    /// judge.
+    /// `None` if it cannot be a name: it becomes part of an address of the engine's API. The rest
+    /// is for the engine to judge.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "._-/:@+".contains(letter);
+        let is_allowed =
+            |letter: char| letter.is_ascii_alphanumeric() || "._-/:@+".contains(letter);
         let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
-        (text.chars().all(is_allowed) && text.split('/').all(is_part)).then(|| Self::taken_apart(text))
+        (text.chars().all(is_allowed) && text.split('/').all(is_part))
+            .then(|| Self::taken_apart(text))
     }
 
     fn taken_apart(text: &str) -> Self {
-        let ImageName { repository, tag, digest } = ImageName::taken_apart(text);
-        Self { name: repository, tag, digest }
+        let ImageName {
+            repository,
+            tag,
+            digest,
+        } = ImageName::taken_apart(text);
+        Self {
+            name: repository,
+            tag,
+            digest,
+        }
     }
 
-    /// With everything that decides which image it is: without a tag the engine would pull all of them.
+    /// With everything that decides which image it is: without a tag the engine would pull all of
+    /// them.
     pub(crate) fn full(&self) -> String {
         match &self.digest {
             Some(digest) => format!("{}@{digest}", self.name),
@@ -35,7 +46,10 @@ impl Reference {
 
     /// The digest, or else the tag.
     pub(crate) fn version(&self) -> &str {
-        self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
+        self.digest
+            .as_deref()
+            .or(self.tag.as_deref())
+            .unwrap_or("latest")
     }
 
     /// Which registry it is on.
@@ -48,7 +62,10 @@ impl Reference {
 
     /// The name as the engine shows it: `docker.io/library/httpd` is `httpd`.
     pub(crate) fn familiar_name(&self) -> &str {
-        let name = self.name.strip_prefix("index.docker.io/").unwrap_or(&self.name);
+        let name = self
+            .name
+            .strip_prefix("index.docker.io/")
+            .unwrap_or(&self.name);
         let name = name.strip_prefix("docker.io/").unwrap_or(name);
         name.strip_prefix("library/").unwrap_or(name)
     }
@@ -65,8 +82,18 @@ mod tests {
         let cases = [
             ("httpd", "httpd:latest", "docker.io", "httpd"),
             ("httpd:2.4", "httpd:2.4", "docker.io", "httpd"),
-            ("docker.io/library/httpd:2.4", "docker.io/library/httpd:2.4", "docker.io", "httpd"),
-            ("example/app", "example/app:latest", "docker.io", "example/app"),
+            (
+                "docker.io/library/httpd:2.4",
+                "docker.io/library/httpd:2.4",
+                "docker.io",
+                "httpd",
+            ),
+            (
+                "example/app",
+                "example/app:latest",
+                "docker.io",
+                "example/app",
+            ),
             (
                 "r.example.com:5000/a/b",
                 "r.example.com:5000/a/b:latest",
@@ -79,7 +106,11 @@ mod tests {
         for (text, full, host, familiar) in cases {
             let reference = Reference::parse(text).unwrap();
             assert_eq!(
-                (reference.full().as_str(), reference.host(), reference.familiar_name()),
+                (
+                    reference.full().as_str(),
+                    reference.host(),
+                    reference.familiar_name()
+                ),
                 (full, host, familiar)
             );
         }

@@ -21,26 +21,40 @@ pub(super) fn from_inspect(
     found: ContainerInspectResponse,
     instance: &str,
 ) -> Result<(Labels, ObservedContainer), LabelsError> {
-    let labels = Labels::read(&labels_or_none(found.config.and_then(|config| config.labels)), instance)?;
+    let labels = Labels::read(
+        &labels_or_none(found.config.and_then(|config| config.labels)),
+        instance,
+    )?;
     let image = ImageId::new(found.image.unwrap_or_default());
-    let observed = from_labels(labels.clone(), image, state(&found.state.unwrap_or_default()));
+    let observed = from_labels(
+        labels.clone(),
+        image,
+        state(&found.state.unwrap_or_default()),
+    );
     Ok((labels, observed))
 }
 
-/// From a line of the list, which has no times and no exit code: good enough for a container that does not answer.
+/// From a line of the list, which has no times and no exit code: good enough for a container that
+/// does not answer.
 pub(super) fn from_summary(
     found: &ContainerSummary,
     instance: &str,
 ) -> Result<ObservedContainer, LabelsError> {
     let labels = Labels::read(&labels_or_none(found.labels.clone()), instance)?;
     let image = ImageId::new(found.image_id.clone().unwrap_or_default());
-    let created = found.created.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let created = found
+        .created
+        .and_then(|seconds| Timestamp::from_second(seconds).ok());
     let started = created.unwrap_or(Timestamp::UNIX_EPOCH);
     let state = match found.state {
         Some(Listed::CREATED) => ContainerState::Created,
-        Some(Listed::RUNNING | Listed::RESTARTING | Listed::STOPPING) => ContainerState::Running { started },
+        Some(Listed::RUNNING | Listed::RESTARTING | Listed::STOPPING) => {
+            ContainerState::Running { started }
+        }
         Some(Listed::PAUSED) => ContainerState::Paused { started },
-        Some(Listed::EXITED | Listed::REMOVING | Listed::DEAD | Listed::EMPTY) | None => ContainerState::Dead,
+        Some(Listed::EXITED | Listed::REMOVING | Listed::DEAD | Listed::EMPTY) | None => {
+            ContainerState::Dead
+        }
     };
     Ok(from_labels(labels, image, state))
 }
@@ -50,7 +64,9 @@ fn state(state: &EngineState) -> ContainerState {
     match state.status {
         Some(Status::CREATED) => ContainerState::Created,
         Some(Status::PAUSED) => ContainerState::Paused { started },
-        Some(Status::RUNNING | Status::RESTARTING | Status::STOPPING) => ContainerState::Running { started },
+        Some(Status::RUNNING | Status::RESTARTING | Status::STOPPING) => {
+            ContainerState::Running { started }
+        }
         Some(Status::EXITED) => ContainerState::Exited {
             started,
             finished: time(state.finished_at.as_deref()),
@@ -63,7 +79,8 @@ fn state(state: &EngineState) -> ContainerState {
 }
 
 fn time(text: Option<&str>) -> Timestamp {
-    text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+    text.and_then(|text| text.parse().ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -94,8 +111,11 @@ mod tests {
 
     #[test]
     fn a_container_that_never_started_is_created_whatever_its_exit_code() {
-        let found =
-            EngineState { status: Some(Status::CREATED), exit_code: Some(127), ..EngineState::default() };
+        let found = EngineState {
+            status: Some(Status::CREATED),
+            exit_code: Some(127),
+            ..EngineState::default()
+        };
         assert_eq!(state(&found), ContainerState::Created);
     }
 }

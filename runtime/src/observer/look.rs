@@ -54,11 +54,15 @@ impl Observer {
         let limit = INSPECT_TIMEOUT.min(self.engine.call_timeout);
         match self
             .engine
-            .call_within(limit, |docker| async move { docker.inspect_container(id.as_str(), None).await })
+            .call_within(limit, |docker| async move {
+                docker.inspect_container(id.as_str(), None).await
+            })
             .await
         {
             Ok(found) => Ok(match inspect::from_inspect(found, &self.instance) {
-                Ok((labels, observed)) => Look::Found(self.with_message(id, &labels, observed).await),
+                Ok((labels, observed)) => {
+                    Look::Found(self.with_message(id, &labels, observed).await)
+                }
                 Err(LabelsError::Foreign) => Look::Gone,
                 Err(error) => Look::LeftAlone(error.to_string()),
             }),
@@ -79,11 +83,14 @@ impl Observer {
         labels: &Labels,
         mut observed: ObservedContainer,
     ) -> ObservedContainer {
-        let ContainerState::Exited { code, message, .. } = &mut observed.state else { return observed };
+        let ContainerState::Exited { code, message, .. } = &mut observed.state else {
+            return observed;
+        };
         let (pods, of) = (self.pods_dir.clone(), labels.clone());
-        *message = tokio::task::spawn_blocking(move || crate::volume::termination_message(&pods, &of))
-            .await
-            .unwrap_or_default();
+        *message =
+            tokio::task::spawn_blocking(move || crate::volume::termination_message(&pods, &of))
+                .await
+                .unwrap_or_default();
         if message.is_empty() && *code != 0 && labels.message_from_logs {
             *message = crate::logs::tail(&self.engine, id).await;
         }
@@ -91,10 +98,14 @@ impl Observer {
     }
 
     pub(super) async fn list(&self) -> Result<BTreeMap<ContainerId, ContainerSummary>, CallError> {
-        let options =
-            ListContainersOptionsBuilder::new().all(true).filters(&instance_filter(&self.instance)).build();
-        let found =
-            self.engine.call(|docker| async move { docker.list_containers(Some(options)).await }).await?;
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&instance_filter(&self.instance))
+            .build();
+        let found = self
+            .engine
+            .call(|docker| async move { docker.list_containers(Some(options)).await })
+            .await?;
         Ok(found
             .into_iter()
             .filter_map(|summary| Some((ContainerId::new(summary.id.clone()?), summary)))
@@ -104,18 +115,29 @@ impl Observer {
     pub(super) async fn images(&self) -> Result<BTreeSet<ImageId>, CallError> {
         // All, because one that lost its tag to another build is still there to be run by its id.
         let options = ListImagesOptionsBuilder::new().all(true).build();
-        let found = self.engine.call(|docker| async move { docker.list_images(Some(options)).await }).await?;
-        Ok(found.into_iter().map(|image| ImageId::new(image.id)).collect())
+        let found = self
+            .engine
+            .call(|docker| async move { docker.list_images(Some(options)).await })
+            .await?;
+        Ok(found
+            .into_iter()
+            .map(|image| ImageId::new(image.id))
+            .collect())
     }
 }
 
-/// Looks at a container on which the engine hangs, until it answers or nobody wants to know any more.
+/// Looks at a container on which the engine hangs, until it answers or nobody wants to know any
+/// more.
 pub(super) async fn until_it_answers(observer: Weak<Observer>, id: ContainerId) {
     loop {
         tokio::time::sleep(INSPECT_RETRY).await;
-        let Some(observer) = observer.upgrade() else { return };
+        let Some(observer) = observer.upgrade() else {
+            return;
+        };
         let seen = Timestamp::now();
-        let Ok(look) = observer.look_at(&id, None).await else { continue };
+        let Ok(look) = observer.look_at(&id, None).await else {
+            continue;
+        };
         if !matches!(look, Look::Hangs(_)) {
             observer.cache().hanging.remove(&id);
             observer.remember(id, seen, look);

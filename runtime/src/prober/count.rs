@@ -37,9 +37,17 @@ impl Count {
     }
 
     pub(super) fn take(&mut self, ok: bool) -> Verdict {
-        self.in_a_row = if self.last == ok { self.in_a_row.saturating_add(1) } else { 1 };
+        self.in_a_row = if self.last == ok {
+            self.in_a_row.saturating_add(1)
+        } else {
+            1
+        };
         self.last = ok;
-        let threshold = if ok { self.success_threshold } else { self.failure_threshold };
+        let threshold = if ok {
+            self.success_threshold
+        } else {
+            self.failure_threshold
+        };
         if self.in_a_row < threshold {
             return Verdict::Undecided;
         }
@@ -47,7 +55,8 @@ impl Count {
         if ok { Verdict::Good } else { Verdict::Bad }
     }
 
-    /// A container has started once and for all; and one that must be restarted for it need not be asked again.
+    /// A container has started once and for all; and one that must be restarted for it need not be
+    /// asked again.
     pub(super) fn is_final(&self) -> bool {
         match self.kind {
             ProbeKind::Startup => self.decided.is_some(),
@@ -67,7 +76,10 @@ mod tests {
 
     fn count(kind: ProbeKind, known: Option<bool>) -> Count {
         let probe = Probe {
-            handler: Handler::TcpSocket { host: None, port: 80 },
+            handler: Handler::TcpSocket {
+                host: None,
+                port: 80,
+            },
             initial_delay: Duration::ZERO,
             period: Duration::from_secs(10),
             timeout: Duration::from_secs(1),
@@ -82,11 +94,13 @@ mod tests {
     fn answers_are_counted_in_a_row() {
         use Verdict::{Bad, Good, Undecided};
         let mut count = count(ProbeKind::Readiness, None);
-        let answers = [true, false, true, true, false, false, true, false, false, false, true, true];
+        let answers = [
+            true, false, true, true, false, false, true, false, false, false, true, true,
+        ];
         let verdicts: Vec<_> = answers.into_iter().map(|ok| count.take(ok)).collect();
         let expected = [
-            Undecided, Undecided, Undecided, Good, Undecided, Undecided, Undecided, Undecided, Undecided,
-            Bad, Undecided, Good,
+            Undecided, Undecided, Undecided, Good, Undecided, Undecided, Undecided, Undecided,
+            Undecided, Bad, Undecided, Good,
         ];
         assert_eq!(verdicts, expected);
         assert!(!count.is_final());

@@ -19,7 +19,12 @@ fn identity() -> PodIdentity {
 }
 
 fn host() -> Host {
-    Host { instance: "here".to_owned(), cgroup_parent: None, memory_bytes: 8 << 30, lowest_oom_score: -1000 }
+    Host {
+        instance: "here".to_owned(),
+        cgroup_parent: None,
+        memory_bytes: 8 << 30,
+        lowest_oom_score: -1000,
+    }
 }
 
 fn spec() -> ContainerSpec {
@@ -221,14 +226,23 @@ fn a_container_joins_the_sandbox_and_carries_all_that_was_asked_for() {
 #[test]
 fn what_is_not_given_is_left_to_the_image() {
     let body = translated(&spec());
-    assert_eq!((body.entrypoint, body.cmd, body.user, body.working_dir), (None, None, None, None));
+    assert_eq!(
+        (body.entrypoint, body.cmd, body.user, body.working_dir),
+        (None, None, None, None)
+    );
 }
 
 #[test]
 fn a_command_without_args_clears_the_images_own() {
-    let body = translated(&ContainerSpec { command: vec!["/x".to_owned()], ..spec() });
+    let body = translated(&ContainerSpec {
+        command: vec!["/x".to_owned()],
+        ..spec()
+    });
     assert_eq!(body.entrypoint, Some(vec!["/x".to_owned()]));
-    assert_eq!(body.cmd, None, "the engine keeps the image's command only without an entry point of ours");
+    assert_eq!(
+        body.cmd, None,
+        "the engine keeps the image's command only without an entry point of ours"
+    );
 }
 
 #[test]
@@ -241,9 +255,18 @@ fn shares_and_oom_scores_follow_the_quality_of_service() {
     };
     let host = 8 << 30;
     assert_eq!(oom_score(&resources(None, None, None, None), host), 1000);
-    assert_eq!(oom_score(&resources(None, Some(100), None, Some(1 << 20)), host), -997);
-    assert_eq!(oom_score(&resources(Some(100), None, Some(2 << 30), None), host), 750);
-    assert_eq!(oom_score(&resources(None, None, Some(9 << 30), None), host), 3);
+    assert_eq!(
+        oom_score(&resources(None, Some(100), None, Some(1 << 20)), host),
+        -997
+    );
+    assert_eq!(
+        oom_score(&resources(Some(100), None, Some(2 << 30), None), host),
+        750
+    );
+    assert_eq!(
+        oom_score(&resources(None, None, Some(9 << 30), None), host),
+        3
+    );
     assert_eq!(cpu_shares(None), 2);
     assert_eq!(cpu_shares(Some(1500)), 1536);
 }

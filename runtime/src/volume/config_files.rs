@@ -1,5 +1,6 @@
-//! Files of a ConfigMap or Secret, changed all at once: they lie in a directory of their generation, `..data` is a
-//! link to it, and each file's name is a link through `..data`. Renaming a new `..data` over the old one swaps them.
+//! Files of a ConfigMap or Secret, changed all at once: they lie in a directory of their
+//! generation, `..data` is a link to it, and each file's name is a link through `..data`. Renaming
+//! a new `..data` over the old one swaps them.
 
 use std::{
     collections::BTreeSet,
@@ -26,8 +27,14 @@ pub(super) fn swap(volume: &Path, files: &[VolumeFile]) -> Result<(), Fault> {
         let message = format!("{:?} is not a path inside a volume", file.path);
         return Err(Fault::new(FaultKind::Rejected, message));
     }
-    let swapped = if holds(volume, files) { Ok(()) } else { write_generation(volume, files) };
-    swapped.and_then(|()| tidy(volume, files)).map_err(|error| io_fault("write files in", volume, &error))
+    let swapped = if holds(volume, files) {
+        Ok(())
+    } else {
+        write_generation(volume, files)
+    };
+    swapped
+        .and_then(|()| tidy(volume, files))
+        .map_err(|error| io_fault("write files in", volume, &error))
 }
 
 fn is_inside(path: &str) -> bool {
@@ -37,13 +44,15 @@ fn is_inside(path: &str) -> bool {
         && !path.starts_with("..")
 }
 
-/// Whether the current generation has these contents and modes; files too many are of no harm, no name leads to them.
+/// Whether the current generation has these contents and modes; files too many are of no harm, no
+/// name leads to them.
 fn holds(volume: &Path, files: &[VolumeFile]) -> bool {
     let current = volume.join(CURRENT);
     current.is_dir()
         && files.iter().all(|file| {
             let path = current.join(&file.path);
-            fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o7777 == file.mode & 0o7777)
+            fs::metadata(&path)
+                .is_ok_and(|meta| meta.permissions().mode() & 0o7777 == file.mode & 0o7777)
                 && fs::read(&path).is_ok_and(|content| content == *file.content.expose())
         })
         && count(&current).is_ok_and(|found| found == files.len())
@@ -52,12 +61,20 @@ fn holds(volume: &Path, files: &[VolumeFile]) -> bool {
 fn count(directory: &Path) -> io::Result<usize> {
     fs::read_dir(directory)?.try_fold(0, |sum, entry| {
         let entry = entry?;
-        Ok(sum + if entry.file_type()?.is_dir() { count(&entry.path())? } else { 1 })
+        Ok(sum
+            + if entry.file_type()?.is_dir() {
+                count(&entry.path())?
+            } else {
+                1
+            })
     })
 }
 
 fn write_generation(volume: &Path, files: &[VolumeFile]) -> io::Result<()> {
-    let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let stamp = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
     let generation = format!("..{stamp}");
     let directory = volume.join(&generation);
     fs::create_dir(&directory)?;

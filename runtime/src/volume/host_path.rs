@@ -1,4 +1,5 @@
-//! hostPath volumes: the path is what the manifest says it is, or the commit is wrong for this host.
+//! hostPath volumes: the path is what the manifest says it is, or the commit is wrong for this
+//! host.
 
 use std::{
     fs, io,
@@ -13,8 +14,8 @@ use reconciler::{
 
 use super::disks_fault;
 
-/// Which paths of the host pods may have. The manifests were checked against the same by their words alone; here links
-/// are followed.
+/// Which paths of the host pods may have. The manifests were checked against the same by their
+/// words alone; here links are followed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostPathRules {
     /// Nothing that is, contains or lies in one of these.
@@ -25,14 +26,22 @@ pub(crate) struct HostPathRules {
 
 /// Refuses a path that leads where no pod may go.
 pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
-    let refusal = |why: &str| Fault::new(FaultKind::HostPath, format!("hostPath {}: {why}", path.display()));
+    let refusal = |why: &str| {
+        Fault::new(
+            FaultKind::HostPath,
+            format!("hostPath {}: {why}", path.display()),
+        )
+    };
     let meant = without_links(path).map_err(|error| {
         let Fault { kind, message } = refusal(&format!("cannot see where it leads: {error}"));
         Fault::new(disks_fault(&error).unwrap_or(kind), message)
     })?;
     let real = |rule: &PathBuf| without_links(rule).unwrap_or_else(|_| rule.clone());
-    let clash =
-        rules.forbidden.iter().map(real).find(|one| meant.starts_with(one) || one.starts_with(&meant));
+    let clash = rules
+        .forbidden
+        .iter()
+        .map(real)
+        .find(|one| meant.starts_with(one) || one.starts_with(&meant));
     if let Some(clash) = clash {
         let why = format!(
             "it leads to {}, which is the daemon's own and no pod's: mount another path",
@@ -42,7 +51,10 @@ pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
     }
     match &rules.allowed {
         Some(allowed) if !allowed.iter().map(real).any(|one| meant.starts_with(one)) => {
-            let allowed: Vec<_> = allowed.iter().map(|one| one.display().to_string()).collect();
+            let allowed: Vec<_> = allowed
+                .iter()
+                .map(|one| one.display().to_string())
+                .collect();
             let (meant, allowed) = (meant.display(), allowed.join(", "));
             Err(refusal(&format!(
                 "it leads to {meant}, which the host does not allow: choose a path in one of {allowed}"
@@ -52,15 +64,19 @@ pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
     }
 }
 
-/// The path with the links of all that exists of it followed. A link to what does not exist is an error: what is made
-/// through it would be made elsewhere.
+/// The path with the links of all that exists of it followed. A link to what does not exist is an
+/// error: what is made through it would be made elsewhere.
 fn without_links(path: &Path) -> io::Result<PathBuf> {
     for existing in path.ancestors() {
         match existing.canonicalize() {
             Ok(real) => {
                 // Joining nothing would add a slash, which makes another path of a file's.
                 let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
-                return Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) });
+                return Ok(if rest.as_os_str().is_empty() {
+                    real
+                } else {
+                    real.join(rest)
+                });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !existing.is_symlink() => {}
             Err(error) => return Err(error),
@@ -85,18 +101,27 @@ pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
         HostPathKind::CharDevice => file_type.is_char_device(),
         HostPathKind::BlockDevice => file_type.is_block_device(),
     };
-    if right { Ok(()) } else { Err(wrong(path, kind, &format!("is {}", name_of(file_type)))) }
+    if right {
+        Ok(())
+    } else {
+        Err(wrong(path, kind, &format!("is {}", name_of(file_type))))
+    }
 }
 
 fn make(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
     let made = match kind {
         // As Docker's `-v` does.
-        HostPathKind::Any | HostPathKind::DirectoryOrCreate => {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
-        }
-        HostPathKind::FileOrCreate => {
-            fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path).map(drop)
-        }
+        HostPathKind::Any | HostPathKind::DirectoryOrCreate => fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path),
+        HostPathKind::FileOrCreate => fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(path)
+            .map(drop),
         HostPathKind::Directory
         | HostPathKind::File
         | HostPathKind::Socket
@@ -123,7 +148,10 @@ fn wrong(path: &Path, kind: HostPathKind, what: &str) -> Fault {
         HostPathKind::CharDevice => "CharDevice",
         HostPathKind::BlockDevice => "BlockDevice",
     };
-    Fault::new(FaultKind::HostPath, format!("hostPath {} ({wanted}) {what} on this host", path.display()))
+    Fault::new(
+        FaultKind::HostPath,
+        format!("hostPath {} ({wanted}) {what} on this host", path.display()),
+    )
 }
 
 fn name_of(file_type: fs::FileType) -> &'static str {

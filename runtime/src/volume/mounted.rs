@@ -1,4 +1,5 @@
-//! Mounts below a pod's directory: made once, found again in `/proc/self/mountinfo`, undone before anything is deleted.
+//! Mounts below a pod's directory: made once, found again in `/proc/self/mountinfo`, undone before
+//! anything is deleted.
 
 use std::{
     ffi::CString,
@@ -7,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 
 /// Mounts a tmpfs here, unless one is mounted already.
 pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Result<()> {
@@ -16,13 +19,20 @@ pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Resu
     }
     let size = size_bytes.map_or_else(String::new, |bytes| format!(",size={bytes}"));
     let options = CString::new(format!("mode={mode:o}{size}"))?;
-    mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
+    mount(
+        "tmpfs",
+        path,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        Some(options.as_c_str()),
+    )?;
     Ok(())
 }
 
 /// Unmounts all that is mounted at or below a path, then removes the path.
 ///
-/// Nothing is removed while anything is still mounted there: a volume may be bind-mounted somewhere that is not ours.
+/// Nothing is removed while anything is still mounted there: a volume may be bind-mounted somewhere
+/// that is not ours.
 pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     let path = match path.canonicalize() {
         Ok(path) => path,
@@ -30,8 +40,8 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     let mounts = at_or_below(&path)?;
-    // A subPath of a hostPath is bound with what is mounted in it. As long as the copy and the host's own are peers,
-    // unmounting there unmounts here.
+    // A subPath of a hostPath is bound with what is mounted in it. As long as the copy and the
+    // host's own are peers, unmounting there unmounts here.
     for mounted in &mounts {
         mount_change(mounted, MountPropagationFlags::PRIVATE)?;
     }
@@ -39,10 +49,17 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
         unmount(&mounted, UnmountFlags::DETACH)?;
     }
     if let Some(left) = at_or_below(&path)?.first() {
-        return Err(io::Error::other(format!("{} is still mounted", left.display())));
+        return Err(io::Error::other(format!(
+            "{} is still mounted",
+            left.display()
+        )));
     }
     // A subPath may be a file, and is then held by one.
-    let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(&path)
+    } else {
+        fs::remove_file(&path)
+    };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -71,7 +88,9 @@ fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
-        let code = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = tail
+            .get(..3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) if first == b'\\' => {
                 bytes.push(byte);

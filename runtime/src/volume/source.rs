@@ -30,8 +30,8 @@ const MESSAGE_BYTES: usize = 4096;
 
 /// Finds the sources of a container's mounts and makes the files that it alone has.
 ///
-/// Where a hostPath leads is looked at every time: a container that is restarted has its files prepared no second time,
-/// and may have laid a link since the first.
+/// Where a hostPath leads is looked at every time: a container that is restarted has its files
+/// prepared no second time, and may have laid a link since the first.
 pub(crate) fn container_files(
     pods: &Path,
     spec: &ContainerSpec,
@@ -79,7 +79,9 @@ pub(crate) fn termination_message(pods: &Path, labels: &Labels) -> String {
         .map(|own| own.join("termination"));
     let Ok(path) = path else { return String::new() };
     let mut content = Vec::new();
-    match fs::File::open(path).and_then(|file| file.take(MESSAGE_BYTES as u64).read_to_end(&mut content)) {
+    match fs::File::open(path)
+        .and_then(|file| file.take(MESSAGE_BYTES as u64).read_to_end(&mut content))
+    {
         Ok(_) => ForeignText::from_bytes(content.trim_ascii_end(), MESSAGE_BYTES).into(),
         Err(_) => String::new(),
     }
@@ -104,26 +106,38 @@ fn source_of(pod: &Path, own: &Path, index: usize, mount: &Mount) -> Result<Path
     let (volume, sub_path) = match &mount.source {
         MountSource::PodFile(name) => return Ok(pod.join("etc").join(name)),
         MountSource::HostPath { path, sub_path } => (PathBuf::from(path), sub_path),
-        MountSource::Volume { volume, sub_path } => (child(&pod.join("volumes"), volume)?, sub_path),
+        MountSource::Volume { volume, sub_path } => {
+            (child(&pod.join("volumes"), volume)?, sub_path)
+        }
     };
-    let Some(sub_path) = sub_path else { return Ok(volume) };
+    let Some(sub_path) = sub_path else {
+        return Ok(volume);
+    };
     let held = own.join(format!("subpath-{index}"));
     make_dir(own, 0o755)?;
     hold_sub_path(&volume, sub_path, &held).map(|()| held)
 }
 
-/// Resolves a subPath without leaving the volume, and binds what was found to a place that no container can change: a
-/// container that writes the volume could otherwise put a link to the host in the path.
+/// Resolves a subPath without leaving the volume, and binds what was found to a place that no
+/// container can change: a container that writes the volume could otherwise put a link to the host
+/// in the path.
 fn hold_sub_path(volume: &Path, sub_path: &str, held: &Path) -> Result<(), Fault> {
     let refuse = |error: io::Error| {
-        let message = format!("subPath {sub_path:?} cannot be used in {}: {error}", volume.display());
+        let message = format!(
+            "subPath {sub_path:?} cannot be used in {}: {error}",
+            volume.display()
+        );
         Fault::new(disks_fault(&error).unwrap_or(FaultKind::Rejected), message)
     };
     mounted::remove_tree(held).map_err(|error| io_fault("remove", held, &error))?;
     let found = open_inside(volume, sub_path).map_err(refuse)?;
     let found_path = format!("/proc/self/fd/{}", found.as_raw_fd());
     let is_dir = fs::metadata(&found_path).map_err(refuse)?.is_dir();
-    let place = if is_dir { fs::create_dir(held) } else { fs::write(held, b"") };
+    let place = if is_dir {
+        fs::create_dir(held)
+    } else {
+        fs::write(held, b"")
+    };
     place
         .and_then(|()| mount_bind_recursive(found_path.as_str(), held).map_err(io::Error::from))
         .map_err(|error| io_fault("bind a subPath to", held, &error))
@@ -131,7 +145,11 @@ fn hold_sub_path(volume: &Path, sub_path: &str, held: &Path) -> Result<(), Fault
 
 /// Opens a path inside a directory, making directories that are missing.
 fn open_inside(volume: &Path, sub_path: &str) -> io::Result<OwnedFd> {
-    let root = open(volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root = open(
+        volume,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match openat2(&root, sub_path, flags, Mode::empty(), inside) {
@@ -153,7 +171,10 @@ fn text(path: &Path) -> Result<String, Fault> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         Fault::new(
             FaultKind::Other,
-            format!("the path {} is not UTF-8, which the engine needs", path.display()),
+            format!(
+                "the path {} is not UTF-8, which the engine needs",
+                path.display()
+            ),
         )
     })
 }

@@ -11,7 +11,10 @@ use reconciler::{
 use super::*;
 
 /// No rules.
-const ANY: HostPathRules = HostPathRules { forbidden: vec![], allowed: None };
+const ANY: HostPathRules = HostPathRules {
+    forbidden: vec![],
+    allowed: None,
+};
 const UID: &str = "0b5e8f4c-6c1e-4f7e-9a53-1f6a3d1f0001";
 
 fn files(volumes: Vec<VolumeFiles>) -> PodFiles {
@@ -33,7 +36,11 @@ fn config(files: &[(&str, &str, u32)], memory: bool) -> VolumeFiles {
             mode: *mode,
         })
         .collect();
-    VolumeFiles::Files { name: "config".to_owned(), memory, files }
+    VolumeFiles::Files {
+        name: "config".to_owned(),
+        memory,
+        files,
+    }
 }
 
 fn spec(mounts: Vec<Mount>) -> ContainerSpec {
@@ -66,16 +73,27 @@ fn spec(mounts: Vec<Mount>) -> ContainerSpec {
 }
 
 fn sub_path(volume: &str, path: &str) -> Mount {
-    mount(MountSource::Volume { volume: volume.to_owned(), sub_path: Some(path.to_owned()) })
+    mount(MountSource::Volume {
+        volume: volume.to_owned(),
+        sub_path: Some(path.to_owned()),
+    })
 }
 
 fn on_host(path: &Path, sub_path: Option<&str>) -> Mount {
     let path = path.to_str().unwrap().to_owned();
-    mount(MountSource::HostPath { path, sub_path: sub_path.map(str::to_owned) })
+    mount(MountSource::HostPath {
+        path,
+        sub_path: sub_path.map(str::to_owned),
+    })
 }
 
 fn mount(source: MountSource) -> Mount {
-    Mount { source, target: "/data".to_owned(), read_only: false, propagation: MountPropagation::None }
+    Mount {
+        source,
+        target: "/data".to_owned(),
+        read_only: false,
+        propagation: MountPropagation::None,
+    }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -85,7 +103,11 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn a_pods_directory_is_made_twice_and_removed_twice() {
     let pods = tempfile::tempdir().unwrap();
-    let empty = VolumeFiles::EmptyDir { name: "cache".to_owned(), memory: false, size_limit: None };
+    let empty = VolumeFiles::EmptyDir {
+        name: "cache".to_owned(),
+        memory: false,
+        size_limit: None,
+    };
     let wanted = files(vec![empty]);
     prepare(pods.path(), &wanted, &ANY).unwrap();
     let cache = pods.path().join(UID).join("volumes/cache");
@@ -94,7 +116,11 @@ fn a_pods_directory_is_made_twice_and_removed_twice() {
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).unwrap();
     prepare(pods.path(), &wanted, &ANY).unwrap();
     assert!(cache.join("kept").exists());
-    assert_eq!(mode(&cache), 0o700, "what a container did to its volume stays");
+    assert_eq!(
+        mode(&cache),
+        0o700,
+        "what a container did to its volume stays"
+    );
     assert_eq!(super::pods(pods.path()).unwrap(), [PodUid::new(UID)]);
     remove(pods.path(), &PodUid::new(UID)).unwrap();
     remove(pods.path(), &PodUid::new(UID)).unwrap();
@@ -107,7 +133,15 @@ fn etc_files_keep_their_inode_when_they_change() {
     prepare(pods.path(), &files(vec![]), &ANY).unwrap();
     let hosts = pods.path().join(UID).join("etc/hosts");
     let held = fs::File::open(&hosts).unwrap();
-    prepare(pods.path(), &PodFiles { hosts: "127.0.0.1 other\n".to_owned(), ..files(vec![]) }, &ANY).unwrap();
+    prepare(
+        pods.path(),
+        &PodFiles {
+            hosts: "127.0.0.1 other\n".to_owned(),
+            ..files(vec![])
+        },
+        &ANY,
+    )
+    .unwrap();
     assert_eq!(io::read_to_string(held).unwrap(), "127.0.0.1 other\n");
 }
 
@@ -115,18 +149,47 @@ fn etc_files_keep_their_inode_when_they_change() {
 fn config_files_are_swapped_through_one_link() {
     let pods = tempfile::tempdir().unwrap();
     let volume = pods.path().join(UID).join("volumes/config");
-    prepare(pods.path(), &files(vec![config(&[("a", "1", 0o644), ("dir/b", "2", 0o400)], false)]), &ANY)
-        .unwrap();
+    prepare(
+        pods.path(),
+        &files(vec![config(
+            &[("a", "1", 0o644), ("dir/b", "2", 0o400)],
+            false,
+        )]),
+        &ANY,
+    )
+    .unwrap();
     let first = fs::read_link(volume.join("..data")).unwrap();
-    assert_eq!(fs::read_link(volume.join("a")).unwrap(), Path::new("..data/a"));
+    assert_eq!(
+        fs::read_link(volume.join("a")).unwrap(),
+        Path::new("..data/a")
+    );
     assert_eq!(fs::read_to_string(volume.join("dir/b")).unwrap(), "2");
-    assert_eq!((mode(&volume.join("a")), mode(&volume.join("dir/b"))), (0o644, 0o400));
+    assert_eq!(
+        (mode(&volume.join("a")), mode(&volume.join("dir/b"))),
+        (0o644, 0o400)
+    );
 
-    prepare(pods.path(), &files(vec![config(&[("a", "1", 0o644), ("dir/b", "2", 0o400)], false)]), &ANY)
-        .unwrap();
-    assert_eq!(fs::read_link(volume.join("..data")).unwrap(), first, "nothing has changed");
+    prepare(
+        pods.path(),
+        &files(vec![config(
+            &[("a", "1", 0o644), ("dir/b", "2", 0o400)],
+            false,
+        )]),
+        &ANY,
+    )
+    .unwrap();
+    assert_eq!(
+        fs::read_link(volume.join("..data")).unwrap(),
+        first,
+        "nothing has changed"
+    );
 
-    prepare(pods.path(), &files(vec![config(&[("a", "new", 0o644)], false)]), &ANY).unwrap();
+    prepare(
+        pods.path(),
+        &files(vec![config(&[("a", "new", 0o644)], false)]),
+        &ANY,
+    )
+    .unwrap();
     assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "new");
     assert!(!volume.join("dir").exists() && fs::symlink_metadata(volume.join("dir")).is_err());
     assert!(!volume.join(&first).exists(), "the old generation is gone");
@@ -136,8 +199,12 @@ fn config_files_are_swapped_through_one_link() {
 fn a_file_outside_of_its_volume_is_refused() {
     let pods = tempfile::tempdir().unwrap();
     for path in ["../a", "/a", "..data", "a/../../b", ""] {
-        let fault =
-            prepare(pods.path(), &files(vec![config(&[(path, "x", 0o644)], false)]), &ANY).unwrap_err();
+        let fault = prepare(
+            pods.path(),
+            &files(vec![config(&[(path, "x", 0o644)], false)]),
+            &ANY,
+        )
+        .unwrap_err();
         assert_eq!(fault.kind, FaultKind::Rejected, "{path}");
     }
 }
@@ -145,19 +212,34 @@ fn a_file_outside_of_its_volume_is_refused() {
 #[test]
 fn memory_volumes_are_mounted_once_and_unmounted() {
     let pods = tempfile::tempdir().unwrap();
-    let memory = VolumeFiles::EmptyDir { name: "fast".to_owned(), memory: true, size_limit: Some(1 << 20) };
+    let memory = VolumeFiles::EmptyDir {
+        name: "fast".to_owned(),
+        memory: true,
+        size_limit: Some(1 << 20),
+    };
     let wanted = files(vec![memory, config(&[("token", "s3cret", 0o600)], true)]);
     prepare(pods.path(), &wanted, &ANY).unwrap();
     prepare(pods.path(), &wanted, &ANY).unwrap();
-    let volumes = pods.path().join(UID).join("volumes").canonicalize().unwrap();
+    let volumes = pods
+        .path()
+        .join(UID)
+        .join("volumes")
+        .canonicalize()
+        .unwrap();
     let mounts = || {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        table.lines().filter(|line| line.contains(volumes.to_str().unwrap())).count()
+        table
+            .lines()
+            .filter(|line| line.contains(volumes.to_str().unwrap()))
+            .count()
     };
     assert_eq!(mounts(), 2);
     let disk = rustix::fs::statvfs(volumes.join("fast")).unwrap();
     assert_eq!(disk.f_blocks * disk.f_frsize, 1 << 20);
-    assert_eq!(fs::read_to_string(volumes.join("config/token")).unwrap(), "s3cret");
+    assert_eq!(
+        fs::read_to_string(volumes.join("config/token")).unwrap(),
+        "s3cret"
+    );
     remove(pods.path(), &PodUid::new(UID)).unwrap();
     assert_eq!(mounts(), 0);
     assert!(!pods.path().join(UID).exists());
@@ -208,9 +290,17 @@ fn a_full_or_broken_disk_is_not_the_manifests_fault() {
     let dir = tempfile::tempdir().unwrap();
     let options = std::ffi::CString::new("nr_inodes=2").unwrap();
     let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, Some(options.as_c_str())).unwrap();
+    rustix::mount::mount(
+        "tmpfs",
+        dir.path(),
+        "tmpfs",
+        flags,
+        Some(options.as_c_str()),
+    )
+    .unwrap();
     host_path::prepare(&dir.path().join("one"), HostPathKind::FileOrCreate).unwrap();
-    let full = host_path::prepare(&dir.path().join("two"), HostPathKind::DirectoryOrCreate).unwrap_err();
+    let full =
+        host_path::prepare(&dir.path().join("two"), HostPathKind::DirectoryOrCreate).unwrap_err();
     rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!(full.kind, FaultKind::DiskFull, "{full}");
 }
@@ -218,18 +308,28 @@ fn a_full_or_broken_disk_is_not_the_manifests_fault() {
 #[test]
 fn a_sub_path_cannot_leave_its_volume() {
     let pods = tempfile::tempdir().unwrap();
-    let empty = VolumeFiles::EmptyDir { name: "shared".to_owned(), memory: false, size_limit: None };
+    let empty = VolumeFiles::EmptyDir {
+        name: "shared".to_owned(),
+        memory: false,
+        size_limit: None,
+    };
     prepare(pods.path(), &files(vec![empty]), &ANY).unwrap();
     let pod = pods.path().join(UID);
     symlink("/etc", pod.join("volumes/shared/trap")).unwrap();
 
-    let bound = container_files(pods.path(), &spec(vec![sub_path("shared", "new/dir")]), &ANY).unwrap();
+    let bound = container_files(
+        pods.path(),
+        &spec(vec![sub_path("shared", "new/dir")]),
+        &ANY,
+    )
+    .unwrap();
     assert!(pod.join("volumes/shared/new/dir").is_dir());
     fs::write(Path::new(&bound[0].source).join("here"), "x").unwrap();
     assert!(pod.join("volumes/shared/new/dir/here").exists());
 
     for path in ["trap", "trap/passwd", "../../etc"] {
-        let fault = container_files(pods.path(), &spec(vec![sub_path("shared", path)]), &ANY).unwrap_err();
+        let fault =
+            container_files(pods.path(), &spec(vec![sub_path("shared", path)]), &ANY).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Rejected, "{path}");
     }
     remove(pods.path(), &PodUid::new(UID)).unwrap();
@@ -241,8 +341,13 @@ fn a_sub_path_of_a_host_path_is_made_and_cannot_leave_it() {
     let (pods, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     symlink("/etc", host.path().join("trap")).unwrap();
     fs::write(host.path().join("file"), "x").unwrap();
-    let bind =
-        |sub_path| container_files(pods.path(), &spec(vec![on_host(host.path(), Some(sub_path))]), &ANY);
+    let bind = |sub_path| {
+        container_files(
+            pods.path(),
+            &spec(vec![on_host(host.path(), Some(sub_path))]),
+            &ANY,
+        )
+    };
 
     let bound = bind("new/dir").unwrap();
     fs::write(Path::new(&bound[0].source).join("here"), "x").unwrap();
@@ -256,12 +361,17 @@ fn a_sub_path_of_a_host_path_is_made_and_cannot_leave_it() {
         assert_eq!(fault.kind, FaultKind::Rejected, "{path}");
     }
     remove(pods.path(), &PodUid::new(UID)).unwrap();
-    assert!(host.path().join("new/dir/here").exists(), "what is the host's stays");
+    assert!(
+        host.path().join("new/dir/here").exists(),
+        "what is the host's stays"
+    );
 }
 
 #[test]
 fn what_is_mounted_in_a_host_path_stays_mounted_when_its_container_is_removed() {
-    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+    use rustix::mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+    };
     let (pods, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let tmpfs = |path: &Path| mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).unwrap();
     tmpfs(host.path());
@@ -271,7 +381,12 @@ fn what_is_mounted_in_a_host_path_stays_mounted_when_its_container_is_removed() 
     tmpfs(&disk);
     fs::write(disk.join("kept"), "x").unwrap();
 
-    let bound = container_files(pods.path(), &spec(vec![on_host(host.path(), Some("data"))]), &ANY).unwrap();
+    let bound = container_files(
+        pods.path(),
+        &spec(vec![on_host(host.path(), Some("data"))]),
+        &ANY,
+    )
+    .unwrap();
     let seen = Path::new(&bound[0].source).join("disk/kept").exists();
     remove_container_files(pods.path(), &PodUid::new(UID), "app", 0).unwrap();
     let kept = disk.join("kept").exists();
@@ -288,7 +403,11 @@ fn a_termination_message_is_read_back_and_bounded() {
     fs::write(&bound[0].source, "x".repeat(5000)).unwrap();
     container_files(pods.path(), &spec, &ANY).unwrap();
     let labels = crate::translate::labels_of(&spec);
-    assert_eq!(termination_message(pods.path(), &labels).len(), 4096, "and made again it is not emptied");
+    assert_eq!(
+        termination_message(pods.path(), &labels).len(),
+        4096,
+        "and made again it is not emptied"
+    );
     remove_container_files(pods.path(), &labels.identity.uid, "app", 0).unwrap();
     assert_eq!(termination_message(pods.path(), &labels), "");
 }
@@ -301,7 +420,10 @@ fn a_link_does_not_lead_around_what_is_forbidden() {
     fs::create_dir(&other).unwrap();
     symlink(&own, dir.path().join("link")).unwrap();
     symlink(own.join("new"), other.join("dangling")).unwrap();
-    let rules = HostPathRules { forbidden: vec![own.clone()], allowed: None };
+    let rules = HostPathRules {
+        forbidden: vec![own.clone()],
+        allowed: None,
+    };
     for bad in [
         own.clone(),
         dir.path().join("link"),
@@ -310,7 +432,10 @@ fn a_link_does_not_lead_around_what_is_forbidden() {
         other.join("dangling"),
     ] {
         let path = bad.display().to_string();
-        let volume = VolumeFiles::HostPath { path, kind: HostPathKind::FileOrCreate };
+        let volume = VolumeFiles::HostPath {
+            path,
+            kind: HostPathKind::FileOrCreate,
+        };
         let fault = prepare(&dir.path().join("pods"), &files(vec![volume]), &rules).unwrap_err();
         assert_eq!(fault.kind, FaultKind::HostPath, "{}", bad.display());
     }
@@ -326,13 +451,27 @@ fn a_link_does_not_lead_out_of_what_is_allowed() {
     fs::create_dir_all(allowed.join("app/data")).unwrap();
     fs::write(allowed.join("file"), "x").unwrap();
     symlink(&allowed, dir.path().join("alias")).unwrap();
-    let rules = HostPathRules { forbidden: vec![], allowed: Some(vec![dir.path().join("alias")]) };
-    let start = |path: &Path| container_files(pods.path(), &spec(vec![on_host(path, None)]), &rules);
-    for good in ["allowed", "allowed/app/data", "allowed/file", "alias/app", "allowed/app/new/deep"] {
+    let rules = HostPathRules {
+        forbidden: vec![],
+        allowed: Some(vec![dir.path().join("alias")]),
+    };
+    let start =
+        |path: &Path| container_files(pods.path(), &spec(vec![on_host(path, None)]), &rules);
+    for good in [
+        "allowed",
+        "allowed/app/data",
+        "allowed/file",
+        "alias/app",
+        "allowed/app/new/deep",
+    ] {
         start(&dir.path().join(good)).unwrap();
     }
     for bad in ["", "allowed/../other", "allowedly"] {
-        assert_eq!(start(&dir.path().join(bad)).unwrap_err().kind, FaultKind::HostPath, "{bad}");
+        assert_eq!(
+            start(&dir.path().join(bad)).unwrap_err().kind,
+            FaultKind::HostPath,
+            "{bad}"
+        );
     }
     // What a container does that has "app", so that its next start gives it more.
     fs::remove_dir(allowed.join("app/data")).unwrap();

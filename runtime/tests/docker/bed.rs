@@ -1,4 +1,5 @@
-//! One test's own installation: a label, an image, a data directory. Dropping it removes all of them.
+//! One test's own installation: a label, an image, a data directory. Dropping it removes all of
+//! them.
 
 use std::{
     fs,
@@ -20,16 +21,17 @@ use reconciler::{
     object::{ContainerSecurity, MountPropagation, Resources},
     observed::{ContainerState, ObservedContainer},
     plan::{
-        ContainerSpec, Mount, MountSource, PodFiles, PodIdentity, PullMode, Role, SandboxSpec, StopSpec,
-        VolumeFiles,
+        ContainerSpec, Mount, MountSource, PodFiles, PodIdentity, PullMode, Role, SandboxSpec,
+        StopSpec, VolumeFiles,
     },
 };
 use runtime::{Runtime, RuntimeConfig};
 use tempfile::TempDir;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
-const APPLETS: &[&str] =
-    &["sh", "sleep", "cat", "echo", "touch", "httpd", "wget", "id", "true", "ls", "hostname"];
+const APPLETS: &[&str] = &[
+    "sh", "sleep", "cat", "echo", "touch", "httpd", "wget", "id", "true", "ls", "hostname",
+];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 /// How many beds there are: the last one takes the sandbox's image with it.
@@ -51,7 +53,11 @@ impl Bed {
 
     pub(crate) async fn with(change: impl FnOnce(&mut RuntimeConfig)) -> Self {
         *BEDS.lock().unwrap() += 1;
-        let instance = format!("wlrt-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let instance = format!(
+            "wlrt-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let data = tempfile::Builder::new().prefix("wlrt-").tempdir().unwrap();
         let image = format!("wlrt-test/busybox:{instance}");
         import_busybox(data.path(), &image);
@@ -59,7 +65,14 @@ impl Bed {
         change(&mut config);
         let runtime = Runtime::open(config.clone()).await.unwrap();
         let image_id = ImageId::new(docker(&["image", "inspect", "-f", "{{.Id}}", &image]));
-        Self { runtime, config, instance, image, image_id, data }
+        Self {
+            runtime,
+            config,
+            instance,
+            image,
+            image_id,
+            data,
+        }
     }
 
     /// The runtime as a daemon has it that was killed and started again.
@@ -127,17 +140,32 @@ impl Bed {
 
     /// A pod with one running container.
     pub(crate) async fn pod(&self, pod: &str, script: &str) -> ContainerId {
-        self.runtime.prepare_files(&self.files(pod, vec![])).await.unwrap();
-        self.runtime.start_sandbox(&self.sandbox(pod)).await.unwrap();
-        self.runtime.start_container(&self.container(pod, "app", script)).await.unwrap();
+        self.runtime
+            .prepare_files(&self.files(pod, vec![]))
+            .await
+            .unwrap();
+        self.runtime
+            .start_sandbox(&self.sandbox(pod))
+            .await
+            .unwrap();
+        self.runtime
+            .start_container(&self.container(pod, "app", script))
+            .await
+            .unwrap();
         self.id_of(pod, "app").await
     }
 
     pub(crate) async fn id_of(&self, pod: &str, name: &str) -> ContainerId {
         let uid = self.identity(pod).uid;
         let found = self.runtime.observe().await.unwrap();
-        let matching = found.containers.iter().filter(|(_, it)| it.identity.uid == uid && it.name == name);
-        matching.max_by_key(|(_, it)| it.attempt).map(|(id, _)| id.clone()).unwrap()
+        let matching = found
+            .containers
+            .iter()
+            .filter(|(_, it)| it.identity.uid == uid && it.name == name);
+        matching
+            .max_by_key(|(_, it)| it.attempt)
+            .map(|(id, _)| id.clone())
+            .unwrap()
     }
 
     /// Waits, woken by the engine's events alone, until a container is as wanted.
@@ -162,7 +190,9 @@ impl Bed {
 
     /// What a container is doing now.
     pub(crate) async fn state(&self, id: &ContainerId) -> ContainerState {
-        self.runtime.observe().await.unwrap().containers[id].state.clone()
+        self.runtime.observe().await.unwrap().containers[id]
+            .state
+            .clone()
     }
 
     pub(crate) async fn pulled(
@@ -176,12 +206,19 @@ impl Bed {
     /// The ids of all containers of this test, running or not.
     pub(crate) fn containers(&self) -> Vec<String> {
         let filter = format!("label=io.windlass.instance={}", self.instance);
-        docker(&["ps", "-aq", "--no-trunc", "--filter", &filter]).lines().map(str::to_owned).collect()
+        docker(&["ps", "-aq", "--no-trunc", "--filter", &filter])
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     pub(crate) fn mounts(&self) -> usize {
         let data = self.data.path().to_str().unwrap();
-        fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|line| line.contains(data)).count()
+        fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .filter(|line| line.contains(data))
+            .count()
     }
 }
 
@@ -191,27 +228,42 @@ impl Drop for Bed {
             let _ = try_docker(&["rm", "-f", "-v", &id]);
         }
         let _ = try_docker(&["rmi", "-f", &self.image]);
-        let mut beds = BEDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut beds = BEDS
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         *beds -= 1;
         if *beds == 0 {
             let tags = try_docker(&["images", "-q", "windlass-pause"]).unwrap_or_default();
-            tags.lines().for_each(|image| drop(try_docker(&["rmi", image])));
+            tags.lines()
+                .for_each(|image| drop(try_docker(&["rmi", image])));
         }
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let below = |line: &&str| line.contains(self.data.path().to_str().unwrap_or("nowhere"));
-        for mount in table.lines().filter(below).filter_map(|line| line.split(' ').nth(4)) {
+        for mount in table
+            .lines()
+            .filter(below)
+            .filter_map(|line| line.split(' ').nth(4))
+        {
             let _ = Command::new("umount").args(["-l", mount]).status();
         }
     }
 }
 
 pub(crate) fn stop(id: &ContainerId, grace: Duration) -> StopSpec {
-    StopSpec { container: id.clone(), pre_stop: None, address: Ipv4Addr::LOCALHOST, grace }
+    StopSpec {
+        container: id.clone(),
+        pre_stop: None,
+        address: Ipv4Addr::LOCALHOST,
+        grace,
+    }
 }
 
 pub(crate) fn volume_mount(volume: &str, target: &str) -> Mount {
     Mount {
-        source: MountSource::Volume { volume: volume.to_owned(), sub_path: None },
+        source: MountSource::Volume {
+            volume: volume.to_owned(),
+            sub_path: None,
+        },
         target: target.to_owned(),
         read_only: false,
         propagation: MountPropagation::None,
@@ -235,9 +287,16 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
 }
 
 pub(crate) fn try_docker(arguments: &[&str]) -> Result<String, String> {
-    let done = Command::new("docker").args(arguments).output().map_err(|error| error.to_string())?;
+    let done = Command::new("docker")
+        .args(arguments)
+        .output()
+        .map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+    if done.status.success() {
+        Ok(text(&done.stdout))
+    } else {
+        Err(text(&done.stderr))
+    }
 }
 
 fn import_busybox(data: &Path, image: &str) {
@@ -247,15 +306,33 @@ fn import_busybox(data: &Path, image: &str) {
     fs::create_dir_all(tree.join("tmp")).unwrap();
     fs::create_dir_all(tree.join("etc")).unwrap();
     fs::write(tree.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
-    let busybox =
-        ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(PathBuf::from).find(|path| path.exists());
-    fs::copy(busybox.expect("the package busybox-static is needed"), bin.join("busybox")).unwrap();
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists());
+    fs::copy(
+        busybox.expect("the package busybox-static is needed"),
+        bin.join("busybox"),
+    )
+    .unwrap();
     fs::set_permissions(bin.join("busybox"), fs::Permissions::from_mode(0o755)).unwrap();
-    APPLETS.iter().for_each(|applet| symlink("busybox", bin.join(applet)).unwrap());
-    let mut tar =
-        Command::new("tar").arg("-c").arg("-C").arg(&tree).arg(".").stdout(Stdio::piped()).spawn().unwrap();
+    APPLETS
+        .iter()
+        .for_each(|applet| symlink("busybox", bin.join(applet)).unwrap());
+    let mut tar = Command::new("tar")
+        .arg("-c")
+        .arg("-C")
+        .arg(&tree)
+        .arg(".")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let from = tar.stdout.take().unwrap();
-    let done = Command::new("docker").args(["import", "-", image]).stdin(from).output().unwrap();
+    let done = Command::new("docker")
+        .args(["import", "-", image])
+        .stdin(from)
+        .output()
+        .unwrap();
     assert!(
         tar.wait().unwrap().success() && done.status.success(),
         "{}",
@@ -264,5 +341,7 @@ fn import_busybox(data: &Path, image: &str) {
 }
 
 fn hash(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    text.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }

@@ -20,7 +20,9 @@ async fn an_engine_that_is_away_is_an_error_and_is_found_when_it_comes() {
     let mut changed = bed.runtime.changed();
     changed.mark_unchanged();
     let proxy = Proxy::start(&socket);
-    within("the engine to be found", changed.changed()).await.unwrap();
+    within("the engine to be found", changed.changed())
+        .await
+        .unwrap();
     let id = bed.pod("web", "exec sleep 1000").await;
 
     drop(proxy);
@@ -39,7 +41,10 @@ async fn an_engine_that_is_away_is_an_error_and_is_found_when_it_comes() {
     within("what was missed to be seen", async {
         loop {
             if let Ok(found) = bed.runtime.observe().await {
-                assert!(matches!(found.containers[&id].state, ContainerState::Exited { code: 137, .. }));
+                assert!(matches!(
+                    found.containers[&id].state,
+                    ContainerState::Exited { code: 137, .. }
+                ));
                 return;
             }
             changed.changed().await.unwrap();
@@ -60,7 +65,9 @@ async fn an_engine_that_hangs_on_one_container_does_not_block_the_others() {
     })
     .await;
     let stuck = bed.pod("stuck", "exec sleep 1000").await;
-    let well = bed.pod("well", "trap 'exit 0' TERM; while :; do sleep 0.1; done").await;
+    let well = bed
+        .pod("well", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+        .await;
     proxy.swallow(stuck.as_str());
 
     // A daemon that starts now has never seen it, and must not take it for gone.
@@ -68,7 +75,11 @@ async fn an_engine_that_hangs_on_one_container_does_not_block_the_others() {
     for limit in [5.0, 0.5] {
         let begun = Instant::now();
         let found = next_daemon.observe().await.unwrap();
-        assert!(begun.elapsed().as_secs_f32() < limit, "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed().as_secs_f32() < limit,
+            "{:?}",
+            begun.elapsed()
+        );
         assert_eq!(found.containers.len(), 4);
         assert!(found.containers[&stuck].state.is_alive());
         next_daemon.resync();
@@ -82,19 +93,26 @@ async fn an_engine_that_hangs_on_one_container_does_not_block_the_others() {
         bed.runtime.stop(&other).await.unwrap();
         begun.elapsed()
     });
-    assert_eq!(stuck_stopped.unwrap_err().kind, FaultKind::EngineUnreachable);
+    assert_eq!(
+        stuck_stopped.unwrap_err().kind,
+        FaultKind::EngineUnreachable
+    );
     assert!(well_stopped < Duration::from_secs(3), "{well_stopped:?}");
 
     docker(&["kill", stuck.as_str()]);
     proxy.swallow("nothing");
-    bed.until(&stuck, |found| found.is_some_and(|it| !it.state.is_alive())).await;
+    bed.until(&stuck, |found| found.is_some_and(|it| !it.state.is_alive()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_engine_says_what_it_is() {
     let bed = Bed::new().await;
     let info = bed.runtime.engine_info().await.unwrap();
-    assert_eq!(info.version, docker(&["version", "-f", "{{.Server.Version}}"]));
+    assert_eq!(
+        info.version,
+        docker(&["version", "-f", "{{.Server.Version}}"])
+    );
     assert_eq!(info.storage_driver, docker(&["info", "-f", "{{.Driver}}"]));
     assert!(info.api_version.starts_with("1."), "{}", info.api_version);
     assert!(info.disk_used_percent.is_some_and(|percent| percent <= 100));

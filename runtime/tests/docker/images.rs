@@ -16,42 +16,98 @@ async fn an_image_is_pinned_by_its_digest_and_collected_only_when_nobody_needs_i
     let registry = Registry::start(&bed.instance).await;
     let image = registry.image();
     let pulls =
-        futures_util::future::join_all((0..8).map(|_| bed.pulled(&image, PullMode::IfNotPresent))).await;
+        futures_util::future::join_all((0..8).map(|_| bed.pulled(&image, PullMode::IfNotPresent)))
+            .await;
     let pins: Vec<_> = pulls.into_iter().map(Result::unwrap).collect();
     let pin = pins[0].clone();
     assert!(pins.iter().all(|other| *other == pin));
-    assert!(registry.manifests_asked() <= 3, "one pull for eight: {}", registry.manifests_asked());
-    assert_eq!(pin.digest, Some(format!("{}/app@{}", registry.host, registry.manifest_digest)));
+    assert!(
+        registry.manifests_asked() <= 3,
+        "one pull for eight: {}",
+        registry.manifests_asked()
+    );
+    assert_eq!(
+        pin.digest,
+        Some(format!(
+            "{}/app@{}",
+            registry.host, registry.manifest_digest
+        ))
+    );
     assert_eq!(pin.warning, None);
-    assert!(bed.runtime.observe().await.unwrap().images.contains(&pin.id));
+    assert!(
+        bed.runtime
+            .observe()
+            .await
+            .unwrap()
+            .images
+            .contains(&pin.id)
+    );
 
-    let by_digest = bed.pulled(&pin.digest.clone().unwrap(), PullMode::IfNotPresent).await.unwrap();
+    let by_digest = bed
+        .pulled(&pin.digest.clone().unwrap(), PullMode::IfNotPresent)
+        .await
+        .unwrap();
     assert_eq!(by_digest, pin);
 
-    let kept = bed.runtime.collect_garbage(&BTreeSet::from([pin.id.clone()]), 0).await.unwrap();
+    let kept = bed
+        .runtime
+        .collect_garbage(&BTreeSet::from([pin.id.clone()]), 0)
+        .await
+        .unwrap();
     assert!(kept.removed.is_empty());
-    let collected = bed.reopened().await.collect_garbage(&BTreeSet::new(), 0).await.unwrap();
+    let collected = bed
+        .reopened()
+        .await
+        .collect_garbage(&BTreeSet::new(), 0)
+        .await
+        .unwrap();
     assert_eq!(collected.removed, [pin.id]);
     assert!(try_docker(&["image", "inspect", &image]).is_err());
-    assert!(try_docker(&["image", "inspect", &bed.image]).is_ok(), "what we did not pull stays");
+    assert!(
+        try_docker(&["image", "inspect", &bed.image]).is_ok(),
+        "what we did not pull stays"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_image_a_refusal_and_a_silent_registry_are_three_things() {
     let bed = Bed::with(|config| config.pull_timeout = Duration::from_secs(3)).await;
     let registry = Registry::start(&bed.instance).await;
-    let kind = async |image: &str| bed.pulled(image, PullMode::IfNotPresent).await.unwrap_err().kind;
-    assert_eq!(kind(&format!("{}/app:nosuch", registry.host)).await, FaultKind::ImageMissing);
-    assert_eq!(kind(&format!("{}/nosuch", registry.host)).await, FaultKind::ImageMissing);
-    assert_eq!(kind("127.0.0.1:1/app:1").await, FaultKind::RegistryUnreachable);
+    let kind = async |image: &str| {
+        bed.pulled(image, PullMode::IfNotPresent)
+            .await
+            .unwrap_err()
+            .kind
+    };
+    assert_eq!(
+        kind(&format!("{}/app:nosuch", registry.host)).await,
+        FaultKind::ImageMissing
+    );
+    assert_eq!(
+        kind(&format!("{}/nosuch", registry.host)).await,
+        FaultKind::ImageMissing
+    );
+    assert_eq!(
+        kind("127.0.0.1:1/app:1").await,
+        FaultKind::RegistryUnreachable
+    );
     assert_eq!(kind("Not//Valid").await, FaultKind::ImageMissing);
     registry.set(Mood::Denying);
     assert_eq!(kind(&registry.image()).await, FaultKind::RegistryDenied);
     registry.set(Mood::Hanging);
-    assert_eq!(kind(&registry.image()).await, FaultKind::RegistryUnreachable);
-    let never = bed.pulled(&registry.image(), PullMode::Never).await.unwrap_err();
+    assert_eq!(
+        kind(&registry.image()).await,
+        FaultKind::RegistryUnreachable
+    );
+    let never = bed
+        .pulled(&registry.image(), PullMode::Never)
+        .await
+        .unwrap_err();
     assert_eq!(never.kind, FaultKind::ImageMissing);
-    assert!(never.message.contains("imagePullPolicy is Never"), "{never}");
+    assert!(
+        never.message.contains("imagePullPolicy is Never"),
+        "{never}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,11 +123,19 @@ async fn a_registrys_password_is_read_at_every_pull() {
         password_file: password_file.clone(),
     };
     let bed = Bed::with(|config| config.registries.push(auth)).await;
-    let refused = bed.pulled(&registry.image(), PullMode::IfNotPresent).await.unwrap_err();
+    let refused = bed
+        .pulled(&registry.image(), PullMode::IfNotPresent)
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind, FaultKind::RegistryDenied, "{refused}");
     std::fs::write(&password_file, "s3cret\n").unwrap();
-    bed.pulled(&registry.image(), PullMode::IfNotPresent).await.unwrap();
-    bed.runtime.collect_garbage(&BTreeSet::new(), 0).await.unwrap();
+    bed.pulled(&registry.image(), PullMode::IfNotPresent)
+        .await
+        .unwrap();
+    bed.runtime
+        .collect_garbage(&BTreeSet::new(), 0)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,10 +144,16 @@ async fn always_falls_back_to_the_local_image_and_says_so() {
     let tag = format!("127.0.0.1:1/{}", bed.instance);
     docker(&["tag", &bed.image, &tag]);
     let local = bed.pulled(&tag, PullMode::IfNotPresent).await.unwrap();
-    assert_eq!((local.id.clone(), local.digest, local.warning), (bed.image_id.clone(), None, None));
+    assert_eq!(
+        (local.id.clone(), local.digest, local.warning),
+        (bed.image_id.clone(), None, None)
+    );
     let pin = bed.pulled(&tag, PullMode::Always).await.unwrap();
     assert_eq!(pin.id, bed.image_id);
     let warning = pin.warning.unwrap();
-    assert!(warning.contains("local image is used") && warning.contains("connection refused"), "{warning}");
+    assert!(
+        warning.contains("local image is used") && warning.contains("connection refused"),
+        "{warning}"
+    );
     docker(&["rmi", &tag]);
 }

@@ -15,18 +15,31 @@ use reconciler::{
 use crate::bed::{Bed, docker, stop, volume_mount};
 
 fn exec(script: &str) -> Handler {
-    Handler::Exec { command: ["sh", "-c", script].map(str::to_owned).to_vec() }
+    Handler::Exec {
+        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_stop_side_by_side_and_one_that_ignores_the_signal_is_killed() {
     let bed = Bed::new().await;
-    let deaf = bed.pod("deaf", "trap '' TERM; while :; do sleep 0.1; done").await;
-    let polite = bed.pod("polite", "trap 'exit 7' TERM; while :; do sleep 0.1; done").await;
+    let deaf = bed
+        .pod("deaf", "trap '' TERM; while :; do sleep 0.1; done")
+        .await;
+    let polite = bed
+        .pod("polite", "trap 'exit 7' TERM; while :; do sleep 0.1; done")
+        .await;
     let begun = Instant::now();
     let grace = Duration::from_secs(2);
-    bed.runtime.stop(&[stop(&deaf, grace), stop(&polite, grace)]).await.unwrap();
-    assert!((2.0..6.0).contains(&begun.elapsed().as_secs_f32()), "{:?}", begun.elapsed());
+    bed.runtime
+        .stop(&[stop(&deaf, grace), stop(&polite, grace)])
+        .await
+        .unwrap();
+    assert!(
+        (2.0..6.0).contains(&begun.elapsed().as_secs_f32()),
+        "{:?}",
+        begun.elapsed()
+    );
     let found = bed.runtime.observe().await.unwrap();
     let code = |id| match &found.containers[id].state {
         ContainerState::Exited { code, .. } => *code,
@@ -35,27 +48,48 @@ async fn containers_stop_side_by_side_and_one_that_ignores_the_signal_is_killed(
     assert_eq!((code(&deaf), code(&polite)), (137, 7));
     bed.runtime.stop(&[stop(&deaf, grace)]).await.unwrap();
     bed.runtime.remove(&[deaf.clone(), polite]).await.unwrap();
-    bed.runtime.remove(std::slice::from_ref(&deaf)).await.unwrap();
+    bed.runtime
+        .remove(std::slice::from_ref(&deaf))
+        .await
+        .unwrap();
     bed.runtime.stop(&[stop(&deaf, grace)]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_grace_kills_at_once() {
     let bed = Bed::new().await;
-    let id = bed.pod("deaf", "trap '' TERM; while :; do sleep 0.1; done").await;
+    let id = bed
+        .pod("deaf", "trap '' TERM; while :; do sleep 0.1; done")
+        .await;
     let begun = Instant::now();
-    bed.runtime.stop(&[stop(&id, Duration::ZERO)]).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    bed.runtime
+        .stop(&[stop(&id, Duration::ZERO)])
+        .await
+        .unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pre_stop_hook_runs_before_the_signal_and_inside_the_grace_period() {
     let bed = Bed::new().await;
-    let volume = VolumeFiles::EmptyDir { name: "notes".to_owned(), memory: false, size_limit: None };
-    bed.runtime.prepare_files(&bed.files("web", vec![volume])).await.unwrap();
-    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
-    let script =
-        "trap 'echo term >> /notes/order; exit 0' TERM; touch /notes/up; while :; do sleep 0.1; done";
+    let volume = VolumeFiles::EmptyDir {
+        name: "notes".to_owned(),
+        memory: false,
+        size_limit: None,
+    };
+    bed.runtime
+        .prepare_files(&bed.files("web", vec![volume]))
+        .await
+        .unwrap();
+    bed.runtime
+        .start_sandbox(&bed.sandbox("web"))
+        .await
+        .unwrap();
+    let script = "trap 'echo term >> /notes/order; exit 0' TERM; touch /notes/up; while :; do sleep 0.1; done";
     for name in ["quick", "endless"] {
         let spec = ContainerSpec {
             mounts: vec![volume_mount("notes", "/notes")],
@@ -63,7 +97,11 @@ async fn a_pre_stop_hook_runs_before_the_signal_and_inside_the_grace_period() {
         };
         bed.runtime.start_container(&spec).await.unwrap();
     }
-    let notes = bed.config.pods_dir.join(bed.identity("web").uid.as_str()).join("volumes/notes");
+    let notes = bed
+        .config
+        .pods_dir
+        .join(bed.identity("web").uid.as_str())
+        .join("volumes/notes");
     crate::bed::within("the trap to be set", async {
         while !notes.join("up").exists() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -77,26 +115,52 @@ async fn a_pre_stop_hook_runs_before_the_signal_and_inside_the_grace_period() {
         grace: Duration::from_secs(seconds),
     };
     let quick = bed.id_of("web", "quick").await;
-    bed.runtime.stop(&[spec(quick, "echo hook >> /notes/order", 20)]).await.unwrap();
-    assert_eq!(std::fs::read_to_string(notes.join("order")).unwrap(), "hook\nterm\n");
+    bed.runtime
+        .stop(&[spec(quick, "echo hook >> /notes/order", 20)])
+        .await
+        .unwrap();
+    assert_eq!(
+        std::fs::read_to_string(notes.join("order")).unwrap(),
+        "hook\nterm\n"
+    );
 
     let endless = bed.id_of("web", "endless").await;
     let begun = Instant::now();
-    bed.runtime.stop(&[spec(endless.clone(), "sleep 1000", 1)]).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    bed.runtime
+        .stop(&[spec(endless.clone(), "sleep 1000", 1)])
+        .await
+        .unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begun.elapsed()
+    );
     let state = bed.state(&endless).await;
-    assert!(matches!(state, ContainerState::Exited { code: 0, .. }), "it still got its signal: {state:?}");
+    assert!(
+        matches!(state, ContainerState::Exited { code: 0, .. }),
+        "it still got its signal: {state:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_start_hook_that_fails_kills_its_container() {
     let bed = Bed::new().await;
     let id = bed.pod("web", "exec sleep 1000").await;
-    bed.runtime.post_start(&id, &exec("true"), Ipv4Addr::LOCALHOST).await.unwrap();
-    let fault = bed.runtime.post_start(&id, &exec("echo no; exit 3"), Ipv4Addr::LOCALHOST).await.unwrap_err();
+    bed.runtime
+        .post_start(&id, &exec("true"), Ipv4Addr::LOCALHOST)
+        .await
+        .unwrap();
+    let fault = bed
+        .runtime
+        .post_start(&id, &exec("echo no; exit 3"), Ipv4Addr::LOCALHOST)
+        .await
+        .unwrap_err();
     assert_eq!(fault.kind, FaultKind::HookFailed);
     assert!(fault.message.contains("exit code 3: no"), "{fault}");
-    assert!(matches!(bed.state(&id).await, ContainerState::Exited { .. }));
+    assert!(matches!(
+        bed.state(&id).await,
+        ContainerState::Exited { .. }
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,15 +172,39 @@ async fn what_happens_to_a_container_is_seen_by_events_alone() {
             found.is_some_and(|it| wanted(&it.state))
         }
     };
-    bed.until(&id, state(|state| matches!(state, ContainerState::Running { .. }))).await;
+    bed.until(
+        &id,
+        state(|state| matches!(state, ContainerState::Running { .. })),
+    )
+    .await;
     docker(&["pause", id.as_str()]);
-    bed.until(&id, state(|state| matches!(state, ContainerState::Paused { .. }))).await;
+    bed.until(
+        &id,
+        state(|state| matches!(state, ContainerState::Paused { .. })),
+    )
+    .await;
     bed.runtime.unpause(&id).await.unwrap();
     bed.runtime.unpause(&id).await.unwrap();
-    bed.until(&id, state(|state| matches!(state, ContainerState::Running { .. }))).await;
+    bed.until(
+        &id,
+        state(|state| matches!(state, ContainerState::Running { .. })),
+    )
+    .await;
     docker(&["kill", id.as_str()]);
-    bed.until(&id, state(|state| matches!(state, ContainerState::Exited { code: 137, oom: false, .. })))
-        .await;
+    bed.until(
+        &id,
+        state(|state| {
+            matches!(
+                state,
+                ContainerState::Exited {
+                    code: 137,
+                    oom: false,
+                    ..
+                }
+            )
+        }),
+    )
+    .await;
     docker(&["rm", id.as_str()]);
     bed.until(&id, |found| found.is_none()).await;
     bed.runtime.resync();
@@ -128,18 +216,36 @@ async fn what_happens_to_a_container_is_seen_by_events_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ended_container_tells_its_message() {
     let bed = Bed::new().await;
-    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
-    let file = bed.container("web", "file", "echo from file > /dev/termination-log; exit 2");
-    let logs =
-        ContainerSpec { message_from_logs: true, ..bed.container("web", "logs", "echo from log; exit 3") };
-    let fine =
-        ContainerSpec { message_from_logs: true, ..bed.container("web", "fine", "echo from log; exit 0") };
-    for (spec, expected) in [(file, (2, "from file")), (logs, (3, "from log")), (fine, (0, ""))] {
+    bed.runtime
+        .start_sandbox(&bed.sandbox("web"))
+        .await
+        .unwrap();
+    let file = bed.container(
+        "web",
+        "file",
+        "echo from file > /dev/termination-log; exit 2",
+    );
+    let logs = ContainerSpec {
+        message_from_logs: true,
+        ..bed.container("web", "logs", "echo from log; exit 3")
+    };
+    let fine = ContainerSpec {
+        message_from_logs: true,
+        ..bed.container("web", "fine", "echo from log; exit 0")
+    };
+    for (spec, expected) in [
+        (file, (2, "from file")),
+        (logs, (3, "from log")),
+        (fine, (0, "")),
+    ] {
         bed.runtime.start_container(&spec).await.unwrap();
         let id = bed.id_of("web", &spec.name).await;
-        let ended =
-            |it: Option<&reconciler::observed::ObservedContainer>| it.is_some_and(|it| !it.state.is_alive());
-        let ContainerState::Exited { code, message, .. } = bed.until(&id, ended).await.unwrap().state else {
+        let ended = |it: Option<&reconciler::observed::ObservedContainer>| {
+            it.is_some_and(|it| !it.state.is_alive())
+        };
+        let ContainerState::Exited { code, message, .. } =
+            bed.until(&id, ended).await.unwrap().state
+        else {
             panic!("{} has not ended", spec.name)
         };
         assert_eq!((code, message.as_str()), expected);
@@ -149,13 +255,27 @@ async fn an_ended_container_tells_its_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_over_its_memory_limit_is_seen_as_such() {
     let bed = Bed::new().await;
-    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
+    bed.runtime
+        .start_sandbox(&bed.sandbox("web"))
+        .await
+        .unwrap();
     let mut spec = bed.container("web", "app", "exec busybox tail /dev/zero");
     spec.resources.memory_limit_bytes = Some(16 << 20);
     bed.runtime.start_container(&spec).await.unwrap();
     let id = bed.id_of("web", "app").await;
-    let ended =
-        |it: Option<&reconciler::observed::ObservedContainer>| it.is_some_and(|it| !it.state.is_alive());
+    let ended = |it: Option<&reconciler::observed::ObservedContainer>| {
+        it.is_some_and(|it| !it.state.is_alive())
+    };
     let state = bed.until(&id, ended).await.unwrap().state;
-    assert!(matches!(state, ContainerState::Exited { code: 137, oom: true, .. }), "{state:?}");
+    assert!(
+        matches!(
+            state,
+            ContainerState::Exited {
+                code: 137,
+                oom: true,
+                ..
+            }
+        ),
+        "{state:?}"
+    );
 }

@@ -19,7 +19,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 async fn output(bed: &Bed, id: &ContainerId, script: &str) -> String {
     let command = ["sh", "-c", script].map(str::to_owned);
     match bed.runtime.exec(id, &command, LIMIT).await.unwrap() {
-        ExecOutcome::Exited { code: 0, output } => String::from_utf8(output).unwrap().trim().to_owned(),
+        ExecOutcome::Exited { code: 0, output } => {
+            String::from_utf8(output).unwrap().trim().to_owned()
+        }
         other => panic!("{script}: {other:?}"),
     }
 }
@@ -29,7 +31,10 @@ async fn containers_of_a_pod_share_its_network_and_ipc() {
     let bed = Bed::new().await;
     let script = "echo hello > /tmp/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp";
     let server = bed.pod("web", script).await;
-    bed.runtime.start_container(&bed.container("web", "other", "exec sleep 1000")).await.unwrap();
+    bed.runtime
+        .start_container(&bed.container("web", "other", "exec sleep 1000"))
+        .await
+        .unwrap();
     let other = bed.id_of("web", "other").await;
     let get = "until wget -qO- http://127.0.0.1:8080/index.html; do sleep 0.1; done";
     assert_eq!(output(&bed, &other, get).await, "hello");
@@ -38,7 +43,9 @@ async fn containers_of_a_pod_share_its_network_and_ipc() {
     let network = fs::File::from(bed.runtime.netns(&bed.identity("web").uid).await.unwrap());
     let inode = |kind: &str, id: &ContainerId| {
         let pid = docker(&["inspect", "-f", "{{.State.Pid}}", id.as_str()]);
-        fs::metadata(format!("/proc/{pid}/ns/{kind}")).unwrap().ino()
+        fs::metadata(format!("/proc/{pid}/ns/{kind}"))
+            .unwrap()
+            .ino()
     };
     assert_eq!(network.metadata().unwrap().ino(), inode("net", &server));
     assert_eq!(inode("net", &server), inode("net", &other));
@@ -48,37 +55,80 @@ async fn containers_of_a_pod_share_its_network_and_ipc() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_on_the_hosts_namespaces_has_the_hosts() {
     let bed = Bed::new().await;
-    let sandbox = SandboxSpec { host_network: true, host_ipc: true, ..bed.sandbox("node") };
+    let sandbox = SandboxSpec {
+        host_network: true,
+        host_ipc: true,
+        ..bed.sandbox("node")
+    };
     bed.runtime.start_sandbox(&sandbox).await.unwrap();
-    bed.runtime.start_container(&bed.container("node", "app", "exec sleep 1000")).await.unwrap();
+    bed.runtime
+        .start_container(&bed.container("node", "app", "exec sleep 1000"))
+        .await
+        .unwrap();
     let id = bed.id_of("node", "app").await;
     let pid = docker(&["inspect", "-f", "{{.State.Pid}}", id.as_str()]);
     for kind in ["net", "ipc"] {
-        let inode = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/{kind}")).unwrap().ino();
+        let inode = |pid: &str| {
+            fs::metadata(format!("/proc/{pid}/ns/{kind}"))
+                .unwrap()
+                .ino()
+        };
         assert_eq!(inode(&pid), inode("self"), "{kind}");
     }
-    let fault = bed.runtime.netns(&bed.identity("node").uid).await.unwrap_err();
-    assert_eq!(fault.kind, FaultKind::Gone, "the host's own network is never handed out");
+    let fault = bed
+        .runtime
+        .netns(&bed.identity("node").uid)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        fault.kind,
+        FaultKind::Gone,
+        "the host's own network is never handed out"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_and_etc_files_are_seen_inside() {
     let bed = Bed::new().await;
     let host = bed.data.path().join("host");
-    let token =
-        VolumeFile { path: "token".to_owned(), content: Sensitive::new(b"s3cret".to_vec()), mode: 0o400 };
+    let token = VolumeFile {
+        path: "token".to_owned(),
+        content: Sensitive::new(b"s3cret".to_vec()),
+        mode: 0o400,
+    };
     let volumes = vec![
-        VolumeFiles::EmptyDir { name: "cache".to_owned(), memory: false, size_limit: None },
-        VolumeFiles::Files { name: "keys".to_owned(), memory: true, files: vec![token] },
+        VolumeFiles::EmptyDir {
+            name: "cache".to_owned(),
+            memory: false,
+            size_limit: None,
+        },
+        VolumeFiles::Files {
+            name: "keys".to_owned(),
+            memory: true,
+            files: vec![token],
+        },
         VolumeFiles::HostPath {
             path: host.to_str().unwrap().to_owned(),
             kind: HostPathKind::DirectoryOrCreate,
         },
     ];
-    bed.runtime.prepare_files(&bed.files("web", volumes)).await.unwrap();
-    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
-    let source = |source, target: &str, read_only| Mount { source, read_only, ..volume_mount("", target) };
-    let sub_path = MountSource::Volume { volume: "cache".to_owned(), sub_path: Some("deep/er".to_owned()) };
+    bed.runtime
+        .prepare_files(&bed.files("web", volumes))
+        .await
+        .unwrap();
+    bed.runtime
+        .start_sandbox(&bed.sandbox("web"))
+        .await
+        .unwrap();
+    let source = |source, target: &str, read_only| Mount {
+        source,
+        read_only,
+        ..volume_mount("", target)
+    };
+    let sub_path = MountSource::Volume {
+        volume: "cache".to_owned(),
+        sub_path: Some("deep/er".to_owned()),
+    };
     let on_host = |sub_path: Option<&str>| MountSource::HostPath {
         path: host.to_str().unwrap().to_owned(),
         sub_path: sub_path.map(str::to_owned),
@@ -91,7 +141,11 @@ async fn volumes_and_etc_files_are_seen_inside() {
             source(on_host(None), "/host", true),
             source(on_host(Some("logs/app")), "/logs", false),
             source(MountSource::PodFile("hosts"), "/etc/hosts", false),
-            source(MountSource::PodFile("resolv.conf"), "/etc/resolv.conf", false),
+            source(
+                MountSource::PodFile("resolv.conf"),
+                "/etc/resolv.conf",
+                false,
+            ),
         ],
         env: vec![("GREETING".to_owned(), Sensitive::new("a = b".to_owned()))],
         ..bed.container("web", "app", "exec sleep 1000")
@@ -104,29 +158,62 @@ async fn volumes_and_etc_files_are_seen_inside() {
         output(&bed, &id, "cat /etc/resolv.conf /etc/hosts").await,
         "nameserver 127.0.0.1\n127.0.0.1 localhost"
     );
-    assert_eq!(output(&bed, &id, "touch /sub/x; ls /cache/deep/er").await, "x");
-    assert_eq!(output(&bed, &id, "touch /host/x 2>/dev/null || echo read only").await, "read only");
-    assert_eq!(output(&bed, &id, "touch /logs/y; ls /host/logs/app").await, "y");
-    let secret = bed.config.pods_dir.join(bed.identity("web").uid.as_str()).join("volumes/keys");
+    assert_eq!(
+        output(&bed, &id, "touch /sub/x; ls /cache/deep/er").await,
+        "x"
+    );
+    assert_eq!(
+        output(&bed, &id, "touch /host/x 2>/dev/null || echo read only").await,
+        "read only"
+    );
+    assert_eq!(
+        output(&bed, &id, "touch /logs/y; ls /host/logs/app").await,
+        "y"
+    );
+    let secret = bed
+        .config
+        .pods_dir
+        .join(bed.identity("web").uid.as_str())
+        .join("volumes/keys");
     assert_eq!(docker_free_fs_type(&secret), "tmpfs");
 
     // A changed Secret is seen by the running container.
-    let changed =
-        VolumeFile { path: "token".to_owned(), content: Sensitive::new(b"new".to_vec()), mode: 0o400 };
-    let volumes = vec![VolumeFiles::Files { name: "keys".to_owned(), memory: true, files: vec![changed] }];
-    bed.runtime.prepare_files(&bed.files("web", volumes)).await.unwrap();
+    let changed = VolumeFile {
+        path: "token".to_owned(),
+        content: Sensitive::new(b"new".to_vec()),
+        mode: 0o400,
+    };
+    let volumes = vec![VolumeFiles::Files {
+        name: "keys".to_owned(),
+        memory: true,
+        files: vec![changed],
+    }];
+    bed.runtime
+        .prepare_files(&bed.files("web", volumes))
+        .await
+        .unwrap();
     assert_eq!(output(&bed, &id, "cat /keys/token").await, "new");
 
     assert!(bed.mounts() > 0);
     bed.runtime.remove(&[id]).await.unwrap();
-    bed.runtime.remove_files(&bed.identity("web").uid).await.unwrap();
+    bed.runtime
+        .remove_files(&bed.identity("web").uid)
+        .await
+        .unwrap();
     assert_eq!(bed.mounts(), 0);
-    assert!(host.join("logs/app/y").exists(), "a hostPath is not ours to remove");
+    assert!(
+        host.join("logs/app/y").exists(),
+        "a hostPath is not ours to remove"
+    );
     assert_eq!(bed.runtime.pods_on_disk().await.unwrap(), []);
 }
 
 fn docker_free_fs_type(path: &std::path::Path) -> String {
-    let done = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(path).output().unwrap();
+    let done = std::process::Command::new("stat")
+        .args(["-f", "-c", "%T"])
+        .arg(path)
+        .output()
+        .unwrap();
     String::from_utf8(done.stdout).unwrap().trim().to_owned()
 }
 
@@ -136,15 +223,29 @@ async fn what_was_started_is_found_again_by_the_next_daemon() {
     let id = bed.pod("web", "exec sleep 1000").await;
     for runtime in [bed.runtime.clone(), bed.reopened().await] {
         runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
-        runtime.start_container(&bed.container("web", "app", "exec sleep 1000")).await.unwrap();
+        runtime
+            .start_container(&bed.container("web", "app", "exec sleep 1000"))
+            .await
+            .unwrap();
     }
     assert_eq!(bed.id_of("web", "app").await, id);
     assert_eq!(bed.containers().len(), 2);
 
     docker(&["kill", id.as_str()]);
-    let again = bed.reopened().await.start_container(&bed.container("web", "app", "exec sleep 1000")).await;
-    assert_eq!(again.unwrap_err().kind, FaultKind::Gone, "it has run: the plan decides what comes next");
-    let next = ContainerSpec { attempt: 1, ..bed.container("web", "app", "exec sleep 1000") };
+    let again = bed
+        .reopened()
+        .await
+        .start_container(&bed.container("web", "app", "exec sleep 1000"))
+        .await;
+    assert_eq!(
+        again.unwrap_err().kind,
+        FaultKind::Gone,
+        "it has run: the plan decides what comes next"
+    );
+    let next = ContainerSpec {
+        attempt: 1,
+        ..bed.container("web", "app", "exec sleep 1000")
+    };
     bed.runtime.start_container(&next).await.unwrap();
     assert_ne!(bed.id_of("web", "app").await, id);
 }
@@ -152,12 +253,21 @@ async fn what_was_started_is_found_again_by_the_next_daemon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_was_only_created_is_started() {
     let bed = Bed::new().await;
-    bed.runtime.start_sandbox(&bed.sandbox("web")).await.unwrap();
-    let broken = ContainerSpec { command: vec!["/nosuch".to_owned()], ..bed.container("web", "app", "") };
+    bed.runtime
+        .start_sandbox(&bed.sandbox("web"))
+        .await
+        .unwrap();
+    let broken = ContainerSpec {
+        command: vec!["/nosuch".to_owned()],
+        ..bed.container("web", "app", "")
+    };
     for runtime in [bed.runtime.clone(), bed.reopened().await] {
         let fault = runtime.start_container(&broken).await.unwrap_err();
         assert_eq!(fault.kind, FaultKind::Rejected, "{fault}");
-        assert!(fault.message.contains("container app of pod default/web"), "{fault}");
+        assert!(
+            fault.message.contains("container app of pod default/web"),
+            "{fault}"
+        );
     }
     let id = bed.id_of("web", "app").await;
     assert_eq!(bed.state(&id).await, ContainerState::Created);
@@ -173,7 +283,11 @@ async fn a_strangers_container_with_our_name_is_left_alone() {
     let id = bed.pod("web", "exec sleep 1000").await;
     let ours = docker(&["inspect", "-f", "{{.Name}}", id.as_str()]);
     assert_eq!(ours, format!("/{name}_{}", &stranger[..8]));
-    bed.reopened().await.start_container(&bed.container("web", "app", "exec sleep 1000")).await.unwrap();
+    bed.reopened()
+        .await
+        .start_container(&bed.container("web", "app", "exec sleep 1000"))
+        .await
+        .unwrap();
     assert_eq!(bed.containers().len(), 2, "found under its second name too");
     assert_eq!(docker(&["rm", &stranger]), stranger);
 }
@@ -181,21 +295,45 @@ async fn a_strangers_container_with_our_name_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_read_from_the_end_and_followed() {
     let bed = Bed::new().await;
-    let id = bed.pod("web", "echo one; echo two >&2; echo three; exec sleep 1000").await;
+    let id = bed
+        .pod("web", "echo one; echo two >&2; echo three; exec sleep 1000")
+        .await;
     let read = async |options: LogOptions, lines: usize| {
         let stream = bed.runtime.logs(&id, options).await.unwrap();
-        let parts: Vec<_> =
-            stream.take(lines).map(|part| String::from_utf8(part.unwrap().to_vec()).unwrap()).collect().await;
+        let parts: Vec<_> = stream
+            .take(lines)
+            .map(|part| String::from_utf8(part.unwrap().to_vec()).unwrap())
+            .collect()
+            .await;
         parts
     };
-    let followed = read(LogOptions { follow: true, ..LogOptions::default() }, 3).await;
+    let followed = read(
+        LogOptions {
+            follow: true,
+            ..LogOptions::default()
+        },
+        3,
+    )
+    .await;
     let sorted = |mut lines: Vec<String>| {
         lines.sort();
         lines.concat()
     };
     assert_eq!(sorted(followed), "one\nthree\ntwo\n");
-    let end = read(LogOptions { tail: Some(1), timestamps: true, ..LogOptions::default() }, 9).await.concat();
+    let end = read(
+        LogOptions {
+            tail: Some(1),
+            timestamps: true,
+            ..LogOptions::default()
+        },
+        9,
+    )
+    .await
+    .concat();
     assert_eq!(end.lines().count(), 1);
     assert!(end.starts_with("20") && end.contains('T'), "{end}");
-    assert_eq!(sorted(read(LogOptions::default(), 9).await), "one\nthree\ntwo\n");
+    assert_eq!(
+        sorted(read(LogOptions::default(), 9).await),
+        "one\nthree\ntwo\n"
+    );
 }

@@ -40,15 +40,19 @@ fn task(container: &ContainerId, kind: ProbeKind, handler: Handler) -> ProbeTask
 }
 
 fn exec(script: &str) -> Handler {
-    Handler::Exec { command: ["sh", "-c", script].map(str::to_owned).to_vec() }
+    Handler::Exec {
+        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+    }
 }
 
 async fn fact(prober: &Prober, task: &ProbeTask, wanted: impl Fn(&ProbeFact) -> bool) -> ProbeFact {
     let mut changed = prober.changed();
     within("a probe's answer", async {
         loop {
-            if let Some(fact) =
-                prober.facts().get(&(task.container.clone(), task.kind)).filter(|fact| wanted(fact))
+            if let Some(fact) = prober
+                .facts()
+                .get(&(task.container.clone(), task.kind))
+                .filter(|fact| wanted(fact))
             {
                 return fact.clone();
             }
@@ -69,14 +73,26 @@ async fn a_command_that_hangs_is_killed_with_its_children_and_holds_up_no_other(
     assert!(fact(&prober, &well, |_| true).await.ok);
     let failed = fact(&prober, &hangs, |_| true).await;
     assert!(!failed.ok);
-    assert!(failed.message.contains("did not end within 1 s and was killed"), "{}", failed.message);
+    assert!(
+        failed
+            .message
+            .contains("did not end within 1 s and was killed"),
+        "{}",
+        failed.message
+    );
     within("what it left to be killed", async {
-        while ["8888", "9999"].iter().any(|left| docker(&["top", id.as_str()]).contains(left)) {
+        while ["8888", "9999"]
+            .iter()
+            .any(|left| docker(&["top", id.as_str()]).contains(left))
+        {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
-    assert!(docker(&["top", id.as_str()]).contains("7777"), "the container itself is not touched");
+    assert!(
+        docker(&["top", id.as_str()]).contains("7777"),
+        "the container itself is not touched"
+    );
     prober.set(&[]);
     assert!(prober.facts().is_empty());
 }
@@ -87,10 +103,15 @@ async fn commands_say_why_they_fail() {
     let id = bed.pod("web", "exec sleep 1000").await;
     let prober = Prober::new(bed.runtime.clone());
     let bad = task(&id, ProbeKind::Liveness, exec("echo not well; exit 5"));
-    let missing = Handler::Exec { command: vec!["/nosuch".to_owned()] };
+    let missing = Handler::Exec {
+        command: vec!["/nosuch".to_owned()],
+    };
     let missing = task(&id, ProbeKind::Readiness, missing);
     prober.set(&[bad.clone(), missing.clone()]);
-    assert_eq!(fact(&prober, &bad, |_| true).await.message, "exit code 5: not well");
+    assert_eq!(
+        fact(&prober, &bad, |_| true).await.message,
+        "exit code 5: not well"
+    );
     let message = fact(&prober, &missing, |_| true).await.message;
     assert!(message.contains("no such file"), "{message}");
 }
@@ -108,11 +129,22 @@ async fn an_engine_that_cannot_run_a_command_is_not_held_against_the_container()
     fact(&prober, &alive, |fact| fact.ok).await;
     proxy.fail("/exec");
     let mut failures = proxy.failures();
-    within("attempts that the engine refuses", failures.wait_for(|count| *count >= 2)).await.unwrap();
-    assert!(prober.facts().values().all(|fact| fact.ok), "one failure would have been enough");
+    within(
+        "attempts that the engine refuses",
+        failures.wait_for(|count| *count >= 2),
+    )
+    .await
+    .unwrap();
+    assert!(
+        prober.facts().values().all(|fact| fact.ok),
+        "one failure would have been enough"
+    );
     proxy.fail("nothing");
     docker(&["exec", id.as_str(), "touch", "/bad"]);
-    assert!(!fact(&prober, &alive, |fact| !fact.ok).await.ok, "it goes on asking");
+    assert!(
+        !fact(&prober, &alive, |fact| !fact.ok).await.ok,
+        "it goes on asking"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,8 +160,13 @@ async fn http_and_tcp_probes_follow_what_the_server_says() {
             let mut request = [0; 1024];
             let length = connection.read(&mut request).await.unwrap_or(0);
             let asked = String::from_utf8_lossy(&request[..length]).into_owned();
-            let is_right = asked.starts_with("GET /healthz?full=1 ") && asked.contains("x-token: abc");
-            let status = if is_right { *status.borrow() } else { "400 Bad Request" };
+            let is_right =
+                asked.starts_with("GET /healthz?full=1 ") && asked.contains("x-token: abc");
+            let status = if is_right {
+                *status.borrow()
+            } else {
+                "400 Bad Request"
+            };
             let elsewhere = "location: http://elsewhere.invalid/\r\n";
             let answer = format!("HTTP/1.1 {status}\r\n{elsewhere}content-length: 0\r\n\r\n");
             let _ = connection.write_all(answer.as_bytes()).await;
@@ -146,13 +183,20 @@ async fn http_and_tcp_probes_follow_what_the_server_says() {
             headers: vec![("X-Token".to_owned(), "abc".to_owned())],
         },
     );
-    let tcp = task(&id, ProbeKind::Liveness, Handler::TcpSocket { host: None, port });
+    let tcp = task(
+        &id,
+        ProbeKind::Liveness,
+        Handler::TcpSocket { host: None, port },
+    );
     let prober = Prober::new(bed.runtime.clone());
     prober.set(&[http.clone(), tcp.clone()]);
     assert!(fact(&prober, &http, |_| true).await.ok);
     assert!(fact(&prober, &tcp, |_| true).await.ok);
     say.send("503 Service Unavailable").unwrap();
-    assert_eq!(fact(&prober, &http, |fact| !fact.ok).await.message, "HTTP status 503");
+    assert_eq!(
+        fact(&prober, &http, |fact| !fact.ok).await.message,
+        "HTTP status 503"
+    );
     say.send("302 Found").unwrap();
     fact(&prober, &http, |fact| fact.ok).await;
     server.abort();
@@ -165,10 +209,15 @@ async fn a_server_that_begins_a_moment_later_is_found_long_before_its_next_turn(
     let bed = Bed::new().await;
     let id = ContainerId::new("not asked");
     // An address of its own: nobody else takes the port meanwhile.
-    let held = TcpListener::bind((Ipv4Addr::new(127, 83, 0, 1), 0)).await.unwrap();
+    let held = TcpListener::bind((Ipv4Addr::new(127, 83, 0, 1), 0))
+        .await
+        .unwrap();
     let address = held.local_addr().unwrap();
     drop(held);
-    let handler = Handler::TcpSocket { host: Some(address.ip().to_string()), port: address.port() };
+    let handler = Handler::TcpSocket {
+        host: Some(address.ip().to_string()),
+        port: address.port(),
+    };
     let mut ready = task(&id, ProbeKind::Readiness, handler);
     // Far longer than this test waits.
     ready.probe.period = Duration::from_secs(3600);
@@ -176,7 +225,10 @@ async fn a_server_that_begins_a_moment_later_is_found_long_before_its_next_turn(
     let prober = Prober::new(bed.runtime.clone());
     prober.set(std::slice::from_ref(&ready));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(prober.facts().is_empty(), "only a good answer counts before the next turn");
+    assert!(
+        prober.facts().is_empty(),
+        "only a good answer counts before the next turn"
+    );
     let _server = TcpListener::bind(address).await.unwrap();
     assert!(fact(&prober, &ready, |_| true).await.ok);
 }
@@ -186,7 +238,10 @@ async fn a_fact_from_before_a_restart_holds_until_a_probe_says_otherwise() {
     let bed = Bed::new().await;
     let id = ContainerId::new("not asked");
     // Nobody listens on the discard port of this host.
-    let handler = Handler::TcpSocket { host: None, port: 9 };
+    let handler = Handler::TcpSocket {
+        host: None,
+        port: 9,
+    };
     let mut ready = task(&id, ProbeKind::Readiness, handler);
     ready.initial = Some(true);
     ready.probe.failure_threshold = 2;

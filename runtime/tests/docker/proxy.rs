@@ -1,5 +1,5 @@
-//! A socket before the engine's that swallows some requests, as an engine does that hangs on one container, or answers
-//! them with an error, as one does whose own parts do not work.
+//! A socket before the engine's that swallows some requests, as an engine does that hangs on one
+//! container, or answers them with an error, as one does whose own parts do not work.
 
 use std::{
     path::{Path, PathBuf},
@@ -45,7 +45,12 @@ impl Proxy {
                 open.lock().unwrap().push(served);
             }
         });
-        Self { rules, connections, server, path: path.to_owned() }
+        Self {
+            rules,
+            connections,
+            server,
+            path: path.to_owned(),
+        }
     }
 
     /// Requests whose first line contains this get no answer any more.
@@ -67,17 +72,31 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.server.abort();
-        self.connections.lock().unwrap().iter().for_each(JoinHandle::abort);
+        self.connections
+            .lock()
+            .unwrap()
+            .iter()
+            .for_each(JoinHandle::abort);
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
 async fn serve(mut client: UnixStream, rules: Arc<Rules>) {
     let mut head = vec![0; 16 * 1024];
-    let Ok(length) = client.read(&mut head).await else { return };
-    let first = String::from_utf8_lossy(&head[..length]).lines().next().unwrap_or_default().to_owned();
+    let Ok(length) = client.read(&mut head).await else {
+        return;
+    };
+    let first = String::from_utf8_lossy(&head[..length])
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let is_meant = |pattern: &Mutex<Option<String>>| {
-        pattern.lock().unwrap().as_ref().is_some_and(|it| first.contains(it))
+        pattern
+            .lock()
+            .unwrap()
+            .as_ref()
+            .is_some_and(|it| first.contains(it))
     };
     if is_meant(&rules.swallowed) {
         return std::future::pending().await;
@@ -92,7 +111,9 @@ async fn serve(mut client: UnixStream, rules: Arc<Rules>) {
         rules.failures.send_modify(|count| *count += 1);
         return;
     }
-    let Ok(mut engine) = UnixStream::connect("/var/run/docker.sock").await else { return };
+    let Ok(mut engine) = UnixStream::connect("/var/run/docker.sock").await else {
+        return;
+    };
     if engine.write_all(&head[..length]).await.is_ok() {
         let _ = copy_bidirectional(&mut client, &mut engine).await;
     }

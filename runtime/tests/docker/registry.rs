@@ -59,10 +59,19 @@ impl Registry {
         let manifest_digest = sha256(manifest.as_bytes());
         let blob = |digest: &str| format!("/v2/app/blobs/{digest}");
         let content = BTreeMap::from([
-            (blob(&sha256(config.as_bytes())), ("application/octet-stream", config.into_bytes())),
+            (
+                blob(&sha256(config.as_bytes())),
+                ("application/octet-stream", config.into_bytes()),
+            ),
             (blob(&layer_digest), ("application/octet-stream", layer)),
-            (format!("/v2/app/manifests/{manifest_digest}"), (MANIFEST_TYPE, manifest.clone().into_bytes())),
-            ("/v2/app/manifests/1".to_owned(), (MANIFEST_TYPE, manifest.into_bytes())),
+            (
+                format!("/v2/app/manifests/{manifest_digest}"),
+                (MANIFEST_TYPE, manifest.clone().into_bytes()),
+            ),
+            (
+                "/v2/app/manifests/1".to_owned(),
+                (MANIFEST_TYPE, manifest.into_bytes()),
+            ),
         ]);
         let shared = Arc::new(Shared {
             mood: Mutex::new(Mood::Serving),
@@ -78,7 +87,12 @@ impl Registry {
                 tokio::spawn(serve(Arc::clone(&serving), connection));
             }
         });
-        Self { host, manifest_digest, shared, server }
+        Self {
+            host,
+            manifest_digest,
+            shared,
+            server,
+        }
     }
 
     pub(crate) fn image(&self) -> String {
@@ -115,23 +129,38 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
     }
     let request = String::from_utf8_lossy(&request).into_owned();
     let mut words = request.split(' ');
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, path) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     if path.contains("/manifests/") {
         shared.manifests_asked.fetch_add(1, Ordering::Relaxed);
     }
     let mood = *shared.mood.lock().unwrap();
-    let error = |code: &str| format!(r#"{{"errors":[{{"code":"{code}","message":"{code}"}}]}}"#).into_bytes();
+    let error = |code: &str| {
+        format!(r#"{{"errors":[{{"code":"{code}","message":"{code}"}}]}}"#).into_bytes()
+    };
     let (status, kind, body) = match (mood, shared.content.get(path)) {
         (Mood::Hanging, _) => return std::future::pending().await,
-        (Mood::Denying, _) if path.contains("/manifests/") => {
-            ("401 Unauthorized", "application/json", error("UNAUTHORIZED"))
-        }
+        (Mood::Denying, _) if path.contains("/manifests/") => (
+            "401 Unauthorized",
+            "application/json",
+            error("UNAUTHORIZED"),
+        ),
         (Mood::Asking, _) if !request.contains("Authorization: Basic ZGVwbG95ZXI6czNjcmV0\r\n") => {
-            ("401 Unauthorized", "application/json", error("UNAUTHORIZED"))
+            (
+                "401 Unauthorized",
+                "application/json",
+                error("UNAUTHORIZED"),
+            )
         }
         _ if path == "/v2/" => ("200 OK", "application/json", b"{}".to_vec()),
         (_, Some((kind, body))) => ("200 OK", *kind, body.clone()),
-        (_, None) => ("404 Not Found", "application/json", error("MANIFEST_UNKNOWN")),
+        (_, None) => (
+            "404 Not Found",
+            "application/json",
+            error("MANIFEST_UNKNOWN"),
+        ),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ndocker-content-digest: {}\r\n\
@@ -148,7 +177,11 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
 
 fn sha256(bytes: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, bytes);
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }
 

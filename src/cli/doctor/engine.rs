@@ -9,9 +9,13 @@ use super::Finding;
 /// The oldest API that has everything: Docker 20.10.
 const OLDEST: (u32, u32) = (1, 41);
 
-/// Whether it answers, which one it is, and whether it keeps containers running while it is restarted itself.
+/// Whether it answers, which one it is, and whether it keeps containers running while it is
+/// restarted itself.
 pub(super) async fn look(socket: &Path) -> Vec<Finding> {
-    let advice = format!("start Docker, or name its socket with --docker (tried {})", socket.display());
+    let advice = format!(
+        "start Docker, or name its socket with --docker (tried {})",
+        socket.display()
+    );
     let version = match ask(socket, "/version").await {
         Ok(version) => version,
         Err(why) => return vec![Finding::fail("engine", why, advice)],
@@ -21,11 +25,20 @@ pub(super) async fn look(socket: &Path) -> Vec<Finding> {
     let found = format!("Docker {}, API {api}", text(&version, "Version"));
     let engine = match parse(&api) {
         Some(api) if api >= OLDEST => Finding::ok("engine", found),
-        _ => Finding::fail("engine", found, "Docker 20.10 (API 1.41) or newer is needed"),
+        _ => Finding::fail(
+            "engine",
+            found,
+            "Docker 20.10 (API 1.41) or newer is needed",
+        ),
     };
     let info = match ask(socket, "/info").await {
         Ok(info) => info,
-        Err(why) => return vec![engine, Finding::warn("live-restore", why, "look at the engine's log")],
+        Err(why) => {
+            return vec![
+                engine,
+                Finding::warn("live-restore", why, "look at the engine's log"),
+            ];
+        }
     };
     let live = match info["LiveRestoreEnabled"].as_bool() {
         Some(true) => Finding::ok("live-restore", "pods outlive a restart of the engine"),
@@ -39,10 +52,18 @@ pub(super) async fn look(socket: &Path) -> Vec<Finding> {
 }
 
 async fn ask(socket: &Path, path: &str) -> Result<Value, String> {
-    let wrong = |error: reqwest::Error| format!("{} does not answer ({})", socket.display(), cause(&error));
-    let builder = reqwest::Client::builder().unix_socket(socket).no_proxy().timeout(Duration::from_secs(10));
+    let wrong =
+        |error: reqwest::Error| format!("{} does not answer ({})", socket.display(), cause(&error));
+    let builder = reqwest::Client::builder()
+        .unix_socket(socket)
+        .no_proxy()
+        .timeout(Duration::from_secs(10));
     let client = builder.build().map_err(wrong)?;
-    let response = client.get(format!("http://engine{path}")).send().await.map_err(wrong)?;
+    let response = client
+        .get(format!("http://engine{path}"))
+        .send()
+        .await
+        .map_err(wrong)?;
     response.json().await.map_err(wrong)
 }
 

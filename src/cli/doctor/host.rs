@@ -36,7 +36,12 @@ pub(super) async fn nft() -> Finding {
 /// The kinds of links that pods are connected by.
 pub(super) async fn links() -> Finding {
     for kind in ["veth", "bridge"] {
-        if let Err(why) = run("unshare", &["--net", "ip", "link", "add", "trial0", "type", kind]).await {
+        if let Err(why) = run(
+            "unshare",
+            &["--net", "ip", "link", "add", "trial0", "type", kind],
+        )
+        .await
+        {
             let advice = format!("become root; else load the module {kind} (and install iproute2)");
             return Finding::fail("links", format!("cannot make a {kind} ({why})"), advice);
         }
@@ -46,14 +51,21 @@ pub(super) async fn links() -> Finding {
 
 /// IPv4 forwarding.
 pub(super) fn forwarding() -> Finding {
-    match fs::read_to_string("/proc/sys/net/ipv4/ip_forward").as_deref().map(str::trim) {
+    match fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+        .as_deref()
+        .map(str::trim)
+    {
         Ok("1") => Finding::ok("forwarding", "on"),
         Ok(_) => Finding::warn(
             "forwarding",
             "off: the daemon switches it on",
             "to keep it over reboots: net.ipv4.ip_forward=1 in /etc/sysctl.d",
         ),
-        Err(error) => Finding::fail("forwarding", format!("cannot be read ({error})"), "mount /proc"),
+        Err(error) => Finding::fail(
+            "forwarding",
+            format!("cannot be read ({error})"),
+            "mount /proc",
+        ),
     }
 }
 
@@ -66,7 +78,11 @@ pub(super) fn ports(facts: &DoctorFacts) -> Vec<Finding> {
         Ok(_) => Finding::ok("ports", format!("{address} is free")),
         Err(error) => {
             let advice = "stop what listens there, or choose another address";
-            Finding::fail("ports", format!("{address} cannot be used ({error})"), advice)
+            Finding::fail(
+                "ports",
+                format!("{address} cannot be used ({error})"),
+                advice,
+            )
         }
     };
     facts.listen.iter().map(check).collect()
@@ -74,14 +90,21 @@ pub(super) fn ports(facts: &DoctorFacts) -> Vec<Finding> {
 
 /// Space where the data directory is, or will be.
 pub(super) fn space(data_dir: &Path) -> Finding {
-    let there = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let there = data_dir
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(there) {
         Ok(disk) => {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             let found = format!("{} MiB free at {}", free >> 20, there.display());
             match free {
-                ..NO_SPACE => Finding::fail("disk", found, "make room: state cannot be written safely"),
-                NO_SPACE..LITTLE_SPACE => Finding::warn("disk", found, "make room: images may not fit"),
+                ..NO_SPACE => {
+                    Finding::fail("disk", found, "make room: state cannot be written safely")
+                }
+                NO_SPACE..LITTLE_SPACE => {
+                    Finding::warn("disk", found, "make room: images may not fit")
+                }
                 _ => Finding::ok("disk", found),
             }
         }
@@ -101,16 +124,32 @@ pub(super) async fn time() -> Finding {
     if now.as_second() < 1_735_689_600 {
         return Finding::fail("clock", format!("it says {now}"), advice);
     }
-    match run("timedatectl", &["show", "--property=NTPSynchronized", "--value"]).await {
+    match run(
+        "timedatectl",
+        &["show", "--property=NTPSynchronized", "--value"],
+    )
+    .await
+    {
         Ok(answer) if answer.trim() == "yes" => Finding::ok("clock", "kept by NTP"),
         Ok(_) => Finding::warn("clock", format!("{now:.0}, not kept by NTP"), advice),
-        Err(_) => Finding::warn("clock", format!("{now:.0}; nobody says whether it is kept by NTP"), advice),
+        Err(_) => Finding::warn(
+            "clock",
+            format!("{now:.0}; nobody says whether it is kept by NTP"),
+            advice,
+        ),
     }
 }
 
 /// Runs a command; an error is one line.
 async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = timeout(PATIENCE, Command::new(program).args(arguments).kill_on_drop(true).output()).await;
+    let output = timeout(
+        PATIENCE,
+        Command::new(program)
+            .args(arguments)
+            .kill_on_drop(true)
+            .output(),
+    )
+    .await;
     let output = output.map_err(|_| format!("{program} does not end"))?;
     let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("{program} is not installed"),
@@ -120,6 +159,10 @@ async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let first = said.lines().next().unwrap_or("it failed without a word").trim();
+    let first = said
+        .lines()
+        .next()
+        .unwrap_or("it failed without a word")
+        .trim();
     Err(ForeignText::new(first).into())
 }

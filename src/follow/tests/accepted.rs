@@ -3,8 +3,7 @@
 use super::*;
 
 /// Older versions accepted it; this one refuses it in a new head.
-const SECRET: &str =
-    "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/basic-auth\nstringData: {a: b}\n";
+const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/basic-auth\nstringData: {a: b}\n";
 
 fn judge_of(mirror: &Path) -> Judge {
     Judge {
@@ -21,17 +20,28 @@ fn judge_of(mirror: &Path) -> Judge {
     }
 }
 
-/// Whether a head is taken by a daemon that starts with what is on disk, and everything that is said of it.
+/// Whether a head is taken by a daemon that starts with what is on disk, and everything that is
+/// said of it.
 fn judged(work: &Work, trust: &Path) -> (bool, String) {
     let mirror = trust.join("mirror.git");
     let request = request(work.path().to_str().unwrap(), &mirror);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let arrival = runtime.block_on(Arrival::fetch(&this_binary(), request, 64 * MIB as u64)).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let arrival = runtime
+        .block_on(Arrival::fetch(&this_binary(), request, 64 * MIB as u64))
+        .unwrap();
     let trust = Mutex::new(TrustStore::open(trust).unwrap());
     match judge_of(&mirror).judge(&trust, &arrival).unwrap() {
-        Judged::Good { commit, .. } => {
-            (true, commit.warnings.iter().map(|warning| format!("{warning}\n")).collect())
-        }
+        Judged::Good { commit, .. } => (
+            true,
+            commit
+                .warnings
+                .iter()
+                .map(|warning| format!("{warning}\n"))
+                .collect(),
+        ),
         Judged::Refused { refusal, .. } => (false, refusal.problems.join("\n")),
         Judged::Unreadable(why) => panic!("{why}"),
     }
@@ -57,10 +67,16 @@ fn a_head_that_an_older_version_accepted_is_taken_with_a_warning() {
     let old = old_directory(&["verified"], &head);
     for start in 0..3 {
         let (taken, said) = judged(&work, old.path());
-        assert!(taken && said.contains("accepted before this rule"), "start {start}: {said}");
+        assert!(
+            taken && said.contains("accepted before this rule"),
+            "start {start}: {said}"
+        );
     }
     // The next head is a new one.
-    work.write("other.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n");
+    work.write(
+        "other.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n",
+    );
     work.commit("two", None);
     for start in 0..3 {
         let (taken, said) = judged(&work, old.path());
@@ -82,18 +98,28 @@ fn a_new_head_is_refused_at_every_start_until_it_is_in_use() {
         assert!(!judged(&work, fresh.path()).0, "start {start}");
     }
     let pointers = TrustStore::open(fresh.path()).unwrap().pointers().clone();
-    assert_eq!(pointers.verified.map(|commit| commit.id().clone()), Some(head.clone()));
+    assert_eq!(
+        pointers.verified.map(|commit| commit.id().clone()),
+        Some(head.clone())
+    );
 
     // The leader of a cluster, of an older version, took it.
     let used = old_directory(&["verified", "target"], &head);
-    std::fs::copy(fresh.path().join("accepted.json"), used.path().join("accepted.json")).unwrap();
+    std::fs::copy(
+        fresh.path().join("accepted.json"),
+        used.path().join("accepted.json"),
+    )
+    .unwrap();
     assert!(judged(&work, used.path()).0);
 }
 
 #[test]
 fn files_that_are_not_read_for_the_case_of_their_ending_are_warned_of() {
     let work = Work::new();
-    work.write("apps/web.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n");
+    work.write(
+        "apps/web.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n",
+    );
     work.write("apps/DB.YAML", SECRET);
     work.write("apps/c.Yml", SECRET);
     work.write("apps/d.JSON", SECRET);

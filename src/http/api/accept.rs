@@ -13,7 +13,10 @@ pub(super) enum Form {
 
 /// The first form in `Accept` that we have; objects where it names none.
 pub(super) fn form(headers: &HeaderMap) -> Form {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let wanted = values.flat_map(|value| value.split(',')).find_map(|range| {
         let mut parts = range.split(';').map(str::trim);
         let media = parts.next()?;
@@ -21,7 +24,10 @@ pub(super) fn form(headers: &HeaderMap) -> Form {
             return None;
         }
         let parameters: Vec<&str> = parts.collect();
-        if !parameters.iter().any(|parameter| parameter.starts_with("as=")) {
+        if !parameters
+            .iter()
+            .any(|parameter| parameter.starts_with("as="))
+        {
             return Some(Form::Object);
         }
         let has = |text: &str| parameters.contains(&text);
@@ -55,6 +61,9 @@ mod tests {
         let aggregated =
             "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
         assert_eq!(of(aggregated), Form::Object);
-        assert_eq!(of("application/json;as=Table;v=v1beta1;g=meta.k8s.io"), Form::Object);
+        assert_eq!(
+            of("application/json;as=Table;v=v1beta1;g=meta.k8s.io"),
+            Form::Object
+        );
     }
 }

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 
 /// How long ago something was; `<unknown>` where nobody knows.
 pub(crate) fn since(then: Option<Timestamp>, now: Timestamp) -> String {
-    then.map_or_else(|| "<unknown>".to_owned(), |then| human(now.as_second() - then.as_second()))
+    then.map_or_else(
+        || "<unknown>".to_owned(),
+        |then| human(now.as_second() - then.as_second()),
+    )
 }
 
 /// A time out of an object.
@@ -15,7 +18,11 @@ pub(crate) fn parse(text: Option<&str>) -> Option<Timestamp> {
 /// The rule of k8s.io/apimachinery's `duration.HumanDuration`: about two digits of precision.
 pub(crate) fn human(seconds: i64) -> String {
     let pair = |whole: i64, unit: &str, rest: i64, small: &str| {
-        if rest == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit}{rest}{small}") }
+        if rest == 0 {
+            format!("{whole}{unit}")
+        } else {
+            format!("{whole}{unit}{rest}{small}")
+        }
     };
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match seconds {

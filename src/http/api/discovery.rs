@@ -1,4 +1,5 @@
-//! What kubectl asks before anything else: which version this is, and which groups and kinds there are.
+//! What kubectl asks before anything else: which version this is, and which groups and kinds there
+//! are.
 
 use serde_json::{Value, json};
 
@@ -66,6 +67,10 @@ pub(super) fn resources(group: &str) -> Value {
             }));
         }
     }
-    let version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
+    let version = if group.is_empty() {
+        "v1".to_owned()
+    } else {
+        format!("{group}/v1")
+    };
     json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list })
 }

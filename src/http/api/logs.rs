@@ -21,10 +21,18 @@ use crate::http::Daemon;
 /// Reads container logs; the daemon's is the engine.
 pub(crate) trait LogSource: Send + Sync {
     /// Opens a container's log. Both outputs come in the order in which they were written.
-    fn logs(&self, target: LogTarget, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>>;
+    fn logs(
+        &self,
+        target: LogTarget,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<LogStream, LogError>>;
 
     /// Opens the log of a container on another host.
-    fn remote(&self, pod: RemotePod, options: LogOptions) -> BoxFuture<'_, Result<LogStream, LogError>>;
+    fn remote(
+        &self,
+        pod: RemotePod,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<LogStream, LogError>>;
 }
 
 /// A log as it comes: whole lines are not promised.
@@ -43,7 +51,8 @@ pub(crate) struct LogTarget {
     pub restarts: u32,
 }
 
-/// A pod of another host. Which of its containers is meant when none is named is for that host to say.
+/// A pod of another host. Which of its containers is meant when none is named is for that host to
+/// say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RemotePod {
     /// Where it is.
@@ -103,9 +112,11 @@ pub(super) async fn answer(
     asker: Asker,
 ) -> Result<Response, Failure> {
     // Longer ago than time can tell is the same as from the beginning.
-    let since = query
-        .since_seconds
-        .and_then(|seconds| Timestamp::now().checked_sub(Duration::from_secs(seconds)).ok());
+    let since = query.since_seconds.and_then(|seconds| {
+        Timestamp::now()
+            .checked_sub(Duration::from_secs(seconds))
+            .ok()
+    });
     let options = LogOptions {
         follow: query.follow && !query.previous,
         previous: query.previous,
@@ -124,14 +135,17 @@ pub(super) async fn answer(
             (described, daemon.logs.remote(pod, options).await)
         }
         Where::There(RemotePod { node, .. }) => {
-            let message = format!("pod \"{name}\" is not on this host any more: it is on {node}, ask again");
+            let message =
+                format!("pod \"{name}\" is not on this host any more: it is on {node}, ask again");
             return Err(Failure::bad_request(message));
         }
     };
     let stream = opened.map_err(|error| match error {
         LogError::Gone => Failure::bad_request(format!("{described}: {error}")),
         LogError::Refused(message) => Failure::bad_request(message),
-        LogError::Engine(_) | LogError::Remote(_) => Failure::internal(format!("{described}: {error}")),
+        LogError::Engine(_) | LogError::Remote(_) => {
+            Failure::internal(format!("{described}: {error}"))
+        }
     })?;
     let body = match query.limit_bytes {
         Some(limit) => Body::from_stream(limited(stream, limit)),
@@ -158,7 +172,11 @@ fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, F
         .ok_or_else(|| not_found(&key.name))?;
     if let Some(node) = record.place.node().filter(|node| **node != view.node) {
         let (node, key, container) = (node.clone(), key.clone(), query.container.clone());
-        return Ok(Where::There(RemotePod { node, key, container }));
+        return Ok(Where::There(RemotePod {
+            node,
+            key,
+            container,
+        }));
     }
     let status = view.pods.get(&record.uid);
     let containers: Vec<&ContainerStatus> = status
@@ -168,8 +186,10 @@ fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, F
     let container = choose(record, &containers, query.container.as_deref())?;
     let has_run = container.container_id.is_some() || (query.previous && container.restarts > 0);
     if query.previous && container.restarts == 0 {
-        let message =
-            format!("previous terminated container \"{}\" in pod \"{}\" not found", container.name, key.name);
+        let message = format!(
+            "previous terminated container \"{}\" in pod \"{}\" not found",
+            container.name, key.name
+        );
         return Err(Failure::bad_request(message));
     }
     if !has_run {
@@ -177,8 +197,10 @@ fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, F
             ContainerPhase::Waiting { reason, .. } => reason.as_str(),
             ContainerPhase::Running { .. } | ContainerPhase::Terminated(_) => "unknown",
         };
-        let message =
-            format!("container \"{}\" in pod \"{}\" is waiting to start: {reason}", container.name, key.name);
+        let message = format!(
+            "container \"{}\" in pod \"{}\" is waiting to start: {reason}",
+            container.name, key.name
+        );
         return Err(Failure::bad_request(message));
     }
     Ok(Where::Here(LogTarget {
@@ -190,8 +212,10 @@ fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, F
 }
 
 fn not_found(name: &str) -> Failure {
-    Resource::of_path("", "pods")
-        .map_or_else(|| Failure::unknown_path(name), |pods| Failure::not_found(pods, name))
+    Resource::of_path("", "pods").map_or_else(
+        || Failure::unknown_path(name),
+        |pods| Failure::not_found(pods, name),
+    )
 }
 
 /// The container that is named, or the only one.
@@ -202,15 +226,22 @@ fn choose<'a>(
 ) -> Result<&'a ContainerStatus, Failure> {
     let name = &record.key.name;
     match (wanted, containers) {
-        (Some(wanted), _) => {
-            containers.iter().find(|container| container.name == wanted).copied().ok_or_else(|| {
+        (Some(wanted), _) => containers
+            .iter()
+            .find(|container| container.name == wanted)
+            .copied()
+            .ok_or_else(|| {
                 Failure::bad_request(format!("container {wanted} is not valid for pod {name}"))
-            })
-        }
-        (None, []) => Err(Failure::bad_request(format!("pod \"{name}\" has no container yet"))),
+            }),
+        (None, []) => Err(Failure::bad_request(format!(
+            "pod \"{name}\" has no container yet"
+        ))),
         (None, [only]) => Ok(only),
         (None, many) => {
-            let names: Vec<&str> = many.iter().map(|container| container.name.as_str()).collect();
+            let names: Vec<&str> = many
+                .iter()
+                .map(|container| container.name.as_str())
+                .collect();
             let message = format!(
                 "a container name must be specified for pod {name}, choose one of: [{}]",
                 names.join(" ")

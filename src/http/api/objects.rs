@@ -37,13 +37,18 @@ pub(super) struct Scope<'a> {
 
 impl Scope<'_> {
     fn has(&self, key: &ObjectKey) -> bool {
-        self.namespace.is_none_or(|namespace| namespace == key.namespace)
+        self.namespace
+            .is_none_or(|namespace| namespace == key.namespace)
             && self.name.is_none_or(|name| name == key.name)
     }
 }
 
 /// Renders the objects of a kind, in the order of their names.
-pub(super) fn all(numbered: &Numbered, resource: &Resource, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(
+    numbered: &Numbered,
+    resource: &Resource,
+    scope: Scope<'_>,
+) -> BTreeMap<ObjectKey, Value> {
     let picture = Picture::new(numbered);
     let mut objects = match resource.kind {
         "Pod" => pod::all(&picture, scope),
@@ -52,7 +57,9 @@ pub(super) fn all(numbered: &Numbered, resource: &Resource, scope: Scope<'_>) ->
             sets.extend(replicaset::implied(&picture, scope));
             sets
         }
-        "Deployment" | "DaemonSet" | "ReplicationController" => workload::all(&picture, resource, scope),
+        "Deployment" | "DaemonSet" | "ReplicationController" => {
+            workload::all(&picture, resource, scope)
+        }
         "Service" => service::all(&picture, scope),
         "Endpoints" => endpoints::all(&picture, scope),
         "EndpointSlice" => endpoints::slices(&picture, scope),
@@ -81,8 +88,14 @@ impl<'a> Picture<'a> {
     fn new(numbered: &'a Numbered) -> Self {
         let view = numbered.view.as_ref();
         let driving = view.state.rollout.driving.as_ref();
-        let driving = driving.and_then(|id| view.commits.get(id)).map(AsRef::as_ref);
-        Self { number: numbered.number, view, driving }
+        let driving = driving
+            .and_then(|id| view.commits.get(id))
+            .map(AsRef::as_ref);
+        Self {
+            number: numbered.number,
+            view,
+            driving,
+        }
     }
 
     /// What the driving commit says; nothing before the first one.
@@ -97,7 +110,10 @@ impl<'a> Picture<'a> {
         kind: &str,
     ) -> impl Iterator<Item = (&'a ObjectId, &'a Value)> + use<'a> {
         let wanted = (api_version.to_owned(), kind.to_owned());
-        let originals = self.objects().into_iter().flat_map(|objects| &objects.originals);
+        let originals = self
+            .objects()
+            .into_iter()
+            .flat_map(|objects| &objects.originals);
         originals.filter(move |(id, _)| id.api_version == wanted.0 && id.kind == wanted.1)
     }
 
@@ -111,13 +127,19 @@ impl<'a> Picture<'a> {
     /// The pods of a workload that are not stopping.
     fn pods_of(&self, owner: &WorkloadKey) -> impl Iterator<Item = &'a PodRecord> + use<'a> {
         let owner = owner.clone();
-        self.view.state.pods.values().filter(move |record| record.owner == owner && record.stop.is_none())
+        self.view
+            .state
+            .pods
+            .values()
+            .filter(move |record| record.owner == owner && record.stop.is_none())
     }
 }
 
 /// Under which id a workload's manifest is kept.
 fn original_id(key: &WorkloadKey) -> ObjectId {
-    use reconciler::name::WorkloadKind::{DaemonSet, Deployment, Pod, ReplicaSet, ReplicationController};
+    use reconciler::name::WorkloadKind::{
+        DaemonSet, Deployment, Pod, ReplicaSet, ReplicationController,
+    };
     let api_version = match key.kind {
         Pod | ReplicationController => "v1",
         ReplicaSet | Deployment | DaemonSet => "apps/v1",

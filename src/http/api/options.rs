@@ -1,7 +1,9 @@
-//! `resourceVersion`, `resourceVersionMatch` and `sendInitialEvents`: which picture answers a list or begins a watch.
+//! `resourceVersion`, `resourceVersionMatch` and `sendInitialEvents`: which picture answers a list
+//! or begins a watch.
 //!
-//! Combinations are judged as kube-apiserver judges them (`ValidateListOptions` in k8s.io/apimachinery, with the
-//! feature WatchList), so that a client which is told "Invalid" there is told the same here.
+//! Combinations are judged as kube-apiserver judges them (`ValidateListOptions` in
+//! k8s.io/apimachinery, with the feature WatchList), so that a client which is told "Invalid" there
+//! is told the same here.
 
 use super::{
     query::ListQuery,
@@ -43,19 +45,24 @@ impl ListQuery {
         let mut causes = Vec::new();
         if let Some(kind) = self.match_kind() {
             if version.is_empty() {
-                causes
-                    .push(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                causes.push(forbidden(
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
             }
             if !matches!(kind, EXACT | NOT_OLDER_THAN) {
                 causes.push(unsupported(kind, "\"Exact\", \"NotOlderThan\", \"\""));
             }
             if kind == EXACT && version == "0" {
-                causes
-                    .push(forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+                causes.push(forbidden(
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
             }
         }
         if self.send_initial_events.is_some() {
-            causes.push(Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+            causes.push(Cause::forbidden(
+                "sendInitialEvents",
+                "sendInitialEvents is forbidden for list",
+            ));
         }
         judged(causes)?;
         let number = self.version_number()?;
@@ -80,8 +87,7 @@ impl ListQuery {
         }
         if let Some(kind) = kind {
             if self.send_initial_events.is_none() {
-                let detail =
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
                 causes.push(forbidden(detail));
             }
             if kind != NOT_OLDER_THAN {
@@ -92,7 +98,8 @@ impl ListQuery {
         let number = self.version_number()?;
         Ok(match self.send_initial_events {
             Some(true) => Begin::WithEverything { at_least: number },
-            // A watch without a version has begun with everything since long before there was a parameter for it.
+            // A watch without a version has begun with everything since long before there was a
+            // parameter for it.
             None if number == 0 => Begin::WithEverything { at_least: 0 },
             Some(false) if number == 0 => Begin::Now,
             Some(false) | None => Begin::After(number),
@@ -117,7 +124,11 @@ impl ListQuery {
 }
 
 fn judged(causes: Vec<Cause>) -> Result<(), Failure> {
-    if causes.is_empty() { Ok(()) } else { Err(Failure::invalid_options(&causes)) }
+    if causes.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::invalid_options(&causes))
+    }
 }
 
 fn forbidden(detail: &str) -> Cause {
@@ -147,9 +158,18 @@ mod tests {
             ("resourceVersion=", Wanted::NotOlderThan(0)),
             ("resourceVersion=0", Wanted::NotOlderThan(0)),
             ("resourceVersion=12", Wanted::NotOlderThan(12)),
-            ("resourceVersion=0&resourceVersionMatch=NotOlderThan", Wanted::NotOlderThan(0)),
-            ("resourceVersion=12&resourceVersionMatch=NotOlderThan", Wanted::NotOlderThan(12)),
-            ("resourceVersion=12&resourceVersionMatch=Exact", Wanted::Exactly(12)),
+            (
+                "resourceVersion=0&resourceVersionMatch=NotOlderThan",
+                Wanted::NotOlderThan(0),
+            ),
+            (
+                "resourceVersion=12&resourceVersionMatch=NotOlderThan",
+                Wanted::NotOlderThan(12),
+            ),
+            (
+                "resourceVersion=12&resourceVersionMatch=Exact",
+                Wanted::Exactly(12),
+            ),
         ];
         for (text, wanted) in cases {
             assert_eq!(query(text).for_list(), Ok(wanted), "{text}");
@@ -164,10 +184,22 @@ mod tests {
             ("resourceVersion=0", all(0)),
             ("allowWatchBookmarks=true", all(0)),
             ("resourceVersion=12", Begin::After(12)),
-            ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", all(0)),
-            ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0", all(0)),
-            ("sendInitialEvents=1&resourceVersionMatch=NotOlderThan&resourceVersion=12", all(12)),
-            ("sendInitialEvents=false&resourceVersionMatch=NotOlderThan", Begin::Now),
+            (
+                "sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+                all(0),
+            ),
+            (
+                "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0",
+                all(0),
+            ),
+            (
+                "sendInitialEvents=1&resourceVersionMatch=NotOlderThan&resourceVersion=12",
+                all(12),
+            ),
+            (
+                "sendInitialEvents=false&resourceVersionMatch=NotOlderThan",
+                Begin::Now,
+            ),
             (
                 "sendInitialEvents=false&resourceVersionMatch=NotOlderThan&resourceVersion=12",
                 Begin::After(12),
@@ -202,10 +234,15 @@ mod tests {
         ];
         for (text, said) in lists {
             let said = format!("ListOptions.meta.k8s.io \"\" is invalid: {said}");
-            assert_eq!(query(text).for_list().unwrap_err().message(), said, "{text}");
+            assert_eq!(
+                query(text).for_list().unwrap_err().message(),
+                said,
+                "{text}"
+            );
         }
-        let requires =
-            format!("{forbidden}sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        let requires = format!(
+            "{forbidden}sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        );
         let unless = format!(
             "{forbidden}resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
         );
@@ -214,12 +251,22 @@ mod tests {
         let watches = [
             ("sendInitialEvents=true", requires.clone()),
             ("sendInitialEvents=false", requires.clone()),
-            ("resourceVersionMatch=NotOlderThan&resourceVersion=5", unless),
-            ("sendInitialEvents=true&resourceVersionMatch=Exact", format!("[{requires}, {only}]")),
+            (
+                "resourceVersionMatch=NotOlderThan&resourceVersion=5",
+                unless,
+            ),
+            (
+                "sendInitialEvents=true&resourceVersionMatch=Exact",
+                format!("[{requires}, {only}]"),
+            ),
         ];
         for (text, said) in watches {
             let said = format!("ListOptions.meta.k8s.io \"\" is invalid: {said}");
-            assert_eq!(query(text).for_watch().unwrap_err().message(), said, "{text}");
+            assert_eq!(
+                query(text).for_watch().unwrap_err().message(),
+                said,
+                "{text}"
+            );
         }
     }
 
@@ -227,9 +274,17 @@ mod tests {
     fn a_version_that_is_no_number_is_refused() {
         for version in ["abc", "-1", "1.5", "99999999999999999999999"] {
             let query = query(&format!("resourceVersion={version}"));
-            for answer in [query.for_list().err(), query.for_get().err(), query.for_watch().err()] {
+            for answer in [
+                query.for_list().err(),
+                query.for_get().err(),
+                query.for_watch().err(),
+            ] {
                 let said = answer.unwrap();
-                assert!(said.message().contains(&format!("Invalid value: \"{version}\"")), "{said:?}");
+                assert!(
+                    said.message()
+                        .contains(&format!("Invalid value: \"{version}\"")),
+                    "{said:?}"
+                );
             }
         }
     }

@@ -9,7 +9,8 @@ use super::{
     status::Failure,
 };
 
-/// Query parameters. Those that only make an answer smaller or later (`limit`, `timeout`) may be ignored by a server.
+/// Query parameters. Those that only make an answer smaller or later (`limit`, `timeout`) may be
+/// ignored by a server.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ListQuery {
@@ -74,7 +75,8 @@ impl ListQuery {
     /// Reads the selectors.
     pub(super) fn filter(&self, resource: &Resource) -> Result<Filter, Failure> {
         let labels = LabelSelector::parse(&self.label_selector).map_err(Failure::bad_request)?;
-        let fields = FieldSelector::parse(&self.field_selector, resource).map_err(Failure::bad_request)?;
+        let fields =
+            FieldSelector::parse(&self.field_selector, resource).map_err(Failure::bad_request)?;
         Ok(Filter { labels, fields })
     }
 
@@ -111,6 +113,8 @@ fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     match text.as_str() {
         "" | "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
         "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
-        other => Err(serde::de::Error::custom(format!("expected true or false, not `{other}`"))),
+        other => Err(serde::de::Error::custom(format!(
+            "expected true or false, not `{other}`"
+        ))),
     }
 }

@@ -22,7 +22,13 @@ pub(crate) struct Resource {
 /// All of them, in the order in which `get all` shows them.
 pub(crate) static RESOURCES: &[Resource] = &[
     core("pods", "pod", "Pod", &["po"], true),
-    core("replicationcontrollers", "replicationcontroller", "ReplicationController", &["rc"], true),
+    core(
+        "replicationcontrollers",
+        "replicationcontroller",
+        "ReplicationController",
+        &["rc"],
+        true,
+    ),
     core("services", "service", "Service", &["svc"], true),
     apps("daemonsets", "daemonset", "DaemonSet", &["ds"]),
     apps("deployments", "deployment", "Deployment", &["deploy"]),
@@ -54,7 +60,15 @@ const fn core(
     short: &'static [&'static str],
     all: bool,
 ) -> Resource {
-    Resource { group: "", plural, singular, kind, namespaced: true, short, all }
+    Resource {
+        group: "",
+        plural,
+        singular,
+        kind,
+        namespaced: true,
+        short,
+        all,
+    }
 }
 
 const fn apps(
@@ -63,7 +77,15 @@ const fn apps(
     kind: &'static str,
     short: &'static [&'static str],
 ) -> Resource {
-    Resource { group: "apps", plural, singular, kind, namespaced: true, short, all: true }
+    Resource {
+        group: "apps",
+        plural,
+        singular,
+        kind,
+        namespaced: true,
+        short,
+        all: true,
+    }
 }
 
 const fn cluster(
@@ -72,32 +94,51 @@ const fn cluster(
     kind: &'static str,
     short: &'static [&'static str],
 ) -> Resource {
-    Resource { group: "", plural, singular, kind, namespaced: false, short, all: false }
+    Resource {
+        group: "",
+        plural,
+        singular,
+        kind,
+        namespaced: false,
+        short,
+        all: false,
+    }
 }
 
 impl Resource {
     /// The resource of a path.
     pub(crate) fn of_path(group: &str, plural: &str) -> Option<&'static Self> {
-        RESOURCES.iter().find(|resource| resource.group == group && resource.plural == plural)
+        RESOURCES
+            .iter()
+            .find(|resource| resource.group == group && resource.plural == plural)
     }
 
     /// The resource a person means: plural, singular, short name or kind, in any case.
     pub(crate) fn of_word(word: &str) -> Option<&'static Self> {
         let word = word.to_lowercase();
         RESOURCES.iter().find(|resource| {
-            resource.plural == word || resource.singular == word || resource.short.contains(&word.as_str())
+            resource.plural == word
+                || resource.singular == word
+                || resource.short.contains(&word.as_str())
         })
     }
 
     /// `apps/v1`.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
+        if self.group.is_empty() {
+            "v1".to_owned()
+        } else {
+            format!("{}/v1", self.group)
+        }
     }
 
     /// The path of its list, or of one of it.
     pub(crate) fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let mut path =
-            if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
+        let mut path = if self.group.is_empty() {
+            "/api/v1".to_owned()
+        } else {
+            format!("/apis/{}/v1", self.group)
+        };
         if let Some(namespace) = namespace.filter(|_| self.namespaced) {
             path = format!("{path}/namespaces/{namespace}");
         }
@@ -110,6 +151,10 @@ impl Resource {
 
     /// `deployments.apps`, as in error messages.
     pub(crate) fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 }

@@ -40,7 +40,9 @@ impl LabelSelector {
         if self.0.expressions.is_empty() {
             return true;
         }
-        let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+        let labels = object
+            .pointer("/metadata/labels")
+            .and_then(Value::as_object);
         let labels: BTreeMap<String, String> = labels
             .into_iter()
             .flatten()
@@ -69,7 +71,10 @@ fn requirement(term: &str) -> Option<Requirement> {
     let one = |key: &str, operator: Operator| {
         let key = key.trim();
         let plain = !key.is_empty() && !key.contains([' ', '(', ')', '=', '!', '<', '>']);
-        plain.then(|| Requirement { key: key.to_owned(), operator })
+        plain.then(|| Requirement {
+            key: key.to_owned(),
+            operator,
+        })
     };
     let value = |text: &str| {
         let text = text.trim();
@@ -77,7 +82,10 @@ fn requirement(term: &str) -> Option<Requirement> {
     };
     if let Some(open) = term.strip_suffix(')') {
         let (head, values) = open.split_once('(')?;
-        let values = values.split(',').map(|value| value.trim().to_owned()).collect();
+        let values = values
+            .split(',')
+            .map(|value| value.trim().to_owned())
+            .collect();
         let (key, word) = head.trim().rsplit_once(char::is_whitespace)?;
         return match word {
             "in" => one(key, Operator::In(values)),
@@ -98,23 +106,34 @@ fn requirement(term: &str) -> Option<Requirement> {
 }
 
 impl FieldSelector {
-    /// Reads the text. A field that cannot be selected by is refused, because ignoring it would select too much.
+    /// Reads the text. A field that cannot be selected by is refused, because ignoring it would
+    /// select too much.
     pub(super) fn parse(text: &str, resource: &Resource) -> Result<Self, String> {
         let mut requirements = Vec::new();
-        for term in text.split(',').map(str::trim).filter(|term| !term.is_empty()) {
+        for term in text
+            .split(',')
+            .map(str::trim)
+            .filter(|term| !term.is_empty())
+        {
             let (field, equal, value) = match (term.split_once("!="), term.split_once("==")) {
                 (Some((field, value)), _) => (field, false, value),
                 (None, Some((field, value))) => (field, true, value),
                 (None, None) => term
                     .split_once('=')
                     .map(|(field, value)| (field, true, value))
-                    .ok_or_else(|| format!("invalid field selector: `{term}`; expected field=value"))?,
+                    .ok_or_else(|| {
+                        format!("invalid field selector: `{term}`; expected field=value")
+                    })?,
             };
             if !is_selectable(field, resource) {
                 return Err(format!("field label not supported: {field}"));
             }
             let pointer = format!("/{}", field.replace('.', "/"));
-            requirements.push(FieldRequirement { pointer, equal, value: value.to_owned() });
+            requirements.push(FieldRequirement {
+                pointer,
+                equal,
+                value: value.to_owned(),
+            });
         }
         Ok(Self(requirements))
     }
@@ -122,16 +141,23 @@ impl FieldSelector {
     /// Whether the object's fields satisfy it; an absent field is empty.
     pub(super) fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|requirement| {
-            let found = object.pointer(&requirement.pointer).and_then(Value::as_str).unwrap_or_default();
+            let found = object
+                .pointer(&requirement.pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             (found == requirement.value) == requirement.equal
         })
     }
 
     /// The value of `metadata.name=`, if it is there.
     pub(super) fn name(&self) -> Option<&str> {
-        let by_name =
-            |requirement: &&FieldRequirement| requirement.equal && requirement.pointer == "/metadata/name";
-        self.0.iter().find(by_name).map(|requirement| requirement.value.as_str())
+        let by_name = |requirement: &&FieldRequirement| {
+            requirement.equal && requirement.pointer == "/metadata/name"
+        };
+        self.0
+            .iter()
+            .find(by_name)
+            .map(|requirement| requirement.value.as_str())
     }
 }
 
@@ -168,13 +194,26 @@ mod tests {
             "!legacy",
             " app = web ",
         ];
-        let fails =
-            ["app=db", "app!=web", "app in (db)", "app notin (web)", "!app", "legacy", "app=web,legacy"];
+        let fails = [
+            "app=db",
+            "app!=web",
+            "app in (db)",
+            "app notin (web)",
+            "!app",
+            "legacy",
+            "app=web,legacy",
+        ];
         for text in holds {
-            assert!(LabelSelector::parse(text).unwrap().matches(&object), "{text}");
+            assert!(
+                LabelSelector::parse(text).unwrap().matches(&object),
+                "{text}"
+            );
         }
         for text in fails {
-            assert!(!LabelSelector::parse(text).unwrap().matches(&object), "{text}");
+            assert!(
+                !LabelSelector::parse(text).unwrap().matches(&object),
+                "{text}"
+            );
         }
         for text in ["app in web", "a b", "app in (web", "=x", "app>1"] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
@@ -184,12 +223,18 @@ mod tests {
     #[test]
     fn field_selectors_select_or_are_refused() {
         let pods = Resource::of_word("po").unwrap();
-        let object =
-            json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}, "spec": {"nodeName": "n1"}});
-        let matches = |text: &str| FieldSelector::parse(text, pods).map(|selector| selector.matches(&object));
-        assert_eq!(matches("metadata.name=a,status.phase!=Pending,spec.nodeName==n1"), Ok(true));
+        let object = json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}, "spec": {"nodeName": "n1"}});
+        let matches =
+            |text: &str| FieldSelector::parse(text, pods).map(|selector| selector.matches(&object));
+        assert_eq!(
+            matches("metadata.name=a,status.phase!=Pending,spec.nodeName==n1"),
+            Ok(true)
+        );
         assert_eq!(matches("status.phase=Pending"), Ok(false));
-        assert_eq!(matches("spec.replicas=1"), Err("field label not supported: spec.replicas".to_owned()));
+        assert_eq!(
+            matches("spec.replicas=1"),
+            Err("field label not supported: spec.replicas".to_owned())
+        );
         assert!(matches("status.phase").is_err());
     }
 }

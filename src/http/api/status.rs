@@ -31,13 +31,21 @@ pub(super) struct Cause {
 impl Cause {
     /// It must not be there.
     pub(super) fn forbidden(field: &'static str, detail: &str) -> Self {
-        Self { field, reason: "FieldValueForbidden", message: format!("Forbidden: {detail}") }
+        Self {
+            field,
+            reason: "FieldValueForbidden",
+            message: format!("Forbidden: {detail}"),
+        }
     }
 
     /// It must be another; `supported` are those it can be, quoted.
     pub(super) fn not_supported(field: &'static str, value: &str, supported: &str) -> Self {
         let message = format!("Unsupported value: {value:?}: supported values: {supported}");
-        Self { field, reason: "FieldValueNotSupported", message }
+        Self {
+            field,
+            reason: "FieldValueNotSupported",
+            message,
+        }
     }
 }
 
@@ -49,14 +57,22 @@ impl Failure {
     }
 
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: json!({}) }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: json!({}),
+        }
     }
 
     /// There is no such object.
     pub(super) fn not_found(resource: &Resource, name: &str) -> Self {
         let message = format!("{} \"{name}\" not found", resource.qualified());
         let details = json!({ "name": name, "group": resource.group, "kind": resource.plural });
-        Self { details, ..Self::new(StatusCode::NOT_FOUND, "NotFound", message) }
+        Self {
+            details,
+            ..Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+        }
     }
 
     /// There is no such path.
@@ -81,9 +97,13 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    /// The parameters of a list or a watch contradict each other, or one has a value that it cannot have.
+    /// The parameters of a list or a watch contradict each other, or one has a value that it cannot
+    /// have.
     pub(super) fn invalid_options(causes: &[Cause]) -> Self {
-        let said: Vec<String> = causes.iter().map(|one| format!("{}: {}", one.field, one.message)).collect();
+        let said: Vec<String> = causes
+            .iter()
+            .map(|one| format!("{}: {}", one.field, one.message))
+            .collect();
         let said = match said.as_slice() {
             [one] => one.clone(),
             all => format!("[{}]", all.join(", ")),
@@ -94,25 +114,41 @@ impl Failure {
             .collect();
         let details = json!({ "group": "meta.k8s.io", "kind": "ListOptions", "causes": listed });
         let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {said}");
-        Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
+        Self {
+            details,
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+        }
     }
 
-    /// A picture is wanted that does not exist yet. Clients know the cause by its name and ask for the newest instead.
+    /// A picture is wanted that does not exist yet. Clients know the cause by its name and ask for
+    /// the newest instead.
     pub(super) fn too_large(version: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {version}, current: {current}");
-        let cause = json!({ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" });
+        let cause =
+            json!({ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" });
         let details = json!({ "causes": [cause], "retryAfterSeconds": 1 });
-        Self { details, ..Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message) }
+        Self {
+            details,
+            ..Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+        }
     }
 
     /// The picture that is wanted is not kept any more: list again.
     pub(super) fn expired(version: u64) -> Self {
-        Self::new(StatusCode::GONE, "Expired", format!("too old resource version: {version}"))
+        Self::new(
+            StatusCode::GONE,
+            "Expired",
+            format!("too old resource version: {version}"),
+        )
     }
 
     /// No valid token.
     pub(in crate::http) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized: a bearer token is needed")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            "Unauthorized: a bearer token is needed",
+        )
     }
 
     /// Something behind this API failed.
@@ -122,10 +158,13 @@ impl Failure {
 }
 
 fn is_verb(path: &str) -> bool {
-    ["/exec", "/attach", "/portforward", "/proxy"].iter().any(|verb| path.ends_with(verb))
+    ["/exec", "/attach", "/portforward", "/proxy"]
+        .iter()
+        .any(|verb| path.ends_with(verb))
 }
 
-/// Nothing can be written here; says where it can. Verbs such as exec are not writing, but they are not there either.
+/// Nothing can be written here; says where it can. Verbs such as exec are not writing, but they are
+/// not there either.
 pub(super) fn not_reading(path: &str, source: &SourceStatus) -> Failure {
     if is_verb(path) {
         return Failure::unknown_path(path);

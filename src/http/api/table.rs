@@ -19,15 +19,27 @@ struct Column {
 }
 
 const fn text(name: &'static str) -> Column {
-    Column { name, kind: "string", wide: false }
+    Column {
+        name,
+        kind: "string",
+        wide: false,
+    }
 }
 
 const fn number(name: &'static str) -> Column {
-    Column { name, kind: "integer", wide: false }
+    Column {
+        name,
+        kind: "integer",
+        wide: false,
+    }
 }
 
 const fn wide(name: &'static str) -> Column {
-    Column { name, kind: "string", wide: true }
+    Column {
+        name,
+        kind: "string",
+        wide: true,
+    }
 }
 
 /// Columns of a kind, and the cells of one object for them, in the same order.
@@ -52,7 +64,12 @@ fn layout(resource: &Resource) -> Layout {
 }
 
 /// The table of some objects of one kind.
-pub(super) fn render(resource: &Resource, items: &[Value], version: &str, include: Include) -> Value {
+pub(super) fn render(
+    resource: &Resource,
+    items: &[Value],
+    version: &str,
+    include: Include,
+) -> Value {
     let (columns, cells) = layout(resource);
     let now = Timestamp::now();
     let definitions: Vec<Value> = columns
@@ -103,17 +120,27 @@ fn row_object(item: &Value, include: Include) -> Option<Value> {
 
 /// A text in an object; empty where it is not.
 fn at<'v>(object: &'v Value, pointer: &str) -> &'v str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A number in an object; 0 where it is not.
 fn count(object: &Value, pointer: &str) -> u64 {
-    object.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_default()
 }
 
 /// A list in an object; empty where it is not.
 fn each<'v>(object: &'v Value, pointer: &str) -> std::slice::Iter<'v, Value> {
-    object.pointer(pointer).and_then(Value::as_array).map(|list| list.iter()).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map(|list| list.iter())
+        .unwrap_or_default()
 }
 
 fn name(object: &Value) -> Value {
@@ -121,7 +148,10 @@ fn name(object: &Value) -> Value {
 }
 
 fn created(object: &Value, now: Timestamp) -> Value {
-    json!(age::since(age::parse(Some(at(object, "/metadata/creationTimestamp"))), now))
+    json!(age::since(
+        age::parse(Some(at(object, "/metadata/creationTimestamp"))),
+        now
+    ))
 }
 
 /// A text, or kubectl's word for nothing.
@@ -137,7 +167,8 @@ fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 fn labels(object: &Value, pointer: &str) -> String {
     let map = object.pointer(pointer).and_then(Value::as_object);
     let pairs = map.into_iter().flatten();
-    let pairs: Vec<String> =
-        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = pairs
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     or_none(&pairs.join(",")).to_owned()
 }

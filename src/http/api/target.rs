@@ -46,7 +46,10 @@ pub(super) enum Target<'a> {
 impl<'a> Target<'a> {
     /// Reads a path.
     pub(super) fn parse(path: &'a str) -> Result<Self, Failure> {
-        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let segments: Vec<&str> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect();
         let unknown = || Failure::unknown_path(path);
         match segments.as_slice() {
             ["version"] => Ok(Self::Version),
@@ -69,11 +72,19 @@ impl<'a> Target<'a> {
         let (plural, rest) = rest.split_first()?;
         let resource = Resource::of_path(group, plural)?;
         match rest {
-            [] => Some(Self::List { resource, namespace }),
-            [name] if resource.namespaced == namespace.is_some() => {
-                Some(Self::Object { resource, namespace, name })
-            }
-            [name, "log"] if resource.plural == "pods" => Some(Self::Log { namespace: namespace?, name }),
+            [] => Some(Self::List {
+                resource,
+                namespace,
+            }),
+            [name] if resource.namespaced == namespace.is_some() => Some(Self::Object {
+                resource,
+                namespace,
+                name,
+            }),
+            [name, "log"] if resource.plural == "pods" => Some(Self::Log {
+                namespace: namespace?,
+                name,
+            }),
             _ => None,
         }
     }
@@ -89,7 +100,10 @@ mod tests {
 
     fn list(text: &str) -> (&'static str, Option<&str>) {
         match Target::parse(text) {
-            Ok(Target::List { resource, namespace }) => (resource.kind, namespace),
+            Ok(Target::List {
+                resource,
+                namespace,
+            }) => (resource.kind, namespace),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -99,7 +113,10 @@ mod tests {
         assert_eq!(list("/api/v1/pods"), ("Pod", None));
         assert_eq!(list("/api/v1/namespaces/web/pods"), ("Pod", Some("web")));
         assert_eq!(list("/api/v1/namespaces"), ("Namespace", None));
-        assert_eq!(list("/apis/apps/v1/namespaces/web/deployments"), ("Deployment", Some("web")));
+        assert_eq!(
+            list("/apis/apps/v1/namespaces/web/deployments"),
+            ("Deployment", Some("web"))
+        );
     }
 
     #[test]
@@ -112,9 +129,13 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_not_found() {
-        for path in
-            ["/", "/apis/batch/v1/jobs", "/api/v1/pods/x", "/api/v1/namespaces/a/pods/b/exec", "/api/v2"]
-        {
+        for path in [
+            "/",
+            "/apis/batch/v1/jobs",
+            "/api/v1/pods/x",
+            "/api/v1/namespaces/a/pods/b/exec",
+            "/api/v2",
+        ] {
             assert!(Target::parse(path).is_err(), "{path}");
         }
     }

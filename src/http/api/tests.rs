@@ -30,17 +30,32 @@ async fn serve(fixture: &Fixture) -> SocketAddr {
 
 fn client() -> reqwest::Client {
     fixture::crypto();
-    reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap()
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .unwrap()
 }
 
 async fn get(address: SocketAddr, path: &str) -> (StatusCode, Value) {
-    let response = client().get(format!("http://{address}{path}")).send().await.unwrap();
+    let response = client()
+        .get(format!("http://{address}{path}"))
+        .send()
+        .await
+        .unwrap();
     let status = response.status();
-    (status, serde_json::from_str(&response.text().await.unwrap()).unwrap())
+    (
+        status,
+        serde_json::from_str(&response.text().await.unwrap()).unwrap(),
+    )
 }
 
 fn names(list: &Value) -> Vec<&str> {
-    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -52,16 +67,26 @@ async fn selectors_choose_among_the_pods() {
         ("?labelSelector=app%3Dweb", 3),
         ("?labelSelector=app%3Dweb,pod-template-hash%3Dbbbbbbbbbb", 2),
         ("?fieldSelector=status.phase%3DPending", 1),
-        ("?fieldSelector=spec.nodeName%3Dhost-a,metadata.name%3Dbatch", 1),
+        (
+            "?fieldSelector=spec.nodeName%3Dhost-a,metadata.name%3Dbatch",
+            1,
+        ),
         ("?fieldSelector=spec.nodeName%3Dhost-b", 0),
     ];
     for (query, expected) in cases {
         let (status, list) = get(address, &format!("/api/v1/namespaces/default/pods{query}")).await;
-        assert_eq!((status, names(&list).len()), (StatusCode::OK, expected), "{query}");
+        assert_eq!(
+            (status, names(&list).len()),
+            (StatusCode::OK, expected),
+            "{query}"
+        );
     }
     let (status, answer) = get(address, "/api/v1/pods?fieldSelector=spec.replicas%3D1").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!(answer["message"], "field label not supported: spec.replicas");
+    assert_eq!(
+        answer["message"],
+        "field label not supported: spec.replicas"
+    );
     let (_, list) = get(address, "/api/v1/namespaces/elsewhere/pods").await;
     assert!(names(&list).is_empty());
 }
@@ -70,21 +95,48 @@ async fn selectors_choose_among_the_pods() {
 async fn a_pod_is_its_owners_template_in_its_own_commit() {
     let fixture = fixture();
     let address = serve(&fixture).await;
-    let (_, old) = get(address, "/api/v1/namespaces/default/pods/web-aaaaaaaaaa-a1111").await;
+    let (_, old) = get(
+        address,
+        "/api/v1/namespaces/default/pods/web-aaaaaaaaaa-a1111",
+    )
+    .await;
     assert_eq!(old["spec"]["containers"][0]["image"], "httpd:2.4.61");
-    assert_eq!(old["metadata"]["annotations"]["windlass/stopping"], "its template has changed");
+    assert_eq!(
+        old["metadata"]["annotations"]["windlass/stopping"],
+        "its template has changed"
+    );
     assert!(old["metadata"]["deletionTimestamp"].is_string());
-    let (_, new) = get(address, "/api/v1/namespaces/default/pods/web-bbbbbbbbbb-b2222").await;
+    let (_, new) = get(
+        address,
+        "/api/v1/namespaces/default/pods/web-bbbbbbbbbb-b2222",
+    )
+    .await;
     assert_eq!(new["spec"]["containers"][0]["image"], "httpd:2.4.62");
     assert_eq!(new["spec"]["nodeName"], "host-a");
-    assert_eq!(new["metadata"]["ownerReferences"][0]["name"], "web-bbbbbbbbbb");
-    let (_, set) = get(address, "/apis/apps/v1/namespaces/default/replicasets/web-bbbbbbbbbb").await;
-    assert_eq!(set["metadata"]["uid"], new["metadata"]["ownerReferences"][0]["uid"]);
+    assert_eq!(
+        new["metadata"]["ownerReferences"][0]["name"],
+        "web-bbbbbbbbbb"
+    );
+    let (_, set) = get(
+        address,
+        "/apis/apps/v1/namespaces/default/replicasets/web-bbbbbbbbbb",
+    )
+    .await;
+    assert_eq!(
+        set["metadata"]["uid"],
+        new["metadata"]["ownerReferences"][0]["uid"]
+    );
     assert_eq!(set["spec"]["replicas"], 2);
     let (_, deployment) = get(address, "/apis/apps/v1/namespaces/default/deployments/web").await;
-    assert_eq!(deployment["metadata"]["uid"], set["metadata"]["ownerReferences"][0]["uid"]);
+    assert_eq!(
+        deployment["metadata"]["uid"],
+        set["metadata"]["ownerReferences"][0]["uid"]
+    );
     assert_eq!(deployment["status"]["readyReplicas"], 1);
-    assert_eq!(deployment["metadata"]["annotations"]["windlass/place"], "deploy/web.yaml:1");
+    assert_eq!(
+        deployment["metadata"]["annotations"]["windlass/place"],
+        "deploy/web.yaml:1"
+    );
 }
 
 #[tokio::test]
@@ -113,18 +165,32 @@ async fn objects_are_what_kubernetes_own_types_read() {
     reads::<discovery::EndpointSlice>(&list("/apis/discovery.k8s.io/v1/endpointslices").await);
 }
 
-/// Addresses and conditions (ready, serving, terminating) of the Service `web`, and its addresses in the older kind.
+/// Addresses and conditions (ready, serving, terminating) of the Service `web`, and its addresses
+/// in the older kind.
 async fn endpoints(address: SocketAddr) -> (Vec<(String, [bool; 3])>, Vec<String>) {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/web-windlass";
     let (_, slice) = get(address, slices).await;
-    let endpoints = slice["endpoints"].as_array().unwrap().iter().map(|endpoint| {
-        let is = |name: &str| endpoint["conditions"][name].as_bool().unwrap();
-        (text(&endpoint["addresses"][0]), ["ready", "serving", "terminating"].map(is))
-    });
+    let endpoints = slice["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|endpoint| {
+            let is = |name: &str| endpoint["conditions"][name].as_bool().unwrap();
+            (
+                text(&endpoint["addresses"][0]),
+                ["ready", "serving", "terminating"].map(is),
+            )
+        });
     let (_, older) = get(address, "/api/v1/namespaces/default/endpoints/web").await;
-    let addresses = older["subsets"][0]["addresses"].as_array().into_iter().flatten();
-    (endpoints.collect(), addresses.map(|one| text(&one["ip"])).collect())
+    let addresses = older["subsets"][0]["addresses"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    (
+        endpoints.collect(),
+        addresses.map(|one| text(&one["ip"])).collect(),
+    )
 }
 
 #[tokio::test]
@@ -132,7 +198,12 @@ async fn endpoint_slices_say_what_stops_and_still_serves_and_what_a_service_keep
     let fixture = fixture();
     let address = serve(&fixture).await;
     let (slice, older) = endpoints(address).await;
-    let of = |ip: &str| slice.iter().find(|(one, _)| one == ip).map(|(_, conditions)| *conditions);
+    let of = |ip: &str| {
+        slice
+            .iter()
+            .find(|(one, _)| one == ip)
+            .map(|(_, conditions)| *conditions)
+    };
     assert_eq!(of("10.244.0.1"), Some([false, true, true]), "{slice:?}");
     assert_eq!(of("10.244.0.2"), Some([true, true, false]), "{slice:?}");
     assert_eq!(older, ["10.244.0.2"]);
@@ -159,7 +230,11 @@ async fn a_secrets_value_never_leaves() {
         "/api/v1/namespaces/default/secrets/db",
         "/api/v1/secrets?watch=true&timeoutSeconds=0",
     ] {
-        let response = client().get(format!("http://{address}{path}")).send().await.unwrap();
+        let response = client()
+            .get(format!("http://{address}{path}"))
+            .send()
+            .await
+            .unwrap();
         let text = response.text().await.unwrap();
         assert!(text.contains("password"), "{text}");
         assert!(!text.contains(HIDDEN), "{text}");
@@ -170,16 +245,27 @@ async fn a_secrets_value_never_leaves() {
 async fn writing_names_the_repository() {
     let fixture = fixture();
     let address = serve(&fixture).await;
-    for method in
-        [reqwest::Method::DELETE, reqwest::Method::PATCH, reqwest::Method::POST, reqwest::Method::PUT]
-    {
+    for method in [
+        reqwest::Method::DELETE,
+        reqwest::Method::PATCH,
+        reqwest::Method::POST,
+        reqwest::Method::PUT,
+    ] {
         let url = format!("http://{address}/api/v1/namespaces/default/pods/batch");
-        let response = client().request(method, url).body("{}").send().await.unwrap();
+        let response = client()
+            .request(method, url)
+            .body("{}")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         let answer: Value = response.json().await.unwrap();
         assert_eq!(answer["kind"], "Status");
         let message = answer["message"].as_str().unwrap();
-        assert!(message.contains("https://git.example.com/site.git, branch main"), "{message}");
+        assert!(
+            message.contains("https://git.example.com/site.git, branch main"),
+            "{message}"
+        );
     }
 }
 
@@ -187,11 +273,18 @@ async fn writing_names_the_repository() {
 async fn what_is_not_there_is_not_found() {
     let fixture = fixture();
     let address = serve(&fixture).await;
-    let (status, answer) = get(address, "/apis/apps/v1/namespaces/default/deployments/nothing").await;
+    let (status, answer) = get(
+        address,
+        "/apis/apps/v1/namespaces/default/deployments/nothing",
+    )
+    .await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(answer["message"], "deployments.apps \"nothing\" not found");
     let (status, answer) = get(address, "/apis/batch/v1/jobs").await;
-    assert_eq!((status, &answer["reason"]), (StatusCode::NOT_FOUND, &Value::from("NotFound")));
+    assert_eq!(
+        (status, &answer["reason"]),
+        (StatusCode::NOT_FOUND, &Value::from("NotFound"))
+    );
 }
 
 #[tokio::test]
@@ -199,23 +292,47 @@ async fn logs_pass_their_options_on() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let base = format!("http://{address}/api/v1/namespaces/default/pods");
-    let url =
-        format!("{base}/web-bbbbbbbbbb-c3333/log?tailLines=5&previous=true&timestamps=1&sinceSeconds=60");
-    let text = client().get(url).send().await.unwrap().text().await.unwrap();
-    assert_eq!(text, "hello from httpd of 00000000-0000-4000-8000-000000000003\nsecond line\n");
+    let url = format!(
+        "{base}/web-bbbbbbbbbb-c3333/log?tailLines=5&previous=true&timestamps=1&sinceSeconds=60"
+    );
+    let text = client()
+        .get(url)
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    assert_eq!(
+        text,
+        "hello from httpd of 00000000-0000-4000-8000-000000000003\nsecond line\n"
+    );
     let (target, options) = fixture.asked.lock().unwrap().pop().unwrap();
     assert_eq!(target.restarts, 2);
-    assert_eq!((options.tail, options.previous, options.timestamps), (Some(5), true, true));
+    assert_eq!(
+        (options.tail, options.previous, options.timestamps),
+        (Some(5), true, true)
+    );
     assert!(options.since.is_some());
-    let limited = client().get(format!("{base}/web-bbbbbbbbbb-b2222/log?limitBytes=7")).send().await.unwrap();
+    let limited = client()
+        .get(format!("{base}/web-bbbbbbbbbb-b2222/log?limitBytes=7"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(limited.text().await.unwrap(), "hello f");
     let cases = [
-        ("batch/log", "a container name must be specified for pod batch, choose one of: [httpd prepare]"),
+        (
+            "batch/log",
+            "a container name must be specified for pod batch, choose one of: [httpd prepare]",
+        ),
         (
             "batch/log?container=httpd",
             "container \"httpd\" in pod \"batch\" is waiting to start: PodInitializing",
         ),
-        ("batch/log?container=x", "container x is not valid for pod batch"),
+        (
+            "batch/log?container=x",
+            "container x is not valid for pod batch",
+        ),
         (
             "web-bbbbbbbbbb-b2222/log?previous=true",
             "previous terminated container \"httpd\" in pod \"web-bbbbbbbbbb-b2222\" not found",
@@ -226,8 +343,13 @@ async fn logs_pass_their_options_on() {
         ),
     ];
     for (path, message) in cases {
-        let (status, answer) = get(address, &format!("/api/v1/namespaces/default/pods/{path}")).await;
-        assert_eq!((status, answer["message"].as_str()), (StatusCode::BAD_REQUEST, Some(message)), "{path}");
+        let (status, answer) =
+            get(address, &format!("/api/v1/namespaces/default/pods/{path}")).await;
+        assert_eq!(
+            (status, answer["message"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(message)),
+            "{path}"
+        );
     }
 }
 
@@ -239,6 +361,13 @@ async fn a_log_of_a_pod_on_another_host_is_asked_for_there() {
     fixture.publish.send_replace(Arc::new(elsewhere));
     let address = serve(&fixture).await;
     let url = format!("http://{address}/api/v1/namespaces/default/pods/batch/log?tailLines=1");
-    let text = client().get(url).send().await.unwrap().text().await.unwrap();
+    let text = client()
+        .get(url)
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     assert_eq!(text, "hello from batch on host-a\n");
 }

@@ -28,13 +28,16 @@ use crate::{
 
 /// A watch without a time-out of its own ends after this; clients start another one.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// How often a client that takes bookmarks learns up to where it has seen everything, as from kube-apiserver. A client
-/// of a kind that never changes could otherwise not go on where its stream ended.
+/// How often a client that takes bookmarks learns up to where it has seen everything, as from
+/// kube-apiserver. A client of a kind that never changes could otherwise not go on where its stream
+/// ended.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// On the bookmark behind the events that a stream begins with (KEP-3157). client-go 0.35 waits for it.
+/// On the bookmark behind the events that a stream begins with (KEP-3157). client-go 0.35 waits for
+/// it.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// Starts a stream. It begins after the picture that the client has listed, or with everything there is.
+/// Starts a stream. It begins after the picture that the client has listed, or with everything
+/// there is.
 pub(super) fn start(
     daemon: Arc<Daemon>,
     resource: &'static Resource,
@@ -52,11 +55,20 @@ pub(super) fn start(
         }
         Begin::WithEverything { .. } => None,
         Begin::Now => Some(current.clone()),
-        // A number of a later start of the daemon's, whose clock was ahead, is no more known than an old one.
-        Begin::After(number) => Some(daemon.views.get(number).ok_or_else(|| Failure::expired(number))?),
+        // A number of a later start of the daemon's, whose clock was ahead, is no more known than
+        // an old one.
+        Begin::After(number) => Some(
+            daemon
+                .views
+                .get(number)
+                .ok_or_else(|| Failure::expired(number))?,
+        ),
     };
     let now = Instant::now();
-    let wanted = query.timeout_seconds.map_or(LONGEST, Duration::from_secs).min(LONGEST);
+    let wanted = query
+        .timeout_seconds
+        .map_or(LONGEST, Duration::from_secs)
+        .min(LONGEST);
     let mut watcher = Watcher {
         daemon,
         receiver,
@@ -84,7 +96,11 @@ pub(super) fn start(
         };
         Some((Ok::<_, Infallible>(Bytes::from(chunk)), (watcher, None)))
     });
-    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(events)).into_response())
+    Ok((
+        [(CONTENT_TYPE, "application/json")],
+        Body::from_stream(events),
+    )
+        .into_response())
 }
 
 struct Watcher {
@@ -108,7 +124,9 @@ impl Watcher {
     /// The next events; `None` ends the stream.
     async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
-            let wake = self.next_bookmark.map_or(self.until, |due| due.min(self.until));
+            let wake = self
+                .next_bookmark
+                .map_or(self.until, |due| due.min(self.until));
             match tokio::time::timeout_at(wake, self.receiver.changed()).await {
                 Ok(changed) => {
                     changed.ok()?;
@@ -123,7 +141,8 @@ impl Watcher {
         }
     }
 
-    /// The bookmark that is due, the last one just before the end of the stream; `None` where none is to come.
+    /// The bookmark that is due, the last one just before the end of the stream; `None` where none
+    /// is to come.
     fn bookmark(&mut self) -> Option<Vec<u8>> {
         let due = self.next_bookmark?;
         let is_over = Instant::now() >= self.until;
@@ -167,11 +186,16 @@ impl Watcher {
             Form::Object => object,
             Form::Table => table::render(self.resource, &[object], &version, self.include),
         };
-        lines.extend_from_slice(json!({ "type": kind, "object": object }).to_string().as_bytes());
+        lines.extend_from_slice(
+            json!({ "type": kind, "object": object })
+                .to_string()
+                .as_bytes(),
+        );
         lines.push(b'\n');
     }
 
-    /// Says that the client has seen everything up to a picture: an object of the kind, empty but for the version.
+    /// Says that the client has seen everything up to a picture: an object of the kind, empty but
+    /// for the version.
     fn write_bookmark(&self, lines: &mut Vec<u8>, is_end_of_initial_events: bool) {
         let mut metadata = json!({ "creationTimestamp": null });
         if is_end_of_initial_events {
@@ -187,7 +211,10 @@ impl Watcher {
 
     /// The objects that are watched, without the one field that every picture changes.
     fn render(&self, numbered: &Numbered) -> BTreeMap<ObjectKey, Value> {
-        let scope = Scope { namespace: self.namespace.as_deref(), name: self.filter.name() };
+        let scope = Scope {
+            namespace: self.namespace.as_deref(),
+            name: self.filter.name(),
+        };
         let mut objects = objects::all(numbered, self.resource, scope);
         objects.retain(|_, object| self.filter.matches(object));
         for object in objects.values_mut() {
@@ -202,8 +229,14 @@ impl Watcher {
 
 /// A node's heartbeat is new in every picture and says nothing.
 fn strip_heartbeats(object: &mut Value) {
-    let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
-    for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+    let conditions = object
+        .pointer_mut("/status/conditions")
+        .and_then(Value::as_array_mut);
+    for condition in conditions
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
         condition.remove("lastHeartbeatTime");
     }
 }

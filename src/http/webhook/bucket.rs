@@ -16,7 +16,10 @@ pub(super) struct Bucket {
 impl Bucket {
     /// A full one.
     pub(super) fn new(now: Instant) -> Self {
-        Self { tokens: BURST, filled: now }
+        Self {
+            tokens: BURST,
+            filled: now,
+        }
     }
 
     /// Takes a token, if there is one.

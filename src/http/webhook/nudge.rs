@@ -20,11 +20,14 @@ pub(super) struct Nudger {
 impl Nudger {
     /// Nudges through this.
     pub(super) fn new(notify: Arc<Notify>) -> Self {
-        Self { notify, last: Mutex::new(None) }
+        Self {
+            notify,
+            last: Mutex::new(None),
+        }
     }
 
-    /// Nudges now, or as soon as the last nudge is a second old. No push is lost: whatever came in the meantime is
-    /// covered by the later nudge.
+    /// Nudges now, or as soon as the last nudge is a second old. No push is lost: whatever came in
+    /// the meantime is covered by the later nudge.
     pub(super) fn nudge(&self) {
         let now = Instant::now();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

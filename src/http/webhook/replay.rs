@@ -12,7 +12,8 @@ const KEPT: usize = 1024;
 /// For so long.
 const MEMORY: Duration = Duration::from_secs(3600);
 
-/// The memory. Only bodies with a good signature get in, so that a stranger cannot push anything out.
+/// The memory. Only bodies with a good signature get in, so that a stranger cannot push anything
+/// out.
 #[derive(Default)]
 pub(super) struct Seen {
     digests: BTreeSet<[u8; 32]>,

@@ -7,48 +7,97 @@ use crate::cli::{Cli, Command, cluster};
 
 /// Runs a command for the host with this disk; what it prints, or why it failed.
 async fn windlass(disk: &Disk, words: &[&str]) -> Result<String, String> {
-    let data = disk.directory.path().parent().unwrap().display().to_string();
-    let line = ["windlass", "cluster"].iter().chain(words).copied().chain(["--data-dir", data.as_str()]);
+    let data = disk
+        .directory
+        .path()
+        .parent()
+        .unwrap()
+        .display()
+        .to_string();
+    let line = ["windlass", "cluster"]
+        .iter()
+        .chain(words)
+        .copied()
+        .chain(["--data-dir", data.as_str()]);
     let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
-    let Command::Cluster(args) = &cli.command else { panic!("{words:?}") };
+    let Command::Cluster(args) = &cli.command else {
+        panic!("{words:?}")
+    };
     let mut out = Vec::new();
     let done = cluster::run(args, None, &mut out).await;
-    done.map(|_| String::from_utf8(out).unwrap()).map_err(|error| format!("{error:#}"))
+    done.map(|_| String::from_utf8(out).unwrap())
+        .map_err(|error| format!("{error:#}"))
 }
 
 #[tokio::test]
 async fn a_cluster_is_made_by_commands() {
     let (one, two) = (disk(), disk());
     let said = windlass(&one, &["init", "--node", "n1"]).await.unwrap();
-    assert!(said.starts_with("cluster windlass-") && said.contains("; n1 has its authority\n"), "{said}");
+    assert!(
+        said.starts_with("cluster windlass-") && said.contains("; n1 has its authority\n"),
+        "{said}"
+    );
     let error = windlass(&one, &["init", "--node", "n1"]).await.unwrap_err();
     assert!(error.contains("is there already"), "{error}");
     let n1 = serve(&one, "n1").await;
     let address = n1.address.to_string();
 
-    let token =
-        windlass(&one, &["token", "--node", "n2", "--ttl", "10m", "--address", &address]).await.unwrap();
+    let token = windlass(
+        &one,
+        &[
+            "token",
+            "--node",
+            "n2",
+            "--ttl",
+            "10m",
+            "--address",
+            &address,
+        ],
+    )
+    .await
+    .unwrap();
     assert_eq!(token.lines().count(), 1);
-    let error = windlass(&two, &["join", "--node", "n3", token.trim()]).await.unwrap_err();
+    let error = windlass(&two, &["join", "--node", "n3", token.trim()])
+        .await
+        .unwrap_err();
     assert_eq!(error, "the join token is for the node n2 only");
-    let said = windlass(&two, &["join", "--node", "n2", token.trim()]).await.unwrap();
+    let said = windlass(&two, &["join", "--node", "n2", token.trim()])
+        .await
+        .unwrap();
     assert!(
-        said.starts_with("n2 belongs to cluster windlass-") && said.contains("its authority is on n1"),
+        said.starts_with("n2 belongs to cluster windlass-")
+            && said.contains("its authority is on n1"),
         "{said}"
     );
 
     let said = windlass(&two, &["ping", "n1", &address]).await.unwrap();
-    let wanted = format!("n1 lives: windlass {}, clocks 0 s apart\n", env!("CARGO_PKG_VERSION"));
+    let wanted = format!(
+        "n1 lives: windlass {}, clocks 0 s apart\n",
+        env!("CARGO_PKG_VERSION")
+    );
     assert_eq!(said, wanted);
     let said = windlass(&two, &["rotate"]).await.unwrap();
-    assert!(said.starts_with("the certificate of n2 is new, and good until "), "{said}");
+    assert!(
+        said.starts_with("the certificate of n2 is new, and good until "),
+        "{said}"
+    );
     let said = windlass(&one, &["rotate"]).await.unwrap();
-    assert!(said.starts_with("the certificate of n1 is new, and good until "), "{said}");
+    assert!(
+        said.starts_with("the certificate of n1 is new, and good until "),
+        "{said}"
+    );
 
     let into = tempfile::tempdir().unwrap();
     let directory = into.path().display().to_string();
-    let certificate =
-        ["certificate", "--name", "etcd-1", "--address", "192.0.2.1", "--directory", &directory];
+    let certificate = [
+        "certificate",
+        "--name",
+        "etcd-1",
+        "--address",
+        "192.0.2.1",
+        "--directory",
+        &directory,
+    ];
     assert!(
         windlass(&one, &certificate)
             .await
@@ -67,13 +116,18 @@ async fn a_host_of_no_cluster_is_told_what_to_do() {
     for words in [&["token"][..], &["rotate"], &["ping", "n1", "127.0.0.1:1"]] {
         let error = windlass(&none, words).await.unwrap_err();
         assert!(
-            error.starts_with("there is no certificate in ") && error.contains("`windlass cluster init`"),
+            error.starts_with("there is no certificate in ")
+                && error.contains("`windlass cluster init`"),
             "{error}"
         );
     }
-    let error = windlass(&none, &["join", "--node", "n1", "hello"]).await.unwrap_err();
+    let error = windlass(&none, &["join", "--node", "n1", "hello"])
+        .await
+        .unwrap_err();
     assert!(error.starts_with("this is no join token"), "{error}");
-    let error = windlass(&none, &["init", "--node", "root"]).await.unwrap_err();
+    let error = windlass(&none, &["init", "--node", "root"])
+        .await
+        .unwrap_err();
     assert!(error.starts_with("a node cannot be called root"), "{error}");
     let error = windlass(&none, &["token", "--replace"]).await.unwrap_err();
     assert!(error.contains("--node"), "{error}");

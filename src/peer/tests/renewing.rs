@@ -27,34 +27,67 @@ async fn a_renewed_certificate_is_used_at_the_next_connection() {
     let before = shown(&pair.one, "n2", pair.n2.address).await;
     assert_eq!(before, identity.facts());
     // The address is the one that it joined by.
-    let renewed = renew(&identity, &(Arc::new(|_: &NodeName| None) as AddressOf)).await.unwrap();
+    let renewed = renew(&identity, &(Arc::new(|_: &NodeName| None) as AddressOf))
+        .await
+        .unwrap();
     assert_eq!(renewed.name, "n2");
     let after = shown(&pair.one, "n2", pair.n2.address).await;
     assert_ne!(after.serial, before.serial);
-    assert_eq!(after, identity.facts(), "the daemon's own view follows the files");
-    assert_ne!(std::fs::read(pair.two.directory.node_key()).unwrap(), key, "the key is new too");
-    client(&pair.two).ping(&name("n1"), pair.n1.address).await.unwrap();
+    assert_eq!(
+        after,
+        identity.facts(),
+        "the daemon's own view follows the files"
+    );
+    assert_ne!(
+        std::fs::read(pair.two.directory.node_key()).unwrap(),
+        key,
+        "the key is new too"
+    );
+    client(&pair.two)
+        .ping(&name("n1"), pair.n1.address)
+        .await
+        .unwrap();
 
     // On the authority's host the same, without asking anybody.
     let before = shown(&pair.two, "n1", pair.n1.address).await;
     let identity = Identity::open(&pair.one.directory).unwrap().unwrap();
-    renew(&identity, &(Arc::new(|_: &NodeName| None) as AddressOf)).await.unwrap();
-    assert_ne!(shown(&pair.two, "n1", pair.n1.address).await.serial, before.serial);
+    renew(&identity, &(Arc::new(|_: &NodeName| None) as AddressOf))
+        .await
+        .unwrap();
+    assert_ne!(
+        shown(&pair.two, "n1", pair.n1.address).await.serial,
+        before.serial
+    );
 }
 
 #[tokio::test]
 async fn a_renewal_whose_answer_was_lost_is_done_again() {
     let pair = pair().await;
-    let presented = Identity::open(&pair.two.directory).unwrap().unwrap().facts();
+    let presented = Identity::open(&pair.two.directory)
+        .unwrap()
+        .unwrap()
+        .facts();
     let (_, request) = crate::peer::certificate::request("n1").unwrap();
-    let lost = pair.authority.renew(&presented, &request, Timestamp::now()).unwrap();
+    let lost = pair
+        .authority
+        .renew(&presented, &request, Timestamp::now())
+        .unwrap();
     let lost = crate::peer::certificate::facts_of_pem(&lost).unwrap();
-    assert_eq!(lost.name, "n2", "the name is that of the certificate, whatever the request says");
+    assert_eq!(
+        lost.name, "n2",
+        "the name is that of the certificate, whatever the request says"
+    );
     let identity = Identity::open(&pair.two.directory).unwrap().unwrap();
     renew(&identity, &known(pair.n1.address)).await.unwrap();
     // The one that was lost is not known any more.
-    let refusal = pair.authority.renew(&lost, &request, Timestamp::now()).unwrap_err();
-    assert!(refusal.to_string().contains("has been replaced"), "{refusal}");
+    let refusal = pair
+        .authority
+        .renew(&lost, &request, Timestamp::now())
+        .unwrap_err();
+    assert!(
+        refusal.to_string().contains("has been replaced"),
+        "{refusal}"
+    );
 }
 
 #[tokio::test]
@@ -63,8 +96,14 @@ async fn an_expired_certificate_opens_nothing_and_is_mended_where_the_authority_
     let long_ago = Timestamp::now() - 100 * DAY;
     let authority = first(&one, long_ago);
     let n1 = serve(&one, "n1").await;
-    let error = client(&one).ping(&name("n1"), n1.address).await.unwrap_err();
-    assert!(matches!(&error, PeerError::Untrusted { reason, .. } if reason.contains("expired")), "{error}");
+    let error = client(&one)
+        .ping(&name("n1"), n1.address)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, PeerError::Untrusted { reason, .. } if reason.contains("expired")),
+        "{error}"
+    );
     authority.renew_own(Timestamp::now()).unwrap();
     client(&one).ping(&name("n1"), n1.address).await.unwrap();
 }
@@ -72,12 +111,27 @@ async fn an_expired_certificate_opens_nothing_and_is_mended_where_the_authority_
 #[tokio::test]
 async fn a_client_whose_certificate_has_expired_is_told_apart_from_a_dead_host() {
     let pair = pair().await;
-    let presented = Identity::open(&pair.two.directory).unwrap().unwrap().facts();
+    let presented = Identity::open(&pair.two.directory)
+        .unwrap()
+        .unwrap()
+        .facts();
     let (key, request) = crate::peer::certificate::request("n2").unwrap();
-    let old = pair.authority.renew(&presented, &request, Timestamp::now() - 100 * DAY).unwrap();
-    pair.two.directory.replace_node(&old, &key.serialize_pem()).unwrap();
-    let error = client(&pair.two).ping(&name("n1"), pair.n1.address).await.unwrap_err();
-    assert!(matches!(&error, PeerError::Untrusted { reason, .. } if reason.contains("xpired")), "{error}");
+    let old = pair
+        .authority
+        .renew(&presented, &request, Timestamp::now() - 100 * DAY)
+        .unwrap();
+    pair.two
+        .directory
+        .replace_node(&old, &key.serialize_pem())
+        .unwrap();
+    let error = client(&pair.two)
+        .ping(&name("n1"), pair.n1.address)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, PeerError::Untrusted { reason, .. } if reason.contains("xpired")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -108,9 +162,15 @@ fn a_crash_between_key_and_certificate_is_mended() {
     assert!(!directory.path().join("node.pem.next").exists());
     // As it is at the very first certificate.
     std::fs::rename(directory.node(), directory.path().join("node.pem.next")).unwrap();
-    assert_eq!(Identity::open(directory).unwrap().unwrap().facts(), mended.facts());
+    assert_eq!(
+        Identity::open(directory).unwrap().unwrap().facts(),
+        mended.facts()
+    );
     // A pair that does not belong together and cannot be mended is an error that names both.
     std::fs::write(directory.node(), &old).unwrap();
     let error = format!("{:#}", Identity::open(directory).unwrap_err());
-    assert!(error.contains("node.pem and ") && error.contains("do not belong together"), "{error}");
+    assert!(
+        error.contains("node.pem and ") && error.contains("do not belong together"),
+        "{error}"
+    );
 }

@@ -37,29 +37,50 @@ impl Line {
         committed: Timestamp,
         now: Timestamp,
     ) -> Result<&str, NotAllowed> {
-        let Options { cert_authority, namespaces, valid_after, valid_before } = &self.options;
+        let Options {
+            cert_authority,
+            namespaces,
+            valid_after,
+            valid_before,
+        } = &self.options;
         if *cert_authority {
             return Err(NotAllowed::OnlyAuthority);
         }
         let principal = self.principal().ok_or(NotAllowed::NoPrincipal)?;
-        if let Some(allowed) = namespaces.as_ref().filter(|list| !pattern::list_matches(list, namespace)) {
-            return Err(NotAllowed::Namespace { allowed: allowed.clone() });
+        if let Some(allowed) = namespaces
+            .as_ref()
+            .filter(|list| !pattern::list_matches(list, namespace))
+        {
+            return Err(NotAllowed::Namespace {
+                allowed: allowed.clone(),
+            });
         }
         for (at, moment) in [(Moment::CommitTime, committed), (Moment::FirstSight, now)] {
             if let Some(since) = valid_after.filter(|since| moment < *since) {
-                return Err(NotAllowed::NotYetValid { principal: principal.to_owned(), since, at });
+                return Err(NotAllowed::NotYetValid {
+                    principal: principal.to_owned(),
+                    since,
+                    at,
+                });
             }
             if let Some(until) = valid_before.filter(|until| moment > *until) {
-                return Err(NotAllowed::Expired { principal: principal.to_owned(), until, at });
+                return Err(NotAllowed::Expired {
+                    principal: principal.to_owned(),
+                    until,
+                    at,
+                });
             }
         }
         Ok(principal)
     }
 
-    /// Git asks ssh-keygen to verify with each principal of the line as the identity, so the first one that its own
-    /// list lets through is the signer.
+    /// Git asks ssh-keygen to verify with each principal of the line as the identity, so the first
+    /// one that its own list lets through is the signer.
     fn principal(&self) -> Option<&str> {
-        let positive = self.principals.split(',').filter(|pattern| !pattern.starts_with('!'));
+        let positive = self
+            .principals
+            .split(',')
+            .filter(|pattern| !pattern.starts_with('!'));
         positive
             .into_iter()
             .find(|pattern| !pattern.is_empty() && pattern::list_matches(&self.principals, pattern))
@@ -73,10 +94,17 @@ pub(super) fn parse(text: &str) -> Result<Option<Entry>, String> {
         return Ok(None);
     }
     let (principals, rest) = match text.strip_prefix('"') {
-        Some(quoted) => quoted.split_once('"').ok_or("the quoted principals do not end")?,
-        None => text.split_once(char::is_whitespace).ok_or("expected: principals [options] key-type key")?,
+        Some(quoted) => quoted
+            .split_once('"')
+            .ok_or("the quoted principals do not end")?,
+        None => text
+            .split_once(char::is_whitespace)
+            .ok_or("expected: principals [options] key-type key")?,
     };
-    if principals.split(',').all(|pattern| pattern.trim_start_matches('!').is_empty()) {
+    if principals
+        .split(',')
+        .all(|pattern| pattern.trim_start_matches('!').is_empty())
+    {
         return Err("no principal before the key".to_owned());
     }
     let rest = rest.trim_start();
@@ -86,11 +114,24 @@ pub(super) fn parse(text: &str) -> Result<Option<Entry>, String> {
                 .to_owned(),
         );
     }
-    let (options, key) = if starts_with_key(rest) { ("", rest) } else { split_options(rest) };
+    let (options, key) = if starts_with_key(rest) {
+        ("", rest)
+    } else {
+        split_options(rest)
+    };
     let options = parse_options(options)?;
     let key = parse_key(key.trim_start())?;
-    let blob = key.to_bytes().map_err(|error| format!("the key does not encode again ({error})"))?;
-    Ok(Some(Entry { line: Line { principals: principals.to_owned(), options }, key, blob }))
+    let blob = key
+        .to_bytes()
+        .map_err(|error| format!("the key does not encode again ({error})"))?;
+    Ok(Some(Entry {
+        line: Line {
+            principals: principals.to_owned(),
+            options,
+        },
+        key,
+        blob,
+    }))
 }
 
 fn starts_with_key(text: &str) -> bool {
@@ -112,8 +153,9 @@ fn parse_key(text: &str) -> Result<PublicKey, String> {
     if matches!(kind.parse::<Algorithm>(), Err(_) | Ok(Algorithm::Other(_))) {
         return Err(format!("{kind:?} is no option and no key type known here"));
     }
-    PublicKey::from_openssh(&format!("{kind} {blob}"))
-        .map_err(|error| format!("the {kind} key does not parse ({error}); copy it whole from the .pub file"))
+    PublicKey::from_openssh(&format!("{kind} {blob}")).map_err(|error| {
+        format!("the {kind} key does not parse ({error}); copy it whole from the .pub file")
+    })
 }
 
 /// Splits at the first white space that is not inside quotes, as OpenSSH does for options.
@@ -152,14 +194,17 @@ fn parse_options(mut text: &str) -> Result<Options, String> {
     if let (Some(after), Some(before)) = (options.valid_after, options.valid_before)
         && before <= after
     {
-        return Err("valid-before is not later than valid-after, so the key is never valid".to_owned());
+        return Err(
+            "valid-before is not later than valid-after, so the key is never valid".to_owned(),
+        );
     }
     Ok(options)
 }
 
 fn parse_value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str), String> {
-    let quoted =
-        text.strip_prefix('"').ok_or_else(|| format!("the value of {name} must be in double quotes"))?;
+    let quoted = text
+        .strip_prefix('"')
+        .ok_or_else(|| format!("the value of {name} must be in double quotes"))?;
     let mut value = String::new();
     let mut escaped = false;
     for (index, c) in quoted.char_indices() {
@@ -184,7 +229,12 @@ fn parse_value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str), Strin
 }
 
 fn set_option(options: &mut Options, name: &str, value: Option<String>) -> Result<(), String> {
-    let Options { cert_authority, namespaces, valid_after, valid_before } = options;
+    let Options {
+        cert_authority,
+        namespaces,
+        valid_after,
+        valid_before,
+    } = options;
     let twice = || format!("the option {name} comes twice");
     match (name.to_ascii_lowercase().as_str(), value) {
         ("cert-authority", None) => *cert_authority = true,

@@ -30,7 +30,9 @@ fn matches(pattern: &str, text: &str) -> bool {
                 read += 1;
             }
             _ => {
-                let Some((after_star, taken)) = retry else { return false };
+                let Some((after_star, taken)) = retry else {
+                    return false;
+                };
                 retry = Some((after_star, taken + 1));
                 at = after_star;
                 read = taken + 1;

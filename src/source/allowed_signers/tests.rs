@@ -2,7 +2,8 @@
 
 use super::*;
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIILuaG7XPQRS3S7VaPVsPdOMjgYvYj6Kp9hoj4mBJ7oN";
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIILuaG7XPQRS3S7VaPVsPdOMjgYvYj6Kp9hoj4mBJ7oN";
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -11,7 +12,8 @@ fn at(text: &str) -> Timestamp {
 fn allows(file: &str, committed: &str, now: &str) -> Result<String, NotAllowed> {
     let signers = AllowedSigners::parse(file).unwrap();
     let key = signers.keys.values().next().unwrap();
-    key.allows("git", at(committed), at(now)).map(|signer| signer.principal)
+    key.allows("git", at(committed), at(now))
+        .map(|signer| signer.principal)
 }
 
 fn problems(file: &str) -> Vec<String> {
@@ -26,12 +28,21 @@ fn a_line_names_the_first_principal_that_its_list_lets_through() {
     for (principals, expected) in [
         ("deployer@example.com", "deployer@example.com"),
         ("ops@example.com,deployer@example.com", "ops@example.com"),
-        ("!ops@example.com,ops@example.com,*@example.com", "*@example.com"),
+        (
+            "!ops@example.com,ops@example.com,*@example.com",
+            "*@example.com",
+        ),
         ("\"deployer@example.com,other\"", "deployer@example.com"),
     ] {
-        assert_eq!(allows(&format!("{principals} {KEY} a comment"), NOON, NOON), Ok(expected.to_owned()));
+        assert_eq!(
+            allows(&format!("{principals} {KEY} a comment"), NOON, NOON),
+            Ok(expected.to_owned())
+        );
     }
-    assert_eq!(allows(&format!("!*,a@example.com {KEY}"), NOON, NOON), Err(NotAllowed::NoPrincipal));
+    assert_eq!(
+        allows(&format!("!*,a@example.com {KEY}"), NOON, NOON),
+        Err(NotAllowed::NoPrincipal)
+    );
 }
 
 #[test]
@@ -49,12 +60,21 @@ fn a_key_must_be_valid_at_both_moments() {
     let principal = "a".to_owned();
     assert_eq!(
         allows(&file, "2025-12-31T23:59:59Z", NOON),
-        Err(NotAllowed::NotYetValid { principal: principal.clone(), since, at: Moment::CommitTime })
+        Err(NotAllowed::NotYetValid {
+            principal: principal.clone(),
+            since,
+            at: Moment::CommitTime
+        })
     );
-    // The signer of an expired key can still write an old date into a new commit: the host's clock decides too.
+    // The signer of an expired key can still write an old date into a new commit: the host's clock
+    // decides too.
     assert_eq!(
         allows(&file, NOON, "2027-01-01T00:00:01Z"),
-        Err(NotAllowed::Expired { principal, until, at: Moment::FirstSight })
+        Err(NotAllowed::Expired {
+            principal,
+            until,
+            at: Moment::FirstSight
+        })
     );
 }
 
@@ -66,8 +86,16 @@ fn all_lines_of_a_key_are_tried() {
     );
     assert_eq!(allows(&file, NOON, NOON), Ok("new".to_owned()));
     let file = format!("files namespaces=\"file\" {KEY}");
-    assert_eq!(allows(&file, NOON, NOON), Err(NotAllowed::Namespace { allowed: "file".to_owned() }));
-    assert_eq!(allows(&format!("ca cert-authority {KEY}"), NOON, NOON), Err(NotAllowed::OnlyAuthority));
+    assert_eq!(
+        allows(&file, NOON, NOON),
+        Err(NotAllowed::Namespace {
+            allowed: "file".to_owned()
+        })
+    );
+    assert_eq!(
+        allows(&format!("ca cert-authority {KEY}"), NOON, NOON),
+        Err(NotAllowed::OnlyAuthority)
+    );
 }
 
 #[test]

@@ -12,12 +12,25 @@ pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
         return Err(wrong());
     }
     let number = |range: std::ops::Range<usize>| digits.get(range).map_or(Ok(0), str::parse::<i16>);
-    let field = |range| number(range).ok().and_then(|number| i8::try_from(number).ok()).ok_or_else(wrong);
+    let field = |range| {
+        number(range)
+            .ok()
+            .and_then(|number| i8::try_from(number).ok())
+            .ok_or_else(wrong)
+    };
     let year = number(0..4).map_err(|_| wrong())?;
-    DateTime::new(year, field(4..6)?, field(6..8)?, field(8..10)?, field(10..12)?, field(12..14)?, 0)
-        .and_then(|time| time.to_zoned(TimeZone::UTC))
-        .map(|time| time.timestamp())
-        .map_err(|_| wrong())
+    DateTime::new(
+        year,
+        field(4..6)?,
+        field(6..8)?,
+        field(8..10)?,
+        field(10..12)?,
+        field(12..14)?,
+        0,
+    )
+    .and_then(|time| time.to_zoned(TimeZone::UTC))
+    .map(|time| time.timestamp())
+    .map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -32,9 +45,20 @@ mod tests {
             ("202402291530", "2024-02-29T15:30:00Z"),
             ("20240229153059Z", "2024-02-29T15:30:59Z"),
         ] {
-            assert_eq!(parse(text).map(|time| time.to_string()), Ok(expected.to_owned()));
+            assert_eq!(
+                parse(text).map(|time| time.to_string()),
+                Ok(expected.to_owned())
+            );
         }
-        for text in ["", "2024", "20230229", "202402291", "20240229T0000", "2024022924000Z", "202402292460"] {
+        for text in [
+            "",
+            "2024",
+            "20230229",
+            "202402291",
+            "20240229T0000",
+            "2024022924000Z",
+            "202402292460",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -31,12 +31,21 @@ async fn a_child_fetches_what_another_user_owns_and_passes_errors_on() {
     let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
     let head = work.commit("one", None);
     run("chown", &["-R", "12345", work.path().to_str().unwrap()]);
-    let request = request(work.path().to_str().unwrap(), &data.path().join("mirror.git"));
+    let request = request(
+        work.path().to_str().unwrap(),
+        &data.path().join("mirror.git"),
+    );
     let started = Instant::now();
     assert_eq!(bring(&this_binary(), &request).await.unwrap().head, head);
     eprintln!("a fetch in a child took {:?}", started.elapsed());
-    let request = FetchRequest { branch: "other".to_owned(), ..request };
-    assert_eq!(bring(&this_binary(), &request).await.unwrap_err().label(), "no-such-branch");
+    let request = FetchRequest {
+        branch: "other".to_owned(),
+        ..request
+    };
+    assert_eq!(
+        bring(&this_binary(), &request).await.unwrap_err().label(),
+        "no-such-branch"
+    );
 }
 
 #[tokio::test]
@@ -58,15 +67,63 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
     };
     let other = HttpsServer::start(root.path(), None);
     for (request, label) in [
-        (FetchRequest { ca_file: None, ..trusting.clone() }, "certificate"),
-        (FetchRequest { ca_file: Some(other.ca_file()), ..trusting.clone() }, "certificate"),
-        (FetchRequest { ca_file: Some("/nowhere/ca.pem".into()), ..trusting.clone() }, "certificate"),
-        (FetchRequest { credentials: None, ..trusting.clone() }, "auth-failed"),
-        (FetchRequest { credentials: token("wrong"), ..trusting.clone() }, "auth-failed"),
-        (FetchRequest { url: server.url("gone.git"), ..trusting.clone() }, "no-repository"),
-        (FetchRequest { branch: "gone".to_owned(), ..trusting.clone() }, "no-such-branch"),
         (
-            FetchRequest { limits: FetchLimits { objects: 1, ..FetchLimits::default() }, ..trusting.clone() },
+            FetchRequest {
+                ca_file: None,
+                ..trusting.clone()
+            },
+            "certificate",
+        ),
+        (
+            FetchRequest {
+                ca_file: Some(other.ca_file()),
+                ..trusting.clone()
+            },
+            "certificate",
+        ),
+        (
+            FetchRequest {
+                ca_file: Some("/nowhere/ca.pem".into()),
+                ..trusting.clone()
+            },
+            "certificate",
+        ),
+        (
+            FetchRequest {
+                credentials: None,
+                ..trusting.clone()
+            },
+            "auth-failed",
+        ),
+        (
+            FetchRequest {
+                credentials: token("wrong"),
+                ..trusting.clone()
+            },
+            "auth-failed",
+        ),
+        (
+            FetchRequest {
+                url: server.url("gone.git"),
+                ..trusting.clone()
+            },
+            "no-repository",
+        ),
+        (
+            FetchRequest {
+                branch: "gone".to_owned(),
+                ..trusting.clone()
+            },
+            "no-such-branch",
+        ),
+        (
+            FetchRequest {
+                limits: FetchLimits {
+                    objects: 1,
+                    ..FetchLimits::default()
+                },
+                ..trusting.clone()
+            },
             "limit",
         ),
     ] {
@@ -78,32 +135,60 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
     assert_eq!(fetched.head, head);
     let next = work.commit("two", None);
     work.git(&["push", "-q", bare.to_str().unwrap(), "main"]);
-    let basic = Credentials::Basic { user: "git".to_owned(), password: Secret::new("token") };
-    let fetched =
-        bring(&this_binary(), &FetchRequest { credentials: Some(basic), ..trusting }).await.unwrap();
+    let basic = Credentials::Basic {
+        user: "git".to_owned(),
+        password: Secret::new("token"),
+    };
+    let fetched = bring(
+        &this_binary(),
+        &FetchRequest {
+            credentials: Some(basic),
+            ..trusting
+        },
+    )
+    .await
+    .unwrap();
     assert_eq!((fetched.head, fetched.previous), (next, Some(head)));
 }
 
 #[tokio::test]
 async fn a_bomb_in_a_pack_is_refused_by_its_headers_or_by_the_memory_that_its_deltas_take() {
     // By hand also with 1000 of them.
-    let mib = std::env::var("WINDLASS_TEST_BOMB_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let mib = std::env::var("WINDLASS_TEST_BOMB_MIB")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(200);
     let (bomb, data) = (Bomb::new(mib * 1024 * 1024), tempfile::tempdir().unwrap());
     let server = HttpsServer::start(bomb.path(), None);
     for (branch, head) in [("large", &bomb.large), ("small", &bomb.small)] {
         for (object_bytes, objects) in [(64 * 1024 * 1024, 2_000_000), (4 * 1024 * 1024, 500_000)] {
             let mut asked = request(server.url("bomb.git"), &data.path().join("mirror.git"));
             (asked.ca_file, asked.branch) = (Some(server.ca_file()), branch.to_owned());
-            asked.limits = FetchLimits { object_bytes, objects, ..asked.limits };
+            asked.limits = FetchLimits {
+                object_bytes,
+                objects,
+                ..asked.limits
+            };
             // What is stored whole is only streamed; a delta is resolved in memory.
             let memory = asked.limits.memory_bytes();
             let expected = if branch == "small" && bomb.large_bytes > memory {
-                format!("too large to be read with {} MiB of memory", memory / 1024 / 1024)
+                format!(
+                    "too large to be read with {} MiB of memory",
+                    memory / 1024 / 1024
+                )
             } else {
-                format!("object {} is a commit of {} bytes", bomb.large, bomb.large_bytes)
+                format!(
+                    "object {} is a commit of {} bytes",
+                    bomb.large, bomb.large_bytes
+                )
             };
             let error = bring(&this_binary(), &asked).await.unwrap_err();
-            let FetchError::PackRefused { head: named, what, .. } = error else { panic!("{error}") };
+            let FetchError::PackRefused {
+                head: named, what, ..
+            } = error
+            else {
+                panic!("{error}")
+            };
             assert_eq!(named.as_ref(), Some(head), "{branch}: {what}");
             assert!(what.contains(&expected), "{branch}: {what}");
         }
@@ -125,8 +210,14 @@ async fn a_server_that_says_nothing_is_given_up_at_the_dead_line() {
 async fn a_child_that_dies_or_cannot_start_is_said() {
     let data = tempfile::tempdir().unwrap();
     let request = request("/x", &data.path().join("mirror.git"));
-    for (program, expected) in [("/nowhere/windlass", "start"), ("/bin/false", "without an answer")] {
-        let child = ChildProgram { program: program.into(), arguments: Vec::new() };
+    for (program, expected) in [
+        ("/nowhere/windlass", "start"),
+        ("/bin/false", "without an answer"),
+    ] {
+        let child = ChildProgram {
+            program: program.into(),
+            arguments: Vec::new(),
+        };
         let error = bring(&child, &request).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }

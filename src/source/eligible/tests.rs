@@ -115,8 +115,13 @@ fn a_branch_that_a_merge_brought_in_is_not_eligible_where_it_later_becomes_the_f
     bench.signed("signed, on the side");
     let head = bench.work.merge("main", Some(&bench.key));
     let verified = bench.accept(Some(&first), &head);
-    let line = bench.work.git(&["rev-list", "--first-parent", head.as_str()]);
-    assert!(line.contains(side.as_str()), "the side lies on the first-parent line now");
+    let line = bench
+        .work
+        .git(&["rev-list", "--first-parent", head.as_str()]);
+    assert!(
+        line.contains(side.as_str()),
+        "the side lies on the first-parent line now"
+    );
     unsigned(bench.ask(&verified, &side));
 }
 
@@ -134,7 +139,13 @@ fn only_the_first_parent_line_within_history_counts() {
     let verified = bench.accept(None, &second);
     for id in [&oldest, &merged, &CommitId::new("f".repeat(40))] {
         let why = bench.ask(&verified, id).unwrap_err();
-        assert_eq!(why, Ineligible::OffTheLine { verified: second.clone(), history: HISTORY });
+        assert_eq!(
+            why,
+            Ineligible::OffTheLine {
+                verified: second.clone(),
+                history: HISTORY
+            }
+        );
     }
     let parent = CommitId::new(bench.work.git(&["rev-parse", &format!("{second}^")]));
     signed(bench.ask(&verified, &parent));
@@ -155,7 +166,9 @@ fn the_anchor_is_eligible_and_nothing_before_it() {
     assert_eq!(bench.ask(&verified, &anchor), Ok(Grounds::Anchor));
     signed(bench.ask(&verified, &after));
     for id in [&before, &signed_before] {
-        let refused = Ineligible::BeforeAnchor { anchor: anchor.clone() };
+        let refused = Ineligible::BeforeAnchor {
+            anchor: anchor.clone(),
+        };
         assert_eq!(bench.ask(&verified, id), Err(refused.clone()));
         assert_eq!(bench.ask(&at_anchor, id), Err(refused.clone()));
         // Nor where the anchor was set after this host had judged it.
@@ -170,12 +183,17 @@ fn a_key_that_was_withdrawn_takes_nothing_out_of_the_trusted_set_and_brings_noth
     let old = bench.signed("by a key that goes");
     let known = bench.accept(None, &old);
     bench.keys.generate("new", "ed25519", "256");
-    let head = bench.work.commit("by a new key", Some(&bench.keys.path("new")));
+    let head = bench
+        .work
+        .commit("by a new key", Some(&bench.keys.path("new")));
     bench.signers = bench.keys.signers(&["new"]);
     let verified = bench.accept(Some(&known), &head);
     signed(bench.ask_knowing(Some(&known), &verified, &old));
     let why = bench.ask(&verified, &old).unwrap_err().to_string();
-    assert!(why.contains("is not in the allowed signers of this host"), "{why}");
+    assert!(
+        why.contains("is not in the allowed signers of this host"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -211,7 +229,10 @@ fn a_rewritten_branch_may_go_back_to_what_this_host_had_judged() {
     let verified = bench.accept(Some(&known), &head);
     signed(bench.ask_knowing(Some(&known), &verified, &lost));
     // A host that never judged it may not.
-    let off_the_line = Ineligible::OffTheLine { verified: head, history: HISTORY };
+    let off_the_line = Ineligible::OffTheLine {
+        verified: head,
+        history: HISTORY,
+    };
     assert_eq!(bench.ask(&verified, &lost), Err(off_the_line));
 }
 
@@ -219,6 +240,14 @@ fn a_rewritten_branch_may_go_back_to_what_this_host_had_judged() {
 fn a_host_that_has_accepted_nothing_runs_nothing() {
     let bench = Bench::new();
     let head = bench.signed("head");
-    let answer = eligible(&bench.work.repo(), &bench.policy(), None, None, HISTORY, &head).unwrap();
+    let answer = eligible(
+        &bench.work.repo(),
+        &bench.policy(),
+        None,
+        None,
+        HISTORY,
+        &head,
+    )
+    .unwrap();
     assert_eq!(answer, Err(Ineligible::NothingAccepted));
 }

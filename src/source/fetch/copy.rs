@@ -1,7 +1,7 @@
 //! From a repository on this host.
 //!
-//! Not through libgit2's local transport, which copies every branch and tag of the other repository, again at every
-//! fetch, whatever is asked for.
+//! Not through libgit2's local transport, which copies every branch and tag of the other
+//! repository, again at every fetch, whatever is asked for.
 
 use std::io::Write;
 
@@ -26,17 +26,25 @@ pub(super) fn fetch(
 ) -> Result<Head, Failure> {
     let source = open(local, url)?;
     if source.is_shallow() {
-        return Err(Failure::Known(FetchError::Shallow { url: url.to_string() }));
+        return Err(Failure::Known(FetchError::Shallow {
+            url: url.to_string(),
+        }));
     }
     let Some(head) = mirror::ref_target(&source, &format!("refs/heads/{}", request.branch))? else {
         return Err(Failure::Known(no_branch(&source, url, &request.branch)?));
     };
     budget.announce(head);
     if previous == Some(head) || !request.wants(head) || repo.odb()?.exists(head) {
-        return Ok(Head { id: head, downloaded: false });
+        return Ok(Head {
+            id: head,
+            downloaded: false,
+        });
     }
     history(&source, repo, &[head], budget)?;
-    Ok(Head { id: head, downloaded: true })
+    Ok(Head {
+        id: head,
+        downloaded: true,
+    })
 }
 
 /// Copies what `wanted` reach in `source` and no ref of `target` reaches yet, as one pack.
@@ -52,9 +60,10 @@ pub(super) fn history(
         walk.push(*id)?;
     }
     for reference in target.references()? {
-        let known = reference?
-            .target()
-            .filter(|id| from.read_header(*id).is_ok_and(|(_, kind)| kind == ObjectType::Commit));
+        let known = reference?.target().filter(|id| {
+            from.read_header(*id)
+                .is_ok_and(|(_, kind)| kind == ObjectType::Commit)
+        });
         if let Some(known) = known {
             walk.hide(known)?;
         }
@@ -62,8 +71,13 @@ pub(super) fn history(
     let mut builder = source.packbuilder()?;
     builder.insert_walk(&mut walk)?;
     let objects = builder.object_count() as u64;
-    let stopped =
-        || Failure::Git(git2::Error::new(ErrorCode::User, ErrorClass::Callback, "stopped by a limit"));
+    let stopped = || {
+        Failure::Git(git2::Error::new(
+            ErrorCode::User,
+            ErrorClass::Callback,
+            "stopped by a limit",
+        ))
+    };
     if !budget.allows(0, objects) {
         return Err(stopped());
     }
@@ -98,13 +112,23 @@ fn open(local: &LocalRepository, url: &RemoteUrl) -> Result<Repository, Failure>
     let none: [&str; 0] = [];
     Repository::open_ext(local.path(), RepositoryOpenFlags::NO_SEARCH, none).map_err(|error| {
         let detail = error.message().to_owned();
-        Failure::Known(FetchError::NoRepository { url: url.to_string(), detail })
+        Failure::Known(FetchError::NoRepository {
+            url: url.to_string(),
+            detail,
+        })
     })
 }
 
-fn no_branch(source: &Repository, url: &RemoteUrl, branch: &str) -> Result<FetchError, git2::Error> {
+fn no_branch(
+    source: &Repository,
+    url: &RemoteUrl,
+    branch: &str,
+) -> Result<FetchError, git2::Error> {
     let mut has = Vec::new();
-    for reference in source.references_glob("refs/heads/*")?.take(MAX_LISTED_BRANCHES) {
+    for reference in source
+        .references_glob("refs/heads/*")?
+        .take(MAX_LISTED_BRANCHES)
+    {
         has.push(reference?.shorthand()?.to_owned());
     }
     Ok(missing(url, branch, has))
@@ -116,6 +140,10 @@ pub(super) fn missing(url: &RemoteUrl, branch: &str, has: Vec<String>) -> FetchE
     if has.is_empty() {
         FetchError::Empty { url }
     } else {
-        FetchError::NoSuchBranch { url, branch: branch.to_owned(), has }
+        FetchError::NoSuchBranch {
+            url,
+            branch: branch.to_owned(),
+            has,
+        }
     }
 }

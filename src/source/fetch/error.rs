@@ -48,7 +48,9 @@ pub(crate) enum FetchError {
         detail: String,
     },
     /// The server could not prove who it is.
-    #[error("the identity of {url} is not proven: {detail}; configure its CA file or its known_hosts line")]
+    #[error(
+        "the identity of {url} is not proven: {detail}; configure its CA file or its known_hosts line"
+    )]
     Certificate {
         /// The remote.
         url: String,
@@ -62,7 +64,10 @@ pub(crate) enum FetchError {
         url: String,
     },
     /// The repository has other branches only.
-    #[error("{url} has no branch {branch:?}{}; push it, or configure another", listed(has))]
+    #[error(
+        "{url} has no branch {branch:?}{}; push it, or configure another",
+        listed(has)
+    )]
     NoSuchBranch {
         /// The remote.
         url: String,
@@ -78,7 +83,9 @@ pub(crate) enum FetchError {
         url: String,
     },
     /// The branch is larger than this host accepts.
-    #[error("{url} sends more than {limit} {what}; raise the limit, or make the repository smaller")]
+    #[error(
+        "{url} sends more than {limit} {what}; raise the limit, or make the repository smaller"
+    )]
     Limit {
         /// The remote.
         url: String,
@@ -87,7 +94,8 @@ pub(crate) enum FetchError {
         /// How many are accepted.
         limit: u64,
     },
-    /// What was downloaded is not read any further: an object is larger than this host accepts, or it is no sound pack.
+    /// What was downloaded is not read any further: an object is larger than this host accepts, or
+    /// it is no sound pack.
     #[error("{url}: {what}")]
     PackRefused {
         /// The remote.
@@ -119,7 +127,9 @@ pub(crate) enum FetchError {
         why_kept: String,
     },
     /// The mirror's disk is full, read-only or failing.
-    #[error("cannot write the local repository {mirror}: {detail}; check free space and permissions")]
+    #[error(
+        "cannot write the local repository {mirror}: {detail}; check free space and permissions"
+    )]
     Disk {
         /// The mirror.
         mirror: String,
@@ -145,7 +155,10 @@ pub(crate) enum FetchError {
 impl FetchError {
     /// The mirror or its quarantine cannot be used.
     pub(crate) fn disk(mirror: &Path, error: &MirrorError) -> Self {
-        Self::Disk { mirror: mirror.display().to_string(), detail: super::chain(error) }
+        Self::Disk {
+            mirror: mirror.display().to_string(),
+            detail: super::chain(error),
+        }
     }
 
     /// A word for metrics and JSON, of a fixed set.
@@ -180,7 +193,11 @@ pub(crate) fn out_of_memory(limits: &FetchLimits) -> String {
 }
 
 fn listed(branches: &[String]) -> String {
-    if branches.is_empty() { String::new() } else { format!(" (it has {})", branches.join(", ")) }
+    if branches.is_empty() {
+        String::new()
+    } else {
+        format!(" (it has {})", branches.join(", "))
+    }
 }
 
 /// A failure inside a fetch, before it is clear whose it is.
@@ -199,7 +216,8 @@ impl From<git2::Error> for Failure {
 }
 
 impl Failure {
-    /// Classifies it; limits first, because libgit2 reports the callback that stopped it as any user's error.
+    /// Classifies it; limits first, because libgit2 reports the callback that stopped it as any
+    /// user's error.
     pub(super) fn explain(self, url: &RemoteUrl, budget: &Budget) -> FetchError {
         let error = match self {
             Self::Known(error) => return error,
@@ -207,29 +225,54 @@ impl Failure {
         };
         let (limits, detail, url) = (budget.limits(), url.scrub(error.message()), url.to_string());
         match budget.exceeded() {
-            Some(Exceeded::Time) => return FetchError::Timeout { url, seconds: limits.deadline.as_secs() },
+            Some(Exceeded::Time) => {
+                return FetchError::Timeout {
+                    url,
+                    seconds: limits.deadline.as_secs(),
+                };
+            }
             Some(Exceeded::Bytes) => {
-                return FetchError::Limit { url, what: "bytes".to_owned(), limit: limits.received_bytes };
+                return FetchError::Limit {
+                    url,
+                    what: "bytes".to_owned(),
+                    limit: limits.received_bytes,
+                };
             }
             Some(Exceeded::Objects) => {
-                return FetchError::Limit { url, what: "objects".to_owned(), limit: limits.objects };
+                return FetchError::Limit {
+                    url,
+                    what: "objects".to_owned(),
+                    limit: limits.objects,
+                };
             }
             None => {}
         }
         match (error.code(), error.class()) {
-            (_, ErrorClass::NoMemory) => {
-                FetchError::PackRefused { url, head: budget.announced(), what: out_of_memory(limits) }
-            }
+            (_, ErrorClass::NoMemory) => FetchError::PackRefused {
+                url,
+                head: budget.announced(),
+                what: out_of_memory(limits),
+            },
             (ErrorCode::Auth, _) => FetchError::AuthFailed { url, detail },
             (ErrorCode::Certificate, _) => FetchError::Certificate { url, detail },
-            (ErrorCode::Timeout, _) => FetchError::Timeout { url, seconds: limits.deadline.as_secs() },
-            (_, ErrorClass::Http) if detail.contains("404") => FetchError::NoRepository { url, detail },
+            (ErrorCode::Timeout, _) => FetchError::Timeout {
+                url,
+                seconds: limits.deadline.as_secs(),
+            },
+            (_, ErrorClass::Http) if detail.contains("404") => {
+                FetchError::NoRepository { url, detail }
+            }
             (_, ErrorClass::Http) if detail.contains("401") || detail.contains("403") => {
                 FetchError::AuthFailed { url, detail }
             }
-            (_, ErrorClass::Net | ErrorClass::Ssl | ErrorClass::Http | ErrorClass::Ssh | ErrorClass::Os) => {
-                FetchError::Unreachable { url, detail }
-            }
+            (
+                _,
+                ErrorClass::Net
+                | ErrorClass::Ssl
+                | ErrorClass::Http
+                | ErrorClass::Ssh
+                | ErrorClass::Os,
+            ) => FetchError::Unreachable { url, detail },
             _ => FetchError::Other { url, detail },
         }
     }

@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 
 use git2::{
-    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, ProxyOptions,
-    RemoteCallbacks, RemoteRedirect, Repository,
+    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, Oid,
+    ProxyOptions, RemoteCallbacks, RemoteRedirect, Repository,
 };
 
 use super::copy::missing;
@@ -28,9 +28,10 @@ pub(super) fn fetch(
     let introduction = Introduction::new(network, request.credentials.as_ref());
     let result = download(repo, network, url, request, budget, previous, &introduction);
     match (result, introduction.refused.into_inner()) {
-        (Err(Failure::Git(_)), Some(detail)) => {
-            Err(Failure::Known(FetchError::AuthFailed { url: url.to_string(), detail }))
-        }
+        (Err(Failure::Git(_)), Some(detail)) => Err(Failure::Known(FetchError::AuthFailed {
+            url: url.to_string(),
+            detail,
+        })),
         (result, _) => result,
     }
 }
@@ -47,8 +48,11 @@ fn download(
     let mut proxy = ProxyOptions::new();
     proxy.auto();
     let mut remote = repo.remote_anonymous(network.full())?;
-    let mut connection =
-        remote.connect_auth(Direction::Fetch, Some(callbacks(introduction, budget)), Some(proxy))?;
+    let mut connection = remote.connect_auth(
+        Direction::Fetch,
+        Some(callbacks(introduction, budget)),
+        Some(proxy),
+    )?;
 
     let branch = format!("refs/heads/{}", request.branch);
     let mut head = None;
@@ -67,7 +71,10 @@ fn download(
     };
     budget.announce(head);
     if previous == Some(head) || !request.wants(head) || repo.odb()?.exists(head) {
-        return Ok(Head { id: head, downloaded: false });
+        return Ok(Head {
+            id: head,
+            downloaded: false,
+        });
     }
     let mut options = FetchOptions::new();
     options
@@ -76,12 +83,21 @@ fn download(
         .follow_redirects(RemoteRedirect::Initial)
         .update_fetchhead(false);
     let refspec = format!("+{branch}:refs/remotes/origin/{}", request.branch);
-    connection.remote().download(&[refspec.as_str()], Some(&mut options))?;
+    connection
+        .remote()
+        .download(&[refspec.as_str()], Some(&mut options))?;
     if repo.odb()?.exists(head) {
-        Ok(Head { id: head, downloaded: true })
+        Ok(Head {
+            id: head,
+            downloaded: true,
+        })
     } else {
         let what = "the server did not send the commit it announced";
-        Err(Failure::Git(git2::Error::new(ErrorCode::NotFound, ErrorClass::Net, what)))
+        Err(Failure::Git(git2::Error::new(
+            ErrorCode::NotFound,
+            ErrorClass::Net,
+            what,
+        )))
     }
 }
 
@@ -89,15 +105,18 @@ fn callbacks<'a>(introduction: &'a Introduction<'_>, budget: &'a Budget) -> Remo
     let mut callbacks = RemoteCallbacks::new();
     callbacks.credentials(|asking, user, allowed| introduction.answer(asking, user, allowed));
     callbacks.transfer_progress(|progress| {
-        budget.allows(progress.received_bytes() as u64, progress.total_objects() as u64)
+        budget.allows(
+            progress.received_bytes() as u64,
+            progress.total_objects() as u64,
+        )
     });
     callbacks.sideband_progress(|_| budget.allows(0, 0));
     // No certificate callback: without one libgit2 insists on a valid chain or a known_hosts line.
     callbacks
 }
 
-/// Answers libgit2's questions for credentials. It asks again and again as long as they are refused: each sort is
-/// given once.
+/// Answers libgit2's questions for credentials. It asks again and again as long as they are
+/// refused: each sort is given once.
 struct Introduction<'a> {
     url: &'a NetworkUrl,
     credentials: Option<&'a Credentials>,
@@ -117,7 +136,12 @@ impl<'a> Introduction<'a> {
         }
     }
 
-    fn answer(&self, asking: &str, user: Option<&str>, allowed: CredentialType) -> Result<Cred, git2::Error> {
+    fn answer(
+        &self,
+        asking: &str,
+        user: Option<&str>,
+        allowed: CredentialType,
+    ) -> Result<Cred, git2::Error> {
         if !self.url.is_same_server(asking) {
             return Err(self.refuse("it redirects to another server, which gets no credentials"));
         }
@@ -139,12 +163,19 @@ impl<'a> Introduction<'a> {
         let key = allowed.contains(CredentialType::SSH_KEY);
         match credentials {
             Credentials::Token(token) if password => Cred::userpass_plaintext(user, token.reveal()),
-            Credentials::Basic { user, password: secret } if password => {
-                Cred::userpass_plaintext(user, secret.reveal())
-            }
-            Credentials::SshKey { private_key, passphrase } if key => {
-                Cred::ssh_key(user, None, private_key, passphrase.as_ref().map(super::Secret::reveal))
-            }
+            Credentials::Basic {
+                user,
+                password: secret,
+            } if password => Cred::userpass_plaintext(user, secret.reveal()),
+            Credentials::SshKey {
+                private_key,
+                passphrase,
+            } if key => Cred::ssh_key(
+                user,
+                None,
+                private_key,
+                passphrase.as_ref().map(super::Secret::reveal),
+            ),
             _ => Err(self.refuse("it asks for another sort of credentials than is configured")),
         }
     }

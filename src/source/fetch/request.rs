@@ -61,15 +61,18 @@ pub(crate) struct FetchLimits {
     pub(crate) objects: u64,
     /// Bytes of any one object, inflated; commits, tags and trees have lower limits of their own.
     pub(crate) object_bytes: u64,
-    /// Address space of the child process; packs are mapped, so this must be a good deal more than a pack.
+    /// Address space of the child process; packs are mapped, so this must be a good deal more than
+    /// a pack.
     pub(crate) address_space_bytes: u64,
 }
 
 impl FetchLimits {
-    /// Memory that the child process may write to. libgit2 keeps about 250 bytes an object while it indexes a pack, and
-    /// resolves a delta with its base, the delta and the result in memory.
+    /// Memory that the child process may write to. libgit2 keeps about 250 bytes an object while it
+    /// indexes a pack, and resolves a delta with its base, the delta and the result in memory.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.object_bytes.saturating_mul(4).saturating_add(self.objects.saturating_mul(256))
+        self.object_bytes
+            .saturating_mul(4)
+            .saturating_add(self.objects.saturating_mul(256))
     }
 }
 
@@ -85,7 +88,8 @@ impl Default for FetchLimits {
     }
 }
 
-/// What the child process is to do. Whatever it is, the child writes only below the quarantine directory.
+/// What the child process is to do. Whatever it is, the child writes only below the quarantine
+/// directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Task {
@@ -107,7 +111,8 @@ pub(crate) struct FetchRequest {
     pub(crate) url: String,
     /// The branch that is followed, without `refs/heads/`.
     pub(crate) branch: String,
-    /// The local repository, which a fetch only reads; what it downloads goes to the quarantine beside it.
+    /// The local repository, which a fetch only reads; what it downloads goes to the quarantine
+    /// beside it.
     pub(crate) mirror: PathBuf,
     /// How to introduce ourselves.
     pub(crate) credentials: Option<Credentials>,
@@ -119,7 +124,8 @@ pub(crate) struct FetchRequest {
     pub(crate) limits: FetchLimits,
     /// The commits a mirror must hold: `verified`, `target`, `healthy`.
     pub(crate) keep: BTreeSet<CommitId>,
-    /// Heads that were refused by the same keys, mode and limits as hold now: they are not downloaded again.
+    /// Heads that were refused by the same keys, mode and limits as hold now: they are not
+    /// downloaded again.
     pub(crate) refused: BTreeSet<CommitId>,
     /// How closely to look at the mirror first.
     pub(crate) check: Check,
@@ -228,7 +234,9 @@ impl Budget {
     }
 
     pub(super) fn announced(&self) -> Option<CommitId> {
-        self.announced.get().map(|head| CommitId::new(head.to_string()))
+        self.announced
+            .get()
+            .map(|head| CommitId::new(head.to_string()))
     }
 
     pub(super) fn exceeded(&self) -> Option<Exceeded> {

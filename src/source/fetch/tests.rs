@@ -15,7 +15,9 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn mirror(&self) -> PathBuf {
@@ -31,7 +33,9 @@ impl Host {
     }
 
     fn holds(&self, id: &CommitId) -> bool {
-        self.repo().find_commit(Oid::from_str(id.as_str()).unwrap()).is_ok()
+        self.repo()
+            .find_commit(Oid::from_str(id.as_str()).unwrap())
+            .is_ok()
     }
 }
 
@@ -40,8 +44,10 @@ fn keep(ids: &[&CommitId]) -> BTreeSet<CommitId> {
 }
 
 fn packs(mirror: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(mirror.join("objects/pack")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(mirror.join("objects/pack"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|ending| ending == "pack"));
     files
 }
@@ -69,14 +75,21 @@ fn a_branch_comes_with_its_history_and_nothing_else_does() {
     let second = work.commit("two", None);
 
     let url = format!("file://{}", work.path().display());
-    let fetched = bring(&FetchRequest { url, ..host.request(&work) }).unwrap();
+    let fetched = bring(&FetchRequest {
+        url,
+        ..host.request(&work)
+    })
+    .unwrap();
     assert_eq!((&fetched.head, &fetched.previous), (&second, &None));
     assert!(fetched.received_bytes > 0 && fetched.repaired.is_none());
     assert!(host.holds(&first) && !host.holds(&other));
 
     let third = work.commit("three", None);
     let fetched = bring(&host.request(&work)).unwrap();
-    assert_eq!((fetched.head, fetched.previous), (third.clone(), Some(second)));
+    assert_eq!(
+        (fetched.head, fetched.previous),
+        (third.clone(), Some(second))
+    );
     let again = bring(&host.request(&work)).unwrap();
     assert_eq!((again.head, again.received_bytes), (third, 0));
     assert_eq!(packs(&host.mirror()).len(), 2);
@@ -90,12 +103,18 @@ fn another_branch_or_url_takes_the_place_of_the_old_one() {
     let elsewhere = Work::new();
     elsewhere.git(&["checkout", "-q", "-b", "release/1"]);
     let head = elsewhere.commit("elsewhere", None);
-    let fetched =
-        bring(&FetchRequest { branch: "release/1".to_owned(), ..host.request(&elsewhere) }).unwrap();
+    let fetched = bring(&FetchRequest {
+        branch: "release/1".to_owned(),
+        ..host.request(&elsewhere)
+    })
+    .unwrap();
     assert_eq!((fetched.head, fetched.previous), (head, None));
     let repo = host.repo();
-    let names: Vec<String> =
-        repo.references().unwrap().map(|found| found.unwrap().name().unwrap().to_owned()).collect();
+    let names: Vec<String> = repo
+        .references()
+        .unwrap()
+        .map(|found| found.unwrap().name().unwrap().to_owned())
+        .collect();
     assert_eq!(names, ["refs/remotes/origin/release/1"]);
 }
 
@@ -106,13 +125,27 @@ fn what_is_wrong_with_the_remote_is_said_with_what_to_do() {
     work.commit("two", None);
     let shallow = tempfile::tempdir().unwrap();
     let from = format!("file://{}", work.path().display());
-    work.git(&["clone", "-q", "--depth", "1", &from, shallow.path().join("x").to_str().unwrap()]);
+    work.git(&[
+        "clone",
+        "-q",
+        "--depth",
+        "1",
+        &from,
+        shallow.path().join("x").to_str().unwrap(),
+    ]);
     let ask = |url: &str, branch: &str| {
-        let request = FetchRequest { url: url.to_owned(), branch: branch.to_owned(), ..host.request(&work) };
+        let request = FetchRequest {
+            url: url.to_owned(),
+            branch: branch.to_owned(),
+            ..host.request(&work)
+        };
         bring(&request).unwrap_err()
     };
     let path = |work: &Work| work.path().to_str().unwrap().to_owned();
-    assert_eq!(ask(&path(&empty), "main"), FetchError::Empty { url: path(&empty) });
+    assert_eq!(
+        ask(&path(&empty), "main"),
+        FetchError::Empty { url: path(&empty) }
+    );
     assert_eq!(
         ask(&path(&work), "mian"),
         FetchError::NoSuchBranch {
@@ -123,7 +156,11 @@ fn what_is_wrong_with_the_remote_is_said_with_what_to_do() {
     );
     for (url, branch, label) in [
         ("/nowhere/at/all.git", "main", "no-repository"),
-        (shallow.path().join("x").to_str().unwrap(), "main", "shallow"),
+        (
+            shallow.path().join("x").to_str().unwrap(),
+            "main",
+            "shallow",
+        ),
         (&path(&work), "a..b", "no-such-branch"),
         ("git://git.example.com/x", "main", "bad-url"),
         ("http://127.0.0.1:1/x.git", "main", "unreachable"),
@@ -144,15 +181,42 @@ fn limits_stop_a_fetch_and_leave_what_was_there() {
     let (work, host) = (Work::new(), Host::new());
     let first = work.commit("one", None);
     bring(&host.request(&work)).unwrap();
-    work.write("big.bin", (0..200_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
+    work.write(
+        "big.bin",
+        (0..200_000_u32)
+            .flat_map(u32::to_le_bytes)
+            .collect::<Vec<u8>>(),
+    );
     work.commit("big", None);
     let limits = FetchLimits::default();
     for (limits, label) in [
-        (FetchLimits { objects: 2, ..limits.clone() }, "limit"),
-        (FetchLimits { received_bytes: 1000, ..limits.clone() }, "limit"),
-        (FetchLimits { deadline: Duration::ZERO, ..limits }, "timeout"),
+        (
+            FetchLimits {
+                objects: 2,
+                ..limits.clone()
+            },
+            "limit",
+        ),
+        (
+            FetchLimits {
+                received_bytes: 1000,
+                ..limits.clone()
+            },
+            "limit",
+        ),
+        (
+            FetchLimits {
+                deadline: Duration::ZERO,
+                ..limits
+            },
+            "timeout",
+        ),
     ] {
-        let error = bring(&FetchRequest { limits, ..host.request(&work) }).unwrap_err();
+        let error = bring(&FetchRequest {
+            limits,
+            ..host.request(&work)
+        })
+        .unwrap_err();
         assert_eq!(error.label(), label, "{error}");
         assert!(host.holds(&first));
     }
@@ -168,7 +232,10 @@ fn a_damaged_mirror_is_cloned_again_with_the_commits_in_use() {
     bring(&host.request(&work)).unwrap();
     Mirror::new(host.mirror()).pin(&keep(&[&running])).unwrap();
     damage(&host.mirror());
-    let request = FetchRequest { keep: keep(&[&running, &head]), ..host.request(&work) };
+    let request = FetchRequest {
+        keep: keep(&[&running, &head]),
+        ..host.request(&work)
+    };
     let fetched = bring(&request).unwrap();
     assert!(fetched.repaired.unwrap().contains("does not hold commit"));
     assert!(host.holds(&running) && host.holds(&head));
@@ -180,7 +247,10 @@ fn a_damaged_mirror_is_cloned_again_with_the_commits_in_use() {
 #[test]
 fn a_blob_that_went_bad_is_found_by_a_thorough_check() {
     let (work, host) = (Work::new(), Host::new());
-    work.write("a.yaml", "some content that is long enough to be found in the pack");
+    work.write(
+        "a.yaml",
+        "some content that is long enough to be found in the pack",
+    );
     let head = work.commit("head", None);
     bring(&host.request(&work)).unwrap();
     // Loose objects are easier to hit one by one.
@@ -189,16 +259,29 @@ fn a_blob_that_went_bad_is_found_by_a_thorough_check() {
     fs::rename(&pack, &moved).unwrap();
     fs::remove_file(pack.with_extension("idx")).unwrap();
     let mirror = host.mirror();
-    let unpack = format!("git -C {} unpack-objects -q < {}", mirror.display(), moved.display());
+    let unpack = format!(
+        "git -C {} unpack-objects -q < {}",
+        mirror.display(),
+        moved.display()
+    );
     super::super::testing::run("sh", &["-c", &unpack]);
     let blob = work.git(&["rev-parse", "HEAD:a.yaml"]);
     let loose = mirror.join("objects").join(&blob[..2]).join(&blob[2..]);
     fs::remove_file(&loose).unwrap();
     fs::write(&loose, "not zlib").unwrap();
 
-    let request = FetchRequest { keep: keep(&[&head]), ..host.request(&work) };
-    assert!(bring(&request).unwrap().repaired.is_none(), "a quick check does not read blobs");
-    let thorough = FetchRequest { check: Check::Thorough, ..request };
+    let request = FetchRequest {
+        keep: keep(&[&head]),
+        ..host.request(&work)
+    };
+    assert!(
+        bring(&request).unwrap().repaired.is_none(),
+        "a quick check does not read blobs"
+    );
+    let thorough = FetchRequest {
+        check: Check::Thorough,
+        ..request
+    };
     assert!(bring(&thorough).unwrap().repaired.is_some());
     assert!(bring(&thorough).unwrap().repaired.is_none());
 }
@@ -213,9 +296,16 @@ fn a_damaged_mirror_is_kept_when_the_remote_lost_what_runs() {
     work.commit("rewritten", None);
     work.git(&["branch", "-M", "main"]);
     let before = packs(&host.mirror());
-    let error = bring(&FetchRequest { keep: keep(&[&running]), ..host.request(&work) }).unwrap_err();
+    let error = bring(&FetchRequest {
+        keep: keep(&[&running]),
+        ..host.request(&work)
+    })
+    .unwrap_err();
     assert_eq!(error.label(), "corrupt");
-    assert!(error.to_string().contains("would lose what this host runs"), "{error}");
+    assert!(
+        error.to_string().contains("would lose what this host runs"),
+        "{error}"
+    );
     assert_eq!(packs(&host.mirror()), before);
 }
 
@@ -225,7 +315,11 @@ fn what_a_killed_fetch_left_is_put_right() {
     work.commit("one", None);
     bring(&host.request(&work)).unwrap();
     let mirror = host.mirror();
-    let leftovers = ["refs/remotes/origin/main.lock", "objects/pack/pack_git2_a1b2c3", "packed-refs.lock"];
+    let leftovers = [
+        "refs/remotes/origin/main.lock",
+        "objects/pack/pack_git2_a1b2c3",
+        "packed-refs.lock",
+    ];
     for file in leftovers {
         fs::write(mirror.join(file), "").unwrap();
     }
@@ -248,12 +342,20 @@ fn many_fetches_do_not_scatter_the_mirror() {
     let mut most = 0;
     for number in 0..52 {
         work.commit(&number.to_string(), None);
-        bring(&FetchRequest { keep: keep(&[&first]), ..host.request(&work) }).unwrap();
+        bring(&FetchRequest {
+            keep: keep(&[&first]),
+            ..host.request(&work)
+        })
+        .unwrap();
         most = most.max(packs(&host.mirror()).len());
     }
     assert!(most == 50 && packs(&host.mirror()).len() < 10, "{most}");
     assert!(host.holds(&first) && host.holds(&work.head()));
-    assert!(host.repo().find_reference(&format!("refs/windlass/pin/{first}")).is_ok());
+    assert!(
+        host.repo()
+            .find_reference(&format!("refs/windlass/pin/{first}"))
+            .is_ok()
+    );
 }
 
 #[test]
@@ -265,11 +367,17 @@ fn pins_are_exactly_what_is_asked() {
     let pins = || -> Vec<String> {
         let repo = host.repo();
         let found = repo.references_glob("refs/windlass/pin/*").unwrap();
-        found.map(|pin| pin.unwrap().target().unwrap().to_string()).collect()
+        found
+            .map(|pin| pin.unwrap().target().unwrap().to_string())
+            .collect()
     };
     mirror.pin(&keep(&[&ids[0], &ids[1]])).unwrap();
     assert_eq!(pins().len(), 2);
     mirror.pin(&keep(&[&ids[1]])).unwrap();
     assert_eq!(pins(), [ids[1].as_str()]);
-    assert!(mirror.pin(&keep(&[&CommitId::new("f".repeat(40))])).unwrap());
+    assert!(
+        mirror
+            .pin(&keep(&[&CommitId::new("f".repeat(40))]))
+            .unwrap()
+    );
 }

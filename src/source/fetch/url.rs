@@ -35,8 +35,8 @@ impl NetworkUrl {
         &self.full
     }
 
-    /// Whether `other`, which libgit2 asks credentials for, is the same server over the same protocol: a redirect
-    /// must not carry a password elsewhere.
+    /// Whether `other`, which libgit2 asks credentials for, is the same server over the same
+    /// protocol: a redirect must not carry a password elsewhere.
     pub(super) fn is_same_server(&self, other: &str) -> bool {
         match (server(&self.full), server(other)) {
             (Some((scheme, host)), Some((other_scheme, other_host))) => {
@@ -88,25 +88,42 @@ impl FromStr for RemoteUrl {
     type Err = FetchError;
 
     fn from_str(text: &str) -> Result<Self, FetchError> {
-        let bad = |why: &str| FetchError::BadUrl { url: without_credentials(text), why: why.to_owned() };
+        let bad = |why: &str| FetchError::BadUrl {
+            url: without_credentials(text),
+            why: why.to_owned(),
+        };
         if text.is_empty() || text.contains(['\0', '\n', '\r']) {
             return Err(bad("it is empty or holds control characters"));
         }
-        let network =
-            || Self::Network(NetworkUrl { full: text.to_owned(), shown: without_credentials(text) });
+        let network = || {
+            Self::Network(NetworkUrl {
+                full: text.to_owned(),
+                shown: without_credentials(text),
+            })
+        };
         match text.split_once("://") {
             Some(("file", rest)) => {
                 let path = rest.strip_prefix("localhost").unwrap_or(rest);
                 if !path.starts_with('/') {
-                    return Err(bad("a file URL names an absolute path, as in file:///srv/git/deploy.git"));
+                    return Err(bad(
+                        "a file URL names an absolute path, as in file:///srv/git/deploy.git",
+                    ));
                 }
-                let path = percent_decode(path).ok_or_else(|| bad("its percent encoding is broken"))?;
+                let path =
+                    percent_decode(path).ok_or_else(|| bad("its percent encoding is broken"))?;
                 Ok(Self::Local(LocalRepository { path }))
             }
-            Some(("http", rest)) if rest.split('/').next().is_some_and(|server| server.contains('@')) => {
+            Some(("http", rest))
+                if rest
+                    .split('/')
+                    .next()
+                    .is_some_and(|server| server.contains('@')) =>
+            {
                 Err(bad("credentials are not sent over plain http; use https"))
             }
-            Some(("https" | "http" | "ssh", rest)) if !rest.starts_with('/') && !rest.is_empty() => {
+            Some(("https" | "http" | "ssh", rest))
+                if !rest.starts_with('/') && !rest.is_empty() =>
+            {
                 Ok(network())
             }
             Some(_) => Err(bad("use a path, file://, https:// or ssh://")),
@@ -119,7 +136,8 @@ impl FromStr for RemoteUrl {
 }
 
 impl LocalRepository {
-    /// Where the refs of this repository are; a work tree keeps them in `.git`, a linked one elsewhere.
+    /// Where the refs of this repository are; a work tree keeps them in `.git`, a linked one
+    /// elsewhere.
     pub(crate) fn git_directory(&self) -> Option<PathBuf> {
         let inner = self.path.join(".git");
         if inner.is_dir() {
@@ -155,13 +173,20 @@ fn authority(url: &str) -> Option<(&str, &str, &str)> {
 /// Scheme and host with port, without the user.
 fn server(url: &str) -> Option<(&str, &str)> {
     let (scheme, authority, _) = authority(url)?;
-    Some((scheme, authority.rsplit_once('@').map_or(authority, |(_, host)| host)))
+    Some((
+        scheme,
+        authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host),
+    ))
 }
 
 fn without_credentials(url: &str) -> String {
     match authority(url) {
         Some((scheme, authority, path)) => {
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            let host = authority
+                .rsplit_once('@')
+                .map_or(authority, |(_, host)| host);
             format!("{scheme}://{host}{path}")
         }
         None => url.to_owned(),
@@ -179,7 +204,11 @@ fn percent_decode(text: &str) -> Option<PathBuf> {
             continue;
         }
         let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|byte| *byte != 0)?);
+        bytes.push(
+            u8::from_str_radix(digits, 16)
+                .ok()
+                .filter(|byte| *byte != 0)?,
+        );
         rest = rest.get(2..)?;
     }
     Some(std::ffi::OsString::from_vec(bytes).into())
@@ -196,8 +225,14 @@ mod tests {
             ("/srv/git/deploy.git", "/srv/git/deploy.git"),
             ("file:///srv/git/a%20b.git", "/srv/git/a b.git"),
             ("file://localhost/srv/git", "/srv/git"),
-            ("https://dev:secret@git.example.com/a.git", "https://git.example.com/a.git"),
-            ("ssh://git@git.example.com:2222/a.git", "ssh://git.example.com:2222/a.git"),
+            (
+                "https://dev:secret@git.example.com/a.git",
+                "https://git.example.com/a.git",
+            ),
+            (
+                "ssh://git@git.example.com:2222/a.git",
+                "ssh://git.example.com:2222/a.git",
+            ),
             ("git@git.example.com:a.git", "git@git.example.com:a.git"),
         ] {
             let url: RemoteUrl = text.parse().unwrap();

@@ -22,7 +22,11 @@ fn listing(directory: &Path) -> Vec<(PathBuf, u64)> {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
         let (path, metadata) = (entry.path(), entry.metadata().unwrap());
-        if metadata.is_dir() { found.extend(listing(&path)) } else { found.push((path, metadata.len())) }
+        if metadata.is_dir() {
+            found.extend(listing(&path))
+        } else {
+            found.push((path, metadata.len()))
+        }
     }
     found.sort();
     found
@@ -52,20 +56,34 @@ fn objects_over_their_limits_refuse_the_fetch_and_are_named() {
     assert_eq!(named, Some(head));
     let expected =
         format!("object {id} is a blob of 5242881 bytes, and a blob may have 5242880; take it out");
-    assert!(what.starts_with(&expected) && what.ends_with("or raise source.max-object-bytes"), "{what}");
+    assert!(
+        what.starts_with(&expected) && what.ends_with("or raise source.max-object-bytes"),
+        "{what}"
+    );
 
     work.git(&["reset", "-q", "--hard", &good]);
     let message = work.path().join(".git/message");
     fs::write(&message, "m".repeat(usize::try_from(MIB).unwrap())).unwrap();
-    work.git(&["commit", "-q", "--allow-empty", "-F", message.to_str().unwrap()]);
+    work.git(&[
+        "commit",
+        "-q",
+        "--allow-empty",
+        "-F",
+        message.to_str().unwrap(),
+    ]);
     let (named, what) = refused(&ask());
     assert_eq!(named, Some(work.head()));
-    assert!(what.contains(&format!("object {} is a commit of 10", work.head())), "{what}");
+    assert!(
+        what.contains(&format!("object {} is a commit of 10", work.head())),
+        "{what}"
+    );
     assert!(what.contains("a commit may have 1048576"), "{what}");
 
     work.git(&["reset", "-q", "--hard", &good]);
     let blob = work.git(&["rev-parse", "HEAD:a.yaml"]);
-    let lines: String = (0..40_000).map(|n| format!("100644 blob {blob}\t{n:0100}\n")).collect();
+    let lines: String = (0..40_000)
+        .map(|n| format!("100644 blob {blob}\t{n:0100}\n"))
+        .collect();
     let entries = work.path().join(".git/entries");
     fs::write(&entries, lines).unwrap();
     let make = format!(
@@ -75,7 +93,10 @@ fn objects_over_their_limits_refuse_the_fetch_and_are_named() {
     let commit = super::super::testing::run("sh", &["-c", &make]);
     work.git(&["reset", "-q", "--soft", &commit]);
     let (_, what) = refused(&ask());
-    assert!(what.contains("is a tree of ") && what.contains("a tree may have 4194304"), "{what}");
+    assert!(
+        what.contains("is a tree of ") && what.contains("a tree may have 4194304"),
+        "{what}"
+    );
 
     assert_eq!(listing(&mirror), before, "the mirror is as it was");
     assert!(!mirror.with_extension("git.quarantine").exists());
@@ -93,7 +114,10 @@ fn a_commit_that_inflates_to_hundreds_of_megabytes_is_never_read_also_as_the_bas
         };
         let (named, what) = refused(&request);
         assert_eq!(named.as_ref(), Some(head), "{branch}");
-        assert!(what.contains(&format!("object {} is a commit of 6710", bomb.large)), "{branch}: {what}");
+        assert!(
+            what.contains(&format!("object {} is a commit of 6710", bomb.large)),
+            "{branch}: {what}"
+        );
     }
 }
 
@@ -112,7 +136,10 @@ fn the_daemon_looks_for_itself_and_takes_nothing_but_one_pack() {
     let mut limits = ask.limits.clone();
     limits.object_bytes = 99;
     let error = quarantine.inspect(&limits).unwrap_err();
-    assert!(error.to_string().contains("is a blob of 100 bytes"), "{error}");
+    assert!(
+        error.to_string().contains("is a blob of 100 bytes"),
+        "{error}"
+    );
 
     // A child that brings more than it was asked for.
     for extra in ["pack/pack-1.pack", "12/34567890", "loose"] {
@@ -120,22 +147,33 @@ fn the_daemon_looks_for_itself_and_takes_nothing_but_one_pack() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "x").unwrap();
         let error = quarantine.inspect(&ask.limits).unwrap_err();
-        assert!(matches!(error, InspectError::Layout { .. }), "{extra}: {error}");
+        assert!(
+            matches!(error, InspectError::Layout { .. }),
+            "{extra}: {error}"
+        );
         fs::remove_file(&path).unwrap();
         if extra.starts_with("12") {
             fs::remove_dir(path.parent().unwrap()).unwrap()
         }
     }
     // Its own configuration and refs are not looked at.
-    fs::write(quarantine.path.join(INCOMING).join("config"), "not a configuration").unwrap();
+    fs::write(
+        quarantine.path.join(INCOMING).join("config"),
+        "not a configuration",
+    )
+    .unwrap();
     fs::remove_file(quarantine.path.join(INCOMING).join("HEAD")).unwrap();
     accept(&quarantine, &ask, &fetched);
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&quarantine.path).unwrap().permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(&quarantine.path).unwrap().permissions(),
+    );
     assert_eq!(mode & 0o777, 0o700);
     drop(quarantine);
     let repo = Mirror::new(&mirror).open().unwrap();
-    assert!(repo.find_commit(Oid::from_str(fetched.head.as_str()).unwrap()).is_ok());
+    assert!(
+        repo.find_commit(Oid::from_str(fetched.head.as_str()).unwrap())
+            .is_ok()
+    );
 }
 
 #[test]
@@ -180,7 +218,9 @@ fn a_kill_at_any_step_of_the_way_into_the_mirror_is_put_right_by_the_next_fetch(
         assert_eq!(fetched.brought == Brought::Nothing, step > 2, "step {step}");
         let repo = Mirror::new(&mirror).open().unwrap();
         let keep = BTreeSet::from([head.clone(), next.clone()]);
-        Mirror::new(&mirror).check(&repo, &keep, Check::Thorough).unwrap();
+        Mirror::new(&mirror)
+            .check(&repo, &keep, Check::Thorough)
+            .unwrap();
         assert!(!mirror.with_extension("git.quarantine").exists());
     }
 }

@@ -28,8 +28,11 @@ impl FromStr for SourcePath {
                 "{text:?} is no path inside a repository; write it from the root, as in apps/web"
             ));
         }
-        let names: Vec<String> =
-            text.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
+        let names: Vec<String> = text
+            .split('/')
+            .filter(|name| !matches!(*name, "" | "."))
+            .map(str::to_owned)
+            .collect();
         if names.iter().any(|name| name == "..") {
             return Err(format!("the path {text:?} must not contain \"..\""));
         }
@@ -39,7 +42,11 @@ impl FromStr for SourcePath {
 
 impl fmt::Display for SourcePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { f.write_str(".") } else { f.write_str(&self.0.join("/")) }
+        if self.0.is_empty() {
+            f.write_str(".")
+        } else {
+            f.write_str(&self.0.join("/"))
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use git2::{Odb, Oid, Repository};
 
-use super::{SnapshotError, SnapshotLimits, SnapshotProblem, SnapshotProblems, SourceFile, SourcePath};
+use super::{
+    SnapshotError, SnapshotLimits, SnapshotProblem, SnapshotProblems, SourceFile, SourcePath,
+};
 use crate::source::commit::CommitObject;
 
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
@@ -50,8 +52,11 @@ pub(super) fn files(
     paths: &[SourcePath],
     limits: &SnapshotLimits,
 ) -> Result<Found, SnapshotError> {
-    let read =
-        |source| SnapshotError::Read { commit: commit.id.short().to_owned(), path: ".".to_owned(), source };
+    let read = |source| SnapshotError::Read {
+        commit: commit.id.short().to_owned(),
+        path: ".".to_owned(),
+        source,
+    };
     let mut walk = Walk {
         repo,
         database: repo.odb().map_err(read)?,
@@ -68,8 +73,15 @@ pub(super) fn files(
         walk.configured_path(commit.tree, path)?;
     }
     if walk.problems.is_empty() {
-        let files = walk.files.into_iter().map(|(path, bytes)| SourceFile { path, bytes }).collect();
-        Ok(Found { files, passed_over: walk.passed_over.into_iter().collect() })
+        let files = walk
+            .files
+            .into_iter()
+            .map(|(path, bytes)| SourceFile { path, bytes })
+            .collect();
+        Ok(Found {
+            files,
+            passed_over: walk.passed_over.into_iter().collect(),
+        })
     } else {
         Err(SnapshotError::Refused(SnapshotProblems(walk.problems)))
     }
@@ -93,15 +105,24 @@ impl Walk<'_> {
         let mut at = (Kind::Directory, root);
         let mut reached = String::new();
         for name in path.names() {
-            let missing = SnapshotProblem::MissingPath { path: path.to_string() };
+            let missing = SnapshotProblem::MissingPath {
+                path: path.to_string(),
+            };
             match at.0 {
                 Kind::Directory => {}
                 Kind::Symlink => return self.problem(SnapshotProblem::Symlink { path: reached }),
-                Kind::Submodule => return self.problem(SnapshotProblem::Submodule { path: reached }),
+                Kind::Submodule => {
+                    return self.problem(SnapshotProblem::Submodule { path: reached });
+                }
                 Kind::File => return self.problem(missing),
             }
-            let tree = self.repo.find_tree(at.1).map_err(|source| self.unreadable(&reached, source))?;
-            let Some(entry) = tree.get_name(name) else { return self.problem(missing) };
+            let tree = self
+                .repo
+                .find_tree(at.1)
+                .map_err(|source| self.unreadable(&reached, source))?;
+            let Some(entry) = tree.get_name(name) else {
+                return self.problem(missing);
+            };
             reached = join(&reached, name);
             at = (Kind::of(entry.filemode_raw()), entry.id());
         }
@@ -113,12 +134,21 @@ impl Walk<'_> {
             Kind::Directory => self.directory(at.1, &reached, 1)?,
             kind => self.entry(kind, at.1, reached.clone(), 1)?,
         }
-        let prefix = if reached.is_empty() { String::new() } else { format!("{reached}/") };
+        let prefix = if reached.is_empty() {
+            String::new()
+        } else {
+            format!("{reached}/")
+        };
         // A path inside an earlier one adds nothing new and is not empty for that.
         let holds_some = self.files.len() > files
-            || self.files.keys().any(|file| *file == reached || file.starts_with(&prefix));
+            || self
+                .files
+                .keys()
+                .any(|file| *file == reached || file.starts_with(&prefix));
         if !holds_some && self.problems.len() == problems {
-            return self.problem(SnapshotProblem::EmptyPath { path: path.to_string() });
+            return self.problem(SnapshotProblem::EmptyPath {
+                path: path.to_string(),
+            });
         }
         Ok(())
     }
@@ -126,22 +156,33 @@ impl Walk<'_> {
     fn directory(&mut self, id: Oid, path: &str, depth: usize) -> Result<(), SnapshotError> {
         if depth > self.limits.depth {
             let limit = self.limits.depth;
-            return self.problem(SnapshotProblem::TooDeep { path: path.to_owned(), limit });
+            return self.problem(SnapshotProblem::TooDeep {
+                path: path.to_owned(),
+                limit,
+            });
         }
-        let tree = self.repo.find_tree(id).map_err(|source| self.unreadable(path, source))?;
+        let tree = self
+            .repo
+            .find_tree(id)
+            .map_err(|source| self.unreadable(path, source))?;
         for entry in &tree {
             self.entries += 1;
             if self.entries > self.limits.entries {
-                return self.fatal(SnapshotProblem::TooManyEntries { limit: self.limits.entries });
+                return self.fatal(SnapshotProblem::TooManyEntries {
+                    limit: self.limits.entries,
+                });
             }
             let name = entry.name_bytes();
             if name.starts_with(b".") {
                 continue;
             }
             match std::str::from_utf8(name) {
-                Ok(name) => {
-                    self.entry(Kind::of(entry.filemode_raw()), entry.id(), join(path, name), depth)?
-                }
+                Ok(name) => self.entry(
+                    Kind::of(entry.filemode_raw()),
+                    entry.id(),
+                    join(path, name),
+                    depth,
+                )?,
                 Err(_) => {
                     let path = join(path, &String::from_utf8_lossy(name));
                     self.problem(SnapshotProblem::BadName { path })?;
@@ -151,7 +192,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, kind: Kind, id: Oid, path: String, depth: usize) -> Result<(), SnapshotError> {
+    fn entry(
+        &mut self,
+        kind: Kind,
+        id: Oid,
+        path: String,
+        depth: usize,
+    ) -> Result<(), SnapshotError> {
         match kind {
             Kind::Directory => self.directory(id, &path, depth + 1),
             Kind::Symlink => self.problem(SnapshotProblem::Symlink { path }),
@@ -171,17 +218,25 @@ impl Walk<'_> {
             return Ok(());
         }
         // The size first: a file over the limit is never brought into memory.
-        let (bytes, _) = self.database.read_header(id).map_err(|source| self.unreadable(&path, source))?;
+        let (bytes, _) = self
+            .database
+            .read_header(id)
+            .map_err(|source| self.unreadable(&path, source))?;
         let limit = self.limits.file_bytes;
         if bytes > limit {
             return self.problem(SnapshotProblem::FileTooLarge { path, bytes, limit });
         }
         if self.files.len() == self.limits.files {
-            return self.fatal(SnapshotProblem::TooManyFiles { limit: self.limits.files });
+            return self.fatal(SnapshotProblem::TooManyFiles {
+                limit: self.limits.files,
+            });
         }
         self.total_bytes += bytes;
         if self.total_bytes > self.limits.total_bytes {
-            return self.fatal(SnapshotProblem::TotalTooLarge { path, limit: self.limits.total_bytes });
+            return self.fatal(SnapshotProblem::TotalTooLarge {
+                path,
+                limit: self.limits.total_bytes,
+            });
         }
         let content = match self.database.read(id) {
             Ok(object) => object.data().to_vec(),
@@ -208,12 +263,18 @@ impl Walk<'_> {
     /// Notes a problem after which going on would only cost time.
     fn fatal(&mut self, problem: SnapshotProblem) -> Result<(), SnapshotError> {
         self.problems.push(problem);
-        Err(SnapshotError::Refused(SnapshotProblems(std::mem::take(&mut self.problems))))
+        Err(SnapshotError::Refused(SnapshotProblems(std::mem::take(
+            &mut self.problems,
+        ))))
     }
 
     fn unreadable(&self, path: &str, source: git2::Error) -> SnapshotError {
         let path = if path.is_empty() { "." } else { path };
-        SnapshotError::Read { commit: self.commit.to_owned(), path: path.to_owned(), source }
+        SnapshotError::Read {
+            commit: self.commit.to_owned(),
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -228,5 +289,9 @@ pub(crate) fn looks_like_manifest(path: &str) -> bool {
 }
 
 fn join(directory: &str, name: &str) -> String {
-    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
+    if directory.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{directory}/{name}")
+    }
 }

@@ -11,7 +11,13 @@ use super::*;
 fn sshsig(key: &[u8], namespace: &str, reserved: &[u8], hash: &str, signature: &[u8]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     VERSION.encode(&mut bytes).unwrap();
-    for field in [key, namespace.as_bytes(), reserved, hash.as_bytes(), signature] {
+    for field in [
+        key,
+        namespace.as_bytes(),
+        reserved,
+        hash.as_bytes(),
+        signature,
+    ] {
         field.encode(&mut bytes).unwrap();
     }
     format!("{BEGIN}\n{}\n{END}\n", Base64::encode_string(&bytes)).into_bytes()
@@ -39,8 +45,20 @@ fn what_ssh_keygen_signs_verifies_and_a_changed_byte_does_not() {
         for hash in ["sha256", "sha512"] {
             std::fs::write(&payload, "a commit").unwrap();
             let option = format!("hashalg={hash}");
-            let arguments = ["-Y", "sign", "-n", "git", "-O", &option, "-f", key.to_str().unwrap()];
-            run("ssh-keygen", &[&arguments[..], &[payload.to_str().unwrap()]].concat());
+            let arguments = [
+                "-Y",
+                "sign",
+                "-n",
+                "git",
+                "-O",
+                &option,
+                "-f",
+                key.to_str().unwrap(),
+            ];
+            run(
+                "ssh-keygen",
+                &[&arguments[..], &[payload.to_str().unwrap()]].concat(),
+            );
             let armour = std::fs::read(payload.with_extension("sig")).unwrap();
             std::fs::remove_file(payload.with_extension("sig")).unwrap();
 
@@ -48,8 +66,15 @@ fn what_ssh_keygen_signs_verifies_and_a_changed_byte_does_not() {
             let verifying = VerifyingKey::new(public.key_data());
             let signature = SshSignature::parse(&armour).unwrap();
             assert_eq!(signature.key_blob, public.to_bytes().unwrap());
-            assert_eq!(signature.verify(&verifying, b"a commit"), Ok(()), "{kind} {bits} {hash}");
-            assert_eq!(signature.verify(&verifying, b"a cOmmit"), Err(SignatureError::Wrong));
+            assert_eq!(
+                signature.verify(&verifying, b"a commit"),
+                Ok(()),
+                "{kind} {bits} {hash}"
+            );
+            assert_eq!(
+                signature.verify(&verifying, b"a cOmmit"),
+                Err(SignatureError::Wrong)
+            );
         }
     }
 }
@@ -59,14 +84,23 @@ fn weak_and_unsupported_keys_are_refused_by_name() {
     let keys = Keys::new();
     for (name, kind, bits, expected) in [
         ("weak", "rsa", "1024", SignatureError::WeakKey(1024)),
-        ("p521", "ecdsa", "521", SignatureError::Unsupported(type_name("ecdsa-sha2-nistp521"))),
+        (
+            "p521",
+            "ecdsa",
+            "521",
+            SignatureError::Unsupported(type_name("ecdsa-sha2-nistp521")),
+        ),
     ] {
         let key = keys.generate(name, kind, bits);
         let public = PublicKey::read_openssh_file(&key.with_extension("pub")).unwrap();
         let verifying = VerifyingKey::new(public.key_data());
         let algorithm = match kind {
-            "rsa" => Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-            _ => Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+            "rsa" => Algorithm::Rsa {
+                hash: Some(HashAlg::Sha512),
+            },
+            _ => Algorithm::Ecdsa {
+                curve: EcdsaCurve::NistP521,
+            },
         };
         assert_eq!(verifying.verify(&algorithm, &[1; 128], b"x"), Err(expected));
     }
@@ -80,15 +114,35 @@ fn a_security_key_must_have_been_touched() {
     let key = KeyData::SkEd25519(SkEd25519::new(Ed25519PublicKey(public), "ssh:"));
     let key_blob = PublicKey::from(key.clone()).to_bytes().unwrap();
     let verifying = VerifyingKey::new(&key);
-    for (flags, expected) in [(1, Ok(())), (5, Ok(())), (4, Err(SignatureError::NoUserPresence))] {
-        let message =
-            [MAGIC, &blob(&[b"git", b"", b"sha256", digest(&SHA256, b"a commit").as_ref()])].concat();
+    for (flags, expected) in [
+        (1, Ok(())),
+        (5, Ok(())),
+        (4, Err(SignatureError::NoUserPresence)),
+    ] {
+        let message = [
+            MAGIC,
+            &blob(&[
+                b"git",
+                b"",
+                b"sha256",
+                digest(&SHA256, b"a commit").as_ref(),
+            ]),
+        ]
+        .concat();
         let trailer = [flags, 0, 0, 0, 9];
-        let signed =
-            [digest(&SHA256, b"ssh:").as_ref(), &trailer, digest(&SHA256, &message).as_ref()].concat();
-        let raw =
-            [&blob(&[b"sk-ssh-ed25519@openssh.com", pair.sign(&signed).as_ref()]), &trailer[..]].concat();
-        let signature = SshSignature::parse(&sshsig(&key_blob, "git", b"", "sha256", &raw)).unwrap();
+        let signed = [
+            digest(&SHA256, b"ssh:").as_ref(),
+            &trailer,
+            digest(&SHA256, &message).as_ref(),
+        ]
+        .concat();
+        let raw = [
+            &blob(&[b"sk-ssh-ed25519@openssh.com", pair.sign(&signed).as_ref()]),
+            &trailer[..],
+        ]
+        .concat();
+        let signature =
+            SshSignature::parse(&sshsig(&key_blob, "git", b"", "sha256", &raw)).unwrap();
         assert_eq!(signature.verify(&verifying, b"a commit"), expected);
     }
 }

@@ -1,5 +1,5 @@
-//! A repository of a few hundred kilobytes with a commit that inflates to as much as one likes, once as it is and once as
-//! the base of a small commit.
+//! A repository of a few hundred kilobytes with a commit that inflates to as much as one likes,
+//! once as it is and once as the base of a small commit.
 
 use std::fs;
 use std::io::Write;
@@ -30,7 +30,17 @@ impl Bomb {
             let line = format!("cd {} && {arguments}", repository.display());
             run("sh", &["-c", &line])
         };
-        run("git", &["init", "-q", "--bare", "-b", "main", repository.to_str().unwrap()]);
+        run(
+            "git",
+            &[
+                "init",
+                "-q",
+                "--bare",
+                "-b",
+                "main",
+                repository.to_str().unwrap(),
+            ],
+        );
         let tree = git("git hash-object -t tree -w --stdin < /dev/null");
         let person = "Dev <dev@example.com> 1700000000 +0000";
         let head = format!("tree {tree}\nauthor {person}\ncommitter {person}\n\n");
@@ -39,8 +49,11 @@ impl Bomb {
             "(cat head; head -c {bytes} /dev/zero | tr '\\0' m) > body && git hash-object -t commit -w body && rm body"
         ));
         let size = head.len() as u64 + bytes;
-        // One pack with the large commit, and behind it a delta that copies the line of the tree from it.
-        let packed = git(&format!("echo {large} | git pack-objects -q objects/pack/pack"));
+        // One pack with the large commit, and behind it a delta that copies the line of the tree
+        // from it.
+        let packed = git(&format!(
+            "echo {large} | git pack-objects -q objects/pack/pack"
+        ));
         let pack = repository.join(format!("objects/pack/pack-{packed}.pack"));
         let rest = format!("parent {large}\nauthor {person}\ncommitter {person}\n\nsmall\n");
         let mut delta = number(size);
@@ -55,8 +68,10 @@ impl Bomb {
         let back = bytes.len() as u64 - 12;
         bytes[8..12].copy_from_slice(&2_u32.to_be_bytes());
         let length = delta.len();
-        bytes
-            .extend([0x80 | 6 << 4 | u8::try_from(length & 15).unwrap(), u8::try_from(length >> 4).unwrap()]);
+        bytes.extend([
+            0x80 | 6 << 4 | u8::try_from(length & 15).unwrap(),
+            u8::try_from(length >> 4).unwrap(),
+        ]);
         bytes.extend(distance(back));
         bytes.extend(miniz_oxide::deflate::compress_to_vec_zlib(&delta, 6));
         let trailer = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &bytes);
@@ -68,8 +83,15 @@ impl Bomb {
         git(&format!("rm -rf objects/{}", &large[..2]));
         fs::write(repository.join("rest"), format!("{}\n{rest}", &head[..45])).unwrap();
         let small = git("git hash-object -t commit rest");
-        git(&format!("git update-ref refs/heads/large {large} && git update-ref refs/heads/small {small}"));
-        Self { directory, large: CommitId::new(large), large_bytes: size, small: CommitId::new(small) }
+        git(&format!(
+            "git update-ref refs/heads/large {large} && git update-ref refs/heads/small {small}"
+        ));
+        Self {
+            directory,
+            large: CommitId::new(large),
+            large_bytes: size,
+            small: CommitId::new(small),
+        }
     }
 
     /// The directory that holds the repository.

@@ -50,15 +50,16 @@ impl HttpsServer {
                 certificate_text,
             ],
         );
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_file(&certificate).unwrap()],
-                PrivateKeyDer::from_pem_file(&key).unwrap(),
-            )
-            .unwrap();
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![CertificateDer::from_pem_file(&certificate).unwrap()],
+                    PrivateKeyDer::from_pem_file(&key).unwrap(),
+                )
+                .unwrap();
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -68,12 +69,17 @@ impl HttpsServer {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-                // A client that refuses our certificate ends the connection early; that is its right.
+                // A client that refuses our certificate ends the connection early; that is its
+                // right.
                 let stream = StreamOwned::new(connection, stream);
                 let _ = serve(stream, &root, authorization.as_deref(), &counter);
             }
         });
-        Self { port, files, downloads }
+        Self {
+            port,
+            files,
+            downloads,
+        }
     }
 
     pub(crate) fn url(&self, repository: &str) -> String {
@@ -109,12 +115,20 @@ fn serve(
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let header =
-        |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let length = header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let header = |name: &str| {
+        headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    };
+    let length = header("content-length")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
 
@@ -124,9 +138,20 @@ fn serve(
             .to_vec()
     } else {
         let mut words = request.split_whitespace();
-        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (method, target) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        backend(root, method, path, query, header("content-type"), header("content-encoding"), &body)
+        backend(
+            root,
+            method,
+            path,
+            query,
+            header("content-type"),
+            header("content-encoding"),
+            &body,
+        )
     };
     let mut stream = reader.into_inner();
     stream.write_all(&answer)?;
@@ -162,9 +187,15 @@ fn backend(
     // Dropping the pipe ends the body.
     child.stdin.take().unwrap().write_all(body).unwrap();
     let output = child.wait_with_output().unwrap().stdout;
-    let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let end = output
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .unwrap();
     let head = String::from_utf8_lossy(&output[..end]);
-    let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
+    let status = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Status: "))
+        .unwrap_or("200 OK");
     let content = &output[end + 4..];
     let mut answer = format!(
         "HTTP/1.1 {status}\r\n{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",

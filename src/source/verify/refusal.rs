@@ -35,7 +35,10 @@ impl Refusals {
 
 impl From<Refusal> for Refusals {
     fn from(refusal: Refusal) -> Self {
-        Self { listed: vec![refusal], unlisted: 0 }
+        Self {
+            listed: vec![refusal],
+            unlisted: 0,
+        }
     }
 }
 
@@ -64,11 +67,19 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(commit: &CommitObject, why: Why) -> Self {
-        Self { commit: commit.id.clone(), subject: commit.subject(), why }
+        Self {
+            commit: commit.id.clone(),
+            subject: commit.subject(),
+            why,
+        }
     }
 
     pub(super) fn unreadable(commit: &CommitId, why: Why) -> Self {
-        Self { commit: commit.clone(), subject: ForeignText::default(), why }
+        Self {
+            commit: commit.clone(),
+            subject: ForeignText::default(),
+            why,
+        }
     }
 }
 
@@ -187,18 +198,39 @@ impl fmt::Display for Why {
 fn not_allowed(why: &NotAllowed, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match why {
         NotAllowed::Namespace { allowed } => {
-            write!(f, "is allowed for the namespaces {allowed:?}, which do not hold \"git\"")
+            write!(
+                f,
+                "is allowed for the namespaces {allowed:?}, which do not hold \"git\""
+            )
         }
-        NotAllowed::NotYetValid { principal, since, at } => {
-            write!(f, "({principal}) is valid only after {since}, and was not {}", moment(*at))
+        NotAllowed::NotYetValid {
+            principal,
+            since,
+            at,
+        } => {
+            write!(
+                f,
+                "({principal}) is valid only after {since}, and was not {}",
+                moment(*at)
+            )
         }
-        NotAllowed::Expired { principal, until, at } => {
-            write!(f, "({principal}) was valid until {until}, and was not {}", moment(*at))
+        NotAllowed::Expired {
+            principal,
+            until,
+            at,
+        } => {
+            write!(
+                f,
+                "({principal}) was valid until {until}, and was not {}",
+                moment(*at)
+            )
         }
         NotAllowed::OnlyAuthority => {
             f.write_str("is listed as a certificate authority, which does not sign commits itself")
         }
-        NotAllowed::NoPrincipal => f.write_str("is listed without a principal that its own list allows"),
+        NotAllowed::NoPrincipal => {
+            f.write_str("is listed without a principal that its own list allows")
+        }
     }
 }
 

@@ -8,19 +8,30 @@ use super::*;
 const NOW: &str = "2026-06-02T00:00:00Z";
 
 fn policy<'a>(mode: Mode, signers: &'a AllowedSigners) -> Policy<'a> {
-    Policy { mode, signers, anchor: None, allow_rewrite: false, now: NOW.parse().unwrap() }
+    Policy {
+        mode,
+        signers,
+        anchor: None,
+        allow_rewrite: false,
+        now: NOW.parse().unwrap(),
+    }
 }
 
 fn accepted(id: &CommitId) -> VerifiedCommit {
-    VerifiedCommit { id: id.clone(), grounds: Grounds::ModeOff }
+    VerifiedCommit {
+        id: id.clone(),
+        grounds: Grounds::ModeOff,
+    }
 }
 
 fn refused(verdict: Verdict) -> Vec<(String, &'static str)> {
     match verdict {
         Verdict::Trusted(commit) => panic!("trusted {commit:?}"),
-        Verdict::Untrusted(refusals) => {
-            refusals.listed.into_iter().map(|refusal| (refusal.subject.into(), refusal.why.label())).collect()
-        }
+        Verdict::Untrusted(refusals) => refusals
+            .listed
+            .into_iter()
+            .map(|refusal| (refusal.subject.into(), refusal.why.label()))
+            .collect(),
     }
 }
 
@@ -33,9 +44,10 @@ fn head_of(verdict: Verdict) -> VerifiedCommit {
 
 fn signer(verdict: &Verdict) -> &str {
     match verdict {
-        Verdict::Trusted(accepted) => {
-            accepted.head.signer().map_or("nobody", |signer| signer.principal.as_str())
-        }
+        Verdict::Trusted(accepted) => accepted
+            .head
+            .signer()
+            .map_or("nobody", |signer| signer.principal.as_str()),
         Verdict::Untrusted(refusals) => panic!("refused: {refusals}"),
     }
 }
@@ -44,9 +56,12 @@ fn signer(verdict: &Verdict) -> &str {
 fn every_key_type_that_git_verifies_is_trusted() {
     let keys = Keys::new();
     let work = Work::new();
-    for (name, kind, bits) in
-        [("ed", "ed25519", "256"), ("p256", "ecdsa", "256"), ("p384", "ecdsa", "384"), ("rsa", "rsa", "3072")]
-    {
+    for (name, kind, bits) in [
+        ("ed", "ed25519", "256"),
+        ("p256", "ecdsa", "256"),
+        ("p384", "ecdsa", "384"),
+        ("rsa", "rsa", "3072"),
+    ] {
         let key = keys.generate(name, kind, bits);
         let commit = work.commit("signed", Some(&key));
         let allowed = keys.path("allowed");
@@ -78,26 +93,51 @@ fn git_verify_commit_agrees() {
         (keys.line("dev", "namespaces=\"file\""), false),
         (keys.line("dev", "namespaces=\"file,g?t\""), true),
         (keys.line("dev", "namespaces=\"*,!git\""), false),
-        (keys.line("dev", "valid-after=\"20260601\",valid-before=\"20270101\""), true),
+        (
+            keys.line("dev", "valid-after=\"20260601\",valid-before=\"20270101\""),
+            true,
+        ),
         (keys.line("dev", "valid-after=\"20260602\""), false),
         (keys.line("dev", "valid-before=\"20260601\""), false),
-        (keys.line("dev", "valid-before=\"20260601\"") + &keys.line("dev", "valid-after=\"20260601\""), true),
+        (
+            keys.line("dev", "valid-before=\"20260601\"")
+                + &keys.line("dev", "valid-after=\"20260601\""),
+            true,
+        ),
         (keys.line("dev", "cert-authority"), false),
-        (format!("\"a@example.com,*@example.com\" {}", &keys.line("dev", "")[16..]), true),
+        (
+            format!(
+                "\"a@example.com,*@example.com\" {}",
+                &keys.line("dev", "")[16..]
+            ),
+            true,
+        ),
         (format!("!dev@example.com,{}", keys.line("dev", "")), false),
     ] {
         std::fs::write(&allowed, &text).unwrap();
         let git = Command::new("git")
             .current_dir(work.path())
-            .args(["-c", &format!("gpg.ssh.allowedSignersFile={}", allowed.display())])
+            .args([
+                "-c",
+                &format!("gpg.ssh.allowedSignersFile={}", allowed.display()),
+            ])
             .args(["verify-commit", commit.as_str()])
             .env("TZ", "UTC")
             .output()
             .unwrap();
-        assert_eq!(git.status.success(), expected, "git on {text}: {}", String::from_utf8_lossy(&git.stderr));
+        assert_eq!(
+            git.status.success(),
+            expected,
+            "git on {text}: {}",
+            String::from_utf8_lossy(&git.stderr)
+        );
         let signers = AllowedSigners::parse(&text).unwrap();
         let verdict = verify(&work.repo(), &policy(Mode::Head, &signers), None, &commit).unwrap();
-        assert_eq!(matches!(verdict, Verdict::Trusted(_)), expected, "windlass on {text}");
+        assert_eq!(
+            matches!(verdict, Verdict::Trusted(_)),
+            expected,
+            "windlass on {text}"
+        );
     }
 }
 
@@ -112,17 +152,37 @@ fn an_unsigned_commit_inside_the_range_is_named_also_under_a_signed_head() {
     work.commit("sneaked in", None);
     work.commit("by a stranger", Some(&stranger));
     let head = work.commit("head", Some(&key));
-    let offenders = vec![("by a stranger".to_owned(), "unknown-key"), ("sneaked in".to_owned(), "unsigned")];
+    let offenders = vec![
+        ("by a stranger".to_owned(), "unknown-key"),
+        ("sneaked in".to_owned(), "unsigned"),
+    ];
     for mode in [Mode::Mainline, Mode::All] {
-        let verdict = verify(&work.repo(), &policy(mode, &signers), Some(&accepted(&base)), &head).unwrap();
+        let verdict = verify(
+            &work.repo(),
+            &policy(mode, &signers),
+            Some(&accepted(&base)),
+            &head,
+        )
+        .unwrap();
         assert_eq!(refused(verdict), offenders);
     }
     let repo = work.repo();
-    let judge_head = |mode| verify(&repo, &policy(mode, &signers), Some(&accepted(&base)), &head).unwrap();
+    let judge_head = |mode| {
+        verify(
+            &repo,
+            &policy(mode, &signers),
+            Some(&accepted(&base)),
+            &head,
+        )
+        .unwrap()
+    };
     assert_eq!(signer(&judge_head(Mode::Head)), "dev@example.com");
     assert_eq!(signer(&judge_head(Mode::Off)), "nobody");
     // The very first head, too, stands on its own signature.
-    assert_eq!(signer(&verify(&repo, &policy(Mode::All, &signers), None, &head).unwrap()), "dev@example.com");
+    assert_eq!(
+        signer(&verify(&repo, &policy(Mode::All, &signers), None, &head).unwrap()),
+        "dev@example.com"
+    );
 }
 
 #[test]
@@ -136,20 +196,36 @@ fn a_signed_merge_vouches_for_what_it_merges_in_mainline_only() {
     work.commit("unsigned topic", None);
     work.git(&["checkout", "-q", "main"]);
     let merge = work.merge("topic", Some(&key));
-    let judge_with =
-        |mode, head| verify(&work.repo(), &policy(mode, &signers), Some(&accepted(&base)), head).unwrap();
-    assert_eq!(signer(&judge_with(Mode::Mainline, &merge)), "dev@example.com");
-    assert_eq!(refused(judge_with(Mode::All, &merge)), [("unsigned topic".to_owned(), "unsigned")]);
+    let judge_with = |mode, head| {
+        verify(
+            &work.repo(),
+            &policy(mode, &signers),
+            Some(&accepted(&base)),
+            head,
+        )
+        .unwrap()
+    };
+    assert_eq!(
+        signer(&judge_with(Mode::Mainline, &merge)),
+        "dev@example.com"
+    );
+    assert_eq!(
+        refused(judge_with(Mode::All, &merge)),
+        [("unsigned topic".to_owned(), "unsigned")]
+    );
 
     work.git(&["checkout", "-q", "-b", "next"]);
     work.commit("more", Some(&key));
     work.git(&["checkout", "-q", "main"]);
     let unsigned_merge = work.merge("next", None);
-    assert_eq!(refused(judge_with(Mode::Mainline, &unsigned_merge)), [("merge".to_owned(), "unsigned")]);
+    assert_eq!(
+        refused(judge_with(Mode::Mainline, &unsigned_merge)),
+        [("merge".to_owned(), "unsigned")]
+    );
 }
 
-/// A foreign line that merges `verified` as its second parent is a fast-forward to Git; it must not let what is on
-/// that line pass as "merged".
+/// A foreign line that merges `verified` as its second parent is a fast-forward to Git; it must not
+/// let what is on that line pass as "merged".
 #[test]
 fn where_verified_is_not_on_the_first_parent_line_all_are_judged() {
     let keys = Keys::new();
@@ -164,8 +240,16 @@ fn where_verified_is_not_on_the_first_parent_line_all_are_judged() {
     work.git(&["checkout", "-q", "foreign"]);
     work.merge("deep", Some(&key));
     let head = work.merge("main", Some(&key));
-    let verdict = verify(&work.repo(), &policy(Mode::Mainline, &signers), Some(&accepted(&verified)), &head);
-    assert_eq!(refused(verdict.unwrap()), [("unsigned deep".to_owned(), "unsigned")]);
+    let verdict = verify(
+        &work.repo(),
+        &policy(Mode::Mainline, &signers),
+        Some(&accepted(&verified)),
+        &head,
+    );
+    assert_eq!(
+        refused(verdict.unwrap()),
+        [("unsigned deep".to_owned(), "unsigned")]
+    );
 }
 
 #[test]
@@ -183,13 +267,25 @@ fn rewritten_and_moved_back_history_is_refused_unless_allowed() {
         let strict = policy(Mode::Mainline, &signers);
         let verdict = verify(&repo, &strict, Some(&verified), head).unwrap();
         assert_eq!(refused(verdict)[0].1, "rewritten");
-        let lenient = Policy { allow_rewrite: true, ..strict };
-        assert!(matches!(verify(&repo, &lenient, Some(&verified), head).unwrap(), Verdict::Trusted(_)));
+        let lenient = Policy {
+            allow_rewrite: true,
+            ..strict
+        };
+        assert!(matches!(
+            verify(&repo, &lenient, Some(&verified), head).unwrap(),
+            Verdict::Trusted(_)
+        ));
         // Off checks no signature and still refuses to lose history.
         let off = policy(Mode::Off, &signers);
-        assert_eq!(refused(verify(&repo, &off, Some(&verified), head).unwrap())[0].1, "rewritten");
+        assert_eq!(
+            refused(verify(&repo, &off, Some(&verified), head).unwrap())[0].1,
+            "rewritten"
+        );
     }
-    let lenient = Policy { allow_rewrite: true, ..policy(Mode::Mainline, &signers) };
+    let lenient = Policy {
+        allow_rewrite: true,
+        ..policy(Mode::Mainline, &signers)
+    };
     let unsigned = work.commit("unsigned", None);
     let verdict = verify(&repo, &lenient, Some(&verified), &unsigned).unwrap();
     assert_eq!(refused(verdict), [("unsigned".to_owned(), "unsigned")]);
@@ -204,18 +300,36 @@ fn an_anchor_stands_in_for_the_first_verified_commit() {
     work.commit("unsigned past", None);
     let anchor = work.commit("unsigned anchor", None);
     let repo = work.repo();
-    let anchored = Policy { anchor: Some(&anchor), ..policy(Mode::All, &signers) };
+    let anchored = Policy {
+        anchor: Some(&anchor),
+        ..policy(Mode::All, &signers)
+    };
     let at_anchor = verify(&repo, &anchored, None, &anchor).unwrap();
-    assert_eq!(head_of(at_anchor), VerifiedCommit { id: anchor.clone(), grounds: Grounds::Anchor });
+    assert_eq!(
+        head_of(at_anchor),
+        VerifiedCommit {
+            id: anchor.clone(),
+            grounds: Grounds::Anchor
+        }
+    );
     let head = work.commit("signed", Some(&key));
-    assert_eq!(signer(&verify(&repo, &anchored, None, &head).unwrap()), "dev@example.com");
+    assert_eq!(
+        signer(&verify(&repo, &anchored, None, &head).unwrap()),
+        "dev@example.com"
+    );
     work.commit("unsigned", None);
     let head = work.commit("signed again", Some(&key));
-    assert_eq!(refused(verify(&repo, &anchored, None, &head).unwrap())[0].0, "unsigned");
+    assert_eq!(
+        refused(verify(&repo, &anchored, None, &head).unwrap())[0].0,
+        "unsigned"
+    );
 
     work.git(&["checkout", "-q", "--orphan", "elsewhere"]);
     let elsewhere = work.commit("elsewhere", Some(&key));
-    assert_eq!(refused(verify(&repo, &anchored, None, &elsewhere).unwrap())[0].1, "not-from-anchor");
+    assert_eq!(
+        refused(verify(&repo, &anchored, None, &elsewhere).unwrap())[0].1,
+        "not-from-anchor"
+    );
 }
 
 #[test]
@@ -226,17 +340,32 @@ fn an_accepted_commit_is_not_judged_again_unless_it_was_accepted_unchecked() {
     let ask = |known: &VerifiedCommit, mode| {
         verify(&work.repo(), &policy(mode, &nobody), Some(known), &id).unwrap()
     };
-    let signer = Signer { principal: "dev@example.com".to_owned(), fingerprint: "SHA256:gone".to_owned() };
-    let signed = VerifiedCommit { id: id.clone(), grounds: Grounds::Signature(signer) };
+    let signer = Signer {
+        principal: "dev@example.com".to_owned(),
+        fingerprint: "SHA256:gone".to_owned(),
+    };
+    let signed = VerifiedCommit {
+        id: id.clone(),
+        grounds: Grounds::Signature(signer),
+    };
     // Its key is in no file any more.
     assert_eq!(head_of(ask(&signed, Mode::All)), signed);
     let unchecked = accepted(&id);
     assert_eq!(head_of(ask(&unchecked, Mode::Off)), unchecked);
     for mode in [Mode::Mainline, Mode::All, Mode::Head] {
-        assert_eq!(refused(ask(&unchecked, mode)), [("unsigned".to_owned(), "unsigned")]);
+        assert_eq!(
+            refused(ask(&unchecked, mode)),
+            [("unsigned".to_owned(), "unsigned")]
+        );
         // Nor is one that was the anchor, and is it no more.
-        let anchored = VerifiedCommit { id: id.clone(), grounds: Grounds::Anchor };
-        assert_eq!(refused(ask(&anchored, mode)), [("unsigned".to_owned(), "unsigned")]);
+        let anchored = VerifiedCommit {
+            id: id.clone(),
+            grounds: Grounds::Anchor,
+        };
+        assert_eq!(
+            refused(ask(&anchored, mode)),
+            [("unsigned".to_owned(), "unsigned")]
+        );
     }
 }
 
@@ -257,9 +386,25 @@ fn what_was_judged_on_the_way_is_the_first_parent_line_and_nothing_that_was_merg
         (Mode::All, vec![&second, &merge]),
         (Mode::Head, vec![&merge]),
     ] {
-        let verdict = verify(&work.repo(), &policy(mode, &signers), Some(&accepted(&base)), &merge).unwrap();
-        let Verdict::Trusted(accepted) = verdict else { panic!("refused") };
-        assert_eq!(accepted.line.iter().map(VerifiedCommit::id).collect::<Vec<_>>(), expected, "{mode:?}");
+        let verdict = verify(
+            &work.repo(),
+            &policy(mode, &signers),
+            Some(&accepted(&base)),
+            &merge,
+        )
+        .unwrap();
+        let Verdict::Trusted(accepted) = verdict else {
+            panic!("refused")
+        };
+        assert_eq!(
+            accepted
+                .line
+                .iter()
+                .map(VerifiedCommit::id)
+                .collect::<Vec<_>>(),
+            expected,
+            "{mode:?}"
+        );
     }
 }
 
@@ -282,7 +427,10 @@ fn a_commit_changed_after_signing_is_refused() {
     for (commit, expected) in [
         (rewrite("pay one", "pay two"), "bad-signature"),
         (rewrite(block, &again), "several-signatures"),
-        (rewrite(block, &format!("gpgsig-sha256 x\n{block}")), "several-signatures"),
+        (
+            rewrite(block, &format!("gpgsig-sha256 x\n{block}")),
+            "several-signatures",
+        ),
         (rewrite(block, pgp), "unsupported-format"),
         (rewrite("gpgsig ", "gpgsig-sha256 "), "unsupported-format"),
         (rewrite("committer ", "comitter "), "malformed"),
@@ -307,7 +455,10 @@ fn an_object_that_does_not_hash_to_its_id_could_not_be_checked() {
     std::fs::remove_file(object(&honest)).unwrap();
     std::fs::copy(object(&other), object(&honest)).unwrap();
     let answer = verify(&work.repo(), &policy(Mode::Head, &signers), None, &honest);
-    assert!(matches!(answer, Err(CouldNotCheck::Commit(CommitError::Read { .. }))), "{answer:?}");
+    assert!(
+        matches!(answer, Err(CouldNotCheck::Commit(CommitError::Read { .. }))),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -318,9 +469,16 @@ fn offenders_are_listed_up_to_a_limit_and_then_counted() {
     for number in 0..MAX_LISTED + 3 {
         work.commit(&format!("number {number}"), None);
     }
-    let verdict =
-        verify(&work.repo(), &policy(Mode::All, &nobody), Some(&accepted(&base)), &work.head()).unwrap();
-    let Verdict::Untrusted(refusals) = verdict else { panic!("trusted") };
+    let verdict = verify(
+        &work.repo(),
+        &policy(Mode::All, &nobody),
+        Some(&accepted(&base)),
+        &work.head(),
+    )
+    .unwrap();
+    let Verdict::Untrusted(refusals) = verdict else {
+        panic!("trusted")
+    };
     assert_eq!((refusals.listed.len(), refusals.unlisted), (MAX_LISTED, 3));
     assert!(refusals.to_string().ends_with("and 3 more commits"));
 }
@@ -334,13 +492,24 @@ fn refusals_say_what_where_why_and_what_to_do() {
     let mut show = |keys: &str, mode, verified: Option<&CommitId>, head: &CommitId| {
         let signers = AllowedSigners::parse(keys).unwrap();
         let verified = verified.map(accepted);
-        let verdict = verify(&work.repo(), &policy(mode, &signers), verified.as_ref(), head).unwrap();
-        let Verdict::Untrusted(refusals) = verdict else { panic!("trusted {head}") };
+        let verdict = verify(
+            &work.repo(),
+            &policy(mode, &signers),
+            verified.as_ref(),
+            head,
+        )
+        .unwrap();
+        let Verdict::Untrusted(refusals) = verdict else {
+            panic!("trusted {head}")
+        };
         let words = refusals.to_string();
         let hide = |word: &str| match word {
             word if word.starts_with("SHA256:") => "KEY".to_owned(),
             word if word.len() >= 10
-                && word.trim_end_matches([',', ':']).bytes().all(|b| b.is_ascii_hexdigit()) =>
+                && word
+                    .trim_end_matches([',', ':'])
+                    .bytes()
+                    .all(|b| b.is_ascii_hexdigit()) =>
             {
                 "ID".to_owned() + word.trim_start_matches(|c: char| c.is_ascii_hexdigit())
             }
@@ -353,10 +522,30 @@ fn refusals_say_what_where_why_and_what_to_do() {
     show("", Mode::Mainline, None, &root);
     let signed = work.commit("web: three replicas", Some(&dev));
     show("", Mode::Mainline, None, &signed);
-    show(&keys.line("dev", "valid-before=\"20260101\""), Mode::Mainline, None, &signed);
-    show(&keys.line("dev", "valid-before=\"202606011300\""), Mode::Mainline, None, &signed);
-    show(&keys.line("dev", "valid-after=\"20260701Z\""), Mode::Mainline, None, &signed);
-    show(&keys.line("dev", "namespaces=\"file\""), Mode::Mainline, None, &signed);
+    show(
+        &keys.line("dev", "valid-before=\"20260101\""),
+        Mode::Mainline,
+        None,
+        &signed,
+    );
+    show(
+        &keys.line("dev", "valid-before=\"202606011300\""),
+        Mode::Mainline,
+        None,
+        &signed,
+    );
+    show(
+        &keys.line("dev", "valid-after=\"20260701Z\""),
+        Mode::Mainline,
+        None,
+        &signed,
+    );
+    show(
+        &keys.line("dev", "namespaces=\"file\""),
+        Mode::Mainline,
+        None,
+        &signed,
+    );
     show(&keys.line("dev", ""), Mode::Mainline, Some(&signed), &root);
     let raw = work.git(&["cat-file", "commit", signed.as_str()]);
     work.write("raw", raw.replace("three", "ninety") + "\n");

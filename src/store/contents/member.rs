@@ -26,7 +26,8 @@ pub(crate) struct Member {
     pub(crate) away: Option<AwayDoc>,
     /// What it wants of the leader.
     pub(crate) ask: Option<AskDoc>,
-    /// What its clock said when this host heard it last, and when that was by the clock that never jumps.
+    /// What its clock said when this host heard it last, and when that was by the clock that never
+    /// jumps.
     pub(crate) clock: Option<(Timestamp, Instant)>,
 }
 
@@ -38,8 +39,8 @@ impl Member {
         self.report.unready.clone().or_else(hangs)
     }
 
-    /// By how much its clock is ahead of this host's, if that is worth a word: as both go now, also when this host's was
-    /// set since.
+    /// By how much its clock is ahead of this host's, if that is worth a word: as both go now, also
+    /// when this host's was set since.
     pub(crate) fn skew(&self) -> Option<SignedDuration> {
         let (told, heard) = self.clock?;
         let ahead = skew(told, heard);

@@ -14,7 +14,11 @@ use super::*;
 use crate::store::layout;
 
 fn pair(key: &str, value: &[u8], revision: i64) -> Pair {
-    Pair { key: key.to_owned(), value: value.to_vec(), revision }
+    Pair {
+        key: key.to_owned(),
+        value: value.to_vec(),
+        revision,
+    }
 }
 
 #[test]
@@ -23,7 +27,10 @@ fn a_record_that_cannot_be_read_says_what_the_copy_says_also_after_a_start() {
     copy.apply(vec![Change::Serial(7)]);
     let mut contents = Contents::default();
     contents.remember(layout::records(&copy));
-    contents.list(5, vec![pair("decided/serial", b"{\"of-a-later-version\":1}", 4)]);
+    contents.list(
+        5,
+        vec![pair("decided/serial", b"{\"of-a-later-version\":1}", 4)],
+    );
     assert_eq!(contents.state.serial, 7);
     assert!(contents.unreadable.contains_key("decided/serial"));
     // What is not in the list at all is not brought back.
@@ -56,7 +63,10 @@ fn put(record: &PodRecord, revision: i64) -> KeyChange {
 }
 
 fn place(contents: &Contents) -> Option<&str> {
-    contents.state.pods[&PodUid::new("u")].place.node().map(NodeName::as_str)
+    contents.state.pods[&PodUid::new("u")]
+        .place
+        .node()
+        .map(NodeName::as_str)
 }
 
 #[test]
@@ -65,49 +75,111 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
     contents.change(2, vec![put(&pod(None), 2)], false);
     contents.settle();
     contents.change(3, vec![put(&pod(Some("n1")), 3)], false);
-    assert_eq!((place(&contents), contents.moved().count()), (Some("n1"), 0), "the leader has placed it");
+    assert_eq!(
+        (place(&contents), contents.moved().count()),
+        (Some("n1"), 0),
+        "the leader has placed it"
+    );
     contents.settle();
     for other in [Some("n2"), None] {
         contents.change(4, vec![put(&pod(other), 4)], false);
         assert_eq!(place(&contents), Some("n1"));
-        let said: Vec<_> = contents.moved().map(|(key, node, _)| (key, node.as_str())).collect();
+        let said: Vec<_> = contents
+            .moved()
+            .map(|(key, node, _)| (key, node.as_str()))
+            .collect();
         assert_eq!(said, [(POD, "n1")]);
-        contents.list(5, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(other)))), 4)]);
-        assert_eq!((place(&contents), contents.moved().count()), (Some("n1"), 1), "listed anew");
+        contents.list(
+            5,
+            vec![pair(
+                POD,
+                &layout::text(&Decided::Pod(Box::new(pod(other)))),
+                4,
+            )],
+        );
+        assert_eq!(
+            (place(&contents), contents.moved().count()),
+            (Some("n1"), 1),
+            "listed anew"
+        );
         // The leader writes what is believed, after which nothing is wrong.
         let writes = contents.wronged();
         assert_eq!(writes, [Decided::Pod(Box::new(pod(Some("n1")))).write()]);
         contents.wrote(6, &writes);
-        assert_eq!((place(&contents), contents.wronged()), (Some("n1"), Vec::new()));
-        contents.list(3, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(Some("n1"))))), 3)]);
+        assert_eq!(
+            (place(&contents), contents.wronged()),
+            (Some("n1"), Vec::new())
+        );
+        contents.list(
+            3,
+            vec![pair(
+                POD,
+                &layout::text(&Decided::Pod(Box::new(pod(Some("n1"))))),
+                3,
+            )],
+        );
     }
     // All else of a record is believed: it can be stopped.
     let at = Timestamp::UNIX_EPOCH;
-    let stop = Some(StopRecord { at, reason: StopReason::ScaledDown });
-    contents.change(7, vec![put(&PodRecord { stop: stop.clone(), ..pod(Some("n2")) }, 7)], false);
+    let stop = Some(StopRecord {
+        at,
+        reason: StopReason::ScaledDown,
+    });
+    contents.change(
+        7,
+        vec![put(
+            &PodRecord {
+                stop: stop.clone(),
+                ..pod(Some("n2"))
+            },
+            7,
+        )],
+        false,
+    );
     let believed = &contents.state.pods[&PodUid::new("u")];
-    assert_eq!((believed.place.node().unwrap().as_str(), &believed.stop), ("n1", &stop));
+    assert_eq!(
+        (believed.place.node().unwrap().as_str(), &believed.stop),
+        ("n1", &stop)
+    );
     // A person's word counts for more.
     contents.believe_anew();
-    assert_eq!((place(&contents), contents.moved().count()), (Some("n2"), 0));
+    assert_eq!(
+        (place(&contents), contents.moved().count()),
+        (Some("n2"), 0)
+    );
 }
 
 #[test]
 fn a_pod_that_was_forgotten_is_where_it_is_found() {
-    let stop = Some(StopRecord { at: Timestamp::UNIX_EPOCH, reason: StopReason::ScaledDown });
-    let stopped = PodRecord { stop, ..pod(Some("n1")) };
+    let stop = Some(StopRecord {
+        at: Timestamp::UNIX_EPOCH,
+        reason: StopReason::ScaledDown,
+    });
+    let stopped = PodRecord {
+        stop,
+        ..pod(Some("n1"))
+    };
     let mut contents = Contents::default();
     contents.change(2, vec![put(&stopped, 2)], false);
     contents.settle();
     // At once, with nothing taken over in between.
-    let delete = KeyChange::Delete { key: POD.to_owned(), revision: 3 };
+    let delete = KeyChange::Delete {
+        key: POD.to_owned(),
+        revision: 3,
+    };
     contents.change(4, vec![delete, put(&pod(Some("n2")), 4)], false);
-    assert_eq!((place(&contents), contents.moved().count()), (Some("n2"), 0));
+    assert_eq!(
+        (place(&contents), contents.moved().count()),
+        (Some("n2"), 0)
+    );
 }
 
 #[test]
 fn a_pod_is_not_moved_by_way_of_being_deleted_unplaced_or_of_a_restart() {
-    let delete = |revision| KeyChange::Delete { key: POD.to_owned(), revision };
+    let delete = |revision| KeyChange::Delete {
+        key: POD.to_owned(),
+        revision,
+    };
     let moves = [
         vec![delete(5), put(&pod(Some("n2")), 6)],
         vec![put(&pod(None), 5), delete(6), put(&pod(Some("n2")), 7)],
@@ -117,29 +189,60 @@ fn a_pod_is_not_moved_by_way_of_being_deleted_unplaced_or_of_a_restart() {
         copy.apply(vec![Change::Pod(Box::new(pod(Some("n1"))))]);
         let mut contents = Contents::default();
         contents.remember(layout::records(&copy));
-        contents.list(4, vec![pair(POD, &layout::text(&Decided::Pod(Box::new(pod(None)))), 4)]);
+        contents.list(
+            4,
+            vec![pair(
+                POD,
+                &layout::text(&Decided::Pod(Box::new(pod(None)))),
+                4,
+            )],
+        );
         assert_eq!(place(&contents), Some("n1"), "as the copy on the disk says");
         contents.change(7, changes, false);
         assert_eq!(place(&contents), Some("n1"));
-        assert_eq!(contents.wronged(), [Decided::Pod(Box::new(pod(Some("n1")))).write()]);
+        assert_eq!(
+            contents.wronged(),
+            [Decided::Pod(Box::new(pod(Some("n1")))).write()]
+        );
     }
 }
 
 #[test]
 fn a_pod_is_forgotten_unstopped_only_where_its_node_has_nothing_of_it_in_an_adopted_store() {
     let (node, at) = (NodeName::new("n1"), Timestamp::UNIX_EPOCH);
-    let delete = |revision| KeyChange::Delete { key: POD.to_owned(), revision };
+    let delete = |revision| KeyChange::Delete {
+        key: POD.to_owned(),
+        revision,
+    };
     let adopted = |serial| {
-        let adopted = Some(Adoption { at, serial, stock_taken: true });
-        let rollout = Rollout { adopted, ..Rollout::default() };
+        let adopted = Some(Adoption {
+            at,
+            serial,
+            stock_taken: true,
+        });
+        let rollout = Rollout {
+            adopted,
+            ..Rollout::default()
+        };
         let decided = Decided::Rollout(Box::new(rollout));
         KeyChange::Put(pair(&decided.key(), &layout::text(&decided), 3))
     };
     let says = |stock, gone: &[&str]| {
         let gone = gone.iter().map(|uid| PodUid::new(*uid)).collect();
-        let report = NodeReport { stock, gone, ..NodeReport::default() };
-        let doc = ReportDoc { report, ..ReportDoc::default() };
-        KeyChange::Put(pair(&layout::node_key(&node, "report"), &layout::text(&doc), 4))
+        let report = NodeReport {
+            stock,
+            gone,
+            ..NodeReport::default()
+        };
+        let doc = ReportDoc {
+            report,
+            ..ReportDoc::default()
+        };
+        KeyChange::Put(pair(
+            &layout::node_key(&node, "report"),
+            &layout::text(&doc),
+            4,
+        ))
     };
     for (changes, forgotten) in [
         (vec![adopted(1), says(Some(at), &["u"])], true),
@@ -157,7 +260,10 @@ fn a_pod_is_forgotten_unstopped_only_where_its_node_has_nothing_of_it_in_an_adop
         assert_eq!(contents.wronged().is_empty(), forgotten, "{changes:?}");
         // Whoever adopts a store says what is in it.
         contents.believe_anew();
-        assert!(contents.state.pods.is_empty() && contents.wronged().is_empty(), "{changes:?}");
+        assert!(
+            contents.state.pods.is_empty() && contents.wronged().is_empty(),
+            "{changes:?}"
+        );
     }
 }
 
@@ -165,12 +271,17 @@ fn a_pod_is_forgotten_unstopped_only_where_its_node_has_nothing_of_it_in_an_adop
 fn a_clock_that_is_ahead_does_not_make_a_pod_ready_in_time_to_come() {
     let hour = SignedDuration::from_hours(1);
     let (now, node) = (Timestamp::now(), NodeName::new("n1"));
-    let status = PodStatus { ready: Some(now + hour), ..PodStatus::pending() };
+    let status = PodStatus {
+        ready: Some(now + hour),
+        ..PodStatus::pending()
+    };
     let key = layout::pod_status_key(&node, &PodUid::new("u"));
     let mut contents = Contents::default();
     let put = KeyChange::Put(pair(&key, &layout::text(&status), 3));
     contents.change(3, vec![put], false);
-    let heard = contents.members[&node].report.report.pods[&PodUid::new("u")].ready.unwrap();
+    let heard = contents.members[&node].report.report.pods[&PodUid::new("u")]
+        .ready
+        .unwrap();
     assert!(heard <= Timestamp::now());
 }
 
@@ -188,13 +299,20 @@ fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
             taints: Vec::new(),
             system: NodeSystem::default(),
         };
-        layout::text(&FactsDoc { facts, peer: None, clock })
+        layout::text(&FactsDoc {
+            facts,
+            peer: None,
+            clock,
+        })
     };
     let key = layout::node_key(&node, "facts");
     let mut contents = Contents::default();
     // What was written at some time says nothing of clocks.
     contents.list(3, vec![pair(&key, &facts(Timestamp::now() + hour), 2)]);
-    assert_eq!((contents.members[&node].skew(), contents.take_strange()), (None, false));
+    assert_eq!(
+        (contents.members[&node].skew(), contents.take_strange()),
+        (None, false)
+    );
 
     let mut hear = |revision, ahead| {
         let put = KeyChange::Put(pair(&key, &facts(Timestamp::now() + ahead), revision));
@@ -205,7 +323,11 @@ fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
     let little = SignedDuration::from_secs(5);
     assert_eq!(hear(4, little), (None, false));
     assert_eq!(hear(5, hour + little), (Some(1), true));
-    assert_eq!(hear(6, hour + little), (Some(1), false), "the news of before");
+    assert_eq!(
+        hear(6, hour + little),
+        (Some(1), false),
+        "the news of before"
+    );
     assert_eq!(hear(7, -hour - little), (Some(-1), false));
     assert_eq!(hear(8, little), (None, false));
     // A new list says nothing new of clocks, and takes nothing back.

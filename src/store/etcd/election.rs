@@ -1,7 +1,7 @@
 //! Leadership, through etcd's own election.
 //!
-//! Each term has a lease of its own. A campaign that broke off is never taken up again under its lease: etcd ends
-//! it late and deletes its key, which would then be the key of the second attempt.
+//! Each term has a lease of its own. A campaign that broke off is never taken up again under its
+//! lease: etcd ends it late and deletes its key, which would then be the key of the second attempt.
 
 use std::{
     sync::Arc,
@@ -17,7 +17,8 @@ use super::{
     link::Link,
 };
 
-/// How long one word to etcd may take: a second end point must have its turn before the lease runs out.
+/// How long one word to etcd may take: a second end point must have its turn before the lease runs
+/// out.
 const RENEWAL_TIMEOUT: Duration = Duration::from_millis(700);
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -104,7 +105,9 @@ impl Election {
     async fn term(&mut self) -> Result<(), Failure> {
         let mut lease = Lease::grant(&self.link, self.ttl).await?;
         self.last = Some(lease.id);
-        let Some(fence) = self.campaign(&mut lease).await? else { return Ok(()) };
+        let Some(fence) = self.campaign(&mut lease).await? else {
+            return Ok(());
+        };
         tracing::info!("elected as the leader, revision {}", fence.revision);
         let _ = self.events.send(Event::Elected(fence.clone()));
         let why = self.reign(&mut lease, &fence).await;
@@ -134,7 +137,11 @@ impl Election {
         if leader.rev() <= 0 || lease.holds.passed() {
             return Err(no_key(&self.name));
         }
-        Ok(Some(Fence { key, revision: leader.rev(), until: lease.holds.clone() }))
+        Ok(Some(Fence {
+            key,
+            revision: leader.rev(),
+            until: lease.holds.clone(),
+        }))
     }
 
     /// Keeps the lease of a leader; says why it is none any more.
@@ -183,5 +190,7 @@ async fn withdrawn(stage: &mut watch::Receiver<Stage>, candidate: &mut watch::Re
 }
 
 fn no_key(name: &str) -> Failure {
-    Failure::Unreachable(format!("the election {name} was won without a key, or too late"))
+    Failure::Unreachable(format!(
+        "the election {name} was won without a key, or too late"
+    ))
 }

@@ -57,7 +57,9 @@ pub(super) fn judge(error: &etcd_client::Error, endpoint: &str, config: &EtcdCon
                 _ => Failure::Unreachable(words(&transport(&chain(error), endpoint, config))),
             }
         }
-        etcd_client::Error::LeaseKeepAliveError(why) if why.contains("lease not found") => Failure::LeaseGone,
+        etcd_client::Error::LeaseKeepAliveError(why) if why.contains("lease not found") => {
+            Failure::LeaseGone
+        }
         _ => Failure::Unreachable(words(&transport(&chain(error), endpoint, config))),
     }
 }
@@ -79,7 +81,10 @@ pub(super) fn refusal(code: i32, message: &str, endpoint: &str, config: &EtcdCon
     let who = match &config.user {
         Some((user, _)) => format!("the user {user}"),
         None => match &config.tls {
-            Some(tls) => format!("the user named by {} (its common name)", tls.certificate.display()),
+            Some(tls) => format!(
+                "the user named by {} (its common name)",
+                tls.certificate.display()
+            ),
             None => "a client without a user".to_owned(),
         },
     };
@@ -110,8 +115,16 @@ pub(super) fn refusal(code: i32, message: &str, endpoint: &str, config: &EtcdCon
 
 /// In words, why there was no answer, and what to do.
 fn transport(chain: &str, endpoint: &str, config: &EtcdConfig) -> String {
-    let ca = config.tls.as_ref().map(|tls| tls.ca.display().to_string()).unwrap_or_default();
-    let own = config.tls.as_ref().map(|tls| tls.certificate.display().to_string()).unwrap_or_default();
+    let ca = config
+        .tls
+        .as_ref()
+        .map(|tls| tls.ca.display().to_string())
+        .unwrap_or_default();
+    let own = config
+        .tls
+        .as_ref()
+        .map(|tls| tls.certificate.display().to_string())
+        .unwrap_or_default();
     let has = |words: &[&str]| words.iter().any(|word| chain.contains(word));
     let hint = if has(&["received fatal alert"]) {
         format!(
@@ -119,7 +132,8 @@ fn transport(chain: &str, endpoint: &str, config: &EtcdConfig) -> String {
                  --trusted-ca-file and not be expired"
         )
     } else if config.tls.is_some() && has(&["connection closed", "reset by peer", "roken pipe"]) {
-        // In TLS 1.3 the server judges after the client's part is done: its alert may come too late to be read.
+        // In TLS 1.3 the server judges after the client's part is done: its alert may come too late
+        // to be read.
         format!(
             "it hung up: it is stopping, or does not accept this host's certificate {own}, which must be signed by \
              the CA of etcd's --trusted-ca-file and not be expired"
@@ -130,7 +144,8 @@ fn transport(chain: &str, endpoint: &str, config: &EtcdConfig) -> String {
                  certificate from that CA"
         )
     } else if has(&["NotValidForName"]) {
-        "etcd's certificate does not name this address: use a name that it does, or make a new one".to_owned()
+        "etcd's certificate does not name this address: use a name that it does, or make a new one"
+            .to_owned()
     } else if has(&["certificate expired", "CertExpired", "Expired"]) {
         "etcd's certificate has expired, or this host's clock is wrong".to_owned()
     } else if has(&["InvalidContentType", "corrupt message"]) {

@@ -27,12 +27,16 @@ pub(super) struct Deadline {
 
 impl Deadline {
     pub(super) fn new() -> Self {
-        Self { base: Instant::now(), millis: Arc::default() }
+        Self {
+            base: Instant::now(),
+            millis: Arc::default(),
+        }
     }
 
     pub(super) fn set(&self, instant: Instant) {
         let millis = instant.saturating_duration_since(self.base).as_millis();
-        self.millis.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Release);
+        self.millis
+            .store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// Lets it be past from now on.
@@ -65,9 +69,20 @@ impl Lease {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let sent = Instant::now();
         let mut client = connection.client.clone();
-        let granted =
-            link.call(&connection, CALL_TIMEOUT, Box::pin(client.lease_grant(seconds, None))).await?;
-        let mut lease = Self { id: granted.id(), holds: Deadline::new(), ttl, sent, stream: None };
+        let granted = link
+            .call(
+                &connection,
+                CALL_TIMEOUT,
+                Box::pin(client.lease_grant(seconds, None)),
+            )
+            .await?;
+        let mut lease = Self {
+            id: granted.id(),
+            holds: Deadline::new(),
+            ttl,
+            sent,
+            stream: None,
+        };
         lease.renewed(sent, granted.ttl());
         Ok(lease)
     }
@@ -77,7 +92,8 @@ impl Lease {
         self.sent + self.ttl / 3
     }
 
-    /// Says that this host is alive. The lease holds from when that was sent, whenever the answer comes.
+    /// Says that this host is alive. The lease holds from when that was sent, whenever the answer
+    /// comes.
     pub(super) async fn renew(&mut self, link: &Link, within: Duration) -> Result<(), Failure> {
         let sent = Instant::now();
         let ttl = match self.stream.take() {
@@ -106,8 +122,13 @@ impl Lease {
         let connection = link.connection_within(within).await?;
         let mut client = connection.client.clone();
         let left = within.saturating_sub(sent.elapsed());
-        let (keeper, stream) =
-            link.call(&connection, left, Box::pin(client.lease_keep_alive(self.id))).await?;
+        let (keeper, stream) = link
+            .call(
+                &connection,
+                left,
+                Box::pin(client.lease_keep_alive(self.id)),
+            )
+            .await?;
         self.stream = Some((connection, keeper, stream));
         self.renewed(sent, i64::MAX);
         Ok(())
@@ -116,7 +137,8 @@ impl Lease {
     fn renewed(&mut self, sent: Instant, seconds: i64) {
         self.sent = sent;
         let granted = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        self.holds.set(sent + granted.min(self.ttl).saturating_sub(MARGIN));
+        self.holds
+            .set(sent + granted.min(self.ttl).saturating_sub(MARGIN));
     }
 }
 
@@ -124,7 +146,10 @@ impl Lease {
 pub(super) async fn revoke(link: &Link, id: i64) -> Result<(), Failure> {
     let connection = link.connection().await?;
     let mut client = connection.client.clone();
-    match link.call(&connection, CALL_TIMEOUT, Box::pin(client.lease_revoke(id))).await {
+    match link
+        .call(&connection, CALL_TIMEOUT, Box::pin(client.lease_revoke(id)))
+        .await
+    {
         Ok(_) | Err(Failure::LeaseGone) => Ok(()),
         Err(failure) => Err(failure),
     }

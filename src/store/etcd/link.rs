@@ -1,7 +1,8 @@
 //! Connections: one end point at a time, the next when it does not answer.
 //!
-//! The library can balance over several end points itself, but sends each call to one of two picked by chance and
-//! leaves a hung one among them: every second call would wait. Here a failure moves all tasks on to the next.
+//! The library can balance over several end points itself, but sends each call to one of two picked
+//! by chance and leaves a hung one among them: every second call would wait. Here a failure moves
+//! all tasks on to the next.
 
 use std::{
     path::Path,
@@ -66,7 +67,10 @@ impl Endpoints {
         }
         // Hosts start at different end points, so that no member carries them all.
         let index = usize::try_from(std::process::id()).unwrap_or(0) % config.endpoints.len();
-        Ok(Self { config, preferred: watch::channel(Preferred { index, failures: 0 }).0 })
+        Ok(Self {
+            config,
+            preferred: watch::channel(Preferred { index, failures: 0 }).0,
+        })
     }
 
     pub(super) fn count(&self) -> usize {
@@ -106,7 +110,11 @@ impl Endpoints {
             options = options.with_user(user, password.reveal());
         }
         // Without a user this does not wait for anything: the first call connects.
-        let connected = async { Ok(Box::new(Client::connect([self.name(index)], Some(options)).await?)) };
+        let connected = async {
+            Ok(Box::new(
+                Client::connect([self.name(index)], Some(options)).await?,
+            ))
+        };
         self.judged(index, within, Box::pin(connected)).await
     }
 
@@ -130,7 +138,11 @@ impl Endpoints {
 
     /// A refusal that came inside of an answer.
     pub(super) fn refusal(&self, connection: &Connection, message: &str) -> Failure {
-        let code = if message.contains("permission denied") { 7 } else { 0 };
+        let code = if message.contains("permission denied") {
+            7
+        } else {
+            0
+        };
         Failure::Refused(failure::words(&failure::refusal(
             code,
             message,
@@ -165,7 +177,11 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     pub(super) fn new(endpoints: Arc<Endpoints>) -> Self {
-        Self { endpoints, current: Arc::default(), made: Arc::default() }
+        Self {
+            endpoints,
+            current: Arc::default(),
+            made: Arc::default(),
+        }
     }
 
     /// The connection to the preferred end point.
@@ -177,20 +193,28 @@ impl Link {
     pub(super) async fn connection_within(&self, within: Duration) -> Result<Connection, Failure> {
         let index = self.endpoints.preferred.borrow().index;
         let mut current = self.current.lock().await;
-        if let Some(connection) = current.as_ref().filter(|connection| connection.index == index) {
+        if let Some(connection) = current
+            .as_ref()
+            .filter(|connection| connection.index == index)
+        {
             return Ok(connection.clone());
         }
         *current = None;
         let client = Box::pin(self.endpoints.connect(index, within))
             .await
             .inspect_err(|_| self.endpoints.failed(index))?;
-        let connection = Connection { client, index, id: self.made.fetch_add(1, Ordering::Relaxed) };
+        let connection = Connection {
+            client,
+            index,
+            id: self.made.fetch_add(1, Ordering::Relaxed),
+        };
         *current = Some(connection.clone());
         Ok(connection)
     }
 
-    /// Makes one call on a connection. Without an answer the connection is given up, and the end point too.
-    /// The call comes boxed: the library's futures take tens of kilobytes, too much for a stack with several.
+    /// Makes one call on a connection. Without an answer the connection is given up, and the end
+    /// point too. The call comes boxed: the library's futures take tens of kilobytes, too much for
+    /// a stack with several.
     pub(super) async fn call<T>(
         &self,
         connection: &Connection,
@@ -208,7 +232,10 @@ impl Link {
     pub(super) async fn give_up(&self, connection: &Connection) {
         self.endpoints.failed(connection.index);
         let mut current = self.current.lock().await;
-        if current.as_ref().is_some_and(|current| current.id == connection.id) {
+        if current
+            .as_ref()
+            .is_some_and(|current| current.id == connection.id)
+        {
             *current = None;
         }
     }
@@ -216,9 +243,13 @@ impl Link {
 
 fn read_tls(tls: &EtcdTls) -> anyhow::Result<TlsOptions> {
     let read = |what: &str, path: &Path| {
-        std::fs::read(path).with_context(|| format!("{what} for etcd cannot be read from {}", path.display()))
+        std::fs::read(path)
+            .with_context(|| format!("{what} for etcd cannot be read from {}", path.display()))
     };
     let ca = Certificate::from_pem(read("the CA", &tls.ca)?);
-    let identity = Identity::from_pem(read("the certificate", &tls.certificate)?, read("the key", &tls.key)?);
+    let identity = Identity::from_pem(
+        read("the certificate", &tls.certificate)?,
+        read("the key", &tls.key)?,
+    );
     Ok(TlsOptions::new().ca_certificate(ca).identity(identity))
 }

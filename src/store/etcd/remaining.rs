@@ -26,8 +26,8 @@ pub(crate) enum LeaseFate {
     Unknown,
 }
 
-/// When a lease ends, from answers in whole seconds: they are rounded down, so the moment at which they change is what
-/// tells the time.
+/// When a lease ends, from answers in whole seconds: they are rounded down, so the moment at which
+/// they change is what tells the time.
 #[derive(Debug, Default)]
 struct Countdown {
     left: Option<u64>,
@@ -35,8 +35,8 @@ struct Countdown {
 }
 
 impl Countdown {
-    /// Etcd said between `sent` and `heard` that so many whole seconds are left. False if the lease was renewed since the
-    /// answer before.
+    /// Etcd said between `sent` and `heard` that so many whole seconds are left. False if the lease
+    /// was renewed since the answer before.
     fn hear(&mut self, left: u64, sent: Instant, heard: Instant) -> bool {
         let seconds = Duration::from_secs(left);
         // Of one that has run out and is still there etcd also says 0.
@@ -53,19 +53,20 @@ impl Countdown {
 }
 
 impl Etcd {
-    /// For how long, in whole seconds, the leases of these keys still hold. A key without a lease, or of which etcd
-    /// does not say it, is left out.
+    /// For how long, in whole seconds, the leases of these keys still hold. A key without a lease,
+    /// or of which etcd does not say it, is left out.
     pub(crate) async fn remaining(&self, keys: Vec<String>) -> BTreeMap<String, Duration> {
         let asked = keys.into_iter().map(|key| async move {
             let found = self.remaining_of(&key).await;
-            let found = found.inspect_err(|failure| tracing::debug!("the lease of {key}: {failure}"));
+            let found =
+                found.inspect_err(|failure| tracing::debug!("the lease of {key}: {failure}"));
             Some((key, found.ok()??))
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Waits until the lease of a node has run out, or is found to be renewed. Etcd itself looks for leases that have run
-    /// out twice a second only.
+    /// Waits until the lease of a node has run out, or is found to be renewed. Etcd itself looks
+    /// for leases that have run out twice a second only.
     pub(crate) async fn outlast(&self, node: &NodeName) -> LeaseFate {
         let followed = self.follow_lease(&alive_key(node)).await;
         followed.unwrap_or_else(|failure| {
@@ -75,11 +76,15 @@ impl Etcd {
     }
 
     async fn follow_lease(&self, key: &str) -> Result<LeaseFate, Failure> {
-        let Some(lease) = self.lease_of(key).await? else { return Ok(LeaseFate::Gone) };
+        let Some(lease) = self.lease_of(key).await? else {
+            return Ok(LeaseFate::Gone);
+        };
         let mut countdown = Countdown::default();
         loop {
             let sent = Instant::now();
-            let Some(left) = self.left(lease).await? else { return Ok(LeaseFate::Gone) };
+            let Some(left) = self.left(lease).await? else {
+                return Ok(LeaseFate::Gone);
+            };
             let heard = Instant::now();
             if !countdown.hear(left, sent, heard) {
                 return Ok(LeaseFate::Renewed);
@@ -97,8 +102,12 @@ impl Etcd {
     }
 
     async fn remaining_of(&self, key: &str) -> Result<Option<Duration>, Failure> {
-        let Some(lease) = self.lease_of(key).await? else { return Ok(None) };
-        Ok(Some(Duration::from_secs(self.left(lease).await?.unwrap_or(0))))
+        let Some(lease) = self.lease_of(key).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Duration::from_secs(
+            self.left(lease).await?.unwrap_or(0),
+        )))
     }
 
     async fn lease_of(&self, key: &str) -> Result<Option<i64>, Failure> {
@@ -107,7 +116,12 @@ impl Etcd {
         let mut client = connection.client.clone();
         let full = format!("{}{key}", self.inner.prefix);
         let get = Box::pin(async move { client.get(full, None).await });
-        let lease = link.call(&connection, CALL_TIMEOUT, get).await?.kvs().first().map(|kv| kv.lease());
+        let lease = link
+            .call(&connection, CALL_TIMEOUT, get)
+            .await?
+            .kvs()
+            .first()
+            .map(|kv| kv.lease());
         Ok(lease.filter(|lease| *lease != 0))
     }
 
@@ -151,7 +165,10 @@ mod tests {
             // Each answer was half a second on its way.
             let (sent, now) = (start + millis(passed), start + millis(passed + 500));
             assert!(countdown.hear((4000 - passed) / 1000, sent, now));
-            assert!(!countdown.is_over(now) || passed >= 4000, "over after {passed} ms of 4000");
+            assert!(
+                !countdown.is_over(now) || passed >= 4000,
+                "over after {passed} ms of 4000"
+            );
         }
     }
 

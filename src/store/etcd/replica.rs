@@ -1,8 +1,8 @@
 //! What is in the store: a list at one revision, then every change since.
 //!
-//! A watch that broke off is resumed where it ended, if what was told last is in the history that answers: a store that was
-//! restored from a backup may have come to the same revision by another way. If it is not, or was compacted away, all is
-//! listed again.
+//! A watch that broke off is resumed where it ended, if what was told last is in the history that
+//! answers: a store that was restored from a backup may have come to the same revision by another
+//! way. If it is not, or was compacted away, all is listed again.
 
 use std::{
     sync::Arc,
@@ -105,7 +105,10 @@ impl Replica {
                 Err(failure) => {
                     self.failed(&failure);
                     // Every end point has its turn before the first pause.
-                    if self.outage.as_ref().is_some_and(|outage| outage.failed < self.link.endpoints.count())
+                    if self
+                        .outage
+                        .as_ref()
+                        .is_some_and(|outage| outage.failed < self.link.endpoints.count())
                     {
                         continue;
                     }
@@ -119,10 +122,14 @@ impl Replica {
     }
 
     fn failed(&mut self, failure: &Failure) {
-        let outage =
-            self.outage.get_or_insert_with(|| Outage { since: Instant::now(), failed: 0, told: false });
+        let outage = self.outage.get_or_insert_with(|| Outage {
+            since: Instant::now(),
+            failed: 0,
+            told: false,
+        });
         outage.failed += 1;
-        let waited = outage.failed >= self.link.endpoints.count() || outage.since.elapsed() >= PATIENCE;
+        let waited =
+            outage.failed >= self.link.endpoints.count() || outage.since.elapsed() >= PATIENCE;
         if waited && !std::mem::replace(&mut outage.told, true) {
             let why = failure.to_string();
             tracing::info!("the store is lost: {why}");
@@ -130,7 +137,8 @@ impl Replica {
         }
     }
 
-    /// A watch, behind what was told last or behind a list. `Ok` when it is to be done again for a good reason.
+    /// A watch, behind what was told last or behind a list. `Ok` when it is to be done again for a
+    /// good reason.
     async fn follow(&mut self) -> Result<(), Failure> {
         self.preferred.borrow_and_update();
         let asked = *self.relist.borrow_and_update();
@@ -170,20 +178,29 @@ impl Replica {
         connection: &Connection,
         asked: u64,
     ) -> Result<Option<(WatchStream, u64)>, Failure> {
-        let Some(told) = self.told.as_ref().filter(|told| told.is_of(asked)) else { return Ok(None) };
-        let Some((from, to)) = told.span() else { return Ok(None) };
+        let Some(told) = self.told.as_ref().filter(|told| told.is_of(asked)) else {
+            return Ok(None);
+        };
+        let Some((from, to)) = told.span() else {
+            return Ok(None);
+        };
         let etcd_cluster = told.etcd_cluster();
         let (mut stream, begun) = self.watch(connection, from).await?;
-        let reaches =
-            |header: &ResponseHeader| header.cluster_id() == etcd_cluster && header.revision() >= to;
+        let reaches = |header: &ResponseHeader| {
+            header.cluster_id() == etcd_cluster && header.revision() >= to
+        };
         if !begun.header().is_some_and(reaches) {
             return Ok(None);
         }
         // One that came to this revision by another way may have nothing there.
-        let Ok(first) = tokio::time::timeout(PAGE_TIMEOUT, stream.message()).await else { return Ok(None) };
+        let Ok(first) = tokio::time::timeout(PAGE_TIMEOUT, stream.message()).await else {
+            return Ok(None);
+        };
         let first = self.message(connection, first).await?;
         let Some(new) = told.go_on(self.changes(connection, etcd_cluster, &first)?) else {
-            tracing::info!("etcd's history is not the one that was watched: listing everything again");
+            tracing::info!(
+                "etcd's history is not the one that was watched: listing everything again"
+            );
             return Ok(None);
         };
         if self.is_back(first.header().map_or(0, ResponseHeader::revision)) {
@@ -198,7 +215,14 @@ impl Replica {
         connection: &Connection,
         message: Result<Option<WatchResponse>, etcd_client::Error>,
     ) -> Result<WatchResponse, Failure> {
-        let message = self.link.call(connection, CALL_TIMEOUT, Box::pin(std::future::ready(message))).await?;
+        let message = self
+            .link
+            .call(
+                connection,
+                CALL_TIMEOUT,
+                Box::pin(std::future::ready(message)),
+            )
+            .await?;
         if message.is_none() {
             self.link.give_up(connection).await;
         }
@@ -207,26 +231,42 @@ impl Replica {
 
     /// Whether etcd answers and has quorum.
     async fn probe(&self, connection: &Connection) -> Result<(), Failure> {
-        let options = GetOptions::new().with_prefix().with_limit(1).with_keys_only();
+        let options = GetOptions::new()
+            .with_prefix()
+            .with_limit(1)
+            .with_keys_only();
         let mut client = connection.client.clone();
         let probe = Box::pin(client.get(self.prefix.as_str(), Some(options)));
-        self.link.call(connection, CALL_TIMEOUT, probe).await.map(|_| ())
+        self.link
+            .call(connection, CALL_TIMEOUT, probe)
+            .await
+            .map(|_| ())
     }
 
     /// Everything, in pages at the revision of the first.
     async fn list(&self, connection: &Connection) -> Result<Listing, Failure> {
-        let mut client = connection.client.kv_client().max_decoding_message_size(MESSAGE_LIMIT);
+        let mut client = connection
+            .client
+            .kv_client()
+            .max_decoding_message_size(MESSAGE_LIMIT);
         let end = range_end(&self.prefix);
         let mut start = self.prefix.clone().into_bytes();
-        let mut listing = Listing { etcd_cluster: 0, revision: 0, pairs: Vec::new() };
+        let mut listing = Listing {
+            etcd_cluster: 0,
+            revision: 0,
+            pairs: Vec::new(),
+        };
         let (mut expected, mut seen) = (None, 0);
         loop {
-            let options =
-                GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(listing.revision);
+            let options = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(PAGE)
+                .with_revision(listing.revision);
             let get = Box::pin(client.get(start.clone(), Some(options)));
             let mut page = self.link.call(connection, PAGE_TIMEOUT, get).await?;
-            let incomplete =
-                || Failure::Unreachable("etcd gave an incomplete list; it is asked again".to_owned());
+            let incomplete = || {
+                Failure::Unreachable("etcd gave an incomplete list; it is asked again".to_owned())
+            };
             let header = page.header().ok_or_else(incomplete)?;
             if listing.revision == 0 {
                 listing.etcd_cluster = header.cluster_id();
@@ -246,9 +286,15 @@ impl Replica {
                 None if more => return Err(incomplete()),
                 None => {}
             }
-            listing.pairs.extend(pairs.into_iter().filter_map(|pair| self.pair(pair)));
+            listing
+                .pairs
+                .extend(pairs.into_iter().filter_map(|pair| self.pair(pair)));
             if !more {
-                return if seen == expected { Ok(listing) } else { Err(incomplete()) };
+                return if seen == expected {
+                    Ok(listing)
+                } else {
+                    Err(incomplete())
+                };
             }
         }
     }
@@ -259,8 +305,13 @@ impl Replica {
         connection: &Connection,
         revision: i64,
     ) -> Result<(WatchStream, WatchResponse), Failure> {
-        let mut client = connection.client.watch_client().max_decoding_message_size(MESSAGE_LIMIT);
-        let options = WatchOptions::new().with_prefix().with_start_revision(revision);
+        let mut client = connection
+            .client
+            .watch_client()
+            .max_decoding_message_size(MESSAGE_LIMIT);
+        let options = WatchOptions::new()
+            .with_prefix()
+            .with_start_revision(revision);
         let begun = Box::pin(async {
             let mut stream = client.watch(self.prefix.as_str(), Some(options)).await?;
             let first = stream.message().await?;
@@ -272,14 +323,19 @@ impl Replica {
             Some(first) if first.created() && first.events().is_empty() => Ok((stream, first)),
             _ => {
                 self.link.give_up(connection).await;
-                Err(Failure::Unreachable("etcd did not begin to watch".to_owned()))
+                Err(Failure::Unreachable(
+                    "etcd did not begin to watch".to_owned(),
+                ))
             }
         }
     }
 
     fn canceled(&self, connection: &Connection, message: &WatchResponse) -> Failure {
         match message.compact_revision() {
-            0 => self.link.endpoints.refusal(connection, message.cancel_reason()),
+            0 => self
+                .link
+                .endpoints
+                .refusal(connection, message.cancel_reason()),
             _ => Failure::Compacted,
         }
     }
@@ -296,13 +352,23 @@ impl Replica {
 
     fn listed(&mut self, listing: Listing, asked: u64) {
         self.is_back(listing.revision);
-        // What a list does not say is what was deleted before it: a watch is resumed behind a change only.
+        // What a list does not say is what was deleted before it: a watch is resumed behind a
+        // change only.
         self.told = Some(Told::new(listing.etcd_cluster, asked));
         if !listing.pairs.iter().any(|pair| pair.key == self.alive_key) {
             self.hints.alive_gone.notify_one();
         }
-        let Listing { etcd_cluster, revision, pairs } = listing;
-        let _ = self.events.send(Event::Listed { etcd_cluster, revision, asked, pairs });
+        let Listing {
+            etcd_cluster,
+            revision,
+            pairs,
+        } = listing;
+        let _ = self.events.send(Event::Listed {
+            etcd_cluster,
+            revision,
+            asked,
+            pairs,
+        });
     }
 
     /// What a message says, in the order of revisions.
@@ -315,17 +381,27 @@ impl Replica {
         if message.canceled() {
             return Err(self.canceled(connection, message));
         }
-        if message.header().is_some_and(|header| header.cluster_id() != etcd_cluster) {
-            return Err(Failure::Unreachable("another etcd answers at the same address".to_owned()));
+        if message
+            .header()
+            .is_some_and(|header| header.cluster_id() != etcd_cluster)
+        {
+            return Err(Failure::Unreachable(
+                "another etcd answers at the same address".to_owned(),
+            ));
         }
         let mut changes = Vec::with_capacity(message.events().len());
         for event in message.events() {
-            let Some(pair) = event.kv().and_then(|kv| self.pair(kv.clone())) else { continue };
+            let Some(pair) = event.kv().and_then(|kv| self.pair(kv.clone())) else {
+                continue;
+            };
             changes.push(match event.event_type() {
                 EventType::Put => KeyChange::Put(pair),
                 EventType::Delete => {
                     self.hint(&pair.key);
-                    KeyChange::Delete { key: pair.key, revision: pair.revision }
+                    KeyChange::Delete {
+                        key: pair.key,
+                        revision: pair.revision,
+                    }
                 }
             });
         }
@@ -334,7 +410,9 @@ impl Replica {
 
     fn changed(&mut self, changes: Vec<KeyChange>) {
         // A message's header may be ahead of its changes while the watch catches up.
-        let Some(revision) = changes.last().map(KeyChange::revision) else { return };
+        let Some(revision) = changes.last().map(KeyChange::revision) else {
+            return;
+        };
         if let Some(told) = &mut self.told {
             told.tell(&changes);
         }
@@ -345,19 +423,29 @@ impl Replica {
         if deleted == self.alive_key {
             self.hints.alive_gone.notify_one();
         } else if deleted.starts_with("election/") {
-            self.hints.election_gone.send_replace(format!("{}{deleted}", self.prefix));
+            self.hints
+                .election_gone
+                .send_replace(format!("{}{deleted}", self.prefix));
         }
     }
 
     fn pair(&self, kv: KeyValue) -> Option<Pair> {
         let revision = kv.mod_revision();
         let (key, value) = kv.into_key_value();
-        let key =
-            String::from_utf8(key).ok().and_then(|key| Some(key.strip_prefix(&self.prefix)?.to_owned()));
+        let key = String::from_utf8(key)
+            .ok()
+            .and_then(|key| Some(key.strip_prefix(&self.prefix)?.to_owned()));
         if key.is_none() {
-            tracing::warn!("a key under {} in etcd is not text: it is not of this cluster", self.prefix);
+            tracing::warn!(
+                "a key under {} in etcd is not text: it is not of this cluster",
+                self.prefix
+            );
         }
-        Some(Pair { key: key?, value, revision })
+        Some(Pair {
+            key: key?,
+            value,
+            revision,
+        })
     }
 }
 

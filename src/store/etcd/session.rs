@@ -19,7 +19,8 @@ use super::{
 
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
 const CONFLICT_RETRY: Duration = Duration::from_secs(1);
-/// How many of its own leases a host remembers: what was granted without an answer may turn up later.
+/// How many of its own leases a host remembers: what was granted without an answer may turn up
+/// later.
 const REMEMBERED: usize = 16;
 
 /// The key by which a node is alive, without the prefix.
@@ -62,7 +63,18 @@ impl Session {
         stage: watch::Receiver<Stage>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        Self { link, key, config, alive, hints, stage, events, own: Vec::new(), held: false, told: false }
+        Self {
+            link,
+            key,
+            config,
+            alive,
+            hints,
+            stage,
+            events,
+            own: Vec::new(),
+            held: false,
+            told: false,
+        }
     }
 
     /// Holds the name until the end.
@@ -115,7 +127,8 @@ impl Session {
                     Err(Failure::LeaseGone) => return Ok(End::LostLease),
                     Err(failure) => {
                         tracing::debug!("this host's lease is not renewed: {failure}");
-                        // At once at the next end point, then slower: only etcd knows whether the lease is gone.
+                        // At once at the next end point, then slower: only etcd knows whether the
+                        // lease is gone.
                         due = Instant::now() + backoff.step().min(CONFLICT_RETRY);
                     }
                 },
@@ -145,8 +158,14 @@ impl Session {
     async fn look(&self) -> Result<Option<KeyValue>, Failure> {
         let connection = self.link.connection().await?;
         let mut client = connection.client.clone();
-        let mut answer =
-            self.link.call(&connection, CALL_TIMEOUT, Box::pin(client.get(self.key.as_str(), None))).await?;
+        let mut answer = self
+            .link
+            .call(
+                &connection,
+                CALL_TIMEOUT,
+                Box::pin(client.get(self.key.as_str(), None)),
+            )
+            .await?;
         Ok(answer.take_kvs().into_iter().next())
     }
 
@@ -174,7 +193,12 @@ impl Session {
             let connection = self.link.connection().await?;
             let mut client = connection.client.clone();
             let txn = Box::pin(client.txn(Txn::new().when([unchanged]).and_then([put])));
-            if !self.link.call(&connection, CALL_TIMEOUT, txn).await?.succeeded() {
+            if !self
+                .link
+                .call(&connection, CALL_TIMEOUT, txn)
+                .await?
+                .succeeded()
+            {
                 // Somebody was faster: look again. Each such round is a change by somebody else.
                 continue;
             }
@@ -207,7 +231,8 @@ impl Session {
                 "the key {} is not of a host of this cluster: check the prefix, or delete the key",
                 self.key
             )),
-            // It was ours and somebody else took it: no restart of this host, but a copy of its disk.
+            // It was ours and somebody else took it: no restart of this host, but a copy of its
+            // disk.
             Some(_) if self.held => Some(format!(
                 "another machine with this host's installation ({}) took over the name {node}: one is a copy of the \
                  other; stop one, and remove its data directory before it starts under another name",

@@ -46,7 +46,12 @@ impl Host {
             leader_ttl: Duration::from_secs(3),
         };
         let (etcd, events) = Etcd::start(config, session).unwrap();
-        Self { etcd, events, fence: None, keys: BTreeMap::new() }
+        Self {
+            etcd,
+            events,
+            fence: None,
+            keys: BTreeMap::new(),
+        }
     }
 
     /// The next event that is asked for; others are passed over.
@@ -60,16 +65,21 @@ impl Host {
                     Event::Elected(fence) => self.fence = Some(fence.clone()),
                     Event::Demoted { .. } => self.fence = None,
                     Event::Listed { pairs, .. } => {
-                        self.keys = pairs.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect();
+                        self.keys = pairs
+                            .iter()
+                            .map(|pair| (pair.key.clone(), pair.value.clone()))
+                            .collect();
                     }
-                    Event::Changed { changes, .. } => changes.iter().for_each(|change| match change {
-                        KeyChange::Put(pair) => {
-                            self.keys.insert(pair.key.clone(), pair.value.clone());
-                        }
-                        KeyChange::Delete { key, .. } => {
-                            self.keys.remove(key);
-                        }
-                    }),
+                    Event::Changed { changes, .. } => {
+                        changes.iter().for_each(|change| match change {
+                            KeyChange::Put(pair) => {
+                                self.keys.insert(pair.key.clone(), pair.value.clone());
+                            }
+                            KeyChange::Delete { key, .. } => {
+                                self.keys.remove(key);
+                            }
+                        })
+                    }
                     _ => {}
                 }
                 if let Some(found) = pick(event) {
@@ -85,30 +95,55 @@ impl Host {
 
     async fn listed(&mut self) -> (i64, Vec<Pair>) {
         let pick = |event| match event {
-            Event::Listed { revision, pairs, .. } => Some((revision, pairs)),
+            Event::Listed {
+                revision, pairs, ..
+            } => Some((revision, pairs)),
             _ => None,
         };
         self.next("Listed", pick).await
     }
 
     async fn lost(&mut self) -> String {
-        self.next("Lost", |event| if let Event::Lost { why } = event { Some(why) } else { None }).await
+        self.next("Lost", |event| {
+            if let Event::Lost { why } = event {
+                Some(why)
+            } else {
+                None
+            }
+        })
+        .await
     }
 
     async fn elected(&mut self) -> Fence {
         if self.fence.is_none() {
-            self.next("Elected", |event| matches!(event, Event::Elected(_)).then_some(())).await;
+            self.next("Elected", |event| {
+                matches!(event, Event::Elected(_)).then_some(())
+            })
+            .await;
         }
         self.fence.take().unwrap()
     }
 
     async fn demoted(&mut self) -> String {
-        self.next("Demoted", |event| if let Event::Demoted { why } = event { Some(why) } else { None }).await
+        self.next("Demoted", |event| {
+            if let Event::Demoted { why } = event {
+                Some(why)
+            } else {
+                None
+            }
+        })
+        .await
     }
 
     async fn conflict(&mut self) -> String {
-        self.next("Conflict", |event| if let Event::Conflict { why } = event { Some(why) } else { None })
-            .await
+        self.next("Conflict", |event| {
+            if let Event::Conflict { why } = event {
+                Some(why)
+            } else {
+                None
+            }
+        })
+        .await
     }
 
     /// Until the store is as asked for.
@@ -122,12 +157,16 @@ impl Host {
     }
 
     async fn until_alive(&mut self) {
-        self.until("an alive key", |keys| keys.contains_key("nodes/n1/alive")).await;
+        self.until("an alive key", |keys| keys.contains_key("nodes/n1/alive"))
+            .await;
     }
 
     async fn until_candidates(&mut self, count: usize, but: &str) {
         let others = |key: &&String| key.starts_with("election/") && !but.ends_with(key.as_str());
-        self.until("candidates", |keys| keys.keys().filter(others).count() == count).await;
+        self.until("candidates", |keys| {
+            keys.keys().filter(others).count() == count
+        })
+        .await;
     }
 
     /// Changes of keys that begin with a text, in order, until there are so many.
@@ -136,27 +175,47 @@ impl Host {
         while found.len() < count {
             let more = self.next("Changed", |event| match event {
                 Event::Changed { changes, revision } => {
-                    assert_eq!(revision, changes.iter().map(|change| change.revision()).max().unwrap());
+                    assert_eq!(
+                        revision,
+                        changes
+                            .iter()
+                            .map(|change| change.revision())
+                            .max()
+                            .unwrap()
+                    );
                     Some(changes)
                 }
                 _ => None,
             });
-            found.extend(more.await.into_iter().filter(|change| change.key().starts_with(begin)));
+            found.extend(
+                more.await
+                    .into_iter()
+                    .filter(|change| change.key().starts_with(begin)),
+            );
         }
         found
     }
 }
 
 fn put(key: &str, value: &str) -> Write {
-    Write::Put { key: key.to_owned(), value: value.as_bytes().to_vec() }
+    Write::Put {
+        key: key.to_owned(),
+        value: value.as_bytes().to_vec(),
+    }
 }
 
 fn delete(key: &str) -> Write {
-    Write::Delete { key: key.to_owned() }
+    Write::Delete {
+        key: key.to_owned(),
+    }
 }
 
 fn pair(key: &str, value: &str, revision: i64) -> Pair {
-    Pair { key: key.to_owned(), value: value.as_bytes().to_vec(), revision }
+    Pair {
+        key: key.to_owned(),
+        value: value.as_bytes().to_vec(),
+        revision,
+    }
 }
 
 #[tokio::test]
@@ -166,20 +225,36 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
     server.ctl(&["put", "/windlass/test2/stranger", "1"]);
     let mut host = Host::start(server.config(), "n1", "i1", false);
     let told = host.next("Listed", |event| match event {
-        Event::Listed { etcd_cluster, revision, pairs, .. } => Some((etcd_cluster, revision, pairs)),
+        Event::Listed {
+            etcd_cluster,
+            revision,
+            pairs,
+            ..
+        } => Some((etcd_cluster, revision, pairs)),
         _ => None,
     });
     let (etcd_cluster, revision, pairs) = told.await;
     let header = server.ctl(&["get", "x", "-w", "json"]);
-    assert!(header.contains(&format!("\"cluster_id\":{etcd_cluster},")), "{etcd_cluster} {header}");
+    assert!(
+        header.contains(&format!("\"cluster_id\":{etcd_cluster},")),
+        "{etcd_cluster} {header}"
+    );
     let a = pairs.iter().find(|pair| pair.key == "a").unwrap();
     assert!(a.revision <= revision && a.value == b"1");
-    assert!(!pairs.iter().any(|pair| pair.key.contains("stranger")), "{pairs:?}");
+    assert!(
+        !pairs.iter().any(|pair| pair.key.contains("stranger")),
+        "{pairs:?}"
+    );
 
     // One revision a transaction; one key twice makes two.
     let last = host
         .etcd
-        .write(vec![put("w/b", "1"), put("w/c", "2"), put("w/b", "3"), delete("w/c")])
+        .write(vec![
+            put("w/b", "1"),
+            put("w/c", "2"),
+            put("w/b", "3"),
+            delete("w/c"),
+        ])
         .await
         .unwrap();
     let changes = host.changes("w/", 4).await;
@@ -187,12 +262,17 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
         KeyChange::Put(pair("w/b", "1", last - 1)),
         KeyChange::Put(pair("w/c", "2", last - 1)),
         KeyChange::Put(pair("w/b", "3", last)),
-        KeyChange::Delete { key: "w/c".to_owned(), revision: last },
+        KeyChange::Delete {
+            key: "w/c".to_owned(),
+            revision: last,
+        },
     ];
     assert_eq!(changes, expected);
 
     // More than a transaction and a page hold.
-    let many: Vec<_> = (0..450).map(|index| put(&format!("many/{index:03}"), &"x".repeat(5000))).collect();
+    let many: Vec<_> = (0..450)
+        .map(|index| put(&format!("many/{index:03}"), &"x".repeat(5000)))
+        .collect();
     let last = host.etcd.write(many).await.unwrap();
     host.changes("many/", 450).await;
     // The library's futures are large; ours must fit in those of the daemon.
@@ -200,7 +280,13 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
     host.etcd.relist();
     let (revision, pairs) = host.listed().await;
     assert!(revision >= last);
-    assert_eq!(pairs.iter().filter(|pair| pair.key.starts_with("many/")).count(), 450);
+    assert_eq!(
+        pairs
+            .iter()
+            .filter(|pair| pair.key.starts_with("many/"))
+            .count(),
+        450
+    );
     assert!(pairs.is_sorted_by(|a, b| a.key < b.key));
 }
 
@@ -235,13 +321,24 @@ async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
             _ => None,
         })
         .await;
-        assert!(stopped.elapsed() < Duration::from_secs(6), "{:?}", stopped.elapsed());
+        assert!(
+            stopped.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            stopped.elapsed()
+        );
     }
     assert!(!fence.holds());
     let refused = host.etcd.write_fenced(&fence, vec![put("k", "1")]).await;
     assert_eq!(refused, Err(WriteError::Fenced));
-    let unknown = host.etcd.write(vec![put("nodes/n1/x", "1")]).await.unwrap_err();
-    assert!(unknown.to_string().contains("gave no answer within"), "{unknown}");
+    let unknown = host
+        .etcd
+        .write(vec![put("nodes/n1/x", "1")])
+        .await
+        .unwrap_err();
+    assert!(
+        unknown.to_string().contains("gave no answer within"),
+        "{unknown}"
+    );
     server.members[0].signal(Signal::CONT);
     host.next("Listed or Resumed", |event| match event {
         Event::Listed { .. } | Event::Resumed => Some(()),
@@ -251,7 +348,10 @@ async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
     .await;
     let again = host.elected().await;
     assert!(again.revision > fence.revision);
-    host.etcd.write_fenced(&again, vec![put("k", "1")]).await.unwrap();
+    host.etcd
+        .write_fenced(&again, vec![put("k", "1")])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -259,7 +359,14 @@ async fn a_leader_of_before_writes_nothing() {
     let server = Server::one(&[]);
     let mut first = Host::start(server.config(), "n1", "i1", true);
     let old = first.elected().await;
-    assert!(first.etcd.write_fenced(&old, vec![put("k", "first")]).await.unwrap() > old.revision);
+    assert!(
+        first
+            .etcd
+            .write_fenced(&old, vec![put("k", "first")])
+            .await
+            .unwrap()
+            > old.revision
+    );
     let mut second = Host::start(server.config(), "n2", "i2", true);
     second.listed().await;
     // Whoever removes the election key ends the term, although the lease lives on.
@@ -269,14 +376,30 @@ async fn a_leader_of_before_writes_nothing() {
     let new = second.elected().await;
     assert!(new.revision > old.revision);
     assert!(!old.holds());
-    assert_eq!(first.etcd.write_fenced(&old, vec![put("k", "late")]).await, Err(WriteError::Fenced));
+    assert_eq!(
+        first.etcd.write_fenced(&old, vec![put("k", "late")]).await,
+        Err(WriteError::Fenced)
+    );
     // A leader whose clock stands still believes in itself; etcd does not.
     let deluded = Deadline::new();
     deluded.set(Instant::now() + LONG);
-    let deluded = Fence { until: deluded, ..old };
+    let deluded = Fence {
+        until: deluded,
+        ..old
+    };
     assert!(deluded.holds());
-    assert_eq!(first.etcd.write_fenced(&deluded, vec![put("k", "late")]).await, Err(WriteError::Fenced));
-    second.etcd.write_fenced(&new, vec![put("k", "second")]).await.unwrap();
+    assert_eq!(
+        first
+            .etcd
+            .write_fenced(&deluded, vec![put("k", "late")])
+            .await,
+        Err(WriteError::Fenced)
+    );
+    second
+        .etcd
+        .write_fenced(&new, vec![put("k", "second")])
+        .await
+        .unwrap();
     assert!(server.ctl(&["get", "/windlass/test/k"]).contains("second"));
 }
 
@@ -291,26 +414,44 @@ async fn who_ends_or_stands_no_longer_is_followed_at_once() {
     first.etcd.set_candidate(false);
     first.demoted().await;
     let fence = second.elected().await;
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
     first.etcd.set_candidate(true);
     first.until_candidates(2, &before.key).await;
     let asked = Instant::now();
     second.etcd.end(true).await;
     assert!(!fence.holds());
     first.elected().await;
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
     let left = server.ctl(&["get", "--prefix", "--keys-only", PREFIX]);
-    assert!(!left.contains("nodes/n2/alive") && left.contains("nodes/n1/alive"), "{left}");
+    assert!(
+        !left.contains("nodes/n2/alive") && left.contains("nodes/n1/alive"),
+        "{left}"
+    );
     // A clean stop that is no farewell keeps the node.
     first.etcd.end(false).await;
     let left = server.ctl(&["get", "--prefix", "--keys-only", PREFIX]);
-    assert!(left.contains("nodes/n1/alive") && !left.contains("election/"), "{left}");
+    assert!(
+        left.contains("nodes/n1/alive") && !left.contains("election/"),
+        "{left}"
+    );
 }
 
 #[test]
 fn a_deadline_passes_although_nothing_runs() {
     let until = Deadline::new();
-    let fence = Fence { key: "k".to_owned(), revision: 1, until: until.clone() };
+    let fence = Fence {
+        key: "k".to_owned(),
+        revision: 1,
+        until: until.clone(),
+    };
     assert!(!fence.holds());
     let end = Instant::now() + Duration::from_millis(200);
     until.set(end);
@@ -329,15 +470,30 @@ async fn a_full_etcd_refuses_in_words() {
     let mut refused = None;
     // Etcd knows its own size only after it has written to disk, which it does at its own pace.
     for count in 0..500 {
-        if let Err(error) = host.etcd.write(vec![put(&format!("big/{count}"), &"x".repeat(900_000))]).await {
+        if let Err(error) = host
+            .etcd
+            .write(vec![put(&format!("big/{count}"), &"x".repeat(900_000))])
+            .await
+        {
             refused = Some(error);
             break;
         }
     }
-    let Some(WriteError::Refused(why)) = refused else { panic!("{refused:?}") };
-    assert!(why.contains("etcdctl alarm disarm") && why.contains("full"), "{why}");
-    let large = host.etcd.write(vec![put("huge", &"x".repeat(3_000_000))]).await.unwrap_err();
-    let WriteError::Refused(why) = large else { panic!("{large:?}") };
+    let Some(WriteError::Refused(why)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        why.contains("etcdctl alarm disarm") && why.contains("full"),
+        "{why}"
+    );
+    let large = host
+        .etcd
+        .write(vec![put("huge", &"x".repeat(3_000_000))])
+        .await
+        .unwrap_err();
+    let WriteError::Refused(why) = large else {
+        panic!("{large:?}")
+    };
     assert!(why.contains("large"), "{why}");
 }
 
@@ -348,7 +504,10 @@ async fn a_name_is_held_by_one_installation() {
     first.until_alive().await;
     let mut other = Host::start(server.config(), "n1", "i2", false);
     let why = other.conflict().await;
-    assert!(why.contains("i1") && why.contains("n1") && why.contains("`name`"), "{why}");
+    assert!(
+        why.contains("i1") && why.contains("n1") && why.contains("`name`"),
+        "{why}"
+    );
 
     // A restarted daemon is its own successor, also when the one before has not ended in order.
     let restarted = Host::start(server.config(), "n1", "i1", false);
@@ -360,7 +519,8 @@ async fn a_name_is_held_by_one_installation() {
     restarted.etcd.end(true).await;
     drop(restarted);
     let held = |keys: &BTreeMap<_, _>| {
-        keys.get("nodes/n1/alive").is_some_and(|value: &Vec<u8>| value == br#"{"installation":"i2"}"#)
+        keys.get("nodes/n1/alive")
+            .is_some_and(|value: &Vec<u8>| value == br#"{"installation":"i2"}"#)
     };
     other.until("the alive key of i2", held).await;
 }
@@ -373,11 +533,17 @@ async fn a_lease_that_is_gone_is_granted_anew() {
     let leases = server.ctl(&["lease", "list"]);
     server.ctl(&["lease", "revoke", leases.lines().last().unwrap().trim()]);
     let changes = host.changes("nodes/n1/alive", 2).await;
-    assert!(matches!(&changes[..], [KeyChange::Delete { .. }, KeyChange::Put(_)]), "{changes:?}");
+    assert!(
+        matches!(&changes[..], [KeyChange::Delete { .. }, KeyChange::Put(_)]),
+        "{changes:?}"
+    );
     // So is a key that somebody deleted.
     server.ctl(&["del", "/windlass/test/nodes/n1/alive"]);
     let changes = host.changes("nodes/n1/alive", 2).await;
-    assert!(matches!(&changes[..], [KeyChange::Delete { .. }, KeyChange::Put(_)]), "{changes:?}");
+    assert!(
+        matches!(&changes[..], [KeyChange::Delete { .. }, KeyChange::Put(_)]),
+        "{changes:?}"
+    );
 }
 
 #[tokio::test]
@@ -400,26 +566,57 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
     ] {
         server.ctl(&arguments.split(' ').collect::<Vec<_>>());
     }
-    let config = |tls| EtcdConfig { tls: Some(tls), ..server.config() };
+    let config = |tls| EtcdConfig {
+        tls: Some(tls),
+        ..server.config()
+    };
     let mut host = Host::start(config(certificates.issue("n1")), "n1", "i1", true);
     host.until_alive().await;
     host.elected().await;
-    host.etcd.write(vec![put("nodes/n1/status", "1")]).await.unwrap();
-    let refused = host.etcd.write(vec![put("nodes/n2/status", "1")]).await.unwrap_err();
-    let WriteError::Refused(why) = refused else { panic!("{refused:?}") };
-    assert!(why.contains("does not allow this") && why.contains("n1.crt"), "{why}");
+    host.etcd
+        .write(vec![put("nodes/n1/status", "1")])
+        .await
+        .unwrap();
+    let refused = host
+        .etcd
+        .write(vec![put("nodes/n2/status", "1")])
+        .await
+        .unwrap_err();
+    let WriteError::Refused(why) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        why.contains("does not allow this") && why.contains("n1.crt"),
+        "{why}"
+    );
     // It waits for its turn under the rules for users too.
     let mut second = Host::start(config(certificates.issue("n1")), "n1", "i1", true);
     second.until_candidates(2, "").await;
     drop(host);
     second.elected().await;
 
-    let wrong_ca = super::EtcdTls { ca: strangers.issue("x").ca, ..certificates.issue("n2") };
-    let why = Host::start(config(wrong_ca), "n2", "i2", false).lost().await;
-    assert!(why.contains("is not signed by the CA in") && why.contains("ca.crt"), "{why}");
-    let stranger = super::EtcdTls { ca: certificates.issue("x").ca, ..strangers.issue("n2") };
-    let why = Host::start(config(stranger), "n2", "i2", false).lost().await;
-    assert!(why.contains("not accept this host's certificate") && why.contains("n2.crt"), "{why}");
+    let wrong_ca = super::EtcdTls {
+        ca: strangers.issue("x").ca,
+        ..certificates.issue("n2")
+    };
+    let why = Host::start(config(wrong_ca), "n2", "i2", false)
+        .lost()
+        .await;
+    assert!(
+        why.contains("is not signed by the CA in") && why.contains("ca.crt"),
+        "{why}"
+    );
+    let stranger = super::EtcdTls {
+        ca: certificates.issue("x").ca,
+        ..strangers.issue("n2")
+    };
+    let why = Host::start(config(stranger), "n2", "i2", false)
+        .lost()
+        .await;
+    assert!(
+        why.contains("not accept this host's certificate") && why.contains("n2.crt"),
+        "{why}"
+    );
     let nobody = certificates.issue("nobody");
     let why = Host::start(config(nobody), "n2", "i2", false).lost().await;
     assert!(why.contains("nobody.crt"), "{why}");
@@ -439,14 +636,22 @@ async fn a_password_works_and_a_wrong_one_is_explained() {
     ] {
         server.ctl(&arguments.split(' ').collect::<Vec<_>>());
     }
-    let config =
-        |password| EtcdConfig { user: Some(("n1".to_owned(), Secret::new(password))), ..server.config() };
+    let config = |password| EtcdConfig {
+        user: Some(("n1".to_owned(), Secret::new(password))),
+        ..server.config()
+    };
     let mut host = Host::start(config("secret"), "n1", "i1", true);
     host.until_alive().await;
     let fence = host.elected().await;
-    host.etcd.write_fenced(&fence, vec![put("k", "1")]).await.unwrap();
+    host.etcd
+        .write_fenced(&fence, vec![put("k", "1")])
+        .await
+        .unwrap();
     let why = Host::start(config("wrong"), "n2", "i2", false).lost().await;
-    assert!(why.contains("the user n1 by this password") && !why.contains("wrong"), "{why}");
+    assert!(
+        why.contains("the user n1 by this password") && !why.contains("wrong"),
+        "{why}"
+    );
     let why = Host::start(server.config(), "n2", "i2", false).lost().await;
     assert!(why.contains("asks for a user"), "{why}");
 }
@@ -459,7 +664,10 @@ async fn a_host_starts_without_etcd_and_connects_later() {
     let why = host.lost().await;
     assert!(why.contains("nobody listens there"), "{why}");
     let unwritten = host.etcd.write(vec![put("k", "1")]).await.unwrap_err();
-    assert!(unwritten.to_string().contains("nobody listens there"), "{unwritten}");
+    assert!(
+        unwritten.to_string().contains("nobody listens there"),
+        "{unwritten}"
+    );
     server.start();
     host.listed().await;
     host.elected().await;
@@ -474,10 +682,22 @@ async fn an_end_point_that_takes_connections_and_says_nothing_is_passed_over() {
     for endpoints in [vec![silent.clone(), real.clone()], vec![real, silent]] {
         let started = Instant::now();
         let node = format!("n{}", endpoints[0].len());
-        let mut host = Host::start(EtcdConfig { endpoints, ..server.config() }, &node, "i1", true);
+        let mut host = Host::start(
+            EtcdConfig {
+                endpoints,
+                ..server.config()
+            },
+            &node,
+            "i1",
+            true,
+        );
         host.listed().await;
         host.elected().await;
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            started.elapsed()
+        );
         host.etcd.end(true).await;
     }
 }
@@ -491,34 +711,77 @@ async fn one_member_of_three_may_hang() {
     let used = host.etcd.inner.link.endpoints.subscribe().borrow().index;
     // Not etcd's own leader: choosing another takes etcd two seconds by itself.
     let statuses = server.ctl(&["endpoint", "status", "-w", "fields"]);
-    let ids: Vec<_> = statuses.lines().filter(|line| line.starts_with("\"MemberID\"")).collect();
+    let ids: Vec<_> = statuses
+        .lines()
+        .filter(|line| line.starts_with("\"MemberID\""))
+        .collect();
     let id = |index: usize| {
-        format!("{:x}", ids[index].split(':').next_back().unwrap().trim().parse::<u64>().unwrap())
+        format!(
+            "{:x}",
+            ids[index]
+                .split(':')
+                .next_back()
+                .unwrap()
+                .trim()
+                .parse::<u64>()
+                .unwrap()
+        )
     };
     let other = (used + 1) % 3;
-    let leader = statuses.lines().find(|line| line.starts_with("\"Leader\"")).unwrap();
-    let leader = format!("{:x}", leader.split(':').next_back().unwrap().trim().parse::<u64>().unwrap());
+    let leader = statuses
+        .lines()
+        .find(|line| line.starts_with("\"Leader\""))
+        .unwrap();
+    let leader = format!(
+        "{:x}",
+        leader
+            .split(':')
+            .next_back()
+            .unwrap()
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+    );
     if leader == id(used) {
         server.ctl(&["move-leader", &id(other)]);
     }
     server.members[used].signal(Signal::STOP);
     let stopped = Instant::now();
-    while host.etcd.write_fenced(&fence, vec![put("k", "1")]).await.is_err() {
-        assert!(fence.holds(), "leadership was lost after {:?}", stopped.elapsed());
+    while host
+        .etcd
+        .write_fenced(&fence, vec![put("k", "1")])
+        .await
+        .is_err()
+    {
+        assert!(
+            fence.holds(),
+            "leadership was lost after {:?}",
+            stopped.elapsed()
+        );
     }
-    assert!(stopped.elapsed() < Duration::from_secs(3), "{:?}", stopped.elapsed());
+    assert!(
+        stopped.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        stopped.elapsed()
+    );
     let mut seen = false;
     while !seen {
         seen = host
             .next("the write", |event| match event {
                 Event::Lost { why } | Event::Demoted { why } => panic!("{why}"),
                 Event::Listed { pairs, .. } => Some(pairs.iter().any(|pair| pair.key == "k")),
-                Event::Changed { changes, .. } => Some(changes.iter().any(|change| change.key() == "k")),
+                Event::Changed { changes, .. } => {
+                    Some(changes.iter().any(|change| change.key() == "k"))
+                }
                 _ => None,
             })
             .await;
     }
-    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
+    assert!(
+        stopped.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        stopped.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -542,8 +805,15 @@ async fn what_is_wrong_in_the_configuration_is_said_at_once() {
     assert!(error(config("127.0.0.1:2379", "/w"), alive).contains("must be as https://"));
     assert!(error(config("http://127.0.0.1:2379", "/"), alive).contains("must name this cluster"));
     assert!(error(config("http://127.0.0.1:2379", "/w"), "{}").contains("`installation`"));
-    let tls = super::EtcdTls { ca: "/none/ca".into(), certificate: "/none/c".into(), key: "/none/k".into() };
-    let with_tls = |endpoint| EtcdConfig { tls: Some(tls.clone()), ..config(endpoint, "/w") };
+    let tls = super::EtcdTls {
+        ca: "/none/ca".into(),
+        certificate: "/none/c".into(),
+        key: "/none/k".into(),
+    };
+    let with_tls = |endpoint| EtcdConfig {
+        tls: Some(tls.clone()),
+        ..config(endpoint, "/w")
+    };
     assert!(error(with_tls("http://127.0.0.1:2379"), alive).contains("write https://"));
     assert!(error(with_tls("https://127.0.0.1:2379"), alive).contains("/none/ca"));
 }

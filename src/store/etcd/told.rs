@@ -1,12 +1,13 @@
-//! Where a watch is resumed: behind what was told last, if the history that answers shows just that once more.
+//! Where a watch is resumed: behind what was told last, if the history that answers shows just that
+//! once more.
 
 use super::KeyChange;
 
 /// So many changes are kept, at most, to know a history by.
 const KEPT: usize = 256;
 
-/// What was told last. It begins with a revision of which more was told than that leases came and went: those say the same
-/// again and again, in any history.
+/// What was told last. It begins with a revision of which more was told than that leases came and
+/// went: those say the same again and again, in any history.
 #[derive(Debug)]
 pub(super) struct Told {
     /// Etcd's own id of its cluster.
@@ -20,7 +21,11 @@ pub(super) struct Told {
 impl Told {
     /// Nothing yet, of this cluster of etcd and since the list was asked for so often.
     pub(super) fn new(etcd_cluster: u64, asked: u64) -> Self {
-        Self { etcd_cluster, asked, changes: Vec::new() }
+        Self {
+            etcd_cluster,
+            asked,
+            changes: Vec::new(),
+        }
     }
 
     /// Etcd's own id of its cluster.
@@ -33,18 +38,26 @@ impl Told {
         self.asked == asked
     }
 
-    /// From which revision on a watch must begin, and which one it must reach; `None` where there is nothing to know the
-    /// history by.
+    /// From which revision on a watch must begin, and which one it must reach; `None` where there
+    /// is nothing to know the history by.
     pub(super) fn span(&self) -> Option<(i64, i64)> {
-        Some((self.changes.first()?.revision(), self.changes.last()?.revision()))
+        Some((
+            self.changes.first()?.revision(),
+            self.changes.last()?.revision(),
+        ))
     }
 
     /// Notes what was told.
     pub(super) fn tell(&mut self, changes: &[KeyChange]) {
         for change in changes {
-            let new_revision = self.changes.last().is_none_or(|last| last.revision() != change.revision());
+            let new_revision = self
+                .changes
+                .last()
+                .is_none_or(|last| last.revision() != change.revision());
             let begins = new_revision
-                && changes.iter().any(|one| one.revision() == change.revision() && !is_of_a_lease(one));
+                && changes
+                    .iter()
+                    .any(|one| one.revision() == change.revision() && !is_of_a_lease(one));
             if begins {
                 self.changes.clear();
             }
@@ -58,12 +71,13 @@ impl Told {
         }
     }
 
-    /// What is new in the first changes of a watch that began with these; `None` where it is another history: one that came
-    /// to the same revision by another way.
+    /// What is new in the first changes of a watch that began with these; `None` where it is
+    /// another history: one that came to the same revision by another way.
     pub(super) fn go_on(&self, changes: Vec<KeyChange>) -> Option<Vec<KeyChange>> {
         let (_, last) = self.span()?;
-        let (again, new): (Vec<_>, Vec<_>) =
-            changes.into_iter().partition(|change| change.revision() <= last);
+        let (again, new): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|change| change.revision() <= last);
         (again == self.changes).then_some(new)
     }
 }
@@ -79,11 +93,18 @@ mod tests {
     use crate::store::etcd::Pair;
 
     fn put(key: &str, value: &str, revision: i64) -> KeyChange {
-        KeyChange::Put(Pair { key: key.to_owned(), value: value.as_bytes().to_vec(), revision })
+        KeyChange::Put(Pair {
+            key: key.to_owned(),
+            value: value.as_bytes().to_vec(),
+            revision,
+        })
     }
 
     fn delete(key: &str, revision: i64) -> KeyChange {
-        KeyChange::Delete { key: key.to_owned(), revision }
+        KeyChange::Delete {
+            key: key.to_owned(),
+            revision,
+        }
     }
 
     fn told(parts: &[&[KeyChange]]) -> Told {
@@ -116,19 +137,36 @@ mod tests {
     #[test]
     fn a_history_is_not_known_by_leases_alone() {
         let lease = |revision| put("nodes/n1/alive", "i1", revision);
-        assert_eq!(told(&[&[lease(5)], &[delete("election/7", 6)]]).span(), None);
-        let told =
-            told(&[&[lease(5)], &[put("a", "1", 6), lease(6)], &[lease(7)], &[delete("election/7", 9)]]);
+        assert_eq!(
+            told(&[&[lease(5)], &[delete("election/7", 6)]]).span(),
+            None
+        );
+        let told = told(&[
+            &[lease(5)],
+            &[put("a", "1", 6), lease(6)],
+            &[lease(7)],
+            &[delete("election/7", 9)],
+        ]);
         assert_eq!(told.span(), Some((6, 9)));
-        let again = vec![put("a", "1", 6), lease(6), lease(7), delete("election/7", 9)];
-        assert_eq!(told.go_on([again.clone(), vec![lease(10)]].concat()), Some(vec![lease(10)]));
+        let again = vec![
+            put("a", "1", 6),
+            lease(6),
+            lease(7),
+            delete("election/7", 9),
+        ];
+        assert_eq!(
+            told.go_on([again.clone(), vec![lease(10)]].concat()),
+            Some(vec![lease(10)])
+        );
         assert_eq!(told.go_on(again[2..].to_vec()), None);
     }
 
     #[test]
     fn what_is_kept_to_know_a_history_by_is_bounded() {
         let mut told = told(&[&[put("a", "1", 1)]]);
-        (2..).take(KEPT).for_each(|revision| told.tell(&[put("nodes/n1/alive", "i1", revision)]));
+        (2..)
+            .take(KEPT)
+            .for_each(|revision| told.tell(&[put("nodes/n1/alive", "i1", revision)]));
         assert_eq!(told.span(), None);
         told.tell(&[put("a", "2", 1000)]);
         assert_eq!(told.span(), Some((1000, 1000)));

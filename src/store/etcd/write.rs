@@ -11,18 +11,28 @@ const OPERATIONS: usize = 100;
 const BYTES: usize = 1_000_000;
 
 impl Etcd {
-    /// Writes as the leader. Split into transactions; each one compares the election key and is all or nothing.
-    /// Returns the revision of the last (0 if there was nothing to write).
-    pub(crate) async fn write_fenced(&self, fence: &Fence, writes: Vec<Write>) -> Result<i64, WriteError> {
+    /// Writes as the leader. Split into transactions; each one compares the election key and is all
+    /// or nothing. Returns the revision of the last (0 if there was nothing to write).
+    pub(crate) async fn write_fenced(
+        &self,
+        fence: &Fence,
+        writes: Vec<Write>,
+    ) -> Result<i64, WriteError> {
         let mut revision = 0;
         for part in split(writes) {
             if !fence.holds() {
                 return Err(WriteError::Fenced);
             }
-            let leads = Compare::create_revision(fence.key.as_str(), CompareOp::Equal, fence.revision);
-            let answer = self.transact(Txn::new().when([leads]).and_then(self.operations(part))).await?;
+            let leads =
+                Compare::create_revision(fence.key.as_str(), CompareOp::Equal, fence.revision);
+            let answer = self
+                .transact(Txn::new().when([leads]).and_then(self.operations(part)))
+                .await?;
             if !answer.succeeded() {
-                self.inner.hints.election_gone.send_replace(fence.key.clone());
+                self.inner
+                    .hints
+                    .election_gone
+                    .send_replace(fence.key.clone());
                 return Err(WriteError::Fenced);
             }
             revision = revision_of(&answer)?;
@@ -30,11 +40,16 @@ impl Etcd {
         Ok(revision)
     }
 
-    /// Writes without being the leader: a node's own keys. Returns the revision of the last transaction.
+    /// Writes without being the leader: a node's own keys. Returns the revision of the last
+    /// transaction.
     pub(crate) async fn write(&self, writes: Vec<Write>) -> Result<i64, WriteError> {
         let mut revision = 0;
         for part in split(writes) {
-            revision = revision_of(&self.transact(Txn::new().and_then(self.operations(part))).await?)?;
+            revision = revision_of(
+                &self
+                    .transact(Txn::new().and_then(self.operations(part)))
+                    .await?,
+            )?;
         }
         Ok(revision)
     }
@@ -51,29 +66,39 @@ impl Etcd {
         if answer.succeeded() {
             return Ok(Created::Made(revision_of(&answer)?));
         }
-        let found = answer.op_responses().into_iter().find_map(|response| match response {
-            TxnOpResponse::Get(mut got) => got.take_kvs().into_iter().next(),
-            _ => None,
-        });
+        let found = answer
+            .op_responses()
+            .into_iter()
+            .find_map(|response| match response {
+                TxnOpResponse::Get(mut got) => got.take_kvs().into_iter().next(),
+                _ => None,
+            });
         let found = found.ok_or_else(|| {
             WriteError::Unknown(format!("etcd says that {full} exists, but not what it is"))
         })?;
         let revision = found.mod_revision();
         let (_, value) = found.into_key_value();
-        Ok(Created::Exists(Pair { key: key.to_owned(), value, revision }))
+        Ok(Created::Exists(Pair {
+            key: key.to_owned(),
+            value,
+            revision,
+        }))
     }
 
     async fn transact(&self, txn: Txn) -> Result<TxnResponse, WriteError> {
         let link = &self.inner.link;
         // Nothing is sent before there is a connection.
-        let connection =
-            link.connection().await.map_err(|failure| WriteError::Refused(failure.to_string()))?;
+        let connection = link
+            .connection()
+            .await
+            .map_err(|failure| WriteError::Refused(failure.to_string()))?;
         let mut client = connection.client.clone();
-        link.call(&connection, CALL_TIMEOUT, Box::pin(client.txn(txn))).await.map_err(|failure| match failure
-        {
-            Failure::Refused(why) => WriteError::Refused(why),
-            other => WriteError::Unknown(other.to_string()),
-        })
+        link.call(&connection, CALL_TIMEOUT, Box::pin(client.txn(txn)))
+            .await
+            .map_err(|failure| match failure {
+                Failure::Refused(why) => WriteError::Refused(why),
+                other => WriteError::Unknown(other.to_string()),
+            })
     }
 
     fn operations(&self, part: Vec<Write>) -> Vec<TxnOp> {

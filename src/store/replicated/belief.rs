@@ -13,7 +13,8 @@ use crate::store::{
     layout::Epoch,
 };
 
-/// `store.json`: what this host must not forget of the store, so that another one is not believed in its place.
+/// `store.json`: what this host must not forget of the store, so that another one is not believed
+/// in its place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Marker {
     pub(super) cluster: String,
@@ -52,9 +53,27 @@ impl Marker {
     ) -> Result<(), Doubt> {
         const ADVICE: &str = "nothing of it is believed and what runs is kept running; if this is the store to use from \
                               now on, run `windlass cluster adopt-store` on a host that knows better";
-        let passing = |why: String| Err(Doubt { why, lasts: false, own: false });
-        let own = |why: String| Err(Doubt { why, lasts: false, own: true });
-        let lasting = |why: String| Err(Doubt { why, lasts: true, own: false });
+        let passing = |why: String| {
+            Err(Doubt {
+                why,
+                lasts: false,
+                own: false,
+            })
+        };
+        let own = |why: String| {
+            Err(Doubt {
+                why,
+                lasts: false,
+                own: true,
+            })
+        };
+        let lasting = |why: String| {
+            Err(Doubt {
+                why,
+                lasts: true,
+                own: false,
+            })
+        };
         let Some(identity) = &contents.identity else {
             return passing(format!(
                 "the store has no cluster under its prefix, where cluster {} was: it was wiped, or the prefix is \
@@ -63,7 +82,9 @@ impl Marker {
             ));
         };
         if let Err(why) = known_schema(identity) {
-            return own(format!("{why}; nothing of the store is believed and what runs is kept running"));
+            return own(format!(
+                "{why}; nothing of the store is believed and what runs is kept running"
+            ));
         }
         if identity.id != self.cluster {
             return passing(format!(
@@ -101,7 +122,9 @@ impl Marker {
         let decided = match contents.lasting() {
             Ok(decided) => decided,
             Err(key) => {
-                return passing(format!("the store lacks {key}, which is always there; {ADVICE}"));
+                return passing(format!(
+                    "the store lacks {key}, which is always there; {ADVICE}"
+                ));
             }
         };
         if decided < self.decided && !contents.lacks_lasting() {
@@ -125,14 +148,19 @@ impl Marker {
 impl ReplicatedStore {
     /// Whether the store is the one this host knows.
     pub(super) fn judge(&mut self) {
-        match self.marker.verdict(&self.contents, &self.agreed, self.listed) {
+        match self
+            .marker
+            .verdict(&self.contents, &self.agreed, self.listed)
+        {
             Ok(()) => {
                 self.presence.belongs(&self.marker.cluster, false);
                 if let Some(why) = self.name_taken.clone() {
                     self.standing = Standing::Conflict { why };
                     return self.follow_nobody();
                 }
-                if let Standing::Lost { since, .. } | Standing::Frozen { since, .. } = &self.standing {
+                if let Standing::Lost { since, .. } | Standing::Frozen { since, .. } =
+                    &self.standing
+                {
                     tracing::info!(%since, "the store answers again");
                     self.led_since = self.fence.as_ref().map(|_| Instant::now());
                 }
@@ -145,7 +173,11 @@ impl ReplicatedStore {
                 if let Some(identity) = &self.contents.identity {
                     let incarnation = identity.incarnation;
                     let adopted = incarnation > self.marker.incarnation;
-                    self.marker.decided = if adopted { decided } else { self.marker.decided.max(decided) };
+                    self.marker.decided = if adopted {
+                        decided
+                    } else {
+                        self.marker.decided.max(decided)
+                    };
                     self.marker.incarnation = incarnation;
                     if adopted {
                         self.contents.believe_anew();
@@ -158,7 +190,10 @@ impl ReplicatedStore {
                 let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
                 if !known {
                     tracing::error!("{why}");
-                    self.standing = Standing::Frozen { since: Timestamp::now(), why: why.clone() };
+                    self.standing = Standing::Frozen {
+                        since: Timestamp::now(),
+                        why: why.clone(),
+                    };
                 }
                 if lasts {
                     self.marker.doubt = Some(why);
@@ -177,13 +212,15 @@ impl ReplicatedStore {
         }
     }
 
-    /// Whether what this host says of itself belongs into this store: under its own name, in its own cluster.
+    /// Whether what this host says of itself belongs into this store: under its own name, in its
+    /// own cluster.
     pub(super) fn may_publish(&self) -> bool {
         match &self.standing {
             Standing::Current | Standing::Lost { .. } => !self.was_removed(),
             Standing::Frozen { .. } => {
                 let identity = self.contents.identity.as_ref();
-                identity.is_some_and(|identity| identity.id == self.marker.cluster) && !self.was_removed()
+                identity.is_some_and(|identity| identity.id == self.marker.cluster)
+                    && !self.was_removed()
             }
             Standing::Conflict { .. } => false,
         }
@@ -221,7 +258,10 @@ mod tests {
             incarnation: 2,
             etcd_cluster: ETCD,
             revision: 30,
-            epoch: Epoch { incarnation: 2, revision: 9 },
+            epoch: Epoch {
+                incarnation: 2,
+                revision: 9,
+            },
             decided: 20,
             doubt: None,
             subnet: "10.244.1.0/24".parse().unwrap(),
@@ -232,11 +272,21 @@ mod tests {
     /// A store of that cluster: adopted so often, decided and listed at these revisions.
     fn store(incarnation: u64, decided: i64, revision: i64) -> Contents {
         let identity = agreed().identity("c", incarnation);
-        let epoch = Decided::Epoch(Epoch { incarnation, revision: 9 });
-        let records = layout::records(&ClusterState::default()).into_iter().chain([epoch]);
-        let pair = |key: String, value, revision| Pair { key, value, revision };
-        let mut pairs: Vec<Pair> =
-            records.map(|record| pair(record.key(), layout::text(&record), decided)).collect();
+        let epoch = Decided::Epoch(Epoch {
+            incarnation,
+            revision: 9,
+        });
+        let records = layout::records(&ClusterState::default())
+            .into_iter()
+            .chain([epoch]);
+        let pair = |key: String, value, revision| Pair {
+            key,
+            value,
+            revision,
+        };
+        let mut pairs: Vec<Pair> = records
+            .map(|record| pair(record.key(), layout::text(&record), decided))
+            .collect();
         pairs.push(pair(IDENTITY.to_owned(), layout::text(&identity), 1));
         let mut contents = Contents::default();
         contents.list(revision, pairs);
@@ -245,33 +295,102 @@ mod tests {
 
     #[track_caller]
     fn doubted(marker: &Marker, contents: &Contents, etcd: u64, words: &str, lasts: bool) {
-        let doubt = marker.verdict(contents, &agreed(), Some(etcd)).err().unwrap();
+        let doubt = marker
+            .verdict(contents, &agreed(), Some(etcd))
+            .err()
+            .unwrap();
         assert!(doubt.why.contains(words), "{}", doubt.why);
         assert_eq!(doubt.lasts, lasts, "{}", doubt.why);
     }
 
     #[test]
     fn the_store_that_is_known_is_believed_and_no_older_or_other_one() {
-        assert!(marker().verdict(&store(2, 20, 30), &agreed(), Some(ETCD)).is_ok());
-        assert!(marker().verdict(&store(2, 25, 31), &agreed(), Some(ETCD)).is_ok());
+        assert!(
+            marker()
+                .verdict(&store(2, 20, 30), &agreed(), Some(ETCD))
+                .is_ok()
+        );
+        assert!(
+            marker()
+                .verdict(&store(2, 25, 31), &agreed(), Some(ETCD))
+                .is_ok()
+        );
         doubted(&marker(), &Contents::default(), ETCD, "it was wiped", false);
-        doubted(&marker(), &store(2, 20, 29), ETCD, "gone back in time, from revision 30 to 29", true);
-        doubted(&marker(), &store(2, 20, 30), ETCD + 1, "another one than before", false);
-        doubted(&marker(), &store(1, 20, 30), ETCD, "of an earlier time", false);
-        let other = Marker { cluster: "d".to_owned(), ..marker() };
-        doubted(&other, &store(2, 20, 30), ETCD, "holds cluster c, and this host belongs to d", false);
-        let later = Marker { epoch: Epoch { incarnation: 2, revision: 10 }, ..marker() };
-        doubted(&later, &store(2, 20, 30), ETCD, "epoch 9, and this host knows of 10", false);
+        doubted(
+            &marker(),
+            &store(2, 20, 29),
+            ETCD,
+            "gone back in time, from revision 30 to 29",
+            true,
+        );
+        doubted(
+            &marker(),
+            &store(2, 20, 30),
+            ETCD + 1,
+            "another one than before",
+            false,
+        );
+        doubted(
+            &marker(),
+            &store(1, 20, 30),
+            ETCD,
+            "of an earlier time",
+            false,
+        );
+        let other = Marker {
+            cluster: "d".to_owned(),
+            ..marker()
+        };
+        doubted(
+            &other,
+            &store(2, 20, 30),
+            ETCD,
+            "holds cluster c, and this host belongs to d",
+            false,
+        );
+        let later = Marker {
+            epoch: Epoch {
+                incarnation: 2,
+                revision: 10,
+            },
+            ..marker()
+        };
+        doubted(
+            &later,
+            &store(2, 20, 30),
+            ETCD,
+            "epoch 9, and this host knows of 10",
+            false,
+        );
     }
 
     #[test]
     fn leases_that_count_the_revision_up_do_not_make_a_restored_store_good() {
         // The last decision is of before, however high the revision has become.
-        doubted(&marker(), &store(2, 15, 400), ETCD, "last decision is of revision 15", true);
+        doubted(
+            &marker(),
+            &store(2, 15, 400),
+            ETCD,
+            "last decision is of revision 15",
+            true,
+        );
         // What was doubted stays doubted over a restart, until a person adopts a store.
-        let doubting = Marker { doubt: Some("restored from a backup".to_owned()), ..marker() };
-        doubted(&doubting, &store(2, 20, 400), ETCD, "restored from a backup", false);
-        assert!(doubting.verdict(&store(3, 5, 6), &agreed(), Some(ETCD + 1)).is_ok());
+        let doubting = Marker {
+            doubt: Some("restored from a backup".to_owned()),
+            ..marker()
+        };
+        doubted(
+            &doubting,
+            &store(2, 20, 400),
+            ETCD,
+            "restored from a backup",
+            false,
+        );
+        assert!(
+            doubting
+                .verdict(&store(3, 5, 6), &agreed(), Some(ETCD + 1))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -281,6 +400,12 @@ mod tests {
         doubted(&marker(), &newer, ETCD, "run a newer Windlass here", false);
         let mut other = store(2, 20, 30);
         other.identity.as_mut().unwrap().zone = "other.local".to_owned();
-        doubted(&marker(), &other, ETCD, "the cluster has zone other.local", false);
+        doubted(
+            &marker(),
+            &other,
+            ETCD,
+            "the cluster has zone other.local",
+            false,
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Becoming part of the cluster in the store, or making it from what this host decided as long as it was alone.
+//! Becoming part of the cluster in the store, or making it from what this host decided as long as
+//! it was alone.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,16 @@ impl<'a> Newcomer<'a> {
         joining: &'a Joining,
         waiting: &'a watch::Sender<String>,
     ) -> Self {
-        Self { etcd, events, contents, local, joining, waiting, etcd_cluster: 0, calm: Instant::now() }
+        Self {
+            etcd,
+            events,
+            contents,
+            local,
+            joining,
+            waiting,
+            etcd_cluster: 0,
+            calm: Instant::now(),
+        }
     }
 
     /// Waits for the store, joins or makes the cluster in it, and reserves a subnet.
@@ -60,9 +70,14 @@ impl<'a> Newcomer<'a> {
         self.await_name().await?;
         self.await_calm().await?;
         self.make_cluster().await?;
-        let Some(identity) = self.contents.identity.clone() else { bail!("the store has no cluster") };
+        let Some(identity) = self.contents.identity.clone() else {
+            bail!("the store has no cluster")
+        };
         known_schema(&identity).map_err(anyhow::Error::msg)?;
-        self.joining.agreed.check(&identity).map_err(anyhow::Error::msg)?;
+        self.joining
+            .agreed
+            .check(&identity)
+            .map_err(anyhow::Error::msg)?;
         let subnet = self.reserve().await?;
         Ok(Marker {
             cluster: identity.id,
@@ -82,7 +97,12 @@ impl<'a> Newcomer<'a> {
         let mut why = "it has not answered yet".to_owned();
         loop {
             match tokio::time::timeout(PATIENCE, self.events.recv()).await {
-                Ok(Some(Event::Listed { etcd_cluster, revision, asked, pairs })) if asked >= awaited => {
+                Ok(Some(Event::Listed {
+                    etcd_cluster,
+                    revision,
+                    asked,
+                    pairs,
+                })) if asked >= awaited => {
                     if etcd_cluster != self.etcd_cluster || revision < self.contents.revision {
                         self.calm = Instant::now();
                     }
@@ -98,9 +118,9 @@ impl<'a> Newcomer<'a> {
                 Ok(Some(Event::Conflict { why })) => bail!("{why}"),
                 Ok(Some(_)) => {}
                 Ok(None) => bail!("the connection to etcd has ended"),
-                Err(_) => {
-                    self.tell(format!("a host that joins a cluster needs its store; still waiting: {why}"))
-                }
+                Err(_) => self.tell(format!(
+                    "a host that joins a cluster needs its store; still waiting: {why}"
+                )),
             }
         }
     }
@@ -127,8 +147,9 @@ impl<'a> Newcomer<'a> {
         self.calm.elapsed() >= CALM && objection(self.contents, &self.joining.node).is_none()
     }
 
-    /// Waits until the store has been there for a while and nobody who knows better objects to it: this host remembers
-    /// none, and can tell neither an empty one from one that was wiped, nor an old one from one that was restored.
+    /// Waits until the store has been there for a while and nobody who knows better objects to it:
+    /// this host remembers none, and can tell neither an empty one from one that was wiped, nor an
+    /// old one from one that was restored.
     async fn await_calm(&mut self) -> Result<()> {
         loop {
             if self.is_calm() {
@@ -149,7 +170,11 @@ impl<'a> Newcomer<'a> {
         let (node, installation) = (&joining.node, local.installation());
         let since = Instant::now();
         loop {
-            let alive = self.contents.members.get(node).and_then(|own| own.alive.as_ref());
+            let alive = self
+                .contents
+                .members
+                .get(node)
+                .and_then(|own| own.alive.as_ref());
             match alive {
                 Some(alive) if alive.installation == installation => return Ok(()),
                 Some(alive) => bail!("{}", name_taken(node, &alive.installation, installation)),
@@ -184,8 +209,13 @@ impl<'a> Newcomer<'a> {
                         None if self.is_calm() => self.first_records(),
                         _ => Vec::new(),
                     };
-                    writes.push(Write::Delete { key: SEEDING.to_owned() });
-                    self.etcd.write(writes).await.context("fill the new store")?;
+                    writes.push(Write::Delete {
+                        key: SEEDING.to_owned(),
+                    });
+                    self.etcd
+                        .write(writes)
+                        .await
+                        .context("fill the new store")?;
                 }
                 Err(error) => {
                     self.tell(format!("waiting to fill the new store: {error}"));
@@ -199,33 +229,56 @@ impl<'a> Newcomer<'a> {
         Ok(())
     }
 
-    /// What this host has decided as long as it was alone; the identity last, since whoever sees it finds the rest.
+    /// What this host has decided as long as it was alone; the identity last, since whoever sees it
+    /// finds the rest.
     fn first_records(&self) -> Vec<Write> {
         let state = self.local.snapshot();
         tracing::info!(cluster = %state.cluster, pods = state.pods.len(), "the store is new: it gets this host's state");
         let identity = self.joining.agreed.identity(&state.cluster, 1);
         let mut writes: Vec<Write> = layout::records(state).iter().map(Decided::write).collect();
-        writes.push(Write::Put { key: IDENTITY.to_owned(), value: layout::text(&identity) });
+        writes.push(Write::Put {
+            key: IDENTITY.to_owned(),
+            value: layout::text(&identity),
+        });
         writes
     }
 
     /// Reserves this node's subnet.
     async fn reserve(&mut self) -> Result<Ipv4Net> {
         let joining = self.joining;
-        let Joining { node, agreed: Agreed { pod_range, subnet_length, .. }, .. } = joining;
-        let has_pods = self.local.snapshot().pods.values().any(|record| record.place.node() == Some(node));
-        let wanted = joining.subnet.or_else(|| has_pods.then_some(joining.subnet_alone));
+        let Joining {
+            node,
+            agreed:
+                Agreed {
+                    pod_range,
+                    subnet_length,
+                    ..
+                },
+            ..
+        } = joining;
+        let has_pods = self
+            .local
+            .snapshot()
+            .pods
+            .values()
+            .any(|record| record.place.node() == Some(node));
+        let wanted = joining
+            .subnet
+            .or_else(|| has_pods.then_some(joining.subnet_alone));
         let own = layout::text(node);
         loop {
             let taken = &self.contents.subnets;
-            let reserved = taken.iter().find(|(_, holder)| *holder == node).map(|(subnet, _)| *subnet);
+            let reserved = taken
+                .iter()
+                .find(|(_, holder)| *holder == node)
+                .map(|(subnet, _)| *subnet);
             let subnet = match (wanted, reserved) {
                 (Some(wanted), _) => wanted,
                 (None, Some(reserved)) => return Ok(reserved),
                 (None, None) => {
                     let free = pod_range.subnets(*subnet_length).ok();
-                    let free =
-                        free.and_then(|mut subnets| subnets.find(|subnet| !taken.contains_key(subnet)));
+                    let free = free
+                        .and_then(|mut subnets| subnets.find(|subnet| !taken.contains_key(subnet)));
                     free.with_context(|| {
                         format!("no /{subnet_length} is free in pod-range {pod_range} for this host's pods")
                     })?
@@ -235,14 +288,22 @@ impl<'a> Newcomer<'a> {
                 pod_range.contains(&subnet) && subnet.prefix_len() == *subnet_length,
                 "pod-subnet {subnet} must be a /{subnet_length} of pod-range {pod_range}, as on the other hosts"
             );
-            match self.etcd.create(&layout::subnet_key(subnet), own.clone()).await {
+            match self
+                .etcd
+                .create(&layout::subnet_key(subnet), own.clone())
+                .await
+            {
                 Ok(Created::Made(_)) => return Ok(subnet),
                 Ok(Created::Exists(pair)) if pair.value == own => return Ok(subnet),
                 Ok(Created::Exists(pair)) if wanted.is_some() => bail!(
                     "pod subnet {subnet} overlaps: it is reserved for node {}; give this host another `pod-subnet` in \
                      [network]{}",
                     String::from_utf8_lossy(&pair.value),
-                    if has_pods { ", after its pods are gone: they have addresses of this one" } else { "" }
+                    if has_pods {
+                        ", after its pods are gone: they have addresses of this one"
+                    } else {
+                        ""
+                    }
                 ),
                 Ok(Created::Exists(_)) => {}
                 Err(error) => {
@@ -255,7 +316,8 @@ impl<'a> Newcomer<'a> {
     }
 }
 
-/// Who objects to the store as it is: a living host of another cluster than the store's, or one that does not believe it.
+/// Who objects to the store as it is: a living host of another cluster than the store's, or one
+/// that does not believe it.
 fn objection(contents: &Contents, node: &NodeName) -> Option<String> {
     let found = contents.identity.as_ref().map(|identity| &identity.id);
     contents.members.iter().filter(|(name, _)| *name != node).find_map(|(name, member)| {
@@ -286,8 +348,17 @@ mod tests {
 
     fn alive(node: &str, cluster: Option<&str>, doubts: bool) -> Pair {
         let cluster = cluster.map(str::to_owned);
-        let doc = AliveDoc { installation: node.to_owned(), cluster, doubts, hangs: false };
-        Pair { key: node_key(&NodeName::new(node), "alive"), value: text(&doc), revision: 3 }
+        let doc = AliveDoc {
+            installation: node.to_owned(),
+            cluster,
+            doubts,
+            hangs: false,
+        };
+        Pair {
+            key: node_key(&NodeName::new(node), "alive"),
+            value: text(&doc),
+            revision: 3,
+        }
     }
 
     fn objected(identity: Option<&str>, others: &[Pair]) -> Option<String> {
@@ -300,29 +371,71 @@ mod tests {
             node_ports: (30000, 32767),
         };
         let identity = identity.map(|id| text(&agreed.identity(id, 1)));
-        let identity = identity.map(|value| Pair { key: IDENTITY.to_owned(), value, revision: 2 });
+        let identity = identity.map(|value| Pair {
+            key: IDENTITY.to_owned(),
+            value,
+            revision: 2,
+        });
         let own = alive("n4", None, false);
         let mut contents = Contents::default();
-        contents.list(3, identity.into_iter().chain(others.iter().cloned()).chain([own]).collect());
+        contents.list(
+            3,
+            identity
+                .into_iter()
+                .chain(others.iter().cloned())
+                .chain([own])
+                .collect(),
+        );
         objection(&contents, &NodeName::new("n4"))
     }
 
     #[test]
     fn a_host_without_memory_hears_those_who_remember() {
         // Three fresh hosts at once, and a store whose hosts believe it.
-        assert_eq!(objected(None, &[alive("n1", None, false), alive("n2", None, false)]), None);
-        assert_eq!(objected(Some("c"), &[alive("n1", Some("c"), false), alive("n2", None, false)]), None);
+        assert_eq!(
+            objected(None, &[alive("n1", None, false), alive("n2", None, false)]),
+            None
+        );
+        assert_eq!(
+            objected(
+                Some("c"),
+                &[alive("n1", Some("c"), false), alive("n2", None, false)]
+            ),
+            None
+        );
         // A version that does not tell.
-        let old = Pair { value: b"{\"installation\":\"n1\"}".to_vec(), ..alive("n1", None, false) };
+        let old = Pair {
+            value: b"{\"installation\":\"n1\"}".to_vec(),
+            ..alive("n1", None, false)
+        };
         assert_eq!(objected(None, &[old]), None);
 
-        let wiped = objected(None, &[alive("n1", None, false), alive("n2", Some("c"), true)]).unwrap();
-        assert!(wiped.contains("node n2 belongs to cluster c, and the store has no cluster"), "{wiped}");
-        let other =
-            objected(Some("d"), &[alive("n1", Some("d"), false), alive("n2", Some("c"), true)]).unwrap();
-        assert!(other.contains("node n2 belongs to cluster c, and the store holds d"), "{other}");
+        let wiped = objected(
+            None,
+            &[alive("n1", None, false), alive("n2", Some("c"), true)],
+        )
+        .unwrap();
+        assert!(
+            wiped.contains("node n2 belongs to cluster c, and the store has no cluster"),
+            "{wiped}"
+        );
+        let other = objected(
+            Some("d"),
+            &[alive("n1", Some("d"), false), alive("n2", Some("c"), true)],
+        )
+        .unwrap();
+        assert!(
+            other.contains("node n2 belongs to cluster c, and the store holds d"),
+            "{other}"
+        );
         let restored = objected(Some("c"), &[alive("n1", Some("c"), true)]).unwrap();
-        assert!(restored.contains("node n1 does not believe what the store says"), "{restored}");
-        assert!(restored.contains("`windlass cluster adopt-store` there"), "{restored}");
+        assert!(
+            restored.contains("node n1 does not believe what the store says"),
+            "{restored}"
+        );
+        assert!(
+            restored.contains("`windlass cluster adopt-store` there"),
+            "{restored}"
+        );
     }
 }

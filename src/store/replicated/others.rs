@@ -1,4 +1,5 @@
-//! The other hosts: what they say, which of them live, and what this host remembers of them on disk.
+//! The other hosts: what they say, which of them live, and what this host remembers of them on
+//! disk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +35,8 @@ const MANY_PODS: usize = 500;
 const PACE: Duration = Duration::from_secs(2);
 const SCHEMA: u32 = 1;
 
-/// `others.json`: what the other hosts said last. After a reboot without etcd it is what the Services lead to.
+/// `others.json`: what the other hosts said last. After a reboot without etcd it is what the
+/// Services lead to.
 #[derive(Debug)]
 pub(super) struct OthersFile {
     path: PathBuf,
@@ -61,14 +63,30 @@ impl OthersFile {
     pub(super) fn open(data: &Path) -> Result<Self, StateFileError> {
         let path = data.join("others.json");
         let document: Document = state_file::read(&path, SCHEMA)?.unwrap_or_default();
-        Ok(Self { path, heard: document.hosts, stale: false, written: None })
+        Ok(Self {
+            path,
+            heard: document.hosts,
+            stale: false,
+            written: None,
+        })
     }
 
-    /// When it must be written, if it must: at once, but at a pace where there are so many pods that it takes long.
+    /// When it must be written, if it must: at once, but at a pace where there are so many pods
+    /// that it takes long.
     fn due(&self) -> Option<Duration> {
-        let pods: usize = self.heard.values().map(|heard| heard.report.pods.len()).sum();
-        let pace = if pods < MANY_PODS { Duration::ZERO } else { PACE };
-        let wait = self.written.map_or(Duration::ZERO, |written| pace.saturating_sub(written.elapsed()));
+        let pods: usize = self
+            .heard
+            .values()
+            .map(|heard| heard.report.pods.len())
+            .sum();
+        let pace = if pods < MANY_PODS {
+            Duration::ZERO
+        } else {
+            PACE
+        };
+        let wait = self.written.map_or(Duration::ZERO, |written| {
+            pace.saturating_sub(written.elapsed())
+        });
         self.stale.then_some(wait)
     }
 
@@ -107,7 +125,9 @@ impl ReplicatedStore {
             if let Some(doc) = &heard.facts {
                 self.others.facts.insert(node.clone(), doc.facts.clone());
             }
-            self.others.reports.insert(node.clone(), heard.report.clone());
+            self.others
+                .reports
+                .insert(node.clone(), heard.report.clone());
             self.contents.expect(node.clone());
         }
     }
@@ -128,7 +148,10 @@ impl ReplicatedStore {
             .filter(|(name, _)| **name != self.node)
             .map(|(name, member)| {
                 let before = self.others_file.heard.get(name);
-                let facts = member.facts.clone().or_else(|| before.and_then(|heard| heard.facts.clone()));
+                let facts = member
+                    .facts
+                    .clone()
+                    .or_else(|| before.and_then(|heard| heard.facts.clone()));
                 let report = match (member.reported, before) {
                     (false, Some(before)) => before.report.clone(),
                     _ => member.report.report.clone(),
@@ -142,7 +165,10 @@ impl ReplicatedStore {
     /// What is heard of the other nodes, for the judgement of their lives.
     pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
         let outages = &self.snapshot().outages;
-        let unheard = Member { silent: Some(self.started), ..Member::default() };
+        let unheard = Member {
+            silent: Some(self.started),
+            ..Member::default()
+        };
         self.others
             .facts
             .keys()
@@ -155,7 +181,11 @@ impl ReplicatedStore {
                         .saturating_sub(silent_for.unwrap_or_default())
                 });
                 let lost = outages.get(name).is_some_and(|outage| outage.lost);
-                let lost_for = self.lost_since.get(name).filter(|_| lost).map(Instant::elapsed);
+                let lost_for = self
+                    .lost_since
+                    .get(name)
+                    .filter(|_| lost)
+                    .map(Instant::elapsed);
                 let lost_for = lost_for.or_else(|| lost.then_some(Duration::ZERO));
                 let signs = NodeSigns {
                     silent_for,
@@ -170,44 +200,64 @@ impl ReplicatedStore {
             .collect()
     }
 
-    /// Finds the nodes that seem alive and did not renew their lease when they should have. Etcd is asked only while
-    /// another node is about to be given up: anew for each such node, and otherwise at a pace.
+    /// Finds the nodes that seem alive and did not renew their lease when they should have. Etcd is
+    /// asked only while another node is about to be given up: anew for each such node, and
+    /// otherwise at a pace.
     pub(crate) async fn find_late(&mut self, signs: &mut BTreeMap<NodeName, NodeSigns>) {
         let parting = |signs: &NodeSigns| {
             signs.silent_for.is_some()
                 && signs.lost_for.is_none()
                 && signs.back_within.is_none_or(|within| within.is_zero())
         };
-        let parting: BTreeSet<NodeName> =
-            signs.iter().filter(|(_, signs)| parting(signs)).map(|(name, _)| name.clone()).collect();
+        let parting: BTreeSet<NodeName> = signs
+            .iter()
+            .filter(|(_, signs)| parting(signs))
+            .map(|(name, _)| name.clone())
+            .collect();
         if parting.is_empty() {
             self.late = None;
             return;
         }
-        let known =
-            self.late.take().filter(|known| known.parting == parting && known.asked.elapsed() < LATE_PACE);
+        let known = self
+            .late
+            .take()
+            .filter(|known| known.parting == parting && known.asked.elapsed() < LATE_PACE);
         let late = match known {
             Some(known) => known,
-            None => Late { late: self.ask_who_is_late(signs).await, asked: Instant::now(), parting },
+            None => Late {
+                late: self.ask_who_is_late(signs).await,
+                asked: Instant::now(),
+                parting,
+            },
         };
         for name in &late.late {
-            signs.entry(name.clone()).and_modify(|signs| signs.late = true);
+            signs
+                .entry(name.clone())
+                .and_modify(|signs| signs.late = true);
         }
         self.late = Some(late);
     }
 
     async fn ask_who_is_late(&self, signs: &BTreeMap<NodeName, NodeSigns>) -> BTreeSet<NodeName> {
-        let alive = signs.keys().filter(|name| signs[*name].silent_for.is_none());
-        let keys: BTreeMap<String, &NodeName> =
-            alive.map(|name| (layout::node_key(name, "alive"), name)).collect();
+        let alive = signs
+            .keys()
+            .filter(|name| signs[*name].silent_for.is_none());
+        let keys: BTreeMap<String, &NodeName> = alive
+            .map(|name| (layout::node_key(name, "alive"), name))
+            .collect();
         let remaining = self.etcd.remaining(keys.keys().cloned().collect()).await;
-        // A lease is renewed at a third of its time, so more than half of it is left to whoever lives.
-        let late = remaining.into_iter().filter(|(_, left)| *left < NODE_LEASE / 2);
-        late.filter_map(|(key, _)| keys.get(&key).map(|name| (*name).clone())).collect()
+        // A lease is renewed at a third of its time, so more than half of it is left to whoever
+        // lives.
+        let late = remaining
+            .into_iter()
+            .filter(|(_, left)| *left < NODE_LEASE / 2);
+        late.filter_map(|(key, _)| keys.get(&key).map(|name| (*name).clone()))
+            .collect()
     }
 
-    /// What the others say, for the core: of those in the cluster, with addresses of their own. Where nothing is said
-    /// of a host, as in a store that was filled anew, what it said last holds until `node rm`.
+    /// What the others say, for the core: of those in the cluster, with addresses of their own.
+    /// Where nothing is said of a host, as in a store that was filled anew, what it said last holds
+    /// until `node rm`.
     pub(crate) fn hear(&mut self) {
         if self.standing != Standing::Current {
             return;
@@ -218,33 +268,43 @@ impl ReplicatedStore {
         }
         let lost: BTreeSet<NodeName> = {
             let outages = self.contents.state.outages.iter();
-            outages.filter(|(_, outage)| outage.lost).map(|(name, _)| name.clone()).collect()
+            outages
+                .filter(|(_, outage)| outage.lost)
+                .map(|(name, _)| name.clone())
+                .collect()
         };
         self.lost_since.retain(|name, _| lost.contains(name));
         for name in lost {
             self.lost_since.entry(name).or_insert_with(Instant::now);
         }
         let removed = &self.contents.state.removed;
-        self.marker.subnets.forget(|node| removed.contains_key(node));
+        self.marker
+            .subnets
+            .forget(|node| removed.contains_key(node));
         let mut others = Others::default();
         let (known, said) = (&self.marker.subnets, &self.contents.subnets);
         let mut used = Vec::new();
         for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
             if member.reported {
-                others.reports.insert(name.clone(), member.report.report.clone());
+                others
+                    .reports
+                    .insert(name.clone(), member.report.report.clone());
             } else if let Some(before) = self.others.reports.get(name) {
                 others.reports.insert(name.clone(), before.clone());
             }
             let own = member.facts.as_ref().map(|doc| &doc.facts);
             let silent = own.is_none();
-            let Some(facts) = own.or_else(|| self.others.facts.get(name)) else { continue };
+            let Some(facts) = own.or_else(|| self.others.facts.get(name)) else {
+                continue;
+            };
             let subnet = facts.pod_subnet;
             let holder = known.holder(subnet, said);
             let reserved = holder == Some(name) || holder.is_none() && silent;
-            let inside =
-                self.agreed.pod_range.contains(&subnet) && subnet.prefix_len() == self.agreed.subnet_length;
+            let inside = self.agreed.pod_range.contains(&subnet)
+                && subnet.prefix_len() == self.agreed.subnet_length;
             let ranges = &self.node_ranges;
-            let address = ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
+            let address =
+                ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
             let mtu = MTUS.contains(&facts.mtu);
             if reserved && inside && address && mtu {
                 others.facts.insert(name.clone(), facts.clone());

@@ -1,4 +1,5 @@
-//! Whose pods have which addresses: what a node has reserved and uses is its own, until it is removed.
+//! Whose pods have which addresses: what a node has reserved and uses is its own, until it is
+//! removed.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +15,8 @@ use crate::store::{
 /// Reservations as the store has them.
 pub(super) type Said = BTreeMap<Ipv4Net, NodeName>;
 
-/// Reservations of nodes that were seen to use them. Any node's user may write these keys, since a new host has to; what
-/// is written over one of them is nobody's to write.
+/// Reservations of nodes that were seen to use them. Any node's user may write these keys, since a
+/// new host has to; what is written over one of them is nobody's to write.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Reservations(BTreeMap<Ipv4Net, NodeName>);
@@ -49,8 +50,16 @@ impl Reservations {
 
     /// What the leader writes again: what was rewritten, and what was deleted.
     pub(super) fn wronged(&self, said: &Said) -> Vec<Write> {
-        let wronged = self.0.iter().filter(|(subnet, node)| said.get(subnet) != Some(node));
-        wronged.map(|(subnet, node)| Write::Put { key: subnet_key(*subnet), value: text(node) }).collect()
+        let wronged = self
+            .0
+            .iter()
+            .filter(|(subnet, node)| said.get(subnet) != Some(node));
+        wronged
+            .map(|(subnet, node)| Write::Put {
+                key: subnet_key(*subnet),
+                value: text(node),
+            })
+            .collect()
     }
 }
 
@@ -70,19 +79,33 @@ mod tests {
         said.insert(net(1), two.clone());
         said.insert(net(2), one.clone());
         assert_eq!(known.holder(net(1), &said), Some(&one), "n1 uses it");
-        assert_eq!(known.holder(net(2), &said), Some(&one), "nobody was seen to use it");
+        assert_eq!(
+            known.holder(net(2), &said),
+            Some(&one),
+            "nobody was seen to use it"
+        );
         assert_eq!(known.holder(net(3), &said), None);
         assert!(known.rewritten(&said).eq([(net(1), &one, &two)]));
-        let again = Write::Put { key: "subnets/10.244.1.0-24".to_owned(), value: b"\"n1\"".to_vec() };
+        let again = Write::Put {
+            key: "subnets/10.244.1.0-24".to_owned(),
+            value: b"\"n1\"".to_vec(),
+        };
         assert_eq!(known.wronged(&said), vec![again.clone()]);
         known.keep(net(1), &two);
         said.remove(&net(1));
-        assert_eq!(known.holder(net(1), &said), Some(&one), "also where it was deleted");
+        assert_eq!(
+            known.holder(net(1), &said),
+            Some(&one),
+            "also where it was deleted"
+        );
         assert_eq!(known.wronged(&said), [again]);
         assert_eq!(known.rewritten(&said).count(), 0);
 
         said.insert(net(1), two.clone());
         known.forget(|node| *node == one);
-        assert_eq!((known.holder(net(1), &said), known.wronged(&said)), (Some(&two), Vec::new()));
+        assert_eq!(
+            (known.holder(net(1), &said), known.wronged(&said)),
+            (Some(&two), Vec::new())
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What this host writes: a leader's decisions, what it says of itself, and its whole copy into a store that is adopted.
+//! What this host writes: a leader's decisions, what it says of itself, and its whole copy into a
+//! store that is adopted.
 
 use std::{
     collections::BTreeSet,
@@ -25,8 +26,8 @@ use crate::store::{
 const CLOCK_SET: SignedDuration = SignedDuration::from_secs(10);
 
 impl ReplicatedStore {
-    /// Writes a decision under the fence, and believes it once it is there. Whoever asked for it has the answer with it:
-    /// otherwise the next leader would do it a second time.
+    /// Writes a decision under the fence, and believes it once it is there. Whoever asked for it
+    /// has the answer with it: otherwise the next leader would do it a second time.
     pub(crate) async fn commit(
         &mut self,
         changes: Vec<Change>,
@@ -34,8 +35,15 @@ impl ReplicatedStore {
     ) -> Result<()> {
         let mut writes = layout::writes(&changes);
         writes.extend(answer.map(|(node, answer)| Decided::Answer(node, answer).write()));
-        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
-        let epoch = Epoch { incarnation: self.marker.incarnation, revision: fence.revision };
+        let fence = self
+            .fence
+            .clone()
+            .filter(|_| self.leads())
+            .context("this host does not lead")?;
+        let epoch = Epoch {
+            incarnation: self.marker.incarnation,
+            revision: fence.revision,
+        };
         if self.contents.epoch != epoch {
             writes.insert(0, Decided::Epoch(epoch).write());
         }
@@ -50,7 +58,11 @@ impl ReplicatedStore {
         if wronged.is_empty() {
             return Ok(());
         }
-        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
+        let fence = self
+            .fence
+            .clone()
+            .filter(|_| self.leads())
+            .context("this host does not lead")?;
         tracing::warn!(
             records = wronged.len(),
             "records were deleted or changed as nobody may: they are written again"
@@ -60,8 +72,13 @@ impl ReplicatedStore {
 
     /// Answers what a person asked on another host and what is not done.
     pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
-        let fence = self.fence.clone().filter(|_| self.leads()).context("this host does not lead")?;
-        self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()]).await
+        let fence = self
+            .fence
+            .clone()
+            .filter(|_| self.leads())
+            .context("this host does not lead")?;
+        self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()])
+            .await
     }
 
     async fn write_fenced(&mut self, fence: &Fence, writes: Vec<Write>) -> Result<()> {
@@ -78,7 +95,8 @@ impl ReplicatedStore {
                 self.withdraw(RESPITE);
                 bail!("the decision was not written: {}", WriteError::Fenced)
             }
-            // Etcd is full, or this host's user may not: another host may do better, and nobody asks without end.
+            // Etcd is full, or this host's user may not: another host may do better, and nobody
+            // asks without end.
             Err(error @ WriteError::Refused(_)) => {
                 self.withdraw(WITHDRAWAL);
                 bail!("the decision could not be written to the store: {error}")
@@ -93,11 +111,23 @@ impl ReplicatedStore {
     }
 
     /// What this node wants the others to know of it.
-    pub(crate) fn publish(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>, report: &ReportDoc) {
-        let same = self.facts.as_ref().is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
+    pub(crate) fn publish(
+        &mut self,
+        facts: &NodeFacts,
+        peer: Option<SocketAddr>,
+        report: &ReportDoc,
+    ) {
+        let same = self
+            .facts
+            .as_ref()
+            .is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
         let clock = Timestamp::now();
         if !same || self.clock_was_set() {
-            self.facts = Some(FactsDoc { facts: facts.clone(), peer, clock });
+            self.facts = Some(FactsDoc {
+                facts: facts.clone(),
+                peer,
+                clock,
+            });
             self.clock_told = Some((clock, Instant::now()));
         }
         if !self.may_publish() {
@@ -106,12 +136,17 @@ impl ReplicatedStore {
         let mut report = report.clone();
         if let Standing::Frozen { .. } = self.standing {
             // It would not take up what the leader gives it.
-            report
-                .unready
-                .get_or_insert_with(|| "it does not believe the store: see its `windlass status`".to_owned());
+            report.unready.get_or_insert_with(|| {
+                "it does not believe the store: see its `windlass status`".to_owned()
+            });
         }
         if let Some(doc) = &self.facts {
-            self.publisher.want(layout::own_keys(&self.node, doc, &report, self.ask.as_ref()));
+            self.publisher.want(layout::own_keys(
+                &self.node,
+                doc,
+                &report,
+                self.ask.as_ref(),
+            ));
         }
     }
 
@@ -120,8 +155,13 @@ impl ReplicatedStore {
         let prefix = layout::node_prefix(&self.node);
         let alive = layout::node_key(&self.node, "alive");
         let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
-        // Values are not kept as they were written, so what is there is written once more; what is wanted no more goes.
-        let found = keys.into_iter().filter(|key| *key != alive).map(|key| (key, Vec::new())).collect();
+        // Values are not kept as they were written, so what is there is written once more; what is
+        // wanted no more goes.
+        let found = keys
+            .into_iter()
+            .filter(|key| *key != alive)
+            .map(|key| (key, Vec::new()))
+            .collect();
         self.tell_clock();
         self.publisher.found(found);
         let mine = self.contents.subnets.get(&self.marker.subnet);
@@ -140,13 +180,15 @@ impl ReplicatedStore {
         if let Some(doc) = &mut self.facts {
             doc.clock = Timestamp::now();
             self.clock_told = Some((doc.clock, Instant::now()));
-            self.publisher.renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
+            self.publisher
+                .renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
         }
     }
 
     /// Whether this host's clock is no longer the one that the others were told.
     fn clock_was_set(&self) -> bool {
-        self.clock_told.is_some_and(|(told, then)| skew(told, then).abs() > CLOCK_SET)
+        self.clock_told
+            .is_some_and(|(told, then)| skew(told, then).abs() > CLOCK_SET)
     }
 
     /// Says that this host comes back soon, and gives leadership up.
@@ -154,7 +196,10 @@ impl ReplicatedStore {
         let seconds = back_within.as_secs();
         let until = Timestamp::now() + back_within;
         let key = layout::node_key(&self.node, "away");
-        let away = Write::Put { key, value: layout::text(&AwayDoc { until, seconds }) };
+        let away = Write::Put {
+            key,
+            value: layout::text(&AwayDoc { until, seconds }),
+        };
         if self.may_publish()
             && let Err(error) = self.etcd.write(vec![away]).await
         {
@@ -163,7 +208,8 @@ impl ReplicatedStore {
         self.etcd.end(false).await;
     }
 
-    /// Makes this host's copy the store's content, whatever it is now, and the store the one that all believe.
+    /// Makes this host's copy the store's content, whatever it is now, and the store the one that
+    /// all believe.
     pub(crate) async fn adopt(&mut self) -> Result<String> {
         ensure!(
             !matches!(self.standing, Standing::Lost { .. }),
@@ -173,7 +219,9 @@ impl ReplicatedStore {
             bail!("{why}");
         }
         if self.standing == Standing::Current {
-            return Ok("the store is the one this cluster uses; there is nothing to adopt".to_owned());
+            return Ok(
+                "the store is the one this cluster uses; there is nothing to adopt".to_owned(),
+            );
         }
         if let Some(identity) = &self.contents.identity {
             ensure!(
@@ -188,22 +236,39 @@ impl ReplicatedStore {
         }
         // The copy may be behind what runs: each node says what it holds before anything is begun.
         let state = self.local.snapshot().clone().adopted(Timestamp::now());
-        let known = self.contents.identity.as_ref().map_or(0, |identity| identity.incarnation);
+        let known = self
+            .contents
+            .identity
+            .as_ref()
+            .map_or(0, |identity| identity.incarnation);
         let incarnation = self.marker.incarnation.max(known) + 1;
         let mut records = layout::records(&state);
-        records.push(Decided::Epoch(Epoch { incarnation, revision: 0 }));
+        records.push(Decided::Epoch(Epoch {
+            incarnation,
+            revision: 0,
+        }));
         let wanted: BTreeSet<String> = records.iter().map(Decided::key).collect();
         let stale = self
             .contents
             .keys(DECIDED)
             .filter(|key| !wanted.contains(*key) && !key.starts_with(layout::ANSWERS));
-        let mut writes: Vec<Write> = stale.map(|key| Write::Delete { key: key.to_owned() }).collect();
+        let mut writes: Vec<Write> = stale
+            .map(|key| Write::Delete {
+                key: key.to_owned(),
+            })
+            .collect();
         writes.extend(records.iter().map(Decided::write));
         // Last: whoever sees it finds the rest.
         let identity = self.agreed.identity(&self.marker.cluster, incarnation);
-        writes.push(Write::Put { key: IDENTITY.to_owned(), value: layout::text(&identity) });
+        writes.push(Write::Put {
+            key: IDENTITY.to_owned(),
+            value: layout::text(&identity),
+        });
         let count = state.pods.len();
-        self.etcd.write(writes).await.context("write this host's copy to the store")?;
+        self.etcd
+            .write(writes)
+            .await
+            .context("write this host's copy to the store")?;
         self.etcd.relist();
         Ok(format!(
             "the store holds this host's copy now ({count} pods); all hosts of cluster {} take it up",

@@ -29,7 +29,9 @@ impl Host {
 
     /// Runs the docker client, whatever comes of it.
     pub(crate) fn try_docker(&self, args: &[&str]) -> Outcome {
-        run(Command::new("docker").env("DOCKER_HOST", self.docker_host()).args(args))
+        run(Command::new("docker")
+            .env("DOCKER_HOST", self.docker_host())
+            .args(args))
     }
 
     /// Loads one of the images that `scripts/images` makes into the engine.
@@ -52,7 +54,11 @@ impl Host {
     pub(crate) fn start_docker(&self) {
         let mut engine = self.engine();
         assert!(engine.is_none(), "the engine runs already");
-        let log = File::options().create(true).append(true).open(self.guard.dir.join("dockerd.log")).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.guard.dir.join("dockerd.log"))
+            .unwrap();
         let mut child = self
             .command("dockerd")
             .args(self.dockerd_arguments())
@@ -62,7 +68,11 @@ impl Host {
             .spawn()
             .unwrap();
         eventually(ENGINE_START, "the engine answers", || {
-            assert!(child.try_wait().unwrap().is_none(), "dockerd ended at once: {}", self.docker_log());
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "dockerd ended at once: {}",
+                self.docker_log()
+            );
             self.try_docker(&["version"]).success()
         });
         *engine = Some(child);
@@ -73,7 +83,9 @@ impl Host {
     pub(crate) fn stop_docker(&self) {
         let mut child = self.engine().take().unwrap();
         run(Command::new("kill").args(["-TERM", &child.id().to_string()])).ok();
-        eventually(ENGINE_STOP, "dockerd ends", || child.try_wait().unwrap().is_some());
+        eventually(ENGINE_STOP, "dockerd ends", || {
+            child.try_wait().unwrap().is_some()
+        });
     }
 
     /// Stops the engine and starts it again.
@@ -89,8 +101,8 @@ impl Host {
         let mut child = self.engine().take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        // The kernel kills dockerd's containerd with it. A next dockerd that still sees its process, or
-        // the zombie of it, would wait for it in vain.
+        // The kernel kills dockerd's containerd with it. A next dockerd that still sees its
+        // process, or the zombie of it, would wait for it in vain.
         let file = self.path("/run/docker/containerd/containerd.pid");
         let pid = fs::read_to_string(&file).unwrap();
         eventually(ENGINE_STOP, "containerd ends with dockerd", || {

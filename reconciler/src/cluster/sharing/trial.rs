@@ -1,4 +1,5 @@
-//! Placing the pods that a commit would make, on trial: nothing of it is kept but on which nodes they would be.
+//! Placing the pods that a commit would make, on trial: nothing of it is kept but on which nodes
+//! they would be.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,17 +55,42 @@ impl<'a, 'd> Trial<'a, 'd> {
         let mut nodes = candidates(input.nodes, &target.objects.nodes);
         keep_off(&mut nodes, |node| shares.off.contains_key(node));
         let nodes: Arc<[Candidate]> = nodes.into();
-        let placer = || Placer::new(Arc::clone(&nodes), input.settings.max_pods, &target.objects.namespaces);
+        let placer = || {
+            Placer::new(
+                Arc::clone(&nodes),
+                input.settings.max_pods,
+                &target.objects.namespaces,
+            )
+        };
         let (mut beside, mut after) = (placer(), placer());
-        for pod in decision.owned.values().flatten().filter(|pod| !pod.is_final()) {
+        for pod in decision
+            .owned
+            .values()
+            .flatten()
+            .filter(|pod| !pod.is_final())
+        {
             let record = pod.record;
-            let resolve = || input.readable(&record.commit)?.resolve(&record.owner, &record.template);
+            let resolve = || {
+                input
+                    .readable(&record.commit)?
+                    .resolve(&record.owner, &record.template)
+            };
             beside.add(record, resolve);
             if !pod.is_stopping() && target.resolve(&record.owner, &record.template).is_some() {
                 after.add(record, resolve);
             }
         }
-        Self { decision, target, shares, there, nodes, beside, after, canaries, wanted: BTreeMap::new() }
+        Self {
+            decision,
+            target,
+            shares,
+            there,
+            nodes,
+            beside,
+            after,
+            canaries,
+            wanted: BTreeMap::new(),
+        }
     }
 
     pub(super) fn run(mut self) -> BTreeMap<NodeName, Wanted<'a>> {
@@ -83,10 +109,18 @@ impl<'a, 'd> Trial<'a, 'd> {
                 _ => self.spare(workload, &on, &there),
             };
             for node in on {
-                self.wanted.entry(node).or_default().pods.insert(&workload.key);
+                self.wanted
+                    .entry(node)
+                    .or_default()
+                    .pods
+                    .insert(&workload.key);
             }
             for node in spare {
-                self.wanted.entry(node).or_default().spare.insert(&workload.key);
+                self.wanted
+                    .entry(node)
+                    .or_default()
+                    .spare
+                    .insert(&workload.key);
             }
         }
         self.wanted
@@ -94,10 +128,22 @@ impl<'a, 'd> Trial<'a, 'd> {
 
     /// Where pods of a workload are that stay, one for each.
     fn running(&self, workload: &Workload) -> Vec<NodeName> {
-        let pods = self.decision.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
-        let stays = |pod: &&OwnedPod<'_>| !pod.is_stopping() && pod.record.template == workload.template.hash;
-        let nodes = pods.iter().filter(stays).filter_map(|pod| pod.record.place.node());
-        nodes.filter(|node| !self.decision.standing.lost.contains(*node)).cloned().collect()
+        let pods = self
+            .decision
+            .owned
+            .get(&workload.key)
+            .map_or(&[][..], Vec::as_slice);
+        let stays = |pod: &&OwnedPod<'_>| {
+            !pod.is_stopping() && pod.record.template == workload.template.hash
+        };
+        let nodes = pods
+            .iter()
+            .filter(stays)
+            .filter_map(|pod| pod.record.place.node());
+        nodes
+            .filter(|node| !self.decision.standing.lost.contains(*node))
+            .cloned()
+            .collect()
     }
 
     fn daemon(&mut self, workload: &'a Workload, running: &[NodeName]) -> BTreeSet<NodeName> {
@@ -115,7 +161,12 @@ impl<'a, 'd> Trial<'a, 'd> {
         on
     }
 
-    fn place(&mut self, workload: &'a Workload, replicas: usize, running: &[NodeName]) -> BTreeSet<NodeName> {
+    fn place(
+        &mut self,
+        workload: &'a Workload,
+        replicas: usize,
+        running: &[NodeName],
+    ) -> BTreeSet<NodeName> {
         let mut missing = replicas.saturating_sub(running.len()).min(MOST_PODS);
         let mut on = BTreeSet::new();
         if missing == 0 {
@@ -162,37 +213,75 @@ impl<'a, 'd> Trial<'a, 'd> {
                 && self.there.contains(&node.name)
                 && unfit_by_itself(&workload.template.spec, node).is_none()
         };
-        self.nodes.iter().filter(takes).map(|node| node.name.clone()).collect()
+        self.nodes
+            .iter()
+            .filter(takes)
+            .map(|node| node.name.clone())
+            .collect()
     }
 
-    /// The nodes of a trial before that have the images of a workload; where none has, those that pull them.
+    /// The nodes of a trial before that have the images of a workload; where none has, those that
+    /// pull them.
     fn warm(&self, workload: &WorkloadKey) -> Vec<NodeName> {
-        let shared = || self.shares.nodes.iter().filter(|(_, share)| share.has(workload));
+        let shared = || {
+            self.shares
+                .nodes
+                .iter()
+                .filter(|(_, share)| share.has(workload))
+        };
         let report = |node: &NodeName| self.decision.input.reports.get(node);
         let ready: Vec<NodeName> = shared()
             .filter(|(node, _)| self.shares.is_ready(node, report(node)))
             .map(|(node, _)| node.clone())
             .collect();
-        if ready.is_empty() { shared().map(|(node, _)| node.clone()).collect() } else { ready }
+        if ready.is_empty() {
+            shared().map(|(node, _)| node.clone()).collect()
+        } else {
+            ready
+        }
     }
 
-    /// Further nodes for the images of a workload: those without pods of it first, then those with the smallest shares.
-    /// Where pods run that stay, they are.
-    fn spare(&self, workload: &Workload, on: &BTreeSet<NodeName>, running: &[NodeName]) -> Vec<NodeName> {
+    /// Further nodes for the images of a workload: those without pods of it first, then those with
+    /// the smallest shares. Where pods run that stay, they are.
+    fn spare(
+        &self,
+        workload: &Workload,
+        on: &BTreeSet<NodeName>,
+        running: &[NodeName],
+    ) -> Vec<NodeName> {
         // Spares are chosen once: the second time there are those of the first.
-        let known = self.shares.nodes.values().any(|share| share.has(&workload.key));
-        let running: BTreeSet<&NodeName> = running.iter().filter(|node| !on.contains(*node)).collect();
-        let most = self.decision.input.settings.rollout.spare_images.saturating_sub(running.len());
+        let known = self
+            .shares
+            .nodes
+            .values()
+            .any(|share| share.has(&workload.key));
+        let running: BTreeSet<&NodeName> =
+            running.iter().filter(|node| !on.contains(*node)).collect();
+        let most = self
+            .decision
+            .input
+            .settings
+            .rollout
+            .spare_images
+            .saturating_sub(running.len());
         if known || most == 0 {
             return Vec::new();
         }
         let share = |node: &NodeName| {
-            self.wanted.get(node).map_or(0, |wanted| wanted.pods.len() + wanted.spare.len())
+            self.wanted
+                .get(node)
+                .map_or(0, |wanted| wanted.pods.len() + wanted.spare.len())
         };
         // Placement puts pods beside others of their owner last.
-        let owned = self.decision.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
+        let owned = self
+            .decision
+            .owned
+            .get(&workload.key)
+            .map_or(&[][..], Vec::as_slice);
         let has_pods = |node: &NodeName| {
-            owned.iter().any(|pod| pod.is_active() && pod.record.place.node() == Some(node))
+            owned
+                .iter()
+                .any(|pod| pod.is_active() && pod.record.place.node() == Some(node))
         };
         let mut nodes: Vec<(bool, usize, &NodeName)> = self
             .nodes
@@ -204,6 +293,10 @@ impl<'a, 'd> Trial<'a, 'd> {
             .map(|node| (has_pods(node), share(node), node))
             .collect();
         nodes.sort_unstable();
-        nodes.into_iter().take(most).map(|(.., node)| node.clone()).collect()
+        nodes
+            .into_iter()
+            .take(most)
+            .map(|(.., node)| node.clone())
+            .collect()
     }
 }

@@ -9,8 +9,8 @@ use crate::{
     manifest::{at::At, syntax},
     name::NodeName,
     object::{
-        Affinity, NameRequirement, NodeAffinity, NodeOperator, NodeRequirement, NodeTerm, PodAffinity,
-        PodSelector, PodTerm, Selector,
+        Affinity, NameRequirement, NodeAffinity, NodeOperator, NodeRequirement, NodeTerm,
+        PodAffinity, PodSelector, PodTerm, Selector,
     },
 };
 
@@ -19,7 +19,11 @@ const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 /// `affinity` of a pod.
 pub(super) fn affinity(affinity: Option<core::Affinity>, at: &At<'_>) -> Affinity {
-    let core::Affinity { node_affinity, pod_affinity, pod_anti_affinity } = affinity.unwrap_or_default();
+    let core::Affinity {
+        node_affinity,
+        pod_affinity,
+        pod_anti_affinity,
+    } = affinity.unwrap_or_default();
     let core::PodAffinity {
         preferred_during_scheduling_ignored_during_execution: preferred,
         required_during_scheduling_ignored_during_execution: required,
@@ -30,7 +34,11 @@ pub(super) fn affinity(affinity: Option<core::Affinity>, at: &At<'_>) -> Affinit
         required_during_scheduling_ignored_during_execution: required,
     } = pod_anti_affinity.unwrap_or_default();
     let anti = pod_terms(required, preferred, &at.field("podAntiAffinity"));
-    Affinity { node: node_affinity_of(node_affinity, &at.field("nodeAffinity")), pods, anti }
+    Affinity {
+        node: node_affinity_of(node_affinity, &at.field("nodeAffinity")),
+        pods,
+        anti,
+    }
 }
 
 fn node_affinity_of(affinity: Option<core::NodeAffinity>, at: &At<'_>) -> NodeAffinity {
@@ -38,26 +46,46 @@ fn node_affinity_of(affinity: Option<core::NodeAffinity>, at: &At<'_>) -> NodeAf
         preferred_during_scheduling_ignored_during_execution: preferred,
         required_during_scheduling_ignored_during_execution: required,
     } = affinity.unwrap_or_default();
-    let required = required.map(|core::NodeSelector { node_selector_terms: terms }| {
-        let at = at.field(REQUIRED);
-        let at = at.field("nodeSelectorTerms");
-        if terms.is_empty() {
-            at.error("required: without a term no node would take the pod; add one");
-        }
-        let terms = terms.into_iter().enumerate();
-        terms.map(|(index, term)| node_term(term, &at.index(index))).collect()
-    });
+    let required = required.map(
+        |core::NodeSelector {
+             node_selector_terms: terms,
+         }| {
+            let at = at.field(REQUIRED);
+            let at = at.field("nodeSelectorTerms");
+            if terms.is_empty() {
+                at.error("required: without a term no node would take the pod; add one");
+            }
+            let terms = terms.into_iter().enumerate();
+            terms
+                .map(|(index, term)| node_term(term, &at.index(index)))
+                .collect()
+        },
+    );
     let at = at.field(PREFERRED);
     let preferred = preferred
         .unwrap_or_default()
         .into_iter()
         .enumerate()
-        .map(|(index, core::PreferredSchedulingTerm { preference, weight: weighs })| {
-            let at = at.index(index);
-            (weight(weighs, &at), node_term(preference, &at.field("preference")))
-        })
+        .map(
+            |(
+                index,
+                core::PreferredSchedulingTerm {
+                    preference,
+                    weight: weighs,
+                },
+            )| {
+                let at = at.index(index);
+                (
+                    weight(weighs, &at),
+                    node_term(preference, &at.field("preference")),
+                )
+            },
+        )
         .collect();
-    NodeAffinity { required, preferred }
+    NodeAffinity {
+        required,
+        preferred,
+    }
 }
 
 fn weight(weight: i32, at: &At<'_>) -> u32 {
@@ -65,10 +93,18 @@ fn weight(weight: i32, at: &At<'_>) -> u32 {
 }
 
 fn node_term(term: core::NodeSelectorTerm, at: &At<'_>) -> NodeTerm {
-    let core::NodeSelectorTerm { match_expressions, match_fields } = term;
-    let expressions = match_expressions.unwrap_or_default().into_iter().enumerate();
+    let core::NodeSelectorTerm {
+        match_expressions,
+        match_fields,
+    } = term;
+    let expressions = match_expressions
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate();
     let labels = expressions
-        .filter_map(|(index, one)| node_requirement(one, &at.field("matchExpressions").index(index)))
+        .filter_map(|(index, one)| {
+            node_requirement(one, &at.field("matchExpressions").index(index))
+        })
         .collect();
     let fields = match_fields.unwrap_or_default().into_iter().enumerate();
     let names = fields
@@ -96,8 +132,15 @@ const OPERATORS: &[(&str, Option<Operator>)] = &[
     ("Lt", Some(Operator::Lt)),
 ];
 
-fn node_requirement(requirement: core::NodeSelectorRequirement, at: &At<'_>) -> Option<NodeRequirement> {
-    let core::NodeSelectorRequirement { key, operator, values } = requirement;
+fn node_requirement(
+    requirement: core::NodeSelectorRequirement,
+    at: &At<'_>,
+) -> Option<NodeRequirement> {
+    let core::NodeSelectorRequirement {
+        key,
+        operator,
+        values,
+    } = requirement;
     let key = at.field("key").checked(key, syntax::qualified_name);
     let values = values.unwrap_or_default();
     let operator = match operator_of(&operator, OPERATORS, at)? {
@@ -122,12 +165,15 @@ fn operator_of<T: Copy>(text: &str, words: &[(&str, Option<T>)], at: &At<'_>) ->
 
 fn some_values(values: Vec<String>, at: &At<'_>) -> Option<Vec<String>> {
     if values.is_empty() {
-        at.field("values").error("required: this operator needs at least one value");
+        at.field("values")
+            .error("required: this operator needs at least one value");
         return None;
     }
     for (index, value) in values.iter().enumerate() {
         if let Err(rule) = syntax::label_value(value) {
-            at.field("values").index(index).error(format_args!("{value:?} is not valid: it must be {rule}"));
+            at.field("values")
+                .index(index)
+                .error(format_args!("{value:?} is not valid: it must be {rule}"));
         }
     }
     Some(values)
@@ -135,7 +181,8 @@ fn some_values(values: Vec<String>, at: &At<'_>) -> Option<Vec<String>> {
 
 fn no_values(values: &[String], operator: NodeOperator, at: &At<'_>) -> Option<NodeOperator> {
     if !values.is_empty() {
-        at.field("values").error("this operator takes no values: remove them");
+        at.field("values")
+            .error("this operator takes no values: remove them");
     }
     Some(operator)
 }
@@ -146,16 +193,25 @@ fn one_number(values: &[String], at: &At<'_>) -> Option<i64> {
         _ => None,
     };
     if number.is_none() {
-        at.field("values").error("must be one whole number, in quotes: correct it");
+        at.field("values")
+            .error("must be one whole number, in quotes: correct it");
     }
     number
 }
 
 /// A node has only one field to select by, and one name.
-fn name_requirement(requirement: core::NodeSelectorRequirement, at: &At<'_>) -> Option<NameRequirement> {
-    let core::NodeSelectorRequirement { key, operator, values } = requirement;
+fn name_requirement(
+    requirement: core::NodeSelectorRequirement,
+    at: &At<'_>,
+) -> Option<NameRequirement> {
+    let core::NodeSelectorRequirement {
+        key,
+        operator,
+        values,
+    } = requirement;
     if key != "metadata.name" {
-        at.field("key").error("the only field to select nodes by is metadata.name: write that");
+        at.field("key")
+            .error("the only field to select nodes by is metadata.name: write that");
     }
     let words = [("In", Some(true)), ("NotIn", Some(false))];
     let is = operator_of(&operator, &words, at)?;
@@ -163,10 +219,15 @@ fn name_requirement(requirement: core::NodeSelectorRequirement, at: &At<'_>) -> 
         Ok([name]) => {
             let at = at.field("values");
             let name = NodeName::new(at.index(0).checked(name, syntax::subdomain));
-            Some(if is { NameRequirement::Is(name) } else { NameRequirement::IsNot(name) })
+            Some(if is {
+                NameRequirement::Is(name)
+            } else {
+                NameRequirement::IsNot(name)
+            })
         }
         Err(_) => {
-            at.field("values").error("must be the name of one node: write a term for each");
+            at.field("values")
+                .error("must be the name of one node: write a term for each");
             None
         }
     }
@@ -180,13 +241,26 @@ fn pod_terms(
     let required = required.unwrap_or_default().into_iter().enumerate();
     let preferred = preferred.unwrap_or_default().into_iter().enumerate();
     PodAffinity {
-        required: required.map(|(index, term)| pod_term(term, &at.field(REQUIRED).index(index))).collect(),
+        required: required
+            .map(|(index, term)| pod_term(term, &at.field(REQUIRED).index(index)))
+            .collect(),
         preferred: preferred
-            .map(|(index, core::WeightedPodAffinityTerm { pod_affinity_term, weight: weighs })| {
-                let at = at.field(PREFERRED);
-                let at = at.index(index);
-                (weight(weighs, &at), pod_term(pod_affinity_term, &at.field("podAffinityTerm")))
-            })
+            .map(
+                |(
+                    index,
+                    core::WeightedPodAffinityTerm {
+                        pod_affinity_term,
+                        weight: weighs,
+                    },
+                )| {
+                    let at = at.field(PREFERRED);
+                    let at = at.index(index);
+                    (
+                        weight(weighs, &at),
+                        pod_term(pod_affinity_term, &at.field("podAffinityTerm")),
+                    )
+                },
+            )
             .collect(),
     }
 }
@@ -204,14 +278,20 @@ fn pod_term(term: core::PodAffinityTerm, at: &At<'_>) -> PodTerm {
         .unwrap_or_default()
         .into_iter()
         .enumerate()
-        .map(|(index, name)| at.field("namespaces").index(index).checked(name, syntax::label))
+        .map(|(index, name)| {
+            at.field("namespaces")
+                .index(index)
+                .checked(name, syntax::label)
+        })
         .collect();
     PodTerm {
         pods: pod_selector(label_selector, match_label_keys, mismatch_label_keys, at),
         namespaces,
         namespace_selector: namespace_selector
             .map(|selector| self::label_selector(selector, &at.field("namespaceSelector"))),
-        topology_key: at.field("topologyKey").checked(topology_key, syntax::qualified_name),
+        topology_key: at
+            .field("topologyKey")
+            .checked(topology_key, syntax::qualified_name),
     }
 }
 
@@ -235,7 +315,9 @@ pub(super) fn pod_selector(
             let at = at.index(index);
             let key = at.checked(key, syntax::qualified_name);
             if labels.as_ref().is_some_and(|labels| mentions(labels, &key)) {
-                at.error(format_args!("labelSelector speaks of {key:?} too: keep one of them"));
+                at.error(format_args!(
+                    "labelSelector speaks of {key:?} too: keep one of them"
+                ));
             } else if !seen.insert(key.clone()) {
                 at.error(format_args!("{key:?} is there twice: keep one"));
             }
@@ -243,8 +325,15 @@ pub(super) fn pod_selector(
         })
         .collect()
     };
-    let (same, other) = (keys(same, "matchLabelKeys"), keys(other, "mismatchLabelKeys"));
-    PodSelector { labels, same, other }
+    let (same, other) = (
+        keys(same, "matchLabelKeys"),
+        keys(other, "mismatchLabelKeys"),
+    );
+    PodSelector {
+        labels,
+        same,
+        other,
+    }
 }
 
 fn mentions(selector: &Selector, key: &str) -> bool {

@@ -21,9 +21,15 @@ const IMMUTABLE: &str = "what it holds changes only with a commit";
 
 /// A ConfigMap.
 pub(in crate::manifest) fn config_map(map: core::ConfigMap, at: &At<'_>) -> (ObjectKey, ConfigMap) {
-    let core::ConfigMap { binary_data, data: texts, immutable, metadata } = map;
+    let core::ConfigMap {
+        binary_data,
+        data: texts,
+        immutable,
+        metadata,
+    } = map;
     let (key, meta) = object_meta(metadata, Named::Subdomain, at);
-    at.field("immutable").ignore(immutable == Some(true), IMMUTABLE);
+    at.field("immutable")
+        .ignore(immutable == Some(true), IMMUTABLE);
     let mut data = BTreeMap::new();
     for (key, text) in texts.unwrap_or_default() {
         check_key(&key, &at.field("data").field(&key));
@@ -44,12 +50,22 @@ pub(in crate::manifest) fn config_map(map: core::ConfigMap, at: &At<'_>) -> (Obj
 
 /// A Secret; `stringData` lies over `data`.
 pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectKey, Secret) {
-    let core::Secret { data: encoded, immutable, metadata, string_data, type_ } = secret;
+    let core::Secret {
+        data: encoded,
+        immutable,
+        metadata,
+        string_data,
+        type_,
+    } = secret;
     let (key, mut meta) = object_meta(metadata, Named::Subdomain, at);
     // kubectl leaves a whole copy of the Secret there.
     let copy = meta.annotations.remove(LAST_APPLIED).is_some();
-    at.field("metadata").field("annotations").field(LAST_APPLIED).ignore(copy, "it would show the values");
-    at.field("immutable").ignore(immutable == Some(true), IMMUTABLE);
+    at.field("metadata")
+        .field("annotations")
+        .field(LAST_APPLIED)
+        .ignore(copy, "it would show the values");
+    at.field("immutable")
+        .ignore(immutable == Some(true), IMMUTABLE);
     let mut data = BTreeMap::new();
     for (key, ByteString(bytes)) in encoded.unwrap_or_default() {
         check_key(&key, &at.field("data").field(&key));
@@ -62,13 +78,24 @@ pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectK
         data.insert(key, Sensitive::new(text.into_bytes()));
     }
     check_size(data.values().map(|value| value.expose().len()).sum(), at);
-    let kind = type_.filter(|kind| !kind.is_empty()).unwrap_or_else(|| "Opaque".to_owned());
-    secret_type::check(&kind, &meta, &Values { data: &data, plain: &plain }, at);
+    let kind = type_
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or_else(|| "Opaque".to_owned());
+    secret_type::check(
+        &kind,
+        &meta,
+        &Values {
+            data: &data,
+            plain: &plain,
+        },
+        at,
+    );
     (key, Secret { meta, kind, data })
 }
 
 /// Where kubectl keeps what it applied last.
-pub(in crate::manifest) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(in crate::manifest) const LAST_APPLIED: &str =
+    "kubectl.kubernetes.io/last-applied-configuration";
 
 fn check_key(key: &str, at: &At<'_>) {
     if let Err(rule) = syntax::config_key(key) {

@@ -26,7 +26,12 @@ pub(super) struct OfPod<'a> {
 }
 
 /// One of `containers` or `initContainers`.
-pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>, at: &At<'_>) -> Container {
+pub(super) fn container(
+    container: core::Container,
+    init: bool,
+    pod: &OfPod<'_>,
+    at: &At<'_>,
+) -> Container {
     let core::Container {
         args,
         command,
@@ -56,10 +61,12 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
     } = container;
     let sidecar = init && restart_policy.as_deref() == Some("Always");
     if sidecar {
-        at.field("restartPolicy")
-            .error("not supported yet: a sidecar would hold up the others; make it one of containers");
+        at.field("restartPolicy").error(
+            "not supported yet: a sidecar would hold up the others; make it one of containers",
+        );
     } else {
-        at.field("restartPolicy").refuse(restart_policy.is_some(), RESTARTED, RESTART_INSTEAD);
+        at.field("restartPolicy")
+            .refuse(restart_policy.is_some(), RESTARTED, RESTART_INSTEAD);
     }
     at.field("restartPolicyRules").refuse(
         restart_policy_rules.is_some_and(|rules| !rules.is_empty()),
@@ -75,7 +82,8 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
         resize_policy.is_some_and(|policies| !policies.is_empty()),
         "a changed container is replaced",
     );
-    at.field("stdinOnce").ignore(stdin_once == Some(true), "nothing attaches to a container");
+    at.field("stdinOnce")
+        .ignore(stdin_once == Some(true), "nothing attaches to a container");
     if init && !sidecar {
         for (field, given) in [
             ("lifecycle", hooks.is_some()),
@@ -84,7 +92,8 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
             ("startupProbe", startup_probe.is_some()),
         ] {
             if given {
-                at.field(field).error("an init container has none: it runs to its end; remove it");
+                at.field(field)
+                    .error("an init container has none: it runs to its end; remove it");
             }
         }
     }
@@ -107,20 +116,40 @@ pub(super) fn container(container: core::Container, init: bool, pod: &OfPod<'_>,
         image,
         command: command.unwrap_or_default(),
         args: args.unwrap_or_default(),
-        working_dir: at.field("workingDir").optional(working_dir, syntax::working_directory),
+        working_dir: at
+            .field("workingDir")
+            .optional(working_dir, syntax::working_directory),
         env_from: env_from(sources, &at.field("envFrom")),
         env: env(variables, pod.service_account, &at.field("env")),
         resources: resources(wanted, &at.field("resources")),
-        mounts: mounts(volume_mounts, pod.volumes, security.privileged, &at.field("volumeMounts")),
+        mounts: mounts(
+            volume_mounts,
+            pod.volumes,
+            security.privileged,
+            &at.field("volumeMounts"),
+        ),
         post_start,
         pre_stop,
         startup: probe(startup_probe, Asks::Life, &ports, &at.field("startupProbe")),
-        readiness: probe(readiness_probe, Asks::Readiness, &ports, &at.field("readinessProbe")),
-        liveness: probe(liveness_probe, Asks::Life, &ports, &at.field("livenessProbe")),
+        readiness: probe(
+            readiness_probe,
+            Asks::Readiness,
+            &ports,
+            &at.field("readinessProbe"),
+        ),
+        liveness: probe(
+            liveness_probe,
+            Asks::Life,
+            &ports,
+            &at.field("livenessProbe"),
+        ),
         ports,
         termination_message_path: at
             .field("terminationMessagePath")
-            .optional(termination_message_path.map(below_root), syntax::absolute_path)
+            .optional(
+                termination_message_path.map(below_root),
+                syntax::absolute_path,
+            )
             .unwrap_or_else(|| "/dev/termination-log".to_owned()),
         message_from_logs: at.field("terminationMessagePolicy").word(
             termination_message_policy.as_deref(),
@@ -160,8 +189,11 @@ fn default_pull(image: &str) -> PullPolicy {
     }
 }
 
-const PROTOCOLS: &[(&str, Protocol)] =
-    &[("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
+const PROTOCOLS: &[(&str, Protocol)] = &[
+    ("TCP", Protocol::Tcp),
+    ("UDP", Protocol::Udp),
+    ("SCTP", Protocol::Sctp),
+];
 
 /// `protocol` of a port.
 pub(super) fn protocol(protocol: Option<&str>, at: &At<'_>) -> Protocol {
@@ -177,21 +209,32 @@ fn container_ports(
     let mut read = Vec::new();
     for (index, port) in ports.unwrap_or_default().into_iter().enumerate() {
         let at = at.index(index);
-        let core::ContainerPort { container_port, host_ip, host_port, name, protocol: transport } = port;
+        let core::ContainerPort {
+            container_port,
+            host_ip,
+            host_port,
+            name,
+            protocol: transport,
+        } = port;
         let port = ContainerPort {
             name: at.field("name").optional(name, syntax::port_name),
             port: at.field("containerPort").port(container_port),
             protocol: protocol(transport.as_deref(), &at.field("protocol")),
-            host_port: host_port.filter(|port| *port != 0).map(|port| at.field("hostPort").port(port)),
+            host_port: host_port
+                .filter(|port| *port != 0)
+                .map(|port| at.field("hostPort").port(port)),
             host_ip: host_address(host_ip, &at.field("hostIP")),
         };
         if let Some(name) = &port.name
             && !names.insert(name.clone())
         {
-            at.field("name").error(format_args!("the port name {name:?} is there twice: rename one"));
+            at.field("name").error(format_args!(
+                "the port name {name:?} is there twice: rename one"
+            ));
         }
         if host_network && port.host_port.is_some_and(|host| host != port.port) {
-            at.field("hostPort").error("must equal containerPort with hostNetwork: correct or remove it");
+            at.field("hostPort")
+                .error("must equal containerPort with hostNetwork: correct or remove it");
         }
         read.push(port);
     }
@@ -204,7 +247,9 @@ fn host_address(address: Option<String>, at: &At<'_>) -> Option<std::net::Ipv4Ad
     match address.parse::<std::net::Ipv4Addr>() {
         Ok(address) => Some(address).filter(|address| !address.is_unspecified()),
         Err(_) => {
-            at.error(format_args!("{address:?} is not an IPv4 address: correct or remove it"));
+            at.error(format_args!(
+                "{address:?} is not an IPv4 address: correct or remove it"
+            ));
             None
         }
     }
@@ -214,7 +259,11 @@ fn host_address(address: Option<String>, at: &At<'_>) -> Option<std::net::Ipv4Ad
 const LEAST_MEMORY: u64 = 6 << 20;
 
 fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Resources {
-    let core::ResourceRequirements { claims, limits, requests } = resources.unwrap_or_default();
+    let core::ResourceRequirements {
+        claims,
+        limits,
+        requests,
+    } = resources.unwrap_or_default();
     at.field("claims").refuse(
         claims.is_some_and(|claims| !claims.is_empty()),
         "start the container without its device",
@@ -222,8 +271,13 @@ fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Reso
     );
     let limits = amounts(limits, &at.field("limits"));
     let requests = amounts(requests, &at.field("requests"));
-    if limits.memory_bytes.is_some_and(|bytes| bytes < LEAST_MEMORY) {
-        at.field("limits").field("memory").error("Docker takes no memory limit below 6Mi: raise it");
+    if limits
+        .memory_bytes
+        .is_some_and(|bytes| bytes < LEAST_MEMORY)
+    {
+        at.field("limits")
+            .field("memory")
+            .error("Docker takes no memory limit below 6Mi: raise it");
     }
     for (field, request, limit) in [
         ("cpu", requests.cpu_milli, limits.cpu_milli),
@@ -232,7 +286,9 @@ fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Reso
         if let (Some(request), Some(limit)) = (request, limit)
             && request > limit
         {
-            at.field("requests").field(field).error("more than the limit: lower it, or raise the limit");
+            at.field("requests")
+                .field(field)
+                .error("more than the limit: lower it, or raise the limit");
         }
     }
     Resources {
@@ -253,16 +309,26 @@ fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amoun
     let mut amounts = Amounts::default();
     for (resource, Quantity(text)) in quantities.unwrap_or_default() {
         let at = at.field(&resource);
-        let invalid = |rule: &str| at.error(format_args!("{text:?} is not valid: it must be {rule}"));
+        let invalid =
+            |rule: &str| at.error(format_args!("{text:?} is not valid: it must be {rule}"));
         match resource.as_str() {
-            "cpu" => amounts.cpu_milli = quantity::milli(&text).map_err(invalid).ok().filter(|cpu| *cpu > 0),
+            "cpu" => {
+                amounts.cpu_milli = quantity::milli(&text)
+                    .map_err(invalid)
+                    .ok()
+                    .filter(|cpu| *cpu > 0)
+            }
             // Kubernetes rounds it up; who writes 128m means mebibytes.
             "memory" if text.ends_with('m') && quantity::is_fraction(&text) => {
-                at.error(format_args!("{text:?} is a fraction of a byte: write Mi for mebibytes"));
+                at.error(format_args!(
+                    "{text:?} is a fraction of a byte: write Mi for mebibytes"
+                ));
             }
             "memory" => {
-                amounts.memory_bytes =
-                    quantity::whole(&text).map_err(invalid).ok().filter(|bytes| *bytes > 0);
+                amounts.memory_bytes = quantity::whole(&text)
+                    .map_err(invalid)
+                    .ok()
+                    .filter(|bytes| *bytes > 0);
             }
             "ephemeral-storage" => {
                 at.warning("no effect: the size of a container's layer is not bounded here")
@@ -286,7 +352,11 @@ mod tests {
         for image in ["httpd", "httpd:latest", "registry.example.com:5000/httpd"] {
             assert_eq!(default_pull(image), PullPolicy::Always, "{image}");
         }
-        for image in ["httpd:2.4", "httpd@sha256:00", "registry.example.com:5000/httpd:2.4"] {
+        for image in [
+            "httpd:2.4",
+            "httpd@sha256:00",
+            "registry.example.com:5000/httpd:2.4",
+        ] {
             assert_eq!(default_pull(image), PullPolicy::IfNotPresent, "{image}");
         }
     }

@@ -10,7 +10,11 @@ use crate::{
 };
 
 /// `env`. The name of the service account is known here already.
-pub(super) fn env(variables: Option<Vec<core::EnvVar>>, service_account: &str, at: &At<'_>) -> Vec<EnvVar> {
+pub(super) fn env(
+    variables: Option<Vec<core::EnvVar>>,
+    service_account: &str,
+    at: &At<'_>,
+) -> Vec<EnvVar> {
     let mut seen = BTreeSet::new();
     let variables: Vec<EnvVar> = variables
         .unwrap_or_default()
@@ -20,16 +24,21 @@ pub(super) fn env(variables: Option<Vec<core::EnvVar>>, service_account: &str, a
         .collect();
     for (index, variable) in variables.iter().enumerate() {
         if !seen.insert(&variable.name) {
-            at.index(index)
-                .field("name")
-                .warning(format_args!("{:?} is there twice: the last one counts", variable.name));
+            at.index(index).field("name").warning(format_args!(
+                "{:?} is there twice: the last one counts",
+                variable.name
+            ));
         }
     }
     variables
 }
 
 fn env_var(variable: core::EnvVar, service_account: &str, at: &At<'_>) -> EnvVar {
-    let core::EnvVar { name, value, value_from } = variable;
+    let core::EnvVar {
+        name,
+        value,
+        value_from,
+    } = variable;
     let name = at.field("name").checked(name, syntax::env_name);
     let value = match (value, value_from) {
         (value, None) => EnvValue::Text(value.unwrap_or_default()),
@@ -71,7 +80,12 @@ fn value_from_source(source: core::EnvVarSource, service_account: &str, at: &At<
         "leave the variable empty",
         "write the number as value in its place",
     );
-    if let Some(core::ConfigMapKeySelector { key, name, optional }) = config_map_key_ref {
+    if let Some(core::ConfigMapKeySelector {
+        key,
+        name,
+        optional,
+    }) = config_map_key_ref
+    {
         let at = at.field("configMapKeyRef");
         return EnvValue::Key {
             source: ConfigSource::ConfigMap(at.field("name").checked(name, syntax::subdomain)),
@@ -79,7 +93,12 @@ fn value_from_source(source: core::EnvVarSource, service_account: &str, at: &At<
             optional: optional.unwrap_or(false),
         };
     }
-    if let Some(core::SecretKeySelector { key, name, optional }) = secret_key_ref {
+    if let Some(core::SecretKeySelector {
+        key,
+        name,
+        optional,
+    }) = secret_key_ref
+    {
         let at = at.field("secretKeyRef");
         return EnvValue::Key {
             source: ConfigSource::Secret(at.field("name").checked(name, syntax::subdomain)),
@@ -94,9 +113,13 @@ fn value_from_source(source: core::EnvVarSource, service_account: &str, at: &At<
 }
 
 fn field(selector: core::ObjectFieldSelector, service_account: &str, at: &At<'_>) -> EnvValue {
-    let core::ObjectFieldSelector { api_version, field_path } = selector;
+    let core::ObjectFieldSelector {
+        api_version,
+        field_path,
+    } = selector;
     if api_version.is_some_and(|version| version != "v1") {
-        at.field("apiVersion").error("must be v1: correct or remove it");
+        at.field("apiVersion")
+            .error("must be v1: correct or remove it");
     }
     let field = match field_path.as_str() {
         "metadata.name" => FieldRef::Name,
@@ -106,7 +129,10 @@ fn field(selector: core::ObjectFieldSelector, service_account: &str, at: &At<'_>
         "spec.serviceAccountName" => return EnvValue::Text(service_account.to_owned()),
         "status.podIP" | "status.podIPs" => FieldRef::PodIp,
         "status.hostIP" | "status.hostIPs" => FieldRef::HostIp,
-        path => match (subscript(path, "metadata.labels"), subscript(path, "metadata.annotations")) {
+        path => match (
+            subscript(path, "metadata.labels"),
+            subscript(path, "metadata.annotations"),
+        ) {
             (Some(label), _) => FieldRef::Label(label.to_owned()),
             (_, Some(annotation)) => FieldRef::Annotation(annotation.to_owned()),
             _ => {
@@ -124,25 +150,43 @@ fn field(selector: core::ObjectFieldSelector, service_account: &str, at: &At<'_>
 
 /// The key of `metadata.labels['key']`.
 fn subscript<'a>(path: &'a str, map: &str) -> Option<&'a str> {
-    path.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']").filter(|key| !key.is_empty())
+    path.strip_prefix(map)?
+        .strip_prefix("['")?
+        .strip_suffix("']")
+        .filter(|key| !key.is_empty())
 }
 
 /// `envFrom`.
 pub(super) fn env_from(sources: Option<Vec<core::EnvFromSource>>, at: &At<'_>) -> Vec<EnvFrom> {
     let sources = sources.unwrap_or_default().into_iter().enumerate();
-    sources.filter_map(|(index, source)| env_from_source(source, &at.index(index))).collect()
+    sources
+        .filter_map(|(index, source)| env_from_source(source, &at.index(index)))
+        .collect()
 }
 
 fn env_from_source(source: core::EnvFromSource, at: &At<'_>) -> Option<EnvFrom> {
-    let core::EnvFromSource { config_map_ref, prefix, secret_ref } = source;
-    let prefix = at.field("prefix").optional(prefix, syntax::env_name).unwrap_or_default();
+    let core::EnvFromSource {
+        config_map_ref,
+        prefix,
+        secret_ref,
+    } = source;
+    let prefix = at
+        .field("prefix")
+        .optional(prefix, syntax::env_name)
+        .unwrap_or_default();
     let (source, optional) = match (config_map_ref, secret_ref) {
         (Some(core::ConfigMapEnvSource { name, optional }), None) => {
-            let name = at.field("configMapRef").field("name").checked(name, syntax::subdomain);
+            let name = at
+                .field("configMapRef")
+                .field("name")
+                .checked(name, syntax::subdomain);
             (ConfigSource::ConfigMap(name), optional)
         }
         (None, Some(core::SecretEnvSource { name, optional })) => {
-            let name = at.field("secretRef").field("name").checked(name, syntax::subdomain);
+            let name = at
+                .field("secretRef")
+                .field("name")
+                .checked(name, syntax::subdomain);
             (ConfigSource::Secret(name), optional)
         }
         _ => {
@@ -150,5 +194,9 @@ fn env_from_source(source: core::EnvFromSource, at: &At<'_>) -> Option<EnvFrom> 
             return None;
         }
     };
-    Some(EnvFrom { prefix, source, optional: optional.unwrap_or(false) })
+    Some(EnvFrom {
+        prefix,
+        source,
+        optional: optional.unwrap_or(false),
+    })
 }

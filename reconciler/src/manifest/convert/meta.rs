@@ -27,7 +27,11 @@ pub(in crate::manifest) enum Named {
 }
 
 /// `metadata` of an object; `at` is the document.
-pub(in crate::manifest) fn object_meta(metadata: ObjectMeta, named: Named, at: &At<'_>) -> (ObjectKey, Meta) {
+pub(in crate::manifest) fn object_meta(
+    metadata: ObjectMeta,
+    named: Named,
+    at: &At<'_>,
+) -> (ObjectKey, Meta) {
     let at = at.field("metadata");
     let (name, namespace, meta) = taken_apart(metadata, &at);
     let syntax = match named {
@@ -38,9 +42,12 @@ pub(in crate::manifest) fn object_meta(metadata: ObjectMeta, named: Named, at: &
     let name = at.field("name").checked(name.unwrap_or_default(), syntax);
     let namespaced = matches!(named, Named::Subdomain | Named::Service);
     let namespace = if namespaced {
-        at.field("namespace").optional(namespace, syntax::label).unwrap_or_else(|| "default".to_owned())
+        at.field("namespace")
+            .optional(namespace, syntax::label)
+            .unwrap_or_else(|| "default".to_owned())
     } else {
-        at.field("namespace").ignore(namespace.is_some(), "this kind is in no namespace");
+        at.field("namespace")
+            .ignore(namespace.is_some(), "this kind is in no namespace");
         String::new()
     };
     (ObjectKey::new(namespace, name), meta)
@@ -49,8 +56,12 @@ pub(in crate::manifest) fn object_meta(metadata: ObjectMeta, named: Named, at: &
 /// `metadata` of a pod template.
 pub(super) fn template_meta(metadata: Option<ObjectMeta>, at: &At<'_>) -> Meta {
     let (name, namespace, meta) = taken_apart(metadata.unwrap_or_default(), at);
-    at.field("name").ignore(name.is_some(), "pods are named after their owner");
-    at.field("namespace").ignore(namespace.is_some(), "pods are in the namespace of their owner");
+    at.field("name")
+        .ignore(name.is_some(), "pods are named after their owner");
+    at.field("namespace").ignore(
+        namespace.is_some(),
+        "pods are in the namespace of their owner",
+    );
     meta
 }
 
@@ -74,7 +85,10 @@ fn taken_apart(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<Str
     } = metadata;
     for (field, given) in [
         ("creationTimestamp", creation_timestamp.is_some()),
-        ("deletionGracePeriodSeconds", deletion_grace_period_seconds.is_some()),
+        (
+            "deletionGracePeriodSeconds",
+            deletion_grace_period_seconds.is_some(),
+        ),
         ("deletionTimestamp", deletion_timestamp.is_some()),
         ("generation", generation.is_some()),
         ("managedFields", managed_fields.is_some()),
@@ -84,9 +98,14 @@ fn taken_apart(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<Str
     ] {
         at.field(field).ignore(given, SERVERS);
     }
-    at.field("finalizers").ignore(finalizers.is_some(), "what leaves the commit is removed at once");
-    at.field("ownerReferences")
-        .ignore(owner_references.is_some(), "what leaves the commit is removed by itself");
+    at.field("finalizers").ignore(
+        finalizers.is_some(),
+        "what leaves the commit is removed at once",
+    );
+    at.field("ownerReferences").ignore(
+        owner_references.is_some(),
+        "what leaves the commit is removed by itself",
+    );
     if generate_name.is_some() {
         at.field("generateName")
             .error("an object in Git needs a name of its own: write metadata.name instead");
@@ -101,20 +120,35 @@ fn taken_apart(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<Str
                 .error(format_args!("this key is not valid: it must be {rule}"));
         }
     }
-    if annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > 256 * 1024 {
-        at.field("annotations").error("more than 256 KiB of annotations: move what is large to a ConfigMap");
+    if annotations
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum::<usize>()
+        > 256 * 1024
+    {
+        at.field("annotations")
+            .error("more than 256 KiB of annotations: move what is large to a ConfigMap");
     }
-    (name, namespace, Meta { labels, annotations })
+    (
+        name,
+        namespace,
+        Meta {
+            labels,
+            annotations,
+        },
+    )
 }
 
 /// Checks labels, or a selector of the same form.
 pub(super) fn labels(labels: &BTreeMap<String, String>, at: &At<'_>) {
     for (key, value) in labels {
         if let Err(rule) = syntax::qualified_name(key) {
-            at.field(key).error(format_args!("this key is not valid: it must be {rule}"));
+            at.field(key)
+                .error(format_args!("this key is not valid: it must be {rule}"));
         }
         if let Err(rule) = syntax::label_value(value) {
-            at.field(key).error(format_args!("{value:?} is not valid: it must be {rule}"));
+            at.field(key)
+                .error(format_args!("{value:?} is not valid: it must be {rule}"));
         }
     }
 }

@@ -13,11 +13,16 @@ use crate::{
 
 /// A Namespace.
 pub(in crate::manifest) fn namespace(namespace: core::Namespace, at: &At<'_>) -> (String, Meta) {
-    let core::Namespace { metadata, spec, status: _ } = namespace;
+    let core::Namespace {
+        metadata,
+        spec,
+        status: _,
+    } = namespace;
     let core::NamespaceSpec { finalizers } = spec.unwrap_or_default();
-    at.field("spec")
-        .field("finalizers")
-        .ignore(finalizers.is_some(), "what leaves the commit is removed at once");
+    at.field("spec").field("finalizers").ignore(
+        finalizers.is_some(),
+        "what leaves the commit is removed at once",
+    );
     let (key, meta) = object_meta(metadata, Named::Namespace, at);
     (key.name, meta)
 }
@@ -26,8 +31,18 @@ const HOSTS: &str = "the host's own configuration says this";
 
 /// A Node: labels, taints and the cordon of one host.
 pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, NodeObject) {
-    let core::Node { metadata, spec, status: _ } = node;
-    let (key, Meta { labels, annotations }) = object_meta(metadata, Named::Node, at);
+    let core::Node {
+        metadata,
+        spec,
+        status: _,
+    } = node;
+    let (
+        key,
+        Meta {
+            labels,
+            annotations,
+        },
+    ) = object_meta(metadata, Named::Node, at);
     let drain = match annotations.get(DRAIN).map(String::as_str) {
         None | Some("false") => false,
         Some("true") => true,
@@ -50,7 +65,8 @@ pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, Nod
         taints,
         unschedulable,
     } = spec.unwrap_or_default();
-    at.field("configSource").ignore(config_source.is_some(), HOSTS);
+    at.field("configSource")
+        .ignore(config_source.is_some(), HOSTS);
     at.field("externalID").ignore(external_id.is_some(), HOSTS);
     at.field("podCIDR").ignore(pod_cidr.is_some(), HOSTS);
     at.field("podCIDRs").ignore(pod_cidrs.is_some(), HOSTS);
@@ -60,14 +76,25 @@ pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, Nod
     for (index, taint) in taints.unwrap_or_default().into_iter().enumerate() {
         let at = at.field("taints");
         let at = at.index(index);
-        let Some(taint) = one_taint(taint, &at) else { continue };
+        let Some(taint) = one_taint(taint, &at) else {
+            continue;
+        };
         if !seen.insert((taint.key.clone(), taint.effect)) {
-            at.field("key").error(format_args!("{:?} is there twice with this effect: keep one", taint.key));
+            at.field("key").error(format_args!(
+                "{:?} is there twice with this effect: keep one",
+                taint.key
+            ));
         }
         read.push(taint);
     }
     let unschedulable = drain || unschedulable.unwrap_or(false);
-    let node = NodeObject { labels, annotations, taints: read, unschedulable, drain };
+    let node = NodeObject {
+        labels,
+        annotations,
+        taints: read,
+        unschedulable,
+        drain,
+    };
     (NodeName::new(key.name), node)
 }
 
@@ -78,40 +105,68 @@ const EFFECTS: &[(&str, Option<TaintEffect>)] = &[
 ];
 
 fn one_taint(taint: core::Taint, at: &At<'_>) -> Option<Taint> {
-    let core::Taint { effect, key, time_added, value } = taint;
-    at.field("timeAdded").ignore(time_added.is_some(), "only an API server writes this");
+    let core::Taint {
+        effect,
+        key,
+        time_added,
+        value,
+    } = taint;
+    at.field("timeAdded")
+        .ignore(time_added.is_some(), "only an API server writes this");
     if effect.is_empty() {
-        at.field("effect").error("required: write one of NoSchedule, PreferNoSchedule, NoExecute");
+        at.field("effect")
+            .error("required: write one of NoSchedule, PreferNoSchedule, NoExecute");
     }
     let effect = at.field("effect").word(Some(&effect), EFFECTS, None);
     let taint = Taint {
         key: at.field("key").checked(key, syntax::qualified_name),
-        value: at.field("value").optional(value, syntax::label_value).unwrap_or_default(),
+        value: at
+            .field("value")
+            .optional(value, syntax::label_value)
+            .unwrap_or_default(),
         effect: effect?,
     };
     Some(taint)
 }
 
 /// `tolerations` of a pod.
-pub(super) fn tolerations(tolerations: Option<Vec<core::Toleration>>, at: &At<'_>) -> Vec<Toleration> {
+pub(super) fn tolerations(
+    tolerations: Option<Vec<core::Toleration>>,
+    at: &At<'_>,
+) -> Vec<Toleration> {
     let tolerations = tolerations.unwrap_or_default().into_iter().enumerate();
-    tolerations.map(|(index, toleration)| one_toleration(toleration, &at.index(index))).collect()
+    tolerations
+        .map(|(index, toleration)| one_toleration(toleration, &at.index(index)))
+        .collect()
 }
 
 fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
-    let core::Toleration { effect, key, operator, toleration_seconds, value } = toleration;
+    let core::Toleration {
+        effect,
+        key,
+        operator,
+        toleration_seconds,
+        value,
+    } = toleration;
     let key = at.field("key").optional(key, syntax::qualified_name);
     let value = at.field("value").optional(value, syntax::label_value);
-    let exists = at.field("operator").word(operator.as_deref(), &[("Equal", false), ("Exists", true)], false);
+    let exists = at.field("operator").word(
+        operator.as_deref(),
+        &[("Equal", false), ("Exists", true)],
+        false,
+    );
     if exists && value.is_some() {
-        at.field("value").error("the operator Exists takes no value: remove one of them");
+        at.field("value")
+            .error("the operator Exists takes no value: remove one of them");
     }
     if !exists && key.is_none() {
-        at.field("key").error("required: only the operator Exists goes without a key");
+        at.field("key")
+            .error("required: only the operator Exists goes without a key");
     }
     let effect = at.field("effect").word(effect.as_deref(), EFFECTS, None);
     if toleration_seconds.is_some() && effect != Some(TaintEffect::NoExecute) {
-        at.field("tolerationSeconds").error("only for the effect NoExecute: set it, or remove this");
+        at.field("tolerationSeconds")
+            .error("only for the effect NoExecute: set it, or remove this");
     } else if toleration_seconds.is_some() {
         at.field("tolerationSeconds")
             .warning("no effect: a taint that is tolerated is tolerated for ever here");

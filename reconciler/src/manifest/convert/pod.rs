@@ -27,7 +27,10 @@ const RESTART: &[(&str, RestartPolicy)] = &[
 
 const DNS: &[(&str, DnsPolicy)] = &[
     ("ClusterFirst", DnsPolicy::ClusterFirst),
-    ("ClusterFirstWithHostNet", DnsPolicy::ClusterFirstWithHostNet),
+    (
+        "ClusterFirstWithHostNet",
+        DnsPolicy::ClusterFirstWithHostNet,
+    ),
     ("Default", DnsPolicy::Default),
     ("None", DnsPolicy::None),
 ];
@@ -93,7 +96,10 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
             ("hostUsers", host_users == Some(false)),
             ("hostnameOverride", hostname_override.is_some()),
             ("setHostnameAsFQDN", set_hostname_as_fqdn == Some(true)),
-            ("shareProcessNamespace", share_process_namespace == Some(true)),
+            (
+                "shareProcessNamespace",
+                share_process_namespace == Some(true),
+            ),
         ],
         at,
     );
@@ -114,16 +120,25 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         );
     }
     if os.is_some_and(|core::PodOS { name }| name != "linux") {
-        at.field("os").error("only linux runs here: keep this pod out of the configured paths");
+        at.field("os")
+            .error("only linux runs here: keep this pod out of the configured paths");
     }
-    at.field("automountServiceAccountToken")
-        .ignore(automount_service_account_token == Some(true), "there is no API server to speak to");
-    at.field("priority").ignore(priority.is_some_and(|priority| priority != 0), NO_PRIORITY);
-    at.field("priorityClassName")
-        .ignore(priority_class_name.is_some_and(|class| !class.is_empty()), NO_PRIORITY);
-    at.field("preemptionPolicy").ignore(preemption_policy.is_some(), NO_PRIORITY);
-    at.field("serviceAccount").ignore(names_account(service_account.as_deref()), NO_ACCOUNT);
-    at.field("serviceAccountName").ignore(names_account(service_account_name.as_deref()), NO_ACCOUNT);
+    at.field("automountServiceAccountToken").ignore(
+        automount_service_account_token == Some(true),
+        "there is no API server to speak to",
+    );
+    at.field("priority")
+        .ignore(priority.is_some_and(|priority| priority != 0), NO_PRIORITY);
+    at.field("priorityClassName").ignore(
+        priority_class_name.is_some_and(|class| !class.is_empty()),
+        NO_PRIORITY,
+    );
+    at.field("preemptionPolicy")
+        .ignore(preemption_policy.is_some(), NO_PRIORITY);
+    at.field("serviceAccount")
+        .ignore(names_account(service_account.as_deref()), NO_ACCOUNT);
+    at.field("serviceAccountName")
+        .ignore(names_account(service_account_name.as_deref()), NO_ACCOUNT);
 
     let host_network = host_network.unwrap_or(false);
     let volumes = volumes(sources, &at.field("volumes"));
@@ -140,7 +155,9 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
     let (init_containers, containers) = all_containers(init_containers, containers, &of_pod, at);
     let node_selector = node_selector.unwrap_or_default();
     labels(&node_selector, &at.field("nodeSelector"));
-    let dns_policy = at.field("dnsPolicy").word(dns_policy.as_deref(), DNS, DnsPolicy::ClusterFirst);
+    let dns_policy =
+        at.field("dnsPolicy")
+            .word(dns_policy.as_deref(), DNS, DnsPolicy::ClusterFirst);
     let dns_config = dns_config(dns, &at.field("dnsConfig"));
     if dns_policy == DnsPolicy::None && dns_config.nameservers.is_empty() {
         at.field("dnsConfig")
@@ -169,10 +186,16 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         dns_policy,
         dns_config,
         enable_service_links: enable_service_links.unwrap_or(true),
-        node_name: at.field("nodeName").optional(node_name, syntax::subdomain).map(NodeName::new),
+        node_name: at
+            .field("nodeName")
+            .optional(node_name, syntax::subdomain)
+            .map(NodeName::new),
         node_selector,
         affinity: affinity(wanted_near, &at.field("affinity")),
-        spread: spread(topology_spread_constraints, &at.field("topologySpreadConstraints")),
+        spread: spread(
+            topology_spread_constraints,
+            &at.field("topologySpreadConstraints"),
+        ),
         tolerations: tolerations(tolerated, &at.field("tolerations")),
         init_containers,
         containers,
@@ -193,9 +216,10 @@ fn refuse_life(given: [(&str, bool); 9], at: &At<'_>) {
                 "let the readinessProbe of a container ask for the condition in its place",
             ),
             "ephemeralContainers" => ("leave containers out", "make them containers of the pod"),
-            "resourceClaims" => {
-                ("start the pod without its devices", "mount each device with a hostPath volume in its place")
-            }
+            "resourceClaims" => (
+                "start the pod without its devices",
+                "mount each device with a hostPath volume in its place",
+            ),
             "runtimeClassName" => (
                 "run the pod by another runtime",
                 "make that runtime the default of Docker on the hosts, and then leave this field out",
@@ -204,9 +228,10 @@ fn refuse_life(given: [(&str, bool); 9], at: &At<'_>) {
                 "run the pod as users of the host",
                 "give the pod a user of its own with securityContext.runAsUser in its place",
             ),
-            "hostnameOverride" | "setHostnameAsFQDN" => {
-                ("give the pod another name", "write the first part of the name as hostname in its place")
-            }
+            "hostnameOverride" | "setHostnameAsFQDN" => (
+                "give the pod another name",
+                "write the first part of the name as hostname in its place",
+            ),
             _ => (
                 "hide the containers' processes from each other",
                 "put programs that must see each other into one container",
@@ -247,8 +272,10 @@ fn all_containers(
                 let at = at.index(index);
                 let read = container(spec, init, pod, &at);
                 if !names.insert(read.name.clone()) {
-                    at.field("name")
-                        .error(format_args!("the container {:?} is there twice: rename one", read.name));
+                    at.field("name").error(format_args!(
+                        "the container {:?} is there twice: rename one",
+                        read.name
+                    ));
                 }
                 read
             })
@@ -257,18 +284,25 @@ fn all_containers(
     let init = read(init.unwrap_or_default(), "initContainers", true);
     let main = read(main, "containers", false);
     if main.is_empty() {
-        at.field("containers").error("required: a pod needs at least one container");
+        at.field("containers")
+            .error("required: a pod needs at least one container");
     }
     (init, main)
 }
 
 fn host_aliases(aliases: Option<Vec<core::HostAlias>>, at: &At<'_>) -> Vec<(IpAddr, Vec<String>)> {
     let mut read = Vec::new();
-    for (index, core::HostAlias { hostnames, ip }) in aliases.unwrap_or_default().into_iter().enumerate() {
+    for (index, core::HostAlias { hostnames, ip }) in
+        aliases.unwrap_or_default().into_iter().enumerate()
+    {
         let at = at.index(index);
         let names = hostnames.unwrap_or_default().into_iter().enumerate();
         let names = names
-            .map(|(index, name)| at.field("hostnames").index(index).checked(name, syntax::subdomain))
+            .map(|(index, name)| {
+                at.field("hostnames")
+                    .index(index)
+                    .checked(name, syntax::subdomain)
+            })
             .collect();
         if let Some(address) = address(&ip, &at.field("ip")) {
             read.push((address, names));
@@ -278,25 +312,35 @@ fn host_aliases(aliases: Option<Vec<core::HostAlias>>, at: &At<'_>) -> Vec<(IpAd
 }
 
 fn dns_config(config: Option<core::PodDNSConfig>, at: &At<'_>) -> DnsConfig {
-    let core::PodDNSConfig { nameservers, options, searches } = config.unwrap_or_default();
+    let core::PodDNSConfig {
+        nameservers,
+        options,
+        searches,
+    } = config.unwrap_or_default();
     let nameservers = nameservers.unwrap_or_default();
     if nameservers.len() > 3 {
-        at.field("nameservers").error("resolvers ask at most 3 name servers: remove some");
+        at.field("nameservers")
+            .error("resolvers ask at most 3 name servers: remove some");
     }
     let servers = nameservers.iter().enumerate();
-    let nameservers =
-        servers.filter_map(|(index, text)| address(text, &at.field("nameservers").index(index))).collect();
+    let nameservers = servers
+        .filter_map(|(index, text)| address(text, &at.field("nameservers").index(index)))
+        .collect();
     let searches = searches.unwrap_or_default();
     for (index, domain) in searches.iter().enumerate() {
         let at = at.field("searches");
         let at = at.index(index);
         // A single dot is the root, and a trailing one is allowed.
         if domain != "." {
-            at.checked(domain.trim_end_matches('.').to_owned(), syntax::search_domain);
+            at.checked(
+                domain.trim_end_matches('.').to_owned(),
+                syntax::search_domain,
+            );
         }
     }
     if searches.len() > 32 {
-        at.field("searches").error("resolvers search at most 32 domains: remove some");
+        at.field("searches")
+            .error("resolvers search at most 32 domains: remove some");
     }
     let mut texts = Vec::new();
     for (index, core::PodDNSConfigOption { name, value }) in
@@ -304,13 +348,21 @@ fn dns_config(config: Option<core::PodDNSConfig>, at: &At<'_>) -> DnsConfig {
     {
         let at = at.field("options");
         let at = at.index(index);
-        let name = at.field("name").checked(name.unwrap_or_default(), syntax::word);
-        texts.push(match value.map(|value| at.field("value").checked(value, syntax::word)) {
-            Some(value) => format!("{name}:{value}"),
-            None => name,
-        });
+        let name = at
+            .field("name")
+            .checked(name.unwrap_or_default(), syntax::word);
+        texts.push(
+            match value.map(|value| at.field("value").checked(value, syntax::word)) {
+                Some(value) => format!("{name}:{value}"),
+                None => name,
+            },
+        );
     }
-    DnsConfig { nameservers, searches, options: texts }
+    DnsConfig {
+        nameservers,
+        searches,
+        options: texts,
+    }
 }
 
 fn address(text: &str, at: &At<'_>) -> Option<IpAddr> {

@@ -42,7 +42,17 @@ pub(super) fn probe(
         "never ask the container",
         "ask the port with tcpSocket, or the program with exec, in its place",
     );
-    let handler = one_handler(Actions { exec, http_get, tcp_socket, sleep: None }, grpc.is_some(), ports, at);
+    let handler = one_handler(
+        Actions {
+            exec,
+            http_get,
+            tcp_socket,
+            sleep: None,
+        },
+        grpc.is_some(),
+        ports,
+        at,
+    );
     // Zero is Kubernetes' "not given".
     let number = |field: &str, value: Option<i32>, default: u32| {
         let value = at.field(field).count(value.unwrap_or(0));
@@ -50,7 +60,8 @@ pub(super) fn probe(
     };
     let success_threshold = number("successThreshold", success_threshold, 1);
     if asks == Asks::Life && success_threshold != 1 {
-        at.field("successThreshold").error("must be 1 for a liveness or startup probe");
+        at.field("successThreshold")
+            .error("must be 1 for a liveness or startup probe");
     }
     let grace = at.field("terminationGracePeriodSeconds");
     if asks == Asks::Readiness && termination_grace_period_seconds.is_some() {
@@ -83,21 +94,48 @@ pub(super) fn lifecycle(
     ports: &[ContainerPort],
     at: &At<'_>,
 ) -> (Option<Handler>, Option<Handler>) {
-    let core::Lifecycle { post_start, pre_stop, stop_signal } = lifecycle.unwrap_or_default();
+    let core::Lifecycle {
+        post_start,
+        pre_stop,
+        stop_signal,
+    } = lifecycle.unwrap_or_default();
     at.field("stopSignal").refuse(
         stop_signal.is_some(),
         "stop the container by another signal",
         "set STOPSIGNAL in the image, or send the signal with an exec as preStop, in its place",
     );
-    (hook(post_start, ports, &at.field("postStart")), hook(pre_stop, ports, &at.field("preStop")))
+    (
+        hook(post_start, ports, &at.field("postStart")),
+        hook(pre_stop, ports, &at.field("preStop")),
+    )
 }
 
-fn hook(handler: Option<core::LifecycleHandler>, ports: &[ContainerPort], at: &At<'_>) -> Option<Handler> {
-    let core::LifecycleHandler { exec, http_get, sleep, tcp_socket } = handler?;
+fn hook(
+    handler: Option<core::LifecycleHandler>,
+    ports: &[ContainerPort],
+    at: &At<'_>,
+) -> Option<Handler> {
+    let core::LifecycleHandler {
+        exec,
+        http_get,
+        sleep,
+        tcp_socket,
+    } = handler?;
     if tcp_socket.is_some() {
-        at.field("tcpSocket").error("a hook cannot be a tcpSocket: write exec, httpGet or sleep");
+        at.field("tcpSocket")
+            .error("a hook cannot be a tcpSocket: write exec, httpGet or sleep");
     }
-    one_handler(Actions { exec, http_get, tcp_socket: None, sleep }, tcp_socket.is_some(), ports, at)
+    one_handler(
+        Actions {
+            exec,
+            http_get,
+            tcp_socket: None,
+            sleep,
+        },
+        tcp_socket.is_some(),
+        ports,
+        at,
+    )
 }
 
 /// The ways to ask or tell a container something.
@@ -109,8 +147,18 @@ struct Actions {
 }
 
 /// The one that is given; `refused` says that one was given of which there is a problem already.
-fn one_handler(actions: Actions, refused: bool, ports: &[ContainerPort], at: &At<'_>) -> Option<Handler> {
-    let Actions { exec, http_get, tcp_socket, sleep } = actions;
+fn one_handler(
+    actions: Actions,
+    refused: bool,
+    ports: &[ContainerPort],
+    at: &At<'_>,
+) -> Option<Handler> {
+    let Actions {
+        exec,
+        http_get,
+        tcp_socket,
+        sleep,
+    } = actions;
     let mut handlers = [
         exec.map(|action| exec_action(action, &at.field("exec"))),
         http_get.map(|action| http_get_action(action, ports, &at.field("httpGet"))),
@@ -133,27 +181,54 @@ fn exec_action(action: core::ExecAction, at: &At<'_>) -> Handler {
     let core::ExecAction { command } = action;
     let command = command.unwrap_or_default();
     if command.is_empty() {
-        at.field("command").error("required: write the program and its arguments");
+        at.field("command")
+            .error("required: write the program and its arguments");
     }
     Handler::Exec { command }
 }
 
 fn http_get_action(action: core::HTTPGetAction, ports: &[ContainerPort], at: &At<'_>) -> Handler {
-    let core::HTTPGetAction { host, http_headers, path, port, scheme } = action;
-    let headers = http_headers.unwrap_or_default().into_iter().enumerate().map(|(index, header)| {
-        let core::HTTPHeader { name, value } = header;
-        (at.field("httpHeaders").index(index).field("name").checked(name, syntax::header_name), value)
-    });
+    let core::HTTPGetAction {
+        host,
+        http_headers,
+        path,
+        port,
+        scheme,
+    } = action;
+    let headers = http_headers
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+        .map(|(index, header)| {
+            let core::HTTPHeader { name, value } = header;
+            (
+                at.field("httpHeaders")
+                    .index(index)
+                    .field("name")
+                    .checked(name, syntax::header_name),
+                value,
+            )
+        });
     Handler::HttpGet {
         host: host.filter(|host| !host.is_empty()),
         port: port_number(port, ports, &at.field("port")),
-        path: path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned()),
-        https: at.field("scheme").word(scheme.as_deref(), &[("HTTP", false), ("HTTPS", true)], false),
+        path: path
+            .filter(|path| !path.is_empty())
+            .unwrap_or_else(|| "/".to_owned()),
+        https: at.field("scheme").word(
+            scheme.as_deref(),
+            &[("HTTP", false), ("HTTPS", true)],
+            false,
+        ),
         headers: headers.collect(),
     }
 }
 
-fn tcp_socket_action(action: core::TCPSocketAction, ports: &[ContainerPort], at: &At<'_>) -> Handler {
+fn tcp_socket_action(
+    action: core::TCPSocketAction,
+    ports: &[ContainerPort],
+    at: &At<'_>,
+) -> Handler {
     let core::TCPSocketAction { host, port } = action;
     Handler::TcpSocket {
         host: host.filter(|host| !host.is_empty()),
@@ -164,7 +239,9 @@ fn tcp_socket_action(action: core::TCPSocketAction, ports: &[ContainerPort], at:
 fn sleep_action(action: core::SleepAction, at: &At<'_>) -> Handler {
     let core::SleepAction { seconds } = action;
     let seconds = at.field("seconds").within(seconds, 0, i32::MAX.into());
-    Handler::Sleep { duration: Duration::from_secs(seconds.unsigned_abs()) }
+    Handler::Sleep {
+        duration: Duration::from_secs(seconds.unsigned_abs()),
+    }
 }
 
 /// A port by number, or by the name it has among the container's ports.
@@ -172,7 +249,9 @@ fn port_number(port: IntOrString, ports: &[ContainerPort], at: &At<'_>) -> u16 {
     match port {
         IntOrString::Int(number) => at.port(number),
         IntOrString::String(name) => {
-            let named = ports.iter().find(|port| port.name.as_deref() == Some(name.as_str()));
+            let named = ports
+                .iter()
+                .find(|port| port.name.as_deref() == Some(name.as_str()));
             if name.parse::<u16>().is_ok() {
                 at.error("a number in quotes is the name of a port: remove the quotes");
             } else if named.is_none() {

@@ -1,6 +1,7 @@
 //! Quantities: `500m`, `1.5Gi`, `2e3`.
 
-/// The largest number of digits taken; more than any quantity of a host needs, and few enough for exact arithmetic.
+/// The largest number of digits taken; more than any quantity of a host needs, and few enough for
+/// exact arithmetic.
 const DIGITS: usize = 18;
 
 /// In thousandths, rounded up: `0.5` is 500.
@@ -25,18 +26,25 @@ fn scaled(text: &str, unit: u128) -> Result<u64, &'static str> {
     if unsigned.starts_with('-') {
         return Err("a quantity that is not negative");
     }
-    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
+    let end = unsigned
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = format!("{integer}{fraction}");
-    if digits.is_empty() || digits.len() > DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    if digits.is_empty()
+        || digits.len() > DIGITS
+        || !digits.bytes().all(|byte| byte.is_ascii_digit())
+    {
         return Err(SYNTAX);
     }
     let value: u128 = digits.parse().map_err(|_| SYNTAX)?;
     let (times, by) = factor(suffix).ok_or(SYNTAX)?;
     let by = by * 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| SYNTAX)?);
-    let value =
-        value.checked_mul(times).and_then(|value| value.checked_mul(unit)).ok_or("a smaller quantity")?;
+    let value = value
+        .checked_mul(times)
+        .and_then(|value| value.checked_mul(unit))
+        .ok_or("a smaller quantity")?;
     // Kubernetes keeps quantities in 63 bits.
     u64::try_from(value.div_ceil(by))
         .ok()
@@ -104,9 +112,13 @@ mod tests {
 
     #[test]
     fn a_whole_number_in_thousandths_is_no_fraction() {
-        for (text, expected) in
-            [("134217728000m", false), ("2000m", false), ("1500m", true), ("128m", true), ("xm", false)]
-        {
+        for (text, expected) in [
+            ("134217728000m", false),
+            ("2000m", false),
+            ("1500m", true),
+            ("128m", true),
+            ("xm", false),
+        ] {
             assert_eq!(is_fraction(text), expected, "{text}");
         }
         assert_eq!(whole("134217728000m"), Ok(134_217_728));
@@ -114,8 +126,19 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for text in ["", ".", "1.2.3", "Mi", "1 Mi", "1MiB", "-1", "1e", "ten", "9Ei", "99999999999999999999"]
-        {
+        for text in [
+            "",
+            ".",
+            "1.2.3",
+            "Mi",
+            "1 Mi",
+            "1MiB",
+            "-1",
+            "1e",
+            "ten",
+            "9Ei",
+            "99999999999999999999",
+        ] {
             assert!(whole(text).is_err(), "{text}");
         }
     }

@@ -25,14 +25,18 @@ impl Values<'_> {
 
     /// Where the value of a key stands.
     fn field(&self, key: &str) -> &'static str {
-        if self.plain.contains(key) { "stringData" } else { "data" }
+        if self.plain.contains(key) {
+            "stringData"
+        } else {
+            "data"
+        }
     }
 }
 
 const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account.name";
 
-/// Checks the keys, and where Kubernetes does the values, of a Secret. Types that Kubernetes does not know may hold
-/// anything, and so may `bootstrap.kubernetes.io/token`.
+/// Checks the keys, and where Kubernetes does the values, of a Secret. Types that Kubernetes does
+/// not know may hold anything, and so may `bootstrap.kubernetes.io/token`.
 pub(super) fn check(kind: &str, meta: &Meta, values: &Values<'_>, at: &At<'_>) {
     match kind {
         "kubernetes.io/tls" => {
@@ -49,13 +53,18 @@ pub(super) fn check(kind: &str, meta: &Meta, values: &Values<'_>, at: &At<'_>) {
                     .error_in_new_heads("must not be empty: put the private key there");
             }
         }
-        "kubernetes.io/basic-auth" if values.get("username").or(values.get("password")).is_none() => {
+        "kubernetes.io/basic-auth"
+            if values.get("username").or(values.get("password")).is_none() =>
+        {
             at.field("data").error_in_new_heads(format_args!(
                 "a Secret of type {kind} needs the key \"username\" or \"password\": add one, or write type: Opaque"
             ));
         }
         "kubernetes.io/service-account-token"
-            if meta.annotations.get(SERVICE_ACCOUNT).is_none_or(String::is_empty) =>
+            if meta
+                .annotations
+                .get(SERVICE_ACCOUNT)
+                .is_none_or(String::is_empty) =>
         {
             at.field("metadata").field("annotations").error_in_new_heads(format_args!(
                 "a Secret of type {kind} needs the annotation {SERVICE_ACCOUNT}: add it, or write type: Opaque"
@@ -67,12 +76,14 @@ pub(super) fn check(kind: &str, meta: &Meta, values: &Values<'_>, at: &At<'_>) {
 
 fn require(kind: &str, key: &str, values: &Values<'_>, at: &At<'_>) {
     if values.get(key).is_none() {
-        at.field("data").error(format_args!("a Secret of type {kind} needs the key {key:?}: add it"));
+        at.field("data").error(format_args!(
+            "a Secret of type {kind} needs the key {key:?}: add it"
+        ));
     }
 }
 
-/// The value must be a mapping in JSON, which Kubernetes looks no further into. The parser's words are not shown: they
-/// may tell of the secret.
+/// The value must be a mapping in JSON, which Kubernetes looks no further into. The parser's words
+/// are not shown: they may tell of the secret.
 fn json_object(kind: &str, key: &str, values: &Values<'_>, at: &At<'_>) {
     require(kind, key, values, at);
     let Some(value) = values.get(key) else { return };

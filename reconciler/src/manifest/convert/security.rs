@@ -19,7 +19,9 @@ pub(super) struct PodSecurity {
 
 /// A pod's `securityContext`.
 pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_>) -> PodSecurity {
-    let Some(context) = context else { return PodSecurity::default() };
+    let Some(context) = context else {
+        return PodSecurity::default();
+    };
     let core::PodSecurityContext {
         app_armor_profile,
         fs_group,
@@ -42,11 +44,18 @@ pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_
         "leave volumes that the pod cannot write to",
         "let an init container that runs as user 0 give the volume's files to the pod's user (chown) in its place",
     );
-    at.field("fsGroupChangePolicy").ignore(fs_group_change_policy.is_some(), "fsGroup is not supported yet");
-    at.field("runAsNonRoot").refuse(run_as_non_root == Some(true), WEAKER, RUN_AS_USER);
-    at.field("seLinuxOptions").refuse(se_linux_options.is_some(), WEAKER, SE_LINUX);
-    at.field("seLinuxChangePolicy")
-        .ignore(se_linux_change_policy.is_some(), "seLinuxOptions is not supported yet");
+    at.field("fsGroupChangePolicy").ignore(
+        fs_group_change_policy.is_some(),
+        "fsGroup is not supported yet",
+    );
+    at.field("runAsNonRoot")
+        .refuse(run_as_non_root == Some(true), WEAKER, RUN_AS_USER);
+    at.field("seLinuxOptions")
+        .refuse(se_linux_options.is_some(), WEAKER, SE_LINUX);
+    at.field("seLinuxChangePolicy").ignore(
+        se_linux_change_policy.is_some(),
+        "seLinuxOptions is not supported yet",
+    );
     at.field("supplementalGroups").refuse(
         supplemental_groups.is_some_and(|groups| !groups.is_empty()),
         "change what the pod may read",
@@ -98,8 +107,10 @@ pub(super) fn container_security(
         "mask parts of /proc",
         "run the container privileged in its place if it may have all rights of the host",
     );
-    at.field("runAsNonRoot").refuse(run_as_non_root == Some(true), WEAKER, RUN_AS_USER);
-    at.field("seLinuxOptions").refuse(se_linux_options.is_some(), WEAKER, SE_LINUX);
+    at.field("runAsNonRoot")
+        .refuse(run_as_non_root == Some(true), WEAKER, RUN_AS_USER);
+    at.field("seLinuxOptions")
+        .refuse(se_linux_options.is_some(), WEAKER, SE_LINUX);
     if windows_options.is_some() {
         at.field("windowsOptions").error(NO_WINDOWS);
     }
@@ -129,7 +140,11 @@ pub(super) fn container_security(
 
 /// Docker's default profile is what `RuntimeDefault` asks for.
 fn seccomp(profile: Option<core::SeccompProfile>, at: &At<'_>) {
-    if let Some(core::SeccompProfile { localhost_profile, type_ }) = profile {
+    if let Some(core::SeccompProfile {
+        localhost_profile,
+        type_,
+    }) = profile
+    {
         let default = type_ == "RuntimeDefault" && localhost_profile.is_none();
         at.field("seccompProfile").refuse(
             !default,
@@ -141,7 +156,11 @@ fn seccomp(profile: Option<core::SeccompProfile>, at: &At<'_>) {
 
 /// Docker's default profile is what `RuntimeDefault` asks for.
 fn app_armor(profile: Option<core::AppArmorProfile>, at: &At<'_>) {
-    if let Some(core::AppArmorProfile { localhost_profile, type_ }) = profile {
+    if let Some(core::AppArmorProfile {
+        localhost_profile,
+        type_,
+    }) = profile
+    {
         let default = type_ == "RuntimeDefault" && localhost_profile.is_none();
         at.field("appArmorProfile").refuse(
             !default,
@@ -162,8 +181,9 @@ fn capability_names(names: Option<Vec<String>>, at: &At<'_>) -> Vec<String> {
         name.make_ascii_uppercase();
         let allowed = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
         if name.is_empty() || !name.bytes().all(allowed) {
-            at.index(index)
-                .error(format_args!("{name:?} is not a capability: write it like NET_ADMIN, or ALL"));
+            at.index(index).error(format_args!(
+                "{name:?} is not a capability: write it like NET_ADMIN, or ALL"
+            ));
         }
     }
     names

@@ -40,7 +40,11 @@ enum Address {
 
 /// A Service.
 pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (ObjectKey, Service) {
-    let core::Service { metadata, spec, status: _ } = service;
+    let core::Service {
+        metadata,
+        spec,
+        status: _,
+    } = service;
     let (key, meta) = object_meta(metadata, Named::Service, at);
     let at = at.field("spec");
     let core::ServiceSpec {
@@ -65,11 +69,19 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
         traffic_distribution,
         type_,
     } = spec.unwrap_or_default();
-    let sort = at.field("type").word(type_.as_deref(), SORTS, Sort::ClusterIp);
+    let sort = at
+        .field("type")
+        .word(type_.as_deref(), SORTS, Sort::ClusterIp);
     let of_one_type = OfOneType {
         addresses: [
-            ("externalIPs", external_ips.is_some_and(|list| !list.is_empty())),
-            ("loadBalancerIP", load_balancer_ip.is_some_and(|address| !address.is_empty())),
+            (
+                "externalIPs",
+                external_ips.is_some_and(|list| !list.is_empty()),
+            ),
+            (
+                "loadBalancerIP",
+                load_balancer_ip.is_some_and(|address| !address.is_empty()),
+            ),
             ("loadBalancerClass", load_balancer_class.is_some()),
         ],
         source_ranges: load_balancer_source_ranges.is_some_and(|list| !list.is_empty()),
@@ -85,14 +97,20 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
         "send calls to pods of other nodes",
         "give the pods a hostPort, and call it at status.hostIP, in its place",
     );
-    at.field("trafficDistribution").ignore(traffic_distribution.is_some(), "all endpoints are used alike");
+    at.field("trafficDistribution").ignore(
+        traffic_distribution.is_some(),
+        "all endpoints are used alike",
+    );
     ip_family(ip_families, ip_family_policy, sort, &at);
 
     let address = cluster_address(cluster_ip, cluster_ips, &at);
     let selector = selector.unwrap_or_default();
     labels(&selector, &at.field("selector"));
     let kind = service_kind(sort, address, external_name, &at);
-    let needs_ports = !matches!(kind, ServiceKind::Headless | ServiceKind::ExternalName { .. });
+    let needs_ports = !matches!(
+        kind,
+        ServiceKind::Headless | ServiceKind::ExternalName { .. }
+    );
     let service = Service {
         meta,
         ports: service_ports(ports, sort, needs_ports, &at.field("ports")),
@@ -136,7 +154,8 @@ impl OfOneType {
             "make the type ClusterIP in its place",
         );
         if sort != Sort::LoadBalancer && self.allocate_node_ports == Some(true) {
-            at_allocation.error_in_new_heads("only for the type LoadBalancer: set the type, or remove it");
+            at_allocation
+                .error_in_new_heads("only for the type LoadBalancer: set the type, or remove it");
         }
         let at_policy = at.field("externalTrafficPolicy");
         // externalIPs, which are refused above, make a ClusterIP external too.
@@ -163,7 +182,10 @@ impl OfOneType {
                 "only for the type LoadBalancer with externalTrafficPolicy Local: remove it",
             );
         } else {
-            at_health_check.ignore(self.health_check, "externalTrafficPolicy Local needs it only");
+            at_health_check.ignore(
+                self.health_check,
+                "externalTrafficPolicy Local needs it only",
+            );
         }
     }
 }
@@ -171,14 +193,19 @@ impl OfOneType {
 fn ip_family(families: Option<Vec<String>>, policy: Option<String>, sort: Sort, at: &At<'_>) {
     let families = families.unwrap_or_default();
     if sort == Sort::ExternalName {
-        for (field, given) in [("ipFamilies", !families.is_empty()), ("ipFamilyPolicy", policy.is_some())] {
+        for (field, given) in [
+            ("ipFamilies", !families.is_empty()),
+            ("ipFamilyPolicy", policy.is_some()),
+        ] {
             if given {
-                at.field(field).error_in_new_heads("an ExternalName has no address of a family: remove it");
+                at.field(field)
+                    .error_in_new_heads("an ExternalName has no address of a family: remove it");
             }
         }
     }
     if families.iter().any(|family| family != "IPv4") {
-        at.field("ipFamilies").error("not supported yet: services have IPv4 addresses only; write IPv4");
+        at.field("ipFamilies")
+            .error("not supported yet: services have IPv4 addresses only; write IPv4");
     }
     match policy.as_deref() {
         None | Some("" | "SingleStack") => {}
@@ -196,22 +223,30 @@ fn ip_family(families: Option<Vec<String>>, policy: Option<String>, sort: Sort, 
     }
 }
 
-fn cluster_address(address: Option<String>, addresses: Option<Vec<String>>, at: &At<'_>) -> Address {
+fn cluster_address(
+    address: Option<String>,
+    addresses: Option<Vec<String>>,
+    at: &At<'_>,
+) -> Address {
     let addresses = addresses.unwrap_or_default();
     let first = addresses.first().cloned().unwrap_or_default();
     let address = address.filter(|address| !address.is_empty());
     if addresses.len() > 1
-        || address.as_ref().is_some_and(|address| !addresses.is_empty() && *address != first)
+        || address
+            .as_ref()
+            .is_some_and(|address| !addresses.is_empty() && *address != first)
     {
-        at.field("clusterIPs").error("must hold the one address that clusterIP has: correct or remove it");
+        at.field("clusterIPs")
+            .error("must hold the one address that clusterIP has: correct or remove it");
     }
     match address.unwrap_or(first).as_str() {
         "" => Address::Any,
         "None" => Address::None,
         text => text.parse().map_or_else(
             |_| {
-                at.field("clusterIP")
-                    .error(format_args!("{text:?} is not an IPv4 address: write one, or None, or remove it"));
+                at.field("clusterIP").error(format_args!(
+                    "{text:?} is not an IPv4 address: write one, or None, or remove it"
+                ));
                 Address::Any
             },
             Address::Given,
@@ -219,7 +254,12 @@ fn cluster_address(address: Option<String>, addresses: Option<Vec<String>>, at: 
     }
 }
 
-fn service_kind(sort: Sort, address: Address, external_name: Option<String>, at: &At<'_>) -> ServiceKind {
+fn service_kind(
+    sort: Sort,
+    address: Address,
+    external_name: Option<String>,
+    at: &At<'_>,
+) -> ServiceKind {
     let external_name = external_name.filter(|name| !name.is_empty());
     if sort != Sort::ExternalName && external_name.is_some() {
         at.field("externalName")
@@ -230,7 +270,8 @@ fn service_kind(sort: Sort, address: Address, external_name: Option<String>, at:
         Address::None | Address::Any => None,
     };
     if address == Address::None && matches!(sort, Sort::NodePort | Sort::LoadBalancer) {
-        at.field("clusterIP").error("None is only for type ClusterIP: remove it, or change the type");
+        at.field("clusterIP")
+            .error("None is only for type ClusterIP: remove it, or change the type");
     }
     match sort {
         Sort::ClusterIp if address == Address::None => ServiceKind::Headless,
@@ -239,12 +280,15 @@ fn service_kind(sort: Sort, address: Address, external_name: Option<String>, at:
         Sort::LoadBalancer => ServiceKind::LoadBalancer { address: given },
         Sort::ExternalName => {
             if given.is_some() {
-                at.field("clusterIP").error("an ExternalName has no address: remove it");
+                at.field("clusterIP")
+                    .error("an ExternalName has no address: remove it");
             } else if address == Address::None {
                 at.field("clusterIP")
                     .error_in_new_heads("an ExternalName has no address, not even None: remove it");
             }
-            ServiceKind::ExternalName { target: external_target(external_name, &at.field("externalName")) }
+            ServiceKind::ExternalName {
+                target: external_target(external_name, &at.field("externalName")),
+            }
         }
     }
 }
@@ -252,7 +296,9 @@ fn service_kind(sort: Sort, address: Address, external_name: Option<String>, at:
 fn external_target(name: Option<String>, at: &At<'_>) -> String {
     let name = name.unwrap_or_default();
     if name.parse::<Ipv4Addr>().is_ok() {
-        at.warning("an address, not a name: DNS answers it as an A record, which Kubernetes does not");
+        at.warning(
+            "an address, not a name: DNS answers it as an A record, which Kubernetes does not",
+        );
         return name;
     }
     at.checked(name.trim_end_matches('.').to_owned(), syntax::subdomain)
@@ -263,16 +309,23 @@ fn affinity(
     config: Option<core::SessionAffinityConfig>,
     at: &At<'_>,
 ) -> Option<Duration> {
-    let client_ip =
-        at.field("sessionAffinity").word(affinity.as_deref(), &[("None", false), ("ClientIP", true)], false);
+    let client_ip = at.field("sessionAffinity").word(
+        affinity.as_deref(),
+        &[("None", false), ("ClientIP", true)],
+        false,
+    );
     let core::SessionAffinityConfig { client_ip: config } = config.unwrap_or_default();
     let at = at.field("sessionAffinityConfig");
     if !client_ip && config.is_some() {
         at.error("only for sessionAffinity ClientIP: set it, or remove this");
     }
-    let seconds =
-        config.and_then(|core::ClientIPConfig { timeout_seconds }| timeout_seconds).unwrap_or(10_800);
-    let seconds = at.field("clientIP").field("timeoutSeconds").within(seconds.into(), 1, 86_400);
+    let seconds = config
+        .and_then(|core::ClientIPConfig { timeout_seconds }| timeout_seconds)
+        .unwrap_or(10_800);
+    let seconds = at
+        .field("clientIP")
+        .field("timeoutSeconds")
+        .within(seconds.into(), 1, 86_400);
     client_ip.then(|| Duration::from_secs(seconds.unsigned_abs()))
 }
 
@@ -293,7 +346,10 @@ fn service_ports(
         let at = at.index(index);
         let port = service_port(port, sort, several, &at);
         if several && !port.name.is_empty() && !names.insert(port.name.clone()) {
-            at.field("name").error(format_args!("the port name {:?} is there twice: rename one", port.name));
+            at.field("name").error(format_args!(
+                "the port name {:?} is there twice: rename one",
+                port.name
+            ));
         }
         if !numbers.insert((port.port, port.protocol)) {
             at.field("port").error(format_args!(
@@ -308,13 +364,27 @@ fn service_ports(
 }
 
 fn service_port(port: core::ServicePort, sort: Sort, several: bool, at: &At<'_>) -> ServicePort {
-    let core::ServicePort { app_protocol, name, node_port, port, protocol: transport, target_port } = port;
-    at.field("appProtocol").ignore(app_protocol.is_some(), "bytes are passed on as they are");
-    let name = at.field("name").optional(name, syntax::label).unwrap_or_default();
+    let core::ServicePort {
+        app_protocol,
+        name,
+        node_port,
+        port,
+        protocol: transport,
+        target_port,
+    } = port;
+    at.field("appProtocol")
+        .ignore(app_protocol.is_some(), "bytes are passed on as they are");
+    let name = at
+        .field("name")
+        .optional(name, syntax::label)
+        .unwrap_or_default();
     if several && name.is_empty() {
-        at.field("name").error("required: each port of several needs a name");
+        at.field("name")
+            .error("required: each port of several needs a name");
     }
-    let node_port = node_port.filter(|port| *port != 0).map(|port| at.field("nodePort").port(port));
+    let node_port = node_port
+        .filter(|port| *port != 0)
+        .map(|port| at.field("nodePort").port(port));
     if node_port.is_some() && !matches!(sort, Sort::NodePort | Sort::LoadBalancer) {
         at.field("nodePort")
             .error("only for the types NodePort and LoadBalancer: set the type, or remove it");
@@ -325,7 +395,8 @@ fn service_port(port: core::ServicePort, sort: Sort, several: bool, at: &At<'_>)
         Some(IntOrString::Int(target)) => TargetPort::Number(at.field("targetPort").port(target)),
         Some(IntOrString::String(name)) => {
             if name.parse::<u16>().is_ok() {
-                at.field("targetPort").error("a number in quotes is the name of a port: remove the quotes");
+                at.field("targetPort")
+                    .error("a number in quotes is the name of a port: remove the quotes");
             }
             TargetPort::Name(at.field("targetPort").checked(name, syntax::port_name))
         }

@@ -32,7 +32,10 @@ pub(super) fn spread(
         .collect()
 }
 
-const WHEN: &[(&str, Option<bool>)] = &[("DoNotSchedule", Some(true)), ("ScheduleAnyway", Some(false))];
+const WHEN: &[(&str, Option<bool>)] = &[
+    ("DoNotSchedule", Some(true)),
+    ("ScheduleAnyway", Some(false)),
+];
 const POLICIES: &[(&str, bool)] = &[("Honor", true), ("Ignore", false)];
 
 fn one_constraint(constraint: TopologySpreadConstraint, at: &At<'_>) -> SpreadConstraint {
@@ -51,21 +54,33 @@ fn one_constraint(constraint: TopologySpreadConstraint, at: &At<'_>) -> SpreadCo
         if when_unsatisfiable.is_empty() {
             at.error("required: write DoNotSchedule or ScheduleAnyway");
         }
-        at.word(Some(&when_unsatisfiable), WHEN, None).unwrap_or(true)
+        at.word(Some(&when_unsatisfiable), WHEN, None)
+            .unwrap_or(true)
     };
     if min_domains.is_some() && !required {
-        at.field("minDomains").error("only with whenUnsatisfiable DoNotSchedule: remove one of them");
+        at.field("minDomains")
+            .error("only with whenUnsatisfiable DoNotSchedule: remove one of them");
     }
     let positive = |number: i32, field: &str| {
         u32::try_from(at.field(field).within(number.into(), 1, i32::MAX.into())).unwrap_or(1)
     };
     SpreadConstraint {
         max_skew: positive(max_skew, "maxSkew"),
-        topology_key: at.field("topologyKey").checked(topology_key, syntax::qualified_name),
+        topology_key: at
+            .field("topologyKey")
+            .checked(topology_key, syntax::qualified_name),
         required,
         pods: pod_selector(label_selector, match_label_keys, None, at),
         min_domains: min_domains.map_or(1, |number| positive(number, "minDomains")),
-        honor_affinity: at.field("nodeAffinityPolicy").word(node_affinity_policy.as_deref(), POLICIES, true),
-        honor_taints: at.field("nodeTaintsPolicy").word(node_taints_policy.as_deref(), POLICIES, false),
+        honor_affinity: at.field("nodeAffinityPolicy").word(
+            node_affinity_policy.as_deref(),
+            POLICIES,
+            true,
+        ),
+        honor_taints: at.field("nodeTaintsPolicy").word(
+            node_taints_policy.as_deref(),
+            POLICIES,
+            false,
+        ),
     }
 }

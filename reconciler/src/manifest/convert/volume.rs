@@ -11,13 +11,18 @@ use crate::{
 };
 
 /// `volumes`, by name.
-pub(super) fn volumes(volumes: Option<Vec<core::Volume>>, at: &At<'_>) -> BTreeMap<String, VolumeSource> {
+pub(super) fn volumes(
+    volumes: Option<Vec<core::Volume>>,
+    at: &At<'_>,
+) -> BTreeMap<String, VolumeSource> {
     let mut sources = BTreeMap::new();
     for (index, volume) in volumes.unwrap_or_default().into_iter().enumerate() {
         let at = at.index(index);
         let (name, source) = taken_apart(volume, &at);
         if sources.insert(name.clone(), source).is_some() {
-            at.field("name").error(format_args!("the volume {name:?} is there twice: rename one"));
+            at.field("name").error(format_args!(
+                "the volume {name:?} is there twice: rename one"
+            ));
         }
     }
     sources
@@ -87,7 +92,8 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
     ];
     for (field, given) in unsupported {
         if given {
-            at.field(field).error(format_args!("not supported yet: {}", instead_of(field)));
+            at.field(field)
+                .error(format_args!("not supported yet: {}", instead_of(field)));
         }
     }
     let name = at.field("name").checked(name, syntax::label);
@@ -100,7 +106,10 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
     .into_iter()
     .flatten();
     // A volume without a source is an emptyDir.
-    let source = sources.next().unwrap_or(VolumeSource::EmptyDir { memory: false, size_limit: None });
+    let source = sources.next().unwrap_or(VolumeSource::EmptyDir {
+        memory: false,
+        size_limit: None,
+    });
     if sources.next().is_some() {
         at.error("has more than one source: keep one");
     }
@@ -141,22 +150,32 @@ fn host_path_source(source: core::HostPathVolumeSource, at: &At<'_>) -> VolumeSo
     let core::HostPathVolumeSource { path, type_ } = source;
     let path = at.field("path").checked(path, syntax::absolute_path);
     if path.split('/').any(|part| part == "..") {
-        at.field("path").error("must not hold \"..\": write where it leads");
+        at.field("path")
+            .error("must not hold \"..\": write where it leads");
     }
     VolumeSource::HostPath {
         path: normalised(&path),
-        kind: at.field("type").word(type_.as_deref(), HOST_PATH_KINDS, HostPathKind::Any),
+        kind: at
+            .field("type")
+            .word(type_.as_deref(), HOST_PATH_KINDS, HostPathKind::Any),
     }
 }
 
 /// Without doubled and trailing slashes and without `.`.
 fn normalised(path: &str) -> String {
     let mut normal = String::with_capacity(path.len());
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+    for part in path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+    {
         normal.push('/');
         normal.push_str(part);
     }
-    if normal.is_empty() { "/".to_owned() } else { normal }
+    if normal.is_empty() {
+        "/".to_owned()
+    } else {
+        normal
+    }
 }
 
 fn empty_dir_source(source: core::EmptyDirVolumeSource, at: &At<'_>) -> VolumeSource {
@@ -170,18 +189,30 @@ fn empty_dir_source(source: core::EmptyDirVolumeSource, at: &At<'_>) -> VolumeSo
     let size_limit = size_limit.and_then(|limit| match quantity::whole(&limit.0) {
         Ok(bytes) => Some(bytes),
         Err(rule) => {
-            at.field("sizeLimit").error(format_args!("{:?} is not valid: it must be {rule}", limit.0));
+            at.field("sizeLimit").error(format_args!(
+                "{:?} is not valid: it must be {rule}",
+                limit.0
+            ));
             None
         }
     });
     if size_limit.is_some() && medium.is_empty() {
-        at.field("sizeLimit").warning("no effect: only an emptyDir with medium Memory is bounded");
+        at.field("sizeLimit")
+            .warning("no effect: only an emptyDir with medium Memory is bounded");
     }
-    VolumeSource::EmptyDir { memory: medium == "Memory", size_limit: size_limit.filter(|bytes| *bytes > 0) }
+    VolumeSource::EmptyDir {
+        memory: medium == "Memory",
+        size_limit: size_limit.filter(|bytes| *bytes > 0),
+    }
 }
 
 fn config_map_source(source: core::ConfigMapVolumeSource, at: &At<'_>) -> VolumeSource {
-    let core::ConfigMapVolumeSource { default_mode, items, name, optional } = source;
+    let core::ConfigMapVolumeSource {
+        default_mode,
+        items,
+        name,
+        optional,
+    } = source;
     VolumeSource::Config {
         source: ConfigSource::ConfigMap(at.field("name").checked(name, syntax::subdomain)),
         items: config_items(items, &at.field("items")),
@@ -191,8 +222,15 @@ fn config_map_source(source: core::ConfigMapVolumeSource, at: &At<'_>) -> Volume
 }
 
 fn secret_source(source: core::SecretVolumeSource, at: &At<'_>) -> VolumeSource {
-    let core::SecretVolumeSource { default_mode, items, optional, secret_name } = source;
-    let name = at.field("secretName").checked(secret_name.unwrap_or_default(), syntax::subdomain);
+    let core::SecretVolumeSource {
+        default_mode,
+        items,
+        optional,
+        secret_name,
+    } = source;
+    let name = at
+        .field("secretName")
+        .checked(secret_name.unwrap_or_default(), syntax::subdomain);
     VolumeSource::Config {
         source: ConfigSource::Secret(name),
         items: config_items(items, &at.field("items")),
@@ -204,11 +242,14 @@ fn secret_source(source: core::SecretVolumeSource, at: &At<'_>) -> VolumeSource 
 fn config_items(items: Option<Vec<core::KeyToPath>>, at: &At<'_>) -> Vec<ConfigItem> {
     let mut paths = BTreeSet::new();
     let mut read = Vec::new();
-    for (index, core::KeyToPath { key, mode, path }) in items.unwrap_or_default().into_iter().enumerate() {
+    for (index, core::KeyToPath { key, mode, path }) in
+        items.unwrap_or_default().into_iter().enumerate()
+    {
         let at = at.index(index);
         let path = at.field("path").checked(path, syntax::relative_path);
         if !paths.insert(path.clone()) {
-            at.field("path").error(format_args!("the path {path:?} is there twice: change one"));
+            at.field("path")
+                .error(format_args!("the path {path:?} is there twice: change one"));
         }
         read.push(ConfigItem {
             key: at.field("key").checked(key, syntax::config_key),
@@ -248,22 +289,35 @@ pub(super) fn mounts(
         let at = at.index(index);
         let mount = one_mount(mount, volumes, &at);
         if !paths.insert(mount.path.clone()) {
-            at.field("mountPath").error(format_args!("{:?} is mounted twice: change one", mount.path));
+            at.field("mountPath").error(format_args!(
+                "{:?} is mounted twice: change one",
+                mount.path
+            ));
         }
         if mount.propagation == MountPropagation::Bidirectional && !privileged {
-            at.field("mountPropagation").error("Bidirectional needs a privileged container");
+            at.field("mountPropagation")
+                .error("Bidirectional needs a privileged container");
         }
         read.push(mount);
     }
     read
 }
 
-/// A path in a container that may be relative, as the kubelet reads it (`MakeAbsolutePath`): it begins at `/`.
+/// A path in a container that may be relative, as the kubelet reads it (`MakeAbsolutePath`): it
+/// begins at `/`.
 pub(super) fn below_root(path: String) -> String {
-    if path.is_empty() || path.starts_with('/') { path } else { format!("/{path}") }
+    if path.is_empty() || path.starts_with('/') {
+        path
+    } else {
+        format!("/{path}")
+    }
 }
 
-fn one_mount(mount: core::VolumeMount, volumes: &BTreeMap<String, VolumeSource>, at: &At<'_>) -> VolumeMount {
+fn one_mount(
+    mount: core::VolumeMount,
+    volumes: &BTreeMap<String, VolumeSource>,
+    at: &At<'_>,
+) -> VolumeMount {
     let core::VolumeMount {
         mount_path,
         mount_propagation,
@@ -289,14 +343,19 @@ fn one_mount(mount: core::VolumeMount, volumes: &BTreeMap<String, VolumeSource>,
             "the pod has no volume {name:?}{hint}: add it under volumes, or correct the name"
         ));
     }
-    let path = at.field("mountPath").checked(below_root(mount_path), syntax::absolute_path);
+    let path = at
+        .field("mountPath")
+        .checked(below_root(mount_path), syntax::absolute_path);
     if path.split('/').any(|part| part == "..") || path.contains(':') || normalised(&path) == "/" {
-        at.field("mountPath").error("must be a directory or file below /, without \"..\" and ':'");
+        at.field("mountPath")
+            .error("must be a directory or file below /, without \"..\" and ':'");
     }
     VolumeMount {
         volume: name,
         path: normalised(&path),
-        sub_path: at.field("subPath").optional(sub_path, syntax::relative_path),
+        sub_path: at
+            .field("subPath")
+            .optional(sub_path, syntax::relative_path),
         read_only: read_only.unwrap_or(false),
         propagation: at.field("mountPropagation").word(
             mount_propagation.as_deref(),

@@ -6,7 +6,8 @@ use k8s_openapi::{
     api::{
         apps::v1::{
             DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec,
-            DeploymentStrategy, ReplicaSet, ReplicaSetSpec, RollingUpdateDaemonSet, RollingUpdateDeployment,
+            DeploymentStrategy, ReplicaSet, ReplicaSetSpec, RollingUpdateDaemonSet,
+            RollingUpdateDeployment,
         },
         core::v1::{Pod, PodTemplateSpec, ReplicationController, ReplicationControllerSpec},
     },
@@ -22,8 +23,8 @@ use crate::{
     manifest::{at::At, upgrade::NO_DEADLINE},
     name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
-        Control, DaemonSetUpdate, DeploymentStrategy as Strategy, IntOrPercent, Meta, Place, PodTemplate,
-        RestartPolicy, Workload,
+        Control, DaemonSetUpdate, DeploymentStrategy as Strategy, IntOrPercent, Meta, Place,
+        PodTemplate, RestartPolicy, Workload,
     },
 };
 
@@ -46,7 +47,11 @@ impl Written {
         Workload {
             key: WorkloadKey { kind, object },
             meta,
-            template: PodTemplate { meta: pod_meta, spec, hash: self.hash },
+            template: PodTemplate {
+                meta: pod_meta,
+                spec,
+                hash: self.hash,
+            },
             control,
             place: self.place,
         }
@@ -55,19 +60,36 @@ impl Written {
 
 /// A bare pod.
 pub(in crate::manifest) fn pod(pod: Pod, written: Written, at: &At<'_>) -> Workload {
-    let Pod { metadata, spec, status: _ } = pod;
+    let Pod {
+        metadata,
+        spec,
+        status: _,
+    } = pod;
     let (object, meta) = object_meta(metadata, Named::Subdomain, at);
     let spec = pod_spec(spec.unwrap_or_default(), &at.field("spec"));
-    written.workload(WorkloadKind::Pod, (object, meta.clone()), (meta, spec), Control::Pod)
+    written.workload(
+        WorkloadKind::Pod,
+        (object, meta.clone()),
+        (meta, spec),
+        Control::Pod,
+    )
 }
 
 /// An apps/v1 ReplicaSet.
 pub(in crate::manifest) fn replica_set(set: ReplicaSet, written: Written, at: &At<'_>) -> Workload {
-    let ReplicaSet { metadata, spec, status: _ } = set;
+    let ReplicaSet {
+        metadata,
+        spec,
+        status: _,
+    } = set;
     let named = object_meta(metadata, Named::Subdomain, at);
     let at = at.field("spec");
-    let ReplicaSetSpec { min_ready_seconds, replicas, selector: selected, template } =
-        spec.unwrap_or_default();
+    let ReplicaSetSpec {
+        min_ready_seconds,
+        replicas,
+        selector: selected,
+        template,
+    } = spec.unwrap_or_default();
     let template = pod_template(template, &at);
     let control = Control::Replicas {
         replicas: wanted(replicas, &at),
@@ -83,23 +105,44 @@ pub(in crate::manifest) fn replication_controller(
     written: Written,
     at: &At<'_>,
 ) -> Workload {
-    let ReplicationController { metadata, spec, status: _ } = controller;
+    let ReplicationController {
+        metadata,
+        spec,
+        status: _,
+    } = controller;
     let named = object_meta(metadata, Named::Subdomain, at);
     let at = at.field("spec");
-    let ReplicationControllerSpec { min_ready_seconds, replicas, selector: selected, template } =
-        spec.unwrap_or_default();
+    let ReplicationControllerSpec {
+        min_ready_seconds,
+        replicas,
+        selector: selected,
+        template,
+    } = spec.unwrap_or_default();
     let template = pod_template(template, &at);
     let control = Control::Replicas {
         replicas: wanted(replicas, &at),
         min_ready: min_ready(min_ready_seconds, &at),
         selector: plain_selector(selected, &template.0.labels, &at),
     };
-    written.workload(WorkloadKind::ReplicationController, named, template, control)
+    written.workload(
+        WorkloadKind::ReplicationController,
+        named,
+        template,
+        control,
+    )
 }
 
 /// An apps/v1 Deployment.
-pub(in crate::manifest) fn deployment(deployment: Deployment, written: Written, at: &At<'_>) -> Workload {
-    let Deployment { metadata, spec, status: _ } = deployment;
+pub(in crate::manifest) fn deployment(
+    deployment: Deployment,
+    written: Written,
+    at: &At<'_>,
+) -> Workload {
+    let Deployment {
+        metadata,
+        spec,
+        status: _,
+    } = deployment;
     let named = object_meta(metadata, Named::Subdomain, at);
     let at = at.field("spec");
     let DeploymentSpec {
@@ -112,7 +155,8 @@ pub(in crate::manifest) fn deployment(deployment: Deployment, written: Written, 
         strategy,
         template,
     } = spec.unwrap_or_default();
-    at.field("revisionHistoryLimit").ignore(revision_history_limit.is_some(), HISTORY);
+    at.field("revisionHistoryLimit")
+        .ignore(revision_history_limit.is_some(), HISTORY);
     let template = pod_template(Some(template), &at);
     let min_ready = min_ready(min_ready_seconds, &at);
     let deadline = progress_deadline_seconds.unwrap_or(600);
@@ -137,7 +181,11 @@ pub(in crate::manifest) fn deployment(deployment: Deployment, written: Written, 
 
 /// An apps/v1 DaemonSet.
 pub(in crate::manifest) fn daemon_set(set: DaemonSet, written: Written, at: &At<'_>) -> Workload {
-    let DaemonSet { metadata, spec, status: _ } = set;
+    let DaemonSet {
+        metadata,
+        spec,
+        status: _,
+    } = set;
     let named = object_meta(metadata, Named::Subdomain, at);
     let at = at.field("spec");
     let DaemonSetSpec {
@@ -147,7 +195,8 @@ pub(in crate::manifest) fn daemon_set(set: DaemonSet, written: Written, at: &At<
         template,
         update_strategy,
     } = spec.unwrap_or_default();
-    at.field("revisionHistoryLimit").ignore(revision_history_limit.is_some(), HISTORY);
+    at.field("revisionHistoryLimit")
+        .ignore(revision_history_limit.is_some(), HISTORY);
     let template = pod_template(Some(template), &at);
     let control = Control::DaemonSet {
         min_ready: min_ready(min_ready_seconds, &at),
@@ -167,11 +216,13 @@ fn pod_template(template: Option<PodTemplateSpec>, at: &At<'_>) -> (Meta, crate:
     let at = at.field("spec");
     let spec = pod_spec(spec.unwrap_or_default(), &at);
     if spec.restart_policy != RestartPolicy::Always {
-        at.field("restartPolicy")
-            .error("must be Always: a controller's pods are meant to run; write a bare Pod for what ends");
+        at.field("restartPolicy").error(
+            "must be Always: a controller's pods are meant to run; write a bare Pod for what ends",
+        );
     }
     if spec.active_deadline.is_some() {
-        at.field("activeDeadlineSeconds").error("only a bare Pod may have it: remove it");
+        at.field("activeDeadlineSeconds")
+            .error("only a bare Pod may have it: remove it");
     }
     (meta, spec)
 }
@@ -181,13 +232,23 @@ fn wanted(replicas: Option<i32>, at: &At<'_>) -> u32 {
 }
 
 fn min_ready(seconds: Option<i32>, at: &At<'_>) -> Duration {
-    Duration::from_secs(seconds.map_or(0, |seconds| at.field("minReadySeconds").count(seconds)).into())
+    Duration::from_secs(
+        seconds
+            .map_or(0, |seconds| at.field("minReadySeconds").count(seconds))
+            .into(),
+    )
 }
 
 fn deployment_strategy(strategy: Option<DeploymentStrategy>, at: &At<'_>) -> Strategy {
-    let DeploymentStrategy { rolling_update, type_ } = strategy.unwrap_or_default();
-    let rolls =
-        at.field("type").word(type_.as_deref(), &[("RollingUpdate", true), ("Recreate", false)], true);
+    let DeploymentStrategy {
+        rolling_update,
+        type_,
+    } = strategy.unwrap_or_default();
+    let rolls = at.field("type").word(
+        type_.as_deref(),
+        &[("RollingUpdate", true), ("Recreate", false)],
+        true,
+    );
     let at = at.field("rollingUpdate");
     if !rolls {
         if rolling_update.is_some() {
@@ -195,7 +256,10 @@ fn deployment_strategy(strategy: Option<DeploymentStrategy>, at: &At<'_>) -> Str
         }
         return Strategy::Recreate;
     }
-    let RollingUpdateDeployment { max_surge, max_unavailable } = rolling_update.unwrap_or_default();
+    let RollingUpdateDeployment {
+        max_surge,
+        max_unavailable,
+    } = rolling_update.unwrap_or_default();
     let quarter = IntOrPercent::Percent(25);
     let max_surge = share(max_surge, quarter, u32::MAX, &at.field("maxSurge"));
     let max_unavailable = share(max_unavailable, quarter, 100, &at.field("maxUnavailable"));
@@ -203,36 +267,64 @@ fn deployment_strategy(strategy: Option<DeploymentStrategy>, at: &At<'_>) -> Str
         at.field("maxUnavailable")
             .error("must not be 0 when maxSurge is 0: no pod could ever be replaced; raise one");
     }
-    Strategy::RollingUpdate { max_surge, max_unavailable }
+    Strategy::RollingUpdate {
+        max_surge,
+        max_unavailable,
+    }
 }
 
 fn daemon_set_update(strategy: Option<DaemonSetUpdateStrategy>, at: &At<'_>) -> DaemonSetUpdate {
-    let DaemonSetUpdateStrategy { rolling_update, type_ } = strategy.unwrap_or_default();
-    let rolls =
-        at.field("type").word(type_.as_deref(), &[("RollingUpdate", true), ("OnDelete", false)], true);
+    let DaemonSetUpdateStrategy {
+        rolling_update,
+        type_,
+    } = strategy.unwrap_or_default();
+    let rolls = at.field("type").word(
+        type_.as_deref(),
+        &[("RollingUpdate", true), ("OnDelete", false)],
+        true,
+    );
     let at = at.field("rollingUpdate");
     if !rolls {
         // Kubernetes takes it and does nothing with it (ValidateDaemonSetUpdateStrategy).
-        at.ignore(rolling_update.is_some(), "the type OnDelete replaces no pod by itself");
+        at.ignore(
+            rolling_update.is_some(),
+            "the type OnDelete replaces no pod by itself",
+        );
         return DaemonSetUpdate::OnDelete;
     }
-    let RollingUpdateDaemonSet { max_surge, max_unavailable } = rolling_update.unwrap_or_default();
+    let RollingUpdateDaemonSet {
+        max_surge,
+        max_unavailable,
+    } = rolling_update.unwrap_or_default();
     let max_surge = share(max_surge, IntOrPercent::Int(0), 100, &at.field("maxSurge"));
-    let max_unavailable = share(max_unavailable, IntOrPercent::Int(1), 100, &at.field("maxUnavailable"));
+    let max_unavailable = share(
+        max_unavailable,
+        IntOrPercent::Int(1),
+        100,
+        &at.field("maxUnavailable"),
+    );
     match (is_zero(max_surge), is_zero(max_unavailable)) {
         (true, true) => at
             .field("maxUnavailable")
             .error("must not be 0 when maxSurge is 0: no pod could ever be replaced; raise one"),
-        (false, false) => {
-            at.field("maxSurge").error("must be 0 unless maxUnavailable is 0: set one of them to 0")
-        }
+        (false, false) => at
+            .field("maxSurge")
+            .error("must be 0 unless maxUnavailable is 0: set one of them to 0"),
         _ => {}
     }
-    DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge }
+    DaemonSetUpdate::RollingUpdate {
+        max_unavailable,
+        max_surge,
+    }
 }
 
 /// A number or a percentage of at most so many.
-fn share(value: Option<IntOrString>, default: IntOrPercent, most_percent: u32, at: &At<'_>) -> IntOrPercent {
+fn share(
+    value: Option<IntOrString>,
+    default: IntOrPercent,
+    most_percent: u32,
+    at: &At<'_>,
+) -> IntOrPercent {
     match value {
         None => default,
         Some(IntOrString::Int(number)) => IntOrPercent::Int(at.count(number)),

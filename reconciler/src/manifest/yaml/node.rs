@@ -7,7 +7,8 @@ use serde_json::{Map, Number, Value};
 
 use crate::manifest::Limits;
 
-/// Marks messages of ours among those of the parsers, which do not say what sort they are, and which put a path before.
+/// Marks messages of ours among those of the parsers, which do not say what sort they are, and
+/// which put a path before.
 pub(super) const OURS: &str = "\u{1}";
 
 fn ours<E: de::Error>(message: impl fmt::Display) -> E {
@@ -25,7 +26,12 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     pub(super) fn new(text: &'a str, limits: &Limits) -> Self {
         let nodes = limits.nodes.max(text.len() / 10);
-        Self { text, budget: Cell::new(nodes), depth: limits.depth, first_key: Cell::new(None) }
+        Self {
+            text,
+            budget: Cell::new(nodes),
+            depth: limits.depth,
+            first_key: Cell::new(None),
+        }
     }
 
     /// Reads the next document; its value, and where its first key stands.
@@ -34,7 +40,11 @@ impl<'a> Source<'a> {
         deserializer: D,
     ) -> Result<(Value, Option<usize>), D::Error> {
         self.first_key.set(None);
-        let value = Node { source: self, depth: 0 }.deserialize(deserializer)?;
+        let value = Node {
+            source: self,
+            depth: 0,
+        }
+        .deserialize(deserializer)?;
         Ok((value, self.first_key.get()))
     }
 
@@ -49,8 +59,9 @@ impl<'a> Source<'a> {
         (offset < self.text.len()).then_some(offset)
     }
 
-    /// Whether a piece of the text stands there without quotes. serde_yaml does not tell plain texts from quoted ones,
-    /// but it lends both from its input, where the byte before shows the quote.
+    /// Whether a piece of the text stands there without quotes. serde_yaml does not tell plain
+    /// texts from quoted ones, but it lends both from its input, where the byte before shows the
+    /// quote.
     fn is_plain(&self, piece: &str) -> bool {
         match self.offset(piece) {
             Some(0) => true,
@@ -71,10 +82,15 @@ fn yaml_1_1(text: &str) -> Option<Value> {
         Some(digits) => (-1, digits),
         None => (1, text),
     };
-    if digits.len() < 2 || !digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    if digits.len() < 2
+        || !digits.starts_with('0')
+        || !digits.bytes().all(|byte| byte.is_ascii_digit())
+    {
         return None;
     }
-    let number = i64::from_str_radix(digits, 8).or_else(|_| digits.parse()).ok()?;
+    let number = i64::from_str_radix(digits, 8)
+        .or_else(|_| digits.parse())
+        .ok()?;
     Some(Value::from(sign * number))
 }
 
@@ -88,9 +104,15 @@ struct Node<'s> {
 impl Node<'_> {
     fn below<E: de::Error>(self) -> Result<Self, E> {
         if self.depth >= self.source.depth {
-            return Err(ours(format_args!("nested deeper than {}: flatten it", self.source.depth)));
+            return Err(ours(format_args!(
+                "nested deeper than {}: flatten it",
+                self.source.depth
+            )));
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+        Ok(Self {
+            depth: self.depth + 1,
+            ..self
+        })
     }
 }
 
@@ -100,7 +122,9 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let budget = self.source.budget.get();
         if budget == 0 {
-            return Err(ours("the file expands to too many values: split it, or use fewer aliases"));
+            return Err(ours(
+                "the file expands to too many values: split it, or use fewer aliases",
+            ));
         }
         self.source.budget.set(budget - 1);
         deserializer.deserialize_any(self)
@@ -127,11 +151,15 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_i128<E: de::Error>(self, _: i128) -> Result<Value, E> {
-        Err(ours("this number is too large: write it in quotes if it is a text"))
+        Err(ours(
+            "this number is too large: write it in quotes if it is a text",
+        ))
     }
 
     fn visit_u128<E: de::Error>(self, _: u128) -> Result<Value, E> {
-        Err(ours("this number is too large: write it in quotes if it is a text"))
+        Err(ours(
+            "this number is too large: write it in quotes if it is a text",
+        ))
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
@@ -141,10 +169,17 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Value, E> {
-        let plain =
-            matches!(value.as_bytes(), [b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O', ..])
-                && self.source.is_plain(value);
-        Ok(plain.then(|| yaml_1_1(value)).flatten().unwrap_or_else(|| Value::String(value.to_owned())))
+        let plain = matches!(
+            value.as_bytes(),
+            [
+                b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O',
+                ..
+            ]
+        ) && self.source.is_plain(value);
+        Ok(plain
+            .then(|| yaml_1_1(value))
+            .flatten()
+            .unwrap_or_else(|| Value::String(value.to_owned())))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -171,7 +206,10 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let child = self.below()?;
         let (mut entries, mut merged) = (Map::new(), Vec::new());
-        while let Some(key) = map.next_key_seed(Key { node: self, entries: &entries })? {
+        while let Some(key) = map.next_key_seed(Key {
+            node: self,
+            entries: &entries,
+        })? {
             let value = map.next_value_seed(child)?;
             match key {
                 MapKey::Merge => merged.push(value),
@@ -203,7 +241,9 @@ fn merge<E: de::Error>(entries: &mut Map<String, Value>, value: Value) -> Result
     };
     for base in bases {
         let Value::Object(base) = base else {
-            return Err(ours("a merge key (<<) takes a mapping or a list of mappings"));
+            return Err(ours(
+                "a merge key (<<) takes a mapping or a list of mappings",
+            ));
         };
         for (key, value) in base {
             entries.entry(key).or_insert(value);
@@ -226,7 +266,9 @@ struct Key<'s, 'm> {
 impl Key<'_, '_> {
     fn text<E: de::Error>(&self, key: String) -> Result<MapKey, E> {
         if self.entries.contains_key(&key) {
-            return Err(ours(format_args!("the key {key:?} is there twice: keep one")));
+            return Err(ours(format_args!(
+                "the key {key:?} is there twice: keep one"
+            )));
         }
         Ok(MapKey::Text(key))
     }
@@ -260,7 +302,9 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<MapKey, E> {
-        Err(ours("this key would be read as a number: write it in quotes"))
+        Err(ours(
+            "this key would be read as a number: write it in quotes",
+        ))
     }
 
     fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<MapKey, E> {
@@ -284,14 +328,20 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<MapKey, E> {
-        Err(ours("a key must not be empty: give it a name, or quotes if it is one"))
+        Err(ours(
+            "a key must not be empty: give it a name, or quotes if it is one",
+        ))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<MapKey, A::Error> {
-        Err(ours("a key must be a text, not a list: write braces of templates in quotes"))
+        Err(ours(
+            "a key must be a text, not a list: write braces of templates in quotes",
+        ))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<MapKey, A::Error> {
-        Err(ours("a key must be a text, not a mapping: write braces of templates in quotes"))
+        Err(ours(
+            "a key must be a text, not a mapping: write braces of templates in quotes",
+        ))
     }
 }

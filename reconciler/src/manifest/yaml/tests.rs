@@ -5,18 +5,24 @@ use super::{super::Limits, *};
 fn values(text: &str) -> Vec<Value> {
     let (documents, unreadable) = read("a.yaml", text, &Limits::default());
     assert_eq!(unreadable, Vec::new(), "{text}");
-    documents.into_iter().map(|document| document.value).collect()
+    documents
+        .into_iter()
+        .map(|document| document.value)
+        .collect()
 }
 
 fn refused(path: &str, text: &str) -> String {
     let (_, unreadable) = read(path, text, &Limits::default());
-    let lines = unreadable.iter().map(|it| format!("{}:{}: {}", it.line, it.column, it.message));
+    let lines = unreadable
+        .iter()
+        .map(|it| format!("{}:{}: {}", it.line, it.column, it.message));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn plain_texts_mean_what_kubectl_makes_of_them() {
-    let text = "a: yes\nb: Off\nc: 0644\nd: -010\ne: 08\nf: ~\ng: 0x1F\nh: 1.5\ni: 2001-01-01\nj: n\n";
+    let text =
+        "a: yes\nb: Off\nc: 0644\nd: -010\ne: 08\nf: ~\ng: 0x1F\nh: 1.5\ni: 2001-01-01\nj: n\n";
     let expected = json!([{
         "a": true, "b": false, "c": 420, "d": -8, "e": 8, "f": null, "g": 31, "h": 1.5, "i": "2001-01-01", "j": false
     }]);
@@ -44,27 +50,42 @@ fn texts_by_alias_keep_their_quotes() {
 
 #[test]
 fn documents_know_the_line_of_their_first_key() {
-    let text =
-        "\u{feff}# one\r\n---\r\nkind: A\r\n---\r\n---\r\n\r\n'kind': B\r\n...\r\n---\r\n{kind: C}\r\n";
+    let text = "\u{feff}# one\r\n---\r\nkind: A\r\n---\r\n---\r\n\r\n'kind': B\r\n...\r\n---\r\n{kind: C}\r\n";
     let (documents, _) = read("a.yaml", text, &Limits::default());
-    let lines: Vec<_> =
-        documents.iter().map(|document| (document.value["kind"].clone(), document.line)).collect();
+    let lines: Vec<_> = documents
+        .iter()
+        .map(|document| (document.value["kind"].clone(), document.line))
+        .collect();
     assert_eq!(
         lines,
-        [(json!("A"), Some(3)), (Value::Null, None), (json!("B"), Some(7)), (json!("C"), Some(10))]
+        [
+            (json!("A"), Some(3)),
+            (Value::Null, None),
+            (json!("B"), Some(7)),
+            (json!("C"), Some(10))
+        ]
     );
 }
 
 #[test]
 fn nothing_and_comments_are_no_documents_or_empty_ones() {
-    for text in ["", "\n", "# a comment\n", "---\n", "---\n---\n", "\u{feff}", "--- # nothing\n"] {
+    for text in [
+        "",
+        "\n",
+        "# a comment\n",
+        "---\n",
+        "---\n---\n",
+        "\u{feff}",
+        "--- # nothing\n",
+    ] {
         assert!(values(text).iter().all(Value::is_null), "{text:?}");
     }
 }
 
 #[test]
 fn merge_keys_lie_under_the_mapping_itself() {
-    let text = "base: &b {x: 1, z: 2}\none: {<<: *b, z: 3}\ntwo:\n  <<: [{x: 7}, *b]\n\"<<\": text\n";
+    let text =
+        "base: &b {x: 1, z: 2}\none: {<<: *b, z: 3}\ntwo:\n  <<: [{x: 7}, *b]\n\"<<\": text\n";
     let value = values(text).remove(0);
     assert_eq!(value["one"], json!({"x": 1, "z": 3}));
     assert_eq!(value["two"], json!({"x": 7, "z": 2}));
@@ -73,17 +94,35 @@ fn merge_keys_lie_under_the_mapping_itself() {
 
 #[test]
 fn json_is_read_as_json() {
-    let (documents, unreadable) =
-        read("a.json", "{\"a\": \"yes\",\n\t\"b\": \"\\ud83d\\ude00\"}\n{\"c\": 1}\n", &Limits::default());
+    let (documents, unreadable) = read(
+        "a.json",
+        "{\"a\": \"yes\",\n\t\"b\": \"\\ud83d\\ude00\"}\n{\"c\": 1}\n",
+        &Limits::default(),
+    );
     assert_eq!(unreadable, Vec::new());
-    let read: Vec<_> = documents.into_iter().map(|document| (document.value, document.line)).collect();
-    assert_eq!(read, [(json!({"a": "yes", "b": "😀"}), Some(1)), (json!({"c": 1}), Some(3))]);
+    let read: Vec<_> = documents
+        .into_iter()
+        .map(|document| (document.value, document.line))
+        .collect();
+    assert_eq!(
+        read,
+        [
+            (json!({"a": "yes", "b": "😀"}), Some(1)),
+            (json!({"c": 1}), Some(3))
+        ]
+    );
 }
 
 #[test]
 fn what_is_no_json_is_refused() {
-    assert_eq!(refused("a.json", "{\"a\": 1,\n \"a\": 2}"), "2:4: the key \"a\" is there twice: keep one");
-    assert_eq!(refused("a.json", "{\"a\": }"), "1:7: not valid JSON: expected value");
+    assert_eq!(
+        refused("a.json", "{\"a\": 1,\n \"a\": 2}"),
+        "2:4: the key \"a\" is there twice: keep one"
+    );
+    assert_eq!(
+        refused("a.json", "{\"a\": }"),
+        "1:7: not valid JSON: expected value"
+    );
 }
 
 #[test]
@@ -101,7 +140,10 @@ fn what_is_no_yaml_is_refused_with_its_place() {
             ),
         ),
         ("a: *b\n", "1:4: not valid YAML: unknown anchor"),
-        ("a: b: c\n", "1:5: not valid YAML: mapping values are not allowed in this context"),
+        (
+            "a: b: c\n",
+            "1:5: not valid YAML: mapping values are not allowed in this context",
+        ),
         (
             "a: 'b\n",
             "2:1: not valid YAML: found unexpected end of stream, while scanning a quoted scalar at line 1 column 4",
@@ -112,7 +154,10 @@ fn what_is_no_yaml_is_refused_with_its_place() {
                 "1:1: not valid YAML: found character that cannot start any token, while scanning for the next token {hint}"
             ),
         ),
-        ("%YAML 3.0\n---\na: 1\n", "1:1: not valid YAML: found incompatible YAML document"),
+        (
+            "%YAML 3.0\n---\na: 1\n",
+            "1:1: not valid YAML: found incompatible YAML document",
+        ),
     ] {
         assert_eq!(refused("a.yaml", text), expected, "{text:?}");
     }
@@ -121,7 +166,10 @@ fn what_is_no_yaml_is_refused_with_its_place() {
 #[test]
 fn what_yaml_takes_and_kubectl_would_misread_is_refused() {
     for (text, expected) in [
-        ("a: 1\na: 2\n", "2:1: the key \"a\" is there twice: keep one"),
+        (
+            "a: 1\na: 2\n",
+            "2:1: the key \"a\" is there twice: keep one",
+        ),
         (
             "a: !vault bar\n",
             "1:4: the tag !vault is not known: another tool gives it a meaning; commit what that tool makes of the value",
@@ -131,13 +179,34 @@ fn what_yaml_takes_and_kubectl_would_misread_is_refused() {
             "1:13: the tag !!binary is not known: write the value as a text, a list or a mapping; base64 belongs under \
              binaryData of a ConfigMap or data of a Secret",
         ),
-        ("a: .inf\n", "1:4: neither infinity nor NaN is a value here: write it in quotes if it is a text"),
-        ("yes: 1\n", "1:1: the key yes would be read as a boolean or a number: write it in quotes"),
-        ("1.10: x\n", "1:1: this key would be read as a number: write it in quotes"),
-        ("? [a]\n: b\n", "1:3: a key must be a text, not a list: write braces of templates in quotes"),
-        ("a: {{ b }}\n", "1:5: a key must be a text, not a mapping: write braces of templates in quotes"),
-        ("<<: 1\n", "1:1: a merge key (<<) takes a mapping or a list of mappings"),
-        ("a: 99999999999999999999\n", "1:4: this number is too large: write it in quotes if it is a text"),
+        (
+            "a: .inf\n",
+            "1:4: neither infinity nor NaN is a value here: write it in quotes if it is a text",
+        ),
+        (
+            "yes: 1\n",
+            "1:1: the key yes would be read as a boolean or a number: write it in quotes",
+        ),
+        (
+            "1.10: x\n",
+            "1:1: this key would be read as a number: write it in quotes",
+        ),
+        (
+            "? [a]\n: b\n",
+            "1:3: a key must be a text, not a list: write braces of templates in quotes",
+        ),
+        (
+            "a: {{ b }}\n",
+            "1:5: a key must be a text, not a mapping: write braces of templates in quotes",
+        ),
+        (
+            "<<: 1\n",
+            "1:1: a merge key (<<) takes a mapping or a list of mappings",
+        ),
+        (
+            "a: 99999999999999999999\n",
+            "1:4: this number is too large: write it in quotes if it is a text",
+        ),
     ] {
         assert_eq!(refused("a.yaml", text), expected, "{text:?}");
     }
@@ -156,7 +225,11 @@ fn files_made_to_cost_much_are_refused() {
         let aliases = vec![format!("*a{}", level - 1); 9].join(",");
         format!("{text}a{level}: &a{level} [{aliases}]\n")
     });
-    let quadratic = format!("a: &a [{}]\nb: [{}]\n", vec!["x"; 5000].join(","), vec!["*a"; 5000].join(","));
+    let quadratic = format!(
+        "a: &a [{}]\nb: [{}]\n",
+        vec!["x"; 5000].join(","),
+        vec!["*a"; 5000].join(",")
+    );
     let many = "the file expands to too many values: split it, or use fewer aliases";
     let deep = "nested deeper than 64: flatten it";
     for (name, text, expected) in [
@@ -165,8 +238,16 @@ fn files_made_to_cost_much_are_refused() {
         ("many values", format!("[{}]", "a,".repeat(400_000)), many),
         ("many documents", "---\n".repeat(200_000), many),
         ("deep list", "- ".repeat(400_000), deep),
-        ("deep braces", format!("{}b{}", "{a: ".repeat(500), "}".repeat(500)), deep),
-        ("open brackets", "[".repeat(800_000), "more than 1000 brackets are open here: close them"),
+        (
+            "deep braces",
+            format!("{}b{}", "{a: ".repeat(500), "}".repeat(500)),
+            deep,
+        ),
+        (
+            "open brackets",
+            "[".repeat(800_000),
+            "more than 1000 brackets are open here: close them",
+        ),
     ] {
         let message = refused("a.yaml", &text);
         assert!(message.ends_with(expected), "{name}: {message}");

@@ -1,5 +1,5 @@
-//! Whether the rules of placement let a pod run on this host, by what this host knows itself: its own labels, taints and
-//! size, its verified commits, and where the other pods are.
+//! Whether the rules of placement let a pod run on this host, by what this host knows itself: its
+//! own labels, taints and size, its verified commits, and where the other pods are.
 
 use std::{
     cell::OnceCell,
@@ -13,8 +13,8 @@ use crate::{
     node::NodeInput,
     object::Workload,
     placement::{
-        Candidate, Neighbour, Resources, Surroundings, Unfit, allocatable, candidates, eligible_for_daemon,
-        host_ports, relates, repels, requests, unfit_by_itself,
+        Candidate, Neighbour, Resources, Surroundings, Unfit, allocatable, candidates,
+        eligible_for_daemon, host_ports, relates, repels, requests, unfit_by_itself,
     },
     plan::PodIdentity,
     state::{KnownNode, NodeFacts, NodeLife, PodRecord},
@@ -35,7 +35,8 @@ pub(super) struct Placement<'a> {
 /// The rules for the pods that are new here, one after another.
 pub(super) struct Rules<'a> {
     of: &'a Placement<'a>,
-    /// Pods of this host that stay: those that were begun before, and the new ones that nothing speaks against.
+    /// Pods of this host that stay: those that were begun before, and the new ones that nothing
+    /// speaks against.
     here: BTreeMap<&'a PodUid, (&'a PodRecord, Option<&'a Workload>)>,
     /// Where the other pods are by each commit, found out when first asked for.
     around: Vec<OnceCell<Surroundings<'a>>>,
@@ -45,25 +46,65 @@ impl<'a> Placement<'a> {
     /// By each commit that is followed, may be gone back to, or has one of these pods.
     pub(super) fn new(input: &'a NodeInput<'a>, fresh: &[&'a PodRecord]) -> Self {
         let rollout = &input.state.rollout;
-        let pointers = [&rollout.driving, &rollout.target, &rollout.healthy].into_iter().flatten();
-        let ids: BTreeSet<&CommitId> = pointers.chain(fresh.iter().map(|record| &record.commit)).collect();
-        let commits: Vec<&Commit> =
-            ids.into_iter().filter_map(|id| input.commits.get(id)).map(AsRef::as_ref).collect();
+        let pointers = [&rollout.driving, &rollout.target, &rollout.healthy]
+            .into_iter()
+            .flatten();
+        let ids: BTreeSet<&CommitId> = pointers
+            .chain(fresh.iter().map(|record| &record.commit))
+            .collect();
+        let commits: Vec<&Commit> = ids
+            .into_iter()
+            .filter_map(|id| input.commits.get(id))
+            .map(AsRef::as_ref)
+            .collect();
         let known = |facts: &NodeFacts| {
-            (facts.name.clone(), KnownNode { facts: facts.clone(), life: NodeLife::Ready })
+            (
+                facts.name.clone(),
+                KnownNode {
+                    facts: facts.clone(),
+                    life: NodeLife::Ready,
+                },
+            )
         };
-        let known: BTreeMap<_, _> = input.peers.values().chain([input.facts]).map(known).collect();
-        let nodes = commits.iter().map(|commit| candidates(&known, &commit.objects.nodes)).collect();
-        let identities = input.observed.containers.values().map(|one| (&one.identity.uid, &one.identity));
-        let repels = input.commits.values().any(|commit| commit.objects.workloads.values().any(repels));
-        Self { input, identities: identities.collect(), commits, nodes, repels }
+        let known: BTreeMap<_, _> = input
+            .peers
+            .values()
+            .chain([input.facts])
+            .map(known)
+            .collect();
+        let nodes = commits
+            .iter()
+            .map(|commit| candidates(&known, &commit.objects.nodes))
+            .collect();
+        let identities = input
+            .observed
+            .containers
+            .values()
+            .map(|one| (&one.identity.uid, &one.identity));
+        let repels = input
+            .commits
+            .values()
+            .any(|commit| commit.objects.workloads.values().any(repels));
+        Self {
+            input,
+            identities: identities.collect(),
+            commits,
+            nodes,
+            repels,
+        }
     }
 
     /// The rules, with these pods begun.
     pub(super) fn rules(&'a self, begun: impl Iterator<Item = &'a PodRecord>) -> Rules<'a> {
         let here = begun.filter(|record| !self.has_ended(record));
-        let here = here.map(|record| (&record.uid, (record, self.workload(record)))).collect();
-        Rules { of: self, here, around: self.commits.iter().map(|_| OnceCell::new()).collect() }
+        let here = here
+            .map(|record| (&record.uid, (record, self.workload(record))))
+            .collect();
+        Rules {
+            of: self,
+            here,
+            around: self.commits.iter().map(|_| OnceCell::new()).collect(),
+        }
     }
 
     /// What a pod is.
@@ -80,7 +121,11 @@ impl<'a> Placement<'a> {
     /// Whether nothing holds its ports and its requests any more.
     fn has_ended(&self, record: &PodRecord) -> bool {
         let memory = &self.input.memory.pods;
-        let own = || memory.get(&record.uid).is_some_and(|memory| memory.ended.is_some());
+        let own = || {
+            memory
+                .get(&record.uid)
+                .is_some_and(|memory| memory.ended.is_some())
+        };
         let node = record.place.node().filter(|node| *node != self.input.node);
         let said = node.and_then(|node| self.input.reports.get(node)?.pods.get(&record.uid));
         said.map_or_else(own, |status| status.phase.is_final())
@@ -88,15 +133,30 @@ impl<'a> Placement<'a> {
 
     fn surroundings(&'a self, number: usize) -> Surroundings<'a> {
         let mut blind = false;
-        let there = self.input.state.pods.values().filter(|record| !self.has_ended(record));
+        let there = self
+            .input
+            .state
+            .pods
+            .values()
+            .filter(|record| !self.has_ended(record));
         let pods = there.filter_map(|record| {
             let (node, stopping) = (record.place.node()?, record.stop.is_some());
             let workload = self.workload(record);
             blind |= workload.is_none() && !stopping;
-            Some(Neighbour { uid: &record.uid, node, workload: workload?, stopping })
+            Some(Neighbour {
+                uid: &record.uid,
+                node,
+                workload: workload?,
+                stopping,
+            })
         });
         let pods: Vec<Neighbour<'_>> = pods.collect();
-        Surroundings::new(&self.nodes[number], &self.commits[number].objects.namespaces, pods, blind)
+        Surroundings::new(
+            &self.nodes[number],
+            &self.commits[number].objects.namespaces,
+            pods,
+            blind,
+        )
     }
 }
 
@@ -112,7 +172,8 @@ impl<'a> Rules<'a> {
 
     /// Counts a new pod that is begun.
     pub(super) fn begin(&mut self, record: &'a PodRecord) {
-        self.here.insert(&record.uid, (record, self.of.workload(record)));
+        self.here
+            .insert(&record.uid, (record, self.of.workload(record)));
     }
 
     /// Whether no commit in use lets the pod run here.
@@ -127,7 +188,10 @@ impl<'a> Rules<'a> {
     /// Cordons and readiness are the leader's business.
     fn unfit_by(&self, number: usize, record: &PodRecord, workload: &Workload) -> Option<Unfit> {
         let own = self.of.input.node;
-        let mut node = self.of.nodes[number].iter().find(|node| node.name == *own)?.clone();
+        let mut node = self.of.nodes[number]
+            .iter()
+            .find(|node| node.name == *own)?
+            .clone();
         node.cordoned = false;
         let spec = &workload.template.spec;
         let unfit = unfit_by_itself(spec, &node);
@@ -148,7 +212,8 @@ impl<'a> Rules<'a> {
         })
     }
 
-    /// Whether the pods that are here leave too little of what this host has. What stops makes room.
+    /// Whether the pods that are here leave too little of what this host has. What stops makes
+    /// room.
     fn too_little(&self, workload: &Workload) -> Option<Unfit> {
         let most = allocatable(&self.of.input.facts.system)?;
         let asked = requests(&workload.template.spec);
@@ -156,8 +221,9 @@ impl<'a> Rules<'a> {
             return None;
         }
         let here = self.here.values().filter_map(|(_, other)| *other);
-        let used =
-            here.map(|other| requests(&other.template.spec)).fold(Resources::default(), Resources::plus);
+        let used = here
+            .map(|other| requests(&other.template.spec))
+            .fold(Resources::default(), Resources::plus);
         asked.too_much(used, most)
     }
 
@@ -168,11 +234,17 @@ impl<'a> Rules<'a> {
         }
         // A DaemonSet's pod may take the place of the one before it.
         let daemon = workload.key.kind == WorkloadKind::DaemonSet;
-        let mut others = self.here.values().filter(|(other, _)| !daemon || other.owner != record.owner);
+        let mut others = self
+            .here
+            .values()
+            .filter(|(other, _)| !daemon || other.owner != record.owner);
         others.find_map(|(other, workload)| {
             let taken = host_ports(&(*workload)?.template.spec);
             let (_, port) = taken.into_iter().find(|port| ports.contains(port))?;
-            Some(Refused::HostPort { port, pod: other.key.clone() })
+            Some(Refused::HostPort {
+                port,
+                pod: other.key.clone(),
+            })
         })
     }
 

@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     name::{NodeName, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
-        Container, ContainerPort, Control, Meta, Operator, Place, PodSelector, PodSpec, PodTemplate, PodTerm,
-        Protocol, Requirement, Selector, SpreadConstraint, Taint, Workload,
+        Container, ContainerPort, Control, Meta, Operator, Place, PodSelector, PodSpec,
+        PodTemplate, PodTerm, Protocol, Requirement, Selector, SpreadConstraint, Taint, Workload,
     },
     placement::{Candidate, Chosen, Placer, Refusal, Resources},
 };
 
 pub(super) fn labels(text: &str) -> BTreeMap<String, String> {
     let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 pub(super) fn node(name: &str, text: &str) -> Candidate {
@@ -36,27 +38,51 @@ pub(super) fn tainted(mut node: Candidate, taint: &str) -> Candidate {
 }
 
 pub(super) fn sized(mut node: Candidate, cpu_millis: u64, memory_bytes: u64) -> Candidate {
-    node.allocatable = Some(Resources { cpu_millis, memory_bytes });
+    node.allocatable = Some(Resources {
+        cpu_millis,
+        memory_bytes,
+    });
     node
 }
 
 /// Three zones: a has two nodes, b and c one.
 pub(super) fn zones() -> Vec<Candidate> {
-    vec![node("a1", "zone=a"), node("a2", "zone=a"), node("b1", "zone=b"), node("c1", "zone=c")]
+    vec![
+        node("a1", "zone=a"),
+        node("a2", "zone=a"),
+        node("b1", "zone=b"),
+        node("c1", "zone=c"),
+    ]
 }
 
 /// A ReplicaSet in the namespace default.
 pub(super) fn workload(name: &str, text: &str) -> Workload {
     Workload {
-        key: WorkloadKey { kind: WorkloadKind::ReplicaSet, object: ObjectKey::new("default", name) },
+        key: WorkloadKey {
+            kind: WorkloadKind::ReplicaSet,
+            object: ObjectKey::new("default", name),
+        },
         meta: Meta::default(),
         template: PodTemplate {
-            meta: Meta { labels: labels(text), annotations: BTreeMap::new() },
-            spec: PodSpec { containers: vec![Container::default()], ..PodSpec::default() },
+            meta: Meta {
+                labels: labels(text),
+                annotations: BTreeMap::new(),
+            },
+            spec: PodSpec {
+                containers: vec![Container::default()],
+                ..PodSpec::default()
+            },
             hash: TemplateHash::new("1-0123456789abcdef"),
         },
-        control: Control::Replicas { replicas: 1, min_ready: Duration::ZERO, selector: Selector::default() },
-        place: Place { file: "a.yaml".to_owned(), line: 1 },
+        control: Control::Replicas {
+            replicas: 1,
+            min_ready: Duration::ZERO,
+            selector: Selector::default(),
+        },
+        place: Place {
+            file: "a.yaml".to_owned(),
+            line: 1,
+        },
     }
 }
 
@@ -67,8 +93,13 @@ pub(super) fn asking(mut workload: Workload, cpu: u64, memory: u64) -> Workload 
 }
 
 pub(super) fn with_port(mut workload: Workload, port: u16) -> Workload {
-    let port =
-        ContainerPort { name: None, port, protocol: Protocol::Tcp, host_port: Some(port), host_ip: None };
+    let port = ContainerPort {
+        name: None,
+        port,
+        protocol: Protocol::Tcp,
+        host_port: Some(port),
+        host_ip: None,
+    };
     workload.template.spec.containers[0].ports.push(port);
     workload
 }
@@ -78,16 +109,32 @@ pub(super) fn selector(text: &str) -> PodSelector {
     let selector = match text.split_once("!=") {
         Some((key, value)) => {
             let operator = Operator::NotIn(vec![value.to_owned()]);
-            let expressions = vec![Requirement { key: key.to_owned(), operator }];
-            Selector { labels: BTreeMap::new(), expressions }
+            let expressions = vec![Requirement {
+                key: key.to_owned(),
+                operator,
+            }];
+            Selector {
+                labels: BTreeMap::new(),
+                expressions,
+            }
         }
-        None => Selector { labels: labels(text), expressions: Vec::new() },
+        None => Selector {
+            labels: labels(text),
+            expressions: Vec::new(),
+        },
     };
-    PodSelector { labels: Some(selector), ..PodSelector::default() }
+    PodSelector {
+        labels: Some(selector),
+        ..PodSelector::default()
+    }
 }
 
 pub(super) fn term(pods: &str, key: &str) -> PodTerm {
-    PodTerm { pods: selector(pods), topology_key: key.to_owned(), ..PodTerm::default() }
+    PodTerm {
+        pods: selector(pods),
+        topology_key: key.to_owned(),
+        ..PodTerm::default()
+    }
 }
 
 pub(super) fn spread(pods: &str, key: &str, max_skew: u32) -> SpreadConstraint {

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKind},
     object::{
-        Meta, NameRequirement, NodeOperator, NodeRequirement, NodeTerm, PodAffinity, PodSelector, PodTerm,
-        Selector, SpreadConstraint, Toleration, Workload,
+        Meta, NameRequirement, NodeOperator, NodeRequirement, NodeTerm, PodAffinity, PodSelector,
+        PodTerm, Selector, SpreadConstraint, Toleration, Workload,
     },
     placement::{Candidate, Neighbour, Placer, Surroundings, Unfit},
     state::{PodPlace, PodRecord, StopReason, StopRecord},
@@ -21,51 +21,72 @@ use crate::{
 
 const KEYS: [&str; 4] = ["zone", "host", "rack", "nowhere"];
 const SELECTORS: [&str; 6] = ["app=a", "app=b", "tier=x", "app!=a", "", "app=a,tier=x"];
-const TAINTS: [&str; 4] =
-    ["gpu:NoSchedule", "gpu=yes:PreferNoSchedule", "old:NoExecute", "slow:PreferNoSchedule"];
+const TAINTS: [&str; 4] = [
+    "gpu:NoSchedule",
+    "gpu=yes:PreferNoSchedule",
+    "old:NoExecute",
+    "slow:PreferNoSchedule",
+];
 
 fn nodes() -> impl Strategy<Value = Vec<Candidate>> {
     let zone = option::weighted(0.9, 0..3_u8);
     let rack = option::weighted(0.8, 0..4_u8);
-    let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.9), prop::bool::weighted(0.2));
+    let flags = (
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.9),
+        prop::bool::weighted(0.2),
+    );
     let size = option::weighted(0.5, (1_u64..9, 1_u64..9));
-    let one = (zone, rack, option::weighted(0.25, select(&TAINTS[..])), flags, size);
+    let one = (
+        zone,
+        rack,
+        option::weighted(0.25, select(&TAINTS[..])),
+        flags,
+        size,
+    );
     vec(one, 1..12).prop_map(|nodes| {
         let named = nodes.into_iter().enumerate();
         named
-            .map(|(number, (zone, rack, taint, (cordoned, ready, disk), size))| {
-                let mut text = String::new();
-                text.extend(zone.map(|zone| format!("zone=z{zone},")));
-                text.extend(rack.map(|rack| format!("rack=r{rack},")));
-                text.push_str(if disk { "disk=ssd,size=3" } else { "size=7" });
-                let mut node = node(&format!("n{number:02}"), &text);
-                if number % 5 == 4 {
-                    node.labels.remove("host");
-                }
-                (node.cordoned, node.ready) = (cordoned, ready);
-                if let Some(taint) = taint {
-                    node = tainted(node, taint);
-                }
-                match size {
-                    Some((cpu, memory)) => sized(node, cpu * 500, memory * 500),
-                    None => node,
-                }
-            })
+            .map(
+                |(number, (zone, rack, taint, (cordoned, ready, disk), size))| {
+                    let mut text = String::new();
+                    text.extend(zone.map(|zone| format!("zone=z{zone},")));
+                    text.extend(rack.map(|rack| format!("rack=r{rack},")));
+                    text.push_str(if disk { "disk=ssd,size=3" } else { "size=7" });
+                    let mut node = node(&format!("n{number:02}"), &text);
+                    if number % 5 == 4 {
+                        node.labels.remove("host");
+                    }
+                    (node.cordoned, node.ready) = (cordoned, ready);
+                    if let Some(taint) = taint {
+                        node = tainted(node, taint);
+                    }
+                    match size {
+                        Some((cpu, memory)) => sized(node, cpu * 500, memory * 500),
+                        None => node,
+                    }
+                },
+            )
             .collect()
     })
 }
 
 fn pod_selector() -> impl Strategy<Value = PodSelector> {
     let same = prop_oneof![4 => Just(""), 1 => Just("tier"), 1 => Just("pod-template-hash")];
-    (select(&SELECTORS[..]), same, prop::bool::weighted(0.1), prop::bool::weighted(0.05)).prop_map(
-        |(text, same, other, none)| {
+    (
+        select(&SELECTORS[..]),
+        same,
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.05),
+    )
+        .prop_map(|(text, same, other, none)| {
             let mut pods = selector(text);
-            pods.same.extend(Some(same.to_owned()).filter(|same| !same.is_empty()));
+            pods.same
+                .extend(Some(same.to_owned()).filter(|same| !same.is_empty()));
             pods.other.extend(other.then(|| "release".to_owned()));
             pods.labels = pods.labels.filter(|_| !none);
             pods
-        },
-    )
+        })
 }
 
 fn term() -> impl Strategy<Value = PodTerm> {
@@ -76,33 +97,52 @@ fn term() -> impl Strategy<Value = PodTerm> {
         1 => Just((None, Some("team=red"))),
         1 => Just((None, Some("kubernetes.io/metadata.name=other"))),
     ];
-    (pod_selector(), select(&KEYS[..]), namespaces).prop_map(|(pods, key, (namespace, selector))| PodTerm {
-        pods,
-        namespaces: namespace.into_iter().map(str::to_owned).collect(),
-        namespace_selector: selector.map(|text| Selector { labels: labels(text), expressions: Vec::new() }),
-        topology_key: key.to_owned(),
-    })
+    (pod_selector(), select(&KEYS[..]), namespaces).prop_map(
+        |(pods, key, (namespace, selector))| PodTerm {
+            pods,
+            namespaces: namespace.into_iter().map(str::to_owned).collect(),
+            namespace_selector: selector.map(|text| Selector {
+                labels: labels(text),
+                expressions: Vec::new(),
+            }),
+            topology_key: key.to_owned(),
+        },
+    )
 }
 
 fn affinity() -> impl Strategy<Value = PodAffinity> {
     let required = prop_oneof![5 => vec(term(), 0..1), 1 => vec(term(), 1..3)];
-    let preferred = prop_oneof![3 => vec((1..101_u32, term()), 0..1), 1 => vec((1..101_u32, term()), 1..3)];
-    (required, preferred).prop_map(|(required, preferred)| PodAffinity { required, preferred })
+    let preferred =
+        prop_oneof![3 => vec((1..101_u32, term()), 0..1), 1 => vec((1..101_u32, term()), 1..3)];
+    (required, preferred).prop_map(|(required, preferred)| PodAffinity {
+        required,
+        preferred,
+    })
 }
 
 fn constraint() -> impl Strategy<Value = SpreadConstraint> {
-    (1..3_u32, select(&KEYS[..3]), any::<bool>(), pod_selector(), 1..4_u32, any::<bool>(), any::<bool>())
-        .prop_map(|(max_skew, key, required, pods, min_domains, honor_affinity, honor_taints)| {
-            SpreadConstraint {
-                max_skew,
-                topology_key: key.to_owned(),
-                required,
-                pods,
-                min_domains: if required { min_domains } else { 1 },
-                honor_affinity,
-                honor_taints,
-            }
-        })
+    (
+        1..3_u32,
+        select(&KEYS[..3]),
+        any::<bool>(),
+        pod_selector(),
+        1..4_u32,
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(max_skew, key, required, pods, min_domains, honor_affinity, honor_taints)| {
+                SpreadConstraint {
+                    max_skew,
+                    topology_key: key.to_owned(),
+                    required,
+                    pods,
+                    min_domains: if required { min_domains } else { 1 },
+                    honor_affinity,
+                    honor_taints,
+                }
+            },
+        )
 }
 
 fn node_term() -> impl Strategy<Value = NodeTerm> {
@@ -115,11 +155,18 @@ fn node_term() -> impl Strategy<Value = NodeTerm> {
         Just(("size", NodeOperator::Lt(5))),
     ];
     (operator, option::weighted(0.1, any::<bool>())).prop_map(|((key, operator), name)| NodeTerm {
-        labels: vec![NodeRequirement { key: key.to_owned(), operator }],
+        labels: vec![NodeRequirement {
+            key: key.to_owned(),
+            operator,
+        }],
         names: name
             .map(|is| {
                 let name = NodeName::new("n01");
-                if is { NameRequirement::Is(name) } else { NameRequirement::IsNot(name) }
+                if is {
+                    NameRequirement::Is(name)
+                } else {
+                    NameRequirement::IsNot(name)
+                }
             })
             .into_iter()
             .collect(),
@@ -137,7 +184,10 @@ fn with_rules(plain: Workload) -> impl Strategy<Value = Workload> {
     );
     let spread = prop_oneof![2 => vec(constraint(), 0..1), 1 => vec(constraint(), 1..3)];
     let relations = (affinity(), affinity(), spread, prop::bool::weighted(0.4));
-    let asks = (option::weighted(0.4, (0_u64..4, 0_u64..4)), prop::bool::weighted(0.1));
+    let asks = (
+        option::weighted(0.4, (0_u64..4, 0_u64..4)),
+        prop::bool::weighted(0.1),
+    );
     (node, relations, asks).prop_map(
         move |(
             (required, preferred, selects, named, tolerated),
@@ -174,7 +224,15 @@ fn with_rules(plain: Workload) -> impl Strategy<Value = Workload> {
 fn workloads() -> impl Strategy<Value = Vec<Workload>> {
     let identity = (
         0..3_u8,
-        select(&["app=a", "app=b,tier=x", "app=a,tier=x,release=1", "app=a,release=2", ""][..]),
+        select(
+            &[
+                "app=a",
+                "app=b,tier=x",
+                "app=a,tier=x,release=1",
+                "app=a,release=2",
+                "",
+            ][..],
+        ),
         prop::bool::weighted(0.2),
         any::<bool>(),
     );
@@ -204,15 +262,18 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     // Several pods of one template mostly come one after another.
-    let place =
-        (any::<prop::sample::Index>(), 1..6_usize).prop_map(|(one, times)| vec![Event::Place(one); times]);
+    let place = (any::<prop::sample::Index>(), 1..6_usize)
+        .prop_map(|(one, times)| vec![Event::Place(one); times]);
     let pin = (any::<prop::sample::Index>(), any::<prop::sample::Index>())
         .prop_map(|(one, node)| vec![Event::Pin(one, node)]);
     vec(prop_oneof![6 => place, 1 => pin], 1..10).prop_map(|events| events.concat())
 }
 
 fn record(workload: &Workload, node: &NodeName, stopping: bool) -> PodRecord {
-    let stop = StopRecord { at: Timestamp::UNIX_EPOCH, reason: StopReason::ScaledDown };
+    let stop = StopRecord {
+        at: Timestamp::UNIX_EPOCH,
+        reason: StopReason::ScaledDown,
+    };
     PodRecord {
         uid: PodUid::new("uid"),
         key: ObjectKey::new("default", "pod"),
@@ -299,8 +360,15 @@ proptest! {
 }
 
 /// What a node that knows the pods of a scan has against a pod, which may be one of them.
-fn forbidden(scan: &Scan<'_>, workload: &Workload, node: &NodeName, own: Option<usize>) -> Option<Unfit> {
-    let uids: Vec<PodUid> = (0..scan.pods.len()).map(|number| PodUid::new(number.to_string())).collect();
+fn forbidden(
+    scan: &Scan<'_>,
+    workload: &Workload,
+    node: &NodeName,
+    own: Option<usize>,
+) -> Option<Unfit> {
+    let uids: Vec<PodUid> = (0..scan.pods.len())
+        .map(|number| PodUid::new(number.to_string()))
+        .collect();
     let pods = scan.pods.iter().zip(&uids).map(|(pod, uid)| Neighbour {
         uid,
         node: &scan.nodes[pod.node].name,

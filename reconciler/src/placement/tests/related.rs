@@ -1,8 +1,11 @@
-//! What pods say of each other: affinity, anti-affinity and spread, by Kubernetes' documented examples.
+//! What pods say of each other: affinity, anti-affinity and spread, by Kubernetes' documented
+//! examples.
 
 use std::collections::BTreeMap;
 
-use super::build::{labels, node, pin, placer, places, said, spread, tainted, term, workload, zones};
+use super::build::{
+    labels, node, pin, placer, places, said, spread, tainted, term, workload, zones,
+};
 use crate::{
     name::WorkloadKind,
     object::{Meta, NodeOperator, NodeRequirement, NodeTerm, Selector, Workload},
@@ -10,17 +13,31 @@ use crate::{
 };
 
 fn apart(mut workload: Workload, pods: &str, key: &str) -> Workload {
-    workload.template.spec.affinity.anti.required.push(term(pods, key));
+    workload
+        .template
+        .spec
+        .affinity
+        .anti
+        .required
+        .push(term(pods, key));
     workload
 }
 
 fn near(mut workload: Workload, pods: &str, key: &str) -> Workload {
-    workload.template.spec.affinity.pods.required.push(term(pods, key));
+    workload
+        .template
+        .spec
+        .affinity
+        .pods
+        .required
+        .push(term(pods, key));
     workload
 }
 
 fn hosts(count: usize) -> Vec<crate::placement::Candidate> {
-    (1..=count).map(|number| node(&format!("n{number}"), "")).collect()
+    (1..=count)
+        .map(|number| node(&format!("n{number}"), ""))
+        .collect()
 }
 
 #[test]
@@ -61,7 +78,11 @@ fn the_first_of_a_group_that_wants_to_be_together_is_placed() {
 #[test]
 fn one_pod_must_be_meant_by_all_terms() {
     let (one, two) = (workload("one", "app=a"), workload("two", "tier=x"));
-    let both = near(near(workload("both", ""), "app=a", "zone"), "tier=x", "zone");
+    let both = near(
+        near(workload("both", ""), "app=a", "zone"),
+        "tier=x",
+        "zone",
+    );
     let mut placer = placer(zones());
     pin(&mut placer, &one, "b1");
     pin(&mut placer, &two, "b1");
@@ -94,14 +115,21 @@ fn a_node_without_the_label_is_no_domain_to_be_apart_in() {
 fn terms_mean_their_own_namespace_unless_they_name_others() {
     let mut elsewhere = workload("store", "app=store");
     elsewhere.key.object.namespace = "red".to_owned();
-    let declared =
-        BTreeMap::from([("red".to_owned(), Meta { labels: labels("team=red"), ..Meta::default() })]);
+    let declared = BTreeMap::from([(
+        "red".to_owned(),
+        Meta {
+            labels: labels("team=red"),
+            ..Meta::default()
+        },
+    )]);
     let with = |namespaces: &[&str], selector: Option<&str>| {
         let mut web = near(workload("web", "app=web"), "app=store", "zone");
         let term = &mut web.template.spec.affinity.pods.required[0];
         term.namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-        term.namespace_selector =
-            selector.map(|text| Selector { labels: labels(text), expressions: Vec::new() });
+        term.namespace_selector = selector.map(|text| Selector {
+            labels: labels(text),
+            expressions: Vec::new(),
+        });
         let mut placer = Placer::new(zones().into(), 110, &declared);
         pin(&mut placer, &elsewhere, "b1");
         places(&mut placer, &web, 1)
@@ -112,7 +140,10 @@ fn terms_mean_their_own_namespace_unless_they_name_others() {
     assert_eq!(with(&["red"], None), "b1");
     assert_eq!(with(&[], Some("")), "b1");
     assert_eq!(with(&[], Some("team=red")), "b1");
-    assert_eq!(with(&["default"], Some("kubernetes.io/metadata.name=red")), "b1");
+    assert_eq!(
+        with(&["default"], Some("kubernetes.io/metadata.name=red")),
+        "b1"
+    );
     assert_eq!(with(&[], Some("team=blue")), refused);
 }
 
@@ -122,7 +153,10 @@ fn match_label_keys_tell_templates_apart() {
         let mut web = apart(workload("web", "app=web"), "app=web", "host");
         web.key.kind = WorkloadKind::Deployment;
         web.template.hash = crate::name::TemplateHash::new(hash);
-        web.template.spec.affinity.anti.required[0].pods.same.push("pod-template-hash".to_owned());
+        web.template.spec.affinity.anti.required[0]
+            .pods
+            .same
+            .push("pod-template-hash".to_owned());
         web
     };
     let (old, new) = (version("1-aaaaaaaaaaaaaaaa"), version("1-bbbbbbbbbbbbbbbb"));
@@ -134,10 +168,23 @@ fn match_label_keys_tell_templates_apart() {
 
 #[test]
 fn preferred_affinity_goes_by_weight_and_keeps_nobody_off() {
-    let (store, noise) = (workload("store", "app=store"), workload("noise", "app=noise"));
+    let (store, noise) = (
+        workload("store", "app=store"),
+        workload("noise", "app=noise"),
+    );
     let mut web = workload("web", "app=web");
-    web.template.spec.affinity.pods.preferred.push((50, term("app=store", "zone")));
-    web.template.spec.affinity.anti.preferred.push((60, term("app=noise", "host")));
+    web.template
+        .spec
+        .affinity
+        .pods
+        .preferred
+        .push((50, term("app=store", "zone")));
+    web.template
+        .spec
+        .affinity
+        .anti
+        .preferred
+        .push((60, term("app=noise", "host")));
     let mut placer = placer(zones());
     pin(&mut placer, &store, "a1");
     pin(&mut placer, &noise, "a1 b1 c1");
@@ -149,9 +196,18 @@ fn preferred_affinity_goes_by_weight_and_keeps_nobody_off() {
 
 /// Pods labelled foo=bar on three nodes of two zones: 3 in zone A, 1 in zone B.
 fn spread_example<'a>(placed: &'a Workload) -> Placer<'a> {
-    let nodes = [("node1", "A"), ("node2", "A"), ("node3", "B"), ("node4", "B")];
-    let mut placer =
-        placer(nodes.iter().map(|(name, zone)| node(name, &format!("zone=zone{zone}"))).collect());
+    let nodes = [
+        ("node1", "A"),
+        ("node2", "A"),
+        ("node3", "B"),
+        ("node4", "B"),
+    ];
+    let mut placer = placer(
+        nodes
+            .iter()
+            .map(|(name, zone)| node(name, &format!("zone=zone{zone}")))
+            .collect(),
+    );
     pin(&mut placer, placed, "node1 node2 node3");
     placer
 }
@@ -176,10 +232,19 @@ fn two_constraints_must_both_hold() {
     pod.template.spec.spread = vec![spread("foo=bar", "zone", 1), spread("foo=bar", "host", 1)];
     assert_eq!(places(&mut spread_example(&placed), &pod, 1), "node4");
     // The documented conflict: zone wants zoneB, host wants node2.
-    let nodes = || vec![node("node1", "zone=A"), node("node2", "zone=A"), node("node3", "zone=B")];
+    let nodes = || {
+        vec![
+            node("node1", "zone=A"),
+            node("node2", "zone=A"),
+            node("node3", "zone=B"),
+        ]
+    };
     let mut conflict = placer(nodes());
     pin(&mut conflict, &placed, "node1 node1 node2 node3 node3");
-    assert_eq!(said(conflict.place(&pod)), "0 of 3 nodes: 3 would break spec.topologySpreadConstraints");
+    assert_eq!(
+        said(conflict.place(&pod)),
+        "0 of 3 nodes: 3 would break spec.topologySpreadConstraints"
+    );
     let mut wished = pod.clone();
     wished.template.spec.spread[1].required = false;
     let mut conflict = placer(nodes());
@@ -192,13 +257,28 @@ fn a_zone_that_node_affinity_excludes_does_not_count() {
     // zoneC is empty, and would be the least if it counted.
     let placed = workload("placed", "foo=bar");
     let nodes = || {
-        let zones = [("node1", "A"), ("node2", "A"), ("node3", "B"), ("node4", "B"), ("node5", "C")];
-        zones.iter().map(|(name, zone)| node(name, &format!("zone={zone}"))).collect()
+        let zones = [
+            ("node1", "A"),
+            ("node2", "A"),
+            ("node3", "B"),
+            ("node4", "B"),
+            ("node5", "C"),
+        ];
+        zones
+            .iter()
+            .map(|(name, zone)| node(name, &format!("zone={zone}")))
+            .collect()
     };
     let mut pod = workload("mypod", "foo=bar");
     pod.template.spec.spread.push(spread("foo=bar", "zone", 1));
-    let not = NodeRequirement { key: "zone".to_owned(), operator: NodeOperator::NotIn(vec!["C".to_owned()]) };
-    pod.template.spec.affinity.node.required = Some(vec![NodeTerm { labels: vec![not], names: Vec::new() }]);
+    let not = NodeRequirement {
+        key: "zone".to_owned(),
+        operator: NodeOperator::NotIn(vec!["C".to_owned()]),
+    };
+    pod.template.spec.affinity.node.required = Some(vec![NodeTerm {
+        labels: vec![not],
+        names: Vec::new(),
+    }]);
     let at = |pod: &Workload| {
         let mut placer = placer(nodes());
         pin(&mut placer, &placed, "node1 node2 node3");
@@ -214,11 +294,19 @@ fn a_zone_that_node_affinity_excludes_does_not_count() {
 
 #[test]
 fn tainted_nodes_count_unless_the_policy_honours_taints() {
-    let nodes = || vec![node("a", "zone=a"), tainted(node("b", "zone=b"), "gpu:NoSchedule")];
+    let nodes = || {
+        vec![
+            node("a", "zone=a"),
+            tainted(node("b", "zone=b"), "gpu:NoSchedule"),
+        ]
+    };
     let mut pod = workload("pod", "app=pod");
     pod.template.spec.spread.push(spread("app=pod", "zone", 1));
     let refused = "0 of 2 nodes: 1 have taint gpu, 1 would break spec.topologySpreadConstraints";
-    assert_eq!(places(&mut placer(nodes()), &pod, 2), format!("a {refused}"));
+    assert_eq!(
+        places(&mut placer(nodes()), &pod, 2),
+        format!("a {refused}")
+    );
     pod.template.spec.spread[0].honor_taints = true;
     assert_eq!(places(&mut placer(nodes()), &pod, 2), "a a");
 }
@@ -226,26 +314,49 @@ fn tainted_nodes_count_unless_the_policy_honours_taints() {
 #[test]
 fn with_too_few_domains_the_least_is_nothing() {
     // maxSkew 2, minDomains 5, three zones with 2/2/2: no more.
-    let nodes = vec![node("a", "zone=a"), node("b", "zone=b"), node("c", "zone=c"), node("d", "")];
+    let nodes = vec![
+        node("a", "zone=a"),
+        node("b", "zone=b"),
+        node("c", "zone=c"),
+        node("d", ""),
+    ];
     let mut pod = workload("pod", "app=pod");
     pod.template.spec.spread.push(spread("app=pod", "zone", 2));
     pod.template.spec.spread[0].min_domains = 5;
     let refused = "0 of 4 nodes: 1 have no label of spec.topologySpreadConstraints, 3 would break \
                    spec.topologySpreadConstraints";
-    assert_eq!(places(&mut placer(nodes), &pod, 7), format!("a b c a b c {refused}"));
+    assert_eq!(
+        places(&mut placer(nodes), &pod, 7),
+        format!("a b c a b c {refused}")
+    );
 }
 
 #[test]
 fn a_wished_spread_comes_before_that_of_the_owner_and_after_preferred_rules() {
-    let nodes =
-        || vec![node("a1", "zone=a"), node("a2", "zone=a"), node("a3", "zone=a"), node("b1", "zone=b")];
+    let nodes = || {
+        vec![
+            node("a1", "zone=a"),
+            node("a2", "zone=a"),
+            node("a3", "zone=a"),
+            node("b1", "zone=b"),
+        ]
+    };
     let mut pod = workload("pod", "app=pod");
     assert_eq!(places(&mut placer(nodes()), &pod, 4), "a1 a2 a3 b1");
     pod.template.spec.spread.push(spread("app=pod", "zone", 1));
     pod.template.spec.spread[0].required = false;
     assert_eq!(places(&mut placer(nodes()), &pod, 4), "a1 b1 a2 b1");
-    let zone = NodeRequirement { key: "zone".to_owned(), operator: NodeOperator::In(vec!["a".to_owned()]) };
-    pod.template.spec.affinity.node.preferred = vec![(1, NodeTerm { labels: vec![zone], names: Vec::new() })];
+    let zone = NodeRequirement {
+        key: "zone".to_owned(),
+        operator: NodeOperator::In(vec!["a".to_owned()]),
+    };
+    pod.template.spec.affinity.node.preferred = vec![(
+        1,
+        NodeTerm {
+            labels: vec![zone],
+            names: Vec::new(),
+        },
+    )];
     assert_eq!(places(&mut placer(nodes()), &pod, 4), "a1 a2 a3 a1");
 }
 

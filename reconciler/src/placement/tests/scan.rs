@@ -6,7 +6,9 @@ use crate::{
     object::{Meta, PodSelector, PodTerm, SpreadConstraint, Workload},
     placement::{
         Candidate, Choice, Chosen, Refusal, Resources, Unfit,
-        candidate::{avoided, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels},
+        candidate::{
+            avoided, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels,
+        },
         host_ports, requests,
         shape::{Selection, pod_labels},
     },
@@ -20,7 +22,8 @@ pub(super) struct Pod<'a> {
     pub(super) stopping: bool,
 }
 
-/// Taints to avoid, weight unmet, excess, pods of the template and of the owner, share, pods, number: the least is the best.
+/// Taints to avoid, weight unmet, excess, pods of the template and of the owner, share, pods,
+/// number: the least is the best.
 type Score = (u32, u32, u32, (u32, u32), u32, u32, usize);
 
 pub(super) struct Scan<'a> {
@@ -44,15 +47,48 @@ impl<'a> Scan<'a> {
             }
         }
         let Some((avoided, unmet, excess, (_, owned), _, _, node)) = best else {
-            return Err(Refusal::Counted { nodes: self.nodes.len(), reasons: reasons.into_iter().collect() });
+            return Err(Refusal::Counted {
+                nodes: self.nodes.len(),
+                reasons: reasons.into_iter().collect(),
+            });
         };
-        self.pods.push(Pod { node, workload, stopping: false });
+        self.pods.push(Pod {
+            node,
+            workload,
+            stopping: false,
+        });
         let affinity = &workload.template.spec.affinity;
-        let preferred = affinity.node.preferred.iter().map(|(weight, _)| weight).sum::<u32>()
-            + affinity.pods.preferred.iter().map(|(weight, _)| weight).sum::<u32>()
-            + affinity.anti.preferred.iter().map(|(weight, _)| weight).sum::<u32>();
-        let why = Choice { nodes: self.nodes.len(), allowed, avoided, unmet, preferred, excess, owned };
-        Ok(Chosen { node: self.nodes[node].name.clone(), why })
+        let preferred = affinity
+            .node
+            .preferred
+            .iter()
+            .map(|(weight, _)| weight)
+            .sum::<u32>()
+            + affinity
+                .pods
+                .preferred
+                .iter()
+                .map(|(weight, _)| weight)
+                .sum::<u32>()
+            + affinity
+                .anti
+                .preferred
+                .iter()
+                .map(|(weight, _)| weight)
+                .sum::<u32>();
+        let why = Choice {
+            nodes: self.nodes.len(),
+            allowed,
+            avoided,
+            unmet,
+            preferred,
+            excess,
+            owned,
+        };
+        Ok(Chosen {
+            node: self.nodes[node].name.clone(),
+            why,
+        })
     }
 
     fn rank(&self, workload: &Workload, number: usize) -> Result<Score, Unfit> {
@@ -62,8 +98,10 @@ impl<'a> Scan<'a> {
             return Err(unfit);
         }
         let here: Vec<&Pod<'_>> = self.pods.iter().filter(|pod| pod.node == number).collect();
-        let taken: BTreeSet<_> =
-            here.iter().flat_map(|pod| host_ports(&pod.workload.template.spec)).collect();
+        let taken: BTreeSet<_> = here
+            .iter()
+            .flat_map(|pod| host_ports(&pod.workload.template.spec))
+            .collect();
         if let Some((_, port)) = host_ports(spec).iter().find(|port| taken.contains(port)) {
             return Err(Unfit::HostPort(*port));
         }
@@ -71,7 +109,10 @@ impl<'a> Scan<'a> {
             return Err(Unfit::Full);
         }
         let asked = requests(spec);
-        let used = here.iter().map(|pod| requests(&pod.workload.template.spec)).fold(asked, Resources::plus);
+        let used = here
+            .iter()
+            .map(|pod| requests(&pod.workload.template.spec))
+            .fold(asked, Resources::plus);
         if let Some(most) = node.allocatable {
             if asked.cpu_millis > 0 && used.cpu_millis > most.cpu_millis {
                 return Err(Unfit::Cpu);
@@ -81,8 +122,13 @@ impl<'a> Scan<'a> {
             }
         }
         self.relations(workload, node)?;
-        let owned = || here.iter().filter(|pod| pod.workload.key == workload.key && !pod.stopping);
-        let alike = owned().filter(|pod| pod.workload.template.hash == workload.template.hash).count();
+        let owned = || {
+            here.iter()
+                .filter(|pod| pod.workload.key == workload.key && !pod.stopping)
+        };
+        let alike = owned()
+            .filter(|pod| pod.workload.template.hash == workload.template.hash)
+            .count();
         Ok((
             avoided(spec, node),
             unmet_by_labels(spec, node) + self.unmet(workload, node),
@@ -98,7 +144,13 @@ impl<'a> Scan<'a> {
     pub(super) fn relations(&self, workload: &Workload, node: &Candidate) -> Result<(), Unfit> {
         self.affinity(workload, node)?;
         self.anti_affinity(workload, node)?;
-        for constraint in workload.template.spec.spread.iter().filter(|one| one.required) {
+        for constraint in workload
+            .template
+            .spec
+            .spread
+            .iter()
+            .filter(|one| one.required)
+        {
             if !node.labels.contains_key(&constraint.topology_key) {
                 return Err(Unfit::SpreadLabel);
             }
@@ -127,13 +179,17 @@ impl<'a> Scan<'a> {
         let wanted = |pod: &Workload| terms.iter().all(|term| self.selects(term, workload, pod));
         let somewhere = self.pods.iter().any(|pod| {
             let labels = &self.nodes[pod.node].labels;
-            wanted(pod.workload) && terms.iter().any(|term| labels.contains_key(&term.topology_key))
+            wanted(pod.workload)
+                && terms
+                    .iter()
+                    .any(|term| labels.contains_key(&term.topology_key))
         });
         let first = !somewhere && wanted(workload);
         for term in terms {
             let labelled = node.labels.contains_key(&term.topology_key);
             let mut pods = self.pods.iter();
-            let there = pods.any(|pod| wanted(pod.workload) && self.near(pod, node, &term.topology_key));
+            let there =
+                pods.any(|pod| wanted(pod.workload) && self.near(pod, node, &term.topology_key));
             if !labelled || !(there || first) {
                 return Err(Unfit::PodAffinity);
             }
@@ -146,7 +202,8 @@ impl<'a> Scan<'a> {
         let forbidden = |term: &PodTerm| {
             let mut pods = self.pods.iter();
             pods.any(|pod| {
-                self.selects(term, workload, pod.workload) && self.near(pod, node, &term.topology_key)
+                self.selects(term, workload, pod.workload)
+                    && self.near(pod, node, &term.topology_key)
             })
         };
         if own.any(forbidden) {
@@ -155,10 +212,15 @@ impl<'a> Scan<'a> {
         let forbids = |pod: &Pod<'_>| {
             let mut terms = pod.workload.template.spec.affinity.anti.required.iter();
             terms.any(|term| {
-                self.selects(term, pod.workload, workload) && self.near(pod, node, &term.topology_key)
+                self.selects(term, pod.workload, workload)
+                    && self.near(pod, node, &term.topology_key)
             })
         };
-        if self.pods.iter().any(forbids) { Err(Unfit::ExistingPodAntiAffinity) } else { Ok(()) }
+        if self.pods.iter().any(forbids) {
+            Err(Unfit::ExistingPodAntiAffinity)
+        } else {
+            Ok(())
+        }
     }
 
     fn unmet(&self, workload: &Workload, node: &Candidate) -> u32 {
@@ -166,16 +228,30 @@ impl<'a> Scan<'a> {
         let there = |term: &PodTerm| {
             let mut pods = self.pods.iter();
             pods.any(|pod| {
-                self.selects(term, workload, pod.workload) && self.near(pod, node, &term.topology_key)
+                self.selects(term, workload, pod.workload)
+                    && self.near(pod, node, &term.topology_key)
             })
         };
-        let near = affinity.pods.preferred.iter().filter(|(_, term)| !there(term));
-        let far = affinity.anti.preferred.iter().filter(|(_, term)| there(term));
+        let near = affinity
+            .pods
+            .preferred
+            .iter()
+            .filter(|(_, term)| !there(term));
+        let far = affinity
+            .anti
+            .preferred
+            .iter()
+            .filter(|(_, term)| there(term));
         near.chain(far).map(|(weight, _)| weight).sum()
     }
 
     fn excess(&self, workload: &Workload, node: &Candidate) -> u32 {
-        let wished = workload.template.spec.spread.iter().filter(|one| !one.required);
+        let wished = workload
+            .template
+            .spec
+            .spread
+            .iter()
+            .filter(|one| !one.required);
         wished
             .map(|constraint| {
                 if !node.labels.contains_key(&constraint.topology_key) {
@@ -202,15 +278,32 @@ impl<'a> Scan<'a> {
                 && (!constraint.honor_taints || taints_tolerated(spec, node))
         };
         let mut counts: BTreeMap<&String, i64> = BTreeMap::new();
-        for (number, one) in self.nodes.iter().enumerate().filter(|(_, one)| counts_node(one)) {
+        for (number, one) in self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| counts_node(one))
+        {
             let pods = self.pods.iter().filter(|pod| {
-                pod.node == number && !pod.stopping && self.spreads(&constraint.pods, workload, pod.workload)
+                pod.node == number
+                    && !pod.stopping
+                    && self.spreads(&constraint.pods, workload, pod.workload)
             });
-            *counts.entry(&one.labels[&constraint.topology_key]).or_default() += pods.count() as i64;
+            *counts
+                .entry(&one.labels[&constraint.topology_key])
+                .or_default() += pods.count() as i64;
         }
         let enough = counts.len() >= constraint.min_domains as usize;
-        let least = counts.values().min().copied().filter(|_| enough).unwrap_or(0);
-        let here = counts.get(&node.labels[&constraint.topology_key]).copied().unwrap_or(0);
+        let least = counts
+            .values()
+            .min()
+            .copied()
+            .filter(|_| enough)
+            .unwrap_or(0);
+        let here = counts
+            .get(&node.labels[&constraint.topology_key])
+            .copied()
+            .unwrap_or(0);
         here + i64::from(self.spreads(&constraint.pods, workload, workload)) - least
     }
 

@@ -1,4 +1,5 @@
-//! What a node and a pod say to each other: labels, taints, ports, resources; and which node is best.
+//! What a node and a pod say to each other: labels, taints, ports, resources; and which node is
+//! best.
 
 use std::time::Duration;
 
@@ -13,23 +14,52 @@ use crate::{
 };
 
 fn term(key: &str, operator: NodeOperator) -> NodeTerm {
-    NodeTerm { labels: vec![NodeRequirement { key: key.to_owned(), operator }], names: Vec::new() }
+    NodeTerm {
+        labels: vec![NodeRequirement {
+            key: key.to_owned(),
+            operator,
+        }],
+        names: Vec::new(),
+    }
 }
 
 fn tolerating(key: &str) -> Toleration {
-    Toleration { key: Some(key.to_owned()), equal: None, effect: None, for_at_most: None }
+    Toleration {
+        key: Some(key.to_owned()),
+        equal: None,
+        effect: None,
+        for_at_most: None,
+    }
 }
 
 #[test]
 fn a_refusal_counts_every_node_once_by_reason() {
-    let cordoned = Candidate { cordoned: true, ..node("a", "") };
-    let nodes =
-        vec![cordoned, tainted(node("b", ""), "gpu:NoSchedule"), tainted(node("c", ""), "gpu:NoExecute")];
+    let cordoned = Candidate {
+        cordoned: true,
+        ..node("a", "")
+    };
+    let nodes = vec![
+        cordoned,
+        tainted(node("b", ""), "gpu:NoSchedule"),
+        tainted(node("c", ""), "gpu:NoExecute"),
+    ];
     let web = workload("web", "app=web");
-    assert_eq!(places(&mut placer(nodes), &web, 1), "0 of 3 nodes: 1 cordoned, 2 have taint gpu");
-    assert_eq!(places(&mut placer(Vec::new()), &web, 1), "0 of 0 nodes: there are none");
-    let away = Candidate { ready: false, ..node("a", "") };
-    assert_eq!(places(&mut placer(vec![away]), &web, 1), "0 of 1 nodes: 1 not ready");
+    assert_eq!(
+        places(&mut placer(nodes), &web, 1),
+        "0 of 3 nodes: 1 cordoned, 2 have taint gpu"
+    );
+    assert_eq!(
+        places(&mut placer(Vec::new()), &web, 1),
+        "0 of 0 nodes: there are none"
+    );
+    let away = Candidate {
+        ready: false,
+        ..node("a", "")
+    };
+    assert_eq!(
+        places(&mut placer(vec![away]), &web, 1),
+        "0 of 1 nodes: 1 not ready"
+    );
 }
 
 #[test]
@@ -47,8 +77,12 @@ fn a_choice_says_why() {
     let soft = tainted(node("a", ""), "slow:PreferNoSchedule");
     let mut web = workload("web", "");
     let ssd = term("disk", NodeOperator::In(vec!["ssd".to_owned()]));
-    web.template.spec.affinity.node.preferred = vec![(80, ssd), (20, term("nobody", NodeOperator::Exists))];
-    let off = Candidate { cordoned: true, ..node("c", "") };
+    web.template.spec.affinity.node.preferred =
+        vec![(80, ssd), (20, term("nobody", NodeOperator::Exists))];
+    let off = Candidate {
+        cordoned: true,
+        ..node("c", "")
+    };
     let mut placer = placer(vec![soft, node("b", "disk=ssd"), off]);
     let mut why = || placer.place(&web).expect("a node").why.to_string();
     insta::assert_snapshot!(why(), @"one of 2 of 3 nodes that may take it; preferred 80 of 100; had 0 of the same owner");
@@ -57,7 +91,12 @@ fn a_choice_says_why() {
 
 #[test]
 fn a_taint_that_is_only_to_be_avoided_comes_before_spread() {
-    let nodes = || vec![tainted(node("a", ""), "slow:PreferNoSchedule"), node("b", "")];
+    let nodes = || {
+        vec![
+            tainted(node("a", ""), "slow:PreferNoSchedule"),
+            node("b", ""),
+        ]
+    };
     let mut web = workload("web", "");
     assert_eq!(places(&mut placer(nodes()), &web, 3), "b b b");
     web.template.spec.tolerations.push(tolerating("slow"));
@@ -66,22 +105,42 @@ fn a_taint_that_is_only_to_be_avoided_comes_before_spread() {
 
 #[test]
 fn tolerated_taints_keep_nobody_off() {
-    let nodes =
-        || vec![tainted(node("a", ""), "gpu=yes:NoSchedule"), tainted(node("b", ""), "old:NoExecute")];
+    let nodes = || {
+        vec![
+            tainted(node("a", ""), "gpu=yes:NoSchedule"),
+            tainted(node("b", ""), "old:NoExecute"),
+        ]
+    };
     let mut web = workload("web", "");
     web.template.spec.tolerations.push(tolerating("old"));
     assert_eq!(places(&mut placer(nodes()), &web, 2), "b b");
-    let equal = Toleration { equal: Some("no".to_owned()), ..tolerating("gpu") };
+    let equal = Toleration {
+        equal: Some("no".to_owned()),
+        ..tolerating("gpu")
+    };
     web.template.spec.tolerations = vec![equal];
-    assert_eq!(places(&mut placer(nodes()), &web, 1), "0 of 2 nodes: 1 have taint gpu, 1 have taint old");
-    let all = Toleration { key: None, for_at_most: Some(Duration::from_secs(1)), ..tolerating("") };
+    assert_eq!(
+        places(&mut placer(nodes()), &web, 1),
+        "0 of 2 nodes: 1 have taint gpu, 1 have taint old"
+    );
+    let all = Toleration {
+        key: None,
+        for_at_most: Some(Duration::from_secs(1)),
+        ..tolerating("")
+    };
     web.template.spec.tolerations = vec![all];
     assert_eq!(places(&mut placer(nodes()), &web, 2), "a b");
 }
 
 #[test]
 fn node_affinity_has_all_of_the_operators() {
-    let nodes = || vec![node("a", "cores=4,zone=x"), node("b", "cores=16"), node("c", "cores=many,zone=y")];
+    let nodes = || {
+        vec![
+            node("a", "cores=4,zone=x"),
+            node("b", "cores=16"),
+            node("c", "cores=many,zone=y"),
+        ]
+    };
     let values = |text: &str| vec![text.to_owned()];
     for (key, operator, expected) in [
         ("zone", NodeOperator::In(values("x")), "a a a"),
@@ -93,22 +152,42 @@ fn node_affinity_has_all_of_the_operators() {
     ] {
         let mut web = workload("web", "");
         web.template.spec.affinity.node.required = Some(vec![term(key, operator.clone())]);
-        assert_eq!(places(&mut placer(nodes()), &web, 3), expected, "{key} {operator:?}");
+        assert_eq!(
+            places(&mut placer(nodes()), &web, 3),
+            expected,
+            "{key} {operator:?}"
+        );
     }
 }
 
 #[test]
 fn one_term_of_node_affinity_is_enough_and_all_of_a_term_must_hold() {
-    let nodes = || vec![node("a", "x=1,y=1"), node("b", "x=1"), node("c", "z=1"), node("d", "")];
+    let nodes = || {
+        vec![
+            node("a", "x=1,y=1"),
+            node("b", "x=1"),
+            node("c", "z=1"),
+            node("d", ""),
+        ]
+    };
     let exists = |key: &str| term(key, NodeOperator::Exists).labels.remove(0);
-    let both = NodeTerm { labels: vec![exists("x"), exists("y")], names: Vec::new() };
+    let both = NodeTerm {
+        labels: vec![exists("x"), exists("y")],
+        names: Vec::new(),
+    };
     let mut web = workload("web", "");
     web.template.spec.affinity.node.required = Some(vec![both, term("z", NodeOperator::Exists)]);
     assert_eq!(places(&mut placer(nodes()), &web, 3), "a c a");
-    let named = NodeTerm { labels: Vec::new(), names: vec![NameRequirement::IsNot(NodeName::new("d"))] };
+    let named = NodeTerm {
+        labels: Vec::new(),
+        names: vec![NameRequirement::IsNot(NodeName::new("d"))],
+    };
     web.template.spec.affinity.node.required = Some(vec![named]);
     assert_eq!(places(&mut placer(nodes()), &web, 4), "a b c a");
-    let named = NodeTerm { labels: Vec::new(), names: vec![NameRequirement::Is(NodeName::new("d"))] };
+    let named = NodeTerm {
+        labels: Vec::new(),
+        names: vec![NameRequirement::Is(NodeName::new("d"))],
+    };
     web.template.spec.affinity.node.required = Some(vec![named]);
     assert_eq!(places(&mut placer(nodes()), &web, 1), "d");
     web.template.spec.affinity.node.required = Some(vec![NodeTerm::default()]);
@@ -122,25 +201,44 @@ fn preferred_node_affinity_goes_by_weight_and_comes_before_spread() {
     let is = |zone: &str| term("zone", NodeOperator::In(vec![zone.to_owned()]));
     web.template.spec.affinity.node.preferred = vec![(10, is("b")), (20, is("c"))];
     assert_eq!(places(&mut placer(zones()), &web, 2), "c1 c1");
-    web.template.spec.affinity.node.preferred.push((15, term("host", NodeOperator::Exists)));
-    web.template.spec.affinity.node.preferred.push((15, is("b")));
+    web.template
+        .spec
+        .affinity
+        .node
+        .preferred
+        .push((15, term("host", NodeOperator::Exists)));
+    web.template
+        .spec
+        .affinity
+        .node
+        .preferred
+        .push((15, is("b")));
     assert_eq!(places(&mut placer(zones()), &web, 2), "b1 b1");
 }
 
 #[test]
 fn a_pod_that_names_its_node_is_only_asked_what_the_node_itself_asks() {
-    let cordoned = Candidate { cordoned: true, ..tainted(node("a", ""), "gpu:NoSchedule") };
+    let cordoned = Candidate {
+        cordoned: true,
+        ..tainted(node("a", ""), "gpu:NoSchedule")
+    };
     let mut web = with_port(workload("web", ""), 80);
     web.template.spec.node_name = Some(NodeName::new("a"));
     let nodes = vec![cordoned, node("b", "")];
     let refused = "0 of 2 nodes: 1 not the one of spec.nodeName, 1 have host port 80 in use";
-    assert_eq!(places(&mut placer(nodes.clone()), &web, 2), format!("a {refused}"));
+    assert_eq!(
+        places(&mut placer(nodes.clone()), &web, 2),
+        format!("a {refused}")
+    );
     web.template.spec.node_selector = labels("disk=ssd");
     let refused = "0 of 2 nodes: 1 not the one of spec.nodeName, 1 do not match spec.nodeSelector";
     assert_eq!(places(&mut placer(nodes), &web, 1), refused);
     web.template.spec.node_selector.clear();
     let nodes = vec![tainted(node("a", ""), "old:NoExecute")];
-    assert_eq!(places(&mut placer(nodes), &web, 1), "0 of 1 nodes: 1 have taint old");
+    assert_eq!(
+        places(&mut placer(nodes), &web, 1),
+        "0 of 1 nodes: 1 have taint old"
+    );
 }
 
 #[test]
@@ -148,7 +246,10 @@ fn host_ports_and_the_number_of_pods_bound_a_node() {
     let web = with_port(workload("web", ""), 80);
     let nodes = vec![node("a", ""), node("b", "")];
     let mut placer = placer(nodes.clone());
-    assert_eq!(places(&mut placer, &web, 3), "a b 0 of 2 nodes: 2 have host port 80 in use");
+    assert_eq!(
+        places(&mut placer, &web, 3),
+        "a b 0 of 2 nodes: 2 have host port 80 in use"
+    );
     let none = std::collections::BTreeMap::new();
     let other = workload("other", "");
     let mut placer = crate::placement::Placer::new(nodes.into(), 1, &none);
@@ -157,7 +258,11 @@ fn host_ports_and_the_number_of_pods_bound_a_node() {
 
 #[test]
 fn requests_are_met_by_what_is_left_and_go_where_most_is_left() {
-    let nodes = vec![sized(node("a", ""), 1000, 1000), sized(node("b", ""), 4000, 1000), node("c", "")];
+    let nodes = vec![
+        sized(node("a", ""), 1000, 1000),
+        sized(node("b", ""), 4000, 1000),
+        node("c", ""),
+    ];
     let mut placer = placer(nodes);
     let big = asking(workload("big", ""), 600, 100);
     // c has no bound; then b would be less full than a; a takes one.
@@ -165,12 +270,15 @@ fn requests_are_met_by_what_is_left_and_go_where_most_is_left() {
     let own = asking(workload("own", ""), 600, 950);
     assert_eq!(places(&mut placer, &own, 1), "c");
     let mut only = asking(workload("only", ""), 500, 0);
-    only.template.spec.affinity.node.required =
-        Some(vec![term("host", NodeOperator::NotIn(vec!["c".to_owned()]))]);
+    only.template.spec.affinity.node.required = Some(vec![term(
+        "host",
+        NodeOperator::NotIn(vec!["c".to_owned()]),
+    )]);
     assert_eq!(places(&mut placer, &only, 1), "b");
     let mut memory = asking(only.clone(), 0, 950);
     memory.key.object.name = "memory".to_owned();
-    let nobody = "0 of 3 nodes: 1 do not match spec.affinity.nodeAffinity, 2 have too little memory left";
+    let nobody =
+        "0 of 3 nodes: 1 do not match spec.affinity.nodeAffinity, 2 have too little memory left";
     assert_eq!(places(&mut placer, &memory, 1), nobody);
     // Who asks for nothing is not kept off by what others asked for.
     let mut nothing = workload("nothing", "");
@@ -207,10 +315,15 @@ fn a_refusal_is_kept_with_its_reasons_and_an_older_text_is_read() {
     let place = PodPlace::Unplaced(refusal.clone());
     let text = serde_json::to_string(&place).expect("JSON");
     insta::assert_snapshot!(text, @r#"{"Unplaced":{"nodes":3,"reasons":[["Cordoned",1],[{"Taint":"gpu"},2]]}}"#);
-    assert_eq!(serde_json::from_str::<PodPlace>(&text).expect("read again"), place);
+    assert_eq!(
+        serde_json::from_str::<PodPlace>(&text).expect("read again"),
+        place
+    );
     let before = r#"{"Unplaced":"0 of 3 nodes: 1 cordoned, 2 have taint gpu"}"#;
     match serde_json::from_str(before).expect("an older state") {
-        PodPlace::Unplaced(older @ Refusal::Text(_)) => assert_eq!(older.to_string(), refusal.to_string()),
+        PodPlace::Unplaced(older @ Refusal::Text(_)) => {
+            assert_eq!(older.to_string(), refusal.to_string())
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -20,8 +20,12 @@ impl Pod<'_> {
     /// No sandbox is alive: the whole pod is made, or made again, with the same address.
     pub(super) fn begin(&mut self) -> Decision {
         let first = self.memory.sandboxes == 0;
-        // One that a crash left between its creation and its start is started; one that would not start is made anew.
-        let unstarted = self.found.sandbox.filter(|(_, sandbox)| sandbox.state == ContainerState::Created);
+        // One that a crash left between its creation and its start is started; one that would not
+        // start is made anew.
+        let unstarted = self
+            .found
+            .sandbox
+            .filter(|(_, sandbox)| sandbox.state == ContainerState::Created);
         let restarting = unstarted.filter(|_| !self.has_failed());
         let mut steps = Vec::new();
         let attempt = match restarting {
@@ -38,7 +42,12 @@ impl Pod<'_> {
             }
         };
         self.memory.initialized = false;
-        let mains: Vec<&str> = self.spec().containers.iter().map(|one| one.name.as_str()).collect();
+        let mains: Vec<&str> = self
+            .spec()
+            .containers
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
         for (name, memory) in &mut self.memory.containers {
             // What has ended well is not run again, but the init containers are.
             if memory.completed != Some(0) || !mains.contains(&name.as_str()) {
@@ -61,20 +70,24 @@ impl Pod<'_> {
         if !self.spec().host_network {
             steps.push(self.connect());
         }
-        let firsts: Vec<(Role, &Container)> = match self.workload.template.spec.init_containers.first() {
-            Some(init) => vec![(Role::Init, init)],
-            None => self
-                .workload
-                .template
-                .spec
-                .containers
-                .iter()
-                .filter(|one| {
-                    self.memory.containers.get(&one.name).is_none_or(|memory| memory.completed.is_none())
-                })
-                .map(|one| (Role::Main, one))
-                .collect(),
-        };
+        let firsts: Vec<(Role, &Container)> =
+            match self.workload.template.spec.init_containers.first() {
+                Some(init) => vec![(Role::Init, init)],
+                None => self
+                    .workload
+                    .template
+                    .spec
+                    .containers
+                    .iter()
+                    .filter(|one| {
+                        self.memory
+                            .containers
+                            .get(&one.name)
+                            .is_none_or(|memory| memory.completed.is_none())
+                    })
+                    .map(|one| (Role::Main, one))
+                    .collect(),
+            };
         let starts = self.starts(&firsts);
         match starts {
             Ok(starts) => steps.extend(starts),
@@ -82,9 +95,15 @@ impl Pod<'_> {
         }
         let pod = self.input.record.key.clone();
         let why = if first {
-            Why::Start { pod, commit: self.input.record.commit.clone() }
+            Why::Start {
+                pod,
+                commit: self.input.record.commit.clone(),
+            }
         } else {
-            Why::Repair { pod, drift: Drift::SandboxGone }
+            Why::Repair {
+                pod,
+                drift: Drift::SandboxGone,
+            }
         };
         Decision::Do(why, steps)
     }
@@ -102,7 +121,8 @@ impl Pod<'_> {
         }
     }
 
-    /// The steps that start containers, and then remove what remains of their predecessors but the last.
+    /// The steps that start containers, and then remove what remains of their predecessors but the
+    /// last.
     pub(super) fn starts(&self, containers: &[(Role, &Container)]) -> Result<Vec<Step>, Decision> {
         let mut images = BTreeMap::new();
         let mut needs = Vec::new();
@@ -118,17 +138,27 @@ impl Pod<'_> {
             return Err(Decision::Fetch(needs));
         }
         let mut steps = Vec::new();
-        let restarting = self.found.sandbox.is_some_and(|(_, sandbox)| sandbox.state.is_alive());
+        let restarting = self
+            .found
+            .sandbox
+            .is_some_and(|(_, sandbox)| sandbox.state.is_alive());
         for (role, container) in containers {
-            let latest = self.found.latest.get(container.name.as_str()).filter(|_| restarting);
+            let latest = self
+                .found
+                .latest
+                .get(container.name.as_str())
+                .filter(|_| restarting);
             let would_not_start =
                 latest.filter(|(_, one)| one.state == ContainerState::Created && self.has_failed());
             if let Some((id, _)) = would_not_start {
                 steps.push(Step::Remove(vec![(*id).clone()]));
             }
-            let Some(image) = images.get(container.name.as_str()) else { continue };
-            let spec =
-                self.container_spec(*role, container, image.clone(), restarting).map_err(|message| {
+            let Some(image) = images.get(container.name.as_str()) else {
+                continue;
+            };
+            let spec = self
+                .container_spec(*role, container, image.clone(), restarting)
+                .map_err(|message| {
                     Decision::Blocked(Fault::new(
                         FaultKind::Rejected,
                         format!("container {}: {message}", container.name),
@@ -137,9 +167,13 @@ impl Pod<'_> {
             steps.push(Step::StartContainer(Box::new(spec)));
         }
         // Last: one that the engine cannot remove must not keep its successors from being started.
-        let stale =
-            containers.iter().filter_map(|(_, container)| self.found.previous.get(container.name.as_str()));
-        let stale: Vec<ContainerId> = stale.filter(|_| restarting).map(|(id, _)| (*id).clone()).collect();
+        let stale = containers
+            .iter()
+            .filter_map(|(_, container)| self.found.previous.get(container.name.as_str()));
+        let stale: Vec<ContainerId> = stale
+            .filter(|_| restarting)
+            .map(|(id, _)| (*id).clone())
+            .collect();
         if !stale.is_empty() {
             steps.push(Step::Remove(stale));
         }
@@ -148,7 +182,12 @@ impl Pod<'_> {
 
     fn image(&self, container: &Container) -> Result<ImageId, ImageNeed> {
         let commit = &self.input.record.commit;
-        let pin = self.input.host.pins.get(commit).and_then(|pins| pins.get(&container.image));
+        let pin = self
+            .input
+            .host
+            .pins
+            .get(commit)
+            .and_then(|pins| pins.get(&container.image));
         match pin {
             Some(pin) if self.input.observed.images.contains(&pin.id) => Ok(pin.id.clone()),
             _ => Err(ImageNeed {
@@ -169,12 +208,24 @@ impl Pod<'_> {
     ) -> Result<ContainerSpec, String> {
         let commit = self.input.commit.ok_or("its commit is not here")?;
         let empty = BTreeMap::new();
-        let services = if self.spec().enable_service_links { self.input.services.get() } else { &empty };
+        let services = if self.spec().enable_service_links {
+            self.input.services.get()
+        } else {
+            &empty
+        };
         let env = environment(container, &self.facts(), &commit.objects, services)?;
-        let latest = self.found.latest.get(container.name.as_str()).filter(|_| in_sandbox);
+        let latest = self
+            .found
+            .latest
+            .get(container.name.as_str())
+            .filter(|_| in_sandbox);
         let attempt = match latest {
             Some((_, found)) if found.state == ContainerState::Created => found.attempt,
-            _ => self.memory.containers.get(&container.name).map_or(0, |memory| memory.next_attempt),
+            _ => self
+                .memory
+                .containers
+                .get(&container.name)
+                .map_or(0, |memory| memory.next_attempt),
         };
         Ok(ContainerSpec {
             identity: self.identity(),
@@ -204,14 +255,23 @@ impl Pod<'_> {
             uid: record.uid.clone(),
             pod: record.key.clone(),
             owner: record.owner.clone(),
-            // What it is really made from: the record's commit is only a locator, and the store's word.
-            commit: self.input.commit.map_or_else(|| record.commit.clone(), |commit| commit.id.clone()),
+            // What it is really made from: the record's commit is only a locator, and the store's
+            // word.
+            commit: self
+                .input
+                .commit
+                .map_or_else(|| record.commit.clone(), |commit| commit.id.clone()),
             template: record.template.clone(),
         }
     }
 
     pub(super) fn files(&self) -> Result<PodFiles, String> {
         let commit = self.input.commit.ok_or("its commit is not here")?;
-        pod_files(self.spec(), &self.facts(), &commit.objects, self.input.host.dns)
+        pod_files(
+            self.spec(),
+            &self.facts(),
+            &commit.objects,
+            self.input.host.dns,
+        )
     }
 }

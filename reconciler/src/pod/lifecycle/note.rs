@@ -8,10 +8,15 @@ use crate::{
 };
 
 impl Pod<'_> {
-    /// Takes what is observed into the memory: which container is the current one, what its probes say, how it ended.
+    /// Takes what is observed into the memory: which container is the current one, what its probes
+    /// say, how it ended.
     pub(super) fn take_note(&mut self) {
         for (name, (id, container)) in &self.found.latest {
-            let memory = self.memory.containers.entry((*name).to_owned()).or_default();
+            let memory = self
+                .memory
+                .containers
+                .entry((*name).to_owned())
+                .or_default();
             // Somebody removed the newest one: what its predecessor says is known already.
             if memory.next_attempt > container.attempt + 1 {
                 continue;
@@ -30,7 +35,13 @@ impl Pod<'_> {
             if let Some(fact) = probe(ProbeKind::Readiness) {
                 memory.ready = Some(fact.ok);
             }
-            if let ContainerState::Exited { started, finished, code, .. } = &container.state {
+            if let ContainerState::Exited {
+                started,
+                finished,
+                code,
+                ..
+            } = &container.state
+            {
                 memory.ready = None;
                 memory.backoff = memory.backoff.count(container.attempt, *started, *finished);
                 let policy = self.workload.template.spec.restart_policy;

@@ -22,35 +22,70 @@ pub(super) fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
         || input.observed.files.contains_key(uid);
     let mut next = Next::AwaitChange;
     let mut status = phase::terminating(input, found);
-    // A failure from before the stop was begun is one of starting: it says nothing about the stop, and is no reason to
-    // hold it back.
-    let failure = input.observed.failures.get(&key).filter(|failure| failure.removes);
+    // A failure from before the stop was begun is one of starting: it says nothing about the stop,
+    // and is no reason to hold it back.
+    let failure = input
+        .observed
+        .failures
+        .get(&key)
+        .filter(|failure| failure.removes);
     if failure.is_none() {
         (status.fault, status.message) = (None, None);
     }
     if !left && !input.observed.lanes.contains(&key) {
         status.terminating = true;
-        return PodOutput { lane: None, images: Vec::new(), status, probes: Vec::new(), memory: None, next };
+        return PodOutput {
+            lane: None,
+            images: Vec::new(),
+            status,
+            probes: Vec::new(),
+            memory: None,
+            next,
+        };
     }
     let mut lane = None;
     let mut memory = input.memory.clone();
-    let retry = failure.filter(|_| memory.stopping).and_then(|failure| failure.retry_at(input.now));
+    let retry = failure
+        .filter(|_| memory.stopping)
+        .and_then(|failure| failure.retry_at(input.now));
     if let Some(retry) = retry {
         next = Next::After(Duration::try_from(retry.duration_since(input.now)).unwrap_or_default());
     } else if !input.observed.lanes.contains(&key) {
-        let reason = input.record.stop.as_ref().map_or("", |stop| stop.reason.as_str()).to_owned();
-        let why = Why::Stop { pod: input.record.key.clone(), reason };
+        let reason = input
+            .record
+            .stop
+            .as_ref()
+            .map_or("", |stop| stop.reason.as_str())
+            .to_owned();
+        let why = Why::Stop {
+            pod: input.record.key.clone(),
+            reason,
+        };
         memory.stopping = true;
-        lane = Some(Lane { key, why, steps: stop_steps(input, found, link) });
+        lane = Some(Lane {
+            key,
+            why,
+            steps: stop_steps(input, found, link),
+        });
     }
-    PodOutput { lane, images: Vec::new(), status, probes: Vec::new(), memory: Some(memory), next }
+    PodOutput {
+        lane,
+        images: Vec::new(),
+        status,
+        probes: Vec::new(),
+        memory: Some(memory),
+        next,
+    }
 }
 
 fn stop_steps(input: &PodInput<'_>, found: &Found<'_>, link: String) -> Vec<Step> {
     let spec = input.workload.map(|workload| &workload.template.spec);
     let host_network = spec.is_some_and(|spec| spec.host_network);
-    let address =
-        if host_network { input.host.address } else { input.memory.address.unwrap_or(Ipv4Addr::UNSPECIFIED) };
+    let address = if host_network {
+        input.host.address
+    } else {
+        input.memory.address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    };
     let grace = spec.map_or(Duration::from_secs(30), |spec| spec.termination_grace);
     let mut steps = Vec::new();
     if found.alive().next().is_some() {

@@ -18,8 +18,8 @@ use crate::{
     world::World,
 };
 
-/// A tale. Each of its acts begins when what the last one waits for has come, so that a crash makes the tale longer and
-/// changes nothing else in it.
+/// A tale. Each of its acts begins when what the last one waits for has come, so that a crash makes
+/// the tale longer and changes nothing else in it.
 pub(super) struct Tale {
     pub(super) name: &'static str,
     /// It has so many points at the least.
@@ -69,13 +69,19 @@ pub(super) const TALES: [Tale; 10] = [
         name: "canary",
         least: 200,
         last: 0,
-        acts: &[act(with_canary, all_is_well), act(|world| world.want(&rolling("good:2", 1)), all_is_well)],
+        acts: &[
+            act(with_canary, all_is_well),
+            act(|world| world.want(&rolling("good:2", 1)), all_is_well),
+        ],
     },
     Tale {
         name: "bad-commit",
         least: 200,
         last: 1,
-        acts: &[act(|world| world.want(&rolling("good:1", 2)), all_is_well), act(bad_commit, is_rolled_back)],
+        acts: &[
+            act(|world| world.want(&rolling("good:1", 2)), all_is_well),
+            act(bad_commit, is_rolled_back),
+        ],
     },
     Tale {
         name: "lost-host",
@@ -84,7 +90,13 @@ pub(super) const TALES: [Tale; 10] = [
         acts: &[
             act(|world| world.want(&everything()), all_is_well),
             act(
-                |world| world.strike(Fault::PowerOff { host: LOST, lost: false, long: FOR_GOOD }),
+                |world| {
+                    world.strike(Fault::PowerOff {
+                        host: LOST,
+                        lost: false,
+                        long: FOR_GOOD,
+                    })
+                },
                 is_given_up,
             ),
             act(|world| world.strike(Fault::PowerOn(1)), all_is_well),
@@ -142,27 +154,52 @@ fn apart() -> NodeName {
 fn deployment(replicas: u32, image: &str) -> Wanted {
     let update = Update::Rolling(1, 0);
     let kind = WorkloadKind::Deployment;
-    Wanted { kind, replicas, image: image.to_owned(), update, disk: false, min_ready: 0, service: None }
+    Wanted {
+        kind,
+        replicas,
+        image: image.to_owned(),
+        update,
+        disk: false,
+        min_ready: 0,
+        service: None,
+    }
 }
 
 fn of_kind(kind: WorkloadKind, replicas: u32, image: &str) -> Wanted {
-    Wanted { kind, ..deployment(replicas, image) }
+    Wanted {
+        kind,
+        ..deployment(replicas, image)
+    }
 }
 
 /// One that recreates and writes to its host's disk.
 fn database(replicas: u32, image: &str) -> Wanted {
-    Wanted { update: Update::Recreate, disk: true, ..deployment(replicas, image) }
+    Wanted {
+        update: Update::Recreate,
+        disk: true,
+        ..deployment(replicas, image)
+    }
 }
 
 type Named = (&'static str, Wanted);
 
 fn rolling(image: &str, replicas: u32) -> [Named; 2] {
-    [("agent", of_kind(WorkloadKind::DaemonSet, 1, image)), ("web", deployment(replicas, image))]
+    [
+        ("agent", of_kind(WorkloadKind::DaemonSet, 1, image)),
+        ("web", deployment(replicas, image)),
+    ]
 }
 
 fn recreating(image: &str) -> [Named; 3] {
-    let web = Wanted { update: Update::Recreate, ..deployment(2, image) };
-    [("db", database(1, image)), ("job", of_kind(WorkloadKind::Pod, 1, image)), ("web", web)]
+    let web = Wanted {
+        update: Update::Recreate,
+        ..deployment(2, image)
+    };
+    [
+        ("db", database(1, image)),
+        ("job", of_kind(WorkloadKind::Pod, 1, image)),
+        ("web", web),
+    ]
 }
 
 fn everything() -> [Named; 5] {
@@ -179,7 +216,11 @@ fn everything() -> [Named; 5] {
 fn scaled(web: u32, set: u32) -> [Named; 3] {
     let image = "good:1";
     let set = of_kind(WorkloadKind::ReplicaSet, set, image);
-    [("web", deployment(web, image)), ("set", set), ("db", database(1, image))]
+    [
+        ("web", deployment(web, image)),
+        ("set", set),
+        ("db", database(1, image)),
+    ]
 }
 
 fn first_roll_out(world: &mut World) {
@@ -192,7 +233,11 @@ fn first_roll_out(world: &mut World) {
 }
 
 fn with_canary(world: &mut World) {
-    world.settings.rollout.canary_nodes.insert(NodeName::new("n2"));
+    world
+        .settings
+        .rollout
+        .canary_nodes
+        .insert(NodeName::new("n2"));
     world.want(&rolling("good:1", 1));
 }
 
@@ -204,7 +249,11 @@ fn bad_commit(world: &mut World) {
 }
 
 fn drain(world: &mut World) {
-    let object = NodeObject { unschedulable: true, drain: true, ..NodeObject::default() };
+    let object = NodeObject {
+        unschedulable: true,
+        drain: true,
+        ..NodeObject::default()
+    };
     world.repository.nodes.insert(apart(), object);
     world.want(&everything());
 }
@@ -222,7 +271,10 @@ fn back_up_and_go_on(world: &mut World) {
 /// Whether the controllers follow a commit that wants this image.
 fn follows(world: &World, image: &str) -> bool {
     let rollout = &world.store.contents.state.rollout;
-    let driving = world.pushed.iter().find(|commit| Some(&commit.id) == rollout.driving.as_ref());
+    let driving = world
+        .pushed
+        .iter()
+        .find(|commit| Some(&commit.id) == rollout.driving.as_ref());
     let runs = |commit: &Arc<Commit>| {
         let mut workloads = commit.objects.workloads.values();
         workloads.any(|workload| workload.template.spec.containers[0].image == image)
@@ -236,7 +288,9 @@ fn is_adopted(world: &World) -> bool {
 }
 
 fn all_is_well(world: &World) -> bool {
-    let Some(last) = world.pushed.last() else { return true };
+    let Some(last) = world.pushed.last() else {
+        return true;
+    };
     world.is_healthy(&last.id)
         && world.store.contents.state.outages.is_empty()
         && world.all_are_ready(|_| true)
@@ -245,7 +299,9 @@ fn all_is_well(world: &World) -> bool {
 fn is_rolled_back(world: &World) -> bool {
     let [good, bad] = [0, 1].map(|at| &world.pushed[at].id);
     let history = &world.store.contents.state.rollout.history;
-    let left = history.iter().any(|one| one.commit == *bad && one.state == CommitState::RolledBack);
+    let left = history
+        .iter()
+        .any(|one| one.commit == *bad && one.state == CommitState::RolledBack);
     left && world.is_healthy(good) && world.all_are_ready(|_| true)
 }
 
@@ -255,7 +311,11 @@ fn is_given_up(world: &World) -> bool {
 }
 
 fn is_drained(world: &World) -> bool {
-    world.pushed.last().is_some_and(|last| world.is_healthy(&last.id)) && is_left(world)
+    world
+        .pushed
+        .last()
+        .is_some_and(|last| world.is_healthy(&last.id))
+        && is_left(world)
 }
 
 /// Whether what can be elsewhere is, and runs there.
@@ -270,8 +330,10 @@ fn is_left(world: &World) -> bool {
 impl World {
     /// Somebody wants this from now on.
     fn want(&mut self, workloads: &[Named]) {
-        self.repository.workloads =
-            workloads.iter().map(|(name, wanted)| ((*name).to_owned(), wanted.clone())).collect();
+        self.repository.workloads = workloads
+            .iter()
+            .map(|(name, wanted)| ((*name).to_owned(), wanted.clone()))
+            .collect();
         let repository: Repository = self.repository.clone();
         push(self, &repository);
     }
@@ -284,10 +346,18 @@ impl World {
     /// Whether none of these pods stops, and each is ready where it is.
     fn all_are_ready(&self, which: impl Fn(&PodRecord) -> bool) -> bool {
         let contents = &self.store.contents;
-        contents.state.pods.values().filter(|record| which(record)).all(|record| {
-            let report = record.place.node().and_then(|node| contents.reports.get(node));
-            let status = report.and_then(|report| report.pods.get(&record.uid));
-            record.stop.is_none() && status.is_some_and(|status| status.ready.is_some())
-        })
+        contents
+            .state
+            .pods
+            .values()
+            .filter(|record| which(record))
+            .all(|record| {
+                let report = record
+                    .place
+                    .node()
+                    .and_then(|node| contents.reports.get(node));
+                let status = report.and_then(|report| report.pods.get(&record.uid));
+                record.stop.is_none() && status.is_some_and(|status| status.ready.is_some())
+            })
     }
 }

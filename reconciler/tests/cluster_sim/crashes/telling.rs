@@ -36,17 +36,25 @@ impl Telling {
             world.start(host);
         }
         (tale.acts[0].happens)(&mut world);
-        Self { world, act: 0, since: 0 }
+        Self {
+            world,
+            act: 0,
+            since: 0,
+        }
     }
 
     /// A little more of it; false once the last act is over.
     pub(super) fn go_on(&mut self, tale: &Tale) -> bool {
         let world = &mut self.world;
-        let Some(act) = tale.acts.get(self.act).filter(|_| world.wrong.is_none()) else { return false };
+        let Some(act) = tale.acts.get(self.act).filter(|_| world.wrong.is_none()) else {
+            return false;
+        };
         if (act.until)(world) {
             self.act += 1;
             self.since = world.now;
-            let Some(act) = tale.acts.get(self.act) else { return false };
+            let Some(act) = tale.acts.get(self.act) else {
+                return false;
+            };
             world.cuts.counted = true;
             (act.happens)(world);
         }
@@ -62,7 +70,13 @@ impl Telling {
         let mut world = self.world;
         world.cuts.counted = false;
         world.come_to_rest();
-        if let Some(last) = world.pushed.iter().rev().nth(tale.last).map(|commit| commit.id.clone()) {
+        if let Some(last) = world
+            .pushed
+            .iter()
+            .rev()
+            .nth(tale.last)
+            .map(|commit| commit.id.clone())
+        {
             world.settle_on(&last);
         }
         world

@@ -21,21 +21,35 @@ impl World {
         after: &ClusterState,
     ) {
         let key = &workload.key;
-        let owned: Vec<&PodRecord> = after.pods.values().filter(|record| record.owner == *key).collect();
+        let owned: Vec<&PodRecord> = after
+            .pods
+            .values()
+            .filter(|record| record.owner == *key)
+            .collect();
         let is_new = |record: &PodRecord| !before.pods.contains_key(&record.uid);
-        let made = owned.iter().any(|record| is_new(record) && self.is_made(&record.uid));
+        let made = owned
+            .iter()
+            .any(|record| is_new(record) && self.is_made(&record.uid));
         let now = self.now;
         let ready = |record: &PodRecord| self.referee.could_be_ready(now, &record.uid);
         // One that has started anew is ready before it is available.
         let is_available = |record: &PodRecord| {
-            let report = record.place.node().and_then(|node| self.store.contents.reports.get(node));
+            let report = record
+                .place
+                .node()
+                .and_then(|node| self.store.contents.reports.get(node));
             let status = report.and_then(|report| report.pods.get(&record.uid));
             status.is_some_and(|status| status.available(workload.control.min_ready()))
         };
         // Pods that ran well and that somebody chose to stop.
         let chosen = owned
             .iter()
-            .filter(|record| before.pods.get(&record.uid).is_some_and(|old| old.stop.is_none()))
+            .filter(|record| {
+                before
+                    .pods
+                    .get(&record.uid)
+                    .is_some_and(|old| old.stop.is_none())
+            })
             .filter(|record| {
                 record.stop.as_ref().is_some_and(|stop| {
                     matches!(
@@ -50,18 +64,33 @@ impl World {
             .filter(|record| self.referee.must_be_ready(now, &record.uid))
             .filter(|record| is_available(record))
             .count();
-        let staying: Vec<&PodRecord> = owned.iter().copied().filter(|record| record.stop.is_none()).collect();
+        let staying: Vec<&PodRecord> = owned
+            .iter()
+            .copied()
+            .filter(|record| record.stop.is_none())
+            .collect();
         let ended = |record: &PodRecord| {
             let reports = self.store.contents.reports.values();
-            reports.flat_map(|report| report.pods.get(&record.uid)).any(|status| status.phase.is_final())
+            reports
+                .flat_map(|report| report.pods.get(&record.uid))
+                .any(|status| status.phase.is_final())
         };
         let active = staying.iter().filter(|record| !ended(record)).count();
         let available = staying.iter().filter(|record| ready(record)).count();
         // While only the canaries move, as many as before are wanted as well.
-        let waves = [before, after].into_iter().filter(|state| state.rollout.wave.is_some());
-        let healthy = waves.filter_map(|state| state.rollout.healthy.clone()).next();
-        let old = self.pushed.iter().find(|commit| Some(&commit.id) == healthy.as_ref());
-        let old = old.and_then(|commit| commit.objects.workloads.get(key)).and_then(replicas);
+        let waves = [before, after]
+            .into_iter()
+            .filter(|state| state.rollout.wave.is_some());
+        let healthy = waves
+            .filter_map(|state| state.rollout.healthy.clone())
+            .next();
+        let old = self
+            .pushed
+            .iter()
+            .find(|commit| Some(&commit.id) == healthy.as_ref());
+        let old = old
+            .and_then(|commit| commit.objects.workloads.get(key))
+            .and_then(replicas);
         let range = |now: u32| {
             let old = old.unwrap_or(now);
             (now.max(old) as usize, now.min(old) as usize)
@@ -74,11 +103,16 @@ impl World {
                 let (most, least) = range(*replicas);
                 (most + usize::from(drains), least)
             }
-            Control::Deployment { replicas, strategy, .. } => {
+            Control::Deployment {
+                replicas, strategy, ..
+            } => {
                 let (most, least) = range(*replicas);
                 match strategy {
                     DeploymentStrategy::Recreate => (most, 0),
-                    DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
+                    DeploymentStrategy::RollingUpdate {
+                        max_surge,
+                        max_unavailable,
+                    } => {
                         let surge = max_surge.round_up(*replicas) as usize;
                         let down = max_unavailable.round_down(*replicas) as usize;
                         let down = if surge == 0 { down.max(1) } else { down };
@@ -87,10 +121,15 @@ impl World {
                 }
             }
             Control::DaemonSet { update, .. } => {
-                let DaemonSetUpdate::RollingUpdate { .. } = update else { return };
+                let DaemonSetUpdate::RollingUpdate { .. } = update else {
+                    return;
+                };
                 // What a node that takes none any more does, the others need not make up for.
                 let fits = |record: &&&PodRecord| {
-                    let object = record.place.node().and_then(|node| commit.objects.nodes.get(node));
+                    let object = record
+                        .place
+                        .node()
+                        .and_then(|node| commit.objects.nodes.get(node));
                     object.is_none_or(|object| object.taints.is_empty())
                 };
                 let owned: Vec<&PodRecord> = owned.iter().filter(fits).copied().collect();
@@ -101,7 +140,9 @@ impl World {
             format!("{key}: a pod was made, and there are {active} where {most} may be")
         });
         self.require(chosen == 0 || available >= least, || {
-            format!("{key}: {chosen} good pods were stopped, {available} are left where {least} must be")
+            format!(
+                "{key}: {chosen} good pods were stopped, {available} are left where {least} must be"
+            )
         });
     }
 
@@ -115,44 +156,73 @@ impl World {
         let key = &workload.key;
         let mut nodes: BTreeMap<&NodeName, usize> = BTreeMap::new();
         // What was found running is one too many until the leader has stopped one of the two.
-        let counted = owned.iter().filter(|record| !self.referee.is_unknown(&record.uid));
+        let counted = owned
+            .iter()
+            .filter(|record| !self.referee.is_unknown(&record.uid));
         for record in counted.filter(|record| record.stop.is_none()) {
             if let Some(node) = record.place.node() {
                 *nodes.entry(node).or_default() += 1;
             }
         }
-        let twice = nodes.iter().find(|(_, count)| **count > 1).map(|(node, _)| (*node).clone());
+        let twice = nodes
+            .iter()
+            .find(|(_, count)| **count > 1)
+            .map(|(node, _)| (*node).clone());
         self.require(twice.is_none(), || format!("{key}: two pods for {twice:?}"));
         let now = self.now;
-        // What nobody waits for: nodes that were given up, those that are at fault themselves, and those that the leader never
-        // heard of, since it joined or was cut off and the store was filled anew.
+        // What nobody waits for: nodes that were given up, those that are at fault themselves, and
+        // those that the leader never heard of, since it joined or was cut off and the store was
+        // filled anew.
         let aside = |node: &NodeName| {
             !self.leaders_view().facts.contains_key(node)
-                || self.hosts.iter().any(|host| host.name == *node && host.removed)
+                || self
+                    .hosts
+                    .iter()
+                    .any(|host| host.name == *node && host.removed)
                 || states.iter().any(|state| {
                     state.outages.get(node).is_some_and(|outage| outage.lost)
                         || state.rollout.faulty.contains_key(node)
-                        || state.rollout.wave.as_ref().is_some_and(|wave| wave.broken.contains(node))
+                        || state
+                            .rollout
+                            .wave
+                            .as_ref()
+                            .is_some_and(|wave| wave.broken.contains(node))
                 })
         };
         let reports = &self.leaders_view().reports;
-        // Who has said nothing since a store was adopted counts by what he said before, as who is silent does.
+        // Who has said nothing since a store was adopted counts by what he said before, as who is
+        // silent does.
         let unheard = |node: &NodeName| {
-            let said = self.store.contents.reports.get(node).and_then(|report| report.stock);
+            let said = self
+                .store
+                .contents
+                .reports
+                .get(node)
+                .and_then(|report| report.stock);
             let adopted = states[0].rollout.adopted.map(|adoption| adoption.at);
             adopted.is_some() && said != adopted
         };
         let down = |record: &&&PodRecord| {
-            let Some(node) = record.place.node().filter(|node| !aside(node)) else { return false };
-            let said = reports.get(node).and_then(|report| report.pods.get(&record.uid));
+            let Some(node) = record.place.node().filter(|node| !aside(node)) else {
+                return false;
+            };
+            let said = reports
+                .get(node)
+                .and_then(|report| report.pods.get(&record.uid));
             let silent = self.referee.may_be_silent(now, node) || unheard(node);
             let last_up = silent && said.is_some_and(|status| status.ready.is_some());
-            let replaced = record.stop.as_ref().is_some_and(|stop| stop.reason == StopReason::Replaced);
+            let replaced = record
+                .stop
+                .as_ref()
+                .is_some_and(|stop| stop.reason == StopReason::Replaced);
             let down = !last_up && !self.referee.could_be_ready(now, &record.uid);
             replaced || record.stop.is_none() && down
         };
-        let down: BTreeSet<NodeName> =
-            owned.iter().filter(down).filter_map(|record| record.place.node().cloned()).collect();
+        let down: BTreeSet<NodeName> = owned
+            .iter()
+            .filter(down)
+            .filter_map(|record| record.place.node().cloned())
+            .collect();
         self.require(chosen == 0 || down.len() <= 1, || {
             format!("{key}: {chosen} good pods were stopped, and now it is down on {down:?}")
         });
@@ -161,7 +231,9 @@ impl World {
 
 pub(super) fn replicas(workload: &Workload) -> Option<u32> {
     match &workload.control {
-        Control::Deployment { replicas, .. } | Control::Replicas { replicas, .. } => Some(*replicas),
+        Control::Deployment { replicas, .. } | Control::Replicas { replicas, .. } => {
+            Some(*replicas)
+        }
         Control::Pod | Control::DaemonSet { .. } => None,
     }
 }

@@ -15,7 +15,9 @@ impl World {
         let LaneKey::Pod(uid) = &lane.key else { return };
         let name = self.hosts[host].name.clone();
         let stops = match step {
-            Step::Stop(specs) => specs.iter().any(|spec| self.is_alive(host, &spec.container)),
+            Step::Stop(specs) => specs
+                .iter()
+                .any(|spec| self.is_alive(host, &spec.container)),
             Step::Remove(ids) => ids.iter().any(|id| self.is_alive(host, id)),
             Step::Disconnect(link) => self.hosts[host].engine.links.contains_key(link),
             _ => false,
@@ -25,11 +27,17 @@ impl World {
             Why::Unhealthy { .. } | Why::Restart { .. } | Why::Repair { .. } | Why::Clean { .. }
         );
         let sound = !stops || repairs || self.referee.stopped.contains(uid);
-        self.require(sound, || format!("{name} stops {uid} without a stop record: {lane:?}"));
+        self.require(sound, || {
+            format!("{name} stops {uid} without a stop record: {lane:?}")
+        });
     }
 
     fn is_alive(&self, host: usize, container: &reconciler::name::ContainerId) -> bool {
-        self.hosts[host].engine.containers.get(container).is_some_and(|one| one.state.is_alive())
+        self.hosts[host]
+            .engine
+            .containers
+            .get(container)
+            .is_some_and(|one| one.state.is_alive())
     }
 
     /// A step has had its effect.
@@ -38,13 +46,15 @@ impl World {
             Step::StartContainer(spec) => {
                 let one = &self.hosts[host];
                 let name = one.name.clone();
-                // The commit of a record is a locator: what runs may be of any verified commit with that template.
+                // The commit of a record is a locator: what runs may be of any verified commit with
+                // that template.
                 let named = one.verified.values().any(|commit| {
                     let workload = commit.resolve(&spec.identity.owner, &spec.identity.template);
                     workload.is_some_and(|workload| {
                         workload.template.spec.containers.iter().any(|container| {
                             let image = one.registry.find(&container.image);
-                            container.name == spec.name && image.is_some_and(|image| image.id == spec.image)
+                            container.name == spec.name
+                                && image.is_some_and(|image| image.id == spec.image)
                         })
                     })
                 });

@@ -1,4 +1,5 @@
-//! What must hold of the records of pods: none changes into another, none stops or goes without a reason.
+//! What must hold of the records of pods: none changes into another, none stops or goes without a
+//! reason.
 
 use reconciler::{
     commit::Commit,
@@ -23,35 +24,50 @@ impl World {
                 self.require(!moved, || {
                     format!("{uid} was moved from {:?} to {:?}", old.place, record.place)
                 });
-                let same =
-                    old.key == record.key && old.owner == record.owner && old.template == record.template;
-                self.require(same, || format!("{uid} became another pod: {old:?} and {record:?}"));
+                let same = old.key == record.key
+                    && old.owner == record.owner
+                    && old.template == record.template;
+                self.require(same, || {
+                    format!("{uid} became another pod: {old:?} and {record:?}")
+                });
                 let withdrawn = old.stop.is_some() && record.stop.is_none();
-                self.require(!withdrawn, || format!("the stop record of {uid} was withdrawn"));
+                self.require(!withdrawn, || {
+                    format!("the stop record of {uid} was withdrawn")
+                });
             }
             let Some(stop) = &record.stop else { continue };
             self.referee.stopped.insert(uid.clone());
             if old.is_none_or(|old| old.stop.is_some()) {
                 continue;
             }
-            // While only the canaries move, what the commit leaves out goes on as the healthy one has it.
-            let kept = [before, after].into_iter().find(|state| state.rollout.wave.is_some());
+            // While only the canaries move, what the commit leaves out goes on as the healthy one
+            // has it.
+            let kept = [before, after]
+                .into_iter()
+                .find(|state| state.rollout.wave.is_some());
             let kept = kept.and_then(|state| state.rollout.healthy.as_ref());
             let kept = kept.and_then(|id| self.pushed.iter().find(|commit| commit.id == *id));
             let has = |commit: &Commit| commit.objects.workloads.contains_key(&record.owner);
             let owned = driven.is_some_and(has) || kept.is_some_and(|commit| has(commit));
             let sound = match stop.reason {
                 StopReason::OwnerRemoved => driven.is_some() && !owned,
-                // What lies on a disk is nowhere else: its pod stays with its node until that is given up by hand.
+                // What lies on a disk is nowhere else: its pod stays with its node until that is
+                // given up by hand.
                 StopReason::NodeLost | StopReason::Drained if self.has_disk(record) => false,
                 // Pods that write to a disk never end by themselves in these stories.
                 StopReason::Failed if self.has_disk(record) => false,
-                StopReason::NodeLost => {
-                    record.place.node().is_some_and(|node| self.referee.may_be_silent(self.now, node))
-                }
+                StopReason::NodeLost => record
+                    .place
+                    .node()
+                    .is_some_and(|node| self.referee.may_be_silent(self.now, node)),
                 _ => owned,
             };
-            self.require(sound, || format!("{} {uid} is stopped without reason: {stop:?}", record.key.name));
+            self.require(sound, || {
+                format!(
+                    "{} {uid} is stopped without reason: {stop:?}",
+                    record.key.name
+                )
+            });
         }
         for (uid, old) in &before.pods {
             if after.pods.contains_key(uid) {
@@ -62,7 +78,9 @@ impl World {
             // What the adopted copy has and what is gone since.
             let gone = before.rollout.adopted.is_some() && !self.has_containers(uid);
             let sound = old.stop.is_some() || removed || gone;
-            self.require(sound, || format!("{uid} was forgotten without a stop record"));
+            self.require(sound, || {
+                format!("{uid} was forgotten without a stop record")
+            });
             let left = self.hosts.iter().any(|host| {
                 !removed
                     && host
@@ -83,7 +101,8 @@ impl World {
             if before.outages.get(node).is_some_and(|before| before.lost) {
                 continue;
             }
-            let gone = |facts: &NodeFacts| after.removed.get(&facts.name) == Some(&facts.installation);
+            let gone =
+                |facts: &NodeFacts| after.removed.get(&facts.name) == Some(&facts.installation);
             // A store that was filled anew may not know who is away; the leader does.
             let all: Vec<&NodeName> = self
                 .leaders_view()
@@ -96,10 +115,13 @@ impl World {
                 .iter()
                 .filter(|name| {
                     let since = self.referee.absent.get(**name);
-                    let unreachable =
-                        self.hosts.iter().any(|host| host.name == ***name && host.daemon.is_none());
+                    let unreachable = self
+                        .hosts
+                        .iter()
+                        .any(|host| host.name == ***name && host.daemon.is_none());
                     let away = self.store.contents.away.contains_key(**name);
-                    let counts = since.is_some_and(|since| now - since > BLIND && now - since < BRAKE);
+                    let counts =
+                        since.is_some_and(|since| now - since > BLIND && now - since < BRAKE);
                     **name == node || counts && unreachable && !away
                 })
                 .count();

@@ -1,4 +1,5 @@
-//! What a rename promises: the old workload is not told to stop before the new one can take its place.
+//! What a rename promises: the old workload is not told to stop before the new one can take its
+//! place.
 
 use reconciler::{
     commit::Commit,
@@ -19,29 +20,49 @@ impl World {
         after: &ClusterState,
         driven: Option<&Commit>,
     ) {
-        let lasts =
-            |state: &ClusterState| matches!(state.rollout.phase, Phase::Progressing { .. } | Phase::Soaking);
-        let Some(driven) = driven.filter(|_| lasts(before) && lasts(after)) else { return };
+        let lasts = |state: &ClusterState| {
+            matches!(
+                state.rollout.phase,
+                Phase::Progressing { .. } | Phase::Soaking
+            )
+        };
+        let Some(driven) = driven.filter(|_| lasts(before) && lasts(after)) else {
+            return;
+        };
         let is_told = |record: &&PodRecord| {
-            record.stop.as_ref().is_some_and(|stop| stop.reason == StopReason::OwnerRemoved)
-                && before.pods.get(&record.uid).is_some_and(|old| old.stop.is_none())
+            record
+                .stop
+                .as_ref()
+                .is_some_and(|stop| stop.reason == StopReason::OwnerRemoved)
+                && before
+                    .pods
+                    .get(&record.uid)
+                    .is_some_and(|old| old.stop.is_none())
         };
         let early = after.pods.values().filter(is_told).find_map(|record| {
             // Where the state was lost nobody knows what ran before.
             let known = before.rollout.left.iter().chain(&before.rollout.healthy);
-            let mut known = self.pushed.iter().filter(|commit| known.clone().any(|id| *id == commit.id));
+            let mut known = self
+                .pushed
+                .iter()
+                .filter(|commit| known.clone().any(|id| *id == commit.id));
             known.find(|commit| commit.objects.workloads.contains_key(&record.owner))?;
             let heir = self.heir(record, driven)?;
             let mut pods = after.pods.values().filter(|pod| pod.owner == heir.key);
             let any_ready = pods.any(|pod| self.referee.could_be_ready(self.now, &pod.uid));
             (!any_ready).then(|| (record.uid.clone(), heir.key.clone()))
         });
-        self.require(early.is_none(), || format!("{early:?} is stopped before the other one is ready"));
+        self.require(early.is_none(), || {
+            format!("{early:?} is stopped before the other one is ready")
+        });
     }
 
     /// The Deployment that a pod's owner has become, where its Service leads to that now.
     fn heir<'c>(&self, record: &PodRecord, driven: &'c Commit) -> Option<&'c Workload> {
-        let was = self.pushed.iter().find_map(|commit| commit.objects.workloads.get(&record.owner))?;
+        let was = self
+            .pushed
+            .iter()
+            .find_map(|commit| commit.objects.workloads.get(&record.owner))?;
         if was.template.spec.writes_to_host() {
             return None;
         }
@@ -55,7 +76,10 @@ impl World {
         })?;
         let replicas = super::bounds::replicas(heir)?;
         let led = |service: &ObjectKey| {
-            let mut services = self.pushed.iter().filter_map(|commit| commit.objects.services.get(service));
+            let mut services = self
+                .pushed
+                .iter()
+                .filter_map(|commit| commit.objects.services.get(service));
             services.any(|service| selects(service, &was.template.meta.labels))
         };
         let mut services = driven.objects.services.iter().filter(|(key, _)| led(key));

@@ -1,4 +1,5 @@
-//! What must hold of the life of a commit, of the waves it comes in, and of what is given to Services.
+//! What must hold of the life of a commit, of the waves it comes in, and of what is given to
+//! Services.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -13,13 +14,23 @@ use crate::world::World;
 impl World {
     /// While only the canaries move, nothing new comes to other nodes.
     pub(super) fn judge_canaries(&mut self, before: &ClusterState, after: &ClusterState) {
-        let (Some(_), Some(wave)) = (&before.rollout.wave, &after.rollout.wave) else { return };
-        let find = |id: &Option<CommitId>| self.pushed.iter().find(|commit| Some(&commit.id) == id.as_ref());
-        let (Some(driving), Some(healthy)) = (find(&after.rollout.driving), find(&after.rollout.healthy))
+        let (Some(_), Some(wave)) = (&before.rollout.wave, &after.rollout.wave) else {
+            return;
+        };
+        let find = |id: &Option<CommitId>| {
+            self.pushed
+                .iter()
+                .find(|commit| Some(&commit.id) == id.as_ref())
+        };
+        let (Some(driving), Some(healthy)) =
+            (find(&after.rollout.driving), find(&after.rollout.healthy))
         else {
             return;
         };
-        let made = after.pods.values().filter(|record| !before.pods.contains_key(&record.uid));
+        let made = after
+            .pods
+            .values()
+            .filter(|record| !before.pods.contains_key(&record.uid));
         let made = made.filter(|record| self.is_made(&record.uid));
         // What a superseded commit brought already moves on when its node is drained.
         let drains = driving.objects.nodes.values().any(|node| node.drain);
@@ -29,44 +40,76 @@ impl World {
         };
         let early = made
             .filter(|record| !moves(record))
-            .filter(|record| record.place.node().is_some_and(|node| !wave.nodes.contains(node)))
+            .filter(|record| {
+                record
+                    .place
+                    .node()
+                    .is_some_and(|node| !wave.nodes.contains(node))
+            })
             .find(|record| {
                 let hash = |commit: &Commit| {
-                    commit.objects.workloads.get(&record.owner).map(|owner| owner.template.hash.clone())
+                    commit
+                        .objects
+                        .workloads
+                        .get(&record.owner)
+                        .map(|owner| owner.template.hash.clone())
                 };
                 let new = hash(driving);
                 new.as_ref() == Some(&record.template) && new != hash(healthy)
             })
             .cloned();
-        self.require(early.is_none(), || format!("{early:?} is made while only {:?} move", wave.nodes));
+        self.require(early.is_none(), || {
+            format!("{early:?} is made while only {:?} move", wave.nodes)
+        });
     }
 
     pub(super) fn judge_rollout(&mut self, before: &ClusterState, after: &ClusterState) {
         for (commit, reason) in &after.rollout.bad {
             let fair = self.bad.contains(commit) || self.doubtful.contains(commit);
-            self.require(fair, || format!("{commit} can run and is called bad: {reason}"));
-            self.referee.called_bad.entry(commit.clone()).or_insert_with(|| reason.clone());
+            self.require(fair, || {
+                format!("{commit} can run and is called bad: {reason}")
+            });
+            self.referee
+                .called_bad
+                .entry(commit.clone())
+                .or_insert_with(|| reason.clone());
         }
         let (old, new) = (&before.rollout.driving, &after.rollout.driving);
         if old != new
             && let Some(commit) = new
         {
             let again = before.rollout.bad.contains_key(commit);
-            self.require(!again, || format!("{commit} is driven again though it is called bad"));
+            self.require(!again, || {
+                format!("{commit} is driven again though it is called bad")
+            });
             let known = self.pushed.iter().any(|pushed| pushed.id == *commit);
             self.require(known, || format!("{commit} is driven and was never pushed"));
         }
         self.judge_doubtful(before, after);
-        let healthy = after.rollout.healthy.clone().filter(|healthy| self.bad.contains(healthy));
-        self.require(healthy.is_none(), || format!("{healthy:?} cannot run and is called healthy"));
+        let healthy = after
+            .rollout
+            .healthy
+            .clone()
+            .filter(|healthy| self.bad.contains(healthy));
+        self.require(healthy.is_none(), || {
+            format!("{healthy:?} cannot run and is called healthy")
+        });
     }
 
-    /// A commit that cannot run on one host is healthy only where that host is named, or is not there.
+    /// A commit that cannot run on one host is healthy only where that host is named, or is not
+    /// there.
     pub(super) fn judge_doubtful(&mut self, before: &ClusterState, after: &ClusterState) {
-        let healthy =
-            after.rollout.healthy.as_ref().filter(|id| before.rollout.healthy.as_ref() != Some(*id));
-        let Some(id) = healthy.filter(|id| self.doubtful.contains(*id)) else { return };
-        let Some(commit) = self.pushed.iter().find(|commit| commit.id == *id) else { return };
+        let healthy = after
+            .rollout
+            .healthy
+            .as_ref()
+            .filter(|id| before.rollout.healthy.as_ref() != Some(*id));
+        let Some(id) = healthy.filter(|id| self.doubtful.contains(*id)) else {
+            return;
+        };
+        let Some(commit) = self.pushed.iter().find(|commit| commit.id == *id) else {
+            return;
+        };
         let culprit = NodeName::new("n1");
         let daemon = |record: &PodRecord| {
             let owner = commit.objects.workloads.get(&record.owner);
@@ -74,25 +117,39 @@ impl World {
                 && record.place.node() == Some(&culprit)
                 && owner.is_some_and(|owner| {
                     owner.template.hash == record.template
-                        && owner.template.spec.containers.iter().any(|container| container.image == "local:1")
+                        && owner
+                            .template
+                            .spec
+                            .containers
+                            .iter()
+                            .any(|container| container.image == "local:1")
                 })
         };
         let runs = after.pods.values().any(daemon);
-        let out = after.outages.contains_key(&culprit) || self.referee.may_be_silent(self.now, &culprit);
+        let out =
+            after.outages.contains_key(&culprit) || self.referee.may_be_silent(self.now, &culprit);
         let named = after.rollout.faulty.contains_key(&culprit);
         let id = id.clone();
-        self.require(!runs || out || named, || format!("{id} is healthy, and {culprit} is not named"));
+        self.require(!runs || out || named, || {
+            format!("{id} is healthy, and {culprit} is not named")
+        });
     }
 
     pub(super) fn judge_services(&mut self, after: &ClusterState) {
         let mut taken: BTreeMap<Ipv4Addr, &ObjectKey> = BTreeMap::new();
         let mut wrong = None;
         for (service, given) in &after.services {
-            let Some(address) = given.cluster_ip else { continue };
+            let Some(address) = given.cluster_ip else {
+                continue;
+            };
             if let Some(other) = taken.insert(address, service) {
                 wrong = Some(format!("{service} and {other} both have {address}"));
             }
-            let before = *self.referee.cluster_ips.entry(service.clone()).or_insert(address);
+            let before = *self
+                .referee
+                .cluster_ips
+                .entry(service.clone())
+                .or_insert(address);
             if before != address {
                 wrong = Some(format!("service {service} had {before} and has {address}"));
             }

@@ -25,17 +25,34 @@ fn a_lost_state_adopts_what_runs_and_stops_nothing() {
     sim.push(all.build());
     sim.run_seconds(30);
     let before = (sim.alive(), sim.host.links.clone());
-    sim.state = ClusterState { cluster: "anew".to_owned(), ..ClusterState::default() };
+    sim.state = ClusterState {
+        cluster: "anew".to_owned(),
+        ..ClusterState::default()
+    };
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect_healthy("c1");
-    sim.expect((sim.alive(), sim.host.links.clone()) == before, "the same containers and addresses");
-    let addresses: Vec<_> = sim.memory.pods.values().filter_map(|memory| memory.address).collect();
     sim.expect(
-        sim.host.links.values().all(|(_, address)| addresses.contains(address)),
+        (sim.alive(), sim.host.links.clone()) == before,
+        "the same containers and addresses",
+    );
+    let addresses: Vec<_> = sim
+        .memory
+        .pods
+        .values()
+        .filter_map(|memory| memory.address)
+        .collect();
+    sim.expect(
+        sim.host
+            .links
+            .values()
+            .all(|(_, address)| addresses.contains(address)),
         "the addresses are remembered",
     );
-    sim.expect(sim.ready("web") == 3 && sim.ready("set") == 2 && sim.ready("one") == 1, "all are known");
+    sim.expect(
+        sim.ready("web") == 3 && sim.ready("set") == 2 && sim.ready("one") == 1,
+        "all are known",
+    );
     sim.expect_quiet();
 }
 
@@ -48,14 +65,20 @@ fn pods_made_after_a_lost_state_are_no_older_ones() {
     sim.run_seconds(30);
     let before = sim.alive();
     // The installation's id is known still; how many pods it has made is not.
-    sim.state = ClusterState { cluster: sim.state.cluster.clone(), ..ClusterState::default() };
+    sim.state = ClusterState {
+        cluster: sim.state.cluster.clone(),
+        ..ClusterState::default()
+    };
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect(sim.alive() == before, "nothing was touched");
     sim.push(web("c2", "web:2"));
     sim.run_seconds(60);
     sim.expect_healthy("c2");
-    sim.expect(sim.alive().iter().all(|id| !before.contains(id)), "all were replaced");
+    sim.expect(
+        sim.alive().iter().all(|id| !before.contains(id)),
+        "all were replaced",
+    );
     sim.expect_quiet();
 }
 
@@ -65,15 +88,28 @@ fn without_a_head_a_lost_state_keeps_orphans_and_remembers_them() {
     sim.push(commit("c1").with(bare("one", pod("web:1"))).build());
     sim.run_seconds(30);
     let before = (sim.alive(), sim.host.links.clone(), sim.memory.clone());
-    sim.state = ClusterState { cluster: "anew".to_owned(), ..ClusterState::default() };
+    sim.state = ClusterState {
+        cluster: "anew".to_owned(),
+        ..ClusterState::default()
+    };
     sim.head = reconciler::rollout::Head::Unknown;
     sim.crash(false);
     sim.run_seconds(60);
-    sim.expect((sim.alive(), sim.host.links.clone()) == (before.0, before.1), "untouched");
+    sim.expect(
+        (sim.alive(), sim.host.links.clone()) == (before.0, before.1),
+        "untouched",
+    );
     let address = |memory: &reconciler::pod::memory::NodeMemory| {
-        memory.pods.values().map(|one| one.address).collect::<Vec<_>>()
+        memory
+            .pods
+            .values()
+            .map(|one| one.address)
+            .collect::<Vec<_>>()
     };
-    sim.expect(address(&sim.memory) == address(&before.2), "its address is remembered");
+    sim.expect(
+        address(&sim.memory) == address(&before.2),
+        "its address is remembered",
+    );
     sim.expect_quiet();
 }
 
@@ -81,7 +117,10 @@ fn without_a_head_a_lost_state_keeps_orphans_and_remembers_them() {
 fn a_changed_config_map_refreshes_files_without_a_restart() {
     let mut sim = sim();
     let web = |content: &str, id: &str| {
-        commit(id).config_map("conf", content).with(bare("web", pod("web:1").with_config("conf"))).build()
+        commit(id)
+            .config_map("conf", content)
+            .with(bare("web", pod("web:1").with_config("conf")))
+            .build()
     };
     sim.push(web("one", "c1"));
     sim.run_seconds(30);
@@ -100,7 +139,9 @@ fn what_is_left_of_pods_that_nobody_knows_is_removed() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
-    sim.host.files.insert(reconciler::name::PodUid::new("gone"), String::new());
+    sim.host
+        .files
+        .insert(reconciler::name::PodUid::new("gone"), String::new());
     sim.cycle();
     sim.run_seconds(5);
     sim.expect(sim.host.files.len() == 1, "the directory of nobody");
@@ -110,7 +151,11 @@ fn what_is_left_of_pods_that_nobody_knows_is_removed() {
 #[test]
 fn an_engine_that_does_not_answer_stops_nothing_and_fails_nothing() {
     let mut sim = sim();
-    sim.push(commit("c1").with(deployment("web", 2, pod("web:1").with_readiness())).build());
+    sim.push(
+        commit("c1")
+            .with(deployment("web", 2, pod("web:1").with_readiness()))
+            .build(),
+    );
     sim.run_seconds(30);
     let before = sim.alive();
     sim.host.engine_down = true;
@@ -132,7 +177,11 @@ fn a_daemon_killed_at_any_time_of_a_roll_out_leaves_no_duplicate_and_no_leftover
             sim.registry.push("web:2", Behaviour::Fine);
             let web = |id: &str, image: &str| {
                 commit(id)
-                    .with(deployment("web", 2, pod(image).with_readiness().with_post_start()))
+                    .with(deployment(
+                        "web",
+                        2,
+                        pod(image).with_readiness().with_post_start(),
+                    ))
                     .with(bare("one", pod(image).with_init("setup", "setup:1")))
                     .build()
             };
@@ -145,8 +194,14 @@ fn a_daemon_killed_at_any_time_of_a_roll_out_leaves_no_duplicate_and_no_leftover
             sim.crash(halfway);
             sim.run_seconds(90);
             sim.expect_healthy("c2");
-            sim.expect(sim.host.containers.len() == 2 * 2 + 3, "no duplicate and no leftover");
-            sim.expect(sim.host.files.len() == 3 && sim.host.links.len() == 3, "nor of files and links");
+            sim.expect(
+                sim.host.containers.len() == 2 * 2 + 3,
+                "no duplicate and no leftover",
+            );
+            sim.expect(
+                sim.host.files.len() == 3 && sim.host.links.len() == 3,
+                "nor of files and links",
+            );
             sim.expect_quiet();
         }
     }

@@ -4,8 +4,8 @@ use reconciler::object::RestartPolicy;
 
 use crate::{
     build::{
-        PodSpecExt, bare, commit, daemon_set, deployment, node_port, on_delete, paused, pod, recreate,
-        replica_set, replication_controller,
+        PodSpecExt, bare, commit, daemon_set, deployment, node_port, on_delete, paused, pod,
+        recreate, replica_set, replication_controller,
     },
     daemon::Sim,
     registry::Behaviour,
@@ -35,7 +35,10 @@ fn a_changed_replica_set_touches_nothing_that_runs() {
         sim.expect_healthy("c3");
         let newest = sim.pods("web").last().unwrap().uid.clone();
         let oldest = sim.pods("web").first().unwrap().uid.clone();
-        sim.expect(sim.image(&newest) != sim.image(&oldest), "a new pod is of the new template");
+        sim.expect(
+            sim.image(&newest) != sim.image(&oldest),
+            "a new pod is of the new template",
+        );
         sim.expect_quiet();
     }
 }
@@ -43,23 +46,38 @@ fn a_changed_replica_set_touches_nothing_that_runs() {
 #[test]
 fn an_old_pod_of_a_changed_replica_set_restarts_with_its_own_image() {
     let mut sim = sim();
-    sim.push(commit("c1").with(replica_set("web", 1, pod("web:1"))).build());
+    sim.push(
+        commit("c1")
+            .with(replica_set("web", 1, pod("web:1")))
+            .build(),
+    );
     sim.run_seconds(30);
     let image = sim.image(&sim.pod("web").uid);
-    sim.push(commit("c2").with(replica_set("web", 1, pod("web:2"))).build());
+    sim.push(
+        commit("c2")
+            .with(replica_set("web", 1, pod("web:2")))
+            .build(),
+    );
     sim.run_seconds(30);
     let main = sim.main("web");
     sim.host.remove(&main);
     sim.cycle();
     sim.run_seconds(5);
-    sim.expect(sim.ready("web") == 1 && sim.image(&sim.pod("web").uid) == image, "the old image");
+    sim.expect(
+        sim.ready("web") == 1 && sim.image(&sim.pod("web").uid) == image,
+        "the old image",
+    );
     sim.expect_quiet();
 }
 
 #[test]
 fn scaling_down_gives_up_those_that_are_not_ready_and_then_the_newest() {
     let mut sim = sim();
-    sim.push(commit("c1").with(replica_set("web", 4, pod("web:1").with_readiness())).build());
+    sim.push(
+        commit("c1")
+            .with(replica_set("web", 4, pod("web:1").with_readiness()))
+            .build(),
+    );
     sim.run_seconds(30);
     let uids = sim.uids("web");
     // The second one ends twice, so that its next start is held back.
@@ -70,9 +88,16 @@ fn scaling_down_gives_up_those_that_are_not_ready_and_then_the_newest() {
         sim.run_seconds(1);
     }
     sim.expect(sim.ready("web") == 3, "one is down");
-    sim.push(commit("c2").with(replica_set("web", 2, pod("web:1").with_readiness())).build());
+    sim.push(
+        commit("c2")
+            .with(replica_set("web", 2, pod("web:1").with_readiness()))
+            .build(),
+    );
     sim.run_seconds(30);
-    sim.expect(sim.uids("web") == [uids[0].clone(), uids[2].clone()], "the oldest ready ones stay");
+    sim.expect(
+        sim.uids("web") == [uids[0].clone(), uids[2].clone()],
+        "the oldest ready ones stay",
+    );
     sim.expect_quiet();
 }
 
@@ -80,35 +105,63 @@ fn scaling_down_gives_up_those_that_are_not_ready_and_then_the_newest() {
 fn recreate_stops_all_old_pods_before_the_first_new_one_starts() {
     let mut sim = sim();
     sim.registry.push("stubborn:1", Behaviour::IgnoresTerm);
-    sim.push(commit("c1").with(recreate("web", 3, pod("stubborn:1"))).build());
+    sim.push(
+        commit("c1")
+            .with(recreate("web", 3, pod("stubborn:1")))
+            .build(),
+    );
     sim.run_seconds(30);
     let old = sim.uids("web");
     sim.push(commit("c2").with(recreate("web", 3, pod("web:2"))).build());
     sim.run_seconds(20);
-    sim.expect(sim.pods("web").is_empty(), "nothing new while the old ones end");
+    sim.expect(
+        sim.pods("web").is_empty(),
+        "nothing new while the old ones end",
+    );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
     sim.expect(sim.ready("web") == 3, "all new");
-    sim.expect(old.iter().all(|uid| !sim.state.pods.contains_key(uid)), "no old one");
+    sim.expect(
+        old.iter().all(|uid| !sim.state.pods.contains_key(uid)),
+        "no old one",
+    );
     sim.expect_quiet();
 }
 
 #[test]
 fn a_paused_deployment_scales_with_its_old_template_and_settles_at_once() {
     let mut sim = sim();
-    sim.push(commit("c1").with(deployment("web", 2, pod("web:1"))).build());
+    sim.push(
+        commit("c1")
+            .with(deployment("web", 2, pod("web:1")))
+            .build(),
+    );
     sim.run_seconds(30);
     let image = sim.image(&sim.pods("web")[0].uid.clone());
-    sim.push(commit("c2").with(paused(deployment("web", 3, pod("web:2")))).build());
+    sim.push(
+        commit("c2")
+            .with(paused(deployment("web", 3, pod("web:2"))))
+            .build(),
+    );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
     sim.expect(sim.ready("web") == 3, "scaled");
-    sim.expect(sim.uids("web").iter().all(|uid| sim.image(uid) == image), "with the old template");
+    sim.expect(
+        sim.uids("web").iter().all(|uid| sim.image(uid) == image),
+        "with the old template",
+    );
     sim.expect_quiet();
-    sim.push(commit("c3").with(deployment("web", 3, pod("web:2"))).build());
+    sim.push(
+        commit("c3")
+            .with(deployment("web", 3, pod("web:2")))
+            .build(),
+    );
     sim.run_seconds(60);
     sim.expect_healthy("c3");
-    sim.expect(sim.uids("web").iter().all(|uid| sim.image(uid) != image), "all new when it goes on");
+    sim.expect(
+        sim.uids("web").iter().all(|uid| sim.image(uid) != image),
+        "all new when it goes on",
+    );
     sim.expect_quiet();
 }
 
@@ -123,17 +176,28 @@ fn a_daemon_set_runs_one_pod_and_replaces_it_after_it_has_stopped() {
     sim.push(commit("c2").with(daemon_set("agent", pod("web:2"))).build());
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.pod("agent").uid != before && sim.marks.most_active["agent"] == 1, "one at a time");
+    sim.expect(
+        sim.pod("agent").uid != before && sim.marks.most_active["agent"] == 1,
+        "one at a time",
+    );
     sim.expect_quiet();
 }
 
 #[test]
 fn a_daemon_set_on_delete_keeps_its_old_pod() {
     let mut sim = sim();
-    sim.push(commit("c1").with(on_delete(daemon_set("agent", pod("web:1")))).build());
+    sim.push(
+        commit("c1")
+            .with(on_delete(daemon_set("agent", pod("web:1"))))
+            .build(),
+    );
     sim.run_seconds(30);
     let before = sim.alive();
-    sim.push(commit("c2").with(on_delete(daemon_set("agent", pod("web:2")))).build());
+    sim.push(
+        commit("c2")
+            .with(on_delete(daemon_set("agent", pod("web:2"))))
+            .build(),
+    );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
     sim.expect(sim.alive() == before, "untouched");
@@ -157,16 +221,28 @@ fn restarts_go_by_the_owners_strategy() {
     let before: Vec<_> = names.iter().flat_map(|name| sim.uids(name)).collect();
     sim.marks = Default::default();
     for key in all.objects.workloads.keys() {
-        sim.state.rollout.restarts.insert(key.to_string(), sim.state.serial);
+        sim.state
+            .rollout
+            .restarts
+            .insert(key.to_string(), sim.state.serial);
     }
     sim.cycle();
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     let after: Vec<_> = names.iter().flat_map(|name| sim.uids(name)).collect();
     sim.expect(after.len() == before.len(), "as many as before");
-    sim.expect(!after.iter().any(|uid| before.contains(uid)), "all of them new");
-    sim.expect(sim.marks.least_ready["rolling"] >= 3, "a Deployment keeps to maxUnavailable");
-    sim.expect(sim.marks.least_ready["set"] >= 2, "a ReplicaSet goes pod by pod");
+    sim.expect(
+        !after.iter().any(|uid| before.contains(uid)),
+        "all of them new",
+    );
+    sim.expect(
+        sim.marks.least_ready["rolling"] >= 3,
+        "a Deployment keeps to maxUnavailable",
+    );
+    sim.expect(
+        sim.marks.least_ready["set"] >= 2,
+        "a ReplicaSet goes pod by pod",
+    );
     sim.expect(sim.marks.least_ready["anew"] == 0, "Recreate stops all");
     sim.expect_quiet();
 }
@@ -188,7 +264,10 @@ fn a_restart_gets_rid_of_pods_that_their_kind_never_replaces() {
     sim.run_seconds(30);
     sim.expect(sim.ready("set") == 0, "the old template stays");
     for key in fixed.objects.workloads.keys() {
-        sim.state.rollout.restarts.insert(key.to_string(), sim.state.serial);
+        sim.state
+            .rollout
+            .restarts
+            .insert(key.to_string(), sim.state.serial);
     }
     sim.cycle();
     sim.run_seconds(60);
@@ -207,35 +286,66 @@ fn a_bare_pod_that_has_completed_stays_completed() {
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     let uid = sim.pod("job").uid.clone();
-    sim.expect(sim.status(&uid).phase.as_str() == "Succeeded", "it succeeded");
-    sim.expect(sim.sandbox(&uid).is_none() && sim.container(&uid, "main").is_some(), "its log is kept");
+    sim.expect(
+        sim.status(&uid).phase.as_str() == "Succeeded",
+        "it succeeded",
+    );
+    sim.expect(
+        sim.sandbox(&uid).is_none() && sim.container(&uid, "main").is_some(),
+        "its log is kept",
+    );
     sim.reboot();
     sim.run_seconds(60);
-    sim.expect(sim.status(&uid).phase.as_str() == "Succeeded" && sim.alive().is_empty(), "no second run");
+    sim.expect(
+        sim.status(&uid).phase.as_str() == "Succeeded" && sim.alive().is_empty(),
+        "no second run",
+    );
     sim.expect_quiet();
 }
 
 #[test]
 fn a_pod_whose_host_port_is_held_waits_until_the_holder_is_gone() {
     let mut sim = sim();
-    sim.push(commit("c1").with(bare("web", pod("web:1").with_host_port(8080))).build());
+    sim.push(
+        commit("c1")
+            .with(bare("web", pod("web:1").with_host_port(8080)))
+            .build(),
+    );
     sim.run_seconds(30);
-    sim.push(commit("c2").with(bare("web", pod("web:2").with_host_port(8080))).build());
+    sim.push(
+        commit("c2")
+            .with(bare("web", pod("web:2").with_host_port(8080)))
+            .build(),
+    );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.services().host_ports.len() == 1, "the port leads to the new one");
+    sim.expect(
+        sim.services().host_ports.len() == 1,
+        "the port leads to the new one",
+    );
 }
 
 #[test]
 fn a_roll_out_that_stands_in_its_own_way_fails_at_the_dead_line() {
     let mut sim = sim();
-    sim.push(commit("c1").with(deployment("web", 1, pod("web:1").with_host_port(8080))).build());
+    sim.push(
+        commit("c1")
+            .with(deployment("web", 1, pod("web:1").with_host_port(8080)))
+            .build(),
+    );
     sim.run_seconds(30);
     let before = sim.alive();
-    sim.push(commit("c2").with(deployment("web", 1, pod("web:2").with_host_port(8080))).build());
+    sim.push(
+        commit("c2")
+            .with(deployment("web", 1, pod("web:2").with_host_port(8080)))
+            .build(),
+    );
     sim.run_seconds(700);
     sim.expect_healthy("c1");
-    sim.expect(sim.is_bad("c2") && sim.alive() == before, "the old one never stopped");
+    sim.expect(
+        sim.is_bad("c2") && sim.alive() == before,
+        "the old one never stopped",
+    );
     let (_, reason) = sim.fate("c2").unwrap();
     sim.expect(reason.contains("host port 8080"), reason);
     sim.expect_quiet();
@@ -246,34 +356,75 @@ fn a_pod_that_has_ended_holds_no_host_port_and_takes_no_traffic() {
     let mut sim = sim();
     let ten = std::time::Duration::from_secs(10);
     sim.registry.push("job:1", Behaviour::Ends(ten, 0));
-    let job = || bare("job", pod("job:1").with_policy(RestartPolicy::Never).with_host_port(8080));
+    let job = || {
+        bare(
+            "job",
+            pod("job:1")
+                .with_policy(RestartPolicy::Never)
+                .with_host_port(8080),
+        )
+    };
     let mut all = node_port(None);
     all.publish_not_ready = true;
-    sim.push(commit("c1").with(job()).service("job", "job", all.clone()).build());
+    sim.push(
+        commit("c1")
+            .with(job())
+            .service("job", "job", all.clone())
+            .build(),
+    );
     sim.run_seconds(5);
-    sim.expect(sim.services().host_ports.len() == 1, "it has its port while it runs");
+    sim.expect(
+        sim.services().host_ports.len() == 1,
+        "it has its port while it runs",
+    );
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     let table = sim.services();
-    let endpoints: usize = table.node_ports.values().map(|one| one.endpoints.len()).sum();
-    sim.expect(table.host_ports.is_empty() && endpoints == 0, "nothing leads to what has ended");
+    let endpoints: usize = table
+        .node_ports
+        .values()
+        .map(|one| one.endpoints.len())
+        .sum();
+    sim.expect(
+        table.host_ports.is_empty() && endpoints == 0,
+        "nothing leads to what has ended",
+    );
     let web = deployment("web", 1, pod("web:1").with_host_port(8080));
-    sim.push(commit("c2").with(job()).with(web).service("job", "job", all).build());
+    sim.push(
+        commit("c2")
+            .with(job())
+            .with(web)
+            .service("job", "job", all)
+            .build(),
+    );
     sim.run_seconds(60);
     sim.expect_healthy("c2");
-    sim.expect(sim.services().host_ports.len() == 1, "the port is another one's now");
+    sim.expect(
+        sim.services().host_ports.len() == 1,
+        "the port is another one's now",
+    );
 }
 
 #[test]
 fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
     let mut sim = sim();
-    sim.taints = vec!["node.kubernetes.io/disk-pressure:NoSchedule".parse().unwrap()];
+    sim.taints = vec![
+        "node.kubernetes.io/disk-pressure:NoSchedule"
+            .parse()
+            .unwrap(),
+    ];
     sim.push(
-        commit("c1").with(deployment("web", 1, pod("web:1"))).with(daemon_set("agent", pod("web:1"))).build(),
+        commit("c1")
+            .with(deployment("web", 1, pod("web:1")))
+            .with(daemon_set("agent", pod("web:1")))
+            .build(),
     );
     sim.run_seconds(30);
     sim.expect(sim.ready("web") == 0, "no node takes it");
-    sim.expect(sim.ready("agent") == 1, "a DaemonSet tolerates this one by itself");
+    sim.expect(
+        sim.ready("agent") == 1,
+        "a DaemonSet tolerates this one by itself",
+    );
     sim.taints.clear();
     sim.cycle();
     sim.run_seconds(60);
@@ -283,7 +434,11 @@ fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
 #[test]
 fn a_clock_that_is_set_back_does_not_make_a_restart_go_on_for_ever() {
     let mut sim = sim();
-    sim.push(commit("c1").with(deployment("web", 2, pod("web:1").with_readiness())).build());
+    sim.push(
+        commit("c1")
+            .with(deployment("web", 2, pod("web:1").with_readiness()))
+            .build(),
+    );
     sim.run_seconds(30);
     let before = sim.uids("web");
     let owner = sim.pods("web")[0].owner.to_string();
@@ -292,7 +447,10 @@ fn a_clock_that_is_set_back_does_not_make_a_restart_go_on_for_ever() {
     sim.cycle();
     sim.run_seconds(60);
     let after = sim.uids("web");
-    sim.expect(after.len() == 2 && !after.iter().any(|uid| before.contains(uid)), "all new");
+    sim.expect(
+        after.len() == 2 && !after.iter().any(|uid| before.contains(uid)),
+        "all new",
+    );
     sim.run_seconds(60);
     sim.expect(sim.uids("web") == after, "and once only");
 }
@@ -302,7 +460,10 @@ fn a_pod_that_is_cheap_to_delete_goes_before_newer_ones() {
     let mut sim = sim();
     let web = |id: &str, replicas: u32, image: &str, cost: &str| {
         let mut set = replica_set("web", replicas, pod(image).with_readiness());
-        let cost = ("controller.kubernetes.io/pod-deletion-cost".to_owned(), cost.to_owned());
+        let cost = (
+            "controller.kubernetes.io/pod-deletion-cost".to_owned(),
+            cost.to_owned(),
+        );
         set.template.meta.annotations.extend([cost]);
         commit(id).with(set).build()
     };
@@ -313,6 +474,9 @@ fn a_pod_that_is_cheap_to_delete_goes_before_newer_ones() {
     let uids = sim.uids("web");
     sim.push(web("c3", 2, "web:2", "10"));
     sim.run_seconds(30);
-    sim.expect(sim.uids("web") == [uids[0].clone(), uids[2].clone()], "an old and cheap one went");
+    sim.expect(
+        sim.uids("web") == [uids[0].clone(), uids[2].clone()],
+        "an old and cheap one went",
+    );
     sim.expect_quiet();
 }

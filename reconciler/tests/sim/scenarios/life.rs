@@ -20,7 +20,8 @@ const TEN: Duration = Duration::from_secs(10);
 fn sim() -> Sim {
     let mut sim = Sim::default();
     sim.registry.push("web:1", Behaviour::Fine);
-    sim.registry.push("setup:1", Behaviour::Ends(Duration::from_secs(1), 0));
+    sim.registry
+        .push("setup:1", Behaviour::Ends(Duration::from_secs(1), 0));
     sim.registry.push("setup:bad", Behaviour::ExitsAtOnce(3));
     sim.registry.push("crash:1", Behaviour::ExitsAtOnce(1));
     sim
@@ -43,17 +44,26 @@ fn restarts_are_held_back_0_10_20_40_seconds_and_so_on() {
     let mut seen = None;
     for _ in 0..20_000 {
         sim.run(Duration::from_millis(50));
-        let Some(record) = sim.pods("web").first().copied() else { continue };
+        let Some(record) = sim.pods("web").first().copied() else {
+            continue;
+        };
         if let Some((id, one)) = sim.container(&record.uid, "main")
             && seen.as_ref() != Some(id)
-            && let ContainerState::Running { started } | ContainerState::Exited { started, .. } = one.state
+            && let ContainerState::Running { started } | ContainerState::Exited { started, .. } =
+                one.state
         {
             seen = Some(id.clone());
             starts.push(started);
         }
     }
-    let gaps: Vec<i64> = starts.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs()).collect();
-    sim.expect(gaps.starts_with(&[0, 10, 20, 40, 80, 160, 300]), &format!("{gaps:?}"));
+    let gaps: Vec<i64> = starts
+        .windows(2)
+        .map(|pair| pair[1].duration_since(pair[0]).as_secs())
+        .collect();
+    sim.expect(
+        gaps.starts_with(&[0, 10, 20, 40, 80, 160, 300]),
+        &format!("{gaps:?}"),
+    );
 }
 
 #[test]
@@ -80,19 +90,32 @@ fn on_failure_restarts_only_what_has_failed() {
     sim.run_seconds(25);
     let uid = sim.pod("web").uid.clone();
     let (_, job) = sim.container(&uid, "job").unwrap();
-    sim.expect(job.attempt == 0 && !job.state.is_alive(), "what has ended well is not run again");
+    sim.expect(
+        job.attempt == 0 && !job.state.is_alive(),
+        "what has ended well is not run again",
+    );
     let (_, main) = sim.container(&uid, "main").unwrap();
     sim.expect(main.attempt >= 2, "what has failed is");
     let image = main.image.clone();
     sim.host.images.insert(image, Behaviour::ExitsAtOnce(0));
     sim.run_seconds(60);
-    sim.expect(sim.status(&uid).phase.as_str() == "Succeeded", "all have ended well");
+    sim.expect(
+        sim.status(&uid).phase.as_str() == "Succeeded",
+        "all have ended well",
+    );
 }
 
 #[test]
 fn never_restarts_nothing_and_a_failure_is_the_commits() {
     let mut sim = sim();
-    sim.push(commit("c1").with(bare("web", pod("crash:1").with_policy(RestartPolicy::Never))).build());
+    sim.push(
+        commit("c1")
+            .with(bare(
+                "web",
+                pod("crash:1").with_policy(RestartPolicy::Never),
+            ))
+            .build(),
+    );
     sim.run_seconds(60);
     let uid = sim.pod("web").uid.clone();
     sim.expect(sim.status(&uid).phase.as_str() == "Failed", "it failed");
@@ -114,17 +137,29 @@ fn what_has_ended_well_is_not_run_again_when_the_sandbox_goes() {
     sim.host.remove(&sandbox);
     sim.cycle();
     sim.run_seconds(30);
-    sim.expect(sim.container(&uid, "job").is_none(), "the job was not run again");
+    sim.expect(
+        sim.container(&uid, "job").is_none(),
+        "the job was not run again",
+    );
     let (_, main) = sim.container(&uid, "main").unwrap();
-    sim.expect(main.state.is_alive() && main.attempt == 1, "the other one was");
+    sim.expect(
+        main.state.is_alive() && main.attempt == 1,
+        "the other one was",
+    );
     sim.expect_quiet();
 }
 
 #[test]
 fn init_containers_run_one_after_another_before_the_others() {
-    let (sim, uid) = running(pod("web:1").with_init("first", "setup:1").with_init("second", "setup:1"));
+    let (sim, uid) = running(
+        pod("web:1")
+            .with_init("first", "setup:1")
+            .with_init("second", "setup:1"),
+    );
     let ended = |name: &str| match &sim.container(&uid, name).unwrap().1.state {
-        ContainerState::Exited { started, finished, .. } => (*started, *finished),
+        ContainerState::Exited {
+            started, finished, ..
+        } => (*started, *finished),
         other => sim.fail(&format!("{other:?}")),
     };
     let ContainerState::Running { started } = sim.container(&uid, "main").unwrap().1.state else {
@@ -142,22 +177,38 @@ fn a_failing_init_container_is_retried_or_ends_the_pod() {
     sim.push(commit("c1").with(bare("web", spec.clone())).build());
     sim.run_seconds(20);
     let uid = sim.pod("web").uid.clone();
-    sim.expect(sim.container(&uid, "setup").unwrap().1.attempt == 2, "retried with back-off");
+    sim.expect(
+        sim.container(&uid, "setup").unwrap().1.attempt == 2,
+        "retried with back-off",
+    );
     sim.expect(sim.container(&uid, "main").is_none(), "nothing else starts");
     sim.run_seconds(40);
     sim.expect(sim.phase() == "Degraded", "a crash loop");
-    sim.push(commit("c2").with(bare("web", spec.with_policy(RestartPolicy::Never))).build());
+    sim.push(
+        commit("c2")
+            .with(bare("web", spec.with_policy(RestartPolicy::Never)))
+            .build(),
+    );
     sim.run_seconds(60);
     let uid = sim.pod("web").uid.clone();
     let status = sim.status(&uid);
-    sim.expect(status.phase.as_str() == "Failed", "with Never it ends the pod");
-    sim.expect(status.message.as_ref().unwrap().contains("exit code 3"), "and says why");
+    sim.expect(
+        status.phase.as_str() == "Failed",
+        "with Never it ends the pod",
+    );
+    sim.expect(
+        status.message.as_ref().unwrap().contains("exit code 3"),
+        "and says why",
+    );
 }
 
 #[test]
 fn a_failed_liveness_probe_restarts_only_that_container() {
     let mut sim = sim();
-    sim.registry.push("sick:1", Behaviour::FailsLivenessAfter(Duration::from_secs(60)));
+    sim.registry.push(
+        "sick:1",
+        Behaviour::FailsLivenessAfter(Duration::from_secs(60)),
+    );
     let mut spec = pod("sick:1").with_liveness();
     spec.containers.push(container("other", "web:1"));
     sim.push(commit("c1").with(bare("web", spec)).build());
@@ -166,7 +217,10 @@ fn a_failed_liveness_probe_restarts_only_that_container() {
     let uid = sim.pod("web").uid.clone();
     let other = sim.container(&uid, "other").unwrap().0.clone();
     sim.run_seconds(90);
-    sim.expect(sim.container(&uid, "main").unwrap().1.attempt == 1, "restarted");
+    sim.expect(
+        sim.container(&uid, "main").unwrap().1.attempt == 1,
+        "restarted",
+    );
     sim.expect(sim.container(&uid, "other").unwrap().0 == &other, "alone");
     sim.expect(sim.ready("web") == 1, "and it is back");
 }
@@ -179,10 +233,16 @@ fn a_failed_startup_probe_restarts_and_holds_the_others_back() {
     spec.containers[0].startup = Some(probe());
     sim.push(commit("c1").with(bare("web", spec)).build());
     sim.run_seconds(25);
-    sim.expect(sim.last.as_ref().unwrap().probes.len() == 1, "only the startup probe runs");
+    sim.expect(
+        sim.last.as_ref().unwrap().probes.len() == 1,
+        "only the startup probe runs",
+    );
     sim.run_seconds(25);
     let uid = sim.pod("web").uid.clone();
-    sim.expect(sim.container(&uid, "main").unwrap().1.attempt == 1, "restarted after three failures");
+    sim.expect(
+        sim.container(&uid, "main").unwrap().1.attempt == 1,
+        "restarted after three failures",
+    );
 }
 
 #[test]
@@ -202,7 +262,11 @@ fn a_failing_post_start_hook_is_a_crash_loop() {
     sim.registry.push("hook:1", Behaviour::HookFails);
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
-    sim.push(commit("c2").with(bare("web", pod("hook:1").with_post_start())).build());
+    sim.push(
+        commit("c2")
+            .with(bare("web", pod("hook:1").with_post_start()))
+            .build(),
+    );
     sim.run_seconds(300);
     sim.expect_healthy("c1");
     sim.expect(sim.is_bad("c2"), "the commit's fault");
@@ -222,7 +286,10 @@ fn a_pod_without_its_sandbox_is_made_again_with_the_same_address() {
         sim.cycle();
         sim.run_seconds(10);
         sim.expect(sim.ready("web") == 1, "it runs");
-        sim.expect(address.is_some() && sim.address(&uid) == address, "with the same address");
+        sim.expect(
+            address.is_some() && sim.address(&uid) == address,
+            "with the same address",
+        );
         sim.expect(sim.host.containers.len() == 3, "nothing is left of before");
         sim.expect_quiet();
     }
@@ -236,20 +303,33 @@ fn drift_of_a_container_is_repaired_and_named() {
     sim.host.pause(&main);
     let plan = sim.ask_node();
     sim.expect(
-        matches!(&plan.lanes[0].why, Why::Repair { drift: Drift::ContainerPaused, .. }),
+        matches!(
+            &plan.lanes[0].why,
+            Why::Repair {
+                drift: Drift::ContainerPaused,
+                ..
+            }
+        ),
         "a pause is named",
     );
     sim.cycle();
     sim.run_seconds(5);
     sim.expect(
-        sim.state_of(&main).is_some_and(|state| matches!(state, ContainerState::Running { .. })),
+        sim.state_of(&main)
+            .is_some_and(|state| matches!(state, ContainerState::Running { .. })),
         "on",
     );
 
     sim.host.remove(&main);
     let plan = sim.ask_node();
     sim.expect(
-        matches!(&plan.lanes[0].why, Why::Repair { drift: Drift::ContainerRemoved, .. }),
+        matches!(
+            &plan.lanes[0].why,
+            Why::Repair {
+                drift: Drift::ContainerRemoved,
+                ..
+            }
+        ),
         "a removal is named",
     );
     sim.cycle();
@@ -258,7 +338,16 @@ fn drift_of_a_container_is_repaired_and_named() {
 
     sim.host.links.clear();
     let plan = sim.ask_node();
-    sim.expect(matches!(&plan.lanes[0].why, Why::Repair { drift: Drift::LinkGone, .. }), "a link is named");
+    sim.expect(
+        matches!(
+            &plan.lanes[0].why,
+            Why::Repair {
+                drift: Drift::LinkGone,
+                ..
+            }
+        ),
+        "a link is named",
+    );
     sim.cycle();
     sim.run_seconds(5);
     sim.expect(sim.address(&uid) == address, "the same address");
@@ -273,7 +362,10 @@ fn a_removed_container_is_repaired_although_its_predecessor_is_still_there() {
     sim.cycle();
     sim.run_seconds(5);
     let second = sim.main("web");
-    sim.expect(first != second && sim.state_of(&first).is_some(), "the first one is kept for its log");
+    sim.expect(
+        first != second && sim.state_of(&first).is_some(),
+        "the first one is kept for its log",
+    );
     sim.host.remove(&second);
     sim.cycle();
     sim.run_seconds(5);
@@ -293,7 +385,10 @@ fn a_container_is_restarted_although_those_before_it_cannot_be_removed() {
         sim.run_seconds(400);
         let (_, newest) = sim.container(&uid, "main").unwrap();
         let is_running = matches!(newest.state, ContainerState::Running { .. });
-        sim.expect(is_running && newest.attempt == attempt, &format!("attempt {attempt}: {newest:?}"));
+        sim.expect(
+            is_running && newest.attempt == attempt,
+            &format!("attempt {attempt}: {newest:?}"),
+        );
     }
     sim.expect(sim.ready("web") == 1, "it is ready");
 }
@@ -306,7 +401,10 @@ fn a_killed_container_comes_back_at_once() {
     sim.cycle();
     sim.run_seconds(1);
     sim.expect(sim.ready("web") == 1, "it runs");
-    sim.expect(sim.status(&uid).restarts() == 1, "and the restart is counted");
+    sim.expect(
+        sim.status(&uid).restarts() == 1,
+        "and the restart is counted",
+    );
     let last = sim.status(&uid).containers[0].last.clone().unwrap();
     sim.expect(last.code == 137, "with how it ended");
 }
@@ -326,7 +424,10 @@ fn after_a_reboot_all_pods_come_back_with_their_addresses_and_no_back_off() {
         sim.head = reconciler::rollout::Head::Unknown;
         sim.reboot();
         sim.run_seconds(5);
-        sim.expect(sim.ready("web") == 3 && sim.ready("one") == 1, "all are back within seconds");
+        sim.expect(
+            sim.ready("web") == 3 && sim.ready("one") == 1,
+            "all are back within seconds",
+        );
         sim.expect(sim.host.links == before, "with the same addresses");
         sim.expect_healthy("c1");
         sim.expect_quiet();
@@ -340,7 +441,10 @@ fn a_refused_start_does_not_hold_its_own_stop_back() {
     sim.push(commit("c1").with(bare("web", pod("broken:1"))).build());
     sim.run_seconds(700);
     let uid = sim.pod("web").uid.clone();
-    sim.expect(sim.failures[&LaneKey::Pod(uid)].count >= 5, "minutes of back-off");
+    sim.expect(
+        sim.failures[&LaneKey::Pod(uid)].count >= 5,
+        "minutes of back-off",
+    );
     sim.push(commit("c2").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(10);
     sim.expect(sim.ready("web") == 1, "the next one runs at once");
@@ -352,7 +456,10 @@ fn a_pod_past_its_active_dead_line_fails() {
     spec.active_deadline = Some(Duration::from_secs(100));
     let (mut sim, uid) = running(spec);
     sim.run_seconds(100);
-    sim.expect(sim.status(&uid).phase.as_str() == "Failed" && sim.alive().is_empty(), "all of it stopped");
+    sim.expect(
+        sim.status(&uid).phase.as_str() == "Failed" && sim.alive().is_empty(),
+        "all of it stopped",
+    );
     sim.expect_quiet();
 }
 
@@ -363,6 +470,9 @@ fn a_ready_container_stays_ready_over_a_restart_of_the_daemon() {
     sim.marks = Default::default();
     sim.crash(false);
     sim.run_seconds(60);
-    sim.expect(sim.marks.least_ready["web"] == 1 && sim.alive() == before, "never not ready");
+    sim.expect(
+        sim.marks.least_ready["web"] == 1 && sim.alive() == before,
+        "never not ready",
+    );
     sim.expect_quiet();
 }

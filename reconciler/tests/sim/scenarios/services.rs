@@ -18,44 +18,76 @@ fn sim() -> Sim {
 }
 
 fn endpoints(sim: &Sim) -> BTreeSet<String> {
-    sim.services().node_ports.values().flat_map(|one| &one.endpoints).map(ToString::to_string).collect()
+    sim.services()
+        .node_ports
+        .values()
+        .flat_map(|one| &one.endpoints)
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]
 fn node_ports_and_cluster_addresses_are_kept_over_commits_and_rollbacks() {
     let mut sim = sim();
     let web = |id: &str, image: &str| {
-        commit(id).with(deployment("web", 2, pod(image))).service("web", "web", node_port(None))
+        commit(id)
+            .with(deployment("web", 2, pod(image)))
+            .service("web", "web", node_port(None))
     };
     sim.push(web("c1", "web:1").build());
     sim.run_seconds(30);
     let given = sim.state.services.clone();
     sim.expect(sim.node_port("web").is_some(), "a port was given");
-    sim.push(web("c2", "web:2").service("another", "web", node_port(None)).build());
+    sim.push(
+        web("c2", "web:2")
+            .service("another", "web", node_port(None))
+            .build(),
+    );
     sim.run_seconds(60);
     sim.expect_healthy("c2");
     let key = ObjectKey::new("default", "web");
     sim.expect(sim.state.services[&key] == given[&key], "kept");
     // The Service leaves with a commit that turns out bad: it must come back as it was.
-    sim.push(commit("c3").with(deployment("web", 2, pod("nowhere:1"))).build());
+    sim.push(
+        commit("c3")
+            .with(deployment("web", 2, pod("nowhere:1")))
+            .build(),
+    );
     sim.run_seconds(120);
     sim.expect_healthy("c2");
-    sim.expect(sim.state.services[&key] == given[&key], "kept over a rollback");
-    sim.push(commit("c4").with(deployment("web", 2, pod("web:1"))).build());
+    sim.expect(
+        sim.state.services[&key] == given[&key],
+        "kept over a rollback",
+    );
+    sim.push(
+        commit("c4")
+            .with(deployment("web", 2, pod("web:1")))
+            .build(),
+    );
     sim.run_seconds(60);
     sim.expect_healthy("c4");
-    sim.expect(sim.state.services.is_empty(), "dropped when nothing could bring it back");
+    sim.expect(
+        sim.state.services.is_empty(),
+        "dropped when nothing could bring it back",
+    );
 }
 
 #[test]
 fn a_service_that_asks_for_a_given_port_or_address_gets_it() {
     let mut sim = sim();
-    sim.push(commit("c1").with(bare("web", pod("web:1"))).service("auto", "web", node_port(None)).build());
+    sim.push(
+        commit("c1")
+            .with(bare("web", pod("web:1")))
+            .service("auto", "web", node_port(None))
+            .build(),
+    );
     sim.run_seconds(30);
     let key = ObjectKey::new("default", "auto");
     let given = sim.state.services[&key].clone();
     let mut asking = node_port(sim.node_port("auto"));
-    asking.kind = ServiceKind::NodePort { address: given.cluster_ip };
+    asking.kind = ServiceKind::NodePort {
+        address: given.cluster_ip,
+    };
     sim.push(
         commit("c2")
             .with(bare("web", pod("web:1")))
@@ -65,7 +97,10 @@ fn a_service_that_asks_for_a_given_port_or_address_gets_it() {
     );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.state.services[&ObjectKey::new("default", "exact")] == given, "as asked");
+    sim.expect(
+        sim.state.services[&ObjectKey::new("default", "exact")] == given,
+        "as asked",
+    );
     sim.expect(sim.state.services[&key] != given, "the other one moved");
     sim.expect_quiet();
 }
@@ -75,7 +110,10 @@ fn a_stopping_pod_leaves_the_endpoints_first_and_drains() {
     let mut sim = sim();
     let web = |id: &str, replicas: u32| {
         let web = deployment("web", replicas, pod("web:1"));
-        commit(id).with(web).service("web", "web", node_port(Some(30080))).build()
+        commit(id)
+            .with(web)
+            .service("web", "web", node_port(Some(30080)))
+            .build()
     };
     sim.push(web("c1", 2));
     sim.run_seconds(30);
@@ -93,7 +131,10 @@ fn a_stopping_pod_leaves_the_endpoints_first_and_drains() {
 fn a_stopping_pod_goes_on_where_there_is_no_other() {
     let mut sim = sim();
     let web = |id: &str, image: &str| {
-        commit(id).with(bare("web", pod(image))).service("web", "web", node_port(Some(30080))).build()
+        commit(id)
+            .with(bare("web", pod(image)))
+            .service("web", "web", node_port(Some(30080)))
+            .build()
     };
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
@@ -103,16 +144,29 @@ fn a_stopping_pod_goes_on_where_there_is_no_other() {
     for _ in 0..600 {
         sim.run(std::time::Duration::from_millis(50));
         let now = endpoints(&sim);
-        let stops = sim.state.pods.get(&old).is_some_and(|record| record.stop.is_some());
+        let stops = sim
+            .state
+            .pods
+            .get(&old)
+            .is_some_and(|record| record.stop.is_some());
         drained |= stops && now == before;
         refused += usize::from(now.is_empty());
-        let main =
-            sim.alive().iter().filter_map(|id| sim.host.containers.get(id)).any(|one| one.name == "main");
-        sim.expect(main || now.is_empty(), "nobody is sent to where nothing runs");
+        let main = sim
+            .alive()
+            .iter()
+            .filter_map(|id| sim.host.containers.get(id))
+            .any(|one| one.name == "main");
+        sim.expect(
+            main || now.is_empty(),
+            "nobody is sent to where nothing runs",
+        );
     }
     sim.expect_healthy("c2");
     sim.expect(drained, "it serves while it drains");
-    sim.expect(refused < 60, &format!("nobody answered for {} ms", refused * 50));
+    sim.expect(
+        refused < 60,
+        &format!("nobody answered for {} ms", refused * 50),
+    );
     sim.expect(endpoints(&sim).len() == 1, "the new one takes traffic");
 }
 
@@ -121,15 +175,26 @@ fn renamed(id: &str, image: &str) -> std::sync::Arc<reconciler::commit::Commit> 
     let mut service = node_port(None);
     service.ports[0].target = reconciler::object::TargetPort::Number(8080);
     let site = deployment("site", 2, pod(image).with_readiness());
-    commit(id).with(site).service("web", "site", service).build()
+    commit(id)
+        .with(site)
+        .service("web", "site", service)
+        .build()
 }
 
 #[test]
 fn a_service_keeps_its_endpoints_until_its_new_selector_has_one() {
     let mut sim = sim();
-    sim.registry.push("slow:1", Behaviour::SlowReady(std::time::Duration::from_secs(20)));
+    sim.registry.push(
+        "slow:1",
+        Behaviour::SlowReady(std::time::Duration::from_secs(20)),
+    );
     let web = deployment("web", 2, pod("web:1").with_readiness());
-    sim.push(commit("c1").with(web).service("web", "web", node_port(None)).build());
+    sim.push(
+        commit("c1")
+            .with(web)
+            .service("web", "web", node_port(None))
+            .build(),
+    );
     sim.run_seconds(30);
     let before = endpoints(&sim);
     sim.push(renamed("c2", "slow:1"));
@@ -148,8 +213,14 @@ fn a_service_keeps_its_endpoints_until_its_new_selector_has_one() {
         kept += usize::from(!new);
     }
     sim.expect_healthy("c2");
-    sim.expect(moved && kept > 300, "the old ones as long as the new ones were not ready");
-    sim.expect(sim.uids("web").is_empty(), "nothing is left of the old ones");
+    sim.expect(
+        moved && kept > 300,
+        "the old ones as long as the new ones were not ready",
+    );
+    sim.expect(
+        sim.uids("web").is_empty(),
+        "nothing is left of the old ones",
+    );
     sim.expect_quiet();
 }
 
@@ -160,28 +231,56 @@ fn a_rename_that_is_broken_costs_no_request() {
         sim.registry.push("crash:1", Behaviour::ExitsAtOnce(1));
         sim.registry.push("deaf:1", Behaviour::NeverReady);
         let web = deployment("web", 2, pod("web:1").with_readiness());
-        sim.push(commit("c1").with(web).service("web", "web", node_port(None)).build());
+        sim.push(
+            commit("c1")
+                .with(web)
+                .service("web", "web", node_port(None))
+                .build(),
+        );
         sim.run_seconds(30);
         let (before, uids) = (endpoints(&sim), sim.uids("web"));
-        let spec = if probed { pod(image).with_readiness() } else { pod(image) };
+        let spec = if probed {
+            pod(image).with_readiness()
+        } else {
+            pod(image)
+        };
         let site = deployment("site", 2, spec);
-        sim.push(commit("c2").with(site).service("web", "site", node_port(None)).build());
+        sim.push(
+            commit("c2")
+                .with(site)
+                .service("web", "site", node_port(None))
+                .build(),
+        );
         for _ in 0..8000 {
             sim.run(std::time::Duration::from_millis(100));
-            sim.expect(endpoints(&sim) == before, "the same ones answer all the while");
+            sim.expect(
+                endpoints(&sim) == before,
+                "the same ones answer all the while",
+            );
         }
         sim.expect_healthy("c1");
         sim.expect(sim.is_bad("c2"), "it was given up");
-        sim.expect(sim.uids("web") == uids && sim.uids("site").is_empty(), "nothing has changed");
+        sim.expect(
+            sim.uids("web") == uids && sim.uids("site").is_empty(),
+            "nothing has changed",
+        );
     }
 }
 
 #[test]
 fn a_pod_that_is_not_ready_takes_no_traffic() {
     let mut sim = sim();
-    sim.registry.push("slow:1", Behaviour::SlowReady(std::time::Duration::from_secs(20)));
+    sim.registry.push(
+        "slow:1",
+        Behaviour::SlowReady(std::time::Duration::from_secs(20)),
+    );
     let web = bare("web", pod("slow:1").with_readiness());
-    sim.push(commit("c1").with(web).service("web", "web", node_port(None)).build());
+    sim.push(
+        commit("c1")
+            .with(web)
+            .service("web", "web", node_port(None))
+            .build(),
+    );
     sim.run_seconds(10);
     sim.expect(endpoints(&sim).is_empty(), "not yet");
     sim.run_seconds(30);
@@ -193,7 +292,10 @@ fn a_roll_out_never_leaves_a_service_without_endpoints() {
     let mut sim = sim();
     let web = |id: &str, image: &str| {
         let web = deployment("web", 3, pod(image).with_readiness());
-        commit(id).with(web).service("web", "web", node_port(None)).build()
+        commit(id)
+            .with(web)
+            .service("web", "web", node_port(None))
+            .build()
     };
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
@@ -209,7 +311,10 @@ fn a_roll_out_never_leaves_a_service_without_endpoints() {
 fn a_commit_that_cannot_be_read_takes_no_service_away_and_takes_no_push_up() {
     let mut sim = sim();
     let web = |id: &str, image: &str| {
-        commit(id).with(bare("web", pod(image))).service("web", "web", node_port(None)).build()
+        commit(id)
+            .with(bare("web", pod(image)))
+            .service("web", "web", node_port(None))
+            .build()
     };
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
@@ -217,10 +322,16 @@ fn a_commit_that_cannot_be_read_takes_no_service_away_and_takes_no_push_up() {
     let kept = std::mem::take(&mut sim.commits);
     sim.crash(false);
     let plan = sim.last.as_ref().unwrap();
-    sim.expect(plan.services.is_none() && plan.names.is_none(), "left as they are");
+    sim.expect(
+        plan.services.is_none() && plan.names.is_none(),
+        "left as they are",
+    );
     sim.push(web("c2", "web:2"));
     sim.run_seconds(60);
-    sim.expect(sim.target() == "c1", "nobody can say what the new one would delete");
+    sim.expect(
+        sim.target() == "c1",
+        "nobody can say what the new one would delete",
+    );
     sim.commits.extend(kept);
     sim.cycle();
     sim.run_seconds(60);
@@ -231,13 +342,24 @@ fn a_commit_that_cannot_be_read_takes_no_service_away_and_takes_no_push_up() {
 #[test]
 fn a_lost_state_empties_no_service_while_its_pods_run() {
     let mut sim = sim();
-    sim.push(commit("c1").with(bare("web", pod("web:1"))).service("web", "web", node_port(None)).build());
+    sim.push(
+        commit("c1")
+            .with(bare("web", pod("web:1")))
+            .service("web", "web", node_port(None))
+            .build(),
+    );
     sim.run_seconds(30);
     let serial = sim.state.serial;
     let cluster = format!("{}+{serial}", sim.state.cluster);
-    sim.state = ClusterState { cluster, ..ClusterState::default() };
+    sim.state = ClusterState {
+        cluster,
+        ..ClusterState::default()
+    };
     let plan = sim.ask_node();
-    sim.expect(plan.services.is_none() && plan.names.is_none(), "left as they are");
+    sim.expect(
+        plan.services.is_none() && plan.names.is_none(),
+        "left as they are",
+    );
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect_healthy("c1");
@@ -250,7 +372,10 @@ fn draining_leaves_half_of_a_short_grace_period_for_the_signal() {
     let web = |id: &str, image: &str| {
         let mut spec = pod(image);
         spec.termination_grace = std::time::Duration::from_secs(1);
-        commit(id).with(bare("web", spec)).service("web", "web", node_port(None)).build()
+        commit(id)
+            .with(bare("web", spec))
+            .service("web", "web", node_port(None))
+            .build()
     };
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
@@ -258,13 +383,23 @@ fn draining_leaves_half_of_a_short_grace_period_for_the_signal() {
     sim.push(web("c2", "web:2"));
     for _ in 0..100 {
         sim.run(std::time::Duration::from_millis(50));
-        if sim.state.pods.get(&old).is_some_and(|record| record.stop.is_some()) {
+        if sim
+            .state
+            .pods
+            .get(&old)
+            .is_some_and(|record| record.stop.is_some())
+        {
             break;
         }
     }
     let half = std::time::Duration::from_millis(500);
-    let steps: Vec<Step> = sim.lane(&old).map(|lane| lane.steps.clone()).unwrap_or_default();
-    let drained = steps.iter().any(|step| matches!(step, Step::Drain(drain) if *drain == half));
+    let steps: Vec<Step> = sim
+        .lane(&old)
+        .map(|lane| lane.steps.clone())
+        .unwrap_or_default();
+    let drained = steps
+        .iter()
+        .any(|step| matches!(step, Step::Drain(drain) if *drain == half));
     let told = steps.iter().any(|step| {
         matches!(step, Step::Stop(specs) if !specs.is_empty() && specs.iter().all(|spec| spec.grace == half))
     });

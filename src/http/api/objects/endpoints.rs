@@ -33,7 +33,11 @@ impl<'a> Pods<'a> {
     fn new(picture: &Picture<'a>) -> Self {
         let backend = |record: &'a PodRecord| {
             let (owner, _) = picture.owner(record)?;
-            let status = picture.view.pods.get(&record.uid).filter(|status| !status.phase.is_final())?;
+            let status = picture
+                .view
+                .pods
+                .get(&record.uid)
+                .filter(|status| !status.phase.is_final())?;
             let endpoint = endpoints::Endpoint {
                 key: &record.key,
                 template: &owner.template,
@@ -42,9 +46,19 @@ impl<'a> Pods<'a> {
                 proven: endpoints::is_proven(&owner.template, status),
                 local: false,
             };
-            Some(Backend { record, owner, endpoint })
+            Some(Backend {
+                record,
+                owner,
+                endpoint,
+            })
         };
-        let all: Vec<Backend<'a>> = picture.view.state.pods.values().filter_map(backend).collect();
+        let all: Vec<Backend<'a>> = picture
+            .view
+            .state
+            .pods
+            .values()
+            .filter_map(backend)
+            .collect();
         let endpoints = all.iter().map(|backend| backend.endpoint).collect();
         Self { all, endpoints }
     }
@@ -52,11 +66,14 @@ impl<'a> Pods<'a> {
     fn selection<'p>(&'p self, picture: &Picture<'p>) -> Option<Selection<'p>> {
         let services = &picture.objects()?.services;
         // Commits that are only kept up are among these.
-        let before = services_before(&picture.view.state.rollout, |id| picture.view.commits.get(id));
+        let before = services_before(&picture.view.state.rollout, |id| {
+            picture.view.commits.get(id)
+        });
         Some(Selection::new(services, before, &self.endpoints))
     }
 
-    /// The pods that a Service selects, and those that it keeps from before; with the Service whose ports are theirs.
+    /// The pods that a Service selects, and those that it keeps from before; with the Service whose
+    /// ports are theirs.
     fn of<'p>(
         &'p self,
         selection: &Selection<'p>,
@@ -86,7 +103,12 @@ impl Backend<'_> {
                 "uid": self.record.uid,
             },
         });
-        if let Some(node) = self.record.place.node().filter(|node| picture.view.nodes.contains_key(node)) {
+        if let Some(node) = self
+            .record
+            .place
+            .node()
+            .filter(|node| picture.view.nodes.contains_key(node))
+        {
             target["nodeName"] = json!(node);
         }
         target
@@ -96,18 +118,29 @@ impl Backend<'_> {
 /// v1 Endpoints of every Service that selects pods.
 pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let pods = Pods::new(picture);
-    let Some(selection) = pods.selection(picture) else { return BTreeMap::new() };
+    let Some(selection) = pods.selection(picture) else {
+        return BTreeMap::new();
+    };
     let services = selecting(picture).filter(|(key, _)| scope.has(key));
-    let shown = |key, service| endpoints_of(picture, key, service, pods.of(&selection, key, service));
-    services.map(|(key, service)| (key.clone(), shown(key, service))).collect()
+    let shown =
+        |key, service| endpoints_of(picture, key, service, pods.of(&selection, key, service));
+    services
+        .map(|(key, service)| (key.clone(), shown(key, service)))
+        .collect()
 }
 
 /// discovery.k8s.io/v1 EndpointSlices, one a Service.
 pub(super) fn slices(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let pods = Pods::new(picture);
-    let Some(selection) = pods.selection(picture) else { return BTreeMap::new() };
+    let Some(selection) = pods.selection(picture) else {
+        return BTreeMap::new();
+    };
     let named = selecting(picture).map(|(key, service)| {
-        (ObjectKey::new(key.namespace.clone(), format!("{}-windlass", key.name)), key, service)
+        (
+            ObjectKey::new(key.namespace.clone(), format!("{}-windlass", key.name)),
+            key,
+            service,
+        )
     });
     named
         .filter(|(slice, ..)| scope.has(slice))
@@ -119,8 +152,13 @@ pub(super) fn slices(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<Object
         .collect()
 }
 
-fn selecting<'a>(picture: &Picture<'a>) -> impl Iterator<Item = (&'a ObjectKey, &'a Service)> + use<'a> {
-    let services = picture.objects().into_iter().flat_map(|objects| &objects.services);
+fn selecting<'a>(
+    picture: &Picture<'a>,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a Service)> + use<'a> {
+    let services = picture
+        .objects()
+        .into_iter()
+        .flat_map(|objects| &objects.services);
     services.filter(|(_, service)| !service.selector.is_empty())
 }
 
@@ -138,7 +176,8 @@ fn endpoints_of(
             members
                 .iter()
                 .filter(|backend| {
-                    (backend.endpoint.serving == Serving::Ready || service.publish_not_ready) == ready
+                    (backend.endpoint.serving == Serving::Ready || service.publish_not_ready)
+                        == ready
                 })
                 .map(|backend| backend.target(picture))
                 .collect()
@@ -171,7 +210,10 @@ fn endpoint_slice(
     service: &Service,
     (backends, by): (Vec<Backend<'_>>, &Service),
 ) -> Value {
-    let ports = port_groups(&backends, service, by).into_iter().next().map(|(ports, _)| ports);
+    let ports = port_groups(&backends, service, by)
+        .into_iter()
+        .next()
+        .map(|(ports, _)| ports);
     let endpoints: Vec<Value> = backends
         .iter()
         .map(|backend| {
@@ -205,7 +247,8 @@ fn endpoint_slice(
     })
 }
 
-/// Pods whose ports are the same numbers share a subset: a port's name may mean another number in each.
+/// Pods whose ports are the same numbers share a subset: a port's name may mean another number in
+/// each.
 fn port_groups<'b, 'a>(
     backends: &'b [Backend<'a>],
     service: &Service,

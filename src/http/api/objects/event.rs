@@ -11,7 +11,9 @@ use crate::view::EventView;
 /// All events that the picture holds.
 pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let events = picture.view.events.iter();
-    let named = events.map(|event| (name(event), event)).filter(|(key, _)| scope.has(key));
+    let named = events
+        .map(|event| (name(event), event))
+        .filter(|(key, _)| scope.has(key));
     named
         .map(|(key, event)| {
             let object = render(picture, &key, event);
@@ -22,11 +24,27 @@ pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey
 
 /// An event that happens again keeps its name: it starts at the same time and says the same.
 fn name(event: &EventView) -> ObjectKey {
-    let namespace = if event.key.namespace.is_empty() { "default" } else { &event.key.namespace };
+    let namespace = if event.key.namespace.is_empty() {
+        "default"
+    } else {
+        &event.key.namespace
+    };
     let text = format!("{}\0{}\0{}", event.kind, event.reason, event.message);
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let digits: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    ObjectKey::new(namespace, format!("{}.{:x}{digits}", event.key.name, event.first.as_millisecond()))
+    let digits: String = hash
+        .as_ref()
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    ObjectKey::new(
+        namespace,
+        format!(
+            "{}.{:x}{digits}",
+            event.key.name,
+            event.first.as_millisecond()
+        ),
+    )
 }
 
 fn render(picture: &Picture<'_>, key: &ObjectKey, event: &EventView) -> Value {

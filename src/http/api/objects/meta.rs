@@ -23,7 +23,12 @@ pub(super) fn filled(picture: &Picture<'_>, id: &ObjectId, original: &Value) -> 
     object["apiVersion"] = json!(id.api_version);
     object["kind"] = json!(id.kind);
     let metadata = section(&mut object, "metadata");
-    for server_set in ["resourceVersion", "managedFields", "selfLink", "generateName"] {
+    for server_set in [
+        "resourceVersion",
+        "managedFields",
+        "selfLink",
+        "generateName",
+    ] {
         metadata.remove(server_set);
     }
     metadata.insert("name".to_owned(), json!(id.key.name));
@@ -40,9 +45,17 @@ pub(super) fn filled(picture: &Picture<'_>, id: &ObjectId, original: &Value) -> 
 }
 
 fn annotate(picture: &Picture<'_>, id: &ObjectId, object: &mut Value) {
-    let Some(commit) = picture.driving else { return };
-    let place = commit.objects.places.get(id).map(|place| format!("{}:{}", place.file, place.line));
-    let Some(metadata) = object.get_mut("metadata") else { return };
+    let Some(commit) = picture.driving else {
+        return;
+    };
+    let place = commit
+        .objects
+        .places
+        .get(id)
+        .map(|place| format!("{}:{}", place.file, place.line));
+    let Some(metadata) = object.get_mut("metadata") else {
+        return;
+    };
     let annotations = section(metadata, "annotations");
     annotations.insert(COMMIT_ANNOTATION.to_owned(), json!(commit.id));
     if let Some(place) = place {
@@ -55,7 +68,9 @@ pub(super) fn section<'v>(object: &'v mut Value, name: &str) -> &'v mut Map<Stri
     if !object[name].is_object() {
         object[name] = json!({});
     }
-    let Value::Object(map) = &mut object[name] else { unreachable!("it was just made an object") };
+    let Value::Object(map) = &mut object[name] else {
+        unreachable!("it was just made an object")
+    };
     map
 }
 
@@ -67,19 +82,40 @@ pub(super) fn default(object: &mut Value, section_name: &str, field: &str, value
     }
 }
 
-/// The committer's time of the earliest known commit that has the object: Git says when a thing came into being.
+/// The committer's time of the earliest known commit that has the object: Git says when a thing
+/// came into being.
 fn created(picture: &Picture<'_>, id: &ObjectId) -> Option<Timestamp> {
-    let having = picture.view.commits.values().filter(|commit| commit.objects.originals.contains_key(id));
+    let having = picture
+        .view
+        .commits
+        .values()
+        .filter(|commit| commit.objects.originals.contains_key(id));
     having.map(|commit| commit.time).min()
 }
 
-/// A uid that is the same on every host and after every restart: a hash of the cluster, the kind and the name.
+/// A uid that is the same on every host and after every restart: a hash of the cluster, the kind
+/// and the name.
 pub(super) fn uid(picture: &Picture<'_>, kind: &str, key: &ObjectKey) -> String {
-    let text = format!("{}\0{kind}\0{}\0{}", picture.view.state.cluster, key.namespace, key.name);
+    let text = format!(
+        "{}\0{kind}\0{}\0{}",
+        picture.view.state.cluster, key.namespace, key.name
+    );
     let hash = digest(&SHA256, text.as_bytes());
-    let hex: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = hash
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     // Version 8 of RFC 9562: content is the maker's own business; variant 10.
-    format!("{}-{}-8{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
+    format!(
+        "{}-{}-8{}-a{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..32]
+    )
 }
 
 /// `metadata.ownerReferences` of what one owner controls.
@@ -95,7 +131,10 @@ pub(super) fn owner_reference(api_version: &str, kind: &str, name: &str, uid: &s
 }
 
 /// Labels of a pod or of the ReplicaSet that a Deployment implies.
-pub(super) fn with_template_hash(labels: &BTreeMap<String, String>, hash: &str) -> BTreeMap<String, String> {
+pub(super) fn with_template_hash(
+    labels: &BTreeMap<String, String>,
+    hash: &str,
+) -> BTreeMap<String, String> {
     let mut labels = labels.clone();
     labels.insert("pod-template-hash".to_owned(), hash.to_owned());
     labels
@@ -103,5 +142,7 @@ pub(super) fn with_template_hash(labels: &BTreeMap<String, String>, hash: &str) 
 
 /// Kubernetes' times have whole seconds.
 pub(super) fn time(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+    Timestamp::from_second(at.as_second())
+        .unwrap_or(at)
+        .to_string()
 }

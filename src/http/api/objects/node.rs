@@ -27,10 +27,18 @@ pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey
 
 fn node(picture: &Picture<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
     let facts = &known.facts;
-    let written = picture.objects().and_then(|objects| objects.nodes.get(&facts.name));
+    let written = picture
+        .objects()
+        .and_then(|objects| objects.nodes.get(&facts.name));
     let mut labels = facts.labels.clone();
-    labels.extend(written.map(|written| written.labels.clone()).unwrap_or_default());
-    let annotations = written.map(|written| written.annotations.clone()).unwrap_or_default();
+    labels.extend(
+        written
+            .map(|written| written.labels.clone())
+            .unwrap_or_default(),
+    );
+    let annotations = written
+        .map(|written| written.annotations.clone())
+        .unwrap_or_default();
     let mut object = json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -80,7 +88,11 @@ fn status(picture: &Picture<'_>, known: &KnownNode) -> Value {
         NodeLife::Ready if this => ("True", "WindlassReady", picture.view.troubles.join("; ")),
         NodeLife::Ready => ("True", "WindlassReady", String::new()),
         NodeLife::NotReady(why) => ("False", "WindlassNotReady", why.clone()),
-        NodeLife::Away => ("Unknown", "NodeAway", "it said that it comes back soon".to_owned()),
+        NodeLife::Away => (
+            "Unknown",
+            "NodeAway",
+            "it said that it comes back soon".to_owned(),
+        ),
         NodeLife::Silent(why) => ("Unknown", "NodeSilent", why.clone()),
         NodeLife::Lost => ("Unknown", "NodeLost", "nobody hears from it".to_owned()),
     };

@@ -12,21 +12,33 @@ use super::{Picture, Scope, meta};
 
 /// ConfigMaps as written.
 pub(super) fn config_maps(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let originals = picture.originals("v1", "ConfigMap").filter(|(id, _)| scope.has(&id.key));
-    originals.map(|(id, original)| (id.key.clone(), meta::filled(picture, id, original))).collect()
+    let originals = picture
+        .originals("v1", "ConfigMap")
+        .filter(|(id, _)| scope.has(&id.key));
+    originals
+        .map(|(id, original)| (id.key.clone(), meta::filled(picture, id, original)))
+        .collect()
 }
 
 /// Secrets: their keys, and nothing of their values, whatever form the manifest carries them in.
 pub(super) fn secrets(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let originals = picture.originals("v1", "Secret").filter(|(id, _)| scope.has(&id.key));
+    let originals = picture
+        .originals("v1", "Secret")
+        .filter(|(id, _)| scope.has(&id.key));
     let render = |(id, original): (&ObjectId, &Value)| {
-        let secret = picture.objects().and_then(|objects| objects.secrets.get(&id.key));
-        (id.key.clone(), without_values(meta::filled(picture, id, original), secret))
+        let secret = picture
+            .objects()
+            .and_then(|objects| objects.secrets.get(&id.key));
+        (
+            id.key.clone(),
+            without_values(meta::filled(picture, id, original), secret),
+        )
     };
     originals.map(render).collect()
 }
 
-/// Only fields that cannot hold a value are let through. An annotation such as `last-applied-configuration` can.
+/// Only fields that cannot hold a value are let through. An annotation such as
+/// `last-applied-configuration` can.
 fn without_values(object: Value, secret: Option<&Secret>) -> Value {
     let keys = secret.into_iter().flat_map(|secret| secret.data.keys());
     let data: BTreeMap<&str, &str> = keys.map(|key| (key.as_str(), "")).collect();
@@ -47,7 +59,14 @@ pub(super) fn namespaces(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<Ob
         let used = objects.originals.keys().map(|id| id.key.namespace.as_str());
         names.extend(used.filter(|namespace| !namespace.is_empty()));
     }
-    names.extend(picture.view.state.pods.values().map(|record| record.key.namespace.as_str()));
+    names.extend(
+        picture
+            .view
+            .state
+            .pods
+            .values()
+            .map(|record| record.key.namespace.as_str()),
+    );
     names
         .into_iter()
         .map(|name| ObjectKey::new("", name))
@@ -57,8 +76,14 @@ pub(super) fn namespaces(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<Ob
 }
 
 fn namespace(picture: &Picture<'_>, key: ObjectKey) -> Value {
-    let id = ObjectId { api_version: "v1".to_owned(), kind: "Namespace".to_owned(), key };
-    let written = picture.objects().and_then(|objects| objects.originals.get(&id));
+    let id = ObjectId {
+        api_version: "v1".to_owned(),
+        kind: "Namespace".to_owned(),
+        key,
+    };
+    let written = picture
+        .objects()
+        .and_then(|objects| objects.originals.get(&id));
     let mut object = match written {
         Some(original) => meta::filled(picture, &id, original),
         None => {

@@ -14,10 +14,18 @@ use super::{Picture, Scope, meta, original_id, pod_status, replicaset};
 
 /// All pods. A pod that is stopping gives its name up to its successor, if both are there.
 pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let mut records: Vec<&PodRecord> =
-        picture.view.state.pods.values().filter(|record| scope.has(&record.key)).collect();
+    let mut records: Vec<&PodRecord> = picture
+        .view
+        .state
+        .pods
+        .values()
+        .filter(|record| scope.has(&record.key))
+        .collect();
     records.sort_by_key(|record| (record.stop.is_none(), record.serial));
-    records.into_iter().map(|record| (record.key.clone(), render(picture, record))).collect()
+    records
+        .into_iter()
+        .map(|record| (record.key.clone(), render(picture, record)))
+        .collect()
 }
 
 /// One pod.
@@ -35,8 +43,13 @@ fn render(picture: &Picture<'_>, record: &PodRecord) -> Value {
 }
 
 fn metadata(picture: &Picture<'_>, record: &PodRecord, owner: Option<&Workload>) -> Value {
-    let mut annotations = owner.map(|owner| owner.template.meta.annotations.clone()).unwrap_or_default();
-    annotations.insert(meta::COMMIT_ANNOTATION.to_owned(), record.commit.to_string());
+    let mut annotations = owner
+        .map(|owner| owner.template.meta.annotations.clone())
+        .unwrap_or_default();
+    annotations.insert(
+        meta::COMMIT_ANNOTATION.to_owned(),
+        record.commit.to_string(),
+    );
     let mut metadata = json!({
         "name": record.key.name,
         "namespace": record.key.namespace,
@@ -53,7 +66,8 @@ fn metadata(picture: &Picture<'_>, record: &PodRecord, owner: Option<&Workload>)
     }
     if let Some(stop) = &record.stop {
         let grace = owner.map_or(30, |owner| owner.template.spec.termination_grace.as_secs());
-        metadata["deletionTimestamp"] = json!(meta::time(stop.at + std::time::Duration::from_secs(grace)));
+        metadata["deletionTimestamp"] =
+            json!(meta::time(stop.at + std::time::Duration::from_secs(grace)));
         metadata["deletionGracePeriodSeconds"] = json!(grace);
         metadata["annotations"]["windlass/stopping"] = json!(stop.reason.as_str());
     }
@@ -62,7 +76,9 @@ fn metadata(picture: &Picture<'_>, record: &PodRecord, owner: Option<&Workload>)
 
 /// A pod's labels as Services select by them.
 pub(super) fn labels(record: &PodRecord, owner: Option<&Workload>) -> BTreeMap<String, String> {
-    let labels = owner.map(|owner| owner.template.meta.labels.clone()).unwrap_or_default();
+    let labels = owner
+        .map(|owner| owner.template.meta.labels.clone())
+        .unwrap_or_default();
     match record.owner.kind {
         WorkloadKind::Deployment => meta::with_template_hash(&labels, record.template.short()),
         _ => labels,
@@ -80,9 +96,16 @@ fn owner_references(picture: &Picture<'_>, record: &PodRecord) -> Option<Value> 
         WorkloadKind::Pod => return None,
         WorkloadKind::Deployment => {
             let key = replicaset::key(owner, &record.template);
-            meta::owner_reference("apps/v1", "ReplicaSet", &key.name, &meta::uid(picture, "ReplicaSet", &key))
+            meta::owner_reference(
+                "apps/v1",
+                "ReplicaSet",
+                &key.name,
+                &meta::uid(picture, "ReplicaSet", &key),
+            )
         }
-        WorkloadKind::ReplicaSet | WorkloadKind::ReplicationController | WorkloadKind::DaemonSet => {
+        WorkloadKind::ReplicaSet
+        | WorkloadKind::ReplicationController
+        | WorkloadKind::DaemonSet => {
             let uid = meta::uid(picture, &id.kind, &id.key);
             meta::owner_reference(&id.api_version, &id.kind, &id.key.name, &uid)
         }
@@ -91,18 +114,41 @@ fn owner_references(picture: &Picture<'_>, record: &PodRecord) -> Option<Value> 
 
 /// The template's spec as written, with where it runs and the defaults that readers rely on.
 fn spec(record: &PodRecord, owner: Option<(&Workload, Option<&Value>)>) -> Value {
-    let written = owner.and_then(|(_, original)| original).and_then(|original| match record.owner.kind {
-        WorkloadKind::Pod => original.get("spec"),
-        _ => original.pointer("/spec/template/spec"),
-    });
-    let mut pod = json!({ "spec": written.cloned().unwrap_or_else(|| json!({ "containers": [] })) });
+    let written = owner
+        .and_then(|(_, original)| original)
+        .and_then(|original| match record.owner.kind {
+            WorkloadKind::Pod => original.get("spec"),
+            _ => original.pointer("/spec/template/spec"),
+        });
+    let mut pod =
+        json!({ "spec": written.cloned().unwrap_or_else(|| json!({ "containers": [] })) });
     if let Some((workload, _)) = owner {
         let spec = &workload.template.spec;
-        meta::default(&mut pod, "spec", "restartPolicy", json!(format!("{:?}", spec.restart_policy)));
-        meta::default(&mut pod, "spec", "dnsPolicy", json!(format!("{:?}", spec.dns_policy)));
+        meta::default(
+            &mut pod,
+            "spec",
+            "restartPolicy",
+            json!(format!("{:?}", spec.restart_policy)),
+        );
+        meta::default(
+            &mut pod,
+            "spec",
+            "dnsPolicy",
+            json!(format!("{:?}", spec.dns_policy)),
+        );
         let grace = spec.termination_grace.as_secs();
-        meta::default(&mut pod, "spec", "terminationGracePeriodSeconds", json!(grace));
-        meta::default(&mut pod, "spec", "enableServiceLinks", json!(spec.enable_service_links));
+        meta::default(
+            &mut pod,
+            "spec",
+            "terminationGracePeriodSeconds",
+            json!(grace),
+        );
+        meta::default(
+            &mut pod,
+            "spec",
+            "enableServiceLinks",
+            json!(spec.enable_service_links),
+        );
     }
     defaults(&mut pod["spec"]);
     if let PodPlace::Node(node) = &record.place {
@@ -111,7 +157,8 @@ fn spec(record: &PodRecord, owner: Option<(&Workload, Option<&Value>)>) -> Value
     pod["spec"].take()
 }
 
-/// Kubernetes' defaults of what containers leave out, where a client prints them: protocols of ports, times of probes.
+/// Kubernetes' defaults of what containers leave out, where a client prints them: protocols of
+/// ports, times of probes.
 pub(super) fn defaults(spec: &mut Value) {
     for list in ["initContainers", "containers"] {
         let containers = spec.get_mut(list).and_then(Value::as_array_mut);
@@ -130,9 +177,12 @@ pub(super) fn defaults(spec: &mut Value) {
 }
 
 fn probe_defaults(probe: &mut Map<String, Value>) {
-    for (field, value) in
-        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
-    {
+    for (field, value) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
         probe.entry(field).or_insert_with(|| json!(value));
     }
     if let Some(get) = probe.get_mut("httpGet").and_then(Value::as_object_mut) {
@@ -143,18 +193,30 @@ fn probe_defaults(probe: &mut Map<String, Value>) {
 
 /// `status.qosClass` by Kubernetes' rule.
 pub(super) fn qos_class(spec: &PodSpec) -> &'static str {
-    let mut resources =
-        spec.init_containers.iter().chain(&spec.containers).map(|container| container.resources);
-    if resources.clone().all(|resources| resources == Resources::default()) {
+    let mut resources = spec
+        .init_containers
+        .iter()
+        .chain(&spec.containers)
+        .map(|container| container.resources);
+    if resources
+        .clone()
+        .all(|resources| resources == Resources::default())
+    {
         return "BestEffort";
     }
     let guaranteed = |resources: Resources| {
         resources.cpu_limit_milli.is_some()
             && resources.memory_limit_bytes.is_some()
-            && resources.cpu_request_milli.is_none_or(|request| Some(request) == resources.cpu_limit_milli)
+            && resources
+                .cpu_request_milli
+                .is_none_or(|request| Some(request) == resources.cpu_limit_milli)
             && resources
                 .memory_request_bytes
                 .is_none_or(|request| Some(request) == resources.memory_limit_bytes)
     };
-    if resources.all(guaranteed) { "Guaranteed" } else { "Burstable" }
+    if resources.all(guaranteed) {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
 }

@@ -42,7 +42,11 @@ pub(super) fn render(
         rendered["podIP"] = json!(address);
         rendered["podIPs"] = json!([{ "ip": address }]);
     }
-    if let Some(node) = record.place.node().and_then(|node| picture.view.nodes.get(node)) {
+    if let Some(node) = record
+        .place
+        .node()
+        .and_then(|node| picture.view.nodes.get(node))
+    {
         rendered["hostIP"] = json!(node.facts.address);
         rendered["hostIPs"] = json!([{ "ip": node.facts.address }]);
     }
@@ -55,27 +59,36 @@ pub(super) fn render(
 }
 
 fn conditions(record: &PodRecord, status: &PodStatus) -> Value {
-    let condition = |kind: &str, holds: bool, since: jiff::Timestamp, reason: &str, message: &str| {
-        let mut condition = json!({
-            "type": kind,
-            "status": if holds { "True" } else { "False" },
-            "lastTransitionTime": time(since),
-        });
-        if !holds && !reason.is_empty() {
-            condition["reason"] = json!(reason);
-            condition["message"] = json!(message);
-        }
-        condition
-    };
+    let condition =
+        |kind: &str, holds: bool, since: jiff::Timestamp, reason: &str, message: &str| {
+            let mut condition = json!({
+                "type": kind,
+                "status": if holds { "True" } else { "False" },
+                "lastTransitionTime": time(since),
+            });
+            if !holds && !reason.is_empty() {
+                condition["reason"] = json!(reason);
+                condition["message"] = json!(message);
+            }
+            condition
+        };
     let began = status.started.unwrap_or(record.created);
     let ready_since = status.ready.unwrap_or(began);
     let unready = unready_message(&status.containers);
-    let reason = if status.phase == PodPhase::Succeeded { "PodCompleted" } else { "ContainersNotReady" };
+    let reason = if status.phase == PodPhase::Succeeded {
+        "PodCompleted"
+    } else {
+        "ContainersNotReady"
+    };
     let placed = match &record.place {
         PodPlace::Node(_) => condition("PodScheduled", true, record.created, "", ""),
-        PodPlace::Unplaced(why) => {
-            condition("PodScheduled", false, record.created, "Unschedulable", &why.to_string())
-        }
+        PodPlace::Unplaced(why) => condition(
+            "PodScheduled",
+            false,
+            record.created,
+            "Unschedulable",
+            &why.to_string(),
+        ),
     };
     json!([
         condition(
@@ -85,8 +98,20 @@ fn conditions(record: &PodRecord, status: &PodStatus) -> Value {
             "ContainersNotInitialized",
             "init containers have not all ended well"
         ),
-        condition("Ready", status.ready.is_some(), ready_since, reason, &unready),
-        condition("ContainersReady", status.ready.is_some(), ready_since, reason, &unready),
+        condition(
+            "Ready",
+            status.ready.is_some(),
+            ready_since,
+            reason,
+            &unready
+        ),
+        condition(
+            "ContainersReady",
+            status.ready.is_some(),
+            ready_since,
+            reason,
+            &unready
+        ),
         placed,
     ])
 }
@@ -112,10 +137,15 @@ fn container(status: &ContainerStatus) -> Value {
         ContainerPhase::Waiting { reason, message } => {
             json!({ "waiting": { "reason": reason, "message": message } })
         }
-        ContainerPhase::Running { started } => json!({ "running": { "startedAt": time(*started) } }),
+        ContainerPhase::Running { started } => {
+            json!({ "running": { "startedAt": time(*started) } })
+        }
         ContainerPhase::Terminated(end) => termination(end),
     };
-    let id = status.container_id.as_ref().map(|id| format!("docker://{id}"));
+    let id = status
+        .container_id
+        .as_ref()
+        .map(|id| format!("docker://{id}"));
     json!({
         "name": status.name,
         "image": status.image,

@@ -23,7 +23,10 @@ pub(super) fn key(deployment: &WorkloadKey, template: &TemplateHash) -> ObjectKe
 /// All implied ReplicaSets: of the current templates, and of older ones as long as they have pods.
 pub(super) fn implied(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let mut groups: BTreeSet<(&WorkloadKey, &TemplateHash)> = BTreeSet::new();
-    let current = picture.objects().into_iter().flat_map(|objects| objects.workloads.values());
+    let current = picture
+        .objects()
+        .into_iter()
+        .flat_map(|objects| objects.workloads.values());
     groups.extend(
         current
             .filter(|workload| workload.key.kind == WorkloadKind::Deployment)
@@ -35,26 +38,43 @@ pub(super) fn implied(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<Objec
             .filter(|record| record.owner.kind == WorkloadKind::Deployment && record.stop.is_none())
             .map(|record| (&record.owner, &record.template)),
     );
-    let wanted = groups.into_iter().filter(|(owner, template)| scope.has(&key(owner, template)));
-    wanted.map(|(owner, template)| (key(owner, template), render(picture, owner, template))).collect()
+    let wanted = groups
+        .into_iter()
+        .filter(|(owner, template)| scope.has(&key(owner, template)));
+    wanted
+        .map(|(owner, template)| (key(owner, template), render(picture, owner, template)))
+        .collect()
 }
 
 fn render(picture: &Picture<'_>, owner: &WorkloadKey, template: &TemplateHash) -> Value {
-    let records: Vec<&PodRecord> =
-        picture.pods_of(owner).filter(|record| record.template == *template).collect();
-    let current = picture.objects().and_then(|objects| objects.workloads.get(owner));
+    let records: Vec<&PodRecord> = picture
+        .pods_of(owner)
+        .filter(|record| record.template == *template)
+        .collect();
+    let current = picture
+        .objects()
+        .and_then(|objects| objects.workloads.get(owner));
     let is_current = current.is_some_and(|workload| workload.template.hash == *template);
     let resolved = match is_current {
         true => current.map(|workload| {
-            (workload, picture.objects().and_then(|objects| objects.originals.get(&original_id(owner))))
+            (
+                workload,
+                picture
+                    .objects()
+                    .and_then(|objects| objects.originals.get(&original_id(owner))),
+            )
         }),
         false => records.first().and_then(|record| picture.owner(record)),
     };
     let key = key(owner, template);
     let workload = resolved.map(|(workload, _)| workload);
-    let labels = workload.map(|workload| workload.template.meta.labels.clone()).unwrap_or_default();
+    let labels = workload
+        .map(|workload| workload.template.meta.labels.clone())
+        .unwrap_or_default();
     let labels = meta::with_template_hash(&labels, template.short());
-    let min_ready = workload.map(|workload| workload.control.min_ready()).unwrap_or_default();
+    let min_ready = workload
+        .map(|workload| workload.control.min_ready())
+        .unwrap_or_default();
     let tally = tally(picture, records.iter().copied(), template, min_ready);
     let replicas = wanted_replicas(workload, is_current, tally.total);
     let mut written = resolved
@@ -89,7 +109,8 @@ fn render(picture: &Picture<'_>, owner: &WorkloadKey, template: &TemplateHash) -
     object
 }
 
-/// The current template is wanted as often as the manifest says; an older one as often as it still runs.
+/// The current template is wanted as often as the manifest says; an older one as often as it still
+/// runs.
 fn wanted_replicas(workload: Option<&Workload>, is_current: bool, running: u32) -> u32 {
     match workload.map(|workload| &workload.control) {
         Some(Control::Deployment { replicas, .. }) if is_current => *replicas,

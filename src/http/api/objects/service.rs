@@ -13,27 +13,52 @@ use super::{Picture, Scope, meta};
 
 /// All Services.
 pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let originals = picture.originals("v1", "Service").filter(|(id, _)| scope.has(&id.key));
+    let originals = picture
+        .originals("v1", "Service")
+        .filter(|(id, _)| scope.has(&id.key));
     let render = |(id, original): (&reconciler::object::ObjectId, &Value)| {
         let mut object = meta::filled(picture, id, original);
-        if let Some(service) = picture.objects().and_then(|objects| objects.services.get(&id.key)) {
-            fill(picture, service, picture.view.state.services.get(&id.key), &mut object);
+        if let Some(service) = picture
+            .objects()
+            .and_then(|objects| objects.services.get(&id.key))
+        {
+            fill(
+                picture,
+                service,
+                picture.view.state.services.get(&id.key),
+                &mut object,
+            );
         }
         (id.key.clone(), object)
     };
     originals.map(render).collect()
 }
 
-fn fill(picture: &Picture<'_>, service: &Service, given: Option<&ServiceAllocation>, object: &mut Value) {
-    let affinity = if service.client_ip_affinity.is_some() { "ClientIP" } else { "None" };
+fn fill(
+    picture: &Picture<'_>,
+    service: &Service,
+    given: Option<&ServiceAllocation>,
+    object: &mut Value,
+) {
+    let affinity = if service.client_ip_affinity.is_some() {
+        "ClientIP"
+    } else {
+        "None"
+    };
     let kind = kind_word(&service.kind);
     meta::default(object, "spec", "type", json!(kind));
     meta::default(object, "spec", "sessionAffinity", json!(affinity));
-    object["spec"]["ports"] = service.ports.iter().map(|port| port_object(port, given)).collect();
+    object["spec"]["ports"] = service
+        .ports
+        .iter()
+        .map(|port| port_object(port, given))
+        .collect();
     match &service.kind {
         ServiceKind::ExternalName { .. } => {}
         ServiceKind::Headless => object["spec"]["clusterIP"] = json!("None"),
-        ServiceKind::ClusterIp { .. } | ServiceKind::NodePort { .. } | ServiceKind::LoadBalancer { .. } => {
+        ServiceKind::ClusterIp { .. }
+        | ServiceKind::NodePort { .. }
+        | ServiceKind::LoadBalancer { .. } => {
             if let Some(address) = given.and_then(|given| given.cluster_ip) {
                 object["spec"]["clusterIP"] = json!(address);
                 object["spec"]["clusterIPs"] = json!([address]);
@@ -45,8 +70,12 @@ fn fill(picture: &Picture<'_>, service: &Service, given: Option<&ServiceAllocati
     }
     object["status"] = match &service.kind {
         ServiceKind::LoadBalancer { .. } => {
-            let nodes: Vec<Value> =
-                picture.view.nodes.values().map(|node| json!({ "ip": node.facts.address })).collect();
+            let nodes: Vec<Value> = picture
+                .view
+                .nodes
+                .values()
+                .map(|node| json!({ "ip": node.facts.address }))
+                .collect();
             json!({ "loadBalancer": { "ingress": nodes } })
         }
         _ => json!({ "loadBalancer": {} }),
@@ -73,7 +102,9 @@ fn port_object(port: &ServicePort, given: Option<&ServiceAllocation>) -> Value {
         object["name"] = json!(port.name);
     }
     let key = format!("{protocol}/{}", port.port);
-    let node_port = given.and_then(|given| given.node_ports.get(&key).copied()).or(port.node_port);
+    let node_port = given
+        .and_then(|given| given.node_ports.get(&key).copied())
+        .or(port.node_port);
     if let Some(node_port) = node_port {
         object["nodePort"] = json!(node_port);
     }

@@ -1,4 +1,5 @@
-//! Deployments, ReplicaSets, ReplicationControllers and DaemonSets: the manifest, and the count of its pods.
+//! Deployments, ReplicaSets, ReplicationControllers and DaemonSets: the manifest, and the count of
+//! its pods.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +19,21 @@ pub(super) fn all(
     resource: &Resource,
     scope: Scope<'_>,
 ) -> BTreeMap<ObjectKey, Value> {
-    let Some(kind) = WorkloadKind::parse(resource.kind) else { return BTreeMap::new() };
+    let Some(kind) = WorkloadKind::parse(resource.kind) else {
+        return BTreeMap::new();
+    };
     let originals = picture.originals(&resource.api_version(), resource.kind);
     let wanted = originals.filter(|(id, _)| scope.has(&id.key));
     let render = |(id, original): (&reconciler::object::ObjectId, &Value)| {
         let mut object = meta::filled(picture, id, original);
-        let key = WorkloadKey { kind, object: id.key.clone() };
-        if let Some(workload) = picture.objects().and_then(|objects| objects.workloads.get(&key)) {
+        let key = WorkloadKey {
+            kind,
+            object: id.key.clone(),
+        };
+        if let Some(workload) = picture
+            .objects()
+            .and_then(|objects| objects.workloads.get(&key))
+        {
             defaults(&mut object, workload);
             object["status"] = status(picture, workload);
         }
@@ -62,11 +71,18 @@ pub(super) fn tally<'a>(
 
 fn status(picture: &Picture<'_>, workload: &Workload) -> Value {
     let pods = picture.pods_of(&workload.key);
-    let tally = tally(picture, pods, &workload.template.hash, workload.control.min_ready());
+    let tally = tally(
+        picture,
+        pods,
+        &workload.template.hash,
+        workload.control.min_ready(),
+    );
     match &workload.control {
         Control::Pod => json!({}),
         Control::Replicas { .. } => replica_status(&tally),
-        Control::Deployment { replicas, .. } => deployment_status(picture, workload, *replicas, &tally),
+        Control::Deployment { replicas, .. } => {
+            deployment_status(picture, workload, *replicas, &tally)
+        }
         Control::DaemonSet { .. } => json!({
             "desiredNumberScheduled": tally.total,
             "currentNumberScheduled": tally.total,
@@ -91,15 +107,28 @@ pub(super) fn replica_status(tally: &Tally) -> Value {
     })
 }
 
-fn deployment_status(picture: &Picture<'_>, workload: &Workload, replicas: u32, tally: &Tally) -> Value {
+fn deployment_status(
+    picture: &Picture<'_>,
+    workload: &Workload,
+    replicas: u32,
+    tally: &Tally,
+) -> Value {
     let allowed_down = match &workload.control {
         Control::Deployment {
-            strategy: DeploymentStrategy::RollingUpdate { max_unavailable, .. }, ..
+            strategy:
+                DeploymentStrategy::RollingUpdate {
+                    max_unavailable, ..
+                },
+            ..
         } => max_unavailable.round_down(replicas),
         _ => 0,
     };
-    let since =
-        picture.view.state.workloads.get(&workload.key).map_or(picture.view.at, |progress| progress.since);
+    let since = picture
+        .view
+        .state
+        .workloads
+        .get(&workload.key)
+        .map_or(picture.view.at, |progress| progress.since);
     let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
         json!({
             "type": kind,
@@ -111,12 +140,16 @@ fn deployment_status(picture: &Picture<'_>, workload: &Workload, replicas: u32, 
         })
     };
     let available = tally.available >= replicas.saturating_sub(allowed_down);
-    let complete = tally.updated >= replicas && tally.total == replicas && tally.available >= replicas;
+    let complete =
+        tally.updated >= replicas && tally.total == replicas && tally.available >= replicas;
     let conditions = [
         match available {
-            true => {
-                condition("Available", true, "MinimumReplicasAvailable", "the minimum of pods is available")
-            }
+            true => condition(
+                "Available",
+                true,
+                "MinimumReplicasAvailable",
+                "the minimum of pods is available",
+            ),
             false => condition(
                 "Available",
                 false,
@@ -150,7 +183,8 @@ fn deployment_status(picture: &Picture<'_>, workload: &Workload, replicas: u32, 
     })
 }
 
-/// Fills what the manifest left out and readers take for granted: kubectl's describe fails without `replicas`.
+/// Fills what the manifest left out and readers take for granted: kubectl's describe fails without
+/// `replicas`.
 fn defaults(object: &mut Value, workload: &Workload) {
     if let Some(spec) = object.pointer_mut("/spec/template/spec") {
         pod::defaults(spec);
@@ -165,23 +199,30 @@ fn defaults(object: &mut Value, workload: &Workload) {
             meta::default(object, "spec", "replicas", json!(replicas));
             meta::default(object, "spec", "selector", json!({ "matchLabels": labels }));
         }
-        (Control::Deployment { replicas, strategy, .. }, _) => {
+        (
+            Control::Deployment {
+                replicas, strategy, ..
+            },
+            _,
+        ) => {
             meta::default(object, "spec", "replicas", json!(replicas));
             meta::default(object, "spec", "selector", json!({ "matchLabels": labels }));
             object["spec"]["strategy"] = match strategy {
                 DeploymentStrategy::Recreate => json!({ "type": "Recreate" }),
-                DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
-                    rolling(*max_surge, *max_unavailable)
-                }
+                DeploymentStrategy::RollingUpdate {
+                    max_surge,
+                    max_unavailable,
+                } => rolling(*max_surge, *max_unavailable),
             };
         }
         (Control::DaemonSet { update, .. }, _) => {
             meta::default(object, "spec", "selector", json!({ "matchLabels": labels }));
             object["spec"]["updateStrategy"] = match update {
                 DaemonSetUpdate::OnDelete => json!({ "type": "OnDelete" }),
-                DaemonSetUpdate::RollingUpdate { max_surge, max_unavailable } => {
-                    rolling(*max_surge, *max_unavailable)
-                }
+                DaemonSetUpdate::RollingUpdate {
+                    max_surge,
+                    max_unavailable,
+                } => rolling(*max_surge, *max_unavailable),
             };
         }
         (Control::Pod, _) => {}

@@ -8,13 +8,22 @@ use super::{Column, age, at, count, created, each, name, number, or_none, text, 
 pub(super) const CONFIG_MAP: &[Column] = &[text("Name"), number("Data"), text("Age")];
 
 pub(super) fn config_map(object: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(object), json!(keys(object, "data") + keys(object, "binaryData")), created(object, now)]
+    vec![
+        name(object),
+        json!(keys(object, "data") + keys(object, "binaryData")),
+        created(object, now),
+    ]
 }
 
 pub(super) const SECRET: &[Column] = &[text("Name"), text("Type"), number("Data"), text("Age")];
 
 pub(super) fn secret(object: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(object), json!(at(object, "/type")), json!(keys(object, "data")), created(object, now)]
+    vec![
+        name(object),
+        json!(at(object, "/type")),
+        json!(keys(object, "data")),
+        created(object, now),
+    ]
 }
 
 fn keys(object: &Value, field: &str) -> usize {
@@ -24,7 +33,11 @@ fn keys(object: &Value, field: &str) -> usize {
 pub(super) const NAMESPACE: &[Column] = &[text("Name"), text("Status"), text("Age")];
 
 pub(super) fn namespace(object: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(object), json!(at(object, "/status/phase")), created(object, now)]
+    vec![
+        name(object),
+        json!(at(object, "/status/phase")),
+        created(object, now),
+    ]
 }
 
 pub(super) const NODE: &[Column] = &[
@@ -42,13 +55,17 @@ pub(super) const NODE: &[Column] = &[
 
 pub(super) fn node(object: &Value, now: Timestamp) -> Vec<Value> {
     let is = |condition: &&Value| condition["type"] == "Ready" && condition["status"] == "True";
-    let mut status =
-        if each(object, "/status/conditions").any(|condition| is(&condition)) { "Ready" } else { "NotReady" }
-            .to_owned();
+    let mut status = if each(object, "/status/conditions").any(|condition| is(&condition)) {
+        "Ready"
+    } else {
+        "NotReady"
+    }
+    .to_owned();
     if object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
         status.push_str(",SchedulingDisabled");
     }
-    let internal = each(object, "/status/addresses").find(|address| address["type"] == "InternalIP");
+    let internal =
+        each(object, "/status/addresses").find(|address| address["type"] == "InternalIP");
     let info = |field: &str| match at(object, &format!("/status/nodeInfo/{field}")) {
         "" => json!("<unknown>"),
         known => json!(known),
@@ -59,7 +76,11 @@ pub(super) fn node(object: &Value, now: Timestamp) -> Vec<Value> {
         json!(roles(object)),
         created(object, now),
         info("kubeletVersion"),
-        json!(or_none(internal.map(|address| at(address, "/address")).unwrap_or_default())),
+        json!(or_none(
+            internal
+                .map(|address| at(address, "/address"))
+                .unwrap_or_default()
+        )),
         json!("<none>"),
         info("osImage"),
         info("kernelVersion"),
@@ -69,9 +90,13 @@ pub(super) fn node(object: &Value, now: Timestamp) -> Vec<Value> {
 
 /// Labels `node-role.kubernetes.io/<role>`.
 fn roles(object: &Value) -> String {
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    let roles =
-        labels.into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"));
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
+    let roles = labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"));
     super::joined(roles)
 }
 
@@ -99,7 +124,11 @@ pub(super) fn event(object: &Value, now: Timestamp) -> Vec<Value> {
         json!(at(object, "/type")),
         json!(at(object, "/reason")),
         json!(about),
-        json!(format!("{}, {}", at(object, "/source/component"), at(object, "/source/host"))),
+        json!(format!(
+            "{}, {}",
+            at(object, "/source/component"),
+            at(object, "/source/host")
+        )),
         json!(at(object, "/message")),
         ago("/firstTimestamp"),
         json!(count(object, "/count").to_string()),

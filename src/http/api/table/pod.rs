@@ -21,7 +21,11 @@ pub(super) fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
     let summary = Summary::of(pod);
     vec![
         name(pod),
-        json!(format!("{}/{}", summary.ready, each(pod, "/spec/containers").len())),
+        json!(format!(
+            "{}/{}",
+            summary.ready,
+            each(pod, "/spec/containers").len()
+        )),
         json!(summary.status),
         json!(summary.restarts(now)),
         created(pod, now),
@@ -44,7 +48,12 @@ impl Summary {
         let phase = at(pod, "/status/phase");
         let reason = at(pod, "/status/reason");
         let first = if reason.is_empty() { phase } else { reason };
-        let mut summary = Self { status: first.to_owned(), ready: 0, restarts: 0, last_restart: None };
+        let mut summary = Self {
+            status: first.to_owned(),
+            ready: 0,
+            restarts: 0,
+            last_restart: None,
+        };
         if !summary.read_init(pod) {
             summary.read_main(pod);
         }
@@ -92,7 +101,8 @@ impl Summary {
         }
         // A container that has completed beside one that runs does not make the pod completed.
         if self.status == "Completed" && running {
-            let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+            let is_ready =
+                |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
             let ready = each(pod, "/status/conditions").any(is_ready);
             self.status = if ready { "Running" } else { "NotReady" }.to_owned();
         }

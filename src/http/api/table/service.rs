@@ -31,9 +31,14 @@ fn external(object: &Value) -> String {
     match at(object, "/spec/type") {
         "ExternalName" => at(object, "/spec/externalName").to_owned(),
         "LoadBalancer" => {
-            let addresses: Vec<&str> =
-                each(object, "/status/loadBalancer/ingress").map(|ingress| at(ingress, "/ip")).collect();
-            if addresses.is_empty() { "<pending>".to_owned() } else { addresses.join(",") }
+            let addresses: Vec<&str> = each(object, "/status/loadBalancer/ingress")
+                .map(|ingress| at(ingress, "/ip"))
+                .collect();
+            if addresses.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                addresses.join(",")
+            }
         }
         _ => joined(each(object, "/spec/externalIPs").filter_map(Value::as_str)),
     }
@@ -60,17 +65,26 @@ pub(super) fn endpoints(object: &Value, now: Timestamp) -> Vec<Value> {
     for subset in each(object, "/subsets") {
         for address in each(subset, "/addresses") {
             let ip = at(address, "/ip");
-            list.extend(each(subset, "/ports").map(|port| format!("{ip}:{}", count(port, "/port"))));
+            list.extend(
+                each(subset, "/ports").map(|port| format!("{ip}:{}", count(port, "/port"))),
+            );
         }
     }
     vec![name(object), json!(shortened(&list)), created(object, now)]
 }
 
-pub(super) const SLICE: &[Column] =
-    &[text("Name"), text("AddressType"), text("Ports"), text("Endpoints"), text("Age")];
+pub(super) const SLICE: &[Column] = &[
+    text("Name"),
+    text("AddressType"),
+    text("Ports"),
+    text("Endpoints"),
+    text("Age"),
+];
 
 pub(super) fn slice(object: &Value, now: Timestamp) -> Vec<Value> {
-    let ports: Vec<String> = each(object, "/ports").map(|port| count(port, "/port").to_string()).collect();
+    let ports: Vec<String> = each(object, "/ports")
+        .map(|port| count(port, "/port").to_string())
+        .collect();
     let addresses: Vec<String> = each(object, "/endpoints")
         .flat_map(|endpoint| each(endpoint, "/addresses"))
         .filter_map(|address| address.as_str().map(str::to_owned))

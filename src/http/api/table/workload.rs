@@ -17,7 +17,11 @@ pub(super) const DEPLOYMENT: &[Column] = &[
 ];
 
 pub(super) fn deployment(object: &Value, now: Timestamp) -> Vec<Value> {
-    let ready = format!("{}/{}", count(object, "/status/readyReplicas"), count(object, "/spec/replicas"));
+    let ready = format!(
+        "{}/{}",
+        count(object, "/status/readyReplicas"),
+        count(object, "/spec/replicas")
+    );
     let mut cells = vec![
         name(object),
         json!(ready),
@@ -92,7 +96,9 @@ fn template(object: &Value) -> [Value; 3] {
     };
     [
         json!(joined(containers().map(|container| at(container, "/name")))),
-        json!(joined(containers().map(|container| at(container, "/image")))),
+        json!(joined(
+            containers().map(|container| at(container, "/image"))
+        )),
         json!(selector),
     ]
 }

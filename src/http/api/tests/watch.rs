@@ -1,4 +1,5 @@
-//! Watches over loopback: what they begin with, what they tell, and where they say that the client has seen everything.
+//! Watches over loopback: what they begin with, what they tell, and where they say that the client
+//! has seen everything.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -32,10 +33,15 @@ impl Events {
     }
 
     async fn accepting(address: SocketAddr, path: &str, accept: &str) -> Self {
-        let request = client().get(format!("http://{address}{path}")).header("accept", accept);
+        let request = client()
+            .get(format!("http://{address}{path}"))
+            .header("accept", accept);
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        Self { stream: response.bytes_stream().boxed(), left: Vec::new() }
+        Self {
+            stream: response.bytes_stream().boxed(),
+            left: Vec::new(),
+        }
     }
 
     /// The next event.
@@ -52,7 +58,10 @@ impl Events {
     /// The next event's type and the name of its object.
     async fn next(&mut self) -> Option<(String, String)> {
         let event = self.event().await?;
-        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let name = event["object"]["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         Some((event["type"].as_str().unwrap().to_owned(), name))
     }
 
@@ -84,7 +93,8 @@ async fn a_watch_tells_what_has_changed_since_the_list() {
     Arc::make_mut(&mut view.pods).insert(crashed, running(3));
     let stopped = PodUid::new("00000000-0000-4000-8000-000000000001");
     Arc::make_mut(&mut view.state).pods.remove(&stopped);
-    // The other pods' times differ by the seconds between two fixtures; only what is the same may be compared.
+    // The other pods' times differ by the seconds between two fixtures; only what is the same may
+    // be compared.
     let before = fixture.publish.borrow().clone();
     for (uid, status) in Arc::make_mut(&mut view.pods) {
         if uid.as_str() != "00000000-0000-4000-8000-000000000003" {
@@ -104,15 +114,25 @@ async fn a_watch_tells_what_has_changed_since_the_list() {
     assert_eq!(late.next().await, of("MODIFIED", "web-bbbbbbbbbb-c3333"));
     assert_eq!(late.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
     let (status, answer) = get(address, "/api/v1/pods?watch=true&resourceVersion=7").await;
-    assert_eq!((status, &answer["reason"]), (StatusCode::GONE, &Value::from("Expired")));
+    assert_eq!(
+        (status, &answer["reason"]),
+        (StatusCode::GONE, &Value::from("Expired"))
+    );
 }
 
 #[tokio::test]
 async fn a_watch_without_a_version_begins_with_everything_and_ends_in_time() {
     let fixture = fixture();
     let address = serve(&fixture).await;
-    let mut events = Events::start(address, "/apis/apps/v1/deployments?watch=1&timeoutSeconds=1").await;
-    assert_eq!(events.next().await, Some(("ADDED".to_owned(), "web".to_owned())));
+    let mut events = Events::start(
+        address,
+        "/apis/apps/v1/deployments?watch=1&timeoutSeconds=1",
+    )
+    .await;
+    assert_eq!(
+        events.next().await,
+        Some(("ADDED".to_owned(), "web".to_owned()))
+    );
     assert_eq!(events.next().await, None);
 }
 
@@ -124,18 +144,30 @@ async fn initial_events_end_with_a_bookmark_of_the_kind() {
     let mut events = Events::start(address, &format!("/api/v1/pods?{WATCH_LIST}")).await;
     let (types, bookmark) = events.up_to_bookmark().await;
     assert_eq!(types, ["ADDED"; 4]);
-    assert_eq!((&bookmark["kind"], &bookmark["apiVersion"]), (&json!("Pod"), &json!("v1")));
+    assert_eq!(
+        (&bookmark["kind"], &bookmark["apiVersion"]),
+        (&json!("Pod"), &json!("v1"))
+    );
     assert_eq!(bookmark["metadata"]["annotations"][END], "true");
-    assert_eq!(bookmark["metadata"]["resourceVersion"], list["metadata"]["resourceVersion"]);
+    assert_eq!(
+        bookmark["metadata"]["resourceVersion"],
+        list["metadata"]["resourceVersion"]
+    );
 
     // What changes then comes as from any watch.
     let mut view = fixture::view();
-    Arc::make_mut(&mut view.state).pods.remove(&PodUid::new("00000000-0000-4000-8000-000000000001"));
+    Arc::make_mut(&mut view.state)
+        .pods
+        .remove(&PodUid::new("00000000-0000-4000-8000-000000000001"));
     fixture.publish.send(Arc::new(view)).unwrap();
     let deleted = async {
-        while events.next().await.unwrap() != ("DELETED".to_owned(), "web-aaaaaaaaaa-a1111".to_owned()) {}
+        while events.next().await.unwrap()
+            != ("DELETED".to_owned(), "web-aaaaaaaaaa-a1111".to_owned())
+        {}
     };
-    tokio::time::timeout(Duration::from_secs(5), deleted).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), deleted)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -161,10 +193,16 @@ async fn a_bookmark_in_a_table_has_a_row_that_carries_it() {
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
     for resource in super::super::RESOURCES {
         let path = format!("{}?{WATCH_LIST}", resource.path(None, None));
-        let (_, table) = Events::accepting(address, &path, accept).await.up_to_bookmark().await;
+        let (_, table) = Events::accepting(address, &path, accept)
+            .await
+            .up_to_bookmark()
+            .await;
         assert_eq!(table["kind"], "Table", "{path}");
         assert!(table["metadata"]["resourceVersion"].is_string());
-        assert_eq!(table["rows"][0]["object"]["metadata"]["annotations"][END], "true", "{path}");
+        assert_eq!(
+            table["rows"][0]["object"]["metadata"]["annotations"][END], "true",
+            "{path}"
+        );
     }
 }
 
@@ -173,12 +211,25 @@ async fn only_who_takes_bookmarks_gets_them() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let cases = [
-        // A watch without a version has always begun with everything; kube-apiserver marks the end there, too.
+        // A watch without a version has always begun with everything; kube-apiserver marks the end
+        // there, too.
         ("allowWatchBookmarks=true", 4, vec![Some("true"), None]),
         ("", 4, vec![]),
-        ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", 4, vec![]),
-        ("sendInitialEvents=false&resourceVersionMatch=NotOlderThan", 0, vec![]),
-        ("sendInitialEvents=false&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", 0, vec![None]),
+        (
+            "sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+            4,
+            vec![],
+        ),
+        (
+            "sendInitialEvents=false&resourceVersionMatch=NotOlderThan",
+            0,
+            vec![],
+        ),
+        (
+            "sendInitialEvents=false&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
+            0,
+            vec![None],
+        ),
     ];
     for (query, objects, bookmarks) in cases {
         let path = format!("/api/v1/pods?watch=true&timeoutSeconds=1&{query}");
@@ -192,12 +243,18 @@ async fn only_who_takes_bookmarks_gets_them() {
             }
         }
         assert_eq!(added, objects, "{query}");
-        let ends: Vec<_> = marked.iter().map(|mark| mark["metadata"]["annotations"][END].as_str()).collect();
+        let ends: Vec<_> = marked
+            .iter()
+            .map(|mark| mark["metadata"]["annotations"][END].as_str())
+            .collect();
         assert_eq!(ends, bookmarks, "{query}");
         // The last one lets the client go on without a list.
-        if let Some(version) = marked.last().map(|mark| mark["metadata"]["resourceVersion"].as_str().unwrap())
+        if let Some(version) = marked
+            .last()
+            .map(|mark| mark["metadata"]["resourceVersion"].as_str().unwrap())
         {
-            let path = format!("/api/v1/pods?watch=true&timeoutSeconds=0&resourceVersion={version}");
+            let path =
+                format!("/api/v1/pods?watch=true&timeoutSeconds=0&resourceVersion={version}");
             assert_eq!(Events::start(address, &path).await.next().await, None);
         }
     }
@@ -206,7 +263,9 @@ async fn only_who_takes_bookmarks_gets_them() {
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_what_never_changes_is_bookmarked_once_a_minute() {
     let fixture = fixture();
-    let uri = "http://x/?watch=true&allowWatchBookmarks=true&timeoutSeconds=150".parse().unwrap();
+    let uri = "http://x/?watch=true&allowWatchBookmarks=true&timeoutSeconds=150"
+        .parse()
+        .unwrap();
     let Query(query) = Query::<ListQuery>::try_from_uri(&uri).unwrap();
     let nodes = Resource::of_word("nodes").unwrap();
     let response = watch::start(fixture.daemon.clone(), nodes, None, Form::Object, &query).unwrap();
@@ -229,30 +288,64 @@ async fn versions_that_cannot_be_served_are_refused_as_kubernetes_does() {
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();
     let newer = (version.parse::<u64>().unwrap() + 1_000_000).to_string();
     let cases = [
-        ("watch=true&sendInitialEvents=true".to_owned(), 422, "Invalid"),
-        ("watch=true&resourceVersionMatch=NotOlderThan".to_owned(), 422, "Invalid"),
+        (
+            "watch=true&sendInitialEvents=true".to_owned(),
+            422,
+            "Invalid",
+        ),
+        (
+            "watch=true&resourceVersionMatch=NotOlderThan".to_owned(),
+            422,
+            "Invalid",
+        ),
         ("resourceVersionMatch=Exact".to_owned(), 422, "Invalid"),
-        ("resourceVersionMatch=Sometimes&resourceVersion=1".to_owned(), 422, "Invalid"),
+        (
+            "resourceVersionMatch=Sometimes&resourceVersion=1".to_owned(),
+            422,
+            "Invalid",
+        ),
         ("sendInitialEvents=true".to_owned(), 422, "Invalid"),
         ("sendInitialEvents=maybe".to_owned(), 400, "BadRequest"),
         ("resourceVersion=x".to_owned(), 400, "BadRequest"),
         ("watch=true&resourceVersion=x".to_owned(), 400, "BadRequest"),
         ("watch=true&resourceVersion=7".to_owned(), 410, "Expired"),
-        (format!("watch=true&resourceVersion={newer}"), 410, "Expired"),
-        ("resourceVersionMatch=Exact&resourceVersion=7".to_owned(), 410, "Expired"),
+        (
+            format!("watch=true&resourceVersion={newer}"),
+            410,
+            "Expired",
+        ),
+        (
+            "resourceVersionMatch=Exact&resourceVersion=7".to_owned(),
+            410,
+            "Expired",
+        ),
         (format!("resourceVersion={newer}"), 504, "Timeout"),
-        (format!("{WATCH_LIST}&resourceVersion={newer}"), 504, "Timeout"),
+        (
+            format!("{WATCH_LIST}&resourceVersion={newer}"),
+            504,
+            "Timeout",
+        ),
     ];
     for (query, code, reason) in cases {
         let (status, answer) = get(address, &format!("/api/v1/pods?{query}")).await;
-        assert_eq!((status.as_u16(), answer["reason"].as_str()), (code, Some(reason)), "{query}: {answer}");
+        assert_eq!(
+            (status.as_u16(), answer["reason"].as_str()),
+            (code, Some(reason)),
+            "{query}: {answer}"
+        );
         assert_eq!(answer["kind"], "Status");
     }
     let (_, answer) = get(address, "/api/v1/pods?watch=true&sendInitialEvents=true").await;
     assert_eq!(answer["details"]["kind"], "ListOptions");
-    assert_eq!(answer["details"]["causes"][0]["field"], "resourceVersionMatch");
+    assert_eq!(
+        answer["details"]["causes"][0]["field"],
+        "resourceVersionMatch"
+    );
     let (_, answer) = get(address, &format!("/api/v1/pods?resourceVersion={newer}")).await;
-    assert_eq!(answer["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    assert_eq!(
+        answer["details"]["causes"][0]["reason"],
+        "ResourceVersionTooLarge"
+    );
 }
 
 #[tokio::test]
@@ -262,17 +355,29 @@ async fn lists_come_from_the_picture_that_is_asked_for() {
     let (_, before) = get(address, "/api/v1/pods").await;
     let version = before["metadata"]["resourceVersion"].as_str().unwrap();
     let mut view = fixture::view();
-    Arc::make_mut(&mut view.state).pods.remove(&PodUid::new("00000000-0000-4000-8000-000000000001"));
+    Arc::make_mut(&mut view.state)
+        .pods
+        .remove(&PodUid::new("00000000-0000-4000-8000-000000000001"));
     fixture.publish.send(Arc::new(view)).unwrap();
     let cases = [
         (String::new(), 3),
         ("?resourceVersion=0".to_owned(), 3),
         (format!("?resourceVersion={version}"), 3),
-        (format!("?resourceVersion={version}&resourceVersionMatch=NotOlderThan"), 3),
-        (format!("?resourceVersion={version}&resourceVersionMatch=Exact"), 4),
+        (
+            format!("?resourceVersion={version}&resourceVersionMatch=NotOlderThan"),
+            3,
+        ),
+        (
+            format!("?resourceVersion={version}&resourceVersionMatch=Exact"),
+            4,
+        ),
     ];
     for (query, pods) in cases {
         let (status, list) = get(address, &format!("/api/v1/pods{query}")).await;
-        assert_eq!((status, super::names(&list).len()), (StatusCode::OK, pods), "{query}");
+        assert_eq!(
+            (status, super::names(&list).len()),
+            (StatusCode::OK, pods),
+            "{query}"
+        );
     }
 }

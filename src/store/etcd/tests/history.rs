@@ -1,4 +1,5 @@
-//! What a host is told after it heard nothing for a while, and when the lease of another one has run out.
+//! What a host is told after it heard nothing for a while, and when the lease of another one has
+//! run out.
 
 use super::*;
 use crate::store::etcd::LeaseFate;
@@ -7,7 +8,12 @@ use crate::store::etcd::LeaseFate;
 async fn resumed(host: &mut Host) -> Vec<KeyChange> {
     let mut changes = Vec::new();
     let mut resumed = 0;
-    let found = |changes: &[KeyChange]| changes.iter().filter(|change| change.key().len() == 1).count();
+    let found = |changes: &[KeyChange]| {
+        changes
+            .iter()
+            .filter(|change| change.key().len() == 1)
+            .count()
+    };
     while found(&changes) < 2 {
         host.next("the changes of a and b", |event| match event {
             Event::Listed { pairs, .. } => panic!("everything was listed: {pairs:?}"),
@@ -16,7 +22,10 @@ async fn resumed(host: &mut Host) -> Vec<KeyChange> {
                 Some(())
             }
             Event::Changed { changes: more, .. } => {
-                assert_eq!(resumed, 1, "changes come after the word that the store is back: {more:?}");
+                assert_eq!(
+                    resumed, 1,
+                    "changes come after the word that the store is back: {more:?}"
+                );
                 changes.extend(more);
                 Some(())
             }
@@ -34,7 +43,10 @@ async fn a_watch_that_broke_off_is_resumed_and_nothing_is_told_twice_or_missed()
     let mut host = Host::start(server.config(), "n1", "i1", false);
     host.until_alive().await;
     for count in 0..3 {
-        host.etcd.write(vec![put("a", &count.to_string()), put("more", "1")]).await.unwrap();
+        host.etcd
+            .write(vec![put("a", &count.to_string()), put("more", "1")])
+            .await
+            .unwrap();
         host.changes("a", 1).await;
         server.aside(|server| {
             server.ctl(&["put", "/windlass/test/b", &count.to_string()]);
@@ -46,7 +58,10 @@ async fn a_watch_that_broke_off_is_resumed_and_nothing_is_told_twice_or_missed()
         let [KeyChange::Put(b), KeyChange::Delete { key, revision }] = &changes[..] else {
             panic!("{changes:?}")
         };
-        assert_eq!((b.key.as_str(), b.value.as_slice()), ("b", count.to_string().as_bytes()));
+        assert_eq!(
+            (b.key.as_str(), b.value.as_slice()),
+            ("b", count.to_string().as_bytes())
+        );
         assert_eq!((key.as_str(), *revision), ("a", b.revision + 1));
     }
     // Who asks for a list gets one.
@@ -72,7 +87,9 @@ async fn a_store_that_came_to_the_same_revision_by_another_way_is_listed() {
     server.start();
     let found = host.next("Listed", |event| match event {
         Event::Resumed | Event::Changed { .. } => panic!("it was taken for the same: {event:?}"),
-        Event::Listed { revision, pairs, .. } => Some((revision, pairs)),
+        Event::Listed {
+            revision, pairs, ..
+        } => Some((revision, pairs)),
         _ => None,
     });
     let (revision, pairs) = found.await;
@@ -94,14 +111,26 @@ async fn after_a_compaction_during_an_outage_everything_is_listed_again() {
             server.ctl(&["put", "/windlass/test/new", &count.to_string()]);
         }
         let (found, revision) = (server.ctl(&["get", "x", "-w", "json"]), "\"revision\":");
-        let revision = found.split_once(revision).unwrap().1.split([',', '}']).next().unwrap().to_owned();
+        let revision = found
+            .split_once(revision)
+            .unwrap()
+            .1
+            .split([',', '}'])
+            .next()
+            .unwrap()
+            .to_owned();
         server.ctl(&["compact", &revision]);
     });
     host.lost().await;
     server.start();
     let (after, pairs) = host.listed().await;
     assert!(after > before);
-    assert!(pairs.iter().any(|pair| pair.key == "new" && pair.value == b"4"), "{pairs:?}");
+    assert!(
+        pairs
+            .iter()
+            .any(|pair| pair.key == "new" && pair.value == b"4"),
+        "{pairs:?}"
+    );
     assert!(!pairs.iter().any(|pair| pair.key == "old"), "{pairs:?}");
 }
 
@@ -114,17 +143,30 @@ async fn a_lease_that_has_run_out_is_known_to_have_before_etcd_takes_its_key_awa
     // Now and then etcd looks for such leases just then.
     for _ in 0..5 {
         let other = Host::start(server.config(), "n2", "i2", false);
-        host.until("the other one", |keys| keys.contains_key("nodes/n2/alive")).await;
+        host.until("the other one", |keys| keys.contains_key("nodes/n2/alive"))
+            .await;
         assert_eq!(host.etcd.outlast(&n2).await, LeaseFate::Renewed);
         let found = server.ctl(&["get", "/windlass/test/nodes/n2/alive", "-w", "json"]);
-        let lease = found.split_once("\"lease\":").unwrap().1.split(['}', ',']).next().unwrap();
+        let lease = found
+            .split_once("\"lease\":")
+            .unwrap()
+            .1
+            .split(['}', ','])
+            .next()
+            .unwrap();
         let lease = format!("{:x}", lease.parse::<i64>().unwrap());
         drop(other);
         let fate = host.etcd.outlast(&n2).await;
         // Whether its key is gone yet or not: nobody can renew it any more.
         let (_, said) = server.try_ctl(&["lease", "keep-alive", "--once", &lease]);
-        assert!(said.contains("expired or revoked") || said.contains("not found"), "{fate:?} {said}");
-        host.until("its key is gone", |keys| !keys.contains_key("nodes/n2/alive")).await;
+        assert!(
+            said.contains("expired or revoked") || said.contains("not found"),
+            "{fate:?} {said}"
+        );
+        host.until("its key is gone", |keys| {
+            !keys.contains_key("nodes/n2/alive")
+        })
+        .await;
         if fate == LeaseFate::RanOut {
             return;
         }

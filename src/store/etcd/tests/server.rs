@@ -43,9 +43,21 @@ impl Server {
     pub(super) fn with_tls(certificates: &Certificates) -> Self {
         let tls = certificates.issue("etcd");
         let (ca, certificate, key) = (path(&tls.ca), path(&tls.certificate), path(&tls.key));
-        let arguments =
-            ["--client-cert-auth", "--trusted-ca-file", ca, "--cert-file", certificate, "--key-file", key];
-        Self::members(1, "https", &arguments, &["--cacert", ca, "--cert", certificate, "--key", key])
+        let arguments = [
+            "--client-cert-auth",
+            "--trusted-ca-file",
+            ca,
+            "--cert-file",
+            certificate,
+            "--key-file",
+            key,
+        ];
+        Self::members(
+            1,
+            "https",
+            &arguments,
+            &["--cacert", ca, "--cert", certificate, "--key", key],
+        )
     }
 
     fn members(count: usize, scheme: &str, arguments: &[&str], flags: &[&str]) -> Self {
@@ -60,8 +72,11 @@ impl Server {
                 process: None,
             })
             .collect();
-        let cluster: Vec<_> =
-            members.iter().enumerate().map(|(index, member)| format!("m{index}={}", member.peer)).collect();
+        let cluster: Vec<_> = members
+            .iter()
+            .enumerate()
+            .map(|(index, member)| format!("m{index}={}", member.peer))
+            .collect();
         for (index, member) in members.iter_mut().enumerate() {
             let directory = data.path().join(index.to_string());
             let own = [
@@ -72,10 +87,17 @@ impl Server {
                 format!("--initial-cluster={}", cluster.join(",")),
                 "--log-level=error".to_owned(),
             ];
-            member.arguments = own.into_iter().chain(arguments.iter().map(|&text| text.to_owned())).collect();
+            member.arguments = own
+                .into_iter()
+                .chain(arguments.iter().map(|&text| text.to_owned()))
+                .collect();
         }
         let flags = flags.iter().map(|&text| text.to_owned()).collect();
-        let mut server = Self { members, flags, data };
+        let mut server = Self {
+            members,
+            flags,
+            data,
+        };
         server.start();
         server
     }
@@ -126,9 +148,19 @@ impl Server {
         let (data, peer) = (self.data.path().join("0"), member.peer.clone());
         std::fs::remove_dir_all(&data).unwrap();
         let data = format!("--data-dir={}", path(&data));
-        let (advertised, cluster) =
-            (format!("--initial-advertise-peer-urls={peer}"), format!("--initial-cluster=m0={peer}"));
-        self.ctl(&["snapshot", "restore", path(snapshot), "--name=m0", &data, &advertised, &cluster]);
+        let (advertised, cluster) = (
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=m0={peer}"),
+        );
+        self.ctl(&[
+            "snapshot",
+            "restore",
+            path(snapshot),
+            "--name=m0",
+            &data,
+            &advertised,
+            &cluster,
+        ]);
     }
 
     /// `etcdctl` at all members; must succeed.
@@ -139,7 +171,11 @@ impl Server {
     }
 
     pub(super) fn try_ctl(&self, arguments: &[&str]) -> (bool, String) {
-        let urls: Vec<_> = self.members.iter().map(|member| member.url.as_str()).collect();
+        let urls: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| member.url.as_str())
+            .collect();
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}", urls.join(",")))
@@ -148,12 +184,19 @@ impl Server {
             .output()
             .expect("etcdctl is installed (Debian: etcd-client)");
         let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
     }
 
     pub(super) fn config(&self) -> EtcdConfig {
         EtcdConfig {
-            endpoints: self.members.iter().map(|member| member.url.clone()).collect(),
+            endpoints: self
+                .members
+                .iter()
+                .map(|member| member.url.clone())
+                .collect(),
             prefix: PREFIX.to_owned(),
             tls: None,
             user: None,
@@ -207,11 +250,16 @@ impl Certificates {
         let directory = tempfile::tempdir().unwrap();
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.distinguished_name.push(DnType::CommonName, "a CA");
+        parameters
+            .distinguished_name
+            .push(DnType::CommonName, "a CA");
         let key = KeyPair::generate().unwrap();
         let certificate = parameters.self_signed(&key).unwrap();
         std::fs::write(directory.path().join("ca.crt"), certificate.pem()).unwrap();
-        Self { directory, issuer: Issuer::new(parameters, key) }
+        Self {
+            directory,
+            issuer: Issuer::new(parameters, key),
+        }
     }
 
     /// A certificate for loopback with a common name.
@@ -238,6 +286,11 @@ fn path(path: &Path) -> &str {
 
 /// Ports nobody listens on. All are held at once, so that they differ.
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    let listeners: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().port())
+        .collect()
 }
