@@ -11,9 +11,10 @@ mod removed;
 mod reporter;
 mod turn;
 
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,15 +36,14 @@ use runtime::{Prober, Runtime};
 use crate::{
     commit_cache::{CommitCache, Reader},
     crash,
-    dns::Dns,
-    follow::{Judge, lock},
+    dns::{Dns, cache::NamesFile},
+    follow::Judge,
+    http::view::{SourceStatus, View},
     lanes::{LaneEvent, Lanes},
     metrics::{CycleResult, DriftCause, Metrics},
-    names::NamesFile,
     source::verify::VerifiedCommit,
     store::{AnswerDoc, Store},
     trust::TrustStore,
-    view::{SourceStatus, View},
 };
 
 pub(crate) use detour::DetourFile;
@@ -362,7 +362,7 @@ impl Host {
     }
 
     fn plan(&self, now: Timestamp, observed: &Observed) -> NodePlan {
-        let trust = lock(&self.trust);
+        let trust = self.trust.lock();
         let own = self.own_state(now, observed);
         node(&NodeInput {
             now,

@@ -7,11 +7,8 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, time::Duration};
 
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, HistogramVec, Registry, TextEncoder,
@@ -28,7 +25,7 @@ pub(crate) use self::words::{
     CycleResult, DriftCause, PushPhase, RollbackReason, RolloutResult, SignatureOutcome,
     WebhookResult,
 };
-use crate::view::View;
+use crate::http::view::View;
 
 /// All metrics of one daemon, in a registry of their own.
 pub(crate) struct Metrics {
@@ -273,7 +270,7 @@ impl Metrics {
             self.fetched.set(fetched.as_duration().as_secs_f64());
         }
         self.observe_cluster(view);
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         self.observe_commits(view, &mut shown);
         let restarts: BTreeMap<PodUid, u32> = own_pods(view)
             .map(|(uid, status)| (uid.clone(), status.restarts()))

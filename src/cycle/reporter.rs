@@ -16,10 +16,9 @@ use reconciler::{
 
 use super::Host;
 use crate::{
-    follow::lock,
+    http::view::{EventView, LaneView, SourceStatus, View},
     metrics::{Metrics, PushPhase, RolloutResult},
     uptime::Uptime,
-    view::{EventView, LaneView, SourceStatus, View},
 };
 
 /// The last plan that had something to do, kept until the next one.
@@ -81,7 +80,9 @@ impl Host {
                 .collect(),
             origins: self.origins_of_pods(),
             source: SourceStatus {
-                verified: lock(&self.trust)
+                verified: self
+                    .trust
+                    .lock()
                     .pointers()
                     .verified
                     .as_ref()

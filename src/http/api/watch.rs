@@ -21,10 +21,7 @@ use super::{
     status::ApiError,
     table,
 };
-use crate::{
-    http::{HttpContext, views::Numbered},
-    view::View,
-};
+use crate::http::{HttpContext, view::View, views::Numbered};
 
 /// A watch without a time-out of its own ends after this; clients start another one.
 const LONGEST: Duration = Duration::from_secs(3600);
