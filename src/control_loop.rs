@@ -12,8 +12,8 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    command::Request, cycle::Host, follow::SourceUpdate, http::view::View, lanes::LaneEvent,
-    store::StoreEvent, watchdog::Watchdog,
+    command::Request, cycle::Host, follow::SourceUpdate, lanes::LaneEvent, store::StoreEvent,
+    view::View, watchdog::Watchdog,
 };
 
 /// Events that come in one breath are looked at together.

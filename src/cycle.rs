@@ -38,12 +38,12 @@ use crate::{
     crash,
     dns::{Dns, cache::NamesFile},
     follow::Judge,
-    http::view::{SourceStatus, View},
     lanes::{LaneEvent, Lanes},
     metrics::{CycleResult, DriftCause, Metrics},
     source::verify::VerifiedCommit,
     store::{AnswerDoc, Store},
     trust::TrustStore,
+    view::{SourceStatus, View},
 };
 
 pub(crate) use detour::DetourFile;

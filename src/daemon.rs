@@ -35,7 +35,6 @@ use crate::{
     http::{
         HttpContext,
         serve::{Bound, KubectlConfig, ListenerConfig},
-        view::SourceStatus,
         views::Views,
         webhook::{WebhookSettings, Webhooks},
     },
@@ -54,6 +53,7 @@ use crate::{
     },
     store::{LocalStore, ReplicatedStore, Store, StoreEvent},
     trust::TrustStore,
+    view::SourceStatus,
     watchdog::Watchdog,
 };
 

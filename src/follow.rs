@@ -19,7 +19,6 @@ use tokio::sync::{Notify, mpsc};
 use self::arrival::{Arrival, NoRoom};
 use crate::{
     commit_cache::{Reader, Reading},
-    http::view::{FetchStart, RefusedCommit},
     refused::{RefusedHead, RefusedHeads},
     source::{
         allowed_signers::AllowedSigners,
@@ -30,6 +29,7 @@ use crate::{
         verify::{CouldNotCheck, HeadVerdict, Mode, Policy, VerifiedCommit, verify},
     },
     trust::TrustStore,
+    view::{FetchStart, RefusedCommit},
 };
 
 /// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls

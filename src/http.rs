@@ -8,7 +8,7 @@
 //! webhook  TCP           /webhook/github, /webhook/generic (on `listen` where it has no address of its own)
 //! ```
 //!
-//! Everything here reads one immutable [`View`](crate::http::view::View) at a time; nothing here decides
+//! Everything here reads one immutable [`View`](crate::view::View) at a time; nothing here decides
 //! anything.
 
 pub(crate) mod admin;
@@ -19,7 +19,6 @@ pub(crate) mod report;
 pub(crate) mod serve;
 mod socket;
 pub(crate) mod tls;
-pub(crate) mod view;
 pub(crate) mod views;
 pub(crate) mod webhook;
 mod windlass;

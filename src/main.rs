@@ -28,6 +28,7 @@ mod state_file;
 mod store;
 mod trust;
 mod uptime;
+mod view;
 mod watchdog;
 
 use std::{io::Write, process::ExitCode};

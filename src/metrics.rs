@@ -25,7 +25,7 @@ pub(crate) use self::words::{
     CycleResult, DriftCause, PushPhase, RollbackReason, RolloutResult, SignatureOutcome,
     WebhookResult,
 };
-use crate::http::view::View;
+use crate::view::View;
 
 /// All metrics of one daemon, in a registry of their own.
 pub(crate) struct Metrics {

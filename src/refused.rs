@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use reconciler::name::CommitId;
 use serde::{Deserialize, Serialize};
 
-use crate::http::view::RefusedCommit;
 use crate::state_file::{self, StateFileError};
+use crate::view::RefusedCommit;
 
 const SCHEMA: u32 = 1;
 /// Somebody who lets the branch alternate between more heads than this makes them be downloaded

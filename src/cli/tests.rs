@@ -21,9 +21,9 @@ use crate::{
         fixture::{self, Fixture, NEW, OLD, fixture},
         report::StatusReport,
         serve::{Bound, ListenerConfig},
-        view::{FetchStart, RefusedCommit, View},
     },
     uptime::Uptime,
+    view::{FetchStart, RefusedCommit, View},
 };
 
 struct TestDaemon {

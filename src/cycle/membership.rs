@@ -16,8 +16,8 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{Host, reporter};
 use crate::{
     command::{Command, Request},
-    http::view::ClusterView,
     store::{AskDoc, ReportDoc, StoreEvent, StoreStatus},
+    view::ClusterView,
 };
 
 /// How long a question to the leader waits for its answer.

@@ -16,9 +16,9 @@ use reconciler::{
 
 use super::Host;
 use crate::{
-    http::view::{EventView, LaneView, SourceStatus, View},
     metrics::{Metrics, PushPhase, RolloutResult},
     uptime::Uptime,
+    view::{EventView, LaneView, SourceStatus, View},
 };
 
 /// The last plan that had something to do, kept until the next one.

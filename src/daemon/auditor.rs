@@ -13,10 +13,10 @@ use crate::{
     http::{
         Auditor,
         report::{PodTrust, TrustReport},
-        view::View,
     },
     source::{allowed_signers::AllowedSigners, verify::Grounds},
     trust::{TrustStore, TrustedCommit},
+    view::View,
 };
 
 /// Answers `trust audit` from the trusted set, and from the signers file as it is now.

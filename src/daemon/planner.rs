@@ -19,13 +19,10 @@ use crate::{
     commit_cache::Reading,
     config::Config,
     follow::Judge,
-    http::{
-        Planner,
-        report::PlanReport,
-        view::{LaneView, View},
-    },
+    http::{Planner, report::PlanReport},
     source::commit::parse_id,
     trust::TrustStore,
+    view::{LaneView, View},
 };
 
 /// Answers `plan [REV]`.

@@ -35,10 +35,10 @@ use super::{
 };
 use crate::{
     command::Request,
-    http::view::{Commit, EventView, LaneView, SourceStatus, View},
     metrics::Metrics,
     source::allowed_signers::Signer,
     uptime::Uptime,
+    view::{Commit, EventView, LaneView, SourceStatus, View},
 };
 
 /// The commit that runs.
@@ -300,7 +300,7 @@ pub(crate) fn unescaped() -> View {
         node.facts.labels.insert(ODD.into(), ODD.into());
         node.life = NodeLife::NotReady(ODD.into());
     }
-    let refusal = crate::http::view::RefusedCommit {
+    let refusal = crate::view::RefusedCommit {
         commit: CommitId::new(NEW),
         summary: ODD.into(),
         problems: vec![format!("2{ODD}")],

@@ -12,8 +12,8 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::http::view::{ClusterView, LaneView, SourceStatus, View};
 use crate::source::allowed_signers::Signer;
+use crate::view::{ClusterView, LaneView, SourceStatus, View};
 
 /// `/windlass/v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::http::view::View;
+use crate::view::View;
 
 /// How many pictures are kept. A client lists and then watches within moments, so a few are enough;
 /// one that comes later is told to list again.

@@ -17,7 +17,7 @@ use super::{
     HttpContext,
     report::{HistoryReport, PlanReport, StatusReport, TrustReport},
 };
-use crate::http::view::{SourceStatus, View};
+use crate::view::{SourceStatus, View};
 
 /// Works out what this host would do if another commit were the target.
 pub(crate) trait Planner: Send + Sync {

@@ -21,9 +21,9 @@ use reconciler::{
 use serde_json::Value;
 
 use super::Resource;
-use crate::http::{
+use crate::{
+    http::views::Numbered,
     view::{Commit, View},
-    views::Numbered,
 };
 
 /// Which objects of a kind are wanted.

@@ -9,7 +9,7 @@ use reconciler::foreign;
 use serde_json::json;
 
 use super::Resource;
-use crate::http::view::SourceStatus;
+use crate::view::SourceStatus;
 
 /// An answer that is an error.
 #[derive(Debug, PartialEq, Eq)]

@@ -21,7 +21,10 @@ use super::{
     status::ApiError,
     table,
 };
-use crate::http::{HttpContext, view::View, views::Numbered};
+use crate::{
+    http::{HttpContext, views::Numbered},
+    view::View,
+};
 
 /// A watch without a time-out of its own ends after this; clients start another one.
 const LONGEST: Duration = Duration::from_secs(3600);

@@ -6,7 +6,7 @@ use reconciler::{foreign, name::ObjectKey};
 use serde_json::{Value, json};
 
 use super::{ObjectSource, Scope, meta};
-use crate::http::view::EventView;
+use crate::view::EventView;
 
 /// All events that the picture holds.
 pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
