@@ -13,6 +13,9 @@ mod data_dir;
 mod descriptors;
 mod dns;
 mod follow;
+#[cfg(test)]
+#[path = "../tests/support/fuzz.rs"]
+mod fuzz;
 mod http;
 mod lanes;
 mod library;

@@ -19,6 +19,9 @@ mod host;
 mod accept;
 mod conntrack;
 mod forwarding;
+#[cfg(test)]
+#[path = "../../tests/support/fuzz.rs"]
+mod fuzz;
 mod link;
 mod neighbour;
 mod netlink;

@@ -318,6 +318,9 @@ fn status(body: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 

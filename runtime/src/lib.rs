@@ -16,6 +16,9 @@ mod engine_info;
 mod events;
 mod exec;
 pub mod fake;
+#[cfg(test)]
+#[path = "../../tests/support/fuzz.rs"]
+mod fuzz;
 mod hook;
 mod http;
 mod image;

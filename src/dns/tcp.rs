@@ -131,3 +131,6 @@ impl ResponseHandler for Answer {
         Ok(info)
     }
 }
+
+#[cfg(test)]
+mod fuzz;

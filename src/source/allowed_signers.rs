@@ -232,4 +232,6 @@ fn join(problems: &[LineProblem]) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

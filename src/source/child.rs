@@ -303,4 +303,6 @@ fn check_ca_file(request: &FetchRequest) -> Result<(), FetchError> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

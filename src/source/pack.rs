@@ -460,4 +460,6 @@ impl Window {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -376,6 +376,9 @@ fn pod_status_text(status: &PodStatus) -> Vec<u8> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use reconciler::fault::FaultKind;
 
