@@ -42,7 +42,8 @@ fn any_request_is_refused_or_signed_by_its_key_and_any_certificate_is_read() {
                 Ok(true)
             }
             Err(error) => {
-                prop_assert!(format!("{error:#}").len() < 300);
+                let message = format!("{error:#}");
+                prop_assert!(message.len() < 300, "{} bytes", message.len());
                 Ok(false)
             }
         }
