@@ -26,6 +26,8 @@ mod windlass;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
+pub(crate) mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};

@@ -230,7 +230,7 @@ fn must_be_named(path: &str, directory: &str) -> bool {
 }
 
 fn is_test_module(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.contains("/tests/")
+    path.ends_with("/tests.rs") || path.ends_with("/fuzz.rs") || path.contains("/tests/")
 }
 
 #[test]

@@ -20,6 +20,14 @@ pub mod digest;
 pub mod endpoints;
 pub mod fault;
 pub mod foreign;
+#[cfg(test)]
+#[path = "../../tests/support/fuzz.rs"]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "it reads inputs, and the clock to know when to stop"
+)]
+mod fuzz;
 pub mod image_name;
 pub mod life;
 pub mod manifest;

@@ -124,3 +124,6 @@ impl ResponseHandler for AnswerSlot {
         Ok(info)
     }
 }
+
+#[cfg(test)]
+mod fuzz;

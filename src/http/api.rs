@@ -19,6 +19,8 @@ mod target;
 mod watch;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 pub(in crate::http) mod tests;
 
 use std::sync::Arc;

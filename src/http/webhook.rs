@@ -16,6 +16,8 @@ mod replay;
 mod signature;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use parking_lot::Mutex;
