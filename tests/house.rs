@@ -327,6 +327,32 @@ fn every_link_of_a_document_leads_somewhere() {
     );
 }
 
+#[test]
+fn every_decision_has_the_same_form_and_is_listed() {
+    let index = read("docs/decisions/README.md");
+    for file in files("docs/decisions") {
+        let name = file.trim_start_matches("docs/decisions/");
+        if name == "README.md" {
+            continue;
+        }
+
+        let text = read(&file);
+        let number = name.split('-').next().unwrap_or_default();
+        assert!(text.starts_with(&format!("# {number}: ")), "{file}: title");
+        assert!(
+            index.contains(&format!("[{number}]({name})")),
+            "{file}: not listed"
+        );
+
+        let headings: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("## "))
+            .collect();
+        let form = ["## Status", "## Context", "## Decision", "## Consequences"];
+        assert_eq!(headings, form, "{file}");
+    }
+}
+
 /// Nothing foreign reaches a terminal or the log around these: they escape what they print.
 const PRINTERS: [&str; 5] = [
     "src/cli/output.rs",
