@@ -17,12 +17,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::Ipv4Net;
 use reconciler::{
-    allocate::ServiceRanges,
-    cluster::ClusterSettings,
     name::{CommitId, NodeName},
     network::{HostNetwork, PeerPath, VxlanSettings},
     object::Taint,
-    rollout::RolloutSettings,
+    settings::{ClusterSettings, RolloutSettings, ServiceRanges},
 };
 use serde::Deserialize;
 

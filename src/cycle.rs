@@ -20,15 +20,15 @@ use std::{
 use jiff::Timestamp;
 use netfilter::{HostNet, Network};
 use reconciler::{
-    cluster::ClusterSettings,
     name::{CommitId, NodeName},
     network::{DnsRecords, HostNetwork, PeerPath, Peers},
     node::{NodeInput, NodePlan, node},
     observed::Observed,
     plan::{ImagePin, LaneKey, Next, Why},
     pod::files::DnsFacts,
-    rollout::{Head, Rollout},
-    state::{Change, KnownNode, NodeFacts, NodeReport, Preparation},
+    rollout::Head,
+    settings::ClusterSettings,
+    state::{Change, KnownNode, NodeFacts, NodeReport, Preparation, Rollout},
 };
 use runtime::{Prober, Runtime};
 

@@ -20,7 +20,7 @@ use prometheus::{
 use reconciler::{
     foreign,
     name::{CommitId, PodUid},
-    rollout::Phase,
+    state::Phase,
     status::{PodPhase, PodStatus},
 };
 

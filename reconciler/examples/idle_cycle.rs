@@ -13,8 +13,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
-    allocate::ServiceRanges,
-    cluster::{ClusterInput, ClusterSettings, cluster},
+    cluster::{ClusterInput, cluster},
     commit::Commit,
     digest::sha256_hex,
     name::{
@@ -34,7 +33,8 @@ use reconciler::{
         files::{DnsFacts, config_digest},
         memory::NodeMemory,
     },
-    rollout::{Head, RolloutSettings},
+    rollout::Head,
+    settings::{ClusterSettings, RolloutSettings, ServiceRanges},
     state::{ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem},
 };
 

@@ -3,27 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    ops::RangeInclusive,
 };
-
-use ipnet::Ipv4Net;
 
 use crate::{
     name::ObjectKey,
     object::{Service, ServiceKind, ServicePort},
+    settings::ServiceRanges,
     state::{Change, ServiceAllocation},
 };
-
-/// What may be given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceRanges {
-    /// Addresses of Services.
-    pub addresses: Ipv4Net,
-    /// The cluster's DNS, which no Service may have.
-    pub dns: Ipv4Addr,
-    /// Node ports.
-    pub node_ports: RangeInclusive<u16>,
-}
 
 /// The name of a Service's port in its allocation: `TCP/80`.
 pub fn port_key(port: &ServicePort) -> String {

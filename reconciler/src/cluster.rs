@@ -20,20 +20,18 @@ use jiff::Timestamp;
 use self::removed::Removed;
 use self::sharing::keep_off;
 use crate::{
-    allocate::{ServiceRanges, allocate},
+    allocate::allocate,
     commit::Commit,
     controller::{Action, NodeStanding, OwnedPod, control},
-    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
+    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
     object::{NodeObject, Workload},
     placement::{Candidate, Choice, candidates},
     plan::Next,
-    rollout::{
-        FailureClass, Head, Phase, Rollout, RolloutSettings, StepInput, progress,
-        progress_deadline, step,
-    },
+    rollout::{Head, StepInput, progress, progress_deadline, step},
+    settings::ClusterSettings,
     state::{
-        Change, ClusterState, KnownNode, NodeLife, NodeReport, Outage, PodPlace, PodRecord,
-        StopReason, StopRecord,
+        Change, ClusterState, FailureClass, KnownNode, NodeLife, NodeReport, Outage, Phase,
+        PodPlace, PodRecord, Rollout, StopReason, StopRecord,
     },
 };
 
@@ -69,17 +67,6 @@ impl<'a> ClusterInput<'a> {
     pub(crate) fn readable(&self, id: &CommitId) -> Option<&'a Arc<Commit>> {
         self.commits.get(id).or_else(|| self.kept.get(id))
     }
-}
-
-/// What bounds the leader's decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterSettings {
-    /// Of a roll-out.
-    pub rollout: RolloutSettings,
-    /// Of Services.
-    pub ranges: ServiceRanges,
-    /// How many pods a node may have.
-    pub max_pods: usize,
 }
 
 /// What the leader decides.
@@ -575,18 +562,6 @@ fn standing(input: &ClusterInput<'_>, objects: &BTreeMap<NodeName, NodeObject>) 
     standing
 }
 
-/// Whether a pod of a lost node is made anew elsewhere. What writes to the host's own disk would
-/// come up there without its data, a bare Pod would be there twice if its node is only cut off, and
-/// a DaemonSet has nothing to do elsewhere.
-pub fn moves_when_lost(workload: &Workload) -> bool {
-    match workload.key.kind {
-        WorkloadKind::DaemonSet | WorkloadKind::Pod => false,
-        WorkloadKind::Deployment
-        | WorkloadKind::ReplicaSet
-        | WorkloadKind::ReplicationController => !workload.template.spec.writes_to_host(),
-    }
-}
-
 /// What the template of a pod, in its own commit, says its deletion costs; 0 where it says nothing.
 fn deletion_cost(input: &ClusterInput<'_>, record: &PodRecord) -> i32 {
     let commit = input.commits.get(&record.commit);
@@ -629,7 +604,7 @@ pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
     let reason = "asked for by `windlass rollback`".to_owned();
     rollout.go_back_to(
         to,
-        crate::rollout::Rollback {
+        crate::state::Rollback {
             from,
             reason,
             class: FailureClass::Manual,

@@ -15,7 +15,6 @@ pub use drain::leaves_when_drained;
 use jiff::Timestamp;
 
 use crate::{
-    cluster::moves_when_lost,
     name::{CommitId, NodeName, PodUid, TemplateHash},
     object::{Control, DeploymentStrategy, Workload},
     placement::{Candidate, unfit_by_itself},
@@ -219,7 +218,7 @@ impl OwnerView<'_> {
             .place
             .node()
             .is_some_and(|node| self.standing.lost.contains(node));
-        pod.is_stopping() && !(lost && moves_when_lost(self.workload))
+        pod.is_stopping() && !(lost && self.workload.moves_when_lost())
     }
 
     /// Why a pod that is not current is stopped.

@@ -32,6 +32,8 @@ pub mod placement;
 pub mod plan;
 pub mod pod;
 pub mod rollout;
+pub mod settings;
 pub mod state;
 pub mod status;
+mod syntax;
 mod time;

@@ -16,7 +16,6 @@ mod position;
 mod problem;
 pub(crate) mod similar;
 mod strict;
-pub(crate) mod syntax;
 mod upgrade;
 mod yaml;
 

@@ -11,13 +11,11 @@ use std::{
     time::Duration,
 };
 
-pub use assignment::Refused;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
 use crate::{
     allocate::believed,
-    cluster::ClusterSettings,
     commit::{Commit, locate},
     endpoints::{Endpoint, Selection, Services, Serving, is_proven, publish, selects},
     fault::FaultKind,
@@ -33,8 +31,10 @@ use crate::{
         link::link_name,
         memory::{NodeMemory, Origin, PodMemory},
     },
-    rollout::Rollout,
-    state::{ClusterState, Heard, NodeFacts, NodeReport, PodRecord, ServiceAllocation},
+    settings::ClusterSettings,
+    state::{
+        ClusterState, Heard, NodeFacts, NodeReport, PodRecord, Refused, Rollout, ServiceAllocation,
+    },
     status::PodStatus,
 };
 

@@ -29,7 +29,7 @@ pub use candidate::{
     unfit_by_itself,
 };
 pub use placer::Placer;
-pub use reason::{Choice, Chosen, Leave, Refusal, Unfit};
+pub use reason::{Choice, Chosen, Leave};
 pub use recheck::{Neighbour, Surroundings, relates, repels};
 pub use resources::{Resources, host_ports, requests};
 

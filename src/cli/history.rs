@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use jiff::Timestamp;
-use reconciler::rollout::HistoryEntry;
+use reconciler::state::HistoryEntry;
 
 use super::{
     args::Format,

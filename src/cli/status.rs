@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use reconciler::{foreign, rollout::CommitState};
+use reconciler::{foreign, state::CommitState};
 use serde::Serialize;
 
 use super::{

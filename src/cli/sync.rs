@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use reconciler::{name::CommitId, rollout::CommitState};
+use reconciler::{name::CommitId, state::CommitState};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 

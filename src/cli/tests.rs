@@ -11,8 +11,7 @@ use reconciler::{
     foreign,
     manifest::{Problem, Severity},
     name::{CommitId, NodeName},
-    rollout::Phase,
-    state::{PodPlace, StopReason, StopRecord},
+    state::{Phase, PodPlace, StopReason, StopRecord},
 };
 use tokio::sync::watch;
 
@@ -570,7 +569,7 @@ async fn nothing_foreign_acts_on_a_terminal_or_forges_a_line() {
     let mut plain = fixture::unescaped();
     let text = serde_json::to_string(&plain.state.rollout).unwrap();
     // What was written down is escaped where it is read.
-    let read: reconciler::rollout::Rollout = serde_json::from_str(&text).unwrap();
+    let read: reconciler::state::Rollout = serde_json::from_str(&text).unwrap();
     assert!(!read.history[0].subject.contains(foreign::is_unprintable));
     Arc::make_mut(&mut plain.state).rollout.phase = Phase::Healthy;
     let commands = [

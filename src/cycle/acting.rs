@@ -10,8 +10,8 @@ use reconciler::{
     node::{NodePlan, images_in_use},
     observed::Observed,
     plan::{Lane, LaneKey, Next, Why},
-    rollout::{CommitState, Head, Rollout, retry},
-    state::Change,
+    rollout::{Head, retry},
+    state::{Change, CommitState, Rollout},
 };
 
 use super::{Host, RETRY, leading::Asker, showing};

@@ -9,12 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{
-    cluster::commits_in_use,
-    commit::Commit,
-    manifest::ReadAs,
-    name::CommitId,
-    observed::ObservedContainer,
-    rollout::{Head, Rollout},
+    cluster::commits_in_use, commit::Commit, manifest::ReadAs, name::CommitId,
+    observed::ObservedContainer, rollout::Head, state::Rollout,
 };
 
 use super::{Fixed, Host, RETRY};

@@ -10,8 +10,7 @@ use reconciler::{
     observed::Observed,
     placement::Choice,
     plan::{Drift, Lane, LaneKey, ProbeKind, Step, Why},
-    rollout::{CommitState, Phase, Rollout},
-    state::{ClusterState, PodRecord},
+    state::{ClusterState, CommitState, Phase, PodRecord, Rollout},
     status::PodStatus,
 };
 

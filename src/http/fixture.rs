@@ -23,10 +23,9 @@ use reconciler::{
         Objects, Place, PodSpec, PodTemplate, Protocol, Secret, Selector, Sensitive, Service,
         ServiceKind, ServicePort, TargetPort, Workload,
     },
-    rollout::{CommitState, HistoryEntry, Phase, Rollout},
     state::{
-        ClusterState, KnownNode, NodeFacts, NodeLife, NodeSystem, PodPlace, PodRecord,
-        ServiceAllocation, StopReason, StopRecord,
+        ClusterState, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife, NodeSystem, Phase,
+        PodPlace, PodRecord, Rollout, ServiceAllocation, StopReason, StopRecord,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };

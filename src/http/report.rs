@@ -8,8 +8,7 @@ use reconciler::{
     fault::FaultKind,
     manifest::Problem,
     name::CommitId,
-    rollout::{CommitState, HistoryEntry, Phase, Rollback},
-    state::PodRecord,
+    state::{CommitState, HistoryEntry, Phase, PodRecord, Rollback},
 };
 use serde::{Deserialize, Serialize};
 

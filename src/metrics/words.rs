@@ -1,6 +1,6 @@
 //! The values that labels may have: closed sets, so that no metric can grow.
 
-use reconciler::{plan::Drift, rollout::FailureClass};
+use reconciler::{plan::Drift, state::FailureClass};
 
 /// The commit that this was built from; empty where the build was not told.
 pub(super) const COMMIT: &str = env!("WINDLASS_COMMIT");

@@ -14,9 +14,8 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
-    rollout::Rollout,
     state::{
-        Change, ClusterState, NodeFacts, NodeReport, Outage, PodRecord, ServiceAllocation,
+        Change, ClusterState, NodeFacts, NodeReport, Outage, PodRecord, Rollout, ServiceAllocation,
         WorkloadProgress,
     },
     status::PodStatus,

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Findings;
 use crate::{
-    cluster::{ClusterChange, ClusterInput, moves_when_lost},
+    cluster::{ClusterChange, ClusterInput},
     commit::Commit,
     endpoints::selects,
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
     placement::{candidates, eligible_for_daemon},
-    rollout::{Adoption, Head, Phase, Rollout},
-    state::{Change, ClusterState, NodeLife, PodRecord, StopReason},
+    rollout::Head,
+    state::{Adoption, Change, ClusterState, NodeLife, Phase, PodRecord, Rollout, StopReason},
     status::PodStatus,
 };
 
@@ -192,7 +192,7 @@ impl<'a> Decision<'a> {
                     .place
                     .node()
                     .is_some_and(|node| self.is_drained(node));
-                drained && followed.is_some_and(moves_when_lost)
+                drained && followed.is_some_and(Workload::moves_when_lost)
             }
             StopReason::WentBack => false,
             StopReason::NodeLost => {
@@ -201,7 +201,7 @@ impl<'a> Decision<'a> {
                     .node()
                     .and_then(|node| self.input.nodes.get(node));
                 node.is_some_and(|node| node.life == NodeLife::Lost)
-                    && followed.is_some_and(moves_when_lost)
+                    && followed.is_some_and(Workload::moves_when_lost)
             }
         };
         self.findings.require(sound, || {
@@ -695,7 +695,7 @@ impl<'a> Decision<'a> {
                 let old = after
                     .iter()
                     .filter(|record| {
-                        record.stop.is_none() || !(moves_when_lost(workload) && lost(record))
+                        record.stop.is_none() || !(workload.moves_when_lost() && lost(record))
                     })
                     .any(|record| {
                         record.template != workload.template.hash

@@ -14,9 +14,10 @@ use crate::{
     object::Workload,
     plan::Next,
     rollout::{
-        Failure, Judgement, Phase, Suspects, first_unfinished, judge, judged_workloads,
-        pod_failure, progress_deadline, suspects, with_regard_to, worst,
+        Judgement, Suspects, first_unfinished, judge, judged_workloads, pod_failure,
+        progress_deadline, suspects, with_regard_to, worst,
     },
+    state::{Failure, Phase},
     time::later,
 };
 

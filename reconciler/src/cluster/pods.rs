@@ -5,16 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decision, moves_when_lost, parts::Part, removed::Removed, stop};
+use super::{Decision, parts::Part, removed::Removed, stop};
 use crate::{
     commit::Commit,
     controller::{Action, OwnedPod, PodNaming},
     digest::{name_suffix, pod_uid},
     name::{ObjectKey, PodUid, WorkloadKind},
-    node::Refused,
     object::Workload,
     placement::{Choice, Placer, must_leave},
-    state::{Change, NodeLife, NodeReport, PodPlace, PodRecord, StopReason},
+    state::{Change, NodeLife, NodeReport, PodPlace, PodRecord, Refused, StopReason},
 };
 
 impl<'a> Decision<'a> {
@@ -211,7 +210,7 @@ impl<'a> Decision<'a> {
                 .is_some_and(|node| node.life == NodeLife::Lost);
             match (
                 evicted || self.is_turned_away(pod.record),
-                lost && moves_when_lost(workload),
+                lost && workload.moves_when_lost(),
             ) {
                 (true, _) => Some(StopReason::NodeExcluded),
                 (false, true) => Some(StopReason::NodeLost),

@@ -13,9 +13,9 @@ use crate::{
     endpoints::{is_proven, selects},
     name::{CommitId, NodeName, PodUid, WorkloadKey, WorkloadKind},
     object::{Control, Workload},
-    placement::{Unfit, eligible_for_daemon, host_ports},
+    placement::{eligible_for_daemon, host_ports},
     rollout::{Judgement, judge},
-    state::Change,
+    state::{Change, Unfit},
 };
 
 /// An owner of pods that is not in the driving commit, and was in one that ran before.

@@ -18,8 +18,7 @@ use crate::{
     object::{Taint, TaintEffect},
     placement::{Candidate, Placer},
     plan::Next,
-    rollout::{Phase, Rollout, Share, Shares},
-    state::Preparation,
+    state::{Phase, Preparation, Rollout, Share, Shares},
     time::later,
 };
 

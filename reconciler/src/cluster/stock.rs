@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use super::{ClusterInput, Decision};
 use crate::{
     name::NodeName,
-    rollout::{Adoption, Rollout},
-    state::{Change, KnownNode, NodeLife, NodeReport, PodRecord},
+    state::{Adoption, Change, KnownNode, NodeLife, NodeReport, PodRecord, Rollout},
 };
 
 /// The nodes, if some of them live and have not said yet what they hold: nothing is begun on those,

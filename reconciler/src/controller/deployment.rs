@@ -6,7 +6,6 @@ use super::{
     replicas::{scale_down, stop, stop_failed},
 };
 use crate::{
-    cluster::moves_when_lost,
     name::NodeName,
     object::{Control, DeploymentStrategy},
     state::StopReason,
@@ -76,7 +75,7 @@ fn is_given_up(view: &OwnerView<'_>, pod: &OwnedPod<'_>) -> bool {
             .standing
             .clock
             .is_some_and(|found| pod.record.created < found)
-        && moves_when_lost(view.workload)
+        && view.workload.moves_when_lost()
 }
 
 #[derive(Clone, Copy)]

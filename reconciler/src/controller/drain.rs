@@ -10,7 +10,7 @@ use crate::{object::Workload, placement::unfit_by_itself, state::StopReason};
 /// and a DaemonSet has nothing to do elsewhere; what writes to the host's own disk would come up
 /// without its data.
 pub fn leaves_when_drained(workload: &Workload) -> bool {
-    crate::cluster::moves_when_lost(workload)
+    workload.moves_when_lost()
 }
 
 /// The pods that a drain wants to go.

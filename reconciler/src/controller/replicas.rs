@@ -143,7 +143,7 @@ mod tests {
                 object,
             },
             place: node.map_or(
-                PodPlace::Unplaced(crate::placement::Refusal::default()),
+                PodPlace::Unplaced(crate::state::Refusal::default()),
                 |node| PodPlace::Node(NodeName::new(node)),
             ),
             commit: CommitId::new("c1"),

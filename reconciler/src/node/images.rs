@@ -11,8 +11,7 @@ use crate::{
     placement::{Candidate, eligible_for_daemon, unfit_by_itself},
     plan::{ImagePin, LaneKey},
     pod::lifecycle::ImageNeed,
-    rollout::{Phase, Share},
-    state::{KnownNode, NodeLife, Preparation},
+    state::{KnownNode, NodeLife, Phase, Preparation, Share},
 };
 
 /// Images as they are written, with how hard to try.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Meta, Place, PodSpec};
-use crate::name::{TemplateHash, WorkloadKey};
+use crate::name::{TemplateHash, WorkloadKey, WorkloadKind};
 
 /// A Pod, ReplicaSet, ReplicationController, Deployment or DaemonSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,20 @@ pub struct Workload {
     pub control: Control,
     /// Where it was written.
     pub place: Place,
+}
+
+impl Workload {
+    /// Whether a pod of a lost node is made anew elsewhere. A workload that writes to the host's
+    /// own disk would come up there without its data, a bare Pod would be there twice if its node
+    /// is only cut off, and a DaemonSet has nothing to do elsewhere.
+    pub fn moves_when_lost(&self) -> bool {
+        match self.key.kind {
+            WorkloadKind::DaemonSet | WorkloadKind::Pod => false,
+            WorkloadKind::Deployment
+            | WorkloadKind::ReplicaSet
+            | WorkloadKind::ReplicationController => !self.template.spec.writes_to_host(),
+        }
+    }
 }
 
 /// `spec.template`.

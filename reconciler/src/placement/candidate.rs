@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Leave, Resources, Unfit};
+use super::{Leave, Resources};
+use crate::state::Unfit;
 use crate::{
     name::NodeName,
     object::{NodeObject, PodSpec, Taint, TaintEffect},

@@ -10,12 +10,13 @@ use std::{
 };
 
 use super::{
-    Candidate, Refusal, Unfit,
+    Candidate,
     candidate::{
         avoided, count, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels,
     },
     load::{Ask, Load},
 };
+use crate::state::{Refusal, Unfit};
 use crate::{
     name::NodeName,
     object::{NodeAffinity, PodSpec, Toleration},

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Candidate, Resources, Unfit, candidate::count};
+use super::{Candidate, Resources, candidate::count};
 use crate::object::Protocol;
+use crate::state::Unfit;
 
 /// What a pod asks of a node that others may have taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

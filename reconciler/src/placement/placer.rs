@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Candidate, Choice, Chosen, Refusal, Unfit,
+    Candidate, Choice, Chosen,
     class::{Classes, Owned, Rank},
     load::Load,
     names::Names,
@@ -15,6 +15,7 @@ use super::{
     shape::Shapes,
     topology::Topologies,
 };
+use crate::state::{Refusal, Unfit};
 use crate::{
     name::{NodeName, TemplateHash, WorkloadKey},
     object::{Meta, PodSpec, Workload},

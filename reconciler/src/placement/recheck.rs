@@ -9,10 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Candidate, Unfit,
+    Candidate,
     candidate::{taints_tolerated, wanted_by_labels},
     shape::{Selection, pod_labels},
 };
+use crate::state::Unfit;
 use crate::{
     name::{NodeName, PodUid},
     object::{Meta, PodTerm, SpreadConstraint, Workload},

@@ -1,11 +1,11 @@
 //! What a pod's terms about other pods say of a domain.
 
 use super::{
-    Unfit,
     shape::{Shapes, Wish},
     topology::{NOWHERE, Topologies, Topology},
 };
 use crate::object::SpreadConstraint;
+use crate::state::Unfit;
 
 /// How far a node without the label is from a wished spread: further than any other.
 const NO_DOMAIN: u32 = 1_000_000;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Unfit;
 use crate::object::{Container, PodSpec, Protocol};
+use crate::state::Unfit;
 
 /// An amount of what is shared out: what a node has, or what a pod asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -6,12 +6,12 @@
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use super::{
-    Unfit,
     class::{Class, Heap, Owned, Queue, Rank},
     load::{Ask, Load},
     relation::Relations,
     topology::{Grouping, Topologies},
 };
+use crate::state::Unfit;
 
 /// Of a shape without relations to other pods.
 ///

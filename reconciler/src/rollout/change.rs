@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{CommitState, Failure, Phase, Rollback, Rollout};
 use crate::name::CommitId;
+use crate::state::{CommitState, Failure, Phase, Rollback, Rollout};
 
 /// Clears the mark of one commit that failed, or of all of them, and says of how many. A degraded
 /// target is prepared again: it is the target already, so no head takes it up.

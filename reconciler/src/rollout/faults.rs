@@ -4,10 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{
-    Failure,
-    judge::{last_end, last_words, pod_failure},
-};
+use super::judge::{last_end, last_words, pod_failure};
+use crate::state::{Failure, FailureClass};
 use crate::{
     controller::{OwnedPod, OwnerView},
     name::NodeName,
@@ -98,7 +96,7 @@ fn overdue(pod: &OwnedPod<'_>) -> Failure {
         last_words(&[pod])
     );
     Failure {
-        class: super::FailureClass::Deadline,
+        class: FailureClass::Deadline,
         reason,
     }
 }

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{CommitState, Failure, FailureClass, HistoryEntry, Rollout};
 use crate::name::CommitId;
+use crate::state::{CommitState, Failure, FailureClass, HistoryEntry, Rollout};
 
 /// How many entries of history are kept.
 const HISTORY: usize = 50;

@@ -17,8 +17,8 @@ use crate::{
         ConfigSource, Control, DaemonSetUpdate, EnvValue, Objects, PodSpec, VolumeSource, Workload,
     },
     placement::eligible_for_daemon,
-    rollout::{Failure, FailureClass, Rollout, stopping::unfinished_stop},
-    state::{PodPlace, WorkloadProgress},
+    rollout::stopping::unfinished_stop,
+    state::{Failure, FailureClass, PodPlace, Rollout, WorkloadProgress},
     status::{ContainerPhase, ContainerStatus, PodPhase},
     time::later,
 };

@@ -7,7 +7,8 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Failure, FailureClass, Rollout, StepInput};
+use super::StepInput;
+use crate::state::{Failure, FailureClass, Rollout};
 use crate::{
     name::{CommitId, NodeName},
     state::Preparation,

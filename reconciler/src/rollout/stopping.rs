@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{FailureClass, Judgement};
+use super::Judgement;
+use crate::state::FailureClass;
 use crate::{
     controller::{NodeStanding, OwnedPod, OwnerView},
-    placement::{Refusal, Unfit},
-    state::PodPlace,
+    state::{PodPlace, Refusal, Unfit},
 };
 
 /// So long a pod may stop before it is waited for without its host having said what is in the way:

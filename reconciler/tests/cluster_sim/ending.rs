@@ -8,8 +8,7 @@ use std::{
 use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKind},
     plan::Role,
-    rollout::{CommitState, Phase},
-    state::{ClusterState, PodRecord},
+    state::{ClusterState, CommitState, Phase, PodRecord},
 };
 
 use crate::{clock::Time, store::Sabotage, story::Wanted, world::World};

@@ -5,7 +5,7 @@
 use jiff::SignedDuration;
 use reconciler::{
     name::{CommitId, NodeName, WorkloadKind},
-    rollout::{FailureClass, Phase},
+    state::{FailureClass, Phase},
 };
 
 use crate::{

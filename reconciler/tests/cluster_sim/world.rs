@@ -6,13 +6,12 @@ use std::{
 };
 
 use reconciler::{
-    allocate::ServiceRanges,
-    cluster::ClusterSettings,
     commit::Commit,
     name::{CommitId, NodeName},
     plan::LaneKey,
     pod::memory::NodeMemory,
-    rollout::{Head, RolloutSettings},
+    rollout::Head,
+    settings::{ClusterSettings, RolloutSettings, ServiceRanges},
     state::NodeReport,
 };
 

@@ -6,8 +6,7 @@ use reconciler::{
     commit::Commit,
     name::{CommitId, NodeName},
     object::{Control, IntOrPercent, Workload},
-    rollout::{FailureClass, Phase},
-    state::{NodeLife, Preparation},
+    state::{FailureClass, NodeLife, Phase, Preparation},
 };
 
 use crate::{

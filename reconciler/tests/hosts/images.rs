@@ -16,8 +16,7 @@ use reconciler::{
     observed::{LaneFailure, Observed},
     plan::{ImagePin, LaneKey, Step},
     pod::{files::DnsFacts, memory::NodeMemory},
-    rollout::{FailureClass, Phase},
-    state::{NodeFacts, NodeLife, PodRecord, Preparation},
+    state::{FailureClass, NodeFacts, NodeLife, Phase, PodRecord, Preparation},
 };
 
 use crate::{

@@ -9,7 +9,7 @@ use reconciler::{
     observed::Observed,
     plan::LaneKey,
     pod::memory::{NodeMemory, Origin, PodMemory},
-    rollout::CommitState,
+    state::CommitState,
 };
 
 use crate::{

@@ -10,7 +10,7 @@ use reconciler::{
     commit::Commit,
     name::{CommitId, ContainerId, ImageId, NodeName, PodUid, TemplateHash},
     network::HostNetwork,
-    node::{NodeInput, NodePlan, Pins, Refused, node},
+    node::{NodeInput, NodePlan, Pins, node},
     object::{Taint, TaintEffect},
     observed::{ContainerState, Observed, ObservedContainer},
     plan::{LaneKey, PodIdentity, Role},
@@ -18,7 +18,7 @@ use reconciler::{
         files::DnsFacts,
         memory::{NodeMemory, PodMemory},
     },
-    state::{NodeFacts, NodeSystem, PodPlace, StopReason, StopRecord},
+    state::{NodeFacts, NodeSystem, PodPlace, Refused, StopReason, StopRecord},
 };
 
 use crate::{

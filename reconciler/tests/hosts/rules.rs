@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use reconciler::{
     name::{PodUid, TemplateHash},
-    node::Refused,
     object::{IntOrPercent, PodSelector, PodSpec, PodTerm, Selector, SpreadConstraint},
     observed::Observed,
     plan::Next,
-    state::StopReason,
+    state::{Refused, StopReason},
 };
 
 use crate::{

@@ -9,18 +9,17 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{
-    allocate::ServiceRanges,
     check::check_decision,
-    cluster::{ClusterInput, ClusterSettings, cluster},
+    cluster::{ClusterInput, cluster},
     commit::Commit,
     name::{CommitId, NodeName, PodUid},
-    node::Refused,
     plan::PodIdentity,
     pod::memory::NodeMemory,
-    rollout::{Head, RolloutSettings},
+    rollout::Head,
+    settings::{ClusterSettings, RolloutSettings, ServiceRanges},
     state::{
         ClusterState, Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord,
-        Preparation, StopReason,
+        Preparation, Refused, StopReason,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };

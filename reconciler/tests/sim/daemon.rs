@@ -10,9 +10,8 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{
-    allocate::ServiceRanges,
     check::{check_decision, check_observed, check_plan},
-    cluster::{ClusterChange, ClusterInput, ClusterSettings, cluster, commits_in_use},
+    cluster::{ClusterChange, ClusterInput, cluster, commits_in_use},
     commit::Commit,
     name::{CommitId, ContainerId, NodeName, PodUid},
     network::{HostNetwork, VxlanSettings},
@@ -21,7 +20,8 @@ use reconciler::{
     observed::{LaneFailure, Observed},
     plan::{Lane, LaneKey, Next, Step, Why},
     pod::{files::DnsFacts, memory::NodeMemory},
-    rollout::{Head, RolloutSettings},
+    rollout::Head,
+    settings::{ClusterSettings, RolloutSettings, ServiceRanges},
     state::{ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem},
 };
 

@@ -7,8 +7,7 @@ use reconciler::{
     network::ServiceTable,
     observed::{ContainerState, ObservedContainer},
     plan::Role,
-    rollout::{CommitState, Phase},
-    state::PodRecord,
+    state::{CommitState, Phase, PodRecord},
     status::PodStatus,
 };
 

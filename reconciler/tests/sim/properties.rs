@@ -8,8 +8,7 @@ use reconciler::{
     commit::Commit,
     name::ContainerId,
     object::{Control, IntOrPercent, PodSpec, RestartPolicy, Workload},
-    rollout::Phase,
-    state::{ClusterState, PodRecord},
+    state::{ClusterState, Phase, PodRecord},
 };
 
 use crate::{

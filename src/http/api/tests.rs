@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reconciler::{
     name::{CommitId, NodeName, ObjectKey},
-    rollout::Phase,
+    state::Phase,
 };
 use reqwest::StatusCode;
 use serde_json::Value;

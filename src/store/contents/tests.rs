@@ -5,9 +5,10 @@
 use jiff::SignedDuration;
 use reconciler::{
     name::{CommitId, ObjectKey, TemplateHash},
-    placement::Refusal,
-    rollout::{Adoption, Rollout},
-    state::{Change, NodeFacts, NodeReport, NodeSystem, StopReason, StopRecord},
+    state::{
+        Adoption, Change, NodeFacts, NodeReport, NodeSystem, Refusal, Rollout, StopReason,
+        StopRecord,
+    },
 };
 
 use super::*;

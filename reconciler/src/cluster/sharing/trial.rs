@@ -14,7 +14,7 @@ use crate::{
     name::{NodeName, WorkloadKey},
     object::{Control, Workload},
     placement::{Candidate, Placer, candidates, eligible_for_daemon, unfit_by_itself},
-    rollout::Shares,
+    state::Shares,
 };
 
 /// So many pods of one owner are placed on trial at most.

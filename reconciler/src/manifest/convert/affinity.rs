@@ -6,12 +6,13 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Labe
 
 use super::selector::label_selector;
 use crate::{
-    manifest::{at::At, syntax},
+    manifest::at::At,
     name::NodeName,
     object::{
         Affinity, NameRequirement, NodeAffinity, NodeOperator, NodeRequirement, NodeTerm,
         PodAffinity, PodSelector, PodTerm, Selector,
     },
+    syntax,
 };
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";

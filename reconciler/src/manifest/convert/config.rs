@@ -9,9 +9,10 @@ use super::{
     secret_type::{self, Values},
 };
 use crate::{
-    manifest::{at::At, syntax},
+    manifest::at::At,
     name::ObjectKey,
     object::{ConfigMap, Secret, Sensitive},
+    syntax,
 };
 
 /// What Kubernetes takes at most in one of them.

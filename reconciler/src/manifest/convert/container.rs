@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     image_name::ImageName,
-    manifest::{at::At, syntax},
+    manifest::at::At,
     object::{Container, ContainerPort, Protocol, PullPolicy, Resources, VolumeSource},
+    syntax,
 };
 
 /// What a container needs to know of its pod.

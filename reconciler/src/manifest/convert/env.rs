@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1 as core;
 
 use crate::{
-    manifest::{at::At, syntax},
+    manifest::at::At,
     object::{ConfigSource, EnvFrom, EnvValue, EnvVar, FieldRef},
+    syntax,
 };
 
 /// `env`. The name of the service account is known here already.

@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::{
-    manifest::{at::At, syntax},
-    name::ObjectKey,
-    object::Meta,
-};
+use crate::{manifest::at::At, name::ObjectKey, object::Meta, syntax};
 
 /// What an API server would have written.
 const SERVERS: &str = "only an API server writes this";

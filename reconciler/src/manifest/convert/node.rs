@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1 as core;
 
 use super::meta::{Named, object_meta};
 use crate::{
-    manifest::{at::At, syntax},
+    manifest::at::At,
     name::NodeName,
     object::{DRAIN, Meta, NodeObject, Taint, TaintEffect, Toleration},
+    syntax,
 };
 
 /// A Namespace.

@@ -14,9 +14,10 @@ use super::{
     volume::volumes,
 };
 use crate::{
-    manifest::{at::At, syntax},
+    manifest::at::At,
     name::NodeName,
     object::{Container, DnsConfig, DnsPolicy, PodSpec, RestartPolicy},
+    syntax,
 };
 
 const RESTART: &[(&str, RestartPolicy)] = &[

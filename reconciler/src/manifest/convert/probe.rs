@@ -5,8 +5,9 @@ use std::time::Duration;
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::util::intstr::IntOrString};
 
 use crate::{
-    manifest::{at::At, syntax},
+    manifest::at::At,
     object::{ContainerPort, Handler, Probe},
+    syntax,
 };
 
 /// Which of a container's probes.

@@ -6,8 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 
 use super::meta::labels;
 use crate::{
-    manifest::{at::At, syntax},
+    manifest::at::At,
     object::{Operator, Requirement, Selector},
+    syntax,
 };
 
 /// `spec.selector`, which must be there and match the labels of the template.

@@ -9,9 +9,10 @@ use super::{
     meta::{Named, labels, object_meta},
 };
 use crate::{
-    manifest::{at::At, syntax},
+    manifest::at::At,
     name::ObjectKey,
     object::{Service, ServiceKind, ServicePort, TargetPort},
+    syntax,
 };
 
 /// `spec.type`.

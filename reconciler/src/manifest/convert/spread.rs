@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 
 use super::affinity::pod_selector;
-use crate::{
-    manifest::{at::At, syntax},
-    object::SpreadConstraint,
-};
+use crate::{manifest::at::At, object::SpreadConstraint, syntax};
 
 /// `topologySpreadConstraints` of a pod.
 pub(super) fn spread(

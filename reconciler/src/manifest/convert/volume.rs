@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1 as core;
 
 use super::quantity;
 use crate::{
-    manifest::{at::At, similar, syntax},
+    manifest::{at::At, similar},
     object::{ConfigItem, ConfigSource, HostPathKind, MountPropagation, VolumeMount, VolumeSource},
+    syntax,
 };
 
 /// `volumes`, by name.

@@ -6,18 +6,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::Refused;
+use crate::state::Refused;
 use crate::{
     commit::{Commit, locate_kept},
     name::{CommitId, PodUid, WorkloadKind},
     node::NodeInput,
     object::Workload,
     placement::{
-        Candidate, Neighbour, Resources, Surroundings, Unfit, allocatable, candidates,
+        Candidate, Neighbour, Resources, Surroundings, allocatable, candidates,
         eligible_for_daemon, host_ports, relates, repels, requests, unfit_by_itself,
     },
     plan::PodIdentity,
-    state::{KnownNode, NodeFacts, NodeLife, PodRecord},
+    state::{KnownNode, NodeFacts, NodeLife, PodRecord, Unfit},
 };
 
 /// What the rules of placement are held against.

@@ -8,7 +8,8 @@ use crate::{
         Container, ContainerPort, Control, Meta, Operator, Place, PodSelector, PodSpec,
         PodTemplate, PodTerm, Protocol, Requirement, Selector, SpreadConstraint, Taint, Workload,
     },
-    placement::{Candidate, Chosen, Placer, Refusal, Resources},
+    placement::{Candidate, Chosen, Placer, Resources},
+    state::Refusal,
 };
 
 pub(super) fn labels(text: &str) -> BTreeMap<String, String> {

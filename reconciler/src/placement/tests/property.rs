@@ -15,8 +15,8 @@ use crate::{
         Meta, NameRequirement, NodeOperator, NodeRequirement, NodeTerm, PodAffinity, PodSelector,
         PodTerm, Selector, SpreadConstraint, Toleration, Workload,
     },
-    placement::{Candidate, Neighbour, Placer, Surroundings, Unfit},
-    state::{PodPlace, PodRecord, StopReason, StopRecord},
+    placement::{Candidate, Neighbour, Placer, Surroundings},
+    state::{PodPlace, PodRecord, StopReason, StopRecord, Unfit},
 };
 
 const KEYS: [&str; 4] = ["zone", "host", "rack", "nowhere"];

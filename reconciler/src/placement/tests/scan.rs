@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     object::{Meta, PodSelector, PodTerm, SpreadConstraint, Workload},
     placement::{
-        Candidate, Choice, Chosen, Refusal, Resources, Unfit,
+        Candidate, Choice, Chosen, Resources,
         candidate::{
             avoided, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels,
         },
         host_ports, requests,
         shape::{Selection, pod_labels},
     },
+    state::{Refusal, Unfit},
 };
 
 /// A pod that is there.

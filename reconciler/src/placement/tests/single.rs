@@ -9,8 +9,8 @@ use super::build::{
 use crate::{
     name::NodeName,
     object::{NameRequirement, NodeOperator, NodeRequirement, NodeTerm, Toleration},
-    placement::{Candidate, Refusal, Unfit, requests},
-    state::PodPlace,
+    placement::{Candidate, requests},
+    state::{PodPlace, Refusal, Unfit},
 };
 
 fn term(key: &str, operator: NodeOperator) -> NodeTerm {

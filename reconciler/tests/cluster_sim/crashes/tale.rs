@@ -6,8 +6,7 @@ use reconciler::{
     commit::Commit,
     name::{CommitId, NodeName, WorkloadKind},
     object::NodeObject,
-    rollout::{CommitState, Phase},
-    state::PodRecord,
+    state::{CommitState, Phase, PodRecord},
 };
 
 use crate::{

@@ -6,8 +6,7 @@ use reconciler::{
     endpoints::selects,
     name::{ObjectKey, WorkloadKind},
     object::Workload,
-    rollout::Phase,
-    state::{ClusterState, PodRecord, StopReason},
+    state::{ClusterState, Phase, PodRecord, StopReason},
 };
 
 use crate::world::World;

@@ -6,7 +6,8 @@ use reconciler::{
     cluster::roll_back,
     name::CommitId,
     object::{IntOrPercent, PodSpec, RestartPolicy, Workload},
-    rollout::{CommitState, Head, Phase, retry},
+    rollout::{Head, retry},
+    state::{CommitState, Phase},
 };
 
 use crate::{

@@ -7,7 +7,7 @@ fn rule(holds: bool, words: &'static str) -> Rule {
 }
 
 /// RFC 1123 label: names of containers, volumes, namespaces.
-pub(super) fn label(text: &str) -> Rule {
+pub(crate) fn label(text: &str) -> Rule {
     rule(
         is_label(text),
         "at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
@@ -15,7 +15,7 @@ pub(super) fn label(text: &str) -> Rule {
 }
 
 /// RFC 1123 subdomain: names of most objects.
-pub(super) fn subdomain(text: &str) -> Rule {
+pub(crate) fn subdomain(text: &str) -> Rule {
     rule(
         is_subdomain(text),
         "at most 253 lower-case letters, digits, '-' and '.', each part beginning and ending with a letter or digit",
@@ -23,7 +23,7 @@ pub(super) fn subdomain(text: &str) -> Rule {
 }
 
 /// RFC 1035 label: names of Services.
-pub(super) fn service_name(text: &str) -> Rule {
+pub(crate) fn service_name(text: &str) -> Rule {
     rule(
         is_label(text) && text.starts_with(|first: char| first.is_ascii_lowercase()),
         "at most 63 lower-case letters, digits and '-', beginning with a letter and ending with a letter or digit",
@@ -43,7 +43,7 @@ pub(crate) fn qualified_name(text: &str) -> Rule {
 }
 
 /// Keys of annotations, which may be written in upper case before the '/'.
-pub(super) fn annotation_key(text: &str) -> Rule {
+pub(crate) fn annotation_key(text: &str) -> Rule {
     qualified_name(&text.to_ascii_lowercase())
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn label_value(text: &str) -> Rule {
 }
 
 /// Keys of ConfigMaps and Secrets, which become file names.
-pub(super) fn config_key(text: &str) -> Rule {
+pub(crate) fn config_key(text: &str) -> Rule {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     rule(
         text.len() <= 253 && text.bytes().all(allowed) && text != "." && !text.starts_with(".."),
@@ -65,7 +65,7 @@ pub(super) fn config_key(text: &str) -> Rule {
 }
 
 /// Names of container ports, and of the ports of Services that refer to them.
-pub(super) fn port_name(text: &str) -> Rule {
+pub(crate) fn port_name(text: &str) -> Rule {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     rule(
         text.len() <= 15
@@ -79,7 +79,7 @@ pub(super) fn port_name(text: &str) -> Rule {
 }
 
 /// Names of environment variables.
-pub(super) fn env_name(text: &str) -> Rule {
+pub(crate) fn env_name(text: &str) -> Rule {
     rule(
         text.bytes()
             .all(|byte| matches!(byte, b' '..=b'~') && byte != b'='),
@@ -88,7 +88,7 @@ pub(super) fn env_name(text: &str) -> Rule {
 }
 
 /// Names of HTTP headers.
-pub(super) fn header_name(text: &str) -> Rule {
+pub(crate) fn header_name(text: &str) -> Rule {
     rule(
         text.bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
@@ -97,7 +97,7 @@ pub(super) fn header_name(text: &str) -> Rule {
 }
 
 /// Paths on the host or in a container.
-pub(super) fn absolute_path(text: &str) -> Rule {
+pub(crate) fn absolute_path(text: &str) -> Rule {
     rule(
         text.starts_with('/') && !text.contains('\0'),
         "an absolute path",
@@ -106,7 +106,7 @@ pub(super) fn absolute_path(text: &str) -> Rule {
 
 /// Where a container's program starts. The API server of Kubernetes takes a relative one, and no
 /// runtime starts it: the OCI runtime specification wants `cwd` to be absolute.
-pub(super) fn working_directory(text: &str) -> Rule {
+pub(crate) fn working_directory(text: &str) -> Rule {
     rule(
         text.starts_with('/') && !text.contains('\0'),
         "an absolute path, since no container runtime starts a program in a relative one",
@@ -114,7 +114,7 @@ pub(super) fn working_directory(text: &str) -> Rule {
 }
 
 /// Paths within a volume.
-pub(super) fn relative_path(text: &str) -> Rule {
+pub(crate) fn relative_path(text: &str) -> Rule {
     rule(
         !text.starts_with('/') && !text.contains('\0') && text.split('/').all(|part| part != ".."),
         "a relative path without \"..\"",
@@ -122,7 +122,7 @@ pub(super) fn relative_path(text: &str) -> Rule {
 }
 
 /// Search domains, which may hold '_' too.
-pub(super) fn search_domain(text: &str) -> Rule {
+pub(crate) fn search_domain(text: &str) -> Rule {
     rule(
         is_subdomain(&text.replace('_', "a")),
         "a domain of lower-case letters, digits, '-', '_' and '.'",
@@ -130,7 +130,7 @@ pub(super) fn search_domain(text: &str) -> Rule {
 }
 
 /// One word of a configuration line.
-pub(super) fn word(text: &str) -> Rule {
+pub(crate) fn word(text: &str) -> Rule {
     rule(
         text.bytes().all(|byte| byte.is_ascii_graphic()),
         "one word of printable ASCII",
@@ -138,7 +138,7 @@ pub(super) fn word(text: &str) -> Rule {
 }
 
 /// References to images, as far as a registry is not needed to tell.
-pub(super) fn image(text: &str) -> Rule {
+pub(crate) fn image(text: &str) -> Rule {
     let name = text.split('@').next().unwrap_or(text);
     let repository = match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,

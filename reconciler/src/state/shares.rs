@@ -6,11 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Rollout;
-use crate::{
-    name::{CommitId, NodeName, WorkloadKey},
-    state::{NodeReport, Preparation},
-};
+use super::{NodeReport, Preparation, Rollout};
+use crate::name::{CommitId, NodeName, WorkloadKey};
 
 /// What each node pulls while a commit is prepared. It names nodes and workloads, never images:
 /// what a node pulls it reads from its own verified commit.
