@@ -327,6 +327,71 @@ fn every_link_of_a_document_leads_somewhere() {
     );
 }
 
+/// Where the repository's files are; what begins otherwise is a path on a host.
+const ROOMS: [&str; 8] = [
+    "docs/",
+    "netfilter/",
+    "reconciler/",
+    "runtime/",
+    "sample-repo/",
+    "scripts/",
+    "src/",
+    "tests/",
+];
+
+#[test]
+fn every_file_that_a_document_names_is_there() {
+    let documents = files(".").into_iter().filter(|file| {
+        // The changelog tells history.
+        file.ends_with(".md") && !file.starts_with("sample-repo/") && file != "CHANGELOG.md"
+    });
+    for document in documents {
+        let text = read(&document);
+        let quoted = text.split('`').skip(1).step_by(2);
+        let paths = quoted.filter(|word| ROOMS.iter().any(|room| word.starts_with(room)));
+        for path in paths.filter(|word| !word.contains([' ', '*', '<', '{'])) {
+            assert!(
+                root().join(path).exists(),
+                "{document} names {path}, which is not there"
+            );
+        }
+    }
+}
+
+/// The steps of CONTRIBUTING.md: a file, and what is said about it.
+fn steps(text: &str) -> Vec<(String, String)> {
+    let mut steps: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let (number, rest) = line.split_once(". `").unwrap_or(("", ""));
+        if !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()) {
+            let (path, words) = rest.split_once('`').expect("a path ends");
+            steps.push((path.to_owned(), words.to_owned()));
+            inside = true;
+        } else if line.starts_with("   ") && inside {
+            let (_, words) = steps.last_mut().expect("a step has begun");
+            words.push(' ');
+            words.push_str(line.trim());
+        } else {
+            inside = false;
+        }
+    }
+    steps
+}
+
+#[test]
+fn every_step_of_contributing_names_what_its_file_holds() {
+    let steps = steps(&read("CONTRIBUTING.md"));
+    assert!(steps.len() > 30, "the steps are found");
+    for (path, words) in steps {
+        let text = read(&path);
+        for name in words.split('`').skip(1).step_by(2) {
+            let held = text.contains(name) || root().join(name).is_file();
+            assert!(held, "CONTRIBUTING.md: {path} does not hold {name}");
+        }
+    }
+}
+
 #[test]
 fn every_decision_has_the_same_form_and_is_listed() {
     let index = read("docs/decisions/README.md");
