@@ -345,17 +345,22 @@ fn every_file_that_a_document_names_is_there() {
         // The changelog tells history.
         file.ends_with(".md") && !file.starts_with("sample-repo/") && file != "CHANGELOG.md"
     });
+    let mut missing = Vec::new();
     for document in documents {
         let text = read(&document);
         let quoted = text.split('`').skip(1).step_by(2);
         let paths = quoted.filter(|word| ROOMS.iter().any(|room| word.starts_with(room)));
         for path in paths.filter(|word| !word.contains([' ', '*', '<', '{'])) {
-            assert!(
-                root().join(path).exists(),
-                "{document} names {path}, which is not there"
-            );
+            if !root().join(path).exists() {
+                missing.push(format!("{document}: {path}"));
+            }
         }
     }
+    assert!(
+        missing.is_empty(),
+        "files that are named and not there:\n{}",
+        missing.join("\n")
+    );
 }
 
 /// The steps of CONTRIBUTING.md: a file, and what is said about it.
@@ -383,13 +388,20 @@ fn steps(text: &str) -> Vec<(String, String)> {
 fn every_step_of_contributing_names_what_its_file_holds() {
     let steps = steps(&read("CONTRIBUTING.md"));
     assert!(steps.len() > 30, "the steps are found");
+    let mut untrue = Vec::new();
     for (path, words) in steps {
         let text = read(&path);
         for name in words.split('`').skip(1).step_by(2) {
-            let held = text.contains(name) || root().join(name).is_file();
-            assert!(held, "CONTRIBUTING.md: {path} does not hold {name}");
+            if !text.contains(name) && !root().join(name).is_file() {
+                untrue.push(format!("{path} does not hold {name}"));
+            }
         }
     }
+    assert!(
+        untrue.is_empty(),
+        "CONTRIBUTING.md leads to what is not there:\n{}",
+        untrue.join("\n")
+    );
 }
 
 #[test]
