@@ -50,7 +50,7 @@ pub(crate) struct Cli {
     pub socket_dir: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 const EXIT_CODES: &str = "Exit codes:
@@ -63,7 +63,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Run the daemon
     Run(Box<RunArgs>),
     /// Say everything that is wrong with manifests, without a daemon: for CI and pre-commit
@@ -122,32 +122,32 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
     let acting =
         |command| async { act::send(&Client::new(sockets.join("admin.sock"))?, command).await };
     Some(match &cli.command {
-        Command::Run(_)
-        | Command::Check(_)
-        | Command::Doctor(_)
-        | Command::Uninstall(_)
-        | Command::FetchChild => {
+        CliCommand::Run(_)
+        | CliCommand::Check(_)
+        | CliCommand::Doctor(_)
+        | CliCommand::Uninstall(_)
+        | CliCommand::FetchChild => {
             return None;
         }
-        Command::Plan(args) => {
+        CliCommand::Plan(args) => {
             with(reading(), async |client| {
                 plan::run(&client, args, out).await
             })
             .await
         }
-        Command::Status(args) => {
+        CliCommand::Status(args) => {
             with(reading(), async |client| {
                 status::run(&client, args.output, out).await
             })
             .await
         }
-        Command::History(args) => {
+        CliCommand::History(args) => {
             with(reading(), async |client| {
                 history::run(&client, args.output, out).await
             })
             .await
         }
-        Command::Trust(TrustArgs {
+        CliCommand::Trust(TrustArgs {
             command: TrustCommand::Audit { output },
         }) => {
             with(reading(), async |client| {
@@ -155,17 +155,17 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
             })
             .await
         }
-        Command::Get(args) => {
+        CliCommand::Get(args) => {
             with(reading(), async |client| get::run(&client, args, out).await).await
         }
-        Command::Logs(args) => {
+        CliCommand::Logs(args) => {
             with(reading(), async |client| {
                 logs::run(&client, args, out).await
             })
             .await
         }
-        Command::Sync(args) => sync::run(&sockets, args, out).await,
-        Command::Rollback(args) => {
+        CliCommand::Sync(args) => sync::run(&sockets, args, out).await,
+        CliCommand::Rollback(args) => {
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
             let command = match args.local {
                 true => command::Command::RollbackLocal { commit },
@@ -173,10 +173,10 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
             };
             act::print(acting(command).await, args.output, out)
         }
-        Command::Suspend(args) => {
+        CliCommand::Suspend(args) => {
             act::print(acting(command::Command::Suspend).await, args.output, out)
         }
-        Command::Resume(args) => {
+        CliCommand::Resume(args) => {
             let command = if args.local {
                 command::Command::ResumeLocal
             } else {
@@ -184,7 +184,7 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
             };
             act::print(acting(command).await, args.output, out)
         }
-        Command::Retry(args) => {
+        CliCommand::Retry(args) => {
             let commit = args.commit.clone().map(reconciler::name::CommitId::new);
             act::print(
                 acting(command::Command::Retry { commit }).await,
@@ -192,7 +192,7 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
                 out,
             )
         }
-        Command::Node(NodeArgs {
+        CliCommand::Node(NodeArgs {
             command: NodeCommand::Rm { node, output },
         }) => {
             let node = reconciler::name::NodeName::new(node.clone());
@@ -202,12 +202,12 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
                 out,
             )
         }
-        Command::Cluster(args) => match args.adopt_store() {
+        CliCommand::Cluster(args) => match args.adopt_store() {
             Some(output) => act::print(acting(command::Command::AdoptStore).await, output, out),
             // The others work on this host's files.
             None => return None,
         },
-        Command::Restart(args) => match args.workload() {
+        CliCommand::Restart(args) => match args.workload() {
             Ok(workload) => act::print(
                 acting(command::Command::Restart { workload }).await,
                 args.output,

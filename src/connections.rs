@@ -21,7 +21,7 @@ use tokio::{sync::Notify, time::Instant};
 
 pub(crate) use self::{
     life::{Life, Times},
-    listen::{Bounded, Caller, Connection},
+    listen::{Bounded, Caller, LimitedConnection},
 };
 
 /// A listener says at most this often that it is full.
@@ -85,12 +85,12 @@ pub(crate) struct Connections {
 struct Table {
     listener: &'static str,
     bounds: Bounds,
-    state: Mutex<State>,
+    state: Mutex<OpenConnections>,
     given_back: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OpenConnections {
     /// By the order in which they came.
     open: BTreeMap<u64, Arc<Life>>,
     closing: usize,
@@ -172,12 +172,12 @@ impl Connections {
 }
 
 impl Table {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl OpenConnections {
     /// What a source gives up for its own next connection: never a request under way.
     fn of_own(&self, source: Source) -> Option<u64> {
         let own = self.open.iter().filter(|(_, life)| life.source() == source);

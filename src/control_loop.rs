@@ -12,8 +12,8 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    command::Request, cycle::Host, follow::Found, lanes::LaneEvent, store::StoreEvent, view::View,
-    watchdog::Watchdog,
+    command::Request, cycle::Host, follow::SourceUpdate, lanes::LaneEvent, store::StoreEvent,
+    view::View, watchdog::Watchdog,
 };
 
 /// Events that come in one breath are looked at together.
@@ -29,11 +29,11 @@ const LAST_STEPS: Duration = Duration::from_secs(10);
 /// What may make it look again.
 enum Event {
     /// The repository has been looked at.
-    Found(Found),
+    Source(SourceUpdate),
     /// A lane has done something, or ended.
     Lane(LaneEvent),
     /// The engine or a probe has changed, or a time has come.
-    Look,
+    Cycle,
     /// A link or route of ours may have gone.
     Network,
     /// Everything is looked at afresh, in case an event was lost.
@@ -49,7 +49,7 @@ enum Event {
 /// Where events come from.
 pub(crate) struct Inputs {
     /// What the follower finds.
-    pub(crate) found: mpsc::Receiver<Found>,
+    pub(crate) source: mpsc::Receiver<SourceUpdate>,
     /// What lanes say.
     pub(crate) lanes: mpsc::UnboundedReceiver<LaneEvent>,
     /// What the store tells.
@@ -75,10 +75,10 @@ pub(crate) struct ControlLoop {
     view: watch::Sender<Arc<View>>,
     watchdog: Watchdog,
     resync: Duration,
-    next_look: Option<Instant>,
+    next_cycle: Option<Instant>,
     next_resync: Instant,
     /// How many looks there were.
-    looks: u64,
+    cycles: u64,
 }
 
 impl ControlLoop {
@@ -95,25 +95,25 @@ impl ControlLoop {
             view,
             watchdog,
             resync,
-            next_look: None,
+            next_cycle: None,
             next_resync: Instant::now() + resync,
-            looks: 0,
+            cycles: 0,
         }
     }
 
     /// Looks, acts, publishes and waits, until it is told to end.
     pub(crate) async fn run(mut self) -> Result<()> {
-        self.hear_the_store().await;
+        self.await_store_content().await;
         loop {
-            let span = tracing::info_span!("cycle", number = self.looks);
-            self.watchdog.looking();
+            let span = tracing::info_span!("cycle", number = self.cycles);
+            self.watchdog.cycle_begins();
             let next = self.host.cycle(Timestamp::now()).instrument(span).await;
-            self.looks += 1;
-            self.next_look = match next {
+            self.cycles += 1;
+            self.next_cycle = match next {
                 Next::AwaitChange => None,
                 Next::After(wait) => Some(Instant::now() + wait.min(LONGEST_WAIT)),
             };
-            self.view.send_replace(self.host.picture());
+            self.view.send_replace(self.host.current_view());
             self.watchdog.waiting();
             let event = self.next_event().await;
             if !self.handle(event).await {
@@ -131,9 +131,9 @@ impl ControlLoop {
 
     /// Lets the store speak before anything is begun: this host may have been taken out of the
     /// cluster while it was off, and what it ran runs elsewhere by now.
-    async fn hear_the_store(&mut self) {
+    async fn await_store_content(&mut self) {
         let deadline = Instant::now() + FIRST_WORD;
-        while !self.host.has_heard_the_store() {
+        while !self.host.has_store_content() {
             let Ok(Some(event)) = tokio::time::timeout_at(deadline, self.inputs.store.recv()).await
             else {
                 return;
@@ -149,14 +149,14 @@ impl ControlLoop {
             () = inputs.end.notified() => Event::End,
             Some(request) = inputs.asked.recv() => Event::Asked(request),
             Some(event) = inputs.store.recv() => Event::Store(event),
-            Some(found) = inputs.found.recv() => Event::Found(found),
+            Some(found) = inputs.source.recv() => Event::Source(found),
             Some(event) = inputs.lanes.recv() => Event::Lane(event),
-            Ok(()) = inputs.engine.changed() => Event::Look,
+            Ok(()) = inputs.engine.changed() => Event::Cycle,
             Ok(()) = inputs.network.changed() => Event::Network,
-            Ok(()) = inputs.probes.changed() => Event::Look,
-            Ok(()) = inputs.inquiry.changed() => Event::Look,
+            Ok(()) = inputs.probes.changed() => Event::Cycle,
+            Ok(()) = inputs.inquiry.changed() => Event::Cycle,
             () = tokio::time::sleep_until(self.next_resync) => Event::Resync,
-            () = tokio::time::sleep_until(self.next_look.unwrap_or(far)) => Event::Look,
+            () = tokio::time::sleep_until(self.next_cycle.unwrap_or(far)) => Event::Cycle,
         }
     }
 
@@ -169,8 +169,8 @@ impl ControlLoop {
         if let Ok(event) = inputs.store.try_recv() {
             return Some(Event::Store(event));
         }
-        if let Ok(found) = inputs.found.try_recv() {
-            return Some(Event::Found(found));
+        if let Ok(found) = inputs.source.try_recv() {
+            return Some(Event::Source(found));
         }
         inputs.asked.try_recv().ok().map(Event::Asked)
     }
@@ -178,9 +178,9 @@ impl ControlLoop {
     /// Takes an event in; false ends the loop.
     async fn handle(&mut self, event: Event) -> bool {
         match event {
-            Event::Found(found) => self.host.found(found),
+            Event::Source(found) => self.host.source_update(found),
             Event::Lane(event) => self.host.lane(event),
-            Event::Look => {}
+            Event::Cycle => {}
             Event::Network => self.host.network_changed(),
             Event::Resync => {
                 self.next_resync = Instant::now() + self.resync;

@@ -1,14 +1,14 @@
 //! One look at this host: snapshot, decide, plan, remember, act, show.
 
-mod acting;
 mod commits;
 mod detour;
+mod executor;
 mod inquiry;
-mod leading;
+mod leader;
+mod membership;
 mod memory;
 mod removed;
-mod showing;
-mod together;
+mod reporter;
 mod turn;
 
 use std::{
@@ -33,11 +33,11 @@ use reconciler::{
 use runtime::{Prober, Runtime};
 
 use crate::{
+    commit_cache::{CommitCache, Reader},
     crash,
     dns::Dns,
     follow::{Judge, lock},
     lanes::{LaneEvent, Lanes},
-    library::{Library, Reader},
     metrics::{CycleResult, DriftCause, Metrics},
     names::NamesFile,
     source::verify::VerifiedCommit,
@@ -48,7 +48,7 @@ use crate::{
 
 pub(crate) use detour::DetourFile;
 pub(crate) use inquiry::{AddressBook, Inquiry};
-use leading::Led;
+use leader::Led;
 pub(crate) use memory::HostMemory;
 
 /// How often deciding may change something that lets it decide more, in one look.
@@ -107,7 +107,7 @@ pub(crate) struct Host {
     store: Store,
     trust: Arc<Mutex<TrustStore>>,
     memory: HostMemory,
-    library: Library,
+    commit_cache: CommitCache,
     head: Head,
     /// Eligible commits.
     verified: BTreeMap<CommitId, VerifiedCommit>,
@@ -116,13 +116,13 @@ pub(crate) struct Host {
     kept: BTreeSet<CommitId>,
     source: SourceStatus,
     report: NodeReport,
-    shown: showing::Shown,
+    shown: reporter::LastPlan,
     troubles: BTreeMap<&'static str, String>,
     pinned: BTreeSet<CommitId>,
     converged: bool,
     /// Whether the last look had anything to do.
     acted: bool,
-    events: showing::Events,
+    events: reporter::RecentEvents,
     /// What the DNS was last told.
     names: DnsRecords,
     network_checked: std::time::Instant,
@@ -137,21 +137,21 @@ pub(crate) struct Host {
     /// The nodes, as this host judged them when it last led.
     judged: BTreeMap<NodeName, KnownNode>,
     /// What was last told and written down of the roll-out.
-    told: Rollout,
+    reported_rollout: Rollout,
     /// The other hosts that the network leads to.
     peers: Option<Peers>,
     /// A commit that another host has seen, for which the repository was looked at.
     nudged_for: Option<CommitId>,
     /// When this host may ask for what all hosts have learnt of.
-    turn: turn::Turn,
+    turn: turn::FetchTurn,
     /// Pins that lanes have found since the last look.
     new_pins: Vec<(CommitId, String, ImagePin)>,
     /// Since when another host has a commit that this one cannot get.
     outrun: Option<std::time::Instant>,
     /// How this host's head stands to what was decided before.
-    behind: Option<leading::Behind>,
+    behind: Option<leader::Behind>,
     /// What people asked and the leader has not answered.
-    open: Vec<together::Open>,
+    open: Vec<membership::Open>,
     /// Where this host went back by itself.
     detour: DetourFile,
     /// What people should know of what was.
@@ -176,18 +176,18 @@ impl Host {
             store,
             trust,
             memory,
-            library: Library::default(),
+            commit_cache: CommitCache::default(),
             head: Head::Unknown,
             verified,
             kept,
             source,
             report: NodeReport::default(),
-            shown: showing::Shown::default(),
+            shown: reporter::LastPlan::default(),
             troubles: BTreeMap::new(),
             pinned: BTreeSet::new(),
             converged: false,
             acted: false,
-            events: showing::Events::default(),
+            events: reporter::RecentEvents::default(),
             names: DnsRecords::default(),
             network_checked: std::time::Instant::now(),
             network_changed: false,
@@ -195,10 +195,10 @@ impl Host {
             seen: None,
             unready: None,
             judged: BTreeMap::new(),
-            told,
+            reported_rollout: told,
             peers: None,
             nudged_for: None,
-            turn: turn::Turn::default(),
+            turn: turn::FetchTurn::default(),
             new_pins: Vec::new(),
             outrun: None,
             behind: None,
@@ -373,9 +373,9 @@ impl Host {
             dns: &self.fixed.dns,
             drain: self.fixed.drain,
             state: own.as_ref().unwrap_or_else(|| self.store.snapshot()),
-            commits: self.library.commits(),
-            kept: self.library.kept(),
-            barred: self.library.barred(),
+            commits: self.commit_cache.commits(),
+            kept: self.commit_cache.kept(),
+            barred: self.commit_cache.barred(),
             observed,
             memory: self.memory.pods(),
             pins: trust.pins(),
@@ -408,8 +408,8 @@ impl Host {
         crash::point("state");
         // Told once it is true, and not again for every try on a full disk.
         if let Some(after) = moved {
-            showing::tell(&self.told, &after, &self.parts.metrics);
-            self.told = *after;
+            reporter::report_change(&self.reported_rollout, &after, &self.parts.metrics);
+            self.reported_rollout = *after;
         }
         Ok(())
     }
@@ -476,7 +476,7 @@ impl Host {
     }
 
     /// The picture after a look, counted.
-    pub(crate) fn picture(&self) -> Arc<View> {
+    pub(crate) fn current_view(&self) -> Arc<View> {
         let view = self.view();
         self.parts.metrics.observe(&view);
         Arc::new(view)

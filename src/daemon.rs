@@ -26,6 +26,7 @@ use tokio::{
 
 use crate::{
     apply::Effects,
+    commit_cache::Reader,
     config::{Config, dns_facts, read_secret},
     control_loop::{ControlLoop, Inputs},
     cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
@@ -33,29 +34,28 @@ use crate::{
     descriptors,
     dns::{Dns, upstreams},
     follow::{Follower, Judge},
+    host_info,
     http::{
-        Daemon,
-        serve::{Bound, KubectlConfig, ListenConfig},
+        HttpContext,
+        serve::{Bound, KubectlConfig, ListenerConfig},
         views::Views,
-        webhook::{WebhookConfig, Webhooks},
+        webhook::{WebhookSettings, Webhooks},
     },
     lanes::Lanes,
-    library::Reader,
     metrics::Metrics,
-    moved::{Ended, moved},
     names::NamesFile,
     peer::PeerHost,
+    readdress::{Ended, moved},
     refused::RefusedHeads,
     source::{
         child::ChildProgram,
-        fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, Secret, Task},
+        fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, SecretText, Task},
         mirror::{Check, Mirror},
         snapshot::{SnapshotLimits, SourcePath},
         verify::Mode,
         watch::RefWatch,
     },
     store::{LocalStore, ReplicatedStore, Store, StoreEvent},
-    system,
     trust::TrustStore,
     view::SourceStatus,
     watchdog::Watchdog,
@@ -156,7 +156,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let etcd = store.replicated().map(ReplicatedStore::etcd);
     let inquiry = Inquiry::new(peers.as_ref().map(PeerHost::client), etcd, book);
     let inputs = Inputs {
-        found: found_events,
+        source: found_events,
         lanes: lane_events,
         store: store_events,
         asked,
@@ -178,7 +178,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
             system: NodeSystem {
                 installed: store.installed(),
                 max_pods: config.cluster_settings().max_pods,
-                ..system::read(engine.as_ref().map(|info| info.version.as_str()))
+                ..host_info::read(engine.as_ref().map(|info| info.version.as_str()))
             },
         },
         network: network.clone(),
@@ -235,7 +235,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         client: peers.client(),
         address_of: address_of.clone(),
     });
-    let daemon = Arc::new(Daemon {
+    let daemon = Arc::new(HttpContext {
         views: Views::new(views.clone()),
         metrics: Arc::clone(&metrics),
         logs: Arc::new(logs::EngineLogs::new(runtime.clone(), remote_logs)),
@@ -341,7 +341,7 @@ fn stop_on_signals(end: &Arc<Notify>) -> Result<()> {
     Ok(())
 }
 
-fn listen_config(config: &Config) -> ListenConfig {
+fn listen_config(config: &Config) -> ListenerConfig {
     let listen = &config.listen;
     let kubectl = match (
         &listen.api,
@@ -357,7 +357,7 @@ fn listen_config(config: &Config) -> ListenConfig {
         }),
         _ => None,
     };
-    ListenConfig {
+    ListenerConfig {
         socket_dir: config.socket_dir(),
         listen: Some(listen.metrics.unwrap_or(DEFAULT_LISTEN)),
         webhook: listen.webhook,
@@ -447,7 +447,7 @@ fn follower(
     judge: Judge,
     trust: Arc<Mutex<TrustStore>>,
     nudge: Arc<Notify>,
-    found: mpsc::Sender<crate::follow::Found>,
+    found: mpsc::Sender<crate::follow::SourceUpdate>,
 ) -> Result<Follower> {
     let source = &config.source;
     let request = FetchRequest {
@@ -489,7 +489,7 @@ fn follower(
         trust,
         poll,
         nudge,
-        found,
+        updates: found,
     })
 }
 
@@ -497,7 +497,7 @@ fn credentials(config: &Config) -> Result<Option<Credentials>> {
     let source = &config.source;
     Ok(
         match (&source.token_file, &source.user, &source.ssh_key_file) {
-            (Some(file), _, _) => Some(Credentials::Token(Secret::new(read_secret(file)?))),
+            (Some(file), _, _) => Some(Credentials::Token(SecretText::new(read_secret(file)?))),
             (None, Some(user), _) => {
                 let file = source
                     .password_file
@@ -505,7 +505,7 @@ fn credentials(config: &Config) -> Result<Option<Credentials>> {
                     .context("[source] user needs password-file")?;
                 Some(Credentials::Basic {
                     user: user.clone(),
-                    password: Secret::new(read_secret(file)?),
+                    password: SecretText::new(read_secret(file)?),
                 })
             }
             (None, None, Some(key)) => Some(Credentials::SshKey {
@@ -544,7 +544,7 @@ fn webhooks(
         Some(file) => Some(Sensitive::new(read_secret(file)?)),
         None => None,
     };
-    let webhook = WebhookConfig {
+    let webhook = WebhookSettings {
         secret,
         branch: config.source.branch.clone(),
     };
@@ -559,7 +559,7 @@ fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, Str
     let own = [
         ("kubernetes.io/hostname", node),
         ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", system::architecture()),
+        ("kubernetes.io/arch", host_info::architecture()),
     ];
     let own = own
         .into_iter()

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use self::{
     upstream::Upstream,
-    zone::{Found, Zone},
+    zone::{Zone, ZoneAnswer},
 };
 use crate::{
     connections::{Bounded, Connections},
@@ -214,7 +214,7 @@ impl Handler {
         let mut name = name.clone();
         for _ in 0..ALIASES {
             match zone.find(&name, kind) {
-                Found::Outside => {
+                ZoneAnswer::Outside => {
                     let answered = self.upstream.ask(&name, kind).await;
                     reply.authoritative &= !reply.answers.is_empty();
                     reply.code = answered.code;
@@ -224,13 +224,15 @@ impl Handler {
                 }
                 // Before the first word about the zone nothing is known of its names; that none is
                 // there is not known either, and must not be remembered by whoever asks.
-                Found::Nothing if zone.is_unknown() => return Reply::code(ResponseCode::ServFail),
-                Found::Nothing => {
+                ZoneAnswer::Nothing if zone.is_unknown() => {
+                    return Reply::code(ResponseCode::ServFail);
+                }
+                ZoneAnswer::Nothing => {
                     reply.code = ResponseCode::NXDomain;
                     reply.soa = zone.soa();
                     return reply;
                 }
-                Found::Data(mut data) => {
+                ZoneAnswer::Data(mut data) => {
                     if data.is_empty() {
                         reply.soa = zone.soa();
                     } else {
@@ -244,7 +246,7 @@ impl Handler {
                     reply.answers.extend(records);
                     return reply;
                 }
-                Found::Alias(alias) => {
+                ZoneAnswer::Alias(alias) => {
                     let (target, data) = *alias;
                     reply.answers.push(Record::from_rdata(name, TTL, data));
                     if kind == RecordType::CNAME {

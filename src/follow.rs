@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 
 use self::arrival::{Arrival, NoRoom};
 use crate::{
-    library::{Reader, Reading},
+    commit_cache::{Reader, Reading},
     refused::{RefusedHead, RefusedHeads},
     source::{
         allowed_signers::AllowedSigners,
@@ -25,10 +25,10 @@ use crate::{
         eligible::{Ineligible, eligible},
         fetch::{Credentials, FetchError, FetchRequest, Task},
         mirror::Check,
-        verify::{CouldNotCheck, Mode, Policy, Verdict, VerifiedCommit, verify},
+        verify::{CouldNotCheck, HeadVerdict, Mode, Policy, VerifiedCommit, verify},
     },
     trust::TrustStore,
-    view::{Asked, Refusal},
+    view::{FetchStart, RefusedCommit},
 };
 
 /// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls
@@ -42,7 +42,7 @@ const MIRROR_FULL: &str = "mirror-full";
 
 /// What looking at the repository came to.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum SourceUpdate {
     /// The head is verified, readable and good.
     Good {
         /// Its content.
@@ -50,23 +50,23 @@ pub(crate) enum Found {
         /// The proof that it may be run.
         verified: VerifiedCommit,
         /// When the repository was asked.
-        asked: Asked,
+        asked: FetchStart,
         /// From then to knowing this.
         took: Duration,
     },
     /// The head is what it was.
     Same {
         /// When the repository was asked.
-        asked: Asked,
+        asked: FetchStart,
     },
     /// The head must not be run.
     Refused {
         /// Why.
-        refusal: Refusal,
+        refusal: RefusedCommit,
         /// The first line of its message.
         subject: String,
         /// When the repository was asked.
-        asked: Asked,
+        asked: FetchStart,
         /// Why it is not trusted, in a word, where its signatures, its history or its size are the
         /// reason.
         untrusted: Option<String>,
@@ -118,7 +118,7 @@ pub(crate) struct Follower {
     /// Webhooks, the watch on a local repository and `windlass sync`.
     pub(crate) nudge: Arc<Notify>,
     /// Where it is said.
-    pub(crate) found: mpsc::Sender<Found>,
+    pub(crate) updates: mpsc::Sender<SourceUpdate>,
 }
 
 /// A head that needs no further judgement.
@@ -147,16 +147,16 @@ impl Follower {
             };
             let known = settled.as_ref().filter(holds);
             let found = self
-                .look(known.map(|one| &one.head), judged_by.as_deref())
+                .fetch_and_judge(known.map(|one| &one.head), judged_by.as_deref())
                 .await;
             match &found {
-                Found::Good { commit, .. } => {
+                SourceUpdate::Good { commit, .. } => {
                     settled = Some(Settled {
                         head: commit.id.clone(),
                         refused_by: None,
                     })
                 }
-                Found::Refused {
+                SourceUpdate::Refused {
                     refusal, untrusted, ..
                 } => {
                     // A trusted head with bad manifests is what history goes forward from now.
@@ -170,11 +170,11 @@ impl Follower {
                         refused_by: Some(refused_by),
                     });
                 }
-                Found::Same { .. } => {}
-                Found::Trouble { .. } => settled = None,
+                SourceUpdate::Same { .. } => {}
+                SourceUpdate::Trouble { .. } => settled = None,
             }
-            let troubled = matches!(found, Found::Trouble { .. });
-            if self.found.send(found).await.is_err() {
+            let troubled = matches!(found, SourceUpdate::Trouble { .. });
+            if self.updates.send(found).await.is_err() {
                 return;
             }
             let wait = jittered(if troubled {
@@ -195,8 +195,12 @@ impl Follower {
 
     /// One look. `settled` is the head that needs no further judgement; `judged_by` says what would
     /// judge another.
-    async fn look(&mut self, settled: Option<&CommitId>, judged_by: Option<&str>) -> Found {
-        let (asked, began) = (Asked::now(), std::time::Instant::now());
+    async fn fetch_and_judge(
+        &mut self,
+        settled: Option<&CommitId>,
+        judged_by: Option<&str>,
+    ) -> SourceUpdate {
+        let (asked, began) = (FetchStart::now(), std::time::Instant::now());
         let credentials = match (self.credentials)() {
             Ok(credentials) => credentials,
             Err(error) => return trouble("credentials", &format!("{error:#}")),
@@ -222,7 +226,7 @@ impl Follower {
                 what,
                 ..
             }) => {
-                let refusal = Refusal {
+                let refusal = RefusedCommit {
                     commit: head,
                     summary: what.clone(),
                     problems: vec![what],
@@ -239,7 +243,7 @@ impl Follower {
         // What replaces a damaged mirror is judged in any case, and then taken.
         if !arrival.is_whole() {
             if settled == Some(arrival.head()) {
-                return Found::Same { asked };
+                return SourceUpdate::Same { asked };
             }
             let known =
                 judged_by.and_then(|judged_by| self.refused.find(arrival.head(), judged_by));
@@ -250,7 +254,7 @@ impl Follower {
                 ..
             }) = known.cloned()
             {
-                return Found::Refused {
+                return SourceUpdate::Refused {
                     refusal,
                     subject,
                     asked,
@@ -259,31 +263,31 @@ impl Follower {
             }
         }
         let found = match self.judge(&arrival).await {
-            Ok(Judged::Good { commit, verified }) => Found::Good {
+            Ok(JudgedHead::Good { commit, verified }) => SourceUpdate::Good {
                 commit,
                 verified,
                 asked,
                 took: began.elapsed(),
             },
-            Ok(Judged::Refused {
+            Ok(JudgedHead::Refused {
                 refusal,
                 subject,
                 untrusted: Some(class),
             }) => self.refuse(refusal, subject, class.to_owned(), judged_by, asked),
-            Ok(Judged::Refused {
+            Ok(JudgedHead::Refused {
                 refusal,
                 subject,
                 untrusted: None,
-            }) => Found::Refused {
+            }) => SourceUpdate::Refused {
                 refusal,
                 subject,
                 asked,
                 untrusted: None,
             },
-            Ok(Judged::Unreadable(why)) => could_not_judge(&why),
+            Ok(JudgedHead::Unreadable(why)) => could_not_judge(&why),
             Err(error) => could_not_judge(&format!("{error:#}")),
         };
-        if matches!(found, Found::Trouble { .. }) {
+        if matches!(found, SourceUpdate::Trouble { .. }) {
             // What could not be read may be damage, which a thorough check finds and repairs.
             self.request.check = Check::Thorough;
         }
@@ -292,7 +296,7 @@ impl Follower {
 
     /// Judges a head while what was downloaded for it is in quarantine, and takes that into the
     /// mirror if the head is trusted.
-    async fn judge(&self, arrival: &Arc<Arrival>) -> Result<Judged> {
+    async fn judge(&self, arrival: &Arc<Arrival>) -> Result<JudgedHead> {
         let judge = || {
             let (judge, trust, arrival) = (
                 self.judge.clone(),
@@ -306,7 +310,7 @@ impl Follower {
             }
         };
         let mut judged = judge().await;
-        let no_room = |judged: &Result<Judged>| match judged {
+        let no_room = |judged: &Result<JudgedHead>| match judged {
             Err(error) => error
                 .downcast_ref::<NoRoom>()
                 .map(|no_room| no_room.to_string()),
@@ -318,12 +322,12 @@ impl Follower {
         }
         if let Some(summary) = no_room(&judged) {
             let problems = vec![summary.clone()];
-            let refusal = Refusal {
+            let refusal = RefusedCommit {
                 commit: arrival.head().clone(),
                 summary,
                 problems,
             };
-            return Ok(Judged::Refused {
+            return Ok(JudgedHead::Refused {
                 refusal,
                 subject: String::new(),
                 untrusted: Some(MIRROR_FULL),
@@ -331,7 +335,7 @@ impl Follower {
         }
         let compaction = match &judged {
             // In a whole new clone the objects of a refused head lie beside what is kept.
-            Ok(Judged::Refused {
+            Ok(JudgedHead::Refused {
                 untrusted: Some(_), ..
             }) => arrival.is_whole().then_some(false),
             Ok(_) => arrival.is_scattered().then_some(true),
@@ -348,12 +352,12 @@ impl Follower {
     /// Remembers a refusal, so that the head is not downloaded again before something changes.
     fn refuse(
         &mut self,
-        refusal: Refusal,
+        refusal: RefusedCommit,
         subject: String,
         class: String,
         judged_by: Option<&str>,
-        asked: Asked,
-    ) -> Found {
+        asked: FetchStart,
+    ) -> SourceUpdate {
         // What fills the mirror may be gone by the next start.
         if let Some(judged_by) = judged_by.filter(|_| class != MIRROR_FULL) {
             let (refusal, subject, class) = (refusal.clone(), subject.clone(), class.clone());
@@ -370,7 +374,7 @@ impl Follower {
                 );
             }
         }
-        Found::Refused {
+        SourceUpdate::Refused {
             refusal,
             subject,
             asked,
@@ -393,13 +397,13 @@ impl Follower {
 }
 
 /// The judgement of one head.
-enum Judged {
+enum JudgedHead {
     Good {
         commit: Arc<Commit>,
         verified: VerifiedCommit,
     },
     Refused {
-        refusal: Refusal,
+        refusal: RefusedCommit,
         subject: String,
         untrusted: Option<&'static str>,
     },
@@ -479,7 +483,7 @@ impl Judge {
         Ok(answer)
     }
 
-    fn judge(&self, trust: &Mutex<TrustStore>, arrival: &Arrival) -> Result<Judged> {
+    fn judge(&self, trust: &Mutex<TrustStore>, arrival: &Arrival) -> Result<JudgedHead> {
         let head = arrival.head();
         let signers = read_signers(self.allowed_signers.as_deref())?;
         let before = lock(trust).pointers().verified.clone();
@@ -489,8 +493,8 @@ impl Judge {
             verify(&repo, &policy, before.as_ref(), head).map_err(|error: CouldNotCheck| error)?
         };
         let accepted = match verdict {
-            Verdict::Trusted(accepted) => accepted,
-            Verdict::Untrusted(refusals) => {
+            HeadVerdict::Trusted(accepted) => accepted,
+            HeadVerdict::Untrusted(refusals) => {
                 let subject = refusals
                     .listed
                     .first()
@@ -500,7 +504,7 @@ impl Judge {
                 let problems: Vec<String> =
                     refusals.listed.iter().map(ToString::to_string).collect();
                 let summary = refusals.to_string();
-                let refusal = Refusal {
+                let refusal = RefusedCommit {
                     commit: head.clone(),
                     summary,
                     problems,
@@ -512,7 +516,7 @@ impl Judge {
                         .first()
                         .map_or("untrusted", |one| one.why.label()),
                 );
-                return Ok(Judged::Refused {
+                return Ok(JudgedHead::Refused {
                     refusal,
                     subject,
                     untrusted,
@@ -530,7 +534,7 @@ impl Judge {
                 lock(trust)
                     .accept(head)
                     .context("remember that the head was accepted")?;
-                Judged::Good { commit, verified }
+                JudgedHead::Good { commit, verified }
             }
             Reading::Bad { subject, problems } => {
                 let summary = match problems.as_slice() {
@@ -541,18 +545,18 @@ impl Judge {
                         all.first().map_or("", String::as_str)
                     ),
                 };
-                let refusal = Refusal {
+                let refusal = RefusedCommit {
                     commit: head.clone(),
                     summary,
                     problems,
                 };
-                Judged::Refused {
+                JudgedHead::Refused {
                     refusal,
                     subject,
                     untrusted: None,
                 }
             }
-            Reading::Unreadable(why) => Judged::Unreadable(why),
+            Reading::Unreadable(why) => JudgedHead::Unreadable(why),
         })
     }
 }
@@ -577,13 +581,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(crate) const COULD_NOT_JUDGE: &str = "could-not-judge";
 
 /// Nothing is known about the head.
-fn could_not_judge(error: &str) -> Found {
+fn could_not_judge(error: &str) -> SourceUpdate {
     trouble(COULD_NOT_JUDGE, error)
 }
 
 /// Most of the words are the remote's or libgit2's.
-fn trouble(class: &'static str, error: &str) -> Found {
-    Found::Trouble {
+fn trouble(class: &'static str, error: &str) -> SourceUpdate {
+    SourceUpdate::Trouble {
         class,
         error: ForeignText::bounded(error, TROUBLE_BYTES).into(),
     }

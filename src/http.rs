@@ -38,7 +38,7 @@ use self::{api::LogSource, views::Views};
 use crate::{command::Request, metrics::Metrics};
 
 /// What the listeners need of the rest of the daemon.
-pub(crate) struct Daemon {
+pub(crate) struct HttpContext {
     /// The pictures that the control loop publishes.
     pub views: Views,
     /// What is counted.
@@ -56,6 +56,6 @@ pub(crate) struct Daemon {
 }
 
 /// Everything that may be read: the Kubernetes API and `/windlass/v1`.
-pub(crate) fn reading(daemon: &Arc<Daemon>) -> Router {
+pub(crate) fn reading(daemon: &Arc<HttpContext>) -> Router {
     windlass::router(daemon).merge(api::router(daemon))
 }

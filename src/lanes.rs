@@ -29,7 +29,7 @@ pub(crate) enum LaneEvent {
     },
 }
 
-struct Running {
+struct RunningLane {
     handle: AbortHandle,
     why: Why,
 }
@@ -37,7 +37,7 @@ struct Running {
 /// The lanes under way and how the last ones ended.
 pub(crate) struct Lanes {
     effects: Arc<Effects>,
-    running: BTreeMap<LaneKey, Running>,
+    running: BTreeMap<LaneKey, RunningLane>,
     failures: BTreeMap<LaneKey, LaneFailure>,
     events: mpsc::UnboundedSender<LaneEvent>,
 }
@@ -93,7 +93,7 @@ impl Lanes {
         });
         self.running.insert(
             key.clone(),
-            Running {
+            RunningLane {
                 handle: work.abort_handle(),
                 why,
             },

@@ -3,6 +3,7 @@
 mod apply;
 mod cli;
 mod command;
+mod commit_cache;
 mod config;
 mod connections;
 mod control_loop;
@@ -13,20 +14,19 @@ mod data_dir;
 mod descriptors;
 mod dns;
 mod follow;
+mod host_info;
 mod http;
 mod lanes;
-mod library;
 mod local;
 mod log;
 mod metrics;
-mod moved;
 mod names;
 mod peer;
+mod readdress;
 mod refused;
 mod source;
 mod state_file;
 mod store;
-mod system;
 mod trust;
 mod uptime;
 mod view;
@@ -37,8 +37,8 @@ use std::{io::Write, process::ExitCode};
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, CliError, Command, Exit, output::Output},
-    moved::Ended,
+    cli::{Cli, CliCommand, CliError, Exit, output::Output},
+    readdress::Ended,
 };
 
 /// Worker threads of the daemon: it waits far more than it works.
@@ -46,7 +46,7 @@ const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Command::FetchChild = cli.command {
+    if let CliCommand::FetchChild = cli.command {
         return source::child::child_main();
     }
     // Every TLS client and server here uses ring; nobody can have been first.
@@ -73,33 +73,33 @@ fn main() -> ExitCode {
 async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
     let failed = |error: anyhow::Error| CliError::Answer(format!("{error:#}"));
     match &cli.command {
-        Command::Run(args) => {
+        CliCommand::Run(args) => {
             log::start(args.log_format.unwrap_or_default());
             let config = local::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
             match daemon::run(config).await.map_err(failed)? {
                 Ended::Told => Ok(Exit::Done),
                 Ended::Moved => Err(failed(
-                    anyhow::Error::from(moved::start_anew()).context("start anew"),
+                    anyhow::Error::from(readdress::start_anew()).context("start anew"),
                 )),
             }
         }
-        Command::Check(args) => {
+        CliCommand::Check(args) => {
             let report = local::check(args).map_err(failed)?;
             cli::check::report(&report, args.output, out)
         }
-        Command::Doctor(args) => {
+        CliCommand::Doctor(args) => {
             let facts = local::doctor_facts(args, cli.sockets());
             cli::doctor::run(&facts, args.output, out).await
         }
-        Command::Cluster(args) if args.adopt_store().is_none() => {
+        CliCommand::Cluster(args) if args.adopt_store().is_none() => {
             cli::cluster::run(args, cli.socket_dir.clone(), out)
                 .await
                 .map_err(failed)
         }
-        Command::Uninstall(args) => local::uninstall(args, cli.sockets(), out)
+        CliCommand::Uninstall(args) => local::uninstall(args, cli.sockets(), out)
             .await
             .map_err(failed),
-        Command::FetchChild => Ok(source::child::child_main()).map(|_| Exit::Done),
+        CliCommand::FetchChild => Ok(source::child::child_main()).map(|_| Exit::Done),
         _ => cli::client(cli, out)
             .await
             .unwrap_or_else(|| Err(CliError::Usage("no such command".to_owned()))),

@@ -51,12 +51,12 @@ pub(crate) struct Metrics {
     leader: Gauge,
     store_current: Gauge,
     nodes: GaugeVec,
-    shown: Mutex<Shown>,
+    shown: Mutex<LastView>,
 }
 
 /// What the last picture said, to tell what is new in the next.
 #[derive(Default)]
-struct Shown {
+struct LastView {
     commits: BTreeMap<&'static str, CommitId>,
     restarts: BTreeMap<PodUid, u32>,
 }
@@ -311,7 +311,7 @@ impl Metrics {
         }
     }
 
-    fn observe_commits(&self, view: &View, shown: &mut Shown) {
+    fn observe_commits(&self, view: &View, shown: &mut LastView) {
         let rollout = &view.state.rollout;
         let pointers = [
             ("target", &rollout.target),

@@ -36,7 +36,7 @@ pub(crate) use self::{
     identity::Identity,
     join::join,
     renewal::renew,
-    token::{Token, TokenOffer},
+    token::{JoinToken, TokenOffer},
 };
 
 /// The port of the listener unless the configuration says otherwise.

@@ -11,7 +11,7 @@ use reconciler::name::CommitId;
 use serde::{Deserialize, Serialize};
 
 use crate::state_file::{self, StateFileError};
-use crate::view::Refusal;
+use crate::view::RefusedCommit;
 
 const SCHEMA: u32 = 1;
 /// Somebody who lets the branch alternate between more heads than this makes them be downloaded
@@ -26,7 +26,7 @@ const MAX_CHARS: usize = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RefusedHead {
     /// Which, and why.
-    pub(crate) refusal: Refusal,
+    pub(crate) refusal: RefusedCommit,
     /// The first line of its message.
     pub(crate) subject: String,
     /// Why it is not trusted, in a word.
@@ -39,11 +39,11 @@ pub(crate) struct RefusedHead {
 #[derive(Debug)]
 pub(crate) struct RefusedHeads {
     path: PathBuf,
-    kept: Kept,
+    kept: StoredHeads,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Kept {
+struct StoredHeads {
     heads: Vec<RefusedHead>,
 }
 
@@ -59,7 +59,7 @@ impl RefusedHeads {
             );
             None
         });
-        let mut kept: Kept = kept.unwrap_or_default();
+        let mut kept: StoredHeads = kept.unwrap_or_default();
         // Whether a key is valid changes with time: a restart judges anew, as it always did.
         kept.heads.retain(|head| head.class != DEPENDS_ON_TIME);
         Self { path, kept }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn head(number: usize, judged_by: &str) -> RefusedHead {
-        let refusal = Refusal {
+        let refusal = RefusedCommit {
             commit: CommitId::new(format!("{number:040}")),
             summary: "it is not signed".repeat(200),
             problems: vec!["ä".repeat(2000)],

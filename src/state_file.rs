@@ -89,7 +89,7 @@ pub(crate) fn read<T: DeserializeOwned>(
         path: path.to_owned(),
         source,
     };
-    let Stamp { schema: found } = serde_json::from_slice(&bytes).map_err(damaged)?;
+    let SchemaStamp { schema: found } = serde_json::from_slice(&bytes).map_err(damaged)?;
     if found > newest {
         return Err(StateFileError::NewerSchema {
             path: path.to_owned(),
@@ -106,19 +106,20 @@ pub(crate) fn write<T: Serialize>(
     schema: u32,
     state: &T,
 ) -> Result<(), StateFileError> {
-    let mut text = serde_json::to_vec_pretty(&Document { schema, state }).map_err(|source| {
-        StateFileError::Encode {
-            path: path.to_owned(),
-            source,
-        }
-    })?;
+    let mut text =
+        serde_json::to_vec_pretty(&StampedDocument { schema, state }).map_err(|source| {
+            StateFileError::Encode {
+                path: path.to_owned(),
+                source,
+            }
+        })?;
     text.push(b'\n');
     write_bytes(path, &text)
 }
 
 /// Replaces a file that is no document of ours, such as a key: the same way, mode 0600.
 pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileError> {
-    let _turn = Turn::of(path);
+    let _turn = WriteTurn::of(path);
     let fresh = fresh_path(path);
     replace(path, &fresh, bytes).map_err(|(step, source)| {
         // A leftover is harmless, the next write truncates it; on a full disk its room is worth
@@ -134,7 +135,7 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileErro
 
 /// Removes the document at `path`; fine if there is none.
 pub(crate) fn remove(path: &Path) -> Result<(), StateFileError> {
-    let _turn = Turn::of(path);
+    let _turn = WriteTurn::of(path);
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateFileError::Write {
             path: path.to_owned(),
@@ -153,9 +154,9 @@ static CHANGED: Condvar = Condvar::new();
 /// The only change of a file that is under way. Two writers of one file share its neighbour: either
 /// could rename what the other has half written, so they take turns. Between processes, the lock of
 /// the directory sees to that.
-struct Turn(PathBuf);
+struct WriteTurn(PathBuf);
 
-impl Turn {
+impl WriteTurn {
     /// Waits until nobody else changes the file.
     fn of(path: &Path) -> Self {
         let busy = IN_CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,7 +167,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for WriteTurn {
     fn drop(&mut self) {
         IN_CHANGE
             .lock()
@@ -219,12 +220,12 @@ pub(crate) fn writes_of_this_thread() -> usize {
 }
 
 #[derive(Deserialize)]
-struct Stamp {
+struct SchemaStamp {
     schema: u32,
 }
 
 #[derive(Serialize)]
-struct Document<'a, T> {
+struct StampedDocument<'a, T> {
     schema: u32,
     #[serde(flatten)]
     state: &'a T,

@@ -31,11 +31,11 @@ use reconciler::{
 
 pub(crate) use self::{
     agreed::Agreed,
-    etcd::{Etcd, EtcdConfig, EtcdTls, Event as StoreEvent, LeaseFate},
+    etcd::{Etcd, EtcdConfig, EtcdTls, LeaseFate, StoreEvent},
     layout::{AnswerDoc, AskDoc, ReportDoc},
     local::{LocalStore, MARKER},
     presence::Presence,
-    replicated::{Joining, NODE_LEASE, ReplicatedStore, Standing},
+    replicated::{Joining, NODE_LEASE, ReplicatedStore, StoreStatus},
 };
 
 /// Where decisions are kept.
@@ -49,14 +49,14 @@ pub(crate) enum Store {
 
 /// What asking a host directly has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct NodeAnswer {
     /// Whether its daemon answered; `None` where nobody can ask it.
     pub(crate) answers: Option<bool>,
     /// Since when the lease of one that does not answer has run out, before etcd takes it away.
     pub(crate) ran_out: Option<Instant>,
 }
 
-impl Found {
+impl NodeAnswer {
     /// Lays what was found over what the store tells of a node.
     pub(crate) fn lay_over(self, signs: &mut NodeSigns) {
         signs.answers = self.answers;
@@ -68,7 +68,7 @@ impl Found {
 
 /// The nodes, judged.
 #[derive(Debug)]
-pub(crate) struct Judged {
+pub(crate) struct JudgedNodes {
     /// All of them, this one too.
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
     /// Why nodes that seem lost are not given up.
@@ -172,7 +172,7 @@ impl Store {
         if let Self::Replicated(store) = self {
             // Who was taken out of the cluster is not heard any more.
             let taken_over = store.take_over();
-            store.hear();
+            store.take_reports();
             taken_over?;
             store.save()?;
         }
@@ -185,7 +185,7 @@ impl Store {
         own: &NodeFacts,
         unready: Option<&str>,
         mut signs: BTreeMap<NodeName, NodeSigns>,
-    ) -> Judged {
+    ) -> JudgedNodes {
         let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
         let mut nodes = BTreeMap::from([(
             own.name.clone(),
@@ -195,7 +195,7 @@ impl Store {
             },
         )]);
         let Self::Replicated(store) = self else {
-            return Judged {
+            return JudgedNodes {
                 nodes,
                 brake: None,
                 next: Next::AwaitChange,
@@ -225,7 +225,7 @@ impl Store {
                 );
             }
         }
-        Judged {
+        JudgedNodes {
             nodes,
             brake: judged.brake,
             next: judged.next,

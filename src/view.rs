@@ -116,19 +116,19 @@ pub(crate) struct SourceStatus {
     /// Why it could not be asked or judged, if that is so now.
     pub(crate) error: Option<String>,
     /// Why the head is not run, if it was refused.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<RefusedCommit>,
 }
 
 /// When a question to the repository was begun.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct FetchStart {
     /// By the clock on the wall.
     pub(crate) at: Timestamp,
     /// In the order of things.
     pub(crate) uptime: Uptime,
 }
 
-impl Asked {
+impl FetchStart {
     /// Now.
     pub(crate) fn now() -> Self {
         Self {
@@ -140,7 +140,7 @@ impl Asked {
 
 impl SourceStatus {
     /// The repository has answered a question that was begun then.
-    pub(crate) fn answered(&mut self, asked: Asked) {
+    pub(crate) fn answered(&mut self, asked: FetchStart) {
         self.fetched = Some(asked.at);
         self.fetched_uptime_nanos = Some(asked.uptime);
         self.error = None;
@@ -149,7 +149,7 @@ impl SourceStatus {
 
 /// A refused commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Refusal {
+pub(crate) struct RefusedCommit {
     /// Which.
     pub(crate) commit: CommitId,
     /// In one sentence.

@@ -32,7 +32,7 @@ impl Watchdog {
     }
 
     /// A look begins.
-    pub(crate) fn looking(&self) {
+    pub(crate) fn cycle_begins(&self) {
         *lock(&self.0) = Some(Instant::now());
     }
 

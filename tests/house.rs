@@ -1,6 +1,11 @@
 //! The house as it is drawn: who may use whom, what the core is made of, which packages are fixed,
 //! and that what is written about the house is true.
 
+#[path = "house/circles.rs"]
+mod circles;
+#[path = "house/names.rs"]
+mod names;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

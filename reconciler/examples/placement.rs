@@ -18,7 +18,7 @@ use reconciler::{
         Container, Control, Meta, Place, PodSelector, PodSpec, PodTemplate, PodTerm,
         Resources as Asked, Selector, SpreadConstraint, Taint, TaintEffect, Toleration, Workload,
     },
-    placement::{Candidate, Placer, Resources},
+    placement::{Candidate, Placer, ResourceAmounts},
     state::{PodPlace, PodRecord},
 };
 
@@ -225,7 +225,7 @@ fn node(number: usize, mix: Mix) -> Candidate {
         max_pods: None,
     };
     if mix == Mix::Mixed {
-        node.allocatable = Some(Resources {
+        node.allocatable = Some(ResourceAmounts {
             cpu_millis: 16_000,
             memory_bytes: 64 << 30,
         });

@@ -32,9 +32,9 @@ pub fn allocate(
         .map(|key| Change::DropService(key.clone()))
         .collect();
     let mut taken = Taken::of(services, given);
-    let believed = believed(ranges, services, given);
+    let accepted = accepted_allocations(ranges, services, given);
     for (key, service) in services {
-        let before = believed.get(key).cloned().unwrap_or_default();
+        let before = accepted.get(key).cloned().unwrap_or_default();
         let now = taken.allocation(ranges, service, &before);
         if given.get(key) != Some(&now) {
             changes.push(Change::Service(key.clone(), now));
@@ -46,17 +46,20 @@ pub fn allocate(
 /// What of the allocations is believed: no address beyond the range, none that is another's or that
 /// a manifest asks for by name for another one, and no port of the host for a Service that asks for
 /// none.
-pub fn believed(
+pub fn accepted_allocations(
     ranges: &ServiceRanges,
     services: &BTreeMap<ObjectKey, Service>,
     given: &BTreeMap<ObjectKey, ServiceAllocation>,
 ) -> BTreeMap<ObjectKey, ServiceAllocation> {
     let mut taken = Taken::of(services, &BTreeMap::new());
-    let believed = services.iter().filter_map(|(key, service)| {
+    let accepted = services.iter().filter_map(|(key, service)| {
         let said = given.get(key)?;
-        Some((key.clone(), taken.believed(ranges, service, said)))
+        Some((
+            key.clone(),
+            taken.accepted_allocation(ranges, service, said),
+        ))
     });
-    believed.collect()
+    accepted.collect()
 }
 
 /// What is in use: asked for by a manifest, or given before.
@@ -113,7 +116,7 @@ impl Taken {
         }
     }
 
-    fn believed(
+    fn accepted_allocation(
         &mut self,
         ranges: &ServiceRanges,
         service: &Service,
@@ -236,7 +239,7 @@ mod tests {
     }
 
     /// What a host believes of allocations, as `NAME ADDRESS PORT`.
-    fn said(services: &[(&str, Service)], given: &[(&str, &str, Option<u16>)]) -> String {
+    fn accepted_lines(services: &[(&str, Service)], given: &[(&str, &str, Option<u16>)]) -> String {
         let key = |name: &str| ObjectKey::new("default", name);
         let services = services
             .iter()
@@ -255,8 +258,8 @@ mod tests {
                 },
             )
         });
-        let believed = believed(&ranges(), &services, &given.collect());
-        let lines = believed.iter().map(|(key, given)| {
+        let accepted = accepted_allocations(&ranges(), &services, &given.collect());
+        let lines = accepted.iter().map(|(key, given)| {
             let address = given
                 .cluster_ip
                 .map_or("none".to_owned(), |address| address.to_string());
@@ -300,21 +303,21 @@ mod tests {
             };
             given.insert(key, allocation);
         }
-        assert_eq!(believed(&ranges(), &services, &given), given);
+        assert_eq!(accepted_allocations(&ranges(), &services, &given), given);
     }
 
     #[test]
     fn an_address_that_is_none_of_a_services_is_not_believed() {
         for address in ["203.0.113.80", "10.96.0.10", "127.0.0.1"] {
             assert_eq!(
-                said(&[("a", internal())], &[("a", address, None)]),
+                accepted_lines(&[("a", internal())], &[("a", address, None)]),
                 "a none None"
             );
         }
         let two = [("a", internal()), ("b", internal())];
         let given = [("a", "10.96.1.1", None), ("b", "10.96.1.1", None)];
         assert_eq!(
-            said(&two, &given),
+            accepted_lines(&two, &given),
             "a 10.96.1.1 None, b none None",
             "one address, one Service"
         );
@@ -327,7 +330,7 @@ mod tests {
         let two = [("a", internal()), ("b", named)];
         let given = [("a", "10.96.0.77", None), ("b", "10.96.1.1", None)];
         assert_eq!(
-            said(&two, &given),
+            accepted_lines(&two, &given),
             "a none None, b 10.96.0.77 None",
             "who asks for it has it"
         );
@@ -348,7 +351,7 @@ mod tests {
             panic!("{changes:?}")
         };
         let given = BTreeMap::from([(key, anew.clone())]);
-        assert_eq!(believed(&ranges(), &services, &given), given);
+        assert_eq!(accepted_allocations(&ranges(), &services, &given), given);
         assert!(allocate(&ranges(), &services, &given, |_| false).is_empty());
     }
 
@@ -356,25 +359,25 @@ mod tests {
     fn a_port_of_the_host_is_opened_only_for_who_asks_for_one() {
         let given = |port| [("a", "10.96.1.1", Some(port))];
         assert_eq!(
-            said(&[("a", internal())], &given(30001)),
+            accepted_lines(&[("a", internal())], &given(30001)),
             "a 10.96.1.1 None"
         );
         assert_eq!(
-            said(&[("a", external(None))], &given(30001)),
+            accepted_lines(&[("a", external(None))], &given(30001)),
             "a 10.96.1.1 Some(30001)"
         );
         assert_eq!(
-            said(&[("a", external(None))], &given(22)),
+            accepted_lines(&[("a", external(None))], &given(22)),
             "a 10.96.1.1 None"
         );
         assert_eq!(
-            said(&[("a", external(Some(30080)))], &given(30001)),
+            accepted_lines(&[("a", external(Some(30080)))], &given(30001)),
             "a 10.96.1.1 Some(30080)"
         );
         let two = [("a", external(None)), ("b", external(Some(30080)))];
         let given = [("a", "10.96.1.1", Some(30080)), ("b", "10.96.1.2", None)];
         assert_eq!(
-            said(&two, &given),
+            accepted_lines(&two, &given),
             "a 10.96.1.1 None, b 10.96.1.2 Some(30080)"
         );
     }

@@ -11,9 +11,9 @@ pub use plan::{check_observed, check_plan};
 
 /// Collects what was broken, as sentences.
 #[derive(Debug, Default)]
-struct Findings(Vec<String>);
+struct Violations(Vec<String>);
 
-impl Findings {
+impl Violations {
     fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
             self.0.push(otherwise());

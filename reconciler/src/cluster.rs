@@ -1,7 +1,7 @@
 //! What the leader decides: how far the commit is, which pods there must be, where, and with which
 //! addresses.
 
-mod judging;
+mod health;
 mod notes;
 mod parts;
 mod pods;
@@ -22,7 +22,7 @@ use self::sharing::keep_off;
 use crate::{
     allocate::allocate,
     commit::Commit,
-    controller::{Action, NodeStanding, OwnedPod, control},
+    controller::{Action, NodeConditions, OwnedPod, control},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
     object::{NodeObject, Workload},
     placement::{Candidate, Choice, candidates},
@@ -106,12 +106,12 @@ pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
 /// One decision over one snapshot. Called again after its changes are applied it finds what they
 /// made possible, until it changes nothing.
 pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
-    let nodes = stock::unheard(input);
+    let nodes = stock::nodes_without_stock(input);
     let input = ClusterInput {
         nodes: nodes.as_ref().unwrap_or(input.nodes),
         ..*input
     };
-    let mut decision = Decision::new(&input);
+    let mut decision = ClusterDecision::new(&input);
     decision.note_outages();
     decision.forget_and_adopt();
     if decision.takes_stock() {
@@ -126,13 +126,13 @@ pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     decision.finish()
 }
 
-struct Decision<'a> {
+struct ClusterDecision<'a> {
     input: &'a ClusterInput<'a>,
     owned: BTreeMap<&'a WorkloadKey, Vec<OwnedPod<'a>>>,
     nodes: Arc<[Candidate]>,
-    standing: NodeStanding,
+    conditions: NodeConditions,
     /// Whose pods were found running without a record, and come in with this decision.
-    found: BTreeSet<&'a WorkloadKey>,
+    observed_owners: BTreeSet<&'a WorkloadKey>,
     changes: Vec<Change>,
     serial: u64,
     next: Next,
@@ -143,7 +143,7 @@ struct Decision<'a> {
     barred: BTreeMap<&'a WorkloadKey, BTreeSet<NodeName>>,
 }
 
-impl<'a> Decision<'a> {
+impl<'a> ClusterDecision<'a> {
     fn new(input: &'a ClusterInput<'a>) -> Self {
         let mut owned: BTreeMap<&WorkloadKey, Vec<OwnedPod<'a>>> = BTreeMap::new();
         for record in input.state.pods.values() {
@@ -159,7 +159,7 @@ impl<'a> Decision<'a> {
                 status,
                 cost: deletion_cost(input, record),
                 crowd: 0,
-                unheard,
+                unreachable: unheard,
                 clock,
             };
             owned.entry(&record.owner).or_default().push(pod);
@@ -177,7 +177,7 @@ impl<'a> Decision<'a> {
         let empty = BTreeMap::new();
         let objects = driving.map_or(&empty, |commit| &commit.objects.nodes);
         let mut nodes = candidates(input.nodes, objects);
-        let standing = standing(input, objects);
+        let standing = node_conditions(input, objects);
         let off = sharing::off(input);
         keep_off(&mut nodes, |node| {
             standing.faulty.contains(node) || off.contains(node)
@@ -187,8 +187,8 @@ impl<'a> Decision<'a> {
             input,
             owned,
             nodes,
-            standing,
-            found: BTreeSet::new(),
+            conditions: standing,
+            observed_owners: BTreeSet::new(),
             changes: Vec::new(),
             serial: input.state.serial,
             next: Next::AwaitChange,
@@ -262,7 +262,7 @@ impl<'a> Decision<'a> {
                     continue;
                 }
                 self.serial += 1;
-                self.found.insert(&orphan.owner);
+                self.observed_owners.insert(&orphan.owner);
                 self.changes.push(Change::Pod(Box::new(PodRecord {
                     uid: orphan.uid.clone(),
                     key: orphan.pod.clone(),
@@ -297,7 +297,7 @@ impl<'a> Decision<'a> {
         let judged = self.judged();
         self.next = self.next.sooner(judged.next);
         // A node that takes no pods is not waited for while there are others.
-        let standing = &self.standing;
+        let standing = &self.conditions;
         let absent = |node: &NodeName| standing.absent.contains(node);
         let unready = |node: &NodeName| standing.unready.contains_key(node);
         let some_ready = self
@@ -360,10 +360,10 @@ impl<'a> Decision<'a> {
             let workload = part.workload;
             // What has just come in is counted in the next look: nothing is made in its place
             // before.
-            if self.found.contains(&workload.key) {
+            if self.observed_owners.contains(&workload.key) {
                 continue;
             }
-            let view = self.part_view(&part, &self.standing);
+            let view = self.part_view(&part, &self.conditions);
             // What must leave goes first: the bounds of what may go count it as gone, so that is
             // for the next look.
             let leaving = self.leaving(&part);
@@ -529,9 +529,12 @@ impl<'a> Decision<'a> {
 }
 
 /// How the nodes stand, from their lives, from what the roll-out found, and from Git.
-fn standing(input: &ClusterInput<'_>, objects: &BTreeMap<NodeName, NodeObject>) -> NodeStanding {
+fn node_conditions(
+    input: &ClusterInput<'_>,
+    objects: &BTreeMap<NodeName, NodeObject>,
+) -> NodeConditions {
     let rollout = &input.state.rollout;
-    let mut standing = NodeStanding {
+    let mut standing = NodeConditions {
         faulty: rollout
             .faulty
             .keys()
@@ -539,7 +542,7 @@ fn standing(input: &ClusterInput<'_>, objects: &BTreeMap<NodeName, NodeObject>) 
             .cloned()
             .collect(),
         clock: rollout.clock,
-        ..NodeStanding::default()
+        ..NodeConditions::default()
     };
     for (name, node) in input.nodes {
         match &node.life {

@@ -18,7 +18,7 @@ use crate::{
     name::{CommitId, NodeName, PodUid, TemplateHash},
     object::{Control, DeploymentStrategy, Workload},
     placement::{Candidate, unfit_by_itself},
-    state::{Heard, PodRecord, StopReason},
+    state::{PodRecord, ReceivedTime, StopReason},
     status::PodStatus,
 };
 
@@ -34,9 +34,9 @@ pub struct OwnedPod<'a> {
     /// How many pods of its owner are on its node.
     pub crowd: usize,
     /// Nobody hears from its node: what it said last is not what it is.
-    pub unheard: bool,
+    pub unreachable: bool,
     /// When its node learnt from when the deadlines count.
-    pub clock: Option<Heard>,
+    pub clock: Option<ReceivedTime>,
 }
 
 impl OwnedPod<'_> {
@@ -57,7 +57,7 @@ impl OwnedPod<'_> {
 
     /// Takes traffic.
     pub fn is_ready(&self) -> bool {
-        !self.unheard && self.status.is_some_and(|status| status.ready.is_some())
+        !self.unreachable && self.status.is_some_and(|status| status.ready.is_some())
     }
 
     /// Has been ready for `minReadySeconds`.
@@ -122,14 +122,14 @@ pub struct OwnerView<'a> {
     /// Pods with a serial up to this are replaced: a restart was asked for.
     pub restarted: Option<u64>,
     /// How the nodes stand.
-    pub standing: &'a NodeStanding,
+    pub conditions: &'a NodeConditions,
     /// Present while only the canaries move to a new template.
     pub canary: Option<CanaryView<'a>>,
 }
 
 /// How the nodes stand, beyond what placement asks of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeStanding {
+pub struct NodeConditions {
     /// Nobody hears from them, or they said that they will be back: nothing is begun there, and
     /// what they said last counts for nothing.
     pub absent: BTreeSet<NodeName>,
@@ -145,7 +145,7 @@ pub struct NodeStanding {
     pub draining: BTreeSet<NodeName>,
 }
 
-impl NodeStanding {
+impl NodeConditions {
     /// Whether what becomes of this pod says nothing about the commit.
     pub fn is_aside(&self, pod: &OwnedPod<'_>) -> bool {
         pod.record
@@ -217,7 +217,7 @@ impl OwnerView<'_> {
             .record
             .place
             .node()
-            .is_some_and(|node| self.standing.lost.contains(node));
+            .is_some_and(|node| self.conditions.lost.contains(node));
         pod.is_stopping() && !(lost && self.workload.moves_when_lost())
     }
 

@@ -81,7 +81,7 @@ pub fn check(objects: &Objects, settings: &CheckSettings) -> Vec<Problem> {
 }
 
 fn findings(objects: &Objects, settings: &CheckSettings, complete: bool) -> Vec<Problem> {
-    let mut findings = Findings {
+    let mut findings = ObjectProblems {
         objects,
         problems: Vec::new(),
     };
@@ -95,21 +95,21 @@ fn findings(objects: &Objects, settings: &CheckSettings, complete: bool) -> Vec<
 }
 
 /// Collects problems of objects.
-struct Findings<'a> {
+struct ObjectProblems<'a> {
     objects: &'a Objects,
     problems: Vec<Problem>,
 }
 
-impl Findings<'_> {
-    fn error(&mut self, of: &Of, field: String, message: String) {
+impl ObjectProblems<'_> {
+    fn error(&mut self, of: &ProblemObject, field: String, message: String) {
         self.push(Severity::Error, of, field, message);
     }
 
-    fn warning(&mut self, of: &Of, field: String, message: String) {
+    fn warning(&mut self, of: &ProblemObject, field: String, message: String) {
         self.push(Severity::Warning, of, field, message);
     }
 
-    fn push(&mut self, severity: Severity, of: &Of, field: String, message: String) {
+    fn push(&mut self, severity: Severity, of: &ProblemObject, field: String, message: String) {
         let place = self.objects.places.get(&of.0);
         self.problems.push(Problem {
             file: place.map(|place| place.file.clone()).unwrap_or_default(),
@@ -122,7 +122,7 @@ impl Findings<'_> {
     }
 
     /// `web.yaml:12`, for a message about something else.
-    fn place(&self, of: &Of) -> String {
+    fn place(&self, of: &ProblemObject) -> String {
         self.objects
             .places
             .get(&of.0)
@@ -135,7 +135,7 @@ impl Findings<'_> {
     fn volume_field(&self, key: &WorkloadKey, volume: &str) -> String {
         let pod = pod_field(key.kind);
         let pointer = format!("/{}/volumes", pod.replace('.', "/"));
-        let original = self.objects.originals.get(&Of::workload(key).0);
+        let original = self.objects.originals.get(&ProblemObject::workload(key).0);
         let volumes = original.and_then(|original| original.pointer(&pointer)?.as_array());
         let index = volumes.and_then(|volumes| {
             volumes
@@ -150,9 +150,9 @@ impl Findings<'_> {
 }
 
 /// The object a problem is of.
-struct Of(ObjectId);
+struct ProblemObject(ObjectId);
 
-impl Of {
+impl ProblemObject {
     fn workload(key: &WorkloadKey) -> Self {
         let api_version = match key.kind {
             WorkloadKind::Pod | WorkloadKind::ReplicationController => "v1",

@@ -82,13 +82,13 @@ pub struct Behind<'a> {
 /// followed, `before` those of the commits that it takes the place of, newest first, as long as it
 /// does.
 #[derive(Debug)]
-pub struct Selection<'a> {
+pub struct ServiceSelection<'a> {
     services: &'a Services,
     before: Vec<&'a Services>,
     index: Index<'a>,
 }
 
-impl<'a> Selection<'a> {
+impl<'a> ServiceSelection<'a> {
     /// Of these pods.
     pub fn new(
         services: &'a Services,
@@ -150,7 +150,7 @@ pub fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
 /// What NAT and DNS of a host say. `node` is the host's own address: the external one of
 /// LoadBalancers.
 pub fn publish(
-    selection: &Selection<'_>,
+    selection: &ServiceSelection<'_>,
     given: &BTreeMap<ObjectKey, ServiceAllocation>,
     pods: &[Endpoint<'_>],
     zone: &str,

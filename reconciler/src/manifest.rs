@@ -80,7 +80,7 @@ pub fn parse(
 ) -> (Objects, Vec<Problem>) {
     let mut files: Vec<SourceFile<'_>> = files.to_vec();
     files.sort_by_key(|file| file.path);
-    let mut commit = Commit {
+    let mut commit = CommitReader {
         limits,
         documents: 0,
         reading: Reading::new(read_as),
@@ -135,20 +135,20 @@ pub fn locate(problems: &mut [Problem], files: &[SourceFile<'_>]) {
 
 /// Where a document stands, and what its file holds.
 #[derive(Clone, Copy)]
-struct Of<'a> {
+struct DocumentPlace<'a> {
     path: &'a str,
     line: u32,
     holds: Holds,
 }
 
 /// The commit that is being read.
-struct Commit<'a> {
+struct CommitReader<'a> {
     limits: &'a Limits,
     documents: usize,
     reading: Reading,
 }
 
-impl Commit<'_> {
+impl CommitReader<'_> {
     fn file(&mut self, file: &SourceFile<'_>) {
         let SourceFile { path, content } = *file;
         if content.len() > self.limits.file_bytes {
@@ -209,7 +209,7 @@ impl Commit<'_> {
                     .document_line(index)
                     .unwrap_or(1)
             });
-            let place = Of { path, line, holds };
+            let place = DocumentPlace { path, line, holds };
             let items = self.document(value, place, &mut without_effect);
             if let Some(items) = items {
                 let lines = marks
@@ -221,7 +221,7 @@ impl Commit<'_> {
                     .filter(|(_, value)| !value.is_null())
                 {
                     let line = lines.get(item).copied().unwrap_or(line);
-                    let place = Of { path, line, holds };
+                    let place = DocumentPlace { path, line, holds };
                     if self.document(value, place, &mut without_effect).is_some() {
                         let message =
                             "a list within a list: write its items one level up".to_owned();
@@ -240,7 +240,7 @@ impl Commit<'_> {
     fn document(
         &mut self,
         value: Value,
-        Of { path, line, holds }: Of<'_>,
+        DocumentPlace { path, line, holds }: DocumentPlace<'_>,
         without_effect: &mut Vec<(&'static str, u32)>,
     ) -> Option<Vec<Value>> {
         self.documents += 1;

@@ -15,9 +15,9 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
 use crate::{
-    allocate::believed,
+    allocate::accepted_allocations,
     commit::{Commit, locate},
-    endpoints::{Endpoint, Selection, Services, Serving, is_proven, publish, selects},
+    endpoints::{Endpoint, ServiceSelection, Services, Serving, is_proven, publish, selects},
     fault::FaultKind,
     name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
@@ -33,7 +33,8 @@ use crate::{
     },
     settings::ClusterSettings,
     state::{
-        ClusterState, Heard, NodeFacts, NodeReport, PodRecord, Refused, Rollout, ServiceAllocation,
+        ClusterState, NodeFacts, NodeReport, PodRecord, ReceivedTime, Refused, Rollout,
+        ServiceAllocation,
     },
     status::PodStatus,
 };
@@ -116,14 +117,14 @@ pub struct NodePlan {
 
 /// One look at one host.
 pub fn node(input: &NodeInput<'_>) -> NodePlan {
-    let mut look = Look::new(input);
+    let mut look = NodeCycle::new(input);
     look.pods();
     look.orphans();
     look.images();
     look.finish()
 }
 
-struct Look<'a> {
+struct NodeCycle<'a> {
     input: &'a NodeInput<'a>,
     mine: Vec<&'a PodRecord>,
     refused: BTreeMap<PodUid, Refused>,
@@ -139,7 +140,7 @@ struct Look<'a> {
     next: Next,
 }
 
-impl<'a> Look<'a> {
+impl<'a> NodeCycle<'a> {
     fn new(input: &'a NodeInput<'a>) -> Self {
         let mut containers: BTreeMap<&PodUid, Vec<_>> = BTreeMap::new();
         for (id, container) in &input.observed.containers {
@@ -156,7 +157,7 @@ impl<'a> Look<'a> {
             .collect();
         mine.sort_by_key(|record| record.serial);
         let rollout = &input.state.rollout;
-        let hear = |told, before| Heard::hear(told, before, input.now);
+        let hear = |told, before| ReceivedTime::receive(told, before, input.now);
         let memory = NodeMemory {
             began: hear(rollout.began, input.memory.began),
             clock: hear(rollout.clock, input.memory.clock),
@@ -592,7 +593,7 @@ impl<'a> Look<'a> {
     }
 
     /// What another host says of a pod, unless nobody hears from that host.
-    fn heard(&self, node: &NodeName, pod: &PodUid) -> Option<&'a PodStatus> {
+    fn reported_status(&self, node: &NodeName, pod: &PodUid) -> Option<&'a PodStatus> {
         let heard = !self.input.state.outages.contains_key(node);
         self.input
             .reports
@@ -607,7 +608,7 @@ impl<'a> Look<'a> {
         &self,
         services: &BTreeMap<ObjectKey, Service>,
     ) -> BTreeMap<ObjectKey, ServiceAllocation> {
-        believed(
+        accepted_allocations(
             &self.input.settings.ranges,
             services,
             &self.input.state.services,
@@ -664,7 +665,7 @@ impl<'a> Look<'a> {
             let status = if local {
                 self.report.pods.get(&record.uid)
             } else {
-                self.heard(node, &record.uid)
+                self.reported_status(node, &record.uid)
             };
             let Some(status) = status else { continue };
             // What has ended answers nobody, not even where a Service wants pods that are not
@@ -692,7 +693,7 @@ impl<'a> Look<'a> {
         let known = |id: &CommitId| self.input.readable(id);
         let before = services_before(&self.input.state.rollout, known);
         Some(publish(
-            &Selection::new(services, before, &endpoints),
+            &ServiceSelection::new(services, before, &endpoints),
             &self.allocations(services),
             &endpoints,
             &self.input.dns.zone,

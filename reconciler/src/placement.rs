@@ -31,7 +31,7 @@ pub use candidate::{
 pub use placer::Placer;
 pub use reason::{Choice, Chosen, Leave};
 pub use recheck::{Neighbour, Surroundings, relates, repels};
-pub use resources::{Resources, host_ports, requests};
+pub use resources::{ResourceAmounts, host_ports, requests};
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 pub mod backoff;
 pub mod environment;
 pub mod files;
-mod found;
 pub mod lifecycle;
 pub mod link;
 pub mod memory;
+mod observation;
 pub mod phase;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
 
 pub use self::{
-    node::{Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation},
+    node::{KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation, ReceivedTime},
     pod::{PodPlace, PodRecord, StopReason, StopRecord},
     refused::Refused,
     rollout::{

@@ -24,9 +24,9 @@ use crate::{
 };
 
 mod inspect;
-mod look;
+mod round;
 
-use look::Look;
+use round::RoundResult;
 
 /// How many containers are looked at side by side.
 const INSPECT_CONCURRENCY: usize = 16;
@@ -54,7 +54,7 @@ pub(crate) struct Observer {
     cache: Mutex<Cache>,
     /// Only one look at a time: a second one would find nothing dirty and answer with what is not
     /// yet known.
-    looking: tokio::sync::Mutex<()>,
+    under_way: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
     hangs: watch::Sender<bool>,
 }
@@ -98,7 +98,7 @@ impl Observer {
             instance,
             pods_dir,
             cache: Mutex::default(),
-            looking: tokio::sync::Mutex::new(()),
+            under_way: tokio::sync::Mutex::new(()),
             changed: watch::Sender::new(0),
             hangs: watch::Sender::new(false),
         }
@@ -110,7 +110,7 @@ impl Observer {
 
     /// What there is now. An engine that does not answer is an error, never an empty host.
     pub(crate) async fn observe(self: &Arc<Self>) -> Result<Observation, Fault> {
-        let _only = self.looking.lock().await;
+        let _only = self.under_way.lock().await;
         let dirty = std::mem::replace(
             &mut self.cache().dirty,
             Dirty {
@@ -125,7 +125,7 @@ impl Observer {
             _ = hangs.wait_for(|hangs| *hangs) => {
                 Err(Fault::new(FaultKind::EngineUnreachable, "the container engine hangs: it takes calls and does not answer"))
             }
-            looked = self.look(&dirty) => looked.map_err(|error| error.into_fault("cannot look at the containers")),
+            looked = self.observe_dirty(&dirty) => looked.map_err(|error| error.into_fault("cannot look at the containers")),
         };
         if let Err(fault) = looked {
             self.put_back(dirty);
@@ -249,7 +249,7 @@ impl Observer {
             .send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    async fn look(self: &Arc<Self>, dirty: &Dirty) -> Result<(), CallError> {
+    async fn observe_dirty(self: &Arc<Self>, dirty: &Dirty) -> Result<(), CallError> {
         if dirty.images {
             let images = self.images().await?;
             self.cache().images = images;
@@ -273,7 +273,7 @@ impl Observer {
                 let summary = listed.get(&id);
                 async move {
                     let seen = Timestamp::now();
-                    let look = self.look_at(&id, summary).await;
+                    let look = self.inspect_once(&id, summary).await;
                     (id, seen, look)
                 }
             })
@@ -286,22 +286,22 @@ impl Observer {
         Ok(())
     }
 
-    fn remember(self: &Arc<Self>, id: ContainerId, seen: Timestamp, look: Look) {
+    fn remember(self: &Arc<Self>, id: ContainerId, seen: Timestamp, look: RoundResult) {
         let mut cache = self.cache();
         match look {
-            Look::Found(observed) => {
+            RoundResult::Found(observed) => {
                 cache.left_alone.remove(&id);
                 cache.known.insert(id, Known { observed, seen });
             }
-            Look::Gone => {
+            RoundResult::Gone => {
                 cache.left_alone.remove(&id);
                 cache.known.remove(&id);
             }
-            Look::LeftAlone(why) => {
+            RoundResult::LeftAlone(why) => {
                 cache.known.remove(&id);
                 cache.left_alone.insert(id, why);
             }
-            Look::Hangs(listed) => {
+            RoundResult::Hangs(listed) => {
                 if let (false, Some(observed)) = (cache.known.contains_key(&id), listed) {
                     cache.known.insert(
                         id.clone(),
@@ -314,7 +314,7 @@ impl Observer {
                 if cache.hanging.insert(id.clone()) {
                     drop(cache);
                     tracing::warn!(container = %id, "the engine does not answer for a container");
-                    tokio::spawn(look::until_it_answers(Arc::downgrade(self), id));
+                    tokio::spawn(round::until_it_answers(Arc::downgrade(self), id));
                 }
             }
         }

@@ -34,19 +34,19 @@ const KNOCK: Duration = Duration::from_millis(50);
 /// What Kubernetes keeps of a probe's words.
 const MESSAGE_BYTES: usize = 1024;
 
-type Key = (ContainerId, ProbeKind);
+type ProbeKey = (ContainerId, ProbeKind);
 
 /// Runs probes, each in a task of its own with at most one attempt under way: one that hangs holds
 /// up no other.
 pub struct Prober {
     runtime: Runtime,
     running: Mutex<Running>,
-    found: Arc<Found>,
+    results: Arc<ProbeResults>,
 }
 
 #[derive(Default)]
 struct Running {
-    tasks: BTreeMap<Key, Task>,
+    tasks: BTreeMap<ProbeKey, Task>,
     /// Whether a first set was taken: at the start of the daemon all probes begin at once, and are
     /// spread out.
     begun: bool,
@@ -57,29 +57,29 @@ struct Task {
     handle: AbortHandle,
 }
 
-struct Found {
+struct ProbeResults {
     board: Mutex<Board>,
     changed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Board {
-    facts: BTreeMap<Key, ProbeFact>,
+    facts: BTreeMap<ProbeKey, ProbeFact>,
     /// A probe that was just ended may still have an answer; nobody wants it any more.
-    wanted: BTreeSet<Key>,
+    wanted: BTreeSet<ProbeKey>,
 }
 
 impl Prober {
     /// A prober without probes. Commands run through this runtime.
     pub fn new(runtime: Runtime) -> Self {
-        let found = Found {
+        let found = ProbeResults {
             board: Mutex::default(),
             changed: watch::Sender::new(0),
         };
         Self {
             runtime,
             running: Mutex::default(),
-            found: Arc::new(found),
+            results: Arc::new(found),
         }
     }
 
@@ -88,7 +88,7 @@ impl Prober {
     /// inside a tokio runtime.
     pub fn set(&self, wanted: &[ProbeTask]) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys: BTreeSet<Key> = wanted.iter().map(key).collect();
+        let keys: BTreeSet<ProbeKey> = wanted.iter().map(key).collect();
         running.tasks.retain(|key, task| {
             let stays = keys.contains(key);
             if !stays {
@@ -96,7 +96,7 @@ impl Prober {
             }
             stays
         });
-        let mut board = self.found.board();
+        let mut board = self.results.board();
         board.facts.retain(|key, _| keys.contains(key));
         board.wanted = keys;
         drop(board);
@@ -125,26 +125,30 @@ impl Prober {
 
     /// What was found, by container and probe; nothing while the thresholds have not been reached.
     pub fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact> {
-        self.found.board().facts.clone()
+        self.results.board().facts.clone()
     }
 
     /// Changes whenever a fact has come or turned.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.found.changed.subscribe()
+        self.results.changed.subscribe()
     }
 
     fn start(&self, task: &ProbeTask, spread: bool) -> AbortHandle {
         let known = self
-            .found
+            .results
             .board()
             .facts
             .get(&key(task))
             .map(|fact| fact.ok)
             .or(task.initial);
         if let Some(ok) = known {
-            self.found.publish(task, ok, "");
+            self.results.publish(task, ok, "");
         }
-        let (runtime, found, task) = (self.runtime.clone(), Arc::clone(&self.found), task.clone());
+        let (runtime, found, task) = (
+            self.runtime.clone(),
+            Arc::clone(&self.results),
+            task.clone(),
+        );
         tokio::spawn(async move { run(&runtime, &found, &task, known, spread).await })
             .abort_handle()
     }
@@ -160,7 +164,7 @@ impl Drop for Prober {
     }
 }
 
-impl Found {
+impl ProbeResults {
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,7 +196,7 @@ impl Found {
 /// Asks again and again until the answer is final.
 async fn run(
     runtime: &Runtime,
-    found: &Found,
+    found: &ProbeResults,
     task: &ProbeTask,
     known: Option<bool>,
     spread: bool,
@@ -288,7 +292,7 @@ fn hash(task: &ProbeTask) -> u64 {
     hasher.finish()
 }
 
-fn key(task: &ProbeTask) -> Key {
+fn key(task: &ProbeTask) -> ProbeKey {
     (task.container.clone(), task.kind)
 }
 

@@ -21,7 +21,8 @@ use super::{
 use crate::{
     config::Config,
     peer::{
-        self, AddressOf, Authority, Identity, Other, PeerClient, PeerDirectory, Token, TokenOffer,
+        self, AddressOf, Authority, Identity, JoinToken, Other, PeerClient, PeerDirectory,
+        TokenOffer,
     },
 };
 
@@ -249,7 +250,7 @@ async fn join(
     replace: bool,
     out: &mut dyn Write,
 ) -> Result<Exit> {
-    let token: Token = token.parse()?;
+    let token: JoinToken = token.parse()?;
     let node = config.node_name()?;
     let joined = peer::join(directory, &node, &token, replace).await?;
     writeln!(

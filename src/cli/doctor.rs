@@ -41,7 +41,7 @@ pub(crate) struct Finding {
     /// What was looked at.
     pub subject: &'static str,
     /// How it is.
-    pub verdict: Verdict,
+    pub verdict: DoctorVerdict,
     /// What was found.
     pub found: String,
     /// What to do about it; empty where there is nothing to do.
@@ -51,7 +51,7 @@ pub(crate) struct Finding {
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub(crate) enum DoctorVerdict {
     /// As it should be.
     Ok,
     /// The daemon runs; something is worse than it could be.
@@ -64,7 +64,7 @@ impl Finding {
     fn ok(subject: &'static str, found: impl Into<String>) -> Self {
         Self {
             subject,
-            verdict: Verdict::Ok,
+            verdict: DoctorVerdict::Ok,
             found: found.into(),
             advice: String::new(),
         }
@@ -73,7 +73,7 @@ impl Finding {
     fn warn(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             subject,
-            verdict: Verdict::Warn,
+            verdict: DoctorVerdict::Warn,
             found: found.into(),
             advice: advice.into(),
         }
@@ -82,7 +82,7 @@ impl Finding {
     fn fail(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             subject,
-            verdict: Verdict::Fail,
+            verdict: DoctorVerdict::Fail,
             found: found.into(),
             advice: advice.into(),
         }
@@ -95,29 +95,32 @@ pub(crate) async fn run(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<Exit, CliError> {
-    let findings = look(facts).await;
+    let findings = examine(facts).await;
     match format {
         Format::Json => super::status::json(&findings, out)?,
         Format::Text => print(&findings, out)?,
     }
     let worst = findings.iter().map(|finding| finding.verdict).max();
-    Ok(if worst == Some(Verdict::Fail) {
+    Ok(if worst == Some(DoctorVerdict::Fail) {
         Exit::Failed
     } else {
         Exit::Done
     })
 }
 
-async fn look(facts: &DoctorFacts) -> Vec<Finding> {
+async fn examine(facts: &DoctorFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(facts.config.as_ref().map(config));
-    findings.extend(engine::look(&facts.docker).await);
+    findings.extend(engine::examine(&facts.docker).await);
     findings.push(host::nft().await);
     findings.push(host::links().await);
     findings.push(host::forwarding());
     findings.extend(host::ports(facts));
     findings.push(signers(facts.signers.as_ref()));
-    findings.extend(certificate::look(&facts.peer_dir, jiff::Timestamp::now()));
+    findings.extend(certificate::examine(
+        &facts.peer_dir,
+        jiff::Timestamp::now(),
+    ));
     findings.push(host::space(&facts.data_dir));
     findings.push(host::time().await);
     findings
@@ -155,9 +158,9 @@ fn signers(signers: Option<&Result<usize, String>>) -> Finding {
 fn print(findings: &[Finding], out: &mut dyn Write) -> std::io::Result<()> {
     for finding in findings {
         let word = match finding.verdict {
-            Verdict::Ok => paint::good("ok  "),
-            Verdict::Warn => paint::soso("warn"),
-            Verdict::Fail => paint::bad("fail"),
+            DoctorVerdict::Ok => paint::good("ok  "),
+            DoctorVerdict::Warn => paint::soso("warn"),
+            DoctorVerdict::Fail => paint::bad("fail"),
         };
         writeln!(out, "{word}  {:<16} {}", finding.subject, finding.found)?;
         if !finding.advice.is_empty() {
@@ -218,7 +221,7 @@ mod tests {
             signers: None,
         };
         let findings = host::ports(&facts);
-        assert_eq!(findings[0].verdict, Verdict::Fail);
+        assert_eq!(findings[0].verdict, DoctorVerdict::Fail);
         assert!(
             findings[0]
                 .found

@@ -22,7 +22,7 @@ use crate::{command::Command, http::report::StatusReport, uptime::Uptime};
 /// What a report says about the newest commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
-pub(super) enum Verdict {
+pub(super) enum SyncVerdict {
     /// It is under way.
     Wait {
         /// What is waited for.
@@ -75,7 +75,7 @@ pub(super) async fn run(
             );
             conclude_with(
                 Exit::TimedOut,
-                &Verdict::Wait {
+                &SyncVerdict::Wait {
                     message: message.clone(),
                 },
                 &message,
@@ -93,7 +93,7 @@ async fn watch(
     format: Format,
     last: &mut String,
     out: &mut dyn Write,
-) -> Result<Verdict, CliError> {
+) -> Result<SyncVerdict, CliError> {
     let socket = sockets.join("windlass.sock");
     loop {
         let client = Client::new(socket.clone())?;
@@ -102,14 +102,14 @@ async fn watch(
             .await?;
         while let Ok(Some(report)) = reports.line::<StatusReport>().await {
             match verdict(&report, asked) {
-                Verdict::Wait { message } if message != *last => {
+                SyncVerdict::Wait { message } if message != *last => {
                     if format == Format::Text {
                         writeln!(out, "{message}")?;
                         out.flush()?;
                     }
                     *last = message;
                 }
-                Verdict::Wait { .. } => {}
+                SyncVerdict::Wait { .. } => {}
                 end => return Ok(end),
             }
         }
@@ -120,8 +120,8 @@ async fn watch(
 }
 
 /// Judges one report.
-pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
-    let wait = |message: String| Verdict::Wait { message };
+pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
+    let wait = |message: String| SyncVerdict::Wait { message };
     let source = &report.source;
     // An answer to a question from before this one may not know of the newest commit. Both are
     // times since the boot of this host: whoever sets its clock in between changes nothing.
@@ -137,7 +137,7 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
     let Some(head) = &source.head else {
         return wait("the branch has no commit yet".to_owned());
     };
-    let refused = |reason: String, problems: Vec<String>| Verdict::Refused {
+    let refused = |reason: String, problems: Vec<String>| SyncVerdict::Refused {
         commit: head.clone(),
         reason,
         problems,
@@ -171,7 +171,7 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
     };
     if is(&report.target) {
         return match report.phase.as_str() {
-            "Healthy" => Verdict::Healthy {
+            "Healthy" => SyncVerdict::Healthy {
                 commit: head.clone(),
             },
             "Degraded" => refused(report.message.clone(), Vec::new()),
@@ -186,7 +186,7 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
         };
     }
     if report.suspended {
-        return Verdict::Stopped {
+        return SyncVerdict::Stopped {
             message: "suspended: no new commit is taken until `windlass resume`".to_owned(),
         };
     }
@@ -195,18 +195,18 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> Verdict {
             "rolled back by hand from {}: `windlass resume` ends that",
             head.short()
         );
-        return Verdict::Stopped { message };
+        return SyncVerdict::Stopped { message };
     }
     wait(format!("{}  being judged", head.short()))
 }
 
-fn conclude(verdict: &Verdict, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
+fn conclude(verdict: &SyncVerdict, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
     match verdict {
-        Verdict::Healthy { commit } => {
+        SyncVerdict::Healthy { commit } => {
             let text = format!("{}  {}", commit.short(), paint::good("Healthy"));
             conclude_with(Exit::Done, verdict, &text, format, out)
         }
-        Verdict::Refused {
+        SyncVerdict::Refused {
             commit,
             reason,
             problems,
@@ -218,7 +218,7 @@ fn conclude(verdict: &Verdict, format: Format, out: &mut dyn Write) -> Result<Ex
             }
             conclude_with(Exit::Refused, verdict, &text, format, out)
         }
-        Verdict::Wait { message } | Verdict::Stopped { message } => {
+        SyncVerdict::Wait { message } | SyncVerdict::Stopped { message } => {
             conclude_with(Exit::Failed, verdict, message, format, out)
         }
     }
@@ -226,7 +226,7 @@ fn conclude(verdict: &Verdict, format: Format, out: &mut dyn Write) -> Result<Ex
 
 fn conclude_with(
     exit: Exit,
-    verdict: &Verdict,
+    verdict: &SyncVerdict,
     text: &str,
     format: Format,
     out: &mut dyn Write,

@@ -15,27 +15,27 @@ use reconciler::{
 };
 use tokio::sync::watch;
 
-use super::{args::Format, check::CheckReport, sync::Verdict, *};
+use super::{args::Format, check::CheckReport, sync::SyncVerdict, *};
 use crate::{
     http::{
         fixture::{self, Fixture, NEW, OLD, fixture},
         report::StatusReport,
-        serve::{Bound, ListenConfig},
+        serve::{Bound, ListenerConfig},
     },
     uptime::Uptime,
-    view::{Asked, Refusal, View},
+    view::{FetchStart, RefusedCommit, View},
 };
 
-struct Daemon {
+struct TestDaemon {
     fixture: Fixture,
     directory: tempfile::TempDir,
     _stop: watch::Sender<()>,
 }
 
-async fn daemon() -> Daemon {
+async fn daemon() -> TestDaemon {
     fixture::crypto();
     let (fixture, directory) = (fixture(), tempfile::tempdir().unwrap());
-    let config = ListenConfig {
+    let config = ListenerConfig {
         socket_dir: directory.path().to_owned(),
         listen: None,
         webhook: None,
@@ -44,7 +44,7 @@ async fn daemon() -> Daemon {
     let bound = Bound::bind(&config).await.unwrap();
     let (stop, stopped) = watch::channel(());
     tokio::spawn(bound.serve(fixture.daemon.clone(), None, stopped));
-    Daemon {
+    TestDaemon {
         fixture,
         directory,
         _stop: stop,
@@ -142,13 +142,13 @@ async fn get_prints_objects_and_names() {
 
 #[tokio::test]
 async fn get_goes_on_with_what_changes() {
-    let Daemon {
+    let TestDaemon {
         fixture,
         directory,
         _stop,
     } = daemon().await;
     let Fixture { publish, .. } = fixture;
-    let mut out = Watched {
+    let mut out = CountedOutput {
         text: Vec::new(),
         lines: watch::channel(0).0,
     };
@@ -184,12 +184,12 @@ async fn get_goes_on_with_what_changes() {
 }
 
 /// Counts the lines that are written to it.
-struct Watched {
+struct CountedOutput {
     text: Vec<u8>,
     lines: watch::Sender<usize>,
 }
 
-impl Write for Watched {
+impl Write for CountedOutput {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.text.extend_from_slice(bytes);
         let lines = self.text.iter().filter(|byte| **byte == b'\n').count();
@@ -208,7 +208,7 @@ async fn status_says_what_runs_and_what_is_in_the_way() {
     let mut view = fixture::view();
     let bad = CommitId::new("3333333333333333333333333333333333333333");
     view.source.head = Some(bad.clone());
-    view.source.refusal = Some(Refusal {
+    view.source.refusal = Some(RefusedCommit {
         commit: bad,
         summary: "2 problems".into(),
         problems: vec![
@@ -306,7 +306,7 @@ async fn history_plan_and_logs_are_printed() {
 
 #[tokio::test]
 async fn orders_reach_the_loop_and_its_answer_comes_back() {
-    let Daemon {
+    let TestDaemon {
         mut fixture,
         directory,
         _stop,
@@ -366,7 +366,7 @@ async fn without_a_daemon_the_code_is_five() {
 /// A daemon whose loop answers every order, fetches, and publishes what `becomes` makes of the
 /// picture.
 async fn synced(becomes: impl Fn(&mut View)) -> (Exit, String) {
-    let Daemon {
+    let TestDaemon {
         mut fixture,
         directory,
         _stop,
@@ -381,7 +381,7 @@ async fn synced(becomes: impl Fn(&mut View)) -> (Exit, String) {
             .send(Ok("asking".into()))
             .unwrap();
         let mut view = fixture::view();
-        view.source.answered(Asked::now());
+        view.source.answered(FetchStart::now());
         fixture.publish.send(Arc::new(view.clone())).unwrap();
         becomes(&mut view);
         fixture.publish.send(Arc::new(view)).unwrap();
@@ -475,21 +475,21 @@ fn a_report_from_before_the_question_is_no_verdict() {
     let now = Uptime::now();
     assert!(matches!(
         sync::verdict(&StatusReport::new(&view), now),
-        Verdict::Wait { .. }
+        SyncVerdict::Wait { .. }
     ));
-    view.source.answered(Asked::now());
+    view.source.answered(FetchStart::now());
     assert!(matches!(
         sync::verdict(&StatusReport::new(&view), now),
-        Verdict::Healthy { .. }
+        SyncVerdict::Healthy { .. }
     ));
-    view.source.refusal = Some(Refusal {
+    view.source.refusal = Some(RefusedCommit {
         commit: CommitId::new(NEW),
         summary: "not signed".into(),
         problems: Vec::new(),
     });
     assert!(matches!(
         sync::verdict(&StatusReport::new(&view), now),
-        Verdict::Refused { .. }
+        SyncVerdict::Refused { .. }
     ));
     view.source.refusal = None;
     let rollout = &mut Arc::make_mut(&mut view.state).rollout;
@@ -497,7 +497,7 @@ fn a_report_from_before_the_question_is_no_verdict() {
     rollout.suspended = true;
     assert!(matches!(
         sync::verdict(&StatusReport::new(&view), now),
-        Verdict::Stopped { .. }
+        SyncVerdict::Stopped { .. }
     ));
 }
 
@@ -509,23 +509,23 @@ fn a_clock_that_is_set_makes_no_older_answer_the_newest() {
     // The clock was an hour ahead when the repository was last asked, and is put back before `sync`
     // asks.
     let before = Uptime::now().before(Duration::from_millis(1));
-    view.source.answered(Asked {
+    view.source.answered(FetchStart {
         at: Timestamp::now() + hour,
         uptime: before,
     });
     let asked = Uptime::now();
     assert!(matches!(
         sync::verdict(&StatusReport::new(&view), asked),
-        Verdict::Wait { .. }
+        SyncVerdict::Wait { .. }
     ));
     // The clock is put back by another hour while the answer to `sync` is on its way.
-    view.source.answered(Asked {
+    view.source.answered(FetchStart {
         at: Timestamp::now() - hour,
         uptime: Uptime::now(),
     });
     assert!(matches!(
         sync::verdict(&StatusReport::new(&view), asked),
-        Verdict::Healthy { .. }
+        SyncVerdict::Healthy { .. }
     ));
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{Config, duration, read_secret};
 use crate::{
-    source::fetch::Secret,
+    source::fetch::SecretText,
     store::{Agreed, EtcdConfig, EtcdTls, Joining},
 };
 
@@ -102,7 +102,7 @@ impl Config {
             _ => None,
         };
         let user = match (&store.user, &store.password_file) {
-            (Some(user), Some(file)) => Some((user.clone(), Secret::new(read_secret(file)?))),
+            (Some(user), Some(file)) => Some((user.clone(), SecretText::new(read_secret(file)?))),
             _ => None,
         };
         let etcd = EtcdConfig {

@@ -337,7 +337,7 @@ mod tests {
                 "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers: [{{name: a, image: 'a:1'}}]\n  \
                  volumes: [{{name: v, hostPath: {{path: '{path}'}}}}]\n"
             );
-            let (_, problems) = crate::library::parse_and_check(
+            let (_, problems) = crate::commit_cache::parse_and_check(
                 &[("a.yaml", pod.as_bytes())],
                 &settings,
                 reconciler::manifest::ReadAs::NewHead,

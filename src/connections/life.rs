@@ -45,13 +45,13 @@ enum Phase {
 pub(crate) struct Life {
     source: Source,
     times: Times,
-    state: Mutex<State>,
+    state: Mutex<LifeState>,
     closed: AtomicBool,
     waker: AtomicWaker,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct LifeState {
     begun: Instant,
     proven: bool,
     phase: Phase,
@@ -65,7 +65,7 @@ pub(crate) struct UnderWay(Arc<Life>);
 impl Life {
     pub(super) fn new(source: Source, times: Times) -> Self {
         let now = Instant::now();
-        let state = State {
+        let state = LifeState {
             begun: now,
             proven: false,
             phase: Phase::Head,
@@ -139,7 +139,7 @@ impl Life {
 
     /// When the connection ends unless something happens.
     pub(super) fn deadline(&self) -> Instant {
-        let State {
+        let LifeState {
             begun,
             proven,
             phase,
@@ -181,7 +181,7 @@ impl Life {
         (state.phase, state.since) = (phase, Instant::now());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LifeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -60,7 +60,7 @@ impl<L> Bounded<L> {
 }
 
 impl<L: Sourced> Listener for Bounded<L> {
-    type Io = Connection<L::Io>;
+    type Io = LimitedConnection<L::Io>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -68,7 +68,7 @@ impl<L: Sourced> Listener for Bounded<L> {
             self.connections.room().await;
             let (io, address) = self.listener.accept().await;
             if let Some(admission) = self.connections.admit(L::source(&io, &address)) {
-                return (Connection::new(io, admission), address);
+                return (LimitedConnection::new(io, admission), address);
             }
         }
     }
@@ -79,14 +79,14 @@ impl<L: Sourced> Listener for Bounded<L> {
 }
 
 /// A connection with an end. It gives its place back when it is dropped.
-pub(crate) struct Connection<T> {
+pub(crate) struct LimitedConnection<T> {
     // The descriptor is closed before its place is given to another one.
     io: T,
     admission: Admission,
     end: Pin<Box<Sleep>>,
 }
 
-impl<T> Connection<T> {
+impl<T> LimitedConnection<T> {
     /// A new one.
     pub(crate) fn new(io: T, admission: Admission) -> Self {
         let end = Box::pin(sleep_until(admission.life().deadline()));
@@ -125,7 +125,7 @@ impl<T> Connection<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for LimitedConnection<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -141,7 +141,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for LimitedConnection<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -51,17 +51,17 @@ where
     }
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
-    response.map(|body| Body::new(Answer { body, under_way }))
+    response.map(|body| Body::new(TrackedBody { body, under_way }))
 }
 
 /// The body of an answer; the request is over when it is dropped.
-struct Answer {
+struct TrackedBody {
     body: Body,
     #[expect(dead_code, reason = "its end is the request's")]
     under_way: UnderWay,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

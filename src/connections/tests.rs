@@ -36,18 +36,18 @@ fn source(last: u8) -> Source {
 fn connect(
     connections: &Connections,
     from: Source,
-) -> Option<(Connection<DuplexStream>, DuplexStream)> {
+) -> Option<(LimitedConnection<DuplexStream>, DuplexStream)> {
     let (near, far) = duplex(64);
     connections
         .admit(from)
-        .map(|admission| (Connection::new(near, admission), far))
+        .map(|admission| (LimitedConnection::new(near, admission), far))
 }
 
 fn is_open(life: &Life) -> bool {
     !life.is_closed(&std::task::Context::from_waker(std::task::Waker::noop()))
 }
 
-async fn read(connection: &mut Connection<DuplexStream>) -> io::Result<u8> {
+async fn read(connection: &mut LimitedConnection<DuplexStream>) -> io::Result<u8> {
     connection.read_u8().await
 }
 

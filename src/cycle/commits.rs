@@ -15,8 +15,8 @@ use reconciler::{
 
 use super::{Fixed, Host, RETRY};
 use crate::{
-    follow::{COULD_NOT_JUDGE, Found, lock},
-    library::Reading,
+    commit_cache::Reading,
+    follow::{COULD_NOT_JUDGE, SourceUpdate, lock},
     metrics::{PushPhase, SignatureOutcome},
     source::{eligible::Ineligible, verify::VerifiedCommit},
     trust::TrustStore,
@@ -109,7 +109,7 @@ impl Host {
 
     /// Reads the commits that are in use and not here yet.
     pub(super) async fn read_commits(&mut self, now: Timestamp) {
-        for id in self.library.lacking(&self.in_use(), now) {
+        for id in self.commit_cache.lacking(&self.in_use(), now) {
             match self.eligible(&id).await {
                 Ok(verified) => {
                     self.kept.remove(&id);
@@ -124,8 +124,8 @@ impl Host {
         let (reader, id) = (self.parts.reader.clone(), verified.id().clone());
         // It is in use, so it was accepted: here or by the leader, now or by an older version.
         match read(move || reader.read(&verified, ReadAs::Accepted)).await {
-            Ok(commit) => self.library.add(commit),
-            Err(why) => self.library.note_missing(id, why, now + RETRY),
+            Ok(commit) => self.commit_cache.add(commit),
+            Err(why) => self.commit_cache.note_missing(id, why, now + RETRY),
         }
     }
 
@@ -133,7 +133,7 @@ impl Host {
     /// records.
     async fn keep_up(&mut self, id: CommitId, why: String, now: Timestamp) {
         let again = now + JUDGE_AGAIN;
-        if self.library.keep_on(&id, &why, again) {
+        if self.commit_cache.keep_on(&id, &why, again) {
             return;
         }
         let runs = |one: &ObservedContainer| one.identity.commit == id;
@@ -153,11 +153,11 @@ impl Host {
                     commit = id.short(),
                     "kept up in place, and not eligible: {why}"
                 );
-                self.library.keep(commit, why, again);
+                self.commit_cache.keep(commit, why, again);
             }
             Err(unreadable) => {
                 let why = format!("it may not run here ({why}), and is not kept up: {unreadable}");
-                self.library.note_missing(id, why, now + RETRY);
+                self.commit_cache.note_missing(id, why, now + RETRY);
             }
         }
     }
@@ -171,15 +171,16 @@ impl Host {
             .into_iter()
             .flatten()
             .any(|one| *one == id);
-        if !is_followed || !self.library.barred().contains(&id) {
-            return self.library.note_missing(id, why, again);
+        if !is_followed || !self.commit_cache.barred().contains(&id) {
+            return self.commit_cache.note_missing(id, why, again);
         }
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
-            Ok(commit) => self.library.compare(commit, why, now + JUDGE_AGAIN),
-            Err(unreadable) => self
-                .library
-                .note_missing(id, format!("{why}; {unreadable}"), again),
+            Ok(commit) => self.commit_cache.compare(commit, why, now + JUDGE_AGAIN),
+            Err(unreadable) => {
+                self.commit_cache
+                    .note_missing(id, format!("{why}; {unreadable}"), again)
+            }
         }
     }
 
@@ -202,7 +203,7 @@ impl Host {
                 return Ok(verified);
             }
             Ok(Ok(Err(why @ (Ineligible::Untrusted(_) | Ineligible::BeforeAnchor { .. })))) => {
-                self.library.bar(id);
+                self.commit_cache.bar(id);
                 return Err(why.to_string());
             }
             Ok(Ok(Err(why @ (Ineligible::NothingAccepted | Ineligible::OffTheLine { .. })))) => {
@@ -218,10 +219,10 @@ impl Host {
     }
 
     /// Takes in what the follower found.
-    pub(crate) fn found(&mut self, found: Found) {
+    pub(crate) fn source_update(&mut self, found: SourceUpdate) {
         match found {
-            Found::Same { asked } => self.source.answered(asked),
-            Found::Good {
+            SourceUpdate::Same { asked } => self.source.answered(asked),
+            SourceUpdate::Good {
                 commit,
                 verified,
                 asked,
@@ -237,9 +238,9 @@ impl Host {
                 for warning in &commit.warnings {
                     tracing::warn!(commit = commit.id.short(), "{warning}");
                 }
-                self.library.add(commit);
+                self.commit_cache.add(commit);
             }
-            Found::Refused {
+            SourceUpdate::Refused {
                 refusal,
                 subject,
                 asked,
@@ -275,7 +276,7 @@ impl Host {
                 };
                 self.source.refusal = Some(refusal);
             }
-            Found::Trouble { class, error } => {
+            SourceUpdate::Trouble { class, error } => {
                 if class == COULD_NOT_JUDGE {
                     self.parts.metrics.signature(SignatureOutcome::Error);
                 }

@@ -58,7 +58,7 @@ impl Host {
     /// The commit of the detour, if it could be read.
     fn detour_commit(&self) -> Option<&Commit> {
         let detour = self.detour.current()?;
-        self.library
+        self.commit_cache
             .commits()
             .get(&detour.commit)
             .map(AsRef::as_ref)

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     follow::lock,
     peer::{AddressOf, PeerClient, PeerLine},
-    store::{Etcd, Found, LeaseFate},
+    store::{Etcd, LeaseFate, NodeAnswer},
 };
 
 /// How often a host is asked.
@@ -62,18 +62,18 @@ pub(crate) struct Inquiry {
     /// Without both nobody is asked, and silence alone decides.
     with: Option<(PeerClient, Etcd)>,
     book: AddressBook,
-    asked: Arc<Mutex<BTreeMap<NodeName, Asked>>>,
+    asked: Arc<Mutex<BTreeMap<NodeName, AskedHost>>>,
     followed: Arc<Semaphore>,
     changed: watch::Sender<u64>,
 }
 
 /// A host that is being asked, until this is dropped.
-struct Asked {
-    found: Found,
+struct AskedHost {
+    found: NodeAnswer,
     task: AbortHandle,
 }
 
-impl Drop for Asked {
+impl Drop for AskedHost {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -103,7 +103,7 @@ impl Inquiry {
 
     /// Asks exactly these from now on, and says what was found. Who has not been asked to the end
     /// yet counts as answering.
-    pub(super) fn ask(&self, nodes: &BTreeSet<NodeName>) -> BTreeMap<NodeName, Found> {
+    pub(super) fn ask(&self, nodes: &BTreeSet<NodeName>) -> BTreeMap<NodeName, NodeAnswer> {
         let mut asked = lock(&self.asked);
         asked.retain(|node, _| nodes.contains(node));
         let Some((client, etcd)) = &self.with else {
@@ -125,11 +125,11 @@ impl Inquiry {
                     followed: self.followed.clone(),
                     changed: self.changed.clone(),
                 };
-                let first = Found {
+                let first = NodeAnswer {
                     answers: Some(true),
                     ran_out: None,
                 };
-                Asked {
+                AskedHost {
                     found: first,
                     task: tokio::spawn(asking.run()).abort_handle(),
                 }
@@ -146,7 +146,7 @@ struct Asking {
     etcd: Etcd,
     node: NodeName,
     book: AddressBook,
-    asked: Weak<Mutex<BTreeMap<NodeName, Asked>>>,
+    asked: Weak<Mutex<BTreeMap<NodeName, AskedHost>>>,
     followed: Arc<Semaphore>,
     changed: watch::Sender<u64>,
 }
@@ -156,24 +156,24 @@ impl Asking {
         tokio::time::sleep(SPREAD.mul_f64(share(&self.node))).await;
         loop {
             if self.answers().await {
-                self.tell(Found {
+                self.record(NodeAnswer {
                     answers: Some(true),
                     ran_out: None,
                 });
                 tokio::time::sleep(PACE).await;
                 continue;
             }
-            self.tell(Found {
+            self.record(NodeAnswer {
                 answers: Some(false),
                 ran_out: None,
             });
             if self.is_outlasted().await {
-                self.tell(Found {
+                self.record(NodeAnswer {
                     answers: Some(false),
                     ran_out: Some(Instant::now()),
                 });
                 tokio::time::sleep(HOLDS).await;
-                self.tell(Found {
+                self.record(NodeAnswer {
                     answers: Some(false),
                     ran_out: None,
                 });
@@ -217,7 +217,7 @@ impl Asking {
         }
     }
 
-    fn tell(&self, found: Found) {
+    fn record(&self, found: NodeAnswer) {
         let Some(asked) = self.asked.upgrade() else {
             return;
         };

@@ -17,7 +17,7 @@ use crate::state_file::{self, StateFileError};
 const SCHEMA: u32 = 1;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Document {
+struct MemoryDocument {
     pods: NodeMemory,
     hooked: BTreeSet<ContainerId>,
 }
@@ -26,8 +26,8 @@ struct Document {
 #[derive(Debug)]
 pub(crate) struct HostMemory {
     path: PathBuf,
-    saved: Document,
-    current: Document,
+    saved: MemoryDocument,
+    current: MemoryDocument,
     /// Pods with a directory, and the digest of their files; this one is on the disk itself.
     pub(crate) files: BTreeMap<PodUid, String>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct HostMemory {
 impl HostMemory {
     pub(crate) fn open(data: &Path) -> Result<Self, StateFileError> {
         let path = data.join("node.json");
-        let saved: Document = state_file::read(&path, SCHEMA)?.unwrap_or_default();
+        let saved: MemoryDocument = state_file::read(&path, SCHEMA)?.unwrap_or_default();
         Ok(Self {
             path,
             current: saved.clone(),

@@ -26,12 +26,12 @@ fn delay<'a>(own: &NodeName, members: impl Iterator<Item = &'a NodeName>) -> Dur
 
 /// Nudges the follower when it is this host's turn.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct FetchTurn {
     /// When the follower is nudged, or was.
     due: Option<Instant>,
 }
 
-impl Turn {
+impl FetchTurn {
     /// Nudges `follower` after this host's delay. Whatever asks for a nudge while one is coming is
     /// served by that one.
     pub(super) fn nudge<'a>(
@@ -124,7 +124,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_nudge_serves_all_who_ask_before_it() {
-        let (follower, mut turn, names) = (Arc::new(Notify::new()), Turn::default(), cluster(10));
+        let (follower, mut turn, names) =
+            (Arc::new(Notify::new()), FetchTurn::default(), cluster(10));
         let began = Instant::now();
         for _ in 0..5 {
             turn.nudge(&follower, &names[4], names.iter());

@@ -45,7 +45,7 @@ impl TrustAuditor {
         }
     }
 
-    fn look(&self) -> Result<TrustReport, String> {
+    fn audit(&self) -> Result<TrustReport, String> {
         let view = self.views.borrow().clone();
         let signers = read_signers(self.judge.allowed_signers.as_deref())
             .map_err(|error| format!("the grounds cannot be audited: {error:#}"))?;
@@ -108,7 +108,7 @@ impl Auditor for TrustAuditor {
     fn audit(&self) -> BoxFuture<'_, Result<TrustReport, String>> {
         let auditor = self.clone();
         async move {
-            let looked = tokio::task::spawn_blocking(move || auditor.look()).await;
+            let looked = tokio::task::spawn_blocking(move || auditor.audit()).await;
             looked.unwrap_or_else(|error| Err(format!("the audit ended early: {error}")))
         }
         .boxed()

@@ -18,10 +18,10 @@ use reconciler::{
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
+    commit_cache::Reading,
     config::Config,
     follow::{Judge, lock},
     http::{Planner, report::PlanReport},
-    library::Reading,
     source::commit::parse_id,
     trust::TrustStore,
     view::{LaneView, View},

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::Handler;
-use crate::connections::{Bounded, Connection};
+use crate::connections::{Bounded, LimitedConnection};
 
 /// Bytes before a question's identifier, flags and counts are complete.
 const HEADER: usize = 12;
@@ -44,7 +44,7 @@ pub(super) async fn serve(mut listener: Bounded<TcpListener>, handler: Handler) 
 }
 
 async fn talk(
-    mut stream: Connection<TcpStream>,
+    mut stream: LimitedConnection<TcpStream>,
     address: SocketAddr,
     handler: &Handler,
 ) -> io::Result<()> {
@@ -83,7 +83,7 @@ async fn answer(question: Vec<u8>, address: SocketAddr, handler: &Handler) -> Op
     if request.metadata.message_type == MessageType::Response {
         return None;
     }
-    let answer = Answer::default();
+    let answer = AnswerSlot::default();
     handler
         .handle_request::<_, TokioTime>(&request, answer.clone())
         .await;
@@ -108,10 +108,10 @@ fn malformed(question: &[u8]) -> Option<Vec<u8>> {
 
 /// Where an answer is put by whoever makes it.
 #[derive(Clone, Default)]
-struct Answer(Arc<Mutex<Option<Vec<u8>>>>);
+struct AnswerSlot(Arc<Mutex<Option<Vec<u8>>>>);
 
 #[async_trait::async_trait]
-impl ResponseHandler for Answer {
+impl ResponseHandler for AnswerSlot {
     async fn send_response<'a>(
         &mut self,
         response: MessageResponse<

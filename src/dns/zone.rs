@@ -33,7 +33,7 @@ pub(super) struct Zone {
 
 /// What there is by a name.
 #[derive(Debug, PartialEq)]
-pub(super) enum Found {
+pub(super) enum ZoneAnswer {
     /// The name is not ours to know.
     Outside,
     /// There is no such name.
@@ -76,25 +76,25 @@ impl Zone {
     }
 
     /// Looks a name up, in any case of letters.
-    pub(super) fn find(&self, name: &Name, kind: RecordType) -> Found {
+    pub(super) fn find(&self, name: &Name, kind: RecordType) -> ZoneAnswer {
         let text = name.to_lowercase().to_ascii();
         let text = text.trim_end_matches('.');
         if let Some(address) = reversed_address(text) {
             return match self.pointers.get(&address).and_then(|name| absolute(name)) {
                 Some(name) => only(kind, RecordType::PTR, RData::PTR(PTR(name))),
-                None => Found::Outside,
+                None => ZoneAnswer::Outside,
             };
         }
         let Some(below) = self.below_zone(text) else {
-            return Found::Outside;
+            return ZoneAnswer::Outside;
         };
         match self.records.names.get(text) {
             Some(DnsAnswer::Addresses(addresses)) => of_addresses(kind, addresses.iter().copied()),
             Some(DnsAnswer::Alias(target)) => match absolute(target) {
                 Some(target) => {
-                    Found::Alias(Box::new((target.clone(), RData::CNAME(CNAME(target)))))
+                    ZoneAnswer::Alias(Box::new((target.clone(), RData::CNAME(CNAME(target)))))
                 }
-                None => Found::Data(Vec::new()),
+                None => ZoneAnswer::Data(Vec::new()),
             },
             None if below == "dns-version" => only(
                 kind,
@@ -103,12 +103,12 @@ impl Zone {
             ),
             None if below.is_empty() => match self.soa_data() {
                 Some(soa) => only(kind, RecordType::SOA, soa),
-                None => Found::Data(Vec::new()),
+                None => ZoneAnswer::Data(Vec::new()),
             },
             None => match pod_address(below) {
                 Some(address) => of_addresses(kind, [address]),
-                None if self.parents.contains(text) => Found::Data(Vec::new()),
-                None => Found::Nothing,
+                None if self.parents.contains(text) => ZoneAnswer::Data(Vec::new()),
+                None => ZoneAnswer::Nothing,
             },
         }
     }
@@ -143,18 +143,18 @@ impl Zone {
     }
 }
 
-fn of_addresses(kind: RecordType, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Found {
+fn of_addresses(kind: RecordType, addresses: impl IntoIterator<Item = Ipv4Addr>) -> ZoneAnswer {
     let asked = matches!(kind, RecordType::A | RecordType::ANY);
-    Found::Data(if asked {
+    ZoneAnswer::Data(if asked {
         addresses.into_iter().map(|ip| RData::A(A(ip))).collect()
     } else {
         Vec::new()
     })
 }
 
-fn only(asked: RecordType, kind: RecordType, data: RData) -> Found {
+fn only(asked: RecordType, kind: RecordType, data: RData) -> ZoneAnswer {
     let wanted = asked == kind || asked == RecordType::ANY;
-    Found::Data(if wanted { vec![data] } else { Vec::new() })
+    ZoneAnswer::Data(if wanted { vec![data] } else { Vec::new() })
 }
 
 /// `10-244-1-2.default.pod`: a pod's address, whether the pod exists or not.

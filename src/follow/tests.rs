@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use super::*;
 use crate::source::mirror::Mirror;
 use crate::source::snapshot::{SnapshotLimits, SourcePath};
-use crate::source::testing::{HttpsServer, Keys, Work, request, run, this_binary};
+use crate::source::testing::{HttpsServer, KeyPairs, Work, request, run, this_binary};
 
 const MIB: usize = 1024 * 1024;
 
 /// A repository behind https, and a host that follows it.
 struct Bed {
-    keys: Keys,
+    keys: KeyPairs,
     work: Work,
     root: TempDir,
     server: HttpsServer,
@@ -29,13 +29,13 @@ struct Bed {
 /// A running follower.
 struct Following {
     nudge: Arc<Notify>,
-    found: mpsc::Receiver<Found>,
+    found: mpsc::Receiver<SourceUpdate>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Bed {
     fn new() -> Self {
-        let (keys, work, root) = (Keys::new(), Work::new(), tempfile::tempdir().unwrap());
+        let (keys, work, root) = (KeyPairs::new(), Work::new(), tempfile::tempdir().unwrap());
         keys.generate("dev", "ed25519", "256");
         work.git(&[
             "init",
@@ -119,7 +119,7 @@ impl Bed {
             judge,
             poll: Duration::from_secs(3600),
             nudge: Arc::clone(&nudge),
-            found: sender,
+            updates: sender,
         };
         Following {
             nudge,
@@ -156,21 +156,21 @@ impl Bed {
 }
 
 impl Following {
-    async fn next(&mut self) -> Found {
+    async fn next(&mut self) -> SourceUpdate {
         tokio::time::timeout(Duration::from_secs(120), self.found.recv())
             .await
             .unwrap()
             .unwrap()
     }
 
-    async fn look_again(&mut self) -> Found {
+    async fn look_again(&mut self) -> SourceUpdate {
         self.nudge.notify_one();
         self.next().await
     }
 
-    async fn refusal(&mut self) -> (Refusal, String, Option<String>) {
+    async fn refusal(&mut self) -> (RefusedCommit, String, Option<String>) {
         match self.look_again().await {
-            Found::Refused {
+            SourceUpdate::Refused {
                 refusal,
                 subject,
                 untrusted,
@@ -206,7 +206,7 @@ async fn refused_pushes_leave_the_mirror_as_it_was() {
     let mut following = bed.follow();
     let found = following.next().await;
     assert!(
-        matches!(&found, Found::Good { commit, .. } if commit.id == good),
+        matches!(&found, SourceUpdate::Good { commit, .. } if commit.id == good),
         "{found:?}"
     );
     let before = bed.mirror_files();
@@ -233,7 +233,7 @@ async fn refused_pushes_leave_the_mirror_as_it_was() {
     let next = bed.push("two", true);
     let found = following.look_again().await;
     assert!(
-        matches!(&found, Found::Good { commit, .. } if commit.id == next),
+        matches!(&found, SourceUpdate::Good { commit, .. } if commit.id == next),
         "{found:?}"
     );
     following.end().await;
@@ -244,13 +244,16 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
     let bed = Bed::new();
     bed.push("one", true);
     let mut following = bed.follow();
-    assert!(matches!(following.next().await, Found::Good { .. }));
+    assert!(matches!(following.next().await, SourceUpdate::Good { .. }));
     let head = bed.push("two", false);
     let refused = following.refusal().await;
     assert_eq!(refused.0.commit, head);
     let downloads = bed.server.downloads();
 
-    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert!(matches!(
+        following.look_again().await,
+        SourceUpdate::Same { .. }
+    ));
     assert_eq!(
         bed.server.downloads(),
         downloads,
@@ -260,7 +263,7 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
     following.end().await;
     let mut following = bed.follow();
     match following.next().await {
-        Found::Refused {
+        SourceUpdate::Refused {
             refusal,
             subject,
             untrusted,
@@ -274,7 +277,10 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert!(matches!(
+        following.look_again().await,
+        SourceUpdate::Same { .. }
+    ));
     assert_eq!(
         bed.server.downloads(),
         downloads,
@@ -285,7 +291,7 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
     fs::rename(bed.signers(), bed.data.path().join("away")).unwrap();
     let found = following.look_again().await;
     assert!(
-        matches!(&found, Found::Trouble { error, .. } if error.contains("allowed signers")),
+        matches!(&found, SourceUpdate::Trouble { error, .. } if error.contains("allowed signers")),
         "{found:?}"
     );
     assert_eq!(bed.server.downloads(), downloads);
@@ -305,7 +311,7 @@ async fn a_head_with_an_object_over_its_limit_is_refused_once() {
     let bed = Bed::new();
     bed.push("one", true);
     let mut following = bed.follow();
-    assert!(matches!(following.next().await, Found::Good { .. }));
+    assert!(matches!(following.next().await, SourceUpdate::Good { .. }));
     let before = bed.mirror_files();
     // Signed or not: nobody comes so far as to read a signature.
     let head = bed.push(vec![0; 65 * MIB], true);
@@ -322,7 +328,10 @@ async fn a_head_with_an_object_over_its_limit_is_refused_once() {
         refusal.summary
     );
     let downloads = bed.server.downloads();
-    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert!(matches!(
+        following.look_again().await,
+        SourceUpdate::Same { .. }
+    ));
     assert_eq!(
         (bed.server.downloads(), bed.mirror_files()),
         (downloads, before)
@@ -335,7 +344,7 @@ async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refu
     let bed = Bed::new();
     bed.push(noise(10 * MIB, 1), true);
     let mut following = bed.follow();
-    assert!(matches!(following.next().await, Found::Good { .. }));
+    assert!(matches!(following.next().await, SourceUpdate::Good { .. }));
     // Garbage as an older version left it.
     let garbage = bed
         .mirror()
@@ -343,7 +352,7 @@ async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refu
     fs::write(&garbage, noise(24 * MIB, 9)).unwrap();
     bed.push(noise(8 * MIB, 2), true);
     let found = following.look_again().await;
-    assert!(matches!(found, Found::Good { .. }), "{found:?}");
+    assert!(matches!(found, SourceUpdate::Good { .. }), "{found:?}");
     assert!(!garbage.exists(), "it was compacted");
 
     for seed in 3..6 {
@@ -361,7 +370,10 @@ async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refu
     );
     let sum = |files: &[(PathBuf, u64)]| files.iter().map(|(_, size)| size).sum::<u64>();
     assert!(sum(&bed.mirror_files()) <= sum(&before) + 4096);
-    assert!(matches!(following.look_again().await, Found::Same { .. }));
+    assert!(matches!(
+        following.look_again().await,
+        SourceUpdate::Same { .. }
+    ));
     following.end().await;
 }
 
@@ -370,7 +382,7 @@ async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused()
     let bed = Bed::new();
     let good = bed.push("one", true);
     let mut following = bed.follow();
-    assert!(matches!(following.next().await, Found::Good { .. }));
+    assert!(matches!(following.next().await, SourceUpdate::Good { .. }));
     let whole = |keep: &CommitId| {
         let mirror = bed.mirror();
         let mode = fs::metadata(&mirror).unwrap().permissions().mode();
@@ -384,14 +396,17 @@ async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused()
         assert!(!bed.has_leftovers());
     };
     damage(&bed.mirror());
-    assert!(matches!(following.look_again().await, Found::Good { .. }));
+    assert!(matches!(
+        following.look_again().await,
+        SourceUpdate::Good { .. }
+    ));
     whole(&good);
 
     damage(&bed.mirror());
     let next = bed.push("two", true);
     let found = following.look_again().await;
     assert!(
-        matches!(&found, Found::Good { commit, .. } if commit.id == next),
+        matches!(&found, SourceUpdate::Good { commit, .. } if commit.id == next),
         "{found:?}"
     );
     whole(&next);
@@ -415,7 +430,7 @@ async fn what_an_older_version_took_in_and_refused_is_not_read_from_the_mirror()
     let bed = Bed::new();
     let good = bed.push("one", true);
     let mut following = bed.follow();
-    assert!(matches!(following.next().await, Found::Good { .. }));
+    assert!(matches!(following.next().await, SourceUpdate::Good { .. }));
     following.end().await;
     let message = bed.data.path().join("message");
     fs::write(&message, "m".repeat(2 * MIB)).unwrap();
@@ -444,7 +459,7 @@ async fn what_an_older_version_took_in_and_refused_is_not_read_from_the_mirror()
 
     let mut following = bed.follow();
     match following.next().await {
-        Found::Refused { refusal, .. } => {
+        SourceUpdate::Refused { refusal, .. } => {
             assert!(
                 refusal.summary.contains("and a commit may have 1048576"),
                 "{}",

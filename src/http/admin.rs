@@ -13,7 +13,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, sync::oneshot, time::timeout};
 
-use super::Daemon;
+use super::HttpContext;
 use crate::{
     command::{Command, Request},
     connections::{
@@ -62,7 +62,7 @@ impl AsRef<Caller> for Peer {
 }
 
 /// The one route.
-pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
+pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
     let router = Router::new()
         .route("/windlass/v1/command", post(command))
         .with_state(daemon.clone());
@@ -70,7 +70,7 @@ pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
 }
 
 async fn command(
-    State(daemon): State<Arc<Daemon>>,
+    State(daemon): State<Arc<HttpContext>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     command: Result<Json<Command>, JsonRejection>,
 ) -> (StatusCode, Json<CommandAnswer>) {

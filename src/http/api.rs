@@ -31,21 +31,21 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-pub(in crate::http) use self::status::Failure;
+pub(in crate::http) use self::status::ApiError;
 use self::{accept::Form, objects::Scope, options::Wanted, query::ListQuery, target::Target};
 pub(crate) use self::{
     logs::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     resource::{RESOURCES, Resource},
 };
-use super::{Daemon, views::Numbered};
+use super::{HttpContext, views::Numbered};
 
 /// Answers every path that no other route has.
-pub(crate) fn router(daemon: &Arc<Daemon>) -> Router {
+pub(crate) fn router(daemon: &Arc<HttpContext>) -> Router {
     Router::new().fallback(answer).with_state(daemon.clone())
 }
 
 async fn answer(
-    State(daemon): State<Arc<Daemon>>,
+    State(daemon): State<Arc<HttpContext>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -57,7 +57,7 @@ async fn answer(
     }
     let query = match query {
         Ok(Query(query)) => query,
-        Err(rejection) => return Failure::bad_request(rejection.body_text()).into_response(),
+        Err(rejection) => return ApiError::bad_request(rejection.body_text()).into_response(),
     };
     route(daemon, uri.path(), &headers, query)
         .await
@@ -65,11 +65,11 @@ async fn answer(
 }
 
 async fn route(
-    daemon: Arc<Daemon>,
+    daemon: Arc<HttpContext>,
     path: &str,
     headers: &HeaderMap,
     query: ListQuery,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let form = accept::form(headers);
     match Target::parse(path)? {
         Target::Version => Ok(Json(discovery::version()).into_response()),
@@ -93,14 +93,14 @@ async fn route(
             name,
         } => object(&daemon, resource, namespace, name, form, &query),
         Target::Log { namespace, name } => {
-            logs::answer(&daemon, (namespace, name), &query, logs::Asker::Reader).await
+            logs::answer(&daemon, (namespace, name), &query, logs::LogReader::Reader).await
         }
     }
 }
 
 /// The log of a pod of this host, for another host of the cluster: the parameters of the log route,
 /// and which pod by `namespace` and `name`.
-pub(crate) async fn log_for_peer(daemon: &Daemon, uri: &Uri) -> Response {
+pub(crate) async fn log_for_peer(daemon: &HttpContext, uri: &Uri) -> Response {
     #[derive(serde::Deserialize)]
     struct Which {
         namespace: String,
@@ -110,36 +110,36 @@ pub(crate) async fn log_for_peer(daemon: &Daemon, uri: &Uri) -> Response {
         .and_then(|Query(which)| Ok((which, Query::<ListQuery>::try_from_uri(uri)?.0)));
     let (Which { namespace, name }, query) = match parsed {
         Ok(parsed) => parsed,
-        Err(rejection) => return Failure::bad_request(rejection.body_text()).into_response(),
+        Err(rejection) => return ApiError::bad_request(rejection.body_text()).into_response(),
     };
-    let answered = logs::answer(daemon, (&namespace, &name), &query, logs::Asker::Host).await;
+    let answered = logs::answer(daemon, (&namespace, &name), &query, logs::LogReader::Host).await;
     answered.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// The picture that is wanted, if it is there.
-fn picture(daemon: &Daemon, wanted: Wanted) -> Result<Numbered, Failure> {
+fn current_view(daemon: &HttpContext, wanted: Wanted) -> Result<Numbered, ApiError> {
     let current = daemon.views.current();
     match wanted {
         Wanted::NotOlderThan(number) if number <= current.number => Ok(current),
         Wanted::Exactly(number) if number <= current.number => daemon
             .views
             .get(number)
-            .ok_or_else(|| Failure::expired(number)),
+            .ok_or_else(|| ApiError::expired(number)),
         Wanted::NotOlderThan(number) | Wanted::Exactly(number) => {
-            Err(Failure::too_large(number, current.number))
+            Err(ApiError::too_large(number, current.number))
         }
     }
 }
 
 fn list(
-    daemon: &Daemon,
+    daemon: &HttpContext,
     resource: &'static Resource,
     namespace: Option<&str>,
     form: Form,
     query: &ListQuery,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let filter = query.filter(resource)?;
-    let current = picture(daemon, query.for_list()?)?;
+    let current = current_view(daemon, query.for_list()?)?;
     let scope = Scope {
         namespace,
         name: filter.name(),
@@ -164,20 +164,20 @@ fn list(
 }
 
 fn object(
-    daemon: &Daemon,
+    daemon: &HttpContext,
     resource: &'static Resource,
     namespace: Option<&str>,
     name: &str,
     form: Form,
     query: &ListQuery,
-) -> Result<Response, Failure> {
-    let current = picture(daemon, query.for_get()?)?;
+) -> Result<Response, ApiError> {
+    let current = current_view(daemon, query.for_get()?)?;
     let scope = Scope {
         namespace,
         name: Some(name),
     };
     let found = objects::all(&current, resource, scope).into_values().next();
-    let object = found.ok_or_else(|| Failure::not_found(resource, name))?;
+    let object = found.ok_or_else(|| ApiError::not_found(resource, name))?;
     Ok(match form {
         Form::Table => {
             let version = current.number.to_string();

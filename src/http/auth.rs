@@ -11,19 +11,19 @@ use axum::{
 };
 use ring::{digest, hmac, rand::SystemRandom};
 
-use super::api::Failure;
+use super::api::ApiError;
 use crate::connections::Caller;
 
 /// A token to compare with. It keeps a keyed hash of the token only, and neither content nor length
 /// of what is presented shows in the time a comparison takes.
-pub(crate) struct Token {
+pub(crate) struct BearerToken {
     key: hmac::Key,
     tag: hmac::Tag,
 }
 
 /// A token that guards nothing.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TokenError {
+pub(crate) enum BearerTokenError {
     /// Too short to withstand guessing.
     #[error(
         "the token has {0} characters: at least 32 are needed, for example from `openssl rand -hex 32`"
@@ -34,15 +34,15 @@ pub(crate) enum TokenError {
     Random,
 }
 
-impl Token {
+impl BearerToken {
     /// Takes a token as it is in its file; white space around it does not count.
-    pub(crate) fn new(text: &str) -> Result<Self, TokenError> {
+    pub(crate) fn new(text: &str) -> Result<Self, BearerTokenError> {
         let text = text.trim();
         if text.len() < 32 {
-            return Err(TokenError::Short(text.len()));
+            return Err(BearerTokenError::Short(text.len()));
         }
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
-            .map_err(|_| TokenError::Random)?;
+            .map_err(|_| BearerTokenError::Random)?;
         let tag = hmac::sign(
             &key,
             digest::digest(&digest::SHA256, text.as_bytes()).as_ref(),
@@ -57,11 +57,11 @@ impl Token {
 }
 
 /// Lets only requests with the token through.
-pub(super) fn guarded(router: Router, token: Token) -> Router {
+pub(super) fn guarded(router: Router, token: BearerToken) -> Router {
     router.layer(middleware::from_fn_with_state(Arc::new(token), check))
 }
 
-async fn check(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
+async fn check(State(token): State<Arc<BearerToken>>, request: Request, next: Next) -> Response {
     let header = request
         .headers()
         .get(AUTHORIZATION)
@@ -80,7 +80,7 @@ async fn check(State(token): State<Arc<Token>>, request: Request, next: Next) ->
         }
         next.run(request).await
     } else {
-        Failure::unauthorized().into_response()
+        ApiError::unauthorized().into_response()
     }
 }
 
@@ -91,10 +91,13 @@ mod tests {
 
     #[test]
     fn only_the_token_is_the_token() {
-        let token = Token::new("0123456789abcdef0123456789abcdef\n").unwrap();
+        let token = BearerToken::new("0123456789abcdef0123456789abcdef\n").unwrap();
         assert!(token.is("0123456789abcdef0123456789abcdef"));
         assert!(!token.is("0123456789abcdef0123456789abcdee"));
         assert!(!token.is(""));
-        assert!(matches!(Token::new("short"), Err(TokenError::Short(5))));
+        assert!(matches!(
+            BearerToken::new("short"),
+            Err(BearerTokenError::Short(5))
+        ));
     }
 }

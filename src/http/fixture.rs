@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Auditor, Daemon, Planner,
+    Auditor, HttpContext, Planner,
     api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     report::{PlanReport, PodTrust, TrustReport},
     views::Views,
@@ -63,7 +63,7 @@ pub(crate) fn crypto() {
 
 /// A daemon over a picture, with everything a test wants to reach.
 pub(crate) struct Fixture {
-    pub(crate) daemon: Arc<Daemon>,
+    pub(crate) daemon: Arc<HttpContext>,
     pub(crate) publish: watch::Sender<Arc<View>>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) asked: Arc<Mutex<Vec<(LogTarget, LogOptions)>>>,
@@ -73,7 +73,7 @@ pub(crate) fn fixture() -> Fixture {
     let (publish, receiver) = watch::channel(Arc::new(view()));
     let (sender, requests) = mpsc::channel(4);
     let asked = Arc::new(Mutex::new(Vec::new()));
-    let daemon = Daemon {
+    let daemon = HttpContext {
         views: Views::new(receiver),
         metrics: Arc::new(Metrics::new().unwrap()),
         logs: Arc::new(FakeLogs(asked.clone())),
@@ -305,7 +305,7 @@ pub(crate) fn unescaped() -> View {
         node.facts.labels.insert(ODD.into(), ODD.into());
         node.life = NodeLife::NotReady(ODD.into());
     }
-    let refusal = crate::view::Refusal {
+    let refusal = crate::view::RefusedCommit {
         commit: CommitId::new(NEW),
         summary: ODD.into(),
         problems: vec![format!("2{ODD}")],
@@ -564,9 +564,9 @@ fn key(kind: WorkloadKind, name: &str) -> WorkloadKey {
     }
 }
 
-type Pods = (BTreeMap<PodUid, PodRecord>, BTreeMap<PodUid, PodStatus>);
+type FixturePods = (BTreeMap<PodUid, PodRecord>, BTreeMap<PodUid, PodStatus>);
 
-fn pods(node: &NodeName) -> Pods {
+fn pods(node: &NodeName) -> FixturePods {
     let (mut records, mut statuses) = (BTreeMap::new(), BTreeMap::new());
     let mut add = |number: u64,
                    owner: WorkloadKey,

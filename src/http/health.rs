@@ -10,10 +10,10 @@ use axum::{
     routing::get,
 };
 
-use super::Daemon;
+use super::HttpContext;
 
 /// The routes.
-pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
+pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthy))
@@ -21,7 +21,7 @@ pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
         .with_state(daemon.clone())
 }
 
-async fn metrics(State(daemon): State<Arc<Daemon>>) -> Response {
+async fn metrics(State(daemon): State<Arc<HttpContext>>) -> Response {
     match daemon.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -29,7 +29,7 @@ async fn metrics(State(daemon): State<Arc<Daemon>>) -> Response {
 }
 
 /// The control loop is alive: it publishes a picture at least at every slow resync.
-async fn healthy(State(daemon): State<Arc<Daemon>>) -> (StatusCode, String) {
+async fn healthy(State(daemon): State<Arc<HttpContext>>) -> (StatusCode, String) {
     let view = daemon.views.current().view;
     let age = view.made.elapsed();
     if age > daemon.silence {
@@ -44,7 +44,7 @@ async fn healthy(State(daemon): State<Arc<Daemon>>) -> (StatusCode, String) {
 }
 
 /// The first cycle since start has converged.
-async fn ready(State(daemon): State<Arc<Daemon>>) -> (StatusCode, &'static str) {
+async fn ready(State(daemon): State<Arc<HttpContext>>) -> (StatusCode, &'static str) {
     if daemon.views.current().view.converged {
         (StatusCode::OK, "ok\n")
     } else {

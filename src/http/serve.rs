@@ -25,8 +25,8 @@ use tokio::{
 };
 
 use super::{
-    Daemon, admin,
-    auth::{self, Token, TokenError},
+    HttpContext, admin,
+    auth::{self, BearerToken, BearerTokenError},
     health, reading,
     socket::{self, SocketError},
     tls::TlsListener,
@@ -45,7 +45,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where to listen.
 #[derive(Clone, Debug)]
-pub(crate) struct ListenConfig {
+pub(crate) struct ListenerConfig {
     /// Directory of `windlass.sock` (0660; give the directory a group and setgid to let that group
     /// read) and `admin.sock` (0600).
     pub socket_dir: PathBuf,
@@ -90,7 +90,7 @@ pub(crate) enum ListenError {
     Tls(#[from] rustls::Error),
     /// The token.
     #[error("cannot use the token of the kubectl listener")]
-    Token(#[from] TokenError),
+    Token(#[from] BearerTokenError),
 }
 
 /// Listeners that are bound and not served yet.
@@ -99,12 +99,12 @@ pub(crate) struct Bound {
     admin: (UnixListener, Connections),
     listen: Option<TcpListener>,
     webhook: Option<TcpListener>,
-    kubectl: Option<(TlsListener, Token)>,
+    kubectl: Option<(TlsListener, BearerToken)>,
 }
 
 impl Bound {
     /// Binds everything that is asked for, or nothing.
-    pub(crate) async fn bind(config: &ListenConfig) -> Result<Self, ListenError> {
+    pub(crate) async fn bind(config: &ListenerConfig) -> Result<Self, ListenError> {
         // The admin socket comes first: a living daemon is found before anything of its is touched.
         let admin = socket::bind(&config.socket_dir.join("admin.sock"), 0o600)?;
         let read = socket::bind(&config.socket_dir.join("windlass.sock"), 0o660)?;
@@ -168,7 +168,7 @@ impl Bound {
     /// Serves until `stop` changes or its sender is dropped.
     pub(crate) async fn serve(
         self,
-        daemon: Arc<Daemon>,
+        daemon: Arc<HttpContext>,
         webhooks: Option<Webhooks>,
         stop: watch::Receiver<()>,
     ) {
@@ -244,10 +244,10 @@ async fn tcp(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ListenE
     Ok(Some(listener))
 }
 
-async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, Token), ListenError> {
+async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, BearerToken), ListenError> {
     let token = fs::read_to_string(&config.token)
         .map_err(|error| ListenError::File(config.token.clone(), error))?;
-    let token = Token::new(&token)?;
+    let token = BearerToken::new(&token)?;
     let pem = |path: &Path| {
         let path = path.to_owned();
         move |error| ListenError::Pem(path, error)

@@ -18,12 +18,12 @@ use tokio::{
 use super::{
     api::tests::kubectl,
     fixture::{self, Fixture, fixture},
-    serve::{Bound, KubectlConfig, ListenConfig, ListenError},
-    webhook::{WebhookConfig, Webhooks},
+    serve::{Bound, KubectlConfig, ListenError, ListenerConfig},
+    webhook::{WebhookSettings, Webhooks},
 };
 use crate::{command::Command as Asked, uptime::Uptime};
 
-struct Running {
+struct RunningServer {
     directory: tempfile::TempDir,
     listen: String,
     kubectl: Option<String>,
@@ -31,8 +31,8 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-fn config(directory: &Path) -> ListenConfig {
-    ListenConfig {
+fn config(directory: &Path) -> ListenerConfig {
+    ListenerConfig {
         socket_dir: directory.to_owned(),
         listen: Some(([127, 0, 0, 1], 0).into()),
         webhook: None,
@@ -43,16 +43,16 @@ fn config(directory: &Path) -> ListenConfig {
 async fn run(
     fixture: &Fixture,
     directory: tempfile::TempDir,
-    config: ListenConfig,
+    config: ListenerConfig,
     secret: Option<&str>,
-) -> Running {
+) -> RunningServer {
     fixture::crypto();
     let bound = Bound::bind(&config).await.unwrap();
     let listen = format!("http://{}", bound.listen_address().unwrap());
     let kubectl = bound
         .kubectl_address()
         .map(|address| format!("https://{address}"));
-    let webhook = WebhookConfig {
+    let webhook = WebhookSettings {
         secret: secret.map(|secret| Sensitive::new(secret.to_owned())),
         branch: "main".into(),
     };
@@ -64,7 +64,7 @@ async fn run(
     .unwrap();
     let (stop, stopped) = watch::channel(());
     let task = tokio::spawn(bound.serve(fixture.daemon.clone(), hooks, stopped));
-    Running {
+    RunningServer {
         directory,
         listen,
         kubectl,

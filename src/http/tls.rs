@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::connections::{Bounded, Caller, Connection};
+use crate::connections::{Bounded, Caller, LimitedConnection};
 
 /// A client that does not get through its handshake in this time is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const READY: usize = 32;
 
 /// A connection behind TLS.
-pub(crate) type TlsConnection = TlsStream<Connection<TcpStream>>;
+pub(crate) type TlsConnection = TlsStream<LimitedConnection<TcpStream>>;
 
 /// Accepts connections whose handshake is complete. Handshakes run side by side, as many as there
 /// are connections, so that a silent client holds up nobody.

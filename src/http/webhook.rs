@@ -37,7 +37,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use self::{bucket::Bucket, nudge::Nudger, replay::Seen, signature::Secret};
+use self::{bucket::Bucket, nudge::Nudger, replay::Seen, signature::WebhookKey};
 use crate::{
     connections::Caller,
     metrics::{Metrics, WebhookResult},
@@ -51,7 +51,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// How webhooks are judged.
 #[derive(Clone)]
-pub(crate) struct WebhookConfig {
+pub(crate) struct WebhookSettings {
     /// The shared secret; `None` means that there are no webhooks.
     pub secret: Option<Sensitive<String>>,
     /// The followed branch, without `refs/heads/`.
@@ -71,7 +71,7 @@ pub(crate) struct Webhooks {
 }
 
 struct Shared {
-    secret: Secret,
+    secret: WebhookKey,
     reference: String,
     metrics: Arc<Metrics>,
     nudger: Nudger,
@@ -82,7 +82,7 @@ struct Shared {
 impl Webhooks {
     /// `None` without a secret: then the routes do not exist. `notify` is told to look again.
     pub(crate) fn new(
-        config: &WebhookConfig,
+        config: &WebhookSettings,
         metrics: Arc<Metrics>,
         notify: Arc<Notify>,
     ) -> Result<Option<Self>, WeakSecret> {
@@ -94,7 +94,7 @@ impl Webhooks {
             return Err(WeakSecret(secret.len()));
         }
         let shared = Shared {
-            secret: Secret::new(secret.as_bytes()),
+            secret: WebhookKey::new(secret.as_bytes()),
             reference: format!("refs/heads/{}", config.branch),
             metrics,
             nudger: Nudger::new(notify),
@@ -115,13 +115,13 @@ impl Webhooks {
     }
 }
 
-type Answer = (StatusCode, &'static str);
+type WebhookAnswer = (StatusCode, &'static str);
 
-type Connection = Option<Extension<Caller>>;
+type CallerExtension = Option<Extension<Caller>>;
 
 async fn github(
     State(shared): State<Arc<Shared>>,
-    caller: Connection,
+    caller: CallerExtension,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -130,7 +130,7 @@ async fn github(
 
 async fn generic(
     State(shared): State<Arc<Shared>>,
-    caller: Connection,
+    caller: CallerExtension,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -171,7 +171,7 @@ impl Shared {
     async fn answer(
         &self,
         forge: Forge,
-        caller: Connection,
+        caller: CallerExtension,
         headers: &HeaderMap,
         body: Body,
     ) -> Response {
@@ -247,7 +247,7 @@ impl Shared {
 }
 
 /// What a sender is told.
-fn words(result: WebhookResult, forge: Forge) -> Answer {
+fn words(result: WebhookResult, forge: Forge) -> WebhookAnswer {
     match (result, forge) {
         (WebhookResult::Accepted, _) => (StatusCode::ACCEPTED, "looking again\n"),
         (WebhookResult::Ignored, _) => (StatusCode::OK, "not about the followed branch\n"),

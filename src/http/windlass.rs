@@ -14,7 +14,7 @@ use futures_util::{future::BoxFuture, stream};
 use serde::Deserialize;
 
 use super::{
-    Daemon,
+    HttpContext,
     report::{HistoryReport, PlanReport, StatusReport, TrustReport},
 };
 use crate::view::{SourceStatus, View};
@@ -32,7 +32,7 @@ pub(crate) trait Auditor: Send + Sync {
 }
 
 /// The routes.
-pub(super) fn router(daemon: &Arc<Daemon>) -> Router {
+pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
     Router::new()
         .route("/windlass/v1/status", get(status))
         .route("/windlass/v1/history", get(history))
@@ -50,7 +50,10 @@ struct StatusQuery {
     watch: bool,
 }
 
-async fn status(State(daemon): State<Arc<Daemon>>, Query(query): Query<StatusQuery>) -> Response {
+async fn status(
+    State(daemon): State<Arc<HttpContext>>,
+    Query(query): Query<StatusQuery>,
+) -> Response {
     if !query.watch {
         return Json(StatusReport::new(&daemon.views.current().view)).into_response();
     }
@@ -75,12 +78,12 @@ fn line(view: &View) -> Bytes {
     Bytes::from(line)
 }
 
-async fn history(State(daemon): State<Arc<Daemon>>) -> Json<HistoryReport> {
+async fn history(State(daemon): State<Arc<HttpContext>>) -> Json<HistoryReport> {
     Json(HistoryReport::new(&daemon.views.current().view))
 }
 
 async fn trust(
-    State(daemon): State<Arc<Daemon>>,
+    State(daemon): State<Arc<HttpContext>>,
 ) -> Result<Json<TrustReport>, (StatusCode, String)> {
     daemon
         .auditor
@@ -90,7 +93,7 @@ async fn trust(
         .map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))
 }
 
-async fn source(State(daemon): State<Arc<Daemon>>) -> Json<SourceStatus> {
+async fn source(State(daemon): State<Arc<HttpContext>>) -> Json<SourceStatus> {
     Json(daemon.views.current().view.source.clone())
 }
 
@@ -102,7 +105,7 @@ struct PlanQuery {
 }
 
 async fn plan(
-    State(daemon): State<Arc<Daemon>>,
+    State(daemon): State<Arc<HttpContext>>,
     Query(query): Query<PlanQuery>,
 ) -> Result<Json<PlanReport>, (StatusCode, String)> {
     match query.revision {

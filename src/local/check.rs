@@ -14,9 +14,9 @@ use reconciler::manifest::ReadAs;
 
 use crate::{
     cli::{CheckArgs, check::CheckReport},
+    commit_cache::{parse_and_check, passed_over},
     config::Config,
     daemon::check_settings,
-    library::{parse_and_check, passed_over},
     source::snapshot::{is_manifest, looks_like_manifest},
 };
 
@@ -26,7 +26,7 @@ const READ_BYTES: u64 = 8 * 1024 * 1024;
 /// Reads what is named and checks it, with what a daemon without configuration would allow.
 pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
     let path = Path::new(&args.what);
-    let Found {
+    let FilesToCheck {
         files,
         passed_over: not_read,
     } = if path.exists() {
@@ -64,7 +64,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
 
 /// What is to be checked.
 #[derive(Default)]
-struct Found {
+struct FilesToCheck {
     /// Paths with their content.
     files: Vec<(String, Vec<u8>)>,
     /// Paths that are no manifests only by the case of their ending.
@@ -73,8 +73,8 @@ struct Found {
 
 /// Files below a directory, or the one file; names that begin with a dot are passed over, as the
 /// daemon does.
-fn from_disk(path: &Path) -> Result<Found> {
-    let mut found = Found::default();
+fn from_disk(path: &Path) -> Result<FilesToCheck> {
+    let mut found = FilesToCheck::default();
     let mut pending: BTreeSet<PathBuf> = BTreeSet::from([path.to_owned()]);
     while let Some(next) = pending.pop_first() {
         let metadata =
@@ -119,7 +119,7 @@ fn from_disk(path: &Path) -> Result<Found> {
 }
 
 /// The manifests of a commit of the repository in the current directory.
-fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
+fn from_revision(revision: &str, paths: &[String]) -> Result<FilesToCheck> {
     let repo = Repository::discover(".").with_context(|| {
         format!(
             "{revision} is no path here, and there is no repository to look for it as a revision"
@@ -132,10 +132,10 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
             format!("{revision} is neither a path here nor a revision of this repository")
         })?;
     let tree = commit.tree().context("read the tree")?;
-    let Found {
+    let FilesToCheck {
         mut files,
         mut passed_over,
-    } = Found::default();
+    } = FilesToCheck::default();
     let mut failed = None;
     tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
         let Some(name) = entry.name().ok() else {
@@ -183,7 +183,7 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
     }
     match failed {
         Some(error) => Err(error).context("read a file of the commit"),
-        None => Ok(Found { files, passed_over }),
+        None => Ok(FilesToCheck { files, passed_over }),
     }
 }
 
@@ -192,7 +192,7 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<Found> {
 mod tests {
     use super::*;
 
-    fn said(files: &[(&str, &str)]) -> Result<String> {
+    fn report_of(files: &[(&str, &str)]) -> Result<String> {
         let directory = tempfile::tempdir().unwrap();
         for (name, content) in files {
             fs::write(directory.path().join(name), content).unwrap();
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn it_judges_as_for_a_new_head_and_names_what_is_not_read() {
         let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: 'nginx:'}]}\n";
-        let said = said(&[("pod.yaml", pod), ("DB.YAML", pod), ("README.MD", "")]).unwrap();
+        let said = report_of(&[("pod.yaml", pod), ("DB.YAML", pod), ("README.MD", "")]).unwrap();
         insta::assert_snapshot!(said, @r#"
         DB.YAML: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
         pod.yaml:4:31: spec.containers[0].image: "nginx:" is no image: nothing follows the colon: write the tag, or leave the colon out for "latest"
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn files_that_are_not_read_are_not_taken_for_manifests() {
         assert!(
-            said(&[("DB.YAML", "")])
+            report_of(&[("DB.YAML", "")])
                 .unwrap_err()
                 .to_string()
                 .contains("in lower case")

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    PeerDirectory, SCHEMA, Token, TokenOffer,
+    JoinToken, PeerDirectory, SCHEMA, TokenOffer,
     certificate::{self, Facts, NODE_LIFE, Subject},
     check_node_name,
     directory::ClusterFacts,
@@ -33,7 +33,7 @@ pub(crate) struct Authority {
 
 /// Why somebody does not get a certificate.
 #[derive(Debug, Error)]
-pub(crate) enum Refusal {
+pub(crate) enum CertificateRefusal {
     /// The token.
     #[error(transparent)]
     Token(#[from] TokenRefusal),
@@ -156,7 +156,7 @@ impl Authority {
         offer: &TokenOffer,
         address: SocketAddr,
         now: Timestamp,
-    ) -> Result<Token> {
+    ) -> Result<JoinToken> {
         if let Some(node) = &offer.node {
             check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
         }
@@ -167,7 +167,7 @@ impl Authority {
         tokens.write(&self.directory)?;
         let mut authority = [0; 32];
         authority.copy_from_slice(digest::digest(&digest::SHA256, &ca).as_ref());
-        Ok(Token {
+        Ok(JoinToken {
             host: self.facts.host.clone(),
             address,
             authority,
@@ -182,13 +182,13 @@ impl Authority {
         node: &str,
         request: &str,
         now: Timestamp,
-    ) -> Result<String, Refusal> {
+    ) -> Result<String, CertificateRefusal> {
         let _lock = self.directory.lock()?;
         let mut tokens = Tokens::read(&self.directory)?;
         // The token comes first: who has none learns nothing about names.
         let bare = NodeName::new(node);
         let replace = tokens.redeem(secret, &bare, now)?;
-        let node = check_node_name(node).map_err(Refusal::Name)?;
+        let node = check_node_name(node).map_err(CertificateRefusal::Name)?;
         let mut ledger = self.ledger()?;
         if !replace {
             ledger.check_free(node.as_str(), now)?;
@@ -207,15 +207,15 @@ impl Authority {
         presented: &Facts,
         request: &str,
         now: Timestamp,
-    ) -> Result<String, Refusal> {
-        let node = presented
-            .node()
-            .ok_or_else(|| Refusal::Name("this is not a node's certificate".to_owned()))?;
+    ) -> Result<String, CertificateRefusal> {
+        let node = presented.node().ok_or_else(|| {
+            CertificateRefusal::Name("this is not a node's certificate".to_owned())
+        })?;
         let _lock = self.directory.lock()?;
         let mut ledger = self.ledger()?;
         let known = ledger.certificates.get(node.as_str());
         if !known.is_some_and(|issued| issued.serials.contains(&presented.serial)) {
-            return Err(Refusal::Replaced(node.as_str().to_owned()));
+            return Err(CertificateRefusal::Replaced(node.as_str().to_owned()));
         }
         let chain = self.sign(request, &Subject::node(&node), now, NODE_LIFE)?;
         ledger.note(&chain, Some(presented), now)?;
@@ -254,7 +254,7 @@ impl Authority {
         if name.is_empty()
             || name.starts_with('.')
             || !name.chars().all(plain)
-            || subject.looks_like_a_node()
+            || subject.is_of_a_node()
         {
             bail!(
                 "`{}` cannot be the name of a certificate",
@@ -297,9 +297,9 @@ impl Authority {
         subject: &Subject,
         now: Timestamp,
         life: Duration,
-    ) -> Result<String, Refusal> {
+    ) -> Result<String, CertificateRefusal> {
         certificate::check_request(request)
-            .map_err(|error| Refusal::Request(format!("{error:#}")))?;
+            .map_err(|error| CertificateRefusal::Request(format!("{error:#}")))?;
         let path = self.directory.ca_key();
         let key =
             std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -328,9 +328,9 @@ impl Ledger {
             .filter(|issued| issued.expires > now)
     }
 
-    fn check_free(&self, name: &str, now: Timestamp) -> Result<(), Refusal> {
+    fn check_free(&self, name: &str, now: Timestamp) -> Result<(), CertificateRefusal> {
         match self.valid(name, now) {
-            Some(issued) => Err(Refusal::Taken {
+            Some(issued) => Err(CertificateRefusal::Taken {
                 name: name.to_owned(),
                 made: issued.made,
             }),

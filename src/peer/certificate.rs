@@ -124,7 +124,7 @@ impl Subject {
     }
 
     /// Whether this would be taken for a node.
-    pub(super) fn looks_like_a_node(&self) -> bool {
+    pub(super) fn is_of_a_node(&self) -> bool {
         self.dns
             .iter()
             .any(|name| name.to_ascii_lowercase().ends_with(NODE_SUFFIX))

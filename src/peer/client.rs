@@ -170,7 +170,7 @@ impl PeerClient {
         address: SocketAddr,
         log: &LogRequest,
     ) -> Result<LogText, PeerError> {
-        let target = Target {
+        let target = PeerTarget {
             node: node.clone(),
             address,
         };
@@ -198,7 +198,7 @@ impl PeerClient {
         address: SocketAddr,
         request: String,
     ) -> Result<Certified, PeerError> {
-        let target = Target {
+        let target = PeerTarget {
             node: node.clone(),
             address,
         };
@@ -209,7 +209,7 @@ impl PeerClient {
         target.read(target.send(request).await?).await
     }
 
-    fn connect(&self, target: &Target, keep: Keep) -> Result<reqwest::Client, PeerError> {
+    fn connect(&self, target: &PeerTarget, keep: Keep) -> Result<reqwest::Client, PeerError> {
         let config = self
             .identity
             .client_config()
@@ -229,7 +229,7 @@ pub(crate) struct PeerLine {
 impl PeerLine {
     /// Whether the node lives: only who holds its key can answer.
     pub(crate) async fn ping(&mut self, address: SocketAddr) -> Result<Ping, PeerError> {
-        let target = Target {
+        let target = PeerTarget {
             node: self.node.clone(),
             address,
         };
@@ -297,12 +297,12 @@ pub(super) enum Keep {
 
 /// Who is asked, and where: the name is what the certificate must say, the address is where it is
 /// asked for.
-pub(super) struct Target {
+pub(super) struct PeerTarget {
     pub(super) node: NodeName,
     pub(super) address: SocketAddr,
 }
 
-impl Target {
+impl PeerTarget {
     pub(super) fn url(&self, route: &str) -> String {
         format!(
             "https://{}:{}/peer/v1/{route}",

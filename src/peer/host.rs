@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     connections::request::{Proof, watched},
-    http::Daemon,
+    http::HttpContext,
 };
 
 /// Followed logs are given so long to end when the daemon stops.
@@ -101,7 +101,7 @@ impl PeerHost {
     /// Serves and renews until `stop` changes or its sender is dropped.
     pub(crate) async fn serve(
         self,
-        daemon: Arc<Daemon>,
+        daemon: Arc<HttpContext>,
         address_of: AddressOf,
         stop: watch::Receiver<()>,
     ) {

@@ -33,19 +33,19 @@ pub(crate) struct Identity {
 
 #[derive(Clone, Debug)]
 struct Loaded {
-    stamp: Stamp,
+    stamp: FileStamp,
     pair: Arc<CertifiedKey>,
     facts: Facts,
 }
 
 /// By it a file that was replaced is told from the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     inode: u64,
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {
@@ -63,7 +63,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 impl Identity {
     /// Reads the directory; `None` where this host belongs to no cluster.
     pub(crate) fn open(directory: &PeerDirectory) -> Result<Option<Arc<Self>>> {
-        let stamp = Stamp::of(&directory.node());
+        let stamp = FileStamp::of(&directory.node());
         let Some(pair) = directory.read_node()? else {
             return Ok(None);
         };
@@ -82,7 +82,7 @@ impl Identity {
                 .context("use this host's certificate")?,
         )?;
         // A stamp that is older than what was read costs one more look.
-        let stamp = stamp.unwrap_or(Stamp {
+        let stamp = stamp.unwrap_or(FileStamp {
             inode: 0,
             changed: (0, 0),
         });
@@ -117,7 +117,7 @@ impl Identity {
 
     /// What is on disk now; what was there before, while that cannot be used.
     fn current(&self) -> Loaded {
-        let stamp = Stamp::of(&self.directory.node());
+        let stamp = FileStamp::of(&self.directory.node());
         let old = self
             .loaded
             .read()
@@ -138,7 +138,7 @@ impl Identity {
         }
     }
 
-    fn reload(&self, stamp: Option<Stamp>) -> Result<Loaded> {
+    fn reload(&self, stamp: Option<FileStamp>) -> Result<Loaded> {
         let pair = self
             .directory
             .read_node()?

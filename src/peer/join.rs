@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
 
 use super::{
-    PeerDirectory, Token,
+    JoinToken, PeerDirectory,
     certificate::{self, Facts},
     check_node_name,
-    client::{Certified, Keep, Target},
+    client::{Certified, Keep, PeerTarget},
     directory::ClusterFacts,
     identity::{provider, verify},
 };
@@ -55,13 +55,13 @@ pub(crate) struct Joined {
 pub(crate) async fn join(
     directory: &PeerDirectory,
     node: &NodeName,
-    token: &Token,
+    token: &JoinToken,
     replace: bool,
 ) -> Result<Joined> {
     check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
     refuse_if_joined(directory, replace)?;
     let (key, request) = certificate::request(node.as_str())?;
-    let target = Target {
+    let target = PeerTarget {
         node: token.host.clone(),
         address: token.address,
     };
@@ -142,7 +142,7 @@ fn refuse_if_joined(directory: &PeerDirectory, replace: bool) -> Result<()> {
     Ok(())
 }
 
-fn config(token: &Token) -> Result<ClientConfig> {
+fn config(token: &JoinToken) -> Result<ClientConfig> {
     let verifier = Pinned {
         authority: token.authority,
         provider: provider(),

@@ -22,14 +22,14 @@ use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
 
 use super::{
     Authority,
-    authority::Refusal,
+    authority::CertificateRefusal,
     certificate::Facts,
     client::{Certified, Message, Ping, RenewRequest},
     join::JoinRequest,
     listener::Remote,
     token::TokenRefusal,
 };
-use crate::http::{Daemon, api};
+use crate::http::{HttpContext, api};
 
 /// The largest body: a secret, a name and a certificate request fit many times.
 const BODY_BYTES: usize = 16 * 1024;
@@ -46,7 +46,7 @@ pub(super) struct Served {
     /// The authority, where it is here.
     pub(super) authority: Option<Authority>,
     /// The rest of the daemon.
-    pub(super) daemon: Arc<Daemon>,
+    pub(super) daemon: Arc<HttpContext>,
     /// Who tried to join lately.
     pub(super) attempts: Attempts,
 }
@@ -196,7 +196,7 @@ async fn join(
 /// Has the authority sign, off the threads that serve: it writes files.
 async fn sign(
     served: &Arc<Served>,
-    how: impl FnOnce(&Authority) -> Result<String, Refusal> + Send + 'static,
+    how: impl FnOnce(&Authority) -> Result<String, CertificateRefusal> + Send + 'static,
 ) -> Response {
     let Some(authority) = served.authority.clone() else {
         let message = format!(
@@ -222,13 +222,13 @@ async fn sign(
     }
 }
 
-fn status(refusal: &Refusal) -> StatusCode {
+fn status(refusal: &CertificateRefusal) -> StatusCode {
     match refusal {
-        Refusal::Token(TokenRefusal::Unknown) => StatusCode::UNAUTHORIZED,
-        Refusal::Token(_) | Refusal::Replaced(_) => StatusCode::FORBIDDEN,
-        Refusal::Name(_) | Refusal::Request(_) => StatusCode::BAD_REQUEST,
-        Refusal::Taken { .. } => StatusCode::CONFLICT,
-        Refusal::Broken(error) => {
+        CertificateRefusal::Token(TokenRefusal::Unknown) => StatusCode::UNAUTHORIZED,
+        CertificateRefusal::Token(_) | CertificateRefusal::Replaced(_) => StatusCode::FORBIDDEN,
+        CertificateRefusal::Name(_) | CertificateRefusal::Request(_) => StatusCode::BAD_REQUEST,
+        CertificateRefusal::Taken { .. } => StatusCode::CONFLICT,
+        CertificateRefusal::Broken(error) => {
             tracing::error!("a certificate could not be signed: {error:#}");
             StatusCode::INTERNAL_SERVER_ERROR
         }
@@ -237,10 +237,10 @@ fn status(refusal: &Refusal) -> StatusCode {
 
 /// Attempts in the current minute.
 #[derive(Debug)]
-pub(super) struct Attempts(Mutex<Window>);
+pub(super) struct Attempts(Mutex<AttemptWindow>);
 
 #[derive(Debug)]
-struct Window {
+struct AttemptWindow {
     since: Instant,
     all: u32,
     by_address: BTreeMap<IpAddr, u32>,
@@ -249,7 +249,7 @@ struct Window {
 impl Attempts {
     /// None yet.
     pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(Window {
+        Self(Mutex::new(AttemptWindow {
             since: now,
             all: 0,
             by_address: BTreeMap::new(),
@@ -261,7 +261,7 @@ impl Attempts {
     fn may(&self, address: IpAddr, now: Instant) -> bool {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(window.since) >= MINUTE {
-            *window = Window {
+            *window = AttemptWindow {
                 since: now,
                 all: 0,
                 by_address: BTreeMap::new(),

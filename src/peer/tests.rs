@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    Authority, Identity, LogRequest, PeerClient, PeerDirectory, PeerHost, Token, TokenOffer,
+    Authority, Identity, JoinToken, LogRequest, PeerClient, PeerDirectory, PeerHost, TokenOffer,
     client::{PING_TIMEOUT, PeerError},
 };
 use crate::http::fixture::{Fixture, crypto, fixture, view};
@@ -58,20 +58,20 @@ pub(super) fn disk() -> Disk {
 }
 
 /// A listening host.
-pub(super) struct Host {
+pub(super) struct ListeningHost {
     pub(super) address: SocketAddr,
     pub(super) fixture: Fixture,
     _stop: watch::Sender<()>,
     serving: JoinHandle<()>,
 }
 
-impl Drop for Host {
+impl Drop for ListeningHost {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
-pub(super) async fn serve(disk: &Disk, node: &str) -> Host {
+pub(super) async fn serve(disk: &Disk, node: &str) -> ListeningHost {
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let bound = PeerHost::bind(disk.directory.path(), &name(node), Some(loopback), || {
         Ok(loopback)
@@ -89,7 +89,7 @@ pub(super) async fn serve(disk: &Disk, node: &str) -> Host {
     fixture.publish.send_replace(Arc::new(shown));
     let (stop, stopped) = watch::channel(());
     let serving = tokio::spawn(host.serve(fixture.daemon.clone(), Arc::new(|_| None), stopped));
-    Host {
+    ListeningHost {
         address,
         fixture,
         _stop: stop,
@@ -110,7 +110,7 @@ pub(super) fn offer() -> TokenOffer {
     }
 }
 
-pub(super) fn token(authority: &Authority, host: &Host, offer: &TokenOffer) -> Token {
+pub(super) fn token(authority: &Authority, host: &ListeningHost, offer: &TokenOffer) -> JoinToken {
     authority
         .token(offer, host.address, Timestamp::now())
         .unwrap()
@@ -121,15 +121,15 @@ pub(super) fn client(disk: &Disk) -> PeerClient {
 }
 
 /// Two hosts of one cluster.
-pub(super) struct Pair {
+pub(super) struct TwoHosts {
     pub(super) one: Disk,
     pub(super) two: Disk,
     pub(super) authority: Authority,
-    pub(super) n1: Host,
-    pub(super) n2: Host,
+    pub(super) n1: ListeningHost,
+    pub(super) n2: ListeningHost,
 }
 
-pub(super) async fn pair() -> Pair {
+pub(super) async fn pair() -> TwoHosts {
     let (one, two) = (disk(), disk());
     let authority = first(&one, Timestamp::now());
     let n1 = serve(&one, "n1").await;
@@ -138,7 +138,7 @@ pub(super) async fn pair() -> Pair {
         .await
         .unwrap();
     let n2 = serve(&two, "n2").await;
-    Pair {
+    TwoHosts {
         one,
         two,
         authority,

@@ -24,7 +24,7 @@ const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A one-time token, as the new host sees it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Token {
+pub(crate) struct JoinToken {
     /// The host that has the authority.
     pub(crate) host: NodeName,
     /// Its listener.
@@ -37,7 +37,7 @@ pub(crate) struct Token {
 
 /// No token.
 #[derive(Debug, PartialEq, Eq, Error)]
-pub(crate) enum TokenError {
+pub(crate) enum JoinTokenError {
     /// Something else altogether.
     #[error(
         "this is no join token: one begins with {PREFIX} and is printed by `windlass cluster token`"
@@ -57,7 +57,7 @@ struct Written {
     secret: String,
 }
 
-impl fmt::Display for Token {
+impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let written = Written {
             host: self.host.as_str().to_owned(),
@@ -71,7 +71,7 @@ impl fmt::Display for Token {
 }
 
 /// The secret is not shown.
-impl fmt::Debug for Token {
+impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
             .field("host", &self.host)
@@ -80,17 +80,21 @@ impl fmt::Debug for Token {
     }
 }
 
-impl FromStr for Token {
-    type Err = TokenError;
+impl FromStr for JoinToken {
+    type Err = JoinTokenError;
 
-    fn from_str(text: &str) -> Result<Self, TokenError> {
-        let body = text.trim().strip_prefix(PREFIX).ok_or(TokenError::Other)?;
+    fn from_str(text: &str) -> Result<Self, JoinTokenError> {
+        let body = text
+            .trim()
+            .strip_prefix(PREFIX)
+            .ok_or(JoinTokenError::Other)?;
         if body.len() > LONGEST {
-            return Err(TokenError::Damaged);
+            return Err(JoinTokenError::Damaged);
         }
-        let json = Base64UrlUnpadded::decode_vec(body).map_err(|_| TokenError::Damaged)?;
-        let written: Written = serde_json::from_slice(&json).map_err(|_| TokenError::Damaged)?;
-        let host = super::check_node_name(&written.host).map_err(|_| TokenError::Damaged)?;
+        let json = Base64UrlUnpadded::decode_vec(body).map_err(|_| JoinTokenError::Damaged)?;
+        let written: Written =
+            serde_json::from_slice(&json).map_err(|_| JoinTokenError::Damaged)?;
+        let host = super::check_node_name(&written.host).map_err(|_| JoinTokenError::Damaged)?;
         Ok(Self {
             host,
             address: written.address,
@@ -100,9 +104,9 @@ impl FromStr for Token {
     }
 }
 
-fn bytes(text: &str) -> Result<[u8; 32], TokenError> {
-    let bytes = Base64UrlUnpadded::decode_vec(text).map_err(|_| TokenError::Damaged)?;
-    bytes.try_into().map_err(|_| TokenError::Damaged)
+fn bytes(text: &str) -> Result<[u8; 32], JoinTokenError> {
+    let bytes = Base64UrlUnpadded::decode_vec(text).map_err(|_| JoinTokenError::Damaged)?;
+    bytes.try_into().map_err(|_| JoinTokenError::Damaged)
 }
 
 /// What a token is to be good for.
@@ -143,12 +147,12 @@ pub(crate) enum TokenRefusal {
 /// `tokens.json`
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tokens {
-    tokens: Vec<Kept>,
+    tokens: Vec<StoredToken>,
 }
 
 /// A token as its maker keeps it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct StoredToken {
     /// SHA-256 of the secret, in hexadecimal.
     hash: String,
     expires: Timestamp,
@@ -185,7 +189,7 @@ impl Tokens {
         let expires = now
             .checked_add(offer.life)
             .context("the token would never expire: give a shorter time")?;
-        self.tokens.push(Kept {
+        self.tokens.push(StoredToken {
             hash: hash(&secret),
             expires,
             node: offer.node.as_ref().map(|node| node.as_str().to_owned()),

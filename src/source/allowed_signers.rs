@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use ssh_key::HashAlg;
 use thiserror::Error;
 
-use self::line::{Entry, Line};
+use self::line::{Line, SignerEntry};
 use super::ssh_signature::{NAMESPACE, VerifyingKey};
 
 /// A file larger than this is not a list of signers.
@@ -209,8 +209,8 @@ impl AllowedSigners {
         }
     }
 
-    fn add(&mut self, entry: Entry) {
-        let Entry { line, key, blob } = entry;
+    fn add(&mut self, entry: SignerEntry) {
+        let SignerEntry { line, key, blob } = entry;
         self.keys
             .entry(blob)
             .or_insert_with(|| AllowedKey {

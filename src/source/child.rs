@@ -51,8 +51,8 @@ pub(crate) async fn fetch_in_child(
     request: &FetchRequest,
 ) -> Result<Fetched, FetchError> {
     match run_in_child(child, request).await? {
-        Answer::Fetched(fetched) => Ok(fetched),
-        Answer::Compacted => Err(FetchError::Child {
+        ChildAnswer::Fetched(fetched) => Ok(fetched),
+        ChildAnswer::Compacted => Err(FetchError::Child {
             detail: "it did something else than asked".to_owned(),
         }),
     }
@@ -74,12 +74,15 @@ pub(crate) async fn compact_in_child(
 /// What the child did.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Answer {
+enum ChildAnswer {
     Fetched(Fetched),
     Compacted,
 }
 
-async fn run_in_child(child: &ChildProgram, request: &FetchRequest) -> Result<Answer, FetchError> {
+async fn run_in_child(
+    child: &ChildProgram,
+    request: &FetchRequest,
+) -> Result<ChildAnswer, FetchError> {
     let url: RemoteUrl = request.url.parse()?;
     let failed = |detail: String| FetchError::Child { detail };
     let document = serde_json::to_vec(request)
@@ -148,10 +151,10 @@ pub(crate) fn child_main() -> ExitCode {
     }
 }
 
-fn act(request: &FetchRequest) -> Result<Answer, FetchError> {
+fn act(request: &FetchRequest) -> Result<ChildAnswer, FetchError> {
     match request.task {
-        Task::Fetch | Task::AskHead => fetch(request).map(Answer::Fetched),
-        Task::Compact => compact(request).map(|()| Answer::Compacted),
+        Task::Fetch | Task::AskHead => fetch(request).map(ChildAnswer::Fetched),
+        Task::Compact => compact(request).map(|()| ChildAnswer::Compacted),
     }
 }
 
@@ -191,7 +194,7 @@ fn read_answer(
     status: ExitStatus,
     url: &RemoteUrl,
     request: &FetchRequest,
-) -> Result<Answer, FetchError> {
+) -> Result<ChildAnswer, FetchError> {
     let last_line = output
         .split(|byte| *byte == b'\n')
         .rfind(|line| !line.is_empty())

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::commit;
 use super::verify::{
-    CouldNotCheck, Grounds, Mode, Policy, Refusal, VerifiedCommit, descends, judge,
+    CommitRefusal, CouldNotCheck, Grounds, Mode, Policy, VerifiedCommit, descends, judge,
 };
 
 /// Why a commit may not run here.
@@ -38,7 +38,7 @@ pub(crate) enum Ineligible {
     },
     /// This host does not judge its signature good.
     #[error("{}", .0)]
-    Untrusted(Refusal),
+    Untrusted(CommitRefusal),
 }
 
 /// Says whether a commit may run here, and on which grounds. `known` is the trusted set's entry of

@@ -17,11 +17,11 @@ use std::path::Path;
 use git2::{Oid, Repository};
 use reconciler::name::CommitId;
 
-use self::error::Failure;
+use self::error::FetchFailure;
 pub(crate) use self::error::{FetchError, out_of_memory};
 use self::request::Budget;
 pub(crate) use self::request::{
-    Brought, Credentials, FetchLimits, FetchRequest, Fetched, Secret, Task,
+    Brought, Credentials, FetchLimits, FetchRequest, Fetched, SecretText, Task,
 };
 pub(crate) use self::url::{LocalRepository, RemoteUrl};
 use super::mirror::{self, Check, Mirror, MirrorError};
@@ -104,7 +104,7 @@ fn fetch_addition(
         begin_addition(mirror, &known).map_err(|error| Trouble::Remote(disk(mirror, &error)))?;
     match transfer(&repo, url, request, budget) {
         Ok(fetched) => Ok(fetched),
-        Err(Failure::Known(error)) => Err(Trouble::Remote(error)),
+        Err(FetchFailure::Known(error)) => Err(Trouble::Remote(error)),
         Err(failure) => {
             // Which side an unclear error is about shows in whether ours still reads.
             mirror
@@ -190,7 +190,7 @@ fn transfer(
     url: &RemoteUrl,
     request: &FetchRequest,
     budget: &Budget,
-) -> Result<Fetched, Failure> {
+) -> Result<Fetched, FetchFailure> {
     let tracking = mirror::tracking(&request.branch);
     if !git2::Reference::is_valid_name(&tracking) {
         let what = FetchError::NoSuchBranch {
@@ -198,7 +198,7 @@ fn transfer(
             branch: request.branch.clone(),
             has: Vec::new(),
         };
-        return Err(Failure::Known(what));
+        return Err(FetchFailure::Known(what));
     }
     let previous = mirror::ref_target(repo, &tracking)?;
     let head = match url {

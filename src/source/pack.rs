@@ -95,7 +95,7 @@ pub(crate) fn headers(
         path: pack.display().to_string(),
         source,
     };
-    let mut window = Window::new(File::open(pack).map_err(failed)?);
+    let mut window = FileWindow::new(File::open(pack).map_err(failed)?);
     check_pack_header(window.at(0).map_err(failed)?, entries.len())?;
     let mut inflater = DecompressorOxide::new();
     let mut stored = Vec::with_capacity(entries.len());
@@ -128,7 +128,7 @@ pub(crate) fn headers(
 
 /// An object by the index.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct IndexEntry {
     id: Oid,
     offset: u64,
 }
@@ -156,7 +156,7 @@ enum Sort {
     },
 }
 
-fn read_index(path: &Path, max_objects: u64) -> Result<Vec<Entry>, PackError> {
+fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackError> {
     let failed = |source| PackError::Io {
         path: path.display().to_string(),
         source,
@@ -211,7 +211,7 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<Entry>, PackError> {
         };
         let id = Oid::from_bytes(id)
             .map_err(|_| PackError::Malformed("its index holds no object id"))?;
-        entries.push(Entry { id, offset });
+        entries.push(IndexEntry { id, offset });
     }
     if entries.windows(2).any(|pair| pair[0].id >= pair[1].id) {
         return Err(PackError::Malformed("its index is not in order"));
@@ -335,7 +335,7 @@ fn size_number(rest: &mut &[u8]) -> Option<u64> {
 }
 
 /// The type of every object: a delta's is that of what it is a delta of in the end.
-fn kinds(entries: &[Entry], stored: &[Stored]) -> Result<Vec<ObjectType>, PackError> {
+fn kinds(entries: &[IndexEntry], stored: &[Stored]) -> Result<Vec<ObjectType>, PackError> {
     let too_deep = || PackError::Malformed("a chain of more deltas than Git makes");
     let bases = Bases::new(entries);
     let mut known: Vec<Option<(ObjectType, usize)>> = vec![None; entries.len()];
@@ -378,13 +378,13 @@ fn kinds(entries: &[Entry], stored: &[Stored]) -> Result<Vec<ObjectType>, PackEr
 
 /// Finds the bases of deltas among the entries.
 struct Bases<'a> {
-    entries: &'a [Entry],
+    entries: &'a [IndexEntry],
     by_id: Vec<usize>,
 }
 
 impl<'a> Bases<'a> {
     /// The entries are in the order of their offsets.
-    fn new(entries: &'a [Entry]) -> Self {
+    fn new(entries: &'a [IndexEntry]) -> Self {
         let mut by_id: Vec<usize> = (0..entries.len()).collect();
         by_id.sort_unstable_by_key(|at| entries[*at].id);
         Self { entries, by_id }
@@ -407,13 +407,13 @@ impl<'a> Bases<'a> {
 }
 
 /// A file that is read forwards in pieces.
-struct Window {
+struct FileWindow {
     file: File,
     start: u64,
     bytes: Vec<u8>,
 }
 
-impl Window {
+impl FileWindow {
     fn new(file: File) -> Self {
         Self {
             file,

@@ -116,7 +116,7 @@ impl Snapshot {
         limits: &SnapshotLimits,
     ) -> Result<Self, SnapshotError> {
         let object = CommitObject::read(repo, commit.id())?;
-        let walk::Found { files, passed_over } = walk::files(repo, &object, paths, limits)?;
+        let walk::WalkedFiles { files, passed_over } = walk::files(repo, &object, paths, limits)?;
         Ok(Self {
             info: object.info(),
             files,

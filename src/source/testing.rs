@@ -39,9 +39,9 @@ fn output(command: &mut Command) -> String {
 }
 
 /// A directory of key pairs.
-pub(crate) struct Keys(TempDir);
+pub(crate) struct KeyPairs(TempDir);
 
-impl Keys {
+impl KeyPairs {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::mirror::Mirror;
 use super::snapshot::{Readable, Snapshot, SnapshotLimits};
-use super::testing::{Keys, Work, bring, request};
-use super::verify::{Mode, Policy, Verdict, VerifiedCommit, verify};
+use super::testing::{KeyPairs, Work, bring, request};
+use super::verify::{HeadVerdict, Mode, Policy, VerifiedCommit, verify};
 use crate::trust::TrustStore;
 
 /// The whole way of two pushes, with everything between them read back from disk.
 #[test]
 fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
-    let (keys, work, data) = (Keys::new(), Work::new(), tempfile::tempdir().unwrap());
+    let (keys, work, data) = (KeyPairs::new(), Work::new(), tempfile::tempdir().unwrap());
     let key = keys.generate("dev", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
     let at = data.path().join("mirror.git");
@@ -28,12 +28,12 @@ fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
         let repo = Mirror::new(&at).open().unwrap();
         let verified = trust.pointers().verified.clone();
         match verify(&repo, &policy, verified.as_ref(), &fetched.head).unwrap() {
-            Verdict::Trusted(accepted) => {
+            HeadVerdict::Trusted(accepted) => {
                 trust.advance(&accepted, policy.now).unwrap();
                 Mirror::new(&at).pin(&trust.pointers().commits()).unwrap();
                 Ok(accepted.head)
             }
-            Verdict::Untrusted(refusals) => Err(refusals.to_string()),
+            HeadVerdict::Untrusted(refusals) => Err(refusals.to_string()),
         }
     };
 

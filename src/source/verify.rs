@@ -15,7 +15,7 @@ use reconciler::{foreign::ForeignText, name::CommitId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use self::refusal::{Refusal, Refusals, Why};
+pub(crate) use self::refusal::{CommitRefusal, Refusals, Why};
 use super::allowed_signers::{AllowedSigners, Signer};
 use super::commit::{self, CommitError, CommitObject};
 use super::ssh_signature::{self, NAMESPACE, SshSignature};
@@ -139,7 +139,7 @@ impl VerifiedCommit {
 
 /// The answer about a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum HeadVerdict {
     /// Every commit that needed a signature has a good one.
     Trusted(Accepted),
     /// Some do not, or history did not go forward.
@@ -177,7 +177,7 @@ pub(crate) fn verify(
     policy: &Policy<'_>,
     verified: Option<&VerifiedCommit>,
     head: &CommitId,
-) -> Result<Verdict, CouldNotCheck> {
+) -> Result<HeadVerdict, CouldNotCheck> {
     let still_counts = |known: &VerifiedCommit| known.counts(policy.mode, policy.anchor);
     let known = verified.filter(|known| known.id == *head && still_counts(known));
     // The anchor may be newer than what was accepted before.
@@ -186,7 +186,7 @@ pub(crate) fn verify(
         _ => false,
     };
     if let Some(known) = known.filter(|_| !is_barred) {
-        return Ok(Verdict::Trusted(Accepted {
+        return Ok(HeadVerdict::Trusted(Accepted {
             head: known.clone(),
             line: Vec::new(),
         }));
@@ -194,15 +194,17 @@ pub(crate) fn verify(
     let object = match CommitObject::read(repo, head) {
         Ok(object) => object,
         Err(error) => {
-            return not_a_commit(head, error).map(|refusal| Verdict::Untrusted(refusal.into()));
+            return not_a_commit(head, error).map(|refusal| HeadVerdict::Untrusted(refusal.into()));
         }
     };
     if let Some(why) = off_the_line(repo, policy, verified, head)? {
-        return Ok(Verdict::Untrusted(Refusal::new(&object, why).into()));
+        return Ok(HeadVerdict::Untrusted(
+            CommitRefusal::new(&object, why).into(),
+        ));
     }
     let unsigned = |grounds| {
         let head = VerifiedCommit::new(head.clone(), grounds);
-        Ok(Verdict::Trusted(Accepted {
+        Ok(HeadVerdict::Trusted(Accepted {
             line: vec![head.clone()],
             head,
         }))
@@ -234,12 +236,12 @@ pub(crate) fn verify(
     match good.get(head) {
         Some(trusted) if refusals.is_empty() => {
             let line = judged_line(repo, &good, head)?;
-            Ok(Verdict::Trusted(Accepted {
+            Ok(HeadVerdict::Trusted(Accepted {
                 head: trusted.clone(),
                 line,
             }))
         }
-        _ => Ok(Verdict::Untrusted(refusals)),
+        _ => Ok(HeadVerdict::Untrusted(refusals)),
     }
 }
 
@@ -265,21 +267,25 @@ pub(crate) fn judge(
     repo: &Repository,
     policy: &Policy<'_>,
     id: &CommitId,
-) -> Result<Result<Signer, Refusal>, CouldNotCheck> {
+) -> Result<Result<Signer, CommitRefusal>, CouldNotCheck> {
     match CommitObject::read(repo, id) {
-        Ok(object) => Ok(signer_of(&object, policy).map_err(|why| Refusal::new(&object, why))),
+        Ok(object) => {
+            Ok(signer_of(&object, policy).map_err(|why| CommitRefusal::new(&object, why)))
+        }
         Err(error) => not_a_commit(id, error).map(Err),
     }
 }
 
 /// An object that arrived whole and is no sound commit is the sender's fault; one that cannot be
 /// read is ours.
-fn not_a_commit(id: &CommitId, error: CommitError) -> Result<Refusal, CouldNotCheck> {
+fn not_a_commit(id: &CommitId, error: CommitError) -> Result<CommitRefusal, CouldNotCheck> {
     match error {
         CommitError::Malformed { what, .. } => {
-            Ok(Refusal::unreadable(id, Why::MalformedCommit(what)))
+            Ok(CommitRefusal::unreadable(id, Why::MalformedCommit(what)))
         }
-        CommitError::NotACommit { kind, .. } => Ok(Refusal::unreadable(id, Why::NotACommit(kind))),
+        CommitError::NotACommit { kind, .. } => {
+            Ok(CommitRefusal::unreadable(id, Why::NotACommit(kind)))
+        }
         error @ (CommitError::Read { .. } | CommitError::BadId { .. }) => Err(error.into()),
     }
 }

@@ -64,9 +64,9 @@ impl RefWatch {
         // One place: a change that finds it taken is part of the look that is coming anyway.
         let (wake, changes) = mpsc::sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let watched = Watched::new(&repository, &wake)?;
+        let watched = WatchedDirectories::new(&repository, &wake)?;
         let path = repository.path().to_owned();
-        let follower = Follower {
+        let follower = WatchThread {
             repository,
             watched,
             wake: wake.clone(),
@@ -90,16 +90,16 @@ impl Drop for RefWatch {
 }
 
 /// The thread that turns changes into nudges and keeps the watches on the right directories.
-struct Follower {
+struct WatchThread {
     repository: LocalRepository,
-    watched: Watched,
+    watched: WatchedDirectories,
     wake: SyncSender<()>,
     changes: Receiver<()>,
     stop: Arc<AtomicBool>,
     nudge: Arc<Notify>,
 }
 
-impl Follower {
+impl WatchThread {
     fn run(mut self) {
         loop {
             self.watch_what_is_there();
@@ -121,7 +121,7 @@ impl Follower {
                 return;
             }
             // Where new watches fail, the next round tries again, and polling goes on.
-            let Ok(fresh) = Watched::new(&self.repository, &self.wake) else {
+            let Ok(fresh) = WatchedDirectories::new(&self.repository, &self.wake) else {
                 return;
             };
             self.watched = fresh;
@@ -148,13 +148,13 @@ enum Names {
 }
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedDirectories {
     directories: Vec<Directory>,
     // Dropping it ends the watches.
     _watcher: RecommendedWatcher,
 }
 
-impl Watched {
+impl WatchedDirectories {
     fn new(repository: &LocalRepository, wake: &SyncSender<()>) -> Result<Self, WatchError> {
         let directories = directories(repository);
         let relevant = directories.clone();

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::layout::{Identity, SCHEMA};
+use super::layout::{SCHEMA, StoreIdentity};
 
 /// What all hosts of a cluster must agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(crate) struct Agreed {
 
 impl Agreed {
     /// As it is written into a store.
-    pub(super) fn identity(&self, id: &str, incarnation: u64) -> Identity {
-        Identity {
+    pub(super) fn identity(&self, id: &str, incarnation: u64) -> StoreIdentity {
+        StoreIdentity {
             schema: SCHEMA,
             id: id.to_owned(),
             incarnation,
@@ -41,8 +41,8 @@ impl Agreed {
     }
 
     /// What differs from a store's cluster, if anything does.
-    pub(super) fn check(&self, identity: &Identity) -> Result<(), String> {
-        let Identity {
+    pub(super) fn check(&self, identity: &StoreIdentity) -> Result<(), String> {
+        let StoreIdentity {
             pod_range,
             subnet_length,
             service_range,
@@ -88,7 +88,7 @@ impl Agreed {
 }
 
 /// Whether this version can read a store.
-pub(super) fn known_schema(identity: &Identity) -> Result<(), String> {
+pub(super) fn known_schema(identity: &StoreIdentity) -> Result<(), String> {
     match identity.schema {
         1..=SCHEMA => Ok(()),
         0 => Err("the store has schema 0, which no version wrote".to_owned()),

@@ -18,8 +18,8 @@ use reconciler::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    etcd::{KeyChange, Pair, Write},
-    layout::{AnswerDoc, Decided, Epoch, FactsDoc, Identity, KeyKind, ReportDoc},
+    etcd::{KeyChange, StoredValue, Write},
+    layout::{AnswerDoc, Decided, Epoch, FactsDoc, KeyKind, ReportDoc, StoreIdentity},
 };
 
 /// Records that no leader deletes.
@@ -30,7 +30,7 @@ pub(crate) struct Contents {
     /// The revision of the last list or change.
     pub(crate) revision: i64,
     /// Which cluster it says it is.
-    pub(crate) identity: Option<Identity>,
+    pub(crate) identity: Option<StoreIdentity>,
     /// Who led last.
     pub(crate) epoch: Epoch,
     /// What was decided. Its `cluster` is not in the store; the caller knows it.
@@ -94,7 +94,7 @@ impl Contents {
     }
 
     /// Everything there is, instead of what was known. Silences go on.
-    pub(crate) fn list(&mut self, revision: i64, pairs: Vec<Pair>) {
+    pub(crate) fn list(&mut self, revision: i64, pairs: Vec<StoredValue>) {
         let mut before = std::mem::take(self);
         self.revision = revision;
         self.redecided = true;
@@ -220,7 +220,7 @@ impl Contents {
     }
 
     /// Takes everything as it stands in the store: a person has said that it is to be believed.
-    pub(crate) fn believe_anew(&mut self) {
+    pub(crate) fn accept_current(&mut self) {
         self.places.clear();
         for decided in std::mem::take(&mut self.missing).into_values() {
             self.undecide(Some(decided));

@@ -15,12 +15,12 @@ mod election;
 mod failure;
 mod lease;
 mod link;
+mod published;
 mod remaining;
 mod replica;
 mod session;
 #[cfg(test)]
 mod tests;
-mod told;
 mod write;
 
 use std::{
@@ -41,7 +41,7 @@ use self::{
     session::Session,
 };
 pub(crate) use self::{remaining::LeaseFate, session::name_taken};
-use crate::source::fetch::Secret;
+use crate::source::fetch::SecretText;
 
 /// How long a clean end waits for etcd to hear of it. Leases run out by themselves.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,7 +56,7 @@ pub(crate) struct EtcdConfig {
     /// Without it the connection is plain text.
     pub(crate) tls: Option<EtcdTls>,
     /// A user of etcd and its password, where the certificate's common name is not the user.
-    pub(crate) user: Option<(String, Secret)>,
+    pub(crate) user: Option<(String, SecretText)>,
 }
 
 /// Files in PEM, read anew at each connection, so that renewed ones are taken up.
@@ -90,7 +90,7 @@ pub(crate) struct SessionConfig {
 
 /// A key and what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pair {
+pub(crate) struct StoredValue {
     /// Without the prefix.
     pub(crate) key: String,
     /// As it was written.
@@ -103,7 +103,7 @@ pub(crate) struct Pair {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KeyChange {
     /// It was made or changed.
-    Put(Pair),
+    Put(StoredValue),
     /// It is gone: deleted, or its lease ran out.
     Delete {
         /// Without the prefix.
@@ -115,7 +115,7 @@ pub(crate) enum KeyChange {
 
 /// What the store tells.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum StoreEvent {
     /// Everything under the prefix at one revision: after start, compaction, on request, and where
     /// a watch could not be resumed.
     Listed {
@@ -127,7 +127,7 @@ pub(crate) enum Event {
         /// [`Etcd::relist`].
         asked: u64,
         /// Ordered by key.
-        pairs: Vec<Pair>,
+        pairs: Vec<StoredValue>,
     },
     /// What changed since, in the order of revisions; a revision is never split.
     Changed {
@@ -200,7 +200,7 @@ pub(crate) enum Created {
     /// It is ours, since this revision.
     Made(i64),
     /// It was there already.
-    Exists(Pair),
+    Exists(StoredValue),
 }
 
 /// Why a write is not, or not surely, done. Of several transactions the ones before may be done in
@@ -264,7 +264,7 @@ impl Etcd {
     pub(crate) fn start(
         config: EtcdConfig,
         session: SessionConfig,
-    ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
+    ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<StoreEvent>)> {
         let prefix = checked_prefix(&config.prefix)?;
         if installation_of(&session.alive).as_deref() != Some(session.installation.as_str()) {
             bail!(

@@ -41,7 +41,7 @@ const SUBNETS: &str = "subnets/";
 
 /// `cluster`: which cluster this is, and what all of its hosts must agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
+pub(crate) struct StoreIdentity {
     /// The layout's version.
     pub(crate) schema: u32,
     /// The cluster's id.

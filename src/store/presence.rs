@@ -26,7 +26,7 @@ impl Presence {
     /// Tells hosts that have no memory of a store which cluster this one belongs to, and whether it
     /// doubts this store.
     pub(super) fn belongs(&self, cluster: &str, doubts: bool) {
-        self.tell(|doc| (doc.cluster, doc.doubts) = (Some(cluster.to_owned()), doubts));
+        self.update(|doc| (doc.cluster, doc.doubts) = (Some(cluster.to_owned()), doubts));
     }
 
     /// Whether this host's control loop hangs: one that does leads nobody and takes no pods. The
@@ -35,10 +35,10 @@ impl Presence {
         if hangs {
             self.etcd.set_candidate(false);
         }
-        self.tell(|doc| doc.hangs = hangs);
+        self.update(|doc| doc.hangs = hangs);
     }
 
-    fn tell(&self, change: impl FnOnce(&mut AliveDoc)) {
+    fn update(&self, change: impl FnOnce(&mut AliveDoc)) {
         let mut doc = lock(&self.doc);
         change(&mut doc);
         self.etcd.set_alive(layout::text(&*doc));

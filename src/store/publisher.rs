@@ -10,13 +10,13 @@ use super::etcd::{Etcd, Write, WriteError};
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The wanted keys of one node, and their values.
-pub(super) type Keys = BTreeMap<String, Vec<u8>>;
+pub(super) type KeyValues = BTreeMap<String, Vec<u8>>;
 
 /// The task's handle; it ends with it.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    wanted: watch::Sender<Option<Arc<Keys>>>,
-    found: mpsc::UnboundedSender<Keys>,
+    wanted: watch::Sender<Option<Arc<KeyValues>>>,
+    observed: mpsc::UnboundedSender<KeyValues>,
     trouble: watch::Receiver<Option<String>>,
 }
 
@@ -28,13 +28,13 @@ impl Publisher {
         tokio::spawn(publish(etcd, wants, finds, told));
         Self {
             wanted,
-            found,
+            observed: found,
             trouble,
         }
     }
 
     /// What the node wants to be known of it from now on.
-    pub(super) fn want(&self, keys: Keys) {
+    pub(super) fn want(&self, keys: KeyValues) {
         self.wanted.send_if_modified(|before| {
             if before.as_deref() == Some(&keys) {
                 return false;
@@ -65,9 +65,9 @@ impl Publisher {
     }
 
     /// What the store was found to say of the node: after each list.
-    pub(super) fn found(&self, keys: Keys) {
+    pub(super) fn observed(&self, keys: KeyValues) {
         // The task ends only with this handle.
-        let _ = self.found.send(keys);
+        let _ = self.observed.send(keys);
     }
 
     /// Why the last write failed, if it did.
@@ -78,9 +78,9 @@ impl Publisher {
 
 async fn publish(
     etcd: Etcd,
-    mut wants: watch::Receiver<Option<Arc<Keys>>>,
-    mut finds: mpsc::UnboundedReceiver<Keys>,
-    told: watch::Sender<Option<String>>,
+    mut wants: watch::Receiver<Option<Arc<KeyValues>>>,
+    mut finds: mpsc::UnboundedReceiver<KeyValues>,
+    reported: watch::Sender<Option<String>>,
 ) {
     // Nothing is written before it is known what is there.
     let Some(mut there) = finds.recv().await else {
@@ -98,18 +98,18 @@ async fn publish(
             .unwrap_or_default();
         if writes.is_empty() {
             failed = false;
-            told.send_if_modified(|trouble| trouble.take().is_some());
+            reported.send_if_modified(|trouble| trouble.take().is_some());
         } else {
             let written = etcd.write(writes).await;
             failed = written.is_err();
             match written {
                 Ok(_) => {
                     there = wanted.as_deref().cloned().unwrap_or_default();
-                    told.send_replace(None);
+                    reported.send_replace(None);
                 }
                 // What cannot be is told; what may have been done is settled by writing it again.
                 Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
-                    told.send_replace(Some(why));
+                    reported.send_replace(Some(why));
                 }
                 Err(WriteError::Fenced) => {}
             }
@@ -131,7 +131,7 @@ async fn publish(
     }
 }
 
-fn difference(there: &Keys, wanted: &Keys) -> Vec<Write> {
+fn difference(there: &KeyValues, wanted: &KeyValues) -> Vec<Write> {
     let puts = wanted
         .iter()
         .filter(|(key, value)| there.get(*key) != Some(value));
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_written() {
-        let keys = |list: &[(&str, &str)]| -> Keys {
+        let keys = |list: &[(&str, &str)]| -> KeyValues {
             list.iter()
                 .map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()))
                 .collect()

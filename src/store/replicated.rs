@@ -1,11 +1,11 @@
 //! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed
 //! while etcd is gone.
 
-mod belief;
 mod join;
+mod marker;
 mod others;
 mod subnets;
-mod writing;
+mod writer;
 
 use std::{
     collections::BTreeMap,
@@ -23,14 +23,14 @@ use reconciler::{
 use tokio::sync::{mpsc, watch};
 
 use self::{
-    belief::Marker,
     join::Newcomer,
+    marker::Marker,
     others::{Late, Others, OthersFile},
 };
 use super::{
     agreed::Agreed,
     contents::{Contents, Member},
-    etcd::{Etcd, EtcdConfig, Event, Fence, SessionConfig},
+    etcd::{Etcd, EtcdConfig, Fence, SessionConfig, StoreEvent},
     layout::{self, AliveDoc, AskDoc, FactsDoc},
     local::{LocalStore, MARKER},
     presence::Presence,
@@ -69,7 +69,7 @@ pub(crate) struct Joining {
 
 /// How this host stands with the store.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Standing {
+pub(crate) enum StoreStatus {
     /// What is known is what it says.
     Current,
     /// It does not answer; what was known last goes on.
@@ -107,7 +107,7 @@ pub(crate) struct ReplicatedStore {
     node: NodeName,
     agreed: Agreed,
     node_ranges: Vec<Ipv4Net>,
-    standing: Standing,
+    status: StoreStatus,
     fence: Option<Fence>,
     /// Since when this host leads and the store answers it.
     led_since: Option<Instant>,
@@ -117,7 +117,7 @@ pub(crate) struct ReplicatedStore {
     caught_up: bool,
     facts: Option<FactsDoc>,
     /// What this host's clock was when the others were told of it last.
-    clock_told: Option<(Timestamp, Instant)>,
+    clock_published: Option<(Timestamp, Instant)>,
     ask: Option<AskDoc>,
     others: Others,
     others_file: OthersFile,
@@ -150,7 +150,7 @@ impl ReplicatedStore {
         data: &Path,
         joining: Joining,
         waiting: &watch::Sender<String>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Event>)> {
+    ) -> Result<(Self, mpsc::UnboundedReceiver<StoreEvent>)> {
         let local = LocalStore::open(data, &joining.node)?;
         let marker_path = data.join(MARKER);
         let marker = state_file::read::<Marker>(&marker_path, MARKER_SCHEMA)?;
@@ -179,7 +179,7 @@ impl ReplicatedStore {
                 contents.remember(layout::records(local.snapshot()));
                 (
                     marker,
-                    Standing::Lost {
+                    StoreStatus::Lost {
                         since,
                         why: "it has not answered since this daemon's start".to_owned(),
                     },
@@ -191,7 +191,7 @@ impl ReplicatedStore {
                 let marker = newcomer.join().await?;
                 etcd.set_candidate(true);
                 presence.belongs(&marker.cluster, false);
-                (marker, Standing::Current)
+                (marker, StoreStatus::Current)
             }
         };
         let publisher = Publisher::start(etcd.clone());
@@ -207,13 +207,13 @@ impl ReplicatedStore {
             node: joining.node,
             agreed: joining.agreed,
             node_ranges: joining.node_ranges,
-            standing,
+            status: standing,
             fence: None,
             led_since: None,
             braked: None,
             caught_up: false,
             facts: None,
-            clock_told: None,
+            clock_published: None,
             ask: None,
             others: Others::default(),
             others_file: OthersFile::open(data)?,
@@ -230,7 +230,7 @@ impl ReplicatedStore {
             started: Instant::now(),
         };
         store.recall();
-        if store.standing == Standing::Current {
+        if store.status == StoreStatus::Current {
             store.republish();
             store.take_over()?;
         }
@@ -269,8 +269,8 @@ impl ReplicatedStore {
     }
 
     /// How it stands with the store.
-    pub(crate) fn standing(&self) -> &Standing {
-        &self.standing
+    pub(crate) fn status(&self) -> &StoreStatus {
+        &self.status
     }
 
     /// The other hosts.
@@ -324,12 +324,12 @@ impl ReplicatedStore {
             .values()
             .min()
             .map(|(_, name)| name)
-            .filter(|_| self.standing == Standing::Current)
+            .filter(|_| self.status == StoreStatus::Current)
     }
 
     /// Whether this host may decide now.
     pub(crate) fn leads(&self) -> bool {
-        self.standing == Standing::Current
+        self.status == StoreStatus::Current
             && self.caught_up
             && self.copied
             && self
@@ -376,9 +376,9 @@ impl ReplicatedStore {
     }
 
     /// Takes in what etcd tells.
-    pub(crate) fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: StoreEvent) {
         match event {
-            Event::Listed {
+            StoreEvent::Listed {
                 etcd_cluster,
                 revision,
                 asked,
@@ -391,43 +391,43 @@ impl ReplicatedStore {
                 self.changed = true;
                 self.listed = Some(etcd_cluster);
                 self.judge();
-                if self.standing == Standing::Current {
+                if self.status == StoreStatus::Current {
                     // A list that was begun before may lack what an earlier leader wrote last.
                     self.caught_up = self.fence.is_some() && asked >= self.awaited;
                     self.republish();
                 }
             }
-            Event::Changed { revision, changes } => {
+            StoreEvent::Changed { revision, changes } => {
                 let leading = self.leads();
                 self.contents.change(revision, changes, leading);
                 self.changed = true;
                 // Whose clock is the wrong one must be seen there, too.
                 if self.contents.take_strange() {
-                    self.tell_clock();
+                    self.publish_clock();
                 }
-                let believed = self.standing == Standing::Current;
+                let believed = self.status == StoreStatus::Current;
                 self.judge();
-                if !believed && self.standing == Standing::Current {
+                if !believed && self.status == StoreStatus::Current {
                     // What this host says of itself may be gone with the store of before.
                     self.etcd.relist();
                 }
             }
-            Event::Lost { why } => {
+            StoreEvent::Lost { why } => {
                 self.led_since = None;
                 self.caught_up = false;
-                match &mut self.standing {
+                match &mut self.status {
                     // Who this store is was in doubt before, and that is what a person must know.
-                    Standing::Frozen { .. } | Standing::Conflict { .. } => {}
-                    Standing::Lost { why: before, .. } => *before = why,
-                    Standing::Current => {
-                        self.standing = Standing::Lost {
+                    StoreStatus::Frozen { .. } | StoreStatus::Conflict { .. } => {}
+                    StoreStatus::Lost { why: before, .. } => *before = why,
+                    StoreStatus::Current => {
+                        self.status = StoreStatus::Lost {
                             since: Timestamp::now(),
                             why,
                         }
                     }
                 }
             }
-            Event::Resumed => {
+            StoreEvent::Resumed => {
                 self.judge();
                 // A leader decides by nothing that it has not read anew: what changed meanwhile is
                 // on its way only.
@@ -435,7 +435,7 @@ impl ReplicatedStore {
                     self.awaited = self.etcd.relist();
                 }
             }
-            Event::Elected(fence) => {
+            StoreEvent::Elected(fence) => {
                 tracing::info!(epoch = fence.revision, "this host leads");
                 self.fence = Some(fence);
                 self.led_since = Some(Instant::now());
@@ -443,7 +443,7 @@ impl ReplicatedStore {
                 // What an earlier leader wrote last may still be on its way.
                 self.awaited = self.etcd.relist();
             }
-            Event::Demoted { why } => {
+            StoreEvent::Demoted { why } => {
                 tracing::info!("this host leads no more: {why}");
                 self.fence = None;
                 self.led_since = None;
@@ -451,14 +451,14 @@ impl ReplicatedStore {
                 // What this host would have put back is the next leader's to judge.
                 self.contents.forget_missing();
             }
-            Event::Conflict { why } => {
+            StoreEvent::Conflict { why } => {
                 self.name_taken = Some(why.clone());
-                if !matches!(self.standing, Standing::Frozen { .. }) {
-                    self.standing = Standing::Conflict { why };
+                if !matches!(self.status, StoreStatus::Frozen { .. }) {
+                    self.status = StoreStatus::Conflict { why };
                     self.follow_nobody();
                 }
             }
-            Event::Named => {
+            StoreEvent::Named => {
                 self.name_taken = None;
                 self.etcd.relist();
             }
@@ -467,7 +467,7 @@ impl ReplicatedStore {
 
     /// Makes the store's decisions this host's own, on disk.
     pub(crate) fn take_over(&mut self) -> Result<(), StateFileError> {
-        if self.standing != Standing::Current {
+        if self.status != StoreStatus::Current {
             return Ok(());
         }
         if !self.contents.take_decided() && self.copied {
@@ -508,7 +508,7 @@ impl ReplicatedStore {
             self.withdrawn_until = None;
         }
         let may =
-            self.standing == Standing::Current && self.copied && !withdrawn && !self.was_removed();
+            self.status == StoreStatus::Current && self.copied && !withdrawn && !self.was_removed();
         self.etcd.set_candidate(may);
     }
 
@@ -566,7 +566,7 @@ impl ReplicatedStore {
 
     /// Records that say what nobody may decide.
     pub(crate) fn disputed(&self) -> Vec<String> {
-        if self.standing != Standing::Current {
+        if self.status != StoreStatus::Current {
             return Vec::new();
         }
         let moved = self.contents.moved().map(|(key, node, said)| {

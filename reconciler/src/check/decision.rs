@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Findings;
+use super::Violations;
 use crate::{
     cluster::{ClusterChange, ClusterInput},
     commit::Commit,
@@ -24,11 +24,11 @@ pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<S
         .values()
         .flat_map(|report| &report.pods)
         .collect();
-    let mut check = Decision {
+    let mut check = DecisionCheck {
         input,
         after: &after,
         statuses,
-        findings: Findings::default(),
+        findings: Violations::default(),
     };
     check.records(change);
     check.names();
@@ -41,14 +41,14 @@ pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<S
     check.findings.0
 }
 
-struct Decision<'a> {
+struct DecisionCheck<'a> {
     input: &'a ClusterInput<'a>,
     after: &'a ClusterState,
     statuses: BTreeMap<&'a PodUid, &'a PodStatus>,
-    findings: Findings,
+    findings: Violations,
 }
 
-impl<'a> Decision<'a> {
+impl<'a> DecisionCheck<'a> {
     fn driving_workload(&self, owner: &WorkloadKey) -> Option<&'a Workload> {
         let id = self.input.state.rollout.driving.as_ref()?;
         self.input.commits.get(id)?.objects.workloads.get(owner)
@@ -133,7 +133,7 @@ impl<'a> Decision<'a> {
     }
 
     /// Whether a pod was not made, but runs somewhere without a record.
-    fn is_found(&self, uid: &PodUid) -> bool {
+    fn is_observed(&self, uid: &PodUid) -> bool {
         self.input
             .reports
             .values()
@@ -143,7 +143,7 @@ impl<'a> Decision<'a> {
 
     fn new_pod(&mut self, record: &PodRecord) {
         let uid = &record.uid;
-        let adopted = self.is_found(uid);
+        let adopted = self.is_observed(uid);
         let driving = self.driving_workload(&record.owner).is_some()
             || self.old_workload(&record.owner).is_some();
         self.findings.require(adopted || driving, || {
@@ -311,7 +311,7 @@ impl<'a> Decision<'a> {
         }
         for (name, uids) in names {
             let made =
-                |uid: &&PodUid| !self.input.state.pods.contains_key(*uid) && !self.is_found(uid);
+                |uid: &&PodUid| !self.input.state.pods.contains_key(*uid) && !self.is_observed(uid);
             let twice = uids.len() > 1 && uids.iter().any(made);
             self.findings
                 .require(!twice, || format!("pods {uids:?} are all {name}"));
@@ -357,7 +357,7 @@ impl<'a> Decision<'a> {
     }
 
     /// Whether a node has not said yet what it holds since a store was adopted.
-    fn is_unheard(&self, node: &NodeName) -> bool {
+    fn is_unreachable(&self, node: &NodeName) -> bool {
         let adopted = self.input.state.rollout.adopted;
         let said = self.input.reports.get(node).and_then(|report| report.stock);
         adopted.is_some_and(|adoption| said != Some(adoption.at))
@@ -374,7 +374,7 @@ impl<'a> Decision<'a> {
             .is_some_and(|adoption| !adoption.stock_taken);
         for (uid, record) in &self.after.pods {
             let before = self.input.state.pods.get(uid);
-            let made = before.is_none() && !self.is_found(uid);
+            let made = before.is_none() && !self.is_observed(uid);
             let told = record.stop.is_some() && before.is_some_and(|before| before.stop.is_none());
             let decided = taking && (made || told);
             self.findings.require(!decided, || {
@@ -384,7 +384,7 @@ impl<'a> Decision<'a> {
                 && record
                     .place
                     .node()
-                    .is_some_and(|node| self.is_unheard(node));
+                    .is_some_and(|node| self.is_unreachable(node));
             self.findings.require(!blind, || {
                 format!("pod {uid} is made where nobody knows what runs")
             });
@@ -472,7 +472,7 @@ impl<'a> Decision<'a> {
                 .copied()
                 .filter(|record| !before.iter().any(|old| old.uid == record.uid))
                 .filter(|record| record.created == self.input.now && record.commit == driving.id)
-                .filter(|record| !self.is_found(&record.uid))
+                .filter(|record| !self.is_observed(&record.uid))
                 .collect();
             let told: Vec<&PodRecord> = after
                 .iter()
@@ -782,7 +782,7 @@ impl<'a> Decision<'a> {
                     NodeLife::Lost => true,
                     NodeLife::Silent(_) | NodeLife::Away => !was_down(name),
                     NodeLife::Ready | NodeLife::NotReady(_) => {
-                        self.is_unheard(name) && !was_down(name)
+                        self.is_unreachable(name) && !was_down(name)
                     }
                 });
                 !aside

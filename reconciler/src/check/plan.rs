@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Findings;
+use super::Violations;
 use crate::{
     name::{ContainerId, PodUid},
     node::{NodeInput, NodePlan},
@@ -14,7 +14,7 @@ use crate::{
 /// What is wrong with a host whatever is planned: two live containers of one name in one pod, or
 /// two live sandboxes.
 pub fn check_observed(observed: &Observed) -> Vec<String> {
-    let mut findings = Findings::default();
+    let mut findings = Violations::default();
     let mut alive = BTreeMap::new();
     for (id, one) in observed
         .containers
@@ -34,7 +34,7 @@ pub fn check_observed(observed: &Observed) -> Vec<String> {
 pub fn check_plan(input: &NodeInput<'_>, plan: &NodePlan) -> Vec<String> {
     let mut check = Plan {
         input,
-        findings: Findings::default(),
+        findings: Violations::default(),
     };
     check.keys(plan);
     check.addresses(plan);
@@ -49,7 +49,7 @@ pub fn check_plan(input: &NodeInput<'_>, plan: &NodePlan) -> Vec<String> {
 
 struct Plan<'a> {
     input: &'a NodeInput<'a>,
-    findings: Findings,
+    findings: Violations,
 }
 
 impl<'a> Plan<'a> {

@@ -1,6 +1,6 @@
 //! What people should know though nothing is wrong.
 
-use super::Decision;
+use super::ClusterDecision;
 use crate::{
     controller::leaves_when_drained,
     name::WorkloadKind,
@@ -9,7 +9,7 @@ use crate::{
     state::PodPlace,
 };
 
-impl Decision<'_> {
+impl ClusterDecision<'_> {
     pub(super) fn take_notes(&mut self) {
         let Some(driving) = self.driving() else {
             return;
@@ -17,7 +17,7 @@ impl Decision<'_> {
         let mut notes = Vec::new();
         for workload in driving.objects.workloads.values() {
             notes.extend(self.old_template(workload));
-            if !self.standing.draining.is_empty() {
+            if !self.conditions.draining.is_empty() {
                 notes.extend(self.not_drained(workload));
             }
         }
@@ -50,7 +50,7 @@ impl Decision<'_> {
         }
         let pods = self.owned.get(&workload.key)?;
         let here = |node: &&Candidate| {
-            self.standing.draining.contains(&node.name)
+            self.conditions.draining.contains(&node.name)
                 && pods
                     .iter()
                     .any(|pod| pod.is_active() && pod.record.place.node() == Some(&node.name))

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Decision;
+use super::ClusterDecision;
 use crate::{
     commit::Commit,
-    controller::{CanaryView, NodeStanding, OwnedPod, OwnerView},
+    controller::{CanaryView, NodeConditions, OwnedPod, OwnerView},
     name::{CommitId, NodeName, WorkloadKey},
     object::{Control, DaemonSetUpdate, Workload},
     placement::{Candidate, eligible_for_daemon},
@@ -56,7 +56,7 @@ fn may_be_down(workload: &Workload, old: Option<&Workload>) -> Option<u32> {
     workload.control.rolling_unavailable().filter(|_| rolls)
 }
 
-impl<'a> Decision<'a> {
+impl<'a> ClusterDecision<'a> {
     /// The canaries that are there.
     pub(super) fn canaries(&self) -> BTreeSet<NodeName> {
         let wave = self
@@ -67,7 +67,7 @@ impl<'a> Decision<'a> {
             .iter()
             .flat_map(|wave| &wave.nodes);
         wave.filter(|node| {
-            !self.standing.absent.contains(*node) && self.input.nodes.contains_key(*node)
+            !self.conditions.absent.contains(*node) && self.input.nodes.contains_key(*node)
         })
         .cloned()
         .collect()
@@ -222,10 +222,10 @@ impl<'a> Decision<'a> {
             .iter()
             .filter(|node| eligible_for_daemon(&workload.template.spec, node))
             .filter(|node| {
-                !self.standing.faulty.contains(&node.name) && !broken.contains(&node.name)
+                !self.conditions.faulty.contains(&node.name) && !broken.contains(&node.name)
             })
-            .filter(|node| match self.standing.absent.contains(&node.name) {
-                true => self.standing.left_down(&node.name, &elsewhere),
+            .filter(|node| match self.conditions.absent.contains(&node.name) {
+                true => self.conditions.left_down(&node.name, &elsewhere),
                 false => (old.is_some() || has_any(node)) && !is_up(node),
             })
             .count();
@@ -267,7 +267,7 @@ impl<'a> Decision<'a> {
     pub(super) fn part_view<'v>(
         &'v self,
         part: &'v Part<'a>,
-        standing: &'v NodeStanding,
+        standing: &'v NodeConditions,
     ) -> OwnerView<'v> {
         OwnerView {
             now: self.input.now,
@@ -281,7 +281,7 @@ impl<'a> Decision<'a> {
                 .restarts
                 .get(&part.workload.key.to_string())
                 .copied(),
-            standing,
+            conditions: standing,
             canary: part.canary.as_ref().map(|canary| CanaryView {
                 nodes: &canary.nodes,
                 before: canary.before,

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decision, parts::Part, removed::Removed, stop};
+use super::{ClusterDecision, parts::Part, removed::Removed, stop};
 use crate::{
     commit::Commit,
     controller::{Action, OwnedPod, PodNaming},
@@ -16,7 +16,7 @@ use crate::{
     state::{Change, NodeLife, NodeReport, PodPlace, PodRecord, Refused, StopReason},
 };
 
-impl<'a> Decision<'a> {
+impl<'a> ClusterDecision<'a> {
     /// With all pods that there are, and none where what left the commit still holds what they
     /// need.
     pub(super) fn placer(&self, driving: &'a Commit, removed: &[Removed<'a>]) -> Placer<'a> {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decision, parts::Part};
+use super::{ClusterDecision, parts::Part};
 use crate::{
     commit::Commit,
     controller::OwnedPod,
@@ -59,7 +59,7 @@ impl Removed<'_> {
     /// Its pods that may still hold something on a node.
     fn there<'r>(
         &'r self,
-        decision: &'r Decision<'_>,
+        decision: &'r ClusterDecision<'_>,
     ) -> impl Iterator<Item = (&'r NodeName, &'r OwnedPod<'r>)> {
         let placed = self.pods.iter().filter(|pod| !pod.is_final());
         placed.filter_map(|pod| {
@@ -67,7 +67,7 @@ impl Removed<'_> {
                 .record
                 .place
                 .node()
-                .filter(|node| !decision.standing.lost.contains(*node))?;
+                .filter(|node| !decision.conditions.lost.contains(*node))?;
             Some((node, pod))
         })
     }
@@ -79,7 +79,7 @@ fn is_within(path: &str, other: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-impl<'a> Decision<'a> {
+impl<'a> ClusterDecision<'a> {
     /// Everything with pods that a commit took away.
     pub(super) fn removed(&self, driving: &'a Commit) -> Vec<Removed<'a>> {
         let rollout = &self.input.state.rollout;
@@ -141,12 +141,15 @@ impl<'a> Decision<'a> {
         };
         let part = Part::whole(driving, workload, true);
         let progress = self.input.state.workloads.get(key);
-        let view = self.part_view(&part, &self.standing);
+        let view = self.part_view(&part, &self.conditions);
         let proven = |pod: &OwnedPod<'_>| {
             let shown = pod
                 .status
                 .is_none_or(|status| is_proven(&workload.template, status));
-            shown || !pod.is_active() || self.standing.is_aside(pod) || self.standing.is_absent(pod)
+            shown
+                || !pod.is_active()
+                || self.conditions.is_aside(pod)
+                || self.conditions.is_absent(pod)
         };
         judge(&view, progress, self.input.state.rollout.clock) == Judgement::Settled
             && view.pods.iter().all(proven)
@@ -205,7 +208,7 @@ impl<'a> Decision<'a> {
         removed: &[Removed<'a>],
     ) -> BTreeSet<PodUid> {
         let waiting = || removed.iter().filter(|one| !one.awaited.is_empty());
-        let stops = |pod: &OwnedPod<'_>| pod.is_stopping() && !self.standing.is_absent(pod);
+        let stops = |pod: &OwnedPod<'_>| pod.is_stopping() && !self.conditions.is_absent(pod);
         if waiting().next().is_none() || removed.iter().flat_map(|one| &one.pods).any(stops) {
             return BTreeSet::new();
         }
@@ -218,8 +221,8 @@ impl<'a> Decision<'a> {
                     .flat_map(|one| one.pods.iter().map(move |pod| (one, pod)))
                     .filter(|(_, pod)| !pod.is_stopping() && !pod.is_final())
                     .filter(|(one, pod)| match nodes {
-                        Wanted::Name => pod.record.key == workload.key.object,
-                        Wanted::Nodes(ref nodes) => {
+                        OldPodNeed::Name => pod.record.key == workload.key.object,
+                        OldPodNeed::Nodes(ref nodes) => {
                             let on = pod
                                 .record
                                 .place
@@ -262,8 +265,8 @@ impl<'a> Decision<'a> {
             .filter(|pod| pod.record.place.node().is_some())
             .all(|pod| {
                 pod.is_available(min_ready)
-                    || self.standing.is_aside(pod)
-                    || self.standing.is_absent(pod)
+                    || self.conditions.is_aside(pod)
+                    || self.conditions.is_absent(pod)
             })
     }
 
@@ -274,15 +277,15 @@ impl<'a> Decision<'a> {
         driving: &'a Commit,
         removed: &[Removed<'a>],
         workload: &'a Workload,
-    ) -> Option<Wanted> {
+    ) -> Option<OldPodNeed> {
         if workload.key.kind == WorkloadKind::DaemonSet {
             return self
                 .held_daemon_nodes(driving, removed, workload)
-                .map(Wanted::Nodes);
+                .map(OldPodNeed::Nodes);
         }
         let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
         if pods.is_empty() && self.has_namesake(workload) {
-            return Some(Wanted::Name);
+            return Some(OldPodNeed::Name);
         }
         // One that finds a place now needs nobody's.
         let unplaced = pods
@@ -298,7 +301,7 @@ impl<'a> Decision<'a> {
         };
         let mut trial = self.placer_without(driving, &[], |record| is_waiting(&record.owner));
         let chosen = trial.place(workload).ok()?;
-        Some(Wanted::Nodes(BTreeSet::from([chosen.node])))
+        Some(OldPodNeed::Nodes(BTreeSet::from([chosen.node])))
     }
 
     /// The nodes where a DaemonSet wants a pod and has none, if all of them are held.
@@ -316,7 +319,7 @@ impl<'a> Decision<'a> {
             .filter(|node| eligible_for_daemon(&workload.template.spec, node));
         let nodes: BTreeSet<NodeName> = wants
             .map(|node| &node.name)
-            .filter(|name| !self.standing.absent.contains(*name) && !on(name))
+            .filter(|name| !self.conditions.absent.contains(*name) && !on(name))
             .cloned()
             .collect();
         if nodes.is_empty() {
@@ -332,7 +335,7 @@ impl<'a> Decision<'a> {
 }
 
 /// What a new pod needs that an old one has.
-enum Wanted {
+enum OldPodNeed {
     /// Its name.
     Name,
     /// Room on one of these nodes.

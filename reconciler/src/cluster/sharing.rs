@@ -10,8 +10,8 @@ use std::{
 
 use jiff::Timestamp;
 
-use self::trial::{Trial, Wanted};
-use super::{ClusterInput, Decision, FAULTY_TAINT};
+use self::trial::{Trial, TrialShare};
+use super::{ClusterDecision, ClusterInput, FAULTY_TAINT};
 use crate::{
     commit::Commit,
     name::{NodeName, WorkloadKey},
@@ -29,7 +29,7 @@ const BEHIND: Duration = Duration::from_secs(30);
 /// everything.
 const MOST_PAIRS: usize = 20_000;
 
-impl<'a> Decision<'a> {
+impl<'a> ClusterDecision<'a> {
     /// Shares out the images of what is being prepared, and gives to others what a node does not
     /// get or cannot have.
     pub(super) fn share_images(&self, rollout: &mut Rollout, there: &BTreeSet<NodeName>) -> Next {
@@ -130,7 +130,7 @@ impl<'a> Decision<'a> {
         let deadline = self.input.settings.rollout.deadline;
         let mut next = Next::AwaitChange;
         for (node, others) in waiting {
-            let said = shares.said(&node, report(&node)).cloned();
+            let said = shares.reported_preparation(&node, report(&node)).cloned();
             let Some(share) = shares.nodes.get_mut(&node) else {
                 continue;
             };
@@ -162,7 +162,7 @@ impl<'a> Decision<'a> {
         &self,
         shares: &mut Shares,
         there: &BTreeSet<NodeName>,
-        trial: BTreeMap<NodeName, Wanted<'a>>,
+        trial: BTreeMap<NodeName, TrialShare<'a>>,
     ) {
         // The number of a first trial is new by itself.
         let next = shares.number + u64::from(!shares.among.is_empty());

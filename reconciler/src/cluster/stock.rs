@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ClusterInput, Decision};
+use super::{ClusterDecision, ClusterInput};
 use crate::{
     name::NodeName,
     state::{Adoption, Change, KnownNode, NodeLife, NodeReport, PodRecord, Rollout},
@@ -13,10 +13,12 @@ use crate::{
 
 /// The nodes, if some of them live and have not said yet what they hold: nothing is begun on those,
 /// and nothing moves.
-pub(super) fn unheard(input: &ClusterInput<'_>) -> Option<BTreeMap<NodeName, KnownNode>> {
+pub(super) fn nodes_without_stock(
+    input: &ClusterInput<'_>,
+) -> Option<BTreeMap<NodeName, KnownNode>> {
     let adoption = input.state.rollout.adopted?;
     let owes = |(name, node): (&NodeName, &KnownNode)| {
-        !node.life.is_out() && !has_said(&adoption, input.reports.get(name))
+        !node.life.is_out() && !has_reported(&adoption, input.reports.get(name))
     };
     let all = input.nodes.iter();
     let nodes = all.map(|(name, node)| {
@@ -37,11 +39,11 @@ pub(super) fn unheard(input: &ClusterInput<'_>) -> Option<BTreeMap<NodeName, Kno
 }
 
 /// Whether what a node says is what it holds since then.
-fn has_said(adoption: &Adoption, report: Option<&NodeReport>) -> bool {
+fn has_reported(adoption: &Adoption, report: Option<&NodeReport>) -> bool {
     report.is_some_and(|report| report.stock == Some(adoption.at))
 }
 
-impl Decision<'_> {
+impl ClusterDecision<'_> {
     /// Whether stock is being taken; then nothing else is decided. Nobody knows what a lost node
     /// runs, and it is not waited for.
     pub(super) fn takes_stock(&mut self) -> bool {
@@ -50,7 +52,7 @@ impl Decision<'_> {
             return false;
         };
         let owes = |(name, node): &(&NodeName, &KnownNode)| {
-            node.life != NodeLife::Lost && !has_said(&adoption, self.input.reports.get(*name))
+            node.life != NodeLife::Lost && !has_reported(&adoption, self.input.reports.get(*name))
         };
         match self.input.nodes.iter().find(owes) {
             Some((name, _)) => self.notes.push(format!(

@@ -18,9 +18,9 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
         .nodes
         .iter()
         .filter(|node| eligible_for_daemon(&view.workload.template.spec, node))
-        .filter(|node| !view.standing.absent.contains(&node.name))
+        .filter(|node| !view.conditions.absent.contains(&node.name))
         .collect();
-    let faulty = |node: &Candidate| view.standing.faulty.contains(&node.name);
+    let faulty = |node: &Candidate| view.conditions.faulty.contains(&node.name);
     actions.extend(stop_elsewhere(view));
 
     let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
@@ -52,7 +52,7 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
         .count()
         + elsewhere;
     let left_down =
-        |node: &&Candidate| !faulty(node) && view.standing.left_down(&node.name, view.pods);
+        |node: &&Candidate| !faulty(node) && view.conditions.left_down(&node.name, view.pods);
     let down = down + view.nodes.iter().filter(left_down).count();
     let mut may_go_down = (unavailable as usize).saturating_sub(down);
     let surging = eligible
@@ -95,9 +95,9 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             Some(_) if !new.is_empty() => {}
             // A pod of which nothing is known, or is heard any more, is not one that is down.
             Some(_)
-                if !old
-                    .iter()
-                    .any(|pod| pod.status.is_none() || pod.unheard || view.is_available(pod)) =>
+                if !old.iter().any(|pod| {
+                    pod.status.is_none() || pod.unreachable || view.is_available(pod)
+                }) =>
             {
                 actions.extend(replace(view, &old));
             }
@@ -132,7 +132,7 @@ fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
     };
     view.pods
         .iter()
-        .filter(|pod| pod.is_active() && !view.standing.is_absent(pod))
+        .filter(|pod| pod.is_active() && !view.conditions.is_absent(pod))
         .filter(|pod| pod.record.place.node().is_some_and(refused))
         .map(|pod| Action::Stop(pod.record.uid.clone(), StopReason::NodeExcluded))
         .collect()

@@ -68,11 +68,11 @@ fn is_given_up(view: &OwnerView<'_>, pod: &OwnedPod<'_>) -> bool {
         .record
         .place
         .node()
-        .is_some_and(|node| view.standing.faulty.contains(node));
+        .is_some_and(|node| view.conditions.faulty.contains(node));
     faulty
         && !view.is_available(pod)
         && view
-            .standing
+            .conditions
             .clock
             .is_some_and(|found| pod.record.created < found)
         && view.workload.moves_when_lost()

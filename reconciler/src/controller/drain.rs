@@ -15,16 +15,16 @@ pub fn leaves_when_drained(workload: &Workload) -> bool {
 
 /// The pods that a drain wants to go.
 pub(super) fn drained<'a>(view: &OwnerView<'_>, active: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
-    if view.standing.draining.is_empty() || !leaves_when_drained(view.workload) {
+    if view.conditions.draining.is_empty() || !leaves_when_drained(view.workload) {
         return Vec::new();
     }
     let leaves = |pod: &&OwnedPod<'_>| {
-        !view.standing.is_absent(pod)
+        !view.conditions.is_absent(pod)
             && pod
                 .record
                 .place
                 .node()
-                .is_some_and(|node| view.standing.draining.contains(node))
+                .is_some_and(|node| view.conditions.draining.contains(node))
     };
     active.iter().filter(leaves).copied().collect()
 }

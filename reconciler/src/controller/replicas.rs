@@ -101,7 +101,10 @@ pub(super) fn scale_down<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
 /// All but the best of pods of which there may be one: others may have been found running that the
 /// state did not know. Nothing is concluded before each of them was heard of.
 pub(super) fn all_but_one<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
-    if pods.iter().any(|pod| pod.status.is_none() && !pod.unheard) {
+    if pods
+        .iter()
+        .any(|pod| pod.status.is_none() && !pod.unreachable)
+    {
         return Vec::new();
     }
     let mut order = scale_down(pods);
@@ -180,7 +183,7 @@ mod tests {
                 status: is_ready.then_some(&ready),
                 cost,
                 crowd,
-                unheard: false,
+                unreachable: false,
                 clock: None,
             })
             .collect();

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{CheckSettings, Findings, Of};
+use super::{CheckSettings, ObjectProblems, ProblemObject};
 use crate::object::ServiceKind;
 
-pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
+pub(super) fn check(findings: &mut ObjectProblems<'_>, settings: &CheckSettings) {
     let range = settings.service_range;
     let mut taken = BTreeMap::new();
     for (key, service) in &findings.objects.services {
@@ -35,14 +35,18 @@ pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
             ))
         } else {
             taken.get(&address).map(|other| {
-                let place = findings.place(&Of::service(other));
+                let place = findings.place(&ProblemObject::service(other));
                 format!(
                     "{address} is taken by the Service {other} ({place}): choose another, or leave it out"
                 )
             })
         };
         if let Some(message) = problem {
-            findings.error(&Of::service(key), "spec.clusterIP".to_owned(), message);
+            findings.error(
+                &ProblemObject::service(key),
+                "spec.clusterIP".to_owned(),
+                message,
+            );
         }
         taken.entry(address).or_insert_with(|| key.clone());
     }

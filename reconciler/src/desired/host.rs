@@ -1,9 +1,9 @@
 //! What the host's configuration lets pods do to the host.
 
-use super::{CheckSettings, Findings, Of, containers, pod_field};
+use super::{CheckSettings, ObjectProblems, ProblemObject, containers, pod_field};
 use crate::object::{PodSpec, VolumeSource, Workload};
 
-pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
+pub(super) fn check(findings: &mut ObjectProblems<'_>, settings: &CheckSettings) {
     for workload in findings.objects.workloads.values() {
         host_paths(findings, workload, settings);
         namespaces(findings, workload, settings);
@@ -11,7 +11,7 @@ pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
     }
 }
 
-fn host_paths(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
+fn host_paths(findings: &mut ObjectProblems<'_>, workload: &Workload, settings: &CheckSettings) {
     for (name, volume) in &workload.template.spec.volumes {
         let VolumeSource::HostPath { path, .. } = volume else {
             continue;
@@ -39,7 +39,7 @@ fn host_paths(findings: &mut Findings<'_>, workload: &Workload, settings: &Check
             "{}.hostPath.path",
             findings.volume_field(&workload.key, name)
         );
-        findings.error(&Of::workload(&workload.key), field, problem);
+        findings.error(&ProblemObject::workload(&workload.key), field, problem);
     }
 }
 
@@ -52,7 +52,7 @@ fn lies_in(path: &str, directory: &str) -> bool {
         .all(|part| parts.next() == Some(part))
 }
 
-fn namespaces(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
+fn namespaces(findings: &mut ObjectProblems<'_>, workload: &Workload, settings: &CheckSettings) {
     if settings.allow_host_namespaces {
         return;
     }
@@ -70,18 +70,22 @@ fn namespaces(findings: &mut Findings<'_>, workload: &Workload, settings: &Check
         if given {
             let field = format!("{}.{field}", pod_field(workload.key.kind));
             let message = "the host does not allow its namespaces to pods: run the pod without, or set host-namespaces under [allow] on the hosts";
-            findings.error(&Of::workload(&workload.key), field, message.to_owned());
+            findings.error(
+                &ProblemObject::workload(&workload.key),
+                field,
+                message.to_owned(),
+            );
         }
     }
 }
 
-fn rights(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSettings) {
+fn rights(findings: &mut ObjectProblems<'_>, workload: &Workload, settings: &CheckSettings) {
     for (field, container) in containers(workload) {
         let security = &container.security;
         if security.privileged && !settings.allow_privileged {
             let message = "the host does not allow privileged containers: add the capabilities that it needs, or set privileged under [allow] on the hosts";
             findings.error(
-                &Of::workload(&workload.key),
+                &ProblemObject::workload(&workload.key),
                 format!("{field}.securityContext.privileged"),
                 message.to_owned(),
             );
@@ -97,7 +101,7 @@ fn rights(findings: &mut Findings<'_>, workload: &Workload, settings: &CheckSett
                     names.join(", ")
                 );
                 findings.error(
-                    &Of::workload(&workload.key),
+                    &ProblemObject::workload(&workload.key),
                     format!("{field}.securityContext.capabilities.add[{index}]"),
                     message,
                 );

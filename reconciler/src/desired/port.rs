@@ -2,25 +2,25 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use super::{CheckSettings, Findings, Of, containers};
+use super::{CheckSettings, ObjectProblems, ProblemObject, containers};
 use crate::object::{Control, DaemonSetUpdate, DeploymentStrategy, PodSpec, Protocol, Workload};
 
 /// A container's port on its host.
-struct HostPort<'a> {
+struct RequestedHostPort<'a> {
     workload: &'a Workload,
     field: String,
     address: Option<Ipv4Addr>,
 }
 
-type HostPorts<'a> = BTreeMap<(u16, Protocol), Vec<HostPort<'a>>>;
+type RequestedHostPorts<'a> = BTreeMap<(u16, Protocol), Vec<RequestedHostPort<'a>>>;
 
-pub(super) fn check(findings: &mut Findings<'_>, settings: &CheckSettings) {
+pub(super) fn check(findings: &mut ObjectProblems<'_>, settings: &CheckSettings) {
     let host_ports = host_ports(findings);
     node_ports(findings, settings, &host_ports);
 }
 
-fn host_ports<'a>(findings: &mut Findings<'a>) -> HostPorts<'a> {
-    let mut taken = HostPorts::new();
+fn host_ports<'a>(findings: &mut ObjectProblems<'a>) -> RequestedHostPorts<'a> {
+    let mut taken = RequestedHostPorts::new();
     for workload in findings
         .objects
         .workloads
@@ -37,7 +37,7 @@ fn host_ports<'a>(findings: &mut Findings<'a>) -> HostPorts<'a> {
                 };
                 let port_field = format!("{field}.ports[{index}].{last}");
                 let at = (number, port.protocol);
-                let new = HostPort {
+                let new = RequestedHostPort {
                     workload,
                     field: port_field.clone(),
                     address: port.host_ip,
@@ -48,9 +48,13 @@ fn host_ports<'a>(findings: &mut Findings<'a>) -> HostPorts<'a> {
                         "{number}/{} of the host is taken by {} ({}): choose another port",
                         port.protocol.as_str(),
                         other.workload.key,
-                        findings.place(&Of::workload(&other.workload.key)),
+                        findings.place(&ProblemObject::workload(&other.workload.key)),
                     );
-                    findings.error(&Of::workload(&workload.key), port_field.clone(), message);
+                    findings.error(
+                        &ProblemObject::workload(&workload.key),
+                        port_field.clone(),
+                        message,
+                    );
                 }
                 before.push(new);
                 first.get_or_insert(port_field);
@@ -64,7 +68,7 @@ fn host_ports<'a>(findings: &mut Findings<'a>) -> HostPorts<'a> {
 }
 
 /// Whether two ports of one number want the same address of a host that both pods may be on.
-fn clash(a: &HostPort<'_>, b: &HostPort<'_>) -> bool {
+fn clash(a: &RequestedHostPort<'_>, b: &RequestedHostPort<'_>) -> bool {
     let same_address = a.address.is_none() || b.address.is_none() || a.address == b.address;
     let (
         PodSpec {
@@ -94,8 +98,8 @@ fn replicas(workload: &Workload) -> u32 {
 
 /// Several pods with one hostPort need as many hosts, and a roll-out needs one more than that or
 /// must stop a pod first.
-fn room(findings: &mut Findings<'_>, workload: &Workload, field: String) {
-    let of = Of::workload(&workload.key);
+fn room(findings: &mut ObjectProblems<'_>, workload: &Workload, field: String) {
+    let of = ProblemObject::workload(&workload.key);
     let replicas = replicas(workload);
     if replicas > 1 {
         let message = format!(
@@ -136,7 +140,11 @@ fn room(findings: &mut Findings<'_>, workload: &Workload, field: String) {
     findings.warning(&of, field, message);
 }
 
-fn node_ports(findings: &mut Findings<'_>, settings: &CheckSettings, host_ports: &HostPorts<'_>) {
+fn node_ports(
+    findings: &mut ObjectProblems<'_>,
+    settings: &CheckSettings,
+    host_ports: &RequestedHostPorts<'_>,
+) {
     let mut taken = BTreeMap::new();
     for (key, service) in &findings.objects.services {
         for (index, port) in service.ports.iter().enumerate() {
@@ -144,7 +152,7 @@ fn node_ports(findings: &mut Findings<'_>, settings: &CheckSettings, host_ports:
                 continue;
             };
             let field = format!("spec.ports[{index}].nodePort");
-            let of = Of::service(key);
+            let of = ProblemObject::service(key);
             if !settings.node_ports.contains(&number) {
                 let (least, most) = (settings.node_ports.start(), settings.node_ports.end());
                 findings.error(
@@ -159,14 +167,14 @@ fn node_ports(findings: &mut Findings<'_>, settings: &CheckSettings, host_ports:
             if let Some(other) = taken.get(&at) {
                 let message = format!(
                     "{number}/{transport} is taken by the Service {other} ({}): choose another port",
-                    findings.place(&Of::service(other))
+                    findings.place(&ProblemObject::service(other))
                 );
                 findings.error(&of, field, message);
             } else if let Some(other) = host_ports.get(&at).and_then(|ports| ports.first()) {
                 let message = format!(
                     "{number}/{transport} of the host is taken by {} ({}), {}: choose another port",
                     other.workload.key,
-                    findings.place(&Of::workload(&other.workload.key)),
+                    findings.place(&ProblemObject::workload(&other.workload.key)),
                     other.field,
                 );
                 findings.error(&of, field, message);

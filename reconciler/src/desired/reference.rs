@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::{Findings, Of, containers};
+use super::{ObjectProblems, ProblemObject, containers};
 use crate::{
     manifest::similar::did_you_mean,
     name::ObjectKey,
     object::{ConfigSource, EnvValue, Service, ServiceKind, TargetPort, VolumeSource, Workload},
 };
 
-pub(super) fn check(findings: &mut Findings<'_>) {
+pub(super) fn check(findings: &mut ObjectProblems<'_>) {
     let objects = findings.objects;
     for workload in objects.workloads.values() {
         variables(findings, workload);
         volumes(findings, workload);
     }
-    let mut by_label = ByLabel::new();
+    let mut by_label = WorkloadsByLabel::new();
     for workload in objects.workloads.values() {
         for (label, value) in &workload.template.meta.labels {
             let namespace = workload.key.object.namespace.as_str();
@@ -32,9 +32,9 @@ pub(super) fn check(findings: &mut Findings<'_>) {
 
 /// Workloads by namespace, label and value of their pods: comparing each with each Service would
 /// take too long.
-type ByLabel<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>;
+type WorkloadsByLabel<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>;
 
-fn variables(findings: &mut Findings<'_>, workload: &Workload) {
+fn variables(findings: &mut ObjectProblems<'_>, workload: &Workload) {
     let namespace = &workload.key.object.namespace;
     for (field, container) in containers(workload) {
         for (index, from) in container
@@ -49,7 +49,7 @@ fn variables(findings: &mut Findings<'_>, workload: &Workload) {
                     ConfigSource::Secret(_) => "secretRef",
                 };
                 findings.error(
-                    &Of::workload(&workload.key),
+                    &ProblemObject::workload(&workload.key),
                     format!("{field}.envFrom[{index}].{reference}.name"),
                     missing,
                 );
@@ -74,7 +74,7 @@ fn variables(findings: &mut Findings<'_>, workload: &Workload) {
             };
             if let Some(missing) = missing {
                 findings.error(
-                    &Of::workload(&workload.key),
+                    &ProblemObject::workload(&workload.key),
                     format!("{field}.env[{index}].valueFrom.{reference}.{last}"),
                     missing,
                 );
@@ -83,7 +83,7 @@ fn variables(findings: &mut Findings<'_>, workload: &Workload) {
     }
 }
 
-fn volumes(findings: &mut Findings<'_>, workload: &Workload) {
+fn volumes(findings: &mut ObjectProblems<'_>, workload: &Workload) {
     let namespace = &workload.key.object.namespace;
     for (name, volume) in &workload.template.spec.volumes {
         let VolumeSource::Config {
@@ -105,7 +105,7 @@ fn volumes(findings: &mut Findings<'_>, workload: &Workload) {
                 for (index, item) in items.iter().enumerate() {
                     if let Some(missing) = missing_key(namespace, source, &item.key, &keys) {
                         let field = format!("{field}.items[{index}].key");
-                        findings.error(&Of::workload(&workload.key), field, missing);
+                        findings.error(&ProblemObject::workload(&workload.key), field, missing);
                     }
                 }
             }
@@ -116,7 +116,7 @@ fn volumes(findings: &mut Findings<'_>, workload: &Workload) {
                     "name"
                 };
                 findings.error(
-                    &Of::workload(&workload.key),
+                    &ProblemObject::workload(&workload.key),
                     format!("{field}.{last}"),
                     missing,
                 );
@@ -127,7 +127,7 @@ fn volumes(findings: &mut Findings<'_>, workload: &Workload) {
 
 /// The keys of a ConfigMap or Secret, or what to say if there is none.
 fn find<'a>(
-    findings: &Findings<'a>,
+    findings: &ObjectProblems<'a>,
     namespace: &str,
     source: &ConfigSource,
 ) -> Result<Vec<&'a str>, String> {
@@ -177,10 +177,10 @@ fn kind_and_name(source: &ConfigSource) -> (&'static str, &str) {
 
 /// A Service that leads nowhere is no error: its pods may come with a later commit.
 fn endpoints(
-    findings: &mut Findings<'_>,
+    findings: &mut ObjectProblems<'_>,
     key: &ObjectKey,
     service: &Service,
-    workloads: &ByLabel<'_>,
+    workloads: &WorkloadsByLabel<'_>,
 ) {
     if matches!(service.kind, ServiceKind::ExternalName { .. }) {
         return;
@@ -188,7 +188,7 @@ fn endpoints(
     let Some((label, value)) = service.selector.first_key_value() else {
         let message = "required to lead anywhere: write labels of the pods it is for";
         findings.warning(
-            &Of::service(key),
+            &ProblemObject::service(key),
             "spec.selector".to_owned(),
             message.to_owned(),
         );
@@ -208,7 +208,11 @@ fn endpoints(
             "no pod of the namespace {} in this commit has these labels: correct them, or add the pods",
             key.namespace
         );
-        findings.warning(&Of::service(key), "spec.selector".to_owned(), message);
+        findings.warning(
+            &ProblemObject::service(key),
+            "spec.selector".to_owned(),
+            message,
+        );
         return;
     }
     for (index, port) in service.ports.iter().enumerate() {
@@ -231,7 +235,7 @@ fn endpoints(
                 port.protocol.as_str()
             );
             findings.warning(
-                &Of::service(key),
+                &ProblemObject::service(key),
                 format!("spec.ports[{index}].targetPort"),
                 message,
             );

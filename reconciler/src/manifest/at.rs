@@ -43,7 +43,7 @@ impl<'a> Report<'a> {
         At {
             report: self,
             parent: None,
-            step: Step::Root,
+            step: PathStep::Root,
         }
     }
 
@@ -57,11 +57,11 @@ impl<'a> Report<'a> {
 pub(super) struct At<'a> {
     report: &'a Report<'a>,
     parent: Option<&'a At<'a>>,
-    step: Step<'a>,
+    step: PathStep<'a>,
 }
 
 #[derive(Clone, Copy)]
-enum Step<'a> {
+enum PathStep<'a> {
     Root,
     Key(&'a str),
     Index(usize),
@@ -73,7 +73,7 @@ impl At<'_> {
         At {
             report: self.report,
             parent: Some(self),
-            step: Step::Key(name),
+            step: PathStep::Key(name),
         }
     }
 
@@ -82,7 +82,7 @@ impl At<'_> {
         At {
             report: self.report,
             parent: Some(self),
-            step: Step::Index(index),
+            step: PathStep::Index(index),
         }
     }
 
@@ -237,9 +237,9 @@ impl Display for At<'_> {
             parent.fmt(f)?;
         }
         match self.step {
-            Step::Root => Ok(()),
-            Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) => {
+            PathStep::Root => Ok(()),
+            PathStep::Index(index) => write!(f, "[{index}]"),
+            PathStep::Key(key) => {
                 let word = !key.is_empty()
                     && key
                         .bytes()
@@ -247,7 +247,7 @@ impl Display for At<'_> {
                 match (
                     word,
                     self.parent
-                        .is_some_and(|parent| !matches!(parent.step, Step::Root)),
+                        .is_some_and(|parent| !matches!(parent.step, PathStep::Root)),
                 ) {
                     (true, true) => write!(f, ".{key}"),
                     (true, false) => f.write_str(key),

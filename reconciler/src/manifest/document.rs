@@ -12,7 +12,7 @@ use super::{
     convert::{self, LAST_APPLIED, Written},
     encrypted,
     hash::template_hash,
-    kind::{self, Fate, Kind},
+    kind::{self, Fate, ManifestKind},
     strict,
     upgrade::upgrade,
 };
@@ -136,7 +136,13 @@ impl Reading {
 
     /// Converts a document of a kind that works and keeps the object, also when there are problems
     /// with it: what refers to it is then judged by what it is, and not told that it is missing.
-    fn object(&mut self, kind: &'static Kind, mut value: Value, report: &Report<'_>, at: &At<'_>) {
+    fn object(
+        &mut self,
+        kind: &'static ManifestKind,
+        mut value: Value,
+        report: &Report<'_>,
+        at: &At<'_>,
+    ) {
         let place = Place {
             file: report.file.to_owned(),
             line: report.line,
@@ -214,7 +220,7 @@ impl Reading {
     }
 
     /// The identity of a document that is not read further.
-    fn identify(&self, kind: &Kind, value: &Value) -> Option<ObjectId> {
+    fn identify(&self, kind: &ManifestKind, value: &Value) -> Option<ObjectId> {
         let text = |pointer| {
             value
                 .pointer(pointer)
@@ -328,7 +334,7 @@ fn list(mut value: Value, at: &At<'_>) -> Outcome {
 
 /// Refuses what SOPS encrypted, but for values that must be base64: [`mend_base64`] says it of
 /// those.
-fn refuse_cipher_texts(kind: &Kind, value: &Value, at: &At<'_>) {
+fn refuse_cipher_texts(kind: &ManifestKind, value: &Value, at: &At<'_>) {
     let encoded = match kind.name {
         "Secret" => "data",
         "ConfigMap" => "binaryData",

@@ -19,7 +19,7 @@ pub(super) enum Fate {
 
 /// One row of the table.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(super) struct ManifestKind {
     /// `kind`.
     pub(super) name: &'static str,
     /// Its API group; empty for the core group.
@@ -34,7 +34,7 @@ pub(super) struct Kind {
     pub(super) fate: Fate,
 }
 
-impl Kind {
+impl ManifestKind {
     /// The current `apiVersion`.
     pub(super) fn api_version(&self) -> String {
         if self.group.is_empty() {
@@ -61,8 +61,8 @@ const fn works(
     group: &'static str,
     older: &'static [&'static str],
     namespaced: bool,
-) -> Kind {
-    Kind {
+) -> ManifestKind {
+    ManifestKind {
         name,
         group,
         version: "v1",
@@ -77,8 +77,8 @@ const fn later(
     group: &'static str,
     older: &'static [&'static str],
     instead: &'static str,
-) -> Kind {
-    Kind {
+) -> ManifestKind {
+    ManifestKind {
         name,
         group,
         version: "v1",
@@ -92,8 +92,8 @@ const ENDPOINTS: &str =
     "use a Service of type ExternalName for what runs elsewhere, and a selector for what runs here";
 const VOLUMES: &str = "use a hostPath volume, and a nodeSelector that keeps the pod where its data is, in place of the claim";
 
-const fn no_effect(name: &'static str, group: &'static str, namespaced: bool) -> Kind {
-    Kind {
+const fn no_effect(name: &'static str, group: &'static str, namespaced: bool) -> ManifestKind {
+    ManifestKind {
         name,
         group,
         version: "v1",
@@ -103,7 +103,7 @@ const fn no_effect(name: &'static str, group: &'static str, namespaced: bool) ->
     }
 }
 
-static KINDS: &[Kind] = &[
+static KINDS: &[ManifestKind] = &[
     works("Pod", "", &[], true),
     works("ReplicationController", "", &[], true),
     works("ReplicaSet", "apps", OLD_APPS, true),
@@ -114,7 +114,7 @@ static KINDS: &[Kind] = &[
     works("Secret", "", &[], true),
     works("Namespace", "", &[], false),
     works("Node", "", &[], false),
-    Kind {
+    ManifestKind {
         name: "List",
         group: "",
         version: "v1",
@@ -143,7 +143,7 @@ static KINDS: &[Kind] = &[
         "use a Deployment whose container runs a cron daemon, or a timer of the host",
     ),
     later("PersistentVolumeClaim", "", &[], VOLUMES),
-    Kind {
+    ManifestKind {
         namespaced: false,
         ..later("PersistentVolume", "", &[], VOLUMES)
     },
@@ -219,7 +219,7 @@ static KINDS: &[Kind] = &[
 ];
 
 /// The row of a document's `apiVersion` and `kind`, and its `apiVersion`; `None` after a problem.
-pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Kind, &'v str)> {
+pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static ManifestKind, &'v str)> {
     let api_version = text(document, "apiVersion", at);
     let name = text(document, "kind", at);
     let (api_version, name) = (api_version?, name?);
@@ -368,7 +368,7 @@ pub(super) fn has_no_effect(document: &Value) -> bool {
 }
 
 /// `PodList` and its like are lists too.
-fn list_of(name: &str) -> Option<&'static Kind> {
+fn list_of(name: &str) -> Option<&'static ManifestKind> {
     let element = name.strip_suffix("List")?;
     KINDS
         .iter()

@@ -14,11 +14,11 @@ pub(super) struct Position {
 /// The positions of everything in one file.
 #[derive(Default)]
 pub(super) struct Marks {
-    nodes: Vec<Node>,
+    nodes: Vec<PositionNode>,
     documents: Vec<usize>,
 }
 
-struct Node {
+struct PositionNode {
     position: Position,
     content: Content,
 }
@@ -177,7 +177,7 @@ impl Builder {
         match event {
             Event::Scalar(text, _, anchor, _) => {
                 self.add(
-                    Node {
+                    PositionNode {
                         position,
                         content: Content::Scalar(text.into_owned()),
                     },
@@ -186,7 +186,7 @@ impl Builder {
             }
             Event::SequenceStart(anchor, _) => {
                 let node = self.add(
-                    Node {
+                    PositionNode {
                         position,
                         content: Content::Sequence(Vec::new()),
                     },
@@ -196,7 +196,7 @@ impl Builder {
             }
             Event::MappingStart(anchor, _) => {
                 let node = self.add(
-                    Node {
+                    PositionNode {
                         position,
                         content: Content::Mapping(Vec::new()),
                     },
@@ -211,7 +211,7 @@ impl Builder {
                 Some(node) => self.place(*node, position),
                 None => {
                     self.add(
-                        Node {
+                        PositionNode {
                             position,
                             content: Content::Scalar(String::new()),
                         },
@@ -227,7 +227,7 @@ impl Builder {
         }
     }
 
-    fn add(&mut self, node: Node, anchor: usize) -> usize {
+    fn add(&mut self, node: PositionNode, anchor: usize) -> usize {
         let (id, position) = (self.marks.nodes.len(), node.position);
         self.marks.nodes.push(node);
         if anchor > 0 {

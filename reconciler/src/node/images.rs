@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Look;
+use super::NodeCycle;
 use crate::{
     commit::Commit,
     object::{PodSpec, PullPolicy, Workload},
@@ -17,7 +17,7 @@ use crate::{
 /// Images as they are written, with how hard to try.
 type Images<'c> = BTreeMap<&'c str, PullPolicy>;
 
-impl<'a> Look<'a> {
+impl<'a> NodeCycle<'a> {
     /// The images of the target.
     pub(super) fn images(&mut self) {
         let rollout = &self.input.state.rollout;

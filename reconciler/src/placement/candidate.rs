@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Leave, Resources};
+use super::{Leave, ResourceAmounts};
 use crate::state::Unfit;
 use crate::{
     name::NodeName,
@@ -24,7 +24,7 @@ pub struct Candidate {
     /// Takes new pods at all.
     pub ready: bool,
     /// What its pods may ask for together; `None` is no bound.
-    pub allocatable: Option<Resources>,
+    pub allocatable: Option<ResourceAmounts>,
     /// How many pods it may have; `None` is as many as any.
     pub max_pods: Option<usize>,
 }
@@ -69,10 +69,10 @@ impl Candidate {
 }
 
 /// What pods may ask for together, where it is known.
-pub fn allocatable(system: &NodeSystem) -> Option<Resources> {
+pub fn allocatable(system: &NodeSystem) -> Option<ResourceAmounts> {
     let cpus = u64::try_from(system.cpus).unwrap_or(u64::MAX);
     let known = cpus > 0 && system.memory_kib > 0;
-    known.then(|| Resources {
+    known.then(|| ResourceAmounts {
         cpu_millis: cpus.saturating_mul(1000),
         memory_bytes: system.memory_kib.saturating_mul(1024),
     })

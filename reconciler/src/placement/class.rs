@@ -96,7 +96,7 @@ impl Eligible {
 
 /// What a pod says of nodes by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rules<'a> {
+struct NodeRules<'a> {
     node_name: &'a Option<NodeName>,
     node_selector: &'a BTreeMap<String, String>,
     affinity: &'a NodeAffinity,
@@ -128,7 +128,7 @@ pub(super) struct Queue {
 /// All classes and queues.
 #[derive(Debug, Default)]
 pub(super) struct Classes<'a> {
-    numbers: BTreeMap<Rules<'a>, u32>,
+    numbers: BTreeMap<NodeRules<'a>, u32>,
     pub(super) all: Vec<Class>,
     queue_numbers: BTreeMap<(u32, Ask), u32>,
     pub(super) queues: Vec<Queue>,
@@ -185,7 +185,7 @@ impl<'a> Classes<'a> {
     }
 
     fn class(&mut self, spec: &'a PodSpec, nodes: &[Candidate]) -> u32 {
-        let rules = Rules {
+        let rules = NodeRules {
             node_name: &spec.node_name,
             node_selector: &spec.node_selector,
             affinity: &spec.affinity.node,

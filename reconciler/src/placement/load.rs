@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Candidate, Resources, candidate::count};
+use super::{Candidate, ResourceAmounts, candidate::count};
 use crate::object::Protocol;
 use crate::state::Unfit;
 
 /// What a pod asks of a node that others may have taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ask {
-    pub(super) requests: Resources,
+    pub(super) requests: ResourceAmounts,
     pub(super) ports: Vec<(Protocol, u16)>,
 }
 
@@ -24,8 +24,8 @@ pub(super) struct Load {
 #[derive(Debug)]
 struct Used {
     pods: u32,
-    requests: Resources,
-    allocatable: Option<Resources>,
+    requests: ResourceAmounts,
+    allocatable: Option<ResourceAmounts>,
     max_pods: u32,
 }
 
@@ -33,7 +33,7 @@ impl Load {
     pub(super) fn new(nodes: &[Candidate], max_pods: usize) -> Self {
         let unused = |node: &Candidate| Used {
             pods: 0,
-            requests: Resources::default(),
+            requests: ResourceAmounts::default(),
             allocatable: node.allocatable,
             max_pods: count(node.max_pods.unwrap_or(max_pods)),
         };

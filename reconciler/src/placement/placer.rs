@@ -54,11 +54,11 @@ struct Session {
     queue: u32,
     /// The weight of all preferred rules.
     preferred: u32,
-    kind: Kind,
+    kind: SessionKind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum SessionKind {
     Plain(Plain),
     Related(Box<Related>),
 }
@@ -203,8 +203,8 @@ impl<'a> Placer<'a> {
         let session = self.session_of(workload);
         let ask = &self.shapes.all[session.shape as usize].ask;
         let unfit = self.load.unfit(node, ask).or_else(|| match &session.kind {
-            Kind::Plain(_) => None,
-            Kind::Related(related) => related.unfit(node, &self.topologies),
+            SessionKind::Plain(_) => None,
+            SessionKind::Related(related) => related.unfit(node, &self.topologies),
         });
         self.session = Some(session);
         unfit
@@ -285,7 +285,7 @@ impl<'a> Placer<'a> {
             .unwrap_or_default();
         let warm = template.and_then(|key| self.warm.get(&key)).cloned();
         let kind = match plain && off.is_empty() && warm.is_none() {
-            true => Kind::Plain(Plain::default()),
+            true => SessionKind::Plain(Plain::default()),
             false => self.related(shape, spec, queue, (off, warm)),
         };
         Session {
@@ -302,7 +302,7 @@ impl<'a> Placer<'a> {
         spec: &'a PodSpec,
         queue: u32,
         own: (BTreeSet<u32>, Option<BTreeSet<u32>>),
-    ) -> Kind {
+    ) -> SessionKind {
         let class = self.classes.queues[queue as usize].class;
         let policies = if spec.spread.is_empty() {
             &[]
@@ -317,7 +317,7 @@ impl<'a> Placer<'a> {
         let relations = Relations::new(&sources, shape, &spec.spread);
         let coarse = Related::coarse(&relations);
         let grouping = self.topologies.grouping(self.nodes.len(), &coarse);
-        Kind::Related(Box::new(Related::new(
+        SessionKind::Related(Box::new(Related::new(
             relations,
             own,
             coarse,
@@ -340,7 +340,7 @@ impl<'a> Placer<'a> {
     fn take(&mut self, session: &mut Session) -> Option<Rank> {
         let (shape, queue) = (session.shape, session.queue);
         match &mut session.kind {
-            Kind::Plain(plain) => {
+            SessionKind::Plain(plain) => {
                 let ask = &self.shapes.all[shape as usize].ask;
                 let queue = &mut self.classes.queues[queue as usize];
                 let rank = plain.take(queue, &self.owned, &self.load, ask)?;
@@ -349,7 +349,7 @@ impl<'a> Placer<'a> {
                 plain.put(rank, &self.load, &self.shapes.all[shape as usize].ask);
                 Some(rank)
             }
-            Kind::Related(related) => {
+            SessionKind::Related(related) => {
                 let rank = related.take()?;
                 self.owned[rank.node as usize] = rank.owned.and_one(true);
                 self.count(rank.node, shape);
@@ -364,7 +364,7 @@ impl<'a> Placer<'a> {
         let class = &self.classes.all[queue.class as usize];
         let ask = &self.shapes.all[session.shape as usize].ask;
         match &session.kind {
-            Kind::Plain(_) => {
+            SessionKind::Plain(_) => {
                 if let Some((counted, refusal)) = &queue.refusal
                     && *counted == self.counted
                 {
@@ -375,7 +375,7 @@ impl<'a> Placer<'a> {
                     Some((self.counted, refusal.clone()));
                 refusal
             }
-            Kind::Related(related) => class.refusal(self.nodes.len(), |node| {
+            SessionKind::Related(related) => class.refusal(self.nodes.len(), |node| {
                 self.load
                     .unfit(node, ask)
                     .or_else(|| related.unfit(node, &self.topologies))
@@ -390,7 +390,7 @@ impl<'a> Placer<'a> {
         else {
             return;
         };
-        if let Kind::Plain(plain) = kind {
+        if let SessionKind::Plain(plain) = kind {
             plain.end(&mut self.classes.queues[queue as usize]);
         }
         let owner = self.shapes.all[shape as usize].owner;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Candidate,
     candidate::{taints_tolerated, wanted_by_labels},
-    shape::{Selection, pod_labels},
+    shape::{PodSelection, pod_labels},
 };
 use crate::state::Unfit;
 use crate::{
@@ -144,13 +144,13 @@ impl Asked<'_, '_> {
             .map(|(pod, _)| pod)
     }
 
-    fn selection(&self, term: &PodTerm) -> Selection {
-        Selection::of_term(term, self.workload, &self.labels)
+    fn selection(&self, term: &PodTerm) -> PodSelection {
+        PodSelection::of_term(term, self.workload, &self.labels)
     }
 
     fn is_meant(
         &self,
-        selection: &Selection,
+        selection: &PodSelection,
         pod: &Workload,
         labels: &BTreeMap<String, String>,
     ) -> bool {
@@ -168,7 +168,7 @@ impl Asked<'_, '_> {
 
     fn affinity(&self) -> Option<Unfit> {
         let terms = &self.workload.template.spec.affinity.pods.required;
-        let said: Vec<Selection> = terms.iter().map(|term| self.selection(term)).collect();
+        let said: Vec<PodSelection> = terms.iter().map(|term| self.selection(term)).collect();
         // As in Kubernetes a pod counts only if all terms select it.
         let wanted = |pod: &Workload, labels: &BTreeMap<String, String>| {
             said.iter()
@@ -209,7 +209,7 @@ impl Asked<'_, '_> {
         for (number, (kind, labels)) in self.around.kinds.iter().enumerate() {
             for term in &kind.template.spec.affinity.anti.required {
                 if !self.is_meant(
-                    &Selection::of_term(term, kind, labels),
+                    &PodSelection::of_term(term, kind, labels),
                     self.workload,
                     &self.labels,
                 ) {
@@ -263,7 +263,7 @@ impl Asked<'_, '_> {
         let mut domains: BTreeMap<&str, u32> =
             domain_of.values().map(|domain| (*domain, 0)).collect();
         let selection =
-            Selection::own_namespace(constraint.pods.resolve(&self.labels), self.workload);
+            PodSelection::own_namespace(constraint.pods.resolve(&self.labels), self.workload);
         let which = self
             .around
             .which(|pod, labels| self.is_meant(&selection, pod, labels));

@@ -16,7 +16,7 @@ pub(super) struct Relation {
     pub(super) topology: u32,
     /// Each of its domains is one node.
     pub(super) fine: bool,
-    kind: Kind,
+    kind: RelationKind,
     /// How many pods it is about are in each domain.
     counts: Vec<u32>,
     /// It is about the pods of the shape itself too.
@@ -24,7 +24,7 @@ pub(super) struct Relation {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum RelationKind {
     Affinity,
     Anti,
     ExistingAnti,
@@ -76,7 +76,7 @@ impl Sources<'_, '_> {
         (number, self.topologies.get(number))
     }
 
-    fn relation(&self, term: u32, kind: Kind, shape: u32) -> Relation {
+    fn relation(&self, term: u32, kind: RelationKind, shape: u32) -> Relation {
         let (number, topology) = self.topology(term);
         let about_itself = self.shapes.selects(term, shape);
         let counts = vec![0; topology.domains];
@@ -131,7 +131,7 @@ impl Relations {
         }
         let wanted = wanted.unwrap_or_default();
         for term in &said.affinity {
-            let mut relation = sources.relation(*term, Kind::Affinity, shape);
+            let mut relation = sources.relation(*term, RelationKind::Affinity, shape);
             relation.about_itself = wanted.binary_search(&shape).is_ok();
             sources.count(
                 &mut relation.counts,
@@ -146,7 +146,7 @@ impl Relations {
         let first = none_there && wanted.binary_search(&shape).is_ok();
 
         for term in &said.anti {
-            let mut relation = sources.relation(*term, Kind::Anti, shape);
+            let mut relation = sources.relation(*term, RelationKind::Anti, shape);
             sources.count(
                 &mut relation.counts,
                 relation.topology,
@@ -164,7 +164,7 @@ impl Relations {
             let Some((topology, term)) = terms.first() else {
                 continue;
             };
-            let mut relation = sources.relation(*term, Kind::ExistingAnti, shape);
+            let mut relation = sources.relation(*term, RelationKind::ExistingAnti, shape);
             relation.about_itself = terms
                 .iter()
                 .any(|(_, term)| carrier(sources, *term) == shape);
@@ -173,7 +173,7 @@ impl Relations {
             all.push(relation);
         }
         for wish in &said.wishes {
-            let mut relation = sources.relation(wish.term, Kind::Wish(*wish), shape);
+            let mut relation = sources.relation(wish.term, RelationKind::Wish(*wish), shape);
             sources.count(
                 &mut relation.counts,
                 relation.topology,
@@ -217,23 +217,31 @@ impl Relations {
         for relation in self.all.iter_mut().filter(|relation| relation.about_itself) {
             let domain = topologies.get(relation.topology).domain(node) as usize;
             let counted = match &relation.kind {
-                Kind::Spread(spread) => spread.nodes[node as usize],
-                Kind::Affinity | Kind::Anti | Kind::ExistingAnti | Kind::Wish(_) => true,
+                RelationKind::Spread(spread) => spread.nodes[node as usize],
+                RelationKind::Affinity
+                | RelationKind::Anti
+                | RelationKind::ExistingAnti
+                | RelationKind::Wish(_) => true,
             };
             let Some(count) = relation.counts.get_mut(domain).filter(|_| counted) else {
                 continue;
             };
             *count += 1;
             match &mut relation.kind {
-                Kind::Affinity => anew |= std::mem::take(&mut self.first),
-                Kind::Spread(spread) if *count - 1 == spread.least && spread.enough_domains => {
+                RelationKind::Affinity => anew |= std::mem::take(&mut self.first),
+                RelationKind::Spread(spread)
+                    if *count - 1 == spread.least && spread.enough_domains =>
+                {
                     spread.at_least -= 1;
                     if spread.at_least == 0 {
                         spread.find_least(&relation.counts);
                         anew |= relation.fine;
                     }
                 }
-                Kind::Anti | Kind::ExistingAnti | Kind::Wish(_) | Kind::Spread(_) => {}
+                RelationKind::Anti
+                | RelationKind::ExistingAnti
+                | RelationKind::Wish(_)
+                | RelationKind::Spread(_) => {}
             }
         }
         anew
@@ -245,16 +253,18 @@ impl Relation {
         let count = self.counts.get(domain as usize).copied().unwrap_or(0);
         let nowhere = domain == NOWHERE;
         match &self.kind {
-            Kind::Affinity if nowhere || (count == 0 && !first) => return Err(Unfit::PodAffinity),
-            Kind::Anti if count > 0 => return Err(Unfit::PodAntiAffinity),
-            Kind::ExistingAnti if count > 0 => return Err(Unfit::ExistingPodAntiAffinity),
-            Kind::Affinity | Kind::Anti | Kind::ExistingAnti => {}
-            Kind::Wish(wish) => {
+            RelationKind::Affinity if nowhere || (count == 0 && !first) => {
+                return Err(Unfit::PodAffinity);
+            }
+            RelationKind::Anti if count > 0 => return Err(Unfit::PodAntiAffinity),
+            RelationKind::ExistingAnti if count > 0 => return Err(Unfit::ExistingPodAntiAffinity),
+            RelationKind::Affinity | RelationKind::Anti | RelationKind::ExistingAnti => {}
+            RelationKind::Wish(wish) => {
                 if wish.anti == (count > 0) {
                     merit.unmet += wish.weight;
                 }
             }
-            Kind::Spread(spread) => {
+            RelationKind::Spread(spread) => {
                 let after = count + u32::from(self.about_itself);
                 let above = after
                     .saturating_sub(spread.least)
@@ -328,7 +338,7 @@ fn spread(
     Relation {
         topology: number,
         fine: topology.fine,
-        kind: Kind::Spread(spread),
+        kind: RelationKind::Spread(spread),
         counts,
         about_itself,
     }

@@ -7,14 +7,14 @@ use crate::state::Unfit;
 
 /// An amount of what is shared out: what a node has, or what a pod asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Resources {
+pub struct ResourceAmounts {
     /// Processor time, in thousandths of a core.
     pub cpu_millis: u64,
     /// Memory, in bytes.
     pub memory_bytes: u64,
 }
 
-impl Resources {
+impl ResourceAmounts {
     /// Both together.
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -52,8 +52,8 @@ impl Resources {
 
 /// What a pod's containers ask for: all of them together, or the one init container that asks for
 /// more, since those run one after another and before the others.
-pub fn requests(spec: &PodSpec) -> Resources {
-    let asked = |container: &Container| Resources {
+pub fn requests(spec: &PodSpec) -> ResourceAmounts {
+    let asked = |container: &Container| ResourceAmounts {
         cpu_millis: container.resources.cpu_request_milli.unwrap_or(0),
         memory_bytes: container.resources.memory_request_bytes.unwrap_or(0),
     };
@@ -61,11 +61,11 @@ pub fn requests(spec: &PodSpec) -> Resources {
         .containers
         .iter()
         .map(asked)
-        .fold(Resources::default(), Resources::plus);
+        .fold(ResourceAmounts::default(), ResourceAmounts::plus);
     spec.init_containers
         .iter()
         .map(asked)
-        .fold(together, Resources::at_least)
+        .fold(together, ResourceAmounts::at_least)
 }
 
 /// The ports of the host that a pod holds; with `hostNetwork` every declared port is one.

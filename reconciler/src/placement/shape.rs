@@ -27,7 +27,7 @@ pub(super) struct Shape<'a> {
     /// `None` where the template is not known: its pods are counted all the same.
     pub(super) workload: Option<&'a Workload>,
     pub(super) ask: Ask,
-    pub(super) relations: Relations,
+    pub(super) relations: TermNumbers,
     /// Terms of podAntiAffinity, of any shape, that keep this one off.
     pub(super) repelled_by: Vec<u32>,
     /// The node of each pod that stays.
@@ -38,7 +38,7 @@ pub(super) struct Shape<'a> {
 
 /// What a shape says of other pods, as numbers of terms.
 #[derive(Debug, Default)]
-pub(super) struct Relations {
+pub(super) struct TermNumbers {
     pub(super) affinity: Vec<u32>,
     pub(super) anti: Vec<u32>,
     pub(super) wishes: Vec<Wish>,
@@ -54,7 +54,7 @@ pub(super) struct Wish {
     pub(super) term: u32,
 }
 
-impl Relations {
+impl TermNumbers {
     pub(super) fn is_empty(&self) -> bool {
         let Self {
             affinity,
@@ -74,21 +74,21 @@ pub(super) struct Term {
     pub(super) topology: u32,
     /// It keeps the pods it selects off its carrier's pods.
     repels: bool,
-    selection: Selection,
+    selection: PodSelection,
     /// The shapes whose pods it selects.
     pub(super) matching: Vec<u32>,
 }
 
 /// Pods by namespace and labels.
 #[derive(Debug)]
-pub(super) struct Selection {
+pub(super) struct PodSelection {
     namespaces: BTreeSet<String>,
     namespace_selector: Option<Selector>,
     /// `None` selects nothing.
     labels: Option<Selector>,
 }
 
-impl Selection {
+impl PodSelection {
     /// The pods of a term of this workload's affinity.
     pub(super) fn of_term(
         term: &PodTerm,
@@ -171,7 +171,7 @@ pub(super) fn pod_labels(workload: &Workload) -> BTreeMap<String, String> {
     labels
 }
 
-type ByLabel = BTreeMap<String, BTreeMap<String, Vec<u32>>>;
+type ShapesByLabel = BTreeMap<String, BTreeMap<String, Vec<u32>>>;
 
 /// All shapes and terms. Who speaks of whom is found out once for each pair that shares a label.
 #[derive(Debug)]
@@ -185,8 +185,8 @@ pub(super) struct Shapes<'a> {
     declared: &'a BTreeMap<String, Meta>,
     /// Labels of every shape, from the first term on: without terms nobody asks.
     labels: Option<Vec<BTreeMap<String, String>>>,
-    shapes_by_label: ByLabel,
-    terms_by_label: ByLabel,
+    shapes_by_label: ShapesByLabel,
+    terms_by_label: ShapesByLabel,
     /// Terms that must be asked about every shape.
     other_terms: Vec<u32>,
 }
@@ -201,8 +201,8 @@ impl<'a> Shapes<'a> {
             numbers: BTreeMap::new(),
             declared,
             labels: None,
-            shapes_by_label: ByLabel::new(),
-            terms_by_label: ByLabel::new(),
+            shapes_by_label: ShapesByLabel::new(),
+            terms_by_label: ShapesByLabel::new(),
             other_terms: Vec::new(),
         }
     }
@@ -253,7 +253,7 @@ impl<'a> Shapes<'a> {
                     ports: host_ports(spec),
                 })
                 .unwrap_or_default(),
-            relations: Relations::default(),
+            relations: TermNumbers::default(),
             repelled_by: Vec::new(),
             placed: Vec::new(),
             stopping: Vec::new(),
@@ -328,7 +328,7 @@ impl<'a> Shapes<'a> {
     ) {
         let own = pod_labels(workload);
         let spec = &workload.template.spec;
-        let mut add = |key: &str, selection: Selection, repels: bool| {
+        let mut add = |key: &str, selection: PodSelection, repels: bool| {
             let topology = topologies.number(nodes, key);
             self.add_term(Term {
                 carrier: number,
@@ -341,7 +341,7 @@ impl<'a> Shapes<'a> {
         let mut said = |term: &PodTerm, repels: bool| {
             add(
                 &term.topology_key,
-                Selection::of_term(term, workload, &own),
+                PodSelection::of_term(term, workload, &own),
                 repels,
             )
         };
@@ -376,11 +376,11 @@ impl<'a> Shapes<'a> {
             .spread
             .iter()
             .map(|one| {
-                let selection = Selection::own_namespace(one.pods.resolve(&own), workload);
+                let selection = PodSelection::own_namespace(one.pods.resolve(&own), workload);
                 add(&one.topology_key, selection, false)
             })
             .collect();
-        self.all[number as usize].relations = Relations {
+        self.all[number as usize].relations = TermNumbers {
             affinity,
             anti,
             wishes,

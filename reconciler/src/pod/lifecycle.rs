@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use super::{
     environment::{PodFacts, ServiceVariables},
     files::{DnsFacts, config_volumes, has_config_volumes, volumes_digest},
-    found::{Found, stop_specs},
     link::link_name,
     memory::{Origin, PodMemory},
-    phase::{self, Standing},
+    observation::{ObservedPod, stop_specs},
+    phase::{self, PhaseInput},
 };
 use crate::{
     commit::Commit,
@@ -103,7 +103,7 @@ pub struct ImageNeed {
 
 /// What one pod does next.
 pub fn live(input: &PodInput<'_>) -> PodOutput {
-    let found = Found::new(input.containers);
+    let found = ObservedPod::new(input.containers);
     if input.record.stop.is_some() {
         return stop::stop(input, &found);
     }
@@ -121,7 +121,7 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
             template,
         });
     }
-    let mut pod = Pod {
+    let mut pod = PodLifecycle {
         input,
         workload,
         found: &found,
@@ -134,7 +134,7 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
 }
 
 /// What is decided for one pod in one look.
-enum Decision {
+enum PodDecision {
     Nothing,
     Do(Why, Vec<Step>),
     /// Nothing can be done until this has changed.
@@ -145,15 +145,15 @@ enum Decision {
     End(PodPhase, String),
 }
 
-struct Pod<'a> {
+struct PodLifecycle<'a> {
     input: &'a PodInput<'a>,
     workload: &'a Workload,
-    found: &'a Found<'a>,
+    found: &'a ObservedPod<'a>,
     memory: PodMemory,
     next: Next,
 }
 
-impl<'a> Pod<'a> {
+impl<'a> PodLifecycle<'a> {
     fn spec(&self) -> &'a PodSpec {
         &self.workload.template.spec
     }
@@ -176,10 +176,10 @@ impl<'a> Pod<'a> {
         }
     }
 
-    fn decide(&mut self) -> Decision {
+    fn decide(&mut self) -> PodDecision {
         let key = LaneKey::Pod(self.input.record.uid.clone());
         if self.input.observed.lanes.contains(&key) {
-            return Decision::Nothing;
+            return PodDecision::Nothing;
         }
         let failure = self.input.observed.failures.get(&key);
         let is_over = self.memory.ended.is_some();
@@ -187,14 +187,14 @@ impl<'a> Pod<'a> {
         if let Some(failure) = failure.filter(|failure| !is_over || failure.removes)
             && let Some(retry) = failure.retry_at(self.input.now)
         {
-            self.look_again_at(retry);
-            return Decision::Blocked(failure.fault.clone());
+            self.wake_at(retry);
+            return PodDecision::Blocked(failure.fault.clone());
         }
         if is_over {
             return self.clean_up();
         }
         if self.is_past_deadline() {
-            return Decision::End(
+            return PodDecision::End(
                 PodPhase::Failed,
                 "it was active longer than activeDeadlineSeconds".to_owned(),
             );
@@ -207,7 +207,7 @@ impl<'a> Pod<'a> {
 
     /// A sandbox that has gone does not make what has run run again: with restartPolicy Never the
     /// pod ends, with OnFailure it ends if all has ended well.
-    fn over_with_sandbox(&self) -> Option<Decision> {
+    fn over_with_sandbox(&self) -> Option<PodDecision> {
         let created = |(_, one): &(_, &ObservedContainer)| one.state == ContainerState::Created;
         let ran = self
             .memory
@@ -224,7 +224,7 @@ impl<'a> Pod<'a> {
             Some(end) if policy == RestartPolicy::Never || codes.iter().all(|code| *code == 0) => {
                 Some(end)
             }
-            _ if policy == RestartPolicy::Never => Some(Decision::End(
+            _ if policy == RestartPolicy::Never => Some(PodDecision::End(
                 PodPhase::Failed,
                 "its sandbox ended before its containers did".to_owned(),
             )),
@@ -243,15 +243,15 @@ impl<'a> Pod<'a> {
     }
 
     /// The end of the pod, if these are the exit codes of all its main containers.
-    fn end(&self, codes: &[i64]) -> Option<Decision> {
+    fn end(&self, codes: &[i64]) -> Option<PodDecision> {
         if codes.len() < self.spec().containers.len() {
             return None;
         }
         Some(if codes.iter().all(|code| *code == 0) {
-            Decision::End(PodPhase::Succeeded, String::new())
+            PodDecision::End(PodPhase::Succeeded, String::new())
         } else {
             let words = self.last_words();
-            Decision::End(
+            PodDecision::End(
                 PodPhase::Failed,
                 format!("its containers ended with exit codes {codes:?}{words}"),
             )
@@ -283,7 +283,7 @@ impl<'a> Pod<'a> {
             .contains_key(&LaneKey::Pod(self.input.record.uid.clone()))
     }
 
-    fn look_again_at(&mut self, time: Timestamp) {
+    fn wake_at(&mut self, time: Timestamp) {
         let wait = Duration::try_from(time.duration_since(self.input.now)).unwrap_or_default();
         self.next = self
             .next
@@ -302,7 +302,7 @@ impl<'a> Pod<'a> {
             if asked <= longest || reached <= self.input.now {
                 longest = longest.max(asked);
             } else {
-                self.look_again_at(reached);
+                self.wake_at(reached);
             }
         }
         longest
@@ -315,17 +315,17 @@ impl<'a> Pod<'a> {
         };
         let end = later(started, deadline);
         if end > self.input.now {
-            self.look_again_at(end);
+            self.wake_at(end);
         }
         end <= self.input.now
     }
 
     /// The sandbox is alive: whatever comes next in it.
-    fn go_on(&mut self) -> Decision {
+    fn go_on(&mut self) -> PodDecision {
         let pod = self.input.record.key.clone();
         let uid = &self.input.record.uid;
         if !self.spec().host_network && !self.input.observed.links.contains(&link_name(uid)) {
-            return Decision::Do(
+            return PodDecision::Do(
                 Why::Repair {
                     pod,
                     drift: Drift::LinkGone,
@@ -335,8 +335,10 @@ impl<'a> Pod<'a> {
         }
         if !self.input.observed.files.contains_key(uid) {
             return match self.files() {
-                Ok(files) => Decision::Do(Why::Continue { pod }, vec![Step::PrepareFiles(files)]),
-                Err(message) => Decision::Blocked(Fault::new(FaultKind::Rejected, message)),
+                Ok(files) => {
+                    PodDecision::Do(Why::Continue { pod }, vec![Step::PrepareFiles(files)])
+                }
+                Err(message) => PodDecision::Blocked(Fault::new(FaultKind::Rejected, message)),
             };
         }
         if let Some((id, _)) = self
@@ -349,7 +351,7 @@ impl<'a> Pod<'a> {
                 pod,
                 drift: Drift::ContainerPaused,
             };
-            return Decision::Do(why, vec![Step::Unpause((*id).clone())]);
+            return PodDecision::Do(why, vec![Step::Unpause((*id).clone())]);
         }
         if let Some(decision) = self.run_hook() {
             return decision;
@@ -363,11 +365,11 @@ impl<'a> Pod<'a> {
         if let Some(decision) = self.run_main() {
             return decision;
         }
-        self.refresh().unwrap_or(Decision::Nothing)
+        self.refresh().unwrap_or(PodDecision::Nothing)
     }
 
     /// A postStart hook that is not done yet.
-    fn run_hook(&self) -> Option<Decision> {
+    fn run_hook(&self) -> Option<PodDecision> {
         for container in &self.spec().containers {
             let Some(handler) = &container.post_start else {
                 continue;
@@ -382,7 +384,7 @@ impl<'a> Pod<'a> {
                     handler: handler.clone(),
                     address: self.address(),
                 };
-                return Some(Decision::Do(
+                return Some(PodDecision::Do(
                     Why::Continue {
                         pod: self.input.record.key.clone(),
                     },
@@ -394,7 +396,7 @@ impl<'a> Pod<'a> {
     }
 
     /// A container whose liveness or startup probe has failed.
-    fn stop_unhealthy(&self) -> Option<Decision> {
+    fn stop_unhealthy(&self) -> Option<PodDecision> {
         for container in &self.spec().containers {
             let Some((id, found)) = self.found.latest.get(container.name.as_str()) else {
                 continue;
@@ -422,14 +424,14 @@ impl<'a> Pod<'a> {
                     container: container.name.clone(),
                     message: fact.message.clone(),
                 };
-                return Some(Decision::Do(why, vec![Step::Stop(specs)]));
+                return Some(PodDecision::Do(why, vec![Step::Stop(specs)]));
             }
         }
         None
     }
 
     /// The next init container, if they are not all done.
-    fn initialize(&mut self) -> Option<Decision> {
+    fn initialize(&mut self) -> Option<PodDecision> {
         let main_exists = self.found.all.iter().any(|(_, one)| one.role == Role::Main);
         if self.memory.initialized
             || main_exists
@@ -447,13 +449,13 @@ impl<'a> Pod<'a> {
                         "init container {} ended with exit code {code}",
                         container.name
                     );
-                    return Some(Decision::End(PodPhase::Failed, message));
+                    return Some(PodDecision::End(PodPhase::Failed, message));
                 }
                 None => {}
             }
             return Some(match self.needs_start(container) {
                 Start::Now(why) => self.start(why, &[(Role::Init, container)]),
-                Start::Later | Start::Not => Decision::Nothing,
+                Start::Later | Start::Not => PodDecision::Nothing,
             });
         }
         self.memory.initialized = true;
@@ -461,7 +463,7 @@ impl<'a> Pod<'a> {
     }
 
     /// Main containers that must be started, or the end of the pod.
-    fn run_main(&mut self) -> Option<Decision> {
+    fn run_main(&mut self) -> Option<PodDecision> {
         let containers = &self.workload.template.spec.containers;
         let mut due = Vec::new();
         let mut reason = None;
@@ -517,7 +519,7 @@ impl<'a> Pod<'a> {
                     let backoff = known.map(|memory| memory.backoff);
                     let delay = backoff.unwrap_or_default().delay();
                     if let Some(due) = still_to_come(*finished, delay, self.input.now) {
-                        self.look_again_at(due);
+                        self.wake_at(due);
                         return Start::Later;
                     }
                     Start::Now(Why::Restart {
@@ -531,7 +533,7 @@ impl<'a> Pod<'a> {
 
     /// A ConfigMap or Secret that the pod mounts has changed: its files are swapped, the pod keeps
     /// running.
-    fn refresh(&self) -> Option<Decision> {
+    fn refresh(&self) -> Option<PodDecision> {
         if !has_config_volumes(self.spec()) {
             return None;
         }
@@ -543,7 +545,7 @@ impl<'a> Pod<'a> {
             return None;
         }
         let files = self.files().ok()?;
-        Some(Decision::Do(
+        Some(PodDecision::Do(
             Why::Refresh {
                 pod: self.input.record.key.clone(),
             },
@@ -552,7 +554,7 @@ impl<'a> Pod<'a> {
     }
 
     /// The pod has ended for good: only its ended containers stay, for their logs.
-    fn clean_up(&self) -> Decision {
+    fn clean_up(&self) -> PodDecision {
         let alive: Vec<ContainerId> = self
             .found
             .all
@@ -562,14 +564,14 @@ impl<'a> Pod<'a> {
             .collect();
         let specs = self.stop_specs(self.spec().termination_grace, |_| true);
         if alive.is_empty() && specs.is_empty() {
-            return Decision::Nothing;
+            return PodDecision::Nothing;
         }
         let mut steps = Vec::new();
         if !specs.is_empty() {
             steps.push(Step::Stop(specs));
         }
         steps.push(Step::Remove(alive));
-        Decision::Do(
+        PodDecision::Do(
             Why::Clean {
                 pod: self.input.record.key.clone(),
             },
@@ -581,7 +583,7 @@ impl<'a> Pod<'a> {
         stop_specs(self.found, Some(self.spec()), self.address(), grace, wanted)
     }
 
-    fn output(mut self, decision: Decision) -> PodOutput {
+    fn output(mut self, decision: PodDecision) -> PodOutput {
         let mut images = Vec::new();
         let mut lane = None;
         let mut fault = None;
@@ -594,14 +596,14 @@ impl<'a> Pod<'a> {
             .map(|failure| failure.fault.clone());
         match decision {
             // What failed is still in the way while it is tried again.
-            Decision::Nothing if self.input.observed.lanes.contains(&key) => fault = failed,
-            Decision::Nothing => {}
-            Decision::Do(why, steps) => {
+            PodDecision::Nothing if self.input.observed.lanes.contains(&key) => fault = failed,
+            PodDecision::Nothing => {}
+            PodDecision::Do(why, steps) => {
                 fault = failed;
                 lane = Some(Lane { key, why, steps });
             }
-            Decision::Blocked(why) => fault = Some(why),
-            Decision::Fetch(needs) => {
+            PodDecision::Blocked(why) => fault = Some(why),
+            PodDecision::Fetch(needs) => {
                 fault = needs.iter().find_map(|need| {
                     let key = LaneKey::Image(need.commit.clone(), need.image.clone());
                     self.input
@@ -612,13 +614,13 @@ impl<'a> Pod<'a> {
                 });
                 images = needs;
             }
-            Decision::End(phase, message) => {
+            PodDecision::End(phase, message) => {
                 self.memory.ended = Some((phase, message));
                 // What still runs is stopped in the next look.
                 self.next = self.next.sooner(Next::After(Duration::from_millis(1)));
             }
         }
-        let standing = Standing {
+        let standing = PhaseInput {
             now: self.input.now,
             spec: self.spec(),
             found: self.found,
@@ -657,7 +659,7 @@ enum Start {
 
 /// A record that this host cannot resolve in its own verified clone: what runs of it is left alone,
 /// nothing is started.
-fn unresolved(input: &PodInput<'_>, found: &Found<'_>, memory: PodMemory) -> PodOutput {
+fn unresolved(input: &PodInput<'_>, found: &ObservedPod<'_>, memory: PodMemory) -> PodOutput {
     let mut status = phase::terminating(input, found);
     let message = format!(
         "commit {} has no {} with template {}: this host runs only what it finds in its own verified clone",

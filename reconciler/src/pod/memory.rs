@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use crate::{
     name::{CommitId, ContainerId, PodUid, TemplateHash},
-    state::Heard,
+    state::ReceivedTime,
     status::PodPhase,
 };
 
@@ -19,10 +19,10 @@ pub struct NodeMemory {
     pub pods: BTreeMap<PodUid, PodMemory>,
     /// When this host learnt that the target became the target.
     #[serde(default)]
-    pub began: Option<Heard>,
+    pub began: Option<ReceivedTime>,
     /// When this host learnt from when the deadlines count.
     #[serde(default)]
-    pub clock: Option<Heard>,
+    pub clock: Option<ReceivedTime>,
 }
 
 /// What is remembered of one pod.

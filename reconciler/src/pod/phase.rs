@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{found::Found, lifecycle::PodInput, memory::PodMemory};
+use super::{lifecycle::PodInput, memory::PodMemory, observation::ObservedPod};
 use crate::{
     fault::{Fault, FaultKind},
     object::{Container, PodSpec},
@@ -14,17 +14,17 @@ use crate::{
 };
 
 /// What a status is made from.
-pub(super) struct Standing<'a> {
+pub(super) struct PhaseInput<'a> {
     pub(super) now: Timestamp,
     pub(super) spec: &'a PodSpec,
-    pub(super) found: &'a Found<'a>,
+    pub(super) found: &'a ObservedPod<'a>,
     pub(super) observed: &'a Observed,
     pub(super) address: Ipv4Addr,
     pub(super) fault: Option<&'a Fault>,
 }
 
 /// The status of a pod that must run.
-pub(super) fn status(standing: &Standing<'_>, memory: &PodMemory) -> PodStatus {
+pub(super) fn status(standing: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus {
     let list = |containers: &[Container], main: bool| -> Vec<ContainerStatus> {
         containers
             .iter()
@@ -110,7 +110,7 @@ fn running_phase(containers: &[ContainerStatus]) -> PodPhase {
 }
 
 fn container_status(
-    standing: &Standing<'_>,
+    standing: &PhaseInput<'_>,
     memory: &PodMemory,
     container: &Container,
     main: bool,
@@ -153,7 +153,7 @@ fn container_status(
     }
 }
 
-fn state(standing: &Standing<'_>, memory: &PodMemory, container: &Container) -> ContainerPhase {
+fn state(standing: &PhaseInput<'_>, memory: &PodMemory, container: &Container) -> ContainerPhase {
     let waiting = |reason: &str, message: &str| ContainerPhase::Waiting {
         reason: reason.to_owned(),
         message: message.to_owned(),
@@ -235,7 +235,7 @@ fn termination(container: &ObservedContainer) -> Option<Termination> {
 }
 
 /// The probes of all running containers: until its startup probe has succeeded, only that.
-pub(super) fn probes(standing: &Standing<'_>, memory: &PodMemory) -> Vec<ProbeTask> {
+pub(super) fn probes(standing: &PhaseInput<'_>, memory: &PodMemory) -> Vec<ProbeTask> {
     let mut tasks = Vec::new();
     for container in &standing.spec.containers {
         let Some((id, found)) = standing.found.latest.get(container.name.as_str()) else {
@@ -276,7 +276,7 @@ pub(super) fn probes(standing: &Standing<'_>, memory: &PodMemory) -> Vec<ProbeTa
 }
 
 /// The status of a pod that stops, or that cannot be resolved: only what is found.
-pub(super) fn terminating(input: &PodInput<'_>, found: &Found<'_>) -> PodStatus {
+pub(super) fn terminating(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodStatus {
     let mut status = PodStatus::pending();
     let host_network = input
         .workload
@@ -327,7 +327,7 @@ pub(super) fn terminating(input: &PodInput<'_>, found: &Found<'_>) -> PodStatus 
 }
 
 /// Whether all that must run of a pod does.
-fn all_run(input: &PodInput<'_>, found: &Found<'_>) -> bool {
+fn all_run(input: &PodInput<'_>, found: &ObservedPod<'_>) -> bool {
     let runs = |container: &Container| {
         let latest = found.latest.get(container.name.as_str());
         latest.is_some_and(|(_, one)| matches!(one.state, ContainerState::Running { .. }))

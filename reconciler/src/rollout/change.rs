@@ -144,7 +144,7 @@ impl Rollout {
 
     /// No time is still to come: a clock that was set back since, or another leader's that was
     /// ahead, must not stretch a deadline.
-    pub(super) fn believe_clock(&mut self, now: Timestamp) {
+    pub(super) fn limit_times_to(&mut self, now: Timestamp) {
         let mut times = vec![&mut self.since, &mut self.clock, &mut self.failing];
         times.extend(self.wave.as_mut().map(|wave| &mut wave.settled));
         for share in self

@@ -41,11 +41,11 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
         .collect();
     for pod in &current {
         // What an absent node said last counts for nothing.
-        if view.standing.is_absent(pod) {
+        if view.conditions.is_absent(pod) {
             continue;
         }
         let node = pod.record.place.node();
-        let unready = node.and_then(|node| Some((node, view.standing.unready.get(node)?)));
+        let unready = node.and_then(|node| Some((node, view.conditions.unready.get(node)?)));
         if let Some((node, why)) = unready {
             if !view.is_available(pod) {
                 found
@@ -61,7 +61,7 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
         if pod.status.is_some_and(PodStatus::is_pulling) && failure.is_none() {
             let slow = later(pod.record.created, GRACE) <= view.now;
             if let (true, Some(node), Witness::Proof) =
-                (slow, node, Witness::look(view, &current, pod, clock))
+                (slow, node, Witness::collect(view, &current, pod, clock))
             {
                 let why = || format!("node {node} is still pulling images of {key}");
                 found.unready.entry(node.clone()).or_insert_with(why);
@@ -72,7 +72,7 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
             continue;
         };
         failure.reason = format!("{key}: {}", failure.reason);
-        let witness = Witness::look(view, &current, pod, clock);
+        let witness = Witness::collect(view, &current, pod, clock);
         match (witness, node) {
             (Witness::Proof, Some(node)) => {
                 found.nodes.entry(node.clone()).or_insert(failure);
@@ -110,7 +110,7 @@ enum Witness {
 }
 
 impl Witness {
-    fn look(
+    fn collect(
         view: &OwnerView<'_>,
         current: &[&OwnedPod<'_>],
         failing: &OwnedPod<'_>,
@@ -121,7 +121,10 @@ impl Witness {
             let elsewhere = pod.record.place.node().is_some()
                 && pod.record.place.node() != failing.record.place.node()
                 && pod.record.template == failing.record.template;
-            if !elsewhere || pod.unheard || view.standing.is_absent(pod) || has_crashed(pod, clock)
+            if !elsewhere
+                || pod.unreachable
+                || view.conditions.is_absent(pod)
+                || has_crashed(pod, clock)
             {
                 continue;
             }

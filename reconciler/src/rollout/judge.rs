@@ -162,7 +162,7 @@ pub fn judge(
         .collect();
     // What becomes of pods on nodes that are out, or at fault themselves, says nothing about the
     // commit.
-    let standing = view.standing;
+    let standing = view.conditions;
     let stopping = view
         .pods
         .iter()
@@ -393,7 +393,7 @@ fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
     if pod.record.place.node().is_none() {
         return not_placed(pod).filter(|_| !all_nodes_ready);
     }
-    if let (true, Some(node)) = (pod.unheard, pod.record.place.node()) {
+    if let (true, Some(node)) = (pod.unreachable, pod.record.place.node()) {
         return Some(format!(
             "pod {}: nobody hears from its node {node}",
             pod.record.key.name

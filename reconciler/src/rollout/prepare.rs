@@ -48,12 +48,12 @@ pub(super) enum Verdict {
 }
 
 impl<'a> Prepared<'a> {
-    pub(super) fn look(input: &StepInput<'a>, rollout: &Rollout, target: &CommitId) -> Self {
+    pub(super) fn collect(input: &StepInput<'a>, rollout: &Rollout, target: &CommitId) -> Self {
         let mut prepared = Self::default();
         let shares = rollout.shares_of_target();
         for (node, report) in &input.nodes {
             let said = match shares {
-                Some(shares) => shares.said(node, *report),
+                Some(shares) => shares.reported_preparation(node, *report),
                 None => report.and_then(|report| report.prepared.get(target)),
             };
             let share = shares.map(|shares| shares.nodes.get(*node));

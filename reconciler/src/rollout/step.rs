@@ -74,7 +74,7 @@ pub struct StepInput<'a> {
 /// The roll-out after this step, and when to look again.
 pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
     let mut rollout = input.rollout.clone();
-    rollout.believe_clock(input.now);
+    rollout.limit_times_to(input.now);
     take_up_head(input, &mut rollout);
     note_faulty(input, &mut rollout);
     let next = match rollout.phase.clone() {
@@ -273,7 +273,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     let Some(target) = rollout.target.clone() else {
         return Next::AwaitChange;
     };
-    let prepared = Prepared::look(input, rollout, &target);
+    let prepared = Prepared::collect(input, rollout, &target);
     rollout.failing = prepared.failing_since(rollout.failing, input.now);
     match prepared.verdict(input, rollout) {
         Verdict::Failed(failure) => {

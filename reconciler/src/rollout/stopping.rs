@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Judgement;
 use crate::state::FailureClass;
 use crate::{
-    controller::{NodeStanding, OwnedPod, OwnerView},
+    controller::{NodeConditions, OwnedPod, OwnerView},
     state::{PodPlace, Refusal, Unfit},
 };
 
@@ -23,13 +23,13 @@ pub(super) fn unfinished_stop(view: &OwnerView<'_>, current: &[&OwnedPod<'_>]) -
     if !current.iter().all(is_up) {
         return None;
     }
-    first_unfinished(view.pods.iter(), view.standing, view.now)
+    first_unfinished(view.pods.iter(), view.conditions, view.now)
 }
 
 /// The first of these pods that was told to stop and does not go.
 pub fn first_unfinished<'p>(
     mut pods: impl Iterator<Item = &'p OwnedPod<'p>>,
-    standing: &NodeStanding,
+    standing: &NodeConditions,
     now: Timestamp,
 ) -> Option<String> {
     pods.find_map(|pod| {

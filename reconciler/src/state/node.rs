@@ -37,7 +37,7 @@ pub struct NodeReport {
     pub turned_away: BTreeSet<PodUid>,
     /// When it learnt from when the deadlines count, see [`Rollout::clock`](super::Rollout::clock).
     #[serde(default)]
-    pub clock: Option<Heard>,
+    pub clock: Option<ReceivedTime>,
     /// The adoption that it knows of, see [`Rollout::adopted`](super::Rollout::adopted): `gone` also names the pods of the
     /// copy of which nothing is here.
     #[serde(default)]
@@ -51,17 +51,17 @@ pub struct NodeReport {
 /// A time of the leader's clock, and when a host learnt of it by its own. The two clocks are never
 /// compared: what happens on the host is before or after the moment at which it learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct ReceivedTime {
     /// The leader's word: which moment is meant.
     pub told: Timestamp,
     /// When it was heard, by the host's clock.
     pub at: Timestamp,
 }
 
-impl Heard {
+impl ReceivedTime {
     /// What a host knows of a time that it is told: when it first heard of it. A clock that was set
     /// back since is believed.
-    pub fn hear(told: Option<Timestamp>, before: Option<Self>, now: Timestamp) -> Option<Self> {
+    pub fn receive(told: Option<Timestamp>, before: Option<Self>, now: Timestamp) -> Option<Self> {
         let told = told?;
         let known = before.filter(|before| before.told == told);
         Some(Self {

@@ -60,7 +60,7 @@ impl Share {
 impl Shares {
     /// What a node says of its share of these; `None` where it speaks of an earlier one, or of
     /// nothing.
-    pub fn said<'r>(
+    pub fn reported_preparation<'r>(
         &self,
         node: &NodeName,
         report: Option<&'r NodeReport>,
@@ -79,7 +79,7 @@ impl Shares {
 
     /// Whether a node has the images of its share.
     pub fn is_ready(&self, node: &NodeName, report: Option<&NodeReport>) -> bool {
-        self.said(node, report) == Some(&Preparation::Ready)
+        self.reported_preparation(node, report) == Some(&Preparation::Ready)
     }
 
     /// Whether for every workload that a node must have there is another node with that share which

@@ -18,8 +18,8 @@ use reconciler::{
     rollout::Head,
     settings::{ClusterSettings, RolloutSettings, ServiceRanges},
     state::{
-        ClusterState, Heard, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord,
-        Preparation, Refused, StopReason,
+        ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord,
+        Preparation, ReceivedTime, Refused, StopReason,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
@@ -269,7 +269,7 @@ impl World {
                 .iter()
                 .filter(|one| !self.state.pods.contains_key(&one.uid));
             report.orphans = found.cloned().collect();
-            report.clock = Heard::hear(rollout.clock, report.clock, self.now);
+            report.clock = ReceivedTime::receive(rollout.clock, report.clock, self.now);
             report
                 .pods
                 .retain(|uid, _| self.state.pods.contains_key(uid));

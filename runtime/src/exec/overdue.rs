@@ -29,13 +29,13 @@ const START_LIMIT: Duration = Duration::from_secs(3600);
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A command in a container, as two probes or hooks may share it.
-pub(super) type Key = (ContainerId, Vec<String>);
+pub(super) type CommandKey = (ContainerId, Vec<String>);
 
 /// The commands that are overdue, with whether their end is known. Only in memory: a daemon that is
 /// restarted knows nothing of them any more, and what the engine starts then runs to its own end.
 #[derive(Default)]
 pub(crate) struct Overdue {
-    commands: Mutex<BTreeMap<Key, Vec<Entry>>>,
+    commands: Mutex<BTreeMap<CommandKey, Vec<Entry>>>,
 }
 
 #[derive(Clone)]
@@ -80,7 +80,7 @@ impl Stage {
 impl Overdue {
     /// Waits for the ends of the same command from before, at most for so long, and never long. How
     /// one of them stands, if it did not end.
-    pub(super) async fn settled(&self, key: &Key, limit: Duration) -> Option<ExecOutcome> {
+    pub(super) async fn settled(&self, key: &CommandKey, limit: Duration) -> Option<ExecOutcome> {
         let deadline = Instant::now() + limit.min(LONGEST_WAIT);
         let entries = self.commands().get(key).cloned().unwrap_or_default();
         for mut entry in entries {
@@ -100,7 +100,7 @@ impl Overdue {
     pub(super) fn follow(
         self: &Arc<Self>,
         engine: &Arc<Engine>,
-        key: Key,
+        key: CommandKey,
         exec: String,
         outcome: ExecOutcome,
     ) {
@@ -123,7 +123,7 @@ impl Overdue {
         self.commands().is_empty()
     }
 
-    fn forget_ended(&self, key: &Key) {
+    fn forget_ended(&self, key: &CommandKey) {
         let mut commands = self.commands();
         let Some(entries) = commands.get_mut(key) else {
             return;
@@ -134,7 +134,7 @@ impl Overdue {
         }
     }
 
-    fn commands(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<Entry>>> {
+    fn commands(&self) -> MutexGuard<'_, BTreeMap<CommandKey, Vec<Entry>>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

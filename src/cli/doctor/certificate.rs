@@ -9,7 +9,7 @@ use super::Finding;
 use crate::peer::{Identity, PeerDirectory, expired_advice};
 
 /// Whose it is, and how long it is good; nothing where this host belongs to no cluster.
-pub(super) fn look(directory: &Path, now: Timestamp) -> Option<Finding> {
+pub(super) fn examine(directory: &Path, now: Timestamp) -> Option<Finding> {
     let identity = match Identity::open(&PeerDirectory::new(directory)) {
         Ok(identity) => identity?,
         Err(error) => {
@@ -49,7 +49,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
     use std::time::Duration;
 
-    use super::{super::Verdict, *};
+    use super::{super::DoctorVerdict, *};
     use crate::peer::Authority;
 
     #[test]
@@ -57,22 +57,23 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("peer");
         let now = Timestamp::now();
-        assert_eq!(look(&path, now), None);
+        assert_eq!(examine(&path, now), None);
         Authority::init(&PeerDirectory::new(&path), &NodeName::new("n1"), now).unwrap();
-        let after = |days: u64| look(&path, now + Duration::from_secs(days * 24 * 3600)).unwrap();
+        let after =
+            |days: u64| examine(&path, now + Duration::from_secs(days * 24 * 3600)).unwrap();
         assert_eq!(
             (after(0).verdict, after(60).verdict),
-            (Verdict::Ok, Verdict::Ok)
+            (DoctorVerdict::Ok, DoctorVerdict::Ok)
         );
         let overdue = after(80);
-        assert_eq!(overdue.verdict, Verdict::Warn);
+        assert_eq!(overdue.verdict, DoctorVerdict::Warn);
         assert!(
             overdue.found.ends_with("it should have been renewed"),
             "{}",
             overdue.found
         );
         let expired = after(91);
-        assert_eq!(expired.verdict, Verdict::Warn);
+        assert_eq!(expired.verdict, DoctorVerdict::Warn);
         assert!(
             expired.found.starts_with("that of n1 has expired at "),
             "{}",
@@ -80,6 +81,6 @@ mod tests {
         );
         assert_eq!(expired.advice, "run `windlass cluster rotate` here");
         std::fs::write(path.join("node.pem"), "gone").unwrap();
-        assert_eq!(after(0).verdict, Verdict::Fail);
+        assert_eq!(after(0).verdict, DoctorVerdict::Fail);
     }
 }

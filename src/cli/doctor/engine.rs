@@ -11,7 +11,7 @@ const OLDEST: (u32, u32) = (1, 41);
 
 /// Whether it answers, which one it is, and whether it keeps containers running while it is
 /// restarted itself.
-pub(super) async fn look(socket: &Path) -> Vec<Finding> {
+pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
     let advice = format!(
         "start Docker, or name its socket with --docker (tried {})",
         socket.display()

@@ -34,7 +34,7 @@ fn judged(work: &Work, trust: &Path) -> (bool, String) {
         .unwrap();
     let trust = Mutex::new(TrustStore::open(trust).unwrap());
     match judge_of(&mirror).judge(&trust, &arrival).unwrap() {
-        Judged::Good { commit, .. } => (
+        JudgedHead::Good { commit, .. } => (
             true,
             commit
                 .warnings
@@ -42,8 +42,8 @@ fn judged(work: &Work, trust: &Path) -> (bool, String) {
                 .map(|warning| format!("{warning}\n"))
                 .collect(),
         ),
-        Judged::Refused { refusal, .. } => (false, refusal.problems.join("\n")),
-        Judged::Unreadable(why) => panic!("{why}"),
+        JudgedHead::Refused { refusal, .. } => (false, refusal.problems.join("\n")),
+        JudgedHead::Unreadable(why) => panic!("{why}"),
     }
 }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::resource::{GROUPS, RESOURCES};
-use crate::system::architecture;
+use crate::host_info::architecture;
 
 /// `/version`. The numbers say which Kubernetes API the objects follow.
 pub(super) fn version() -> Value {

@@ -15,8 +15,8 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus},
 };
 
-use super::{query::ListQuery, resource::Resource, status::Failure};
-use crate::http::Daemon;
+use super::{query::ListQuery, resource::Resource, status::ApiError};
+use crate::http::HttpContext;
 
 /// Reads container logs; the daemon's is the engine.
 pub(crate) trait LogSource: Send + Sync {
@@ -65,7 +65,7 @@ pub(crate) struct RemotePod {
 
 /// Who asks: a question is handed on once at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asker {
+pub(super) enum LogReader {
     /// Somebody who reads here.
     Reader,
     /// Another host, for a pod that it holds to be here.
@@ -106,11 +106,11 @@ pub(crate) enum LogError {
 
 /// Answers with the log as plain text.
 pub(super) async fn answer(
-    daemon: &Daemon,
+    daemon: &HttpContext,
     (namespace, name): (&str, &str),
     query: &ListQuery,
-    asker: Asker,
-) -> Result<Response, Failure> {
+    asker: LogReader,
+) -> Result<Response, ApiError> {
     // Longer ago than time can tell is the same as from the beginning.
     let since = query.since_seconds.and_then(|seconds| {
         Timestamp::now()
@@ -130,21 +130,21 @@ pub(super) async fn answer(
             let described = format!("container \"{}\" in pod \"{name}\"", target.container);
             (described, daemon.logs.logs(target, options).await)
         }
-        Where::There(pod) if asker == Asker::Reader => {
+        Where::There(pod) if asker == LogReader::Reader => {
             let described = format!("pod \"{name}\" on {}", pod.node);
             (described, daemon.logs.remote(pod, options).await)
         }
         Where::There(RemotePod { node, .. }) => {
             let message =
                 format!("pod \"{name}\" is not on this host any more: it is on {node}, ask again");
-            return Err(Failure::bad_request(message));
+            return Err(ApiError::bad_request(message));
         }
     };
     let stream = opened.map_err(|error| match error {
-        LogError::Gone => Failure::bad_request(format!("{described}: {error}")),
-        LogError::Refused(message) => Failure::bad_request(message),
+        LogError::Gone => ApiError::bad_request(format!("{described}: {error}")),
+        LogError::Refused(message) => ApiError::bad_request(message),
         LogError::Engine(_) | LogError::Remote(_) => {
-            Failure::internal(format!("{described}: {error}"))
+            ApiError::internal(format!("{described}: {error}"))
         }
     })?;
     let body = match query.limit_bytes {
@@ -160,7 +160,7 @@ enum Where {
     There(RemotePod),
 }
 
-fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, Failure> {
+fn place(daemon: &HttpContext, key: &ObjectKey, query: &ListQuery) -> Result<Where, ApiError> {
     let current = daemon.views.current();
     let view = &current.view;
     let record = view
@@ -190,7 +190,7 @@ fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, F
             "previous terminated container \"{}\" in pod \"{}\" not found",
             container.name, key.name
         );
-        return Err(Failure::bad_request(message));
+        return Err(ApiError::bad_request(message));
     }
     if !has_run {
         let reason = match &container.state {
@@ -201,7 +201,7 @@ fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, F
             "container \"{}\" in pod \"{}\" is waiting to start: {reason}",
             container.name, key.name
         );
-        return Err(Failure::bad_request(message));
+        return Err(ApiError::bad_request(message));
     }
     Ok(Where::Here(LogTarget {
         pod: record.uid.clone(),
@@ -211,10 +211,10 @@ fn place(daemon: &Daemon, key: &ObjectKey, query: &ListQuery) -> Result<Where, F
     }))
 }
 
-fn not_found(name: &str) -> Failure {
+fn not_found(name: &str) -> ApiError {
     Resource::of_path("", "pods").map_or_else(
-        || Failure::unknown_path(name),
-        |pods| Failure::not_found(pods, name),
+        || ApiError::unknown_path(name),
+        |pods| ApiError::not_found(pods, name),
     )
 }
 
@@ -223,7 +223,7 @@ fn choose<'a>(
     record: &PodRecord,
     containers: &[&'a ContainerStatus],
     wanted: Option<&str>,
-) -> Result<&'a ContainerStatus, Failure> {
+) -> Result<&'a ContainerStatus, ApiError> {
     let name = &record.key.name;
     match (wanted, containers) {
         (Some(wanted), _) => containers
@@ -231,9 +231,9 @@ fn choose<'a>(
             .find(|container| container.name == wanted)
             .copied()
             .ok_or_else(|| {
-                Failure::bad_request(format!("container {wanted} is not valid for pod {name}"))
+                ApiError::bad_request(format!("container {wanted} is not valid for pod {name}"))
             }),
-        (None, []) => Err(Failure::bad_request(format!(
+        (None, []) => Err(ApiError::bad_request(format!(
             "pod \"{name}\" has no container yet"
         ))),
         (None, [only]) => Ok(only),
@@ -246,7 +246,7 @@ fn choose<'a>(
                 "a container name must be specified for pod {name}, choose one of: [{}]",
                 names.join(" ")
             );
-            Err(Failure::bad_request(message))
+            Err(ApiError::bad_request(message))
         }
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn all(
     resource: &Resource,
     scope: Scope<'_>,
 ) -> BTreeMap<ObjectKey, Value> {
-    let picture = Picture::new(numbered);
+    let picture = ObjectSource::new(numbered);
     let mut objects = match resource.kind {
         "Pod" => pod::all(&picture, scope),
         "ReplicaSet" => {
@@ -78,13 +78,13 @@ pub(super) fn all(
 }
 
 /// A picture, and what is asked of it again and again.
-struct Picture<'a> {
+struct ObjectSource<'a> {
     number: u64,
     view: &'a View,
     driving: Option<&'a Commit>,
 }
 
-impl<'a> Picture<'a> {
+impl<'a> ObjectSource<'a> {
     fn new(numbered: &'a Numbered) -> Self {
         let view = numbered.view.as_ref();
         let driving = view.state.rollout.driving.as_ref();

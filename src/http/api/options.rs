@@ -7,7 +7,7 @@
 
 use super::{
     query::ListQuery,
-    status::{Cause, Failure},
+    status::{ApiError, Cause},
 };
 
 /// `resourceVersionMatch=NotOlderThan`.
@@ -40,7 +40,7 @@ pub(super) enum Begin {
 
 impl ListQuery {
     /// The picture that a list wants.
-    pub(super) fn for_list(&self) -> Result<Wanted, Failure> {
+    pub(super) fn for_list(&self) -> Result<Wanted, ApiError> {
         let version = self.resource_version.as_str();
         let mut causes = Vec::new();
         if let Some(kind) = self.match_kind() {
@@ -73,12 +73,12 @@ impl ListQuery {
     }
 
     /// The picture that a get wants: it knows no `resourceVersionMatch`.
-    pub(super) fn for_get(&self) -> Result<Wanted, Failure> {
+    pub(super) fn for_get(&self) -> Result<Wanted, ApiError> {
         self.version_number().map(Wanted::NotOlderThan)
     }
 
     /// How a watch wants to begin.
-    pub(super) fn for_watch(&self) -> Result<Begin, Failure> {
+    pub(super) fn for_watch(&self) -> Result<Begin, ApiError> {
         let kind = self.match_kind();
         let mut causes = Vec::new();
         if self.send_initial_events.is_some() && kind != Some(NOT_OLDER_THAN) {
@@ -111,11 +111,11 @@ impl ListQuery {
     }
 
     /// 0 stands for "any", and so does no version, since the newest picture is at hand.
-    fn version_number(&self) -> Result<u64, Failure> {
+    fn version_number(&self) -> Result<u64, ApiError> {
         match self.resource_version.as_str() {
             "" => Ok(0),
             version => version.parse().map_err(|_| {
-                Failure::bad_request(format!(
+                ApiError::bad_request(format!(
                     "resourceVersion: Invalid value: \"{version}\": expected a number that this API has given"
                 ))
             }),
@@ -123,11 +123,11 @@ impl ListQuery {
     }
 }
 
-fn judged(causes: Vec<Cause>) -> Result<(), Failure> {
+fn judged(causes: Vec<Cause>) -> Result<(), ApiError> {
     if causes.is_empty() {
         Ok(())
     } else {
-        Err(Failure::invalid_options(&causes))
+        Err(ApiError::invalid_options(&causes))
     }
 }
 

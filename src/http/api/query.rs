@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     resource::Resource,
     selector::{FieldSelector, LabelSelector},
-    status::Failure,
+    status::ApiError,
 };
 
 /// Query parameters. Those that only make an answer smaller or later (`limit`, `timeout`) may be
@@ -73,10 +73,10 @@ pub(super) struct Filter {
 
 impl ListQuery {
     /// Reads the selectors.
-    pub(super) fn filter(&self, resource: &Resource) -> Result<Filter, Failure> {
-        let labels = LabelSelector::parse(&self.label_selector).map_err(Failure::bad_request)?;
+    pub(super) fn filter(&self, resource: &Resource) -> Result<Filter, ApiError> {
+        let labels = LabelSelector::parse(&self.label_selector).map_err(ApiError::bad_request)?;
         let fields =
-            FieldSelector::parse(&self.field_selector, resource).map_err(Failure::bad_request)?;
+            FieldSelector::parse(&self.field_selector, resource).map_err(ApiError::bad_request)?;
         Ok(Filter { labels, fields })
     }
 

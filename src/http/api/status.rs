@@ -13,7 +13,7 @@ use crate::view::SourceStatus;
 
 /// An answer that is an error.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::http) struct Failure {
+pub(in crate::http) struct ApiError {
     code: StatusCode,
     reason: &'static str,
     message: String,
@@ -49,7 +49,7 @@ impl Cause {
     }
 }
 
-impl Failure {
+impl ApiError {
     /// What is said to the user.
     #[cfg(test)]
     pub(super) fn message(&self) -> &str {
@@ -165,9 +165,9 @@ fn is_verb(path: &str) -> bool {
 
 /// Nothing can be written here; says where it can. Verbs such as exec are not writing, but they are
 /// not there either.
-pub(super) fn not_reading(path: &str, source: &SourceStatus) -> Failure {
+pub(super) fn not_reading(path: &str, source: &SourceStatus) -> ApiError {
     if is_verb(path) {
-        return Failure::unknown_path(path);
+        return ApiError::unknown_path(path);
     }
     let place = match (source.url.as_str(), source.branch.as_str()) {
         ("", _) => "the repository that this host follows".to_owned(),
@@ -178,10 +178,10 @@ pub(super) fn not_reading(path: &str, source: &SourceStatus) -> Failure {
         "Windlass is read-only here, because what runs is what Git says. Commit the change to {place}, and push \
          (to replace the pods of a workload without a change: `windlass restart KIND/NAME` on the host)"
     );
-    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({
             "kind": "Status",

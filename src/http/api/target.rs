@@ -2,7 +2,7 @@
 
 use super::{
     resource::{GROUPS, Resource},
-    status::Failure,
+    status::ApiError,
 };
 
 /// What a path asks for.
@@ -45,12 +45,12 @@ pub(super) enum Target<'a> {
 
 impl<'a> Target<'a> {
     /// Reads a path.
-    pub(super) fn parse(path: &'a str) -> Result<Self, Failure> {
+    pub(super) fn parse(path: &'a str) -> Result<Self, ApiError> {
         let segments: Vec<&str> = path
             .split('/')
             .filter(|segment| !segment.is_empty())
             .collect();
-        let unknown = || Failure::unknown_path(path);
+        let unknown = || ApiError::unknown_path(path);
         match segments.as_slice() {
             ["version"] => Ok(Self::Version),
             ["api"] => Ok(Self::Versions),

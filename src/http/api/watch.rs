@@ -18,11 +18,11 @@ use super::{
     options::Begin,
     query::{Filter, Include, ListQuery},
     resource::Resource,
-    status::Failure,
+    status::ApiError,
     table,
 };
 use crate::{
-    http::{Daemon, views::Numbered},
+    http::{HttpContext, views::Numbered},
     view::View,
 };
 
@@ -39,19 +39,19 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// Starts a stream. It begins after the picture that the client has listed, or with everything
 /// there is.
 pub(super) fn start(
-    daemon: Arc<Daemon>,
+    daemon: Arc<HttpContext>,
     resource: &'static Resource,
     namespace: Option<String>,
     form: Form,
     query: &ListQuery,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let filter = query.filter(resource)?;
     let begin = query.for_watch()?;
     let receiver = daemon.views.subscribe();
     let current = daemon.views.current();
     let base = match begin {
         Begin::WithEverything { at_least } if at_least > current.number => {
-            return Err(Failure::too_large(at_least, current.number));
+            return Err(ApiError::too_large(at_least, current.number));
         }
         Begin::WithEverything { .. } => None,
         Begin::Now => Some(current.clone()),
@@ -61,7 +61,7 @@ pub(super) fn start(
             daemon
                 .views
                 .get(number)
-                .ok_or_else(|| Failure::expired(number))?,
+                .ok_or_else(|| ApiError::expired(number))?,
         ),
     };
     let now = Instant::now();
@@ -104,7 +104,7 @@ pub(super) fn start(
 }
 
 struct Watcher {
-    daemon: Arc<Daemon>,
+    daemon: Arc<HttpContext>,
     receiver: watch::Receiver<Arc<View>>,
     resource: &'static Resource,
     namespace: Option<String>,

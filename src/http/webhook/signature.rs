@@ -3,9 +3,9 @@
 use ring::hmac;
 
 /// The shared secret, as a key.
-pub(super) struct Secret(hmac::Key);
+pub(super) struct WebhookKey(hmac::Key);
 
-impl Secret {
+impl WebhookKey {
     /// Takes the secret.
     pub(super) fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
@@ -40,7 +40,7 @@ mod tests {
     /// The example of GitHub's documentation.
     #[test]
     fn githubs_own_example_is_signed() {
-        let secret = Secret::new(b"It's a Secret to Everybody");
+        let secret = WebhookKey::new(b"It's a Secret to Everybody");
         let header = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         assert!(secret.signed(b"Hello, World!", header));
         assert!(!secret.signed(b"Hello, World?", header));

@@ -18,17 +18,17 @@ use crate::http::fixture;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const PUSH: &str = r#"{"ref":"refs/heads/main","after":"2222"}"#;
 
-struct Server {
+struct WebhookServer {
     address: SocketAddr,
     client: reqwest::Client,
     metrics: Arc<Metrics>,
     nudges: Arc<AtomicUsize>,
 }
 
-async fn server() -> Server {
+async fn server() -> WebhookServer {
     fixture::crypto();
     let (metrics, notify) = (Arc::new(Metrics::new().unwrap()), Arc::new(Notify::new()));
-    let config = WebhookConfig {
+    let config = WebhookSettings {
         secret: Some(Sensitive::new(SECRET.to_owned())),
         branch: "main".into(),
     };
@@ -47,7 +47,7 @@ async fn server() -> Server {
             counted.fetch_add(1, Ordering::SeqCst);
         }
     });
-    Server {
+    WebhookServer {
         address,
         client: reqwest::Client::new(),
         metrics,
@@ -68,7 +68,7 @@ fn sign(body: &str) -> String {
     format!("sha256={digits}")
 }
 
-impl Server {
+impl WebhookServer {
     fn post(&self, forge: &str, body: &str) -> RequestBuilder {
         let url = format!("http://{}/webhook/{forge}", self.address);
         self.client
@@ -287,7 +287,7 @@ async fn nudges_are_a_second_apart_and_the_last_is_not_lost() {
 fn without_a_secret_there_are_no_hooks_and_a_weak_one_is_refused() {
     let make = |secret: Option<&str>| {
         let secret = secret.map(|secret| Sensitive::new(secret.to_owned()));
-        let config = WebhookConfig {
+        let config = WebhookSettings {
             secret,
             branch: "main".into(),
         };

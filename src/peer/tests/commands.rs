@@ -3,7 +3,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::cli::{Cli, Command, cluster};
+use crate::cli::{Cli, CliCommand, cluster};
 
 /// Runs a command for the host with this disk; what it prints, or why it failed.
 async fn windlass(disk: &Disk, words: &[&str]) -> Result<String, String> {
@@ -20,7 +20,7 @@ async fn windlass(disk: &Disk, words: &[&str]) -> Result<String, String> {
         .copied()
         .chain(["--data-dir", data.as_str()]);
     let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
-    let Command::Cluster(args) = &cli.command else {
+    let CliCommand::Cluster(args) = &cli.command else {
         panic!("{words:?}")
     };
     let mut out = Vec::new();

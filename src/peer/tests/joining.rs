@@ -1,10 +1,10 @@
 //! Tokens, and who gets in with them.
 
 use super::*;
-use crate::peer::{NODE_SUFFIX, Other, certificate::facts_of_pem, join, token::TokenError};
+use crate::peer::{NODE_SUFFIX, Other, certificate::facts_of_pem, join, token::JoinTokenError};
 
 /// What joining says, when it says no.
-async fn refused(node: &str, token: &Token) -> String {
+async fn refused(node: &str, token: &JoinToken) -> String {
     let fresh = disk();
     let error = join(&fresh.directory, &name(node), token, false)
         .await
@@ -45,7 +45,7 @@ async fn a_token_that_has_expired_or_was_never_made_lets_nobody_in() {
         )),
         "{said}"
     );
-    let invented = Token {
+    let invented = JoinToken {
         secret: [7; 32],
         ..old
     };
@@ -175,7 +175,7 @@ async fn another_node_of_the_cluster_is_not_the_authoritys_host() {
         said.contains("no trusted connection to n1") && said.contains("n2.node.windlass"),
         "{said}"
     );
-    let told = Token {
+    let told = JoinToken {
         host: name("n2"),
         ..misled
     };
@@ -200,7 +200,7 @@ async fn a_name_that_cannot_be_is_refused_by_the_authority_too() {
             .join(&secret, bad, &request, Timestamp::now())
             .unwrap_err();
         assert!(
-            matches!(refusal, crate::peer::authority::Refusal::Name(_)),
+            matches!(refusal, crate::peer::authority::CertificateRefusal::Name(_)),
             "{refusal}"
         );
         // It was not used up by that.
@@ -236,7 +236,7 @@ async fn a_name_that_cannot_be_is_refused_by_the_authority_too() {
 
 #[test]
 fn a_token_reads_as_it_was_written_and_damage_is_named() {
-    let token = Token {
+    let token = JoinToken {
         host: name("n1"),
         address: "192.0.2.1:9465".parse().unwrap(),
         authority: [1; 32],
@@ -251,13 +251,17 @@ fn a_token_reads_as_it_was_written_and_damage_is_named() {
     let long = format!("wlj1.{}", "A".repeat(3000));
     for damaged in [short, "wlj1.", "wlj1.e30", "wlj1.%%%", long.as_str()] {
         assert_eq!(
-            damaged.parse::<Token>(),
-            Err(TokenError::Damaged),
+            damaged.parse::<JoinToken>(),
+            Err(JoinTokenError::Damaged),
             "{damaged}"
         );
     }
     for other in ["", "wlj2.abc", "K10abc::server:def"] {
-        assert_eq!(other.parse::<Token>(), Err(TokenError::Other), "{other}");
+        assert_eq!(
+            other.parse::<JoinToken>(),
+            Err(JoinTokenError::Other),
+            "{other}"
+        );
     }
 }
 

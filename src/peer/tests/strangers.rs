@@ -8,12 +8,12 @@ use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
 use super::*;
 use crate::peer::{
     Other,
-    client::{Keep, Target},
+    client::{Keep, PeerTarget},
     identity::provider,
 };
 
 /// Somebody who believes the cluster's authority, with this certificate, or none.
-fn stranger(pair: &Pair, certificate: Option<(&str, &str)>) -> (reqwest::Client, Target) {
+fn stranger(pair: &TwoHosts, certificate: Option<(&str, &str)>) -> (reqwest::Client, PeerTarget) {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let mut roots = RootCertStore::empty();
     roots.add(pair.one.directory.read_ca().unwrap()).unwrap();
@@ -31,7 +31,7 @@ fn stranger(pair: &Pair, certificate: Option<(&str, &str)>) -> (reqwest::Client,
             builder.with_client_auth_cert(chain, key).unwrap()
         }
     };
-    let target = Target {
+    let target = PeerTarget {
         node: name("n1"),
         address: pair.n1.address,
     };

@@ -14,7 +14,7 @@ pub(super) struct Line {
 
 /// A line with the key it is about.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct SignerEntry {
     pub(super) line: Line,
     pub(super) key: PublicKey,
     /// The key as it stands in a signature.
@@ -88,7 +88,7 @@ impl Line {
 }
 
 /// Parses one line; `None` for an empty one or a comment.
-pub(super) fn parse(text: &str) -> Result<Option<Entry>, String> {
+pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, String> {
     let text = text.trim();
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
@@ -124,7 +124,7 @@ pub(super) fn parse(text: &str) -> Result<Option<Entry>, String> {
     let blob = key
         .to_bytes()
         .map_err(|error| format!("the key does not encode again ({error})"))?;
-    Ok(Some(Entry {
+    Ok(Some(SignerEntry {
         line: Line {
             principals: principals.to_owned(),
             options,

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Instant;
 
-use super::super::fetch::{Credentials, FetchLimits, Secret};
+use super::super::fetch::{Credentials, FetchLimits, SecretText};
 use super::super::mirror::Mirror;
 use super::super::quarantine::Quarantine;
 use super::super::testing::{AS_CHILD, Bomb, HttpsServer, Work, accept, request, run, this_binary};
@@ -59,7 +59,7 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
     // The user "git" with the password "token".
     let server = HttpsServer::start(root.path(), Some("Basic Z2l0OnRva2Vu"));
     let mirror = data.path().join("mirror.git");
-    let token = |text: &str| Some(Credentials::Token(Secret::new(text)));
+    let token = |text: &str| Some(Credentials::Token(SecretText::new(text)));
     let trusting = FetchRequest {
         credentials: token("token"),
         ca_file: Some(server.ca_file()),
@@ -137,7 +137,7 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
     work.git(&["push", "-q", bare.to_str().unwrap(), "main"]);
     let basic = Credentials::Basic {
         user: "git".to_owned(),
-        password: Secret::new("token"),
+        password: SecretText::new("token"),
     };
     let fetched = bring(
         &this_binary(),

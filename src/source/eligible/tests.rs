@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use super::super::allowed_signers::AllowedSigners;
-use super::super::testing::{Keys, Work};
-use super::super::verify::{Verdict, verify};
+use super::super::testing::{KeyPairs, Work};
+use super::super::verify::{HeadVerdict, verify};
 use super::*;
 
 const HISTORY: usize = 10;
 
 /// A repository, a key, and what a host knows.
 struct Bench {
-    keys: Keys,
+    keys: KeyPairs,
     work: Work,
     key: PathBuf,
     mode: Mode,
@@ -22,7 +22,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let keys = Keys::new();
+        let keys = KeyPairs::new();
         let key = keys.generate("dev", "ed25519", "256");
         let signers = keys.signers(&["dev"]);
         Self {
@@ -54,8 +54,8 @@ impl Bench {
     #[track_caller]
     fn accept(&self, before: Option<&VerifiedCommit>, head: &CommitId) -> VerifiedCommit {
         match verify(&self.work.repo(), &self.policy(), before, head).unwrap() {
-            Verdict::Trusted(accepted) => accepted.head,
-            Verdict::Untrusted(refusals) => panic!("refused: {refusals}"),
+            HeadVerdict::Trusted(accepted) => accepted.head,
+            HeadVerdict::Untrusted(refusals) => panic!("refused: {refusals}"),
         }
     }
 

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use git2::{ErrorClass, ErrorCode, ObjectType, Oid, Repository, RepositoryOpenFlags};
 
-use super::error::{Failure, FetchError};
+use super::error::{FetchError, FetchFailure};
 use super::request::{Budget, FetchRequest, Head};
 use super::url::{LocalRepository, RemoteUrl};
 use crate::source::mirror;
@@ -23,15 +23,19 @@ pub(super) fn fetch(
     request: &FetchRequest,
     budget: &Budget,
     previous: Option<Oid>,
-) -> Result<Head, Failure> {
+) -> Result<Head, FetchFailure> {
     let source = open(local, url)?;
     if source.is_shallow() {
-        return Err(Failure::Known(FetchError::Shallow {
+        return Err(FetchFailure::Known(FetchError::Shallow {
             url: url.to_string(),
         }));
     }
     let Some(head) = mirror::ref_target(&source, &format!("refs/heads/{}", request.branch))? else {
-        return Err(Failure::Known(no_branch(&source, url, &request.branch)?));
+        return Err(FetchFailure::Known(no_branch(
+            &source,
+            url,
+            &request.branch,
+        )?));
     };
     budget.announce(head);
     if previous == Some(head) || !request.wants(head) || repo.odb()?.exists(head) {
@@ -53,7 +57,7 @@ pub(super) fn history(
     target: &Repository,
     wanted: &[Oid],
     budget: &Budget,
-) -> Result<(), Failure> {
+) -> Result<(), FetchFailure> {
     let from = source.odb()?;
     let mut walk = source.revwalk()?;
     for id in wanted {
@@ -72,7 +76,7 @@ pub(super) fn history(
     builder.insert_walk(&mut walk)?;
     let objects = builder.object_count() as u64;
     let stopped = || {
-        Failure::Git(git2::Error::new(
+        FetchFailure::Git(git2::Error::new(
             ErrorCode::User,
             ErrorClass::Callback,
             "stopped by a limit",
@@ -98,7 +102,7 @@ pub(super) fn history(
         written.is_ok()
     });
     if let Some(error) = write_error {
-        return Err(Failure::Git(error));
+        return Err(FetchFailure::Git(error));
     }
     if budget.exceeded().is_some() {
         return Err(stopped());
@@ -108,11 +112,11 @@ pub(super) fn history(
     Ok(())
 }
 
-fn open(local: &LocalRepository, url: &RemoteUrl) -> Result<Repository, Failure> {
+fn open(local: &LocalRepository, url: &RemoteUrl) -> Result<Repository, FetchFailure> {
     let none: [&str; 0] = [];
     Repository::open_ext(local.path(), RepositoryOpenFlags::NO_SEARCH, none).map_err(|error| {
         let detail = error.message().to_owned();
-        Failure::Known(FetchError::NoRepository {
+        FetchFailure::Known(FetchError::NoRepository {
             url: url.to_string(),
             detail,
         })

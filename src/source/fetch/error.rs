@@ -202,20 +202,20 @@ fn listed(branches: &[String]) -> String {
 
 /// A failure inside a fetch, before it is clear whose it is.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum FetchFailure {
     /// Already classified where it happened.
     Known(FetchError),
     /// libgit2's word.
     Git(git2::Error),
 }
 
-impl From<git2::Error> for Failure {
+impl From<git2::Error> for FetchFailure {
     fn from(error: git2::Error) -> Self {
         Self::Git(error)
     }
 }
 
-impl Failure {
+impl FetchFailure {
     /// Classifies it; limits first, because libgit2 reports the callback that stopped it as any
     /// user's error.
     pub(super) fn explain(self, url: &RemoteUrl, budget: &Budget) -> FetchError {

@@ -8,7 +8,7 @@ use git2::{
 };
 
 use super::copy::missing;
-use super::error::{Failure, FetchError};
+use super::error::{FetchError, FetchFailure};
 use super::request::{Budget, Credentials, FetchRequest, Head};
 use super::url::{NetworkUrl, RemoteUrl};
 
@@ -24,14 +24,16 @@ pub(super) fn fetch(
     request: &FetchRequest,
     budget: &Budget,
     previous: Option<Oid>,
-) -> Result<Head, Failure> {
+) -> Result<Head, FetchFailure> {
     let introduction = Introduction::new(network, request.credentials.as_ref());
     let result = download(repo, network, url, request, budget, previous, &introduction);
     match (result, introduction.refused.into_inner()) {
-        (Err(Failure::Git(_)), Some(detail)) => Err(Failure::Known(FetchError::AuthFailed {
-            url: url.to_string(),
-            detail,
-        })),
+        (Err(FetchFailure::Git(_)), Some(detail)) => {
+            Err(FetchFailure::Known(FetchError::AuthFailed {
+                url: url.to_string(),
+                detail,
+            }))
+        }
         (result, _) => result,
     }
 }
@@ -44,7 +46,7 @@ fn download(
     budget: &Budget,
     previous: Option<Oid>,
     introduction: &Introduction<'_>,
-) -> Result<Head, Failure> {
+) -> Result<Head, FetchFailure> {
     let mut proxy = ProxyOptions::new();
     proxy.auto();
     let mut remote = repo.remote_anonymous(network.full())?;
@@ -67,7 +69,7 @@ fn download(
         }
     }
     let Some(head) = head else {
-        return Err(Failure::Known(missing(url, &request.branch, has)));
+        return Err(FetchFailure::Known(missing(url, &request.branch, has)));
     };
     budget.announce(head);
     if previous == Some(head) || !request.wants(head) || repo.odb()?.exists(head) {
@@ -93,7 +95,7 @@ fn download(
         })
     } else {
         let what = "the server did not send the commit it announced";
-        Err(Failure::Git(git2::Error::new(
+        Err(FetchFailure::Git(git2::Error::new(
             ErrorCode::NotFound,
             ErrorClass::Net,
             what,
@@ -174,7 +176,7 @@ impl<'a> Introduction<'a> {
                 user,
                 None,
                 private_key,
-                passphrase.as_ref().map(super::Secret::reveal),
+                passphrase.as_ref().map(super::SecretText::reveal),
             ),
             _ => Err(self.refuse("it asks for another sort of credentials than is configured")),
         }

@@ -14,9 +14,9 @@ use crate::source::mirror::Check;
 /// A text that is never printed: it has no Debug and no Display.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Secret(String);
+pub(crate) struct SecretText(String);
 
-impl Secret {
+impl SecretText {
     /// Takes a secret in.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
@@ -33,20 +33,20 @@ impl Secret {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Credentials {
     /// A forge's access token, sent as the password of the user `git`.
-    Token(Secret),
+    Token(SecretText),
     /// User and password for https.
     Basic {
         /// The user.
         user: String,
         /// The password.
-        password: Secret,
+        password: SecretText,
     },
     /// A private key for ssh.
     SshKey {
         /// The key's file.
         private_key: PathBuf,
         /// What it is encrypted with, if it is.
-        passphrase: Option<Secret>,
+        passphrase: Option<SecretText>,
     },
 }
 

@@ -9,11 +9,11 @@ use tempfile::TempDir;
 use super::super::testing::{Work, bring, request};
 use super::*;
 
-struct Host {
+struct FetchingHost {
     directory: TempDir,
 }
 
-impl Host {
+impl FetchingHost {
     fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
@@ -65,7 +65,7 @@ fn damage(mirror: &Path) {
 
 #[test]
 fn a_branch_comes_with_its_history_and_nothing_else_does() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     work.write("a.yaml", "one");
     let first = work.commit("one", None);
     work.git(&["checkout", "-q", "-b", "other"]);
@@ -97,7 +97,7 @@ fn a_branch_comes_with_its_history_and_nothing_else_does() {
 
 #[test]
 fn another_branch_or_url_takes_the_place_of_the_old_one() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     work.commit("one", None);
     bring(&host.request(&work)).unwrap();
     let elsewhere = Work::new();
@@ -120,7 +120,7 @@ fn another_branch_or_url_takes_the_place_of_the_old_one() {
 
 #[test]
 fn what_is_wrong_with_the_remote_is_said_with_what_to_do() {
-    let (empty, work, host) = (Work::new(), Work::new(), Host::new());
+    let (empty, work, host) = (Work::new(), Work::new(), FetchingHost::new());
     work.commit("one", None);
     work.commit("two", None);
     let shallow = tempfile::tempdir().unwrap();
@@ -170,7 +170,7 @@ fn what_is_wrong_with_the_remote_is_said_with_what_to_do() {
     }
     let request = FetchRequest {
         url: "http://git.example.com/x".to_owned(),
-        credentials: Some(Credentials::Token(Secret::new("secret"))),
+        credentials: Some(Credentials::Token(SecretText::new("secret"))),
         ..host.request(&work)
     };
     assert_eq!(bring(&request).unwrap_err().label(), "bad-url");
@@ -178,7 +178,7 @@ fn what_is_wrong_with_the_remote_is_said_with_what_to_do() {
 
 #[test]
 fn limits_stop_a_fetch_and_leave_what_was_there() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     let first = work.commit("one", None);
     bring(&host.request(&work)).unwrap();
     work.write(
@@ -225,7 +225,7 @@ fn limits_stop_a_fetch_and_leave_what_was_there() {
 
 #[test]
 fn a_damaged_mirror_is_cloned_again_with_the_commits_in_use() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     work.write("a.yaml", "one");
     let running = work.commit("running", None);
     let head = work.commit("head", None);
@@ -246,7 +246,7 @@ fn a_damaged_mirror_is_cloned_again_with_the_commits_in_use() {
 
 #[test]
 fn a_blob_that_went_bad_is_found_by_a_thorough_check() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     work.write(
         "a.yaml",
         "some content that is long enough to be found in the pack",
@@ -288,7 +288,7 @@ fn a_blob_that_went_bad_is_found_by_a_thorough_check() {
 
 #[test]
 fn a_damaged_mirror_is_kept_when_the_remote_lost_what_runs() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     let running = work.commit("running", None);
     bring(&host.request(&work)).unwrap();
     damage(&host.mirror());
@@ -311,7 +311,7 @@ fn a_damaged_mirror_is_kept_when_the_remote_lost_what_runs() {
 
 #[test]
 fn what_a_killed_fetch_left_is_put_right() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     work.commit("one", None);
     bring(&host.request(&work)).unwrap();
     let mirror = host.mirror();
@@ -335,7 +335,7 @@ fn what_a_killed_fetch_left_is_put_right() {
 
 #[test]
 fn many_fetches_do_not_scatter_the_mirror() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     let first = work.commit("first", None);
     bring(&host.request(&work)).unwrap();
     Mirror::new(host.mirror()).pin(&keep(&[&first])).unwrap();
@@ -360,7 +360,7 @@ fn many_fetches_do_not_scatter_the_mirror() {
 
 #[test]
 fn pins_are_exactly_what_is_asked() {
-    let (work, host) = (Work::new(), Host::new());
+    let (work, host) = (Work::new(), FetchingHost::new());
     let ids = [work.commit("one", None), work.commit("two", None)];
     bring(&host.request(&work)).unwrap();
     let mirror = Mirror::new(host.mirror());

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use super::super::allowed_signers::AllowedSigners;
 use super::super::testing::Work;
-use super::super::verify::{Mode, Policy, Verdict, verify};
+use super::super::verify::{HeadVerdict, Mode, Policy, verify};
 use super::*;
 
 fn take(work: &Work, paths: &[&str], limits: &SnapshotLimits) -> Result<Snapshot, SnapshotError> {
@@ -16,7 +16,7 @@ fn take(work: &Work, paths: &[&str], limits: &SnapshotLimits) -> Result<Snapshot
         allow_rewrite: false,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
-    let Verdict::Trusted(accepted) = verify(&work.repo(), &policy, None, &work.head()).unwrap()
+    let HeadVerdict::Trusted(accepted) = verify(&work.repo(), &policy, None, &work.head()).unwrap()
     else {
         panic!("refused")
     };

@@ -38,7 +38,7 @@ impl Kind {
 const MAX_PASSED_OVER: usize = 20;
 
 /// What a walk finds.
-pub(super) struct Found {
+pub(super) struct WalkedFiles {
     /// The manifests, sorted by path, each once.
     pub(super) files: Vec<SourceFile>,
     /// Files that are no manifests only by the case of their ending, sorted by path.
@@ -51,7 +51,7 @@ pub(super) fn files(
     commit: &CommitObject,
     paths: &[SourcePath],
     limits: &SnapshotLimits,
-) -> Result<Found, SnapshotError> {
+) -> Result<WalkedFiles, SnapshotError> {
     let read = |source| SnapshotError::Read {
         commit: commit.id.short().to_owned(),
         path: ".".to_owned(),
@@ -78,7 +78,7 @@ pub(super) fn files(
             .into_iter()
             .map(|(path, bytes)| SourceFile { path, bytes })
             .collect();
-        Ok(Found {
+        Ok(WalkedFiles {
             files,
             passed_over: walk.passed_over.into_iter().collect(),
         })

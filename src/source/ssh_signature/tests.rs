@@ -5,7 +5,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use ssh_key::PublicKey;
 use ssh_key::public::{Ed25519PublicKey, SkEd25519};
 
-use super::super::testing::{Keys, run};
+use super::super::testing::{KeyPairs, run};
 use super::*;
 
 fn sshsig(key: &[u8], namespace: &str, reserved: &[u8], hash: &str, signature: &[u8]) -> Vec<u8> {
@@ -33,7 +33,7 @@ fn blob(parts: &[&[u8]]) -> Vec<u8> {
 
 #[test]
 fn what_ssh_keygen_signs_verifies_and_a_changed_byte_does_not() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     for (name, kind, bits) in [
         ("plain", "ed25519", "256"),
         ("p256", "ecdsa", "256"),
@@ -81,7 +81,7 @@ fn what_ssh_keygen_signs_verifies_and_a_changed_byte_does_not() {
 
 #[test]
 fn weak_and_unsupported_keys_are_refused_by_name() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     for (name, kind, bits, expected) in [
         ("weak", "rsa", "1024", SignatureError::WeakKey(1024)),
         (

@@ -12,7 +12,7 @@ use crate::source::ssh_signature::SignatureError;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refusals {
     /// The first ones, newest first.
-    pub(crate) listed: Vec<Refusal>,
+    pub(crate) listed: Vec<CommitRefusal>,
     /// How many more there are.
     pub(crate) unlisted: usize,
 }
@@ -24,7 +24,7 @@ impl Refusals {
     }
 
     /// Lists an offender, or counts it once `most` are listed.
-    pub(super) fn add(&mut self, refusal: Refusal, most: usize) {
+    pub(super) fn add(&mut self, refusal: CommitRefusal, most: usize) {
         if self.listed.len() < most {
             self.listed.push(refusal);
         } else {
@@ -33,8 +33,8 @@ impl Refusals {
     }
 }
 
-impl From<Refusal> for Refusals {
-    fn from(refusal: Refusal) -> Self {
+impl From<CommitRefusal> for Refusals {
+    fn from(refusal: CommitRefusal) -> Self {
         Self {
             listed: vec![refusal],
             unlisted: 0,
@@ -56,7 +56,7 @@ impl fmt::Display for Refusals {
 
 /// One commit that is not believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct CommitRefusal {
     /// The commit.
     pub(crate) commit: CommitId,
     /// Its subject; empty where it could not be parsed.
@@ -65,7 +65,7 @@ pub(crate) struct Refusal {
     pub(crate) why: Why,
 }
 
-impl Refusal {
+impl CommitRefusal {
     pub(super) fn new(commit: &CommitObject, why: Why) -> Self {
         Self {
             commit: commit.id.clone(),
@@ -83,7 +83,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for CommitRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "commit {}", self.commit.short())?;
         if !self.subject.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::super::testing::{Keys, Work};
+use super::super::testing::{KeyPairs, Work};
 use super::*;
 
 const NOW: &str = "2026-06-02T00:00:00Z";
@@ -24,10 +24,10 @@ fn accepted(id: &CommitId) -> VerifiedCommit {
     }
 }
 
-fn refused(verdict: Verdict) -> Vec<(String, &'static str)> {
+fn refused(verdict: HeadVerdict) -> Vec<(String, &'static str)> {
     match verdict {
-        Verdict::Trusted(commit) => panic!("trusted {commit:?}"),
-        Verdict::Untrusted(refusals) => refusals
+        HeadVerdict::Trusted(commit) => panic!("trusted {commit:?}"),
+        HeadVerdict::Untrusted(refusals) => refusals
             .listed
             .into_iter()
             .map(|refusal| (refusal.subject.into(), refusal.why.label()))
@@ -35,26 +35,26 @@ fn refused(verdict: Verdict) -> Vec<(String, &'static str)> {
     }
 }
 
-fn head_of(verdict: Verdict) -> VerifiedCommit {
+fn head_of(verdict: HeadVerdict) -> VerifiedCommit {
     match verdict {
-        Verdict::Trusted(accepted) => accepted.head,
-        Verdict::Untrusted(refusals) => panic!("refused: {refusals}"),
+        HeadVerdict::Trusted(accepted) => accepted.head,
+        HeadVerdict::Untrusted(refusals) => panic!("refused: {refusals}"),
     }
 }
 
-fn signer(verdict: &Verdict) -> &str {
+fn signer(verdict: &HeadVerdict) -> &str {
     match verdict {
-        Verdict::Trusted(accepted) => accepted
+        HeadVerdict::Trusted(accepted) => accepted
             .head
             .signer()
             .map_or("nobody", |signer| signer.principal.as_str()),
-        Verdict::Untrusted(refusals) => panic!("refused: {refusals}"),
+        HeadVerdict::Untrusted(refusals) => panic!("refused: {refusals}"),
     }
 }
 
 #[test]
 fn every_key_type_that_git_verifies_is_trusted() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let work = Work::new();
     for (name, kind, bits) in [
         ("ed", "ed25519", "256"),
@@ -81,7 +81,7 @@ fn every_key_type_that_git_verifies_is_trusted() {
 /// What ours says of a commit is what `git verify-commit` says, over a table of allowed signers.
 #[test]
 fn git_verify_commit_agrees() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     keys.generate("other", "ed25519", "256");
     let work = Work::new();
@@ -134,7 +134,7 @@ fn git_verify_commit_agrees() {
         let signers = AllowedSigners::parse(&text).unwrap();
         let verdict = verify(&work.repo(), &policy(Mode::Head, &signers), None, &commit).unwrap();
         assert_eq!(
-            matches!(verdict, Verdict::Trusted(_)),
+            matches!(verdict, HeadVerdict::Trusted(_)),
             expected,
             "windlass on {text}"
         );
@@ -143,7 +143,7 @@ fn git_verify_commit_agrees() {
 
 #[test]
 fn an_unsigned_commit_inside_the_range_is_named_also_under_a_signed_head() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     let stranger = keys.generate("stranger", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
@@ -187,7 +187,7 @@ fn an_unsigned_commit_inside_the_range_is_named_also_under_a_signed_head() {
 
 #[test]
 fn a_signed_merge_vouches_for_what_it_merges_in_mainline_only() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
     let work = Work::new();
@@ -228,7 +228,7 @@ fn a_signed_merge_vouches_for_what_it_merges_in_mainline_only() {
 /// let what is on that line pass as "merged".
 #[test]
 fn where_verified_is_not_on_the_first_parent_line_all_are_judged() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
     let work = Work::new();
@@ -254,7 +254,7 @@ fn where_verified_is_not_on_the_first_parent_line_all_are_judged() {
 
 #[test]
 fn rewritten_and_moved_back_history_is_refused_unless_allowed() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
     let work = Work::new();
@@ -273,7 +273,7 @@ fn rewritten_and_moved_back_history_is_refused_unless_allowed() {
         };
         assert!(matches!(
             verify(&repo, &lenient, Some(&verified), head).unwrap(),
-            Verdict::Trusted(_)
+            HeadVerdict::Trusted(_)
         ));
         // Off checks no signature and still refuses to lose history.
         let off = policy(Mode::Off, &signers);
@@ -293,7 +293,7 @@ fn rewritten_and_moved_back_history_is_refused_unless_allowed() {
 
 #[test]
 fn an_anchor_stands_in_for_the_first_verified_commit() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
     let work = Work::new();
@@ -371,7 +371,7 @@ fn an_accepted_commit_is_not_judged_again_unless_it_was_accepted_unchecked() {
 
 #[test]
 fn what_was_judged_on_the_way_is_the_first_parent_line_and_nothing_that_was_merged() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
     let work = Work::new();
@@ -393,7 +393,7 @@ fn what_was_judged_on_the_way_is_the_first_parent_line_and_nothing_that_was_merg
             &merge,
         )
         .unwrap();
-        let Verdict::Trusted(accepted) = verdict else {
+        let HeadVerdict::Trusted(accepted) = verdict else {
             panic!("refused")
         };
         assert_eq!(
@@ -410,7 +410,7 @@ fn what_was_judged_on_the_way_is_the_first_parent_line_and_nothing_that_was_merg
 
 #[test]
 fn a_commit_changed_after_signing_is_refused() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
     let work = Work::new();
@@ -442,7 +442,7 @@ fn a_commit_changed_after_signing_is_refused() {
 
 #[test]
 fn an_object_that_does_not_hash_to_its_id_could_not_be_checked() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let key = keys.generate("dev", "ed25519", "256");
     let signers = keys.signers(&["dev"]);
     let work = Work::new();
@@ -476,7 +476,7 @@ fn offenders_are_listed_up_to_a_limit_and_then_counted() {
         &work.head(),
     )
     .unwrap();
-    let Verdict::Untrusted(refusals) = verdict else {
+    let HeadVerdict::Untrusted(refusals) = verdict else {
         panic!("trusted")
     };
     assert_eq!((refusals.listed.len(), refusals.unlisted), (MAX_LISTED, 3));
@@ -486,7 +486,7 @@ fn offenders_are_listed_up_to_a_limit_and_then_counted() {
 /// What a person reads, with ids and fingerprints replaced by their sort.
 #[test]
 fn refusals_say_what_where_why_and_what_to_do() {
-    let keys = Keys::new();
+    let keys = KeyPairs::new();
     let work = Work::new();
     let mut messages = Vec::new();
     let mut show = |keys: &str, mode, verified: Option<&CommitId>, head: &CommitId| {
@@ -499,7 +499,7 @@ fn refusals_say_what_where_why_and_what_to_do() {
             head,
         )
         .unwrap();
-        let Verdict::Untrusted(refusals) = verdict else {
+        let HeadVerdict::Untrusted(refusals) = verdict else {
             panic!("trusted {head}")
         };
         let words = refusals.to_string();

@@ -14,8 +14,8 @@ use reconciler::{
 use super::*;
 use crate::store::layout;
 
-fn pair(key: &str, value: &[u8], revision: i64) -> Pair {
-    Pair {
+fn pair(key: &str, value: &[u8], revision: i64) -> StoredValue {
+    StoredValue {
         key: key.to_owned(),
         value: value.to_vec(),
         revision,
@@ -143,7 +143,7 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
         ("n1", &stop)
     );
     // A person's word counts for more.
-    contents.believe_anew();
+    contents.accept_current();
     assert_eq!(
         (place(&contents), contents.moved().count()),
         (Some("n2"), 0)
@@ -260,7 +260,7 @@ fn a_pod_is_forgotten_unstopped_only_where_its_node_has_nothing_of_it_in_an_adop
         assert_eq!(contents.state.pods.is_empty(), forgotten, "{changes:?}");
         assert_eq!(contents.wronged().is_empty(), forgotten, "{changes:?}");
         // Whoever adopts a store says what is in it.
-        contents.believe_anew();
+        contents.accept_current();
         assert!(
             contents.state.pods.is_empty() && contents.wronged().is_empty(),
             "{changes:?}"

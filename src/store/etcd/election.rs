@@ -11,8 +11,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Backoff, Event, Fence, Hints, SessionConfig, Stage, at,
-    failure::Failure,
+    Backoff, Fence, Hints, SessionConfig, Stage, StoreEvent, at,
+    failure::CallFailure,
     lease::{self, Lease},
     link::Link,
 };
@@ -31,7 +31,7 @@ pub(super) struct Election {
     stage: watch::Receiver<Stage>,
     candidate: watch::Receiver<bool>,
     gone: watch::Receiver<String>,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<StoreEvent>,
     /// The lease of the last term: its key is in the way of the others until it is revoked.
     last: Option<i64>,
 }
@@ -44,7 +44,7 @@ impl Election {
         hints: Arc<Hints>,
         stage: watch::Receiver<Stage>,
         candidate: watch::Receiver<bool>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::UnboundedSender<StoreEvent>,
     ) -> Self {
         Self {
             link,
@@ -102,23 +102,23 @@ impl Election {
     }
 
     /// One term: from the campaign to its end.
-    async fn term(&mut self) -> Result<(), Failure> {
+    async fn term(&mut self) -> Result<(), CallFailure> {
         let mut lease = Lease::grant(&self.link, self.ttl).await?;
         self.last = Some(lease.id);
         let Some(fence) = self.campaign(&mut lease).await? else {
             return Ok(());
         };
         tracing::info!("elected as the leader, revision {}", fence.revision);
-        let _ = self.events.send(Event::Elected(fence.clone()));
+        let _ = self.events.send(StoreEvent::Elected(fence.clone()));
         let why = self.reign(&mut lease, &fence).await;
         lease.holds.pass();
         tracing::info!("no longer the leader: {why}");
-        let _ = self.events.send(Event::Demoted { why });
+        let _ = self.events.send(StoreEvent::Demoted { why });
         Ok(())
     }
 
     /// Waits to be elected; `None` if this host no longer stands.
-    async fn campaign(&mut self, lease: &mut Lease) -> Result<Option<Fence>, Failure> {
+    async fn campaign(&mut self, lease: &mut Lease) -> Result<Option<Fence>, CallFailure> {
         let connection = self.link.connection().await?;
         let mut client = connection.client.clone();
         // Its own time-out is the lease: without an answer to that, this call is given up too.
@@ -171,7 +171,7 @@ impl Election {
                     last = None;
                 }
                 Err(_) => {}
-                Ok(Err(Failure::LeaseGone)) => return Failure::LeaseGone.to_string(),
+                Ok(Err(CallFailure::LeaseGone)) => return CallFailure::LeaseGone.to_string(),
                 Ok(Err(failure)) => {
                     last = Some(failure.to_string());
                     due = Instant::now() + RETRY;
@@ -189,8 +189,8 @@ async fn withdrawn(stage: &mut watch::Receiver<Stage>, candidate: &mut watch::Re
     }
 }
 
-fn no_key(name: &str) -> Failure {
-    Failure::Unreachable(format!(
+fn no_key(name: &str) -> CallFailure {
+    CallFailure::Unreachable(format!(
         "the election {name} was won without a key, or too late"
     ))
 }

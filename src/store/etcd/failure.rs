@@ -8,7 +8,7 @@ use super::EtcdConfig;
 
 /// What a failed call means for the one who made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum CallFailure {
     /// No answer, or one that leaves open whether the call was done.
     Unreachable(String),
     /// Certainly not done, and not to be done by trying another end point.
@@ -19,7 +19,7 @@ pub(super) enum Failure {
     LeaseGone,
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for CallFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unreachable(why) | Self::Refused(why) => f.write_str(why),
@@ -38,29 +38,33 @@ const FAILED_PRECONDITION: i32 = 9;
 const UNAUTHENTICATED: i32 = 16;
 
 /// Judges the error of a call to one end point.
-pub(super) fn judge(error: &etcd_client::Error, endpoint: &str, config: &EtcdConfig) -> Failure {
+pub(super) fn judge(
+    error: &etcd_client::Error,
+    endpoint: &str,
+    config: &EtcdConfig,
+) -> CallFailure {
     match error {
         etcd_client::Error::GRpcStatus(status) => {
             let message = status.message();
             let code = status.code() as i32;
             if message.contains("required revision has been compacted") {
-                return Failure::Compacted;
+                return CallFailure::Compacted;
             }
             if code == NOT_FOUND && message.contains("lease not found") {
-                return Failure::LeaseGone;
+                return CallFailure::LeaseGone;
             }
             match code {
                 INVALID_ARGUMENT | NOT_FOUND | PERMISSION_DENIED | RESOURCE_EXHAUSTED
                 | FAILED_PRECONDITION | UNAUTHENTICATED => {
-                    Failure::Refused(words(&refusal(code, message, endpoint, config)))
+                    CallFailure::Refused(words(&refusal(code, message, endpoint, config)))
                 }
-                _ => Failure::Unreachable(words(&transport(&chain(error), endpoint, config))),
+                _ => CallFailure::Unreachable(words(&transport(&chain(error), endpoint, config))),
             }
         }
         etcd_client::Error::LeaseKeepAliveError(why) if why.contains("lease not found") => {
-            Failure::LeaseGone
+            CallFailure::LeaseGone
         }
-        _ => Failure::Unreachable(words(&transport(&chain(error), endpoint, config))),
+        _ => CallFailure::Unreachable(words(&transport(&chain(error), endpoint, config))),
     }
 }
 

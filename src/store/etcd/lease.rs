@@ -11,8 +11,8 @@ use std::{
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 
 use super::{
-    failure::Failure,
-    link::{CALL_TIMEOUT, Connection, Link},
+    failure::CallFailure,
+    link::{CALL_TIMEOUT, EtcdConnection, Link},
 };
 
 /// Clocks run at slightly different speeds, and a write takes time on its way.
@@ -60,11 +60,11 @@ pub(super) struct Lease {
     pub(super) holds: Deadline,
     ttl: Duration,
     sent: Instant,
-    stream: Option<(Connection, LeaseKeeper, LeaseKeepAliveStream)>,
+    stream: Option<(EtcdConnection, LeaseKeeper, LeaseKeepAliveStream)>,
 }
 
 impl Lease {
-    pub(super) async fn grant(link: &Link, ttl: Duration) -> Result<Self, Failure> {
+    pub(super) async fn grant(link: &Link, ttl: Duration) -> Result<Self, CallFailure> {
         let connection = link.connection().await?;
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let sent = Instant::now();
@@ -94,7 +94,7 @@ impl Lease {
 
     /// Says that this host is alive. The lease holds from when that was sent, whenever the answer
     /// comes.
-    pub(super) async fn renew(&mut self, link: &Link, within: Duration) -> Result<(), Failure> {
+    pub(super) async fn renew(&mut self, link: &Link, within: Duration) -> Result<(), CallFailure> {
         let sent = Instant::now();
         let ttl = match self.stream.take() {
             Some((connection, mut keeper, mut stream)) => {
@@ -103,7 +103,7 @@ impl Lease {
                     stream.message().await
                 });
                 match link.call(&connection, within, answer).await? {
-                    Some(answer) if answer.ttl() <= 0 => return Err(Failure::LeaseGone),
+                    Some(answer) if answer.ttl() <= 0 => return Err(CallFailure::LeaseGone),
                     Some(answer) => {
                         self.stream = Some((connection, keeper, stream));
                         answer.ttl()
@@ -118,7 +118,12 @@ impl Lease {
         Ok(())
     }
 
-    async fn open(&mut self, link: &Link, within: Duration, sent: Instant) -> Result<(), Failure> {
+    async fn open(
+        &mut self,
+        link: &Link,
+        within: Duration,
+        sent: Instant,
+    ) -> Result<(), CallFailure> {
         let connection = link.connection_within(within).await?;
         let mut client = connection.client.clone();
         let left = within.saturating_sub(sent.elapsed());
@@ -143,14 +148,14 @@ impl Lease {
 }
 
 /// Ends a lease, and with it its keys.
-pub(super) async fn revoke(link: &Link, id: i64) -> Result<(), Failure> {
+pub(super) async fn revoke(link: &Link, id: i64) -> Result<(), CallFailure> {
     let connection = link.connection().await?;
     let mut client = connection.client.clone();
     match link
         .call(&connection, CALL_TIMEOUT, Box::pin(client.lease_revoke(id)))
         .await
     {
-        Ok(_) | Err(Failure::LeaseGone) => Ok(()),
+        Ok(_) | Err(CallFailure::LeaseGone) => Ok(()),
         Err(failure) => Err(failure),
     }
 }

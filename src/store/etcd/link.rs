@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{
     EtcdConfig, EtcdTls,
-    failure::{self, Failure},
+    failure::{self, CallFailure},
 };
 
 /// A call that should take milliseconds.
@@ -95,7 +95,7 @@ impl Endpoints {
         });
     }
 
-    async fn connect(&self, index: usize, within: Duration) -> Result<Box<Client>, Failure> {
+    async fn connect(&self, index: usize, within: Duration) -> Result<Box<Client>, CallFailure> {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
@@ -103,7 +103,8 @@ impl Endpoints {
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         if let Some(tls) = &self.config.tls {
-            let read = read_tls(tls).map_err(|error| Failure::Unreachable(format!("{error:#}")))?;
+            let read =
+                read_tls(tls).map_err(|error| CallFailure::Unreachable(format!("{error:#}")))?;
             options = options.with_tls(read);
         }
         if let Some((user, password)) = &self.config.user {
@@ -123,12 +124,12 @@ impl Endpoints {
         index: usize,
         timeout: Duration,
         call: Pin<Box<impl Future<Output = Result<T, etcd_client::Error>>>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, CallFailure> {
         let endpoint = self.name(index);
         match tokio::time::timeout(timeout, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(failure::judge(&error, endpoint, &self.config)),
-            Err(_) => Err(Failure::Unreachable(format!(
+            Err(_) => Err(CallFailure::Unreachable(format!(
                 "etcd at {endpoint} gave no answer within {} s: check that it runs, that its members have quorum, \
                  and that this host reaches it",
                 timeout.as_secs_f32()
@@ -137,13 +138,13 @@ impl Endpoints {
     }
 
     /// A refusal that came inside of an answer.
-    pub(super) fn refusal(&self, connection: &Connection, message: &str) -> Failure {
+    pub(super) fn refusal(&self, connection: &EtcdConnection, message: &str) -> CallFailure {
         let code = if message.contains("permission denied") {
             7
         } else {
             0
         };
-        Failure::Refused(failure::words(&failure::refusal(
+        CallFailure::Refused(failure::words(&failure::refusal(
             code,
             message,
             self.name(connection.index),
@@ -154,7 +155,7 @@ impl Endpoints {
 
 /// A client of one end point.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub(super) struct EtcdConnection {
     /// Boxed: it is large, and every task holds some.
     pub(super) client: Box<Client>,
     pub(super) index: usize,
@@ -165,7 +166,7 @@ pub(super) struct Connection {
 #[derive(Clone)]
 pub(super) struct Link {
     pub(super) endpoints: Arc<Endpoints>,
-    current: Arc<Mutex<Option<Connection>>>,
+    current: Arc<Mutex<Option<EtcdConnection>>>,
     made: Arc<AtomicU64>,
 }
 
@@ -185,12 +186,15 @@ impl Link {
     }
 
     /// The connection to the preferred end point.
-    pub(super) async fn connection(&self) -> Result<Connection, Failure> {
+    pub(super) async fn connection(&self) -> Result<EtcdConnection, CallFailure> {
         self.connection_within(CALL_TIMEOUT).await
     }
 
     /// The same for one in a hurry: with a password, etcd is asked for a token first.
-    pub(super) async fn connection_within(&self, within: Duration) -> Result<Connection, Failure> {
+    pub(super) async fn connection_within(
+        &self,
+        within: Duration,
+    ) -> Result<EtcdConnection, CallFailure> {
         let index = self.endpoints.preferred.borrow().index;
         let mut current = self.current.lock().await;
         if let Some(connection) = current
@@ -203,7 +207,7 @@ impl Link {
         let client = Box::pin(self.endpoints.connect(index, within))
             .await
             .inspect_err(|_| self.endpoints.failed(index))?;
-        let connection = Connection {
+        let connection = EtcdConnection {
             client,
             index,
             id: self.made.fetch_add(1, Ordering::Relaxed),
@@ -217,19 +221,19 @@ impl Link {
     /// a stack with several.
     pub(super) async fn call<T>(
         &self,
-        connection: &Connection,
+        connection: &EtcdConnection,
         timeout: Duration,
         call: Pin<Box<impl Future<Output = Result<T, etcd_client::Error>>>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, CallFailure> {
         let result = self.endpoints.judged(connection.index, timeout, call).await;
-        if let Err(Failure::Unreachable(_)) = &result {
+        if let Err(CallFailure::Unreachable(_)) = &result {
             self.give_up(connection).await;
         }
         result
     }
 
     /// Never use this connection again.
-    pub(super) async fn give_up(&self, connection: &Connection) {
+    pub(super) async fn give_up(&self, connection: &EtcdConnection) {
         self.endpoints.failed(connection.index);
         let mut current = self.current.lock().await;
         if current

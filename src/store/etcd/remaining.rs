@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use reconciler::name::NodeName;
 
-use super::{Etcd, failure::Failure, link::CALL_TIMEOUT, session::alive_key};
+use super::{Etcd, failure::CallFailure, link::CALL_TIMEOUT, session::alive_key};
 
 /// How often etcd is asked about a lease that is not expected to be renewed.
 const PACE: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ struct Countdown {
 impl Countdown {
     /// Etcd said between `sent` and `heard` that so many whole seconds are left. False if the lease
     /// was renewed since the answer before.
-    fn hear(&mut self, left: u64, sent: Instant, heard: Instant) -> bool {
+    fn observe(&mut self, left: u64, sent: Instant, heard: Instant) -> bool {
         let seconds = Duration::from_secs(left);
         // Of one that has run out and is still there etcd also says 0.
         let renewed = left > 0 && self.ends.is_some_and(|ends| sent + seconds > ends);
@@ -75,7 +75,7 @@ impl Etcd {
         })
     }
 
-    async fn follow_lease(&self, key: &str) -> Result<LeaseFate, Failure> {
+    async fn follow_lease(&self, key: &str) -> Result<LeaseFate, CallFailure> {
         let Some(lease) = self.lease_of(key).await? else {
             return Ok(LeaseFate::Gone);
         };
@@ -86,7 +86,7 @@ impl Etcd {
                 return Ok(LeaseFate::Gone);
             };
             let heard = Instant::now();
-            if !countdown.hear(left, sent, heard) {
+            if !countdown.observe(left, sent, heard) {
                 return Ok(LeaseFate::Renewed);
             }
             if countdown.is_over(heard) {
@@ -101,7 +101,7 @@ impl Etcd {
         }
     }
 
-    async fn remaining_of(&self, key: &str) -> Result<Option<Duration>, Failure> {
+    async fn remaining_of(&self, key: &str) -> Result<Option<Duration>, CallFailure> {
         let Some(lease) = self.lease_of(key).await? else {
             return Ok(None);
         };
@@ -110,7 +110,7 @@ impl Etcd {
         )))
     }
 
-    async fn lease_of(&self, key: &str) -> Result<Option<i64>, Failure> {
+    async fn lease_of(&self, key: &str) -> Result<Option<i64>, CallFailure> {
         let link = &self.inner.link;
         let connection = link.connection().await?;
         let mut client = connection.client.clone();
@@ -126,7 +126,7 @@ impl Etcd {
     }
 
     /// Whole seconds; `None` where the lease is not there.
-    async fn left(&self, lease: i64) -> Result<Option<u64>, Failure> {
+    async fn left(&self, lease: i64) -> Result<Option<u64>, CallFailure> {
         let link = &self.inner.link;
         let connection = link.connection().await?;
         let mut client = connection.client.clone();
@@ -151,7 +151,7 @@ mod tests {
         let over = (0..60).map(|asked| asked * 100).find(|passed| {
             let left = 4250_u64.saturating_sub(*passed) / 1000;
             let now = start + millis(*passed);
-            assert!(countdown.hear(left, now, now), "nobody renews it");
+            assert!(countdown.observe(left, now, now), "nobody renews it");
             countdown.is_over(now)
         });
         assert_eq!(over, Some(4300));
@@ -164,7 +164,7 @@ mod tests {
         for passed in (0..4000).step_by(100) {
             // Each answer was half a second on its way.
             let (sent, now) = (start + millis(passed), start + millis(passed + 500));
-            assert!(countdown.hear((4000 - passed) / 1000, sent, now));
+            assert!(countdown.observe((4000 - passed) / 1000, sent, now));
             assert!(
                 !countdown.is_over(now) || passed >= 4000,
                 "over after {passed} ms of 4000"
@@ -178,14 +178,14 @@ mod tests {
         let mut countdown = Countdown::default();
         let mut hear = |left, passed| {
             let now = start + millis(passed);
-            countdown.hear(left, now, now)
+            countdown.observe(left, now, now)
         };
         assert!(hear(4, 0));
         assert!(hear(3, 800));
         assert!(!hear(4, 1600));
         // Also where the whole seconds are the same: so long it cannot have been 3 s.
         let mut countdown = Countdown::default();
-        assert!(countdown.hear(3, start, start));
-        assert!(!countdown.hear(3, start + millis(1100), start + millis(1100)));
+        assert!(countdown.observe(3, start, start));
+        assert!(!countdown.observe(3, start + millis(1100), start + millis(1100)));
     }
 }

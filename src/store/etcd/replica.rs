@@ -15,10 +15,10 @@ use etcd_client::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Backoff, Event, Hints, KeyChange, Pair, Stage, dropped,
-    failure::Failure,
-    link::{CALL_TIMEOUT, Connection, Link, Preferred},
-    told::Told,
+    Backoff, Hints, KeyChange, Stage, StoreEvent, StoredValue, dropped,
+    failure::CallFailure,
+    link::{CALL_TIMEOUT, EtcdConnection, Link, Preferred},
+    published::PublishedKeys,
 };
 
 /// Keys a page: an answer stays small beside the limit of a message.
@@ -38,10 +38,10 @@ pub(super) struct Replica {
     relist: watch::Receiver<u64>,
     preferred: watch::Receiver<Preferred>,
     stage: watch::Receiver<Stage>,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<StoreEvent>,
     backoff: Backoff,
     outage: Option<Outage>,
-    told: Option<Told>,
+    published: Option<PublishedKeys>,
 }
 
 /// While nothing is heard.
@@ -49,14 +49,14 @@ struct Outage {
     since: Instant,
     /// Tries that failed.
     failed: usize,
-    told: bool,
+    reported: bool,
 }
 
 /// Everything at one revision.
 struct Listing {
     etcd_cluster: u64,
     revision: i64,
-    pairs: Vec<Pair>,
+    pairs: Vec<StoredValue>,
 }
 
 impl Replica {
@@ -67,7 +67,7 @@ impl Replica {
         hints: Arc<Hints>,
         relist: watch::Receiver<u64>,
         stage: watch::Receiver<Stage>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::UnboundedSender<StoreEvent>,
     ) -> Self {
         let preferred = link.endpoints.subscribe();
         Self {
@@ -81,7 +81,7 @@ impl Replica {
             events,
             backoff: Backoff::new(),
             outage: None,
-            told: None,
+            published: None,
         }
     }
 
@@ -98,9 +98,9 @@ impl Replica {
         loop {
             match self.follow().await {
                 Ok(()) => {}
-                Err(Failure::Compacted) => {
+                Err(CallFailure::Compacted) => {
                     tracing::info!("etcd was compacted: listing everything again");
-                    self.told = None;
+                    self.published = None;
                 }
                 Err(failure) => {
                     self.failed(&failure);
@@ -121,25 +121,25 @@ impl Replica {
         }
     }
 
-    fn failed(&mut self, failure: &Failure) {
+    fn failed(&mut self, failure: &CallFailure) {
         let outage = self.outage.get_or_insert_with(|| Outage {
             since: Instant::now(),
             failed: 0,
-            told: false,
+            reported: false,
         });
         outage.failed += 1;
         let waited =
             outage.failed >= self.link.endpoints.count() || outage.since.elapsed() >= PATIENCE;
-        if waited && !std::mem::replace(&mut outage.told, true) {
+        if waited && !std::mem::replace(&mut outage.reported, true) {
             let why = failure.to_string();
             tracing::info!("the store is lost: {why}");
-            let _ = self.events.send(Event::Lost { why });
+            let _ = self.events.send(StoreEvent::Lost { why });
         }
     }
 
     /// A watch, behind what was told last or behind a list. `Ok` when it is to be done again for a
     /// good reason.
-    async fn follow(&mut self) -> Result<(), Failure> {
+    async fn follow(&mut self) -> Result<(), CallFailure> {
         self.preferred.borrow_and_update();
         let asked = *self.relist.borrow_and_update();
         let connection = self.link.connection().await?;
@@ -175,10 +175,10 @@ impl Replica {
     /// Goes on with a watch behind what was told last; `None` where everything is to be listed.
     async fn resume(
         &mut self,
-        connection: &Connection,
+        connection: &EtcdConnection,
         asked: u64,
-    ) -> Result<Option<(WatchStream, u64)>, Failure> {
-        let Some(told) = self.told.as_ref().filter(|told| told.is_of(asked)) else {
+    ) -> Result<Option<(WatchStream, u64)>, CallFailure> {
+        let Some(told) = self.published.as_ref().filter(|told| told.is_of(asked)) else {
             return Ok(None);
         };
         let Some((from, to)) = told.span() else {
@@ -204,7 +204,7 @@ impl Replica {
             return Ok(None);
         };
         if self.is_back(first.header().map_or(0, ResponseHeader::revision)) {
-            let _ = self.events.send(Event::Resumed);
+            let _ = self.events.send(StoreEvent::Resumed);
         }
         self.changed(new);
         Ok(Some((stream, etcd_cluster)))
@@ -212,9 +212,9 @@ impl Replica {
 
     async fn message(
         &self,
-        connection: &Connection,
+        connection: &EtcdConnection,
         message: Result<Option<WatchResponse>, etcd_client::Error>,
-    ) -> Result<WatchResponse, Failure> {
+    ) -> Result<WatchResponse, CallFailure> {
         let message = self
             .link
             .call(
@@ -226,11 +226,11 @@ impl Replica {
         if message.is_none() {
             self.link.give_up(connection).await;
         }
-        message.ok_or_else(|| Failure::Unreachable("etcd ended the watch".to_owned()))
+        message.ok_or_else(|| CallFailure::Unreachable("etcd ended the watch".to_owned()))
     }
 
     /// Whether etcd answers and has quorum.
-    async fn probe(&self, connection: &Connection) -> Result<(), Failure> {
+    async fn probe(&self, connection: &EtcdConnection) -> Result<(), CallFailure> {
         let options = GetOptions::new()
             .with_prefix()
             .with_limit(1)
@@ -244,7 +244,7 @@ impl Replica {
     }
 
     /// Everything, in pages at the revision of the first.
-    async fn list(&self, connection: &Connection) -> Result<Listing, Failure> {
+    async fn list(&self, connection: &EtcdConnection) -> Result<Listing, CallFailure> {
         let mut client = connection
             .client
             .kv_client()
@@ -265,7 +265,9 @@ impl Replica {
             let get = Box::pin(client.get(start.clone(), Some(options)));
             let mut page = self.link.call(connection, PAGE_TIMEOUT, get).await?;
             let incomplete = || {
-                Failure::Unreachable("etcd gave an incomplete list; it is asked again".to_owned())
+                CallFailure::Unreachable(
+                    "etcd gave an incomplete list; it is asked again".to_owned(),
+                )
             };
             let header = page.header().ok_or_else(incomplete)?;
             if listing.revision == 0 {
@@ -302,9 +304,9 @@ impl Replica {
     /// Begins to watch, and waits until etcd has begun.
     async fn watch(
         &self,
-        connection: &Connection,
+        connection: &EtcdConnection,
         revision: i64,
-    ) -> Result<(WatchStream, WatchResponse), Failure> {
+    ) -> Result<(WatchStream, WatchResponse), CallFailure> {
         let mut client = connection
             .client
             .watch_client()
@@ -323,27 +325,27 @@ impl Replica {
             Some(first) if first.created() && first.events().is_empty() => Ok((stream, first)),
             _ => {
                 self.link.give_up(connection).await;
-                Err(Failure::Unreachable(
+                Err(CallFailure::Unreachable(
                     "etcd did not begin to watch".to_owned(),
                 ))
             }
         }
     }
 
-    fn canceled(&self, connection: &Connection, message: &WatchResponse) -> Failure {
+    fn canceled(&self, connection: &EtcdConnection, message: &WatchResponse) -> CallFailure {
         match message.compact_revision() {
             0 => self
                 .link
                 .endpoints
                 .refusal(connection, message.cancel_reason()),
-            _ => Failure::Compacted,
+            _ => CallFailure::Compacted,
         }
     }
 
     /// The store answers; true if it was told to be lost.
     fn is_back(&mut self, revision: i64) -> bool {
         self.backoff.reset();
-        let was_lost = self.outage.take().is_some_and(|outage| outage.told);
+        let was_lost = self.outage.take().is_some_and(|outage| outage.reported);
         if was_lost {
             tracing::info!("the store is back, at revision {revision}");
         }
@@ -354,7 +356,7 @@ impl Replica {
         self.is_back(listing.revision);
         // What a list does not say is what was deleted before it: a watch is resumed behind a
         // change only.
-        self.told = Some(Told::new(listing.etcd_cluster, asked));
+        self.published = Some(PublishedKeys::new(listing.etcd_cluster, asked));
         if !listing.pairs.iter().any(|pair| pair.key == self.alive_key) {
             self.hints.alive_gone.notify_one();
         }
@@ -363,7 +365,7 @@ impl Replica {
             revision,
             pairs,
         } = listing;
-        let _ = self.events.send(Event::Listed {
+        let _ = self.events.send(StoreEvent::Listed {
             etcd_cluster,
             revision,
             asked,
@@ -374,10 +376,10 @@ impl Replica {
     /// What a message says, in the order of revisions.
     fn changes(
         &self,
-        connection: &Connection,
+        connection: &EtcdConnection,
         etcd_cluster: u64,
         message: &WatchResponse,
-    ) -> Result<Vec<KeyChange>, Failure> {
+    ) -> Result<Vec<KeyChange>, CallFailure> {
         if message.canceled() {
             return Err(self.canceled(connection, message));
         }
@@ -385,7 +387,7 @@ impl Replica {
             .header()
             .is_some_and(|header| header.cluster_id() != etcd_cluster)
         {
-            return Err(Failure::Unreachable(
+            return Err(CallFailure::Unreachable(
                 "another etcd answers at the same address".to_owned(),
             ));
         }
@@ -413,10 +415,10 @@ impl Replica {
         let Some(revision) = changes.last().map(KeyChange::revision) else {
             return;
         };
-        if let Some(told) = &mut self.told {
-            told.tell(&changes);
+        if let Some(told) = &mut self.published {
+            told.publish(&changes);
         }
-        let _ = self.events.send(Event::Changed { revision, changes });
+        let _ = self.events.send(StoreEvent::Changed { revision, changes });
     }
 
     fn hint(&self, deleted: &str) {
@@ -429,7 +431,7 @@ impl Replica {
         }
     }
 
-    fn pair(&self, kv: KeyValue) -> Option<Pair> {
+    fn pair(&self, kv: KeyValue) -> Option<StoredValue> {
         let revision = kv.mod_revision();
         let (key, value) = kv.into_key_value();
         let key = String::from_utf8(key)
@@ -441,7 +443,7 @@ impl Replica {
                 self.prefix
             );
         }
-        Some(Pair {
+        Some(StoredValue {
             key: key?,
             value,
             revision,

@@ -10,8 +10,8 @@ use reconciler::name::NodeName;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Backoff, Event, Hints, SessionConfig, Stage, at,
-    failure::Failure,
+    Backoff, Hints, SessionConfig, Stage, StoreEvent, at,
+    failure::CallFailure,
     installation_of,
     lease::{self, Lease},
     link::{CALL_TIMEOUT, Link},
@@ -35,12 +35,12 @@ pub(super) struct Session {
     alive: watch::Receiver<Vec<u8>>,
     hints: Arc<Hints>,
     stage: watch::Receiver<Stage>,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<StoreEvent>,
     /// Leases of this process.
     own: Vec<i64>,
     /// Whether the key was this process's once: then whoever else holds it is not its predecessor.
     held: bool,
-    told: bool,
+    reported: bool,
 }
 
 /// How an attempt to hold the name ended.
@@ -61,7 +61,7 @@ impl Session {
         alive: watch::Receiver<Vec<u8>>,
         hints: Arc<Hints>,
         stage: watch::Receiver<Stage>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::UnboundedSender<StoreEvent>,
     ) -> Self {
         Self {
             link,
@@ -73,7 +73,7 @@ impl Session {
             events,
             own: Vec::new(),
             held: false,
-            told: false,
+            reported: false,
         }
     }
 
@@ -101,8 +101,8 @@ impl Session {
     }
 
     /// Takes the name and keeps it while the lease lasts.
-    async fn hold(&mut self) -> Result<End, Failure> {
-        if let Some(held) = self.look().await?
+    async fn hold(&mut self) -> Result<End, CallFailure> {
+        if let Some(held) = self.read_key().await?
             && let Some(why) = self.stranger(&held)
         {
             return Ok(self.conflict(why));
@@ -124,7 +124,7 @@ impl Session {
                         due = lease.due();
                         backoff.reset();
                     }
-                    Err(Failure::LeaseGone) => return Ok(End::LostLease),
+                    Err(CallFailure::LeaseGone) => return Ok(End::LostLease),
                     Err(failure) => {
                         tracing::debug!("this host's lease is not renewed: {failure}");
                         // At once at the next end point, then slower: only etcd knows whether the
@@ -135,7 +135,7 @@ impl Session {
                 () = stale(&self.hints, &mut self.alive) => match self.claim(lease.id).await {
                     Ok(None) => {}
                     Ok(Some(why)) => return Ok(self.conflict(why)),
-                    Err(Failure::LeaseGone) => return Ok(End::LostLease),
+                    Err(CallFailure::LeaseGone) => return Ok(End::LostLease),
                     Err(failure) => {
                         tracing::debug!("this host's alive key is not put back: {failure}");
                         self.hints.alive_gone.notify_one();
@@ -155,7 +155,7 @@ impl Session {
     }
 
     /// Who holds the name.
-    async fn look(&self) -> Result<Option<KeyValue>, Failure> {
+    async fn read_key(&self) -> Result<Option<KeyValue>, CallFailure> {
         let connection = self.link.connection().await?;
         let mut client = connection.client.clone();
         let mut answer = self
@@ -170,15 +170,15 @@ impl Session {
     }
 
     /// Puts the alive key under a lease. Says why if somebody else holds it.
-    async fn claim(&mut self, lease: i64) -> Result<Option<String>, Failure> {
+    async fn claim(&mut self, lease: i64) -> Result<Option<String>, CallFailure> {
         loop {
             let alive = self.alive.borrow_and_update().clone();
-            let before = self.look().await?;
+            let before = self.read_key().await?;
             if let Some(before) = &before {
                 if before.lease() == lease && before.value() == alive {
                     self.held = true;
-                    if std::mem::take(&mut self.told) {
-                        let _ = self.events.send(Event::Named);
+                    if std::mem::take(&mut self.reported) {
+                        let _ = self.events.send(StoreEvent::Named);
                     }
                     return Ok(None);
                 }
@@ -203,8 +203,8 @@ impl Session {
                 continue;
             }
             self.held = true;
-            if std::mem::take(&mut self.told) {
-                let _ = self.events.send(Event::Named);
+            if std::mem::take(&mut self.reported) {
+                let _ = self.events.send(StoreEvent::Named);
             }
             let old = before.map_or(0, |before| before.lease());
             if old != 0
@@ -243,9 +243,9 @@ impl Session {
     }
 
     fn conflict(&mut self, why: String) -> End {
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.reported, true) {
             tracing::error!("{why}");
-            let _ = self.events.send(Event::Conflict { why });
+            let _ = self.events.send(StoreEvent::Conflict { why });
         }
         End::Taken
     }

@@ -14,28 +14,28 @@ use std::{
 use rustix::process::Signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use self::server::{Certificates, PREFIX, Server};
+use self::server::{Certificates, EtcdServer, PREFIX};
 use super::{
-    Created, Etcd, EtcdConfig, Event, Fence, KeyChange, Pair, SessionConfig, Write, WriteError,
-    lease::Deadline,
+    Created, Etcd, EtcdConfig, Fence, KeyChange, SessionConfig, StoreEvent, StoredValue, Write,
+    WriteError, lease::Deadline,
 };
-use crate::source::fetch::Secret;
+use crate::source::fetch::SecretText;
 use reconciler::name::NodeName;
 
 /// Far more than anything here takes, also on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
 /// A host: its handle and what it was told.
-struct Host {
+struct EtcdHost {
     etcd: Etcd,
-    events: UnboundedReceiver<Event>,
+    events: UnboundedReceiver<StoreEvent>,
     /// Told while something else was waited for.
     fence: Option<Fence>,
     /// What it was told so far is in the store.
     keys: BTreeMap<String, Vec<u8>>,
 }
 
-impl Host {
+impl EtcdHost {
     fn start(config: EtcdConfig, node: &str, installation: &str, candidate: bool) -> Self {
         let session = SessionConfig {
             node: NodeName::new(node),
@@ -55,22 +55,22 @@ impl Host {
     }
 
     /// The next event that is asked for; others are passed over.
-    async fn next<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+    async fn next<T>(&mut self, what: &str, mut pick: impl FnMut(StoreEvent) -> Option<T>) -> T {
         let mut passed = Vec::new();
         let found = tokio::time::timeout(LONG, async {
             loop {
                 let event = self.events.recv().await.expect("the tasks run");
                 passed.push(format!("{event:?}"));
                 match &event {
-                    Event::Elected(fence) => self.fence = Some(fence.clone()),
-                    Event::Demoted { .. } => self.fence = None,
-                    Event::Listed { pairs, .. } => {
+                    StoreEvent::Elected(fence) => self.fence = Some(fence.clone()),
+                    StoreEvent::Demoted { .. } => self.fence = None,
+                    StoreEvent::Listed { pairs, .. } => {
                         self.keys = pairs
                             .iter()
                             .map(|pair| (pair.key.clone(), pair.value.clone()))
                             .collect();
                     }
-                    Event::Changed { changes, .. } => {
+                    StoreEvent::Changed { changes, .. } => {
                         changes.iter().for_each(|change| match change {
                             KeyChange::Put(pair) => {
                                 self.keys.insert(pair.key.clone(), pair.value.clone());
@@ -93,9 +93,9 @@ impl Host {
         }
     }
 
-    async fn listed(&mut self) -> (i64, Vec<Pair>) {
+    async fn listed(&mut self) -> (i64, Vec<StoredValue>) {
         let pick = |event| match event {
-            Event::Listed {
+            StoreEvent::Listed {
                 revision, pairs, ..
             } => Some((revision, pairs)),
             _ => None,
@@ -105,7 +105,7 @@ impl Host {
 
     async fn lost(&mut self) -> String {
         self.next("Lost", |event| {
-            if let Event::Lost { why } = event {
+            if let StoreEvent::Lost { why } = event {
                 Some(why)
             } else {
                 None
@@ -117,7 +117,7 @@ impl Host {
     async fn elected(&mut self) -> Fence {
         if self.fence.is_none() {
             self.next("Elected", |event| {
-                matches!(event, Event::Elected(_)).then_some(())
+                matches!(event, StoreEvent::Elected(_)).then_some(())
             })
             .await;
         }
@@ -126,7 +126,7 @@ impl Host {
 
     async fn demoted(&mut self) -> String {
         self.next("Demoted", |event| {
-            if let Event::Demoted { why } = event {
+            if let StoreEvent::Demoted { why } = event {
                 Some(why)
             } else {
                 None
@@ -137,7 +137,7 @@ impl Host {
 
     async fn conflict(&mut self) -> String {
         self.next("Conflict", |event| {
-            if let Event::Conflict { why } = event {
+            if let StoreEvent::Conflict { why } = event {
                 Some(why)
             } else {
                 None
@@ -150,7 +150,11 @@ impl Host {
     async fn until(&mut self, what: &str, holds: impl Fn(&BTreeMap<String, Vec<u8>>) -> bool) {
         while !holds(&self.keys) {
             self.next(what, |event| {
-                matches!(event, Event::Listed { .. } | Event::Changed { .. }).then_some(())
+                matches!(
+                    event,
+                    StoreEvent::Listed { .. } | StoreEvent::Changed { .. }
+                )
+                .then_some(())
             })
             .await;
         }
@@ -174,7 +178,7 @@ impl Host {
         let mut found = Vec::new();
         while found.len() < count {
             let more = self.next("Changed", |event| match event {
-                Event::Changed { changes, revision } => {
+                StoreEvent::Changed { changes, revision } => {
                     assert_eq!(
                         revision,
                         changes
@@ -210,8 +214,8 @@ fn delete(key: &str) -> Write {
     }
 }
 
-fn pair(key: &str, value: &str, revision: i64) -> Pair {
-    Pair {
+fn pair(key: &str, value: &str, revision: i64) -> StoredValue {
+    StoredValue {
         key: key.to_owned(),
         value: value.as_bytes().to_vec(),
         revision,
@@ -220,12 +224,12 @@ fn pair(key: &str, value: &str, revision: i64) -> Pair {
 
 #[tokio::test]
 async fn what_is_written_is_listed_and_then_watched_in_order() {
-    let server = Server::one(&[]);
+    let server = EtcdServer::one(&[]);
     server.ctl(&["put", "/windlass/test/a", "1"]);
     server.ctl(&["put", "/windlass/test2/stranger", "1"]);
-    let mut host = Host::start(server.config(), "n1", "i1", false);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     let told = host.next("Listed", |event| match event {
-        Event::Listed {
+        StoreEvent::Listed {
             etcd_cluster,
             revision,
             pairs,
@@ -292,8 +296,8 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
 
 #[tokio::test]
 async fn a_key_is_created_once() {
-    let server = Server::one(&[]);
-    let host = Host::start(server.config(), "n1", "i1", false);
+    let server = EtcdServer::one(&[]);
+    let host = EtcdHost::start(server.config(), "n1", "i1", false);
     let Created::Made(made) = host.etcd.create("k", b"1".to_vec()).await.unwrap() else {
         panic!("it is new")
     };
@@ -303,8 +307,8 @@ async fn a_key_is_created_once() {
 
 #[tokio::test]
 async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
-    let server = Server::one(&[]);
-    let mut host = Host::start(server.config(), "n1", "i1", true);
+    let server = EtcdServer::one(&[]);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", true);
     host.listed().await;
     let fence = host.elected().await;
     assert!(fence.holds());
@@ -313,11 +317,11 @@ async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
     let (mut lost, mut demoted) = (None, None);
     while lost.is_none() || demoted.is_none() {
         host.next("Lost and Demoted", |event| match event {
-            Event::Lost { why } => {
+            StoreEvent::Lost { why } => {
                 assert!(lost.replace(why).is_none(), "told twice");
                 Some(())
             }
-            Event::Demoted { why } => demoted.replace(why).is_none().then_some(()),
+            StoreEvent::Demoted { why } => demoted.replace(why).is_none().then_some(()),
             _ => None,
         })
         .await;
@@ -341,8 +345,8 @@ async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
     );
     server.members[0].signal(Signal::CONT);
     host.next("Listed or Resumed", |event| match event {
-        Event::Listed { .. } | Event::Resumed => Some(()),
-        Event::Lost { why } => panic!("told twice: {why}"),
+        StoreEvent::Listed { .. } | StoreEvent::Resumed => Some(()),
+        StoreEvent::Lost { why } => panic!("told twice: {why}"),
         _ => None,
     })
     .await;
@@ -356,8 +360,8 @@ async fn an_etcd_that_hangs_is_lost_once_and_found_again() {
 
 #[tokio::test]
 async fn a_leader_of_before_writes_nothing() {
-    let server = Server::one(&[]);
-    let mut first = Host::start(server.config(), "n1", "i1", true);
+    let server = EtcdServer::one(&[]);
+    let mut first = EtcdHost::start(server.config(), "n1", "i1", true);
     let old = first.elected().await;
     assert!(
         first
@@ -367,7 +371,7 @@ async fn a_leader_of_before_writes_nothing() {
             .unwrap()
             > old.revision
     );
-    let mut second = Host::start(server.config(), "n2", "i2", true);
+    let mut second = EtcdHost::start(server.config(), "n2", "i2", true);
     second.listed().await;
     // Whoever removes the election key ends the term, although the lease lives on.
     server.ctl(&["del", &old.key]);
@@ -405,10 +409,10 @@ async fn a_leader_of_before_writes_nothing() {
 
 #[tokio::test]
 async fn who_ends_or_stands_no_longer_is_followed_at_once() {
-    let server = Server::one(&[]);
-    let mut first = Host::start(server.config(), "n1", "i1", true);
+    let server = EtcdServer::one(&[]);
+    let mut first = EtcdHost::start(server.config(), "n1", "i1", true);
     let before = first.elected().await;
-    let mut second = Host::start(server.config(), "n2", "i2", true);
+    let mut second = EtcdHost::start(server.config(), "n2", "i2", true);
     second.until_candidates(2, "").await;
     let asked = Instant::now();
     first.etcd.set_candidate(false);
@@ -464,8 +468,8 @@ fn a_deadline_passes_although_nothing_runs() {
 
 #[tokio::test]
 async fn a_full_etcd_refuses_in_words() {
-    let server = Server::one(&["--quota-backend-bytes=4000000"]);
-    let mut host = Host::start(server.config(), "n1", "i1", false);
+    let server = EtcdServer::one(&["--quota-backend-bytes=4000000"]);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     host.listed().await;
     let mut refused = None;
     // Etcd knows its own size only after it has written to disk, which it does at its own pace.
@@ -499,10 +503,10 @@ async fn a_full_etcd_refuses_in_words() {
 
 #[tokio::test]
 async fn a_name_is_held_by_one_installation() {
-    let server = Server::one(&[]);
-    let mut first = Host::start(server.config(), "n1", "i1", false);
+    let server = EtcdServer::one(&[]);
+    let mut first = EtcdHost::start(server.config(), "n1", "i1", false);
     first.until_alive().await;
-    let mut other = Host::start(server.config(), "n1", "i2", false);
+    let mut other = EtcdHost::start(server.config(), "n1", "i2", false);
     let why = other.conflict().await;
     assert!(
         why.contains("i1") && why.contains("n1") && why.contains("`name`"),
@@ -510,7 +514,7 @@ async fn a_name_is_held_by_one_installation() {
     );
 
     // A restarted daemon is its own successor, also when the one before has not ended in order.
-    let restarted = Host::start(server.config(), "n1", "i1", false);
+    let restarted = EtcdHost::start(server.config(), "n1", "i1", false);
     // The one before does not take it back: it is a copy, as far as it can tell.
     let why = first.conflict().await;
     assert!(why.contains("copy"), "{why}");
@@ -527,8 +531,8 @@ async fn a_name_is_held_by_one_installation() {
 
 #[tokio::test]
 async fn a_lease_that_is_gone_is_granted_anew() {
-    let server = Server::one(&[]);
-    let mut host = Host::start(server.config(), "n1", "i1", false);
+    let server = EtcdServer::one(&[]);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     host.until_alive().await;
     let leases = server.ctl(&["lease", "list"]);
     server.ctl(&["lease", "revoke", leases.lines().last().unwrap().trim()]);
@@ -549,7 +553,7 @@ async fn a_lease_that_is_gone_is_granted_anew() {
 #[tokio::test]
 async fn certificates_are_users_and_wrong_ones_are_explained() {
     let (certificates, strangers) = (Certificates::new(), Certificates::new());
-    let server = Server::with_tls(&certificates);
+    let server = EtcdServer::with_tls(&certificates);
     for arguments in [
         "user add root --no-password",
         "role add root",
@@ -570,7 +574,7 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
         tls: Some(tls),
         ..server.config()
     };
-    let mut host = Host::start(config(certificates.issue("n1")), "n1", "i1", true);
+    let mut host = EtcdHost::start(config(certificates.issue("n1")), "n1", "i1", true);
     host.until_alive().await;
     host.elected().await;
     host.etcd
@@ -590,7 +594,7 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
         "{why}"
     );
     // It waits for its turn under the rules for users too.
-    let mut second = Host::start(config(certificates.issue("n1")), "n1", "i1", true);
+    let mut second = EtcdHost::start(config(certificates.issue("n1")), "n1", "i1", true);
     second.until_candidates(2, "").await;
     drop(host);
     second.elected().await;
@@ -599,7 +603,7 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
         ca: strangers.issue("x").ca,
         ..certificates.issue("n2")
     };
-    let why = Host::start(config(wrong_ca), "n2", "i2", false)
+    let why = EtcdHost::start(config(wrong_ca), "n2", "i2", false)
         .lost()
         .await;
     assert!(
@@ -610,7 +614,7 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
         ca: certificates.issue("x").ca,
         ..strangers.issue("n2")
     };
-    let why = Host::start(config(stranger), "n2", "i2", false)
+    let why = EtcdHost::start(config(stranger), "n2", "i2", false)
         .lost()
         .await;
     assert!(
@@ -618,13 +622,15 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
         "{why}"
     );
     let nobody = certificates.issue("nobody");
-    let why = Host::start(config(nobody), "n2", "i2", false).lost().await;
+    let why = EtcdHost::start(config(nobody), "n2", "i2", false)
+        .lost()
+        .await;
     assert!(why.contains("nobody.crt"), "{why}");
 }
 
 #[tokio::test]
 async fn a_password_works_and_a_wrong_one_is_explained() {
-    let server = Server::one(&[]);
+    let server = EtcdServer::one(&[]);
     for arguments in [
         "user add root:r",
         "user grant-role root root",
@@ -637,30 +643,34 @@ async fn a_password_works_and_a_wrong_one_is_explained() {
         server.ctl(&arguments.split(' ').collect::<Vec<_>>());
     }
     let config = |password| EtcdConfig {
-        user: Some(("n1".to_owned(), Secret::new(password))),
+        user: Some(("n1".to_owned(), SecretText::new(password))),
         ..server.config()
     };
-    let mut host = Host::start(config("secret"), "n1", "i1", true);
+    let mut host = EtcdHost::start(config("secret"), "n1", "i1", true);
     host.until_alive().await;
     let fence = host.elected().await;
     host.etcd
         .write_fenced(&fence, vec![put("k", "1")])
         .await
         .unwrap();
-    let why = Host::start(config("wrong"), "n2", "i2", false).lost().await;
+    let why = EtcdHost::start(config("wrong"), "n2", "i2", false)
+        .lost()
+        .await;
     assert!(
         why.contains("the user n1 by this password") && !why.contains("wrong"),
         "{why}"
     );
-    let why = Host::start(server.config(), "n2", "i2", false).lost().await;
+    let why = EtcdHost::start(server.config(), "n2", "i2", false)
+        .lost()
+        .await;
     assert!(why.contains("asks for a user"), "{why}");
 }
 
 #[tokio::test]
 async fn a_host_starts_without_etcd_and_connects_later() {
-    let mut server = Server::one(&[]);
+    let mut server = EtcdServer::one(&[]);
     server.members[0].stop();
-    let mut host = Host::start(server.config(), "n1", "i1", true);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", true);
     let why = host.lost().await;
     assert!(why.contains("nobody listens there"), "{why}");
     let unwritten = host.etcd.write(vec![put("k", "1")]).await.unwrap_err();
@@ -675,14 +685,14 @@ async fn a_host_starts_without_etcd_and_connects_later() {
 
 #[tokio::test]
 async fn an_end_point_that_takes_connections_and_says_nothing_is_passed_over() {
-    let server = Server::one(&[]);
+    let server = EtcdServer::one(&[]);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     let real = server.members[0].url.clone();
     for endpoints in [vec![silent.clone(), real.clone()], vec![real, silent]] {
         let started = Instant::now();
         let node = format!("n{}", endpoints[0].len());
-        let mut host = Host::start(
+        let mut host = EtcdHost::start(
             EtcdConfig {
                 endpoints,
                 ..server.config()
@@ -704,8 +714,8 @@ async fn an_end_point_that_takes_connections_and_says_nothing_is_passed_over() {
 
 #[tokio::test]
 async fn one_member_of_three_may_hang() {
-    let server = Server::three();
-    let mut host = Host::start(server.config(), "n1", "i1", true);
+    let server = EtcdServer::three();
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", true);
     host.listed().await;
     let fence = host.elected().await;
     let used = host.etcd.inner.link.endpoints.subscribe().borrow().index;
@@ -768,9 +778,9 @@ async fn one_member_of_three_may_hang() {
     while !seen {
         seen = host
             .next("the write", |event| match event {
-                Event::Lost { why } | Event::Demoted { why } => panic!("{why}"),
-                Event::Listed { pairs, .. } => Some(pairs.iter().any(|pair| pair.key == "k")),
-                Event::Changed { changes, .. } => {
+                StoreEvent::Lost { why } | StoreEvent::Demoted { why } => panic!("{why}"),
+                StoreEvent::Listed { pairs, .. } => Some(pairs.iter().any(|pair| pair.key == "k")),
+                StoreEvent::Changed { changes, .. } => {
                     Some(changes.iter().any(|change| change.key() == "k"))
                 }
                 _ => None,

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp, TxnOpResponse, TxnResponse};
 
-use super::{Created, Etcd, Fence, Pair, Write, WriteError, failure::Failure, link::CALL_TIMEOUT};
+use super::{
+    Created, Etcd, Fence, StoredValue, Write, WriteError, failure::CallFailure, link::CALL_TIMEOUT,
+};
 
 /// etcd takes 128 operations and 1.5 MB a transaction by default.
 const OPERATIONS: usize = 100;
@@ -78,7 +80,7 @@ impl Etcd {
         })?;
         let revision = found.mod_revision();
         let (_, value) = found.into_key_value();
-        Ok(Created::Exists(Pair {
+        Ok(Created::Exists(StoredValue {
             key: key.to_owned(),
             value,
             revision,
@@ -96,7 +98,7 @@ impl Etcd {
         link.call(&connection, CALL_TIMEOUT, Box::pin(client.txn(txn)))
             .await
             .map_err(|failure| match failure {
-                Failure::Refused(why) => WriteError::Refused(why),
+                CallFailure::Refused(why) => WriteError::Refused(why),
                 other => WriteError::Unknown(other.to_string()),
             })
     }

@@ -8,11 +8,11 @@ use ipnet::Ipv4Net;
 use reconciler::name::NodeName;
 use tokio::sync::{mpsc, watch};
 
-use super::{Joining, NODE_LEASE, belief::Marker, subnets::Reservations};
+use super::{Joining, NODE_LEASE, marker::Marker, subnets::Reservations};
 use crate::store::{
     agreed::{Agreed, known_schema},
     contents::Contents,
-    etcd::{Created, Etcd, Event, Write, name_taken},
+    etcd::{Created, Etcd, StoreEvent, Write, name_taken},
     layout::{self, Decided, IDENTITY, SEEDING},
     local::LocalStore,
 };
@@ -30,7 +30,7 @@ const CALM: Duration = NODE_LEASE;
 /// A host that the store does not know yet.
 pub(super) struct Newcomer<'a> {
     etcd: &'a Etcd,
-    events: &'a mut mpsc::UnboundedReceiver<Event>,
+    events: &'a mut mpsc::UnboundedReceiver<StoreEvent>,
     contents: &'a mut Contents,
     local: &'a LocalStore,
     joining: &'a Joining,
@@ -45,7 +45,7 @@ pub(super) struct Newcomer<'a> {
 impl<'a> Newcomer<'a> {
     pub(super) fn new(
         etcd: &'a Etcd,
-        events: &'a mut mpsc::UnboundedReceiver<Event>,
+        events: &'a mut mpsc::UnboundedReceiver<StoreEvent>,
         contents: &'a mut Contents,
         local: &'a LocalStore,
         joining: &'a Joining,
@@ -97,7 +97,7 @@ impl<'a> Newcomer<'a> {
         let mut why = "it has not answered yet".to_owned();
         loop {
             match tokio::time::timeout(PATIENCE, self.events.recv()).await {
-                Ok(Some(Event::Listed {
+                Ok(Some(StoreEvent::Listed {
                     etcd_cluster,
                     revision,
                     asked,
@@ -110,15 +110,15 @@ impl<'a> Newcomer<'a> {
                     self.contents.list(revision, pairs);
                     return Ok(());
                 }
-                Ok(Some(Event::Lost { why: now })) => {
+                Ok(Some(StoreEvent::Lost { why: now })) => {
                     self.calm = Instant::now();
-                    self.tell(format!("waiting for the store: {now}"));
+                    self.report_waiting(format!("waiting for the store: {now}"));
                     why = now;
                 }
-                Ok(Some(Event::Conflict { why })) => bail!("{why}"),
+                Ok(Some(StoreEvent::Conflict { why })) => bail!("{why}"),
                 Ok(Some(_)) => {}
                 Ok(None) => bail!("the connection to etcd has ended"),
-                Err(_) => self.tell(format!(
+                Err(_) => self.report_waiting(format!(
                     "a host that joins a cluster needs its store; still waiting: {why}"
                 )),
             }
@@ -132,7 +132,7 @@ impl<'a> Newcomer<'a> {
     }
 
     /// Says what is waited for, once.
-    fn tell(&self, why: String) {
+    fn report_waiting(&self, why: String) {
         self.waiting.send_if_modified(|before| {
             let news = *before != why;
             if news {
@@ -156,7 +156,7 @@ impl<'a> Newcomer<'a> {
                 return Ok(());
             }
             let why = objection(self.contents, &self.joining.node);
-            self.tell(why.unwrap_or_else(|| {
+            self.report_waiting(why.unwrap_or_else(|| {
                 "waiting for a moment whether another host knows better what the store should be".to_owned()
             }));
             tokio::time::sleep(LOOK).await;
@@ -181,7 +181,7 @@ impl<'a> Newcomer<'a> {
                 None => {}
             }
             if since.elapsed() > PATIENCE {
-                self.tell(format!(
+                self.report_waiting(format!(
                     "waiting for the name {node} in the store: this host's user must be allowed to write under {}",
                     layout::node_prefix(node)
                 ));
@@ -197,7 +197,7 @@ impl<'a> Newcomer<'a> {
         while self.contents.identity.is_none() {
             match self.etcd.create(SEEDING, own.clone()).await {
                 Ok(Created::Exists(pair)) if pair.value != own => {
-                    self.tell(format!(
+                    self.report_waiting(format!(
                         "another host is filling the new store; if it is gone, delete {SEEDING} under the prefix"
                     ));
                     tokio::time::sleep(RETRY).await;
@@ -218,7 +218,7 @@ impl<'a> Newcomer<'a> {
                         .context("fill the new store")?;
                 }
                 Err(error) => {
-                    self.tell(format!("waiting to fill the new store: {error}"));
+                    self.report_waiting(format!("waiting to fill the new store: {error}"));
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -307,7 +307,7 @@ impl<'a> Newcomer<'a> {
                 ),
                 Ok(Created::Exists(_)) => {}
                 Err(error) => {
-                    self.tell(format!("waiting to reserve pod subnet {subnet}: {error}"));
+                    self.report_waiting(format!("waiting to reserve pod subnet {subnet}: {error}"));
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -342,11 +342,11 @@ fn objection(contents: &Contents, node: &NodeName) -> Option<String> {
 mod tests {
     use super::*;
     use crate::store::{
-        etcd::Pair,
+        etcd::StoredValue,
         layout::{AliveDoc, node_key, text},
     };
 
-    fn alive(node: &str, cluster: Option<&str>, doubts: bool) -> Pair {
+    fn alive(node: &str, cluster: Option<&str>, doubts: bool) -> StoredValue {
         let cluster = cluster.map(str::to_owned);
         let doc = AliveDoc {
             installation: node.to_owned(),
@@ -354,14 +354,14 @@ mod tests {
             doubts,
             hangs: false,
         };
-        Pair {
+        StoredValue {
             key: node_key(&NodeName::new(node), "alive"),
             value: text(&doc),
             revision: 3,
         }
     }
 
-    fn objected(identity: Option<&str>, others: &[Pair]) -> Option<String> {
+    fn objected(identity: Option<&str>, others: &[StoredValue]) -> Option<String> {
         let agreed = Agreed {
             pod_range: "10.244.0.0/16".parse().unwrap(),
             subnet_length: 24,
@@ -371,7 +371,7 @@ mod tests {
             node_ports: (30000, 32767),
         };
         let identity = identity.map(|id| text(&agreed.identity(id, 1)));
-        let identity = identity.map(|value| Pair {
+        let identity = identity.map(|value| StoredValue {
             key: IDENTITY.to_owned(),
             value,
             revision: 2,
@@ -404,7 +404,7 @@ mod tests {
             None
         );
         // A version that does not tell.
-        let old = Pair {
+        let old = StoredValue {
             value: b"{\"installation\":\"n1\"}".to_vec(),
             ..alive("n1", None, false)
         };

@@ -14,7 +14,7 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{NODE_LEASE, ReplicatedStore, Standing};
+use super::{NODE_LEASE, ReplicatedStore, StoreStatus};
 use crate::{
     state_file::{self, StateFileError},
     store::{
@@ -40,20 +40,20 @@ const SCHEMA: u32 = 1;
 #[derive(Debug)]
 pub(super) struct OthersFile {
     path: PathBuf,
-    heard: BTreeMap<NodeName, Heard>,
+    heard: BTreeMap<NodeName, LastReport>,
     /// What was heard is newer than the file.
     stale: bool,
     written: Option<Instant>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Document {
-    hosts: BTreeMap<NodeName, Heard>,
+struct OthersDocument {
+    hosts: BTreeMap<NodeName, LastReport>,
 }
 
 /// What another host said last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Heard {
+struct LastReport {
     facts: Option<FactsDoc>,
     report: NodeReport,
 }
@@ -62,7 +62,7 @@ impl OthersFile {
     /// Reads it; fine if there is none.
     pub(super) fn open(data: &Path) -> Result<Self, StateFileError> {
         let path = data.join("others.json");
-        let document: Document = state_file::read(&path, SCHEMA)?.unwrap_or_default();
+        let document: OthersDocument = state_file::read(&path, SCHEMA)?.unwrap_or_default();
         Ok(Self {
             path,
             heard: document.hosts,
@@ -90,9 +90,9 @@ impl OthersFile {
         self.stale.then_some(wait)
     }
 
-    fn write(&mut self, heard: BTreeMap<NodeName, Heard>) -> Result<(), StateFileError> {
+    fn write(&mut self, heard: BTreeMap<NodeName, LastReport>) -> Result<(), StateFileError> {
         if heard != self.heard {
-            let document = Document { hosts: heard };
+            let document = OthersDocument { hosts: heard };
             state_file::write(&self.path, SCHEMA, &document)?;
             self.heard = document.hosts;
         }
@@ -140,7 +140,7 @@ impl ReplicatedStore {
     /// Puts what was heard on disk, if it is time to.
     pub(super) fn save_others(&mut self) -> Result<(), StateFileError> {
         let due = self.others_file.due().is_some_and(|wait| wait.is_zero());
-        if self.standing != Standing::Current || !due {
+        if self.status != StoreStatus::Current || !due {
             return Ok(());
         }
         let heard = self
@@ -156,7 +156,7 @@ impl ReplicatedStore {
                     (false, Some(before)) => before.report.clone(),
                     _ => member.report.report.clone(),
                 };
-                (name.clone(), Heard { facts, report })
+                (name.clone(), LastReport { facts, report })
             })
             .collect();
         self.others_file.write(heard)
@@ -258,8 +258,8 @@ impl ReplicatedStore {
     /// What the others say, for the core: of those in the cluster, with addresses of their own.
     /// Where nothing is said of a host, as in a store that was filled anew, what it said last holds
     /// until `node rm`.
-    pub(crate) fn hear(&mut self) {
-        if self.standing != Standing::Current {
+    pub(crate) fn take_reports(&mut self) {
+        if self.status != StoreStatus::Current {
             return;
         }
         self.stand();

@@ -13,7 +13,7 @@ use crate::store::{
 };
 
 /// Reservations as the store has them.
-pub(super) type Said = BTreeMap<Ipv4Net, NodeName>;
+pub(super) type StoredReservations = BTreeMap<Ipv4Net, NodeName>;
 
 /// Reservations of nodes that were seen to use them. Any node's user may write these keys, since a
 /// new host has to; what is written over one of them is nobody's to write.
@@ -23,7 +23,11 @@ pub(super) struct Reservations(BTreeMap<Ipv4Net, NodeName>);
 
 impl Reservations {
     /// Whose addresses these are.
-    pub(super) fn holder<'a>(&'a self, subnet: Ipv4Net, said: &'a Said) -> Option<&'a NodeName> {
+    pub(super) fn holder<'a>(
+        &'a self,
+        subnet: Ipv4Net,
+        said: &'a StoredReservations,
+    ) -> Option<&'a NodeName> {
         self.0.get(&subnet).or_else(|| said.get(&subnet))
     }
 
@@ -40,7 +44,7 @@ impl Reservations {
     /// Those that the store gives to somebody else, with whom it names.
     pub(super) fn rewritten<'a>(
         &'a self,
-        said: &'a Said,
+        said: &'a StoredReservations,
     ) -> impl Iterator<Item = (Ipv4Net, &'a NodeName, &'a NodeName)> {
         self.0.iter().filter_map(|(subnet, node)| {
             let other = said.get(subnet).filter(|other| *other != node)?;
@@ -49,7 +53,7 @@ impl Reservations {
     }
 
     /// What the leader writes again: what was rewritten, and what was deleted.
-    pub(super) fn wronged(&self, said: &Said) -> Vec<Write> {
+    pub(super) fn wronged(&self, said: &StoredReservations) -> Vec<Write> {
         let wronged = self
             .0
             .iter()
@@ -72,7 +76,7 @@ mod tests {
         let net = |third: u8| Ipv4Net::new_assert([10, 244, third, 0].into(), 24);
         let (one, two) = (NodeName::new("n1"), NodeName::new("n2"));
         let mut known = Reservations::default();
-        let mut said = Said::from([(net(1), one.clone()), (net(2), two.clone())]);
+        let mut said = StoredReservations::from([(net(1), one.clone()), (net(2), two.clone())]);
         known.keep(net(1), &one);
         assert_eq!(known.wronged(&said), []);
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::keep_off;
 use crate::{
-    cluster::Decision,
+    cluster::ClusterDecision,
     commit::Commit,
     controller::OwnedPod,
     name::{NodeName, WorkloadKey},
@@ -22,14 +22,14 @@ const MOST_PODS: usize = 5000;
 
 /// What one node is to have.
 #[derive(Debug, Default)]
-pub(super) struct Wanted<'a> {
+pub(super) struct TrialShare<'a> {
     pub(super) pods: BTreeSet<&'a WorkloadKey>,
     pub(super) spare: BTreeSet<&'a WorkloadKey>,
 }
 
 /// Placing the pods that a commit would make.
 pub(super) struct Trial<'a, 'd> {
-    decision: &'d Decision<'a>,
+    decision: &'d ClusterDecision<'a>,
     target: &'a Commit,
     shares: &'d Shares,
     there: &'d BTreeSet<NodeName>,
@@ -40,12 +40,12 @@ pub(super) struct Trial<'a, 'd> {
     after: Placer<'a>,
     /// Whether canaries come first.
     canaries: bool,
-    wanted: BTreeMap<NodeName, Wanted<'a>>,
+    wanted: BTreeMap<NodeName, TrialShare<'a>>,
 }
 
 impl<'a, 'd> Trial<'a, 'd> {
     pub(super) fn new(
-        decision: &'d Decision<'a>,
+        decision: &'d ClusterDecision<'a>,
         target: &'a Commit,
         shares: &'d Shares,
         there: &'d BTreeSet<NodeName>,
@@ -93,7 +93,7 @@ impl<'a, 'd> Trial<'a, 'd> {
         }
     }
 
-    pub(super) fn run(mut self) -> BTreeMap<NodeName, Wanted<'a>> {
+    pub(super) fn run(mut self) -> BTreeMap<NodeName, TrialShare<'a>> {
         for workload in self.target.objects.workloads.values() {
             let there: Vec<NodeName> = self.running(workload);
             let on = match &workload.control {
@@ -141,7 +141,7 @@ impl<'a, 'd> Trial<'a, 'd> {
             .filter(stays)
             .filter_map(|pod| pod.record.place.node());
         nodes
-            .filter(|node| !self.decision.standing.lost.contains(*node))
+            .filter(|node| !self.decision.conditions.lost.contains(*node))
             .cloned()
             .collect()
     }

@@ -115,7 +115,7 @@ fn node_term(term: core::NodeSelectorTerm, at: &At<'_>) -> NodeTerm {
 }
 
 #[derive(Clone, Copy)]
-enum Operator {
+enum NodeSelectorOperator {
     In,
     NotIn,
     Exists,
@@ -124,13 +124,13 @@ enum Operator {
     Lt,
 }
 
-const OPERATORS: &[(&str, Option<Operator>)] = &[
-    ("In", Some(Operator::In)),
-    ("NotIn", Some(Operator::NotIn)),
-    ("Exists", Some(Operator::Exists)),
-    ("DoesNotExist", Some(Operator::DoesNotExist)),
-    ("Gt", Some(Operator::Gt)),
-    ("Lt", Some(Operator::Lt)),
+const OPERATORS: &[(&str, Option<NodeSelectorOperator>)] = &[
+    ("In", Some(NodeSelectorOperator::In)),
+    ("NotIn", Some(NodeSelectorOperator::NotIn)),
+    ("Exists", Some(NodeSelectorOperator::Exists)),
+    ("DoesNotExist", Some(NodeSelectorOperator::DoesNotExist)),
+    ("Gt", Some(NodeSelectorOperator::Gt)),
+    ("Lt", Some(NodeSelectorOperator::Lt)),
 ];
 
 fn node_requirement(
@@ -145,12 +145,12 @@ fn node_requirement(
     let key = at.field("key").checked(key, syntax::qualified_name);
     let values = values.unwrap_or_default();
     let operator = match operator_of(&operator, OPERATORS, at)? {
-        Operator::In => NodeOperator::In(some_values(values, at)?),
-        Operator::NotIn => NodeOperator::NotIn(some_values(values, at)?),
-        Operator::Exists => no_values(&values, NodeOperator::Exists, at)?,
-        Operator::DoesNotExist => no_values(&values, NodeOperator::DoesNotExist, at)?,
-        Operator::Gt => NodeOperator::Gt(one_number(&values, at)?),
-        Operator::Lt => NodeOperator::Lt(one_number(&values, at)?),
+        NodeSelectorOperator::In => NodeOperator::In(some_values(values, at)?),
+        NodeSelectorOperator::NotIn => NodeOperator::NotIn(some_values(values, at)?),
+        NodeSelectorOperator::Exists => no_values(&values, NodeOperator::Exists, at)?,
+        NodeSelectorOperator::DoesNotExist => no_values(&values, NodeOperator::DoesNotExist, at)?,
+        NodeSelectorOperator::Gt => NodeOperator::Gt(one_number(&values, at)?),
+        NodeSelectorOperator::Lt => NodeOperator::Lt(one_number(&values, at)?),
     };
     Some(NodeRequirement { key, operator })
 }

@@ -40,7 +40,7 @@ impl<'a> Source<'a> {
         deserializer: D,
     ) -> Result<(Value, Option<usize>), D::Error> {
         self.first_key.set(None);
-        let value = Node {
+        let value = YamlNode {
             source: self,
             depth: 0,
         }
@@ -96,12 +96,12 @@ fn yaml_1_1(text: &str) -> Option<Value> {
 
 /// Reads one node into a value.
 #[derive(Clone, Copy)]
-struct Node<'s> {
+struct YamlNode<'s> {
     source: &'s Source<'s>,
     depth: usize,
 }
 
-impl Node<'_> {
+impl YamlNode<'_> {
     fn below<E: de::Error>(self) -> Result<Self, E> {
         if self.depth >= self.source.depth {
             return Err(ours(format_args!(
@@ -116,7 +116,7 @@ impl Node<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
+impl<'de> DeserializeSeed<'de> for YamlNode<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -131,7 +131,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Node<'_> {
+impl<'de> Visitor<'de> for YamlNode<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,7 +259,7 @@ enum MapKey {
 
 /// Reads one key of a mapping that has some already.
 struct Key<'s, 'm> {
-    node: Node<'s>,
+    node: YamlNode<'s>,
     entries: &'m Map<String, Value>,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     node::NodeInput,
     object::Workload,
     placement::{
-        Candidate, Neighbour, Resources, Surroundings, allocatable, candidates,
+        Candidate, Neighbour, ResourceAmounts, Surroundings, allocatable, candidates,
         eligible_for_daemon, host_ports, relates, repels, requests, unfit_by_itself,
     },
     plan::PodIdentity,
@@ -33,7 +33,7 @@ pub(super) struct Placement<'a> {
 }
 
 /// The rules for the pods that are new here, one after another.
-pub(super) struct Rules<'a> {
+pub(super) struct AssignmentRules<'a> {
     of: &'a Placement<'a>,
     /// Pods of this host that stay: those that were begun before, and the new ones that nothing
     /// speaks against.
@@ -95,12 +95,15 @@ impl<'a> Placement<'a> {
     }
 
     /// The rules, with these pods begun.
-    pub(super) fn rules(&'a self, begun: impl Iterator<Item = &'a PodRecord>) -> Rules<'a> {
+    pub(super) fn rules(
+        &'a self,
+        begun: impl Iterator<Item = &'a PodRecord>,
+    ) -> AssignmentRules<'a> {
         let here = begun.filter(|record| !self.has_ended(record));
         let here = here
             .map(|record| (&record.uid, (record, self.workload(record))))
             .collect();
-        Rules {
+        AssignmentRules {
             of: self,
             here,
             around: self.commits.iter().map(|_| OnceCell::new()).collect(),
@@ -160,7 +163,7 @@ impl<'a> Placement<'a> {
     }
 }
 
-impl<'a> Rules<'a> {
+impl<'a> AssignmentRules<'a> {
     /// Why this host cannot have been given the pod, if it cannot.
     pub(super) fn refuse(&self, record: &PodRecord, workload: &Workload) -> Option<Refused> {
         self.unfit(record, workload)
@@ -217,13 +220,13 @@ impl<'a> Rules<'a> {
     fn too_little(&self, workload: &Workload) -> Option<Unfit> {
         let most = allocatable(&self.of.input.facts.system)?;
         let asked = requests(&workload.template.spec);
-        if asked == Resources::default() || workload.key.kind == WorkloadKind::DaemonSet {
+        if asked == ResourceAmounts::default() || workload.key.kind == WorkloadKind::DaemonSet {
             return None;
         }
         let here = self.here.values().filter_map(|(_, other)| *other);
         let used = here
             .map(|other| requests(&other.template.spec))
-            .fold(Resources::default(), Resources::plus);
+            .fold(ResourceAmounts::default(), ResourceAmounts::plus);
         asked.too_much(used, most)
     }
 

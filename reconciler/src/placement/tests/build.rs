@@ -8,7 +8,7 @@ use crate::{
         Container, ContainerPort, Control, Meta, Operator, Place, PodSelector, PodSpec,
         PodTemplate, PodTerm, Protocol, Requirement, Selector, SpreadConstraint, Taint, Workload,
     },
-    placement::{Candidate, Chosen, Placer, Resources},
+    placement::{Candidate, Chosen, Placer, ResourceAmounts},
     state::Refusal,
 };
 
@@ -39,7 +39,7 @@ pub(super) fn tainted(mut node: Candidate, taint: &str) -> Candidate {
 }
 
 pub(super) fn sized(mut node: Candidate, cpu_millis: u64, memory_bytes: u64) -> Candidate {
-    node.allocatable = Some(Resources {
+    node.allocatable = Some(ResourceAmounts {
         cpu_millis,
         memory_bytes,
     });

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::{
     build::{asking, labels, node, selector, sized, tainted, with_port, workload},
-    scan::{Pod, Scan},
+    scan::{PlacedPod, Scan},
 };
 use crate::{
     name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKind},
@@ -323,7 +323,7 @@ proptest! {
         for (record, (_, workload, _)) in records.iter().zip(&there) {
             placer.add(record, || Some(*workload));
         }
-        let pods = there.iter().map(|(node, workload, stopping)| Pod { node: *node, workload, stopping: *stopping });
+        let pods = there.iter().map(|(node, workload, stopping)| PlacedPod { node: *node, workload, stopping: *stopping });
         let mut scan =
             Scan { nodes: &nodes, max_pods, namespaces: &namespaces, pods: pods.collect() };
         for event in events {
@@ -341,7 +341,7 @@ proptest! {
                 Event::Pin(one, node) => {
                     let (workload, node) = (one.get(&workloads), node.index(nodes.len()));
                     placer.pin(&nodes[node].name, workload);
-                    scan.pods.push(Pod { node, workload, stopping: false });
+                    scan.pods.push(PlacedPod { node, workload, stopping: false });
                 }
             }
         }
@@ -356,7 +356,7 @@ proptest! {
         let red = Meta { labels: labels("team=red"), ..Meta::default() };
         let namespaces = BTreeMap::from([("other".to_owned(), red)]);
         let pods = there.iter().map(|(one, node)| {
-            Pod { node: node.index(nodes.len()), workload: one.get(&workloads), stopping: false }
+            PlacedPod { node: node.index(nodes.len()), workload: one.get(&workloads), stopping: false }
         });
         let scan = Scan { nodes: &nodes, max_pods: 99, namespaces: &namespaces, pods: pods.collect() };
         for workload in &workloads {

@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     object::{Meta, PodSelector, PodTerm, SpreadConstraint, Workload},
     placement::{
-        Candidate, Choice, Chosen, Resources,
+        Candidate, Choice, Chosen, ResourceAmounts,
         candidate::{
             avoided, taints_tolerated, unfit_by_itself, unmet_by_labels, wanted_by_labels,
         },
         host_ports, requests,
-        shape::{Selection, pod_labels},
+        shape::{PodSelection, pod_labels},
     },
     state::{Refusal, Unfit},
 };
 
 /// A pod that is there.
 #[derive(Clone, Copy)]
-pub(super) struct Pod<'a> {
+pub(super) struct PlacedPod<'a> {
     pub(super) node: usize,
     pub(super) workload: &'a Workload,
     pub(super) stopping: bool,
@@ -31,7 +31,7 @@ pub(super) struct Scan<'a> {
     pub(super) nodes: &'a [Candidate],
     pub(super) max_pods: usize,
     pub(super) namespaces: &'a BTreeMap<String, Meta>,
-    pub(super) pods: Vec<Pod<'a>>,
+    pub(super) pods: Vec<PlacedPod<'a>>,
 }
 
 impl<'a> Scan<'a> {
@@ -53,7 +53,7 @@ impl<'a> Scan<'a> {
                 reasons: reasons.into_iter().collect(),
             });
         };
-        self.pods.push(Pod {
+        self.pods.push(PlacedPod {
             node,
             workload,
             stopping: false,
@@ -98,7 +98,7 @@ impl<'a> Scan<'a> {
         if let Some(unfit) = unfit_by_itself(spec, node) {
             return Err(unfit);
         }
-        let here: Vec<&Pod<'_>> = self.pods.iter().filter(|pod| pod.node == number).collect();
+        let here: Vec<&PlacedPod<'_>> = self.pods.iter().filter(|pod| pod.node == number).collect();
         let taken: BTreeSet<_> = here
             .iter()
             .flat_map(|pod| host_ports(&pod.workload.template.spec))
@@ -113,7 +113,7 @@ impl<'a> Scan<'a> {
         let used = here
             .iter()
             .map(|pod| requests(&pod.workload.template.spec))
-            .fold(asked, Resources::plus);
+            .fold(asked, ResourceAmounts::plus);
         if let Some(most) = node.allocatable {
             if asked.cpu_millis > 0 && used.cpu_millis > most.cpu_millis {
                 return Err(Unfit::Cpu);
@@ -162,13 +162,13 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn near(&self, pod: &Pod<'_>, node: &Candidate, key: &str) -> bool {
+    fn near(&self, pod: &PlacedPod<'_>, node: &Candidate, key: &str) -> bool {
         let value = self.nodes[pod.node].labels.get(key);
         value.is_some() && value == node.labels.get(key)
     }
 
     fn selects(&self, term: &PodTerm, says: &Workload, pod: &Workload) -> bool {
-        Selection::of_term(term, says, &pod_labels(says)).selects(
+        PodSelection::of_term(term, says, &pod_labels(says)).selects(
             &pod.key.object.namespace,
             &pod_labels(pod),
             self.namespaces,
@@ -210,7 +210,7 @@ impl<'a> Scan<'a> {
         if own.any(forbidden) {
             return Err(Unfit::PodAntiAffinity);
         }
-        let forbids = |pod: &Pod<'_>| {
+        let forbids = |pod: &PlacedPod<'_>| {
             let mut terms = pod.workload.template.spec.affinity.anti.required.iter();
             terms.any(|term| {
                 self.selects(term, pod.workload, workload)
@@ -309,7 +309,7 @@ impl<'a> Scan<'a> {
     }
 
     fn spreads(&self, pods: &PodSelector, says: &Workload, pod: &Workload) -> bool {
-        let selection = Selection::own_namespace(pods.resolve(&pod_labels(says)), says);
+        let selection = PodSelection::own_namespace(pods.resolve(&pod_labels(says)), says);
         selection.selects(&pod.key.object.namespace, &pod_labels(pod), self.namespaces)
     }
 }

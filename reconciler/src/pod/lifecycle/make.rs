@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Decision, ImageNeed, Pod};
+use super::{ImageNeed, PodDecision, PodLifecycle};
 use crate::{
     fault::{Fault, FaultKind},
     name::{ContainerId, ImageId},
@@ -16,9 +16,9 @@ use crate::{
     },
 };
 
-impl Pod<'_> {
+impl PodLifecycle<'_> {
     /// No sandbox is alive: the whole pod is made, or made again, with the same address.
-    pub(super) fn begin(&mut self) -> Decision {
+    pub(super) fn begin(&mut self) -> PodDecision {
         let first = self.memory.sandboxes == 0;
         // One that a crash left between its creation and its start is started; one that would not
         // start is made anew.
@@ -57,7 +57,7 @@ impl Pod<'_> {
         }
         let files = match self.files() {
             Ok(files) => files,
-            Err(message) => return Decision::Blocked(Fault::new(FaultKind::Rejected, message)),
+            Err(message) => return PodDecision::Blocked(Fault::new(FaultKind::Rejected, message)),
         };
         steps.push(Step::PrepareFiles(files));
         steps.push(Step::StartSandbox(SandboxSpec {
@@ -105,7 +105,7 @@ impl Pod<'_> {
                 drift: Drift::SandboxGone,
             }
         };
-        Decision::Do(why, steps)
+        PodDecision::Do(why, steps)
     }
 
     pub(super) fn connect(&self) -> Step {
@@ -114,16 +114,19 @@ impl Pod<'_> {
         Step::Connect { pod: uid, link }
     }
 
-    pub(super) fn start(&self, why: Why, containers: &[(Role, &Container)]) -> Decision {
+    pub(super) fn start(&self, why: Why, containers: &[(Role, &Container)]) -> PodDecision {
         match self.starts(containers) {
-            Ok(steps) => Decision::Do(why, steps),
+            Ok(steps) => PodDecision::Do(why, steps),
             Err(decision) => decision,
         }
     }
 
     /// The steps that start containers, and then remove what remains of their predecessors but the
     /// last.
-    pub(super) fn starts(&self, containers: &[(Role, &Container)]) -> Result<Vec<Step>, Decision> {
+    pub(super) fn starts(
+        &self,
+        containers: &[(Role, &Container)],
+    ) -> Result<Vec<Step>, PodDecision> {
         let mut images = BTreeMap::new();
         let mut needs = Vec::new();
         for (_, container) in containers {
@@ -135,7 +138,7 @@ impl Pod<'_> {
             }
         }
         if !needs.is_empty() {
-            return Err(Decision::Fetch(needs));
+            return Err(PodDecision::Fetch(needs));
         }
         let mut steps = Vec::new();
         let restarting = self
@@ -159,7 +162,7 @@ impl Pod<'_> {
             let spec = self
                 .container_spec(*role, container, image.clone(), restarting)
                 .map_err(|message| {
-                    Decision::Blocked(Fault::new(
+                    PodDecision::Blocked(Fault::new(
                         FaultKind::Rejected,
                         format!("container {}: {message}", container.name),
                     ))

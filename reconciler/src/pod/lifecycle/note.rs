@@ -1,13 +1,13 @@
 //! Taking what is observed into the memory.
 
-use super::Pod;
+use super::PodLifecycle;
 use crate::{
     object::RestartPolicy,
     observed::ContainerState,
     plan::{ProbeKind, Role},
 };
 
-impl Pod<'_> {
+impl PodLifecycle<'_> {
     /// Takes what is observed into the memory: which container is the current one, what its probes
     /// say, how it ended.
     pub(super) fn take_note(&mut self) {

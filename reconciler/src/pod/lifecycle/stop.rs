@@ -6,14 +6,14 @@ use super::{PodInput, PodOutput};
 use crate::{
     plan::{Lane, LaneKey, Next, Step, Why},
     pod::{
-        found::{Found, stop_specs},
         link::link_name,
+        observation::{ObservedPod, stop_specs},
         phase,
     },
 };
 
 /// The stop record's work: drain, stop, remove, until nothing is left.
-pub(super) fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
+pub(super) fn stop(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodOutput {
     let uid = &input.record.uid;
     let key = LaneKey::Pod(uid.clone());
     let link = link_name(uid);
@@ -78,7 +78,7 @@ pub(super) fn stop(input: &PodInput<'_>, found: &Found<'_>) -> PodOutput {
     }
 }
 
-fn stop_steps(input: &PodInput<'_>, found: &Found<'_>, link: String) -> Vec<Step> {
+fn stop_steps(input: &PodInput<'_>, found: &ObservedPod<'_>, link: String) -> Vec<Step> {
     let spec = input.workload.map(|workload| &workload.template.spec);
     let host_network = spec.is_some_and(|spec| spec.host_network);
     let address = if host_network {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use reconciler::{
-    endpoints::{self, Behind, Selection, Serving},
+    endpoints::{self, Behind, ServiceSelection, Serving},
     name::ObjectKey,
     node::services_before,
     object::{Service, ServicePort, Workload},
@@ -13,7 +13,7 @@ use reconciler::{
 };
 use serde_json::{Value, json};
 
-use super::{Picture, Scope, meta, pod};
+use super::{ObjectSource, Scope, meta, pod};
 
 /// One pod behind a Service.
 #[derive(Clone, Copy)]
@@ -24,13 +24,13 @@ struct Backend<'a> {
 }
 
 /// All pods that could be behind a Service.
-struct Pods<'a> {
+struct BackendPods<'a> {
     all: Vec<Backend<'a>>,
     endpoints: Vec<endpoints::Endpoint<'a>>,
 }
 
-impl<'a> Pods<'a> {
-    fn new(picture: &Picture<'a>) -> Self {
+impl<'a> BackendPods<'a> {
+    fn new(picture: &ObjectSource<'a>) -> Self {
         let backend = |record: &'a PodRecord| {
             let (owner, _) = picture.owner(record)?;
             let status = picture
@@ -63,20 +63,20 @@ impl<'a> Pods<'a> {
         Self { all, endpoints }
     }
 
-    fn selection<'p>(&'p self, picture: &Picture<'p>) -> Option<Selection<'p>> {
+    fn selection<'p>(&'p self, picture: &ObjectSource<'p>) -> Option<ServiceSelection<'p>> {
         let services = &picture.objects()?.services;
         // Commits that are only kept up are among these.
         let before = services_before(&picture.view.state.rollout, |id| {
             picture.view.commits.get(id)
         });
-        Some(Selection::new(services, before, &self.endpoints))
+        Some(ServiceSelection::new(services, before, &self.endpoints))
     }
 
     /// The pods that a Service selects, and those that it keeps from before; with the Service whose
     /// ports are theirs.
     fn of<'p>(
         &'p self,
-        selection: &Selection<'p>,
+        selection: &ServiceSelection<'p>,
         key: &ObjectKey,
         service: &'p Service,
     ) -> (Vec<Backend<'p>>, &'p Service) {
@@ -93,7 +93,7 @@ impl<'a> Pods<'a> {
 }
 
 impl Backend<'_> {
-    fn target(&self, picture: &Picture<'_>) -> Value {
+    fn target(&self, picture: &ObjectSource<'_>) -> Value {
         let mut target = json!({
             "ip": self.endpoint.address,
             "targetRef": {
@@ -116,8 +116,8 @@ impl Backend<'_> {
 }
 
 /// v1 Endpoints of every Service that selects pods.
-pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let pods = Pods::new(picture);
+pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let pods = BackendPods::new(picture);
     let Some(selection) = pods.selection(picture) else {
         return BTreeMap::new();
     };
@@ -130,8 +130,8 @@ pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey
 }
 
 /// discovery.k8s.io/v1 EndpointSlices, one a Service.
-pub(super) fn slices(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let pods = Pods::new(picture);
+pub(super) fn slices(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let pods = BackendPods::new(picture);
     let Some(selection) = pods.selection(picture) else {
         return BTreeMap::new();
     };
@@ -153,7 +153,7 @@ pub(super) fn slices(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<Object
 }
 
 fn selecting<'a>(
-    picture: &Picture<'a>,
+    picture: &ObjectSource<'a>,
 ) -> impl Iterator<Item = (&'a ObjectKey, &'a Service)> + use<'a> {
     let services = picture
         .objects()
@@ -163,7 +163,7 @@ fn selecting<'a>(
 }
 
 fn endpoints_of(
-    picture: &Picture<'_>,
+    picture: &ObjectSource<'_>,
     key: &ObjectKey,
     service: &Service,
     (mut backends, by): (Vec<Backend<'_>>, &Service),
@@ -204,7 +204,7 @@ fn endpoints_of(
 }
 
 fn endpoint_slice(
-    picture: &Picture<'_>,
+    picture: &ObjectSource<'_>,
     slice: &ObjectKey,
     key: &ObjectKey,
     service: &Service,

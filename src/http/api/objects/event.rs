@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use reconciler::{foreign, name::ObjectKey};
 use serde_json::{Value, json};
 
-use super::{Picture, Scope, meta};
+use super::{ObjectSource, Scope, meta};
 use crate::view::EventView;
 
 /// All events that the picture holds.
-pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let events = picture.view.events.iter();
     let named = events
         .map(|event| (name(event), event))
@@ -47,7 +47,7 @@ fn name(event: &EventView) -> ObjectKey {
     )
 }
 
-fn render(picture: &Picture<'_>, key: &ObjectKey, event: &EventView) -> Value {
+fn render(picture: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> Value {
     let api_version = match event.kind.as_str() {
         "Deployment" | "ReplicaSet" | "DaemonSet" => "apps/v1",
         _ => "v1",

@@ -7,7 +7,7 @@ use reconciler::{name::ObjectKey, object::ObjectId};
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
-use super::Picture;
+use super::ObjectSource;
 
 /// Names the commit that an object was read from.
 pub(super) const COMMIT_ANNOTATION: &str = "windlass/commit";
@@ -15,7 +15,7 @@ pub(super) const COMMIT_ANNOTATION: &str = "windlass/commit";
 pub(super) const PLACE_ANNOTATION: &str = "windlass/place";
 
 /// A manifest of the driving commit with its `metadata` filled.
-pub(super) fn filled(picture: &Picture<'_>, id: &ObjectId, original: &Value) -> Value {
+pub(super) fn filled(picture: &ObjectSource<'_>, id: &ObjectId, original: &Value) -> Value {
     let mut object = original.clone();
     if !object.is_object() {
         object = json!({});
@@ -44,7 +44,7 @@ pub(super) fn filled(picture: &Picture<'_>, id: &ObjectId, original: &Value) -> 
     object
 }
 
-fn annotate(picture: &Picture<'_>, id: &ObjectId, object: &mut Value) {
+fn annotate(picture: &ObjectSource<'_>, id: &ObjectId, object: &mut Value) {
     let Some(commit) = picture.driving else {
         return;
     };
@@ -84,7 +84,7 @@ pub(super) fn default(object: &mut Value, section_name: &str, field: &str, value
 
 /// The committer's time of the earliest known commit that has the object: Git says when a thing
 /// came into being.
-fn created(picture: &Picture<'_>, id: &ObjectId) -> Option<Timestamp> {
+fn created(picture: &ObjectSource<'_>, id: &ObjectId) -> Option<Timestamp> {
     let having = picture
         .view
         .commits
@@ -95,7 +95,7 @@ fn created(picture: &Picture<'_>, id: &ObjectId) -> Option<Timestamp> {
 
 /// A uid that is the same on every host and after every restart: a hash of the cluster, the kind
 /// and the name.
-pub(super) fn uid(picture: &Picture<'_>, kind: &str, key: &ObjectKey) -> String {
+pub(super) fn uid(picture: &ObjectSource<'_>, kind: &str, key: &ObjectKey) -> String {
     let text = format!(
         "{}\0{kind}\0{}\0{}",
         picture.view.state.cluster, key.namespace, key.name

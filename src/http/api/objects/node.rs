@@ -10,10 +10,10 @@ use reconciler::{
 };
 use serde_json::{Value, json};
 
-use super::{Picture, Scope, meta};
+use super::{ObjectSource, Scope, meta};
 
 /// All nodes.
-pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let nodes = picture.view.nodes.values();
     let named = nodes.map(|node| (ObjectKey::new("", node.facts.name.as_str()), node));
     named
@@ -25,7 +25,7 @@ pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey
         .collect()
 }
 
-fn node(picture: &Picture<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
+fn node(picture: &ObjectSource<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
     let facts = &known.facts;
     let written = picture
         .objects()
@@ -81,7 +81,7 @@ fn spec(written: Option<&NodeObject>, facts: &NodeFacts) -> Value {
     spec
 }
 
-fn status(picture: &Picture<'_>, known: &KnownNode) -> Value {
+fn status(picture: &ObjectSource<'_>, known: &KnownNode) -> Value {
     let KnownNode { facts, life } = known;
     let this = facts.name == picture.view.node;
     let (status, reason, message) = match life {

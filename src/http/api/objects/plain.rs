@@ -8,10 +8,13 @@ use reconciler::{
 };
 use serde_json::{Value, json};
 
-use super::{Picture, Scope, meta};
+use super::{ObjectSource, Scope, meta};
 
 /// ConfigMaps as written.
-pub(super) fn config_maps(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn config_maps(
+    picture: &ObjectSource<'_>,
+    scope: Scope<'_>,
+) -> BTreeMap<ObjectKey, Value> {
     let originals = picture
         .originals("v1", "ConfigMap")
         .filter(|(id, _)| scope.has(&id.key));
@@ -21,7 +24,7 @@ pub(super) fn config_maps(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<O
 }
 
 /// Secrets: their keys, and nothing of their values, whatever form the manifest carries them in.
-pub(super) fn secrets(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn secrets(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let originals = picture
         .originals("v1", "Secret")
         .filter(|(id, _)| scope.has(&id.key));
@@ -51,7 +54,10 @@ fn without_values(object: Value, secret: Option<&Secret>) -> Value {
 }
 
 /// Namespaces that are written out, and those that are only used.
-pub(super) fn namespaces(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn namespaces(
+    picture: &ObjectSource<'_>,
+    scope: Scope<'_>,
+) -> BTreeMap<ObjectKey, Value> {
     let mut names: BTreeSet<&str> = BTreeSet::from(["default"]);
     if let Some(objects) = picture.objects() {
         let written = objects.originals.keys().filter(|id| id.kind == "Namespace");
@@ -75,7 +81,7 @@ pub(super) fn namespaces(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<Ob
         .collect()
 }
 
-fn namespace(picture: &Picture<'_>, key: ObjectKey) -> Value {
+fn namespace(picture: &ObjectSource<'_>, key: ObjectKey) -> Value {
     let id = ObjectId {
         api_version: "v1".to_owned(),
         kind: "Namespace".to_owned(),

@@ -10,10 +10,10 @@ use reconciler::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Picture, Scope, meta, original_id, pod_status, replicaset};
+use super::{ObjectSource, Scope, meta, original_id, pod_status, replicaset};
 
 /// All pods. A pod that is stopping gives its name up to its successor, if both are there.
-pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let mut records: Vec<&PodRecord> = picture
         .view
         .state
@@ -29,7 +29,7 @@ pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey
 }
 
 /// One pod.
-fn render(picture: &Picture<'_>, record: &PodRecord) -> Value {
+fn render(picture: &ObjectSource<'_>, record: &PodRecord) -> Value {
     let owner = picture.owner(record);
     let pending = PodStatus::pending();
     let status = picture.view.pods.get(&record.uid).unwrap_or(&pending);
@@ -42,7 +42,7 @@ fn render(picture: &Picture<'_>, record: &PodRecord) -> Value {
     })
 }
 
-fn metadata(picture: &Picture<'_>, record: &PodRecord, owner: Option<&Workload>) -> Value {
+fn metadata(picture: &ObjectSource<'_>, record: &PodRecord, owner: Option<&Workload>) -> Value {
     let mut annotations = owner
         .map(|owner| owner.template.meta.annotations.clone())
         .unwrap_or_default();
@@ -89,7 +89,7 @@ fn generate_name(name: &str) -> &str {
     name.rfind('-').map_or(name, |end| &name[..=end])
 }
 
-fn owner_references(picture: &Picture<'_>, record: &PodRecord) -> Option<Value> {
+fn owner_references(picture: &ObjectSource<'_>, record: &PodRecord) -> Option<Value> {
     let owner = &record.owner;
     let id = original_id(owner);
     Some(match owner.kind {

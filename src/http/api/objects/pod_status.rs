@@ -8,11 +8,11 @@ use reconciler::{
 };
 use serde_json::{Value, json};
 
-use super::{Picture, meta::time, pod::qos_class};
+use super::{ObjectSource, meta::time, pod::qos_class};
 
 /// Renders the status.
 pub(super) fn render(
-    picture: &Picture<'_>,
+    picture: &ObjectSource<'_>,
     record: &PodRecord,
     status: &PodStatus,
     owner: Option<&Workload>,

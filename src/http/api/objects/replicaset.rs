@@ -10,7 +10,7 @@ use reconciler::{
 use serde_json::{Value, json};
 
 use super::{
-    Picture, Scope, meta, original_id, pod,
+    ObjectSource, Scope, meta, original_id, pod,
     workload::{replica_status, tally},
 };
 
@@ -21,7 +21,7 @@ pub(super) fn key(deployment: &WorkloadKey, template: &TemplateHash) -> ObjectKe
 }
 
 /// All implied ReplicaSets: of the current templates, and of older ones as long as they have pods.
-pub(super) fn implied(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn implied(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let mut groups: BTreeSet<(&WorkloadKey, &TemplateHash)> = BTreeSet::new();
     let current = picture
         .objects()
@@ -46,7 +46,7 @@ pub(super) fn implied(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<Objec
         .collect()
 }
 
-fn render(picture: &Picture<'_>, owner: &WorkloadKey, template: &TemplateHash) -> Value {
+fn render(picture: &ObjectSource<'_>, owner: &WorkloadKey, template: &TemplateHash) -> Value {
     let records: Vec<&PodRecord> = picture
         .pods_of(owner)
         .filter(|record| record.template == *template)

@@ -9,10 +9,10 @@ use reconciler::{
 };
 use serde_json::{Value, json};
 
-use super::{Picture, Scope, meta};
+use super::{ObjectSource, Scope, meta};
 
 /// All Services.
-pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let originals = picture
         .originals("v1", "Service")
         .filter(|(id, _)| scope.has(&id.key));
@@ -35,7 +35,7 @@ pub(super) fn all(picture: &Picture<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey
 }
 
 fn fill(
-    picture: &Picture<'_>,
+    picture: &ObjectSource<'_>,
     service: &Service,
     given: Option<&ServiceAllocation>,
     object: &mut Value,

@@ -10,12 +10,12 @@ use reconciler::{
 };
 use serde_json::{Value, json};
 
-use super::{Picture, Scope, meta, pod};
+use super::{ObjectSource, Scope, meta, pod};
 use crate::http::api::Resource;
 
 /// All written workloads of a kind.
 pub(super) fn all(
-    picture: &Picture<'_>,
+    picture: &ObjectSource<'_>,
     resource: &Resource,
     scope: Scope<'_>,
 ) -> BTreeMap<ObjectKey, Value> {
@@ -53,7 +53,7 @@ pub(super) struct Tally {
 
 /// Counts pods that are not stopping.
 pub(super) fn tally<'a>(
-    picture: &Picture<'_>,
+    picture: &ObjectSource<'_>,
     records: impl Iterator<Item = &'a PodRecord>,
     template: &TemplateHash,
     min_ready: std::time::Duration,
@@ -69,7 +69,7 @@ pub(super) fn tally<'a>(
     tally
 }
 
-fn status(picture: &Picture<'_>, workload: &Workload) -> Value {
+fn status(picture: &ObjectSource<'_>, workload: &Workload) -> Value {
     let pods = picture.pods_of(&workload.key);
     let tally = tally(
         picture,
@@ -108,7 +108,7 @@ pub(super) fn replica_status(tally: &Tally) -> Value {
 }
 
 fn deployment_status(
-    picture: &Picture<'_>,
+    picture: &ObjectSource<'_>,
     workload: &Workload,
     replicas: u32,
     tally: &Tally,

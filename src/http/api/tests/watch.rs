@@ -22,12 +22,12 @@ const WATCH_LIST: &str =
 const END: &str = "k8s.io/initial-events-end";
 
 /// Reads events off a watch.
-struct Events {
+struct WatchReader {
     stream: futures_util::stream::BoxStream<'static, reqwest::Result<axum::body::Bytes>>,
     left: Vec<u8>,
 }
 
-impl Events {
+impl WatchReader {
     async fn start(address: SocketAddr, path: &str) -> Self {
         Self::accepting(address, path, "application/json").await
     }
@@ -86,7 +86,7 @@ async fn a_watch_tells_what_has_changed_since_the_list() {
     let (_, list) = get(address, "/api/v1/pods").await;
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();
     let path = format!("/api/v1/pods?watch=true&resourceVersion={version}");
-    let mut events = Events::start(address, &path).await;
+    let mut events = WatchReader::start(address, &path).await;
 
     let mut view = fixture::view();
     let crashed = PodUid::new("00000000-0000-4000-8000-000000000003");
@@ -110,7 +110,7 @@ async fn a_watch_tells_what_has_changed_since_the_list() {
     assert_eq!(events.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
 
     // A watch begun at the old list learns the same, though it was not there when it happened.
-    let mut late = Events::start(address, &path).await;
+    let mut late = WatchReader::start(address, &path).await;
     assert_eq!(late.next().await, of("MODIFIED", "web-bbbbbbbbbb-c3333"));
     assert_eq!(late.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
     let (status, answer) = get(address, "/api/v1/pods?watch=true&resourceVersion=7").await;
@@ -124,7 +124,7 @@ async fn a_watch_tells_what_has_changed_since_the_list() {
 async fn a_watch_without_a_version_begins_with_everything_and_ends_in_time() {
     let fixture = fixture();
     let address = serve(&fixture).await;
-    let mut events = Events::start(
+    let mut events = WatchReader::start(
         address,
         "/apis/apps/v1/deployments?watch=1&timeoutSeconds=1",
     )
@@ -141,7 +141,7 @@ async fn initial_events_end_with_a_bookmark_of_the_kind() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let (_, list) = get(address, "/api/v1/pods").await;
-    let mut events = Events::start(address, &format!("/api/v1/pods?{WATCH_LIST}")).await;
+    let mut events = WatchReader::start(address, &format!("/api/v1/pods?{WATCH_LIST}")).await;
     let (types, bookmark) = events.up_to_bookmark().await;
     assert_eq!(types, ["ADDED"; 4]);
     assert_eq!(
@@ -177,7 +177,10 @@ async fn every_kind_ends_its_initial_events_also_where_there_is_nothing() {
     for resource in super::super::RESOURCES {
         for selector in ["", "&fieldSelector=metadata.name%3Dnothing"] {
             let path = format!("{}?{WATCH_LIST}{selector}", resource.path(None, None));
-            let (types, bookmark) = Events::start(address, &path).await.up_to_bookmark().await;
+            let (types, bookmark) = WatchReader::start(address, &path)
+                .await
+                .up_to_bookmark()
+                .await;
             assert_eq!(bookmark["kind"], resource.kind);
             assert_eq!(bookmark["apiVersion"], resource.api_version());
             assert_eq!(bookmark["metadata"]["annotations"][END], "true", "{path}");
@@ -193,7 +196,7 @@ async fn a_bookmark_in_a_table_has_a_row_that_carries_it() {
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
     for resource in super::super::RESOURCES {
         let path = format!("{}?{WATCH_LIST}", resource.path(None, None));
-        let (_, table) = Events::accepting(address, &path, accept)
+        let (_, table) = WatchReader::accepting(address, &path, accept)
             .await
             .up_to_bookmark()
             .await;
@@ -233,7 +236,7 @@ async fn only_who_takes_bookmarks_gets_them() {
     ];
     for (query, objects, bookmarks) in cases {
         let path = format!("/api/v1/pods?watch=true&timeoutSeconds=1&{query}");
-        let mut events = Events::start(address, &path).await;
+        let mut events = WatchReader::start(address, &path).await;
         let (mut added, mut marked) = (0, Vec::new());
         while let Some(event) = events.event().await {
             match event["type"].as_str().unwrap() {
@@ -255,7 +258,7 @@ async fn only_who_takes_bookmarks_gets_them() {
         {
             let path =
                 format!("/api/v1/pods?watch=true&timeoutSeconds=0&resourceVersion={version}");
-            assert_eq!(Events::start(address, &path).await.next().await, None);
+            assert_eq!(WatchReader::start(address, &path).await.next().await, None);
         }
     }
 }

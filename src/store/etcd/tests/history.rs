@@ -5,7 +5,7 @@ use super::*;
 use crate::store::etcd::LeaseFate;
 
 /// Waits for changes of `a` and `b` without a list in between.
-async fn resumed(host: &mut Host) -> Vec<KeyChange> {
+async fn resumed(host: &mut EtcdHost) -> Vec<KeyChange> {
     let mut changes = Vec::new();
     let mut resumed = 0;
     let found = |changes: &[KeyChange]| {
@@ -16,12 +16,12 @@ async fn resumed(host: &mut Host) -> Vec<KeyChange> {
     };
     while found(&changes) < 2 {
         host.next("the changes of a and b", |event| match event {
-            Event::Listed { pairs, .. } => panic!("everything was listed: {pairs:?}"),
-            Event::Resumed => {
+            StoreEvent::Listed { pairs, .. } => panic!("everything was listed: {pairs:?}"),
+            StoreEvent::Resumed => {
                 resumed += 1;
                 Some(())
             }
-            Event::Changed { changes: more, .. } => {
+            StoreEvent::Changed { changes: more, .. } => {
                 assert_eq!(
                     resumed, 1,
                     "changes come after the word that the store is back: {more:?}"
@@ -39,8 +39,8 @@ async fn resumed(host: &mut Host) -> Vec<KeyChange> {
 
 #[tokio::test]
 async fn a_watch_that_broke_off_is_resumed_and_nothing_is_told_twice_or_missed() {
-    let mut server = Server::one(&[]);
-    let mut host = Host::start(server.config(), "n1", "i1", false);
+    let mut server = EtcdServer::one(&[]);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     host.until_alive().await;
     for count in 0..3 {
         host.etcd
@@ -71,8 +71,8 @@ async fn a_watch_that_broke_off_is_resumed_and_nothing_is_told_twice_or_missed()
 
 #[tokio::test]
 async fn a_store_that_came_to_the_same_revision_by_another_way_is_listed() {
-    let mut server = Server::one(&[]);
-    let mut host = Host::start(server.config(), "n1", "i1", false);
+    let mut server = EtcdServer::one(&[]);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     host.until_alive().await;
     let backup = server.snapshot();
     let told = host.etcd.write(vec![put("a", "1")]).await.unwrap();
@@ -86,8 +86,10 @@ async fn a_store_that_came_to_the_same_revision_by_another_way_is_listed() {
     host.lost().await;
     server.start();
     let found = host.next("Listed", |event| match event {
-        Event::Resumed | Event::Changed { .. } => panic!("it was taken for the same: {event:?}"),
-        Event::Listed {
+        StoreEvent::Resumed | StoreEvent::Changed { .. } => {
+            panic!("it was taken for the same: {event:?}")
+        }
+        StoreEvent::Listed {
             revision, pairs, ..
         } => Some((revision, pairs)),
         _ => None,
@@ -99,9 +101,9 @@ async fn a_store_that_came_to_the_same_revision_by_another_way_is_listed() {
 
 #[tokio::test]
 async fn after_a_compaction_during_an_outage_everything_is_listed_again() {
-    let mut server = Server::one(&[]);
+    let mut server = EtcdServer::one(&[]);
     server.ctl(&["put", "/windlass/test/old", "1"]);
-    let mut host = Host::start(server.config(), "n1", "i1", false);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     let (before, _) = host.listed().await;
     host.etcd.write(vec![put("told", "1")]).await.unwrap();
     host.changes("told", 1).await;
@@ -136,13 +138,13 @@ async fn after_a_compaction_during_an_outage_everything_is_listed_again() {
 
 #[tokio::test]
 async fn a_lease_that_has_run_out_is_known_to_have_before_etcd_takes_its_key_away() {
-    let server = Server::one(&[]);
-    let mut host = Host::start(server.config(), "n1", "i1", false);
+    let server = EtcdServer::one(&[]);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     let n2 = NodeName::new("n2");
     assert_eq!(host.etcd.outlast(&n2).await, LeaseFate::Gone);
     // Now and then etcd looks for such leases just then.
     for _ in 0..5 {
-        let other = Host::start(server.config(), "n2", "i2", false);
+        let other = EtcdHost::start(server.config(), "n2", "i2", false);
         host.until("the other one", |keys| keys.contains_key("nodes/n2/alive"))
             .await;
         assert_eq!(host.etcd.outlast(&n2).await, LeaseFate::Renewed);

@@ -14,7 +14,7 @@ use super::super::{EtcdConfig, EtcdTls};
 pub(super) const PREFIX: &str = "/windlass/test";
 
 /// One member's process.
-pub(super) struct Member {
+pub(super) struct EtcdMember {
     pub(super) url: String,
     peer: String,
     arguments: Vec<String>,
@@ -22,14 +22,14 @@ pub(super) struct Member {
 }
 
 /// A cluster of etcd.
-pub(super) struct Server {
-    pub(super) members: Vec<Member>,
+pub(super) struct EtcdServer {
+    pub(super) members: Vec<EtcdMember>,
     /// For `etcdctl`.
     flags: Vec<String>,
     data: tempfile::TempDir,
 }
 
-impl Server {
+impl EtcdServer {
     /// One member, with more arguments.
     pub(super) fn one(arguments: &[&str]) -> Self {
         Self::members(1, "http", arguments, &[])
@@ -63,9 +63,9 @@ impl Server {
     fn members(count: usize, scheme: &str, arguments: &[&str], flags: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let ports = free_ports(2 * count);
-        let mut members: Vec<Member> = ports
+        let mut members: Vec<EtcdMember> = ports
             .chunks(2)
-            .map(|ports| Member {
+            .map(|ports| EtcdMember {
                 url: format!("{scheme}://127.0.0.1:{}", ports[0]),
                 peer: format!("http://127.0.0.1:{}", ports[1]),
                 arguments: Vec::new(),
@@ -204,7 +204,7 @@ impl Server {
     }
 }
 
-impl Member {
+impl EtcdMember {
     fn start_at(&mut self, url: &str) {
         let child = Command::new("etcd")
             .args(&self.arguments)
@@ -230,7 +230,7 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for EtcdMember {
     fn drop(&mut self) {
         if let Some(mut child) = self.process.take() {
             let _ = child.kill();

@@ -14,7 +14,7 @@ use reconciler::{
     state::{Change, CommitState, Rollout},
 };
 
-use super::{Host, RETRY, leading::Asker, showing};
+use super::{Host, RETRY, leader::Requester, reporter};
 use crate::{apply::Done, command::Command, follow::lock};
 
 /// Unused images are removed above this share of the engine's disk.
@@ -78,7 +78,7 @@ impl Host {
             if self.troubles.contains_key("memory") && matches!(lane.why, Why::Start { .. }) {
                 continue;
             }
-            if let Some(line) = showing::announce(&lane) {
+            if let Some(line) = reporter::announce(&lane) {
                 tracing::info!("{line}");
             }
             self.count_drift(&lane.why);
@@ -111,7 +111,7 @@ impl Host {
     /// Pins what is in use in the mirror and the trust directory, and lets go of the rest.
     pub(super) async fn keep_what_is_needed(&mut self) -> Next {
         let mut keep = self.needed();
-        self.library.retain(&keep);
+        self.commit_cache.retain(&keep);
         keep.extend(self.returnable());
         if keep == self.pinned {
             return Next::AwaitChange;
@@ -195,7 +195,7 @@ impl Host {
     pub(super) async fn act_on(
         &mut self,
         command: Command,
-        asker: Option<Asker>,
+        asker: Option<Requester>,
     ) -> Result<String, String> {
         let now = Timestamp::now();
         let mut rollout = self.store.snapshot().rollout.clone();
@@ -268,7 +268,7 @@ impl Host {
         let driving = rollout
             .driving
             .as_ref()
-            .and_then(|id| self.library.commits().get(id));
+            .and_then(|id| self.commit_cache.commits().get(id));
         if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
             return Err(format!(
                 "there is no {workload} in the commit that runs; see `windlass get all -A`"

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Who asked for something on another host.
-pub(super) struct Asker {
+pub(super) struct Requester {
     node: NodeName,
     question: String,
 }
@@ -39,7 +39,7 @@ pub(super) struct Behind {
     newest: Vec<CommitId>,
     /// This host must fetch before it may decide by its head.
     behind: bool,
-    found: Uptime,
+    observed: Uptime,
 }
 
 /// So long a leader may lack a commit that others have before it leaves leading to them.
@@ -111,13 +111,13 @@ impl Host {
         self.judged = judged.nodes;
         let reports = self.all_reports();
         let head = self.leading_head();
-        let comparable = self.library.comparable();
+        let comparable = self.commit_cache.comparable();
         let change = cluster(&ClusterInput {
             now,
             settings: &self.fixed.settings,
             state: self.store.snapshot(),
             head: &head,
-            commits: self.library.commits(),
+            commits: self.commit_cache.commits(),
             kept: &comparable,
             nodes: &self.judged,
             reports: &reports,
@@ -227,7 +227,7 @@ impl Host {
                     head,
                     newest,
                     behind,
-                    found: Uptime::now(),
+                    observed: Uptime::now(),
                 }
             }
             // The branch was looked at since: what it lost by a rewrite will not come.
@@ -236,12 +236,12 @@ impl Host {
                     && self
                         .source
                         .fetched_uptime_nanos
-                        .is_some_and(|at| at > known.found) =>
+                        .is_some_and(|at| at > known.observed) =>
             {
                 let behind = self.is_behind(&head, &newest, self.fixed.judge.allow_rewrite);
                 Behind {
                     behind,
-                    found: Uptime::now(),
+                    observed: Uptime::now(),
                     ..known
                 }
             }
@@ -280,7 +280,7 @@ impl Host {
         };
         for (node, ask) in store.asks() {
             tracing::info!(%node, command = ?ask.command, "asked for on another host");
-            let asker = Asker {
+            let asker = Requester {
                 node: node.clone(),
                 question: ask.id.clone(),
             };
@@ -307,11 +307,11 @@ impl Host {
     /// Keeps what somebody asked for, with the answer where that was on another host.
     pub(super) async fn commit_for(
         &mut self,
-        asker: Option<Asker>,
+        asker: Option<Requester>,
         changes: Vec<Change>,
         answer: String,
     ) -> Result<String, String> {
-        let told = asker.map(|Asker { node, question }| {
+        let told = asker.map(|Requester { node, question }| {
             (
                 node,
                 AnswerDoc {
@@ -330,7 +330,7 @@ impl Host {
     pub(super) async fn remove_node(
         &mut self,
         node: &NodeName,
-        asker: Option<Asker>,
+        asker: Option<Requester>,
     ) -> Result<String, String> {
         let Some(store) = self.store.replicated() else {
             return Err("this host is alone: there is no other node".to_owned());

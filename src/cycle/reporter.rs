@@ -24,11 +24,11 @@ use crate::{
 
 /// The last plan that had something to do, kept until the next one.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
+pub(super) struct LastPlan {
     lanes: Vec<LaneView>,
 }
 
-impl Shown {
+impl LastPlan {
     /// Takes the lanes of a look; an empty plan clears them once nothing is under way.
     pub(super) fn lanes(&mut self, lanes: &[Lane], idle: bool) {
         if !lanes.is_empty() {
@@ -68,14 +68,14 @@ impl Host {
             state: Arc::new(state.clone()),
             pods: Arc::new(self.statuses()),
             commits: self
-                .library
+                .commit_cache
                 .commits()
                 .iter()
-                .chain(self.library.kept())
+                .chain(self.commit_cache.kept())
                 .map(shared)
                 .collect(),
             ineligible: self
-                .library
+                .commit_cache
                 .ineligible()
                 .map(|(id, why)| (id.clone(), why.to_owned()))
                 .collect(),
@@ -96,7 +96,7 @@ impl Host {
                 .troubles
                 .values()
                 .cloned()
-                .chain(self.library.troubles())
+                .chain(self.commit_cache.troubles())
                 .map(printable)
                 .collect(),
         }
@@ -111,7 +111,7 @@ impl Host {
     /// The commits that may not run here of which something runs, or which are followed.
     fn ineligible_notes(&self) -> impl Iterator<Item = String> {
         let rollout = &self.store.snapshot().rollout;
-        self.library.ineligible().filter_map(|(id, why)| {
+        self.commit_cache.ineligible().filter_map(|(id, why)| {
             let origins = self.memory.pods().pods.values().filter_map(|pod| pod.origin.as_ref());
             let pods = origins.filter(|origin| origin.commit == *id).count();
             let is_followed = rollout.driving.as_ref() == Some(id) || rollout.target.as_ref() == Some(id);
@@ -270,7 +270,7 @@ fn phrase(step: &Step) -> String {
 }
 
 /// Says in the log and the metrics what a new state of the roll-out means.
-pub(super) fn tell(before: &Rollout, after: &Rollout, metrics: &Metrics) {
+pub(super) fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let short = |commit: &Option<reconciler::name::CommitId>| {
         commit
             .as_ref()
@@ -359,13 +359,13 @@ const EVENTS: usize = 256;
 
 /// What happened lately, as Kubernetes' events.
 #[derive(Debug, Default)]
-pub(super) struct Events {
+pub(super) struct RecentEvents {
     list: std::collections::VecDeque<EventView>,
     /// Probes that were failing at the last look: each failure is told once.
     failing: std::collections::BTreeSet<(ContainerId, ProbeKind)>,
 }
 
-impl Events {
+impl RecentEvents {
     /// All of them, oldest first.
     pub(super) fn list(&self) -> Vec<EventView> {
         self.list.iter().cloned().collect()

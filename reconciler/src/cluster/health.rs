@@ -7,9 +7,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::Decision;
+use super::ClusterDecision;
 use crate::{
-    controller::{NodeStanding, OwnedPod},
+    controller::{NodeConditions, OwnedPod},
     name::{CommitId, NodeName, WorkloadKey, WorkloadKind},
     object::Workload,
     plan::Next,
@@ -43,7 +43,7 @@ impl From<Judgement> for Judged {
     }
 }
 
-impl<'a> Decision<'a> {
+impl<'a> ClusterDecision<'a> {
     pub(super) fn judged(&self) -> Judged {
         let rollout = &self.input.state.rollout;
         let is_judged = match rollout.phase {
@@ -108,7 +108,7 @@ impl<'a> Decision<'a> {
             let progress = self.input.state.workloads.get(&part.workload.key);
             let over = progress_deadline(part.workload, progress, clock, self.input.now)
                 .is_some_and(|deadline| deadline <= self.input.now);
-            let view = self.part_view(part, &self.standing);
+            let view = self.part_view(part, &self.conditions);
             add(&mut found, suspects(&view, clock, late || over));
         }
         if healthy {
@@ -116,7 +116,7 @@ impl<'a> Decision<'a> {
             let out = rollout
                 .faulty
                 .iter()
-                .filter(|(node, _)| self.standing.absent.contains(*node));
+                .filter(|(node, _)| self.conditions.absent.contains(*node));
             let out = out.map(|(node, why)| (node.clone(), why.clone()));
             let faulty = out
                 .chain(reasons(found.nodes))
@@ -128,7 +128,7 @@ impl<'a> Decision<'a> {
             };
         }
         let owned = self.owned.values().flatten();
-        let unfinished = first_unfinished(owned, &self.standing, self.input.now);
+        let unfinished = first_unfinished(owned, &self.conditions, self.input.now);
         let judged = self.weigh(found, |standing| {
             parts
                 .iter()
@@ -151,7 +151,7 @@ impl<'a> Decision<'a> {
     fn weigh<'k>(
         &self,
         found: Suspects,
-        judge: impl Fn(&NodeStanding) -> BTreeMap<&'k WorkloadKey, Judgement>,
+        judge: impl Fn(&NodeConditions) -> BTreeMap<&'k WorkloadKey, Judgement>,
     ) -> Judged {
         if let Some(failure) = found.failure {
             return Judgement::Failed(failure).into();
@@ -161,7 +161,7 @@ impl<'a> Decision<'a> {
             .settings
             .rollout
             .max_faulty(self.input.nodes.len());
-        let mut standing = self.standing.clone();
+        let mut standing = self.conditions.clone();
         standing.faulty.extend(found.nodes.keys().cloned());
         if standing.faulty.len() > most
             && let Some(failure) = found.nodes.values().next()
@@ -223,7 +223,7 @@ impl<'a> Decision<'a> {
             .iter()
             .filter(|(owner, _)| owner.kind == WorkloadKind::DaemonSet);
         let fails = |pod: &&OwnedPod<'_>| {
-            pod.is_active() && !self.standing.is_absent(pod) && pod_failure(pod, None).is_some()
+            pod.is_active() && !self.conditions.is_absent(pod) && pod_failure(pod, None).is_some()
         };
         let failing = daemons.flat_map(|(_, pods)| pods).filter(fails);
         let nodes = failing.filter_map(|pod| pod.record.place.node());
@@ -240,7 +240,7 @@ impl<'a> Decision<'a> {
         let pods = self.owned.get(&workload.key)?;
         let mut nodes = pods
             .iter()
-            .filter(|pod| !self.standing.is_absent(pod))
+            .filter(|pod| !self.conditions.is_absent(pod))
             .filter_map(|pod| pod.record.place.node());
         nodes.find(|node| !self.input.reports.contains_key(*node))
     }

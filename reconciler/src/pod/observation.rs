@@ -10,14 +10,14 @@ use crate::{
 };
 
 /// A pod's containers: the newest sandbox, and of each name the newest one.
-pub(super) struct Found<'a> {
+pub(super) struct ObservedPod<'a> {
     pub(super) all: Vec<(&'a ContainerId, &'a ObservedContainer)>,
     pub(super) sandbox: Option<(&'a ContainerId, &'a ObservedContainer)>,
     pub(super) latest: BTreeMap<&'a str, (&'a ContainerId, &'a ObservedContainer)>,
     pub(super) previous: BTreeMap<&'a str, (&'a ContainerId, &'a ObservedContainer)>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> ObservedPod<'a> {
     pub(super) fn new(containers: &[(&'a ContainerId, &'a ObservedContainer)]) -> Self {
         let mut all = containers.to_vec();
         all.sort_by_key(|(id, container)| (container.role, container.attempt, *id));
@@ -54,7 +54,7 @@ impl<'a> Found<'a> {
 }
 
 pub(super) fn stop_specs(
-    found: &Found<'_>,
+    found: &ObservedPod<'_>,
     spec: Option<&PodSpec>,
     address: Ipv4Addr,
     grace: Duration,

@@ -150,7 +150,7 @@ fn subject_of(repo: &git2::Repository, id: &CommitId) -> String {
 
 /// The commits in use, read once each.
 #[derive(Debug, Default)]
-pub(crate) struct Library {
+pub(crate) struct CommitCache {
     commits: BTreeMap<CommitId, Arc<Commit>>,
     /// Commits that are not eligible, of which something runs here.
     kept: BTreeMap<CommitId, Arc<Commit>>,
@@ -165,7 +165,7 @@ pub(crate) struct Library {
     missing: BTreeMap<CommitId, (Timestamp, String)>,
 }
 
-impl Library {
+impl CommitCache {
     /// All that are eligible.
     pub(crate) fn commits(&self) -> &BTreeMap<CommitId, Arc<Commit>> {
         &self.commits
@@ -282,7 +282,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24);
         let (id, wait) = (CommitId::new("a".repeat(40)), Duration::from_secs(5));
         let wanted = BTreeSet::from([id.clone()]);
-        let mut library = Library::default();
+        let mut library = CommitCache::default();
         assert_eq!(library.lacking(&wanted, now), std::slice::from_ref(&id));
         library.note_missing(
             id.clone(),

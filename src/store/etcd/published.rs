@@ -9,7 +9,7 @@ const KEPT: usize = 256;
 /// What was told last. It begins with a revision of which more was told than that leases came and
 /// went: those say the same again and again, in any history.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct PublishedKeys {
     /// Etcd's own id of its cluster.
     etcd_cluster: u64,
     /// How often it had been asked to list again.
@@ -18,7 +18,7 @@ pub(super) struct Told {
     changes: Vec<KeyChange>,
 }
 
-impl Told {
+impl PublishedKeys {
     /// Nothing yet, of this cluster of etcd and since the list was asked for so often.
     pub(super) fn new(etcd_cluster: u64, asked: u64) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Told {
     }
 
     /// Notes what was told.
-    pub(super) fn tell(&mut self, changes: &[KeyChange]) {
+    pub(super) fn publish(&mut self, changes: &[KeyChange]) {
         for change in changes {
             let new_revision = self
                 .changes
@@ -90,10 +90,10 @@ fn is_of_a_lease(change: &KeyChange) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::etcd::Pair;
+    use crate::store::etcd::StoredValue;
 
     fn put(key: &str, value: &str, revision: i64) -> KeyChange {
-        KeyChange::Put(Pair {
+        KeyChange::Put(StoredValue {
             key: key.to_owned(),
             value: value.as_bytes().to_vec(),
             revision,
@@ -107,9 +107,9 @@ mod tests {
         }
     }
 
-    fn told(parts: &[&[KeyChange]]) -> Told {
-        let mut told = Told::new(1, 0);
-        parts.iter().for_each(|changes| told.tell(changes));
+    fn told(parts: &[&[KeyChange]]) -> PublishedKeys {
+        let mut told = PublishedKeys::new(1, 0);
+        parts.iter().for_each(|changes| told.publish(changes));
         told
     }
 
@@ -166,9 +166,9 @@ mod tests {
         let mut told = told(&[&[put("a", "1", 1)]]);
         (2..)
             .take(KEPT)
-            .for_each(|revision| told.tell(&[put("nodes/n1/alive", "i1", revision)]));
+            .for_each(|revision| told.publish(&[put("nodes/n1/alive", "i1", revision)]));
         assert_eq!(told.span(), None);
-        told.tell(&[put("a", "2", 1000)]);
+        told.publish(&[put("a", "2", 1000)]);
         assert_eq!(told.span(), Some((1000, 1000)));
     }
 }

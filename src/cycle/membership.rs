@@ -13,10 +13,10 @@ use reconciler::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Host, showing};
+use super::{Host, reporter};
 use crate::{
     command::{Command, Request},
-    store::{AskDoc, ReportDoc, Standing, StoreEvent},
+    store::{AskDoc, ReportDoc, StoreEvent, StoreStatus},
     view::ClusterView,
 };
 
@@ -37,10 +37,10 @@ impl Host {
     }
 
     /// Whether there is no store, or this host has read it since it began.
-    pub(crate) fn has_heard_the_store(&self) -> bool {
+    pub(crate) fn has_store_content(&self) -> bool {
         self.store
             .replicated()
-            .is_none_or(|store| matches!(store.standing(), Standing::Current))
+            .is_none_or(|store| matches!(store.status(), StoreStatus::Current))
     }
 
     /// Makes what the store says this host's own, and says how it stands with it.
@@ -50,13 +50,13 @@ impl Host {
         let Some(store) = self.store.replicated() else {
             return;
         };
-        let standing = match store.standing() {
-            Standing::Current => Ok(()),
-            Standing::Lost { since, why } => Err(format!(
+        let standing = match store.status() {
+            StoreStatus::Current => Ok(()),
+            StoreStatus::Lost { since, why } => Err(format!(
                 "the store does not answer since {since:.0}, what was decided then is kept up: {why}"
             )),
-            Standing::Frozen { since, why } => Err(format!("frozen since {since:.0}: {why}")),
-            Standing::Conflict { why } => Err(why.clone()),
+            StoreStatus::Frozen { since, why } => Err(format!("frozen since {since:.0}: {why}")),
+            StoreStatus::Conflict { why } => Err(why.clone()),
         };
         let subnet = store.subnet_trouble().map_or(Ok(()), Err);
         let published = store.publish_trouble().map_or(Ok(()), |why| {
@@ -85,7 +85,7 @@ impl Host {
         let skews: Vec<String> = store
             .members()
             .filter(|(name, _)| **name != self.fixed.facts.name)
-            .filter_map(|(name, member)| Some(told_skew(name, member.skew()?)))
+            .filter_map(|(name, member)| Some(skew_sentence(name, member.skew()?)))
             .collect();
         let skews = if skews.is_empty() {
             Ok(())
@@ -136,13 +136,13 @@ impl Host {
     /// The pointers on this host's disk follow what was decided, wherever that was.
     fn follow_rollout(&mut self) {
         let after = self.store.snapshot().rollout.clone();
-        if after == self.told {
+        if after == self.reported_rollout {
             return;
         }
         let kept = self.set_pointers(&after);
         self.note("trust", kept.map_err(|error| format!("{error:#}")));
-        showing::tell(&self.told, &after, &self.parts.metrics);
-        self.told = after;
+        reporter::report_change(&self.reported_rollout, &after, &self.parts.metrics);
+        self.reported_rollout = after;
     }
 
     /// Looks at the repository for what the store has just told all hosts of: the forge serves them
@@ -159,11 +159,11 @@ impl Host {
     /// How this host stands in its cluster.
     pub(super) fn cluster_view(&self) -> Option<ClusterView> {
         let store = self.store.replicated()?;
-        let (word, since, why) = match store.standing() {
-            Standing::Current => ("current", None, None),
-            Standing::Lost { since, why } => ("lost", Some(*since), Some(why.clone())),
-            Standing::Frozen { since, why } => ("frozen", Some(*since), Some(why.clone())),
-            Standing::Conflict { why } => ("conflict", None, Some(why.clone())),
+        let (word, since, why) = match store.status() {
+            StoreStatus::Current => ("current", None, None),
+            StoreStatus::Lost { since, why } => ("lost", Some(*since), Some(why.clone())),
+            StoreStatus::Frozen { since, why } => ("frozen", Some(*since), Some(why.clone())),
+            StoreStatus::Conflict { why } => ("conflict", None, Some(why.clone())),
         };
         let nodes = self
             .nodes()
@@ -296,8 +296,8 @@ impl Host {
             if let Some(answer) = store.answer_to(&open.id) {
                 let _ = open.answer.send(answer);
             } else if open.until <= Instant::now() {
-                let why = match store.standing() {
-                    Standing::Current => {
+                let why = match store.status() {
+                    StoreStatus::Current => {
                         "no leader has answered; it may still be done: see `windlass status`"
                     }
                     _ => "the store does not answer, and only the leader may do that",
@@ -330,7 +330,7 @@ impl Host {
 }
 
 /// To ten seconds: what an answer took on its way makes no new sentence.
-fn told_skew(node: &NodeName, skew: SignedDuration) -> String {
+fn skew_sentence(node: &NodeName, skew: SignedDuration) -> String {
     let side = if skew.is_negative() {
         "behind"
     } else {
@@ -346,7 +346,8 @@ mod tests {
 
     #[test]
     fn how_far_clocks_are_apart_is_told_in_round_numbers() {
-        let told = |millis| told_skew(&NodeName::new("n1"), SignedDuration::from_millis(millis));
+        let told =
+            |millis| skew_sentence(&NodeName::new("n1"), SignedDuration::from_millis(millis));
         assert_eq!(
             told(3_599_988),
             "the clock of node n1 is 1h ahead of this host's"

@@ -14,7 +14,7 @@ use reconciler::{
     state::{Change, NodeFacts},
 };
 
-use super::{RESPITE, ReplicatedStore, Standing, WITHDRAWAL};
+use super::{RESPITE, ReplicatedStore, StoreStatus, WITHDRAWAL};
 use crate::store::{
     agreed::known_schema,
     contents::skew,
@@ -128,13 +128,13 @@ impl ReplicatedStore {
                 peer,
                 clock,
             });
-            self.clock_told = Some((clock, Instant::now()));
+            self.clock_published = Some((clock, Instant::now()));
         }
         if !self.may_publish() {
             return;
         }
         let mut report = report.clone();
-        if let Standing::Frozen { .. } = self.standing {
+        if let StoreStatus::Frozen { .. } = self.status {
             // It would not take up what the leader gives it.
             report.unready.get_or_insert_with(|| {
                 "it does not believe the store: see its `windlass status`".to_owned()
@@ -162,8 +162,8 @@ impl ReplicatedStore {
             .filter(|key| *key != alive)
             .map(|key| (key, Vec::new()))
             .collect();
-        self.tell_clock();
-        self.publisher.found(found);
+        self.publish_clock();
+        self.publisher.observed(found);
         let mine = self.contents.subnets.get(&self.marker.subnet);
         if mine.is_none() {
             let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
@@ -176,10 +176,10 @@ impl ReplicatedStore {
     }
 
     /// Has others hear this host's clock as it is written.
-    pub(super) fn tell_clock(&mut self) {
+    pub(super) fn publish_clock(&mut self) {
         if let Some(doc) = &mut self.facts {
             doc.clock = Timestamp::now();
-            self.clock_told = Some((doc.clock, Instant::now()));
+            self.clock_published = Some((doc.clock, Instant::now()));
             self.publisher
                 .renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
         }
@@ -187,7 +187,7 @@ impl ReplicatedStore {
 
     /// Whether this host's clock is no longer the one that the others were told.
     fn clock_was_set(&self) -> bool {
-        self.clock_told
+        self.clock_published
             .is_some_and(|(told, then)| skew(told, then).abs() > CLOCK_SET)
     }
 
@@ -212,13 +212,13 @@ impl ReplicatedStore {
     /// all believe.
     pub(crate) async fn adopt(&mut self) -> Result<String> {
         ensure!(
-            !matches!(self.standing, Standing::Lost { .. }),
+            !matches!(self.status, StoreStatus::Lost { .. }),
             "etcd does not answer; it must be there to be adopted"
         );
-        if let Standing::Conflict { why } = &self.standing {
+        if let StoreStatus::Conflict { why } = &self.status {
             bail!("{why}");
         }
-        if self.standing == Standing::Current {
+        if self.status == StoreStatus::Current {
             return Ok(
                 "the store is the one this cluster uses; there is nothing to adopt".to_owned(),
             );

@@ -27,7 +27,7 @@ const INSPECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// When a container that hung is looked at again, aside from all others.
 const INSPECT_RETRY: Duration = Duration::from_secs(5);
 /// What a look at one container gave.
-pub(super) enum Look {
+pub(super) enum RoundResult {
     Found(ObservedContainer),
     Gone,
     LeftAlone(String),
@@ -36,19 +36,19 @@ pub(super) enum Look {
 }
 
 impl Observer {
-    pub(super) async fn look_at(
+    pub(super) async fn inspect_once(
         &self,
         id: &ContainerId,
         summary: Option<&ContainerSummary>,
-    ) -> Result<Look, CallError> {
+    ) -> Result<RoundResult, CallError> {
         let listed = summary.map(|summary| inspect::from_summary(summary, &self.instance));
         match listed {
             // A container that was never started has nothing more to tell.
             Some(Ok(observed)) if observed.state == ContainerState::Created => {
-                return Ok(Look::Found(observed));
+                return Ok(RoundResult::Found(observed));
             }
-            Some(Err(LabelsError::Foreign)) => return Ok(Look::Gone),
-            Some(Err(error)) => return Ok(Look::LeftAlone(error.to_string())),
+            Some(Err(LabelsError::Foreign)) => return Ok(RoundResult::Gone),
+            Some(Err(error)) => return Ok(RoundResult::LeftAlone(error.to_string())),
             Some(Ok(_)) | None => {}
         }
         let limit = INSPECT_TIMEOUT.min(self.engine.call_timeout);
@@ -61,16 +61,16 @@ impl Observer {
         {
             Ok(found) => Ok(match inspect::from_inspect(found, &self.instance) {
                 Ok((labels, observed)) => {
-                    Look::Found(self.with_message(id, &labels, observed).await)
+                    RoundResult::Found(self.with_message(id, &labels, observed).await)
                 }
-                Err(LabelsError::Foreign) => Look::Gone,
-                Err(error) => Look::LeftAlone(error.to_string()),
+                Err(LabelsError::Foreign) => RoundResult::Gone,
+                Err(error) => RoundResult::LeftAlone(error.to_string()),
             }),
-            Err(error) if error.is_not_found() => Ok(Look::Gone),
-            Err(CallError::TimedOut(_)) => Ok(Look::Hangs(listed.and_then(Result::ok))),
+            Err(error) if error.is_not_found() => Ok(RoundResult::Gone),
+            Err(CallError::TimedOut(_)) => Ok(RoundResult::Hangs(listed.and_then(Result::ok))),
             // One container that the engine cannot tell about does not hide the others.
             Err(CallError::Refused { .. } | CallError::Garbled(_)) => {
-                Ok(Look::Hangs(listed.and_then(Result::ok)))
+                Ok(RoundResult::Hangs(listed.and_then(Result::ok)))
             }
             Err(error) => Err(error),
         }
@@ -135,10 +135,10 @@ pub(super) async fn until_it_answers(observer: Weak<Observer>, id: ContainerId) 
             return;
         };
         let seen = Timestamp::now();
-        let Ok(look) = observer.look_at(&id, None).await else {
+        let Ok(look) = observer.inspect_once(&id, None).await else {
             continue;
         };
-        if !matches!(look, Look::Hangs(_)) {
+        if !matches!(look, RoundResult::Hangs(_)) {
             observer.cache().hanging.remove(&id);
             observer.remember(id, seen, look);
             return observer.notify();

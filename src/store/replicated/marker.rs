@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ReplicatedStore, Standing, subnets::Reservations};
+use super::{ReplicatedStore, StoreStatus, subnets::Reservations};
 use crate::store::{
     agreed::{Agreed, known_schema},
     contents::Contents,
@@ -155,16 +155,16 @@ impl ReplicatedStore {
             Ok(()) => {
                 self.presence.belongs(&self.marker.cluster, false);
                 if let Some(why) = self.name_taken.clone() {
-                    self.standing = Standing::Conflict { why };
+                    self.status = StoreStatus::Conflict { why };
                     return self.follow_nobody();
                 }
-                if let Standing::Lost { since, .. } | Standing::Frozen { since, .. } =
-                    &self.standing
+                if let StoreStatus::Lost { since, .. } | StoreStatus::Frozen { since, .. } =
+                    &self.status
                 {
                     tracing::info!(%since, "the store answers again");
                     self.led_since = self.fence.as_ref().map(|_| Instant::now());
                 }
-                self.standing = Standing::Current;
+                self.status = StoreStatus::Current;
                 self.marker.etcd_cluster = self.listed.unwrap_or(self.marker.etcd_cluster);
                 self.marker.revision = self.contents.revision;
                 self.marker.epoch = self.marker.epoch.clone().max(self.contents.epoch.clone());
@@ -180,17 +180,17 @@ impl ReplicatedStore {
                     };
                     self.marker.incarnation = incarnation;
                     if adopted {
-                        self.contents.believe_anew();
+                        self.contents.accept_current();
                     }
                 }
                 self.stand();
             }
             Err(Doubt { why, lasts, own }) => {
                 self.presence.belongs(&self.marker.cluster, !own);
-                let known = matches!(&self.standing, Standing::Frozen { why: before, .. } if *before == why);
+                let known = matches!(&self.status, StoreStatus::Frozen { why: before, .. } if *before == why);
                 if !known {
                     tracing::error!("{why}");
-                    self.standing = Standing::Frozen {
+                    self.status = StoreStatus::Frozen {
                         since: Timestamp::now(),
                         why: why.clone(),
                     };
@@ -215,14 +215,14 @@ impl ReplicatedStore {
     /// Whether what this host says of itself belongs into this store: under its own name, in its
     /// own cluster.
     pub(super) fn may_publish(&self) -> bool {
-        match &self.standing {
-            Standing::Current | Standing::Lost { .. } => !self.was_removed(),
-            Standing::Frozen { .. } => {
+        match &self.status {
+            StoreStatus::Current | StoreStatus::Lost { .. } => !self.was_removed(),
+            StoreStatus::Frozen { .. } => {
                 let identity = self.contents.identity.as_ref();
                 identity.is_some_and(|identity| identity.id == self.marker.cluster)
                     && !self.was_removed()
             }
-            Standing::Conflict { .. } => false,
+            StoreStatus::Conflict { .. } => false,
         }
     }
 }
@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
     use crate::store::{
-        etcd::Pair,
+        etcd::StoredValue,
         layout::{self, Decided, IDENTITY},
     };
 
@@ -279,12 +279,12 @@ mod tests {
         let records = layout::records(&ClusterState::default())
             .into_iter()
             .chain([epoch]);
-        let pair = |key: String, value, revision| Pair {
+        let pair = |key: String, value, revision| StoredValue {
             key,
             value,
             revision,
         };
-        let mut pairs: Vec<Pair> = records
+        let mut pairs: Vec<StoredValue> = records
             .map(|record| pair(record.key(), layout::text(&record), decided))
             .collect();
         pairs.push(pair(IDENTITY.to_owned(), layout::text(&identity), 1));

@@ -1,0 +1,213 @@
+//! No top module of a package uses another one that uses it, directly or by a detour.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{SOURCES, is_test_module, read, rust_files};
+
+/// Which top modules of a package each of its top modules uses.
+type Uses = BTreeMap<String, BTreeSet<String>>;
+
+#[test]
+fn no_top_modules_of_a_package_form_a_circle() {
+    for (package, directory) in SOURCES {
+        let uses = uses(directory);
+        assert!(uses.len() > 5, "{package} has {} top modules", uses.len());
+        let arrows: usize = uses.values().map(BTreeSet::len).sum();
+        assert!(arrows > 5, "{package}: only {arrows} uses were recognized");
+
+        let circle = circle(&uses);
+        assert!(
+            circle.is_empty(),
+            "{package}: these modules use each other in a circle: {}; put what they share into a \
+             module below them",
+            circle.join(", ")
+        );
+    }
+}
+
+#[test]
+fn a_circle_is_recognized_wherever_it_is_closed() {
+    let uses = |arrows: &[(&str, &str)]| {
+        let mut uses = Uses::new();
+        for (from, to) in arrows {
+            uses.entry((*from).to_owned())
+                .or_default()
+                .insert((*to).to_owned());
+            uses.entry((*to).to_owned()).or_default();
+        }
+        uses
+    };
+    assert!(circle(&uses(&[("a", "b"), ("b", "c"), ("a", "c")])).is_empty());
+    assert_eq!(
+        circle(&uses(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")])),
+        ["b", "c"]
+    );
+}
+
+#[test]
+fn every_form_of_a_path_counts_as_a_use() {
+    let code = "use crate::{\n    name::{CommitId, NodeName},\n    state,\n};\n\
+                // crate::comment::Word\n\
+                fn f() { crate::plan::step(\"crate::text::Word\"); super::time::now(); }\n\
+                #[cfg(test)]\nmod tests { use crate::check::all; }\n";
+    assert_eq!(
+        used_modules(code, 1),
+        BTreeSet::from(["name", "plan", "state", "time"].map(str::to_owned))
+    );
+    assert_eq!(
+        used_modules("use super::{super::dns, inner};", 2),
+        BTreeSet::from(["dns".to_owned()])
+    );
+}
+
+/// The arrows between the top modules of the package whose sources are in `directory`.
+fn uses(directory: &str) -> Uses {
+    let files: Vec<String> = rust_files(directory)
+        .filter(|file| !is_test_module(file))
+        .collect();
+    let inner = |file: &str| {
+        file[directory.len() + 1..]
+            .trim_end_matches(".rs")
+            .to_owned()
+    };
+    let top = |inner: &str| inner.split('/').next().unwrap_or_default().to_owned();
+    let modules: BTreeSet<String> = files
+        .iter()
+        .map(|file| top(&inner(file)))
+        .filter(|module| module != "lib" && module != "main")
+        .collect();
+
+    let mut uses: Uses = modules
+        .iter()
+        .map(|module| (module.clone(), BTreeSet::new()))
+        .collect();
+    for file in &files {
+        let path = inner(file);
+        let module = top(&path);
+        let depth = path.split('/').count();
+        let Some(targets) = uses.get_mut(&module) else {
+            continue;
+        };
+        let used = used_modules(&read(file), depth);
+        targets.extend(
+            used.into_iter()
+                .filter(|used| *used != module && modules.contains(used)),
+        );
+    }
+    uses
+}
+
+/// The modules of a circle, sorted; empty where there is none. Modules that use nothing that is
+/// left, and modules that nothing left uses, are taken away until only circles remain.
+fn circle(uses: &Uses) -> Vec<String> {
+    let mut left: BTreeSet<&String> = uses.keys().collect();
+    loop {
+        let is_used = |module: &String| left.iter().any(|other| uses[*other].contains(module));
+        let uses_some = |module: &String| uses[module].iter().any(|used| left.contains(used));
+        let inside: BTreeSet<&String> = left
+            .iter()
+            .copied()
+            .filter(|module| is_used(module) && uses_some(module))
+            .collect();
+        if inside.len() == left.len() {
+            return inside.into_iter().cloned().collect();
+        }
+        left = inside;
+    }
+}
+
+/// The top modules that a file names by `crate::` or, in a file that lies `depth` modules below
+/// the root, by as many `super::`. Tests at a file's end do not count.
+fn used_modules(text: &str, depth: usize) -> BTreeSet<String> {
+    let code = without_comments_and_texts(text);
+    let code = code
+        .split("#[cfg(test)]\nmod ")
+        .next()
+        .unwrap_or_default()
+        .replace(char::is_whitespace, "");
+    let mut used = BTreeSet::new();
+    for (at, root) in code.match_indices("crate::") {
+        if !code[..at].ends_with(is_word) {
+            names_after(&code[at + root.len()..], 0, &mut used);
+        }
+    }
+    for (at, _) in code.match_indices("super::") {
+        let before = &code[..at];
+        if !before.ends_with(is_word) && !before.ends_with("super::") {
+            names_after(&code[at..], depth, &mut used);
+        }
+    }
+    used
+}
+
+fn is_word(last: char) -> bool {
+    last.is_alphanumeric() || last == '_'
+}
+
+/// Puts down the names that a path, or a group of paths, begins with after `supers` times
+/// `super::`.
+fn names_after(path: &str, supers: usize, used: &mut BTreeSet<String>) {
+    if let Some(group) = path.strip_prefix('{') {
+        for part in parts_of_group(group) {
+            names_after(part, supers, used);
+        }
+        return;
+    }
+    match (path.strip_prefix("super::"), supers) {
+        (Some(rest), 1..) => names_after(rest, supers - 1, used),
+        (None, 0) => {
+            let name: String = path.chars().take_while(|c| is_word(*c)).collect();
+            used.insert(name);
+        }
+        // It ends inside of this top module, or leaves the package.
+        (Some(_), 0) | (None, 1..) => {}
+    }
+}
+
+/// The parts of a group behind its opening brace.
+fn parts_of_group(group: &str) -> Vec<&str> {
+    let (mut parts, mut begin, mut depth) = (Vec::new(), 0, 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            '}' => {
+                parts.push(&group[begin..at]);
+                break;
+            }
+            ',' if depth == 0 => {
+                parts.push(&group[begin..at]);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// The code of a file: comments are dropped, and texts in quotes are emptied.
+fn without_comments_and_texts(text: &str) -> String {
+    let mut code = String::new();
+    for line in text.lines() {
+        let (mut quoted, mut escaped, mut before) = (false, false, ' ');
+        for c in line.chars() {
+            match (quoted, escaped, c) {
+                (true, true, _) => escaped = false,
+                (true, false, '\\') => escaped = true,
+                (true, false, '"') => quoted = false,
+                (true, false, _) => {}
+                // A quote as a character literal opens no text.
+                (false, _, '"') if before != '\'' => quoted = true,
+                (false, _, '/') if before == '/' => {
+                    code.pop();
+                    break;
+                }
+                (false, _, c) => code.push(c),
+            }
+            before = c;
+        }
+        code.push('\n');
+    }
+    code
+}
