@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::site::MAY_DELETE;
 use super::{
     Daemon, Etcd, EtcdOptions, GitRepo, GitServer, Host, HostOptions, Network, Outcome, Poller,
-    Registry, SOON, WallClock, run,
+    Registry, SOON, WallClock, pause_after, run,
 };
 
 /// What it takes to make a [`Cluster`].
@@ -389,6 +389,7 @@ impl Cluster {
     ) -> T {
         let start = Instant::now();
         loop {
+            let look = Instant::now();
             if let Some(found) = found() {
                 return found;
             }
@@ -397,7 +398,7 @@ impl Cluster {
                 "not within {deadline:?}: {what}\n{}",
                 self.describe()
             );
-            thread::sleep(Duration::from_millis(50));
+            pause_after(look);
         }
     }
 
@@ -535,6 +536,7 @@ impl ClusterHost {
         let mut last = Value::Null;
         let start = Instant::now();
         loop {
+            let look = Instant::now();
             let outcome = self.windlass(&["status", "-o", "json"]);
             last = serde_json::from_str(&outcome.stdout).unwrap_or(last);
             if condition(&last) {
@@ -548,7 +550,7 @@ impl ClusterHost {
                 "{}: not within {SOON:?}: {what}; the last status: {last:#}",
                 self.name
             );
-            thread::sleep(Duration::from_millis(50));
+            pause_after(look);
         }
     }
 

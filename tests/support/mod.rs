@@ -55,5 +55,5 @@ pub(crate) use network::{GATEWAY, Network, Port};
 pub(crate) use poller::{Answers, Poller, assert_all_answered};
 pub(crate) use registry::Registry;
 pub(crate) use site::{SOON, Site};
-pub(crate) use wait::{eventually, eventually_some};
+pub(crate) use wait::{eventually, eventually_some, pause_after};
 pub(crate) use wall_clock::WallClock;

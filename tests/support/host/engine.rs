@@ -1,9 +1,10 @@
 //! A host's own Docker engine.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Host;
@@ -37,10 +38,7 @@ impl Host {
     /// Loads one of the images that `scripts/images` makes into the engine.
     #[track_caller]
     pub(crate) fn load_image(&self, name: &str) {
-        run(Command::new(repository_root().join("scripts/images"))
-            .arg(name)
-            .env("DOCKER_HOST", self.docker_host()))
-        .ok();
+        self.docker(&["load", "-q", "-i", &archive(name)]);
     }
 
     /// The `docker inspect` of one container or image.
@@ -148,4 +146,17 @@ impl Host {
         arguments.extend(self.options.dockerd.iter().cloned());
         arguments
     }
+}
+
+/// The archive of an image, as `scripts/images` keeps it by its content; asked for once a process.
+#[track_caller]
+fn archive(name: &str) -> String {
+    static ARCHIVES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+    let mut archives = ARCHIVES.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = archives.entry(name.to_owned()).or_insert_with(|| {
+        let images = repository_root().join("scripts/images");
+        run(Command::new(images).args(["--archive", name])).ok()
+    });
+    made.clone()
 }
