@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     manifest::{APP, deployment, deployment_with, pod, service},
-    support::{Answers, Cluster, ClusterBuilder, ClusterContainer, ClusterHost, SOON},
+    support::{Answers, Cluster, ClusterBuilder, ClusterHost, Container, SOON},
 };
 
 /// A DaemonSet of one container.
@@ -126,7 +126,7 @@ pub(crate) fn readiness(host: &ClusterHost, node: &str) -> String {
 pub(crate) fn containers(
     cluster: &Cluster,
     without: &[&str],
-) -> BTreeMap<String, BTreeSet<ClusterContainer>> {
+) -> BTreeMap<String, BTreeSet<Container>> {
     let hosts = cluster
         .hosts
         .iter()

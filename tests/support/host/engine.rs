@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Host;
 use crate::support::command::repository_root;
-use crate::support::network::GATEWAY;
+use crate::support::guard::bed_script;
 use crate::support::{Outcome, eventually, run};
 
 /// How long an engine may take to answer, on a slow machine with others starting beside it.
@@ -58,8 +58,11 @@ impl Host {
             .open(self.guard.dir.join("dockerd.log"))
             .unwrap();
         let mut child = self
-            .command("dockerd")
-            .args(self.dockerd_arguments())
+            .command(&bed_script().display().to_string())
+            .arg("engine")
+            .args([self.dir().as_os_str(), self.namespace().as_ref()])
+            .arg(self.number.to_string())
+            .args(&self.options.dockerd)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -122,29 +125,6 @@ impl Host {
 
     fn docker_host(&self) -> String {
         format!("unix://{}", self.docker_socket().display())
-    }
-
-    fn dockerd_arguments(&self) -> Vec<String> {
-        let configuration = self.guard.dir.join("daemon.json");
-        // An empty file of our own: the machine's would contradict the flags.
-        fs::write(&configuration, "{}\n").unwrap();
-        let registry = format!("{GATEWAY}:5000");
-        let mut arguments: Vec<String> = [
-            "--config-file".into(),
-            configuration.display().to_string(),
-            "--data-root=/var/lib/docker".into(),
-            "--exec-root=/run/docker".into(),
-            "--pidfile=/run/docker.pid".into(),
-            "--host=unix:///run/docker.sock".into(),
-            "--exec-opt=native.cgroupdriver=cgroupfs".into(),
-            format!("--cgroup-parent=/{}", self.guard.name),
-            format!("--bip=172.31.{}.1/24", self.number),
-            format!("--registry-mirror=http://{registry}"),
-            format!("--insecure-registry={registry}"),
-        ]
-        .into();
-        arguments.extend(self.options.dockerd.iter().cloned());
-        arguments
     }
 }
 
