@@ -118,11 +118,8 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     assert_eq!(site.running(), before, "what ran was touched");
 
     // What dies is started again.
-    let (app, _) = before
-        .iter()
-        .find(|(name, _)| name.contains("app"))
-        .unwrap();
-    site.host.docker(&["kill", app]);
+    let app = before.iter().find(|one| one.name == "app").unwrap();
+    site.host.docker(&["kill", &app.id]);
     eventually(SOON, "the container runs again", || {
         site.running().len() == before.len() && site.running() != before
     });

@@ -2,7 +2,6 @@
 //! the same ones.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::Value;
 

@@ -1,7 +1,5 @@
 //! What is asked for on the command line, and what it answers.
 
-use std::time::Duration;
-
 use crate::manifest::{APP, APP_2, deployment, pod, service};
 use crate::support::{SOON, Site, eventually, is};
 
