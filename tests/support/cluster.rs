@@ -307,15 +307,10 @@ impl Cluster {
     /// Pods of all namespaces as the API lists them, asked of the first host whose daemon answers.
     #[track_caller]
     pub(crate) fn pods(&self) -> Vec<Value> {
-        let mut said = Vec::new();
-        for host in &self.hosts {
-            let outcome = host.windlass(&["get", "pods", "-A", "-o", "json"]);
-            if outcome.success() {
-                return outcome.json()["items"].as_array().unwrap().clone();
-            }
-            said.push(outcome);
-        }
-        panic!("no daemon answers: {said:#?}");
+        let mut answers = self.hosts.iter().filter_map(|host| host.host.pods());
+        answers
+            .next()
+            .unwrap_or_else(|| panic!("no daemon answers:\n{}", self.describe()))
     }
 
     /// Pods of an owner in the namespace `default` that are ready and not stopping: those named
@@ -432,7 +427,7 @@ impl ClusterHost {
     #[track_caller]
     pub(crate) fn wait_answers(&self) {
         self.with_daemon(|daemon| {
-            daemon.wait_until(SOON, "it answers", |_| self.windlass(&["status"]).success());
+            daemon.wait_until(SOON, "it answers", |_| self.host.status().is_some());
         });
     }
 
@@ -506,8 +501,7 @@ impl ClusterHost {
         let start = Instant::now();
         loop {
             let look = Instant::now();
-            let outcome = self.windlass(&["status", "-o", "json"]);
-            last = serde_json::from_str(&outcome.stdout).unwrap_or(last);
+            last = self.host.status().unwrap_or(last);
             if condition(&last) {
                 return last;
             }

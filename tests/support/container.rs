@@ -60,17 +60,15 @@ impl Host {
     /// All containers of the engine.
     #[track_caller]
     pub(crate) fn containers(&self) -> BTreeSet<Container> {
-        let ids = self.docker(&["ps", "-aq", "--no-trunc"]);
-        if ids.is_empty() {
-            return BTreeSet::new();
-        }
-        let mut arguments = vec!["inspect", "--type", "container"];
-        arguments.extend(ids.lines());
-        // A container may go between the two calls: the others are printed all the same.
-        let inspected: Value =
-            serde_json::from_str(&self.try_docker(&arguments).stdout).unwrap_or_default();
-        let containers = inspected.as_array().into_iter().flatten();
-        containers.map(Container::of).collect()
+        let listed = self
+            .ask_engine("/containers/json?all=true")
+            .unwrap_or_else(|| panic!("the engine of {} lists no containers", self.name));
+        let ids = listed.as_array().into_iter().flatten();
+        // One that is not there any more when it is asked about is none.
+        ids.map(|one| text(&one["Id"]))
+            .filter_map(|id| self.ask_engine(&format!("/containers/{id}/json")))
+            .map(|inspected| Container::of(&inspected))
+            .collect()
     }
 }
 

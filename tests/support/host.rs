@@ -8,13 +8,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::daemon::DATA_DIR;
 use super::guard::{Guard, bed, bed_script, enter_netns};
 use super::network::{GATEWAY, Port};
-use super::{Network, Outcome, eventually, run};
+use super::{Network, Outcome, eventually, run, socket};
 
 /// What the engines of most tests have: all that their manifests run.
 pub(crate) const TEST_IMAGES: [&str; 3] = ["busybox", "windlass-test/app:1", "windlass-test/app:2"];
+
+/// How long a daemon may take to answer; one that is frozen never does.
+const DAEMON_ANSWER: Duration = Duration::from_secs(5);
 
 /// What differs between hosts.
 #[derive(Debug, Clone, Default)]
@@ -203,6 +208,23 @@ impl Host {
     pub(crate) fn exec(&self, args: &[&str]) -> Outcome {
         let (program, rest) = args.split_first().unwrap();
         run(self.command(program).args(rest))
+    }
+
+    /// What the daemon answers at its socket for everybody; nothing where it does not answer.
+    pub(crate) fn read(&self, path: &str) -> Option<Value> {
+        let socket = format!("{}/windlass.sock", super::daemon::SOCKET_DIR);
+        socket::get(&self.path(socket), path, DAEMON_ANSWER)
+    }
+
+    /// What `windlass status -o json` prints, without the program.
+    pub(crate) fn status(&self) -> Option<Value> {
+        self.read("/windlass/v1/status")
+    }
+
+    /// Pods of all namespaces as the API lists them.
+    pub(crate) fn pods(&self) -> Option<Vec<Value>> {
+        let listed = self.read("/api/v1/pods")?;
+        listed["items"].as_array().cloned()
     }
 
     /// Runs the windlass command line on the host, against the daemon's default sockets there.

@@ -41,6 +41,7 @@ mod poller;
 mod registry;
 mod relay;
 mod site;
+mod socket;
 mod wait;
 mod wall_clock;
 

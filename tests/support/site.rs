@@ -195,10 +195,7 @@ impl Site {
         let start = Instant::now();
         loop {
             let look = Instant::now();
-            let outcome = self.windlass(&["status", "-o", "json"]);
-            if outcome.success() {
-                last = outcome.json();
-            }
+            last = self.host.status().unwrap_or(last);
             if condition(&last) {
                 return last;
             }
@@ -245,10 +242,8 @@ impl Site {
     #[track_caller]
     pub(crate) fn wait_converged(&mut self) {
         super::eventually(SOON, "the plan is empty", || {
-            let plan = self.windlass(&["plan", "-o", "json"]).stdout;
-            let status = self.windlass(&["status", "-o", "json"]).stdout;
-            let [plan, status] =
-                [plan, status].map(|text| serde_json::from_str(&text).unwrap_or(Value::Null));
+            let plan = self.host.read("/windlass/v1/plan").unwrap_or_default();
+            let status = self.host.status().unwrap_or_default();
             plan["lanes"] == Value::Array(Vec::new()) && status["converged"] == true
         });
     }

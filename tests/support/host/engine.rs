@@ -7,10 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::Host;
 use crate::support::command::repository_root;
 use crate::support::guard::bed_script;
-use crate::support::{Outcome, eventually, run};
+use crate::support::{Outcome, eventually, run, socket};
 
 /// How long an engine may take to answer, on a slow machine with others starting beside it.
 const ENGINE_START: Duration = Duration::from_secs(60);
@@ -35,6 +37,11 @@ impl Host {
             .args(args))
     }
 
+    /// What the engine answers at a path of its API; nothing where it does not answer.
+    pub(crate) fn ask_engine(&self, path: &str) -> Option<Value> {
+        socket::get(&self.docker_socket(), path, ENGINE_START)
+    }
+
     /// Loads one of the images that `scripts/images` makes into the engine.
     #[track_caller]
     pub(crate) fn load_image(&self, name: &str) {
@@ -43,7 +50,7 @@ impl Host {
 
     /// The `docker inspect` of one container or image.
     #[track_caller]
-    pub(crate) fn inspect(&self, name: &str) -> serde_json::Value {
+    pub(crate) fn inspect(&self, name: &str) -> Value {
         self.try_docker(&["inspect", name]).json()[0].take()
     }
 
