@@ -248,7 +248,7 @@ impl Cluster {
         };
         let base = format!(
             "[source]\nurl = '{url}'\n{ca}poll = '1s'\n[trust]\nallowed-signers = '{signers}'\n\
-             [rollout]\nsoak = '500ms'\n[network]\ndrain-delay = '200ms'\n[node]\nname = '{name}'\n\
+             [rollout]\nsoak = '500ms'\n[network]\ndrain-delay = '1s'\n[node]\nname = '{name}'\n\
              [store]\nendpoints = {endpoints:?}\nprefix = '{prefix}'\nca-file = '{store_ca}'\n\
              certificate-file = '{certificate}'\nkey-file = '{key}'\n",
             signers = self.repo.allowed_signers().display(),
