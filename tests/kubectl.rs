@@ -369,7 +369,7 @@ fn writing_is_refused_with_the_repository_to_commit_to() {
     let pod = pod_of("shop");
     let place = format!(
         "Commit the change to {}, branch main, and push",
-        served().site.repo.url()
+        served().site.repo.path().display()
     );
     for arguments in [
         format!("delete pod {pod}"),
