@@ -9,8 +9,7 @@ use crate::{
     leader::epochs,
     manifest::{APP, APP_2, deployment_with},
     scene::{containers, deploy, everything, leader, push, wait_whole},
-    site::NODE_PORT,
-    support::{Cluster, ClusterHost, SOON, assert_all_answered},
+    support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered},
     watch::never_doubled,
 };
 

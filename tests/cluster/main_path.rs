@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     manifest::{APP, APP_2, deployment, service},
     scene::daemon_set,
-    site::NODE_PORT,
-    support::{Cluster, SOON},
+    support::{Cluster, NODE_PORT, SOON},
 };
 
 #[test]

@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 use crate::{
     manifest::{APP, deployment},
     scene::daemon_set,
-    site::NODE_PORT,
     store::{running, wait_trouble, wait_well, web},
-    support::{Cluster, SOON, assert_all_answered},
+    support::{Cluster, NODE_PORT, SOON, assert_all_answered},
     thief::{INNER, Thief, adopts, goes_back, leads_astray, misplaces, older, placed},
 };
 
