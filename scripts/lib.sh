@@ -86,7 +86,7 @@ need_tool() {
     have "$1" || die "$1 is not on the PATH even with package $2 installed"
 }
 
-# wait_for SECONDS WHAT COMMAND...: runs COMMAND until it succeeds or the dead line has passed.
+# wait_for SECONDS WHAT COMMAND...: runs COMMAND until it succeeds or the deadline has passed.
 wait_for() {
     local deadline=$((SECONDS + $1)) what=$2
     shift 2

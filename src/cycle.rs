@@ -1,4 +1,4 @@
-//! One look at this host: snapshot, decide, plan, remember, act, show.
+//! One cycle of this host: snapshot, decide, plan, remember, act, show.
 
 mod commits;
 mod detour;
@@ -51,7 +51,7 @@ pub(crate) use inquiry::{AddressBook, Inquiry};
 use leader::Led;
 pub(crate) use memory::HostMemory;
 
-/// How often deciding may change something that lets it decide more, in one look.
+/// How often deciding may change something that lets it decide more, in one cycle.
 const ROUNDS: usize = 16;
 /// How often, at most, the host's network is looked at for what somebody else has changed there.
 const NETWORK_CHECK: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ pub(crate) struct Host {
     troubles: BTreeMap<&'static str, String>,
     pinned: BTreeSet<CommitId>,
     converged: bool,
-    /// Whether the last look had anything to do.
+    /// Whether the last cycle had anything to do.
     acted: bool,
     events: reporter::RecentEvents,
     /// What the DNS was last told.
@@ -130,13 +130,13 @@ pub(crate) struct Host {
     network_changed: bool,
     /// When this leader last decided, by both its clocks.
     decided: Option<(std::time::Instant, Timestamp)>,
-    /// What the last look at the engine found.
+    /// What the last cycle at the engine found.
     seen: Option<Observed>,
     /// Why this host takes no pods.
     unready: Option<String>,
     /// The nodes, as this host judged them when it last led.
     judged: BTreeMap<NodeName, KnownNode>,
-    /// What was last told and written down of the roll-out.
+    /// What was last told and written down of the rollout.
     reported_rollout: Rollout,
     /// The other hosts that the network leads to.
     peers: Option<Peers>,
@@ -144,7 +144,7 @@ pub(crate) struct Host {
     nudged_for: Option<CommitId>,
     /// When this host may ask for what all hosts have learnt of.
     turn: turn::FetchTurn,
-    /// Pins that lanes have found since the last look.
+    /// Pins that lanes have found since the last cycle.
     new_pins: Vec<(CommitId, String, ImagePin)>,
     /// Since when another host has a commit that this one cannot get.
     outrun: Option<std::time::Instant>,
@@ -208,7 +208,8 @@ impl Host {
         }
     }
 
-    /// One look. It never fails as a whole: what is in the way of one part is said and tried again.
+    /// One cycle. It never fails as a whole: what is in the way of one part is said and tried
+    /// again.
     pub(crate) async fn cycle(&mut self, now: Timestamp) -> Next {
         let began = std::time::Instant::now();
         self.acted = false;
@@ -263,7 +264,7 @@ impl Host {
         }
     }
 
-    /// A look without the engine. Nothing is done to containers; what runs and the other hosts'
+    /// A cycle without the engine. Nothing is done to containers; what runs and the other hosts'
     /// pods get their traffic as before, and the other hosts' engines may be well.
     async fn go_on(&mut self, now: Timestamp, why: &str) -> Next {
         // Before the first plan nothing is known of its pods, and what was last said of them holds.
@@ -475,7 +476,7 @@ impl Host {
         }
     }
 
-    /// The picture after a look, counted.
+    /// The view after a look, counted.
     pub(crate) fn current_view(&self) -> Arc<View> {
         let view = self.view();
         self.parts.metrics.observe(&view);

@@ -219,46 +219,8 @@ fn ring_is_the_one_crypto_provider() {
     }
 }
 
-/// Files at the top of a package's sources and in its rooms are named one by one; what is deeper
-/// belongs to the file that opens its room.
-fn must_be_named(path: &str, directory: &str) -> bool {
-    let inner = path
-        .strip_prefix(directory)
-        .unwrap_or(path)
-        .trim_start_matches('/');
-    inner.split('/').count() <= 2 && !is_test_module(path)
-}
-
 fn is_test_module(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.ends_with("/fuzz.rs") || path.contains("/tests/")
-}
-
-#[test]
-fn the_architecture_names_every_file_and_no_other() {
-    let document = read("docs/architecture.md");
-    let named: BTreeSet<&str> = document
-        .split('`')
-        .filter(|word| word.ends_with(".rs") && word.contains('/'))
-        .collect();
-    let mut missing = Vec::new();
-    for (_, directory) in SOURCES {
-        for file in rust_files(directory).filter(|file| must_be_named(file, directory)) {
-            if !named.contains(file.as_str()) {
-                missing.push(format!("| `{file}` | {} |", first_sentence(&read(&file))));
-            }
-        }
-    }
-    assert!(
-        missing.is_empty(),
-        "docs/architecture.md lacks:\n{}",
-        missing.join("\n")
-    );
-    for name in named {
-        assert!(
-            root().join(name).is_file(),
-            "docs/architecture.md names {name}, which is not there"
-        );
-    }
 }
 
 /// What a file says of itself at its top.

@@ -5,7 +5,7 @@
 //! files of a commit ──manifest::parse──► Objects + Problems
 //! Objects           ──desired::check───► Problems of references and clashes
 //!
-//! ClusterInput ──cluster()──► ClusterChange        what the leader decides: roll-out, controllers, placement, addresses
+//! ClusterInput ──cluster()──► ClusterChange        what the leader decides: rollout, controllers, placement, addresses
 //! NodeInput    ──node()─────► NodePlan             what one host does: lanes of steps, probes, services, status
 //! ```
 

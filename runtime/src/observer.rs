@@ -32,7 +32,7 @@ use round::RoundResult;
 
 /// How many containers are looked at side by side.
 const INSPECT_CONCURRENCY: usize = 16;
-/// An event older than our last look by more than this means that the clock was set back, not that
+/// An event older than our last cycle by more than this means that the clock was set back, not that
 /// we know it.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
@@ -54,7 +54,7 @@ pub(crate) struct Observer {
     pub(crate) instance: String,
     pods_dir: PathBuf,
     cache: Mutex<Cache>,
-    /// Only one look at a time: a second one would find nothing dirty and answer with what is not
+    /// Only one cycle at a time: a second one would find nothing dirty and answer with what is not
     /// yet known.
     under_way: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,

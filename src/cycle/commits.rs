@@ -83,7 +83,7 @@ impl Host {
         Ok(trust.set_pointers(pointers)?)
     }
 
-    /// Puts on disk what images mean: what lanes have found since the last look, and what a plan
+    /// Puts on disk what images mean: what lanes have found since the last cycle, and what a plan
     /// has taken over from the commit before. However many there are, the file is written once.
     pub(super) fn keep_new_pins(&mut self) {
         let kept = self.trust.lock().pin_images(self.new_pins.drain(..));
@@ -93,7 +93,7 @@ impl Host {
         );
     }
 
-    /// The commits that something here runs from or that the roll-out names: by what was decided,
+    /// The commits that something here runs from or that the rollout names: by what was decided,
     /// and by this host's own record of what it last ran its pods from.
     pub(super) fn in_use(&self) -> BTreeSet<CommitId> {
         let mut in_use = commits_in_use(self.store.snapshot());
@@ -248,7 +248,7 @@ impl Host {
                 untrusted,
             } => {
                 self.source.answered(asked);
-                // A refused head is judged again at every look: only a new verdict is counted and
+                // A refused head is judged again at every cycle: only a new verdict is counted and
                 // told.
                 if self.source.refusal.as_ref() != Some(&refusal) {
                     let trusted = untrusted.is_none();

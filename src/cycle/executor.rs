@@ -94,8 +94,8 @@ impl Host {
                 if let Some(warning) = &pin.warning {
                     tracing::warn!(%image, "{warning}");
                 }
-                // Written by the next look, before its plan builds on it, with all others that came
-                // since the last one.
+                // Written by the next cycle, before its plan builds on it, with all others that
+                // came since the last one.
                 self.new_pins.push((commit, image, pin));
             }
             Done::Files(pod, digest) => {

@@ -1,4 +1,4 @@
-//! What a look shows: the log, the metrics and the view.
+//! What a cycle shows: the log, the metrics and the view.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -55,7 +55,7 @@ impl Host {
         statuses
     }
 
-    /// The picture after a look.
+    /// The view after a look.
     pub(crate) fn view(&self) -> View {
         let state = self.store.snapshot();
         View {
@@ -270,7 +270,7 @@ fn phrase(step: &Step) -> String {
     }
 }
 
-/// Says in the log and the metrics what a new state of the roll-out means.
+/// Says in the log and the metrics what a new state of the rollout means.
 pub(super) fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let short = |commit: &Option<reconciler::name::CommitId>| {
         commit
@@ -362,7 +362,7 @@ const EVENTS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct RecentEvents {
     list: std::collections::VecDeque<EventView>,
-    /// Probes that were failing at the last look: each failure is told once.
+    /// Probes that were failing at the last cycle: each failure is told once.
     failing: std::collections::BTreeSet<(ContainerId, ProbeKind)>,
 }
 
@@ -412,7 +412,7 @@ impl RecentEvents {
         }
     }
 
-    /// Probes that began to fail since the last look. What a liveness probe says is told with the
+    /// Probes that began to fail since the last cycle. What a liveness probe says is told with the
     /// restart it causes.
     pub(super) fn probes(&mut self, observed: &Observed, state: &ClusterState) {
         let mut failing = std::collections::BTreeSet::new();

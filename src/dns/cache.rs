@@ -1,4 +1,4 @@
-//! `names.json`: what the cluster's DNS was last told, so that it answers before the first look
+//! `names.json`: what the cluster's DNS was last told, so that it answers before the first cycle
 //! after a start.
 
 use parking_lot::Mutex;

@@ -57,7 +57,7 @@ pub(super) struct Served {
 impl Served {
     /// Whether a node was given up, and not installed anew since.
     fn is_removed(&self, node: &NodeName) -> bool {
-        // Not as a reader's picture: those are kept for a while.
+        // Not as a reader's view: those are kept for a while.
         self.daemon
             .views
             .subscribe()

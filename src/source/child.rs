@@ -1,7 +1,7 @@
 //! Fetching in a child process of our own binary.
 //!
 //! libgit2 parses what a stranger sends and has calls that nothing interrupts. In a child it can be
-//! killed at the dead line, and a crash or a flood of memory ends the child and not the daemon.
+//! killed at the deadline, and a crash or a flood of memory ends the child and not the daemon.
 //! Request and answer are one JSON document each, on standard input and as the last line of
 //! standard output; secrets never stand in arguments or environment.
 
@@ -32,7 +32,7 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 const TEXT_BYTES: usize = 1024;
 /// Of each list in an answer.
 const ITEMS: usize = 20;
-/// The fetch stops by itself at its dead line; the kill is for the calls that do not.
+/// The fetch stops by itself at its deadline; the kill is for the calls that do not.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The directory of trusted certificates where only a file counts. It must exist: git2 replaces

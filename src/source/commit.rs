@@ -48,7 +48,7 @@ pub(crate) enum CommitError {
     },
 }
 
-/// What people and the roll-out want to know of a commit.
+/// What people and the rollout want to know of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitInfo {
     /// Its id.
@@ -392,7 +392,8 @@ mod tests {
         let person = "Dev <dev@example.com> 1700000000 +0100";
         let parent = format!("parent {}\n", "1".repeat(40));
         let tree = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n";
-        // Neither Git nor libgit2 sees a parent there, so that the history they walk is another one.
+        // Neither Git nor libgit2 sees a parent there, so that the history they walk is another
+        // one.
         for headers in [
             format!("{PLAIN}{parent}"),
             format!("{parent}{tree}author {person}\ncommitter {person}\n"),

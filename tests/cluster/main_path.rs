@@ -85,7 +85,7 @@ fn three_hosts_run_one_repository_as_a_cluster() {
         }
     }
 
-    // A roll-out is followed from every host.
+    // A rollout is followed from every host.
     let calls: Vec<_> = cluster
         .hosts
         .iter()

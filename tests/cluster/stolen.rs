@@ -157,7 +157,7 @@ fn a_thief_of_the_store_brings_in_nothing() {
         .curl(&format!("http://{}:8080/", address(&webs, "n3")));
     assert!(reach.is_some(), "n1 reaches n3's pod");
 
-    // One more than there are replicas is what a roll-out would make, and the host cannot tell: it
+    // One more than there are replicas is what a rollout would make, and the host cannot tell: it
     // can be had. No more.
     thief.assign(&web, "forged-surge", "n2", |pod| {
         let text = pod["key"].to_string().replace("web-", "web-forged-");

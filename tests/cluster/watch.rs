@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{Cluster, ClusterHost, text};
 
-/// The time from one look to the next.
+/// The time from one cycle to the next.
 const PACE: Duration = Duration::from_millis(250);
 
 /// Does something, and looks all the while that no pod runs twice, and no two pods of the DaemonSet

@@ -4,7 +4,8 @@ use crate::sample::application;
 use crate::support::{Container, Site, pause_after, text};
 use std::time::{Duration, Instant};
 
-/// From the damage to the repair, seen from outside; far less than an hour, as the longest resync is.
+/// From the damage to the repair, seen from outside; far less than an hour, as the longest resync
+/// is.
 const REPAIRED: Duration = Duration::from_secs(30);
 
 /// A damaged host, and what is expected of it.

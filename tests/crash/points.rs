@@ -1,18 +1,18 @@
-//! kill -9 between an effect and its record, at every point that a roll-out and a rollback come
+//! kill -9 between an effect and its record, at every point that a rollout and a rollback come
 //! past.
 
 use crate::sample::application;
 use crate::support::{MAY_DELETE, SOON, Site, is};
 use std::time::{Duration, Instant};
 
-/// Points that only the first roll-out on an empty host comes past in this way.
+/// Points that only the first rollout on an empty host comes past in this way.
 const FIRST: &[(&str, &[u32])] = &[
     ("state-file", &[1, 2, 4]),
     ("state", &[1]),
     ("start-sandbox", &[1]),
 ];
 
-/// Points that a roll-out of a new Deployment which replaces another comes past, with the
+/// Points that a rollout of a new Deployment which replaces another comes past, with the
 /// occurrences that are tried.
 const ROLL_OUT: &[(&str, &[u32])] = &[
     ("fetch-move", &[1, 2]),
@@ -33,7 +33,7 @@ const ROLL_OUT: &[(&str, &[u32])] = &[
     ("state-file", &[1, 2, 3, 5, 6, 8]),
 ];
 
-/// Points that a roll-out which fails, and the rollback after it, come past.
+/// Points that a rollout which fails, and the rollback after it, come past.
 const ROLLBACK: &[(&str, &[u32])] = &[
     ("pull-image", &[1]),
     ("prepare-files", &[1]),
@@ -93,7 +93,7 @@ fn a_first_roll_out_killed_after_any_step_is_taken_up_again() {
     for (point, occurrences) in FIRST {
         for nth in *occurrences {
             let at = format!("{point}:{nth}");
-            eprintln!("first roll-out: {at}");
+            eprintln!("first rollout: {at}");
             let mut site = Site::new("");
             let commit = site.push(
                 &[("web.yaml", &application("web", "web", &at))],
@@ -118,7 +118,7 @@ fn a_roll_out_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
     for (point, occurrences) in ROLL_OUT {
         for nth in *occurrences {
             let at = format!("{point}:{nth}");
-            eprintln!("roll-out: {at}");
+            eprintln!("rollout: {at}");
             let name = format!("web-{point}-{nth}");
             let manifest = application(&name, &name, &at);
             let commit = site.push(&[("web.yaml", &manifest)], &format!("{name}{MAY_DELETE}"));

@@ -42,7 +42,7 @@ fn running() -> (Site, String) {
 }
 
 /// Pods with their addresses and containers.
-fn picture(site: &Site) -> (BTreeSet<Container>, Vec<(String, String)>) {
+fn running_state(site: &Site) -> (BTreeSet<Container>, Vec<(String, String)>) {
     (site.containers(), site.addresses().into_iter().collect())
 }
 
@@ -60,7 +60,7 @@ fn table(site: &Site) -> Vec<String> {
 #[test]
 fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
     let (mut site, commit) = running();
-    let before = picture(&site);
+    let before = running_state(&site);
     let poller = Poller::start(site.host.namespace(), &site.node_url("/"));
     let table = table(&site);
     for killed in [false, true, false, true] {
@@ -72,7 +72,7 @@ fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
         }
         site.launch(&[]);
         site.wait_settled(&commit);
-        assert_eq!(picture(&site), before, "killed: {killed}");
+        assert_eq!(running_state(&site), before, "killed: {killed}");
     }
     assert_eq!(self::table(&site), table);
     assert_all_answered(&poller.finish());
@@ -82,7 +82,7 @@ fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
 #[test]
 fn an_engine_that_restarts_gets_its_pods_back_at_their_addresses() {
     let (mut site, commit) = running();
-    let (_, addresses) = picture(&site);
+    let (_, addresses) = running_state(&site);
     let uids = uids(&site);
 
     site.host.restart_docker();
@@ -96,7 +96,7 @@ fn an_engine_that_restarts_gets_its_pods_back_at_their_addresses() {
     site.wait_answer_inside("/", "web");
 
     site.assert_exactly(2, 4);
-    assert_eq!(picture(&site).1, addresses);
+    assert_eq!(running_state(&site).1, addresses);
     assert_eq!(self::uids(&site), uids, "the pods are others");
 }
 
@@ -123,7 +123,7 @@ fn uids(site: &Site) -> Vec<String> {
 #[test]
 fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
     let (mut site, commit) = running();
-    let (_, addresses) = picture(&site);
+    let (_, addresses) = running_state(&site);
     let (here, away) = (site.repo.path(), site.repo.path().with_extension("away"));
     fs::rename(&here, &away).unwrap();
     site.take_daemon().kill9();
@@ -143,7 +143,7 @@ fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
     site.wait_converged();
     site.wait_answer_inside("/", "web");
     site.assert_exactly(2, 4);
-    assert_eq!(picture(&site).1, addresses);
+    assert_eq!(running_state(&site).1, addresses);
     let status = site.status();
     assert!(
         status["source"]["error"].is_string(),

@@ -186,7 +186,7 @@ fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() 
         &files.each_ref().map(|(name, text)| (*name, text.as_str())),
         "the next",
     );
-    let status = site.wait_status("it waits well past its dead line", |status| {
+    let status = site.wait_status("it waits well past its deadline", |status| {
         unfinished_stop(status).is_some_and(|(seconds, _)| seconds > DEADLINE + 5)
     });
     let (_, words) = unfinished_stop(&status).unwrap();

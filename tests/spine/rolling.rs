@@ -88,6 +88,6 @@ fn a_recreated_deployment_never_runs_old_and_new_side_by_side() {
         if is(&site.status()["healthy"]["id"], &next) {
             break;
         }
-        assert!(begin.elapsed() < SOON, "the roll-out does not end");
+        assert!(begin.elapsed() < SOON, "the rollout does not end");
     }
 }

@@ -1,9 +1,10 @@
-//! Foreign bytes for a parser: the files of a corpus as they are, then the same files mutated, for a
-//! bounded time.
+//! Foreign bytes for a parser: the files of a corpus as they are, then the same files mutated, for
+//! a bounded time.
 //!
 //! The unit tests of every package include this file; each parser has a `fuzz.rs` with its
 //! properties, and a `corpus/` of real inputs, beside it. Mutations come from proptest in batches,
-//! and the number of a batch is its seed, so that every run of the gate tries the same inputs first.
+//! and the number of a batch is its seed, so that every run of the gate tries the same inputs
+//! first.
 //!
 //! ```sh
 //! cargo test fuzz                                       # 0.3 s for each parser

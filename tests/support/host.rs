@@ -345,8 +345,8 @@ impl Drop for Host {
 }
 
 /// Starts a process in a mount namespace of its own, where `/etc`, `/run` and `/var/lib` are the
-/// host's, and which has the host's name. With its last process the namespace goes, and with it every mount
-/// that engine or daemon left behind.
+/// host's, and which has the host's name. With its last process the namespace goes, and with it
+/// every mount that engine or daemon left behind.
 fn hold_namespaces(guard: &Guard, name: &str) -> Child {
     for prefix in ["/etc/", "/run/", "/var/lib/"] {
         assert!(

@@ -118,10 +118,7 @@ fn any_request_of_a_stranger_or_a_host_is_answered_within_bounds() {
         let joined = runtime.block_on(answer(router, &[&sent]));
         let statuses_of_stranger = statuses(&joined)?;
         prop_assert!(!statuses_of_stranger.contains(&500));
-        prop_assert!(
-            fixture.asked.lock().is_empty(),
-            "a stranger has read a log"
-        );
+        prop_assert!(fixture.asked.lock().is_empty(), "a stranger has read a log");
         let message = String::from_utf8_lossy(&joined);
         let taken = statuses_of_stranger == [200];
         if taken {
