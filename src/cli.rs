@@ -6,6 +6,7 @@ mod args;
 pub(crate) mod check;
 mod client;
 pub(crate) mod cluster;
+pub(crate) mod configuration;
 pub(crate) mod doctor;
 mod exit;
 mod get;

@@ -10,10 +10,11 @@ pub(crate) mod life;
 pub(crate) mod listen;
 pub(crate) mod request;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -173,7 +174,7 @@ impl Connections {
 
 impl Table {
     fn lock(&self) -> MutexGuard<'_, OpenConnections> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -11,9 +11,10 @@ mod removed;
 mod reporter;
 mod turn;
 
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,11 +36,10 @@ use runtime::{Prober, Runtime};
 use crate::{
     commit_cache::{CommitCache, Reader},
     crash,
-    dns::Dns,
-    follow::{Judge, lock},
+    dns::{Dns, cache::NamesFile},
+    follow::Judge,
     lanes::{LaneEvent, Lanes},
     metrics::{CycleResult, DriftCause, Metrics},
-    names::NamesFile,
     source::verify::VerifiedCommit,
     store::{AnswerDoc, Store},
     trust::TrustStore,
@@ -362,7 +362,7 @@ impl Host {
     }
 
     fn plan(&self, now: Timestamp, observed: &Observed) -> NodePlan {
-        let trust = lock(&self.trust);
+        let trust = self.trust.lock();
         let own = self.own_state(now, observed);
         node(&NodeInput {
             now,

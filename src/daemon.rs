@@ -4,11 +4,8 @@ mod auditor;
 mod logs;
 mod planner;
 
-use std::{
-    net::Ipv4Addr,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use parking_lot::Mutex;
+use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use netfilter::{HostNet, Network};
@@ -32,7 +29,7 @@ use crate::{
     cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
     data_dir::DataDir,
     descriptors,
-    dns::{Dns, upstreams},
+    dns::{Dns, cache::NamesFile, upstreams},
     follow::{Follower, Judge},
     host_info,
     http::{
@@ -43,7 +40,6 @@ use crate::{
     },
     lanes::Lanes,
     metrics::Metrics,
-    names::NamesFile,
     peer::PeerHost,
     readdress::{Ended, moved},
     refused::RefusedHeads,

@@ -3,10 +3,11 @@
 //!
 //! It runs on a thread of its own, so that no reconcile can make a pod wait for a name.
 
+use parking_lot::RwLock;
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
     os::fd::OwnedFd,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
@@ -34,6 +35,7 @@ use crate::{
     descriptors::Taker,
 };
 
+pub(crate) mod cache;
 mod tcp;
 mod upstream;
 mod zone;
@@ -105,7 +107,7 @@ impl Dns {
     /// Answers from these records from now on.
     pub(crate) fn publish(&self, records: DnsRecords) {
         let zone = Arc::new(Zone::new(records));
-        *self.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
+        *self.zone.write() = zone;
     }
 
     /// Where it serves.
@@ -206,7 +208,7 @@ impl Reply {
 impl Handler {
     /// Looks a name up and follows aliases, in the zone and out of it.
     async fn resolve(&self, name: &Name, kind: RecordType, turn: u16) -> Reply {
-        let zone = Arc::clone(&self.zone.read().unwrap_or_else(PoisonError::into_inner));
+        let zone = Arc::clone(&self.zone.read());
         let mut reply = Reply {
             authoritative: true,
             ..Reply::code(ResponseCode::NoError)

@@ -3,9 +3,10 @@
 
 mod arrival;
 
+use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -190,7 +191,7 @@ impl Follower {
     /// Whether a head that this host has refused is in use by now: a leader of an older version may
     /// lack the rule that refuses it here, and what is in use is read as it was accepted.
     fn is_taken_by_the_leader(&self, settled: &Settled) -> bool {
-        settled.refused_by.is_some() && lock(&self.trust).read_as(&settled.head) == ReadAs::Accepted
+        settled.refused_by.is_some() && self.trust.lock().read_as(&settled.head) == ReadAs::Accepted
     }
 
     /// One look. `settled` is the head that needs no further judgement; `judged_by` says what would
@@ -212,7 +213,7 @@ impl Follower {
             } else {
                 Task::AskHead
             },
-            keep: lock(&self.trust).pointers().commits(),
+            keep: self.trust.lock().pointers().commits(),
             refused: judged_by
                 .map(|judged_by| self.refused.by(judged_by))
                 .unwrap_or_default(),
@@ -385,7 +386,9 @@ impl Follower {
     /// A digest of all that a refusal depends on beside the head itself; `None` where the keys
     /// cannot be read.
     fn judged_by(&self) -> Option<String> {
-        let verified = lock(&self.trust)
+        let verified = self
+            .trust
+            .lock()
             .pointers()
             .verified
             .as_ref()
@@ -459,7 +462,7 @@ impl Judge {
         let signers = read_signers(self.allowed_signers.as_deref())?;
         let policy = self.policy(&signers);
         let (known, verified) = {
-            let trust = lock(trust);
+            let trust = trust.lock();
             (
                 trust.trusted().get(id).map(|one| one.commit.clone()),
                 trust.pointers().verified.clone(),
@@ -476,7 +479,8 @@ impl Judge {
         )
         .map_err(|error: CouldNotCheck| error)?;
         if let Ok(commit) = &answer {
-            lock(trust)
+            trust
+                .lock()
                 .remember(std::slice::from_ref(commit), policy.now)
                 .context("remember an eligible commit")?;
         }
@@ -486,7 +490,7 @@ impl Judge {
     fn judge(&self, trust: &Mutex<TrustStore>, arrival: &Arrival) -> Result<JudgedHead> {
         let head = arrival.head();
         let signers = read_signers(self.allowed_signers.as_deref())?;
-        let before = lock(trust).pointers().verified.clone();
+        let before = trust.lock().pointers().verified.clone();
         let policy = self.policy(&signers);
         let verdict = {
             let repo = arrival.repository()?;
@@ -524,14 +528,16 @@ impl Judge {
             }
         };
         arrival.accept()?;
-        lock(trust)
+        trust
+            .lock()
             .advance(&accepted, policy.now)
             .context("remember the verified commit")?;
         let verified = accepted.head;
-        let read_as = lock(trust).read_as(head);
+        let read_as = trust.lock().read_as(head);
         Ok(match self.reader.read(&verified, read_as) {
             Reading::Good(commit) => {
-                lock(trust)
+                trust
+                    .lock()
                     .accept(head)
                     .context("remember that the head was accepted")?;
                 JudgedHead::Good { commit, verified }
@@ -569,12 +575,6 @@ pub(crate) fn read_signers(path: Option<&Path>) -> Result<AllowedSigners> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("read allowed signers {}", path.display()))?;
     AllowedSigners::parse(&text).with_context(|| path.display().to_string())
-}
-
-/// The guarded value; a thread that panicked while holding it left it whole, since every change of
-/// it is one call.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The word for a head of which nothing is known.

@@ -20,7 +20,6 @@ mod lanes;
 mod local;
 mod log;
 mod metrics;
-mod names;
 mod peer;
 mod readdress;
 mod refused;
@@ -75,7 +74,8 @@ async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
     match &cli.command {
         CliCommand::Run(args) => {
             log::start(args.log_format.unwrap_or_default());
-            let config = local::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
+            let config =
+                cli::configuration::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
             match daemon::run(config).await.map_err(failed)? {
                 Ended::Told => Ok(Exit::Done),
                 Ended::Moved => Err(failed(

@@ -7,11 +7,8 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, time::Duration};
 
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, HistogramVec, Registry, TextEncoder,
@@ -273,7 +270,7 @@ impl Metrics {
             self.fetched.set(fetched.as_duration().as_secs_f64());
         }
         self.observe_cluster(view);
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         self.observe_commits(view, &mut shown);
         let restarts: BTreeMap<PodUid, u32> = own_pods(view)
             .map(|(uid, status)| (uid.clone(), status.restarts()))

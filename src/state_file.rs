@@ -4,12 +4,12 @@
 //! A document is written to a neighbouring file, flushed to disk and renamed over the old one, so
 //! that a crash or a full disk leaves either the old state or the new one and never half of it.
 
+use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -159,20 +159,16 @@ struct WriteTurn(PathBuf);
 impl WriteTurn {
     /// Waits until nobody else changes the file.
     fn of(path: &Path) -> Self {
-        let busy = IN_CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = CHANGED.wait_while(busy, |busy| busy.contains(path));
-        free.unwrap_or_else(PoisonError::into_inner)
-            .insert(path.to_owned());
+        let mut busy = IN_CHANGE.lock();
+        CHANGED.wait_while(&mut busy, |busy| busy.contains(path));
+        busy.insert(path.to_owned());
         Self(path.to_owned())
     }
 }
 
 impl Drop for WriteTurn {
     fn drop(&mut self) {
-        IN_CHANGE
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.0);
+        IN_CHANGE.lock().remove(&self.0);
         CHANGED.notify_all();
     }
 }

@@ -1,12 +1,13 @@
 //! Leaves leading and new pods to others while the control loop hangs, as on a disk that does not
 //! answer: the leases of a host that cannot decide or act are kept alive by threads of their own.
 
+use parking_lot::Mutex;
 use std::{
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use crate::{follow::lock, store::Presence};
+use crate::store::Presence;
 
 /// A look that takes longer hangs. The longest that one does on purpose is to wait for a slow
 /// store.
@@ -33,19 +34,19 @@ impl Watchdog {
 
     /// A look begins.
     pub(crate) fn cycle_begins(&self) {
-        *lock(&self.0) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// It is over.
     pub(crate) fn waiting(&self) {
-        *lock(&self.0) = None;
+        *self.0.lock() = None;
     }
 }
 
 fn watch(presence: &Presence, began: &Weak<Mutex<Option<Instant>>>) {
     let mut told = false;
     while let Some(began) = began.upgrade() {
-        let hangs = lock(&began).is_some_and(|began| began.elapsed() >= HANGS);
+        let hangs = began.lock().is_some_and(|began| began.elapsed() >= HANGS);
         drop(began);
         if hangs && !told {
             tracing::error!(

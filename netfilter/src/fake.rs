@@ -1,19 +1,15 @@
 //! A host's network that only remembers: for tests of the control loop.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::OwnedFd,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use reconciler::network::{Peers, PodLink, ServiceTable};
 
-use crate::{
-    error::NetworkError,
-    host::{Drift, HostNet},
-    nft::Synced,
-};
+use crate::{drift::Drift, error::NetworkError, host::HostNet, nft::Synced};
 
 /// What the fake host looks like. A test may change it behind the loop's back.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +39,7 @@ pub struct FakeNet {
 impl FakeNet {
     /// Looks at the state, or changes it.
     pub fn state(&self) -> MutexGuard<'_, FakeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -18,6 +18,8 @@ mod host;
 
 mod accept;
 mod conntrack;
+mod device;
+mod drift;
 mod forwarding;
 mod link;
 mod neighbour;
@@ -32,8 +34,9 @@ mod table;
 mod text;
 mod watch;
 
+pub use drift::Drift;
 pub use error::NetworkError;
-pub use host::{Drift, HostNet, Network, Obstacle, Removed, record_path, uninstall};
+pub use host::{HostNet, Network, Obstacle, Removed, record_path, uninstall};
 pub use link::LINK_PREFIX;
 pub use nft::Synced;
 pub use overlay::OVERLAY_DEVICE;

@@ -17,10 +17,15 @@ use reconciler::network::PodLink;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
+    device::{
+        ENODEV, IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
+        IFLA_LINKINFO, IFLA_MTU, Link, RTM_GETLINK, RTM_NEWLINK, SKIP_STATS, disable_ipv6, find,
+        header, read, remove, set_mtu, set_up,
+    },
     error::NetworkError,
     neighbour::Entry,
-    netlink::{Answer, Message, Socket, attribute, number},
-    route::{self, NEW, POD_GATEWAY, Route, Scope},
+    netlink::{Message, NEW, Socket},
+    route::{self, POD_GATEWAY, Route, Scope},
 };
 
 /// What the names of all pod links begin with.
@@ -29,35 +34,8 @@ const POD_DEVICE: &str = "eth0";
 /// The loopback device has this index in every network namespace.
 const LOOPBACK: u32 = 1;
 
-pub(crate) const RTM_NEWLINK: u16 = 16;
-pub(crate) const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
-const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_EXT_MASK: u16 = 29;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
-pub(crate) const IFF_UP: u32 = 1;
-const SKIP_STATS: u32 = 1 << 3;
-const ENODEV: i32 = 19;
-const ESRCH: i32 = 3;
-
-/// A network device as the kernel tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Link {
-    pub(crate) name: String,
-    pub(crate) index: u32,
-    pub(crate) up: bool,
-    /// Index of a veth's other side, in that side's namespace.
-    pub(crate) peer: Option<u32>,
-    pub(crate) mac: Vec<u8>,
-    pub(crate) mtu: Option<u32>,
-}
 
 /// Gives a pod its network, or makes sure that it has it. A half-made link is made again.
 ///
@@ -215,26 +193,6 @@ fn settle_host_side(name: &str) -> io::Result<()> {
     disable_ipv6(name)
 }
 
-/// Keeps IPv6 off a device; a kernel without IPv6 has nothing to be kept off.
-pub(crate) fn disable_ipv6(device: &str) -> io::Result<()> {
-    let setting = Path::new("/proc/sys/net/ipv6/conf")
-        .join(device)
-        .join("disable_ipv6");
-    match fs::write(setting, "1") {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes a link, and so both its sides and its route; one that is gone is fine.
-pub(crate) fn remove(socket: &Socket, name: &str) -> io::Result<()> {
-    let message = Message::new(RTM_DELLINK, 0, &header(0, 0, 0)).text(IFLA_IFNAME, name);
-    match socket.request(message) {
-        Err(error) if !is_gone(&error) => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// The names of all pod links that are complete: there, up, with their route.
 pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError> {
     let routed: BTreeSet<u32> = route::ours(socket)?
@@ -280,23 +238,6 @@ pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<Link>, NetworkError> {
         .collect())
 }
 
-/// One device by name.
-pub(crate) fn find(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
-    Ok(ask(socket, name)?.as_ref().and_then(read))
-}
-
-/// What the kernel says of one device.
-pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
-    let message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
-        .text(IFLA_IFNAME, name)
-        .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
-    match socket.get(message) {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// The MTU of the device that carries an address of this host.
 pub(crate) fn uplink_mtu(socket: &Socket, node_address: Ipv4Addr) -> Result<u32, NetworkError> {
     let addresses = route::addresses(socket)?;
@@ -314,78 +255,6 @@ pub(crate) fn uplink_mtu(socket: &Socket, node_address: Ipv4Addr) -> Result<u32,
     read(&link)
         .and_then(|link| link.mtu)
         .ok_or(NetworkError::Uplink { node_address })
-}
-
-/// What a link message says beyond what all links have, if the link is of this kind.
-pub(crate) fn kind_data<'a>(answer: &'a Answer, kind: &str) -> Option<&'a [u8]> {
-    let info = attribute(answer.body.get(16..)?, IFLA_LINKINFO)?;
-    let found = attribute(info, IFLA_INFO_KIND)?;
-    (found.strip_suffix(&[0]).unwrap_or(found) == kind.as_bytes())
-        .then(|| attribute(info, IFLA_INFO_DATA).unwrap_or_default())
-}
-
-/// Reads a link message; `None` if it is something else.
-pub(crate) fn read(answer: &Answer) -> Option<Link> {
-    let rest = answer.body.get(16..)?;
-    let name = attribute(rest, IFLA_IFNAME)?;
-    let text = name.strip_suffix(&[0]).unwrap_or(name);
-    Some(Link {
-        name: String::from_utf8_lossy(text).into_owned(),
-        index: answer.body.get(4..).and_then(number)?,
-        up: answer.body.get(8..).and_then(number)? & IFF_UP != 0,
-        peer: attribute(rest, IFLA_LINK).and_then(number),
-        mac: attribute(rest, IFLA_ADDRESS).unwrap_or_default().to_vec(),
-        mtu: attribute(rest, IFLA_MTU).and_then(number),
-    })
-}
-
-/// Makes a device of a kind that needs no more than its name.
-pub(crate) fn create(name: &str, kind: &str) -> Message {
-    Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
-        .text(IFLA_IFNAME, name)
-        .nested(IFLA_LINKINFO, &[], |info| info.text(IFLA_INFO_KIND, kind))
-}
-
-/// Makes a device of a kind that needs more.
-pub(crate) fn create_with(
-    name: &str,
-    kind: &str,
-    mac: &[u8],
-    mtu: u32,
-    data: impl FnOnce(Message) -> Message,
-) -> Message {
-    Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
-        .text(IFLA_IFNAME, name)
-        .attribute(IFLA_ADDRESS, mac)
-        .attribute(IFLA_MTU, &mtu.to_ne_bytes())
-        .nested(IFLA_LINKINFO, &[], |info| {
-            info.text(IFLA_INFO_KIND, kind)
-                .nested(IFLA_INFO_DATA, &[], data)
-        })
-}
-
-/// Gives a device another MTU.
-pub(crate) fn set_mtu(index: u32, mtu: u32) -> Message {
-    Message::new(RTM_NEWLINK, 0, &header(index, 0, 0)).attribute(IFLA_MTU, &mtu.to_ne_bytes())
-}
-
-/// Sets a device up.
-pub(crate) fn set_up(index: u32) -> Message {
-    Message::new(RTM_NEWLINK, 0, &header(index, IFF_UP, IFF_UP))
-}
-
-/// Whether the kernel says that there is no such device or route.
-pub(crate) fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(ENODEV | ESRCH))
-}
-
-/// `struct ifinfomsg`.
-pub(crate) fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
-    let mut header = [0; 16];
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[8..12].copy_from_slice(&flags.to_ne_bytes());
-    header[12..16].copy_from_slice(&change.to_ne_bytes());
-    header
 }
 
 fn single(address: Ipv4Addr) -> Ipv4Net {

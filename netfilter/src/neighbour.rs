@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use crate::{
+    device,
     error::NetworkError,
-    link,
     netlink::{Answer, Message, REPLACE, Socket, address, attribute, number},
 };
 
@@ -66,7 +66,7 @@ pub(crate) fn permanent(socket: &Socket, device: u32) -> Result<BTreeSet<Entry>,
     let mut neighbours = [0; HEADER];
     neighbours[0] = AF_INET;
     // The forwarding database is asked for with a link's header, and then for one device only.
-    let mut forwarding = link::header(device, 0, 0);
+    let mut forwarding = device::header(device, 0, 0);
     forwarding[0] = AF_BRIDGE;
     let mut answers = socket
         .dump(|| Message::new(RTM_GETNEIGH, 0, &neighbours))

@@ -38,6 +38,8 @@ const FLAG_DUMP_INTERRUPTED: u16 = 0x10;
 
 /// Fails if the object exists.
 pub(crate) const EXCLUSIVE: u16 = 0x200;
+/// Flags of a message that makes something new.
+pub(crate) const NEW: u16 = CREATE | EXCLUSIVE;
 /// Makes the object if it does not exist.
 pub(crate) const CREATE: u16 = 0x400;
 /// Makes the object, or changes it to what is said.

@@ -9,8 +9,9 @@ use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, path::Path};
 use reconciler::network::{HostNetwork, VXLAN_OVERHEAD};
 
 use crate::{
+    device::{self, Link},
     error::NetworkError,
-    link::{self, Link},
+    link::{self},
     neighbour::Mac,
     netlink::{Answer, Message, Socket, address, attribute, number},
     route::{self, Scope},
@@ -59,7 +60,7 @@ impl Tunnel {
 
     /// `None` for a device of another kind.
     fn read(answer: &Answer) -> Option<Self> {
-        let info = link::kind_data(answer, KIND)?;
+        let info = device::kind_data(answer, KIND)?;
         Some(Self {
             id: attribute(info, IFLA_VXLAN_ID).and_then(number)?,
             local: attribute(info, IFLA_VXLAN_LOCAL).and_then(address)?,
@@ -67,12 +68,12 @@ impl Tunnel {
                 .first_chunk()
                 .map(|port| u16::from_be_bytes(*port))?,
             learning: attribute(info, IFLA_VXLAN_LEARNING)? != [0],
-            mac: link::read(answer)?.mac,
+            mac: device::read(answer)?.mac,
         })
     }
 
     fn create(&self, mtu: u32) -> Message {
-        link::create_with(OVERLAY_DEVICE, KIND, &self.mac, mtu, |data| {
+        device::create_with(OVERLAY_DEVICE, KIND, &self.mac, mtu, |data| {
             data.attribute(IFLA_VXLAN_ID, &self.id.to_ne_bytes())
                 .attribute(IFLA_VXLAN_LOCAL, &self.local.octets())
                 .attribute(IFLA_VXLAN_LEARNING, &[u8::from(self.learning)])
@@ -99,7 +100,7 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
     let index = device.index;
     let mut messages = Vec::new();
     if device.mtu != Some(mtu) {
-        messages.push(link::set_mtu(index, mtu));
+        messages.push(device::set_mtu(index, mtu));
     }
     let own = own_address(host);
     let addresses: BTreeSet<Ipv4Addr> = route::addresses(socket)?
@@ -118,7 +119,7 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
     }
     if !device.up {
         settle().map_err(failed)?;
-        messages.push(link::set_up(index));
+        messages.push(device::set_up(index));
     }
     let changed = found.is_none() || !messages.is_empty();
     if !messages.is_empty() {
@@ -129,19 +130,19 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
 
 /// The device, if it is there and is the right one. Another by its name is taken away.
 fn existing(socket: &Socket, wanted: &Tunnel) -> io::Result<Option<Link>> {
-    let Some(answer) = link::ask(socket, OVERLAY_DEVICE)? else {
+    let Some(answer) = device::ask(socket, OVERLAY_DEVICE)? else {
         return Ok(None);
     };
     if Tunnel::read(&answer).as_ref() == Some(wanted) {
-        return Ok(link::read(&answer));
+        return Ok(device::read(&answer));
     }
-    link::remove(socket, OVERLAY_DEVICE)?;
+    device::remove(socket, OVERLAY_DEVICE)?;
     Ok(None)
 }
 
 fn make(socket: &Socket, wanted: &Tunnel, mtu: u32) -> io::Result<Link> {
     socket.request(wanted.create(mtu))?;
-    link::find(socket, OVERLAY_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    device::find(socket, OVERLAY_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 /// What a pod link is told too. The table drops packets with a wrong source even where the host's
@@ -156,7 +157,7 @@ fn settle() -> io::Result<()> {
     ] {
         fs::write(settings.join(setting), value)?;
     }
-    link::disable_ipv6(OVERLAY_DEVICE)
+    device::disable_ipv6(OVERLAY_DEVICE)
 }
 
 /// Removes the device with all its entries and routes. True if it was there.
@@ -166,13 +167,13 @@ pub(crate) fn remove(socket: &Socket, host: &HostNetwork) -> Result<bool, Networ
         port: host.vxlan.port,
         source,
     };
-    if link::find(socket, OVERLAY_DEVICE)
+    if device::find(socket, OVERLAY_DEVICE)
         .map_err(failed)?
         .is_none()
     {
         return Ok(false);
     }
-    link::remove(socket, OVERLAY_DEVICE).map_err(failed)?;
+    device::remove(socket, OVERLAY_DEVICE).map_err(failed)?;
     Ok(true)
 }
 

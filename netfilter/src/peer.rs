@@ -13,9 +13,9 @@ use reconciler::{
 };
 
 use crate::{
+    device,
+    drift::Drift,
     error::NetworkError,
-    host::Drift,
-    link,
     neighbour::{self, Entry},
     netlink::Socket,
     overlay,
@@ -171,7 +171,7 @@ fn ensure_routes(
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    link::is_gone(error) || error.kind() == io::ErrorKind::NotFound
+    device::is_gone(error) || error.kind() == io::ErrorKind::NotFound
 }
 
 /// Why there is no route to a peer.

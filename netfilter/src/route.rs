@@ -7,9 +7,9 @@ use ipnet::Ipv4Net;
 use reconciler::network::HostNetwork;
 
 use crate::{
+    device::{self, Link},
     error::NetworkError,
-    link::{self, Link},
-    netlink::{Answer, CREATE, Message, REPLACE, Socket, address, attribute, number},
+    netlink::{Answer, Message, REPLACE, Socket, address, attribute, number},
 };
 
 /// The number by which our routes are known: `ip route show proto 87`.
@@ -205,7 +205,7 @@ pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool,
         address: host.dns,
         source,
     };
-    let found = link::find(socket, SERVICE_DEVICE).map_err(failed)?;
+    let found = device::find(socket, SERVICE_DEVICE).map_err(failed)?;
     let device = match &found {
         Some(link) => link.clone(),
         None => make_device(socket).map_err(failed)?,
@@ -216,7 +216,7 @@ pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool,
     }
     socket
         .requests(vec![
-            link::set_up(device.index),
+            device::set_up(device.index),
             put_address(device.index, host.dns, None),
         ])
         .map_err(failed)?;
@@ -225,12 +225,12 @@ pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool,
 
 /// A dummy; where the kernel has none, an empty bridge, which is as good a place for an address.
 fn make_device(socket: &Socket) -> io::Result<Link> {
-    let made = socket.request(link::create(SERVICE_DEVICE, "dummy"));
+    let made = socket.request(device::create(SERVICE_DEVICE, "dummy"));
     if made.is_err() {
-        socket.request(link::create(SERVICE_DEVICE, "bridge"))?;
+        socket.request(device::create(SERVICE_DEVICE, "bridge"))?;
     }
-    link::disable_ipv6(SERVICE_DEVICE)?;
-    link::find(socket, SERVICE_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    device::disable_ipv6(SERVICE_DEVICE)?;
+    device::find(socket, SERVICE_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 /// Makes sure that the service range has a route. Without one a host with no default route answers
@@ -244,7 +244,7 @@ pub(crate) fn ensure_service_route(
         node_address: host.node_address,
         source,
     };
-    let device = link::find(socket, SERVICE_DEVICE)
+    let device = device::find(socket, SERVICE_DEVICE)
         .map_err(failed)?
         .ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))?;
     let wanted = Route {
@@ -267,7 +267,7 @@ pub(crate) fn remove_all(socket: &Socket) -> Result<Vec<String>, NetworkError> {
         socket
             .request(route.delete())
             .or_else(|error| {
-                if link::is_gone(&error) {
+                if device::is_gone(&error) {
                     Ok(())
                 } else {
                     Err(error)
@@ -281,6 +281,3 @@ pub(crate) fn remove_all(socket: &Socket) -> Result<Vec<String>, NetworkError> {
     }
     Ok(removed)
 }
-
-/// Flags of a message that makes something new.
-pub(crate) const NEW: u16 = CREATE | crate::netlink::EXCLUSIVE;

@@ -8,8 +8,9 @@ use std::{
 use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
 
 use crate::{
+    device::{self, IFF_UP, Link, RTM_DELLINK, RTM_NEWLINK},
     error::NetworkError,
-    link::{self, IFF_UP, LINK_PREFIX, Link, RTM_DELLINK, RTM_NEWLINK},
+    link::LINK_PREFIX,
     netlink::{self, Answer, Socket, attribute},
     overlay::OVERLAY_DEVICE,
     route::{IFA_LABEL, ROUTE_PROTOCOL, RTM_DELROUTE, RTM_NEWADDR, SERVICE_DEVICE},
@@ -99,7 +100,7 @@ fn concerns_us(bytes: &[u8]) -> bool {
 }
 
 fn read(kind: u16, body: &[u8]) -> Option<Link> {
-    link::read(&Answer {
+    device::read(&Answer {
         kind,
         body: body.to_vec(),
     })

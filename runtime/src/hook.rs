@@ -9,7 +9,10 @@ use reconciler::{
     object::Handler,
 };
 
-use crate::{exec::ExecOutcome, http, runtime::Runtime};
+use crate::{
+    http,
+    runtime::{Runtime, exec::ExecOutcome},
+};
 
 /// Kubernetes lets a postStart hook run for ever; a lane here does not.
 const POST_START_LIMIT: Duration = Duration::from_secs(600);

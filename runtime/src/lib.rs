@@ -12,15 +12,11 @@
 mod config;
 mod container;
 mod docker;
-mod engine_info;
 mod events;
-mod exec;
 pub mod fake;
 mod hook;
 mod http;
-mod image;
 mod labels;
-mod logs;
 mod observer;
 mod pause;
 mod pods;
@@ -34,11 +30,9 @@ mod uninstall;
 mod volume;
 
 pub use config::{RegistryAuth, RuntimeConfig};
-pub use engine_info::EngineInfo;
-pub use exec::ExecOutcome;
-pub use image::collect::Collected;
-pub use logs::{LogOptions, LogStream};
 pub use observer::Observation;
 pub use pods::Pods;
 pub use prober::Prober;
-pub use runtime::{Runtime, RuntimeError};
+pub use runtime::{
+    Collected, EngineInfo, ExecOutcome, LogOptions, LogStream, Runtime, RuntimeError,
+};

@@ -1,10 +1,11 @@
 //! What the engine has of ours, kept in memory: everything is looked at once, then only what an
 //! event or a step of our own says has changed.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,6 +26,7 @@ use crate::{
 
 mod inspect;
 mod round;
+mod tail;
 
 use round::RoundResult;
 
@@ -328,7 +330,7 @@ impl Observer {
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cache.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! Probes: a sensor that asks containers and counts the answers. What follows from them is the
 //! core's to decide.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,7 +24,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use crate::{exec::ExecOutcome, http, runtime::Runtime};
+use crate::{
+    http,
+    runtime::{Runtime, exec::ExecOutcome},
+};
 
 mod count;
 
@@ -87,7 +91,7 @@ impl Prober {
     /// undisturbed; what was found by those that are no longer wanted is forgotten. Must be called
     /// inside a tokio runtime.
     pub fn set(&self, wanted: &[ProbeTask]) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         let keys: BTreeSet<ProbeKey> = wanted.iter().map(key).collect();
         running.tasks.retain(|key, task| {
             let stays = keys.contains(key);
@@ -156,17 +160,14 @@ impl Prober {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        let running = self
-            .running
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let running = self.running.get_mut();
         running.tasks.values().for_each(|task| task.handle.abort());
     }
 }
 
 impl ProbeResults {
     fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+        self.board.lock()
     }
 
     /// A fact that says the same keeps its time; only one that turned wakes anybody.

@@ -1,5 +1,10 @@
 //! The runtime as a whole: what it is made of, and the steps that are one call.
 
+mod engine_info;
+pub(crate) mod exec;
+mod image;
+mod logs;
+
 use std::{
     fs::{self, DirBuilder},
     io,
@@ -18,17 +23,26 @@ use tokio::{
     task::AbortHandle,
 };
 
+use self::{
+    exec::Overdue,
+    image::{Images, record::RecordError},
+};
 use crate::{
     config::RuntimeConfig,
     docker::{CallError, Engine},
     events,
-    exec::Overdue,
     http::HttpClient,
-    image::{Images, record::RecordError},
     observer::{Observation, Observer},
     pulse,
     translate::Host,
     volume::{self, HostPathRules},
+};
+
+pub use self::{
+    engine_info::EngineInfo,
+    exec::ExecOutcome,
+    image::collect::Collected,
+    logs::{LogOptions, LogStream},
 };
 
 /// How many execs are being started side by side; how long they then run is limited by their own
@@ -246,8 +260,8 @@ fn lowest_oom_score() -> i64 {
 mod tests {
     use std::{collections::BTreeSet, time::Duration};
 
+    use self::logs::LogOptions;
     use super::*;
-    use crate::logs::LogOptions;
 
     /// Never called: whoever uses the runtime spawns what it does, and that this compiles is the
     /// test.

@@ -145,7 +145,7 @@ pub(crate) async fn run(
         node,
         ..RunArgs::default()
     };
-    let config = crate::local::configuration(&given, socket_dir)?;
+    let config = super::configuration::configuration(&given, socket_dir)?;
     let directory = PeerDirectory::new(config.peer_directory());
     let now = Timestamp::now();
     match &args.command {

@@ -1,10 +1,11 @@
 //! How one connection is doing: whether it has proven itself, whether a request is under way, and
 //! until when it may go on like that.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     future::poll_fn,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -182,7 +183,7 @@ impl Life {
     }
 
     fn lock(&self) -> MutexGuard<'_, LifeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

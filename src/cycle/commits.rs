@@ -1,9 +1,10 @@
 //! What a host knows of commits: which it has verified and read, what was found in the repository,
 //! and which matter.
 
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use reconciler::{
 use super::{Fixed, Host, RETRY};
 use crate::{
     commit_cache::Reading,
-    follow::{COULD_NOT_JUDGE, SourceUpdate, lock},
+    follow::{COULD_NOT_JUDGE, SourceUpdate},
     metrics::{PushPhase, SignatureOutcome},
     source::{eligible::Ineligible, verify::VerifiedCommit},
     trust::TrustStore,
@@ -33,7 +34,7 @@ pub(super) fn trusted_at_start(
     trust: &Mutex<TrustStore>,
 ) -> (BTreeMap<CommitId, VerifiedCommit>, BTreeSet<CommitId>) {
     let (known, pointers): (Vec<CommitId>, _) = {
-        let trust = lock(trust);
+        let trust = trust.lock();
         (
             trust
                 .trusted()
@@ -72,7 +73,7 @@ async fn read(work: impl FnOnce() -> Reading + Send + 'static) -> Result<Arc<Com
 impl Host {
     /// Puts on disk which commits matter, as far as this host has verified them itself.
     pub(super) fn set_pointers(&self, rollout: &Rollout) -> anyhow::Result<()> {
-        let mut trust = lock(&self.trust);
+        let mut trust = self.trust.lock();
         let mut pointers = trust.pointers().clone();
         let known =
             |id: &Option<CommitId>| id.as_ref().and_then(|id| self.verified.get(id)).cloned();
@@ -85,7 +86,7 @@ impl Host {
     /// Puts on disk what images mean: what lanes have found since the last look, and what a plan
     /// has taken over from the commit before. However many there are, the file is written once.
     pub(super) fn keep_new_pins(&mut self) {
-        let kept = lock(&self.trust).pin_images(self.new_pins.drain(..));
+        let kept = self.trust.lock().pin_images(self.new_pins.drain(..));
         self.note(
             "pins",
             kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))),

@@ -15,7 +15,7 @@ use reconciler::{
 };
 
 use super::{Host, RETRY, leader::Requester, reporter};
-use crate::{apply::Done, command::Command, follow::lock};
+use crate::{apply::Done, command::Command};
 
 /// Unused images are removed above this share of the engine's disk.
 const FULL_PERCENT: u8 = 80;
@@ -126,7 +126,7 @@ impl Host {
         self.kept.retain(|id| keep.contains(id));
         let pointers = self.set_pointers(&self.store.snapshot().rollout);
         let kept = pointers.and_then(|()| {
-            let mut trust = lock(&self.trust);
+            let mut trust = self.trust.lock();
             trust.retain_trusted(self.fixed.history, &keep)?;
             Ok(trust.retain_images(&keep)?)
         });
@@ -180,7 +180,7 @@ impl Host {
         };
         let mut commits = self.needed();
         commits.extend(self.returnable());
-        let keep = images_in_use(&observed, lock(&self.trust).pins(), &commits);
+        let keep = images_in_use(&observed, self.trust.lock().pins(), &commits);
         if let Err(fault) = self
             .parts
             .runtime

@@ -4,11 +4,12 @@
 //! of one, is there when a lease ends. Of one that no longer answers the lease is followed to its
 //! end: etcd itself says it up to half a second later.
 
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -19,7 +20,6 @@ use tokio::{
 };
 
 use crate::{
-    follow::lock,
     peer::{AddressOf, PeerClient, PeerLine},
     store::{Etcd, LeaseFate, NodeAnswer},
 };
@@ -43,11 +43,11 @@ pub(crate) struct AddressBook(Arc<Mutex<BTreeMap<NodeName, SocketAddr>>>);
 impl AddressBook {
     /// Replaces what was known.
     pub(super) fn set(&self, addresses: BTreeMap<NodeName, SocketAddr>) {
-        *lock(&self.0) = addresses;
+        *self.0.lock() = addresses;
     }
 
     fn get(&self, node: &NodeName) -> Option<SocketAddr> {
-        lock(&self.0).get(node).copied()
+        self.0.lock().get(node).copied()
     }
 
     /// The book as a question.
@@ -104,7 +104,7 @@ impl Inquiry {
     /// Asks exactly these from now on, and says what was found. Who has not been asked to the end
     /// yet counts as answering.
     pub(super) fn ask(&self, nodes: &BTreeSet<NodeName>) -> BTreeMap<NodeName, NodeAnswer> {
-        let mut asked = lock(&self.asked);
+        let mut asked = self.asked.lock();
         asked.retain(|node, _| nodes.contains(node));
         let Some((client, etcd)) = &self.with else {
             return BTreeMap::new();
@@ -221,7 +221,7 @@ impl Asking {
         let Some(asked) = self.asked.upgrade() else {
             return;
         };
-        if let Some(entry) = lock(&asked).get_mut(&self.node)
+        if let Some(entry) = asked.lock().get_mut(&self.node)
             && entry.found != found
         {
             entry.found = found;

@@ -16,7 +16,6 @@ use reconciler::{
 
 use super::Host;
 use crate::{
-    follow::lock,
     metrics::{Metrics, PushPhase, RolloutResult},
     uptime::Uptime,
     view::{EventView, LaneView, SourceStatus, View},
@@ -81,7 +80,9 @@ impl Host {
                 .collect(),
             origins: self.origins_of_pods(),
             source: SourceStatus {
-                verified: lock(&self.trust)
+                verified: self
+                    .trust
+                    .lock()
                     .pointers()
                     .verified
                     .as_ref()

@@ -1,9 +1,7 @@
 //! On which grounds the pods of this host run, for `windlass trust audit`.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
@@ -11,7 +9,7 @@ use reconciler::name::CommitId;
 use tokio::sync::watch;
 
 use crate::{
-    follow::{Judge, lock, read_signers},
+    follow::{Judge, read_signers},
     http::{
         Auditor,
         report::{PodTrust, TrustReport},
@@ -73,7 +71,7 @@ impl TrustAuditor {
 
     /// The grounds of one commit; which pod they are of is filled in by the caller.
     fn grounds_of(&self, signers: &AllowedSigners, id: &CommitId) -> PodTrust {
-        let known = lock(&self.trust).trusted().get(id).cloned();
+        let known = self.trust.lock().trusted().get(id).cloned();
         let mut row = PodTrust {
             pod: String::new(),
             commit: id.clone(),

@@ -1,10 +1,8 @@
 //! What another commit would change here: the same two functions on a copy of the state, with
 //! nothing applied.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
@@ -20,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     commit_cache::Reading,
     config::Config,
-    follow::{Judge, lock},
+    follow::Judge,
     http::{Planner, report::PlanReport},
     source::commit::parse_id,
     trust::TrustStore,
@@ -108,7 +106,7 @@ impl OfflinePlanner {
         let commit = judged
             .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
             .map_err(|why| format!("commit {} may not run here: {why}", id.short()))?;
-        let read_as = lock(&self.trust).read_as(id);
+        let read_as = self.trust.lock().read_as(id);
         match self.judge.reader.read(&commit, read_as) {
             Reading::Good(commit) => Ok(commit),
             Reading::Bad { problems, .. } => Err(problems.join("\n")),

@@ -3,11 +3,8 @@
 //! hickory's own listener takes whatever comes, and a thousand connections would leave the daemon
 //! without descriptors.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::serve::Listener;
 use hickory_server::{
@@ -87,11 +84,7 @@ async fn answer(question: Vec<u8>, address: SocketAddr, handler: &Handler) -> Op
     handler
         .handle_request::<_, TokioTime>(&request, answer.clone())
         .await;
-    answer
-        .0
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
+    answer.0.lock().take()
 }
 
 /// "Format error", with the identifier, the operation and "recursion desired" of what was asked
@@ -127,7 +120,7 @@ impl ResponseHandler for AnswerSlot {
         let mut encoder = BinEncoder::new(&mut bytes);
         encoder.set_max_size(u16::MAX);
         let info = response.destructive_emit(&mut encoder)?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+        *self.0.lock() = Some(bytes);
         Ok(info)
     }
 }

@@ -2,13 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::Ipv4Addr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
@@ -100,7 +95,7 @@ impl LogSource for FakeLogs {
         options: LogOptions,
     ) -> BoxFuture<'_, Result<LogStream, LogError>> {
         let line = format!("hello from {} of {}\n", target.container, target.pod);
-        self.0.lock().unwrap().push((target, options));
+        self.0.lock().push((target, options));
         let lines: Vec<io::Result<Bytes>> =
             vec![Ok(Bytes::from(line)), Ok(Bytes::from("second line\n"))];
         async { Ok(stream::iter(lines).boxed()) }.boxed()

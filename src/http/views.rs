@@ -1,10 +1,8 @@
 //! The last few pictures that somebody has read, numbered, so that a watch can go on where a list
 //! ended.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{collections::VecDeque, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -42,7 +40,7 @@ impl Views {
     /// The newest picture.
     pub(crate) fn current(&self) -> Numbered {
         let view = self.receiver.borrow().clone();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         if let Some(last) = kept.back().filter(|last| Arc::ptr_eq(&last.view, &view)) {
             return last.clone();
         }
@@ -60,7 +58,7 @@ impl Views {
 
     /// The picture of this number, if it is still here.
     pub(crate) fn get(&self, number: u64) -> Option<Numbered> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock();
         kept.iter()
             .find(|numbered| numbered.number == number)
             .cloned()

@@ -18,8 +18,9 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
+use parking_lot::Mutex;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -223,7 +224,7 @@ impl Shared {
         if let Some(caller) = caller {
             caller.0.prove();
         }
-        if !lock(&self.bucket).take(Instant::now()) {
+        if !self.bucket.lock().take(Instant::now()) {
             return WebhookResult::RateLimited;
         }
         let event = headers
@@ -239,7 +240,7 @@ impl Shared {
         if elsewhere {
             return WebhookResult::Ignored;
         }
-        if lock(&self.seen).again(&body, Instant::now()) {
+        if self.seen.lock().again(&body, Instant::now()) {
             return WebhookResult::Replayed;
         }
         WebhookResult::Accepted
@@ -294,8 +295,4 @@ async fn read(body: Body) -> Result<Vec<u8>, WebhookResult> {
     tokio::time::timeout(BODY_TIME, reading)
         .await
         .unwrap_or(Err(WebhookResult::Incomplete))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

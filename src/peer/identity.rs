@@ -1,12 +1,8 @@
 //! This host's certificate as TLS uses it. New files are picked up at the next handshake, without a
 //! restart.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    sync::{Arc, PoisonError, RwLock},
-};
+use parking_lot::RwLock;
+use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -118,17 +114,13 @@ impl Identity {
     /// What is on disk now; what was there before, while that cannot be used.
     fn current(&self) -> Loaded {
         let stamp = FileStamp::of(&self.directory.node());
-        let old = self
-            .loaded
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let old = self.loaded.read().clone();
         if stamp.is_none_or(|stamp| stamp == old.stamp) {
             return old;
         }
         match self.reload(stamp) {
             Ok(new) => {
-                *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = new.clone();
+                *self.loaded.write() = new.clone();
                 new
             }
             Err(error) => {

@@ -1,10 +1,11 @@
 //! What a host answers to the cluster's other hosts, `/peer/v1`. All but `join` is for nodes with a
 //! certificate only.
 
+use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -259,7 +260,7 @@ impl Attempts {
     /// Counts one, and says whether it may go on. No more addresses are held than attempts are
     /// allowed.
     fn may(&self, address: IpAddr, now: Instant) -> bool {
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.0.lock();
         if now.duration_since(window.since) >= MINUTE {
             *window = AttemptWindow {
                 since: now,

@@ -275,9 +275,9 @@ async fn a_log_comes_from_the_host_that_has_the_pod() {
         text.starts_with("hello from httpd of ") && text.ends_with("\nsecond line\n"),
         "{text}"
     );
-    let (_, options) = pair.n2.fixture.asked.lock().unwrap().pop().unwrap();
+    let (_, options) = pair.n2.fixture.asked.lock().pop().unwrap();
     assert_eq!((options.tail, options.follow), (Some(5), true));
-    assert!(pair.n1.fixture.asked.lock().unwrap().is_empty());
+    assert!(pair.n1.fixture.asked.lock().is_empty());
 }
 
 #[tokio::test]

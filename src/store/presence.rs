@@ -1,12 +1,12 @@
 //! What `nodes/NAME/alive` says of this host, put together by those who know a part of it.
 
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use super::{
     etcd::Etcd,
     layout::{self, AliveDoc},
 };
-use crate::follow::lock;
 
 /// What the others see of this host as long as its lease holds.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl Presence {
     }
 
     fn update(&self, change: impl FnOnce(&mut AliveDoc)) {
-        let mut doc = lock(&self.doc);
+        let mut doc = self.doc.lock();
         change(&mut doc);
         self.etcd.set_alive(layout::text(&*doc));
     }

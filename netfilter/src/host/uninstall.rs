@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    accept,
+    accept, device,
     error::NetworkError,
     forwarding, link,
     netlink::Socket,
@@ -67,14 +67,14 @@ fn remove_links() -> Result<Vec<String>, NetworkError> {
         .map(|link| link.name)
         .collect();
     for device in [OVERLAY_DEVICE, SERVICE_DEVICE] {
-        let device = link::find(&socket, device).map_err(|source| NetworkError::List {
+        let device = device::find(&socket, device).map_err(|source| NetworkError::List {
             what: "links",
             source,
         })?;
         names.extend(device.map(|device| device.name));
     }
     for name in names {
-        link::remove(&socket, &name).map_err(|source| NetworkError::Disconnect {
+        device::remove(&socket, &name).map_err(|source| NetworkError::Disconnect {
             link: name.clone(),
             source,
         })?;

@@ -16,6 +16,7 @@ use reconciler::{
     observed::{ContainerState, ObservedContainer},
 };
 
+use super::tail::tail;
 use super::{Observer, inspect};
 use crate::{
     docker::CallError,
@@ -92,7 +93,7 @@ impl Observer {
                 .await
                 .unwrap_or_default();
         if message.is_empty() && *code != 0 && labels.message_from_logs {
-            *message = crate::logs::tail(&self.engine, id).await;
+            *message = tail(&self.engine, id).await;
         }
         observed
     }

@@ -307,7 +307,7 @@ async fn logs_pass_their_options_on() {
         text,
         "hello from httpd of 00000000-0000-4000-8000-000000000003\nsecond line\n"
     );
-    let (target, options) = fixture.asked.lock().unwrap().pop().unwrap();
+    let (target, options) = fixture.asked.lock().pop().unwrap();
     assert_eq!(target.restarts, 2);
     assert_eq!(
         (options.tail, options.previous, options.timestamps),

@@ -1,9 +1,7 @@
 //! Bursts of hooks become one nudge at once and at most one a second after it.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 
@@ -30,7 +28,7 @@ impl Nudger {
     /// the meantime is covered by the later nudge.
     pub(super) fn nudge(&self) {
         let now = Instant::now();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         match *last {
             Some(at) if at > now => {}
             Some(at) if at + APART > now => {

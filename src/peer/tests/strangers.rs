@@ -63,7 +63,7 @@ async fn without_a_certificate_there_is_joining_and_nothing_else() {
         .await
         .unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert!(pair.n1.fixture.asked.lock().unwrap().is_empty());
+    assert!(pair.n1.fixture.asked.lock().is_empty());
 }
 
 #[tokio::test]

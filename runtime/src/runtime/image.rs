@@ -1,9 +1,9 @@
 //! Getting images, and saying which one it is.
 
+use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use bollard::{
@@ -138,12 +138,7 @@ impl Runtime {
     /// any more.
     async fn pull_once(&self, reference: &Reference, what: &str) -> PullResult {
         let pull = {
-            let mut under_way = self
-                .inner
-                .images
-                .under_way
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut under_way = self.inner.images.under_way.lock();
             match under_way.get(&reference.full()) {
                 Some(pull) => pull.clone(),
                 None => {
@@ -187,11 +182,7 @@ impl Runtime {
         if pulled == Ok(Pulled { newer: true }) {
             self.remember(&reference, &what).await;
         }
-        images
-            .under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&reference.full());
+        images.under_way.lock().remove(&reference.full());
         self.inner.observer.images_dirty();
         // Nobody may be waiting any more.
         let _ = done.send(pulled);
@@ -254,12 +245,7 @@ impl Runtime {
         let runtime = self.clone();
         let name = reference.full();
         let written = tokio::task::spawn_blocking(move || {
-            let mut record = runtime
-                .inner
-                .images
-                .record
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut record = runtime.inner.images.record.lock();
             record.add(&pin.id, &name)
         })
         .await;

@@ -1,22 +1,14 @@
 //! What containers print.
 
-use std::{pin::Pin, time::Duration};
+use std::pin::Pin;
 
 use bollard::query_parameters::LogsOptionsBuilder;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
-use reconciler::{fault::Fault, foreign::ForeignText, name::ContainerId};
+use reconciler::{fault::Fault, name::ContainerId};
 
-use crate::{
-    docker::{CallError, Engine},
-    runtime::Runtime,
-};
-
-/// What Kubernetes keeps for `FallbackToLogsOnError`.
-const TAIL_LINES: &str = "80";
-const TAIL_BYTES: usize = 2048;
-const TAIL_TIMEOUT: Duration = Duration::from_secs(2);
+use crate::{docker::CallError, runtime::Runtime};
 
 /// Which part of a container's log.
 #[derive(Clone, Debug, Default)]
@@ -85,30 +77,5 @@ impl Runtime {
         Ok(limited
             .map(move |line| line.map_err(|error| error.into_fault(&what)))
             .boxed())
-    }
-}
-
-/// The end of a container's log, for its termination message; empty when it cannot be read.
-pub(crate) async fn tail(engine: &Engine, container: &ContainerId) -> String {
-    let options = LogsOptionsBuilder::new()
-        .stdout(true)
-        .stderr(true)
-        .tail(TAIL_LINES)
-        .build();
-    let read = async {
-        let docker = engine.client().await?;
-        let mut end = Vec::new();
-        let mut lines = docker.logs(container.as_str(), Some(options)).boxed();
-        while let Some(line) = lines.next().await {
-            end.extend_from_slice(line?.as_ref());
-            let excess = end.len().saturating_sub(TAIL_BYTES);
-            end.drain(..excess);
-        }
-        Ok::<_, CallError>(end)
-    };
-    match tokio::time::timeout(TAIL_TIMEOUT, read).await {
-        // Escaped it is longer, and its end is what matters.
-        Ok(Ok(end)) => ForeignText::from_bytes(end.trim_ascii_end(), 2 * TAIL_BYTES).into(),
-        Ok(Err(_)) | Err(_) => String::new(),
     }
 }

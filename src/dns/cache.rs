@@ -1,14 +1,15 @@
 //! `names.json`: what the cluster's DNS was last told, so that it answers before the first look
 //! after a start.
 
+use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use reconciler::network::DnsRecords;
 
-use crate::{follow::lock, state_file};
+use crate::state_file;
 
 const SCHEMA: u32 = 1;
 
@@ -64,7 +65,7 @@ impl NamesFile {
     /// Writes it beside the loop, which does not wait for a disk to answer questions. What was told
     /// last is what the file holds in the end, however slow the disk is.
     pub(crate) fn write(&self, records: &DnsRecords) {
-        let mut writing = lock(&self.writing);
+        let mut writing = self.writing.lock();
         match &mut *writing {
             Writing::Busy { next } => *next = Some(records.clone()),
             Writing::Idle => {
@@ -80,7 +81,7 @@ impl NamesFile {
             if let Err(error) = state_file::write(&self.path, SCHEMA, &records) {
                 tracing::warn!("{:#}", anyhow::Error::from(error));
             }
-            let mut writing = lock(&self.writing);
+            let mut writing = self.writing.lock();
             let newer = match &mut *writing {
                 Writing::Busy { next } => next.take(),
                 Writing::Idle => None,
@@ -136,7 +137,7 @@ mod tests {
         for count in (1..=100).rev() {
             file.write(&told(count));
         }
-        while matches!(*lock(&file.writing), Writing::Busy { .. }) {
+        while matches!(*file.writing.lock(), Writing::Busy { .. }) {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         assert_eq!(file.read("cluster.local"), told(1));

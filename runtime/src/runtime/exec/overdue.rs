@@ -1,11 +1,8 @@
 //! Commands whose end was not seen in time: each is watched until it is known to have ended, and
 //! killed when it can be.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bollard::models::ExecInspectResponse;
 use reconciler::name::ContainerId;
@@ -135,7 +132,7 @@ impl Overdue {
     }
 
     fn commands(&self) -> MutexGuard<'_, BTreeMap<CommandKey, Vec<Entry>>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+        self.commands.lock()
     }
 }
 

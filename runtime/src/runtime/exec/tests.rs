@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -60,7 +61,7 @@ impl FakeEngine {
     }
 
     fn say(&self, change: impl FnOnce(&mut Script)) {
-        change(&mut self.script.lock().unwrap());
+        change(&mut self.script.lock());
     }
 
     async fn exec(&self) -> ExecOutcome {
@@ -73,7 +74,7 @@ impl FakeEngine {
     /// Waits until the engine was asked twice more how the command is: what was said before is then
     /// known.
     async fn is_looked_at(&self) {
-        let looks = || self.script.lock().unwrap().looks;
+        let looks = || self.script.lock().looks;
         let before = looks();
         let looked = async {
             while looks() < before + 2 {
@@ -106,7 +107,7 @@ async fn answer(mut client: UnixStream, script: Arc<Mutex<Script>>) -> Option<()
     let head = read_request(&mut client).await?;
     let path = head.split_whitespace().nth(1)?.to_owned();
     let (status, body) = {
-        let mut script = script.lock().unwrap();
+        let mut script = script.lock();
         if path.ends_with("/version") {
             (
                 200,
@@ -209,7 +210,7 @@ async fn a_command_without_a_process_is_not_started_again_before_it_has_ended() 
         ExecOutcome::Unanswered,
         "the same one is still waited for"
     );
-    assert_eq!(engine.script.lock().unwrap().made, 1);
+    assert_eq!(engine.script.lock().made, 1);
 
     let other = engine
         .runtime
@@ -217,7 +218,7 @@ async fn a_command_without_a_process_is_not_started_again_before_it_has_ended() 
         .await
         .unwrap();
     assert_eq!(
-        (other, engine.script.lock().unwrap().made),
+        (other, engine.script.lock().made),
         (ExecOutcome::Unanswered, 2),
         "another command"
     );
@@ -231,7 +232,7 @@ async fn a_command_without_a_process_is_not_started_again_before_it_has_ended() 
             output: Vec::new()
         }
     );
-    assert_eq!(engine.script.lock().unwrap().made, 3);
+    assert_eq!(engine.script.lock().made, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,7 +248,7 @@ async fn a_process_that_is_not_the_containers_is_left_alone() {
         "the engine named a process outside of the container"
     );
     assert_eq!(engine.exec().await, ExecOutcome::Unanswered);
-    assert_eq!(engine.script.lock().unwrap().made, 1);
+    assert_eq!(engine.script.lock().made, 1);
 
     process.kill().unwrap();
     process.wait().unwrap();

@@ -1,14 +1,14 @@
 //! Removing images that we pulled and nobody needs, when the disk fills.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::PoisonError,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptionsBuilder};
 use reconciler::{fault::Fault, name::ImageId};
 
-use crate::{docker::CallError, engine_info::disk_used_percent, runtime::Runtime};
+use crate::{
+    docker::CallError,
+    runtime::{Runtime, engine_info::disk_used_percent},
+};
 
 /// What a collection did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,12 +56,7 @@ impl Runtime {
     }
 
     fn recorded_images(&self) -> BTreeMap<ImageId, BTreeSet<String>> {
-        let record = self
-            .inner
-            .images
-            .record
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let record = self.inner.images.record.lock();
         record.images().clone()
     }
 
@@ -112,16 +107,9 @@ impl Runtime {
             Err(error) => return Err(error),
         };
         let (runtime, image) = (self.clone(), image.clone());
-        let forgotten = tokio::task::spawn_blocking(move || {
-            runtime
-                .inner
-                .images
-                .record
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .forget(&image)
-        })
-        .await;
+        let forgotten =
+            tokio::task::spawn_blocking(move || runtime.inner.images.record.lock().forget(&image))
+                .await;
         if let Ok(Err(error)) = forgotten {
             tracing::warn!(%error, "an image that was removed is still on record");
         }
