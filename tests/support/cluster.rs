@@ -239,16 +239,15 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn configure(&self, host: &ClusterHost, more: &str) {
         let files = self.etcd.client(&host.name);
-        // A repository on the same machine is watched as well; whoever asks it starts a process.
-        let (url, asked) = match &self.server {
+        let (url, ca) = match &self.server {
             Some(server) => (
                 server.url("repo.git"),
-                format!("poll = '1s'\nca-file = '{}'\n", server.ca_file().display()),
+                format!("ca-file = '{}'\n", server.ca_file().display()),
             ),
-            None => (self.repo.url(), "poll = '5s'\n".to_owned()),
+            None => (self.repo.url(), String::new()),
         };
         let base = format!(
-            "[source]\nurl = '{url}'\n{asked}[trust]\nallowed-signers = '{signers}'\n\
+            "[source]\nurl = '{url}'\n{ca}poll = '1s'\n[trust]\nallowed-signers = '{signers}'\n\
              [rollout]\nsoak = '500ms'\n[network]\ndrain-delay = '1s'\n[node]\nname = '{name}'\n\
              [store]\nendpoints = {endpoints:?}\nprefix = '{prefix}'\nca-file = '{store_ca}'\n\
              certificate-file = '{certificate}'\nkey-file = '{key}'\n",
