@@ -11,7 +11,6 @@ mod removed;
 mod reporter;
 mod turn;
 
-use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -20,6 +19,7 @@ use std::{
 
 use jiff::Timestamp;
 use netfilter::{HostNet, Network};
+use parking_lot::Mutex;
 use reconciler::{
     name::{CommitId, NodeName},
     network::{DnsRecords, HostNetwork, PeerPath, Peers},

@@ -3,7 +3,6 @@
 
 mod arrival;
 
-use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reconciler::{commit::Commit, foreign::ForeignText, manifest::ReadAs, name::CommitId};
 use ring::digest;
 use tokio::sync::{Notify, mpsc};

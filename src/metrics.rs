@@ -7,9 +7,9 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use parking_lot::Mutex;
 use std::{collections::BTreeMap, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, HistogramVec, Registry, TextEncoder,
     process_collector::ProcessCollector,

@@ -1,12 +1,12 @@
 //! A host's network that only remembers: for tests of the control loop.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::OwnedFd,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use reconciler::network::{Peers, PodLink, ServiceTable};
 
 use crate::{drift::Drift, error::NetworkError, host::HostNet, nft::Synced};

@@ -5,7 +5,6 @@
 //! attempt is `Gone`; a second sandbox does not replace a first. Time is what the test says it is,
 //! and stands still.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -15,6 +14,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     fault::{Fault, FaultKind},
     name::{ContainerId, ImageId, PodUid},

@@ -1,7 +1,6 @@
 //! What a host knows of commits: which it has verified and read, what was found in the repository,
 //! and which matter.
 
-use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,6 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reconciler::{
     cluster::commits_in_use, commit::Commit, manifest::ReadAs, name::CommitId,
     observed::ObservedContainer, rollout::Head, state::Rollout,

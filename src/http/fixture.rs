@@ -2,12 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use parking_lot::Mutex;
 use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reconciler::{
     manifest::{Problem, Severity},
     name::{

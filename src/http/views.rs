@@ -1,10 +1,10 @@
 //! The last few views that somebody has read, numbered, so that a watch can go on where a list
 //! ended.
 
-use parking_lot::Mutex;
 use std::{collections::VecDeque, sync::Arc};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::view::View;

@@ -20,7 +20,6 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
-use parking_lot::Mutex;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -35,6 +34,7 @@ use axum::{
     routing::post,
 };
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use reconciler::object::Sensitive;
 use serde::Deserialize;
 use thiserror::Error;

@@ -1,7 +1,6 @@
 //! What a host answers to the cluster's other hosts, `/peer/v1`. All but `join` is for nodes with a
 //! certificate only.
 
-use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -18,6 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reconciler::{foreign::ForeignText, name::NodeName};
 use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
 

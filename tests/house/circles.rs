@@ -176,10 +176,7 @@ fn circle(uses: &Uses) -> Vec<String> {
 /// the root, by as many `super::`. Tests at a file's end do not count.
 fn used_modules(text: &str, depth: usize) -> BTreeSet<String> {
     let code = without_comments_and_texts(text);
-    let code = code
-        .split("#[cfg(test)]\nmod ")
-        .next()
-        .unwrap_or_default();
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code = without_needless_blanks(code);
     let mut used = BTreeSet::new();
     for (at, root) in code.match_indices("crate::") {

@@ -240,17 +240,19 @@ impl Change {
     }
 }
 
-/// Looks after a target that does not come back.
+/// What a target works at, and since when.
+type Current = Option<(Instant, Vec<u8>)>;
+
+/// Ends the tests where a target does not come back.
 struct Watch {
-    /// What the target works at, and since when.
-    current: Arc<Mutex<Option<(Instant, Vec<u8>)>>>,
+    current: Arc<Mutex<Current>>,
     /// Its end ends the thread that looks.
     _running: mpsc::Sender<()>,
 }
 
 impl Watch {
     fn start(corpus: &'static str) -> Self {
-        let current = Arc::new(Mutex::new(None::<(Instant, Vec<u8>)>));
+        let current: Arc<Mutex<Current>> = Arc::default();
         let (running, ended) = mpsc::channel::<()>();
         let watched = Arc::clone(&current);
         thread::spawn(move || {
