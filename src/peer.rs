@@ -98,7 +98,3 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
         .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
     Ok(bytes)
 }
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

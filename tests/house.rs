@@ -25,7 +25,7 @@ const EDGES: [(&str, &str); 5] = [
 ];
 
 /// What the core is made of: parsing, hashing, types. Nothing that opens a file or a socket.
-const CORE: [&str; 9] = [
+const CORE: [&str; 10] = [
     "ipnet",
     "jiff",
     "k8s-openapi",
@@ -34,6 +34,7 @@ const CORE: [&str; 9] = [
     "serde",
     "serde_json",
     "serde_yaml",
+    "strsim",
     "thiserror",
 ];
 

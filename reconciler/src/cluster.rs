@@ -23,7 +23,7 @@ use crate::{
     allocate::allocate,
     commit::Commit,
     controller::{Action, NodeConditions, OwnedPod, control},
-    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
+    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, first_few},
     object::{NodeObject, Workload},
     placement::{Candidate, Choice, candidates},
     plan::Next,
@@ -425,19 +425,13 @@ impl<'a> ClusterDecision<'a> {
         let allowed = self.input.settings.rollout.deletion_budget(live.len());
         let held = unexplained.len() > allowed && !driving.allow_deletions;
         if held {
-            let named: Vec<String> = unexplained
-                .iter()
-                .take(5)
-                .map(|(owner, _)| owner.to_string())
-                .collect();
             self.held = Some(format!(
-                "{} of {} workloads that run ({}{}) are not in commit {}, and no commit took them away; the budget \
+                "{} of {} workloads that run ({}) are not in commit {}, and no commit took them away; the budget \
                  is {allowed}, so none of them is stopped: put them back, check `paths` in [source] of the \
                  configuration, or commit with the trailer `Windlass-Allow-Deletions: yes`",
                 unexplained.len(),
                 live.len(),
-                named.join(", "),
-                if unexplained.len() > 5 { ", ..." } else { "" },
+                first_few(unexplained.iter().map(|(owner, _)| owner)),
                 driving.id.short()
             ));
         }
@@ -458,17 +452,10 @@ impl<'a> ClusterDecision<'a> {
         let stops: Vec<Change> = stops.collect();
         self.changes.extend(stops);
         for one in removed.iter().filter(|one| !one.awaited.is_empty()) {
-            let named: Vec<String> = one
-                .awaited
-                .iter()
-                .take(5)
-                .map(ToString::to_string)
-                .collect();
-            let more = if one.awaited.len() > 5 { ", ..." } else { "" };
             let owner = one.owner;
             self.notes.push(format!(
-                "{owner} left the commit; its pods run on until {}{more} is available, or the rollout ends",
-                named.join(", ")
+                "{owner} left the commit; its pods run on until {} is available, or the rollout ends",
+                first_few(&one.awaited)
             ));
         }
     }

@@ -10,15 +10,19 @@ const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// SHA-256 as lower-case hexadecimal digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    let hash = digest(&SHA256, bytes);
-    let mut hex = String::with_capacity(2 * hash.as_ref().len());
-    for byte in hash.as_ref() {
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
         hex.push(char::from(HEX_DIGITS[usize::from(byte >> 4)]));
         hex.push(char::from(HEX_DIGITS[usize::from(byte & 15)]));
     }
     hex
+}
+
+/// SHA-256 as lower-case hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
 }
 
 /// A pod's uid: a UUID (version 8, RFC 9562) over a seed and the number of the pod.

@@ -226,3 +226,20 @@ impl<'de> Deserialize<'de> for WorkloadKey {
             .map_err(serde::de::Error::custom)
     }
 }
+
+/// So many names of a long list are enough for a message.
+const NAMED: usize = 5;
+
+/// The first few of a list of names, for a message: `a, b, c, d, e, ...`.
+pub fn first_few<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
+    let mut names = names.into_iter();
+    let mut named: Vec<String> = names
+        .by_ref()
+        .take(NAMED)
+        .map(|name| name.to_string())
+        .collect();
+    if names.next().is_some() {
+        named.push("...".to_owned());
+    }
+    named.join(", ")
+}

@@ -465,8 +465,7 @@ impl<'a> NodeCycle<'a> {
             .image_failure(&key)
             .and_then(|failure| failure.retry_at(self.input.now))
         {
-            let wait = Duration::try_from(retry.duration_since(self.input.now)).unwrap_or_default();
-            self.next = self.next.sooner(Next::After(wait));
+            self.next = self.next.sooner(Next::at(retry, self.input.now));
             return;
         }
         let mode = match (need.pull, &need.digest) {

@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -411,6 +412,12 @@ pub enum Next {
 }
 
 impl Next {
+    /// At a time; one that has passed already is due in a millisecond, so that no loop spins.
+    pub fn at(time: Timestamp, now: Timestamp) -> Self {
+        let wait = Duration::try_from(time.duration_since(now)).unwrap_or_default();
+        Self::After(wait.max(Duration::from_millis(1)))
+    }
+
     /// The earlier of two.
     pub fn sooner(self, other: Self) -> Self {
         match (self, other) {

@@ -19,10 +19,11 @@ use super::{
     certificate::{self, Facts, NODE_LIFE, Subject},
     check_node_name,
     directory::ClusterFacts,
-    hex, random,
+    random,
     token::{TokenRefusal, Tokens},
 };
 use crate::state_file;
+use reconciler::digest::hex;
 
 /// Signs certificates of nodes.
 #[derive(Clone, Debug)]

@@ -16,7 +16,8 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use super::{NODE_SUFFIX, hex, random, server_name};
+use super::{NODE_SUFFIX, random, server_name};
+use reconciler::digest::hex;
 
 /// How long a host's certificate is good; it is renewed when a third of that is left.
 pub(crate) const NODE_LIFE: Duration = Duration::from_secs(90 * DAY);

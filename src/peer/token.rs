@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
 use thiserror::Error;
 
-use super::{PeerDirectory, SCHEMA, hex, random};
+use super::{PeerDirectory, SCHEMA, random};
 use crate::state_file;
+use reconciler::digest::hex;
 
 /// What a token begins with; the number is its form's.
 const PREFIX: &str = "wlj1.";

@@ -1,9 +1,6 @@
 //! How the changed workloads stand, and which nodes are at fault themselves.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -197,12 +194,7 @@ impl<'a> ClusterDecision<'a> {
             (failed @ Judgement::Failed(_), ..) => failed,
             (_, Some(waiting), _) => Judgement::Waiting(waiting),
             (Judgement::Settled | Judgement::Progressing(_), None, Some((message, until))) => {
-                let wait = until.duration_since(self.input.now);
-                next = Next::After(
-                    Duration::try_from(wait)
-                        .unwrap_or_default()
-                        .max(Duration::from_millis(1)),
-                );
+                next = Next::at(until, self.input.now);
                 Judgement::Progressing(message)
             }
             (judgement, None, _) => judgement,

@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
 use self::trial::{Trial, TrialShare};
 use super::{ClusterDecision, ClusterInput, FAULTY_TAINT};
 use crate::{
@@ -150,7 +148,7 @@ impl<'a> ClusterDecision<'a> {
                     .entry(node.clone())
                     .or_insert_with(|| why_late(&node, said.as_ref()));
             } else {
-                next = next.sooner(Next::After(wait(until, now)));
+                next = next.sooner(Next::at(until, now));
             }
         }
         next
@@ -266,12 +264,6 @@ pub(super) fn off<'a>(input: &ClusterInput<'a>) -> BTreeSet<&'a NodeName> {
         .keys()
         .filter(|node| !shares.is_ready(node, input.reports.get(*node)))
         .collect()
-}
-
-fn wait(until: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(until.duration_since(now))
-        .unwrap_or_default()
-        .max(Duration::from_millis(1))
 }
 
 fn why_late(node: &NodeName, said: Option<&Preparation>) -> String {

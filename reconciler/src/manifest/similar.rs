@@ -18,7 +18,7 @@ pub(crate) fn nearest<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> 
         .map(|word| (word.to_ascii_lowercase(), word));
     words
         .filter_map(|(lower, word)| {
-            let edits = distance(&folded, &lower);
+            let edits = strsim::osa_distance(&folded, &lower);
             let near = edits <= (wrong.len().min(word.len()) + 1) / 3;
             let begins_alike = wrong.len().min(word.len()) > 2
                 && (lower.starts_with(folded.as_str()) || folded.starts_with(lower.as_str()));
@@ -26,25 +26,6 @@ pub(crate) fn nearest<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> 
         })
         .min()
         .map(|(.., word)| word)
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours that turn one into the other.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before = vec![0; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]

@@ -284,10 +284,7 @@ impl<'a> PodLifecycle<'a> {
     }
 
     fn wake_at(&mut self, time: Timestamp) {
-        let wait = Duration::try_from(time.duration_since(self.input.now)).unwrap_or_default();
-        self.next = self
-            .next
-            .sooner(Next::After(wait.max(Duration::from_millis(1))));
+        self.next = self.next.sooner(Next::at(time, self.input.now));
     }
 
     /// For how long the pod has been ready, as far as anybody asks; looks again when more can be

@@ -1,11 +1,8 @@
 //! One step in the life of a commit.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     Judgement, judged_workloads,
@@ -13,7 +10,7 @@ use super::{
 };
 use crate::{
     commit::Commit,
-    name::{CommitId, NodeName},
+    name::{CommitId, NodeName, first_few},
     plan::Next,
     state::{NodeReport, Preparation},
     time::later,
@@ -248,13 +245,11 @@ fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Op
         .collect();
     let allowed = settings.deletion_budget(all);
     (deleted.len() > allowed).then(|| {
-        let named: Vec<&str> = deleted.iter().take(5).map(String::as_str).collect();
         format!(
-            "it would delete {} of {all} workloads ({}{}), the budget is {allowed}: if that is meant, commit again \
+            "it would delete {} of {all} workloads ({}), the budget is {allowed}: if that is meant, commit again \
              with the trailer `Windlass-Allow-Deletions: yes`",
             deleted.len(),
-            named.join(", "),
-            if deleted.len() > 5 { ", ..." } else { "" }
+            first_few(&deleted)
         )
     })
 }
@@ -282,7 +277,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         }
         Verdict::Waiting { message, until } => {
             rollout.update(Phase::Preparing { message });
-            until.map_or(next, |until| next.sooner(after(until, input.now)))
+            until.map_or(next, |until| next.sooner(Next::at(until, input.now)))
         }
         Verdict::Nobody => next,
         Verdict::Ready(faulty) => {
@@ -370,7 +365,7 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
                 reason,
             })
         }
-        Judgement::Progressing(_) => Ok(after(deadline, input.now)),
+        Judgement::Progressing(_) => Ok(Next::at(deadline, input.now)),
         Judgement::Settled | Judgement::Waiting(_) => Ok(Next::AwaitChange),
     }
 }
@@ -431,7 +426,7 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
             }
             (
                 format!("{on}: all is well, the others follow if it stays so"),
-                after(opens, input.now),
+                Next::at(opens, input.now),
             )
         }
         Judgement::Waiting(message) | Judgement::Progressing(message) => {
@@ -441,7 +436,7 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
             let next = if rollout.waiting {
                 Next::AwaitChange
             } else {
-                after(deadline, input.now)
+                Next::at(deadline, input.now)
             };
             (format!("{on}: {message}"), next)
         }
@@ -458,7 +453,7 @@ fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
         Judgement::Settled => {
             let end = later(rollout.since.unwrap_or(input.now), input.settings.soak);
             if end > input.now {
-                return after(end, input.now);
+                return Next::at(end, input.now);
             }
             become_healthy(input, rollout);
         }
@@ -559,11 +554,6 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
             rollout.enter(Phase::Degraded { message: reason }, input.now);
         }
     }
-}
-
-fn after(time: Timestamp, now: Timestamp) -> Next {
-    let wait = time.duration_since(now).max(SignedDuration::from_millis(1));
-    Next::After(Duration::try_from(wait).unwrap_or(Duration::from_millis(1)))
 }
 
 impl StepInput<'_> {

@@ -49,7 +49,7 @@ pub(super) fn stop(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodOutput {
         .filter(|_| memory.stopping)
         .and_then(|failure| failure.retry_at(input.now));
     if let Some(retry) = retry {
-        next = Next::After(Duration::try_from(retry.duration_since(input.now)).unwrap_or_default());
+        next = Next::at(retry, input.now);
     } else if !input.observed.lanes.contains(&key) {
         let reason = input
             .record
