@@ -2,6 +2,7 @@
 //! while etcd is gone.
 
 mod join;
+mod leadership;
 mod marker;
 mod others;
 mod subnets;
@@ -24,13 +25,14 @@ use tokio::sync::{mpsc, watch};
 
 use self::{
     join::Newcomer,
+    leadership::{LastWrite, Leadership},
     marker::Marker,
     others::{Late, Others, OthersFile},
 };
 use super::{
     agreed::Agreed,
     contents::{Contents, Member},
-    etcd::{Etcd, EtcdConfig, Fence, SessionConfig, StoreEvent},
+    etcd::{Etcd, EtcdConfig, SessionConfig, StoreEvent},
     layout::{self, AliveDoc, AskDoc, FactsDoc},
     local::{LocalStore, MARKER},
     presence::Presence,
@@ -108,31 +110,18 @@ pub(crate) struct ReplicatedStore {
     agreed: Agreed,
     node_ranges: Vec<Ipv4Net>,
     status: StoreStatus,
-    fence: Option<Fence>,
-    /// Since when this host leads and the store answers it.
-    led_since: Option<Instant>,
-    /// When so many nodes were silent last that none was given up.
-    braked: Option<Instant>,
-    /// The first own list since the election was read: nothing of an earlier leader is missing.
-    caught_up: bool,
+    leadership: Leadership,
+    last_write: LastWrite,
     facts: Option<FactsDoc>,
     /// What this host's clock was when the others were told of it last.
     clock_published: Option<(Timestamp, Instant)>,
     ask: Option<AskDoc>,
     others: Others,
     others_file: OthersFile,
-    /// Only a list that was asked for at least so often counts as this leader's own.
-    awaited: u64,
-    /// The revision of this leader's last write.
-    wrote: i64,
-    /// Which list must have it.
-    rechecked: Option<u64>,
     /// What the store says has changed since it was last heard.
     changed: bool,
     /// What was decided is on this host's disk.
     copied: bool,
-    /// This host leaves leading to others until then.
-    withdrawn_until: Option<Instant>,
     /// Since when each lost node is known to be lost here.
     lost_since: BTreeMap<NodeName, Instant>,
     late: Option<Late>,
@@ -208,21 +197,15 @@ impl ReplicatedStore {
             agreed: joining.agreed,
             node_ranges: joining.node_ranges,
             status: standing,
-            fence: None,
-            led_since: None,
-            braked: None,
-            caught_up: false,
+            leadership: Leadership::default(),
+            last_write: LastWrite::default(),
             facts: None,
             clock_published: None,
             ask: None,
             others: Others::default(),
             others_file: OthersFile::open(data)?,
-            awaited: 0,
-            wrote: 0,
-            rechecked: None,
             changed: true,
             copied: true,
-            withdrawn_until: None,
             lost_since: BTreeMap::new(),
             late: None,
             listed: None,
@@ -329,50 +312,24 @@ impl ReplicatedStore {
 
     /// Whether this host may decide now.
     pub(crate) fn leads(&self) -> bool {
-        self.status == StoreStatus::Current
-            && self.caught_up
-            && self.copied
-            && self
-                .withdrawn_until
-                .is_none_or(|until| until <= Instant::now())
-            && self.fence.as_ref().is_some_and(Fence::holds)
+        self.status == StoreStatus::Current && self.copied && self.leadership.leads(Instant::now())
     }
 
     /// Whether its election still holds, whatever else is in its way.
     pub(crate) fn is_in_office(&self) -> bool {
-        self.fence.as_ref().is_some_and(Fence::holds)
+        self.leadership.is_in_office(Instant::now())
     }
 
     /// For how long it has led without a break, and without so many silent nodes that it rather
     /// believed none of it.
     pub(crate) fn led_for(&self) -> Duration {
-        let since = self
-            .led_since
-            .max(self.braked.filter(|_| self.led_since.is_some()));
-        since.map(|since| since.elapsed()).unwrap_or_default()
+        self.leadership.led_for(Instant::now())
     }
 
     /// So many nodes are silent that none is given up. Those that are well again come back one by
     /// one: each has the time that a new leader gives.
     pub(crate) fn braked(&mut self) {
-        self.braked = Some(Instant::now());
-    }
-
-    /// Whether a list was begun before this leader's last write was there: it would take that back,
-    /// and look like a store that went back in time. One that was asked for since counts, whatever
-    /// it says.
-    fn is_from_before(&mut self, revision: i64, asked: u64) -> bool {
-        let before = revision < self.wrote && self.rechecked.is_none_or(|since| asked < since);
-        if before {
-            self.caught_up = false;
-            if self.rechecked.is_none() {
-                self.rechecked = Some(self.etcd.relist());
-            }
-        } else {
-            self.rechecked = None;
-            self.wrote = 0;
-        }
-        before
+        self.leadership.brake(Instant::now());
     }
 
     /// Takes in what etcd tells.
@@ -384,16 +341,18 @@ impl ReplicatedStore {
                 asked,
                 pairs,
             } => {
-                if self.is_from_before(revision, asked) {
+                if self.last_write.is_missing_in(revision, asked) {
+                    self.leadership.distrust();
+                    self.last_write.recheck(|| self.etcd.relist());
                     return;
                 }
+                self.last_write.listed();
                 self.contents.list(revision, pairs);
                 self.changed = true;
                 self.listed = Some(etcd_cluster);
                 self.judge();
                 if self.status == StoreStatus::Current {
-                    // A list that was begun before may lack what an earlier leader wrote last.
-                    self.caught_up = self.fence.is_some() && asked >= self.awaited;
+                    self.leadership.listed(asked);
                     self.republish();
                 }
             }
@@ -413,8 +372,7 @@ impl ReplicatedStore {
                 }
             }
             StoreEvent::Lost { why } => {
-                self.led_since = None;
-                self.caught_up = false;
+                self.leadership.store_lost();
                 match &mut self.status {
                     // Who this store is was in doubt before, and that is what a person must know.
                     StoreStatus::Frozen { .. } | StoreStatus::Conflict { .. } => {}
@@ -431,23 +389,18 @@ impl ReplicatedStore {
                 self.judge();
                 // A leader decides by nothing that it has not read anew: what changed meanwhile is
                 // on its way only.
-                if self.fence.is_some() {
-                    self.awaited = self.etcd.relist();
+                if self.leadership.is_elected() {
+                    self.leadership.catch_up(self.etcd.relist());
                 }
             }
             StoreEvent::Elected(fence) => {
                 tracing::info!(epoch = fence.revision, "this host leads");
-                self.fence = Some(fence);
-                self.led_since = Some(Instant::now());
-                self.caught_up = false;
-                // What an earlier leader wrote last may still be on its way.
-                self.awaited = self.etcd.relist();
+                self.leadership
+                    .elected(fence, self.etcd.relist(), Instant::now());
             }
             StoreEvent::Demoted { why } => {
                 tracing::info!("this host leads no more: {why}");
-                self.fence = None;
-                self.led_since = None;
-                self.caught_up = false;
+                self.leadership.demoted();
                 // What this host would have put back is the next leader's to judge.
                 self.contents.forget_missing();
             }
@@ -494,28 +447,22 @@ impl ReplicatedStore {
 
     /// Leaves leading to others for a while.
     fn withdraw(&mut self, time: Duration) {
-        self.withdrawn_until = Some(Instant::now() + time);
-        self.caught_up = false;
+        self.leadership.withdraw(time, Instant::now());
         self.etcd.set_candidate(false);
     }
 
     /// Stands for election, if this host is one that may lead.
     fn stand(&mut self) {
-        let withdrawn = self
-            .withdrawn_until
-            .is_some_and(|until| until > Instant::now());
-        if !withdrawn {
-            self.withdrawn_until = None;
-        }
-        let may =
-            self.status == StoreStatus::Current && self.copied && !withdrawn && !self.was_removed();
+        let may = self.status == StoreStatus::Current
+            && self.copied
+            && !self.is_withdrawn()
+            && !self.was_removed();
         self.etcd.set_candidate(may);
     }
 
     /// Whether this host leaves leading to others for now.
     pub(crate) fn is_withdrawn(&self) -> bool {
-        self.withdrawn_until
-            .is_some_and(|until| until > Instant::now())
+        self.leadership.is_withdrawn(Instant::now())
     }
 
     /// Puts on disk what must not be forgotten.

@@ -162,7 +162,7 @@ impl ReplicatedStore {
                     &self.status
                 {
                     tracing::info!(%since, "the store answers again");
-                    self.led_since = self.fence.as_ref().map(|_| Instant::now());
+                    self.leadership.store_recovered(Instant::now());
                 }
                 self.status = StoreStatus::Current;
                 self.marker.etcd_cluster = self.listed.unwrap_or(self.marker.etcd_cluster);
@@ -206,7 +206,7 @@ impl ReplicatedStore {
     /// Whoever does not believe the store does not lead by it.
     pub(super) fn follow_nobody(&mut self) {
         self.etcd.set_candidate(false);
-        self.caught_up = false;
+        self.leadership.distrust();
         if !self.may_publish() {
             self.publisher.rest();
         }

@@ -35,11 +35,7 @@ impl ReplicatedStore {
     ) -> Result<()> {
         let mut writes = layout::writes(&changes);
         writes.extend(answer.map(|(node, answer)| Decided::Answer(node, answer).write()));
-        let fence = self
-            .fence
-            .clone()
-            .filter(|_| self.leads())
-            .context("this host does not lead")?;
+        let fence = self.fence()?;
         let epoch = Epoch {
             incarnation: self.marker.incarnation,
             revision: fence.revision,
@@ -58,11 +54,7 @@ impl ReplicatedStore {
         if wronged.is_empty() {
             return Ok(());
         }
-        let fence = self
-            .fence
-            .clone()
-            .filter(|_| self.leads())
-            .context("this host does not lead")?;
+        let fence = self.fence()?;
         tracing::warn!(
             records = wronged.len(),
             "records were deleted or changed as nobody may: they are written again"
@@ -72,27 +64,27 @@ impl ReplicatedStore {
 
     /// Answers what a person asked on another host and what is not done.
     pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
-        let fence = self
-            .fence
-            .clone()
-            .filter(|_| self.leads())
-            .context("this host does not lead")?;
+        let fence = self.fence()?;
         self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()])
             .await
+    }
+
+    /// What proves to etcd that this host leads, if it does.
+    fn fence(&self) -> Result<Fence> {
+        let fence = self.leadership.fence().filter(|_| self.leads());
+        fence.cloned().context("this host does not lead")
     }
 
     async fn write_fenced(&mut self, fence: &Fence, writes: Vec<Write>) -> Result<()> {
         match self.etcd.write_fenced(fence, writes.clone()).await {
             Ok(revision) => {
                 self.contents.wrote(revision, &writes);
-                self.wrote = revision;
+                self.last_write.wrote(revision);
                 Ok(())
             }
             Err(WriteError::Fenced) => {
-                self.fence = None;
-                self.caught_up = false;
-                // Also where only this host's own clock said so: a campaign anew is the way back.
-                self.withdraw(RESPITE);
+                self.leadership.fenced_off(RESPITE, Instant::now());
+                self.etcd.set_candidate(false);
                 bail!("the decision was not written: {}", WriteError::Fenced)
             }
             // Etcd is full, or this host's user may not: another host may do better, and nobody
@@ -103,8 +95,7 @@ impl ReplicatedStore {
             }
             Err(error) => {
                 // A part of it may be there: look before anything more is decided.
-                self.caught_up = false;
-                self.awaited = self.etcd.relist();
+                self.leadership.catch_up(self.etcd.relist());
                 bail!("the decision could not be written to the store: {error}")
             }
         }
