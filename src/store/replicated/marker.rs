@@ -272,7 +272,7 @@ mod tests {
     /// A store of that cluster: adopted so often, decided and listed at these revisions.
     fn store(incarnation: u64, decided: i64, revision: i64) -> Contents {
         let identity = agreed().identity("c", incarnation);
-        let epoch = Decided::Epoch(Epoch {
+        let epoch = Decided::epoch(Epoch {
             incarnation,
             revision: 9,
         });

@@ -34,14 +34,14 @@ impl ReplicatedStore {
         answer: Option<(NodeName, AnswerDoc)>,
     ) -> Result<()> {
         let mut writes = layout::writes(&changes);
-        writes.extend(answer.map(|(node, answer)| Decided::Answer(node, answer).write()));
+        writes.extend(answer.map(|(node, answer)| Decided::answer(node, answer).write()));
         let fence = self.fence()?;
         let epoch = Epoch {
             incarnation: self.marker.incarnation,
             revision: fence.revision,
         };
         if self.contents.epoch != epoch {
-            writes.insert(0, Decided::Epoch(epoch).write());
+            writes.insert(0, Decided::epoch(epoch).write());
         }
         self.write_fenced(&fence, writes).await?;
         Ok(self.take_over()?)
@@ -65,7 +65,7 @@ impl ReplicatedStore {
     /// Answers what a person asked on another host and what is not done.
     pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
         let fence = self.fence()?;
-        self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()])
+        self.write_fenced(&fence, vec![Decided::answer(node.clone(), answer).write()])
             .await
     }
 
@@ -234,7 +234,7 @@ impl ReplicatedStore {
             .map_or(0, |identity| identity.incarnation);
         let incarnation = self.marker.incarnation.max(known) + 1;
         let mut records = layout::records(&state);
-        records.push(Decided::Epoch(Epoch {
+        records.push(Decided::epoch(Epoch {
             incarnation,
             revision: 0,
         }));
