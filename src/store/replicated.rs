@@ -5,12 +5,13 @@ mod join;
 mod leadership;
 mod marker;
 mod others;
+mod own_keys;
 mod subnets;
 mod writer;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -26,19 +27,19 @@ use tokio::sync::{mpsc, watch};
 use self::{
     join::Newcomer,
     leadership::{LastWrite, Leadership},
-    marker::Marker,
-    others::{Late, Others, OthersFile},
+    marker::{Marker, MarkerFile},
+    others::{Absences, Others, OthersFile},
+    own_keys::OwnKeys,
 };
 use super::{
     agreed::Agreed,
     contents::{Contents, Member},
     etcd::{Etcd, EtcdConfig, SessionConfig, StoreEvent},
-    layout::{self, AliveDoc, AskDoc, FactsDoc},
-    local::{LocalStore, MARKER},
+    layout::{self, AliveDoc, AskDoc},
+    local::LocalStore,
     presence::Presence,
-    publisher::Publisher,
 };
-use crate::state_file::{self, StateFileError};
+use crate::state_file::StateFileError;
 
 /// How long a node lives in the others' eyes without a word.
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(5);
@@ -50,7 +51,6 @@ const WITHDRAWAL: Duration = Duration::from_secs(15);
 const RESPITE: Duration = Duration::from_secs(1);
 /// So many records that nobody may have written are named.
 const DISPUTED: usize = 3;
-const MARKER_SCHEMA: u32 = 1;
 
 /// What a host brings to a cluster.
 #[derive(Clone)]
@@ -101,35 +101,27 @@ pub(crate) struct ReplicatedStore {
     local: LocalStore,
     etcd: Etcd,
     presence: Presence,
-    publisher: Publisher,
     contents: Contents,
     marker: Marker,
-    marker_path: PathBuf,
-    saved_marker: Option<Marker>,
+    marker_file: MarkerFile,
     node: NodeName,
     agreed: Agreed,
     node_ranges: Vec<Ipv4Net>,
     status: StoreStatus,
     leadership: Leadership,
     last_write: LastWrite,
-    facts: Option<FactsDoc>,
-    /// What this host's clock was when the others were told of it last.
-    clock_published: Option<(Timestamp, Instant)>,
-    ask: Option<AskDoc>,
+    own_keys: OwnKeys,
     others: Others,
     others_file: OthersFile,
     /// What the store says has changed since it was last heard.
     changed: bool,
     /// What was decided is on this host's disk.
     copied: bool,
-    /// Since when each lost node is known to be lost here.
-    lost_since: BTreeMap<NodeName, Instant>,
-    late: Option<Late>,
+    absences: Absences,
     /// etcd's own id of its cluster, as it was last listed.
     listed: Option<u64>,
     /// Who else has this host's name.
     name_taken: Option<String>,
-    started: Instant,
 }
 
 impl ReplicatedStore {
@@ -141,8 +133,7 @@ impl ReplicatedStore {
         waiting: &watch::Sender<String>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<StoreEvent>)> {
         let local = LocalStore::open(data, &joining.node)?;
-        let marker_path = data.join(MARKER);
-        let marker = state_file::read::<Marker>(&marker_path, MARKER_SCHEMA)?;
+        let (marker_file, marker) = MarkerFile::open(data)?;
         let installation = local.installation().to_owned();
         let alive = AliveDoc {
             installation: installation.clone(),
@@ -183,34 +174,28 @@ impl ReplicatedStore {
                 (marker, StoreStatus::Current)
             }
         };
-        let publisher = Publisher::start(etcd.clone());
+        let own_keys = OwnKeys::new(joining.node.clone(), etcd.clone());
         let mut store = Self {
             local,
             etcd,
             presence,
-            publisher,
             contents,
             marker,
-            marker_path,
-            saved_marker: None,
+            marker_file,
             node: joining.node,
             agreed: joining.agreed,
             node_ranges: joining.node_ranges,
             status: standing,
             leadership: Leadership::default(),
             last_write: LastWrite::default(),
-            facts: None,
-            clock_published: None,
-            ask: None,
+            own_keys,
             others: Others::default(),
             others_file: OthersFile::open(data)?,
             changed: true,
             copied: true,
-            lost_since: BTreeMap::new(),
-            late: None,
+            absences: Absences::new(Instant::now()),
             listed: None,
             name_taken: None,
-            started: Instant::now(),
         };
         store.recall();
         if store.status == StoreStatus::Current {
@@ -362,7 +347,7 @@ impl ReplicatedStore {
                 self.changed = true;
                 // Whose clock is the wrong one must be seen there, too.
                 if self.contents.take_strange() {
-                    self.publish_clock();
+                    self.own_keys.publish_clock();
                 }
                 let believed = self.status == StoreStatus::Current;
                 self.judge();
@@ -468,21 +453,7 @@ impl ReplicatedStore {
     /// Puts on disk what must not be forgotten.
     pub(crate) fn save(&mut self) -> Result<(), StateFileError> {
         self.save_others()?;
-        // The revision alone is not worth a write: what it guards against goes back further than
-        // that.
-        let same = self.saved_marker.as_ref().is_some_and(|saved| {
-            Marker {
-                revision: saved.revision,
-                ..self.marker.clone()
-            } == *saved
-                && self.marker.revision - saved.revision < 50
-        });
-        if same {
-            return Ok(());
-        }
-        state_file::write(&self.marker_path, MARKER_SCHEMA, &self.marker)?;
-        self.saved_marker = Some(self.marker.clone());
-        Ok(())
+        self.marker_file.save(&self.marker)
     }
 
     /// Who else has this host's subnet, if somebody has.
@@ -500,7 +471,7 @@ impl ReplicatedStore {
 
     /// Why the node's own keys could not be written last.
     pub(crate) fn publish_trouble(&self) -> Option<String> {
-        self.publisher.trouble()
+        self.own_keys.trouble()
     }
 
     /// Records that could not be read.
@@ -534,7 +505,7 @@ impl ReplicatedStore {
 
     /// Asks the leader for something on behalf of a person here.
     pub(crate) fn ask(&mut self, ask: Option<AskDoc>) {
-        self.ask = ask;
+        self.own_keys.set_ask(ask);
     }
 
     /// What nodes ask of the leader and have no answer to.

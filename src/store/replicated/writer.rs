@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use reconciler::{
     name::NodeName,
     state::{Change, NodeFacts},
@@ -17,13 +17,9 @@ use reconciler::{
 use super::{RESPITE, ReplicatedStore, StoreStatus, WITHDRAWAL};
 use crate::store::{
     agreed::known_schema,
-    contents::skew,
     etcd::{Fence, Write, WriteError},
-    layout::{self, AnswerDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, ReportDoc},
+    layout::{self, AnswerDoc, AwayDoc, DECIDED, Decided, Epoch, IDENTITY, ReportDoc},
 };
-
-/// A clock that is so far from where it would be by the time that has passed was set.
-const CLOCK_SET: SignedDuration = SignedDuration::from_secs(10);
 
 impl ReplicatedStore {
     /// Writes a decision under the fence, and believes it once it is there. Whoever asked for it
@@ -108,19 +104,7 @@ impl ReplicatedStore {
         peer: Option<SocketAddr>,
         report: &ReportDoc,
     ) {
-        let same = self
-            .facts
-            .as_ref()
-            .is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
-        let clock = Timestamp::now();
-        if !same || self.clock_was_set() {
-            self.facts = Some(FactsDoc {
-                facts: facts.clone(),
-                peer,
-                clock,
-            });
-            self.clock_published = Some((clock, Instant::now()));
-        }
+        self.own_keys.set_facts(facts, peer);
         if !self.may_publish() {
             return;
         }
@@ -131,14 +115,7 @@ impl ReplicatedStore {
                 "it does not believe the store: see its `windlass status`".to_owned()
             });
         }
-        if let Some(doc) = &self.facts {
-            self.publisher.want(layout::own_keys(
-                &self.node,
-                doc,
-                &report,
-                self.ask.as_ref(),
-            ));
-        }
+        self.own_keys.publish(&report);
     }
 
     /// Has the publisher told what is there, after a list.
@@ -153,8 +130,8 @@ impl ReplicatedStore {
             .filter(|key| *key != alive)
             .map(|key| (key, Vec::new()))
             .collect();
-        self.publish_clock();
-        self.publisher.observed(found);
+        self.own_keys.publish_clock();
+        self.own_keys.observed(found);
         let mine = self.contents.subnets.get(&self.marker.subnet);
         if mine.is_none() {
             let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
@@ -164,22 +141,6 @@ impl ReplicatedStore {
                 let _ = etcd.create(&key, value).await;
             });
         }
-    }
-
-    /// Has others hear this host's clock as it is written.
-    pub(super) fn publish_clock(&mut self) {
-        if let Some(doc) = &mut self.facts {
-            doc.clock = Timestamp::now();
-            self.clock_published = Some((doc.clock, Instant::now()));
-            self.publisher
-                .renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
-        }
-    }
-
-    /// Whether this host's clock is no longer the one that the others were told.
-    fn clock_was_set(&self) -> bool {
-        self.clock_published
-            .is_some_and(|(told, then)| skew(told, then).abs() > CLOCK_SET)
     }
 
     /// Says that this host comes back soon, and gives leadership up.
