@@ -29,7 +29,7 @@ use reconciler::{
     pod::files::DnsFacts,
     rollout::Head,
     settings::ClusterSettings,
-    state::{Change, KnownNode, NodeFacts, NodeReport, Preparation, Rollout},
+    state::{Change, KnownNode, NodeFacts, NodeReport, Preparation, Record, Rollout},
 };
 use runtime::{Prober, Runtime};
 
@@ -398,7 +398,7 @@ impl Host {
         answer: Option<(NodeName, AnswerDoc)>,
     ) -> anyhow::Result<()> {
         let moved = changes.iter().rev().find_map(|change| match change {
-            Change::Rollout(after) => Some(after.clone()),
+            Change::Put(Record::Rollout(after)) => Some(after.clone()),
             _ => None,
         });
         if let Some(after) = &moved {

@@ -9,7 +9,7 @@ use crate::{
     name::ObjectKey,
     object::{Service, ServiceKind, ServicePort},
     settings::ServiceRanges,
-    state::{Change, ServiceAllocation},
+    state::{Change, Record, RecordKey, ServiceAllocation},
 };
 
 /// The name of a Service's port in its allocation: `TCP/80`.
@@ -29,7 +29,7 @@ pub fn allocate(
     let mut changes: Vec<Change> = given
         .keys()
         .filter(|key| !services.contains_key(*key) && droppable(key))
-        .map(|key| Change::DropService(key.clone()))
+        .map(|key| Change::Delete(RecordKey::Service(key.clone())))
         .collect();
     let mut taken = Taken::of(services, given);
     let accepted = accepted_allocations(ranges, services, given);
@@ -37,7 +37,7 @@ pub fn allocate(
         let before = accepted.get(key).cloned().unwrap_or_default();
         let now = taken.allocation(ranges, service, &before);
         if given.get(key) != Some(&now) {
-            changes.push(Change::Service(key.clone(), now));
+            changes.push(Change::Put(Record::Service(key.clone(), now)));
         }
     }
     changes
@@ -298,7 +298,7 @@ mod tests {
         .into();
         let mut given = BTreeMap::new();
         for change in allocate(&ranges(), &services, &given.clone(), |_| false) {
-            let Change::Service(key, allocation) = change else {
+            let Change::Put(Record::Service(key, allocation)) = change else {
                 panic!("{change:?}")
             };
             given.insert(key, allocation);
@@ -347,7 +347,7 @@ mod tests {
         };
         let given = BTreeMap::from([(key.clone(), forged)]);
         let changes = allocate(&ranges(), &services, &given, |_| false);
-        let [Change::Service(_, anew)] = &changes[..] else {
+        let [Change::Put(Record::Service(_, anew))] = &changes[..] else {
             panic!("{changes:?}")
         };
         let given = BTreeMap::from([(key, anew.clone())]);

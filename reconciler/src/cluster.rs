@@ -31,7 +31,7 @@ use crate::{
     settings::ClusterSettings,
     state::{
         Change, ClusterState, FailureClass, KnownNode, NodeLife, NodeReport, Outage, Phase,
-        PodPlace, PodRecord, Rollout, StopReason, StopRecord,
+        PodPlace, PodRecord, Record, RecordKey, Rollout, StopReason, StopRecord,
     },
 };
 
@@ -219,10 +219,14 @@ impl<'a> ClusterDecision<'a> {
                 Some(before) if node.life.is_out() && before.lost == lost => {}
                 _ if node.life.is_out() => {
                     let since = before.map_or(self.input.now, |before| before.since);
-                    self.changes
-                        .push(Change::Out(name.clone(), Outage { since, lost }));
+                    self.changes.push(Change::Put(Record::Outage(
+                        name.clone(),
+                        Outage { since, lost },
+                    )));
                 }
-                Some(_) => self.changes.push(Change::Back(name.clone())),
+                Some(_) => self
+                    .changes
+                    .push(Change::Delete(RecordKey::Outage(name.clone()))),
                 None => {}
             }
         }
@@ -234,13 +238,13 @@ impl<'a> ClusterDecision<'a> {
                 .is_some_and(|installation| *installation != node.facts.installation)
         });
         self.changes
-            .extend(anew.map(|(name, _)| Change::Readmit(name.clone())));
+            .extend(anew.map(|(name, _)| Change::Delete(RecordKey::Removed(name.clone()))));
         let unknown = state
             .outages
             .keys()
             .filter(|name| !self.input.nodes.contains_key(*name));
         self.changes
-            .extend(unknown.map(|name| Change::Back(name.clone())));
+            .extend(unknown.map(|name| Change::Delete(RecordKey::Outage(name.clone()))));
     }
 
     /// Pods of which nothing is left go out of the state; pods that run without a record come into
@@ -252,7 +256,8 @@ impl<'a> ClusterDecision<'a> {
                     record.place.node() == Some(node) && self.is_gone(record, report)
                 };
                 if self.input.state.pods.get(uid).is_some_and(own) {
-                    self.changes.push(Change::Forget(uid.clone()));
+                    self.changes
+                        .push(Change::Delete(RecordKey::Pod(uid.clone())));
                 }
             }
         }
@@ -263,7 +268,7 @@ impl<'a> ClusterDecision<'a> {
                 }
                 self.serial += 1;
                 self.observed_owners.insert(&orphan.owner);
-                self.changes.push(Change::Pod(Box::new(PodRecord {
+                self.changes.push(Change::put(PodRecord {
                     uid: orphan.uid.clone(),
                     key: orphan.pod.clone(),
                     owner: orphan.owner.clone(),
@@ -273,7 +278,7 @@ impl<'a> ClusterDecision<'a> {
                     created: self.input.now,
                     serial: self.serial,
                     stop: None,
-                })));
+                }));
             }
         }
         // A pod that no node ever had needs nobody to stop it, and one whose node was removed has
@@ -287,7 +292,8 @@ impl<'a> ClusterDecision<'a> {
                 None => record.stop.is_some(),
             };
             if nobody_has_it {
-                self.changes.push(Change::Forget(record.uid.clone()));
+                self.changes
+                    .push(Change::Delete(RecordKey::Pod(record.uid.clone())));
             }
         }
     }
@@ -339,7 +345,7 @@ impl<'a> ClusterDecision<'a> {
             self.next = self.next.sooner(self.share_images(&mut after, &there));
         }
         if after != *rollout {
-            self.changes.push(Change::Rollout(Box::new(after)));
+            self.changes.push(Change::put(after));
         }
     }
 
@@ -375,8 +381,10 @@ impl<'a> ClusterDecision<'a> {
             let progress = progress(&view, self.input.state.workloads.get(&workload.key));
             self.next = self.next.sooner(self.late_at(workload));
             if let Some(progress) = progress.filter(|_| part.moves) {
-                self.changes
-                    .push(Change::Progress(workload.key.clone(), progress));
+                self.changes.push(Change::Put(Record::Workload(
+                    workload.key.clone(),
+                    progress,
+                )));
             }
             let stopped = actions
                 .iter()
@@ -401,7 +409,8 @@ impl<'a> ClusterDecision<'a> {
         }
         for key in self.input.state.workloads.keys() {
             if !driving.objects.workloads.contains_key(key) {
-                self.changes.push(Change::DropProgress(key.clone()));
+                self.changes
+                    .push(Change::Delete(RecordKey::Workload(key.clone())));
             }
         }
     }
@@ -503,7 +512,7 @@ impl<'a> ClusterDecision<'a> {
 
     fn finish(mut self) -> ClusterChange {
         if self.serial != self.input.state.serial {
-            self.changes.push(Change::Serial(self.serial));
+            self.changes.push(Change::Put(Record::Serial(self.serial)));
         }
         ClusterChange {
             changes: self.changes,
@@ -583,7 +592,7 @@ fn count_crowds(pods: &mut [OwnedPod<'_>]) {
 fn stop(record: &PodRecord, reason: StopReason, now: Timestamp) -> Change {
     let mut record = record.clone();
     record.stop = Some(StopRecord { at: now, reason });
-    Change::Pod(Box::new(record))
+    Change::put(record)
 }
 
 /// A rollout as a person asked to change it.

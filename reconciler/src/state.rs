@@ -2,6 +2,7 @@
 
 mod node;
 mod pod;
+mod record;
 mod refused;
 mod rollout;
 mod shares;
@@ -17,6 +18,7 @@ use crate::name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
 pub use self::{
     node::{KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation, ReceivedTime},
     pod::{PodPlace, PodRecord, StopReason, StopRecord},
+    record::{Change, Record, RecordKey},
     refused::Refused,
     rollout::{
         Adoption, CommitState, Failure, FailureClass, HistoryEntry, Phase, Rollback, Rollout, Wave,
@@ -80,35 +82,6 @@ pub struct ServiceAllocation {
     pub node_ports: BTreeMap<String, u16>,
 }
 
-/// One change of the state; a leader's decision is a list of them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Change {
-    /// A pod is new, or has changed.
-    Pod(Box<PodRecord>),
-    /// A pod is gone.
-    Forget(PodUid),
-    /// The rollout has moved on.
-    Rollout(Box<Rollout>),
-    /// A workload has progressed.
-    Progress(WorkloadKey, WorkloadProgress),
-    /// A workload is gone.
-    DropProgress(WorkloadKey),
-    /// A Service has its addresses.
-    Service(ObjectKey, ServiceAllocation),
-    /// A Service is gone.
-    DropService(ObjectKey),
-    /// So many names were given.
-    Serial(u64),
-    /// Nobody hears from a node.
-    Out(NodeName, Outage),
-    /// A node is heard from again.
-    Back(NodeName),
-    /// A node does not belong to the cluster any more, with its installation.
-    Remove(NodeName, String),
-    /// A node that was removed was installed anew.
-    Readmit(NodeName),
-}
-
 impl ClusterState {
     /// A host's copy of the state as it is put into a store that a person adopts.
     #[must_use]
@@ -119,46 +92,5 @@ impl ClusterState {
             stock_taken: false,
         });
         self
-    }
-
-    /// Applies changes in order.
-    pub fn apply(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            match change {
-                Change::Pod(record) => {
-                    self.pods.insert(record.uid.clone(), *record);
-                }
-                Change::Forget(uid) => {
-                    self.pods.remove(&uid);
-                }
-                Change::Rollout(rollout) => self.rollout = *rollout,
-                Change::Progress(key, progress) => {
-                    self.workloads.insert(key, progress);
-                }
-                Change::DropProgress(key) => {
-                    self.workloads.remove(&key);
-                }
-                Change::Service(key, allocation) => {
-                    self.services.insert(key, allocation);
-                }
-                Change::DropService(key) => {
-                    self.services.remove(&key);
-                }
-                Change::Serial(serial) => self.serial = serial,
-                Change::Out(node, outage) => {
-                    self.outages.insert(node, outage);
-                }
-                Change::Back(node) => {
-                    self.outages.remove(&node);
-                }
-                Change::Remove(node, installation) => {
-                    self.outages.remove(&node);
-                    self.removed.insert(node, installation);
-                }
-                Change::Readmit(node) => {
-                    self.removed.remove(&node);
-                }
-            }
-        }
     }
 }

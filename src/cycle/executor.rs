@@ -235,7 +235,7 @@ impl Host {
                     .map_err(|error| format!("{error:#}"));
             }
         };
-        self.commit_for(asker, vec![Change::Rollout(Box::new(rollout))], answer)
+        self.commit_for(asker, vec![Change::put(rollout)], answer)
             .await
     }
 

@@ -12,7 +12,7 @@ use reconciler::{
     name::{CommitId, NodeName},
     plan::Next,
     rollout::Head,
-    state::{Change, KnownNode, NodeLife, NodeReport},
+    state::{Change, KnownNode, NodeLife, NodeReport, Record, RecordKey},
 };
 
 use super::{Host, RETRY};
@@ -174,8 +174,7 @@ impl Host {
             passed > LONG_GAP || apart.unsigned_abs() > JUMP
         });
         if gap && let Some(rollout) = self.store.snapshot().rollout.after_gap(now) {
-            self.commit(vec![Change::Rollout(Box::new(rollout))])
-                .await?;
+            self.commit(vec![Change::put(rollout)]).await?;
         }
         self.decided = Some((instant, now));
         Ok(())
@@ -376,12 +375,12 @@ impl Host {
             "node {node} is not of the cluster any more; its {count} pods are made anew elsewhere, those with data on its \
              disk too. Do not start its daemon again before `windlass uninstall` there"
         );
-        self.commit_for(
-            asker,
-            vec![Change::Remove(node.clone(), installation)],
-            answer,
-        )
-        .await
+        // What is not of the cluster is not out either.
+        let changes = vec![
+            Change::Put(Record::Removed(node.clone(), installation)),
+            Change::Delete(RecordKey::Outage(node.clone())),
+        ];
+        self.commit_for(asker, changes, answer).await
     }
 
     /// The nodes, as this host knows them.

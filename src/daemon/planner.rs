@@ -11,7 +11,7 @@ use reconciler::{
     commit::Commit,
     name::{CommitId, NodeName},
     rollout::Head,
-    state::{Change, NodeReport, PodPlace, StopRecord},
+    state::{Change, NodeReport, PodPlace, Record, RecordKey, StopRecord},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -189,7 +189,7 @@ fn describe(view: &View, change: &Change) -> Option<LaneView> {
         })
     };
     match change {
-        Change::Pod(record) => {
+        Change::Put(Record::Pod(record)) => {
             let before = view.state.pods.get(&record.uid);
             match (&record.stop, before) {
                 (Some(StopRecord { reason, .. }), Some(before)) if before.stop.is_none() => line(
@@ -209,7 +209,7 @@ fn describe(view: &View, change: &Change) -> Option<LaneView> {
                 _ => None,
             }
         }
-        Change::Service(key, allocation) => {
+        Change::Put(Record::Service(key, allocation)) => {
             let address = allocation
                 .cluster_ip
                 .map_or_else(|| "no address".to_owned(), |one| one.to_string());
@@ -218,15 +218,23 @@ fn describe(view: &View, change: &Change) -> Option<LaneView> {
                 format!("{address}, node ports {:?}", allocation.node_ports),
             )
         }
-        Change::DropService(key) => line(format!("service {key}"), "remove".to_owned()),
-        Change::Forget(_)
-        | Change::Rollout(_)
-        | Change::Progress(..)
-        | Change::DropProgress(_)
-        | Change::Serial(_)
-        | Change::Out(..)
-        | Change::Back(_)
-        | Change::Remove(..)
-        | Change::Readmit(_) => None,
+        Change::Delete(RecordKey::Service(key)) => {
+            line(format!("service {key}"), "remove".to_owned())
+        }
+        Change::Put(
+            Record::Serial(_)
+            | Record::Rollout(_)
+            | Record::Workload(..)
+            | Record::Outage(..)
+            | Record::Removed(..),
+        )
+        | Change::Delete(
+            RecordKey::Serial
+            | RecordKey::Rollout
+            | RecordKey::Pod(_)
+            | RecordKey::Workload(_)
+            | RecordKey::Outage(_)
+            | RecordKey::Removed(_),
+        ) => None,
     }
 }

@@ -13,14 +13,14 @@ pub(crate) use member::{Member, skew};
 use reconciler::{
     foreign::ForeignText,
     name::{NodeName, PodUid},
-    state::{ClusterState, PodPlace, PodRecord},
+    state::{ClusterState, PodPlace, PodRecord, Record},
     status::PodStatus,
 };
 use serde::de::DeserializeOwned;
 
 use super::{
     etcd::{KeyChange, StoredValue, Write},
-    layout::{AnswerDoc, Decided, Epoch, FactsDoc, KeyKind, ReportDoc, StoreIdentity},
+    layout::{AnswerDoc, Decided, Epoch, FactsDoc, KeyKind, OwnRecord, ReportDoc, StoreIdentity},
 };
 
 /// Records that no leader deletes.
@@ -78,7 +78,7 @@ impl Contents {
     /// What this host's own copy says, for records that cannot be read in the first list.
     pub(crate) fn remember(&mut self, records: Vec<Decided>) {
         for decided in &records {
-            if let Decided::Pod(record) = decided
+            if let Decided::Record(Record::Pod(record)) = decided
                 && let Some(node) = record.place.node()
             {
                 self.places.insert(record.uid.clone(), node.clone());
@@ -177,7 +177,7 @@ impl Contents {
             .filter(|known| !known.gone && known.revision < revision)?;
         let decided = known.decided.as_ref()?;
         let wrong = match decided {
-            Decided::Pod(record) => {
+            Decided::Record(Record::Pod(record)) => {
                 let forgotten = |node: &NodeName| {
                     let report = self.members.get(node).map(|member| &member.report.report);
                     let adopted = self.state.rollout.adopted.as_ref().zip(report);
@@ -188,7 +188,7 @@ impl Contents {
                 let runs = |node: &NodeName| record.stop.is_none() && !forgotten(node);
                 leading || record.place.node().is_some_and(runs)
             }
-            Decided::Answer(..) => false,
+            Decided::Own(OwnRecord::Answer(..)) => false,
             _ => leading,
         };
         wrong.then(|| decided.clone())
@@ -197,7 +197,7 @@ impl Contents {
     /// A decision as it is believed: a pod that has a node keeps it, whatever a record says.
     fn in_place(&mut self, key: &str, decided: Decided) -> Decided {
         self.moved.remove(key);
-        let Decided::Pod(record) = decided else {
+        let Decided::Record(Record::Pod(record)) = decided else {
             return decided;
         };
         let Some(node) = self
@@ -205,14 +205,14 @@ impl Contents {
             .get(&record.uid)
             .filter(|node| record.place.node() != Some(node))
         else {
-            return Decided::Pod(record);
+            return Decided::Record(Record::Pod(record));
         };
         let kept = PodRecord {
             place: PodPlace::Node(node.clone()),
             ..(*record).clone()
         };
         self.moved.insert(key.to_owned(), *record);
-        Decided::Pod(Box::new(kept))
+        Decided::record(kept)
     }
 
     /// What is believed now: from here on each pod has its node for its life.
@@ -230,7 +230,7 @@ impl Contents {
             self.undecide(Some(decided));
         }
         for (key, record) in std::mem::take(&mut self.moved) {
-            let decided = Decided::Pod(Box::new(record));
+            let decided = Decided::record(record);
             self.decide(decided.clone());
             self.known
                 .entry(key)
@@ -274,7 +274,7 @@ impl Contents {
             .moved
             .values()
             .filter_map(|record| self.state.pods.get(&record.uid));
-        let moved = moved.map(|record| Decided::Pod(Box::new(record.clone())).write());
+        let moved = moved.map(|record| Decided::record(record.clone()).write());
         self.missing
             .values()
             .map(Decided::write)
@@ -358,8 +358,7 @@ impl Contents {
         match KeyKind::of(key) {
             KeyKind::Identity => self.identity = Some(read(value)?),
             KeyKind::Decided => {
-                let decided: Decided = read(value)?;
-                if decided.key() == key {
+                if let Some(decided) = Decided::read(key, value)? {
                     let decided = self.in_place(key, decided);
                     self.decide(decided.clone());
                     return Ok(Some(decided));
@@ -416,27 +415,10 @@ impl Contents {
 
     fn decide(&mut self, decided: Decided) {
         self.redecided = true;
-        let state = &mut self.state;
         match decided {
-            Decided::Epoch(epoch) => self.epoch = epoch,
-            Decided::Rollout(rollout) => state.rollout = *rollout,
-            Decided::Serial(serial) => state.serial = serial,
-            Decided::Pod(record) => {
-                state.pods.insert(record.uid.clone(), *record);
-            }
-            Decided::Workload(key, progress) => {
-                state.workloads.insert(key, progress);
-            }
-            Decided::Service(key, given) => {
-                state.services.insert(key, given);
-            }
-            Decided::Outage(node, outage) => {
-                state.outages.insert(node, outage);
-            }
-            Decided::Removed(node, installation) => {
-                state.removed.insert(node, installation);
-            }
-            Decided::Answer(node, answer) => {
+            Decided::Record(record) => self.state.put(record),
+            Decided::Own(OwnRecord::Epoch(epoch)) => self.epoch = epoch,
+            Decided::Own(OwnRecord::Answer(node, answer)) => {
                 self.answers.insert(node, answer);
             }
         }
@@ -497,29 +479,18 @@ impl Contents {
 
     fn undecide(&mut self, before: Option<Decided>) {
         self.redecided = true;
-        let state = &mut self.state;
         match before {
-            // Without these there is no state: what was last known holds.
-            None | Some(Decided::Epoch(_) | Decided::Rollout(_) | Decided::Serial(_)) => {}
-            // Whoever finds it running later says where.
-            Some(Decided::Pod(record)) => {
-                state.pods.remove(&record.uid);
-                self.places.remove(&record.uid);
-            }
-            Some(Decided::Workload(key, _)) => {
-                state.workloads.remove(&key);
-            }
-            Some(Decided::Service(key, _)) => {
-                state.services.remove(&key);
-            }
-            Some(Decided::Outage(node, _)) => {
-                state.outages.remove(&node);
-            }
-            Some(Decided::Removed(node, _)) => {
-                state.removed.remove(&node);
-            }
-            Some(Decided::Answer(node, _)) => {
+            // Without an epoch there is no leader: what was last known holds.
+            None | Some(Decided::Own(OwnRecord::Epoch(_))) => {}
+            Some(Decided::Own(OwnRecord::Answer(node, _))) => {
                 self.answers.remove(&node);
+            }
+            Some(Decided::Record(record)) => {
+                // Whoever finds a pod running later says where.
+                if let Record::Pod(record) = &record {
+                    self.places.remove(&record.uid);
+                }
+                self.state.delete(&record.key());
             }
         }
     }

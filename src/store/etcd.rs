@@ -175,6 +175,22 @@ impl Fence {
     pub(crate) fn holds(&self) -> bool {
         !self.until.passed()
     }
+
+    /// As [`Fence::holds`], at a time that the caller has read.
+    pub(crate) fn holds_at(&self, now: Instant) -> bool {
+        !self.until.passed_at(now)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn holding_until(revision: i64, until: Instant) -> Self {
+        let deadline = Deadline::new();
+        deadline.set(until);
+        Self {
+            key: "election/1".to_owned(),
+            revision,
+            until: deadline,
+        }
+    }
 }
 
 /// One thing to write.

@@ -13,11 +13,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
-    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
-    state::{
-        Change, ClusterState, NodeFacts, NodeReport, Outage, PodRecord, Rollout, ServiceAllocation,
-        WorkloadProgress,
-    },
+    name::{CommitId, NodeName, PodUid},
+    state::{Change, ClusterState, NodeFacts, NodeReport, Record, RecordKey},
     status::PodStatus,
 };
 use serde::{Deserialize, Serialize};
@@ -143,18 +140,21 @@ pub(crate) struct AnswerDoc {
     pub(crate) answer: Result<String, String>,
 }
 
-/// A record of the leader, with its own name: a key only has to be unique.
+/// What the leader writes, with its own name: a key only has to be unique.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Decided {
+    /// A record of the state.
+    Record(Record),
+    /// What only a store has.
+    Own(OwnRecord),
+}
+
+/// What the leader writes that is no part of the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Decided {
+pub(super) enum OwnRecord {
     Epoch(Epoch),
-    Rollout(Box<Rollout>),
-    Serial(u64),
-    Pod(Box<PodRecord>),
-    Workload(WorkloadKey, WorkloadProgress),
-    Service(ObjectKey, ServiceAllocation),
-    Outage(NodeName, Outage),
-    Removed(NodeName, String),
     Answer(NodeName, AnswerDoc),
 }
 
@@ -235,18 +235,52 @@ pub(super) fn text<T: Serialize>(document: &T) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
 
+/// The key of a record of the state. `docs/store.md` lists them.
+fn record_key(key: &RecordKey) -> String {
+    match key {
+        RecordKey::Serial => format!("{DECIDED}serial"),
+        RecordKey::Rollout => format!("{DECIDED}rollout"),
+        RecordKey::Pod(uid) => format!("{DECIDED}pods/{uid}"),
+        RecordKey::Workload(key) => format!("{DECIDED}workloads/{key}"),
+        RecordKey::Service(key) => format!("{DECIDED}services/{}/{}", key.namespace, key.name),
+        RecordKey::Outage(node) => format!("{DECIDED}outages/{node}"),
+        RecordKey::Removed(node) => format!("{DECIDED}removed/{node}"),
+    }
+}
+
 impl Decided {
+    pub(super) fn record(record: impl Into<Record>) -> Self {
+        Self::Record(record.into())
+    }
+
+    pub(super) fn epoch(epoch: Epoch) -> Self {
+        Self::Own(OwnRecord::Epoch(epoch))
+    }
+
+    pub(super) fn answer(node: NodeName, answer: AnswerDoc) -> Self {
+        Self::Own(OwnRecord::Answer(node, answer))
+    }
+
+    /// What a value says; `None` where that belongs to another key.
+    pub(super) fn read(key: &str, value: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        let is_own = key == format!("{DECIDED}epoch") || key.starts_with(ANSWERS);
+        let own = serde_json::from_slice(value).map(Self::Own);
+        let record = serde_json::from_slice(value).map(Self::Record);
+        // Where neither can be read, the error is about what the key is for.
+        let decided = if is_own {
+            record.or(own)?
+        } else {
+            own.or(record)?
+        };
+
+        Ok((decided.key() == key).then_some(decided))
+    }
+
     pub(super) fn key(&self) -> String {
         match self {
-            Self::Epoch(_) => format!("{DECIDED}epoch"),
-            Self::Rollout(_) => format!("{DECIDED}rollout"),
-            Self::Serial(_) => format!("{DECIDED}serial"),
-            Self::Pod(record) => pod_key(&record.uid),
-            Self::Workload(key, _) => workload_key(key),
-            Self::Service(key, _) => service_key(key),
-            Self::Outage(node, _) => outage_key(node),
-            Self::Removed(node, _) => removed_key(node),
-            Self::Answer(node, _) => format!("{ANSWERS}{node}"),
+            Self::Record(record) => record_key(&record.key()),
+            Self::Own(OwnRecord::Epoch(_)) => format!("{DECIDED}epoch"),
+            Self::Own(OwnRecord::Answer(node, _)) => format!("{ANSWERS}{node}"),
         }
     }
 
@@ -258,90 +292,27 @@ impl Decided {
     }
 }
 
-fn pod_key(uid: &PodUid) -> String {
-    format!("{DECIDED}pods/{uid}")
-}
-
-fn workload_key(key: &WorkloadKey) -> String {
-    format!("{DECIDED}workloads/{key}")
-}
-
-fn service_key(key: &ObjectKey) -> String {
-    format!("{DECIDED}services/{}/{}", key.namespace, key.name)
-}
-
-fn outage_key(node: &NodeName) -> String {
-    format!("{DECIDED}outages/{node}")
-}
-
-fn removed_key(node: &NodeName) -> String {
-    format!("{DECIDED}removed/{node}")
-}
-
 /// A decision as writes. How many names were given comes first: half of a decision must not give
 /// one twice.
 pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
-    let delete = |key: String| Write::Delete { key };
-    let one = |change: &Change| match change {
-        Change::Pod(record) => Decided::Pod(record.clone()).write(),
-        Change::Forget(uid) => delete(pod_key(uid)),
-        Change::Rollout(rollout) => Decided::Rollout(rollout.clone()).write(),
-        Change::Progress(key, progress) => Decided::Workload(key.clone(), progress.clone()).write(),
-        Change::DropProgress(key) => delete(workload_key(key)),
-        Change::Service(key, given) => Decided::Service(key.clone(), given.clone()).write(),
-        Change::DropService(key) => delete(service_key(key)),
-        Change::Serial(serial) => Decided::Serial(*serial).write(),
-        Change::Out(node, outage) => Decided::Outage(node.clone(), outage.clone()).write(),
-        Change::Back(node) => delete(outage_key(node)),
-        Change::Remove(node, installation) => {
-            Decided::Removed(node.clone(), installation.clone()).write()
-        }
-        Change::Readmit(node) => delete(removed_key(node)),
-    };
     let (first, others): (Vec<&Change>, Vec<&Change>) = changes
         .iter()
-        .partition(|change| matches!(change, Change::Serial(_)));
-    first.into_iter().chain(others).map(one).collect()
+        .partition(|change| change.key() == RecordKey::Serial);
+    let changes = first.into_iter().chain(others);
+
+    changes
+        .map(|change| match change {
+            Change::Put(record) => Decided::record(record.clone()).write(),
+            Change::Delete(key) => Write::Delete {
+                key: record_key(key),
+            },
+        })
+        .collect()
 }
 
 /// A whole state as records: what a new or adopted store is filled with.
 pub(super) fn records(state: &ClusterState) -> Vec<Decided> {
-    let ClusterState {
-        cluster: _,
-        serial,
-        rollout,
-        pods,
-        workloads,
-        services,
-        outages,
-        removed,
-    } = state.clone();
-    let mut records = vec![Decided::Serial(serial), Decided::Rollout(Box::new(rollout))];
-    records.extend(
-        pods.into_values()
-            .map(|record| Decided::Pod(Box::new(record))),
-    );
-    records.extend(
-        workloads
-            .into_iter()
-            .map(|(key, progress)| Decided::Workload(key, progress)),
-    );
-    records.extend(
-        services
-            .into_iter()
-            .map(|(key, given)| Decided::Service(key, given)),
-    );
-    records.extend(
-        outages
-            .into_iter()
-            .map(|(node, outage)| Decided::Outage(node, outage)),
-    );
-    records.extend(
-        removed
-            .into_iter()
-            .map(|(node, installation)| Decided::Removed(node, installation)),
-    );
-    records
+    state.records().into_iter().map(Decided::Record).collect()
 }
 
 /// What a node says of its pods and itself, as the keys it wants under its own prefix.
@@ -382,7 +353,11 @@ mod fuzz;
 
 #[cfg(test)]
 mod tests {
-    use reconciler::fault::FaultKind;
+    use reconciler::{
+        fault::FaultKind,
+        name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+        state::{Outage, Rollout, ServiceAllocation, WorkloadProgress},
+    };
 
     use super::*;
 
@@ -423,9 +398,118 @@ mod tests {
         assert_eq!(KeyKind::of("nodes/n1"), KeyKind::Unknown);
     }
 
+    /// One record of each kind that is short, with its key and its value in etcd.
+    fn stored() -> Vec<(Decided, &'static str, &'static str)> {
+        let node = NodeName::new("n1");
+        let web = ObjectKey::new("default", "web");
+        let progress = WorkloadProgress {
+            updated: 2,
+            available: 1,
+            since: Timestamp::UNIX_EPOCH,
+            template: TemplateHash::new("1-0"),
+        };
+        let outage = Outage {
+            since: Timestamp::UNIX_EPOCH,
+            lost: true,
+        };
+        let answer = AnswerDoc {
+            id: "q".to_owned(),
+            answer: Ok("done".to_owned()),
+        };
+        let epoch = Epoch {
+            incarnation: 1,
+            revision: 9,
+        };
+        let workload = WorkloadKey {
+            kind: WorkloadKind::Deployment,
+            object: web.clone(),
+        };
+        vec![
+            (
+                Decided::epoch(epoch),
+                "decided/epoch",
+                r#"{"epoch":{"incarnation":1,"revision":9}}"#,
+            ),
+            (
+                Decided::answer(node.clone(), answer),
+                "decided/answers/n1",
+                r#"{"answer":["n1",{"id":"q","answer":{"Ok":"done"}}]}"#,
+            ),
+            (
+                Decided::Record(Record::Serial(3)),
+                "decided/serial",
+                r#"{"serial":3}"#,
+            ),
+            (
+                Decided::Record(Record::Workload(workload, progress)),
+                "decided/workloads/Deployment/default/web",
+                r#"{"workload":["Deployment/default/web",{"updated":2,"available":1,"since":"1970-01-01T00:00:00Z","template":"1-0"}]}"#,
+            ),
+            (
+                Decided::Record(Record::Service(web, ServiceAllocation::default())),
+                "decided/services/default/web",
+                r#"{"service":["default/web",{"cluster_ip":null,"node_ports":{}}]}"#,
+            ),
+            (
+                Decided::Record(Record::Outage(node.clone(), outage)),
+                "decided/outages/n1",
+                r#"{"outage":["n1",{"since":"1970-01-01T00:00:00Z","lost":true}]}"#,
+            ),
+            (
+                Decided::Record(Record::Removed(node, "i1".to_owned())),
+                "decided/removed/n1",
+                r#"{"removed":["n1","i1"]}"#,
+            ),
+        ]
+    }
+
+    #[test]
+    fn records_have_the_keys_and_values_that_clusters_have() {
+        for (decided, key, value) in stored() {
+            assert_eq!(decided.key(), key);
+            assert_eq!(String::from_utf8_lossy(&text(&decided)), value);
+            let read = Decided::read(key, value.as_bytes());
+            assert_eq!(read.ok(), Some(Some(decided)), "{key}");
+        }
+        let rollout = Decided::record(Rollout::default());
+        assert_eq!(rollout.key(), "decided/rollout");
+        let value = text(&rollout);
+        assert!(value.starts_with(br#"{"rollout":{"#));
+        let read = Decided::read("decided/rollout", &value);
+        assert_eq!(read.ok(), Some(Some(rollout)));
+        let pod = RecordKey::Pod(PodUid::new("u"));
+        assert_eq!(record_key(&pod), "decided/pods/u");
+    }
+
+    #[test]
+    fn a_record_under_another_key_counts_for_nothing_and_an_unknown_one_is_an_error() {
+        for (decided, key, value) in stored() {
+            for other in ["decided/epoch", "decided/serial", "decided/jobs/x"] {
+                let read = Decided::read(other, value.as_bytes());
+                assert_eq!(read.ok(), Some((key == other).then(|| decided.clone())));
+            }
+        }
+        let error = |key: &str, value: &str| match Decided::read(key, value.as_bytes()) {
+            Ok(decided) => format!("{decided:?}"),
+            Err(error) => error.to_string(),
+        };
+        let job = error("decided/jobs/x", r#"{"job":{}}"#);
+        assert!(
+            job.contains("unknown variant `job`, expected one of `serial`"),
+            "{job}"
+        );
+        let epoch = error("decided/epoch", r#"{"epoch":{"incarnation":1}}"#);
+        assert!(epoch.contains("missing field `revision`"), "{epoch}");
+        let outage = error("decided/outages/n1", r#"{"outage":["n1",{"lost":true}]}"#);
+        assert!(outage.contains("missing field `since`"), "{outage}");
+    }
+
     #[test]
     fn the_count_of_names_is_written_first() {
-        let changes = [Change::Forget(PodUid::new("a")), Change::Serial(3)];
+        let changes = [
+            Change::Delete(RecordKey::Pod(PodUid::new("a"))),
+            Change::Put(Record::Serial(3)),
+        ];
         let Some(Write::Put { key, .. }) = writes(&changes).into_iter().next() else {
             panic!("no write")
         };

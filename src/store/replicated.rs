@@ -2,14 +2,16 @@
 //! while etcd is gone.
 
 mod join;
+mod leadership;
 mod marker;
 mod others;
+mod own_keys;
 mod subnets;
 mod writer;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -24,19 +26,20 @@ use tokio::sync::{mpsc, watch};
 
 use self::{
     join::Newcomer,
-    marker::Marker,
-    others::{Late, Others, OthersFile},
+    leadership::{LastWrite, Leadership},
+    marker::{Marker, MarkerFile},
+    others::{Absences, Others, OthersFile},
+    own_keys::OwnKeys,
 };
 use super::{
     agreed::Agreed,
     contents::{Contents, Member},
-    etcd::{Etcd, EtcdConfig, Fence, SessionConfig, StoreEvent},
-    layout::{self, AliveDoc, AskDoc, FactsDoc},
-    local::{LocalStore, MARKER},
+    etcd::{Etcd, EtcdConfig, SessionConfig, StoreEvent},
+    layout::{self, AliveDoc, AskDoc},
+    local::LocalStore,
     presence::Presence,
-    publisher::Publisher,
 };
-use crate::state_file::{self, StateFileError};
+use crate::state_file::StateFileError;
 
 /// How long a node lives in the others' eyes without a word.
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(5);
@@ -48,7 +51,6 @@ const WITHDRAWAL: Duration = Duration::from_secs(15);
 const RESPITE: Duration = Duration::from_secs(1);
 /// So many records that nobody may have written are named.
 const DISPUTED: usize = 3;
-const MARKER_SCHEMA: u32 = 1;
 
 /// What a host brings to a cluster.
 #[derive(Clone)]
@@ -99,48 +101,27 @@ pub(crate) struct ReplicatedStore {
     local: LocalStore,
     etcd: Etcd,
     presence: Presence,
-    publisher: Publisher,
     contents: Contents,
     marker: Marker,
-    marker_path: PathBuf,
-    saved_marker: Option<Marker>,
+    marker_file: MarkerFile,
     node: NodeName,
     agreed: Agreed,
     node_ranges: Vec<Ipv4Net>,
     status: StoreStatus,
-    fence: Option<Fence>,
-    /// Since when this host leads and the store answers it.
-    led_since: Option<Instant>,
-    /// When so many nodes were silent last that none was given up.
-    braked: Option<Instant>,
-    /// The first own list since the election was read: nothing of an earlier leader is missing.
-    caught_up: bool,
-    facts: Option<FactsDoc>,
-    /// What this host's clock was when the others were told of it last.
-    clock_published: Option<(Timestamp, Instant)>,
-    ask: Option<AskDoc>,
+    leadership: Leadership,
+    last_write: LastWrite,
+    own_keys: OwnKeys,
     others: Others,
     others_file: OthersFile,
-    /// Only a list that was asked for at least so often counts as this leader's own.
-    awaited: u64,
-    /// The revision of this leader's last write.
-    wrote: i64,
-    /// Which list must have it.
-    rechecked: Option<u64>,
     /// What the store says has changed since it was last heard.
     changed: bool,
     /// What was decided is on this host's disk.
     copied: bool,
-    /// This host leaves leading to others until then.
-    withdrawn_until: Option<Instant>,
-    /// Since when each lost node is known to be lost here.
-    lost_since: BTreeMap<NodeName, Instant>,
-    late: Option<Late>,
+    absences: Absences,
     /// etcd's own id of its cluster, as it was last listed.
     listed: Option<u64>,
     /// Who else has this host's name.
     name_taken: Option<String>,
-    started: Instant,
 }
 
 impl ReplicatedStore {
@@ -152,8 +133,7 @@ impl ReplicatedStore {
         waiting: &watch::Sender<String>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<StoreEvent>)> {
         let local = LocalStore::open(data, &joining.node)?;
-        let marker_path = data.join(MARKER);
-        let marker = state_file::read::<Marker>(&marker_path, MARKER_SCHEMA)?;
+        let (marker_file, marker) = MarkerFile::open(data)?;
         let installation = local.installation().to_owned();
         let alive = AliveDoc {
             installation: installation.clone(),
@@ -194,40 +174,28 @@ impl ReplicatedStore {
                 (marker, StoreStatus::Current)
             }
         };
-        let publisher = Publisher::start(etcd.clone());
+        let own_keys = OwnKeys::new(joining.node.clone(), etcd.clone());
         let mut store = Self {
             local,
             etcd,
             presence,
-            publisher,
             contents,
             marker,
-            marker_path,
-            saved_marker: None,
+            marker_file,
             node: joining.node,
             agreed: joining.agreed,
             node_ranges: joining.node_ranges,
             status: standing,
-            fence: None,
-            led_since: None,
-            braked: None,
-            caught_up: false,
-            facts: None,
-            clock_published: None,
-            ask: None,
+            leadership: Leadership::default(),
+            last_write: LastWrite::default(),
+            own_keys,
             others: Others::default(),
             others_file: OthersFile::open(data)?,
-            awaited: 0,
-            wrote: 0,
-            rechecked: None,
             changed: true,
             copied: true,
-            withdrawn_until: None,
-            lost_since: BTreeMap::new(),
-            late: None,
+            absences: Absences::new(Instant::now()),
             listed: None,
             name_taken: None,
-            started: Instant::now(),
         };
         store.recall();
         if store.status == StoreStatus::Current {
@@ -329,50 +297,24 @@ impl ReplicatedStore {
 
     /// Whether this host may decide now.
     pub(crate) fn leads(&self) -> bool {
-        self.status == StoreStatus::Current
-            && self.caught_up
-            && self.copied
-            && self
-                .withdrawn_until
-                .is_none_or(|until| until <= Instant::now())
-            && self.fence.as_ref().is_some_and(Fence::holds)
+        self.status == StoreStatus::Current && self.copied && self.leadership.leads(Instant::now())
     }
 
     /// Whether its election still holds, whatever else is in its way.
     pub(crate) fn is_in_office(&self) -> bool {
-        self.fence.as_ref().is_some_and(Fence::holds)
+        self.leadership.is_in_office(Instant::now())
     }
 
     /// For how long it has led without a break, and without so many silent nodes that it rather
     /// believed none of it.
     pub(crate) fn led_for(&self) -> Duration {
-        let since = self
-            .led_since
-            .max(self.braked.filter(|_| self.led_since.is_some()));
-        since.map(|since| since.elapsed()).unwrap_or_default()
+        self.leadership.led_for(Instant::now())
     }
 
     /// So many nodes are silent that none is given up. Those that are well again come back one by
     /// one: each has the time that a new leader gives.
     pub(crate) fn braked(&mut self) {
-        self.braked = Some(Instant::now());
-    }
-
-    /// Whether a list was begun before this leader's last write was there: it would take that back,
-    /// and look like a store that went back in time. One that was asked for since counts, whatever
-    /// it says.
-    fn is_from_before(&mut self, revision: i64, asked: u64) -> bool {
-        let before = revision < self.wrote && self.rechecked.is_none_or(|since| asked < since);
-        if before {
-            self.caught_up = false;
-            if self.rechecked.is_none() {
-                self.rechecked = Some(self.etcd.relist());
-            }
-        } else {
-            self.rechecked = None;
-            self.wrote = 0;
-        }
-        before
+        self.leadership.brake(Instant::now());
     }
 
     /// Takes in what etcd tells.
@@ -384,16 +326,18 @@ impl ReplicatedStore {
                 asked,
                 pairs,
             } => {
-                if self.is_from_before(revision, asked) {
+                if self.last_write.is_missing_in(revision, asked) {
+                    self.leadership.distrust();
+                    self.last_write.recheck(|| self.etcd.relist());
                     return;
                 }
+                self.last_write.listed();
                 self.contents.list(revision, pairs);
                 self.changed = true;
                 self.listed = Some(etcd_cluster);
                 self.judge();
                 if self.status == StoreStatus::Current {
-                    // A list that was begun before may lack what an earlier leader wrote last.
-                    self.caught_up = self.fence.is_some() && asked >= self.awaited;
+                    self.leadership.listed(asked);
                     self.republish();
                 }
             }
@@ -403,7 +347,7 @@ impl ReplicatedStore {
                 self.changed = true;
                 // Whose clock is the wrong one must be seen there, too.
                 if self.contents.take_strange() {
-                    self.publish_clock();
+                    self.own_keys.publish_clock();
                 }
                 let believed = self.status == StoreStatus::Current;
                 self.judge();
@@ -413,8 +357,7 @@ impl ReplicatedStore {
                 }
             }
             StoreEvent::Lost { why } => {
-                self.led_since = None;
-                self.caught_up = false;
+                self.leadership.store_lost();
                 match &mut self.status {
                     // Who this store is was in doubt before, and that is what a person must know.
                     StoreStatus::Frozen { .. } | StoreStatus::Conflict { .. } => {}
@@ -431,23 +374,18 @@ impl ReplicatedStore {
                 self.judge();
                 // A leader decides by nothing that it has not read anew: what changed meanwhile is
                 // on its way only.
-                if self.fence.is_some() {
-                    self.awaited = self.etcd.relist();
+                if self.leadership.is_elected() {
+                    self.leadership.catch_up(self.etcd.relist());
                 }
             }
             StoreEvent::Elected(fence) => {
                 tracing::info!(epoch = fence.revision, "this host leads");
-                self.fence = Some(fence);
-                self.led_since = Some(Instant::now());
-                self.caught_up = false;
-                // What an earlier leader wrote last may still be on its way.
-                self.awaited = self.etcd.relist();
+                self.leadership
+                    .elected(fence, self.etcd.relist(), Instant::now());
             }
             StoreEvent::Demoted { why } => {
                 tracing::info!("this host leads no more: {why}");
-                self.fence = None;
-                self.led_since = None;
-                self.caught_up = false;
+                self.leadership.demoted();
                 // What this host would have put back is the next leader's to judge.
                 self.contents.forget_missing();
             }
@@ -494,48 +432,28 @@ impl ReplicatedStore {
 
     /// Leaves leading to others for a while.
     fn withdraw(&mut self, time: Duration) {
-        self.withdrawn_until = Some(Instant::now() + time);
-        self.caught_up = false;
+        self.leadership.withdraw(time, Instant::now());
         self.etcd.set_candidate(false);
     }
 
     /// Stands for election, if this host is one that may lead.
     fn stand(&mut self) {
-        let withdrawn = self
-            .withdrawn_until
-            .is_some_and(|until| until > Instant::now());
-        if !withdrawn {
-            self.withdrawn_until = None;
-        }
-        let may =
-            self.status == StoreStatus::Current && self.copied && !withdrawn && !self.was_removed();
+        let may = self.status == StoreStatus::Current
+            && self.copied
+            && !self.is_withdrawn()
+            && !self.was_removed();
         self.etcd.set_candidate(may);
     }
 
     /// Whether this host leaves leading to others for now.
     pub(crate) fn is_withdrawn(&self) -> bool {
-        self.withdrawn_until
-            .is_some_and(|until| until > Instant::now())
+        self.leadership.is_withdrawn(Instant::now())
     }
 
     /// Puts on disk what must not be forgotten.
     pub(crate) fn save(&mut self) -> Result<(), StateFileError> {
         self.save_others()?;
-        // The revision alone is not worth a write: what it guards against goes back further than
-        // that.
-        let same = self.saved_marker.as_ref().is_some_and(|saved| {
-            Marker {
-                revision: saved.revision,
-                ..self.marker.clone()
-            } == *saved
-                && self.marker.revision - saved.revision < 50
-        });
-        if same {
-            return Ok(());
-        }
-        state_file::write(&self.marker_path, MARKER_SCHEMA, &self.marker)?;
-        self.saved_marker = Some(self.marker.clone());
-        Ok(())
+        self.marker_file.save(&self.marker)
     }
 
     /// Who else has this host's subnet, if somebody has.
@@ -553,7 +471,7 @@ impl ReplicatedStore {
 
     /// Why the node's own keys could not be written last.
     pub(crate) fn publish_trouble(&self) -> Option<String> {
-        self.publisher.trouble()
+        self.own_keys.trouble()
     }
 
     /// Records that could not be read.
@@ -587,7 +505,7 @@ impl ReplicatedStore {
 
     /// Asks the leader for something on behalf of a person here.
     pub(crate) fn ask(&mut self, ask: Option<AskDoc>) {
-        self.ask = ask;
+        self.own_keys.set_ask(ask);
     }
 
     /// What nodes ask of the leader and have no answer to.

@@ -11,7 +11,9 @@ use crate::{
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
     placement::{candidates, eligible_for_daemon},
     rollout::Head,
-    state::{Adoption, Change, ClusterState, NodeLife, Phase, PodRecord, Rollout, StopReason},
+    state::{
+        Adoption, Change, ClusterState, NodeLife, Phase, PodRecord, Record, Rollout, StopReason,
+    },
     status::PodStatus,
 };
 
@@ -85,7 +87,7 @@ impl<'a> DecisionCheck<'a> {
     fn records(&mut self, change: &ClusterChange) {
         let mut seen = BTreeSet::new();
         for change in &change.changes {
-            let Change::Pod(record) = change else {
+            let Change::Put(Record::Pod(record)) = change else {
                 continue;
             };
             let uid = &record.uid;
@@ -522,7 +524,7 @@ impl<'a> DecisionCheck<'a> {
             .changes
             .iter()
             .filter_map(|change| match change {
-                Change::Pod(record) => Some(record),
+                Change::Put(Record::Pod(record)) => Some(record),
                 _ => None,
             })
             .filter(|record| {

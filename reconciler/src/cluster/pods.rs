@@ -125,7 +125,7 @@ impl<'a> ClusterDecision<'a> {
                     names.insert(key.clone());
                     let uid = pod_uid(&self.seed(), self.serial);
                     self.placed.extend(why.map(|why| (uid.clone(), why)));
-                    self.changes.push(Change::Pod(Box::new(PodRecord {
+                    self.changes.push(Change::put(PodRecord {
                         uid,
                         key,
                         owner: workload.key.clone(),
@@ -135,7 +135,7 @@ impl<'a> ClusterDecision<'a> {
                         created: self.input.now,
                         serial: self.serial,
                         stop: None,
-                    })));
+                    }));
                     // One that no node takes is enough to say so.
                     if unplaced {
                         break;
@@ -284,7 +284,7 @@ impl<'a> ClusterDecision<'a> {
                 placed.extend(why.map(|why| (record.uid.clone(), why)));
             }
             if record != *pod.record {
-                changes.push(Change::Pod(Box::new(record)));
+                changes.push(Change::put(record));
             }
         }
         self.changes.extend(changes);

@@ -15,7 +15,7 @@ use crate::{
     object::{Control, Workload},
     placement::{eligible_for_daemon, host_ports},
     rollout::{Judgement, judge},
-    state::{Change, Unfit},
+    state::{Change, Record, Unfit},
 };
 
 /// An owner of pods that is not in the driving commit, and was in one that ran before.
@@ -129,8 +129,10 @@ impl<'a> ClusterDecision<'a> {
     /// Whether the rollout lasts, also after this decision: what waits is stopped with the
     /// decision that ends it, as long as the commits that explain it are known.
     fn is_under_way(&self) -> bool {
-        let ends =
-            |change: &Change| matches!(change, Change::Rollout(after) if !after.is_under_way());
+        let ends = |change: &Change| match change {
+            Change::Put(Record::Rollout(after)) => !after.is_under_way(),
+            _ => false,
+        };
         self.input.state.rollout.is_under_way() && !self.changes.iter().any(ends)
     }
 

@@ -65,7 +65,7 @@ impl ClusterDecision<'_> {
                 let adopted = Some(Adoption { stock_taken: true, ..adoption });
                 let after = Rollout { adopted, ..rollout.clone() };
                 let after = after.after_gap(self.input.now).unwrap_or(after);
-                self.changes.push(Change::Rollout(Box::new(after)));
+                self.changes.push(Change::put(after));
             }
         }
         true

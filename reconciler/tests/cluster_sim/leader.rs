@@ -12,7 +12,7 @@ use reconciler::{
     object::{Control, DeploymentStrategy, IntOrPercent},
     plan::Next,
     rollout::Head,
-    state::{Change, KnownNode, NodeLife},
+    state::{Change, KnownNode, NodeLife, Record, RecordKey},
 };
 
 use crate::{
@@ -85,9 +85,7 @@ impl World {
             && !std::mem::replace(&mut leading.excused, true)
             && let Some(after) = after
         {
-            leading
-                .pending
-                .push_back(vec![Change::Rollout(Box::new(after))]);
+            leading.pending.push_back(vec![Change::put(after)]);
         }
     }
 
@@ -227,14 +225,20 @@ impl World {
             .given_up
             .iter()
             .filter(|node| !contents.state.removed.contains_key(*node))
-            .filter_map(|node| {
+            .flat_map(|node| {
                 // Whoever leads may have joined since: it is asked on a host that knows which
                 // installation is meant.
                 let hosts = self.hosts.iter().map(|host| &host.view.believed().facts);
                 let facts = std::iter::once(&contents.facts)
                     .chain(hosts)
-                    .find_map(|facts| facts.get(node))?;
-                Some(Change::Remove((*node).clone(), facts.installation.clone()))
+                    .find_map(|facts| facts.get(node));
+                facts.map_or_else(Vec::new, |facts| {
+                    let installation = facts.installation.clone();
+                    vec![
+                        Change::Put(Record::Removed((*node).clone(), installation)),
+                        Change::Delete(RecordKey::Outage((*node).clone())),
+                    ]
+                })
             })
             .collect();
         self.require(findings.is_empty(), || {
@@ -251,7 +255,7 @@ impl World {
         // twice.
         if let Some(at) = changes
             .iter()
-            .position(|change| matches!(change, Change::Serial(_)))
+            .position(|change| matches!(change, Change::Put(Record::Serial(_))))
         {
             let serial = changes.remove(at);
             changes.insert(0, serial);
@@ -416,7 +420,7 @@ fn all_words(changes: &[Change]) -> String {
 /// A change in a few words.
 fn words(change: &Change) -> String {
     match change {
-        Change::Pod(record) => {
+        Change::Put(Record::Pod(record)) => {
             let place = record.place.node().map_or("nowhere", |node| node.as_str());
             let stop = record
                 .stop
@@ -428,15 +432,15 @@ fn words(change: &Change) -> String {
                 record.key.name, record.uid, record.commit
             )
         }
-        Change::Forget(uid) => format!("forget {uid}"),
-        Change::Rollout(rollout) => format!(
+        Change::Delete(RecordKey::Pod(uid)) => format!("forget {uid}"),
+        Change::Put(Record::Rollout(rollout)) => format!(
             "rollout target {:?} driving {:?} healthy {:?} {:?}",
             rollout.target.as_ref().map(|id| id.as_str()),
             rollout.driving.as_ref().map(|id| id.as_str()),
             rollout.healthy.as_ref().map(|id| id.as_str()),
             rollout.phase
         ),
-        Change::Progress(key, progress) => {
+        Change::Put(Record::Workload(key, progress)) => {
             format!("progress {key} {}/{}", progress.available, progress.updated)
         }
         other => format!("{other:?}"),

@@ -1,9 +1,9 @@
 //! The store is lost: somebody wipes it, or puts an older backup in its place. Hosts freeze, and a
 //! person says which host's copy is to be believed from then on.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeSet};
 
-use reconciler::state::{Change, ClusterState};
+use reconciler::state::{Change, ClusterState, Record, RecordKey};
 
 use crate::{
     clock::Time,
@@ -247,66 +247,15 @@ impl World {
 
 /// The records of a copy, and the end of those that are there and not in it.
 fn records(there: &ClusterState, copy: &ClusterState) -> Vec<Put> {
-    let mut changes = Vec::new();
-    changes.extend(
-        there
-            .pods
-            .keys()
-            .filter(|uid| !copy.pods.contains_key(*uid))
-            .cloned()
-            .map(Change::Forget),
-    );
-    let stale = there
-        .workloads
-        .keys()
-        .filter(|key| !copy.workloads.contains_key(*key));
-    changes.extend(stale.cloned().map(Change::DropProgress));
-    let stale = there
-        .services
-        .keys()
-        .filter(|key| !copy.services.contains_key(*key));
-    changes.extend(stale.cloned().map(Change::DropService));
-    let stale = there
-        .outages
-        .keys()
-        .filter(|node| !copy.outages.contains_key(*node));
-    changes.extend(stale.cloned().map(Change::Back));
-    let stale = there
-        .removed
-        .keys()
-        .filter(|node| !copy.removed.contains_key(*node));
-    changes.extend(stale.cloned().map(Change::Readmit));
-    changes.push(Change::Serial(copy.serial));
-    changes.push(Change::Rollout(Box::new(copy.rollout.clone())));
-    changes.extend(
-        copy.pods
-            .values()
-            .cloned()
-            .map(|record| Change::Pod(Box::new(record))),
-    );
-    changes.extend(
-        copy.workloads
-            .clone()
-            .into_iter()
-            .map(|(key, progress)| Change::Progress(key, progress)),
-    );
-    changes.extend(
-        copy.services
-            .clone()
-            .into_iter()
-            .map(|(key, given)| Change::Service(key, given)),
-    );
-    changes.extend(
-        copy.removed
-            .clone()
-            .into_iter()
-            .map(|(node, gone)| Change::Remove(node, gone)),
-    );
-    changes.extend(
-        copy.outages
-            .clone()
-            .into_iter()
-            .map(|(node, outage)| Change::Out(node, outage)),
-    );
-    changes.into_iter().map(Put::Decided).collect()
+    let records = copy.records();
+    let kept: BTreeSet<RecordKey> = records.iter().map(Record::key).collect();
+    let stale = there.records();
+    let stale = stale.iter().map(Record::key);
+
+    stale
+        .filter(|key| !kept.contains(key))
+        .map(Change::Delete)
+        .chain(records.into_iter().map(Change::Put))
+        .map(Put::Decided)
+        .collect()
 }

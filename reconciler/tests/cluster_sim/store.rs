@@ -8,7 +8,7 @@ use std::{
 
 use reconciler::{
     name::NodeName,
-    state::{Change, ClusterState, NodeFacts, NodeReport},
+    state::{Change, ClusterState, NodeFacts, NodeReport, Record, RecordKey},
 };
 
 use crate::clock::Time;
@@ -144,7 +144,7 @@ impl Contents {
     }
 
     pub(crate) fn decide(&mut self, change: &Change, revision: Revision) {
-        if matches!(change, Change::Rollout(_) | Change::Serial(_)) {
+        if matches!(change.key(), RecordKey::Rollout | RecordKey::Serial) {
             self.decided = self.decided.max(revision);
         }
         self.state.apply(vec![change.clone()]);
@@ -153,20 +153,6 @@ impl Contents {
     /// Whether somebody who lives does not believe this store.
     pub(crate) fn is_doubted(&self) -> bool {
         self.present.values().any(|presence| presence.doubts)
-    }
-}
-
-/// The key a decision is written to.
-pub(crate) fn key(change: &Change) -> String {
-    match change {
-        Change::Pod(record) => format!("pod/{}", record.uid),
-        Change::Forget(uid) => format!("pod/{uid}"),
-        Change::Rollout(_) => "rollout".to_owned(),
-        Change::Progress(owner, _) | Change::DropProgress(owner) => format!("progress/{owner}"),
-        Change::Service(service, _) | Change::DropService(service) => format!("service/{service}"),
-        Change::Serial(_) => "serial".to_owned(),
-        Change::Out(node, _) | Change::Back(node) => format!("outage/{node}"),
-        Change::Remove(node, _) | Change::Readmit(node) => format!("removed/{node}"),
     }
 }
 
@@ -246,8 +232,10 @@ impl Store {
         }
         let sabotage = self.sabotage;
         let puts = changes.iter().map(|change| match change {
-            Change::Pod(record) if record.stop.is_some() && sabotage == Sabotage::ForgetStops => {
-                Put::Decided(Change::Forget(record.uid.clone()))
+            Change::Put(Record::Pod(record))
+                if record.stop.is_some() && sabotage == Sabotage::ForgetStops =>
+            {
+                Put::Decided(Change::Delete(RecordKey::Pod(record.uid.clone())))
             }
             change => Put::Decided(change.clone()),
         });

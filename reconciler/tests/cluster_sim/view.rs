@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use reconciler::state::Change;
+use reconciler::state::{Change, RecordKey};
 
-use crate::store::{Contents, Epoch, Put, Revision, Sabotage, Store, key};
+use crate::store::{Contents, Epoch, Put, Revision, Sabotage, Store};
 
 /// The revision alone is put on disk after so many.
 const UNSAVED: Revision = 50;
@@ -81,7 +81,7 @@ pub(crate) struct View {
     life: u64,
     /// Keys that this host has written itself, with the revision: what a watch brings later is
     /// older.
-    own: BTreeMap<String, Revision>,
+    own: BTreeMap<RecordKey, Revision>,
 }
 
 impl Default for View {
@@ -207,7 +207,7 @@ impl View {
     fn take_in(&mut self, put: &Put, revision: Revision, news: &mut News) {
         if let Put::Decided(change) = put {
             news.decided = true;
-            let key = key(change);
+            let key = change.key();
             match self.own.get(&key) {
                 Some(own) if *own > revision => return,
                 Some(own) if *own == revision => {
@@ -280,7 +280,7 @@ impl View {
     pub(crate) fn wrote(&mut self, revision: Revision, epoch: Epoch, changes: &[Change]) {
         self.contents.epoch = epoch;
         for change in changes {
-            self.own.insert(key(change), revision);
+            self.own.insert(change.key(), revision);
             self.contents.decide(change, revision);
         }
     }

@@ -6,8 +6,7 @@ use jiff::SignedDuration;
 use reconciler::{
     name::{CommitId, ObjectKey, TemplateHash},
     state::{
-        Adoption, Change, NodeFacts, NodeReport, NodeSystem, Refusal, Rollout, StopReason,
-        StopRecord,
+        Adoption, NodeFacts, NodeReport, NodeSystem, Refusal, Rollout, StopReason, StopRecord,
     },
 };
 
@@ -25,7 +24,7 @@ fn pair(key: &str, value: &[u8], revision: i64) -> StoredValue {
 #[test]
 fn a_record_that_cannot_be_read_says_what_the_copy_says_also_after_a_start() {
     let mut copy = ClusterState::default();
-    copy.apply(vec![Change::Serial(7)]);
+    copy.put(Record::Serial(7));
     let mut contents = Contents::default();
     contents.remember(layout::records(&copy));
     contents.list(
@@ -59,7 +58,7 @@ fn pod(node: Option<&str>) -> PodRecord {
 const POD: &str = "decided/pods/u";
 
 fn put(record: &PodRecord, revision: i64) -> KeyChange {
-    let decided = Decided::Pod(Box::new(record.clone()));
+    let decided = Decided::record(record.clone());
     KeyChange::Put(pair(POD, &layout::text(&decided), revision))
 }
 
@@ -92,11 +91,7 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
         assert_eq!(said, [(POD, "n1")]);
         contents.list(
             5,
-            vec![pair(
-                POD,
-                &layout::text(&Decided::Pod(Box::new(pod(other)))),
-                4,
-            )],
+            vec![pair(POD, &layout::text(&Decided::record(pod(other))), 4)],
         );
         assert_eq!(
             (place(&contents), contents.moved().count()),
@@ -105,7 +100,7 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
         );
         // The leader writes what is believed, after which nothing is wrong.
         let writes = contents.wronged();
-        assert_eq!(writes, [Decided::Pod(Box::new(pod(Some("n1")))).write()]);
+        assert_eq!(writes, [Decided::record(pod(Some("n1"))).write()]);
         contents.wrote(6, &writes);
         assert_eq!(
             (place(&contents), contents.wronged()),
@@ -115,7 +110,7 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
             3,
             vec![pair(
                 POD,
-                &layout::text(&Decided::Pod(Box::new(pod(Some("n1"))))),
+                &layout::text(&Decided::record(pod(Some("n1")))),
                 3,
             )],
         );
@@ -187,23 +182,19 @@ fn a_pod_is_not_moved_by_way_of_being_deleted_unplaced_or_of_a_restart() {
     ];
     for changes in moves {
         let mut copy = ClusterState::default();
-        copy.apply(vec![Change::Pod(Box::new(pod(Some("n1"))))]);
+        copy.put(Record::from(pod(Some("n1"))));
         let mut contents = Contents::default();
         contents.remember(layout::records(&copy));
         contents.list(
             4,
-            vec![pair(
-                POD,
-                &layout::text(&Decided::Pod(Box::new(pod(None)))),
-                4,
-            )],
+            vec![pair(POD, &layout::text(&Decided::record(pod(None))), 4)],
         );
         assert_eq!(place(&contents), Some("n1"), "as the copy on the disk says");
         contents.change(7, changes, false);
         assert_eq!(place(&contents), Some("n1"));
         assert_eq!(
             contents.wronged(),
-            [Decided::Pod(Box::new(pod(Some("n1")))).write()]
+            [Decided::record(pod(Some("n1"))).write()]
         );
     }
 }
@@ -225,7 +216,7 @@ fn a_pod_is_forgotten_unstopped_only_where_its_node_has_nothing_of_it_in_an_adop
             adopted,
             ..Rollout::default()
         };
-        let decided = Decided::Rollout(Box::new(rollout));
+        let decided = Decided::record(rollout);
         KeyChange::Put(pair(&decided.key(), &layout::text(&decided), 3))
     };
     let says = |stock, gone: &[&str]| {

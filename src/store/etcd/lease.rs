@@ -49,7 +49,11 @@ impl Deadline {
     }
 
     pub(super) fn passed(&self) -> bool {
-        Instant::now() >= self.at()
+        self.passed_at(Instant::now())
+    }
+
+    pub(super) fn passed_at(&self, now: Instant) -> bool {
+        now >= self.at()
     }
 }
 

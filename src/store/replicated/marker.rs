@@ -1,17 +1,29 @@
 //! Whether the store is the one that this host knows, and what it does about one that is not.
 
-use std::time::Instant;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{ReplicatedStore, StoreStatus, subnets::Reservations};
-use crate::store::{
-    agreed::{Agreed, known_schema},
-    contents::Contents,
-    layout::Epoch,
+use crate::{
+    state_file::{self, StateFileError},
+    store::{
+        agreed::{Agreed, known_schema},
+        contents::Contents,
+        layout::Epoch,
+        local::MARKER,
+    },
 };
+
+const SCHEMA: u32 = 1;
+/// A marker that is behind by less is not worth a write: what the revision guards against goes
+/// back further than that.
+const REVISIONS: i64 = 50;
 
 /// `store.json`: what this host must not forget of the store, so that another one is not believed
 /// in its place.
@@ -32,6 +44,41 @@ pub(super) struct Marker {
     /// Whose pods have which addresses, as far as that was seen.
     #[serde(default)]
     pub(super) subnets: Reservations,
+}
+
+/// The marker as it stands on this host's disk.
+#[derive(Debug)]
+pub(super) struct MarkerFile {
+    path: PathBuf,
+    /// What was written by this process last.
+    saved: Option<Marker>,
+}
+
+impl MarkerFile {
+    /// Reads the marker; there is none on a host that was never in a cluster.
+    pub(super) fn open(data: &Path) -> Result<(Self, Option<Marker>), StateFileError> {
+        let path = data.join(MARKER);
+        let marker = state_file::read(&path, SCHEMA)?;
+        Ok((Self { path, saved: None }, marker))
+    }
+
+    /// Writes the marker, where more than its revision has changed.
+    pub(super) fn save(&mut self, marker: &Marker) -> Result<(), StateFileError> {
+        let same = self.saved.as_ref().is_some_and(|saved| {
+            let revision = saved.revision;
+            let unmoved = Marker {
+                revision,
+                ..marker.clone()
+            };
+            unmoved == *saved && marker.revision - revision < REVISIONS
+        });
+        if same {
+            return Ok(());
+        }
+        state_file::write(&self.path, SCHEMA, marker)?;
+        self.saved = Some(marker.clone());
+        Ok(())
+    }
 }
 
 /// Why a store is not believed.
@@ -162,7 +209,7 @@ impl ReplicatedStore {
                     &self.status
                 {
                     tracing::info!(%since, "the store answers again");
-                    self.led_since = self.fence.as_ref().map(|_| Instant::now());
+                    self.leadership.store_recovered(Instant::now());
                 }
                 self.status = StoreStatus::Current;
                 self.marker.etcd_cluster = self.listed.unwrap_or(self.marker.etcd_cluster);
@@ -206,9 +253,9 @@ impl ReplicatedStore {
     /// Whoever does not believe the store does not lead by it.
     pub(super) fn follow_nobody(&mut self) {
         self.etcd.set_candidate(false);
-        self.caught_up = false;
+        self.leadership.distrust();
         if !self.may_publish() {
-            self.publisher.rest();
+            self.own_keys.rest();
         }
     }
 
@@ -272,7 +319,7 @@ mod tests {
     /// A store of that cluster: adopted so often, decided and listed at these revisions.
     fn store(incarnation: u64, decided: i64, revision: i64) -> Contents {
         let identity = agreed().identity("c", incarnation);
-        let epoch = Decided::Epoch(Epoch {
+        let epoch = Decided::epoch(Epoch {
             incarnation,
             revision: 9,
         });

@@ -109,9 +109,30 @@ pub(super) struct Others {
     pub(super) reports: BTreeMap<NodeName, NodeReport>,
 }
 
+/// For how long nodes have been away, by this host's monotonic clock.
+#[derive(Debug)]
+pub(super) struct Absences {
+    /// When this process started: since then at the latest a node is silent of which the store says
+    /// nothing.
+    started: Instant,
+    /// Since when each lost node is known to be lost here.
+    lost_since: BTreeMap<NodeName, Instant>,
+    late: Option<Late>,
+}
+
+impl Absences {
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            started,
+            lost_since: BTreeMap::new(),
+            late: None,
+        }
+    }
+}
+
 /// Who was late when etcd was asked last.
 #[derive(Debug)]
-pub(super) struct Late {
+struct Late {
     asked: Instant,
     /// Who was about to be given up then.
     parting: BTreeSet<NodeName>,
@@ -166,7 +187,7 @@ impl ReplicatedStore {
     pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
         let outages = &self.snapshot().outages;
         let unheard = Member {
-            silent: Some(self.started),
+            silent: Some(self.absences.started),
             ..Member::default()
         };
         self.others
@@ -182,6 +203,7 @@ impl ReplicatedStore {
                 });
                 let lost = outages.get(name).is_some_and(|outage| outage.lost);
                 let lost_for = self
+                    .absences
                     .lost_since
                     .get(name)
                     .filter(|_| lost)
@@ -215,10 +237,11 @@ impl ReplicatedStore {
             .map(|(name, _)| name.clone())
             .collect();
         if parting.is_empty() {
-            self.late = None;
+            self.absences.late = None;
             return;
         }
         let known = self
+            .absences
             .late
             .take()
             .filter(|known| known.parting == parting && known.asked.elapsed() < LATE_PACE);
@@ -235,7 +258,7 @@ impl ReplicatedStore {
                 .entry(name.clone())
                 .and_modify(|signs| signs.late = true);
         }
-        self.late = Some(late);
+        self.absences.late = Some(late);
     }
 
     async fn ask_who_is_late(&self, signs: &BTreeMap<NodeName, NodeSigns>) -> BTreeSet<NodeName> {
@@ -273,9 +296,10 @@ impl ReplicatedStore {
                 .map(|(name, _)| name.clone())
                 .collect()
         };
-        self.lost_since.retain(|name, _| lost.contains(name));
+        let lost_since = &mut self.absences.lost_since;
+        lost_since.retain(|name, _| lost.contains(name));
         for name in lost {
-            self.lost_since.entry(name).or_insert_with(Instant::now);
+            lost_since.entry(name).or_insert_with(Instant::now);
         }
         let removed = &self.contents.state.removed;
         self.marker

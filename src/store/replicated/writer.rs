@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use reconciler::{
     name::NodeName,
     state::{Change, NodeFacts},
@@ -17,13 +17,9 @@ use reconciler::{
 use super::{RESPITE, ReplicatedStore, StoreStatus, WITHDRAWAL};
 use crate::store::{
     agreed::known_schema,
-    contents::skew,
     etcd::{Fence, Write, WriteError},
-    layout::{self, AnswerDoc, AwayDoc, DECIDED, Decided, Epoch, FactsDoc, IDENTITY, ReportDoc},
+    layout::{self, AnswerDoc, AwayDoc, DECIDED, Decided, Epoch, IDENTITY, ReportDoc},
 };
-
-/// A clock that is so far from where it would be by the time that has passed was set.
-const CLOCK_SET: SignedDuration = SignedDuration::from_secs(10);
 
 impl ReplicatedStore {
     /// Writes a decision under the fence, and believes it once it is there. Whoever asked for it
@@ -34,18 +30,14 @@ impl ReplicatedStore {
         answer: Option<(NodeName, AnswerDoc)>,
     ) -> Result<()> {
         let mut writes = layout::writes(&changes);
-        writes.extend(answer.map(|(node, answer)| Decided::Answer(node, answer).write()));
-        let fence = self
-            .fence
-            .clone()
-            .filter(|_| self.leads())
-            .context("this host does not lead")?;
+        writes.extend(answer.map(|(node, answer)| Decided::answer(node, answer).write()));
+        let fence = self.fence()?;
         let epoch = Epoch {
             incarnation: self.marker.incarnation,
             revision: fence.revision,
         };
         if self.contents.epoch != epoch {
-            writes.insert(0, Decided::Epoch(epoch).write());
+            writes.insert(0, Decided::epoch(epoch).write());
         }
         self.write_fenced(&fence, writes).await?;
         Ok(self.take_over()?)
@@ -58,11 +50,7 @@ impl ReplicatedStore {
         if wronged.is_empty() {
             return Ok(());
         }
-        let fence = self
-            .fence
-            .clone()
-            .filter(|_| self.leads())
-            .context("this host does not lead")?;
+        let fence = self.fence()?;
         tracing::warn!(
             records = wronged.len(),
             "records were deleted or changed as nobody may: they are written again"
@@ -72,27 +60,27 @@ impl ReplicatedStore {
 
     /// Answers what a person asked on another host and what is not done.
     pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
-        let fence = self
-            .fence
-            .clone()
-            .filter(|_| self.leads())
-            .context("this host does not lead")?;
-        self.write_fenced(&fence, vec![Decided::Answer(node.clone(), answer).write()])
+        let fence = self.fence()?;
+        self.write_fenced(&fence, vec![Decided::answer(node.clone(), answer).write()])
             .await
+    }
+
+    /// What proves to etcd that this host leads, if it does.
+    fn fence(&self) -> Result<Fence> {
+        let fence = self.leadership.fence().filter(|_| self.leads());
+        fence.cloned().context("this host does not lead")
     }
 
     async fn write_fenced(&mut self, fence: &Fence, writes: Vec<Write>) -> Result<()> {
         match self.etcd.write_fenced(fence, writes.clone()).await {
             Ok(revision) => {
                 self.contents.wrote(revision, &writes);
-                self.wrote = revision;
+                self.last_write.wrote(revision);
                 Ok(())
             }
             Err(WriteError::Fenced) => {
-                self.fence = None;
-                self.caught_up = false;
-                // Also where only this host's own clock said so: a campaign anew is the way back.
-                self.withdraw(RESPITE);
+                self.leadership.fenced_off(RESPITE, Instant::now());
+                self.etcd.set_candidate(false);
                 bail!("the decision was not written: {}", WriteError::Fenced)
             }
             // Etcd is full, or this host's user may not: another host may do better, and nobody
@@ -103,8 +91,7 @@ impl ReplicatedStore {
             }
             Err(error) => {
                 // A part of it may be there: look before anything more is decided.
-                self.caught_up = false;
-                self.awaited = self.etcd.relist();
+                self.leadership.catch_up(self.etcd.relist());
                 bail!("the decision could not be written to the store: {error}")
             }
         }
@@ -117,19 +104,7 @@ impl ReplicatedStore {
         peer: Option<SocketAddr>,
         report: &ReportDoc,
     ) {
-        let same = self
-            .facts
-            .as_ref()
-            .is_some_and(|doc| doc.facts == *facts && doc.peer == peer);
-        let clock = Timestamp::now();
-        if !same || self.clock_was_set() {
-            self.facts = Some(FactsDoc {
-                facts: facts.clone(),
-                peer,
-                clock,
-            });
-            self.clock_published = Some((clock, Instant::now()));
-        }
+        self.own_keys.set_facts(facts, peer);
         if !self.may_publish() {
             return;
         }
@@ -140,14 +115,7 @@ impl ReplicatedStore {
                 "it does not believe the store: see its `windlass status`".to_owned()
             });
         }
-        if let Some(doc) = &self.facts {
-            self.publisher.want(layout::own_keys(
-                &self.node,
-                doc,
-                &report,
-                self.ask.as_ref(),
-            ));
-        }
+        self.own_keys.publish(&report);
     }
 
     /// Has the publisher told what is there, after a list.
@@ -162,8 +130,8 @@ impl ReplicatedStore {
             .filter(|key| *key != alive)
             .map(|key| (key, Vec::new()))
             .collect();
-        self.publish_clock();
-        self.publisher.observed(found);
+        self.own_keys.publish_clock();
+        self.own_keys.observed(found);
         let mine = self.contents.subnets.get(&self.marker.subnet);
         if mine.is_none() {
             let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
@@ -173,22 +141,6 @@ impl ReplicatedStore {
                 let _ = etcd.create(&key, value).await;
             });
         }
-    }
-
-    /// Has others hear this host's clock as it is written.
-    pub(super) fn publish_clock(&mut self) {
-        if let Some(doc) = &mut self.facts {
-            doc.clock = Timestamp::now();
-            self.clock_published = Some((doc.clock, Instant::now()));
-            self.publisher
-                .renew(&layout::node_key(&self.node, "facts"), layout::text(doc));
-        }
-    }
-
-    /// Whether this host's clock is no longer the one that the others were told.
-    fn clock_was_set(&self) -> bool {
-        self.clock_published
-            .is_some_and(|(told, then)| skew(told, then).abs() > CLOCK_SET)
     }
 
     /// Says that this host comes back soon, and gives leadership up.
@@ -243,7 +195,7 @@ impl ReplicatedStore {
             .map_or(0, |identity| identity.incarnation);
         let incarnation = self.marker.incarnation.max(known) + 1;
         let mut records = layout::records(&state);
-        records.push(Decided::Epoch(Epoch {
+        records.push(Decided::epoch(Epoch {
             incarnation,
             revision: 0,
         }));
