@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use netfilter::Network;
+use netfilter::HostNet;
 use reconciler::{
     name::NodeName,
     network::{HostNetwork, PeerPath},
@@ -29,7 +29,7 @@ use reconciler::{
     settings::ClusterSettings,
     state::{Change, NodeFacts},
 };
-use runtime::{Prober, Runtime};
+use runtime::{Pods, Probes};
 
 use crate::{
     commit_cache::Reader,
@@ -87,13 +87,15 @@ pub(crate) struct Fixed {
     pub(crate) path: PeerPath,
     /// How long the others may do without this host when its daemon ends.
     pub(crate) away: Duration,
+    /// What time it is: the system's clock, or one that moves with a test's paused clock.
+    pub(crate) clock: fn() -> Timestamp,
 }
 
 /// The parts that act.
 pub(crate) struct Parts {
-    pub(crate) runtime: Runtime,
-    pub(crate) network: Arc<Network>,
-    pub(crate) prober: Prober,
+    pub(crate) runtime: Arc<dyn Pods>,
+    pub(crate) network: Arc<dyn HostNet>,
+    pub(crate) prober: Arc<dyn Probes>,
     pub(crate) dns: Dns,
     pub(crate) names: NamesFile,
     pub(crate) lanes: Lanes,
@@ -325,7 +327,7 @@ impl Host {
                         .events
                         .failure(uid, record, reason, fault.message.clone());
                 }
-                self.parts.lanes.ended(key, result);
+                self.parts.lanes.ended(key, result, self.now());
             }
         }
     }
@@ -353,6 +355,11 @@ impl Host {
     pub(crate) async fn save(&mut self) {
         self.keep_new_pins();
         self.memory.save_if_changed(&mut self.troubles).await;
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.fixed.clock)()
     }
 
     /// This host.

@@ -7,6 +7,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use async_trait::async_trait;
 use reconciler::network::{Peers, PodLink, ServiceTable};
 
 use crate::{drift::Drift, error::NetworkError, host::HostNet, nft::Synced};
@@ -43,6 +44,7 @@ impl FakeNet {
     }
 }
 
+#[async_trait]
 impl HostNet for FakeNet {
     async fn prepare(&self) -> Result<(), NetworkError> {
         self.state().prepared = true;

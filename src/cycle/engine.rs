@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use netfilter::HostNet;
 use reconciler::{observed::Observed, plan::Next, state::Preparation};
 
 use super::{Host, leader::Led};

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use netfilter::HostNet;
 use reconciler::{
     cluster::roll_back,
     name::{CommitId, WorkloadKey},
@@ -187,7 +186,7 @@ impl Host {
         command: Command,
         asker: Option<Requester>,
     ) -> Result<String, String> {
-        let now = Timestamp::now();
+        let now = self.now();
         let mut rollout = self.store.snapshot().rollout.clone();
         let answer = match command {
             Command::Sync => {

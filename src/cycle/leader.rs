@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,6 +14,8 @@ use reconciler::{
     rollout::Head,
     state::{Change, KnownNode, NodeLife, NodeReport},
 };
+
+use tokio::time::Instant;
 
 use super::{Host, RETRY};
 use crate::{

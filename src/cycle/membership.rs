@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use netfilter::HostNet;
 use reconciler::{
     name::{CommitId, NodeName},
     network::{HostNetwork, Peer, Peers},
@@ -117,48 +116,7 @@ impl Host {
         let Some(store) = self.store.replicated() else {
             return;
         };
-        let standing = match store.status() {
-            StoreStatus::Current => Ok(()),
-            StoreStatus::Lost { since, why } => Err(format!(
-                "the store does not answer since {since:.0}, what was decided then is kept up: {why}"
-            )),
-            StoreStatus::Frozen { since, why } => Err(format!("frozen since {since:.0}: {why}")),
-            StoreStatus::Conflict { why } => Err(why.clone()),
-        };
-        let subnet = store.subnet_trouble().map_or(Ok(()), Err);
-        let published = store.publish_trouble().map_or(Ok(()), |why| {
-            Err(format!(
-                "what this host says of itself could not be written to the store: {why}"
-            ))
-        });
-        let unreadable: Vec<String> = store.unreadable().collect();
-        let unreadable = if unreadable.is_empty() {
-            Ok(())
-        } else {
-            Err(unreadable.join("; "))
-        };
-        let disputed = store.disputed();
-        let disputed = if disputed.is_empty() {
-            Ok(())
-        } else {
-            Err(disputed.join("; "))
-        };
-        let removed = match store.was_removed() {
-            true => Err("this host was taken out of the cluster by `windlass node rm`: its pods run elsewhere by now and \
-                         are stopped here; `windlass uninstall` cleans up, and a new installation may join"
-                .to_owned()),
-            false => Ok(()),
-        };
-        let skews: Vec<String> = store
-            .members()
-            .filter(|(name, _)| **name != self.fixed.facts.name)
-            .filter_map(|(name, member)| Some(skew_sentence(name, member.skew()?)))
-            .collect();
-        let skews = if skews.is_empty() {
-            Ok(())
-        } else {
-            Err(skews.join("; "))
-        };
+
         let unknown = |head: &CommitId| !self.knowledge.knows(head);
         let news = store
             .members()
@@ -173,14 +131,12 @@ impl Host {
             .members()
             .filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
         self.parts.inquiry.book().set(addresses.collect());
-        self.note("store", standing);
-        self.note("subnet", subnet);
-        self.note("publish", published);
-        self.note("unreadable", unreadable);
-        self.note("disputed", disputed);
-        self.note("removed", removed);
-        self.note("clocks", skews);
+        let troubles = store_troubles(store, &self.fixed.facts.name);
+        for (part, result) in troubles {
+            self.note(part, result);
+        }
         self.leader.set_outrun(outrun);
+
         // Another host has seen a push that this one has not: once is enough, since the poll comes
         // anyway.
         if let Some(news) = news
@@ -189,6 +145,7 @@ impl Host {
             self.membership.nudged_for = Some(news);
             self.fetch_in_turn();
         }
+
         self.follow_rollout();
         if let Some(store) = self.store.replicated_mut() {
             self.membership.close_asks(store);
@@ -328,6 +285,56 @@ impl Host {
     /// Says good-bye to the other hosts, until soon.
     pub(crate) async fn leave(&mut self) {
         self.store.leave(self.fixed.away).await;
+    }
+}
+
+/// What is wrong with the store and the members, by the words of [`Host::note`].
+fn store_troubles(
+    store: &ReplicatedStore,
+    own: &NodeName,
+) -> [(&'static str, Result<(), String>); 7] {
+    let standing = match store.status() {
+        StoreStatus::Current => Ok(()),
+        StoreStatus::Lost { since, why } => Err(format!(
+            "the store does not answer since {since:.0}, what was decided then is kept up: {why}"
+        )),
+        StoreStatus::Frozen { since, why } => Err(format!("frozen since {since:.0}: {why}")),
+        StoreStatus::Conflict { why } => Err(why.clone()),
+    };
+    let published = store.publish_trouble().map_or(Ok(()), |why| {
+        Err(format!(
+            "what this host says of itself could not be written to the store: {why}"
+        ))
+    });
+    let removed = match store.was_removed() {
+        true => Err("this host was taken out of the cluster by `windlass node rm`: its pods run elsewhere by now and \
+                     are stopped here; `windlass uninstall` cleans up, and a new installation may join"
+            .to_owned()),
+        false => Ok(()),
+    };
+    let skews = store
+        .members()
+        .filter(|(name, _)| *name != own)
+        .filter_map(|(name, member)| Some(skew_sentence(name, member.skew()?)));
+
+    [
+        ("store", standing),
+        ("subnet", store.subnet_trouble().map_or(Ok(()), Err)),
+        ("publish", published),
+        ("unreadable", all_of(store.unreadable())),
+        ("disputed", all_of(store.disputed())),
+        ("removed", removed),
+        ("clocks", all_of(skews)),
+    ]
+}
+
+/// No trouble, or all of these as one.
+fn all_of(sentences: impl IntoIterator<Item = String>) -> Result<(), String> {
+    let sentences: Vec<String> = sentences.into_iter().collect();
+    if sentences.is_empty() {
+        Ok(())
+    } else {
+        Err(sentences.join("; "))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Looking for what somebody else has changed in the host's network, and repairing it: in a cycle
 //! that comes long enough after the last check, and at every resync.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use netfilter::HostNet;
+use tokio::time::Instant;
 
 use super::Host;
 use crate::metrics::DriftCause;
