@@ -208,3 +208,6 @@ impl ControlLoop {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
