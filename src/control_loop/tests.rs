@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod bed;
+mod cluster;
 
 use std::{fs, path::Path, time::Duration};
 

@@ -1,5 +1,6 @@
-//! A daemon's loop over a fake engine, a fake network and a real data directory. Time is tokio's
-//! paused clock: it moves on as soon as everybody waits.
+//! A daemon's loop over a fake engine, a fake network and a real data directory. A host that is
+//! alone lives by tokio's paused clock, which moves on as soon as everybody waits; members of a
+//! cluster live by the real one, since etcd does.
 
 use std::{
     cell::Cell,
@@ -52,7 +53,7 @@ use crate::{
         testing::{Work, bring, request},
         verify::{HeadVerdict, Mode, Policy, verify},
     },
-    store::{LocalStore, Store},
+    store::{Agreed, EtcdConfig, Joining, LocalStore, ReplicatedStore, Store, StoreEvent},
     trust::TrustStore,
     view::{FetchStart, SourceStatus, View},
     watchdog::Watchdog,
@@ -60,6 +61,8 @@ use crate::{
 
 /// More than anything here takes, by the paused clock.
 const LONG: Duration = Duration::from_secs(4 * 3600);
+/// More than anything takes in a cluster, also on a busy machine.
+const LONG_IN_CLUSTER: Duration = Duration::from_secs(120);
 /// When every test begins, by the clock on the wall.
 const BEGINNING: Timestamp = Timestamp::constant(1_780_318_800, 0);
 /// How often everything is looked at afresh.
@@ -78,6 +81,11 @@ fn wall_clock() -> Timestamp {
 
 /// What outlives a daemon: the repository, the data directory, what runs, and the network.
 pub(super) struct LoopBed {
+    node: NodeName,
+    address: Ipv4Addr,
+    /// How to reach the cluster's store, where the host is a member.
+    store: Option<EtcdConfig>,
+    clock: fn() -> Timestamp,
     work: Work,
     data: TempDir,
     pub(super) engine: FakeRuntime,
@@ -92,16 +100,28 @@ pub(super) struct RunningLoop {
     links: watch::Sender<u64>,
     trust: Arc<Mutex<TrustStore>>,
     judge: Judge,
+    clock: fn() -> Timestamp,
+    patience: Duration,
     end: Arc<Notify>,
     task: JoinHandle<Result<()>>,
     _probes: watch::Sender<u64>,
 }
 
 impl LoopBed {
+    /// A host that is alone, under a paused clock.
     pub(super) fn new() -> Self {
         BEGAN.set(Some(Instant::now()));
+        Self::with(1, None, wall_clock)
+    }
+
+    /// A member of a cluster, whose name ends in this number.
+    pub(super) fn member(number: u8, store: EtcdConfig) -> Self {
+        Self::with(number, Some(store), Timestamp::now)
+    }
+
+    fn with(number: u8, store: Option<EtcdConfig>, clock: fn() -> Timestamp) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let engine = FakeRuntime::new(wall_clock, data.path().join("pods"));
+        let engine = FakeRuntime::new(clock, data.path().join("pods"));
         for image in ["web:1", "web:2", "db:1", "db:2"] {
             engine.publish(
                 image,
@@ -109,6 +129,10 @@ impl LoopBed {
             );
         }
         Self {
+            node: NodeName::new(format!("n{number}")),
+            address: Ipv4Addr::new(192, 0, 2, number),
+            store,
+            clock,
             work: Work::new(),
             data,
             engine,
@@ -145,17 +169,48 @@ impl LoopBed {
     fn commit(&self, manifests: &str) -> CommitId {
         self.work.write("all.yaml", manifests);
         let id = self.work.commit("a push", None);
-        let mirror = self.data_file("mirror.git");
-        bring(&request(self.work.path().to_str().unwrap(), &mirror)).unwrap();
+        self.fetch(&self.work);
         id
+    }
+
+    fn fetch(&self, from: &Work) {
+        let url = from.path().to_str().unwrap();
+        bring(&request(url, &self.data_file("mirror.git"))).unwrap();
+    }
+
+    /// Opens the store. Nobody tells a host anything that is alone.
+    async fn open_store(&self) -> (Store, mpsc::UnboundedReceiver<StoreEvent>) {
+        let data = self.data.path();
+        let Some(etcd) = self.store.clone() else {
+            let local = LocalStore::open(data, &self.node).unwrap();
+            return (Store::Local(Box::new(local)), mpsc::unbounded_channel().1);
+        };
+        let network = network(self.address);
+        let joining = Joining {
+            etcd,
+            node: self.node.clone(),
+            agreed: Agreed {
+                pod_range: network.pod_range,
+                subnet_length: network.pod_subnet.prefix_len(),
+                service_range: network.service_range,
+                dns: network.dns,
+                zone: ZONE.to_owned(),
+                node_ports: (30000, 32767),
+            },
+            subnet: None,
+            subnet_alone: network.pod_subnet,
+            node_ranges: Vec::new(),
+        };
+        let waiting = watch::channel(String::new()).0;
+        let opened = ReplicatedStore::open(data, joining, &waiting);
+        let (store, events) = opened.await.unwrap();
+        (Store::Replicated(Box::new(store)), events)
     }
 
     /// Starts a daemon on what is in the data directory.
     pub(super) async fn start(&self) -> RunningLoop {
         let data = self.data.path();
-        let node = NodeName::new("n1");
-        let local = LocalStore::open(data, &node).unwrap();
-        let store = Store::Local(Box::new(local));
+        let (store, store_events) = self.open_store().await;
         let trust = Arc::new(Mutex::new(TrustStore::open(&data.join("trust")).unwrap()));
 
         let pods: Arc<dyn Pods> = Arc::new(self.engine.clone());
@@ -181,8 +236,7 @@ impl LoopBed {
         let inputs = Inputs {
             source: source_events,
             lanes: lane_events,
-            // Nobody tells a lonely host anything.
-            store: mpsc::unbounded_channel().1,
+            store: store_events,
             asked: requests,
             engine: self.engine.changed(),
             network,
@@ -203,7 +257,7 @@ impl LoopBed {
             inquiry,
         };
         let host = Host::new(
-            fixed(node, store.installation(), judge.clone()),
+            self.fixed(&store, judge.clone()),
             parts,
             store,
             Arc::clone(&trust),
@@ -220,9 +274,64 @@ impl LoopBed {
             links,
             trust,
             judge,
+            clock: self.clock,
+            patience: if self.store.is_some() {
+                LONG_IN_CLUSTER
+            } else {
+                LONG
+            },
             end,
             task: tokio::spawn(control.run()),
             _probes: probes,
+        }
+    }
+
+    fn fixed(&self, store: &Store, judge: Judge) -> Fixed {
+        let mut network = network(self.address);
+        if let Some(store) = store.replicated() {
+            network.pod_subnet = store.subnet();
+        }
+        // Nobody wants to wait for a long soak by the real clock.
+        let soak = Duration::from_secs(if self.store.is_some() { 1 } else { 10 });
+        Fixed {
+            facts: NodeFacts {
+                name: self.node.clone(),
+                installation: store.installation().to_owned(),
+                address: network.node_address,
+                pod_subnet: network.pod_subnet,
+                mtu: network.mtu,
+                labels: [].into(),
+                taints: Vec::new(),
+                system: NodeSystem::default(),
+            },
+            settings: ClusterSettings {
+                rollout: RolloutSettings {
+                    soak,
+                    ..RolloutSettings::default()
+                },
+                ranges: ServiceRanges {
+                    addresses: network.service_range,
+                    dns: network.dns,
+                    node_ports: 30000..=32767,
+                },
+                max_pods: 110,
+            },
+            dns: DnsFacts {
+                cluster: Some(network.dns),
+                zone: ZONE.to_owned(),
+                host_searches: Vec::new(),
+                host_servers: Vec::new(),
+                host_options: Vec::new(),
+            },
+            network,
+            drain: Duration::from_secs(2),
+            history: 10,
+            judge,
+            notes: Vec::new(),
+            peer: None,
+            path: PeerPath::Vxlan,
+            away: Duration::from_secs(60),
+            clock: self.clock,
         }
     }
 }
@@ -231,9 +340,19 @@ impl RunningLoop {
     /// Pushes a commit with these manifests: the follower reports it once it is judged.
     pub(super) async fn push(&self, bed: &LoopBed, manifests: &str) -> CommitId {
         let id = bed.commit(manifests);
-        let update = self.judge(&id);
-        self.source.send(update).await.unwrap();
+        self.report(&id).await;
         id
+    }
+
+    /// Fetches the head that was pushed on another host.
+    pub(super) async fn fetch(&self, bed: &LoopBed, from: &LoopBed) {
+        bed.fetch(&from.work);
+        self.report(&from.work.head()).await;
+    }
+
+    async fn report(&self, head: &CommitId) {
+        let update = self.judge(head);
+        self.source.send(update).await.unwrap();
     }
 
     /// What the follower makes of a head that is trusted.
@@ -244,7 +363,7 @@ impl RunningLoop {
             signers: &signers,
             anchor: None,
             allow_rewrite: false,
-            now: wall_clock(),
+            now: (self.clock)(),
         };
         let repo = self.judge.reader.mirror.open().unwrap();
         let mut trust = self.trust.lock();
@@ -281,7 +400,7 @@ impl RunningLoop {
 
     /// Waits until something holds after a cycle.
     pub(super) async fn until(&mut self, what: &str, mut holds: impl FnMut(&View) -> bool) {
-        let waited = tokio::time::timeout(LONG, self.view.wait_for(|view| holds(view)));
+        let waited = tokio::time::timeout(self.patience, self.view.wait_for(|view| holds(view)));
         if let Ok(Ok(_)) = waited.await {
             return;
         }
@@ -333,52 +452,14 @@ fn judge(mirror: PathBuf) -> Judge {
     }
 }
 
-fn fixed(name: NodeName, installation: &str, judge: Judge) -> Fixed {
-    let dns = Ipv4Addr::new(10, 43, 0, 10);
-    let network = HostNetwork {
+fn network(node_address: Ipv4Addr) -> HostNetwork {
+    HostNetwork {
         pod_range: "10.42.0.0/16".parse().unwrap(),
         pod_subnet: "10.42.0.0/24".parse().unwrap(),
         service_range: "10.43.0.0/16".parse().unwrap(),
-        dns,
-        node_address: Ipv4Addr::new(192, 0, 2, 1),
-        mtu: 1500,
+        dns: Ipv4Addr::new(10, 43, 0, 10),
+        node_address,
+        mtu: 1450,
         vxlan: VxlanSettings::default(),
-    };
-    Fixed {
-        facts: NodeFacts {
-            name,
-            installation: installation.to_owned(),
-            address: network.node_address,
-            pod_subnet: network.pod_subnet,
-            mtu: network.mtu,
-            labels: [].into(),
-            taints: Vec::new(),
-            system: NodeSystem::default(),
-        },
-        settings: ClusterSettings {
-            rollout: RolloutSettings::default(),
-            ranges: ServiceRanges {
-                addresses: network.service_range,
-                dns,
-                node_ports: 30000..=32767,
-            },
-            max_pods: 110,
-        },
-        network,
-        dns: DnsFacts {
-            cluster: Some(dns),
-            zone: ZONE.to_owned(),
-            host_searches: Vec::new(),
-            host_servers: Vec::new(),
-            host_options: Vec::new(),
-        },
-        drain: Duration::from_secs(2),
-        history: 10,
-        judge,
-        notes: Vec::new(),
-        peer: None,
-        path: PeerPath::Vxlan,
-        away: Duration::from_secs(60),
-        clock: wall_clock,
     }
 }
