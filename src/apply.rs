@@ -2,14 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use netfilter::{HostNet, Network};
+use netfilter::HostNet;
 use reconciler::{
     fault::{Fault, FaultKind},
     name::{CommitId, ContainerId, PodUid},
     plan::{ImagePin, Step},
     pod::files::config_digest,
 };
-use runtime::Runtime;
+use runtime::Pods;
 use tokio::sync::Semaphore;
 
 use crate::crash;
@@ -24,8 +24,8 @@ const DIGEST_SCHEMA: &str = "1 ";
 
 /// The hands of the daemon.
 pub(crate) struct Effects {
-    runtime: Runtime,
-    network: Arc<Network>,
+    runtime: Arc<dyn Pods>,
+    network: Arc<dyn HostNet>,
     pods_dir: PathBuf,
     engine: Semaphore,
     removals: Semaphore,
@@ -45,7 +45,11 @@ pub(crate) enum Done {
 }
 
 impl Effects {
-    pub(crate) fn new(runtime: Runtime, network: Arc<Network>, pods_dir: PathBuf) -> Self {
+    pub(crate) fn new(
+        runtime: Arc<dyn Pods>,
+        network: Arc<dyn HostNet>,
+        pods_dir: PathBuf,
+    ) -> Self {
         Self {
             runtime,
             network,

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use jiff::Timestamp;
 use reconciler::plan::Next;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -107,7 +106,8 @@ impl ControlLoop {
         loop {
             let span = tracing::info_span!("cycle", number = self.cycles);
             self.watchdog.cycle_begins();
-            let next = self.host.cycle(Timestamp::now()).instrument(span).await;
+            let now = self.host.now();
+            let next = self.host.cycle(now).instrument(span).await;
             self.cycles += 1;
             self.next_cycle = match next {
                 Next::AwaitChange => None,
@@ -208,3 +208,6 @@ impl ControlLoop {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

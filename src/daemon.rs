@@ -7,6 +7,7 @@ mod planner;
 use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use netfilter::{HostNet, Network};
 use parking_lot::Mutex;
 use reconciler::{
@@ -15,7 +16,7 @@ use reconciler::{
     object::Sensitive,
     state::{NodeFacts, NodeSystem},
 };
-use runtime::{Prober, RegistryAuth, Runtime, RuntimeConfig};
+use runtime::{Pods, Prober, RegistryAuth, Runtime, RuntimeConfig};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
@@ -118,9 +119,10 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         let runtime = runtime.clone();
         async move { runtime.load_sandbox_image().await }
     });
+    let pods: Arc<dyn Pods> = Arc::new(runtime.clone());
     let effects = Arc::new(Effects::new(
-        runtime.clone(),
-        Arc::clone(&net),
+        Arc::clone(&pods),
+        net.clone(),
         data.join("pods"),
     ));
     match effects.files_on_disk().await {
@@ -191,15 +193,16 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         }),
         path: config.network.path,
         away: config.store.away,
+        clock: Timestamp::now,
         notes: notes(&config)
             .into_iter()
             .chain(obstacles.iter().map(ToString::to_string))
             .collect(),
     };
     let parts = Parts {
-        runtime: runtime.clone(),
+        runtime: pods,
         network: net,
-        prober,
+        prober: Arc::new(prober),
         dns,
         names,
         lanes,

@@ -124,7 +124,12 @@ impl Lanes {
     }
 
     /// Notes how a lane ended.
-    pub(crate) fn ended(&mut self, key: LaneKey, result: Result<(), (Fault, Option<String>)>) {
+    pub(crate) fn ended(
+        &mut self,
+        key: LaneKey,
+        result: Result<(), (Fault, Option<String>)>,
+        now: Timestamp,
+    ) {
         let lane = self.running.remove(&key);
         match result {
             Ok(()) => {
@@ -140,7 +145,7 @@ impl Lanes {
                 let failure = LaneFailure {
                     fault,
                     container,
-                    at: Timestamp::now(),
+                    at: now,
                     count,
                     removes,
                 };

@@ -6,6 +6,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use reconciler::network::{Peers, PodLink, ServiceTable};
 
@@ -43,6 +44,7 @@ impl FakeNet {
     }
 }
 
+#[async_trait]
 impl HostNet for FakeNet {
     async fn prepare(&self) -> Result<(), NetworkError> {
         self.state().prepared = true;

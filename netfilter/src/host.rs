@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     net::Ipv4Addr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use async_trait::async_trait;
 use reconciler::network::{HostNetwork, Peers, PodLink, ServiceTable};
 use tokio::sync::{Mutex, watch};
 
@@ -38,25 +38,19 @@ const REPAIR_ROUNDS: usize = 3;
 
 /// The seam between the control loop and the host's network: the real one, or
 /// [`crate::fake::FakeNet`].
+#[async_trait]
 pub trait HostNet: Send + Sync {
     /// Makes forwarding, the service device and route and the accept rules. Does nothing where they
     /// are.
-    fn prepare(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
+    async fn prepare(&self) -> Result<(), NetworkError>;
     /// Gives a pod its link. Does nothing where it has it.
-    fn connect(
-        &self,
-        link: &PodLink,
-        netns: OwnedFd,
-    ) -> impl Future<Output = Result<(), NetworkError>> + Send;
+    async fn connect(&self, link: &PodLink, netns: OwnedFd) -> Result<(), NetworkError>;
     /// Removes a pod's link by name. Fine if it is gone.
-    fn disconnect(&self, name: &str) -> impl Future<Output = Result<(), NetworkError>> + Send;
+    async fn disconnect(&self, name: &str) -> Result<(), NetworkError>;
     /// The names of the complete links.
-    fn links(&self) -> impl Future<Output = Result<BTreeSet<String>, NetworkError>> + Send;
+    async fn links(&self) -> Result<BTreeSet<String>, NetworkError>;
     /// Makes the service table say this.
-    fn sync(
-        &self,
-        table: &ServiceTable,
-    ) -> impl Future<Output = Result<Synced, NetworkError>> + Send;
+    async fn sync(&self, table: &ServiceTable) -> Result<Synced, NetworkError>;
     /// Makes the pods of exactly these hosts reachable, and lets only these send us VXLAN packets.
     /// Before the first call all of that stays as an earlier run of the daemon has left it; call it
     /// before the first [`sync`](Self::sync). Does nothing where the same was done before: what
@@ -64,9 +58,9 @@ pub trait HostNet: Send + Sync {
     ///
     /// An error is the first of several; all that can be done has been done, and the next call
     /// tries the rest.
-    fn set_peers(&self, peers: &Peers) -> impl Future<Output = Result<(), NetworkError>> + Send;
+    async fn set_peers(&self, peers: &Peers) -> Result<(), NetworkError>;
     /// Looks for what somebody else has changed, repairs it and says what it was.
-    fn resync(&self) -> impl Future<Output = Result<Vec<Drift>, NetworkError>> + Send;
+    async fn resync(&self) -> Result<Vec<Drift>, NetworkError>;
 }
 
 /// The other hosts as last set.
@@ -229,6 +223,7 @@ impl Network {
     }
 }
 
+#[async_trait]
 impl HostNet for Network {
     async fn prepare(&self) -> Result<(), NetworkError> {
         self.put_host_right().await?;

@@ -2,29 +2,34 @@
 //!
 //! It keeps to the rules of the real one where they matter to a plan: a container needs its running
 //! sandbox and its image; starting what already runs does nothing; what has ended with the same
-//! attempt is `Gone`; a second sandbox does not replace a first. Time is what the test says it is,
-//! and stands still.
+//! attempt is `Gone`; a second sandbox does not replace a first. What time it is says the test's clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     net::Ipv4Addr,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     fault::{Fault, FaultKind},
     name::{ContainerId, ImageId, PodUid},
     object::Handler,
-    observed::{ContainerState, ObservedContainer},
-    plan::{ContainerSpec, ImagePin, PodFiles, PullMode, Role, SandboxSpec, StopSpec},
+    observed::{ContainerState, ObservedContainer, ProbeFact},
+    plan::{
+        ContainerSpec, ImagePin, PodFiles, ProbeKind, ProbeTask, PullMode, Role, SandboxSpec,
+        StopSpec,
+    },
 };
 use tokio::sync::watch;
 
-use crate::{Observation, pods::Pods};
+use crate::{Collected, Observation, Pods, Probes};
 
 #[cfg(test)]
 mod tests;
@@ -36,24 +41,40 @@ pub struct FakeRuntime {
     changed: Arc<watch::Sender<u64>>,
 }
 
-#[derive(Default)]
 struct State {
     containers: BTreeMap<ContainerId, ObservedContainer>,
     images: BTreeSet<ImageId>,
     registry: BTreeMap<String, ImageId>,
     files: BTreeMap<PodUid, PodFiles>,
     faults: Vec<(String, Fault)>,
+    /// Calls that fail until they are mended.
+    broken: BTreeMap<String, Fault>,
+    /// Whether the engine answers nothing.
+    is_frozen: bool,
+    stop_takes: Duration,
     calls: Vec<String>,
     made: u64,
-    now: Timestamp,
+    clock: fn() -> Timestamp,
+    pods_dir: PathBuf,
 }
 
 impl FakeRuntime {
-    /// A host with nothing on it, at this time.
-    pub fn new(now: Timestamp) -> Self {
+    /// A host with nothing on it. Each pod has an empty directory in `pods_dir`, for what the daemon
+    /// itself writes there.
+    pub fn new(clock: fn() -> Timestamp, pods_dir: impl Into<PathBuf>) -> Self {
         let state = State {
-            now,
-            ..State::default()
+            containers: BTreeMap::new(),
+            images: BTreeSet::new(),
+            registry: BTreeMap::new(),
+            files: BTreeMap::new(),
+            faults: Vec::new(),
+            broken: BTreeMap::new(),
+            is_frozen: false,
+            stop_takes: Duration::ZERO,
+            calls: Vec::new(),
+            made: 0,
+            clock,
+            pods_dir: pods_dir.into(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -69,6 +90,32 @@ impl FakeRuntime {
     /// Makes the next call whose line in `calls` begins so fail, once.
     pub fn fail_next(&self, call: &str, fault: Fault) {
         self.state().faults.push((call.to_owned(), fault));
+    }
+
+    /// Makes every call whose line in `calls` begins so fail, until [`mend`](Self::mend).
+    pub fn break_calls(&self, call: &str, fault: Fault) {
+        self.state().broken.insert(call.to_owned(), fault);
+    }
+
+    /// Ends what [`break_calls`](Self::break_calls) began.
+    pub fn mend(&self, call: &str) {
+        self.state().broken.remove(call);
+    }
+
+    /// Makes the engine answer nothing, or answer again. What runs goes on running.
+    pub fn freeze(&self, is_frozen: bool) {
+        self.state().is_frozen = is_frozen;
+        self.notify();
+    }
+
+    /// How long a container takes to end when it is told to.
+    pub fn set_stop_takes(&self, time: Duration) {
+        self.state().stop_takes = time;
+    }
+
+    /// All containers, whatever their state.
+    pub fn containers(&self) -> BTreeMap<ContainerId, ObservedContainer> {
+        self.state().containers.clone()
     }
 
     /// Every call that changes something, in order, one line each: `start_container default/web app
@@ -114,14 +161,16 @@ impl FakeRuntime {
         work: impl FnOnce(&mut State) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let mut state = self.state();
-        let fault = state
-            .faults
-            .iter()
-            .position(|(call, _)| line.starts_with(call.as_str()));
+        state.answers()?;
+        let begins = |call: &String| line.starts_with(call.as_str());
+        let once = state.faults.iter().position(|(call, _)| begins(call));
+        let broken = state.broken.iter().find(|(call, _)| begins(call));
+        let broken = broken.map(|(_, fault)| fault.clone());
         state.calls.push(line);
-        let result = match fault {
-            Some(index) => Err(state.faults.remove(index).1),
-            None => work(&mut state),
+        let result = match (once, broken) {
+            (Some(index), _) => Err(state.faults.remove(index).1),
+            (None, Some(fault)) => Err(fault),
+            (None, None) => work(&mut state),
         };
         drop(state);
         self.notify();
@@ -130,8 +179,16 @@ impl FakeRuntime {
 }
 
 impl State {
+    fn answers(&self) -> Result<(), Fault> {
+        if self.is_frozen {
+            let message = "the container engine does not answer";
+            return Err(Fault::new(FaultKind::EngineUnreachable, message));
+        }
+        Ok(())
+    }
+
     fn end(&mut self, container: &ContainerId, code: i64) {
-        let finished = self.now;
+        let finished = (self.clock)();
         let Some(found) = self.containers.get_mut(container) else {
             return;
         };
@@ -184,13 +241,19 @@ impl State {
     }
 }
 
+fn disk_fault(error: &std::io::Error) -> Fault {
+    Fault::new(FaultKind::Other, format!("a pod's directory: {error}"))
+}
+
 fn gone(message: &str) -> Fault {
     Fault::new(FaultKind::Gone, message)
 }
 
+#[async_trait]
 impl Pods for FakeRuntime {
     async fn observe(&self) -> Result<Observation, Fault> {
         let state = self.state();
+        state.answers()?;
         Ok(Observation {
             containers: state.containers.clone(),
             images: state.images.clone(),
@@ -200,6 +263,22 @@ impl Pods for FakeRuntime {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    fn resync(&self) {
+        self.notify();
+    }
+
+    async fn collect_garbage(
+        &self,
+        _keep: &BTreeSet<ImageId>,
+        _above_percent: u8,
+    ) -> Result<Collected, Fault> {
+        Ok(Collected::default())
+    }
+
+    async fn pods_on_disk(&self) -> Result<Vec<PodUid>, Fault> {
+        Ok(self.state().files.keys().cloned().collect())
     }
 
     async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
@@ -231,6 +310,8 @@ impl Pods for FakeRuntime {
 
     async fn prepare_files(&self, files: &PodFiles) -> Result<(), Fault> {
         self.call(format!("prepare_files {}", files.pod), |state| {
+            let directory = state.pods_dir.join(files.pod.as_str());
+            fs::create_dir_all(&directory).map_err(|error| disk_fault(&error))?;
             state.files.insert(files.pod.clone(), files.clone());
             Ok(())
         })
@@ -243,7 +324,7 @@ impl Pods for FakeRuntime {
         self.call(
             format!("start_sandbox {} {attempt}", identity.pod),
             |state| {
-                let started = state.now;
+                let started = (state.clock)();
                 state.start(ObservedContainer {
                     identity: identity.clone(),
                     role: Role::Sandbox,
@@ -283,7 +364,7 @@ impl Pods for FakeRuntime {
                 if !state.images.contains(image) {
                     return Err(gone(&format!("the image {image} is gone")));
                 }
-                let started = state.now;
+                let started = (state.clock)();
                 state.start(ObservedContainer {
                     identity: identity.clone(),
                     role: *role,
@@ -329,6 +410,8 @@ impl Pods for FakeRuntime {
     }
 
     async fn stop(&self, stops: &[StopSpec]) -> Result<(), Fault> {
+        let takes = self.state().stop_takes;
+        tokio::time::sleep(takes).await;
         for stop in stops {
             self.call(format!("stop {}", stop.container), |state| {
                 state.end(
@@ -353,8 +436,41 @@ impl Pods for FakeRuntime {
 
     async fn remove_files(&self, pod: &PodUid) -> Result<(), Fault> {
         self.call(format!("remove_files {pod}"), |state| {
+            let directory = state.pods_dir.join(pod.as_str());
+            if directory.exists() {
+                fs::remove_dir_all(&directory).map_err(|error| disk_fault(&error))?;
+            }
             state.files.remove(pod);
             Ok(())
         })
+    }
+}
+
+/// Probes that find what a test says.
+#[derive(Default)]
+pub struct FakeProber {
+    wanted: Mutex<Vec<ProbeTask>>,
+    facts: Mutex<BTreeMap<(ContainerId, ProbeKind), ProbeFact>>,
+}
+
+impl FakeProber {
+    /// The probes that were last asked for.
+    pub fn wanted(&self) -> Vec<ProbeTask> {
+        self.wanted.lock().clone()
+    }
+
+    /// Makes a probe find this.
+    pub fn find(&self, container: &ContainerId, kind: ProbeKind, fact: ProbeFact) {
+        self.facts.lock().insert((container.clone(), kind), fact);
+    }
+}
+
+impl Probes for FakeProber {
+    fn set(&self, wanted: &[ProbeTask]) {
+        *self.wanted.lock() = wanted.to_vec();
+    }
+
+    fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact> {
+        self.facts.lock().clone()
     }
 }

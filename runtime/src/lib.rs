@@ -35,7 +35,7 @@ mod volume;
 pub use config::{RegistryAuth, RuntimeConfig};
 pub use observer::Observation;
 pub use pods::Pods;
-pub use prober::Prober;
+pub use prober::{Prober, Probes};
 pub use runtime::{
     Collected, EngineInfo, ExecOutcome, LogOptions, LogStream, Runtime, RuntimeError,
 };

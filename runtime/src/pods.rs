@@ -1,59 +1,65 @@
 //! The seam between a plan and what runs it: the real engine, or a fake one in tests of what is
 //! above.
 
-use std::{future::Future, net::Ipv4Addr, os::fd::OwnedFd};
+use std::{collections::BTreeSet, net::Ipv4Addr, os::fd::OwnedFd};
 
+use async_trait::async_trait;
 use reconciler::{
     fault::Fault,
-    name::{ContainerId, PodUid},
+    name::{ContainerId, ImageId, PodUid},
     object::Handler,
     plan::{ContainerSpec, ImagePin, PodFiles, PullMode, SandboxSpec, StopSpec},
 };
 use tokio::sync::watch;
 
-use crate::{Observation, Runtime};
+use crate::{Collected, Observation, Runtime};
 
-/// What a host can do with pods: one method a step, and two to see what came of it. All may be done
-/// again.
-pub trait Pods: Clone + Send + Sync + 'static {
+/// What a host can do with pods: one method a step, and those that show what came of it. All may be
+/// done again.
+#[async_trait]
+pub trait Pods: Send + Sync {
     /// See [`Runtime::observe`].
-    fn observe(&self) -> impl Future<Output = Result<Observation, Fault>> + Send;
+    async fn observe(&self) -> Result<Observation, Fault>;
     /// See [`Runtime::changed`].
     fn changed(&self) -> watch::Receiver<u64>;
+    /// See [`Runtime::resync`].
+    fn resync(&self);
+    /// See [`Runtime::collect_garbage`].
+    async fn collect_garbage(
+        &self,
+        keep: &BTreeSet<ImageId>,
+        above_percent: u8,
+    ) -> Result<Collected, Fault>;
+    /// See [`Runtime::pods_on_disk`].
+    async fn pods_on_disk(&self) -> Result<Vec<PodUid>, Fault>;
     /// See [`Runtime::pull`].
-    fn pull(
-        &self,
-        image: &str,
-        mode: PullMode,
-    ) -> impl Future<Output = Result<ImagePin, Fault>> + Send;
+    async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault>;
     /// See [`Runtime::prepare_files`].
-    fn prepare_files(&self, files: &PodFiles) -> impl Future<Output = Result<(), Fault>> + Send;
+    async fn prepare_files(&self, files: &PodFiles) -> Result<(), Fault>;
     /// See [`Runtime::start_sandbox`].
-    fn start_sandbox(&self, spec: &SandboxSpec) -> impl Future<Output = Result<(), Fault>> + Send;
+    async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), Fault>;
     /// See [`Runtime::netns`].
-    fn netns(&self, pod: &PodUid) -> impl Future<Output = Result<OwnedFd, Fault>> + Send;
+    async fn netns(&self, pod: &PodUid) -> Result<OwnedFd, Fault>;
     /// See [`Runtime::start_container`].
-    fn start_container(
-        &self,
-        spec: &ContainerSpec,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    async fn start_container(&self, spec: &ContainerSpec) -> Result<(), Fault>;
     /// See [`Runtime::post_start`].
-    fn post_start(
+    async fn post_start(
         &self,
         container: &ContainerId,
         handler: &Handler,
         address: Ipv4Addr,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    ) -> Result<(), Fault>;
     /// See [`Runtime::unpause`].
-    fn unpause(&self, container: &ContainerId) -> impl Future<Output = Result<(), Fault>> + Send;
+    async fn unpause(&self, container: &ContainerId) -> Result<(), Fault>;
     /// See [`Runtime::stop`].
-    fn stop(&self, stops: &[StopSpec]) -> impl Future<Output = Result<(), Fault>> + Send;
+    async fn stop(&self, stops: &[StopSpec]) -> Result<(), Fault>;
     /// See [`Runtime::remove`].
-    fn remove(&self, containers: &[ContainerId]) -> impl Future<Output = Result<(), Fault>> + Send;
+    async fn remove(&self, containers: &[ContainerId]) -> Result<(), Fault>;
     /// See [`Runtime::remove_files`].
-    fn remove_files(&self, pod: &PodUid) -> impl Future<Output = Result<(), Fault>> + Send;
+    async fn remove_files(&self, pod: &PodUid) -> Result<(), Fault>;
 }
 
+#[async_trait]
 impl Pods for Runtime {
     async fn observe(&self) -> Result<Observation, Fault> {
         Runtime::observe(self).await
@@ -61,6 +67,22 @@ impl Pods for Runtime {
 
     fn changed(&self) -> watch::Receiver<u64> {
         Runtime::changed(self)
+    }
+
+    fn resync(&self) {
+        Runtime::resync(self);
+    }
+
+    async fn collect_garbage(
+        &self,
+        keep: &BTreeSet<ImageId>,
+        above_percent: u8,
+    ) -> Result<Collected, Fault> {
+        Runtime::collect_garbage(self, keep, above_percent).await
+    }
+
+    async fn pods_on_disk(&self) -> Result<Vec<PodUid>, Fault> {
+        Runtime::pods_on_disk(self).await
     }
 
     async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {

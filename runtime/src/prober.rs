@@ -40,6 +40,24 @@ const MESSAGE_BYTES: usize = 1024;
 
 type ProbeKey = (ContainerId, ProbeKind);
 
+/// The seam between the control loop and the probes: [`Prober`], or [`crate::fake::FakeProber`].
+pub trait Probes: Send + Sync {
+    /// See [`Prober::set`].
+    fn set(&self, wanted: &[ProbeTask]);
+    /// See [`Prober::facts`].
+    fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact>;
+}
+
+impl Probes for Prober {
+    fn set(&self, wanted: &[ProbeTask]) {
+        Prober::set(self, wanted);
+    }
+
+    fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact> {
+        Prober::facts(self)
+    }
+}
+
 /// Runs probes, each in a task of its own with at most one attempt under way: one that hangs holds
 /// up no other.
 pub struct Prober {

@@ -11,25 +11,209 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{
     cluster::commits_in_use, commit::Commit, manifest::ReadAs, name::CommitId,
-    observed::ObservedContainer, rollout::Head, state::Rollout,
+    observed::ObservedContainer, plan::ImagePin, rollout::Head, state::Rollout,
 };
 
 use super::{Fixed, Host, RETRY};
 use crate::{
-    commit_cache::Reading,
+    commit_cache::{CommitCache, Reading},
     follow::{COULD_NOT_JUDGE, SourceUpdate},
-    metrics::{PushPhase, SignatureOutcome},
-    source::{eligible::Ineligible, verify::VerifiedCommit},
+    metrics::{Metrics, PushPhase, SignatureOutcome},
+    source::{eligible::Ineligible, mirror::Mirror, verify::VerifiedCommit},
     trust::TrustStore,
+    view::SourceStatus,
 };
 
 /// How often a commit that is kept up, and is not eligible, is judged again: its signer may have
 /// been added.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 
+/// What this host knows of commits.
+pub(super) struct Knowledge {
+    pub(super) trust: Arc<Mutex<TrustStore>>,
+    /// How the repository stands, for people.
+    pub(super) source: SourceStatus,
+    /// The newest commit there, as it was judged.
+    pub(super) head: Head,
+    /// Eligible commits.
+    pub(super) verified: BTreeMap<CommitId, VerifiedCommit>,
+    /// Commits that this host once accepted and that are not eligible now, see
+    /// [`crate::trust::Pointers::kept`].
+    kept: BTreeSet<CommitId>,
+    /// Commits that were read.
+    pub(super) commit_cache: CommitCache,
+    /// What images mean, from lanes and from plans since `images.json` was last written.
+    new_pins: Vec<(CommitId, String, ImagePin)>,
+    /// The commits that are pinned in the mirror.
+    pinned: BTreeSet<CommitId>,
+}
+
+impl Knowledge {
+    pub(super) fn at_start(
+        fixed: &Fixed,
+        trust: Arc<Mutex<TrustStore>>,
+        source: SourceStatus,
+    ) -> Self {
+        let (verified, kept) = trusted_at_start(fixed, &trust);
+        Self {
+            trust,
+            source,
+            head: Head::Unknown,
+            verified,
+            kept,
+            commit_cache: CommitCache::default(),
+            new_pins: Vec::new(),
+            pinned: BTreeSet::new(),
+        }
+    }
+
+    /// Whether this host has seen a commit as a head, or may run it.
+    pub(super) fn knows(&self, id: &CommitId) -> bool {
+        self.verified.contains_key(id) || self.source.head.as_ref() == Some(id)
+    }
+
+    /// The head, where it may be run.
+    pub(super) fn accepted_head(&self) -> Option<&CommitId> {
+        match &self.head {
+            Head::Accepted(head) => Some(head),
+            Head::Unknown | Head::Refused { .. } => None,
+        }
+    }
+
+    /// Notes what images mean; [`Host::keep_new_pins`] puts it on disk.
+    pub(super) fn add_pins(
+        &mut self,
+        pins: impl IntoIterator<Item = (CommitId, String, ImagePin)>,
+    ) {
+        self.new_pins.extend(pins);
+    }
+
+    /// Puts on disk which commits matter, as far as this host has verified them itself.
+    pub(super) fn set_pointers(&self, rollout: &Rollout) -> anyhow::Result<()> {
+        let mut trust = self.trust.lock();
+        let mut pointers = trust.pointers().clone();
+        let known =
+            |id: &Option<CommitId>| id.as_ref().and_then(|id| self.verified.get(id)).cloned();
+        pointers.target = known(&rollout.target);
+        pointers.healthy = known(&rollout.healthy);
+        pointers.kept.clone_from(&self.kept);
+        Ok(trust.set_pointers(pointers)?)
+    }
+
+    /// Whether exactly these commits are pinned in the mirror.
+    pub(super) fn are_pinned(&self, commits: &BTreeSet<CommitId>) -> bool {
+        self.pinned == *commits
+    }
+
+    /// Lets go of all commits but these: in memory, in the trust directory, and of their images.
+    pub(super) fn retain(
+        &mut self,
+        keep: &BTreeSet<CommitId>,
+        rollout: &Rollout,
+        history: usize,
+    ) -> anyhow::Result<()> {
+        self.verified.retain(|id, _| keep.contains(id));
+        self.kept.retain(|id| keep.contains(id));
+        self.set_pointers(rollout)?;
+
+        let mut trust = self.trust.lock();
+        trust.retain_trusted(history, keep)?;
+        Ok(trust.retain_images(keep)?)
+    }
+
+    /// Pins exactly these commits in the mirror. False where that must be tried again.
+    pub(super) async fn pin_in(&mut self, mirror: Mirror, commits: BTreeSet<CommitId>) -> bool {
+        let wanted = commits.clone();
+        let pinned = tokio::task::spawn_blocking(move || mirror.pin(&wanted)).await;
+        match pinned {
+            Ok(Ok(true)) => {
+                self.pinned = commits;
+                return true;
+            }
+            // A fetch is under way; nothing is collected while it is.
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!("the pins of the mirror are set in a later cycle: {error}")
+            }
+            Err(error) => tracing::warn!("setting the pins of the mirror ended early: {error}"),
+        }
+        false
+    }
+
+    /// Takes in what the follower found.
+    fn source_update(&mut self, found: SourceUpdate, metrics: &Metrics) {
+        match found {
+            SourceUpdate::Same { asked } => self.source.answered(asked),
+            SourceUpdate::Good {
+                commit,
+                verified,
+                asked,
+                took,
+            } => {
+                metrics.push(PushPhase::Judge, took);
+                metrics.signature(SignatureOutcome::Trusted);
+                self.source.answered(asked);
+                self.source.refusal = None;
+                self.source.head = Some(commit.id.clone());
+                self.head = Head::Accepted(commit.id.clone());
+                self.verified.insert(commit.id.clone(), verified);
+                for warning in &commit.warnings {
+                    tracing::warn!(commit = commit.id.short(), "{warning}");
+                }
+                self.commit_cache.add(commit);
+            }
+            SourceUpdate::Refused {
+                refusal,
+                subject,
+                asked,
+                untrusted,
+            } => {
+                self.source.answered(asked);
+                // A refused head is judged again at every fetch: only a new verdict is counted and
+                // logged.
+                if self.source.refusal.as_ref() != Some(&refusal) {
+                    let trusted = untrusted.is_none();
+                    let outcome = if trusted {
+                        SignatureOutcome::Trusted
+                    } else {
+                        SignatureOutcome::Untrusted
+                    };
+                    metrics.signature(outcome);
+                    let class = untrusted.as_deref().unwrap_or("manifests");
+                    tracing::error!(
+                        commit = refusal.commit.short(),
+                        class,
+                        "refused: {}",
+                        refusal.summary
+                    );
+                    for problem in &refusal.problems {
+                        tracing::error!(commit = refusal.commit.short(), "{problem}");
+                    }
+                }
+                self.source.head = Some(refusal.commit.clone());
+                self.head = Head::Refused {
+                    commit: refusal.commit.clone(),
+                    subject,
+                    reason: refusal.summary.clone(),
+                };
+                self.source.refusal = Some(refusal);
+            }
+            SourceUpdate::Trouble { class, error } => {
+                if class == COULD_NOT_JUDGE {
+                    metrics.signature(SignatureOutcome::Error);
+                }
+                if self.source.error.as_ref() != Some(&error) {
+                    tracing::warn!(class, "{error}");
+                }
+                self.source.error = Some(error);
+            }
+        }
+    }
+}
+
 /// The eligible commits of the trusted set, and those that this host accepted once and that are not
 /// eligible now.
-pub(super) fn trusted_at_start(
+fn trusted_at_start(
     fixed: &Fixed,
     trust: &Mutex<TrustStore>,
 ) -> (BTreeMap<CommitId, VerifiedCommit>, BTreeSet<CommitId>) {
@@ -71,22 +255,13 @@ async fn read(work: impl FnOnce() -> Reading + Send + 'static) -> Result<Arc<Com
 }
 
 impl Host {
-    /// Puts on disk which commits matter, as far as this host has verified them itself.
-    pub(super) fn set_pointers(&self, rollout: &Rollout) -> anyhow::Result<()> {
-        let mut trust = self.trust.lock();
-        let mut pointers = trust.pointers().clone();
-        let known =
-            |id: &Option<CommitId>| id.as_ref().and_then(|id| self.verified.get(id)).cloned();
-        pointers.target = known(&rollout.target);
-        pointers.healthy = known(&rollout.healthy);
-        pointers.kept.clone_from(&self.kept);
-        Ok(trust.set_pointers(pointers)?)
-    }
-
     /// Puts on disk what images mean: what lanes have found since the last cycle, and what a plan
     /// has taken over from the commit before. However many there are, the file is written once.
     pub(super) fn keep_new_pins(&mut self) {
-        let kept = self.trust.lock().pin_images(self.new_pins.drain(..));
+        let Knowledge {
+            trust, new_pins, ..
+        } = &mut self.knowledge;
+        let kept = trust.lock().pin_images(new_pins.drain(..));
         self.note(
             "pins",
             kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
@@ -110,10 +285,10 @@ impl Host {
 
     /// Reads the commits that are in use and not here yet.
     pub(super) async fn read_commits(&mut self, now: Timestamp) {
-        for id in self.commit_cache.lacking(&self.in_use(), now) {
+        for id in self.knowledge.commit_cache.lacking(&self.in_use(), now) {
             match self.eligible(&id).await {
                 Ok(verified) => {
-                    self.kept.remove(&id);
+                    self.knowledge.kept.remove(&id);
                     self.read_commit(verified, now).await;
                 }
                 Err(why) => self.keep_up(id, why, now).await,
@@ -125,8 +300,11 @@ impl Host {
         let (reader, id) = (self.parts.reader.clone(), verified.id().clone());
         // It is in use, so it was accepted: here or by the leader, now or by an older version.
         match read(move || reader.read(&verified, ReadAs::Accepted)).await {
-            Ok(commit) => self.commit_cache.add(commit),
-            Err(why) => self.commit_cache.note_missing(id, why, now + RETRY),
+            Ok(commit) => self.knowledge.commit_cache.add(commit),
+            Err(why) => self
+                .knowledge
+                .commit_cache
+                .note_missing(id, why, now + RETRY),
         }
     }
 
@@ -134,15 +312,19 @@ impl Host {
     /// records.
     async fn keep_up(&mut self, id: CommitId, why: String, now: Timestamp) {
         let again = now + JUDGE_AGAIN;
-        if self.commit_cache.keep_on(&id, &why, again) {
+        if self.knowledge.commit_cache.keep_on(&id, &why, again) {
             return;
         }
         let runs = |one: &ObservedContainer| one.identity.commit == id;
         let found = self
-            .seen
+            .engine
+            .last
             .as_ref()
             .is_some_and(|seen| seen.containers.values().any(runs));
-        if !(found || self.kept.contains(&id) || self.origins().any(|origin| *origin == id)) {
+        if !(found
+            || self.knowledge.kept.contains(&id)
+            || self.origins().any(|origin| *origin == id))
+        {
             return self
                 .compare(id, format!("it may not run here: {why}"), now)
                 .await;
@@ -154,11 +336,13 @@ impl Host {
                     commit = id.short(),
                     "kept up in place, and not eligible: {why}"
                 );
-                self.commit_cache.keep(commit, why, again);
+                self.knowledge.commit_cache.keep(commit, why, again);
             }
             Err(unreadable) => {
                 let why = format!("it may not run here ({why}), and is not kept up: {unreadable}");
-                self.commit_cache.note_missing(id, why, now + RETRY);
+                self.knowledge
+                    .commit_cache
+                    .note_missing(id, why, now + RETRY);
             }
         }
     }
@@ -172,14 +356,18 @@ impl Host {
             .into_iter()
             .flatten()
             .any(|one| *one == id);
-        if !is_followed || !self.commit_cache.barred().contains(&id) {
-            return self.commit_cache.note_missing(id, why, again);
+        if !is_followed || !self.knowledge.commit_cache.barred().contains(&id) {
+            return self.knowledge.commit_cache.note_missing(id, why, again);
         }
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
-            Ok(commit) => self.commit_cache.compare(commit, why, now + JUDGE_AGAIN),
+            Ok(commit) => self
+                .knowledge
+                .commit_cache
+                .compare(commit, why, now + JUDGE_AGAIN),
             Err(unreadable) => {
-                self.commit_cache
+                self.knowledge
+                    .commit_cache
                     .note_missing(id, format!("{why}; {unreadable}"), again)
             }
         }
@@ -188,23 +376,23 @@ impl Host {
     /// The proof that a commit may run here. Where there is none the repository is looked at: the
     /// leader may be ahead.
     async fn eligible(&mut self, id: &CommitId) -> Result<VerifiedCommit, String> {
-        if let Some(verified) = self.verified.get(id) {
+        if let Some(verified) = self.knowledge.verified.get(id) {
             return Ok(verified.clone());
         }
-        let (judge, trust) = (self.fixed.judge.clone(), Arc::clone(&self.trust));
+        let (judge, trust) = (self.fixed.judge.clone(), Arc::clone(&self.knowledge.trust));
         let (wanted, history) = (id.clone(), self.fixed.history);
         let judged =
             tokio::task::spawn_blocking(move || judge.eligible(&trust, history, &wanted)).await;
         let why = match judged {
             Ok(Ok(Ok(verified))) => {
-                self.verified.insert(id.clone(), verified.clone());
+                self.knowledge.verified.insert(id.clone(), verified.clone());
                 let rollout = self.store.snapshot().rollout.clone();
-                let kept = self.set_pointers(&rollout);
+                let kept = self.knowledge.set_pointers(&rollout);
                 self.note("trust", kept.map_err(|error| format!("{error:#}")));
                 return Ok(verified);
             }
             Ok(Ok(Err(why @ (Ineligible::Untrusted(_) | Ineligible::BeforeAnchor { .. })))) => {
-                self.commit_cache.bar(id);
+                self.knowledge.commit_cache.bar(id);
                 return Err(why.to_string());
             }
             Ok(Ok(Err(why @ (Ineligible::NothingAccepted | Ineligible::OffTheLine { .. })))) => {
@@ -221,71 +409,6 @@ impl Host {
 
     /// Takes in what the follower found.
     pub(crate) fn source_update(&mut self, found: SourceUpdate) {
-        match found {
-            SourceUpdate::Same { asked } => self.source.answered(asked),
-            SourceUpdate::Good {
-                commit,
-                verified,
-                asked,
-                took,
-            } => {
-                self.parts.metrics.push(PushPhase::Judge, took);
-                self.parts.metrics.signature(SignatureOutcome::Trusted);
-                self.source.answered(asked);
-                self.source.refusal = None;
-                self.source.head = Some(commit.id.clone());
-                self.head = Head::Accepted(commit.id.clone());
-                self.verified.insert(commit.id.clone(), verified);
-                for warning in &commit.warnings {
-                    tracing::warn!(commit = commit.id.short(), "{warning}");
-                }
-                self.commit_cache.add(commit);
-            }
-            SourceUpdate::Refused {
-                refusal,
-                subject,
-                asked,
-                untrusted,
-            } => {
-                self.source.answered(asked);
-                // A refused head is judged again at every cycle: only a new verdict is counted and
-                // told.
-                if self.source.refusal.as_ref() != Some(&refusal) {
-                    let trusted = untrusted.is_none();
-                    let outcome = if trusted {
-                        SignatureOutcome::Trusted
-                    } else {
-                        SignatureOutcome::Untrusted
-                    };
-                    self.parts.metrics.signature(outcome);
-                    let class = untrusted.as_deref().unwrap_or("manifests");
-                    tracing::error!(
-                        commit = refusal.commit.short(),
-                        class,
-                        "refused: {}",
-                        refusal.summary
-                    );
-                    for problem in &refusal.problems {
-                        tracing::error!(commit = refusal.commit.short(), "{problem}");
-                    }
-                }
-                self.source.head = Some(refusal.commit.clone());
-                self.head = Head::Refused {
-                    commit: refusal.commit.clone(),
-                    subject,
-                    reason: refusal.summary.clone(),
-                };
-                self.source.refusal = Some(refusal);
-            }
-            SourceUpdate::Trouble { class, error } => {
-                if class == COULD_NOT_JUDGE {
-                    self.parts.metrics.signature(SignatureOutcome::Error);
-                }
-                if self.source.error.as_ref() != Some(&error) {
-                    tracing::warn!(class, "{error}");
-                }
-                self.source.error = Some(error);
-            }
-        }
+        self.knowledge.source_update(found, &self.parts.metrics);
     }
 }

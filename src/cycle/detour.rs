@@ -58,7 +58,8 @@ impl Host {
     /// The commit of the detour, if it could be read.
     fn detour_commit(&self) -> Option<&Commit> {
         let detour = self.detour.current()?;
-        self.commit_cache
+        self.knowledge
+            .commit_cache
             .commits()
             .get(&detour.commit)
             .map(AsRef::as_ref)
@@ -90,7 +91,7 @@ impl Host {
     /// more to plan.
     pub(super) fn go_on_with_detour(&mut self, report: NodeReport) -> bool {
         let Some(before) = self.detour.current.clone() else {
-            self.report = report;
+            self.reporter.report = report;
             return false;
         };
         let mut detour = before.clone();
@@ -100,7 +101,7 @@ impl Host {
             self.detour_commit(),
             &report.gone,
         );
-        self.report = detour.report(self.store.snapshot(), report);
+        self.reporter.report = detour.report(self.store.snapshot(), report);
         self.detour.current = (!detour.is_over()).then_some(detour);
         let saved = self.detour.save();
         self.note(

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use netfilter::HostNet;
 use reconciler::{
     cluster::roll_back,
     name::{CommitId, WorkloadKey},
     node::{NodePlan, images_in_use},
     observed::Observed,
     plan::{Lane, LaneKey, Next, Why},
-    rollout::{Head, retry},
+    rollout::retry,
     state::{Change, CommitState, Rollout},
 };
 
@@ -25,7 +24,9 @@ impl Host {
     /// new pod takes nothing from anybody, so it does not wait for that.
     pub(super) async fn act(&mut self, plan: NodePlan) -> Next {
         let at_rest = plan.lanes.is_empty() && self.parts.lanes.is_idle();
-        self.shown.lanes(&plan.lanes, self.parts.lanes.is_idle());
+        self.reporter
+            .last_plan
+            .lanes(&plan.lanes, self.parts.lanes.is_idle());
         self.acted |= !plan.lanes.is_empty();
         for key in &plan.cancel {
             self.parts.lanes.cancel(key);
@@ -49,21 +50,23 @@ impl Host {
             }
             self.note("services", synced);
         }
-        if let Some(names) = plan.names.filter(|names| self.names != *names) {
+        if let Some(names) = plan.names
+            && self.reporter.published_names != names
+        {
             self.parts.names.write(&names);
-            self.names.clone_from(&names);
+            self.reporter.published_names.clone_from(&names);
             self.parts.dns.publish(names);
         }
         if self.parts.dns.is_serving() {
-            self.troubles.remove("dns");
+            self.troubles.clear("dns");
         } else {
-            self.troubles.insert(
-                "dns",
-                "the cluster's DNS has ended: restart the daemon".to_owned(),
-            );
+            let error = "the cluster's DNS has ended: restart the daemon";
+            self.troubles.set("dns", error.to_owned());
         }
+
         self.parts.prober.set(&plan.probes);
-        self.converged |= at_rest;
+        self.reporter.converged |= at_rest;
+
         // Nothing that takes traffic is stopped while the table still leads there.
         let mut others = others;
         others.retain(|lane| published || !matches!(lane.why, Why::Stop { .. }));
@@ -75,14 +78,14 @@ impl Host {
         for lane in lanes {
             // A new pod's address must be on the disk before anybody can use it; what runs is
             // looked after all the same.
-            if self.troubles.contains_key("memory") && matches!(lane.why, Why::Start { .. }) {
+            if self.troubles.has("memory") && matches!(lane.why, Why::Start { .. }) {
                 continue;
             }
             if let Some(line) = reporter::announce(&lane) {
                 tracing::info!("{line}");
             }
             self.count_drift(&lane.why);
-            self.events.lane(&lane, self.store.snapshot());
+            self.reporter.events.lane(&lane, self.store.snapshot());
             self.parts.lanes.start(lane);
         }
     }
@@ -96,7 +99,7 @@ impl Host {
                 }
                 // Written by the next cycle, before its plan builds on it, with all others that
                 // came since the last one.
-                self.new_pins.push((commit, image, pin));
+                self.knowledge.add_pins([(commit, image, pin)]);
             }
             Done::Files(pod, digest) => {
                 self.memory.files.insert(pod, digest);
@@ -111,49 +114,35 @@ impl Host {
     /// Pins what is in use in the mirror and the trust directory, and lets go of the rest.
     pub(super) async fn keep_what_is_needed(&mut self) -> Next {
         let mut keep = self.needed();
-        self.commit_cache.retain(&keep);
+        self.knowledge.commit_cache.retain(&keep);
         keep.extend(self.returnable());
-        if keep == self.pinned {
+        if self.knowledge.are_pinned(&keep) {
             return Next::AwaitChange;
         }
+
         let state = self.store.snapshot();
-        let known = state.pods.keys().cloned().collect::<BTreeSet<_>>();
         self.parts.lanes.forget_failures(|key| match key {
-            LaneKey::Pod(uid) => known.contains(uid),
+            LaneKey::Pod(uid) => state.pods.contains_key(uid),
             LaneKey::Image(commit, _) => keep.contains(commit),
         });
-        self.verified.retain(|id, _| keep.contains(id));
-        self.kept.retain(|id| keep.contains(id));
-        let pointers = self.set_pointers(&self.store.snapshot().rollout);
-        let kept = pointers.and_then(|()| {
-            let mut trust = self.trust.lock();
-            trust.retain_trusted(self.fixed.history, &keep)?;
-            Ok(trust.retain_images(&keep)?)
-        });
+
+        let kept = self
+            .knowledge
+            .retain(&keep, &state.rollout, self.fixed.history);
         self.note("trust", kept.map_err(|error| format!("{error:#}")));
-        let (mirror, wanted) = (self.parts.reader.mirror.clone(), keep.clone());
-        let pinned = tokio::task::spawn_blocking(move || mirror.pin(&wanted)).await;
-        match pinned {
-            Ok(Ok(true)) => {
-                self.pinned = keep;
-                return Next::AwaitChange;
-            }
-            // A fetch is under way; nothing is collected while it is.
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => {
-                tracing::debug!("pins of the mirror are set at a later look: {error}")
-            }
-            Err(error) => tracing::warn!("setting the pins of the mirror ended early: {error}"),
+
+        let mirror = self.parts.reader.mirror.clone();
+        if self.knowledge.pin_in(mirror, keep).await {
+            Next::AwaitChange
+        } else {
+            Next::After(RETRY)
         }
-        Next::After(RETRY)
     }
 
     /// The commits that something here runs from, and the head.
     fn needed(&self) -> BTreeSet<CommitId> {
         let mut needed = self.in_use();
-        if let Head::Accepted(head) = &self.head {
-            needed.insert(head.clone());
-        }
+        needed.extend(self.knowledge.accepted_head().cloned());
         needed
     }
 
@@ -180,7 +169,7 @@ impl Host {
         };
         let mut commits = self.needed();
         commits.extend(self.returnable());
-        let keep = images_in_use(&observed, self.trust.lock().pins(), &commits);
+        let keep = images_in_use(&observed, self.knowledge.trust.lock().pins(), &commits);
         if let Err(fault) = self
             .parts
             .runtime
@@ -197,7 +186,7 @@ impl Host {
         command: Command,
         asker: Option<Requester>,
     ) -> Result<String, String> {
-        let now = Timestamp::now();
+        let now = self.now();
         let mut rollout = self.store.snapshot().rollout.clone();
         let answer = match command {
             Command::Sync => {
@@ -268,7 +257,7 @@ impl Host {
         let driving = rollout
             .driving
             .as_ref()
-            .and_then(|id| self.commit_cache.commits().get(id));
+            .and_then(|id| self.knowledge.commit_cache.commits().get(id));
         if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
             return Err(format!(
                 "there is no {workload} in the commit that runs; see `windlass get all -A`"
@@ -317,11 +306,11 @@ impl Host {
         let judged = self
             .fixed
             .judge
-            .eligible(&self.trust, self.fixed.history, &id);
+            .eligible(&self.knowledge.trust, self.fixed.history, &id);
         let verified = judged
             .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
             .map_err(|why| format!("commit {} cannot be gone back to: {why}", id.short()))?;
-        self.verified.insert(id.clone(), verified);
+        self.knowledge.verified.insert(id.clone(), verified);
         Ok(id)
     }
 }

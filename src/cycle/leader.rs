@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,6 +14,8 @@ use reconciler::{
     rollout::Head,
     state::{Change, KnownNode, NodeLife, NodeReport, Record, RecordKey},
 };
+
+use tokio::time::Instant;
 
 use super::{Host, RETRY};
 use crate::{
@@ -42,6 +44,45 @@ pub(super) struct Behind {
     observed: Uptime,
 }
 
+/// What this host keeps of its leading, from one cycle to the next.
+#[derive(Debug, Default)]
+pub(super) struct LeaderMemory {
+    /// When this leader last decided, by both its clocks.
+    decided: Option<(Instant, Timestamp)>,
+    /// The nodes, as this host judged them when it last led.
+    judged: BTreeMap<NodeName, KnownNode>,
+    /// How this host's head stands to what was decided before.
+    behind: Option<Behind>,
+    /// Since when another host has a commit that this one cannot get.
+    outrun: Option<Instant>,
+    /// What a reader of `status` should know of the decisions.
+    pub(super) notes: Vec<String>,
+}
+
+impl LeaderMemory {
+    /// Notes whether another host has a commit that this one cannot get.
+    pub(super) fn set_outrun(&mut self, outrun: bool) {
+        self.outrun = outrun.then(|| self.outrun.unwrap_or_else(Instant::now));
+    }
+
+    /// Whether this host has lacked that commit for too long to go on leading.
+    fn is_outrun(&self) -> bool {
+        self.outrun.is_some_and(|since| since.elapsed() > OUTRUN)
+    }
+
+    /// Whether nobody could decide for a time before now, or another leader did, or the clock has
+    /// jumped.
+    fn decides_after_gap(&self, instant: Instant, now: Timestamp) -> bool {
+        self.decided.is_none_or(|(last, then)| {
+            let passed = instant.duration_since(last);
+            let shown = now.duration_since(then);
+            let apart = SignedDuration::try_from(passed)
+                .map_or(SignedDuration::MAX, |passed| shown - passed);
+            passed > LONG_GAP || apart.unsigned_abs() > JUMP
+        })
+    }
+}
+
 /// So long a leader may lack a commit that others have before it leaves leading to them.
 const OUTRUN: Duration = Duration::from_secs(20);
 
@@ -59,7 +100,7 @@ impl Host {
     /// Decides once, if this host leads.
     pub(super) async fn lead(&mut self, now: Timestamp) -> Led {
         if !self.store.leads() {
-            self.decided = None;
+            self.leader.decided = None;
             // One that has to look first is back in a moment.
             if !self
                 .store
@@ -74,20 +115,20 @@ impl Host {
                 .replicated()
                 .is_some_and(|store| !store.is_withdrawn())
             {
-                self.troubles.remove("state");
+                self.troubles.clear("state");
             }
             // What is in the way of deciding is for who decides to say.
-            self.troubles.remove("nodes");
-            self.troubles.remove("budget");
-            self.notes.clear();
+            self.troubles.clear("nodes");
+            self.troubles.clear("budget");
+            self.leader.notes.clear();
             return Led::Rest(Next::AwaitChange);
         }
-        if self.outrun.is_some_and(|since| since.elapsed() > OUTRUN)
+        if self.leader.is_outrun()
             && let Some(store) = self.store.replicated_mut()
         {
             tracing::warn!("this host cannot fetch a commit that others have: another is to lead");
             store.step_aside();
-            self.outrun = None;
+            self.leader.outrun = None;
             return Led::Rest(Next::AwaitChange);
         }
         if let Some(store) = self.store.replicated_mut()
@@ -103,36 +144,37 @@ impl Host {
         let signs = self.signs().await;
         let judged = self
             .store
-            .judge_nodes(&self.facts(), self.unready.as_deref(), signs);
+            .judge_nodes(&self.facts(), self.engine.unready.as_deref(), signs);
         if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
             store.braked();
         }
         self.note("nodes", judged.brake.map_or(Ok(()), Err));
-        self.judged = judged.nodes;
+        self.leader.judged = judged.nodes;
         let reports = self.all_reports();
         let head = self.leading_head();
-        let comparable = self.commit_cache.comparable();
+        let comparable = self.knowledge.commit_cache.comparable();
         let change = cluster(&ClusterInput {
             now,
             settings: &self.fixed.settings,
             state: self.store.snapshot(),
             head: &head,
-            commits: self.commit_cache.commits(),
+            commits: self.knowledge.commit_cache.commits(),
             kept: &comparable,
-            nodes: &self.judged,
+            nodes: &self.leader.judged,
             reports: &reports,
         });
         self.note("budget", change.held.map_or(Ok(()), Err));
-        self.notes = change.notes;
+        self.leader.notes = change.notes;
         let next = judged.next.sooner(change.next);
         if change.changes.is_empty() {
-            self.troubles.remove("state");
+            self.troubles.clear("state");
             return Led::Rest(next);
         }
         self.acted = true;
         match self.commit(change.changes).await {
             Ok(()) => {
-                self.events.placed(&change.placed, self.store.snapshot());
+                let state = self.store.snapshot();
+                self.reporter.events.placed(&change.placed, state);
                 Led::Decided
             }
             Err(error) => {
@@ -166,23 +208,17 @@ impl Host {
     /// this one before its clock jumped, is no time of this clock: the deadlines begin anew.
     async fn excuse_gap(&mut self, now: Timestamp) -> anyhow::Result<()> {
         let instant = Instant::now();
-        let gap = self.decided.is_none_or(|(last, then)| {
-            let passed = instant.duration_since(last);
-            let shown = now.duration_since(then);
-            let apart = SignedDuration::try_from(passed)
-                .map_or(SignedDuration::MAX, |passed| shown - passed);
-            passed > LONG_GAP || apart.unsigned_abs() > JUMP
-        });
+        let gap = self.leader.decides_after_gap(instant, now);
         if gap && let Some(rollout) = self.store.snapshot().rollout.after_gap(now) {
             self.commit(vec![Change::put(rollout)]).await?;
         }
-        self.decided = Some((instant, now));
+        self.leader.decided = Some((instant, now));
         Ok(())
     }
 
     /// What every node says, this one too.
     pub(super) fn all_reports(&self) -> BTreeMap<NodeName, NodeReport> {
-        let own = (self.fixed.facts.name.clone(), self.report.clone());
+        let own = (self.fixed.facts.name.clone(), self.reporter.report.clone());
         self.store
             .reports()
             .clone()
@@ -195,10 +231,10 @@ impl Host {
     /// was decided before must fetch first, and never leads back.
     fn leading_head(&mut self) -> Head {
         if self.store.replicated().is_none() {
-            return self.head.clone();
+            return self.knowledge.head.clone();
         }
-        let Head::Accepted(head) = self.head.clone() else {
-            return self.head.clone();
+        let Head::Accepted(head) = self.knowledge.head.clone() else {
+            return self.knowledge.head.clone();
         };
         let rollout = &self.store.snapshot().rollout;
         let newest = [
@@ -212,6 +248,7 @@ impl Host {
             .cloned()
             .collect();
         let known = self
+            .leader
             .behind
             .take()
             .filter(|known| known.head == head && known.newest == newest);
@@ -233,6 +270,7 @@ impl Host {
             Some(known)
                 if known.behind
                     && self
+                        .knowledge
                         .source
                         .fetched_uptime_nanos
                         .is_some_and(|at| at > known.observed) =>
@@ -247,11 +285,11 @@ impl Host {
             Some(known) => known,
         };
         let is_behind = behind.behind;
-        self.behind = Some(behind);
+        self.leader.behind = Some(behind);
         if is_behind {
             Head::Unknown
         } else {
-            self.head.clone()
+            self.knowledge.head.clone()
         }
     }
 
@@ -343,6 +381,7 @@ impl Host {
         };
         if member.away.is_some()
             && self
+                .leader
                 .judged
                 .get(node)
                 .is_some_and(|node| node.life == NodeLife::Away)
@@ -385,10 +424,10 @@ impl Host {
 
     /// The nodes, as this host knows them.
     pub(super) fn nodes(&self) -> BTreeMap<NodeName, KnownNode> {
-        if self.store.leads() && !self.judged.is_empty() {
-            return self.judged.clone();
+        if self.store.leads() && !self.leader.judged.is_empty() {
+            return self.leader.judged.clone();
         }
         self.store
-            .shown_nodes(&self.facts(), self.unready.as_deref())
+            .shown_nodes(&self.facts(), self.engine.unready.as_deref())
     }
 }

@@ -4,19 +4,17 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use netfilter::HostNet;
 use reconciler::{
     name::{CommitId, NodeName},
     network::{HostNetwork, Peer, Peers},
-    rollout::Head,
     state::NodeFacts,
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Host, reporter};
+use super::{Host, turn::FetchTurn};
 use crate::{
     command::{Command, Request},
-    store::{AskDoc, ReportDoc, StoreEvent, StoreStatus},
+    store::{AskDoc, ReplicatedStore, ReportDoc, Store, StoreEvent, StoreStatus},
     view::ClusterView,
 };
 
@@ -24,10 +22,78 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a person asked and the leader has not answered yet.
-pub(super) struct Open {
+struct OpenAsk {
     id: String,
     until: Instant,
     answer: oneshot::Sender<Result<String, String>>,
+}
+
+/// What this host has done about the other hosts, and what it waits for.
+#[derive(Default)]
+pub(super) struct Membership {
+    /// The other hosts that the network leads to.
+    reached_peers: Option<Peers>,
+    /// A commit that another host has seen, for which the repository was asked.
+    nudged_for: Option<CommitId>,
+    /// When this host may ask for what all hosts have learnt of.
+    fetch_turn: FetchTurn,
+    /// What people asked and the leader has not answered.
+    open_asks: Vec<OpenAsk>,
+}
+
+impl Membership {
+    /// When an open question must be looked at again.
+    pub(super) fn next_ask(&self) -> Option<Duration> {
+        self.open_asks
+            .iter()
+            .map(|open| open.until.saturating_duration_since(Instant::now()))
+            .min()
+    }
+
+    /// Gives people the leader's answers.
+    fn close_asks(&mut self, store: &mut ReplicatedStore) {
+        let mut still_open = Vec::new();
+        for open in std::mem::take(&mut self.open_asks) {
+            if let Some(answer) = store.answer_to(&open.id) {
+                let _ = open.answer.send(answer);
+            } else if open.until <= Instant::now() {
+                let why = match store.status() {
+                    StoreStatus::Current => {
+                        "no leader has answered; it may still be done: see `windlass status`"
+                    }
+                    _ => "the store does not answer, and only the leader may do that",
+                };
+                let _ = open.answer.send(Err(why.to_owned()));
+            } else {
+                still_open.push(open);
+            }
+        }
+
+        self.open_asks = still_open;
+        if self.open_asks.is_empty() {
+            store.ask(None);
+        }
+    }
+
+    /// Puts a question to the leader, and gives its id.
+    fn ask_leader(&self, store: &mut Store, command: Command) -> Result<String, String> {
+        if !self.open_asks.is_empty() {
+            return Err(
+                "something else that was asked here waits for the leader's answer: try again in a moment"
+                    .to_owned(),
+            );
+        }
+        let installation = store.installation().to_owned();
+        let id = format!("{installation}-{}", Timestamp::now().as_nanosecond());
+        let Some(store) = store.replicated_mut() else {
+            return Err("this host is alone and does not lead".to_owned());
+        };
+        store.ask(Some(AskDoc {
+            id: id.clone(),
+            command,
+        }));
+        Ok(id)
+    }
 }
 
 impl Host {
@@ -50,99 +116,51 @@ impl Host {
         let Some(store) = self.store.replicated() else {
             return;
         };
-        let standing = match store.status() {
-            StoreStatus::Current => Ok(()),
-            StoreStatus::Lost { since, why } => Err(format!(
-                "the store does not answer since {since:.0}, what was decided then is kept up: {why}"
-            )),
-            StoreStatus::Frozen { since, why } => Err(format!("frozen since {since:.0}: {why}")),
-            StoreStatus::Conflict { why } => Err(why.clone()),
-        };
-        let subnet = store.subnet_trouble().map_or(Ok(()), Err);
-        let published = store.publish_trouble().map_or(Ok(()), |why| {
-            Err(format!(
-                "what this host says of itself could not be written to the store: {why}"
-            ))
-        });
-        let unreadable: Vec<String> = store.unreadable().collect();
-        let unreadable = if unreadable.is_empty() {
-            Ok(())
-        } else {
-            Err(unreadable.join("; "))
-        };
-        let disputed = store.disputed();
-        let disputed = if disputed.is_empty() {
-            Ok(())
-        } else {
-            Err(disputed.join("; "))
-        };
-        let removed = match store.was_removed() {
-            true => Err("this host was taken out of the cluster by `windlass node rm`: its pods run elsewhere by now and \
-                         are stopped here; `windlass uninstall` cleans up, and a new installation may join"
-                .to_owned()),
-            false => Ok(()),
-        };
-        let skews: Vec<String> = store
-            .members()
-            .filter(|(name, _)| **name != self.fixed.facts.name)
-            .filter_map(|(name, member)| Some(skew_sentence(name, member.skew()?)))
-            .collect();
-        let skews = if skews.is_empty() {
-            Ok(())
-        } else {
-            Err(skews.join("; "))
-        };
-        let heads_known =
-            |id: &CommitId| self.verified.contains_key(id) || self.source.head.as_ref() == Some(id);
+
+        let unknown = |head: &CommitId| !self.knowledge.knows(head);
         let news = store
             .members()
             .filter_map(|(_, member)| member.report.head.clone())
-            .find(|id| !heads_known(id));
+            .find(&unknown);
         let is_ahead = store
             .members()
             .filter(|(_, member)| member.alive.is_some())
-            .any(|(_, member)| {
-                member
-                    .report
-                    .head
-                    .as_ref()
-                    .is_some_and(|head| !heads_known(head))
-            });
-        let outrun = is_ahead && self.source.error.is_some();
+            .any(|(_, member)| member.report.head.as_ref().is_some_and(&unknown));
+        let outrun = is_ahead && self.knowledge.source.error.is_some();
         let addresses = store
             .members()
             .filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
         self.parts.inquiry.book().set(addresses.collect());
-        self.note("store", standing);
-        self.note("subnet", subnet);
-        self.note("publish", published);
-        self.note("unreadable", unreadable);
-        self.note("disputed", disputed);
-        self.note("removed", removed);
-        self.note("clocks", skews);
-        self.outrun = outrun.then(|| self.outrun.unwrap_or_else(std::time::Instant::now));
+        let troubles = store_troubles(store, &self.fixed.facts.name);
+        for (part, result) in troubles {
+            self.note(part, result);
+        }
+        self.leader.set_outrun(outrun);
+
         // Another host has seen a push that this one has not: once is enough, since the poll comes
         // anyway.
         if let Some(news) = news
-            && self.nudged_for.as_ref() != Some(&news)
+            && self.membership.nudged_for.as_ref() != Some(&news)
         {
-            self.nudged_for = Some(news);
+            self.membership.nudged_for = Some(news);
             self.fetch_in_turn();
         }
+
         self.follow_rollout();
-        self.close_asks();
+        if let Some(store) = self.store.replicated_mut() {
+            self.membership.close_asks(store);
+        }
     }
 
     /// The pointers on this host's disk follow what was decided, wherever that was.
     fn follow_rollout(&mut self) {
         let after = self.store.snapshot().rollout.clone();
-        if after == self.reported_rollout {
+        if after == self.reporter.reported_rollout {
             return;
         }
-        let kept = self.set_pointers(&after);
+        let kept = self.knowledge.set_pointers(&after);
         self.note("trust", kept.map_err(|error| format!("{error:#}")));
-        reporter::report_change(&self.reported_rollout, &after, &self.parts.metrics);
-        self.reported_rollout = after;
+        self.reporter.report_rollout(after, &self.parts.metrics);
     }
 
     /// Looks at the repository for what the store has just told all hosts of: the forge serves them
@@ -152,7 +170,8 @@ impl Host {
             return self.parts.nudge.notify_one();
         };
         let members = store.members().map(|(name, _)| name);
-        self.turn
+        self.membership
+            .fetch_turn
             .nudge(&self.parts.nudge, &self.fixed.facts.name, members);
     }
 
@@ -199,14 +218,10 @@ impl Host {
         if self.store.replicated().is_none() {
             return;
         }
-        let head = match &self.head {
-            Head::Accepted(head) => Some(head.clone()),
-            Head::Unknown | Head::Refused { .. } => None,
-        };
         let report = ReportDoc {
-            report: self.report.clone(),
-            unready: self.unready.clone(),
-            head,
+            report: self.reporter.report.clone(),
+            unready: self.engine.unready.clone(),
+            head: self.knowledge.accepted_head().cloned(),
             local_rollback: self.detour.current().map(|detour| detour.commit.clone()),
         };
         let facts = self.facts();
@@ -231,12 +246,12 @@ impl Host {
                 (name.clone(), peer)
             })
             .collect();
-        if self.peers.as_ref() == Some(&peers) {
+        if self.membership.reached_peers.as_ref() == Some(&peers) {
             return;
         }
         let set = self.parts.network.set_peers(&peers).await;
         if set.is_ok() {
-            self.peers = Some(peers);
+            self.membership.reached_peers = Some(peers);
         }
         self.note(
             "peers",
@@ -255,8 +270,8 @@ impl Host {
             let _ = answer.send(done);
             return;
         }
-        match self.ask_leader(command) {
-            Ok(id) => self.open.push(Open {
+        match self.membership.ask_leader(&mut self.store, command) {
+            Ok(id) => self.membership.open_asks.push(OpenAsk {
                 id,
                 until: Instant::now() + PATIENCE,
                 answer,
@@ -267,65 +282,59 @@ impl Host {
         }
     }
 
-    fn ask_leader(&mut self, command: Command) -> Result<String, String> {
-        if !self.open.is_empty() {
-            return Err(
-                "something else that was asked here waits for the leader's answer: try again in a moment"
-                    .to_owned(),
-            );
-        }
-        let installation = self.store.installation().to_owned();
-        let id = format!("{installation}-{}", Timestamp::now().as_nanosecond());
-        let Some(store) = self.store.replicated_mut() else {
-            return Err("this host is alone and does not lead".to_owned());
-        };
-        store.ask(Some(AskDoc {
-            id: id.clone(),
-            command,
-        }));
-        Ok(id)
-    }
-
-    /// Gives people the leader's answers.
-    fn close_asks(&mut self) {
-        let Some(store) = self.store.replicated() else {
-            return;
-        };
-        let mut still = Vec::new();
-        for open in std::mem::take(&mut self.open) {
-            if let Some(answer) = store.answer_to(&open.id) {
-                let _ = open.answer.send(answer);
-            } else if open.until <= Instant::now() {
-                let why = match store.status() {
-                    StoreStatus::Current => {
-                        "no leader has answered; it may still be done: see `windlass status`"
-                    }
-                    _ => "the store does not answer, and only the leader may do that",
-                };
-                let _ = open.answer.send(Err(why.to_owned()));
-            } else {
-                still.push(open);
-            }
-        }
-        self.open = still;
-        if self.open.is_empty()
-            && let Some(store) = self.store.replicated_mut()
-        {
-            store.ask(None);
-        }
-    }
-
-    /// When an open question must be looked at again.
-    pub(super) fn next_ask(&self) -> Option<Duration> {
-        self.open
-            .iter()
-            .map(|open| open.until.saturating_duration_since(Instant::now()))
-            .min()
-    }
-
     /// Says good-bye to the other hosts, until soon.
     pub(crate) async fn leave(&mut self) {
         self.store.leave(self.fixed.away).await;
+    }
+}
+
+/// What is wrong with the store and the members, by the words of [`Host::note`].
+fn store_troubles(
+    store: &ReplicatedStore,
+    own: &NodeName,
+) -> [(&'static str, Result<(), String>); 7] {
+    let standing = match store.status() {
+        StoreStatus::Current => Ok(()),
+        StoreStatus::Lost { since, why } => Err(format!(
+            "the store does not answer since {since:.0}, what was decided then is kept up: {why}"
+        )),
+        StoreStatus::Frozen { since, why } => Err(format!("frozen since {since:.0}: {why}")),
+        StoreStatus::Conflict { why } => Err(why.clone()),
+    };
+    let published = store.publish_trouble().map_or(Ok(()), |why| {
+        Err(format!(
+            "what this host says of itself could not be written to the store: {why}"
+        ))
+    });
+    let removed = match store.was_removed() {
+        true => Err("this host was taken out of the cluster by `windlass node rm`: its pods run elsewhere by now and \
+                     are stopped here; `windlass uninstall` cleans up, and a new installation may join"
+            .to_owned()),
+        false => Ok(()),
+    };
+    let skews = store
+        .members()
+        .filter(|(name, _)| *name != own)
+        .filter_map(|(name, member)| Some(skew_sentence(name, member.skew()?)));
+
+    [
+        ("store", standing),
+        ("subnet", store.subnet_trouble().map_or(Ok(()), Err)),
+        ("publish", published),
+        ("unreadable", all_of(store.unreadable())),
+        ("disputed", all_of(store.disputed())),
+        ("removed", removed),
+        ("clocks", all_of(skews)),
+    ]
+}
+
+/// No trouble, or all of these as one.
+fn all_of(sentences: impl IntoIterator<Item = String>) -> Result<(), String> {
+    let sentences: Vec<String> = sentences.into_iter().collect();
+    if sentences.is_empty() {
+        Ok(())
+    } else {
+        Err(sentences.join("; "))
     }
 }
 

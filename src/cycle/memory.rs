@@ -12,6 +12,7 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::troubles::Troubles;
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
@@ -94,7 +95,7 @@ impl HostMemory {
     }
 
     /// Writes the file if there is something new in it.
-    pub(super) async fn save_if_changed(&mut self, troubles: &mut BTreeMap<&'static str, String>) {
+    pub(super) async fn save_if_changed(&mut self, troubles: &mut Troubles) {
         self.forget_hooks();
         if self.current == self.saved {
             return;
@@ -107,13 +108,13 @@ impl HostMemory {
         match written {
             Ok(Ok(document)) => {
                 self.saved = document;
-                troubles.remove("memory");
+                troubles.clear("memory");
             }
             Ok(Err(error)) => {
-                troubles.insert("memory", format!("{:#}", anyhow::Error::from(error)));
+                troubles.set("memory", format!("{:#}", anyhow::Error::from(error)));
             }
             Err(error) => {
-                troubles.insert("memory", error.to_string());
+                troubles.set("memory", error.to_string());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a cycle shows: the log, the metrics and the view.
+//! What a cycle reports: in the log, the metrics and the view, and to the other hosts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,10 +7,11 @@ use reconciler::{
     commit::Commit,
     foreign,
     name::{CommitId, ContainerId, PodUid},
+    network::DnsRecords,
     observed::Observed,
     placement::Choice,
     plan::{Drift, Lane, LaneKey, ProbeKind, Step, Why},
-    state::{ClusterState, CommitState, Phase, PodRecord, Rollout},
+    state::{ClusterState, CommitState, NodeReport, Phase, PodRecord, Rollout},
     status::PodStatus,
 };
 
@@ -28,13 +29,48 @@ pub(super) struct LastPlan {
 }
 
 impl LastPlan {
-    /// Takes the lanes of a look; an empty plan clears them once nothing is under way.
+    /// Takes the lanes of a cycle; an empty plan clears them once nothing is under way.
     pub(super) fn lanes(&mut self, lanes: &[Lane], idle: bool) {
         if !lanes.is_empty() {
             self.lanes = lanes.iter().map(lane_view).collect();
         } else if idle {
             self.lanes.clear();
         }
+    }
+}
+
+/// What this host has reported, so that the same is not reported again.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    /// What this host reports of its pods and images.
+    pub(super) report: NodeReport,
+    /// What was last logged and counted of the rollout.
+    pub(super) reported_rollout: Rollout,
+    pub(super) last_plan: LastPlan,
+    pub(super) events: RecentEvents,
+    /// Whether a cycle since the start had nothing to do.
+    pub(super) converged: bool,
+    /// What the DNS was last given.
+    pub(super) published_names: DnsRecords,
+}
+
+impl Reporter {
+    /// A reporter that has reported everything up to this state of the rollout.
+    pub(super) fn starting_from(rollout: Rollout) -> Self {
+        Self {
+            report: NodeReport::default(),
+            reported_rollout: rollout,
+            last_plan: LastPlan::default(),
+            events: RecentEvents::default(),
+            converged: false,
+            published_names: DnsRecords::default(),
+        }
+    }
+
+    /// Logs and counts what is new in the rollout.
+    pub(super) fn report_rollout(&mut self, after: Rollout, metrics: &Metrics) {
+        report_change(&self.reported_rollout, &after, metrics);
+        self.reported_rollout = after;
     }
 }
 
@@ -55,7 +91,7 @@ impl Host {
         statuses
     }
 
-    /// The view after a look.
+    /// The view after a cycle.
     pub(crate) fn view(&self) -> View {
         let state = self.store.snapshot();
         View {
@@ -67,13 +103,15 @@ impl Host {
             state: Arc::new(state.clone()),
             pods: Arc::new(self.statuses()),
             commits: self
+                .knowledge
                 .commit_cache
                 .commits()
                 .iter()
-                .chain(self.commit_cache.kept())
+                .chain(self.knowledge.commit_cache.kept())
                 .map(shared)
                 .collect(),
             ineligible: self
+                .knowledge
                 .commit_cache
                 .ineligible()
                 .map(|(id, why)| (id.clone(), why.to_owned()))
@@ -81,23 +119,24 @@ impl Host {
             origins: self.origins_of_pods(),
             source: SourceStatus {
                 verified: self
+                    .knowledge
                     .trust
                     .lock()
                     .pointers()
                     .verified
                     .as_ref()
                     .map(|one| one.id().clone()),
-                ..self.source.clone()
+                ..self.knowledge.source.clone()
             },
-            plan: self.shown.lanes.clone(),
-            converged: self.converged,
+            plan: self.reporter.last_plan.lanes.clone(),
+            converged: self.reporter.converged,
             notes: self.all_notes(),
-            events: self.events.list(),
+            events: self.reporter.events.list(),
             troubles: self
                 .troubles
-                .values()
+                .sentences()
                 .cloned()
-                .chain(self.commit_cache.troubles())
+                .chain(self.knowledge.commit_cache.troubles())
                 .map(printable)
                 .collect(),
         }
@@ -112,7 +151,7 @@ impl Host {
     /// The commits that may not run here of which something runs, or which are followed.
     fn ineligible_notes(&self) -> impl Iterator<Item = String> {
         let rollout = &self.store.snapshot().rollout;
-        self.commit_cache.ineligible().filter_map(|(id, why)| {
+        self.knowledge.commit_cache.ineligible().filter_map(|(id, why)| {
             let origins = self.memory.pods().pods.values().filter_map(|pod| pod.origin.as_ref());
             let pods = origins.filter(|origin| origin.commit == *id).count();
             let is_followed = rollout.driving.as_ref() == Some(id) || rollout.target.as_ref() == Some(id);
@@ -131,10 +170,15 @@ impl Host {
         let state = self.store.snapshot();
         let faulty = state.rollout.faulty.iter();
         let faulty = faulty.map(|(node, why)| format!("node {node} is at fault itself: {why}"));
-        let refused = self.report.refused.iter().filter_map(|(uid, why)| {
-            let record = state.pods.get(uid)?;
-            Some(format!("pod {} is {why}", record.key))
-        });
+        let refused = self
+            .reporter
+            .report
+            .refused
+            .iter()
+            .filter_map(|(uid, why)| {
+                let record = state.pods.get(uid)?;
+                Some(format!("pod {} is {why}", record.key))
+            });
         let elsewhere = self
             .store
             .replicated()
@@ -151,7 +195,7 @@ impl Host {
                     commit.short()
                 ))
             });
-        let notes = self.fixed.notes.iter().chain(&self.notes).cloned();
+        let notes = self.fixed.notes.iter().chain(&self.leader.notes).cloned();
         let notes = notes.chain(self.detour_note()).chain(elsewhere);
         let notes = notes
             .chain(self.ineligible_notes())
@@ -270,8 +314,8 @@ fn phrase(step: &Step) -> String {
     }
 }
 
-/// Says in the log and the metrics what a new state of the rollout means.
-pub(super) fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
+/// Says in the log and the metrics what a new state of the roll-out means.
+fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let short = |commit: &Option<reconciler::name::CommitId>| {
         commit
             .as_ref()
@@ -362,7 +406,7 @@ const EVENTS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct RecentEvents {
     list: std::collections::VecDeque<EventView>,
-    /// Probes that were failing at the last cycle: each failure is told once.
+    /// Probes that were failing in the last cycle: each failure is reported once.
     failing: std::collections::BTreeSet<(ContainerId, ProbeKind)>,
 }
 
@@ -412,7 +456,7 @@ impl RecentEvents {
         }
     }
 
-    /// Probes that began to fail since the last cycle. What a liveness probe says is told with the
+    /// Probes that began to fail since the last cycle. What a liveness probe says is reported with the
     /// restart it causes.
     pub(super) fn probes(&mut self, observed: &Observed, state: &ClusterState) {
         let mut failing = std::collections::BTreeSet::new();

@@ -43,7 +43,8 @@ fn container(attempt: u32, image: &ImageId) -> ContainerSpec {
 
 #[tokio::test]
 async fn the_fake_keeps_the_real_ones_rules() {
-    let host = FakeRuntime::new(Timestamp::UNIX_EPOCH);
+    let directory = tempfile::tempdir().unwrap();
+    let host = FakeRuntime::new(|| Timestamp::UNIX_EPOCH, directory.path());
     let image = ImageId::new("sha256:1");
     let kind = |result: Result<(), Fault>| result.unwrap_err().kind;
     assert_eq!(

@@ -1,0 +1,465 @@
+//! A daemon's loop over a fake engine, a fake network and a real data directory. A host that is
+//! alone lives by tokio's paused clock, which moves on as soon as everybody waits; members of a
+//! cluster live by the real one, since etcd does.
+
+use std::{
+    cell::Cell,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use netfilter::fake::FakeNet;
+use parking_lot::Mutex;
+use reconciler::{
+    desired::CheckSettings,
+    manifest::ReadAs,
+    name::{CommitId, ContainerId, ImageId, NodeName},
+    network::{HostNetwork, PeerPath, VxlanSettings},
+    observed::ObservedContainer,
+    plan::Role,
+    pod::files::DnsFacts,
+    settings::{ClusterSettings, RolloutSettings, ServiceRanges},
+    state::{NodeFacts, NodeSystem, Phase},
+};
+use runtime::{
+    Pods,
+    fake::{FakeProber, FakeRuntime},
+};
+use tempfile::TempDir;
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use crate::{
+    apply::Effects,
+    command::{Command, Request},
+    commit_cache::{Reader, Reading},
+    control_loop::{ControlLoop, Inputs},
+    cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
+    dns::{Dns, cache::NamesFile},
+    follow::{Judge, SourceUpdate},
+    lanes::Lanes,
+    metrics::Metrics,
+    source::{
+        allowed_signers::AllowedSigners,
+        mirror::Mirror,
+        snapshot::{SnapshotLimits, SourcePath},
+        testing::{Work, bring, request},
+        verify::{HeadVerdict, Mode, Policy, verify},
+    },
+    store::{Agreed, EtcdConfig, Joining, LocalStore, ReplicatedStore, Store, StoreEvent},
+    trust::TrustStore,
+    view::{FetchStart, SourceStatus, View},
+    watchdog::Watchdog,
+};
+
+/// More than anything here takes, by the paused clock.
+const LONG: Duration = Duration::from_secs(4 * 3600);
+/// More than anything takes in a cluster, also on a busy machine.
+const LONG_IN_CLUSTER: Duration = Duration::from_secs(120);
+/// When every test begins, by the clock on the wall.
+const BEGINNING: Timestamp = Timestamp::constant(1_780_318_800, 0);
+/// How often everything is looked at afresh.
+const RESYNC: Duration = Duration::from_secs(300);
+const ZONE: &str = "cluster.local";
+
+thread_local! {
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A clock on the wall that moves with the paused clock of the test on this thread.
+fn wall_clock() -> Timestamp {
+    let began = BEGAN.get().expect("a bed was made");
+    BEGINNING + began.elapsed()
+}
+
+/// What outlives a daemon: the repository, the data directory, what runs, and the network.
+pub(super) struct LoopBed {
+    node: NodeName,
+    address: Ipv4Addr,
+    /// How to reach the cluster's store, where the host is a member.
+    store: Option<EtcdConfig>,
+    clock: fn() -> Timestamp,
+    work: Work,
+    data: TempDir,
+    pub(super) engine: FakeRuntime,
+    pub(super) network: Arc<FakeNet>,
+}
+
+/// A daemon that runs until it is told to end.
+pub(super) struct RunningLoop {
+    view: watch::Receiver<Arc<View>>,
+    source: mpsc::Sender<SourceUpdate>,
+    asked: mpsc::Sender<Request>,
+    links: watch::Sender<u64>,
+    trust: Arc<Mutex<TrustStore>>,
+    judge: Judge,
+    clock: fn() -> Timestamp,
+    patience: Duration,
+    end: Arc<Notify>,
+    task: JoinHandle<Result<()>>,
+    _probes: watch::Sender<u64>,
+}
+
+impl LoopBed {
+    /// A host that is alone, under a paused clock.
+    pub(super) fn new() -> Self {
+        BEGAN.set(Some(Instant::now()));
+        Self::with(1, None, wall_clock)
+    }
+
+    /// A member of a cluster, whose name ends in this number.
+    pub(super) fn member(number: u8, store: EtcdConfig) -> Self {
+        Self::with(number, Some(store), Timestamp::now)
+    }
+
+    fn with(number: u8, store: Option<EtcdConfig>, clock: fn() -> Timestamp) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let engine = FakeRuntime::new(clock, data.path().join("pods"));
+        for image in ["web:1", "web:2", "db:1", "db:2"] {
+            engine.publish(
+                image,
+                ImageId::new(format!("sha256:{}", image.replace(':', "-"))),
+            );
+        }
+        Self {
+            node: NodeName::new(format!("n{number}")),
+            address: Ipv4Addr::new(192, 0, 2, number),
+            store,
+            clock,
+            work: Work::new(),
+            data,
+            engine,
+            network: Arc::default(),
+        }
+    }
+
+    /// A file that the daemon is going to write.
+    pub(super) fn data_file(&self, name: &str) -> PathBuf {
+        self.data.path().join(name)
+    }
+
+    /// The containers of pods whose name begins so and that live, without sandboxes.
+    pub(super) fn alive(&self, pod: &str) -> Vec<ContainerId> {
+        let is_wanted = |container: &ObservedContainer| {
+            container.role != Role::Sandbox
+                && container.state.is_alive()
+                && container.identity.pod.name.starts_with(pod)
+        };
+        let containers = self.engine.containers().into_iter();
+        containers
+            .filter(|(_, container)| is_wanted(container))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// How many calls to the engine began so.
+    pub(super) fn count_calls(&self, begin: &str) -> usize {
+        let calls = self.engine.calls();
+        calls.iter().filter(|call| call.starts_with(begin)).count()
+    }
+
+    /// Commits these manifests, and nothing else, to the mirror of this host.
+    fn commit(&self, manifests: &str) -> CommitId {
+        self.work.write("all.yaml", manifests);
+        let id = self.work.commit("a push", None);
+        self.fetch(&self.work);
+        id
+    }
+
+    fn fetch(&self, from: &Work) {
+        let url = from.path().to_str().unwrap();
+        bring(&request(url, &self.data_file("mirror.git"))).unwrap();
+    }
+
+    /// Opens the store. Nobody tells a host anything that is alone.
+    async fn open_store(&self) -> (Store, mpsc::UnboundedReceiver<StoreEvent>) {
+        let data = self.data.path();
+        let Some(etcd) = self.store.clone() else {
+            let local = LocalStore::open(data, &self.node).unwrap();
+            return (Store::Local(Box::new(local)), mpsc::unbounded_channel().1);
+        };
+        let network = network(self.address);
+        let joining = Joining {
+            etcd,
+            node: self.node.clone(),
+            agreed: Agreed {
+                pod_range: network.pod_range,
+                subnet_length: network.pod_subnet.prefix_len(),
+                service_range: network.service_range,
+                dns: network.dns,
+                zone: ZONE.to_owned(),
+                node_ports: (30000, 32767),
+            },
+            subnet: None,
+            subnet_alone: network.pod_subnet,
+            node_ranges: Vec::new(),
+        };
+        let waiting = watch::channel(String::new()).0;
+        let opened = ReplicatedStore::open(data, joining, &waiting);
+        let (store, events) = opened.await.unwrap();
+        (Store::Replicated(Box::new(store)), events)
+    }
+
+    /// Starts a daemon on what is in the data directory.
+    pub(super) async fn start(&self) -> RunningLoop {
+        let data = self.data.path();
+        let (store, store_events) = self.open_store().await;
+        let trust = Arc::new(Mutex::new(TrustStore::open(&data.join("trust")).unwrap()));
+
+        let pods: Arc<dyn Pods> = Arc::new(self.engine.clone());
+        let effects = Effects::new(
+            Arc::clone(&pods),
+            self.network.clone(),
+            self.data_file("pods"),
+        );
+        let mut memory = HostMemory::open(data).unwrap();
+        memory.files = effects.files_on_disk().await.unwrap().into_iter().collect();
+        let (lanes, lane_events) = Lanes::new(Arc::new(effects));
+
+        let names = NamesFile::in_dir(data);
+        let anywhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let dns = Dns::start(anywhere, names.read(ZONE), Vec::new()).unwrap();
+        let judge = judge(self.data_file("mirror.git"));
+        let (source, source_events) = mpsc::channel(4);
+        let (asked, requests) = mpsc::channel(4);
+        let (links, network) = watch::channel(0);
+        let (probes, probe_events) = watch::channel(0);
+        let end = Arc::new(Notify::new());
+        let inquiry = Inquiry::new(None, None, AddressBook::default());
+        let inputs = Inputs {
+            source: source_events,
+            lanes: lane_events,
+            store: store_events,
+            asked: requests,
+            engine: self.engine.changed(),
+            network,
+            probes: probe_events,
+            inquiry: inquiry.changed(),
+            end: Arc::clone(&end),
+        };
+        let parts = Parts {
+            runtime: pods,
+            network: self.network.clone(),
+            prober: Arc::new(FakeProber::default()),
+            dns,
+            names,
+            lanes,
+            reader: judge.reader.clone(),
+            metrics: Arc::new(Metrics::new().unwrap()),
+            nudge: Arc::new(Notify::new()),
+            inquiry,
+        };
+        let host = Host::new(
+            self.fixed(&store, judge.clone()),
+            parts,
+            store,
+            Arc::clone(&trust),
+            memory,
+            DetourFile::open(data).unwrap(),
+            SourceStatus::default(),
+        );
+        let (sender, view) = watch::channel(Arc::new(host.view()));
+        let control = ControlLoop::new(host, inputs, sender, Watchdog::default(), RESYNC);
+        RunningLoop {
+            view,
+            source,
+            asked,
+            links,
+            trust,
+            judge,
+            clock: self.clock,
+            patience: if self.store.is_some() {
+                LONG_IN_CLUSTER
+            } else {
+                LONG
+            },
+            end,
+            task: tokio::spawn(control.run()),
+            _probes: probes,
+        }
+    }
+
+    fn fixed(&self, store: &Store, judge: Judge) -> Fixed {
+        let mut network = network(self.address);
+        if let Some(store) = store.replicated() {
+            network.pod_subnet = store.subnet();
+        }
+        // Nobody wants to wait for a long soak by the real clock.
+        let soak = Duration::from_secs(if self.store.is_some() { 1 } else { 10 });
+        Fixed {
+            facts: NodeFacts {
+                name: self.node.clone(),
+                installation: store.installation().to_owned(),
+                address: network.node_address,
+                pod_subnet: network.pod_subnet,
+                mtu: network.mtu,
+                labels: [].into(),
+                taints: Vec::new(),
+                system: NodeSystem::default(),
+            },
+            settings: ClusterSettings {
+                rollout: RolloutSettings {
+                    soak,
+                    ..RolloutSettings::default()
+                },
+                ranges: ServiceRanges {
+                    addresses: network.service_range,
+                    dns: network.dns,
+                    node_ports: 30000..=32767,
+                },
+                max_pods: 110,
+            },
+            dns: DnsFacts {
+                cluster: Some(network.dns),
+                zone: ZONE.to_owned(),
+                host_searches: Vec::new(),
+                host_servers: Vec::new(),
+                host_options: Vec::new(),
+            },
+            network,
+            drain: Duration::from_secs(2),
+            history: 10,
+            judge,
+            notes: Vec::new(),
+            peer: None,
+            path: PeerPath::Vxlan,
+            away: Duration::from_secs(60),
+            clock: self.clock,
+        }
+    }
+}
+
+impl RunningLoop {
+    /// Pushes a commit with these manifests: the follower reports it once it is judged.
+    pub(super) async fn push(&self, bed: &LoopBed, manifests: &str) -> CommitId {
+        let id = bed.commit(manifests);
+        self.report(&id).await;
+        id
+    }
+
+    /// Fetches the head that was pushed on another host.
+    pub(super) async fn fetch(&self, bed: &LoopBed, from: &LoopBed) {
+        bed.fetch(&from.work);
+        self.report(&from.work.head()).await;
+    }
+
+    async fn report(&self, head: &CommitId) {
+        let update = self.judge(head);
+        self.source.send(update).await.unwrap();
+    }
+
+    /// What the follower makes of a head that is trusted.
+    fn judge(&self, id: &CommitId) -> SourceUpdate {
+        let signers = AllowedSigners::default();
+        let policy = Policy {
+            mode: self.judge.mode,
+            signers: &signers,
+            anchor: None,
+            allow_rewrite: false,
+            now: (self.clock)(),
+        };
+        let repo = self.judge.reader.mirror.open().unwrap();
+        let mut trust = self.trust.lock();
+        let before = trust.pointers().verified.clone();
+        let HeadVerdict::Trusted(accepted) = verify(&repo, &policy, before.as_ref(), id).unwrap()
+        else {
+            panic!("{id} is not trusted");
+        };
+        trust.advance(&accepted, policy.now).unwrap();
+        let verified = accepted.head;
+        let Reading::Good(commit) = self.judge.reader.read(&verified, ReadAs::NewHead) else {
+            panic!("{id} cannot be read");
+        };
+        trust.accept(id).unwrap();
+        SourceUpdate::Good {
+            commit,
+            verified,
+            asked: FetchStart::now(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// Asks as a person does, and gives the answer.
+    pub(super) async fn ask(&self, command: Command) -> Result<String, String> {
+        let (answer, answered) = oneshot::channel();
+        self.asked.send(Request { command, answer }).await.unwrap();
+        answered.await.unwrap()
+    }
+
+    /// A link or route changes.
+    pub(super) fn links_change(&self) {
+        self.links.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until something holds after a cycle.
+    pub(super) async fn until(&mut self, what: &str, mut holds: impl FnMut(&View) -> bool) {
+        let waited = tokio::time::timeout(self.patience, self.view.wait_for(|view| holds(view)));
+        if let Ok(Ok(_)) = waited.await {
+            return;
+        }
+        let view = self.view.borrow().clone();
+        panic!("{what}: {:#?} {:?}", view.state.rollout, view.troubles);
+    }
+
+    /// Waits until a commit is the target and healthy.
+    pub(super) async fn until_healthy(&mut self, commit: &CommitId) {
+        self.until("the commit is not healthy", |view| {
+            let rollout = &view.state.rollout;
+            rollout.target.as_ref() == Some(commit) && rollout.phase == Phase::Healthy
+        })
+        .await;
+    }
+
+    /// Waits until something stands in the way whose message has these words.
+    pub(super) async fn until_troubled(&mut self, words: &str) {
+        self.until("there is no such trouble", |view| {
+            view.troubles.iter().any(|trouble| trouble.contains(words))
+        })
+        .await;
+    }
+
+    /// The view after the last cycle.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Ends the daemon, which must end well.
+    pub(super) async fn end(self) {
+        self.end.notify_one();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn judge(mirror: PathBuf) -> Judge {
+    Judge {
+        mode: Mode::Off,
+        allowed_signers: None,
+        anchor: None,
+        allow_rewrite: false,
+        reader: Reader {
+            mirror: Mirror::new(mirror),
+            paths: vec![SourcePath::root()],
+            limits: SnapshotLimits::default(),
+            check: CheckSettings::default(),
+        },
+    }
+}
+
+fn network(node_address: Ipv4Addr) -> HostNetwork {
+    HostNetwork {
+        pod_range: "10.42.0.0/16".parse().unwrap(),
+        pod_subnet: "10.42.0.0/24".parse().unwrap(),
+        service_range: "10.43.0.0/16".parse().unwrap(),
+        dns: Ipv4Addr::new(10, 43, 0, 10),
+        node_address,
+        mtu: 1450,
+        vxlan: VxlanSettings::default(),
+    }
+}

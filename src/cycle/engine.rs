@@ -1,0 +1,81 @@
+//! What the container engine shows: observed anew in each cycle, and remembered for a time in which
+//! the engine does not answer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reconciler::{observed::Observed, plan::Next, state::Preparation};
+
+use super::{Host, leader::Led};
+
+/// What is known of the engine.
+#[derive(Debug, Default)]
+pub(super) struct EngineMemory {
+    /// The last complete observation.
+    pub(super) last: Option<Observed>,
+    /// Why this host takes no pods: the engine does not answer.
+    pub(super) unready: Option<String>,
+}
+
+impl Host {
+    /// The containers, images and links that are there, with what lanes and probes say.
+    pub(super) async fn observe(&mut self) -> Result<Observed, String> {
+        let observation = self.parts.runtime.observe().await;
+        let observation = observation.map_err(|fault| fault.message)?;
+        self.troubles.clear("engine");
+
+        let links = self.parts.network.links().await;
+        let links = links.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        self.troubles.clear("links");
+
+        Ok(Observed {
+            containers: observation.containers,
+            images: observation.images,
+            links,
+            files: self.memory.files.clone(),
+            hooked: self.memory.hooked().clone(),
+            probes: self.parts.prober.facts(),
+            lanes: self.parts.lanes.running(),
+            stopping: self.parts.lanes.stopping(),
+            failures: self.parts.lanes.failures().clone(),
+        })
+    }
+
+    /// A cycle without the engine. Nothing is done to containers; what runs and the other hosts'
+    /// pods get their traffic as before, and the other hosts' engines may be well.
+    pub(super) async fn reconcile_without_engine(&mut self, now: Timestamp, why: &str) -> Next {
+        // Before the first plan nothing is known of this host's pods, and what was last reported of
+        // them holds.
+        let Some(last) = self.engine.last.take() else {
+            return match self.lead(now).await {
+                Led::Rest(next) | Led::Failed(next) => next,
+                Led::Decided => Next::After(Duration::ZERO),
+            };
+        };
+        let observed = Observed {
+            probes: self.parts.prober.facts(),
+            lanes: self.parts.lanes.running(),
+            stopping: self.parts.lanes.stopping(),
+            failures: self.parts.lanes.failures().clone(),
+            ..last
+        };
+
+        let (mut plan, next) = self.decide(now, &observed).await;
+        self.engine.last = Some(observed);
+        plan.lanes.clear();
+        plan.cancel.clear();
+        for preparation in self.reporter.report.prepared.values_mut() {
+            if matches!(preparation, Preparation::Pulling { .. }) {
+                *preparation = Preparation::Waiting(why.to_owned());
+            }
+        }
+        self.publish_report();
+        self.memory.save_if_changed(&mut self.troubles).await;
+
+        // A plan without its lanes looks like one with nothing to do, and is none.
+        let converged = self.reporter.converged;
+        let acted = self.act(plan).await;
+        self.reporter.converged = converged;
+        next.sooner(acted)
+    }
+}

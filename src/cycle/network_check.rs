@@ -1,0 +1,89 @@
+//! Looking for what somebody else has changed in the host's network, and repairing it: in a cycle
+//! that comes long enough after the last check, and at every resync.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Host;
+use crate::metrics::DriftCause;
+
+/// The least time from one check to the next: a flood of link events must not become a flood of
+/// checks.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// When the host's network was last checked, and whether that holds.
+#[derive(Debug)]
+pub(super) struct NetworkCheck {
+    checked: Instant,
+    /// Whether a link or route has changed since then.
+    is_stale: bool,
+}
+
+impl NetworkCheck {
+    /// The network was prepared just before.
+    pub(super) fn new() -> Self {
+        Self {
+            checked: Instant::now(),
+            is_stale: false,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.checked = Instant::now();
+        self.is_stale = false;
+    }
+
+    fn until_due(&self) -> Duration {
+        INTERVAL.saturating_sub(self.checked.elapsed())
+    }
+
+    /// When a change that came too soon after a check must be looked at.
+    pub(super) fn next(&self) -> Option<Duration> {
+        self.is_stale.then(|| self.until_due())
+    }
+}
+
+impl Host {
+    /// A link or route of this host may have gone.
+    pub(crate) fn network_changed(&mut self) {
+        self.network_check.is_stale = true;
+    }
+
+    pub(super) async fn check_network_if_due(&mut self) {
+        if self.network_check.until_due().is_zero() {
+            self.check_network().await;
+        }
+    }
+
+    /// Repairs what somebody else has changed. Where nobody has, this asks the kernel little.
+    pub(super) async fn check_network(&mut self) {
+        self.network_check.begin();
+        match self.parts.network.resync().await {
+            Ok(drift) => {
+                self.troubles.clear("network");
+                for one in drift {
+                    tracing::warn!("repaired: {one}");
+                    self.parts.metrics.repair(cause(one));
+                }
+            }
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                self.troubles.set("network", error);
+            }
+        }
+    }
+}
+
+fn cause(drift: netfilter::Drift) -> DriftCause {
+    match drift {
+        netfilter::Drift::Table => DriftCause::ServiceTable,
+        netfilter::Drift::Forwarding
+        | netfilter::Drift::ServiceDevice
+        | netfilter::Drift::ServiceRoute
+        | netfilter::Drift::OverlayDevice
+        | netfilter::Drift::PeerEntries
+        | netfilter::Drift::PeerRoutes
+        | netfilter::Drift::AcceptRules => DriftCause::Other,
+    }
+}
