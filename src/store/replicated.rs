@@ -2,6 +2,7 @@
 //! while etcd is gone.
 
 mod join;
+mod last_write;
 mod leadership;
 mod marker;
 mod others;
@@ -26,7 +27,8 @@ use tokio::sync::{mpsc, watch};
 
 use self::{
     join::Newcomer,
-    leadership::{LastWrite, Leadership},
+    last_write::LastWrite,
+    leadership::Leadership,
     marker::{Marker, MarkerFile},
     others::{Absences, Others, OthersFile},
     own_keys::OwnKeys,
