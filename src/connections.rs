@@ -10,7 +10,6 @@ pub(crate) mod life;
 pub(crate) mod listen;
 pub(crate) mod request;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -18,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
 
 pub(crate) use self::{

@@ -4,12 +4,12 @@ mod auditor;
 mod logs;
 mod planner;
 
-use parking_lot::Mutex;
 use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use netfilter::{HostNet, Network};
+use parking_lot::Mutex;
 use reconciler::{
     desired::CheckSettings,
     network::{PeerPath, VXLAN_OVERHEAD},

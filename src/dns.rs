@@ -3,7 +3,6 @@
 //!
 //! It runs on a thread of its own, so that no reconcile can make a pod wait for a name.
 
-use parking_lot::RwLock;
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
     os::fd::OwnedFd,
@@ -22,6 +21,7 @@ use hickory_server::{
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     zone_handler::MessageResponseBuilder,
 };
+use parking_lot::RwLock;
 use reconciler::network::DnsRecords;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use tokio::sync::oneshot;

@@ -26,6 +26,8 @@ mod windlass;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
+pub(crate) mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};
@@ -39,7 +41,7 @@ use crate::{command::Request, metrics::Metrics};
 
 /// What the listeners need of the rest of the daemon.
 pub(crate) struct HttpContext {
-    /// The pictures that the control loop publishes.
+    /// The views that the control loop publishes.
     pub views: Views,
     /// What is counted.
     pub metrics: Arc<Metrics>,
@@ -51,7 +53,7 @@ pub(crate) struct HttpContext {
     pub auditor: Arc<dyn Auditor>,
     /// Where commands go.
     pub requests: mpsc::Sender<Request>,
-    /// The loop counts as dead when its last picture is older than this.
+    /// The loop counts as dead when its last view is older than this.
     pub silence: Duration,
 }
 

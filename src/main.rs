@@ -14,6 +14,9 @@ mod data_dir;
 mod descriptors;
 mod dns;
 mod follow;
+#[cfg(test)]
+#[path = "../tests/support/fuzz.rs"]
+mod fuzz;
 mod host_info;
 mod http;
 mod lanes;

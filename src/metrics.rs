@@ -7,9 +7,9 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use parking_lot::Mutex;
 use std::{collections::BTreeMap, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, HistogramVec, Registry, TextEncoder,
     process_collector::ProcessCollector,
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
     shown: Mutex<LastView>,
 }
 
-/// What the last picture said, to tell what is new in the next.
+/// What the last view said, to tell what is new in the next.
 #[derive(Default)]
 struct LastView {
     commits: BTreeMap<&'static str, CommitId>,
@@ -118,7 +118,7 @@ impl Metrics {
             )?,
             rollouts: family.counters(
                 "windlass_rollouts_total",
-                "Commits whose roll-out has ended.",
+                "Commits whose rollout has ended.",
                 &["result"],
             )?,
             rollbacks: family.counters(
@@ -225,7 +225,7 @@ impl Metrics {
         self.signatures.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// A roll-out has ended.
+    /// A rollout has ended.
     pub(crate) fn rollout(&self, result: RolloutResult) {
         self.rollouts.with_label_values(&[result.label()]).inc();
     }
@@ -247,8 +247,8 @@ impl Metrics {
             .inc();
     }
 
-    /// A picture was published: sets everything that is a state, and counts the restarts since the
-    /// picture before.
+    /// A view was published: sets everything that is a state, and counts the restarts since the
+    /// view before.
     pub(crate) fn observe(&self, view: &View) {
         let rollout = &view.state.rollout;
         let mut counts = BTreeMap::new();

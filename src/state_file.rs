@@ -4,13 +4,13 @@
 //! A document is written to a neighbouring file, flushed to disk and renamed over the old one, so
 //! that a crash or a full disk leaves either the old state or the new one and never half of it.
 
-use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use parking_lot::{Condvar, Mutex};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

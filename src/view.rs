@@ -1,4 +1,4 @@
-//! What the daemon shows: one immutable picture a cycle, made by the control loop, read by the API,
+//! What the daemon shows: one immutable view a cycle, made by the control loop, read by the API,
 //! the metrics and the command line.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::uptime::Uptime;
 
-/// The picture. Cheap to clone: it is shared as an `Arc` through a watch channel.
+/// The view. Cheap to clone: it is shared as an `Arc` through a watch channel.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     /// When it was made, for people.

@@ -1,11 +1,12 @@
 //! Leaves leading and new pods to others while the control loop hangs, as on a disk that does not
 //! answer: the leases of a host that cannot decide or act are kept alive by threads of their own.
 
-use parking_lot::Mutex;
 use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::store::Presence;
 

@@ -15,8 +15,6 @@ mod foreign;
 mod manifest;
 #[path = "bad_input/manifests.rs"]
 mod manifests;
-#[path = "spine/site.rs"]
-mod site;
 #[path = "bad_input/trust.rs"]
 mod trust;
 #[path = "bad_input/upgrade.rs"]

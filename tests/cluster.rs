@@ -7,13 +7,6 @@
 mod manifest;
 mod support;
 
-mod site {
-    //! What the manifests of the spine need to know.
-
-    /// The node port of the tests.
-    pub(crate) const NODE_PORT: u16 = 30080;
-}
-
 #[path = "cluster/clocks.rs"]
 mod clocks;
 #[path = "cluster/detour.rs"]

@@ -15,5 +15,5 @@ mod pods;
 mod proxy;
 #[path = "convergence/prune.rs"]
 mod prune;
-#[path = "crash/site.rs"]
-mod site;
+#[path = "crash/sample.rs"]
+mod sample;

@@ -11,5 +11,5 @@ mod files;
 mod points;
 #[path = "crash/restart.rs"]
 mod restart;
-#[path = "crash/site.rs"]
-mod site;
+#[path = "crash/sample.rs"]
+mod sample;

@@ -219,46 +219,8 @@ fn ring_is_the_one_crypto_provider() {
     }
 }
 
-/// Files at the top of a package's sources and in its rooms are named one by one; what is deeper
-/// belongs to the file that opens its room.
-fn must_be_named(path: &str, directory: &str) -> bool {
-    let inner = path
-        .strip_prefix(directory)
-        .unwrap_or(path)
-        .trim_start_matches('/');
-    inner.split('/').count() <= 2 && !is_test_module(path)
-}
-
 fn is_test_module(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.contains("/tests/")
-}
-
-#[test]
-fn the_architecture_names_every_file_and_no_other() {
-    let document = read("docs/architecture.md");
-    let named: BTreeSet<&str> = document
-        .split('`')
-        .filter(|word| word.ends_with(".rs") && word.contains('/'))
-        .collect();
-    let mut missing = Vec::new();
-    for (_, directory) in SOURCES {
-        for file in rust_files(directory).filter(|file| must_be_named(file, directory)) {
-            if !named.contains(file.as_str()) {
-                missing.push(format!("| `{file}` | {} |", first_sentence(&read(&file))));
-            }
-        }
-    }
-    assert!(
-        missing.is_empty(),
-        "docs/architecture.md lacks:\n{}",
-        missing.join("\n")
-    );
-    for name in named {
-        assert!(
-            root().join(name).is_file(),
-            "docs/architecture.md names {name}, which is not there"
-        );
-    }
+    path.ends_with("/tests.rs") || path.ends_with("/fuzz.rs") || path.contains("/tests/")
 }
 
 /// What a file says of itself at its top.
@@ -330,6 +292,109 @@ fn every_link_of_a_document_leads_somewhere() {
         "links that lead nowhere:\n{}",
         broken.join("\n")
     );
+}
+
+/// Where the repository's files are; what begins otherwise is a path on a host.
+const ROOMS: [&str; 8] = [
+    "docs/",
+    "netfilter/",
+    "reconciler/",
+    "runtime/",
+    "sample-repo/",
+    "scripts/",
+    "src/",
+    "tests/",
+];
+
+#[test]
+fn every_file_that_a_document_names_is_there() {
+    let documents = files(".").into_iter().filter(|file| {
+        // The changelog tells history.
+        file.ends_with(".md") && !file.starts_with("sample-repo/") && file != "CHANGELOG.md"
+    });
+    let mut missing = Vec::new();
+    for document in documents {
+        let text = read(&document);
+        let quoted = text.split('`').skip(1).step_by(2);
+        let paths = quoted.filter(|word| ROOMS.iter().any(|room| word.starts_with(room)));
+        for path in paths.filter(|word| !word.contains([' ', '*', '<', '{'])) {
+            if !root().join(path).exists() {
+                missing.push(format!("{document}: {path}"));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "files that are named and not there:\n{}",
+        missing.join("\n")
+    );
+}
+
+/// The steps of CONTRIBUTING.md: a file, and what is said about it.
+fn steps(text: &str) -> Vec<(String, String)> {
+    let mut steps: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let (number, rest) = line.split_once(". `").unwrap_or(("", ""));
+        if !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()) {
+            let (path, words) = rest.split_once('`').expect("a path ends");
+            steps.push((path.to_owned(), words.to_owned()));
+            inside = true;
+        } else if line.starts_with("   ") && inside {
+            let (_, words) = steps.last_mut().expect("a step has begun");
+            words.push(' ');
+            words.push_str(line.trim());
+        } else {
+            inside = false;
+        }
+    }
+    steps
+}
+
+#[test]
+fn every_step_of_contributing_names_what_its_file_holds() {
+    let steps = steps(&read("CONTRIBUTING.md"));
+    assert!(steps.len() > 30, "the steps are found");
+    let mut untrue = Vec::new();
+    for (path, words) in steps {
+        let text = read(&path);
+        for name in words.split('`').skip(1).step_by(2) {
+            if !text.contains(name) && !root().join(name).is_file() {
+                untrue.push(format!("{path} does not hold {name}"));
+            }
+        }
+    }
+    assert!(
+        untrue.is_empty(),
+        "CONTRIBUTING.md leads to what is not there:\n{}",
+        untrue.join("\n")
+    );
+}
+
+#[test]
+fn every_decision_has_the_same_form_and_is_listed() {
+    let index = read("docs/decisions/README.md");
+    for file in files("docs/decisions") {
+        let name = file.trim_start_matches("docs/decisions/");
+        if name == "README.md" {
+            continue;
+        }
+
+        let text = read(&file);
+        let number = name.split('-').next().unwrap_or_default();
+        assert!(text.starts_with(&format!("# {number}: ")), "{file}: title");
+        assert!(
+            index.contains(&format!("[{number}]({name})")),
+            "{file}: not listed"
+        );
+
+        let headings: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("## "))
+            .collect();
+        let form = ["## Status", "## Context", "## Decision", "## Consequences"];
+        assert_eq!(headings, form, "{file}");
+    }
 }
 
 /// Nothing foreign reaches a terminal or the log around these: they escape what they print.

@@ -41,8 +41,8 @@ spec:
 /// A site with a signed commit, whose repository is behind a server that asks for something.
 fn site(authorization: Option<(&str, &str)>) -> (Site, GitServer) {
     let site = Site::new("");
-    site.host.load_image("windlass-test/app:1");
-    site.push(&[("shop.yaml", &shop("first"))], "open the shop");
+    site.repo
+        .replace_signed(&[("shop.yaml", &shop("first"))], "open the shop");
     let server = GitServer::start(
         site.repo.path().parent().unwrap(),
         &site.host.network,
@@ -61,7 +61,9 @@ fn secret(site: &Site, name: &str, value: &str) -> PathBuf {
 /// Makes the daemon follow the server, with more keys for `[source]`.
 fn follow(site: &mut Site, server: &GitServer, more: &str) {
     let url = server.url("repo.git");
-    site.configure(&format!("[source]\nurl = '{url}'\ndeadline = '3s'\n{more}"));
+    site.configure(&format!(
+        "[source]\nurl = '{url}'\ndeadline = '3s'\npoll = '1s'\n{more}"
+    ));
     site.start();
 }
 
@@ -79,7 +81,7 @@ fn wait_error(site: &mut Site, text: &str) -> Value {
 }
 
 fn wait_shop(site: &Site, says: &str) {
-    site.wait_answer(&site.url(30086, "/"), &format!("{says} shop-"));
+    site.wait_url(&site.url(30086, "/"), &format!("{says} shop-"));
 }
 
 #[test]
@@ -119,7 +121,8 @@ fn a_wrong_token_is_said_and_the_right_one_deploys() {
     wait_shop(&site, "first");
 
     // What comes later is found by the poll.
-    site.push(&[("shop.yaml", &shop("second"))], "change the shop");
+    site.repo
+        .replace_signed(&[("shop.yaml", &shop("second"))], "change the shop");
     wait_shop(&site, "second");
     let everything = site.host.windlass(&["status", "-o", "json"]).ok() + &site.log();
     assert!(!everything.contains(TOKEN), "the token is told");
@@ -212,7 +215,8 @@ fn what_runs_goes_on_while_the_server_is_silent_or_gone() {
     let status = wait_error(&mut site, "cannot reach");
     assert_eq!(status["phase"], "Healthy", "{status}");
 
-    site.push(&[("shop.yaml", &shop("second"))], "change the shop");
+    site.repo
+        .replace_signed(&[("shop.yaml", &shop("second"))], "change the shop");
     server.set(Behaviour::Serve);
     wait_shop(&site, "second");
     site.wait_status("the trouble is over", |status| {

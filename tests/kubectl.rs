@@ -88,8 +88,7 @@ fn served() -> &'static Served {
         // The administrator opens the port: the daemon opens none for itself.
         let port = PORT.to_string();
         site.host.exec(&["iptables", "-A", "INPUT", "-p", "tcp", "--dport", &port, "-j", "ACCEPT"]).ok();
-        site.host.load_image("windlass-test/app:1");
-        site.deploy(&[("shop.yaml", SHOP)], "open the shop");
+        site.deploy_only(&[("shop.yaml", SHOP)], "open the shop");
         Served { ca: dir.join("ca.pem"), token, site }
     })
 }

@@ -2,11 +2,8 @@
 
 mod support;
 
-use std::time::Duration;
+use support::{Daemon, GitRepo, Host, HostOptions, Network, Outcome, SOON, eventually};
 
-use support::{Daemon, GitRepo, Host, HostOptions, Network, Outcome, eventually};
-
-const SOON: Duration = Duration::from_secs(30);
 const SETTINGS: &str =
     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n";
 

@@ -27,7 +27,5 @@ mod renaming;
 mod rollback;
 #[path = "spine/rolling.rs"]
 mod rolling;
-#[path = "spine/site.rs"]
-mod site;
 #[path = "spine/webhook.rs"]
 mod webhook;

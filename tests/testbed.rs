@@ -15,9 +15,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Daemon, GitRepo, Host, HostOptions, Network, Registry, eventually};
-
-const SOON: Duration = Duration::from_secs(20);
+use support::{Daemon, GitRepo, Host, HostOptions, Network, Registry, SOON, eventually};
 
 /// Starts the test application; gives the address of its container.
 fn start_app(host: &Host, name: &str) -> String {

@@ -1,6 +1,5 @@
 //! A host's network that only remembers: for tests of the control loop.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -8,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use reconciler::network::{Peers, PodLink, ServiceTable};
 
 use crate::{drift::Drift, error::NetworkError, host::HostNet, nft::Synced};

@@ -21,6 +21,9 @@ mod conntrack;
 mod device;
 mod drift;
 mod forwarding;
+#[cfg(test)]
+#[path = "../../tests/support/fuzz.rs"]
+mod fuzz;
 mod link;
 mod neighbour;
 mod netlink;

@@ -314,10 +314,13 @@ pub(crate) fn datagram(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8
 fn status(body: &[u8]) -> io::Result<()> {
     match body.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
         Some(0) => Ok(()),
-        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
         None => Err(io::Error::from(io::ErrorKind::InvalidData)),
     }
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

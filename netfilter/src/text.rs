@@ -224,4 +224,6 @@ impl<'a> Listing<'a> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

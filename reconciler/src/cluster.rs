@@ -74,7 +74,7 @@ impl<'a> ClusterInput<'a> {
 pub struct ClusterChange {
     /// The changes, in order; empty when nothing is to be done.
     pub changes: Vec<Change>,
-    /// When to look again.
+    /// When the next cycle is due.
     pub next: Next,
     /// What is not stopped though its owner is not in the commit, because it is more than the
     /// budget allows and no commit took it away.
@@ -358,14 +358,14 @@ impl<'a> ClusterDecision<'a> {
             .collect();
         for part in self.parts(driving) {
             let workload = part.workload;
-            // What has just come in is counted in the next look: nothing is made in its place
+            // What has just come in is counted in the next cycle: nothing is made in its place
             // before.
             if self.observed_owners.contains(&workload.key) {
                 continue;
             }
             let view = self.part_view(&part, &self.conditions);
             // What must leave goes first: the bounds of what may go count it as gone, so that is
-            // for the next look.
+            // for the next cycle.
             let leaving = self.leaving(&part);
             let actions = if leaving.is_empty() {
                 control(&view)
@@ -467,7 +467,7 @@ impl<'a> ClusterDecision<'a> {
             let more = if one.awaited.len() > 5 { ", ..." } else { "" };
             let owner = one.owner;
             self.notes.push(format!(
-                "{owner} left the commit; its pods run on until {}{more} is available, or the roll-out ends",
+                "{owner} left the commit; its pods run on until {}{more} is available, or the rollout ends",
                 named.join(", ")
             ));
         }
@@ -528,7 +528,7 @@ impl<'a> ClusterDecision<'a> {
     }
 }
 
-/// How the nodes stand, from their lives, from what the roll-out found, and from Git.
+/// How the nodes stand, from their lives, from what the rollout found, and from Git.
 fn node_conditions(
     input: &ClusterInput<'_>,
     objects: &BTreeMap<NodeName, NodeObject>,
@@ -599,7 +599,7 @@ fn stop(record: &PodRecord, reason: StopReason, now: Timestamp) -> Change {
     Change::Pod(Box::new(record))
 }
 
-/// A roll-out as a person asked to change it.
+/// A rollout as a person asked to change it.
 pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
     let mut rollout = rollout.clone();
     let from = rollout.target.clone().unwrap_or_else(|| to.clone());

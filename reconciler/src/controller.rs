@@ -79,8 +79,8 @@ impl OwnedPod<'_> {
     }
 }
 
-/// So many pods of one owner are made in one look at most: a number that somebody mistyped must not
-/// take the leader's breath. What is more comes with the next look, which follows at once.
+/// So many pods of one owner are made in one cycle at most: a number that somebody mistyped must
+/// not take the leader's breath. What is more comes with the next cycle, which follows at once.
 const MOST_AT_ONCE: usize = 5000;
 
 /// What is done about one owner.

@@ -55,20 +55,20 @@ pub enum FaultKind {
     Rejected,
     /// A hostPath is not of the type the manifest asks for. The commit's fault on this host.
     HostPath,
-    /// A postStart hook failed; the container is killed and restarted, until the dead line.
+    /// A postStart hook failed; the container is killed and restarted, until the deadline.
     HookFailed,
     /// The engine does not answer or hangs. Waiting.
     EngineUnreachable,
     /// No space left on the disk. Waiting.
     DiskFull,
     /// What the step works on is gone (container removed, process ended); look again, until the
-    /// dead line.
+    /// deadline.
     Gone,
     /// The host's network could not be set up. Waiting.
     Network,
     /// The step was cancelled by a later plan.
     Cancelled,
-    /// Anything else. Tried again, until the dead line.
+    /// Anything else. Tried again, until the deadline.
     Other,
 }
 
@@ -79,7 +79,7 @@ impl FaultKind {
     }
 
     /// Whether it is known to lie outside of the commit: then it is waited for, however long.
-    /// Whatever else is in the way has until the dead line.
+    /// Whatever else is in the way has until the deadline.
     pub fn is_outside(self) -> bool {
         matches!(
             self,

@@ -22,7 +22,7 @@ const CUT: &str = "...";
 /// nothing reads the original back from it.
 ///
 /// Nothing is decided by its content: there is no order, no hash, and no way to search in it.
-/// Equality is there so that a picture that has changed is told from one that has not.
+/// Equality is there so that a view that has changed is told from one that has not.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ForeignText(String);
 

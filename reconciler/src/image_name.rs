@@ -196,6 +196,9 @@ impl fmt::Display for ImageNameFault {
 impl std::error::Error for ImageNameFault {}
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -5,7 +5,7 @@
 //! files of a commit ──manifest::parse──► Objects + Problems
 //! Objects           ──desired::check───► Problems of references and clashes
 //!
-//! ClusterInput ──cluster()──► ClusterChange        what the leader decides: roll-out, controllers, placement, addresses
+//! ClusterInput ──cluster()──► ClusterChange        what the leader decides: rollout, controllers, placement, addresses
 //! NodeInput    ──node()─────► NodePlan             what one host does: lanes of steps, probes, services, status
 //! ```
 
@@ -20,6 +20,14 @@ pub mod digest;
 pub mod endpoints;
 pub mod fault;
 pub mod foreign;
+#[cfg(test)]
+#[path = "../../tests/support/fuzz.rs"]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "it reads inputs, and the clock to know when to stop"
+)]
+mod fuzz;
 pub mod image_name;
 pub mod life;
 pub mod manifest;

@@ -54,7 +54,7 @@ pub struct Lives {
     /// Why nodes that seem lost are not given up, if so many vanished that the fault is likely
     /// here.
     pub brake: Option<String>,
-    /// When to look again.
+    /// When the next cycle is due.
     pub next: Next,
 }
 

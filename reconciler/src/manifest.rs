@@ -321,4 +321,6 @@ fn bound(problems: &mut Vec<Problem>, path: &str, most: usize) {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

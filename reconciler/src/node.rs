@@ -111,11 +111,11 @@ pub struct NodePlan {
     pub memory: NodeMemory,
     /// Pins taken over from an earlier commit for workloads that did not change.
     pub inherited: Vec<(CommitId, String, ImagePin)>,
-    /// When to look again.
+    /// When the next cycle is due.
     pub next: Next,
 }
 
-/// One look at one host.
+/// One cycle of one host.
 pub fn node(input: &NodeInput<'_>) -> NodePlan {
     let mut look = NodeCycle::new(input);
     look.pods();

@@ -400,7 +400,7 @@ pub enum ProbeKind {
     Liveness,
 }
 
-/// When to look again though nothing has changed.
+/// When the next cycle is due though nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Next {

@@ -9,7 +9,7 @@ use crate::name::NodeName;
 /// What bounds the leader's decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// Of a roll-out.
+    /// Of a rollout.
     pub rollout: RolloutSettings,
     /// Of Services.
     pub ranges: ServiceRanges,
@@ -17,7 +17,7 @@ pub struct ClusterSettings {
     pub max_pods: usize,
 }
 
-/// What bounds a roll-out.
+/// What bounds a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutSettings {
     /// How long everything must stay settled.

@@ -36,7 +36,7 @@ pub struct ClusterState {
     pub rollout: Rollout,
     /// Every pod that is or must be, also those that are stopping.
     pub pods: BTreeMap<PodUid, PodRecord>,
-    /// How each workload's roll-out stands.
+    /// How each workload's rollout stands.
     pub workloads: BTreeMap<WorkloadKey, WorkloadProgress>,
     /// Addresses and ports given to Services.
     pub services: BTreeMap<ObjectKey, ServiceAllocation>,
@@ -58,7 +58,7 @@ pub struct Outage {
     pub lost: bool,
 }
 
-/// How a workload's roll-out stands.
+/// How a workload's rollout stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadProgress {
     /// Pods of the current template, at most so far.
@@ -87,7 +87,7 @@ pub enum Change {
     Pod(Box<PodRecord>),
     /// A pod is gone.
     Forget(PodUid),
-    /// The roll-out has moved on.
+    /// The rollout has moved on.
     Rollout(Box<Rollout>),
     /// A workload has progressed.
     Progress(WorkloadKey, WorkloadProgress),

@@ -1,5 +1,5 @@
 //! How long pods of one container take to start, through the runtime's own API and nothing else:
-//! the engine's floor under a roll-out, to be printed beside `docker run`.
+//! the engine's floor under a rollout, to be printed beside `docker run`.
 //!
 //! ```text
 //! cargo run -p runtime --example start_pods -- IMAGE_ID PODS CONCURRENCY [SOCKET]

@@ -80,7 +80,7 @@ impl Runtime {
             .known(&id)
             .is_some_and(|known| known.state.is_alive())
         {
-            observer.container_answers(&id);
+            observer.container_started(&id);
         }
         Ok(result?)
     }

@@ -1,4 +1,4 @@
-//! The engine's client: every call has a dead line, and every error is classified here, once.
+//! The engine's client: every call has a deadline, and every error is classified here, once.
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
@@ -71,7 +71,7 @@ impl Engine {
         self.call_within(self.call_timeout, call).await
     }
 
-    /// One call with a dead line of its own, which includes connecting.
+    /// One call with a deadline of its own, which includes connecting.
     pub(crate) async fn call_within<T, F, Fut>(
         &self,
         limit: Duration,

@@ -2,9 +2,9 @@
 //!
 //! It keeps to the rules of the real one where they matter to a plan: a container needs its running
 //! sandbox and its image; starting what already runs does nothing; what has ended with the same
-//! attempt is `Gone`; a second sandbox does not replace a first. What time it is says the test's clock.
+//! attempt is `Gone`; a second sandbox does not replace a first. The time is that of the clock which a
+//! test gives it.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
@@ -17,6 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     fault::{Fault, FaultKind},
     name::{ContainerId, ImageId, PodUid},

@@ -171,6 +171,9 @@ fn role_of(word: &str) -> Option<Role> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 

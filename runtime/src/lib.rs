@@ -14,6 +14,9 @@ mod container;
 mod docker;
 mod events;
 pub mod fake;
+#[cfg(test)]
+#[path = "../../tests/support/fuzz.rs"]
+mod fuzz;
 mod hook;
 mod http;
 mod labels;

@@ -1,7 +1,6 @@
 //! What the engine has of ours, kept in memory: everything is looked at once, then only what an
 //! event or a step of our own says has changed.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -11,6 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     fault::{Fault, FaultKind},
     name::{ContainerId, ImageId, PodUid},
@@ -32,7 +32,7 @@ use round::RoundResult;
 
 /// How many containers are looked at side by side.
 const INSPECT_CONCURRENCY: usize = 16;
-/// An event older than our last look by more than this means that the clock was set back, not that
+/// An event older than our last cycle by more than this means that the clock was set back, not that
 /// we know it.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
@@ -54,7 +54,7 @@ pub(crate) struct Observer {
     pub(crate) instance: String,
     pods_dir: PathBuf,
     cache: Mutex<Cache>,
-    /// Only one look at a time: a second one would find nothing dirty and answer with what is not
+    /// Only one cycle at a time: a second one would find nothing dirty and answer with what is not
     /// yet known.
     under_way: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
@@ -182,6 +182,20 @@ impl Observer {
     pub(crate) fn container_answers(&self, id: &ContainerId) {
         self.cache().hanging.remove(id);
         self.container_dirty(id);
+    }
+
+    /// The engine has answered that it has started a container. On a loaded host even the
+    /// inspection that follows may get no answer in time, and a container that was only created
+    /// would be taken for one that does not run.
+    pub(crate) fn container_started(&self, id: &ContainerId) {
+        if let Some(known) = self.cache().known.get_mut(id)
+            && known.observed.state == ContainerState::Created
+        {
+            let now = Timestamp::now();
+            known.observed.state = ContainerState::Running { started: now };
+            known.seen = now;
+        }
+        self.container_answers(id);
     }
 
     /// The engine says that something happened to a container, at this time.
@@ -355,7 +369,69 @@ fn from_labels(labels: Labels, image: ImageId, state: ContainerState) -> Observe
 
 #[cfg(test)]
 mod tests {
+    use reconciler::{
+        name::{CommitId, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+        plan::PodIdentity,
+    };
+
     use super::*;
+
+    fn container(state: ContainerState) -> ObservedContainer {
+        ObservedContainer {
+            identity: PodIdentity {
+                uid: PodUid::new("uid-1"),
+                pod: ObjectKey::new("default", "web"),
+                owner: WorkloadKey {
+                    kind: WorkloadKind::Pod,
+                    object: ObjectKey::new("default", "web"),
+                },
+                commit: CommitId::new("0123"),
+                template: TemplateHash::new("1-0123"),
+            },
+            role: Role::Sandbox,
+            name: String::new(),
+            attempt: 0,
+            image: ImageId::new("sha256:1"),
+            state,
+        }
+    }
+
+    #[test]
+    fn a_container_that_was_started_runs_also_where_its_inspection_gets_no_answer() {
+        let nowhere = PathBuf::from("/nonexistent");
+        let limit = Duration::from_secs(1);
+        let engine = Arc::new(Engine::new(nowhere.clone(), limit, limit));
+        let observer = Arc::new(Observer::new(engine, "test".to_owned(), nowhere));
+        let (id, ended) = (ContainerId::new("c1"), ContainerId::new("c2"));
+        for (id, state) in [
+            (&id, ContainerState::Created),
+            (&ended, ContainerState::Dead),
+        ] {
+            let observed = container(state);
+            let seen = Timestamp::UNIX_EPOCH;
+            observer
+                .cache()
+                .known
+                .insert(id.clone(), Known { observed, seen });
+        }
+
+        for id in [&id, &ended] {
+            observer.container_started(id);
+            observer.cache().hanging.insert(id.clone());
+            observer.remember(id.clone(), Timestamp::now(), RoundResult::Hangs(None));
+        }
+
+        let state = |id| observer.known(id).map(|observed| observed.state);
+        assert!(
+            matches!(state(&id), Some(ContainerState::Running { .. })),
+            "the engine has said that it started the container"
+        );
+        assert_eq!(
+            state(&ended),
+            Some(ContainerState::Dead),
+            "what ended since is not called back"
+        );
+    }
 
     #[test]
     fn a_container_that_the_engine_has_started_at_last_is_looked_at_again_at_once() {

@@ -1,7 +1,6 @@
 //! Probes: a sensor that asks containers and counts the answers. What follows from them is the
 //! core's to decide.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
@@ -10,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     fault::FaultKind,
     foreign::ForeignText,

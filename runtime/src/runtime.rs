@@ -46,7 +46,7 @@ pub use self::{
 };
 
 /// How many execs are being started side by side; how long they then run is limited by their own
-/// dead lines.
+/// deadlines.
 const EXEC_STARTS: usize = 8;
 
 /// Containers on one engine. Cheap to clone; the last one dropped stops following the engine's

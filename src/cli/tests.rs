@@ -1,4 +1,4 @@
-//! The command line against a served picture.
+//! The command line against a served view.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
@@ -364,7 +364,7 @@ async fn without_a_daemon_the_code_is_five() {
 }
 
 /// A daemon whose loop answers every order, fetches, and publishes what `becomes` makes of the
-/// picture.
+/// view.
 async fn synced(becomes: impl Fn(&mut View)) -> (Exit, String) {
     let TestDaemon {
         mut fixture,

@@ -1,7 +1,6 @@
 //! How one connection is doing: whether it has proven itself, whether a request is under way, and
 //! until when it may go on like that.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     future::poll_fn,
     sync::{
@@ -13,6 +12,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::Source;

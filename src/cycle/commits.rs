@@ -1,7 +1,6 @@
 //! What a host knows of commits: which it has verified and read, what was found in the repository,
 //! and which matter.
 
-use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,6 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reconciler::{
     cluster::commits_in_use, commit::Commit, manifest::ReadAs, name::CommitId,
     observed::ObservedContainer, plan::ImagePin, rollout::Head, state::Rollout,
@@ -268,7 +268,7 @@ impl Host {
         );
     }
 
-    /// The commits that something here runs from or that the roll-out names: by what was decided,
+    /// The commits that something here runs from or that the rollout names: by what was decided,
     /// and by this host's own record of what it last ran its pods from.
     pub(super) fn in_use(&self) -> BTreeSet<CommitId> {
         let mut in_use = commits_in_use(self.store.snapshot());

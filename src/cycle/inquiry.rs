@@ -4,7 +4,6 @@
 //! of one, is there when a lease ends. Of one that no longer answers the lease is followed to its
 //! end: etcd itself says it up to half a second later.
 
-use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
@@ -13,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use reconciler::name::NodeName;
 use tokio::{
     sync::{Semaphore, watch},

@@ -314,7 +314,7 @@ fn phrase(step: &Step) -> String {
     }
 }
 
-/// Says in the log and the metrics what a new state of the roll-out means.
+/// Says in the log and the metrics what a new state of the rollout means.
 fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let short = |commit: &Option<reconciler::name::CommitId>| {
         commit

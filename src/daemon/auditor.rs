@@ -1,10 +1,10 @@
 //! On which grounds the pods of this host run, for `windlass trust audit`.
 
-use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reconciler::name::CommitId;
 use tokio::sync::watch;
 

@@ -1,11 +1,11 @@
 //! What another commit would change here: the same two functions on a copy of the state, with
 //! nothing applied.
 
-use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reconciler::{
     cluster::{ClusterInput, cluster},
     commit::Commit,

@@ -1,12 +1,12 @@
-//! `names.json`: what the cluster's DNS was last told, so that it answers before the first look
+//! `names.json`: what the cluster's DNS was last told, so that it answers before the first cycle
 //! after a start.
 
-use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use parking_lot::Mutex;
 use reconciler::network::DnsRecords;
 
 use crate::state_file;

@@ -3,7 +3,6 @@
 //! hickory's own listener takes whatever comes, and a thousand connections would leave the daemon
 //! without descriptors.
 
-use parking_lot::Mutex;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::serve::Listener;
@@ -13,6 +12,7 @@ use hickory_server::{
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     zone_handler::MessageResponse,
 };
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -124,3 +124,6 @@ impl ResponseHandler for AnswerSlot {
         Ok(info)
     }
 }
+
+#[cfg(test)]
+mod fuzz;

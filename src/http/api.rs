@@ -1,4 +1,4 @@
-//! A read-only Kubernetes API over the daemon's picture: enough of it for an unmodified kubectl to
+//! A read-only Kubernetes API over the daemon's view: enough of it for an unmodified kubectl to
 //! read.
 //!
 //! A path becomes a [`Target`], a target becomes objects, objects become a list, a table, one
@@ -18,6 +18,8 @@ mod table;
 mod target;
 mod watch;
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 pub(in crate::http) mod tests;
 
@@ -116,7 +118,7 @@ pub(crate) async fn log_for_peer(daemon: &HttpContext, uri: &Uri) -> Response {
     answered.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// The picture that is wanted, if it is there.
+/// The view that is wanted, if it is there.
 fn current_view(daemon: &HttpContext, wanted: Wanted) -> Result<Numbered, ApiError> {
     let current = daemon.views.current();
     match wanted {

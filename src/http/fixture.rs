@@ -1,13 +1,13 @@
-//! A picture of a small host, made by hand, and a daemon that serves it.
+//! A view of a small host, made by hand, and a daemon that serves it.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use parking_lot::Mutex;
 use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reconciler::{
     manifest::{Problem, Severity},
     name::{
@@ -56,7 +56,7 @@ pub(crate) fn crypto() {
         .unwrap_or_default();
 }
 
-/// A daemon over a picture, with everything a test wants to reach.
+/// A daemon over a view, with everything a test wants to reach.
 pub(crate) struct Fixture {
     pub(crate) daemon: Arc<HttpContext>,
     pub(crate) publish: watch::Sender<Arc<View>>,
@@ -268,7 +268,7 @@ pub(crate) fn view() -> View {
 /// Acts on a terminal, forges a line, turns the direction of writing.
 const ODD: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}y\u{200b}";
 
-/// A picture as an older version or a hostile host may have left it: nothing in it was escaped.
+/// A view as an older version or a hostile host may have left it: nothing in it was escaped.
 pub(crate) fn unescaped() -> View {
     let mut view = view();
     let state = Arc::make_mut(&mut view.state);

@@ -28,7 +28,7 @@ async fn metrics(State(daemon): State<Arc<HttpContext>>) -> Response {
     }
 }
 
-/// The control loop is alive: it publishes a picture at least at every slow resync.
+/// The control loop is alive: it publishes a view at least at every slow resync.
 async fn healthy(State(daemon): State<Arc<HttpContext>>) -> (StatusCode, String) {
     let view = daemon.views.current().view;
     let age = view.made.elapsed();

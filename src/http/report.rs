@@ -20,7 +20,7 @@ use crate::view::{ClusterView, LaneView, SourceStatus, View};
 pub(crate) struct StatusReport {
     /// Version of the daemon.
     pub version: String,
-    /// When the picture was made.
+    /// When the view was made.
     pub at: Timestamp,
     /// This host.
     pub node: String,
@@ -135,7 +135,7 @@ pub(crate) struct PodTrust {
 const NAMED: usize = 20;
 
 impl StatusReport {
-    /// Reads it out of a picture.
+    /// Reads it out of a view.
     pub(crate) fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
         let message = match &rollout.phase {
@@ -195,7 +195,7 @@ impl StatusReport {
 }
 
 impl HistoryReport {
-    /// Reads it out of a picture.
+    /// Reads it out of a view.
     pub(crate) fn new(view: &View) -> Self {
         Self {
             entries: view.state.rollout.history.iter().rev().cloned().collect(),

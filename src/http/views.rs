@@ -1,28 +1,28 @@
-//! The last few pictures that somebody has read, numbered, so that a watch can go on where a list
+//! The last few views that somebody has read, numbered, so that a watch can go on where a list
 //! ended.
 
-use parking_lot::Mutex;
 use std::{collections::VecDeque, sync::Arc};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::view::View;
 
-/// How many pictures are kept. A client lists and then watches within moments, so a few are enough;
+/// How many views are kept. A client lists and then watches within moments, so a few are enough;
 /// one that comes later is told to list again.
 const KEPT: usize = 8;
 
-/// A picture and its number, which is the `resourceVersion` of everything in it.
+/// A view and its number, which is the `resourceVersion` of everything in it.
 #[derive(Clone)]
 pub(crate) struct Numbered {
-    /// Greater for later pictures, also over a restart of the daemon.
+    /// Greater for later views, also over a restart of the daemon.
     pub number: u64,
-    /// The picture.
+    /// The view.
     pub view: Arc<View>,
 }
 
-/// Access to the pictures.
+/// Access to the views.
 pub(crate) struct Views {
     receiver: watch::Receiver<Arc<View>>,
     kept: Mutex<VecDeque<Numbered>>,
@@ -37,7 +37,7 @@ impl Views {
         }
     }
 
-    /// The newest picture.
+    /// The newest view.
     pub(crate) fn current(&self) -> Numbered {
         let view = self.receiver.borrow().clone();
         let mut kept = self.kept.lock();
@@ -56,7 +56,7 @@ impl Views {
         numbered
     }
 
-    /// The picture of this number, if it is still here.
+    /// The view of this number, if it is still here.
     pub(crate) fn get(&self, number: u64) -> Option<Numbered> {
         let kept = self.kept.lock();
         kept.iter()
@@ -64,7 +64,7 @@ impl Views {
             .cloned()
     }
 
-    /// A receiver of its own, to wait for the next picture.
+    /// A receiver of its own, to wait for the next view.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<View>> {
         self.receiver.clone()
     }

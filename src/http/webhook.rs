@@ -16,9 +16,10 @@ mod replay;
 mod signature;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
-use parking_lot::Mutex;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -33,6 +34,7 @@ use axum::{
     routing::post,
 };
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use reconciler::object::Sensitive;
 use serde::Deserialize;
 use thiserror::Error;

@@ -67,7 +67,7 @@ fn a_pointer_shows_one_commit_at_a_time() {
 }
 
 #[test]
-fn restarts_count_from_the_first_picture_on() {
+fn restarts_count_from_the_first_view_on() {
     let metrics = Metrics::new().unwrap();
     let mut view = fixture::view();
     metrics.observe(&view);

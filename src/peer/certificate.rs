@@ -246,3 +246,6 @@ fn set_times(params: &mut CertificateParams, now: Timestamp, life: Duration) -> 
     params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + life;
     Ok(())
 }
+
+#[cfg(test)]
+mod fuzz;

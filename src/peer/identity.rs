@@ -1,11 +1,11 @@
 //! This host's certificate as TLS uses it. New files are picked up at the next handshake, without a
 //! restart.
 
-use parking_lot::RwLock;
 use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use reconciler::name::NodeName;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,

@@ -1,7 +1,6 @@
 //! What a host answers to the cluster's other hosts, `/peer/v1`. All but `join` is for nodes with a
 //! certificate only.
 
-use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -18,7 +17,8 @@ use axum::{
     routing::{get, post},
 };
 use jiff::Timestamp;
-use reconciler::name::NodeName;
+use parking_lot::Mutex;
+use reconciler::{foreign::ForeignText, name::NodeName};
 use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
 
 use super::{
@@ -34,6 +34,8 @@ use crate::http::{HttpContext, api};
 
 /// The largest body: a secret, a name and a certificate request fit many times.
 const BODY_BYTES: usize = 16 * 1024;
+/// Of a refusal, which may quote what was asked.
+const MESSAGE_BYTES: usize = 1024;
 /// Attempts to join in one minute, from one address and from all.
 const ATTEMPTS: (u32, u32) = (10, 100);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -55,7 +57,7 @@ pub(super) struct Served {
 impl Served {
     /// Whether a node was given up, and not installed anew since.
     fn is_removed(&self, node: &NodeName) -> bool {
-        // Not as a reader's picture: those are kept for a while.
+        // Not as a reader's view: those are kept for a while.
         self.daemon
             .views
             .subscribe()
@@ -90,7 +92,7 @@ fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
     (
         status,
         Json(Message {
-            message: message.into(),
+            message: ForeignText::bounded(&message.into(), MESSAGE_BYTES).into(),
         }),
     )
         .into_response()
@@ -280,6 +282,9 @@ impl Attempts {
         true
     }
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

@@ -255,3 +255,6 @@ impl SameBytes {
         hmac::verify(key, one.as_bytes(), tag.as_ref()).is_ok()
     }
 }
+
+#[cfg(test)]
+mod fuzz;

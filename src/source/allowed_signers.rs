@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+use reconciler::foreign::ForeignText;
 use serde::{Deserialize, Serialize};
 use ssh_key::HashAlg;
 use thiserror::Error;
@@ -27,6 +28,10 @@ use super::ssh_signature::{NAMESPACE, VerifyingKey};
 
 /// A file larger than this is not a list of signers.
 const MAX_BYTES: usize = 1024 * 1024;
+/// A message says of one line no more than this: the line may be a megabyte of anything.
+const PROBLEM_BYTES: usize = 400;
+/// Bad lines that a message lists.
+const LISTED: usize = 10;
 
 /// Everything wrong with an `allowed_signers` file.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -168,7 +173,7 @@ impl AllowedSigners {
                 Ok(None) => {}
                 Err(what) => problems.push(LineProblem {
                     line: index + 1,
-                    what,
+                    what: ForeignText::bounded(&what, PROBLEM_BYTES).into(),
                 }),
             }
         }
@@ -224,12 +229,15 @@ impl AllowedSigners {
 }
 
 fn join(problems: &[LineProblem]) -> String {
-    problems
-        .iter()
-        .map(LineProblem::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    let listed = problems.iter().take(LISTED).map(LineProblem::to_string);
+    let listed = listed.collect::<Vec<_>>().join("; ");
+    match problems.len().saturating_sub(LISTED) {
+        0 => listed,
+        more => format!("{listed}; and {more} more lines"),
+    }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Fetching in a child process of our own binary.
 //!
 //! libgit2 parses what a stranger sends and has calls that nothing interrupts. In a child it can be
-//! killed at the dead line, and a crash or a flood of memory ends the child and not the daemon.
+//! killed at the deadline, and a crash or a flood of memory ends the child and not the daemon.
 //! Request and answer are one JSON document each, on standard input and as the last line of
 //! standard output; secrets never stand in arguments or environment.
 
@@ -16,7 +16,9 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use reconciler::foreign::ForeignText;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::fetch::{
     FetchError, FetchRequest, Fetched, RemoteUrl, Task, compact, fetch, out_of_memory,
@@ -26,7 +28,11 @@ use super::fetch::{
 const MAX_REQUEST_BYTES: u64 = 1024 * 1024;
 /// An answer holds a few ids or one message.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
-/// The fetch stops by itself at its dead line; the kill is for the calls that do not.
+/// Of each text in an answer.
+const TEXT_BYTES: usize = 1024;
+/// Of each list in an answer.
+const ITEMS: usize = 20;
+/// The fetch stops by itself at its deadline; the kill is for the calls that do not.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The directory of trusted certificates where only a file counts. It must exist: git2 replaces
@@ -199,8 +205,11 @@ fn read_answer(
         .split(|byte| *byte == b'\n')
         .rfind(|line| !line.is_empty())
         .unwrap_or_default();
-    if let Ok(answer) = serde_json::from_slice(last_line) {
-        return answer;
+    if let Ok(mut document) = serde_json::from_slice(last_line) {
+        bound(&mut document);
+        if let Ok(answer) = serde_json::from_value(document) {
+            return answer;
+        }
     }
     let url = url.to_string();
     match status.signal().and_then(Signal::from_named_raw) {
@@ -222,6 +231,20 @@ fn read_answer(
         _ => Err(FetchError::Child {
             detail: format!("it ended without an answer ({status})"),
         }),
+    }
+}
+
+/// Cuts what is too long. A pack that has taken the child over says what it likes, and messages are
+/// kept, printed and sent to other hosts.
+fn bound(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = ForeignText::bounded(text, TEXT_BYTES).into(),
+        Value::Array(items) => {
+            items.truncate(ITEMS);
+            items.iter_mut().for_each(bound);
+        }
+        Value::Object(fields) => fields.values_mut().for_each(bound),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -305,5 +328,7 @@ fn check_ca_file(request: &FetchRequest) -> Result<(), FetchError> {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -48,7 +48,7 @@ pub(crate) enum CommitError {
     },
 }
 
-/// What people and the roll-out want to know of a commit.
+/// What people and the rollout want to know of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitInfo {
     /// Its id.
@@ -162,6 +162,7 @@ impl CommitObject {
         let mut signatures: Vec<(String, Vec<u8>)> = Vec::new();
         let mut signed_bytes = Vec::with_capacity(bytes.len());
         let mut in_signature = false;
+        let mut at = None;
         let mut rest = bytes;
         loop {
             let end = rest
@@ -175,6 +176,9 @@ impl CommitObject {
                 break;
             }
             if let Some(continuation) = line.strip_prefix(b" ") {
+                if at != Some(Header::Other) {
+                    return Err("a continued line where none may be");
+                }
                 match signatures.last_mut().filter(|_| in_signature) {
                     Some((_, value)) => value.extend_from_slice(continuation),
                     None => signed_bytes.extend_from_slice(line),
@@ -183,6 +187,7 @@ impl CommitObject {
             }
             in_signature = line.starts_with(b"gpgsig");
             let (name, value) = split_header(&line[..end])?;
+            let before = at.replace(Header::of(name));
             if in_signature {
                 let mut value = value.to_vec();
                 value.push(b'\n');
@@ -201,6 +206,9 @@ impl CommitObject {
                     return Err("a header that must be alone comes twice");
                 }
                 _ => {}
+            }
+            if before > at {
+                return Err("headers in another order than Git's");
             }
         }
         let message_start = signed_bytes.len();
@@ -245,6 +253,30 @@ impl CommitObject {
                 .get(self.message_start..)
                 .unwrap_or_default(),
         )
+    }
+}
+
+/// The headers of a commit, in the order in which Git writes them. Git and libgit2 stop looking for
+/// parents at the first header of another sort, so one that comes later would be a parent for us
+/// alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Header {
+    Tree,
+    Parent,
+    Author,
+    Committer,
+    Other,
+}
+
+impl Header {
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b"tree" => Self::Tree,
+            b"parent" => Self::Parent,
+            b"author" => Self::Author,
+            b"committer" => Self::Committer,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -298,6 +330,9 @@ fn allows_deletions(message: &str) -> bool {
                 && value.trim().eq_ignore_ascii_case("yes")
         })
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
@@ -354,6 +389,30 @@ mod tests {
         ] {
             assert_eq!(parse(text).err(), Some(why));
         }
+        let person = "Dev <dev@example.com> 1700000000 +0100";
+        let parent = format!("parent {}\n", "1".repeat(40));
+        let tree = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n";
+        // Neither Git nor libgit2 sees a parent there, so that the history they walk is another
+        // one.
+        for headers in [
+            format!("{PLAIN}{parent}"),
+            format!("{parent}{tree}author {person}\ncommitter {person}\n"),
+            format!("{tree}encoding x\n{parent}author {person}\ncommitter {person}\n"),
+            format!("{tree}gpgsig x\n{parent}author {person}\ncommitter {person}\n"),
+            format!("{tree}committer {person}\nauthor {person}\n"),
+        ] {
+            let why = parse(&format!("{headers}\nsubject\n")).err();
+            assert_eq!(
+                why,
+                Some("headers in another order than Git's"),
+                "{headers}"
+            );
+        }
+        let continued = parse(&format!(
+            "{tree} {tree}author {person}\ncommitter {person}\n\nx"
+        ))
+        .err();
+        assert_eq!(continued, Some("a continued line where none may be"));
         let twice = parse(&format!("{PLAIN}tree {}\n\nx", "1".repeat(40))).err();
         assert_eq!(twice, Some("a header that must be alone comes twice"));
     }

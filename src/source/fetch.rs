@@ -1,7 +1,7 @@
 //! Downloading what the followed branch adds into the quarantine.
 //!
 //! [`fetch`] is complete in itself and speaks serde on both sides, because the daemon runs it in a
-//! child process (see [`super::child`]) that can be killed at its dead line and that has limits of
+//! child process (see [`super::child`]) that can be killed at its deadline and that has limits of
 //! its own. It reads the mirror and writes to the quarantine alone; the daemon has made that
 //! directory, and takes the pack over from there.
 

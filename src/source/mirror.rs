@@ -116,7 +116,7 @@ impl Mirror {
 
     /// Pins exactly these commits against being collected, and releases all others; those that the
     /// mirror lacks are passed over. False, and nothing is done, while a fetch is under way: that
-    /// may take as long as its dead line.
+    /// may take as long as its deadline.
     pub(crate) fn pin(&self, commits: &BTreeSet<CommitId>) -> Result<bool, MirrorError> {
         let Some(_lock) = self.lock_by(FlockOperation::NonBlockingLockExclusive)? else {
             return Ok(false);
@@ -130,7 +130,7 @@ impl Mirror {
         Ok(true)
     }
 
-    /// Waits for exclusive use. Whoever holds it is bounded by the dead line of a fetch.
+    /// Waits for exclusive use. Whoever holds it is bounded by the deadline of a fetch.
     pub(super) fn lock(&self) -> Result<MirrorLock, MirrorError> {
         let lock = self.lock_by(FlockOperation::LockExclusive)?;
         lock.ok_or_else(|| MirrorError::Io {

@@ -209,6 +209,10 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
             };
             u64::from(high) << 32 | u64::from(low)
         };
+        // No file is so large, and the system would call such an offset a wrong argument.
+        if offset >> 62 != 0 {
+            return Err(malformed);
+        }
         let id = Oid::from_bytes(id)
             .map_err(|_| PackError::Malformed("its index holds no object id"))?;
         entries.push(IndexEntry { id, offset });
@@ -459,5 +463,7 @@ impl FileWindow {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -375,4 +375,6 @@ fn dearmour(armour: &[u8]) -> Result<Vec<u8>, SignatureError> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 pub(crate) use member::{Member, skew};
 use reconciler::{
+    foreign::ForeignText,
     name::{NodeName, PodUid},
     state::{ClusterState, PodPlace, PodRecord},
     status::PodStatus,
@@ -24,6 +25,9 @@ use super::{
 
 /// Records that no leader deletes.
 const LASTING: [&str; 2] = ["decided/rollout", "decided/serial"];
+/// Of the reason why a record cannot be read: it quotes the record.
+const REASON_BYTES: usize = 300;
+
 /// Everything under the prefix.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
@@ -329,7 +333,8 @@ impl Contents {
             }
             Err(error) => {
                 // What was known before is kept: half a sentence takes nothing back.
-                self.unreadable.insert(key.to_owned(), error.to_string());
+                let why = ForeignText::bounded(&error.to_string(), REASON_BYTES);
+                self.unreadable.insert(key.to_owned(), why.into());
                 self.known.remove(key).and_then(|known| known.decided)
             }
         };

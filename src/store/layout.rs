@@ -190,7 +190,10 @@ impl KeyKind {
             let subnet = subnet
                 .rsplit_once('-')
                 .and_then(|(net, length)| format!("{net}/{length}").parse().ok());
-            return subnet.map_or(Self::Unknown, Self::Subnet);
+            // One subnet has one key: `10.244.3.1-24` is not a second one of 10.244.3.0/24.
+            return subnet
+                .filter(|subnet| subnet_key(*subnet) == key)
+                .map_or(Self::Unknown, Self::Subnet);
         }
         let Some((node, rest)) = key
             .strip_prefix(NODES)
@@ -375,6 +378,9 @@ fn pod_status_text(status: &PodStatus) -> Vec<u8> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use reconciler::fault::FaultKind;
 
@@ -413,6 +419,7 @@ mod tests {
             KeyKind::Pod(node, PodUid::new("u"))
         );
         assert_eq!(KeyKind::of(SEEDING), KeyKind::Unknown);
+        assert_eq!(KeyKind::of("subnets/10.244.3.1-24"), KeyKind::Unknown);
         assert_eq!(KeyKind::of("nodes/n1"), KeyKind::Unknown);
     }
 

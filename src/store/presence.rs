@@ -1,7 +1,8 @@
 //! What `nodes/NAME/alive` says of this host, put together by those who know a part of it.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{
     etcd::Etcd,

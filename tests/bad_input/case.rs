@@ -1,20 +1,22 @@
 //! What the tables have in common: a site where something runs, and what must hold after each case.
 
+use std::collections::BTreeSet;
+
 use crate::manifest::{APP, deployment, idle, pod, service};
-use crate::site::{Containers, Site, is};
+use crate::support::{Container, Site, is};
 
 /// A site with four workloads, and what runs there.
 pub(crate) struct Bench {
     pub(crate) site: Site,
     /// The last good commit.
     pub(crate) good: String,
-    before: Containers,
+    before: BTreeSet<Container>,
 }
 
 impl Bench {
     /// Starts the one daemon of a table.
     pub(crate) fn start() -> Bench {
-        let mut site = Site::start_with("[source]\npaths = ['apps']");
+        let mut site = Site::started("[source]\npaths = ['apps']");
         let good = site.deploy(&[
             ("apps/web.yaml", &deployment("web", 1, APP)),
             ("apps/service.yaml", &service("web")),
@@ -23,7 +25,7 @@ impl Bench {
             ("apps/c.yaml", &pod("c", &idle())),
             ("README", "the manifests are in apps\n"),
         ]);
-        let before = site.containers();
+        let before = site.running();
         assert_eq!(before.len(), 8);
         Bench { site, good, before }
     }
@@ -59,11 +61,11 @@ impl Bench {
         );
         assert!(is(&status["phase"], "Healthy"), "{what}: {status:#}");
         assert_eq!(
-            self.site.containers(),
+            self.site.running(),
             self.before,
             "{what}: what ran was touched"
         );
-        assert_eq!(self.site.ask().unwrap().status, 200, "{what}");
+        assert_eq!(self.site.ask("/").unwrap().status, 200, "{what}");
     }
 
     /// Goes on with a good commit on top.

@@ -5,17 +5,16 @@ use std::time::{Duration, Instant};
 use crate::manifest::{
     APP, APP_2, deployment, deployment_with, idle, pod, service, shell, shell_with,
 };
-use crate::site::{SOON, Site, is};
-use crate::support::{eventually, run};
+use crate::support::{SOON, Site, eventually, is, pause_after, run};
 
 #[test]
 fn a_container_that_exits_at_once_fails_its_commit() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let good = site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
     ]);
-    let before = site.containers();
+    let before = site.running();
     let once = pod(
         "once",
         &shell("echo cannot find the cheese >/dev/termination-log; exit 3"),
@@ -29,19 +28,19 @@ fn a_container_that_exits_at_once_fails_its_commit() {
     eventually(
         SOON,
         "nothing of the bad commit is left, and what ran is as it was",
-        || site.containers() == before,
+        || site.running() == before,
     );
 }
 
 #[test]
 fn a_container_that_ignores_term_is_killed_after_its_grace_period() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let deaf = shell("trap \"\" TERM; echo ready; while :; do sleep 1; done");
     site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("deaf.yaml", &pod("deaf", &deaf)),
     ]);
-    let (web, deaf) = (site.containers_of("web"), site.containers_of("deaf"));
+    let (web, deaf) = (site.running_of("web"), site.running_of("deaf"));
     let begin = Instant::now();
     site.deploy(&[("deaf.yaml", &pod("deaf", &idle()))]);
     let took = begin.elapsed();
@@ -49,24 +48,24 @@ fn a_container_that_ignores_term_is_killed_after_its_grace_period() {
         took >= Duration::from_secs(2),
         "its grace period is 2 s, and it was gone after {took:?}"
     );
-    assert!(took < Duration::from_secs(12), "it took {took:?}");
+    assert!(took < Duration::from_secs(30), "it took {took:?}");
     assert!(
-        site.containers_of("deaf")
-            .keys()
-            .all(|name| !deaf.contains_key(name))
+        site.running_of("deaf")
+            .iter()
+            .all(|one| deaf.iter().all(|old| old.id != one.id))
     );
-    assert_eq!(site.containers_of("web"), web, "what ran was touched");
+    assert_eq!(site.running_of("web"), web, "what ran was touched");
 }
 
 #[test]
 fn an_exec_probe_that_hangs_is_ended_and_holds_up_nobody() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let good = site.deploy(&[
         ("web.yaml", &deployment("web", 1, APP)),
         ("service.yaml", &service("web")),
         ("other.yaml", &pod("other", APP)),
     ]);
-    let before = site.containers();
+    let before = site.running();
     let field =
         "readinessProbe: {exec: {command: [sleep, \"1234\"]}, periodSeconds: 1, timeoutSeconds: 1}";
     let hanging = shell_with("while :; do sleep 1; done", field);
@@ -81,15 +80,17 @@ fn an_exec_probe_that_hangs_is_ended_and_holds_up_nobody() {
     let mut others_ready = true;
     let begin = Instant::now();
     loop {
+        let look = Instant::now();
         let status = site.status();
         if is(&status["rollback"]["from"], &bad) && is(&status["phase"], "Healthy") {
             break;
         }
         let all = run(site.host.network.command().args(["ps", "-eo", "args"])).ok();
         most = most.max(all.lines().filter(|line| *line == "sleep 1234").count());
-        let other = site.object("pod", "other");
+        let other = site.get("pod", "other");
         others_ready &= other["status"]["containerStatuses"][0]["ready"] == true;
         assert!(begin.elapsed() < SOON, "{status:#}");
+        pause_after(look);
     }
     let reason = site.status()["rollback"]["reason"]
         .as_str()
@@ -102,7 +103,7 @@ fn an_exec_probe_that_hangs_is_ended_and_holds_up_nobody() {
     assert!((1..=2).contains(&most), "{most} probes ran side by side");
     assert!(others_ready, "another pod's probe was held up");
     assert!(is(&site.status()["target"]["id"], &good));
-    assert_eq!(site.containers(), before, "what ran was touched");
+    assert_eq!(site.running(), before, "what ran was touched");
     let left = run(site.host.network.command().args(["ps", "-eo", "args"])).ok();
     assert!(
         !left.lines().any(|line| line == "sleep 1234"),
@@ -112,17 +113,20 @@ fn an_exec_probe_that_hangs_is_ended_and_holds_up_nobody() {
 
 #[test]
 fn an_engine_that_hangs_on_one_container_holds_up_no_other() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[
         ("stuck.yaml", &pod("stuck", APP)),
         ("web.yaml", &deployment("web", 1, APP)),
         ("service.yaml", &service("web")),
         ("still.yaml", &pod("still", APP)),
     ]);
-    let still = site.containers_of("still");
-    let process = site
-        .host
-        .docker(&["inspect", "-f", "{{.State.Pid}}", &site.container("stuck")]);
+    let still = site.running_of("still");
+    let process = site.host.docker(&[
+        "inspect",
+        "-f",
+        "{{.State.Pid}}",
+        &site.container("stuck").id,
+    ]);
     let shim = site
         .host
         .exec(&["ps", "-o", "ppid=", "-p", &process])
@@ -147,7 +151,7 @@ fn an_engine_that_hangs_on_one_container_holds_up_no_other() {
         ],
         "the engine hangs on one of them",
     );
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
     eventually(SOON, "a new pod runs", || {
         list().contains("windlass_app_more_default_")
     });
@@ -161,9 +165,9 @@ fn an_engine_that_hangs_on_one_container_holds_up_no_other() {
 
     site.host.exec(&["kill", "-CONT", &shim]).ok();
     site.wait_healthy(&next);
-    assert_eq!(site.containers_of("still"), still, "what ran was touched");
+    assert_eq!(site.running_of("still"), still, "what ran was touched");
     assert_eq!(
-        site.exec("stuck", &["cat", "/www/index.html"]).ok(),
+        site.exec("stuck", "app", &["cat", "/www/index.html"]).ok(),
         "app 2 stuck"
     );
 }

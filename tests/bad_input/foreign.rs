@@ -7,8 +7,7 @@ use std::process::Command;
 
 use crate::case::Bench;
 use crate::manifest::{APP, pod, service, shell};
-use crate::site::{SOON, Site};
-use crate::support::{GitRepo, eventually, run};
+use crate::support::{GitRepo, SOON, Site, eventually, run};
 
 /// Clears the screen, sets the window's title, goes back to the start of the line, turns the
 /// direction of writing.
@@ -157,7 +156,7 @@ fn base64(file: &Path, bytes: &[u8]) -> String {
 
 #[test]
 fn words_of_a_container_act_on_no_terminal() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     // As printf of a shell writes them; a manifest itself holds nothing odd.
     let odd = r"A\033[2J\033]0;owned\007\rB\302\23331m\342\200\256C\342\200\213";
     let shown = r"A\u{1b}[2J\u{1b}]0;owned\u{7}\rB\u{9b}31m\u{202e}C\u{200b}";
@@ -178,7 +177,7 @@ fn words_of_a_container_act_on_no_terminal() {
     site.repo.git(&["rm", "-q", "once.yaml"]).ok();
     site.deploy(&[("talker.yaml", &talker)]);
     eventually(SOON, "it has ended once and says why", || {
-        let last = &site.object("pod", "talker")["status"]["containerStatuses"][0]["lastState"];
+        let last = &site.get("pod", "talker")["status"]["containerStatuses"][0]["lastState"];
         last["terminated"]["message"] == shown
     });
     everything_is_clean("a running pod", &mut site);

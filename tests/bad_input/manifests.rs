@@ -2,7 +2,7 @@
 
 use crate::case::Bench;
 use crate::manifest::{APP, deployment, idle, pod};
-use crate::site::{MAY_DELETE, is};
+use crate::support::{MAY_DELETE, is};
 
 /// One wrong file: what is wrong with it, its text, and what must be said after `apps/bad.yaml`.
 struct Case {
@@ -257,10 +257,10 @@ fn what_would_delete_everything_is_refused_or_held() {
         "{outcome:?}"
     );
 
-    let web = bench.site.containers_of("web");
+    let web = bench.site.running_of("web");
     let meant = bench.site.push(&[], &format!("that is meant{MAY_DELETE}"));
     bench.site.wait_healthy(&meant);
-    crate::support::eventually(crate::site::SOON, "three of four are gone", || {
-        bench.site.containers() == web
+    crate::support::eventually(crate::support::SOON, "three of four are gone", || {
+        bench.site.running() == web
     });
 }

@@ -6,8 +6,7 @@ use std::process::Command;
 
 use crate::case::Bench;
 use crate::manifest::idle;
-use crate::site::is;
-use crate::support::{GitRepo, run};
+use crate::support::{GitRepo, is, run};
 
 /// A manifest that a bad commit would like to run.
 fn intruder() -> String {
@@ -224,8 +223,7 @@ fn an_object_that_was_tampered_with_is_an_error_and_not_run() {
             "{what}: {error}"
         );
         assert!(
-            bench.site.containers_of(name).is_empty()
-                && bench.site.containers_of("intruder").is_empty()
+            bench.site.running_of(name).is_empty() && bench.site.running_of("intruder").is_empty()
         );
 
         fs::write(&object, honest).unwrap();

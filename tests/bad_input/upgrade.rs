@@ -4,8 +4,7 @@
 use std::fs;
 
 use crate::manifest::{APP, APP_2, deployment_with, service};
-use crate::site::{SOON, Site, is};
-use crate::support::eventually;
+use crate::support::{SOON, Site, eventually, is};
 
 const TRUST: &str = "/var/lib/windlass/trust";
 
@@ -72,7 +71,7 @@ fn web(container: &str) -> String {
 
 #[test]
 fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_upgrade() {
-    let mut site = Site::without_daemon();
+    let mut site = Site::new("");
     site.configure("");
     let (first, service) = (web(APP), service("web"));
     let mut files = vec![
@@ -92,15 +91,15 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
         format!("{{\"schema\": 1, \"heads\": [\"{old}\"]}}"),
     )
     .unwrap();
-    site.start_daemon();
+    site.start();
     site.wait_healthy(&old);
-    site.wait_answer("app 1 web");
-    let before = site.containers();
-    site.stop_daemon();
+    site.wait_answer("/", "app 1 web");
+    let before = site.running();
+    site.stop();
     fs::remove_file(&record).unwrap();
 
     // The upgrade.
-    site.start_daemon();
+    site.start();
     let status = site.wait_status("the first look after the upgrade", |status| {
         is(&status["head"]["id"], &old) && status["converged"] == true
     });
@@ -116,21 +115,18 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
             "{name}: {said} is not in {warnings}"
         );
     }
-    assert_eq!(site.containers(), before, "what ran was touched");
+    assert_eq!(site.running(), before, "what ran was touched");
 
     // What dies is started again.
-    let (app, _) = before
-        .iter()
-        .find(|(name, _)| name.contains("app"))
-        .unwrap();
-    site.host.docker(&["kill", app]);
+    let app = before.iter().find(|one| one.name == "app").unwrap();
+    site.host.docker(&["kill", &app.id]);
     eventually(SOON, "the container runs again", || {
-        site.containers().len() == before.len() && site.containers() != before
+        site.running().len() == before.len() && site.running() != before
     });
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
 
     // The same in a new head is refused, and changes nothing.
-    let running = site.containers();
+    let running = site.running();
     let refused = site.push(
         &[(
             "note.yaml",
@@ -143,12 +139,12 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     });
     assert!(is(&status["target"]["id"], &old), "{status:#}");
     // Also after a restart: that its signature is good is not that it was accepted.
-    site.stop_daemon();
-    site.start_daemon();
+    site.stop();
+    site.start();
     site.wait_status("it is refused again", |status| {
         is(&status["source"]["refusal"]["commit"], &refused)
     });
-    assert_eq!(site.containers(), running, "what ran was touched");
+    assert_eq!(site.running(), running, "what ran was touched");
 
     // A new head without them that fails is rolled back, to the old commit.
     let broken = web("{name: app, image: 'windlass-test/app:2', command: [/does/not/exist]}");
@@ -166,13 +162,13 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
         "no such command",
     );
     site.wait_rolled_back(&bad, &old);
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
     let good = site.deploy(&[("web.yaml", &web(APP_2))]);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
 
     // And by hand.
     site.windlass(&["rollback", &old]).ok();
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
     let status = site.status();
     assert!(
         status["source"]["refusal"].is_null() && !is(&status["healthy"]["id"], &refused),

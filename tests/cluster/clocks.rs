@@ -9,8 +9,7 @@ use crate::{
     leader::epochs,
     manifest::{APP, APP_2, deployment_with},
     scene::{containers, deploy, everything, leader, push, wait_whole},
-    site::NODE_PORT,
-    support::{Cluster, ClusterHost, SOON, assert_all_answered},
+    support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered},
     watch::never_doubled,
 };
 
@@ -74,7 +73,7 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
             .iter()
             .map(|host| host.poll(&host.url(NODE_PORT, "/")))
             .collect();
-        // The last roll-out of each host begins and ends with a wrong clock.
+        // The last rollout of each host begins and ends with a wrong clock.
         for host in [first, second] {
             for (jump, app) in [(HOUR, APP), (-HOUR, APP_2)] {
                 jump_while_a_commit_is_rolled_out(&cluster, host, jump, app);
@@ -158,7 +157,7 @@ fn a_clock_that_is_put_back_makes_sync_speak_of_no_older_commit() {
 /// is off.
 fn jump_while_a_commit_is_rolled_out(cluster: &Cluster, host: &ClusterHost, jump: i64, app: &str) {
     let began = Instant::now();
-    // Three seconds in which the roll-out is seen on its way, and a dead line of a minute.
+    // Three seconds in which the rollout is seen on its way, and a deadline of a minute.
     let slow = app.replace(
         "periodSeconds: 1",
         "initialDelaySeconds: 3, periodSeconds: 1",
@@ -171,7 +170,7 @@ fn jump_while_a_commit_is_rolled_out(cluster: &Cluster, host: &ClusterHost, jump
     let commit = push(cluster, &files);
     cluster
         .host("n1")
-        .wait_status("the roll-out has begun", |status| {
+        .wait_status("the rollout has begun", |status| {
             status["target"]["id"] == commit.as_str() && status["phase"] == "Progressing"
         });
     host.set_clock(jump);

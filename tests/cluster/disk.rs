@@ -6,8 +6,7 @@ use crate::{
         deploy, everything, leader, push, readiness, wait_leader_other_than, wait_running,
         wait_whole,
     },
-    site::NODE_PORT,
-    support::{Cluster, ClusterHost, SOON, assert_all_answered},
+    support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered},
 };
 
 const DATA: &str = "/var/lib/windlass";

@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use crate::{
-    site::NODE_PORT,
-    support::{Cluster, SOON, repository_root},
-};
+use crate::support::{Cluster, NODE_PORT, SOON, repository_root};
 
 /// A manifest as it was given.
 fn given(name: &str) -> String {

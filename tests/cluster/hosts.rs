@@ -11,8 +11,7 @@ use crate::{
         containers, deploy, everything, fared, leader, other, push, readiness, start,
         wait_pods_reach_pods, wait_running, wait_whole,
     },
-    site::NODE_PORT,
-    support::{Cluster, ClusterHost, SOON, assert_all_answered, run},
+    support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered, run},
     watch::never_doubled,
 };
 

@@ -8,8 +8,7 @@ use crate::{
         containers, deploy, everything, fared, leader, other, push, readiness, start,
         wait_leader_other_than, wait_running, wait_whole,
     },
-    site::NODE_PORT,
-    support::{Cluster, SOON, assert_all_answered},
+    support::{Cluster, NODE_PORT, SOON, assert_all_answered},
     watch::never_doubled,
 };
 

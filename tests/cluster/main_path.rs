@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     manifest::{APP, APP_2, deployment, service},
     scene::daemon_set,
-    site::NODE_PORT,
-    support::{Cluster, SOON},
+    support::{Cluster, NODE_PORT, SOON},
 };
 
 #[test]
@@ -86,7 +85,7 @@ fn three_hosts_run_one_repository_as_a_cluster() {
         }
     }
 
-    // A roll-out is followed from every host.
+    // A rollout is followed from every host.
     let calls: Vec<_> = cluster
         .hosts
         .iter()

@@ -14,8 +14,7 @@ use crate::{
         containers, daemon_set, deploy, everything, push, readiness, start, wait_leader_other_than,
         wait_running, wait_whole,
     },
-    site::NODE_PORT,
-    support::{Cluster, ClusterContainer, ClusterHost, SOON, assert_all_answered},
+    support::{Cluster, ClusterHost, Container, NODE_PORT, SOON, assert_all_answered},
     watch::never_doubled,
 };
 
@@ -120,7 +119,7 @@ fn drained_and_taken_back(cluster: &Cluster) {
             assert_all_answered(&call.finish());
         }
     });
-    let stayed: BTreeSet<ClusterContainer> = before
+    let stayed: BTreeSet<Container> = before
         .into_iter()
         .filter(|one| !one.pod.starts_with("web") && !one.pod.starts_with("slim"))
         .collect();

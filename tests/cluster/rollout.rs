@@ -12,8 +12,7 @@ use ring::hmac;
 use crate::{
     manifest::{APP, APP_2, deployment, deployment_with, service, shell_with},
     scene::{containers, daemon_set, leader, start},
-    site::NODE_PORT,
-    support::{Cluster, ClusterHost, SOON, assert_all_answered},
+    support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered},
     watch::{never_doubled, running},
 };
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     manifest::{APP, deployment, deployment_with, pod, service},
-    support::{Answers, Cluster, ClusterBuilder, ClusterContainer, ClusterHost, SOON},
+    support::{Answers, Cluster, ClusterBuilder, ClusterHost, Container, SOON},
 };
 
 /// A DaemonSet of one container.
@@ -126,7 +126,7 @@ pub(crate) fn readiness(host: &ClusterHost, node: &str) -> String {
 pub(crate) fn containers(
     cluster: &Cluster,
     without: &[&str],
-) -> BTreeMap<String, BTreeSet<ClusterContainer>> {
+) -> BTreeMap<String, BTreeSet<Container>> {
     let hosts = cluster
         .hosts
         .iter()
@@ -156,8 +156,8 @@ pub(crate) fn wait_running(
                 .iter()
                 .filter(|host| !without.contains(&host.name.as_str()));
             let running: usize = hosts.map(|host| host.running(name).len()).sum();
-            let pods = asked.windlass(&["get", "pods", "-o", "json"]).json();
-            let ready = pods["items"].as_array().unwrap().iter().filter(|pod| {
+            let pods = asked.host.pods().unwrap_or_default();
+            let ready = pods.iter().filter(|pod| {
                 let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
                 let own = pod["metadata"]["name"].as_str().unwrap_or_default();
                 let conditions = pod["status"]["conditions"].as_array();

@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 use crate::{
     manifest::{APP, deployment},
     scene::daemon_set,
-    site::NODE_PORT,
     store::{running, wait_trouble, wait_well, web},
-    support::{Cluster, SOON, assert_all_answered},
+    support::{Cluster, NODE_PORT, SOON, assert_all_answered},
     thief::{INNER, Thief, adopts, goes_back, leads_astray, misplaces, older, placed},
 };
 
@@ -158,7 +157,7 @@ fn a_thief_of_the_store_brings_in_nothing() {
         .curl(&format!("http://{}:8080/", address(&webs, "n3")));
     assert!(reach.is_some(), "n1 reaches n3's pod");
 
-    // One more than there are replicas is what a roll-out would make, and the host cannot tell: it
+    // One more than there are replicas is what a rollout would make, and the host cannot tell: it
     // can be had. No more.
     thief.assign(&web, "forged-surge", "n2", |pod| {
         let text = pod["key"].to_string().replace("web-", "web-forged-");

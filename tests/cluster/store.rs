@@ -10,16 +10,15 @@ use std::{
 use crate::{
     manifest::{APP, deployment, service},
     scene::{daemon_set, leader, other},
-    site::NODE_PORT,
-    support::{Cluster, ClusterContainer, ClusterHost, Poller, SOON, assert_all_answered},
+    support::{Cluster, ClusterHost, Container, NODE_PORT, Poller, SOON, assert_all_answered},
 };
 
 /// What runs on every host, with ids and times of start.
-pub(crate) type Running = BTreeMap<String, BTreeSet<ClusterContainer>>;
+pub(crate) type Running = BTreeMap<String, BTreeSet<Container>>;
 
 /// What runs on every host of the owners named.
 pub(crate) fn running(cluster: &Cluster, owners: &[&str]) -> Running {
-    let of_owners = |one: &ClusterContainer| owners.iter().any(|owner| one.pod.starts_with(owner));
+    let of_owners = |one: &Container| owners.iter().any(|owner| one.pod.starts_with(owner));
     let on = |host: &ClusterHost| host.containers().into_iter().filter(of_owners).collect();
     cluster
         .hosts

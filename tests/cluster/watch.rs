@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Cluster, ClusterHost};
+use serde_json::Value;
 
-/// The time from one look to the next.
+use crate::support::{Cluster, ClusterHost, text};
+
+/// The time from one cycle to the next.
 const PACE: Duration = Duration::from_millis(250);
 
 /// Does something, and looks all the while that no pod runs twice, and no two pods of the DaemonSet
@@ -58,23 +60,17 @@ pub(crate) fn running(host: &ClusterHost) -> Vec<(String, String)> {
 }
 
 fn see(host: &ClusterHost) -> Option<Vec<(String, String)>> {
-    let format = "{{.Label \"io.windlass.pod.namespace\"}}/{{.Label \"io.windlass.pod.name\"}} \
-                  {{.Label \"io.windlass.role\"}}{{.Label \"io.windlass.container\"}}";
-    let outcome = host.host.try_docker(&[
-        "ps",
-        "--filter",
-        "label=io.windlass.pod.name",
-        "--format",
-        format,
-    ]);
-    let lines = outcome
-        .stdout
-        .lines()
-        .filter_map(|line| line.split_once(' '));
-    let seen = lines
-        .map(|(pod, container)| (pod.to_owned(), container.to_owned()))
-        .collect();
-    outcome.success().then_some(seen)
+    let listed = host.host.ask_engine("/containers/json")?;
+    let label = |one: &Value, name: &str| text(&one["Labels"][format!("io.windlass.{name}")]);
+    let containers = listed.as_array()?.iter();
+    let seen = containers
+        .filter(|one| !label(one, "pod.name").is_empty())
+        .map(|one| {
+            let pod = format!("{}/{}", label(one, "pod.namespace"), label(one, "pod.name"));
+            let container = label(one, "role") + &label(one, "container");
+            (pod, container)
+        });
+    Some(seen.collect())
 }
 
 fn look<'a>(

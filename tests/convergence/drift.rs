@@ -1,11 +1,12 @@
 //! What somebody else has changed on the host is put back, and nothing beside it is touched.
 
+use crate::sample::application;
+use crate::support::{Container, Site, pause_after, text};
 use std::time::{Duration, Instant};
 
-use crate::site::{Container, Site, application, text};
-
-/// From the damage to the repair, seen from outside.
-const REPAIRED: Duration = Duration::from_secs(12);
+/// From the damage to the repair, seen from outside; far less than an hour, as the longest resync
+/// is.
+const REPAIRED: Duration = Duration::from_secs(30);
 
 /// A damaged host, and what is expected of it.
 struct Case<'a> {
@@ -26,12 +27,12 @@ spec:
 
 /// A site with the sample and another pod, which nothing is done to.
 fn running() -> Site {
-    let mut site = Site::with_config("[rollout]\nresync = '3s'\n");
+    let mut site = Site::new("[rollout]\nresync = '3s'\n");
     let web = application("web", "web", "one");
     let commit = site.push(&[("web.yaml", &web), ("other.yaml", POD)], "two pods");
-    site.start();
-    site.wait_healthy(&commit);
-    site.wait_answer("", "web");
+    site.launch(&[]);
+    site.wait_settled(&commit);
+    site.wait_answer_inside("/", "web");
     site
 }
 
@@ -64,7 +65,11 @@ impl<'a> Case<'a> {
             "restart" => "windlass_container_restarts_total".to_owned(),
             cause => format!("windlass_drift_repairs_total{{cause=\"{cause}\"}}"),
         };
-        let (counted, others, address) = (site.metric(&metric), others(site), address(site));
+        let (counted, others, address) = (
+            site.find_metric(&metric).unwrap_or(0.0),
+            others(site),
+            address(site),
+        );
         Case {
             site,
             what,
@@ -88,7 +93,11 @@ impl<'a> Case<'a> {
     fn repaired(self, mut condition: impl FnMut(&Site) -> bool) {
         let start = Instant::now();
         loop {
-            let (counted, done) = (self.site.metric(&self.metric), condition(self.site));
+            let look = Instant::now();
+            let (counted, done) = (
+                self.site.find_metric(&self.metric).unwrap_or(0.0),
+                condition(self.site),
+            );
             if counted > self.counted && done {
                 break;
             }
@@ -99,12 +108,12 @@ impl<'a> Case<'a> {
                 self.counted,
                 self.site.containers()
             );
-            std::thread::sleep(Duration::from_millis(100));
+            pause_after(look);
         }
         eprintln!("{}: repaired after {:?}", self.what, start.elapsed());
-        self.site.wait_for_rest();
-        self.site.wait_answer("", "web");
-        self.site.wait_answer("notes/note", "one");
+        self.site.wait_converged();
+        self.site.wait_answer_inside("/", "web");
+        self.site.wait_answer_inside("/notes/note", "one");
         assert_eq!(
             others(self.site),
             self.others,
@@ -212,8 +221,8 @@ fn a_link_that_goes_is_put_back_without_waiting_for_the_resync() {
     let mut site = running();
     assert!(site.take_daemon().stop().success());
     site.configure("[rollout]\nresync = '1h'\n");
-    site.start();
-    site.wait_for_rest();
+    site.launch(&[]);
+    site.wait_converged();
     // The second time comes too soon after the first to be looked at at once.
     for _ in 0..2 {
         let case = Case::new(&mut site, "windlass0 is deleted", "other");
@@ -316,7 +325,7 @@ fn the_hosts_network_is_put_back() {
     for (what, cause, damage) in cases {
         let case = Case::new(&mut site, what, cause);
         case.site.host.exec(&["sh", "-c", &damage]).ok();
-        case.repaired(|site| site.ask("").is_some());
+        case.repaired(|site| site.ask_inside("/").is_some());
         assert_eq!(site.containers(), before, "{what}: a container was touched");
         site.assert_exactly(2, 4);
         assert_eq!(rules(&site), ours, "{what}");

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::process::Stdio;
 
 use crate::proxy::Requests;
-use crate::site::{DATA_DIR, SOON, Site, application};
-use crate::support::eventually;
+use crate::sample::application;
+use crate::support::{DATA_DIR, SOON, Site, eventually};
 
 const PROXY: &str = "/run/recorded.sock";
 
@@ -14,7 +14,7 @@ const LIST: &str = "/containers/json?";
 
 #[test]
 fn five_resyncs_with_nothing_to_do_change_nothing() {
-    let mut site = Site::with_config(&format!(
+    let mut site = Site::new(&format!(
         "[docker]\nsocket = '{PROXY}'\n[rollout]\nresync = '1s'\n[source]\npoll = '1s'\n"
     ));
     let requests = Requests::record(&site.host.path(PROXY), site.host.docker_socket());
@@ -42,9 +42,9 @@ spec:
         ],
         "everything",
     );
-    site.start();
-    site.wait_healthy(&commit);
-    site.wait_answer("", "web");
+    site.launch(&[]);
+    site.wait_settled(&commit);
+    site.wait_answer_inside("/", "web");
     assert!(
         requests
             .since(0)

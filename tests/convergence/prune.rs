@@ -2,12 +2,14 @@
 
 use std::fs;
 
-use crate::site::{DATA_DIR, MAY_DELETE, SOON, Site, application, service, text};
-use crate::support::{Poller, assert_all_answered, eventually};
+use crate::sample::{application, service};
+use crate::support::{
+    DATA_DIR, MAY_DELETE, Poller, SOON, Site, assert_all_answered, eventually, text,
+};
 
 #[test]
 fn removed_objects_take_their_pods_and_volumes_with_them() {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let extra = "apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: agent}
@@ -33,8 +35,8 @@ spec:
 ";
     let web = application("web", "web", "one");
     let first = site.push(&[("web.yaml", &web), ("agent.yaml", extra)], "both");
-    site.start();
-    site.wait_healthy(&first);
+    site.launch(&[]);
+    site.wait_settled(&first);
     site.assert_exactly(2, 4);
     let url = format!("http://{}:30081/", site.host.address);
     eventually(SOON, "the agent answers", || {
@@ -51,7 +53,7 @@ spec:
 
     site.repo.git(&["rm", "-q", "agent.yaml"]).ok();
     let second = site.push(&[], &format!("without the agent{MAY_DELETE}"));
-    site.wait_healthy(&second);
+    site.wait_settled(&second);
     site.assert_exactly(1, 2);
     assert_eq!(site.containers().into_iter().collect::<Vec<_>>(), kept);
     assert_eq!(
@@ -68,22 +70,22 @@ spec:
         ])
         .ok();
     assert_eq!(mounts, "0", "mounts are left");
-    site.wait_answer("", "web");
+    site.wait_answer_inside("/", "web");
 }
 
 #[test]
 fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let first = site.push(&[("web.yaml", &application("web", "web", "one"))], "one");
-    site.start();
-    site.wait_healthy(&first);
-    site.wait_answer("notes/note", "one");
+    site.launch(&[]);
+    site.wait_settled(&first);
+    site.wait_answer_inside("/notes/note", "one");
     let before = site.containers();
-    let poller = Poller::start(site.host.namespace(), &site.url("notes/note"));
+    let poller = Poller::start(site.host.namespace(), &site.node_url("/notes/note"));
     for note in ["two", "three"] {
         let commit = site.push(&[("web.yaml", &application("web", "web", note))], note);
-        site.wait_healthy(&commit);
-        site.wait_answer("notes/note", note);
+        site.wait_settled(&commit);
+        site.wait_answer_inside("/notes/note", note);
         assert_eq!(site.containers(), before, "the pod was restarted");
     }
     assert_all_answered(&poller.finish());
@@ -101,7 +103,7 @@ fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
 
 #[test]
 fn uninstall_leaves_nothing() {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let forwarding = ["sysctl", "-n", "net.ipv4.ip_forward"];
     site.host
         .exec(&["iptables", "-w", "-F", "DOCKER-USER"])
@@ -128,8 +130,8 @@ spec:
 ";
     let web = application("web", "web", "one");
     let commit = site.push(&[("web.yaml", &web), ("holder.yaml", secret)], "all sorts");
-    site.start();
-    site.wait_healthy(&commit);
+    site.launch(&[]);
+    site.wait_settled(&commit);
     site.assert_exactly(2, 4);
     let foreign = site
         .host
@@ -192,22 +194,22 @@ fn names(links: &str) -> Vec<String> {
 
 #[test]
 fn a_service_whose_pods_are_gone_refuses_at_once() {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let first = site.push(&[("web.yaml", &application("web", "web", "one"))], "one");
-    site.start();
-    site.wait_healthy(&first);
-    site.wait_answer("", "web");
+    site.launch(&[]);
+    site.wait_settled(&first);
+    site.wait_answer_inside("/", "web");
     let second = site.push(
         &[("web.yaml", &service())],
         &format!("only the service{MAY_DELETE}"),
     );
-    site.wait_healthy(&second);
+    site.wait_settled(&second);
     site.assert_exactly(0, 0);
     let start = std::time::Instant::now();
-    assert_eq!(site.ask(""), None);
+    assert_eq!(site.ask_inside("/"), None);
     assert!(
-        start.elapsed() < std::time::Duration::from_secs(1),
-        "it times out"
+        start.elapsed() < std::time::Duration::from_secs(4),
+        "it times out, which takes 5 s"
     );
     let ip = site
         .host

@@ -2,12 +2,11 @@
 //! the same ones.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::site::{Container, DATA_DIR, MAY_DELETE, SOON, Site, application, is};
-use crate::support::{Daemon, eventually};
+use crate::sample::application;
+use crate::support::{Container, DATA_DIR, Daemon, MAY_DELETE, SOON, Site, eventually, is};
 
 const STATE_FILES: [&str; 6] = [
     "cluster.json",
@@ -20,27 +19,27 @@ const STATE_FILES: [&str; 6] = [
 
 /// A site with the sample running; gives the commit.
 fn running() -> (Site, String) {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let commit = site.push(
         &[("web.yaml", &application("web", "web", "one"))],
         "the first",
     );
-    site.start();
-    site.wait_healthy(&commit);
+    site.launch(&[]);
+    site.wait_settled(&commit);
     (site, commit)
 }
 
 #[test]
 fn a_full_disk_costs_nothing_but_time() {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let mount = format!("mkdir -p {DATA_DIR} && mount -t tmpfs -o size=24m tmpfs {DATA_DIR}");
     site.host.exec(&["sh", "-c", &mount]).ok();
     let first = site.push(
         &[("web.yaml", &application("web", "one", "one"))],
         "the first",
     );
-    site.start();
-    site.wait_healthy(&first);
+    site.launch(&[]);
+    site.wait_settled(&first);
     let before = site.containers();
 
     let fill = format!(
@@ -57,7 +56,7 @@ fn a_full_disk_costs_nothing_but_time() {
         told.contains("No space left on device")
     });
     assert_eq!(site.containers(), before, "what ran was touched");
-    site.wait_answer("", "one");
+    site.wait_answer_inside("/", "one");
     for (name, document) in STATE_FILES.iter().zip(documents) {
         assert_eq!(site.state_file(name).json(), document, "{name}");
     }
@@ -69,28 +68,28 @@ fn a_full_disk_costs_nothing_but_time() {
             .iter()
             .any(|one| one.attempt == app.attempt + 1 && one.state == "running")
     });
-    site.wait_answer("", "one");
+    site.wait_answer_inside("/", "one");
     let before = site.containers();
 
     // A restart with a full disk finds everything where it was.
     site.take_daemon().kill9();
-    site.start();
+    site.launch(&[]);
     site.wait_status("the old commit is known", |status| {
         is(&status["healthy"]["id"], &first) && status["ready_pods"] == 1
     });
     assert_eq!(site.containers(), before, "what ran was touched");
-    site.wait_answer("", "one");
+    site.wait_answer_inside("/", "one");
 
     site.host.exec(&["rm", &format!("{DATA_DIR}/ballast")]).ok();
-    site.wait_healthy(&second);
-    site.wait_answer("", "two");
+    site.wait_settled(&second);
+    site.wait_answer_inside("/", "two");
     site.assert_exactly(1, 2);
     site.assert_state_files();
 }
 
 #[test]
 fn a_lost_state_file_stops_nothing() {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     // The first pod goes again: the addresses of the others are not those that first pods would be
     // given.
     let pod = |name: &str| {
@@ -103,19 +102,19 @@ fn a_lost_state_file_stops_nothing() {
         &[("a.yaml", &pod("first")), ("b.yaml", &pod("second"))],
         "the first",
     );
-    site.start();
-    site.wait_healthy(&first);
+    site.launch(&[]);
+    site.wait_settled(&first);
     site.repo.git(&["rm", "-q", "a.yaml"]).ok();
     let web = application("web", "web", "web");
     let mut commit = site.push(&[("web.yaml", &web)], &format!("the second{MAY_DELETE}"));
-    site.wait_healthy(&commit);
+    site.wait_settled(&commit);
     for lost in STATE_FILES {
         eprintln!("lost: {lost}");
         let (before, addresses) = (site.containers(), site.addresses());
         site.take_daemon().kill9();
         site.host.exec(&["rm", &format!("{DATA_DIR}/{lost}")]).ok();
-        site.start();
-        site.wait_healthy(&commit);
+        site.launch(&[]);
+        site.wait_settled(&commit);
 
         assert_eq!(site.containers(), before, "{lost}: what ran was touched");
         assert_eq!(site.addresses(), addresses, "{lost}");
@@ -123,9 +122,9 @@ fn a_lost_state_file_stops_nothing() {
         // And what was taken over is looked after: it is replaced and removed as if nothing had
         // been lost.
         commit = site.push(&[("web.yaml", &application("web", lost, lost))], lost);
-        site.wait_healthy(&commit);
-        site.wait_answer("", lost);
-        site.wait_answer("notes/note", lost);
+        site.wait_settled(&commit);
+        site.wait_answer_inside("/", lost);
+        site.wait_answer_inside("/notes/note", lost);
         site.assert_exactly(2, 4);
         site.assert_state_files();
         let others =
@@ -153,7 +152,7 @@ fn a_state_file_of_a_newer_version_is_refused_and_left_alone() {
         let newer = serde_json::to_string(&document).unwrap();
         std::fs::write(&path, &newer).unwrap();
 
-        site.start();
+        site.launch(&[]);
         let mut daemon = site.take_daemon();
         assert!(!daemon.wait_for_end(SOON).success(), "{name}");
         let log = daemon.log();
@@ -167,7 +166,7 @@ fn a_state_file_of_a_newer_version_is_refused_and_left_alone() {
             "{name} was written"
         );
         assert_eq!(site.containers(), before, "{name}");
-        site.wait_answer("", "web");
+        site.wait_answer_inside("/", "web");
         if old == "{}" {
             std::fs::remove_file(&path).unwrap();
         } else {
@@ -184,7 +183,7 @@ fn a_damaged_state_file_is_named_and_left_alone() {
     let old = std::fs::read_to_string(&path).unwrap();
     let half = &old[..old.len() / 2];
     std::fs::write(&path, half).unwrap();
-    site.start();
+    site.launch(&[]);
     let mut daemon = site.take_daemon();
     assert!(!daemon.wait_for_end(SOON).success());
     assert!(
@@ -223,9 +222,9 @@ fn a_second_daemon_is_refused() {
     assert!(third.log().contains(DATA_DIR), "{}", third.log());
 
     assert!(site.daemon().is_running());
-    site.wait_healthy(&commit);
+    site.wait_settled(&commit);
     assert_eq!(site.containers(), before);
-    eventually(Duration::from_secs(5), "the first still answers", || {
-        site.status().is_some()
+    eventually(SOON, "the first still answers", || {
+        site.windlass(&["status"]).success()
     });
 }

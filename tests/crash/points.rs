@@ -1,18 +1,18 @@
-//! kill -9 between an effect and its record, at every point that a roll-out and a rollback come
+//! kill -9 between an effect and its record, at every point that a rollout and a rollback come
 //! past.
 
+use crate::sample::application;
+use crate::support::{MAY_DELETE, SOON, Site, is};
 use std::time::{Duration, Instant};
 
-use crate::site::{MAY_DELETE, SOON, Site, application, is};
-
-/// Points that only the first roll-out on an empty host comes past in this way.
+/// Points that only the first rollout on an empty host comes past in this way.
 const FIRST: &[(&str, &[u32])] = &[
     ("state-file", &[1, 2, 4]),
     ("state", &[1]),
     ("start-sandbox", &[1]),
 ];
 
-/// Points that a roll-out of a new Deployment which replaces another comes past, with the
+/// Points that a rollout of a new Deployment which replaces another comes past, with the
 /// occurrences that are tried.
 const ROLL_OUT: &[(&str, &[u32])] = &[
     ("fetch-move", &[1, 2]),
@@ -33,7 +33,7 @@ const ROLL_OUT: &[(&str, &[u32])] = &[
     ("state-file", &[1, 2, 3, 5, 6, 8]),
 ];
 
-/// Points that a roll-out which fails, and the rollback after it, come past.
+/// Points that a rollout which fails, and the rollback after it, come past.
 const ROLLBACK: &[(&str, &[u32])] = &[
     ("pull-image", &[1]),
     ("prepare-files", &[1]),
@@ -54,7 +54,7 @@ const ROLLBACK: &[(&str, &[u32])] = &[
 #[track_caller]
 fn die_at(site: &mut Site, point: &str, nth: u32) {
     let at = format!("{point}:{nth}");
-    site.start_with(&[("WINDLASS_CRASH_AT", &at)]);
+    site.launch(&[("WINDLASS_CRASH_AT", &at)]);
     let mut daemon = site.take_daemon();
     let start = Instant::now();
     while daemon.is_running() {
@@ -76,16 +76,16 @@ fn die_at(site: &mut Site, point: &str, nth: u32) {
 /// application runs, once, and that nothing else is left.
 #[track_caller]
 fn settles(site: &mut Site, at: &str, commit: &str, name: &str) {
-    site.start();
-    site.wait_healthy(commit);
+    site.launch(&[]);
+    site.wait_settled(commit);
     site.assert_exactly(1, 2);
     let app = site.one("app");
     assert!(app.pod.starts_with(name), "{at} left {app:?}");
     assert_eq!(app.attempt, 0, "{at} cost a restart");
     site.assert_state_files();
-    site.wait_answer("", name);
-    site.wait_answer("notes/note", at);
-    site.wait_answer("hook", "hooked");
+    site.wait_answer_inside("/", name);
+    site.wait_answer_inside("/notes/note", at);
+    site.wait_answer_inside("/hook", "hooked");
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn a_first_roll_out_killed_after_any_step_is_taken_up_again() {
     for (point, occurrences) in FIRST {
         for nth in *occurrences {
             let at = format!("{point}:{nth}");
-            eprintln!("first roll-out: {at}");
-            let mut site = Site::new();
+            eprintln!("first rollout: {at}");
+            let mut site = Site::new("");
             let commit = site.push(
                 &[("web.yaml", &application("web", "web", &at))],
                 "the first",
@@ -107,18 +107,18 @@ fn a_first_roll_out_killed_after_any_step_is_taken_up_again() {
 
 #[test]
 fn a_roll_out_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let first = site.push(
         &[("web.yaml", &application("first", "first", "first"))],
         "the first",
     );
-    site.start();
-    site.wait_healthy(&first);
+    site.launch(&[]);
+    site.wait_settled(&first);
     site.take_daemon().kill9();
     for (point, occurrences) in ROLL_OUT {
         for nth in *occurrences {
             let at = format!("{point}:{nth}");
-            eprintln!("roll-out: {at}");
+            eprintln!("rollout: {at}");
             let name = format!("web-{point}-{nth}");
             let manifest = application(&name, &name, &at);
             let commit = site.push(&[("web.yaml", &manifest)], &format!("{name}{MAY_DELETE}"));
@@ -131,10 +131,10 @@ fn a_roll_out_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
 
 #[test]
 fn a_rollback_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let good = site.push(&[("web.yaml", &application("web", "good", "good"))], "good");
-    site.start();
-    site.wait_healthy(&good);
+    site.launch(&[]);
+    site.wait_settled(&good);
     site.take_daemon().kill9();
     let before = site.containers();
     for (point, occurrences) in ROLLBACK {
@@ -148,13 +148,13 @@ fn a_rollback_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
             );
             let bad = site.push(&[("web.yaml", &broken)], &name);
             die_at(&mut site, point, *nth);
-            site.start();
+            site.launch(&[]);
             site.wait_status(&format!("{name} is rolled back"), |status| {
                 status["bad"].get(&bad).is_some()
                     && is(&status["target"]["id"], &good)
                     && is(&status["phase"], "Healthy")
             });
-            site.wait_for_rest();
+            site.wait_converged();
 
             assert_eq!(
                 site.containers(),
@@ -163,8 +163,8 @@ fn a_rollback_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
             );
             site.assert_exactly(1, 2);
             site.assert_state_files();
-            site.wait_answer("", "good");
-            site.wait_answer("notes/note", "good");
+            site.wait_answer_inside("/", "good");
+            site.wait_answer_inside("/notes/note", "good");
             site.take_daemon().kill9();
         }
     }

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::site::{Container, MAY_DELETE, SOON, Site, application, is, service, text};
-use crate::support::{Poller, assert_all_answered, eventually};
+use crate::sample::{application, service};
+use crate::support::{
+    Container, MAY_DELETE, Poller, SOON, Site, assert_all_answered, eventually, is, text,
+};
 
 /// Two pods of one Deployment with a readiness probe, behind the sample's node port.
 fn two_probed() -> String {
@@ -31,16 +33,16 @@ spec:
 
 /// A site with the two pods running.
 fn running() -> (Site, String) {
-    let mut site = Site::new();
+    let mut site = Site::new("");
     let commit = site.push(&[("web.yaml", &two_probed())], "two pods");
-    site.start();
-    site.wait_healthy(&commit);
-    site.wait_answer("", "web");
+    site.launch(&[]);
+    site.wait_settled(&commit);
+    site.wait_answer_inside("/", "web");
     (site, commit)
 }
 
 /// Pods with their addresses and containers.
-fn picture(site: &Site) -> (BTreeSet<Container>, Vec<(String, String)>) {
+fn running_state(site: &Site) -> (BTreeSet<Container>, Vec<(String, String)>) {
     (site.containers(), site.addresses().into_iter().collect())
 }
 
@@ -58,8 +60,8 @@ fn table(site: &Site) -> Vec<String> {
 #[test]
 fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
     let (mut site, commit) = running();
-    let before = picture(&site);
-    let poller = Poller::start(site.host.namespace(), &site.url(""));
+    let before = running_state(&site);
+    let poller = Poller::start(site.host.namespace(), &site.node_url("/"));
     let table = table(&site);
     for killed in [false, true, false, true] {
         let daemon = site.take_daemon();
@@ -68,9 +70,9 @@ fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
         } else {
             assert!(daemon.stop().success(), "TERM is no failure");
         }
-        site.start();
-        site.wait_healthy(&commit);
-        assert_eq!(picture(&site), before, "killed: {killed}");
+        site.launch(&[]);
+        site.wait_settled(&commit);
+        assert_eq!(running_state(&site), before, "killed: {killed}");
     }
     assert_eq!(self::table(&site), table);
     assert_all_answered(&poller.finish());
@@ -80,7 +82,7 @@ fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
 #[test]
 fn an_engine_that_restarts_gets_its_pods_back_at_their_addresses() {
     let (mut site, commit) = running();
-    let (_, addresses) = picture(&site);
+    let (_, addresses) = running_state(&site);
     let uids = uids(&site);
 
     site.host.restart_docker();
@@ -90,11 +92,11 @@ fn an_engine_that_restarts_gets_its_pods_back_at_their_addresses() {
         let all = site.containers();
         all.len() == 4 && all.iter().all(|one| one.state == "running")
     });
-    site.wait_healthy(&commit);
-    site.wait_answer("", "web");
+    site.wait_settled(&commit);
+    site.wait_answer_inside("/", "web");
 
     site.assert_exactly(2, 4);
-    assert_eq!(picture(&site).1, addresses);
+    assert_eq!(running_state(&site).1, addresses);
     assert_eq!(self::uids(&site), uids, "the pods are others");
 }
 
@@ -106,8 +108,8 @@ fn an_engine_that_is_killed_and_comes_back_keeps_its_containers() {
         status["troubles"].to_string().contains("engine")
     });
     site.host.start_docker();
-    site.wait_healthy(&commit);
-    site.wait_answer("", "web");
+    site.wait_settled(&commit);
+    site.wait_answer_inside("/", "web");
     site.assert_exactly(2, 4);
 }
 
@@ -121,7 +123,7 @@ fn uids(site: &Site) -> Vec<String> {
 #[test]
 fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
     let (mut site, commit) = running();
-    let (_, addresses) = picture(&site);
+    let (_, addresses) = running_state(&site);
     let (here, away) = (site.repo.path(), site.repo.path().with_extension("away"));
     fs::rename(&here, &away).unwrap();
     site.take_daemon().kill9();
@@ -132,17 +134,17 @@ fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
         0,
         "a reboot that leaves the network is none"
     );
-    site.start();
+    site.launch(&[]);
     site.wait_status("the commit is back", |status| {
         is(&status["target"]["id"], &commit)
             && is(&status["phase"], "Healthy")
             && status["ready_pods"] == 2
     });
-    site.wait_for_rest();
-    site.wait_answer("", "web");
+    site.wait_converged();
+    site.wait_answer_inside("/", "web");
     site.assert_exactly(2, 4);
-    assert_eq!(picture(&site).1, addresses);
-    let status = site.status().unwrap();
+    assert_eq!(running_state(&site).1, addresses);
+    let status = site.status();
     assert!(
         status["source"]["error"].is_string(),
         "nobody is told that the repository is gone: {status}"
@@ -153,6 +155,6 @@ fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
         &[("web.yaml", &application("next", "next", "next"))],
         &format!("next{MAY_DELETE}"),
     );
-    site.wait_healthy(&next);
-    site.wait_answer("", "next");
+    site.wait_settled(&next);
+    site.wait_answer_inside("/", "next");
 }

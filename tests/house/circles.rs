@@ -26,6 +26,62 @@ fn no_top_modules_of_a_package_form_a_circle() {
 }
 
 #[test]
+fn the_architecture_draws_each_module_above_what_it_uses() {
+    let document = read("docs/architecture.md");
+    for (package, directory) in SOURCES {
+        let heading = format!(
+            "### {}",
+            if package == "windlass" {
+                "src"
+            } else {
+                package
+            }
+        );
+        let rows = drawn_rows(&document, &heading);
+        let row_of = |module: &str| rows.iter().position(|row| row.contains(module));
+
+        for (module, used) in uses(directory) {
+            let row = row_of(&module).unwrap_or_else(|| {
+                panic!("docs/architecture.md does not draw {module} of {package}")
+            });
+            for below in used {
+                assert!(
+                    row_of(&below) > Some(row),
+                    "docs/architecture.md, {package}: {module} uses {below}, which is drawn in \
+                     row {:?} and not below row {row}",
+                    row_of(&below)
+                );
+            }
+        }
+        let modules: BTreeSet<String> = uses(directory).into_keys().collect();
+        for drawn in rows.iter().flatten() {
+            assert!(
+                modules.contains(drawn),
+                "docs/architecture.md draws {drawn}, which {package} does not have"
+            );
+        }
+    }
+}
+
+/// The modules in each row of the table below a heading: what stands in backquotes in the first
+/// column.
+fn drawn_rows(document: &str, heading: &str) -> Vec<BTreeSet<String>> {
+    let section = document
+        .lines()
+        .skip_while(|line| !line.starts_with(heading))
+        .skip(1)
+        .take_while(|line| !line.starts_with('#'));
+    section
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split(" | ").next())
+        .map(|column| {
+            let names = column.split(", ").map(|name| name.trim_matches('`'));
+            names.map(str::to_owned).collect()
+        })
+        .collect()
+}
+
+#[test]
 fn a_circle_is_recognized_wherever_it_is_closed() {
     let uses = |arrows: &[(&str, &str)]| {
         let mut uses = Uses::new();
@@ -120,11 +176,8 @@ fn circle(uses: &Uses) -> Vec<String> {
 /// the root, by as many `super::`. Tests at a file's end do not count.
 fn used_modules(text: &str, depth: usize) -> BTreeSet<String> {
     let code = without_comments_and_texts(text);
-    let code = code
-        .split("#[cfg(test)]\nmod ")
-        .next()
-        .unwrap_or_default()
-        .replace(char::is_whitespace, "");
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let code = without_needless_blanks(code);
     let mut used = BTreeSet::new();
     for (at, root) in code.match_indices("crate::") {
         if !code[..at].ends_with(is_word) {
@@ -138,6 +191,18 @@ fn used_modules(text: &str, depth: usize) -> BTreeSet<String> {
         }
     }
     used
+}
+
+/// The code without white space, but for one blank between two words.
+fn without_needless_blanks(code: &str) -> String {
+    let mut kept = String::new();
+    for part in code.split_whitespace() {
+        if kept.ends_with(is_word) && part.starts_with(is_word) {
+            kept.push(' ');
+        }
+        kept.push_str(part);
+    }
+    kept
 }
 
 fn is_word(last: char) -> bool {

@@ -100,7 +100,7 @@ fn an_old_and_a_new_kubectl_end_their_waits_for_what_is_so_already() {
 fn an_old_and_a_new_kubectl_see_a_guest_come_and_go() {
     let site = &served().site;
     let settled = |files: &[(&str, &str)], subject: &str| {
-        let commit = site.push(files, subject);
+        let commit = site.repo.replace_signed(files, subject);
         eventually(SOON, subject, || {
             site.status()["target"]["id"] == commit.as_str()
         });

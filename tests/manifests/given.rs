@@ -33,8 +33,8 @@ fn pods(site: &Site, begin: &str) -> Vec<String> {
 #[test]
 fn apache_answers_other_machines_at_its_node_port() {
     let mut site = site(&["httpd"]);
-    site.deploy(&[("svc-httpd.yml", &given("svc-httpd.yml"))], "run httpd");
-    site.wait_answer(&site.url(30080, "/"), "It works!");
+    site.deploy_only(&[("svc-httpd.yml", &given("svc-httpd.yml"))], "run httpd");
+    site.wait_url(&site.url(30080, "/"), "It works!");
     assert_eq!(
         site.host
             .http_get(&site.url(30080, "/"))
@@ -54,19 +54,19 @@ fn wordpress_shows_its_installation_page_in_each_of_its_forms() {
     let url = site.url(30080, "/wp-admin/install.php");
     let page = "Information needed";
 
-    site.deploy(
+    site.deploy_only(
         &[("app-wordpress.yml", &given("app-wordpress.yml"))],
         "WordPress and MySQL in one pod",
     );
-    site.wait_answer(&url, page);
+    site.wait_url(&url, page);
     assert_eq!(pods(&site, "").len(), 1);
 
     for (file, owner) in [
         ("app-wordpress2.yml", "wordpress-reps-"),
         ("app-wordpress3.yml", "wordpress-"),
     ] {
-        site.deploy(&[(file, &given(file))], &format!("WordPress from {file}"));
-        site.wait_answer(&url, page);
+        site.deploy_only(&[(file, &given(file))], &format!("WordPress from {file}"));
+        site.wait_url(&url, page);
         // What took the place of others is there before those are gone.
         let replicas = eventually_some(
             SOON,
@@ -111,7 +111,7 @@ fn agents_run_with_docker_at_hand_and_retire_when_they_are_deleted() {
         ("mackerel-pod.yaml", 1),
         ("mackerel-replicaset.yaml", 3),
     ] {
-        site.deploy(&[(file, &given(file))], &format!("agents of {file}"));
+        site.deploy_only(&[(file, &given(file))], &format!("agents of {file}"));
         let agents = pods(&site, "mackerel-agent");
         assert_eq!(agents.len(), count, "{file}: {agents:?}");
         for agent in &agents {
@@ -132,7 +132,7 @@ fn agents_run_with_docker_at_hand_and_retire_when_they_are_deleted() {
         }
         let app = "apiVersion: v1\nkind: Pod\nmetadata: {name: other}\nspec:\n  containers:\n  \
                    - {name: app, image: 'windlass-test/app:1'}\n";
-        site.deploy(&[("other.yaml", app)], "no agents");
+        site.deploy_only(&[("other.yaml", app)], "no agents");
         eventually(SOON, &format!("the agents of {file} retire"), || {
             retired() == before + count
         });
@@ -159,7 +159,7 @@ fn three_replicas_are_kept_alive_behind_a_node_port_of_their_own() {
         .iter()
         .map(|(name, text)| (*name, text.as_str()))
         .collect();
-    site.deploy(&files, "run the example with its services");
+    site.deploy_only(&files, "run the example with its services");
 
     let service = site.get("service", "example-app");
     let port = u16::try_from(service["spec"]["ports"][0]["nodePort"].as_u64().unwrap()).unwrap();

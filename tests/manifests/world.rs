@@ -144,10 +144,8 @@ pub(crate) fn world() -> &'static Site {
     static WORLD_SITE: OnceLock<Site> = OnceLock::new();
     WORLD_SITE.get_or_init(|| {
         let mut site = Site::lasting("");
-        for image in ["windlass-test/app:1", "busybox", "httpd"] {
-            site.host.load_image(image);
-        }
-        site.deploy(&[("world.yaml", WORLD)], "a world");
+        site.host.load_image("httpd");
+        site.deploy_only(&[("world.yaml", WORLD)], "a world");
         site
     })
 }

@@ -1,10 +1,7 @@
 //! What is asked for on the command line, and what it answers.
 
-use std::time::Duration;
-
 use crate::manifest::{APP, APP_2, deployment, pod, service};
-use crate::site::{SOON, Site, is};
-use crate::support::eventually;
+use crate::support::{SOON, Site, eventually, is};
 
 /// The default and the changed state of one web server.
 fn web(version: u32) -> String {
@@ -13,10 +10,10 @@ fn web(version: u32) -> String {
 
 #[test]
 fn a_rollback_by_hand_pins_until_resume_or_the_next_push() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let first = site.deploy(&[("web.yaml", &web(1)), ("service.yaml", &service("web"))]);
     let second = site.deploy(&[("web.yaml", &web(2))]);
-    site.wait_answer("app 2");
+    site.wait_answer("/", "app 2");
 
     site.windlass(&["rollback"]).ok();
     let back = |status: &serde_json::Value| {
@@ -29,7 +26,7 @@ fn a_rollback_by_hand_pins_until_resume_or_the_next_push() {
         serde_json::json!({}),
         "going back by hand is no verdict: {status:#}"
     );
-    site.wait_answer("app 1");
+    site.wait_answer("/", "app 1");
     assert!(
         site.windlass(&["status"])
             .ok()
@@ -42,28 +39,28 @@ fn a_rollback_by_hand_pins_until_resume_or_the_next_push() {
         "{outcome:?}"
     );
 
-    let before = site.containers();
-    site.stop_daemon();
-    site.start_daemon();
+    let before = site.running();
+    site.stop();
+    site.start();
     site.wait_status("the pin outlives the daemon", |status| {
         back(status) && is(&status["head"]["id"], &second) && status["converged"] == true
     });
     assert_eq!(
-        site.containers(),
+        site.running(),
         before,
         "a restart of the daemon touched what runs"
     );
 
     site.windlass(&["resume"]).ok();
     site.wait_healthy(&second);
-    site.wait_answer("app 2");
+    site.wait_answer("/", "app 2");
 
     // By name, and ended by the next push.
     site.windlass(&["rollback", &first[..8]]).ok();
     site.wait_status("it is back", back);
     let third = site.deploy(&[("note.yaml", &pod("note", APP))]);
     assert_eq!(site.status()["pinned_against"], serde_json::Value::Null);
-    site.wait_answer("app 2");
+    site.wait_answer("/", "app 2");
 
     let nowhere = site.windlass(&["rollback", "0123456789012345678901234567890123456789"]);
     assert_eq!(nowhere.code, 1, "{nowhere:?}");
@@ -73,7 +70,7 @@ fn a_rollback_by_hand_pins_until_resume_or_the_next_push() {
 
 #[test]
 fn a_suspended_daemon_takes_no_commit_and_heals_what_runs() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let first = site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
@@ -90,13 +87,13 @@ fn a_suspended_daemon_takes_no_commit_and_heals_what_runs() {
     assert_eq!(site.metric("windlass_suspended"), 1.0);
 
     let killed = site.container("web");
-    site.host.docker(&["kill", &killed]);
+    site.host.docker(&["kill", &killed.id]);
     eventually(SOON, "another container runs in its place", || {
-        site.containers_of("web")
-            .keys()
-            .any(|name| !name.contains("_POD_") && *name != killed)
+        let now = site.running_of("web");
+        now.iter()
+            .any(|one| !one.is_sandbox() && one.id != killed.id)
     });
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
     let status = site.status();
     assert!(
         is(&status["target"]["id"], &first) && status["suspended"] == true,
@@ -105,12 +102,12 @@ fn a_suspended_daemon_takes_no_commit_and_heals_what_runs() {
 
     site.windlass(&["resume"]).ok();
     site.wait_healthy(&second);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
 }
 
 #[test]
 fn a_retry_tries_a_failed_commit_afresh() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let registry = site.registry();
     let good = site.deploy(&[
         ("web.yaml", &pod("web", APP)),
@@ -135,30 +132,30 @@ fn a_retry_tries_a_failed_commit_afresh() {
     let said = site.windlass(&["retry", &failed[..8]]).ok();
     assert!(said.contains("1 failed commit"), "{said}");
     site.wait_healthy(&failed);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
     assert_eq!(site.status()["bad"], serde_json::json!({}));
 }
 
 #[test]
 fn a_restart_replaces_the_pods_of_one_workload() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[
         ("web.yaml", &web(1)),
         ("service.yaml", &service("web")),
         ("other.yaml", &deployment("other", 1, APP)),
     ]);
-    let (web, other) = (site.containers_of("web"), site.containers_of("other"));
+    let (web, other) = (site.running_of("web"), site.running_of("other"));
     site.windlass(&["restart", "deploy/web"]).ok();
     eventually(SOON, "all pods of it are other ones", || {
-        let now = site.containers_of("web");
-        now.len() == web.len() && web.keys().all(|name| !now.contains_key(name))
+        let now = site.running_of("web");
+        now.len() == web.len() && now.iter().all(|one| web.iter().all(|old| old.id != one.id))
     });
     assert_eq!(
-        site.containers_of("other"),
+        site.running_of("other"),
         other,
         "another workload was touched"
     );
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
     let absent = site.windlass(&["restart", "deploy/absent"]);
     assert_eq!(absent.code, 1, "{absent:?}");
     assert!(
@@ -170,7 +167,7 @@ fn a_restart_replaces_the_pods_of_one_workload() {
 
 #[test]
 fn sync_says_by_its_exit_code_what_became_of_the_commit() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let deaf = "{name: app, image: 'windlass-test/app:1', readinessProbe: {tcpSocket: {port: 1}, periodSeconds: 1}}";
     site.push(
         &[
@@ -207,7 +204,7 @@ fn sync_says_by_its_exit_code_what_became_of_the_commit() {
     let told: serde_json::Value = serde_json::from_str(&unsigned.stdout).unwrap();
     assert!(is(&told["verdict"], "refused"), "{told}");
 
-    site.stop_daemon();
+    site.stop();
     for command in [
         &["sync", "--wait"][..],
         &["status"],
@@ -225,7 +222,7 @@ fn sync_says_by_its_exit_code_what_became_of_the_commit() {
 
 #[test]
 fn what_runs_can_be_read_in_text_and_in_json() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let first = site.deploy(&[("web.yaml", &web(1)), ("service.yaml", &service("web"))]);
     let commit = site.push(&[("web.yaml", &web(2))], "serve the second version");
     site.wait_healthy(&commit);
@@ -302,10 +299,7 @@ fn what_runs_can_be_read_in_text_and_in_json() {
         );
     }
 
-    let name = site.pods()[0]["metadata"]["name"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let name = site.pods().into_keys().next().unwrap();
     assert_eq!(site.windlass(&["logs", &name]).ok(), "listening on 8080");
     assert_eq!(site.windlass(&["logs", "absent"]).code, 1);
 
@@ -322,24 +316,25 @@ fn what_runs_can_be_read_in_text_and_in_json() {
 
 #[test]
 fn an_unreachable_repository_is_told_and_stops_nothing() {
-    let mut site = Site::start_with("[source]\npoll = '1s'");
+    let mut site = Site::started("[source]\npoll = '1s'");
     site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
     ]);
-    let before = site.containers();
+    let before = site.running();
     let (here, away) = (site.repo.path(), site.repo.path().with_extension("away"));
     std::fs::rename(&here, &away).unwrap();
     let status = site.wait_status("it is told", |status| status["source"]["error"].is_string());
     assert!(is(&status["phase"], "Healthy"), "{status:#}");
     let killed = site.container("web");
-    site.host.docker(&["kill", &killed]);
-    eventually(Duration::from_secs(20), "what runs is healed", || {
-        site.containers_of("web").len() == 2 && !site.containers_of("web").contains_key(&killed)
+    site.host.docker(&["kill", &killed.id]);
+    eventually(SOON, "what runs is healed", || {
+        let now = site.running_of("web");
+        now.len() == 2 && !now.contains(&killed)
     });
-    assert_ne!(site.containers(), before);
+    assert_ne!(site.running(), before);
     std::fs::rename(&away, &here).unwrap();
     let next = site.push(&[("web.yaml", &pod("web", APP_2))], "the next");
     site.wait_healthy(&next);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
 }

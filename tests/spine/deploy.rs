@@ -1,35 +1,34 @@
 //! A push is run.
 
 use crate::manifest::{APP, APP_2, deployment, idle, pod, service};
-use crate::site::Site;
-use crate::support::eventually;
+use crate::support::{Site, eventually};
 
 #[test]
 fn a_signed_push_runs_and_is_reached_from_everywhere() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
         ("client.yaml", &pod("client", &idle())),
     ]);
 
-    let answer = site.ask().unwrap();
+    let answer = site.ask("/").unwrap();
     assert_eq!(
         (answer.status, answer.body.as_str()),
         (200, "app 1 web"),
         "another host, by the node port"
     );
     assert_eq!(
-        site.host.http_get(&site.url()).unwrap().body,
+        site.host.http_get(&site.node_url("/")).unwrap().body,
         "app 1 web",
         "the host itself, by the node port"
     );
 
-    let address = site.object("pod", "web")["status"]["podIP"]
+    let address = site.get("pod", "web")["status"]["podIP"]
         .as_str()
         .unwrap()
         .to_owned();
-    let cluster_ip = site.object("service", "web")["spec"]["clusterIP"]
+    let cluster_ip = site.get("service", "web")["spec"]["clusterIP"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -69,18 +68,18 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
         unknown.stderr.contains("Could not resolve host"),
         "{unknown:?}"
     );
-    assert_eq!(site.exec("client", &["hostname"]).ok(), "client");
+    assert_eq!(site.exec("client", "app", &["hostname"]).ok(), "client");
 }
 
 #[test]
 fn a_changed_pod_is_replaced_and_the_others_keep_their_containers() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
         ("other.yaml", &deployment("other", 2, APP)),
     ]);
-    let (web, other) = (site.containers_of("web"), site.containers_of("other"));
+    let (web, other) = (site.running_of("web"), site.running_of("other"));
     assert_eq!(
         (web.len(), other.len()),
         (2, 4),
@@ -88,40 +87,40 @@ fn a_changed_pod_is_replaced_and_the_others_keep_their_containers() {
     );
 
     site.deploy(&[("web.yaml", &pod("web", APP_2))]);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
     assert_eq!(
-        site.containers_of("other"),
+        site.running_of("other"),
         other,
         "what the commit left alone was touched"
     );
-    let replaced = site.containers_of("web");
+    let replaced = site.running_of("web");
     assert!(
         replaced
-            .values()
-            .all(|new| web.values().all(|old| old.0 != new.0)),
+            .iter()
+            .all(|new| web.iter().all(|old| old.id != new.id)),
         "{web:?} {replaced:?}"
     );
 
     site.deploy(&[("more.yaml", &pod("more", &idle()))]);
     assert_eq!(
-        site.containers_of("web"),
+        site.running_of("web"),
         replaced,
         "what the commit left alone was touched"
     );
     assert_eq!(
-        site.containers_of("other"),
+        site.running_of("other"),
         other,
         "what the commit left alone was touched"
     );
 
     site.repo.commit_removing(&["more.yaml"], "remove one");
     eventually(
-        crate::site::SOON,
+        crate::support::SOON,
         "what left the repository is gone",
-        || site.containers_of("more").is_empty(),
+        || site.running_of("more").is_empty(),
     );
     assert_eq!(
-        site.containers_of("web"),
+        site.running_of("web"),
         replaced,
         "what the commit left alone was touched"
     );

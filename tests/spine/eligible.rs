@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use crate::{
     manifest::{APP, deployment},
-    site::{SOON, Site},
-    support::eventually_some,
+    support::{SOON, Site, eventually_some},
 };
 
 /// The ids of the running application containers.
@@ -45,7 +44,7 @@ fn audit(site: &Site) -> Vec<(String, String)> {
 
 #[test]
 fn what_ran_unchecked_is_kept_up_in_place_once_signatures_are_asked_for() {
-    let mut site = Site::start_with("[trust]\nmode = 'off'\n");
+    let mut site = Site::started("[trust]\nmode = 'off'\n");
     let web = deployment("web", 2, APP);
     let files = [("web.yaml", web.as_str())];
     let unsigned = site.repo.commit_unsigned(&files, "nobody signed this");
@@ -58,9 +57,9 @@ fn what_ran_unchecked_is_kept_up_in_place_once_signatures_are_asked_for() {
             .all(|(_, grounds)| grounds == "mode off")
     );
 
-    site.stop_daemon();
+    site.stop();
     site.configure("");
-    site.start_daemon();
+    site.start();
     site.wait_status("the commit is named", |status| {
         names_ineligible(status, &unsigned)
     });

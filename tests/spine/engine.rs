@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::manifest::{APP, APP_2, deployment, pod, shell_with};
-use crate::site::{SOON, Site, is};
-use crate::support::{Host, eventually, run};
+use crate::support::{Container, Host, SOON, Site, eventually, is, pause_after, run};
 
 /// The engine's containerd, frozen; it goes on when this is dropped.
 struct Frozen(String);
@@ -56,7 +55,7 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
     );
     let hangs = probe("readinessProbe", "exec sleep 7777");
     let line = "sleep 1111 & exec sleep 2222";
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[
         ("ready.yaml", &pod("ready", &shell_with(line, &ready))),
         ("live.yaml", &pod("live", &shell_with(line, &live))),
@@ -68,12 +67,12 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
     );
     eventually(SOON, "its probe runs", || {
         // The sandbox comes first.
-        site.containers_of("hangs").len() == 2
-            && !sleeping(&site, &site.container("hangs"), &["7777"]).is_empty()
+        site.running_of("hangs").len() == 2
+            && !sleeping(&site, &site.container("hangs").id, &["7777"]).is_empty()
     });
     let pods = ["ready", "live", "hangs"];
-    let containers = pods.map(|pod| site.container(pod));
-    let before = site.containers();
+    let containers = pods.map(|pod| site.container(pod).id);
+    let before = site.running();
     let own = |site: &Site| {
         containers
             .each_ref()
@@ -94,13 +93,15 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
     // What was asked for meanwhile is started now, late; it is killed, and no two of one probe run
     // at once.
     while began.elapsed() < Duration::from_secs(12) {
+        let look = Instant::now();
         let hanging = sleeping(&site, &containers[2], &["7777"]);
         assert!(
             hanging.len() <= 1,
             "a probe's command was started beside the one before: {hanging:?}"
         );
+        pause_after(look);
     }
-    assert_eq!(site.containers(), before, "no container ended");
+    assert_eq!(site.running(), before, "no container ended");
     assert_eq!(
         own(&site),
         own_before,
@@ -112,16 +113,19 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
         site.host.docker(&["exec", container, "touch", "/bad"]);
     }
     eventually(SOON, "the container that is not alive is restarted", || {
-        site.containers().keys().all(|name| *name != containers[1])
+        site.running().iter().all(|one| one.id != containers[1])
     });
     eventually(SOON, "the pod that is not ready is out", || {
-        let pod = site.object("pod", "ready");
+        let pod = site.get("pod", "ready");
         pod["status"]["containerStatuses"][0]["ready"] == false
     });
-    let after = site.containers();
+    let ready = |all: &BTreeSet<Container>| {
+        let mut all = all.iter();
+        all.find(|one| one.id == containers[0]).cloned()
+    };
     assert_eq!(
-        after.get(&containers[0]),
-        before.get(&containers[0]),
+        ready(&site.running()),
+        ready(&before),
         "a readiness probe ended a container"
     );
 }
@@ -164,14 +168,14 @@ fn unfinished_stop(status: &Value) -> Option<(u64, String)> {
 #[test]
 fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() {
     const DEADLINE: u64 = 20;
-    let mut site = Site::start_with(&format!(
+    let mut site = Site::started(&format!(
         "[rollout]\ndeadline = '{DEADLINE}s'\nresync = '2s'\n"
     ));
     site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("other.yaml", &deployment("other", 1, APP)),
     ]);
-    let id = site.containers()[&site.container("web")].0.clone();
+    let id = site.container("web").id;
     let immutable = Immutable::new(site.host.path("/var/lib/docker/containers").join(id));
 
     let files = [
@@ -182,7 +186,7 @@ fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() 
         &files.each_ref().map(|(name, text)| (*name, text.as_str())),
         "the next",
     );
-    let status = site.wait_status("it waits well past its dead line", |status| {
+    let status = site.wait_status("it waits well past its deadline", |status| {
         unfinished_stop(status).is_some_and(|(seconds, _)| seconds > DEADLINE + 5)
     });
     let (_, words) = unfinished_stop(&status).unwrap();
@@ -215,7 +219,7 @@ fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() 
         "inspect",
         "-f",
         "{{.Config.Image}}",
-        &site.container("other"),
+        &site.container("other").id,
     ]);
     let wanted = site
         .host

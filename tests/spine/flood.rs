@@ -14,8 +14,7 @@ use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustls::pki_types::pem::PemObject;
 
 use crate::manifest::{APP, pod};
-use crate::site::{SOON, Site};
-use crate::support::{Host, eventually};
+use crate::support::{Host, SOON, Site, eventually};
 
 /// Where a daemon with the usual configuration serves DNS.
 const DNS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 53);
@@ -127,12 +126,12 @@ impl Drop for Flood {
 
 #[test]
 fn a_thousand_dns_connections_of_one_source_disturb_nothing() {
-    let mut site = Site::without_daemon();
+    let mut site = Site::new("");
     site.configure("");
     // As few as systemd gives where a unit says nothing, and no more to be had.
-    site.start_daemon_with_files(1024);
+    site.start_with_files(1024);
     site.deploy(&[("web.yaml", &pod("web", APP))]);
-    let before = site.containers();
+    let before = site.running();
 
     let flood = Flood::start(site.host);
     eventually(SOON, "the flood is there", || {
@@ -152,15 +151,14 @@ fn a_thousand_dns_connections_of_one_source_disturb_nothing() {
             .http_get("http://127.0.0.1:9464/healthz")
             .is_some_and(|answer| answer.status == 200)
     );
-    assert_eq!(site.containers(), before, "a flood restarts nothing");
+    assert_eq!(site.running(), before, "a flood restarts nothing");
 
     let killed = site.container("web");
-    site.host.docker(&["kill", &killed]);
+    site.host.docker(&["kill", &killed.id]);
     eventually(SOON, "the daemon starts the container again", || {
-        let running = site.containers_of("web").into_keys();
-        running
-            .filter(|name| !name.starts_with("windlass_POD_"))
-            .any(|name| name != killed)
+        let now = site.running_of("web");
+        now.iter()
+            .any(|one| !one.is_sandbox() && one.id != killed.id)
     });
     assert!(
         flood.open.load(Ordering::Relaxed) >= 1000,
@@ -175,7 +173,7 @@ const HOOKS: &str = "127.0.0.1:9466";
 /// A site whose daemon serves the API over TLS and webhooks, each on its own port; gives the
 /// certificate.
 fn with_listeners() -> (Site, PathBuf) {
-    let mut site = Site::without_daemon();
+    let mut site = Site::new("");
     let dir = site.host.dir();
     let (token, certificate, key) = (
         dir.join("api-token"),
@@ -196,7 +194,7 @@ fn with_listeners() -> (Site, PathBuf) {
          api-key = '{key_path}'\nwebhook = '{HOOKS}'\n[webhook]\nsecret-file = '{token}'\n",
         token = token.display(),
     ));
-    site.start_daemon();
+    site.start();
     (site, certificate)
 }
 
@@ -325,7 +323,7 @@ fn open_to_others(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn nothing_that_a_running_daemon_keeps_is_open_to_other_users() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[("web.yaml", &pod("web", APP))]);
     assert_eq!(
         open_to_others(&site.host.path("/var/lib/windlass")),

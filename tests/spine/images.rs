@@ -2,18 +2,18 @@
 //! and a tag that moves moves nothing that runs.
 
 use crate::manifest::{APP, pod, service};
-use crate::site::{Site, is};
+use crate::support::{Site, is};
 
 #[test]
 fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let registry = site.registry();
     registry.push(site.host, "windlass-test/app:2", "team/late:1");
     let good = site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
     ]);
-    let before = site.containers();
+    let before = site.running();
 
     registry.stop();
     let container = format!("{{name: app, image: '{}/team/late:1'}}", registry.address());
@@ -37,14 +37,14 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
     let outcome = site.windlass(&["sync", "--wait", "--timeout", "5s"]);
     assert_eq!(outcome.code, 4, "{outcome:?}");
     assert!(is(&site.status()["phase"], "Preparing"));
-    assert_eq!(site.containers(), before, "what ran was touched");
-    assert_eq!(site.ask().unwrap().body, "app 1 web");
+    assert_eq!(site.running(), before, "what ran was touched");
+    assert_eq!(site.ask("/").unwrap().body, "app 1 web");
 
     registry.resume();
     site.wait_healthy(&late);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
 
-    let before = site.containers();
+    let before = site.running();
     let container = format!(
         "{{name: app, image: '{}/team/late:absent'}}",
         registry.address()
@@ -52,7 +52,7 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
     let missing = site.push(&[("web.yaml", &pod("web", &container))], "not there");
     let reason = site.wait_rolled_back(&missing, &late);
     assert!(reason.contains("late:absent"), "{reason}");
-    assert_eq!(site.containers(), before, "what ran was touched");
+    assert_eq!(site.running(), before, "what ran was touched");
     assert_eq!(
         site.metric("windlass_rollbacks_total{reason=\"image\"}"),
         1.0
@@ -61,7 +61,7 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
 
 #[test]
 fn going_back_brings_back_the_image_that_a_moved_tag_meant_then() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let registry = site.registry();
     registry.push(site.host, "windlass-test/app:1", "team/moving:latest");
     let container = |note: &str| {
@@ -74,22 +74,22 @@ fn going_back_brings_back_the_image_that_a_moved_tag_meant_then() {
         ("web.yaml", &pod("web", &container("one"))),
         ("service.yaml", &service("web")),
     ]);
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
 
     registry.push(site.host, "windlass-test/app:2", "team/moving:latest");
     site.deploy(&[("web.yaml", &pod("web", &container("two")))]);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
 
     let said = site.windlass(&["rollback"]).ok();
     assert!(said.contains(&first[..7]), "{said}");
     site.wait_status("the first commit is back", |status| {
         is(&status["target"]["id"], &first) && is(&status["phase"], "Healthy")
     });
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
 
     // A restart of the pod asks for the image of the commit, not for what the tag means now.
     let container = site.container("web");
-    site.host.docker(&["rm", "-f", &container]);
+    site.host.docker(&["rm", "-f", &container.id]);
     site.wait_status("the pod is made again", |status| status["ready_pods"] == 1);
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
 }

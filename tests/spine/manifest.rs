@@ -5,7 +5,7 @@
     reason = "two test binaries include this and each uses a part of it"
 )]
 
-use crate::site::NODE_PORT;
+use crate::support::NODE_PORT;
 
 /// The test application as a container `app`, ready when it serves.
 pub(crate) const APP: &str = "{name: app, image: 'windlass-test/app:1', \

@@ -4,12 +4,11 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::manifest::{APP, deployment, service};
-use crate::site::{SOON, Site};
-use crate::support::eventually;
+use crate::support::{SOON, Site, eventually};
 
 #[test]
 fn the_metrics_are_clean_and_the_probes_answer() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[
         ("web.yaml", &deployment("web", 2, APP)),
         ("service.yaml", &service("web")),
@@ -55,7 +54,7 @@ fn the_metrics_are_clean_and_the_probes_answer() {
 
 #[test]
 fn prometheus_scrapes_the_daemon() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[("web.yaml", &deployment("web", 1, APP))]);
     let dir = site.host.dir().join("prometheus");
     fs::create_dir_all(&dir).unwrap();

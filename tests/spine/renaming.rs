@@ -4,8 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell, shell_with};
-use crate::site::{MAY_DELETE, SOON, Site, is};
-use crate::support::{Poller, assert_all_answered, eventually};
+use crate::support::{MAY_DELETE, Poller, SOON, Site, assert_all_answered, eventually, is};
 
 /// The Service `web`, and which pods it is for.
 fn web_for(app: &str) -> String {
@@ -35,19 +34,19 @@ fn wait_given_up(site: &mut Site, from: &str, to: &str) {
 
 #[test]
 fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_broken() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     site.deploy(&[
         ("web.yaml", &deployment("web", 2, APP)),
         ("service.yaml", &web_for("web")),
     ]);
-    let client = Poller::start(site.host.network.namespace(), &site.url());
+    let client = Poller::start(site.host.network.namespace(), &site.node_url("/"));
 
     // Another name, with labels of its own.
     let renamed = push(&site, &deployment("site", 2, APP_2), "site");
     site.wait_healthy(&renamed);
-    site.wait_answer("app 2 site-");
+    site.wait_answer("/", "app 2 site-");
     eventually(SOON, "the old one is gone", || {
-        site.containers_of("web-").is_empty()
+        site.running_of("web-").is_empty()
     });
     assert_all_answered(&client.answers());
 
@@ -58,7 +57,7 @@ fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_b
         ("service.yaml", &web_for("green")),
     ];
     let selected = site.deploy(&files);
-    site.wait_answer("app 1 green-");
+    site.wait_answer("/", "app 1 green-");
     assert_all_answered(&client.answers());
 
     // A rename that crashes, and one that is never ready.
@@ -75,9 +74,9 @@ fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_b
         ];
         let commit = site.push(&files, &format!("break it{MAY_DELETE}"));
         wait_given_up(&mut site, &commit, &selected);
-        site.wait_answer("app 1 green-");
+        site.wait_answer("/", "app 1 green-");
         eventually(SOON, "nothing of it is left", || {
-            site.containers_of(app).is_empty()
+            site.running_of(app).is_empty()
         });
         assert_all_answered(&client.answers());
     }
@@ -87,16 +86,16 @@ fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_b
 #[test]
 fn a_pod_that_is_replaced_serves_while_it_drains() {
     const DRAIN: Duration = Duration::from_secs(10);
-    let mut site = Site::start_with("[network]\ndrain-delay = '10s'");
+    let mut site = Site::started("[network]\ndrain-delay = '10s'");
     let patient = |container| pod("web", container).replace("Seconds: 2", "Seconds: 40");
     site.deploy(&[
         ("web.yaml", &patient(APP)),
         ("service.yaml", &service("web")),
     ]);
-    let client = Poller::start(site.host.network.namespace(), &site.url());
+    let client = Poller::start(site.host.network.namespace(), &site.node_url("/"));
     let next = site.push(&[("web.yaml", &patient(APP_2))], "the next");
     site.wait_healthy(&next);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
     let answers = client.finish();
     assert!(
         answers.longest_gap < DRAIN / 2,

@@ -1,7 +1,7 @@
 //! A commit that does not become healthy is rolled back and remembered.
 
 use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell_with};
-use crate::site::{Site, is};
+use crate::support::{Site, is};
 
 /// Deployments that cannot work, a part of the reason that is given, and its word in the metrics.
 fn broken(site: &Site) -> [(&'static str, String, &'static str, &'static str); 4] {
@@ -47,26 +47,26 @@ fn broken(site: &Site) -> [(&'static str, String, &'static str, &'static str); 4
 
 #[test]
 fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let mut good = site.deploy(&[
         ("web.yaml", &deployment("web", 1, APP)),
         ("service.yaml", &service("web")),
         ("other.yaml", &pod("other", APP)),
     ]);
-    let before = site.containers();
+    let before = site.running();
     assert_eq!(before.len(), 4);
 
     for (number, (what, manifest, reason, word)) in broken(&site).into_iter().enumerate() {
         let bad = site.push(&[("web.yaml", &manifest)], what);
         let told = site.wait_rolled_back(&bad, &good);
         assert!(told.contains(reason), "{what}: {told}");
-        assert_eq!(site.containers(), before, "{what}: what ran was touched");
-        assert_eq!(site.ask().unwrap().status, 200, "{what}");
+        assert_eq!(site.running(), before, "{what}: what ran was touched");
+        assert_eq!(site.ask("/").unwrap().status, 200, "{what}");
         let metric = format!("windlass_rollbacks_total{{reason=\"{word}\"}}");
         assert_eq!(site.metric(&metric), 1.0, "{what}: {told}");
 
-        site.stop_daemon();
-        site.start_daemon();
+        site.stop();
+        site.start();
         let status = site.wait_status("the first look after the start", |status| {
             is(&status["head"]["id"], &bad) && status["converged"] == true
         });
@@ -74,7 +74,7 @@ fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
             is(&status["target"]["id"], &good) && is(&status["bad"][&bad], &told),
             "{what}: {status:#}"
         );
-        assert_eq!(site.containers(), before, "{what}: what ran was touched");
+        assert_eq!(site.running(), before, "{what}: what ran was touched");
 
         // A good commit on top, which changes nothing that runs.
         let note = format!(
@@ -84,14 +84,10 @@ fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
             ("web.yaml", &deployment("web", 1, APP)),
             ("note.yaml", &note),
         ]);
-        assert_eq!(
-            site.containers(),
-            before,
-            "after {what}: what ran was touched"
-        );
+        assert_eq!(site.running(), before, "after {what}: what ran was touched");
     }
     site.deploy(&[("web.yaml", &deployment("web", 1, APP_2))]);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
 
     let history = site.windlass(&["history"]).ok();
     for word in [
@@ -107,20 +103,20 @@ fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
 
 #[test]
 fn a_changed_bare_pod_that_fails_is_brought_back_as_it_was() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let good = site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
         ("other.yaml", &pod("other", APP)),
     ]);
-    let other = site.containers_of("other");
+    let other = site.running_of("other");
     let container = "{name: app, image: 'windlass-test/app:2', command: [/does/not/exist]}";
     let bad = site.push(&[("web.yaml", &pod("web", container))], "no such command");
     site.wait_rolled_back(&bad, &good);
-    site.wait_answer("app 1 web");
-    assert_eq!(site.containers_of("other"), other);
+    site.wait_answer("/", "app 1 web");
+    assert_eq!(site.running_of("other"), other);
     assert_eq!(
-        site.containers().len(),
+        site.running().len(),
         4,
         "something is left of the failed pod"
     );
@@ -128,7 +124,7 @@ fn a_changed_bare_pod_that_fails_is_brought_back_as_it_was() {
 
 #[test]
 fn a_first_commit_that_fails_is_degraded_and_the_next_one_runs() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let container = "{name: app, image: 'windlass-test/app:1', command: [/does/not/exist]}";
     let bad = site.push(&[("web.yaml", &pod("web", container))], "no such command");
     let status = site.wait_status("it is degraded", |status| is(&status["phase"], "Degraded"));
@@ -145,6 +141,6 @@ fn a_first_commit_that_fails_is_degraded_and_the_next_one_runs() {
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
     ]);
-    site.wait_answer("app 1 web");
+    site.wait_answer("/", "app 1 web");
     assert_eq!(site.metric("windlass_degraded"), 0.0);
 }

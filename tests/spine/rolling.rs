@@ -3,14 +3,13 @@
 use std::time::Instant;
 
 use crate::manifest::{APP, APP_2, deployment_with, service};
-use crate::site::{SOON, Site, is};
-use crate::support::{Poller, assert_all_answered};
+use crate::support::{Poller, SOON, Site, assert_all_answered, is};
 
 /// Pods of the Deployment that are ready, and those that are not stopping.
 fn count(site: &Site) -> (usize, usize) {
     let pods = site.pods();
     let active: Vec<_> = pods
-        .iter()
+        .values()
         .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
         .collect();
     let ready = |pod: &&&serde_json::Value| {
@@ -27,14 +26,15 @@ fn count(site: &Site) -> (usize, usize) {
 
 #[test]
 fn a_rolling_update_fails_no_request_and_keeps_to_its_bounds() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let bounds = "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}";
     site.deploy(&[
         ("web.yaml", &deployment_with("web", 4, APP, bounds)),
         ("service.yaml", &service("web")),
     ]);
     assert_eq!(count(&site), (4, 4));
-    let clients = [(), ()].map(|()| Poller::start(site.host.network.namespace(), &site.url()));
+    let clients =
+        [(), ()].map(|()| Poller::start(site.host.network.namespace(), &site.node_url("/")));
 
     let next = site.push(
         &[("web.yaml", &deployment_with("web", 4, APP_2, bounds))],
@@ -57,12 +57,12 @@ fn a_rolling_update_fails_no_request_and_keeps_to_its_bounds() {
     for client in clients {
         assert_all_answered(&client.finish());
     }
-    site.wait_answer("app 2 web-");
+    site.wait_answer("/", "app 2 web-");
 }
 
 #[test]
 fn a_recreated_deployment_never_runs_old_and_new_side_by_side() {
-    let mut site = Site::start();
+    let mut site = Site::started("");
     let recreate = "strategy: {type: Recreate}";
     site.deploy(&[("web.yaml", &deployment_with("web", 2, APP, recreate))]);
     let next = site.push(
@@ -88,6 +88,6 @@ fn a_recreated_deployment_never_runs_old_and_new_side_by_side() {
         if is(&site.status()["healthy"]["id"], &next) {
             break;
         }
-        assert!(begin.elapsed() < SOON, "the roll-out does not end");
+        assert!(begin.elapsed() < SOON, "the rollout does not end");
     }
 }

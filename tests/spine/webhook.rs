@@ -10,8 +10,7 @@ use std::process::{Child, Stdio};
 use ring::hmac;
 
 use crate::manifest::{APP, APP_2, pod, service};
-use crate::site::{SOON, Site, is};
-use crate::support::{Outcome, eventually};
+use crate::support::{Outcome, SOON, Site, eventually, is};
 
 const SECRET: &str = "it is no secret in a test";
 const HOOK: &str = "http://127.0.0.1:9464/webhook";
@@ -74,7 +73,7 @@ impl Drop for GitServer {
 
 /// A daemon that would look again in ten minutes, and has looked once.
 fn start() -> (Site, GitServer) {
-    let mut site = Site::without_daemon();
+    let mut site = Site::new("");
     let server = GitServer::start(&site);
     let secret = site.host.dir().join("webhook-secret");
     fs::write(&secret, format!("{SECRET}\n")).unwrap();
@@ -90,7 +89,7 @@ fn start() -> (Site, GitServer) {
         ],
         "the first",
     );
-    site.start_daemon();
+    site.start();
     site.wait_healthy(&first);
     (site, server)
 }
@@ -210,7 +209,7 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
 
     assert_eq!(post(&site, "github", &[github[0], &signed], &body), 202);
     site.wait_healthy(&second);
-    site.wait_answer("app 2 web");
+    site.wait_answer("/", "app 2 web");
     let fetches = server.fetches();
     assert_eq!(fetches, 2);
 
@@ -294,6 +293,6 @@ fn a_flood_of_hooks_is_bounded_and_makes_few_fetches() {
     site.host.exec(&["sleep", "2"]).ok();
     assert!(fetches() <= most, "{} fetches in {took} s", fetches());
     // Nothing else suffers.
-    assert_eq!(site.ask().unwrap().body, "app 1 web");
+    assert_eq!(site.ask("/").unwrap().body, "app 1 web");
     assert!(is(&site.status()["phase"], "Healthy"));
 }

@@ -1,13 +1,92 @@
 #!/bin/bash
-# Ends what a part of the test bed started, and nothing else: a process is ours if it lives in our
-# network namespace or in our control group.
+# Hosts on one machine, for the tests, the demo and the benchmarks: each has a network, a host name, /etc, /run and
+# /var/lib of its own and its own Docker engine, and is plugged into a switch, a namespace with a bridge.
 #
-#   bed.sh guard DIR NETNS [CGROUP]       waits for the end of its input, then ends everything
-#   bed.sh halt NETNS CGROUP KEEP_PID     ends all processes but one, now
+#   bed.sh switch NETNS                         makes a switch in a namespace that is there
+#   bed.sh plug SWITCH PORT NETNS               plugs a cable into it, whose other end is eth0 in a namespace
+#   bed.sh address ADDRESS                      inside a namespace: gives eth0 this address
+#   bed.sh hold DIR NETNS NAME                  becomes the process that holds a host's namespaces; DIR/held is there
+#                                               when they are
+#   bed.sh engine DIR NAME NUMBER [ARG...]      inside a host: becomes its dockerd
+#   bed.sh guard DIR NETNS [CGROUP]             waits for the end of its input, then ends everything
+#   bed.sh halt NETNS CGROUP KEEP_PID           ends all processes but one, now
+#
+# What is ended is what a part of the bed started, and nothing else: a process is ours if it lives in our network
+# namespace or in our control group. DIR, where everything of a host lies, is not below /etc, /run or /var/lib, for a
+# host does not see the machine's. NAME is a control group, in which the engine runs its containers.
 #
 # The guard's input is a pipe whose other end only the test holds: it closes when the test lets go of
 # its host, and also when the test is killed, so that nothing outlives it.
 set -u
+
+GATEWAY=192.168.77.1
+# An address that nobody has.
+NOBODY=192.168.77.254
+
+switch() { # NETNS
+    nsenter --net="/run/netns/$1" -- sh -ec "
+        ip link set lo up
+        ip link add br0 type bridge
+        ip addr add $GATEWAY/24 dev br0
+        ip link set br0 up
+        # Whoever asks for the world gets a refusal at once, not a time-out: a resolver heeds only 'port unreachable',
+        # so packets must get as far as the filter, by a route to nobody.
+        sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
+        sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.br0.send_redirects=0
+        # Frames between hosts must not meet the filter on their way over the bridge.
+        ! [ -e /proc/sys/net/bridge ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0
+        ip route add default via $NOBODY
+        nft add table inet bed
+        nft 'add chain inet bed forward { type filter hook forward priority 0; }'
+        nft 'add rule inet bed forward meta l4proto tcp reject with tcp reset'
+        nft 'add rule inet bed forward reject'
+        # What is cut off is lost on the bridge, by rules in the chain cut.
+        nft add table bridge bed
+        nft add chain bridge bed cut
+        for hook in input forward output; do
+            nft \"add chain bridge bed \$hook { type filter hook \$hook priority 0; }\"
+            nft add rule bridge bed \$hook jump cut
+        done"
+}
+
+plug() { # SWITCH PORT NETNS
+    nsenter --net="/run/netns/$1" -- sh -ec "
+        ip link add $2 type veth peer name eth0 netns $3
+        ip link set $2 master br0 up"
+}
+
+address() { # ADDRESS
+    ip link set lo up &&
+        ip addr add "$1/24" dev eth0 &&
+        ip link set eth0 up &&
+        ip route add default via "$GATEWAY"
+}
+
+hold() { # DIR NETNS NAME
+    mkdir -p "$1/etc" "$1/run" "$1/var-lib"
+    exec nsenter --net="/run/netns/$2" -- unshare --mount --uts --propagation private sh -ec "
+        hostname $3
+        mount --make-rshared /
+        mount -t tmpfs tmpfs $1/etc
+        mkdir $1/etc/upper $1/etc/work
+        mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/etc/upper,workdir=$1/etc/work /etc
+        mount --bind $1/run /run
+        mount --bind $1/var-lib /var/lib
+        mkdir -p /etc/windlass
+        touch $1/held
+        exec sleep infinity"
+}
+
+engine() { # DIR NAME NUMBER [ARG...]
+    local dir=$1 name=$2 number=$3
+    shift 3
+    # An empty file of its own: the machine's would contradict the flags.
+    echo '{}' >"$dir/daemon.json"
+    exec dockerd --config-file "$dir/daemon.json" --data-root /var/lib/docker --exec-root /run/docker \
+        --pidfile /run/docker.pid --host unix:///run/docker.sock --exec-opt native.cgroupdriver=cgroupfs \
+        --cgroup-parent "/$name" --bip "172.31.$number.1/24" \
+        --registry-mirror "http://$GATEWAY:5000" --insecure-registry "$GATEWAY:5000" "$@"
+}
 
 # control_groups NAME: its directories, in every hierarchy of cgroup v1 or in the one of v2.
 control_groups() {
@@ -70,4 +149,10 @@ guard() { # DIR NETNS [CGROUP]
     [ -s "$1.guard.log" ] || rm -f "$1.guard.log"
 }
 
-"$@"
+case ${1:-} in
+switch | plug | address | hold | engine | guard | halt) "$@" ;;
+*)
+    sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0" >&2
+    exit 64
+    ;;
+esac

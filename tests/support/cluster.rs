@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::site::MAY_DELETE;
+use super::host::TEST_IMAGES;
+use super::site::merged;
 use super::{
-    Daemon, Etcd, EtcdOptions, GitRepo, GitServer, Host, HostOptions, Network, Outcome, Poller,
-    Registry, SOON, WallClock, run,
+    Container, Daemon, Etcd, EtcdOptions, GitRepo, GitServer, Host, HostOptions, Network, Outcome,
+    Poller, Registry, SOON, WallClock, pause_after, run,
 };
 
 /// What it takes to make a [`Cluster`].
@@ -201,23 +202,6 @@ pub(crate) struct ClusterHost {
     clock: Option<WallClock>,
 }
 
-/// A container of a host's engine that a daemon made, whatever its state.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ClusterContainer {
-    /// The pod's namespace.
-    pub(crate) namespace: String,
-    /// The pod's name.
-    pub(crate) pod: String,
-    /// The container's name in its pod; `sandbox` for what holds the pod's network.
-    pub(crate) name: String,
-    /// Docker's id.
-    pub(crate) id: String,
-    /// Docker's word for its state: `running`, `exited`, ...
-    pub(crate) state: String,
-    /// When it was started last.
-    pub(crate) started: String,
-}
-
 impl Cluster {
     /// So many hosts with a daemon each, and one member of etcd.
     #[track_caller]
@@ -230,9 +214,7 @@ impl Cluster {
         ClusterBuilder {
             hosts,
             members: 1,
-            images: ["busybox", "windlass-test/app:1", "windlass-test/app:2"]
-                .map(str::to_owned)
-                .to_vec(),
+            images: TEST_IMAGES.map(str::to_owned).to_vec(),
             pulled: Vec::new(),
             https: false,
             daemons: true,
@@ -264,9 +246,9 @@ impl Cluster {
             ),
             None => (self.repo.url(), String::new()),
         };
-        let mut sections: toml::Table = toml::from_str(&format!(
+        let base = format!(
             "[source]\nurl = '{url}'\n{ca}poll = '1s'\n[trust]\nallowed-signers = '{signers}'\n\
-             [rollout]\nsoak = '500ms'\n[network]\ndrain-delay = '200ms'\n[node]\nname = '{name}'\n\
+             [rollout]\nsoak = '500ms'\n[network]\ndrain-delay = '1s'\n[node]\nname = '{name}'\n\
              [store]\nendpoints = {endpoints:?}\nprefix = '{prefix}'\nca-file = '{store_ca}'\n\
              certificate-file = '{certificate}'\nkey-file = '{key}'\n",
             signers = self.repo.allowed_signers().display(),
@@ -276,8 +258,7 @@ impl Cluster {
             store_ca = files.ca.display(),
             certificate = files.certificate.display(),
             key = files.key.display(),
-        ))
-        .unwrap();
+        );
         let own = self
             .builder
             .config_of
@@ -289,18 +270,8 @@ impl Cluster {
             .iter()
             .chain(own.map(|(_, more)| more))
             .map(String::as_str);
-        for more in all.chain([more]) {
-            for (section, lines) in toml::from_str::<toml::Table>(more).unwrap() {
-                let known = sections
-                    .entry(section)
-                    .or_insert_with(|| toml::Table::new().into());
-                known
-                    .as_table_mut()
-                    .unwrap()
-                    .extend(lines.as_table().unwrap().clone());
-            }
-        }
-        fs::write(&host.config, toml::to_string(&sections).unwrap()).unwrap();
+        let sections = merged([base.as_str()].into_iter().chain(all).chain([more]));
+        fs::write(&host.config, sections).unwrap();
     }
 
     /// Starts the daemon of every host that has none, and waits until all answer.
@@ -318,9 +289,7 @@ impl Cluster {
     /// gives its id.
     #[track_caller]
     pub(crate) fn push(&self, files: &[(&str, &str)]) -> String {
-        self.repo.git(&["rm", "-rq", "--ignore-unmatch", "."]).ok();
-        self.repo
-            .commit_signed(files, &format!("deploy{MAY_DELETE}"))
+        self.repo.replace_signed(files, "deploy")
     }
 
     /// Pushes, and waits until every host says that the commit is healthy; gives its id.
@@ -338,15 +307,10 @@ impl Cluster {
     /// Pods of all namespaces as the API lists them, asked of the first host whose daemon answers.
     #[track_caller]
     pub(crate) fn pods(&self) -> Vec<Value> {
-        let mut said = Vec::new();
-        for host in &self.hosts {
-            let outcome = host.windlass(&["get", "pods", "-A", "-o", "json"]);
-            if outcome.success() {
-                return outcome.json()["items"].as_array().unwrap().clone();
-            }
-            said.push(outcome);
-        }
-        panic!("no daemon answers: {said:#?}");
+        let mut answers = self.hosts.iter().filter_map(|host| host.host.pods());
+        answers
+            .next()
+            .unwrap_or_else(|| panic!("no daemon answers:\n{}", self.describe()))
     }
 
     /// Pods of an owner in the namespace `default` that are ready and not stopping: those named
@@ -389,6 +353,7 @@ impl Cluster {
     ) -> T {
         let start = Instant::now();
         loop {
+            let look = Instant::now();
             if let Some(found) = found() {
                 return found;
             }
@@ -397,7 +362,7 @@ impl Cluster {
                 "not within {deadline:?}: {what}\n{}",
                 self.describe()
             );
-            thread::sleep(Duration::from_millis(50));
+            pause_after(look);
         }
     }
 
@@ -462,7 +427,7 @@ impl ClusterHost {
     #[track_caller]
     pub(crate) fn wait_answers(&self) {
         self.with_daemon(|daemon| {
-            daemon.wait_until(SOON, "it answers", |_| self.windlass(&["status"]).success());
+            daemon.wait_until(SOON, "it answers", |_| self.host.status().is_some());
         });
     }
 
@@ -535,8 +500,8 @@ impl ClusterHost {
         let mut last = Value::Null;
         let start = Instant::now();
         loop {
-            let outcome = self.windlass(&["status", "-o", "json"]);
-            last = serde_json::from_str(&outcome.stdout).unwrap_or(last);
+            let look = Instant::now();
+            last = self.host.status().unwrap_or(last);
             if condition(&last) {
                 return last;
             }
@@ -548,44 +513,27 @@ impl ClusterHost {
                 "{}: not within {SOON:?}: {what}; the last status: {last:#}",
                 self.name
             );
-            thread::sleep(Duration::from_millis(50));
+            pause_after(look);
         }
     }
 
     /// The daemon's containers on this host, sandboxes too, whatever their state.
     #[track_caller]
-    pub(crate) fn containers(&self) -> BTreeSet<ClusterContainer> {
-        let filter = [
-            "ps",
-            "-aq",
-            "--no-trunc",
-            "--filter",
-            "label=io.windlass.pod.name",
-        ];
-        let ids = self.host.docker(&filter);
-        if ids.is_empty() {
-            return BTreeSet::new();
-        }
-        let mut arguments = vec!["inspect"];
-        arguments.extend(ids.lines());
-        // A container may go between the two calls; what is left is still told.
-        let told: Value = serde_json::from_str(&self.host.try_docker(&arguments).stdout).unwrap();
-        told.as_array()
-            .unwrap()
-            .iter()
-            .map(ClusterContainer::of)
-            .collect()
+    pub(crate) fn containers(&self) -> BTreeSet<Container> {
+        let mut all = self.host.containers();
+        all.retain(|one| !one.pod.is_empty());
+        all
     }
 
     /// Those of the pods named NAME or NAME-... that run, without sandboxes.
     #[track_caller]
-    pub(crate) fn running(&self, name: &str) -> BTreeSet<ClusterContainer> {
+    pub(crate) fn running(&self, name: &str) -> BTreeSet<Container> {
         let mut all = self.containers();
         all.retain(|one| {
             let rest = one.pod.strip_prefix(name);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-                && one.state == "running"
-                && one.name != "sandbox"
+                && one.is_running()
+                && !one.is_sandbox()
         });
         all
     }
@@ -639,27 +587,6 @@ impl Drop for ClusterHost {
         drop(self.daemon().take());
         if self.clock.is_some() {
             WallClock::sweep();
-        }
-    }
-}
-
-impl ClusterContainer {
-    fn of(inspected: &Value) -> ClusterContainer {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let label =
-            |name: &str| text(&inspected["Config"]["Labels"][format!("io.windlass.{name}")]);
-        let sandbox = label("role") == "sandbox";
-        ClusterContainer {
-            namespace: label("pod.namespace"),
-            pod: label("pod.name"),
-            name: if sandbox {
-                "sandbox".to_owned()
-            } else {
-                label("container")
-            },
-            id: text(&inspected["Id"]),
-            state: text(&inspected["State"]["Status"]),
-            started: text(&inspected["State"]["StartedAt"]),
         }
     }
 }

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{GitRepo, Host, eventually, run};
+use super::{GitRepo, Host, eventually, pause_after, run};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_windlass");
@@ -109,8 +109,12 @@ impl Daemon {
         what: &str,
         mut condition: impl FnMut(&Daemon) -> bool,
     ) {
-        let start = std::time::Instant::now();
-        while !condition(self) {
+        let start = Instant::now();
+        loop {
+            let look = Instant::now();
+            if condition(self) {
+                return;
+            }
             assert!(
                 self.is_running(),
                 "the daemon ended before {what}:\n{}",
@@ -121,7 +125,7 @@ impl Daemon {
                 "not within {deadline:?}: {what}; the log:\n{}",
                 self.log()
             );
-            std::thread::sleep(Duration::from_millis(50));
+            pause_after(look);
         }
     }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Outcome, run};
+use super::{MAY_DELETE, Outcome, run};
 
 /// The branch that commits go to.
 pub(crate) const BRANCH: &str = "main";
@@ -123,7 +123,15 @@ impl GitRepo {
         self.commit_signed_by(&self.signer, files, message)
     }
 
-    /// The same, signed by another key.
+    /// Replaces all that is in the repository by these files, in a signed commit that may delete;
+    /// gives its id.
+    #[track_caller]
+    pub(crate) fn replace_signed(&self, files: &[(&str, &str)], subject: &str) -> String {
+        self.git(&["rm", "-rq", "--ignore-unmatch", "."]).ok();
+        self.commit_signed(files, &format!("{subject}{MAY_DELETE}"))
+    }
+
+    /// Like [`GitRepo::commit_signed`], signed by another key.
     #[track_caller]
     pub(crate) fn commit_signed_by(
         &self,

@@ -39,7 +39,7 @@ impl Guard {
         });
         let log = File::create(dir.with_extension("guard.log")).unwrap();
         let mut process = Command::new("setsid")
-            .arg(script())
+            .arg(bed_script())
             .arg("guard")
             .args([dir.as_os_str(), name.as_ref(), name.as_ref()])
             .stdin(Stdio::piped())
@@ -60,8 +60,8 @@ impl Guard {
     /// Ends every process of the guarded part but `keep`, at once.
     pub(crate) fn halt(&self, keep: u32) {
         super::run(
-            Command::new(script())
-                .args(["halt", &self.name, &self.name])
+            bed("halt")
+                .args([&self.name, &self.name])
                 .arg(keep.to_string()),
         )
         .ok();
@@ -81,7 +81,15 @@ impl Drop for Guard {
     }
 }
 
-fn script() -> PathBuf {
+/// A command of the script that makes and ends the parts of a bed.
+pub(crate) fn bed(command: &str) -> Command {
+    let mut script = Command::new(bed_script());
+    script.arg(command);
+    script
+}
+
+/// Where that script is.
+pub(crate) fn bed_script() -> PathBuf {
     repository_root().join("tests/support/bed.sh")
 }
 

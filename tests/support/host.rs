@@ -2,16 +2,24 @@
 
 mod engine;
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::guard::{Guard, enter_netns, in_netns};
+use serde_json::Value;
+
+use super::daemon::DATA_DIR;
+use super::guard::{Guard, bed, bed_script, enter_netns};
 use super::network::{GATEWAY, Port};
-use super::{Network, Outcome, eventually, run};
+use super::{Network, Outcome, eventually, run, socket};
+
+/// What the engines of most tests have: all that their manifests run.
+pub(crate) const TEST_IMAGES: [&str; 3] = ["busybox", "windlass-test/app:1", "windlass-test/app:2"];
+
+/// How long a daemon may take to answer; one that is frozen never does.
+const DAEMON_ANSWER: Duration = Duration::from_secs(5);
 
 /// What differs between hosts.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +33,8 @@ pub(crate) struct HostOptions {
 }
 
 /// One host. Paths such as `/run/docker.sock`, `/var/lib/windlass` and `/run/windlass` are its own:
-/// [`Host::path`] says where they are for the test. The rest of the file system is the machine's.
+/// [`Host::path`] says where they are for the test. What the host changes in `/etc` only the host
+/// sees. The rest of the file system is the machine's.
 #[derive(Debug)]
 pub(crate) struct Host {
     /// The host's address on its network.
@@ -52,6 +61,18 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+impl Answer {
+    /// Of a curl that was told to write its body, a line end and the status code.
+    pub(crate) fn of(curl: &Outcome) -> Option<Answer> {
+        let (body, status) = curl.stdout.rsplit_once('\n')?;
+        let status = status.parse().ok().filter(|_| curl.success())?;
+        Some(Answer {
+            status,
+            body: body.trim_end().to_owned(),
+        })
+    }
+}
+
 impl Host {
     /// A host alone on its network, with a running engine.
     pub(crate) fn start() -> Host {
@@ -61,9 +82,6 @@ impl Host {
     /// A host plugged into a network, with a running engine.
     pub(crate) fn start_on(network: &Arc<Network>, options: HostOptions) -> Host {
         let guard = Guard::start();
-        for part in ["run", "var-lib"] {
-            fs::create_dir(guard.dir.join(part)).unwrap();
-        }
         let number = options.number.unwrap_or_else(|| network.next_number());
         let port = network.plug(&format!("port{number}"), &guard.name);
         let name = options
@@ -87,10 +105,45 @@ impl Host {
         host
     }
 
+    /// The same, whose engine has the images that most tests run.
+    pub(crate) fn with_images() -> Host {
+        let host = Host::start();
+        for image in TEST_IMAGES {
+            host.load_image(image);
+        }
+        host
+    }
+
     /// The host that the tests of one binary share, started by the first who asks.
     pub(crate) fn shared() -> &'static Host {
         static HOST: OnceLock<Host> = OnceLock::new();
-        HOST.get_or_init(Host::start)
+        HOST.get_or_init(Host::with_images)
+    }
+
+    /// Removes every container of the engine and whatever a daemon made on the host.
+    #[track_caller]
+    pub(crate) fn clear(&self) {
+        // Only processes of this host: another test may have frozen one of its own.
+        let script = format!(
+            "for shim in $(pgrep --ns $$ --nslist net -f containerd-shim); do kill -CONT $shim 2>/dev/null; done
+            docker -H unix:///run/docker.sock ps -aq | xargs -r docker -H unix:///run/docker.sock rm -fv >/dev/null
+            for mount in $(awk '$2 ~ \"^{DATA_DIR}\" {{ print $2 }}' /proc/self/mounts | sort -r); do
+                umount -l $mount
+            done
+            rm -rf {DATA_DIR} /run/windlass
+            nft delete table ip windlass 2>/dev/null
+            iptables-save -t filter | grep 'comment windlass' | sed 's/^-A/-D/' | while read -r rule; do
+                iptables -w $rule
+            done
+            for link in $(ls /proc/sys/net/ipv4/conf); do
+                case $link in wdl* | windlass0) ip link del $link 2>/dev/null ;; esac
+            done
+            true"
+        );
+        let outcome = self.exec(&["sh", "-c", &script]);
+        if !outcome.success() && !std::thread::panicking() {
+            panic!("the host could not be emptied: {outcome:?}");
+        }
     }
 
     /// Where a path of the host under `/run`, `/var/run` or `/var/lib` is for the test.
@@ -157,6 +210,23 @@ impl Host {
         run(self.command(program).args(rest))
     }
 
+    /// What the daemon answers at its socket for everybody; nothing where it does not answer.
+    pub(crate) fn read(&self, path: &str) -> Option<Value> {
+        let socket = format!("{}/windlass.sock", super::daemon::SOCKET_DIR);
+        socket::get(&self.path(socket), path, DAEMON_ANSWER)
+    }
+
+    /// What `windlass status -o json` prints, without the program.
+    pub(crate) fn status(&self) -> Option<Value> {
+        self.read("/windlass/v1/status")
+    }
+
+    /// Pods of all namespaces as the API lists them.
+    pub(crate) fn pods(&self) -> Option<Vec<Value>> {
+        let listed = self.read("/api/v1/pods")?;
+        listed["items"].as_array().cloned()
+    }
+
     /// Runs the windlass command line on the host, against the daemon's default sockets there.
     pub(crate) fn windlass(&self, args: &[&str]) -> Outcome {
         run(&mut self.windlass_command(args))
@@ -182,14 +252,7 @@ impl Host {
             "\n%{http_code}",
             url,
         ]);
-        if !outcome.success() {
-            return None;
-        }
-        let (body, status) = outcome.stdout.rsplit_once('\n')?;
-        Some(Answer {
-            status: status.parse().ok()?,
-            body: body.trim_end().to_owned(),
-        })
+        Answer::of(&outcome)
     }
 
     /// Switches the host off and on: no process, link, route, rule or file in `/run` survives. The
@@ -251,21 +314,17 @@ impl Host {
 
     /// Gives the host its address and a firewall that lets through no more than a careful host's.
     fn connect(&self) {
-        let script = format!(
-            "set -e
-            ip link set lo up
-            ip addr add {address}/24 dev eth0
-            ip link set eth0 up
-            ip route add default via {GATEWAY}
+        let script = "set -e
+            \"$0\" address \"$1\"
             sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1
             iptables -w -P FORWARD DROP
             iptables -w -P INPUT DROP
             iptables -w -A INPUT -i lo -j ACCEPT
             iptables -w -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
-            iptables -w -A INPUT -p icmp -j ACCEPT",
-            address = self.address,
-        );
-        self.exec(&["sh", "-c", &script]).ok();
+            iptables -w -A INPUT -p icmp -j ACCEPT";
+        let bed = bed_script().display().to_string();
+        self.exec(&["sh", "-c", script, &bed, &self.address.to_string()])
+            .ok();
     }
 }
 
@@ -285,38 +344,19 @@ impl Drop for Host {
     }
 }
 
-/// Starts a process in a mount namespace of its own, where `/run` and `/var/lib` are the host's,
-/// and which has the host's name. With its last process the namespace goes, and with it every mount
-/// that engine or daemon left behind.
+/// Starts a process in a mount namespace of its own, where `/etc`, `/run` and `/var/lib` are the
+/// host's, and which has the host's name. With its last process the namespace goes, and with it
+/// every mount that engine or daemon left behind.
 fn hold_namespaces(guard: &Guard, name: &str) -> Child {
-    let dir = guard.dir.display();
-    for prefix in ["/run/", "/var/lib/"] {
+    for prefix in ["/etc/", "/run/", "/var/lib/"] {
         assert!(
             !super::daemon::BINARY.starts_with(prefix),
             "a host cannot see {}: build outside of {prefix}",
             super::daemon::BINARY
         );
     }
-    let script = format!(
-        "set -e
-        hostname {name}
-        mount --make-rshared /
-        mount --bind {dir}/run /run
-        mount --bind {dir}/var-lib /var/lib
-        touch {dir}/held
-        exec sleep infinity"
-    );
-    let child = in_netns(&guard.name)
-        .args([
-            "unshare",
-            "--mount",
-            "--uts",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            &script,
-        ])
+    let child = bed("hold")
+        .args([guard.dir.as_os_str(), guard.name.as_ref(), name.as_ref()])
         .stdin(Stdio::null())
         .spawn()
         .unwrap();

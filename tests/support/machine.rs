@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::guard::{Guard, in_netns};
+use super::guard::{Guard, bed_script, in_netns};
 use super::{Network, Port, run};
 
 /// A network namespace with an address. What runs in it ends with it.
@@ -28,13 +28,11 @@ impl Machine {
             port,
             guard,
         };
-        let script = format!(
-            "set -e
-            ip link set lo up
-            ip addr add {address}/24 dev eth0
-            ip link set eth0 up"
-        );
-        run(machine.command().args(["sh", "-c", &script])).ok();
+        let mut command = machine.command();
+        run(command
+            .arg(bed_script())
+            .args(["address", &address.to_string()]))
+        .ok();
         machine
     }
 

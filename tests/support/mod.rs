@@ -28,6 +28,7 @@
 
 mod cluster;
 mod command;
+mod container;
 mod daemon;
 mod etcd;
 mod git_repo;
@@ -40,12 +41,14 @@ mod poller;
 mod registry;
 mod relay;
 mod site;
+mod socket;
 mod wait;
 mod wall_clock;
 
-pub(crate) use cluster::{Cluster, ClusterBuilder, ClusterContainer, ClusterHost};
+pub(crate) use cluster::{Cluster, ClusterBuilder, ClusterHost};
 pub(crate) use command::{Outcome, repository_root, run};
-pub(crate) use daemon::Daemon;
+pub(crate) use container::{Container, is, text};
+pub(crate) use daemon::{DATA_DIR, Daemon};
 pub(crate) use etcd::{ClientFiles, Etcd, EtcdOptions};
 pub(crate) use git_repo::{GitRepo, Signer};
 pub(crate) use git_server::{Behaviour, GitServer};
@@ -54,6 +57,6 @@ pub(crate) use machine::Machine;
 pub(crate) use network::{GATEWAY, Network, Port};
 pub(crate) use poller::{Answers, Poller, assert_all_answered};
 pub(crate) use registry::Registry;
-pub(crate) use site::{SOON, Site};
-pub(crate) use wait::{eventually, eventually_some};
+pub(crate) use site::{MAY_DELETE, NODE_PORT, SOON, Site};
+pub(crate) use wait::{eventually, eventually_some, pause_after};
 pub(crate) use wall_clock::WallClock;

@@ -5,14 +5,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::guard::{Guard, enter_netns, in_netns};
+use super::guard::{Guard, bed, enter_netns, in_netns};
 use super::run;
 
 /// The hosts' default gateway, which answers and forwards nothing, and where registry and Git
 /// server listen.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
-
-const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
 
 /// A switch that hosts are plugged into. Every network uses the same addresses and sees no other.
 #[derive(Debug)]
@@ -45,31 +43,7 @@ impl Network {
             hosts: AtomicU8::new(0),
             cuts: Mutex::new(Vec::new()),
         };
-        // Whoever asks for the world gets a refusal at once, not a time-out: a resolver heeds only
-        // "port unreachable", so packets must get as far as the filter, by a route to nobody.
-        // Frames between hosts must not meet the filter on their way over the bridge.
-        let script = format!(
-            "set -e
-            ip link set lo up
-            ip link add br0 type bridge
-            ip addr add {GATEWAY}/24 dev br0
-            ip link set br0 up
-            sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
-            sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.br0.send_redirects=0
-            ! [ -e /proc/sys/net/bridge ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0
-            ip route add default via {NOBODY}
-            nft add table inet bed
-            nft 'add chain inet bed forward {{ type filter hook forward priority 0; }}'
-            nft 'add rule inet bed forward meta l4proto tcp reject with tcp reset'
-            nft 'add rule inet bed forward reject'
-            nft add table bridge bed
-            nft add chain bridge bed cut
-            for hook in input forward output; do
-                nft \"add chain bridge bed $hook {{ type filter hook $hook priority 0; }}\"
-                nft add rule bridge bed $hook jump cut
-            done"
-        );
-        run(network.command().args(["sh", "-c", &script])).ok();
+        run(bed("switch").arg(network.namespace())).ok();
         Arc::new(network)
     }
 
@@ -146,12 +120,7 @@ impl Network {
 
     /// Plugs a cable into a namespace, whose end of it is `eth0`.
     pub(crate) fn plug(&self, port: &str, netns: &str) -> Port {
-        let script = format!(
-            "set -e
-            ip link add {port} type veth peer name eth0 netns {netns}
-            ip link set {port} master br0 up"
-        );
-        run(self.command().args(["sh", "-c", &script])).ok();
+        run(bed("plug").args([self.namespace(), port, netns])).ok();
         Port(port.to_owned())
     }
 

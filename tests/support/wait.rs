@@ -1,9 +1,11 @@
-//! Waiting for a condition with a dead line, instead of sleeping and hoping.
+//! Waiting for a condition with a deadline, instead of sleeping and hoping.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PAUSE: Duration = Duration::from_millis(50);
+/// The pauses between two looks at a condition.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Returns as soon as `condition` holds; panics, naming `what`, when it does not within `deadline`.
 #[track_caller]
@@ -20,6 +22,7 @@ pub(crate) fn eventually_some<T>(
 ) -> T {
     let start = Instant::now();
     loop {
+        let look = Instant::now();
         if let Some(found) = condition() {
             return found;
         }
@@ -27,6 +30,12 @@ pub(crate) fn eventually_some<T>(
             start.elapsed() < deadline,
             "not within {deadline:?}: {what}"
         );
-        thread::sleep(PAUSE);
+        pause_after(look);
     }
+}
+
+/// Sleeps before the next cycle at a condition, for longer where a cycle takes long: the beds
+/// beside this one need the processors, and most looks start a program or two.
+pub(crate) fn pause_after(look: Instant) {
+    thread::sleep((look.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
 }

@@ -153,6 +153,6 @@ fn thirty_pods_are_connected_side_by_side() {
         (start.elapsed(), network.links().await.unwrap())
     });
     assert_eq!(links.len(), 30);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     eprintln!("30 pods connected in {took:?}");
 }

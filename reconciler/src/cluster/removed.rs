@@ -1,4 +1,4 @@
-//! What left the commit: its pods run on until what takes their place is available, or the roll-out
+//! What left the commit: its pods run on until what takes their place is available, or the rollout
 //! is over; only where both need the same thing the old one makes room first.
 
 use std::{
@@ -126,7 +126,7 @@ impl<'a> ClusterDecision<'a> {
         removed
     }
 
-    /// Whether the roll-out lasts, also after this decision: what waits is stopped with the
+    /// Whether the rollout lasts, also after this decision: what waits is stopped with the
     /// decision that ends it, as long as the commits that explain it are known.
     fn is_under_way(&self) -> bool {
         let ends =

@@ -139,8 +139,8 @@ impl<'a> ClusterDecision<'a> {
             let until = match share.behind {
                 Some(_) if matches!(said, Some(Preparation::Failed(_))) => now,
                 Some(behind) => later(behind, BEHIND),
-                // Nobody else shows that the images can be had at all: that is a matter of the dead
-                // line.
+                // Nobody else shows that the images can be had at all: that is a matter of the
+                // deadline.
                 None if failing || matches!(said, Some(Preparation::Failed(_))) => continue,
                 None => later(share.since, deadline),
             };

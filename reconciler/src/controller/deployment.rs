@@ -31,7 +31,7 @@ pub(super) fn control(
     actions.extend(stop(given_up, StopReason::Failed));
     actions.extend(match (paused, strategy.bounds(replicas)) {
         (true, _) => scale_only(view, replicas, &new, &old),
-        // What is told to stop in this look may still run: its place is taken in a later one.
+        // What is told to stop in this cycle may still run: its place is taken in a later one.
         (false, None) if !actions.is_empty() => stop_old(view, &old),
         (false, None) => {
             let alone = old.is_empty() && !drained(view, &new).is_empty();

@@ -96,7 +96,7 @@ fn replicas(workload: &Workload) -> u32 {
     }
 }
 
-/// Several pods with one hostPort need as many hosts, and a roll-out needs one more than that or
+/// Several pods with one hostPort need as many hosts, and a rollout needs one more than that or
 /// must stop a pod first.
 fn room(findings: &mut ObjectProblems<'_>, workload: &Workload, field: String) {
     let of = ProblemObject::workload(&workload.key);
@@ -135,7 +135,7 @@ fn room(findings: &mut ObjectProblems<'_>, workload: &Workload, field: String) {
         }
     };
     let message = format!(
-        "a new pod cannot start beside the old one with it, so a roll-out cannot go on: {way_out}"
+        "a new pod cannot start beside the old one with it, so a rollout cannot go on: {way_out}"
     );
     findings.warning(&of, field, message);
 }

@@ -176,8 +176,8 @@ spec: {type: NodePort, selector: {app: a}, ports: [{name: a, port: 80, nodePort:
     a.yaml:7:57: spec.containers[1].ports[0].hostPort: 8080/TCP of the host is taken by Pod/default/a (a.yaml:1): choose another port
     a.yaml:14:49: spec.containers[0].ports[0].containerPort: 8080/TCP of the host is taken by Pod/default/a (a.yaml:1): choose another port
     a.yaml:36:116: warning: spec.template.spec.containers[0].ports[0].hostPort: the 2 replicas cannot run on one host with it: use a Service, or one replica
-    a.yaml:43:116: warning: spec.template.spec.containers[0].ports[0].hostPort: a new pod cannot start beside the old one with it, so a roll-out cannot go on: set spec.strategy.type to Recreate
-    a.yaml:51:116: warning: spec.template.spec.containers[0].ports[0].hostPort: a new pod cannot start beside the old one with it, so a roll-out cannot go on: set spec.updateStrategy.rollingUpdate.maxUnavailable to 1 and maxSurge to 0
+    a.yaml:43:116: warning: spec.template.spec.containers[0].ports[0].hostPort: a new pod cannot start beside the old one with it, so a rollout cannot go on: set spec.strategy.type to Recreate
+    a.yaml:51:116: warning: spec.template.spec.containers[0].ports[0].hostPort: a new pod cannot start beside the old one with it, so a rollout cannot go on: set spec.updateStrategy.rollingUpdate.maxUnavailable to 1 and maxSurge to 0
     a.yaml:61:72: spec.ports[0].nodePort: 30080/TCP is taken by the Service default/one (a.yaml:53): choose another port
     a.yaml:61:110: spec.ports[1].nodePort: 30081/TCP of the host is taken by Pod/default/b (a.yaml:9), spec.containers[0].ports[1].containerPort: choose another port
     a.yaml:61:148: spec.ports[2].nodePort: 80 is out of range: choose one from 30000 to 32767

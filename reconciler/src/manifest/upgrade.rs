@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::at::At;
 
-/// What `apps/v1` takes for "no dead line", as the API server does.
+/// What `apps/v1` takes for "no deadline", as the API server does.
 pub(super) const NO_DEADLINE: i32 = i32::MAX;
 
 /// Writes out what an old group defaults otherwise than `apps/v1`, and drops what only it knew.

@@ -84,7 +84,7 @@ pub struct PodOutput {
     pub probes: Vec<ProbeTask>,
     /// What is remembered from now on; `None` once nothing is left of the pod.
     pub memory: Option<PodMemory>,
-    /// When to look again.
+    /// When the next cycle is due.
     pub next: Next,
 }
 
@@ -133,7 +133,7 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
     pod.output(decision)
 }
 
-/// What is decided for one pod in one look.
+/// What is decided for one pod in one cycle.
 enum PodDecision {
     Nothing,
     Do(Why, Vec<Step>),
@@ -616,7 +616,7 @@ impl<'a> PodLifecycle<'a> {
             }
             PodDecision::End(phase, message) => {
                 self.memory.ended = Some((phase, message));
-                // What still runs is stopped in the next look.
+                // What still runs is stopped in the next cycle.
                 self.next = self.next.sooner(Next::After(Duration::from_millis(1)));
             }
         }

@@ -1,4 +1,4 @@
-//! How a roll-out changes: what is driven, the phase and the clock go together.
+//! How a rollout changes: what is driven, the phase and the clock go together.
 
 use jiff::Timestamp;
 
@@ -160,7 +160,7 @@ impl Rollout {
         }
     }
 
-    /// The roll-out after a time in which nobody decided, or another leader did by another clock:
+    /// The rollout after a time in which nobody decided, or another leader did by another clock:
     /// no deadline counts what was before. `None` where nothing has one.
     #[must_use]
     pub fn after_gap(&self, now: Timestamp) -> Option<Self> {

@@ -29,7 +29,7 @@ pub struct Suspects {
     pub undecided: Option<(String, Timestamp)>,
 }
 
-/// Looks for what is wrong with the updated pods of an owner. `late`: the dead line is over, and
+/// Looks for what is wrong with the updated pods of an owner. `late`: the deadline is over, and
 /// what is not available by now has failed.
 pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> Suspects {
     let key = &view.workload.key;
@@ -77,7 +77,7 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
             (Witness::Proof, Some(node)) => {
                 found.nodes.entry(node.clone()).or_insert(failure);
             }
-            // The dead line itself says whose fault that is.
+            // The deadline itself says whose fault that is.
             _ if too_late => {}
             (Witness::Until(time), Some(_)) => {
                 let until = found.undecided.map_or(time, |(_, before)| before.min(time));

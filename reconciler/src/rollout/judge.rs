@@ -388,7 +388,7 @@ pub(super) fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
 }
 
 /// What outside of the commit stands in a pod's way. That no node takes it, though all are ready,
-/// is between the commit and itself: it has until the dead line.
+/// is between the commit and itself: it has until the deadline.
 fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
     if pod.record.place.node().is_none() {
         return not_placed(pod).filter(|_| !all_nodes_ready);

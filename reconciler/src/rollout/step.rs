@@ -71,7 +71,7 @@ pub struct StepInput<'a> {
     pub progressed: Option<Timestamp>,
 }
 
-/// The roll-out after this step, and when to look again.
+/// The rollout after this step, and when to look again.
 pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
     let mut rollout = input.rollout.clone();
     rollout.limit_times_to(input.now);
@@ -89,7 +89,7 @@ pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
 }
 
 /// Takes down which nodes are at fault. As long as the commit is judged none of them is taken off
-/// the list again, so that the dead line, which begins anew for the others, does so a few times at
+/// the list again, so that the deadline, which begins anew for the others, does so a few times at
 /// most.
 fn note_faulty(input: &StepInput<'_>, rollout: &mut Rollout) {
     if input.rollout.driving != rollout.driving {
@@ -437,7 +437,7 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
         Judgement::Waiting(message) | Judgement::Progressing(message) => {
             wave.settled = None;
             let deadline = input.deadline(rollout);
-            // While something is waited for no dead line falls due.
+            // While something is waited for no deadline falls due.
             let next = if rollout.waiting {
                 Next::AwaitChange
             } else {

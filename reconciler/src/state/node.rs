@@ -38,8 +38,8 @@ pub struct NodeReport {
     /// When it learnt from when the deadlines count, see [`Rollout::clock`](super::Rollout::clock).
     #[serde(default)]
     pub clock: Option<ReceivedTime>,
-    /// The adoption that it knows of, see [`Rollout::adopted`](super::Rollout::adopted): `gone` also names the pods of the
-    /// copy of which nothing is here.
+    /// The adoption that it knows of, see [`Rollout::adopted`](super::Rollout::adopted): `gone`
+    /// also names the pods of the copy of which nothing is here.
     #[serde(default)]
     pub stock: Option<Timestamp>,
     /// The number of the [`Shares`](super::Shares) that `prepared` speaks of; `None` where
@@ -85,8 +85,8 @@ pub enum Preparation {
     },
     /// Something outside of the commit is in the way.
     Waiting(#[serde(deserialize_with = "foreign::sentence")] String),
-    /// It fails again and again, and nobody can say whose fault that is: it has until the dead
-    /// line.
+    /// It fails again and again, and nobody can say whose fault that is: it has until the
+    /// deadline.
     Failing(#[serde(deserialize_with = "foreign::sentence")] String),
     /// The commit cannot be run.
     Failed(#[serde(deserialize_with = "foreign::sentence")] String),

@@ -11,7 +11,7 @@ use crate::{
     name::{CommitId, NodeName},
 };
 
-/// The roll-out as it stands; persisted, so that a restart goes on where it was.
+/// The rollout as it stands; persisted, so that a restart goes on where it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// The commit that must run.

@@ -17,7 +17,7 @@ pub struct Shares {
     pub commit: CommitId,
     /// When it became the target: a commit that is tried again is shared out anew.
     pub began: Option<Timestamp>,
-    /// The number they began with; those of one roll-out's commits do not overlap.
+    /// The number they began with; those of one rollout's commits do not overlap.
     pub first: u64,
     /// One more whenever shares grow: nodes say up to which number they know them.
     pub number: u64,

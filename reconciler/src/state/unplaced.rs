@@ -81,7 +81,7 @@ pub enum Refusal {
         /// How many of them have which reason, sorted by reason.
         reasons: Vec<(Unfit, usize)>,
     },
-    /// As a version before typed reasons wrote it; the next look puts a counted one in its place.
+    /// As a version before typed reasons wrote it; the next cycle puts a counted one in its place.
     Text(String),
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Outcome {
     pub(crate) decisions: u64,
 }
 
-/// Long enough for every back-off, dead line and clock that was set an hour ahead.
+/// Long enough for every back-off, deadline and clock that was set an hour ahead.
 const PATIENCE: Time = 4 * 3_600_000;
 
 /// Tells the story of a seed to its end.

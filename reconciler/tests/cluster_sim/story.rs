@@ -64,8 +64,8 @@ pub(crate) struct Repository {
 
 fn workload(name: &str, wanted: &Wanted) -> Workload {
     let mut spec = pod(&wanted.image).with_readiness();
-    // Short enough for a stubborn pod on each of eight nodes, one after another, within the dead
-    // line.
+    // Short enough for a stubborn pod on each of eight nodes, one after another, within the
+    // deadline.
     spec.termination_grace = Duration::from_secs(5);
     if wanted.disk {
         spec = spec.with_disk();

@@ -221,7 +221,7 @@ fn a_roll_out_that_ends_badly_with_nothing_to_go_back_to_ends_the_wait() {
     assert_eq!(
         world.pods("web").len(),
         1,
-        "it waits as long as the roll-out lasts"
+        "it waits as long as the rollout lasts"
     );
     world.run(200);
     assert_eq!(world.state.rollout.phase.as_str(), "Degraded");

@@ -262,7 +262,7 @@ fn converged(sim: &mut Sim) {
         Phase::Healthy => {}
         Phase::Degraded { .. } | Phase::Empty => return,
         Phase::Preparing { .. } | Phase::Progressing { .. } | Phase::Soaking => {
-            sim.fail("the roll-out has not come to an end");
+            sim.fail("the rollout has not come to an end");
         }
     }
     let Some(driving) = sim.state.rollout.driving.clone() else {

@@ -195,7 +195,7 @@ pub(crate) fn replication_controller(name: &str, replicas: u32, spec: PodSpec) -
     workload(WorkloadKind::ReplicationController, name, spec, control)
 }
 
-/// 25 % surge and unavailable, dead line 600 s.
+/// 25 % surge and unavailable, deadline 600 s.
 pub(crate) fn deployment(name: &str, replicas: u32, spec: PodSpec) -> Workload {
     rolling(
         name,

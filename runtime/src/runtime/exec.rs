@@ -1,4 +1,4 @@
-//! Commands in running containers, each with a dead line: what it leaves behind is killed.
+//! Commands in running containers, each with a deadline: what it leaves behind is killed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +44,7 @@ pub enum ExecOutcome {
     },
     /// It ran for longer than the limit, and was killed with all that it started.
     TimedOut,
-    /// At the dead line the engine had not started it, or had not seen its end: that says nothing
+    /// At the deadline the engine had not started it, or had not seen its end: that says nothing
     /// about the container. Nothing was killed. It is killed as soon as the engine names its
     /// process, and the same command is not started again in this container before it is known to
     /// have ended.

@@ -1,6 +1,5 @@
 //! Getting images, and saying which one it is.
 
-use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -10,6 +9,7 @@ use bollard::{
     auth::DockerCredentials, models::ImageInspect, query_parameters::CreateImageOptionsBuilder,
 };
 use futures_util::{FutureExt, StreamExt, future::Shared};
+use parking_lot::Mutex;
 use reconciler::{
     fault::{Fault, FaultKind},
     name::ImageId,

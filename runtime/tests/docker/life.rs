@@ -67,7 +67,7 @@ async fn no_grace_kills_at_once() {
         .await
         .unwrap();
     assert!(
-        begun.elapsed() < Duration::from_secs(2),
+        begun.elapsed() < Duration::from_secs(5),
         "{:?}",
         begun.elapsed()
     );

@@ -49,35 +49,35 @@ pub(super) fn all(
     resource: &Resource,
     scope: Scope<'_>,
 ) -> BTreeMap<ObjectKey, Value> {
-    let picture = ObjectSource::new(numbered);
+    let source = ObjectSource::new(numbered);
     let mut objects = match resource.kind {
-        "Pod" => pod::all(&picture, scope),
+        "Pod" => pod::all(&source, scope),
         "ReplicaSet" => {
-            let mut sets = workload::all(&picture, resource, scope);
-            sets.extend(replicaset::implied(&picture, scope));
+            let mut sets = workload::all(&source, resource, scope);
+            sets.extend(replicaset::implied(&source, scope));
             sets
         }
         "Deployment" | "DaemonSet" | "ReplicationController" => {
-            workload::all(&picture, resource, scope)
+            workload::all(&source, resource, scope)
         }
-        "Service" => service::all(&picture, scope),
-        "Endpoints" => endpoints::all(&picture, scope),
-        "EndpointSlice" => endpoints::slices(&picture, scope),
-        "ConfigMap" => plain::config_maps(&picture, scope),
-        "Secret" => plain::secrets(&picture, scope),
-        "Namespace" => plain::namespaces(&picture, scope),
-        "Node" => node::all(&picture, scope),
-        "Event" => event::all(&picture, scope),
+        "Service" => service::all(&source, scope),
+        "Endpoints" => endpoints::all(&source, scope),
+        "EndpointSlice" => endpoints::slices(&source, scope),
+        "ConfigMap" => plain::config_maps(&source, scope),
+        "Secret" => plain::secrets(&source, scope),
+        "Namespace" => plain::namespaces(&source, scope),
+        "Node" => node::all(&source, scope),
+        "Event" => event::all(&source, scope),
         _ => BTreeMap::new(),
     };
-    let version = Value::from(picture.number.to_string());
+    let version = Value::from(source.number.to_string());
     for object in objects.values_mut() {
         object["metadata"]["resourceVersion"] = version.clone();
     }
     objects
 }
 
-/// A picture, and what is asked of it again and again.
+/// A view, and what is asked of it again and again.
 struct ObjectSource<'a> {
     number: u64,
     view: &'a View,

@@ -1,4 +1,4 @@
-//! `resourceVersion`, `resourceVersionMatch` and `sendInitialEvents`: which picture answers a list
+//! `resourceVersion`, `resourceVersionMatch` and `sendInitialEvents`: which view answers a list
 //! or begins a watch.
 //!
 //! Combinations are judged as kube-apiserver judges them (`ValidateListOptions` in
@@ -15,7 +15,7 @@ const NOT_OLDER_THAN: &str = "NotOlderThan";
 /// `resourceVersionMatch=Exact`.
 const EXACT: &str = "Exact";
 
-/// Which picture answers a list or a get.
+/// Which view answers a list or a get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// The newest, which must have at least this number.
@@ -27,19 +27,19 @@ pub(super) enum Wanted {
 /// How a watch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// With everything in the newest picture, which must have at least this number.
+    /// With everything in the newest view, which must have at least this number.
     WithEverything {
-        /// 0 where any picture will do.
+        /// 0 where any view will do.
         at_least: u64,
     },
-    /// With what changes after the newest picture.
+    /// With what changes after the newest view.
     Now,
-    /// With what has changed since the picture of this number.
+    /// With what has changed since the view of this number.
     After(u64),
 }
 
 impl ListQuery {
-    /// The picture that a list wants.
+    /// The view that a list wants.
     pub(super) fn for_list(&self) -> Result<Wanted, ApiError> {
         let version = self.resource_version.as_str();
         let mut causes = Vec::new();
@@ -72,7 +72,7 @@ impl ListQuery {
         })
     }
 
-    /// The picture that a get wants: it knows no `resourceVersionMatch`.
+    /// The view that a get wants: it knows no `resourceVersionMatch`.
     pub(super) fn for_get(&self) -> Result<Wanted, ApiError> {
         self.version_number().map(Wanted::NotOlderThan)
     }
@@ -110,7 +110,7 @@ impl ListQuery {
         Some(self.resource_version_match.as_str()).filter(|kind| !kind.is_empty())
     }
 
-    /// 0 stands for "any", and so does no version, since the newest picture is at hand.
+    /// 0 stands for "any", and so does no version, since the newest view is at hand.
     fn version_number(&self) -> Result<u64, ApiError> {
         match self.resource_version.as_str() {
             "" => Ok(0),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_answered_from_the_picture_that_was_asked_for() {
+    fn lists_are_answered_from_the_view_that_was_asked_for() {
         let cases = [
             ("", Wanted::NotOlderThan(0)),
             ("resourceVersion=", Wanted::NotOlderThan(0)),

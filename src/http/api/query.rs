@@ -20,7 +20,7 @@ pub(super) struct ListQuery {
     /// Answer with the stream of changes.
     #[serde(deserialize_with = "truth")]
     pub(super) watch: bool,
-    /// Which picture answers, or which one the stream starts after; see `options`.
+    /// Which view answers, or which one the stream starts after; see `options`.
     pub(super) resource_version: String,
     /// How that is meant: `NotOlderThan` or `Exact`.
     pub(super) resource_version_match: String,

@@ -120,7 +120,7 @@ impl ApiError {
         }
     }
 
-    /// A picture is wanted that does not exist yet. Clients know the cause by its name and ask for
+    /// A view is wanted that does not exist yet. Clients know the cause by its name and ask for
     /// the newest instead.
     pub(super) fn too_large(version: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {version}, current: {current}");
@@ -133,7 +133,7 @@ impl ApiError {
         }
     }
 
-    /// The picture that is wanted is not kept any more: list again.
+    /// The view that is wanted is not kept any more: list again.
     pub(super) fn expired(version: u64) -> Self {
         Self::new(
             StatusCode::GONE,

@@ -1,4 +1,4 @@
-//! `?watch=true`: the difference between one picture and the next, as a stream of events.
+//! `?watch=true`: the difference between one view and the next, as a stream of events.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// it.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// Starts a stream. It begins after the picture that the client has listed, or with everything
+/// Starts a stream. It begins after the view that the client has listed, or with everything
 /// there is.
 pub(super) fn start(
     daemon: Arc<HttpContext>,
@@ -113,7 +113,7 @@ struct Watcher {
     filter: Filter,
     /// What the client knows, without the versions.
     known: BTreeMap<ObjectKey, Value>,
-    /// The number of the newest picture that was compared with it.
+    /// The number of the newest view that was compared with it.
     seen: u64,
     /// `None` where the client takes no bookmarks, or has got the last one.
     next_bookmark: Option<Instant>,
@@ -194,7 +194,7 @@ impl Watcher {
         lines.push(b'\n');
     }
 
-    /// Says that the client has seen everything up to a picture: an object of the kind, empty but
+    /// Says that the client has seen everything up to a view: an object of the kind, empty but
     /// for the version.
     fn write_bookmark(&self, lines: &mut Vec<u8>, is_end_of_initial_events: bool) {
         let mut metadata = json!({ "creationTimestamp": null });
@@ -209,7 +209,7 @@ impl Watcher {
         self.write(lines, "BOOKMARK", &object, self.seen);
     }
 
-    /// The objects that are watched, without the one field that every picture changes.
+    /// The objects that are watched, without the one field that every view changes.
     fn render(&self, numbered: &Numbered) -> BTreeMap<ObjectKey, Value> {
         let scope = Scope {
             namespace: self.namespace.as_deref(),
@@ -227,7 +227,7 @@ impl Watcher {
     }
 }
 
-/// A node's heartbeat is new in every picture and says nothing.
+/// A node's heartbeat is new in every view and says nothing.
 fn strip_heartbeats(object: &mut Value) {
     let conditions = object
         .pointer_mut("/status/conditions")

@@ -1,8 +1,8 @@
 //! Bursts of hooks become one nudge at once and at most one a second after it.
 
-use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 /// The least time between two nudges.

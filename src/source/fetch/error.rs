@@ -105,12 +105,12 @@ pub(crate) enum FetchError {
         /// Which object, its size and the limit; or what else is wrong.
         what: String,
     },
-    /// The dead line passed. Tried again at the next poll.
+    /// The deadline passed. Tried again at the next poll.
     #[error("fetching {url} took longer than {seconds} s and was stopped")]
     Timeout {
         /// The remote.
         url: String,
-        /// The dead line.
+        /// The deadline.
         seconds: u64,
     },
     /// The mirror is damaged and a new clone could not take its place.

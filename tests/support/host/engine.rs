@@ -1,15 +1,18 @@
 //! A host's own Docker engine.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::Host;
 use crate::support::command::repository_root;
-use crate::support::network::GATEWAY;
-use crate::support::{Outcome, eventually, run};
+use crate::support::guard::bed_script;
+use crate::support::{Outcome, eventually, run, socket};
 
 /// How long an engine may take to answer, on a slow machine with others starting beside it.
 const ENGINE_START: Duration = Duration::from_secs(60);
@@ -34,18 +37,20 @@ impl Host {
             .args(args))
     }
 
+    /// What the engine answers at a path of its API; nothing where it does not answer.
+    pub(crate) fn ask_engine(&self, path: &str) -> Option<Value> {
+        socket::get(&self.docker_socket(), path, ENGINE_START)
+    }
+
     /// Loads one of the images that `scripts/images` makes into the engine.
     #[track_caller]
     pub(crate) fn load_image(&self, name: &str) {
-        run(Command::new(repository_root().join("scripts/images"))
-            .arg(name)
-            .env("DOCKER_HOST", self.docker_host()))
-        .ok();
+        self.docker(&["load", "-q", "-i", &archive(name)]);
     }
 
     /// The `docker inspect` of one container or image.
     #[track_caller]
-    pub(crate) fn inspect(&self, name: &str) -> serde_json::Value {
+    pub(crate) fn inspect(&self, name: &str) -> Value {
         self.try_docker(&["inspect", name]).json()[0].take()
     }
 
@@ -60,8 +65,11 @@ impl Host {
             .open(self.guard.dir.join("dockerd.log"))
             .unwrap();
         let mut child = self
-            .command("dockerd")
-            .args(self.dockerd_arguments())
+            .command(&bed_script().display().to_string())
+            .arg("engine")
+            .args([self.dir().as_os_str(), self.namespace().as_ref()])
+            .arg(self.number.to_string())
+            .args(&self.options.dockerd)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -125,27 +133,17 @@ impl Host {
     fn docker_host(&self) -> String {
         format!("unix://{}", self.docker_socket().display())
     }
+}
 
-    fn dockerd_arguments(&self) -> Vec<String> {
-        let configuration = self.guard.dir.join("daemon.json");
-        // An empty file of our own: the machine's would contradict the flags.
-        fs::write(&configuration, "{}\n").unwrap();
-        let registry = format!("{GATEWAY}:5000");
-        let mut arguments: Vec<String> = [
-            "--config-file".into(),
-            configuration.display().to_string(),
-            "--data-root=/var/lib/docker".into(),
-            "--exec-root=/run/docker".into(),
-            "--pidfile=/run/docker.pid".into(),
-            "--host=unix:///run/docker.sock".into(),
-            "--exec-opt=native.cgroupdriver=cgroupfs".into(),
-            format!("--cgroup-parent=/{}", self.guard.name),
-            format!("--bip=172.31.{}.1/24", self.number),
-            format!("--registry-mirror=http://{registry}"),
-            format!("--insecure-registry={registry}"),
-        ]
-        .into();
-        arguments.extend(self.options.dockerd.iter().cloned());
-        arguments
-    }
+/// The archive of an image, as `scripts/images` keeps it by its content; asked for once a process.
+#[track_caller]
+fn archive(name: &str) -> String {
+    static ARCHIVES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+    let mut archives = ARCHIVES.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = archives.entry(name.to_owned()).or_insert_with(|| {
+        let images = repository_root().join("scripts/images");
+        run(Command::new(images).args(["--archive", name])).ok()
+    });
+    made.clone()
 }

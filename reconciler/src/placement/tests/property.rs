@@ -287,8 +287,19 @@ fn record(workload: &Workload, node: &NodeName, stopping: bool) -> PodRecord {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how many cases are run is for whoever runs them to say"
+)]
+fn cases(default: u32) -> u32 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases(2000)))]
 
     #[test]
     fn the_placer_answers_as_the_plain_scan_does(

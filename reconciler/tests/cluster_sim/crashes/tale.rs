@@ -41,7 +41,7 @@ const fn act(happens: fn(&mut World), until: fn(&World) -> bool) -> Act {
 /// The first act is how it was before: what can be cut begins with the second.
 pub(super) const TALES: [Tale; 10] = [
     Tale {
-        name: "first-roll-out",
+        name: "first-rollout",
         least: 200,
         last: 0,
         acts: &[act(|_| {}, |_| true), act(first_roll_out, all_is_well)],

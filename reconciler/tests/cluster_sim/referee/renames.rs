@@ -12,7 +12,7 @@ use reconciler::{
 use crate::world::World;
 
 impl World {
-    /// As long as the roll-out lasts. Where both write to the host's disk the old one goes first.
+    /// As long as the rollout lasts. Where both write to the host's disk the old one goes first.
     pub(super) fn judge_renames(
         &mut self,
         before: &ClusterState,

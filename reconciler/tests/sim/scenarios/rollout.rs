@@ -184,7 +184,7 @@ fn a_deployments_own_dead_line_wakes_the_loop() {
     }
     sim.push(commit("c2").with(late).build());
     sim.run_seconds(70);
-    sim.expect(sim.target() == "c1", "nothing but the dead line happened");
+    sim.expect(sim.target() == "c1", "nothing but the deadline happened");
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_full_disk_stops_the_clock_of_the_roll_out() {
     sim.expect_healthy("c2");
 }
 
-/// What the roll-out is waiting for, if it is.
+/// What the rollout is waiting for, if it is.
 fn waits_for(sim: &Sim) -> String {
     let rollout = &sim.state.rollout;
     match &rollout.phase {

@@ -1,10 +1,10 @@
 //! Commands whose end was not seen in time: each is watched until it is known to have ended, and
 //! killed when it can be.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bollard::models::ExecInspectResponse;
+use parking_lot::{Mutex, MutexGuard};
 use reconciler::name::ContainerId;
 use tokio::{
     sync::watch,

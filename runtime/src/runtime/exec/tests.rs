@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -10,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use reconciler::name::ContainerId;
 use tempfile::TempDir;
 use tokio::{

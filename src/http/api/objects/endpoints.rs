@@ -30,10 +30,10 @@ struct BackendPods<'a> {
 }
 
 impl<'a> BackendPods<'a> {
-    fn new(picture: &ObjectSource<'a>) -> Self {
+    fn new(source: &ObjectSource<'a>) -> Self {
         let backend = |record: &'a PodRecord| {
-            let (owner, _) = picture.owner(record)?;
-            let status = picture
+            let (owner, _) = source.owner(record)?;
+            let status = source
                 .view
                 .pods
                 .get(&record.uid)
@@ -52,7 +52,7 @@ impl<'a> BackendPods<'a> {
                 endpoint,
             })
         };
-        let all: Vec<Backend<'a>> = picture
+        let all: Vec<Backend<'a>> = source
             .view
             .state
             .pods
@@ -63,12 +63,10 @@ impl<'a> BackendPods<'a> {
         Self { all, endpoints }
     }
 
-    fn selection<'p>(&'p self, picture: &ObjectSource<'p>) -> Option<ServiceSelection<'p>> {
-        let services = &picture.objects()?.services;
+    fn selection<'p>(&'p self, source: &ObjectSource<'p>) -> Option<ServiceSelection<'p>> {
+        let services = &source.objects()?.services;
         // Commits that are only kept up are among these.
-        let before = services_before(&picture.view.state.rollout, |id| {
-            picture.view.commits.get(id)
-        });
+        let before = services_before(&source.view.state.rollout, |id| source.view.commits.get(id));
         Some(ServiceSelection::new(services, before, &self.endpoints))
     }
 
@@ -93,7 +91,7 @@ impl<'a> BackendPods<'a> {
 }
 
 impl Backend<'_> {
-    fn target(&self, picture: &ObjectSource<'_>) -> Value {
+    fn target(&self, source: &ObjectSource<'_>) -> Value {
         let mut target = json!({
             "ip": self.endpoint.address,
             "targetRef": {
@@ -107,7 +105,7 @@ impl Backend<'_> {
             .record
             .place
             .node()
-            .filter(|node| picture.view.nodes.contains_key(node))
+            .filter(|node| source.view.nodes.contains_key(node))
         {
             target["nodeName"] = json!(node);
         }
@@ -116,26 +114,26 @@ impl Backend<'_> {
 }
 
 /// v1 Endpoints of every Service that selects pods.
-pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let pods = BackendPods::new(picture);
-    let Some(selection) = pods.selection(picture) else {
+pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let pods = BackendPods::new(source);
+    let Some(selection) = pods.selection(source) else {
         return BTreeMap::new();
     };
-    let services = selecting(picture).filter(|(key, _)| scope.has(key));
+    let services = selecting(source).filter(|(key, _)| scope.has(key));
     let shown =
-        |key, service| endpoints_of(picture, key, service, pods.of(&selection, key, service));
+        |key, service| endpoints_of(source, key, service, pods.of(&selection, key, service));
     services
         .map(|(key, service)| (key.clone(), shown(key, service)))
         .collect()
 }
 
 /// discovery.k8s.io/v1 EndpointSlices, one a Service.
-pub(super) fn slices(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let pods = BackendPods::new(picture);
-    let Some(selection) = pods.selection(picture) else {
+pub(super) fn slices(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let pods = BackendPods::new(source);
+    let Some(selection) = pods.selection(source) else {
         return BTreeMap::new();
     };
-    let named = selecting(picture).map(|(key, service)| {
+    let named = selecting(source).map(|(key, service)| {
         (
             ObjectKey::new(key.namespace.clone(), format!("{}-windlass", key.name)),
             key,
@@ -146,16 +144,16 @@ pub(super) fn slices(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<O
         .filter(|(slice, ..)| scope.has(slice))
         .map(|(slice, key, service)| {
             let behind = pods.of(&selection, key, service);
-            let object = endpoint_slice(picture, &slice, key, service, behind);
+            let object = endpoint_slice(source, &slice, key, service, behind);
             (slice, object)
         })
         .collect()
 }
 
 fn selecting<'a>(
-    picture: &ObjectSource<'a>,
+    source: &ObjectSource<'a>,
 ) -> impl Iterator<Item = (&'a ObjectKey, &'a Service)> + use<'a> {
-    let services = picture
+    let services = source
         .objects()
         .into_iter()
         .flat_map(|objects| &objects.services);
@@ -163,7 +161,7 @@ fn selecting<'a>(
 }
 
 fn endpoints_of(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     key: &ObjectKey,
     service: &Service,
     (mut backends, by): (Vec<Backend<'_>>, &Service),
@@ -179,7 +177,7 @@ fn endpoints_of(
                     (backend.endpoint.serving == Serving::Ready || service.publish_not_ready)
                         == ready
                 })
-                .map(|backend| backend.target(picture))
+                .map(|backend| backend.target(source))
                 .collect()
         };
         let mut subset = json!({ "ports": ports });
@@ -196,7 +194,7 @@ fn endpoints_of(
         "metadata": {
             "name": key.name,
             "namespace": key.namespace,
-            "uid": meta::uid(picture, "Endpoints", key),
+            "uid": meta::uid(source, "Endpoints", key),
             "labels": service.meta.labels,
         },
         "subsets": subsets,
@@ -204,7 +202,7 @@ fn endpoints_of(
 }
 
 fn endpoint_slice(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     slice: &ObjectKey,
     key: &ObjectKey,
     service: &Service,
@@ -217,7 +215,7 @@ fn endpoint_slice(
     let endpoints: Vec<Value> = backends
         .iter()
         .map(|backend| {
-            let mut endpoint = backend.target(picture);
+            let mut endpoint = backend.target(source);
             let serving = backend.endpoint.serving;
             endpoint["addresses"] = json!([backend.endpoint.address]);
             endpoint["conditions"] = json!({
@@ -237,9 +235,9 @@ fn endpoint_slice(
         "metadata": {
             "name": slice.name,
             "namespace": slice.namespace,
-            "uid": meta::uid(picture, "EndpointSlice", slice),
+            "uid": meta::uid(source, "EndpointSlice", slice),
             "labels": { "kubernetes.io/service-name": key.name },
-            "ownerReferences": meta::owner_reference("v1", "Service", &key.name, &meta::uid(picture, "Service", key)),
+            "ownerReferences": meta::owner_reference("v1", "Service", &key.name, &meta::uid(source, "Service", key)),
         },
         "addressType": "IPv4",
         "endpoints": endpoints,

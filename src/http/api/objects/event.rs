@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use super::{ObjectSource, Scope, meta};
 use crate::view::EventView;
 
-/// All events that the picture holds.
-pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let events = picture.view.events.iter();
+/// All events that the view holds.
+pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let events = source.view.events.iter();
     let named = events
         .map(|event| (name(event), event))
         .filter(|(key, _)| scope.has(key));
     named
         .map(|(key, event)| {
-            let object = render(picture, &key, event);
+            let object = render(source, &key, event);
             (key, object)
         })
         .collect()
@@ -47,20 +47,20 @@ fn name(event: &EventView) -> ObjectKey {
     )
 }
 
-fn render(picture: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> Value {
+fn render(source: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> Value {
     let api_version = match event.kind.as_str() {
         "Deployment" | "ReplicaSet" | "DaemonSet" => "apps/v1",
         _ => "v1",
     };
     let uid = event.uid.as_ref().map(ToString::to_string);
-    let about = uid.unwrap_or_else(|| meta::uid(picture, &event.kind, &event.key));
+    let about = uid.unwrap_or_else(|| meta::uid(source, &event.kind, &event.key));
     let mut event = json!({
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
             "name": key.name,
             "namespace": key.namespace,
-            "uid": meta::uid(picture, "Event", key),
+            "uid": meta::uid(source, "Event", key),
             "creationTimestamp": meta::time(event.first),
         },
         "involvedObject": {
@@ -73,7 +73,7 @@ fn render(picture: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> Val
         "type": if event.warning { "Warning" } else { "Normal" },
         "reason": event.reason,
         "message": event.message,
-        "source": { "component": "windlass", "host": picture.view.node },
+        "source": { "component": "windlass", "host": source.view.node },
         "firstTimestamp": meta::time(event.first),
         "lastTimestamp": meta::time(event.last),
         "count": event.count,

@@ -15,7 +15,7 @@ pub(super) const COMMIT_ANNOTATION: &str = "windlass/commit";
 pub(super) const PLACE_ANNOTATION: &str = "windlass/place";
 
 /// A manifest of the driving commit with its `metadata` filled.
-pub(super) fn filled(picture: &ObjectSource<'_>, id: &ObjectId, original: &Value) -> Value {
+pub(super) fn filled(source: &ObjectSource<'_>, id: &ObjectId, original: &Value) -> Value {
     let mut object = original.clone();
     if !object.is_object() {
         object = json!({});
@@ -35,17 +35,17 @@ pub(super) fn filled(picture: &ObjectSource<'_>, id: &ObjectId, original: &Value
     if !id.key.namespace.is_empty() {
         metadata.insert("namespace".to_owned(), json!(id.key.namespace));
     }
-    metadata.insert("uid".to_owned(), json!(uid(picture, &id.kind, &id.key)));
+    metadata.insert("uid".to_owned(), json!(uid(source, &id.kind, &id.key)));
     metadata.insert("generation".to_owned(), json!(1));
-    if let Some(created) = created(picture, id) {
+    if let Some(created) = created(source, id) {
         metadata.insert("creationTimestamp".to_owned(), json!(time(created)));
     }
-    annotate(picture, id, &mut object);
+    annotate(source, id, &mut object);
     object
 }
 
-fn annotate(picture: &ObjectSource<'_>, id: &ObjectId, object: &mut Value) {
-    let Some(commit) = picture.driving else {
+fn annotate(source: &ObjectSource<'_>, id: &ObjectId, object: &mut Value) {
+    let Some(commit) = source.driving else {
         return;
     };
     let place = commit
@@ -84,8 +84,8 @@ pub(super) fn default(object: &mut Value, section_name: &str, field: &str, value
 
 /// The committer's time of the earliest known commit that has the object: Git says when a thing
 /// came into being.
-fn created(picture: &ObjectSource<'_>, id: &ObjectId) -> Option<Timestamp> {
-    let having = picture
+fn created(source: &ObjectSource<'_>, id: &ObjectId) -> Option<Timestamp> {
+    let having = source
         .view
         .commits
         .values()
@@ -95,10 +95,10 @@ fn created(picture: &ObjectSource<'_>, id: &ObjectId) -> Option<Timestamp> {
 
 /// A uid that is the same on every host and after every restart: a hash of the cluster, the kind
 /// and the name.
-pub(super) fn uid(picture: &ObjectSource<'_>, kind: &str, key: &ObjectKey) -> String {
+pub(super) fn uid(source: &ObjectSource<'_>, kind: &str, key: &ObjectKey) -> String {
     let text = format!(
         "{}\0{kind}\0{}\0{}",
-        picture.view.state.cluster, key.namespace, key.name
+        source.view.state.cluster, key.namespace, key.name
     );
     let hash = digest(&SHA256, text.as_bytes());
     let hex: String = hash

@@ -13,21 +13,21 @@ use serde_json::{Value, json};
 use super::{ObjectSource, Scope, meta};
 
 /// All nodes.
-pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let nodes = picture.view.nodes.values();
+pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let nodes = source.view.nodes.values();
     let named = nodes.map(|node| (ObjectKey::new("", node.facts.name.as_str()), node));
     named
         .filter(|(key, _)| scope.name.is_none_or(|name| name == key.name))
         .map(|(key, known)| {
-            let object = node(picture, &key, known);
+            let object = node(source, &key, known);
             (key, object)
         })
         .collect()
 }
 
-fn node(picture: &ObjectSource<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
+fn node(source: &ObjectSource<'_>, key: &ObjectKey, known: &KnownNode) -> Value {
     let facts = &known.facts;
-    let written = picture
+    let written = source
         .objects()
         .and_then(|objects| objects.nodes.get(&facts.name));
     let mut labels = facts.labels.clone();
@@ -44,12 +44,12 @@ fn node(picture: &ObjectSource<'_>, key: &ObjectKey, known: &KnownNode) -> Value
         "kind": "Node",
         "metadata": {
             "name": key.name,
-            "uid": meta::uid(picture, "Node", key),
+            "uid": meta::uid(source, "Node", key),
             "labels": labels,
             "annotations": annotations,
         },
         "spec": spec(written, facts),
-        "status": status(picture, known),
+        "status": status(source, known),
     });
     if let Some(installed) = facts.system.installed {
         object["metadata"]["creationTimestamp"] = json!(meta::time(installed));
@@ -81,11 +81,11 @@ fn spec(written: Option<&NodeObject>, facts: &NodeFacts) -> Value {
     spec
 }
 
-fn status(picture: &ObjectSource<'_>, known: &KnownNode) -> Value {
+fn status(source: &ObjectSource<'_>, known: &KnownNode) -> Value {
     let KnownNode { facts, life } = known;
-    let this = facts.name == picture.view.node;
+    let this = facts.name == source.view.node;
     let (status, reason, message) = match life {
-        NodeLife::Ready if this => ("True", "WindlassReady", picture.view.troubles.join("; ")),
+        NodeLife::Ready if this => ("True", "WindlassReady", source.view.troubles.join("; ")),
         NodeLife::Ready => ("True", "WindlassReady", String::new()),
         NodeLife::NotReady(why) => ("False", "WindlassNotReady", why.clone()),
         NodeLife::Away => (
@@ -101,7 +101,7 @@ fn status(picture: &ObjectSource<'_>, known: &KnownNode) -> Value {
         "status": status,
         "reason": reason,
         "message": message,
-        "lastHeartbeatTime": meta::time(picture.view.at),
+        "lastHeartbeatTime": meta::time(source.view.at),
     });
     let system = &facts.system;
     let capacity = match system.cpus {

@@ -12,29 +12,29 @@ use super::{ObjectSource, Scope, meta};
 
 /// ConfigMaps as written.
 pub(super) fn config_maps(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     scope: Scope<'_>,
 ) -> BTreeMap<ObjectKey, Value> {
-    let originals = picture
+    let originals = source
         .originals("v1", "ConfigMap")
         .filter(|(id, _)| scope.has(&id.key));
     originals
-        .map(|(id, original)| (id.key.clone(), meta::filled(picture, id, original)))
+        .map(|(id, original)| (id.key.clone(), meta::filled(source, id, original)))
         .collect()
 }
 
 /// Secrets: their keys, and nothing of their values, whatever form the manifest carries them in.
-pub(super) fn secrets(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let originals = picture
+pub(super) fn secrets(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let originals = source
         .originals("v1", "Secret")
         .filter(|(id, _)| scope.has(&id.key));
     let render = |(id, original): (&ObjectId, &Value)| {
-        let secret = picture
+        let secret = source
             .objects()
             .and_then(|objects| objects.secrets.get(&id.key));
         (
             id.key.clone(),
-            without_values(meta::filled(picture, id, original), secret),
+            without_values(meta::filled(source, id, original), secret),
         )
     };
     originals.map(render).collect()
@@ -55,18 +55,18 @@ fn without_values(object: Value, secret: Option<&Secret>) -> Value {
 
 /// Namespaces that are written out, and those that are only used.
 pub(super) fn namespaces(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     scope: Scope<'_>,
 ) -> BTreeMap<ObjectKey, Value> {
     let mut names: BTreeSet<&str> = BTreeSet::from(["default"]);
-    if let Some(objects) = picture.objects() {
+    if let Some(objects) = source.objects() {
         let written = objects.originals.keys().filter(|id| id.kind == "Namespace");
         names.extend(written.map(|id| id.key.name.as_str()));
         let used = objects.originals.keys().map(|id| id.key.namespace.as_str());
         names.extend(used.filter(|namespace| !namespace.is_empty()));
     }
     names.extend(
-        picture
+        source
             .view
             .state
             .pods
@@ -77,23 +77,23 @@ pub(super) fn namespaces(
         .into_iter()
         .map(|name| ObjectKey::new("", name))
         .filter(|key| scope.name.is_none_or(|name| name == key.name))
-        .map(|key| (key.clone(), namespace(picture, key)))
+        .map(|key| (key.clone(), namespace(source, key)))
         .collect()
 }
 
-fn namespace(picture: &ObjectSource<'_>, key: ObjectKey) -> Value {
+fn namespace(source: &ObjectSource<'_>, key: ObjectKey) -> Value {
     let id = ObjectId {
         api_version: "v1".to_owned(),
         kind: "Namespace".to_owned(),
         key,
     };
-    let written = picture
+    let written = source
         .objects()
         .and_then(|objects| objects.originals.get(&id));
     let mut object = match written {
-        Some(original) => meta::filled(picture, &id, original),
+        Some(original) => meta::filled(source, &id, original),
         None => {
-            let uid = meta::uid(picture, "Namespace", &id.key);
+            let uid = meta::uid(source, "Namespace", &id.key);
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": id.key.name, "uid": uid } })
         }
     };

@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use super::{ObjectSource, Scope, meta, original_id, pod_status, replicaset};
 
 /// All pods. A pod that is stopping gives its name up to its successor, if both are there.
-pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let mut records: Vec<&PodRecord> = picture
+pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let mut records: Vec<&PodRecord> = source
         .view
         .state
         .pods
@@ -24,25 +24,25 @@ pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<Obje
     records.sort_by_key(|record| (record.stop.is_none(), record.serial));
     records
         .into_iter()
-        .map(|record| (record.key.clone(), render(picture, record)))
+        .map(|record| (record.key.clone(), render(source, record)))
         .collect()
 }
 
 /// One pod.
-fn render(picture: &ObjectSource<'_>, record: &PodRecord) -> Value {
-    let owner = picture.owner(record);
+fn render(source: &ObjectSource<'_>, record: &PodRecord) -> Value {
+    let owner = source.owner(record);
     let pending = PodStatus::pending();
-    let status = picture.view.pods.get(&record.uid).unwrap_or(&pending);
+    let status = source.view.pods.get(&record.uid).unwrap_or(&pending);
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": metadata(picture, record, owner.map(|(workload, _)| workload)),
+        "metadata": metadata(source, record, owner.map(|(workload, _)| workload)),
         "spec": spec(record, owner),
-        "status": pod_status::render(picture, record, status, owner.map(|(workload, _)| workload)),
+        "status": pod_status::render(source, record, status, owner.map(|(workload, _)| workload)),
     })
 }
 
-fn metadata(picture: &ObjectSource<'_>, record: &PodRecord, owner: Option<&Workload>) -> Value {
+fn metadata(source: &ObjectSource<'_>, record: &PodRecord, owner: Option<&Workload>) -> Value {
     let mut annotations = owner
         .map(|owner| owner.template.meta.annotations.clone())
         .unwrap_or_default();
@@ -58,7 +58,7 @@ fn metadata(picture: &ObjectSource<'_>, record: &PodRecord, owner: Option<&Workl
         "labels": labels(record, owner),
         "annotations": annotations,
     });
-    if let Some(references) = owner_references(picture, record) {
+    if let Some(references) = owner_references(source, record) {
         metadata["ownerReferences"] = references;
     }
     if record.key.name != record.owner.object.name {
@@ -89,7 +89,7 @@ fn generate_name(name: &str) -> &str {
     name.rfind('-').map_or(name, |end| &name[..=end])
 }
 
-fn owner_references(picture: &ObjectSource<'_>, record: &PodRecord) -> Option<Value> {
+fn owner_references(source: &ObjectSource<'_>, record: &PodRecord) -> Option<Value> {
     let owner = &record.owner;
     let id = original_id(owner);
     Some(match owner.kind {
@@ -100,13 +100,13 @@ fn owner_references(picture: &ObjectSource<'_>, record: &PodRecord) -> Option<Va
                 "apps/v1",
                 "ReplicaSet",
                 &key.name,
-                &meta::uid(picture, "ReplicaSet", &key),
+                &meta::uid(source, "ReplicaSet", &key),
             )
         }
         WorkloadKind::ReplicaSet
         | WorkloadKind::ReplicationController
         | WorkloadKind::DaemonSet => {
-            let uid = meta::uid(picture, &id.kind, &id.key);
+            let uid = meta::uid(source, &id.kind, &id.key);
             meta::owner_reference(&id.api_version, &id.kind, &id.key.name, &uid)
         }
     })

@@ -12,7 +12,7 @@ use super::{ObjectSource, meta::time, pod::qos_class};
 
 /// Renders the status.
 pub(super) fn render(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     record: &PodRecord,
     status: &PodStatus,
     owner: Option<&Workload>,
@@ -45,7 +45,7 @@ pub(super) fn render(
     if let Some(node) = record
         .place
         .node()
-        .and_then(|node| picture.view.nodes.get(node))
+        .and_then(|node| source.view.nodes.get(node))
     {
         rendered["hostIP"] = json!(node.facts.address);
         rendered["hostIPs"] = json!([{ "ip": node.facts.address }]);

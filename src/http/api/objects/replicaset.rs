@@ -21,9 +21,9 @@ pub(super) fn key(deployment: &WorkloadKey, template: &TemplateHash) -> ObjectKe
 }
 
 /// All implied ReplicaSets: of the current templates, and of older ones as long as they have pods.
-pub(super) fn implied(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn implied(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let mut groups: BTreeSet<(&WorkloadKey, &TemplateHash)> = BTreeSet::new();
-    let current = picture
+    let current = source
         .objects()
         .into_iter()
         .flat_map(|objects| objects.workloads.values());
@@ -32,7 +32,7 @@ pub(super) fn implied(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<
             .filter(|workload| workload.key.kind == WorkloadKind::Deployment)
             .map(|workload| (&workload.key, &workload.template.hash)),
     );
-    let records = picture.view.state.pods.values();
+    let records = source.view.state.pods.values();
     groups.extend(
         records
             .filter(|record| record.owner.kind == WorkloadKind::Deployment && record.stop.is_none())
@@ -42,16 +42,16 @@ pub(super) fn implied(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<
         .into_iter()
         .filter(|(owner, template)| scope.has(&key(owner, template)));
     wanted
-        .map(|(owner, template)| (key(owner, template), render(picture, owner, template)))
+        .map(|(owner, template)| (key(owner, template), render(source, owner, template)))
         .collect()
 }
 
-fn render(picture: &ObjectSource<'_>, owner: &WorkloadKey, template: &TemplateHash) -> Value {
-    let records: Vec<&PodRecord> = picture
+fn render(source: &ObjectSource<'_>, owner: &WorkloadKey, template: &TemplateHash) -> Value {
+    let records: Vec<&PodRecord> = source
         .pods_of(owner)
         .filter(|record| record.template == *template)
         .collect();
-    let current = picture
+    let current = source
         .objects()
         .and_then(|objects| objects.workloads.get(owner));
     let is_current = current.is_some_and(|workload| workload.template.hash == *template);
@@ -59,12 +59,12 @@ fn render(picture: &ObjectSource<'_>, owner: &WorkloadKey, template: &TemplateHa
         true => current.map(|workload| {
             (
                 workload,
-                picture
+                source
                     .objects()
                     .and_then(|objects| objects.originals.get(&original_id(owner))),
             )
         }),
-        false => records.first().and_then(|record| picture.owner(record)),
+        false => records.first().and_then(|record| source.owner(record)),
     };
     let key = key(owner, template);
     let workload = resolved.map(|(workload, _)| workload);
@@ -75,7 +75,7 @@ fn render(picture: &ObjectSource<'_>, owner: &WorkloadKey, template: &TemplateHa
     let min_ready = workload
         .map(|workload| workload.control.min_ready())
         .unwrap_or_default();
-    let tally = tally(picture, records.iter().copied(), template, min_ready);
+    let tally = tally(source, records.iter().copied(), template, min_ready);
     let replicas = wanted_replicas(workload, is_current, tally.total);
     let mut written = resolved
         .and_then(|(_, original)| original)
@@ -91,13 +91,13 @@ fn render(picture: &ObjectSource<'_>, owner: &WorkloadKey, template: &TemplateHa
         "metadata": {
             "name": key.name,
             "namespace": key.namespace,
-            "uid": meta::uid(picture, "ReplicaSet", &key),
+            "uid": meta::uid(source, "ReplicaSet", &key),
             "labels": labels,
             "ownerReferences": meta::owner_reference(
                 "apps/v1",
                 "Deployment",
                 &owner.object.name,
-                &meta::uid(picture, "Deployment", &owner.object),
+                &meta::uid(source, "Deployment", &owner.object),
             ),
         },
         "spec": { "replicas": replicas, "selector": { "matchLabels": labels }, "template": written },

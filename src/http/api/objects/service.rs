@@ -12,20 +12,20 @@ use serde_json::{Value, json};
 use super::{ObjectSource, Scope, meta};
 
 /// All Services.
-pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let originals = picture
+pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+    let originals = source
         .originals("v1", "Service")
         .filter(|(id, _)| scope.has(&id.key));
     let render = |(id, original): (&reconciler::object::ObjectId, &Value)| {
-        let mut object = meta::filled(picture, id, original);
-        if let Some(service) = picture
+        let mut object = meta::filled(source, id, original);
+        if let Some(service) = source
             .objects()
             .and_then(|objects| objects.services.get(&id.key))
         {
             fill(
-                picture,
+                source,
                 service,
-                picture.view.state.services.get(&id.key),
+                source.view.state.services.get(&id.key),
                 &mut object,
             );
         }
@@ -35,7 +35,7 @@ pub(super) fn all(picture: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<Obje
 }
 
 fn fill(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     service: &Service,
     given: Option<&ServiceAllocation>,
     object: &mut Value,
@@ -70,7 +70,7 @@ fn fill(
     }
     object["status"] = match &service.kind {
         ServiceKind::LoadBalancer { .. } => {
-            let nodes: Vec<Value> = picture
+            let nodes: Vec<Value> = source
                 .view
                 .nodes
                 .values()

@@ -15,27 +15,27 @@ use crate::http::api::Resource;
 
 /// All written workloads of a kind.
 pub(super) fn all(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     resource: &Resource,
     scope: Scope<'_>,
 ) -> BTreeMap<ObjectKey, Value> {
     let Some(kind) = WorkloadKind::parse(resource.kind) else {
         return BTreeMap::new();
     };
-    let originals = picture.originals(&resource.api_version(), resource.kind);
+    let originals = source.originals(&resource.api_version(), resource.kind);
     let wanted = originals.filter(|(id, _)| scope.has(&id.key));
     let render = |(id, original): (&reconciler::object::ObjectId, &Value)| {
-        let mut object = meta::filled(picture, id, original);
+        let mut object = meta::filled(source, id, original);
         let key = WorkloadKey {
             kind,
             object: id.key.clone(),
         };
-        if let Some(workload) = picture
+        if let Some(workload) = source
             .objects()
             .and_then(|objects| objects.workloads.get(&key))
         {
             defaults(&mut object, workload);
-            object["status"] = status(picture, workload);
+            object["status"] = status(source, workload);
         }
         (id.key.clone(), object)
     };
@@ -53,14 +53,14 @@ pub(super) struct Tally {
 
 /// Counts pods that are not stopping.
 pub(super) fn tally<'a>(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     records: impl Iterator<Item = &'a PodRecord>,
     template: &TemplateHash,
     min_ready: std::time::Duration,
 ) -> Tally {
     let mut tally = Tally::default();
     for record in records {
-        let status = picture.view.pods.get(&record.uid);
+        let status = source.view.pods.get(&record.uid);
         tally.total += 1;
         tally.updated += u32::from(record.template == *template);
         tally.ready += u32::from(status.is_some_and(|status| status.ready.is_some()));
@@ -69,10 +69,10 @@ pub(super) fn tally<'a>(
     tally
 }
 
-fn status(picture: &ObjectSource<'_>, workload: &Workload) -> Value {
-    let pods = picture.pods_of(&workload.key);
+fn status(source: &ObjectSource<'_>, workload: &Workload) -> Value {
+    let pods = source.pods_of(&workload.key);
     let tally = tally(
-        picture,
+        source,
         pods,
         &workload.template.hash,
         workload.control.min_ready(),
@@ -81,7 +81,7 @@ fn status(picture: &ObjectSource<'_>, workload: &Workload) -> Value {
         Control::Pod => json!({}),
         Control::Replicas { .. } => replica_status(&tally),
         Control::Deployment { replicas, .. } => {
-            deployment_status(picture, workload, *replicas, &tally)
+            deployment_status(source, workload, *replicas, &tally)
         }
         Control::DaemonSet { .. } => json!({
             "desiredNumberScheduled": tally.total,
@@ -108,7 +108,7 @@ pub(super) fn replica_status(tally: &Tally) -> Value {
 }
 
 fn deployment_status(
-    picture: &ObjectSource<'_>,
+    source: &ObjectSource<'_>,
     workload: &Workload,
     replicas: u32,
     tally: &Tally,
@@ -123,12 +123,12 @@ fn deployment_status(
         } => max_unavailable.round_down(replicas),
         _ => 0,
     };
-    let since = picture
+    let since = source
         .view
         .state
         .workloads
         .get(&workload.key)
-        .map_or(picture.view.at, |progress| progress.since);
+        .map_or(source.view.at, |progress| progress.since);
     let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
         json!({
             "type": kind,

@@ -352,7 +352,7 @@ async fn versions_that_cannot_be_served_are_refused_as_kubernetes_does() {
 }
 
 #[tokio::test]
-async fn lists_come_from_the_picture_that_is_asked_for() {
+async fn lists_come_from_the_view_that_is_asked_for() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let (_, before) = get(address, "/api/v1/pods").await;

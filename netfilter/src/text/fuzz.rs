@@ -1,0 +1,69 @@
+//! Listings of any bytes, as `nft` of any version or something in its place might print them.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::fuzz::Fuzz;
+
+const WORDS: [&str; 12] = [
+    "table ip windlass {\n",
+    "\tmap cluster_ips {\n",
+    "\tset local {\n",
+    "\tchain pick-1 {\n",
+    "\t\telements = { ",
+    " }\n",
+    "}\n",
+    ", ",
+    "\t\ttype ",
+    "\n",
+    "\t\tdnat to 10.244.1.2:53\n",
+    " : goto pick-1",
+];
+
+/// What the listing in the corpus shows.
+fn ruleset() -> Ruleset {
+    let text = |pairs: &[(&str, &str)]| {
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        pairs.collect::<BTreeMap<String, String>>()
+    };
+    let chain = |rule: &str| Chain {
+        hook: None,
+        rules: vec![rule.to_owned()],
+    };
+    let ports = text(&[
+        ("tcp . 10.96.0.1 . 443", "goto pick-2"),
+        ("udp . 10.96.0.10 . 53", "goto pick-1"),
+    ]);
+    Ruleset {
+        sets: text(&[("cluster_ips", ""), ("local", "")]),
+        chains: [("output", chain("vmap")), ("pick-1", chain("dnat"))]
+            .map(|(name, chain)| (name.to_owned(), chain))
+            .into(),
+        elements: BTreeMap::from([("cluster_ips".to_owned(), ports)]),
+    }
+}
+
+#[test]
+fn any_listing_is_another_table_unless_it_shows_all_of_ours() {
+    let ours = ruleset();
+    Fuzz::new("src/text/corpus", &WORDS).run(|bytes| {
+        let listing = String::from_utf8_lossy(bytes);
+        let read = Listing::read(&listing);
+        let rules: usize = read.rules.values().sum();
+        prop_assert!(rules + read.rules.len() + read.sets.len() <= listing.lines().count());
+        let taken = matches(&ours, &listing);
+        if taken {
+            let names = ours.chains.keys().chain(ours.sets.keys());
+            let values = ours.elements.values().flat_map(BTreeMap::values);
+            for word in names.chain(values) {
+                prop_assert!(
+                    listing.contains(word.as_str()),
+                    "{word} is not in the listing"
+                );
+            }
+        }
+        Ok(taken)
+    });
+}

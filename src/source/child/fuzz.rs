@@ -1,0 +1,42 @@
+//! What a fetch process prints, of any bytes: a process that a pack has taken over cannot fill the
+//! daemon's messages.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::super::testing::request;
+use super::*;
+use crate::fuzz::Fuzz;
+
+#[test]
+fn any_output_is_an_answer_or_a_bounded_failure() {
+    let request = request("/srv/repository", Path::new("/var/lib/windlass/mirror.git"));
+    let url: RemoteUrl = request.url.parse().unwrap();
+    let words = [
+        "{\"Ok\":",
+        "{\"Err\":",
+        "\"fetched\"",
+        "\"compacted\"",
+        "\"detail\"",
+        "null",
+        "\n",
+    ];
+    Fuzz::new("src/source/child/corpus", &words).run(|output| {
+        let answer = read_answer(output, ExitStatus::from_raw(0), &url, &request);
+        let error = match answer {
+            Ok(_) => return Ok(true),
+            Err(error) => error,
+        };
+        let message = error.to_string();
+        prop_assert!(message.len() < 24 * 1024, "{} bytes", message.len());
+        prop_assert!(!error.label().is_empty());
+        // What came before the last line makes no difference.
+        let more = [&b"libgit2 says something\n"[..], output].concat();
+        let again = read_answer(&more, ExitStatus::from_raw(0), &url, &request);
+        prop_assert_eq!(again.map(drop), Err(error));
+        Ok(false)
+    });
+}

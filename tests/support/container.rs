@@ -1,0 +1,83 @@
+//! What an engine has, as far as tests look at it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::Host;
+
+/// A container of a host's engine, whatever its state and whoever made it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Container {
+    /// The pod's namespace; empty for a container that no daemon made.
+    pub(crate) namespace: String,
+    /// The pod's name.
+    pub(crate) pod: String,
+    /// The container's name in its pod; `sandbox` for what holds the pod's network.
+    pub(crate) name: String,
+    /// Docker's id.
+    pub(crate) id: String,
+    /// Docker's word for its state: `running`, `exited`, ...
+    pub(crate) state: String,
+    /// When it was started last.
+    pub(crate) started: String,
+    /// How many containers of this name its pod had before.
+    pub(crate) attempt: u32,
+}
+
+impl Container {
+    /// Whether it runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state == "running"
+    }
+
+    /// Whether it holds its pod's network, and is none of the pod's own containers.
+    pub(crate) fn is_sandbox(&self) -> bool {
+        self.name == "sandbox"
+    }
+
+    fn of(inspected: &Value) -> Container {
+        let label =
+            |name: &str| text(&inspected["Config"]["Labels"][format!("io.windlass.{name}")]);
+        let sandbox = label("role") == "sandbox";
+        Container {
+            namespace: label("pod.namespace"),
+            pod: label("pod.name"),
+            name: if sandbox {
+                "sandbox".to_owned()
+            } else {
+                label("container")
+            },
+            id: text(&inspected["Id"]),
+            state: text(&inspected["State"]["Status"]),
+            started: text(&inspected["State"]["StartedAt"]),
+            attempt: label("attempt").parse().unwrap_or_default(),
+        }
+    }
+}
+
+impl Host {
+    /// All containers of the engine.
+    #[track_caller]
+    pub(crate) fn containers(&self) -> BTreeSet<Container> {
+        let listed = self
+            .ask_engine("/containers/json?all=true")
+            .unwrap_or_else(|| panic!("the engine of {} lists no containers", self.name));
+        let ids = listed.as_array().into_iter().flatten();
+        // One that is not there any more when it is asked about is none.
+        ids.map(|one| text(&one["Id"]))
+            .filter_map(|id| self.ask_engine(&format!("/containers/{id}/json")))
+            .map(|inspected| Container::of(&inspected))
+            .collect()
+    }
+}
+
+/// A JSON text, or nothing.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether a JSON value is this text.
+pub(crate) fn is(value: &Value, wanted: &str) -> bool {
+    value.as_str() == Some(wanted)
+}
