@@ -14,11 +14,11 @@ mod reporter;
 mod troubles;
 mod turn;
 
-use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use netfilter::HostNet;
+use parking_lot::Mutex;
 use reconciler::{
     name::NodeName,
     network::{HostNetwork, PeerPath},

@@ -2,7 +2,8 @@
 //!
 //! It keeps to the rules of the real one where they matter to a plan: a container needs its running
 //! sandbox and its image; starting what already runs does nothing; what has ended with the same
-//! attempt is `Gone`; a second sandbox does not replace a first. What time it is says the test's clock.
+//! attempt is `Gone`; a second sandbox does not replace a first. The time is that of the clock
+//! which a test gives it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,8 +60,8 @@ struct State {
 }
 
 impl FakeRuntime {
-    /// A host with nothing on it. Each pod has an empty directory in `pods_dir`, for what the daemon
-    /// itself writes there.
+    /// A host with nothing on it. Each pod has an empty directory in `pods_dir`, for what the
+    /// daemon itself writes there.
     pub fn new(clock: fn() -> Timestamp, pods_dir: impl Into<PathBuf>) -> Self {
         let state = State {
             containers: BTreeMap::new(),

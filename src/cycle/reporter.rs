@@ -314,7 +314,7 @@ fn phrase(step: &Step) -> String {
     }
 }
 
-/// Says in the log and the metrics what a new state of the roll-out means.
+/// Says in the log and the metrics what a new state of the rollout means.
 fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let short = |commit: &Option<reconciler::name::CommitId>| {
         commit
@@ -456,8 +456,8 @@ impl RecentEvents {
         }
     }
 
-    /// Probes that began to fail since the last cycle. What a liveness probe says is reported with the
-    /// restart it causes.
+    /// Probes that began to fail since the last cycle. What a liveness probe says is reported with
+    /// the restart it causes.
     pub(super) fn probes(&mut self, observed: &Observed, state: &ClusterState) {
         let mut failing = std::collections::BTreeSet::new();
         for (key, fact) in observed.probes.iter().filter(|(_, fact)| !fact.ok) {

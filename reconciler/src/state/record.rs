@@ -36,7 +36,7 @@ pub enum Record {
     Rollout(Box<Rollout>),
     /// A pod that is or must be, or one that is stopping.
     Pod(Box<PodRecord>),
-    /// How a workload's roll-out stands.
+    /// How a workload's rollout stands.
     Workload(WorkloadKey, WorkloadProgress),
     /// Addresses and ports of a Service.
     Service(ObjectKey, ServiceAllocation),
