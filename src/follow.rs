@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls
-/// seldom, and the hook that led to this cycle does not come again.
+/// seldom, and the hook that led to this fetch does not come again.
 const TROUBLE: Duration = Duration::from_secs(15);
 /// What is kept of a remote's words.
 const TROUBLE_BYTES: usize = 2048;
@@ -194,8 +194,8 @@ impl Follower {
         settled.refused_by.is_some() && self.trust.lock().read_as(&settled.head) == ReadAs::Accepted
     }
 
-    /// One cycle. `settled` is the head that needs no further judgement; `judged_by` says what
-    /// would judge another.
+    /// One fetch with its judgement. `settled` is the head that needs no further judgement;
+    /// `judged_by` says what would judge another.
     async fn fetch_and_judge(
         &mut self,
         settled: Option<&CommitId>,

@@ -178,7 +178,7 @@ pub fn publish(
     (table, records)
 }
 
-/// Pods by namespace and each of their labels, so that thousands of Services do not each cycle at
+/// Pods by namespace and each of their labels, so that thousands of Services do not each look at
 /// thousands of pods.
 #[derive(Debug)]
 struct Index<'a>(BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Endpoint<'a>>>);

@@ -32,8 +32,8 @@ use round::RoundResult;
 
 /// How many containers are looked at side by side.
 const INSPECT_CONCURRENCY: usize = 16;
-/// An event older than our last cycle by more than this means that the clock was set back, not that
-/// we know it.
+/// An event older than our last inspection by more than this means that the clock was set back, not
+/// that we know it.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
 /// What was found on the engine.
@@ -54,8 +54,8 @@ pub(crate) struct Observer {
     pub(crate) instance: String,
     pods_dir: PathBuf,
     cache: Mutex<Cache>,
-    /// Only one cycle at a time: a second one would find nothing dirty and answer with what is not
-    /// yet known.
+    /// Only one round of inspections at a time: a second one would find nothing dirty and answer
+    /// with what is not yet known.
     under_way: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
     hangs: watch::Sender<bool>,

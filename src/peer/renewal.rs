@@ -14,7 +14,7 @@ use super::{
 
 /// How often it is looked at; a renewal that failed is tried again then.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// The first cycle comes a little after the start, when other hosts have had time to start too.
+/// The first renewal comes a little after the start, when other hosts have had time to start too.
 const FIRST: Duration = Duration::from_secs(30);
 
 /// What came of a renewal.

@@ -23,7 +23,7 @@ use super::fetch::LocalRepository;
 /// How often it is looked whether the watched directories are still the ones at their paths, where
 /// no event said so.
 const RECHECK: Duration = Duration::from_secs(15);
-/// A repository that is replaced faster than that is watched again at the next cycle.
+/// A repository that is replaced faster than that is watched again at the next fetch.
 const MAX_REWATCHES: usize = 10;
 
 /// Why changes are not seen at once. Polling still sees them.

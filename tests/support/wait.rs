@@ -34,7 +34,7 @@ pub(crate) fn eventually_some<T>(
     }
 }
 
-/// Sleeps before the next cycle at a condition, for longer where a cycle takes long: the beds
+/// Sleeps before a condition is checked again, for longer where a check takes long: the beds
 /// beside this one need the processors, and most looks start a program or two.
 pub(crate) fn pause_after(look: Instant) {
     thread::sleep((look.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));

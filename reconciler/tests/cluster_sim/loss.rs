@@ -61,7 +61,7 @@ impl World {
         self.store_answers();
     }
 
-    /// What a cycle at the store brought, beyond what is looked at anyway.
+    /// What reading the store brought, beyond what is looked at anyway.
     pub(crate) fn take_news(&mut self, index: usize, news: News) {
         let host = &self.hosts[index];
         let (name, generation, facts) = (host.name.clone(), host.generation, host.facts.clone());

@@ -98,7 +98,7 @@ impl Default for View {
     }
 }
 
-/// What a cycle at the store brought.
+/// What reading the store brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
     /// Something decided.

@@ -27,7 +27,7 @@ use crate::{
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// When a container that hung is looked at again, aside from all others.
 const INSPECT_RETRY: Duration = Duration::from_secs(5);
-/// What a cycle at one container gave.
+/// What the inspection of one container gave.
 pub(super) enum RoundResult {
     Found(ObservedContainer),
     Gone,
