@@ -360,7 +360,9 @@ impl Follower {
         asked: FetchStart,
     ) -> SourceUpdate {
         // What fills the mirror may be gone by the next start.
-        if let Some(judged_by) = judged_by.filter(|_| class != MIRROR_FULL) {
+        if class != MIRROR_FULL
+            && let Some(judged_by) = judged_by
+        {
             let (refusal, subject, class) = (refusal.clone(), subject.clone(), class.clone());
             let head = RefusedHead {
                 refusal,

@@ -380,7 +380,9 @@ impl<'a> ClusterDecision<'a> {
             };
             let progress = progress(&view, self.input.state.workloads.get(&workload.key));
             self.next = self.next.sooner(self.late_at(workload));
-            if let Some(progress) = progress.filter(|_| part.moves) {
+            if part.moves
+                && let Some(progress) = progress
+            {
                 self.changes.push(Change::Put(Record::Workload(
                     workload.key.clone(),
                     progress,

@@ -185,7 +185,7 @@ pub(crate) fn verify(
         Some(anchor) if known.is_some() => !descends(repo, head, anchor)?,
         _ => false,
     };
-    if let Some(known) = known.filter(|_| !is_barred) {
+    if !is_barred && let Some(known) = known {
         return Ok(HeadVerdict::Trusted(Accepted {
             head: known.clone(),
             line: Vec::new(),
@@ -297,7 +297,8 @@ fn off_the_line(
     verified: Option<&VerifiedCommit>,
     head: &CommitId,
 ) -> Result<Option<Why>, CouldNotCheck> {
-    if let Some(verified) = verified.filter(|_| !policy.allow_rewrite)
+    if !policy.allow_rewrite
+        && let Some(verified) = verified
         && !descends(repo, head, &verified.id)?
     {
         return Ok(Some(Why::Rewritten {

@@ -391,7 +391,11 @@ pub(super) fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
 /// is between the commit and itself: it has until the deadline.
 fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
     if pod.record.place.node().is_none() {
-        return not_placed(pod).filter(|_| !all_nodes_ready);
+        return if all_nodes_ready {
+            None
+        } else {
+            not_placed(pod)
+        };
     }
     if let (true, Some(node)) = (pod.unreachable, pod.record.place.node()) {
         return Some(format!(

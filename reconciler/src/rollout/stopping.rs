@@ -49,9 +49,12 @@ pub fn with_regard_to(
         Judgement::Failed(failure) => failure.class == FailureClass::Deadline,
         Judgement::Settled | Judgement::Waiting(_) => false,
     };
-    let Some(reason) = unfinished.filter(|_| is_unsettled) else {
+    let Some(reason) = unfinished else {
         return judgement;
     };
+    if !is_unsettled {
+        return judgement;
+    }
     let is_missing =
         |pod: &&OwnedPod<'_>| pod.is_active() && view.is_current(pod) && !view.is_available(pod);
     let mut missing = view.pods.iter().filter(is_missing).peekable();

@@ -139,7 +139,9 @@ impl Resource {
         } else {
             format!("/apis/{}/v1", self.group)
         };
-        if let Some(namespace) = namespace.filter(|_| self.namespaced) {
+        if self.namespaced
+            && let Some(namespace) = namespace
+        {
             path = format!("{path}/namespaces/{namespace}");
         }
         path = format!("{path}/{}", self.plural);

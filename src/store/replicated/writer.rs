@@ -67,7 +67,8 @@ impl ReplicatedStore {
 
     /// What proves to etcd that this host leads, if it does.
     fn fence(&self) -> Result<Fence> {
-        let fence = self.leadership.fence().filter(|_| self.leads());
+        ensure!(self.leads(), "this host does not lead");
+        let fence = self.leadership.fence();
         fence.cloned().context("this host does not lead")
     }
 
