@@ -81,6 +81,11 @@ fn any_question_has_a_whole_answer_or_none() {
         };
         prop_assert!(answer.len() <= usize::from(u16::MAX));
         prop_assert_eq!(&answer[..2], &question[..2]);
+        // The server repeats the question as it came. A name there that points into the header
+        // (RFC 1035, 4.1.4) points at other bytes in the answer.
+        if question[HEADER..].iter().any(|byte| *byte >= 0xc0) {
+            return Ok(false);
+        }
         let read = Message::from_vec(&answer);
         let read = read.map_err(|error| TestCaseError::fail(format!("{error}")))?;
         prop_assert_eq!(read.metadata.message_type, MessageType::Response);

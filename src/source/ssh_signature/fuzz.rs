@@ -80,6 +80,11 @@ fn judged(armour: &[u8], keys: &BTreeSet<Vec<u8>>) -> Result<bool, TestCaseError
     let Ok(key) = PublicKey::from_bytes(&signature.key_blob) else {
         return Ok(false);
     };
+    // The library overlooks a wrong length inside of a key. The daemon compares the whole key with
+    // those of its list, so that such a one is an unknown key.
+    if key.to_bytes().ok().as_ref() != Some(&signature.key_blob) {
+        return Ok(false);
+    }
     let key = VerifyingKey::new(key.key_data());
     prop_assert!(signature.verify(&key, b"a cOmmit\n").is_err());
     match signature.verify(&key, PAYLOAD) {
