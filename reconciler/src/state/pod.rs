@@ -26,7 +26,7 @@ pub struct PodRecord {
     pub created: Timestamp,
     /// Number of the pod in the order of creation; orders pods with the same `created`.
     pub serial: u64,
-    /// Present once the pod must stop; a stop record is never taken back.
+    /// Present once the pod must stop.
     pub stop: Option<StopRecord>,
 }
 
