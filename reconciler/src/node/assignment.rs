@@ -38,8 +38,8 @@ pub(super) fn refusals<'a>(
         .copied()
         .filter(|record| record.stop.is_none() && !begun(&record.uid))
         .collect();
-    // The leader chooses the serials, and a forged serial must not displace a running pod: serials
-    // order only pods that are new on this host, among themselves.
+    // Whoever writes the store chooses the serials, so a serial must not displace a running pod:
+    // serials order only pods that are new on this host, among themselves.
     fresh.sort_by_key(|record| (record.serial, &record.uid));
     let mut refused = BTreeMap::new();
     if !fresh.is_empty() {

@@ -1,4 +1,4 @@
-//! Whether the nodes have the images of the target, and whose fault it is where one has not.
+//! Whether the nodes have the images of the target, and what is at fault where a node has not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
