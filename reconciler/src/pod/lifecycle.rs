@@ -75,7 +75,7 @@ pub struct PodInput<'a> {
 /// The decision for one pod.
 #[derive(Debug)]
 pub struct PodOutput {
-    /// The next lane of the pod; `None` if nothing has to be done, or a lane runs already.
+    /// The next lane of the pod; `None` if nothing can or must be done now.
     pub lane: Option<Lane>,
     /// Images that must be pinned or pulled first.
     pub images: Vec<ImageNeed>,
