@@ -77,7 +77,8 @@ pub struct WorkloadProgress {
 /// What was allocated to a Service; the allocation stays as long as the Service exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceAllocation {
-    /// The virtual address (`spec.clusterIP`); `None` where the Service has none, or where no address is free.
+    /// The virtual address (`spec.clusterIP`); `None` where the Service has none, or where no
+    /// address is free.
     pub cluster_ip: Option<Ipv4Addr>,
     /// Node ports, keyed by protocol and port such as `TCP/80`.
     pub node_ports: BTreeMap<String, u16>,

@@ -1,5 +1,7 @@
-//! Takes stock after a store was adopted. The adopted copy may be older than what the nodes run:
-//! pods that nodes report keep or get a record, and pods that are gone since are not started again.
+//! Takes stock after a store was adopted.
+//!
+//! The adopted copy may be older than what the nodes run: pods that nodes report keep or get a
+//! record, and pods that are gone since are not started again.
 
 use std::collections::BTreeMap;
 

@@ -55,7 +55,7 @@ pub(super) fn drain(
         .count();
     let surplus = placed.saturating_sub(wanted);
     let mut actions = Vec::new();
-    // More pods stay than are wanted.
+    // Staying pods beyond the wanted number are scaled down, whatever is drained.
     let too_many = staying.len().saturating_sub(wanted);
     actions.extend(stop(
         scale_down(&staying).into_iter().take(too_many),

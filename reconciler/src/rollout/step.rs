@@ -556,8 +556,8 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
 }
 
 impl StepInput<'_> {
-    /// The time by which the changed workloads must make progress. It counts from the last progress,
-    /// not from the start of the rollout, since nodes are updated one after another.
+    /// The time by which the changed workloads must make progress. It counts from the last
+    /// progress, not from the start of the rollout, since nodes are updated one after another.
     fn deadline(&self, rollout: &Rollout) -> Timestamp {
         let from = rollout
             .clock
