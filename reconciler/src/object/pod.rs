@@ -190,7 +190,7 @@ pub enum PullPolicy {
     /// Pull if there is no local image.
     #[default]
     IfNotPresent,
-    /// Ask the registry; keep what is here if it cannot be reached, and say so.
+    /// Ask the registry; if it is unreachable, use the local image with a warning.
     Always,
 }
 
@@ -199,9 +199,9 @@ pub enum PullPolicy {
 pub struct EnvFrom {
     /// `prefix`.
     pub prefix: String,
-    /// Which ConfigMap or Secret.
+    /// The ConfigMap or Secret.
     pub source: ConfigSource,
-    /// `optional`: absent is no error.
+    /// `optional`: a missing ConfigMap or Secret is no error.
     pub optional: bool,
 }
 
@@ -219,11 +219,11 @@ pub enum ConfigSource {
 pub struct EnvVar {
     /// `name`.
     pub name: String,
-    /// Where its value comes from.
+    /// The source of the variable's value.
     pub value: EnvValue,
 }
 
-/// Where a variable's value comes from.
+/// The source of a variable's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnvValue {
     /// `value`, with `$(VAR)` still to be expanded.
@@ -232,16 +232,16 @@ pub enum EnvValue {
     Field(FieldRef),
     /// `valueFrom.configMapKeyRef` or `secretKeyRef`.
     Key {
-        /// Which ConfigMap or Secret.
+        /// The ConfigMap or Secret.
         source: ConfigSource,
-        /// Which key of it.
+        /// The key in it.
         key: String,
-        /// `optional`: the variable is left out if it is absent.
+        /// `optional`: if the key is missing, the variable is left out.
         optional: bool,
     },
 }
 
-/// What `fieldRef` may name.
+/// The fields that `fieldRef` may refer to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldRef {
     /// `metadata.name`.
@@ -294,7 +294,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As a manifest writes it: `TCP`.
+    /// The name in manifests, such as `TCP`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
@@ -304,7 +304,7 @@ impl Protocol {
     }
 }
 
-/// `resources`, in the units Docker takes.
+/// `resources`, in the units that Docker uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// `requests.cpu` in thousandths of a core (defaults to the limit).
