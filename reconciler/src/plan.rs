@@ -158,7 +158,7 @@ pub enum Step {
     Drain(Duration),
     /// Stop containers concurrently: preStop hook, stop signal, and SIGKILL after the grace period.
     Stop(Vec<StopSpec>),
-    /// Remove exited containers.
+    /// Remove containers that do not run, whatever state the engine reports.
     Remove(Vec<ContainerId>),
     /// Remove the link with this name, the host's side of a pod's network.
     Disconnect(String),

@@ -31,7 +31,7 @@ pub enum Refused {
         /// The maximum number of pods.
         most: usize,
     },
-    /// The owner has more pods on this host than any commit in use explains.
+    /// The owner has more pods than any commit in use explains.
     Surplus {
         /// Number of the owner's pods.
         pods: usize,
