@@ -38,7 +38,7 @@ use crate::{
 /// Taint that keeps new pods off a node that is itself at fault, as long as another node accepts
 /// them.
 const FAULTY_TAINT: &str = "windlass.dev/faulty";
-/// The annotation by which a ReplicaSet chooses the pods to delete first, as in Kubernetes.
+/// The annotation that orders an owner's pods when some of them are deleted, as in Kubernetes.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The snapshot from which the leader decides.

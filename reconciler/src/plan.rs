@@ -55,7 +55,7 @@ pub enum Why {
         /// Name of the container in the pod.
         container: String,
     },
-    /// Something of the pod was changed by somebody else, and is restored.
+    /// Something of the pod was changed outside of Windlass, and is restored.
     Repair {
         /// Namespace and name of the pod.
         pod: ObjectKey,
@@ -102,7 +102,7 @@ impl Why {
     }
 }
 
-/// A change that somebody else made to something of ours.
+/// A change of a pod on this host that Windlass did not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Drift {
     /// The sandbox was removed or has exited.
@@ -152,7 +152,7 @@ pub enum Step {
         /// The pod's address, for hooks that name no host.
         address: Ipv4Addr,
     },
-    /// Resume a container that somebody else paused.
+    /// Resume a container that was paused outside of Windlass.
     Unpause(ContainerId),
     /// Wait for this time, so that endpoints and connections drain before anything is stopped.
     Drain(Duration),

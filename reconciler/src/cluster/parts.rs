@@ -73,7 +73,7 @@ impl<'a> ClusterDecision<'a> {
         .collect()
     }
 
-    /// Observes which canaries cannot run a Deployment's new pod because of pods on them or near
+    /// Determines which canaries cannot run a Deployment's new pod because of pods on them or near
     /// them. A canary where only the Deployment's own old pod is in the way counts as able if an
     /// old pod may be stopped. A Deployment without a usable canary follows the new commit together
     /// with the other nodes.

@@ -236,7 +236,7 @@ impl<'a> ClusterDecision<'a> {
 
     /// Corrects stop records that, by the commit, no leader can have decided: their hosts refuse
     /// them, and the pods that were replaced meanwhile keep running. The surplus pods are stopped
-    /// with a present reason.
+    /// with the reason `ScaledDown`, which their hosts accept.
     pub(super) fn mend_stops(&mut self) {
         let Some(driving) = self.driving() else {
             return;

@@ -116,7 +116,7 @@ impl<'a> NodeCycle<'a> {
     }
 
     /// Copies the pins of workloads that did not change; returns the images that changed workloads
-    /// use as well.
+    /// use as well, so that their pin is not copied.
     fn inherit(&mut self, target: &'a Commit) -> BTreeSet<&'a str> {
         let mut fresh: BTreeSet<&str> = BTreeSet::new();
         let mut kept: BTreeMap<&str, &ImagePin> = BTreeMap::new();

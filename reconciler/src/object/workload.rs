@@ -163,7 +163,7 @@ pub enum DaemonSetUpdate {
         /// `maxSurge`.
         max_surge: IntOrPercent,
     },
-    /// A pod is replaced only after somebody or something else has removed it.
+    /// A pod is replaced only after it has ended or was removed for another reason.
     OnDelete,
 }
 
