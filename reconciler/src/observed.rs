@@ -124,8 +124,8 @@ pub struct LaneFailure {
     pub removes: bool,
 }
 
-/// Longest delay in seconds before a failed lane is retried; the second one is for a lane that stops
-/// or removes something.
+/// Longest delay in seconds before a failed lane is retried; the second one is for a lane that
+/// stops or removes something.
 const LONGEST_RETRY: u64 = 300;
 const LONGEST_REMOVAL_RETRY: u64 = 60;
 

@@ -1,5 +1,5 @@
-//! The examples of placement in Kubernetes' documentation, and that the placer gives the same result
-//! as checking every node.
+//! The examples of placement in Kubernetes' documentation, and that the placer gives the same
+//! result as checking every node.
 
 mod build;
 mod property;
